@@ -1,0 +1,1 @@
+//! The admin endpoints: `/stats`, `/clusters`, `/config_dump`, readiness, Prometheus.

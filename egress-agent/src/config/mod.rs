@@ -1,0 +1,1 @@
+//! Istio's resources as users write them, and their compilation to one snapshot.

@@ -1,0 +1,3 @@
+//! `egress-agent`: see `--help`.
+
+fn main() {}

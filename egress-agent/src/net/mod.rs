@@ -1,0 +1,1 @@
+//! Resolving, connecting, copying bytes, draining.

@@ -1,0 +1,129 @@
+//! Decisions as values: what is asked, and what was decided. Acting on one is the proxy's part.
+
+use std::{sync::Arc, time::Duration};
+
+use egress_ebpf::reason::Reason;
+
+use super::Cluster;
+use crate::types::{Host, OriginalPort, Source};
+
+/// How the bytes of a connection on some original port are to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortMode {
+    /// HTTP or TLS, as the first bytes say.
+    Detect,
+    /// A raw TCP service is routed here; the destination is known without a byte read.
+    Tcp,
+    /// Nothing is routed here: reset.
+    Closed(Reason),
+}
+
+/// A request as policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpRequest<'a> {
+    /// Who asks.
+    pub source: &'a Source,
+    /// The port it dialled.
+    pub port: OriginalPort,
+    /// Authority without port.
+    pub host: &'a Host,
+    /// The authority as sent (`authority` matches and logs).
+    pub authority: &'a str,
+    /// `http` or, over a terminated TLS connection, `https`.
+    pub scheme: &'a str,
+    /// Method.
+    pub method: &'a http::Method,
+    /// Path and query.
+    pub path_and_query: &'a str,
+    /// Headers.
+    pub headers: &'a http::HeaderMap,
+}
+
+/// A TLS connection as policy sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct TlsConnection<'a> {
+    /// Who asks.
+    pub source: &'a Source,
+    /// The port it dialled.
+    pub port: OriginalPort,
+    /// SNI.
+    pub server_name: &'a Host,
+}
+
+/// Refused, and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Denied {
+    /// The reason.
+    pub reason: Reason,
+    /// A sentence for the person who reads the `403` or the log.
+    pub detail: String,
+}
+
+/// Where a TLS or TCP connection goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TcpRoute {
+    /// The destination.
+    pub cluster: Arc<Cluster>,
+    /// The name to resolve where the cluster is a wildcard; `None` for a raw TCP service.
+    pub host: Option<Host>,
+}
+
+/// Where a request goes, and what is done on the way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpRoute {
+    /// The destination.
+    pub cluster: Arc<Cluster>,
+    /// The request's host: to resolve where the cluster is a wildcard, and the default SNI.
+    pub host: Host,
+    /// `http[].name`, for the access log.
+    pub name: Option<Arc<str>>,
+    /// For the whole request with its retries; `None` is without limit.
+    pub timeout: Option<Duration>,
+    /// When to try again.
+    pub retry: RetryPolicy,
+    /// What to do to the request and the response.
+    pub action: HttpAction,
+}
+
+/// `retries`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RetryPolicy {
+    /// Retries after the first try.
+    pub attempts: u32,
+    /// Limit of one try; the route's timeout where absent.
+    pub per_try_timeout: Option<Duration>,
+    /// `connect-failure`, `refused-stream`, `reset`, `5xx`, `gateway-error`, status codes.
+    pub retry_on: Vec<Arc<str>>,
+}
+
+/// What a rule does besides routing. All empty: forward as is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HttpAction {
+    /// `rewrite.authority`.
+    pub rewrite_authority: Option<Arc<str>>,
+    /// The new path and query, `rewrite.uri` already applied to this request.
+    pub rewrite_path: Option<Arc<str>>,
+    /// Request headers to set, add (append) and remove, in this order.
+    pub request_headers: HeaderOps,
+    /// The same for the response.
+    pub response_headers: HeaderOps,
+    /// `redirect`: answer with this status and `Location`.
+    pub redirect: Option<(http::StatusCode, Arc<str>)>,
+    /// `directResponse` or `fault.abort`: answer with this status and body.
+    pub respond: Option<(http::StatusCode, Arc<str>)>,
+    /// `fault.delay`: wait first.
+    pub delay: Option<Duration>,
+    /// An Upgrade (WebSocket) is allowed by this route.
+    pub allow_upgrade: bool,
+}
+
+/// Header changes of a route.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HeaderOps {
+    /// Overwrite.
+    pub set: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Append.
+    pub add: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Remove.
+    pub remove: Vec<http::HeaderName>,
+}

@@ -1,0 +1,223 @@
+//! The snapshot, and what the two roles derive from it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use egress_ebpf::reason::Reason;
+use ipnet::IpNet;
+
+use super::{Cluster, Denied, HttpRequest, HttpRoute, PortMode, TcpRoute, TlsConnection};
+use crate::types::{
+    GatewayIdentity, GatewayPort, Host, Labels, OriginalPort, Port, Source, Workload,
+};
+
+/// One accepted configuration, immutable.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Mesh-wide settings.
+    pub mesh: MeshConfig,
+    /// What the node enforces.
+    pub node: NodePolicy,
+}
+
+/// `mesh.yaml`, compiled.
+#[derive(Clone, Debug)]
+pub struct MeshConfig {
+    /// `outboundTrafficPolicy.mode`.
+    pub outbound: OutboundMode,
+    /// `direct`.
+    pub direct: Direct,
+    /// `enforcement`.
+    pub enforcement: Enforcement,
+    /// `accessLogFile`: a path, `/dev/stdout`, or none.
+    pub access_log_file: Option<String>,
+    /// `accessLogFormat`: Envoy's default where absent; `istio` names Istio's.
+    pub access_log_format: Option<String>,
+    /// `accessLogEncoding`.
+    pub access_log_encoding: AccessLogEncoding,
+    /// `clusterCidrs`: what is inside.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// `deniedCidrs`: what is denied in any case, the cloud's metadata service by default.
+    pub denied_cidrs: Vec<IpNet>,
+    /// `gateways`, in file order: their index is their group.
+    pub gateways: Vec<GatewayGroup>,
+    /// `workloads`.
+    pub workloads: Vec<Arc<Workload>>,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            outbound: OutboundMode::RegistryOnly,
+            direct: Direct::Deny,
+            enforcement: Enforcement::Enforce,
+            access_log_file: Some("/dev/stdout".into()),
+            access_log_format: None,
+            access_log_encoding: AccessLogEncoding::Text,
+            cluster_cidrs: Vec::new(),
+            denied_cidrs: Vec::new(),
+            gateways: Vec::new(),
+            workloads: Vec::new(),
+        }
+    }
+}
+
+/// `outboundTrafficPolicy.mode`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutboundMode {
+    /// Hosts that aren't in the registry are refused.
+    RegistryOnly,
+    /// They are served by the gateway, as `PassthroughCluster`. Never directly.
+    AllowAny,
+}
+
+/// `direct`: a service without a route through a gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direct {
+    /// Refused.
+    Deny,
+    /// Served as a sidecar would.
+    Registry,
+}
+
+/// `enforcement`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Enforcement {
+    /// Verdicts are carried out.
+    Enforce,
+    /// They are only reported.
+    Audit,
+}
+
+/// `accessLogEncoding`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLogEncoding {
+    /// One line of text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A gateway service: name, labels of its processes, endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GatewayGroup {
+    /// Its fully qualified name.
+    pub service: Host,
+    /// Labels of its processes.
+    pub labels: Labels,
+    /// Their addresses, healthy or not.
+    pub endpoints: Vec<IpAddr>,
+}
+
+/// What the node lets out, and where to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct NodePolicy {
+    /// All routes; where two cover a flow the longer prefix wins.
+    pub routes: Vec<NodeRoute>,
+}
+
+/// One route of the node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeRoute {
+    /// The port that the application dials; `None` is every port (`ALLOW_ANY`).
+    pub port: Option<OriginalPort>,
+    /// Which addresses it is for.
+    pub target: DirectTarget,
+    /// What happens.
+    pub action: NodeAction,
+}
+
+/// Addresses of a route; names are resolved by the node, again and again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DirectTarget {
+    /// Every address: the gateway decides by name.
+    Any,
+    /// These.
+    Net(IpNet),
+    /// Those that this name resolves to.
+    Name(Host),
+}
+
+/// What happens to a flow that a [`NodeRoute`] covers. All of them are TCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NodeAction {
+    /// To a gateway of the group with this index, keeping the port.
+    Redirect {
+        /// Index in [`MeshConfig::gateways`].
+        group: usize,
+        /// The port at the gateway where it differs (raw TCP services).
+        port: Option<GatewayPort>,
+    },
+    /// Straight to the address it asked for.
+    Direct,
+}
+
+/// What one gateway process does: the snapshot seen with its labels.
+#[derive(Debug)]
+pub struct GatewayPolicy {
+    snapshot: Arc<Snapshot>,
+}
+
+impl GatewayPolicy {
+    /// The view of a gateway process with this identity.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, _identity: &GatewayIdentity) -> Self {
+        Self { snapshot }
+    }
+
+    /// The snapshot it was made from.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Who is behind this address.
+    #[must_use]
+    pub fn source(&self, addr: IpAddr) -> Source {
+        Source { addr: addr.to_canonical(), workload: None }
+    }
+
+    /// Every cluster that a request could lead to, for `/clusters`, `/stats` and health.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        std::iter::empty()
+    }
+
+    /// How to read a connection that was dialled on this port.
+    #[must_use]
+    pub fn port_mode(&self, _port: OriginalPort) -> PortMode {
+        PortMode::Closed(Reason::NoRoute)
+    }
+
+    /// Decides a request. Every request of a connection is asked about on its own.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
+        Err(Denied { reason: Reason::HostNotInRegistry, detail: request.host.to_string() })
+    }
+
+    /// Decides a TLS connection by its server name.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TcpRoute, Denied> {
+        Err(Denied {
+            reason: Reason::HostNotInRegistry,
+            detail: connection.server_name.to_string(),
+        })
+    }
+
+    /// Decides a raw TCP connection by its port alone.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn tcp(&self, _source: &Source, port: OriginalPort) -> Result<TcpRoute, Denied> {
+        Err(Denied { reason: Reason::NoRoute, detail: Port::get(port.0).to_string() })
+    }
+
+    /// Whether the gateway may dial this address for a name that it resolved: never loopback,
+    /// link-local, metadata, cluster-internal or the gateway's own addresses.
+    #[must_use]
+    pub fn may_dial(&self, _addr: IpAddr) -> bool {
+        false
+    }
+}

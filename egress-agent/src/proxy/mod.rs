@@ -1,0 +1,3 @@
+//! The proxy: accept → detect → decide → act.
+
+pub mod http;

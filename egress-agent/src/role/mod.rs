@@ -1,0 +1,1 @@
+//! The long-running roles and the commands: composition only.

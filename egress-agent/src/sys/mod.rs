@@ -1,0 +1,1 @@
+//! Sockets, namespaces, cgroups, splice: the only `unsafe` besides `bpf::pod`.

@@ -1,0 +1,5 @@
+//! Metrics, access log, flow events.
+
+mod entry;
+
+pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};

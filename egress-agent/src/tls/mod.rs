@@ -1,0 +1,1 @@
+//! Trust roots, origination, certificates and their reload.

@@ -1,0 +1,9 @@
+//! Values with a role. A bare `SocketAddr`, port or string doesn't cross a module's border.
+
+mod host;
+mod identity;
+mod net;
+
+pub use host::{Host, HostError};
+pub use identity::{GatewayIdentity, Labels, Namespace, Source, Workload};
+pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalPort, Port, UpstreamAddr};

@@ -1,0 +1,128 @@
+//! Why a verdict is what it is: one numbered enum for the kernel, the gateway, metrics, events and
+//! the documentation.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        /// Why a flow, a packet or a request was allowed, redirected or denied.
+        ///
+        /// The numbers are part of the map ABI and of the documentation: they are never reused.
+        /// Below 16 things are allowed, from 16 the kernel denies, from 64 the gateway does.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Reason { $($(#[$doc])* $name = $code,)* }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name in metrics, events and documentation.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// The reason with this number.
+            #[must_use]
+            pub const fn from_code(code: u8) -> Option<Self> {
+                match code { $($code => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The workload is exempt from enforcement.
+    Exempt = 1, "exempt";
+    /// Loopback never leaves the host.
+    Loopback = 2, "loopback";
+    /// The destination is in the cluster.
+    Internal = 3, "internal";
+    /// The destination is a gateway, on a port that a route names.
+    Gateway = 4, "gateway";
+    /// A route sends this port to the gateway.
+    Routed = 5, "routed";
+    /// The service may be reached without the gateway (`direct: registry`).
+    Direct = 6, "direct";
+    /// ARP or IPv6 neighbour discovery for the pod's own addresses.
+    Neighbour = 7, "neighbour";
+    /// Traffic of the node itself, not of a workload.
+    Host = 8, "host";
+
+    /// The address is explicitly denied, as the cloud's metadata service is.
+    DeniedPrefix = 16, "denied_prefix";
+    /// A gateway's address, on a port or protocol that no route names.
+    GatewayPort = 17, "gateway_port";
+    /// Nothing routes this port to a gateway.
+    NoRoute = 18, "no_route";
+    /// A route exists, but no endpoint of its gateway is healthy.
+    NoHealthyGateway = 19, "no_healthy_gateway";
+    /// No policy is loaded yet.
+    NoPolicy = 20, "no_policy";
+    /// A packet to an outside address that didn't come through the connect hook.
+    NotRedirected = 21, "not_redirected";
+    /// The source address isn't the pod's.
+    SpoofedSource = 22, "spoofed_source";
+    /// Neither IPv4, IPv6 nor ARP, or tagged with a VLAN.
+    EtherType = 23, "ether_type";
+    /// IPv4 options, such as source routing.
+    IpOptions = 24, "ip_options";
+    /// An IPv6 extension header to the outside, or a routing header anywhere.
+    ExtensionHeader = 25, "extension_header";
+    /// A fragment to the outside.
+    Fragment = 26, "fragment";
+    /// A packet that ends early or contradicts itself.
+    Malformed = 27, "malformed";
+    /// A protocol other than TCP to the outside: UDP, ICMP, tunnels.
+    Protocol = 28, "protocol";
+    /// Broadcast or multicast.
+    Multicast = 29, "multicast";
+    /// The original destination could not be stored, so the connect is refused.
+    OriginalDstFull = 30, "original_dst_full";
+    /// An IPv6-only socket can't be redirected to an IPv4 gateway.
+    Ipv6Only = 31, "ipv6_only";
+    /// An interface that no workload is known for.
+    UnknownInterface = 32, "unknown_interface";
+    /// ARP or neighbour discovery for another's address, or a router advertisement.
+    SpoofedNeighbour = 33, "spoofed_neighbour";
+    /// An address family that the hook can't judge.
+    AddressFamily = 34, "address_family";
+
+    /// The host isn't in the registry (`outboundTrafficPolicy: REGISTRY_ONLY`).
+    HostNotInRegistry = 64, "host_not_in_registry";
+    /// The host is known, but no route leads through a gateway (`direct: deny`).
+    NoGatewayRoute = 65, "no_gateway_route";
+    /// No `servers[]` entry of this gateway serves the host on the routed port.
+    HostNotServed = 66, "host_not_served";
+    /// The request can't be read, or could be read in two ways.
+    BadRequest = 67, "bad_request";
+    /// TLS without a server name.
+    NoServerName = 68, "no_server_name";
+    /// An IP address or an invalid name where a host name belongs.
+    InvalidServerName = 69, "invalid_server_name";
+    /// The server name is encrypted (ECH), so it can't be judged.
+    EncryptedClientHello = 70, "encrypted_client_hello";
+    /// The bytes are of another protocol than the port carries.
+    WrongProtocol = 71, "wrong_protocol";
+    /// CONNECT or Upgrade without a route that allows it.
+    UpgradeRefused = 72, "upgrade_refused";
+    /// The host resolves to an address that the gateway must not dial.
+    AddressRefused = 73, "address_refused";
+    /// The host's address couldn't be found.
+    ResolveFailed = 74, "resolve_failed";
+    /// The connection to the outside couldn't be made.
+    ConnectFailed = 75, "connect_failed";
+    /// The outside's certificate or TLS wasn't acceptable.
+    UpstreamTls = 76, "upstream_tls";
+    /// A deadline passed.
+    Timeout = 77, "timeout";
+    /// A limit on connections, requests or sizes was reached.
+    Overflow = 78, "overflow";
+    /// The peer ended the connection early.
+    Reset = 79, "reset";
+    /// No configuration has been accepted yet.
+    NotConfigured = 80, "not_configured";
+    /// The route answers by itself, by a fault or a direct response.
+    RouteRefused = 81, "route_refused";
+    /// No endpoint of the destination is healthy.
+    NoHealthyUpstream = 82, "no_healthy_upstream";
+}
