@@ -1,3 +1,7 @@
 //! `egress-agent`: see `--help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    egress_agent::role::cli::main()
+}

@@ -1,1 +1,7 @@
-//! The long-running roles and the commands: composition only.
+//! `node`, `gateway`, `check`, `detach`: composition only.
+
+pub mod check;
+pub mod cli;
+pub mod detach;
+pub mod gateway;
+pub mod node;

@@ -1,0 +1,138 @@
+//! The command line: what all commands share, and which one runs.
+
+use std::{io, process::ExitCode};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    check::{self, CheckArgs},
+    detach::{self, DetachArgs},
+    gateway::{self, GatewayArgs},
+    node::{self, NodeArgs},
+};
+
+/// Exit code of a command that failed.
+pub const FAILURE: u8 = 1;
+/// Exit code of a wrong command line; clap's own.
+pub const USAGE: u8 = 2;
+/// Exit code of a node agent, or a `detach`, that found another agent owning the pins.
+pub const OWNED: u8 = 3;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const EXAMPLES: &str = "\
+Examples:
+  # What would these files do? Every problem at once, nothing is changed.
+  egress-agent check --mesh mesh.yaml config/
+
+  # A gateway that needs no privilege: it listens on the ports that applications dial.
+  egress-agent gateway --config config/ --mesh mesh.yaml \\
+      --labels istio=egressgateway --namespace istio-system --capture bind:80,443
+
+  # A gateway for every port, with one listener (needs CAP_NET_ADMIN and CAP_BPF).
+  egress-agent gateway --config config/ --mesh mesh.yaml \\
+      --labels istio=egressgateway --namespace istio-system --capture sk-lookup
+
+  # Enforce on an application node: the cgroup and the interface of one pod, and the uplink.
+  egress-agent node --config config/ --mesh mesh.yaml \\
+      --cgroup /sys/fs/cgroup/pods/web --pod-interface veth-web=10.0.0.5 --uplink eth0
+
+  # Take enforcement away again. Stopping or killing the agent does not.
+  egress-agent detach
+
+Each command has more: egress-agent node --help";
+
+/// Lets pods out only through an egress gateway, and proves it: eBPF on the application nodes sends
+/// their connections to the gateway and drops everything else; the gateway routes, logs and limits
+/// them by Istio's ServiceEntry, Gateway, DestinationRule and VirtualService.
+#[derive(Parser, Debug)]
+#[command(name = "egress-agent", version = VERSION, after_help = EXAMPLES)]
+#[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args, Debug)]
+struct LogArgs {
+    /// How the agent's own messages are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "EGRESS_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// Say more: `-v` debug, `-vv` trace. `RUST_LOG` does it per module.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum LogFormat {
+    /// One line a message.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Enforce on this node: load the eBPF programs, keep them equal to the configuration.
+    Node(NodeArgs),
+    /// Be the gateway: HTTP proxy, TLS origination, TLS passthrough, TCP.
+    Gateway(GatewayArgs),
+    /// Compile the configuration and print every problem in it.
+    Check(CheckArgs),
+    /// Remove enforcement from this node. Nothing else removes it.
+    Detach(DetachArgs),
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_log(&cli.log);
+    let result = match cli.command {
+        Command::Node(args) => node::run(args),
+        Command::Gateway(args) => gateway::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Detach(args) => detach::run(args),
+    };
+    result.unwrap_or_else(|error| {
+        // `{:#}` prints the causes too, outermost first.
+        tracing::error!("{error:#}");
+        ExitCode::from(FAILURE)
+    })
+}
+
+/// Messages go to standard error: standard output belongs to events, access log and results.
+fn init_log(args: &LogArgs) {
+    let level = match args.verbose {
+        0 => "info",
+        1 => "info,egress_agent=debug",
+        _ => "info,egress_agent=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match args.log_format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_is_required() {
+        assert!(Cli::try_parse_from(["egress-agent"]).is_err());
+        assert!(Cli::try_parse_from(["egress-agent", "detach"]).is_ok());
+    }
+}
