@@ -1,0 +1,51 @@
+//! Deadlines and limits of a worker.
+
+use std::time::Duration;
+
+/// How long things may take and how much there may be. Every wait has a deadline.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// From accept to the first byte.
+    pub first_byte: Duration,
+    /// From the first byte of a ClientHello to its last.
+    pub client_hello: Duration,
+    /// From the first byte of a request head to its last.
+    pub request_head: Duration,
+    /// Without a byte in either direction (TCP, passthrough), or between two requests.
+    pub idle: Duration,
+    /// Without a byte of a request body or a response body that is under way.
+    pub stream_idle: Duration,
+    /// TLS handshake with an upstream, on top of `connectTimeout`.
+    pub tls_handshake: Duration,
+    /// How long a refused client is given to take its refusal.
+    pub linger: Duration,
+    /// Largest ClientHello, in bytes of handshake message.
+    pub client_hello_bytes: usize,
+    /// Largest request head, in bytes.
+    pub request_head_bytes: usize,
+    /// Most headers in one head.
+    pub headers: usize,
+    /// Connections from clients to one worker.
+    pub connections: usize,
+    /// Connections from one source address to one worker.
+    pub connections_per_source: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(10),
+            client_hello: Duration::from_secs(10),
+            request_head: Duration::from_secs(15),
+            idle: Duration::from_secs(3600),
+            stream_idle: Duration::from_secs(300),
+            tls_handshake: Duration::from_secs(10),
+            linger: Duration::from_secs(2),
+            client_hello_bytes: 32 * 1024,
+            request_head_bytes: 64 * 1024,
+            headers: 100,
+            connections: 50_000,
+            connections_per_source: 10_000,
+        }
+    }
+}
