@@ -73,16 +73,18 @@ pub struct TcpRoute {
 pub struct HttpRoute {
     /// The destination.
     pub cluster: Arc<Cluster>,
-    /// The request's host: to resolve where the cluster is a wildcard, and the default SNI.
+    /// The request's host, or the one that the rule sends it to: to resolve where the cluster is a
+    /// wildcard, and the default SNI. The `Host` header stays as the client sent it.
     pub host: Host,
     /// `http[].name`, for the access log.
     pub name: Option<Arc<str>>,
     /// For the whole request with its retries; `None` is without limit.
     pub timeout: Option<Duration>,
-    /// When to try again.
-    pub retry: RetryPolicy,
-    /// What to do to the request and the response.
-    pub action: HttpAction,
+    /// When to try again; shared by all requests of the rule.
+    pub retry: Arc<RetryPolicy>,
+    /// What to do to the request and the response; made once a rule where it doesn't depend on the
+    /// request.
+    pub action: Arc<HttpAction>,
 }
 
 /// `retries`.
@@ -92,8 +94,59 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// Limit of one try; the route's timeout where absent.
     pub per_try_timeout: Option<Duration>,
-    /// `connect-failure`, `refused-stream`, `reset`, `5xx`, `gateway-error`, status codes.
-    pub retry_on: Vec<Arc<str>>,
+    /// What is tried again.
+    pub retry_on: RetryOn,
+}
+
+/// `retries.retryOn`: the conditions of Envoy's `x-envoy-retry-on`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RetryOn {
+    /// `connect-failure`: the connection couldn't be made (TLS included).
+    pub connect_failure: bool,
+    /// `refused-stream`: HTTP/2 `REFUSED_STREAM`, nothing was processed.
+    pub refused_stream: bool,
+    /// `reset` (and part of `5xx`, `gateway-error`): no response came before the connection or
+    /// stream ended, or the try's time ran out.
+    pub reset: bool,
+    /// `5xx`: any status from 500.
+    pub server_error: bool,
+    /// `gateway-error`: 502, 503, 504.
+    pub gateway_error: bool,
+    /// `retriable-4xx`: 409.
+    pub retriable_4xx: bool,
+    /// `unavailable`, `cancelled`, …: gRPC status codes in a response's trailers-only head.
+    pub grpc_statuses: Vec<u8>,
+    /// Status codes given as numbers; `retriable-status-codes` stands for 503.
+    pub statuses: Vec<u16>,
+}
+
+impl RetryOn {
+    /// Whether a response with this status is to be tried again.
+    #[must_use]
+    pub fn status(&self, status: http::StatusCode) -> bool {
+        let code = status.as_u16();
+        (self.server_error && code >= 500)
+            || (self.gateway_error && matches!(code, 502..=504))
+            || (self.retriable_4xx && code == 409)
+            || self.statuses.contains(&code)
+    }
+}
+
+impl Default for RetryPolicy {
+    /// Istio's: two retries on `connect-failure,refused-stream,unavailable,cancelled,503`.
+    fn default() -> Self {
+        Self {
+            attempts: 2,
+            per_try_timeout: None,
+            retry_on: RetryOn {
+                connect_failure: true,
+                refused_stream: true,
+                grpc_statuses: vec![14, 1],
+                statuses: vec![503],
+                ..RetryOn::default()
+            },
+        }
+    }
 }
 
 /// What a rule does besides routing. All empty: forward as is.

@@ -12,8 +12,8 @@ pub use cluster::{
     HttpVersion, LoadBalancer, OutlierDetection,
 };
 pub use decision::{
-    Denied, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryPolicy, TcpRoute,
-    TlsConnection,
+    Denied, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn, RetryPolicy,
+    TcpRoute, TlsConnection,
 };
 pub use snapshot::{
     AccessLogEncoding, Direct, DirectTarget, Enforcement, GatewayGroup, GatewayPolicy, MeshConfig,
