@@ -1,3 +1,74 @@
-//! `cargo xtask`: see `--help`.
+//! `cargo xtask`: set-up, tests, demo and checks. See `--help`.
 
-fn main() {}
+mod check;
+mod demo;
+mod layers;
+mod run;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Everything a developer or a pipeline does with this repository.
+///
+/// On a fresh Debian 12 with rustup and root, from a fresh clone:
+///
+///     cargo xtask demo     the egress-gateway walkthrough, live, on this machine
+///     cargo xtask test     every check and every test
+///
+/// Both install first what is missing (`cargo xtask setup`).
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", verbatim_doc_comment)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install what the build, the demo and the tests need. Says each step; changes nothing twice.
+    ///
+    /// The eBPF programs are compiled in one of two ways; EGRESS_EBPF_TOOLCHAIN=debian|nightly
+    /// chooses. `debian`: Debian's rustc-web with its prebuilt `core` for BPF, the default where
+    /// the packages exist. `nightly`: rustup's nightly with rust-src.
+    ///
+    /// Without root the commands that need it are printed, and nothing is changed.
+    Setup,
+    /// Set-up, then formatting, lints, documentation, licences, layers, then all tests.
+    ///
+    /// The end-to-end tests make network namespaces and load eBPF programs: they need root.
+    Test {
+        /// Only the tests, without the checks before them.
+        #[arg(long)]
+        quick: bool,
+        /// Handed to `cargo test --workspace`, e.g. `-- --test walkthrough`.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Formatting, clippy, documentation, licences and layers; no tests. Needs no root.
+    Check,
+    /// Check the agent's modules against their layers, and files for their length.
+    Layers,
+    /// The walkthrough with real curl, a real gateway and real enforcement, in network namespaces.
+    ///
+    /// Needs root. Ends with a table; the exit code is 0 only if everything was as it must be.
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup => setup::run(setup::For::Everything),
+        Command::Test { quick, args } => check::test(quick, &args),
+        Command::Check => check::check(),
+        Command::Layers => layers::run(),
+        Command::Demo(options) => demo::run(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! `cargo xtask setup`: what the build, the demo and the tests need.
+
+use std::{env, fs, process::Command, time::Instant};
+
+use anyhow::{Result, bail};
+
+use crate::run;
+
+/// The bpf-linker that was tested with this project's versions of aya.
+const BPF_LINKER: &str = "0.13.0";
+const CARGO_DENY: &str = "0.20.2";
+
+/// Debian packages of the eBPF compiler: rustc 1.96 with a prebuilt `core` for BPF, and the LLVM of
+/// the same version that bpf-linker is linked with.
+const EBPF_PACKAGES: &[&str] =
+    &["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libzstd-dev", "zlib1g-dev", "g++"];
+
+/// Programs of the demo and the tests, and the packages that hold them.
+const TOOLS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("curl", "curl"),
+    ("ping", "iputils-ping"),
+    ("python3", "python3"),
+    ("nsenter", "util-linux"),
+    ("mount", "mount"),
+    ("cc", "gcc"),
+    ("c++", "g++"),
+];
+
+/// What the set-up is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum For {
+    /// Build and demo.
+    Demo,
+    /// Build, demo, tests and checks.
+    Everything,
+}
+
+/// How the eBPF programs are compiled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Toolchain {
+    /// Debian's rustc-web.
+    Debian,
+    /// rustup's nightly with rust-src.
+    Nightly,
+}
+
+/// Something missing, and how it gets here.
+struct Step {
+    what: String,
+    takes: &'static str,
+    root: bool,
+    command: Vec<String>,
+    env: Vec<(&'static str, &'static str)>,
+}
+
+impl Step {
+    fn new(what: impl Into<String>, takes: &'static str, root: bool, command: &str) -> Self {
+        let command = command.split_whitespace().map(str::to_owned).collect();
+        Self { what: what.into(), takes, root, command, env: Vec::new() }
+    }
+
+    fn text(&self) -> String {
+        let env = self.env.iter().map(|(name, value)| format!("{name}={value} "));
+        env.collect::<String>() + &self.command.join(" ")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = run::command(&self.command[0]);
+        command.args(&self.command[1..]).envs(self.env.iter().copied());
+        command
+    }
+}
+
+/// Installs what is missing.
+///
+/// # Errors
+/// A step failed, or needs root and there is none; the message holds the commands.
+pub(crate) fn run(purpose: For) -> Result<()> {
+    let asked = asked_toolchain()?;
+    let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
+    let debian_known =
+        apt && (has_packages(EBPF_PACKAGES) || (lists_fresh() && debian_offers_ebpf()));
+    // A machine that never fetched the package lists can't say what Debian offers.
+    if apt && !debian_known && asked != Some(Toolchain::Nightly) && !lists_fresh() {
+        perform(&[update_lists()])?;
+    }
+    let toolchain = match asked {
+        Some(toolchain) => toolchain,
+        None if debian_known || (apt && debian_offers_ebpf()) => Toolchain::Debian,
+        None => Toolchain::Nightly,
+    };
+    if toolchain == Toolchain::Debian && !apt {
+        bail!(
+            "EGRESS_EBPF_TOOLCHAIN=debian, but there is no apt-get here: use EGRESS_EBPF_TOOLCHAIN=nightly"
+        );
+    }
+
+    let steps = missing(toolchain, purpose, apt)?;
+    perform(&steps)?;
+    println!("set-up: {}; eBPF programs are built {}", done(&steps), describe(toolchain));
+    Ok(())
+}
+
+fn done(steps: &[Step]) -> &'static str {
+    if steps.is_empty() { "everything was there" } else { "done" }
+}
+
+fn describe(toolchain: Toolchain) -> String {
+    match toolchain {
+        Toolchain::Debian => {
+            let version = run::output("/usr/bin/rustc", &["--version"]).unwrap_or_default();
+            format!("Debian's way ({}, bpf-linker {BPF_LINKER} on LLVM 22)", version.trim())
+        }
+        Toolchain::Nightly => {
+            format!("rustup's way (nightly with rust-src, bpf-linker {BPF_LINKER})")
+        }
+    }
+}
+
+fn asked_toolchain() -> Result<Option<Toolchain>> {
+    match env::var("EGRESS_EBPF_TOOLCHAIN").as_deref() {
+        Ok("debian") => Ok(Some(Toolchain::Debian)),
+        Ok("nightly") => Ok(Some(Toolchain::Nightly)),
+        Ok(other) => {
+            bail!("EGRESS_EBPF_TOOLCHAIN is {other:?}; expected \"debian\" or \"nightly\"")
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+fn missing(toolchain: Toolchain, purpose: For, apt: bool) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    let mut packages: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(program, _)| !run::has_program(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if toolchain == Toolchain::Debian {
+        packages.extend(EBPF_PACKAGES.iter().filter(|package| !has_packages(&[package])));
+    }
+    packages.sort_unstable();
+    packages.dedup();
+    if !packages.is_empty() {
+        let names = packages.join(" ");
+        if !apt {
+            bail!("missing on this machine: {names}. Install them with its package manager");
+        }
+        if !lists_fresh() {
+            steps.push(update_lists());
+        }
+        let mut install = Step::new(
+            format!("Debian packages: {names}"),
+            "up to two minutes",
+            true,
+            &format!("apt-get install --yes --no-install-recommends {names}"),
+        );
+        install.env.push(("DEBIAN_FRONTEND", "noninteractive"));
+        steps.push(install);
+    }
+    if toolchain == Toolchain::Nightly && !nightly_has_source() {
+        steps.push(Step::new(
+            "rustup's nightly compiler with the standard library's source",
+            "about a minute",
+            false,
+            "rustup toolchain install nightly --profile minimal --component rust-src",
+        ));
+    }
+    if !has_bpf_linker(toolchain) {
+        steps.push(bpf_linker(toolchain));
+    }
+    if purpose == For::Everything {
+        for (program, component) in [("cargo-clippy", "clippy"), ("cargo-fmt", "rustfmt")] {
+            if !run::has_program(program) {
+                let command = format!("rustup component add {component}");
+                steps.push(Step::new(component, "some seconds", false, &command));
+            }
+        }
+        if !run::has_program("cargo-deny") {
+            steps.push(cargo_deny());
+        }
+    }
+    Ok(steps)
+}
+
+fn update_lists() -> Step {
+    Step::new("Debian's package lists", "some seconds", true, "apt-get update")
+}
+
+fn bpf_linker(toolchain: Toolchain) -> Step {
+    let install = format!("cargo install bpf-linker --version {BPF_LINKER} --locked --force");
+    match toolchain {
+        Toolchain::Debian => {
+            let command = format!("{install} --no-default-features --features llvm-22");
+            let mut step = Step::new("bpf-linker on LLVM 22", "about a minute", false, &command);
+            step.env.push(("LLVM_PREFIX", "/usr/lib/llvm-22"));
+            step
+        }
+        Toolchain::Nightly => Step::new("bpf-linker", "one to three minutes", false, &install),
+    }
+}
+
+/// A debug build without debug information: it checks this tree in seconds either way, and takes a
+/// fraction of the time to build.
+fn cargo_deny() -> Step {
+    let command = format!("cargo install cargo-deny --version {CARGO_DENY} --locked --debug");
+    let mut step = Step::new("cargo-deny (licences)", "about a minute", false, &command);
+    step.env.push(("CARGO_PROFILE_DEV_DEBUG", "0"));
+    step
+}
+
+/// Performs the steps, or prints them where root is missing.
+fn perform(steps: &[Step]) -> Result<()> {
+    if steps.iter().any(|step| step.root) && !run::is_root() {
+        eprintln!("These commands prepare this machine, the ones with sudo as root:\n");
+        for step in steps {
+            let sudo = if step.root { "sudo " } else { "" };
+            eprintln!("    {sudo}{}", step.text());
+        }
+        bail!("set-up needs root: run the commands above, or this command as root");
+    }
+    for (number, step) in steps.iter().enumerate() {
+        println!("set-up {}/{}: {} ({})", number + 1, steps.len(), step.what, step.takes);
+        println!("    {}", step.text());
+        let start = Instant::now();
+        run::show(&mut step.command())?;
+        println!("    done in {} s", start.elapsed().as_secs());
+    }
+    Ok(())
+}
+
+fn has_packages(packages: &[&str]) -> bool {
+    let mut args = vec!["--show", "--showformat", "${db:Status-Status}\n"];
+    args.extend(packages);
+    run::output("dpkg-query", &args).is_some_and(|text| {
+        text.lines().filter(|line| *line == "installed").count() >= packages.len()
+    })
+}
+
+fn lists_fresh() -> bool {
+    fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
+        entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+    })
+}
+
+/// Whether apt could install the eBPF compiler. Only Debian 12's security suite and later releases
+/// have these packages.
+fn debian_offers_ebpf() -> bool {
+    EBPF_PACKAGES.iter().all(|package| {
+        run::output("apt-cache", &["policy", package]).is_some_and(|text| {
+            text.lines()
+                .filter_map(|line| line.trim().strip_prefix("Candidate: "))
+                .any(|candidate| candidate != "(none)")
+        })
+    })
+}
+
+fn nightly_has_source() -> bool {
+    run::output("rustc", &["+nightly", "--print", "sysroot"]).is_some_and(|sysroot| {
+        let source = format!("{}/lib/rustlib/src/rust/library/core", sysroot.trim());
+        fs::metadata(source).is_ok()
+    })
+}
+
+/// Whether the bpf-linker on the path is the tested version and, for Debian's compiler, was linked
+/// with the same LLVM: one that is older refuses the compiler's bitcode.
+fn has_bpf_linker(toolchain: Toolchain) -> bool {
+    let version = run::output("bpf-linker", &["--version"]);
+    if !version.is_some_and(|text| text.contains(BPF_LINKER)) {
+        return false;
+    }
+    // Cargo's own notes: {"installs":{"bpf-linker 0.13.0 (…)":{…,"features":["llvm-22"],…
+    let notes = fs::read_to_string(run::cargo_home().join(".crates2.json")).unwrap_or_default();
+    let Some((_, entry)) = notes.split_once("\"bpf-linker ") else {
+        // Installed by other means: the build will tell.
+        return true;
+    };
+    let entry = entry.split('}').next().unwrap_or_default();
+    entry.contains("\"llvm-22\"") == (toolchain == Toolchain::Debian)
+}
