@@ -1,1 +1,7 @@
-//! Where raw resources come from.
+//! Where the raw resources come from: a directory that is watched.
+
+mod directory;
+mod watch;
+
+pub use directory::{Directory, Files, ReadError};
+pub use watch::{Timing, Watcher};
