@@ -5,3 +5,4 @@ pub mod cli;
 pub mod detach;
 pub mod gateway;
 pub mod node;
+pub mod reload;

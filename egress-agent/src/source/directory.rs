@@ -240,7 +240,7 @@ fn read_file(path: &Path) -> Result<RawFile, ReadError> {
         path: path.to_owned(),
         at: error.utf8_error().valid_up_to(),
     })?;
-    Ok(RawFile { path: path.to_owned(), text })
+    Ok(RawFile { path: path.display().to_string(), text })
 }
 
 fn keep<T, E>(result: Result<T, E>, errors: &mut Vec<E>) -> Option<T> {

@@ -6,7 +6,8 @@ use super::*;
 
 fn names(files: &Files, dir: &TempDir) -> Vec<String> {
     let relative = |file: &RawFile| {
-        file.path.strip_prefix(dir.path()).unwrap().to_str().unwrap().to_owned()
+        let path = Path::new(&file.path).strip_prefix(dir.path()).unwrap();
+        path.to_str().unwrap().to_owned()
     };
     files.resources.iter().map(relative).collect()
 }

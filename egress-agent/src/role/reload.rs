@@ -1,0 +1,194 @@
+//! From files to the snapshot in force: watch, compile, publish. Both roles use it.
+//!
+//! A configuration that can't be read or doesn't compile changes nothing: the last good one stays
+//! in force, every problem is reported, and [`Loaded::current`] turns false until it is repaired.
+//! With none accepted yet there is no snapshot, and everything external is denied.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    config::{self, Severity},
+    policy::Snapshot,
+    source::{Directory, Files, ReadError, Timing, Watcher},
+};
+
+/// What is in force, and whether that is what the files say.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// The last good configuration; `None` before the first one.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Whether the files, as last read, are what is in force.
+    pub current: bool,
+    /// Configurations accepted since the start.
+    pub accepted: u64,
+    /// Configurations refused since the start.
+    pub rejected: u64,
+}
+
+/// The options that both roles share.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// The directory of resources: `*.yaml` and `*.yml` in it and in the directories one level
+    /// below. It is watched; a change takes effect within a second, and one that doesn't compile is
+    /// reported and changes nothing.
+    #[arg(long, value_name = "DIR")]
+    pub config: PathBuf,
+    /// The mesh-wide settings [default: mesh.yaml in the directory of resources].
+    #[arg(long, value_name = "FILE")]
+    pub mesh: Option<PathBuf>,
+}
+
+/// Keeps a snapshot equal to a directory.
+pub struct Reload {
+    watcher: Watcher,
+    loaded: watch::Sender<Loaded>,
+    again: Arc<Notify>,
+}
+
+impl Reload {
+    /// The receiver shows the state from the start, which is "nothing yet".
+    #[must_use]
+    pub fn new(args: ConfigArgs) -> (Self, watch::Receiver<Loaded>) {
+        Self::with_timing(args, Timing::default())
+    }
+
+    fn with_timing(args: ConfigArgs, timing: Timing) -> (Self, watch::Receiver<Loaded>) {
+        let (loaded, receiver) = watch::channel(Loaded::default());
+        let watcher = Watcher::new(Directory::new(args.config, args.mesh), timing);
+        (Self { watcher, loaded, again: Arc::new(Notify::new()) }, receiver)
+    }
+
+    /// Notify it to read again at once (SIGHUP).
+    #[must_use]
+    pub fn again(&self) -> Arc<Notify> {
+        Arc::clone(&self.again)
+    }
+
+    /// Reads, compiles and publishes until it is dropped.
+    pub async fn run(mut self) {
+        loop {
+            // Dropping `next` half-way loses nothing: it remembers only what it returned.
+            let again = tokio::select! {
+                files = self.watcher.next() => Some(files),
+                () = self.again.notified() => None,
+            };
+            let files = match again {
+                Some(files) => files,
+                None => self.watcher.again().await,
+            };
+            self.take(files);
+        }
+    }
+
+    fn take(&self, files: Result<Files, Vec<ReadError>>) {
+        let accepted = match files {
+            Ok(files) => compile(&files),
+            Err(errors) => {
+                for error in errors {
+                    tracing::error!("{error}");
+                }
+                None
+            }
+        };
+        self.loaded.send_modify(|loaded| {
+            loaded.current = accepted.is_some();
+            match accepted {
+                Some(snapshot) => {
+                    loaded.accepted += 1;
+                    loaded.snapshot = Some(snapshot);
+                    tracing::info!("configuration {} is in force", loaded.accepted);
+                }
+                None => {
+                    loaded.rejected += 1;
+                    let stays = match &loaded.snapshot {
+                        Some(_) => "the last good one stays in force",
+                        None => "none was accepted yet, so everything external is denied",
+                    };
+                    tracing::error!("the configuration is refused; {stays}");
+                }
+            }
+        });
+    }
+}
+
+/// Compiles and reports; every problem is a message of its own.
+fn compile(files: &Files) -> Option<Arc<Snapshot>> {
+    let (snapshot, problems) = match config::compile(&files.resources, files.mesh.as_ref()) {
+        Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
+        Err(problems) => (None, problems.0),
+    };
+    for problem in problems {
+        match problem.severity {
+            Severity::Warning => tracing::warn!("{problem}"),
+            Severity::Error => tracing::error!("{problem}"),
+        }
+    }
+    snapshot
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    async fn until(
+        receiver: &mut watch::Receiver<Loaded>,
+        what: impl FnMut(&Loaded) -> bool,
+    ) -> Loaded {
+        timeout(LONG, receiver.wait_for(what)).await.expect("in time").unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn a_bad_change_leaves_the_last_good_one() {
+        let dir = TempDir::new().unwrap();
+        let mesh = dir.path().join("mesh.yaml");
+        fs::write(&mesh, "outboundTrafficPolicy: {mode: ALLOW_ANY}\n").unwrap();
+        let args = ConfigArgs { config: dir.path().into(), mesh: None };
+        let timing = Timing { quiet: Duration::from_millis(10), ..Timing::default() };
+        let (reload, mut receiver) = Reload::with_timing(args, timing);
+        let again = reload.again();
+        assert!(receiver.borrow().snapshot.is_none());
+        let running = tokio::spawn(reload.run());
+
+        let first = until(&mut receiver, |loaded| loaded.accepted == 1).await;
+        assert!(first.current);
+
+        fs::write(&mesh, b"\xff").unwrap();
+        let bad = until(&mut receiver, |loaded| loaded.rejected == 1).await;
+        assert!(!bad.current);
+        assert!(Arc::ptr_eq(&bad.snapshot.unwrap(), first.snapshot.as_ref().unwrap()));
+
+        fs::remove_dir_all(dir.path()).unwrap();
+        let gone = until(&mut receiver, |loaded| loaded.rejected > 1).await;
+        assert!(Arc::ptr_eq(&gone.snapshot.unwrap(), first.snapshot.as_ref().unwrap()));
+
+        fs::create_dir(dir.path()).unwrap();
+        fs::write(&mesh, "outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n").unwrap();
+        let repaired = until(&mut receiver, |loaded| loaded.current).await;
+        assert!(!Arc::ptr_eq(&repaired.snapshot.unwrap(), first.snapshot.as_ref().unwrap()));
+
+        let before = receiver.borrow_and_update().accepted;
+        again.notify_one();
+        until(&mut receiver, |loaded| loaded.accepted > before).await;
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn nothing_accepted_yet_is_no_snapshot() {
+        let dir = TempDir::new().unwrap();
+        let args = ConfigArgs { config: dir.path().join("gone"), mesh: None };
+        let (reload, mut receiver) = Reload::new(args);
+        let running = tokio::spawn(reload.run());
+        let loaded = until(&mut receiver, |loaded| loaded.rejected == 1).await;
+        assert!(loaded.snapshot.is_none() && !loaded.current);
+        running.abort();
+    }
+}
