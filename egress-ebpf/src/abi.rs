@@ -104,8 +104,13 @@ pub struct Group {
     pub endpoints: [Addr; GROUP_ENDPOINTS],
 }
 
+/// TCP ports of a gateway that no pod may reach, whatever routes name: admin, health, metrics,
+/// tunnel.
+pub const ADMIN_PORTS: [u16; 4] = [15000, 15008, 15021, 15090];
+
 /// Key of `GATEWAYS` (hash): a gateway's address and a port that a route names. The entry with port
-/// zero says that the address is a gateway's at all.
+/// zero and protocol zero says that the address is a gateway's at all; the one with port zero and
+/// protocol 6 that a route names every TCP port (`ALLOW_ANY`), of which [`ADMIN_PORTS`] stay closed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct GatewayKey {
