@@ -5,6 +5,7 @@
 
 mod cluster;
 mod decision;
+mod log_format;
 mod snapshot;
 
 pub use cluster::{
@@ -15,6 +16,7 @@ pub use decision::{
     Denied, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn, RetryPolicy,
     TcpRoute, TlsConnection,
 };
+pub use log_format::{AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, Segment};
 pub use snapshot::{
     AccessLogEncoding, Direct, DirectTarget, Enforcement, GatewayGroup, GatewayPolicy, MeshConfig,
     NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,

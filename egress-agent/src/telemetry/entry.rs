@@ -1,6 +1,7 @@
 //! What one request or connection leaves behind.
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -12,40 +13,61 @@ use crate::{
     types::{ClientAddr, LocalAddr, UpstreamAddr, Workload},
 };
 
-/// Envoy's response flags, those that can occur here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum ResponseFlag {
-    /// `UH`: no healthy upstream.
-    NoHealthyUpstream,
-    /// `UF`: upstream connection failure.
-    UpstreamConnectionFailure,
-    /// `UO`: upstream overflow.
-    UpstreamOverflow,
-    /// `NR`: no route.
-    NoRouteFound,
-    /// `UT`: upstream request timeout.
-    UpstreamRequestTimeout,
-    /// `LR`: connection local reset.
-    LocalReset,
-    /// `UR`: upstream remote reset.
-    UpstreamRemoteReset,
-    /// `UC`: upstream connection termination.
-    UpstreamConnectionTermination,
-    /// `DC`: downstream connection termination.
-    DownstreamConnectionTermination,
-    /// `DI`: delayed by fault injection.
-    DelayInjected,
-    /// `FI`: aborted by fault injection.
-    FaultInjected,
-    /// `RL`: rate limited.
-    RateLimited,
-    /// `DPE`: downstream protocol error.
-    DownstreamProtocolError,
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)*) => {
+        /// Envoy's response flags, those that can occur here, in Envoy's order.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum ResponseFlag { $($(#[$doc])* $name,)* }
+
+        impl ResponseFlag {
+            /// Every flag, in the order in which they are written.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The short form in logs and metrics.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$name => $code,)* }
+            }
+        }
+    };
 }
 
-/// A set of [`ResponseFlag`]s.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+flags! {
+    /// No healthy upstream.
+    NoHealthyUpstream = "UH";
+    /// Upstream request timeout.
+    UpstreamRequestTimeout = "UT";
+    /// Connection local reset.
+    LocalReset = "LR";
+    /// Upstream remote reset.
+    UpstreamRemoteReset = "UR";
+    /// Upstream connection failure.
+    UpstreamConnectionFailure = "UF";
+    /// Upstream connection termination.
+    UpstreamConnectionTermination = "UC";
+    /// Upstream overflow.
+    UpstreamOverflow = "UO";
+    /// No route.
+    NoRouteFound = "NR";
+    /// Delayed by fault injection.
+    DelayInjected = "DI";
+    /// Aborted by fault injection.
+    FaultInjected = "FI";
+    /// Rate limited.
+    RateLimited = "RL";
+    /// Downstream connection termination.
+    DownstreamConnectionTermination = "DC";
+    /// Every retry failed too.
+    UpstreamRetryLimitExceeded = "URX";
+    /// Nothing moved for too long.
+    StreamIdleTimeout = "SI";
+    /// Downstream protocol error.
+    DownstreamProtocolError = "DPE";
+}
+
+/// A set of [`ResponseFlag`]s; displayed as `UF,URX`, the empty set as `-`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ResponseFlags(u16);
 
 impl ResponseFlags {
@@ -58,6 +80,38 @@ impl ResponseFlags {
     #[must_use]
     pub fn has(self, flag: ResponseFlag) -> bool {
         self.0 & (1 << flag as u8) != 0
+    }
+
+    /// Those that are there, in Envoy's order.
+    pub fn iter(self) -> impl Iterator<Item = ResponseFlag> {
+        ResponseFlag::ALL.iter().copied().filter(move |flag| self.has(*flag))
+    }
+
+    pub(super) const fn bits(self) -> u16 {
+        self.0
+    }
+}
+
+impl From<ResponseFlag> for ResponseFlags {
+    fn from(flag: ResponseFlag) -> Self {
+        let mut flags = Self::default();
+        flags.set(flag);
+        flags
+    }
+}
+
+impl fmt::Display for ResponseFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("-");
+        }
+        for (index, flag) in self.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(flag.code())?;
+        }
+        Ok(())
     }
 }
 
@@ -116,4 +170,23 @@ pub struct AccessLogEntry {
     pub reason: Option<Reason>,
     /// Who asked; JSON only.
     pub workload: Option<Arc<Workload>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_written_as_envoy_does() {
+        let mut flags = ResponseFlags::default();
+        assert_eq!(flags.to_string(), "-");
+        flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+        assert_eq!(flags.to_string(), "URX");
+        flags.set(ResponseFlag::UpstreamConnectionFailure);
+        assert_eq!(flags.to_string(), "UF,URX");
+        assert!(flags.has(ResponseFlag::UpstreamConnectionFailure));
+        assert!(!flags.has(ResponseFlag::NoRouteFound));
+        // The set is 16 bits wide.
+        assert!(ResponseFlag::ALL.len() <= 16);
+    }
 }

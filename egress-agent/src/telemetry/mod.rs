@@ -1,5 +1,41 @@
 //! Metrics, access log, flow events.
 
+mod access_log;
+mod cluster;
 mod entry;
+mod series;
+mod shard;
+mod stats;
 
+pub use access_log::{AccessLog, AccessLogCounts, AccessLogError};
+pub use cluster::{
+    ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,
+    RequestGuard,
+};
 pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
+pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
+pub use stats::Stats;
+
+/// What a process tells about itself; one a process, shared by its workers.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    /// Counters and gauges.
+    pub stats: Stats,
+    /// The access log; off until it is configured.
+    pub access_log: AccessLog,
+}
+
+impl Telemetry {
+    /// An HTTP request is over: counts and logs it. Call it once a request, refused ones too.
+    pub fn request_finished(&self, entry: &AccessLogEntry) {
+        self.stats.request_finished(entry);
+        self.access_log.log(entry);
+    }
+
+    /// A TCP or TLS connection is over: counts and logs it. Call it once a connection, refused ones
+    /// too, after [`Stats::connection_opened`].
+    pub fn connection_finished(&self, entry: &AccessLogEntry) {
+        self.stats.connection_finished(entry);
+        self.access_log.log(entry);
+    }
+}

@@ -1,0 +1,521 @@
+//! `accessLogFormat`: Envoy's format strings, parsed when the configuration is compiled.
+
+use std::fmt::Write as _;
+
+use thiserror::Error;
+
+use super::AccessLogEncoding;
+
+/// Envoy's default text format.
+const ENVOY_DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
+    %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% \
+    %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
+    \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
+    \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
+
+/// Istio's text format since 1.9, chosen by `accessLogFormat: istio`.
+const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
+    %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% \
+    %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
+    \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% \
+    %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \
+    \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% \
+    %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% \
+    %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
+
+/// Keys of the JSON form, for the fields of [`ENVOY_DEFAULT`].
+const JSON_DEFAULT: &[(&str, &str)] = &[
+    ("start_time", "%START_TIME%"),
+    ("method", "%REQ(:METHOD)%"),
+    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+    ("protocol", "%PROTOCOL%"),
+    ("response_code", "%RESPONSE_CODE%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("duration", "%DURATION%"),
+    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
+    ("user_agent", "%REQ(USER-AGENT)%"),
+    ("request_id", "%REQ(X-REQUEST-ID)%"),
+    ("authority", "%REQ(:AUTHORITY)%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+];
+
+/// What [`ISTIO`] has besides.
+const JSON_ISTIO: &[(&str, &str)] = &[
+    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER_RAW%"),
+    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
+    ("route_name", "%ROUTE_NAME%"),
+];
+
+/// Keys that every JSON line has by itself.
+pub const JSON_OWN: [&str; 3] = ["reason", "workload", "workload_namespace"];
+
+/// A compiled format.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// A line of text; the newline at its end is part of it.
+    Text(Vec<Segment>),
+    /// A JSON object with these keys, and those of [`JSON_OWN`].
+    Json(Vec<(String, Vec<Segment>)>),
+}
+
+/// A piece of a format.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Segment {
+    /// Written as it stands.
+    Literal(String),
+    /// `%OPERATOR%`.
+    Value {
+        /// What to write: the first of these that is set.
+        fields: Vec<Field>,
+        /// `:N`, at most so many bytes.
+        max: Option<usize>,
+    },
+}
+
+/// What an operator names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Field {
+    /// `%START_TIME%`, with a `strftime` format where given.
+    StartTime(Option<String>),
+    /// `%REQ(:METHOD)%`.
+    Method,
+    /// `%REQ(:PATH)%`, `%REQ(X-ENVOY-ORIGINAL-PATH)%`: as the client sent it.
+    Path,
+    /// `%PROTOCOL%`.
+    Protocol,
+    /// `%RESPONSE_CODE%`, `%RESP(:STATUS)%`.
+    ResponseCode,
+    /// `%RESPONSE_FLAGS%`.
+    ResponseFlags,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    ResponseCodeDetails,
+    /// `%CONNECTION_TERMINATION_DETAILS%`.
+    ConnectionTerminationDetails,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    UpstreamTransportFailureReason,
+    /// `%BYTES_RECEIVED%`.
+    BytesReceived,
+    /// `%BYTES_SENT%`.
+    BytesSent,
+    /// `%DURATION%`, milliseconds.
+    Duration,
+    /// `%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%`, milliseconds.
+    UpstreamServiceTime,
+    /// `%REQ(X-FORWARDED-FOR)%`.
+    ForwardedFor,
+    /// `%REQ(USER-AGENT)%`.
+    UserAgent,
+    /// `%REQ(X-REQUEST-ID)%`.
+    RequestId,
+    /// `%REQ(:AUTHORITY)%`, `%REQ(HOST)%`.
+    Authority,
+    /// `%UPSTREAM_HOST%`, `%UPSTREAM_REMOTE_ADDRESS%`, `…_WITHOUT_PORT%`, `%UPSTREAM_REMOTE_PORT%`.
+    UpstreamHost(AddressPart),
+    /// `%UPSTREAM_CLUSTER%`, `%UPSTREAM_CLUSTER_RAW%`.
+    UpstreamCluster,
+    /// `%UPSTREAM_LOCAL_ADDRESS%` and its parts.
+    UpstreamLocalAddress(AddressPart),
+    /// `%DOWNSTREAM_LOCAL_ADDRESS%` and its parts.
+    DownstreamLocalAddress(AddressPart),
+    /// `%DOWNSTREAM_REMOTE_ADDRESS%`, `%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%` and their parts.
+    DownstreamRemoteAddress(AddressPart),
+    /// `%REQUESTED_SERVER_NAME%`.
+    RequestedServerName,
+    /// `%ROUTE_NAME%`.
+    RouteName,
+}
+
+/// Which part of an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AddressPart {
+    /// `192.0.2.1:443`.
+    Whole,
+    /// `192.0.2.1`.
+    Ip,
+    /// `443`.
+    Port,
+}
+
+/// Operators without arguments. Envoy has more; what the gateway doesn't know is refused.
+const OPERATORS: &[(&str, Field)] = &[
+    ("PROTOCOL", Field::Protocol),
+    ("RESPONSE_CODE", Field::ResponseCode),
+    ("RESPONSE_FLAGS", Field::ResponseFlags),
+    ("RESPONSE_CODE_DETAILS", Field::ResponseCodeDetails),
+    ("CONNECTION_TERMINATION_DETAILS", Field::ConnectionTerminationDetails),
+    ("UPSTREAM_TRANSPORT_FAILURE_REASON", Field::UpstreamTransportFailureReason),
+    ("BYTES_RECEIVED", Field::BytesReceived),
+    ("BYTES_SENT", Field::BytesSent),
+    ("DURATION", Field::Duration),
+    ("UPSTREAM_HOST", Field::UpstreamHost(AddressPart::Whole)),
+    ("UPSTREAM_REMOTE_ADDRESS", Field::UpstreamHost(AddressPart::Whole)),
+    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Field::UpstreamHost(AddressPart::Ip)),
+    ("UPSTREAM_REMOTE_PORT", Field::UpstreamHost(AddressPart::Port)),
+    ("UPSTREAM_CLUSTER", Field::UpstreamCluster),
+    ("UPSTREAM_CLUSTER_RAW", Field::UpstreamCluster),
+    ("UPSTREAM_LOCAL_ADDRESS", Field::UpstreamLocalAddress(AddressPart::Whole)),
+    ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Field::UpstreamLocalAddress(AddressPart::Ip)),
+    ("UPSTREAM_LOCAL_PORT", Field::UpstreamLocalAddress(AddressPart::Port)),
+    ("DOWNSTREAM_LOCAL_ADDRESS", Field::DownstreamLocalAddress(AddressPart::Whole)),
+    ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Field::DownstreamLocalAddress(AddressPart::Ip)),
+    ("DOWNSTREAM_LOCAL_PORT", Field::DownstreamLocalAddress(AddressPart::Port)),
+    ("DOWNSTREAM_REMOTE_ADDRESS", Field::DownstreamRemoteAddress(AddressPart::Whole)),
+    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Field::DownstreamRemoteAddress(AddressPart::Ip)),
+    ("DOWNSTREAM_REMOTE_PORT", Field::DownstreamRemoteAddress(AddressPart::Port)),
+    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Field::DownstreamRemoteAddress(AddressPart::Whole)),
+    (
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+        Field::DownstreamRemoteAddress(AddressPart::Ip),
+    ),
+    ("DOWNSTREAM_DIRECT_REMOTE_PORT", Field::DownstreamRemoteAddress(AddressPart::Port)),
+    ("REQUESTED_SERVER_NAME", Field::RequestedServerName),
+    ("ROUTE_NAME", Field::RouteName),
+];
+
+/// Request headers that `%REQ(…)%` may name; others aren't kept for the log.
+const REQUEST_HEADERS: &[(&str, Field)] = &[
+    (":METHOD", Field::Method),
+    (":PATH", Field::Path),
+    ("X-ENVOY-ORIGINAL-PATH", Field::Path),
+    (":AUTHORITY", Field::Authority),
+    ("HOST", Field::Authority),
+    ("USER-AGENT", Field::UserAgent),
+    ("X-FORWARDED-FOR", Field::ForwardedFor),
+    ("X-REQUEST-ID", Field::RequestId),
+];
+
+/// Response headers that `%RESP(…)%` may name.
+const RESPONSE_HEADERS: &[(&str, Field)] = &[
+    (":STATUS", Field::ResponseCode),
+    ("X-ENVOY-UPSTREAM-SERVICE-TIME", Field::UpstreamServiceTime),
+];
+
+/// Why a format isn't one. The text says what was found and what would do.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum LogFormatError {
+    /// A `%` that begins no operator.
+    #[error("found {found:?}, expected %OPERATOR%, or %% for a percent sign")]
+    Syntax {
+        /// What follows the percent sign.
+        found: String,
+    },
+    /// An operator that isn't there.
+    #[error(
+        "found the unknown operator %{found}%, expected one of START_TIME, REQ, RESP, {}",
+        names(OPERATORS)
+    )]
+    UnknownOperator {
+        /// Its name.
+        found: String,
+    },
+    /// A header that isn't kept.
+    #[error(
+        "found %{operator}({found})%, expected one of {expected}: no other header is kept for the log"
+    )]
+    UnknownHeader {
+        /// `REQ` or `RESP`.
+        operator: &'static str,
+        /// The header.
+        found: String,
+        /// Those that are kept.
+        expected: String,
+    },
+    /// An operator that takes none has arguments.
+    #[error("found %{operator}({found})%, expected %{operator}% without arguments")]
+    Argument {
+        /// The operator.
+        operator: String,
+        /// What stands in its parentheses.
+        found: String,
+    },
+    /// `:N` isn't a length.
+    #[error("found the length {found:?} after %{operator}, expected a number of bytes from 1")]
+    Length {
+        /// The operator.
+        operator: String,
+        /// What stands after the colon.
+        found: String,
+    },
+    /// The argument of `START_TIME` isn't a format.
+    #[error("found the time format {found:?}, expected one as of strftime: {problem}")]
+    Time {
+        /// The format.
+        found: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// With `accessLogEncoding: JSON` the format isn't an object of strings.
+    #[error(
+        "with accessLogEncoding JSON expected `istio`, nothing, or a JSON object whose values are format strings: {problem}"
+    )]
+    Json {
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl LogFormat {
+    /// Compiles `accessLogFormat`: Envoy's default where it is absent, Istio's for `istio`.
+    ///
+    /// # Errors
+    /// [`LogFormatError`] with the first thing that is wrong.
+    pub fn compile(
+        format: Option<&str>,
+        encoding: AccessLogEncoding,
+    ) -> Result<Self, LogFormatError> {
+        match (encoding, format) {
+            (AccessLogEncoding::Text, None) => parse(ENVOY_DEFAULT).map(Self::Text),
+            (AccessLogEncoding::Text, Some("istio")) => parse(ISTIO).map(Self::Text),
+            (AccessLogEncoding::Text, Some(text)) if text.ends_with('\n') => {
+                parse(text).map(Self::Text)
+            }
+            (AccessLogEncoding::Text, Some(text)) => parse(&format!("{text}\n")).map(Self::Text),
+            (AccessLogEncoding::Json, None) => keys(JSON_DEFAULT.iter().copied()),
+            (AccessLogEncoding::Json, Some("istio")) => {
+                keys(JSON_DEFAULT.iter().chain(JSON_ISTIO).copied())
+            }
+            (AccessLogEncoding::Json, Some(text)) => object(text),
+        }
+    }
+}
+
+fn keys<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<LogFormat, LogFormatError> {
+    let pairs = pairs.map(|(key, format)| Ok((key.to_owned(), parse(format)?)));
+    pairs.collect::<Result<_, _>>().map(LogFormat::Json)
+}
+
+fn object(text: &str) -> Result<LogFormat, LogFormatError> {
+    let problem = |problem: String| LogFormatError::Json { problem };
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| problem(error.to_string()))?;
+    let mut pairs = Vec::new();
+    for (key, value) in &object {
+        if JSON_OWN.contains(&key.as_str()) {
+            return Err(problem(format!("the key {key:?} is written by itself, leave it out")));
+        }
+        let Some(format) = value.as_str() else {
+            return Err(problem(format!("found {value} for the key {key:?}")));
+        };
+        pairs.push((key.as_str(), format));
+    }
+    keys(pairs.into_iter())
+}
+
+fn parse(format: &str) -> Result<Vec<Segment>, LogFormatError> {
+    let mut segments = Vec::new();
+    let mut literal = String::new();
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        literal.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('%') {
+            literal.push('%');
+            rest = after;
+            continue;
+        }
+        if !literal.is_empty() {
+            segments.push(Segment::Literal(std::mem::take(&mut literal)));
+        }
+        let (segment, after) = operator(rest)?;
+        segments.push(segment);
+        rest = after;
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        segments.push(Segment::Literal(literal));
+    }
+    Ok(segments)
+}
+
+/// Parses what follows a `%` up to and with the closing one.
+fn operator(text: &str) -> Result<(Segment, &str), LogFormatError> {
+    let syntax = || {
+        let mut found: String = text.chars().take(40).collect();
+        found.insert(0, '%');
+        LogFormatError::Syntax { found }
+    };
+    let end = text.find(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_');
+    let (name, mut rest) = text.split_at(end.ok_or_else(syntax)?);
+    if name.is_empty() {
+        return Err(syntax());
+    }
+    let mut argument = None;
+    if let Some(inner) = rest.strip_prefix('(') {
+        let (inside, after) = inner.split_once(')').ok_or_else(syntax)?;
+        argument = Some(inside);
+        rest = after;
+    }
+    let mut max = None;
+    if let Some(length) = rest.strip_prefix(':') {
+        let (digits, _) = length.split_once('%').ok_or_else(syntax)?;
+        max = Some(digits.parse().ok().filter(|max| *max > 0).ok_or_else(|| {
+            LogFormatError::Length { operator: name.to_owned(), found: digits.to_owned() }
+        })?);
+        rest = &length[digits.len()..];
+    }
+    let rest = rest.strip_prefix('%').ok_or_else(syntax)?;
+    Ok((Segment::Value { fields: fields(name, argument)?, max }, rest))
+}
+
+fn fields(name: &str, argument: Option<&str>) -> Result<Vec<Field>, LogFormatError> {
+    match (name, argument) {
+        ("START_TIME", None | Some("")) => Ok(vec![Field::StartTime(None)]),
+        ("START_TIME", Some(format)) => {
+            // jiff says what it can't write only when it writes.
+            jiff::fmt::strtime::format(
+                format,
+                &jiff::Zoned::new(jiff::Timestamp::UNIX_EPOCH, jiff::tz::TimeZone::UTC),
+            )
+            .map_err(|error| LogFormatError::Time {
+                found: format.to_owned(),
+                problem: error.to_string(),
+            })?;
+            Ok(vec![Field::StartTime(Some(format.to_owned()))])
+        }
+        ("REQ", argument) => headers("REQ", argument.unwrap_or(""), REQUEST_HEADERS),
+        ("RESP", argument) => headers("RESP", argument.unwrap_or(""), RESPONSE_HEADERS),
+        (name, argument) => {
+            let Some((_, field)) = OPERATORS.iter().find(|(known, _)| *known == name) else {
+                return Err(LogFormatError::UnknownOperator { found: name.to_owned() });
+            };
+            match argument {
+                None | Some("") => Ok(vec![field.clone()]),
+                Some(found) => Err(LogFormatError::Argument {
+                    operator: name.to_owned(),
+                    found: found.to_owned(),
+                }),
+            }
+        }
+    }
+}
+
+/// `A?B`: B where A isn't set.
+fn headers(
+    operator: &'static str,
+    argument: &str,
+    known: &[(&str, Field)],
+) -> Result<Vec<Field>, LogFormatError> {
+    let header = |found: &str| {
+        let field = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(found));
+        field.map(|(_, field)| field.clone()).ok_or_else(|| LogFormatError::UnknownHeader {
+            operator,
+            found: found.to_owned(),
+            expected: names(known),
+        })
+    };
+    match argument.split_once('?') {
+        Some((first, second)) => {
+            let mut fields = vec![header(first)?, header(second)?];
+            fields.dedup();
+            Ok(fields)
+        }
+        None => Ok(vec![header(argument)?]),
+    }
+}
+
+fn names(known: &[(&str, Field)]) -> String {
+    let mut text = String::new();
+    for (name, _) in known {
+        let separator = if text.is_empty() { "" } else { ", " };
+        // Writing to a string can't fail.
+        if write!(text, "{separator}{name}").is_err() {
+            break;
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(format: &str) -> Result<LogFormat, LogFormatError> {
+        LogFormat::compile(Some(format), AccessLogEncoding::Text)
+    }
+
+    fn json(format: &str) -> Result<LogFormat, LogFormatError> {
+        LogFormat::compile(Some(format), AccessLogEncoding::Json)
+    }
+
+    #[test]
+    fn the_known_formats_compile() {
+        for encoding in [AccessLogEncoding::Text, AccessLogEncoding::Json] {
+            for format in [None, Some("istio")] {
+                LogFormat::compile(format, encoding).unwrap();
+            }
+        }
+        for (name, _) in OPERATORS {
+            text(&format!("%{name}%")).unwrap();
+        }
+    }
+
+    #[test]
+    fn operators_alternatives_lengths_and_literals() {
+        assert_eq!(
+            text("100%% %REQ(user-agent):10% %REQ(X-REQUEST-ID?HOST)%").unwrap(),
+            LogFormat::Text(vec![
+                Segment::Literal("100% ".into()),
+                Segment::Value { fields: vec![Field::UserAgent], max: Some(10) },
+                Segment::Literal(" ".into()),
+                Segment::Value { fields: vec![Field::RequestId, Field::Authority], max: None },
+                Segment::Literal("\n".into()),
+            ])
+        );
+        assert_eq!(
+            text("%START_TIME(%Y/%m/%dT%H:%M:%S.%3f %s)%\n").unwrap(),
+            LogFormat::Text(vec![
+                Segment::Value {
+                    fields: vec![Field::StartTime(Some("%Y/%m/%dT%H:%M:%S.%3f %s".into()))],
+                    max: None
+                },
+                Segment::Literal("\n".into()),
+            ])
+        );
+        assert_eq!(
+            json(r#"{"code": "%RESPONSE_CODE%"}"#).unwrap(),
+            LogFormat::Json(vec![(
+                "code".into(),
+                vec![Segment::Value { fields: vec![Field::ResponseCode], max: None }]
+            )])
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_what_would_do() {
+        for (format, expected) in [
+            ("%GEORGE%", "unknown operator %GEORGE%, expected one of START_TIME, REQ, RESP,"),
+            ("%REQ(COOKIE)%", "%REQ(COOKIE)%, expected one of :METHOD, :PATH,"),
+            ("%REQ%", "%REQ()%, expected one of :METHOD"),
+            ("%RESP(SET-COOKIE)%", "expected one of :STATUS, X-ENVOY-UPSTREAM-SERVICE-TIME"),
+            ("%DURATION(x)%", "expected %DURATION% without arguments"),
+            ("%REQ(HOST):0%", "the length \"0\" after %REQ"),
+            ("%REQ(HOST):-1%", "the length \"-1\" after %REQ"),
+            ("%REQ(HOST", "found \"%REQ(HOST\\n\", expected %OPERATOR%"),
+            ("50% off", "expected %OPERATOR%, or %% for a percent sign"),
+            ("%", "expected %OPERATOR%"),
+            ("%duration%", "expected %OPERATOR%"),
+            ("%START_TIME(%Q!)%", "time format \"%Q!\""),
+        ] {
+            let error = text(format).unwrap_err().to_string();
+            assert!(error.contains(expected), "{format}: {error}");
+        }
+        for (format, expected) in [
+            ("[%START_TIME%]", "a JSON object"),
+            (r#"{"a": 1}"#, "found 1 for the key \"a\""),
+            (r#"{"reason": "x"}"#, "\"reason\" is written by itself"),
+            (r#"{"a": "%NO%"}"#, "unknown operator %NO%"),
+        ] {
+            let error = json(format).unwrap_err().to_string();
+            assert!(error.contains(expected), "{format}: {error}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Header values and paths are the client's words: escaped so that none can end a line, a quoted
+//! field or a JSON string, or steer the terminal of who reads the log.
+
+use std::{fmt, io::Write as _};
+
+/// Text form.
+pub(super) struct TextEscaped<'a> {
+    line: &'a mut Vec<u8>,
+    left: usize,
+}
+
+impl<'a> TextEscaped<'a> {
+    /// Writes at most `max` bytes, before escaping.
+    pub(super) fn new(line: &'a mut Vec<u8>, max: Option<usize>) -> Self {
+        Self { line, left: max.unwrap_or(usize::MAX) }
+    }
+}
+
+impl fmt::Write for TextEscaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let text = truncate(text, &mut self.left);
+        // Almost always there is nothing to escape.
+        if text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\') {
+            self.line.extend_from_slice(text.as_bytes());
+            return Ok(());
+        }
+        for c in text.chars() {
+            match c {
+                '"' => self.line.extend_from_slice(b"\\\""),
+                '\\' => self.line.extend_from_slice(b"\\\\"),
+                '\n' => self.line.extend_from_slice(b"\\n"),
+                '\r' => self.line.extend_from_slice(b"\\r"),
+                '\t' => self.line.extend_from_slice(b"\\t"),
+                c if c.is_ascii_control() => {
+                    write!(self.line, "\\x{:02x}", u32::from(c)).map_err(|_| fmt::Error)?;
+                }
+                c if is_unseen(c) => {
+                    write!(self.line, "\\u{{{:x}}}", u32::from(c)).map_err(|_| fmt::Error)?;
+                }
+                c => self.line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Inside a JSON string (RFC 8259 §7).
+pub(super) struct JsonEscaped<'a> {
+    line: &'a mut Vec<u8>,
+    left: usize,
+}
+
+impl<'a> JsonEscaped<'a> {
+    /// Writes at most `max` bytes, before escaping.
+    pub(super) fn new(line: &'a mut Vec<u8>, max: Option<usize>) -> Self {
+        Self { line, left: max.unwrap_or(usize::MAX) }
+    }
+}
+
+impl fmt::Write for JsonEscaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in truncate(text, &mut self.left).chars() {
+            match c {
+                '"' => self.line.extend_from_slice(b"\\\""),
+                '\\' => self.line.extend_from_slice(b"\\\\"),
+                '\n' => self.line.extend_from_slice(b"\\n"),
+                '\r' => self.line.extend_from_slice(b"\\r"),
+                '\t' => self.line.extend_from_slice(b"\\t"),
+                c if is_unseen(c) => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        write!(self.line, "\\u{unit:04x}").map_err(|_| fmt::Error)?;
+                    }
+                }
+                c => self.line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Controls, line separators, invisible characters, and marks that turn the direction of writing.
+fn is_unseen(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// At most `left` bytes of it, in whole characters.
+fn truncate<'a>(text: &'a str, left: &mut usize) -> &'a str {
+    let mut end = text.len().min(*left);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    // Once something was cut off nothing may follow.
+    *left = if end < text.len() { 0 } else { *left - end };
+    &text[..end]
+}

@@ -1,0 +1,126 @@
+//! The access log: workers write lines into memory, one thread writes them out.
+
+mod escape;
+mod render;
+mod writer;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwapOption;
+use thiserror::Error;
+
+use self::writer::{Target, Writer};
+use super::AccessLogEntry;
+use crate::policy::{LogFormat, LogFormatError, MeshConfig};
+
+/// Why the access log can't be written as configured.
+#[derive(Debug, Error)]
+pub enum AccessLogError {
+    /// The format isn't one.
+    #[error("accessLogFormat: {0}")]
+    Format(#[from] LogFormatError),
+    /// The file can't be opened.
+    #[error("accessLogFile: {path} can't be opened for appending: {source}")]
+    Open {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The writing thread couldn't be started.
+    #[error("the access log's thread can't be started: {0}")]
+    Thread(io::Error),
+}
+
+/// The access log of the process. Never blocks who logs: what can't be held is dropped and counted.
+#[derive(Debug, Default)]
+pub struct AccessLog {
+    format: ArcSwapOption<LogFormat>,
+    writer: ArcSwapOption<Writer>,
+    /// The target that is in force, to tell whether it changes.
+    path: Mutex<Option<String>>,
+}
+
+impl AccessLog {
+    /// Applies the mesh's `accessLogFile`, `accessLogFormat` and `accessLogEncoding`; on an error
+    /// everything stays as it was.
+    ///
+    /// # Errors
+    /// The format isn't one, or the file can't be opened.
+    pub fn configure(&self, mesh: &MeshConfig) -> Result<(), AccessLogError> {
+        let MeshConfig { access_log_file, access_log_format, access_log_encoding, .. } = mesh;
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        // An empty name is Istio's way to switch the log off.
+        let Some(new) = access_log_file.as_ref().filter(|file| !file.is_empty()) else {
+            self.format.store(None);
+            return Ok(());
+        };
+        let format = LogFormat::compile(access_log_format.as_deref(), *access_log_encoding)?;
+        if path.as_ref() != Some(new) {
+            let target = Target::open(new)
+                .map_err(|source| AccessLogError::Open { path: new.clone(), source })?;
+            match &*self.writer.load() {
+                Some(writer) => writer.redirect(target),
+                None => {
+                    let writer = Writer::start(target).map_err(AccessLogError::Thread)?;
+                    self.writer.store(Some(Arc::new(writer)));
+                }
+            }
+            *path = Some(new.clone());
+        }
+        self.format.store(Some(Arc::new(format)));
+        Ok(())
+    }
+
+    /// Whether lines are written at all, so that callers may save the work of an entry.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.format.load().is_some()
+    }
+
+    /// Logs one request or connection.
+    pub fn log(&self, entry: &AccessLogEntry) {
+        if let (Some(format), Some(writer)) = (&*self.format.load(), &*self.writer.load()) {
+            writer.push(|line| render::render(format, entry, line));
+        }
+    }
+
+    /// Writes out what is held, and ends the writing thread; lines that come later are dropped.
+    /// Waits at most two seconds, so that an output that nobody reads doesn't keep the process.
+    pub fn shutdown(&self) {
+        if let Some(writer) = &*self.writer.load() {
+            writer.stop();
+        }
+    }
+
+    /// How it fares.
+    #[must_use]
+    pub fn counts(&self) -> AccessLogCounts {
+        self.writer.load().as_ref().map(|writer| writer.counts()).unwrap_or_default()
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// How the access log fares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AccessLogCounts {
+    /// Lines written out.
+    pub lines: u64,
+    /// Lines dropped because the output was too slow or failed.
+    pub dropped: u64,
+    /// Writes that failed.
+    pub write_failed: u64,
+    /// Times that a rotated file was opened anew.
+    pub reopened: u64,
+}
+
+#[cfg(test)]
+mod tests;

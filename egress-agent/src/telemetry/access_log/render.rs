@@ -1,0 +1,216 @@
+//! One entry to one line.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use jiff::{Timestamp, Zoned, tz::TimeZone};
+
+use super::escape::{JsonEscaped, TextEscaped};
+use crate::{
+    policy::{AddressPart, Field, JSON_OWN, LogFormat, Segment},
+    telemetry::AccessLogEntry,
+};
+
+/// Appends the line with its newline.
+pub(super) fn render(format: &LogFormat, entry: &AccessLogEntry, line: &mut Vec<u8>) {
+    match format {
+        LogFormat::Text(segments) => text(segments, entry, line),
+        LogFormat::Json(keys) => json(keys, entry, line),
+    }
+}
+
+fn text(segments: &[Segment], entry: &AccessLogEntry, line: &mut Vec<u8>) {
+    for segment in segments {
+        match segment {
+            Segment::Literal(literal) => line.extend_from_slice(literal.as_bytes()),
+            Segment::Value { fields, max } => {
+                value(fields, entry).write(&mut TextEscaped::new(line, *max));
+            }
+        }
+    }
+}
+
+fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<u8>) {
+    line.push(b'{');
+    for (key, segments) in keys {
+        json_key(key, line);
+        match &segments[..] {
+            // One operator alone keeps its type.
+            [Segment::Value { fields, max }] => json_value(&value(fields, entry), *max, line),
+            segments => {
+                line.push(b'"');
+                for segment in segments {
+                    match segment {
+                        Segment::Literal(literal) => {
+                            Value::Str(literal).write(&mut JsonEscaped::new(line, None));
+                        }
+                        Segment::Value { fields, max } => {
+                            value(fields, entry).write(&mut JsonEscaped::new(line, *max));
+                        }
+                    }
+                }
+                line.push(b'"');
+            }
+        }
+        line.push(b',');
+    }
+    let workload = entry.workload.as_deref();
+    let own = [
+        entry.reason.map(|reason| reason.name()),
+        workload.map(|workload| &*workload.name),
+        workload.map(|workload| &*workload.namespace.0),
+    ];
+    for (index, (key, text)) in JSON_OWN.into_iter().zip(own).enumerate() {
+        if index > 0 {
+            line.push(b',');
+        }
+        json_key(key, line);
+        json_value(&string(text), None, line);
+    }
+    line.extend_from_slice(b"}\n");
+}
+
+fn json_key(key: &str, line: &mut Vec<u8>) {
+    line.push(b'"');
+    Value::Str(key).write(&mut JsonEscaped::new(line, None));
+    line.extend_from_slice(b"\":");
+}
+
+fn json_value(value: &Value<'_>, max: Option<usize>, line: &mut Vec<u8>) {
+    match value {
+        Value::Unset => line.extend_from_slice(b"null"),
+        Value::Number(_) if max.is_none() => value.write(&mut JsonEscaped::new(line, None)),
+        value => {
+            line.push(b'"');
+            value.write(&mut JsonEscaped::new(line, max));
+            line.push(b'"');
+        }
+    }
+}
+
+/// What a field holds.
+enum Value<'a> {
+    Unset,
+    Str(&'a str),
+    Number(u64),
+    /// A number that Envoy has from a header, so that it is a string in JSON.
+    Header(u64),
+    Shown(&'a dyn fmt::Display),
+    Address(SocketAddr),
+    Ip(SocketAddr),
+    Time(SystemTime, Option<&'a str>),
+}
+
+impl Value<'_> {
+    fn write(&self, out: &mut dyn fmt::Write) {
+        let written = match self {
+            Self::Unset => out.write_str("-"),
+            Self::Str(text) => out.write_str(text),
+            Self::Number(number) | Self::Header(number) => write!(out, "{number}"),
+            Self::Shown(shown) => write!(out, "{shown}"),
+            Self::Address(addr) => write!(out, "{addr}"),
+            Self::Ip(addr) => write!(out, "{}", addr.ip()),
+            Self::Time(time, format) => write_time(*time, *format, out),
+        };
+        debug_assert!(written.is_ok(), "a line in memory takes everything");
+    }
+}
+
+/// The first field that is set.
+fn value<'a>(fields: &'a [Field], entry: &'a AccessLogEntry) -> Value<'a> {
+    fields
+        .iter()
+        .map(|field| field_value(field, entry))
+        .find(|value| !matches!(value, Value::Unset))
+        .unwrap_or(Value::Unset)
+}
+
+fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
+    match field {
+        Field::StartTime(format) => Value::Time(entry.start_time, format.as_deref()),
+        Field::Method => string(entry.method.as_ref().map(http::Method::as_str)),
+        Field::Path => string(entry.path.as_deref()),
+        Field::Protocol => string(entry.protocol.and_then(protocol)),
+        Field::ResponseCode => Value::Number(entry.response_code.into()),
+        Field::ResponseFlags => Value::Shown(&entry.response_flags),
+        Field::ResponseCodeDetails => string(entry.response_code_details),
+        Field::ConnectionTerminationDetails => string(entry.connection_termination_details),
+        Field::UpstreamTransportFailureReason => string(entry.upstream_failure.as_deref()),
+        Field::BytesReceived => Value::Number(entry.bytes_received),
+        Field::BytesSent => Value::Number(entry.bytes_sent),
+        Field::Duration => Value::Number(milliseconds(entry.duration)),
+        Field::UpstreamServiceTime => entry
+            .upstream_service_time
+            .map_or(Value::Unset, |time| Value::Header(milliseconds(time))),
+        Field::ForwardedFor => string(entry.forwarded_for.as_deref()),
+        Field::UserAgent => string(entry.user_agent.as_deref()),
+        Field::RequestId => string(entry.request_id.as_deref()),
+        Field::Authority => string(entry.authority.as_deref()),
+        Field::UpstreamHost(part) => address(entry.upstream_host.map(|addr| addr.0), *part),
+        Field::UpstreamCluster => {
+            string(entry.upstream_cluster.as_ref().map(|cluster| &*cluster.0))
+        }
+        Field::UpstreamLocalAddress(part) => {
+            address(entry.upstream_local.map(|addr| addr.0), *part)
+        }
+        Field::DownstreamLocalAddress(part) => address(Some(entry.downstream_local.0), *part),
+        Field::DownstreamRemoteAddress(part) => address(Some(entry.downstream_remote.0), *part),
+        Field::RequestedServerName => string(entry.requested_server_name.as_deref()),
+        Field::RouteName => string(entry.route_name.as_deref()),
+    }
+}
+
+fn string(text: Option<&str>) -> Value<'_> {
+    text.filter(|text| !text.is_empty()).map_or(Value::Unset, Value::Str)
+}
+
+fn address(addr: Option<SocketAddr>, part: AddressPart) -> Value<'static> {
+    let Some(addr) = addr else { return Value::Unset };
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    match part {
+        AddressPart::Whole => Value::Address(addr),
+        AddressPart::Ip => Value::Ip(addr),
+        AddressPart::Port => Value::Number(addr.port().into()),
+    }
+}
+
+fn protocol(version: http::Version) -> Option<&'static str> {
+    match version {
+        http::Version::HTTP_10 => Some("HTTP/1.0"),
+        http::Version::HTTP_11 => Some("HTTP/1.1"),
+        http::Version::HTTP_2 => Some("HTTP/2"),
+        _ => None,
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// As `format` says, or ISO 8601 with milliseconds as Envoy writes it.
+fn write_time(time: SystemTime, format: Option<&str>, out: &mut dyn fmt::Write) -> fmt::Result {
+    // Fails only beyond the year 9999.
+    let Ok(timestamp) = Timestamp::try_from(time) else { return out.write_str("-") };
+    let date = Zoned::new(timestamp, TimeZone::UTC);
+    if let Some(format) = format {
+        // A format that can't be written was refused when the configuration was read.
+        return match jiff::fmt::strtime::format(format, &date) {
+            Ok(text) => out.write_str(&text),
+            Err(_) => out.write_str("-"),
+        };
+    }
+    write!(
+        out,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        date.year(),
+        date.month(),
+        date.day(),
+        date.hour(),
+        date.minute(),
+        date.second(),
+        date.millisecond()
+    )
+}
