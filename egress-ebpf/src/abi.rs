@@ -25,6 +25,11 @@ pub struct Globals {
     pub events_per_second: u32,
     /// The policy of a workload that no other entry names.
     pub default_policy: PolicyId,
+    /// The policy of what is forwarded to the uplink. Which workload it came from can't be known
+    /// there (source NAT comes first), so it holds every policy's direct routes.
+    pub uplink_policy: PolicyId,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// How a policy's verdicts are carried out: `POLICIES` (array by [`PolicyId`]).
@@ -63,8 +68,12 @@ pub struct RouteKey {
 }
 
 impl RouteKey {
-    /// Bits before the address.
+    /// Bits before the port: a route for every port of a protocol has this prefix.
+    pub const ANY_PORT_BITS: u32 = 48;
+    /// Bits before the address: a route for every address of a port has this prefix.
     pub const FIXED_BITS: u32 = 64;
+    /// All bits: what a look-up asks with.
+    pub const BITS: u32 = 192;
 }
 
 /// Value of `ROUTES`.
@@ -135,16 +144,19 @@ pub struct PodAddress {
 }
 
 /// Value of `ORIGINAL_DST` (LRU hash by socket cookie): what the application asked for, so that
-/// `getpeername` can say it. Nothing is decided by it.
+/// `getpeername` can say it. Nothing is decided by it. The gateway is held too, because a socket
+/// that was disconnected and connected elsewhere keeps its cookie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct OriginalDst {
     /// The address asked for.
     pub addr: Addr,
+    /// The gateway's address that took its place.
+    pub gateway: Addr,
     /// The port asked for.
     pub port: PortBe,
-    /// Always zero.
-    pub reserved: [u8; 2],
+    /// The gateway's port.
+    pub gateway_port: PortBe,
 }
 
 /// One record of the ring buffer `EVENTS`.
@@ -209,4 +221,98 @@ pub mod action {
     pub const REDIRECT: u8 = 2;
     /// How many there are.
     pub const COUNT: u8 = 3;
+}
+
+/// How many reasons the kernel can give; their numbers are smaller.
+pub const KERNEL_REASONS: u8 = 64;
+
+/// Entries of `COUNTERS` (per-CPU array of `u64`), see [`counter_index`].
+pub const COUNTERS_ENTRIES: u32 =
+    2 * hook::COUNT as u32 * action::COUNT as u32 * KERNEL_REASONS as u32;
+
+/// Where `COUNTERS` counts a verdict; `None` for values out of range. `audit` is set where audit
+/// mode let pass what the action would have stopped or redirected.
+#[inline(always)]
+#[must_use]
+pub const fn counter_index(hook: u8, action: u8, reason: u8, audit: bool) -> Option<u32> {
+    if hook >= hook::COUNT || action >= action::COUNT || reason >= KERNEL_REASONS {
+        return None;
+    }
+    let audit = if audit { 1 } else { 0 };
+    let row = (audit * hook::COUNT as u32 + hook as u32) * action::COUNT as u32 + action as u32;
+    Some(row * KERNEL_REASONS as u32 + reason as u32)
+}
+
+/// Value of `EVENTS_STATE` (per-CPU array by [`event_class`]): what may still be emitted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Bucket {
+    /// When the credit was last filled up, nanoseconds since boot.
+    pub filled_at: u64,
+    /// Saved-up time, at most a second, in nanoseconds; an event costs its share of a second.
+    pub credit: u64,
+}
+
+/// Index of `EVENTS_STATE`. Refusals have a bucket of their own, so that many allowed connects
+/// can't hide them.
+pub mod event_class {
+    /// Denied, or would have been but for audit mode.
+    pub const DENIED: u32 = 0;
+    /// Everything else.
+    pub const PASSED: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// Index of `LOST` (per-CPU array of `u64`): events that nobody will see.
+pub mod lost {
+    /// Over [`Globals::events_per_second`](super::Globals::events_per_second).
+    pub const RATE: u32 = 0;
+    /// The ring buffer was full.
+    pub const FULL: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// Index of `CAPTURE_SOCKETS` (sockmap): the capture listeners of the gateway.
+pub mod capture_socket {
+    /// The listener for IPv4.
+    pub const V4: u32 = 0;
+    /// The listener for IPv6.
+    pub const V6: u32 = 1;
+    /// How many there are.
+    pub const COUNT: u32 = 2;
+}
+
+/// The key in `CAPTURE_ADDRESSES` that stands for every local address but loopback. The map is
+/// empty at first, and empty captures nothing.
+pub const CAPTURE_EVERY_ADDRESS: Addr = Addr([0; 16]);
+
+/// How many entries the maps hold; a full one refuses the newcomer.
+pub mod capacity {
+    /// `POLICIES`.
+    pub const POLICIES: u32 = 16_384;
+    /// `ROUTES`.
+    pub const ROUTES: u32 = 131_072;
+    /// `GROUPS`.
+    pub const GROUPS: u32 = 256;
+    /// `GATEWAYS`.
+    pub const GATEWAYS: u32 = 65_536;
+    /// `INTERNAL` and `DENIED`, each.
+    pub const PREFIXES: u32 = 16_384;
+    /// `POD_ADDRESSES`.
+    pub const POD_ADDRESSES: u32 = 65_536;
+    /// `POD_INTERFACES`.
+    pub const POD_INTERFACES: u32 = 16_384;
+    /// `WORKLOADS`.
+    pub const WORKLOADS: u32 = 32_768;
+    /// `ORIGINAL_DST`; beyond it the least recently used are forgotten, and `getpeername` shows
+    /// the gateway.
+    pub const ORIGINAL_DST: u32 = 65_536;
+    /// `EVENTS`, in bytes.
+    pub const EVENTS_BYTES: u32 = 1 << 20;
+    /// `CAPTURE_ADDRESSES`.
+    pub const CAPTURE_ADDRESSES: u32 = 1024;
+    /// `CAPTURE_EXCLUDED`.
+    pub const CAPTURE_EXCLUDED: u32 = 1024;
 }

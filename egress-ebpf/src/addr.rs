@@ -39,6 +39,48 @@ impl Addr {
             _ => None,
         }
     }
+
+    /// Whether this is an IPv4 (or IPv4-mapped) address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(&self) -> bool {
+        self.as_v4().is_some()
+    }
+
+    /// `127.0.0.0/8` (RFC 1122 §3.2.1.3) or `::1` (RFC 4291 §2.5.3).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        matches!(
+            self.0,
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, ..]
+                | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+        )
+    }
+
+    /// `0.0.0.0` or `::`. As a destination of `connect` Linux takes it for loopback.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_unspecified(&self) -> bool {
+        matches!(
+            self.0,
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+                | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]
+        )
+    }
+
+    /// `224.0.0.0/4` (RFC 5771), the limited broadcast address (RFC 919), or `ff00::/8`
+    /// (RFC 4291 §2.7).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_multicast(&self) -> bool {
+        matches!(
+            self.0,
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 224..=239, ..]
+                | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 255, 255, 255, 255]
+                | [0xff, ..]
+        )
+    }
 }
 
 impl From<IpAddr> for Addr {

@@ -1,0 +1,63 @@
+//! `capture`: every TCP port of the gateway's addresses to its capture listener.
+use aya_ebpf::bindings::{bpf_sk_lookup, sk_action::SK_PASS};
+use aya_ebpf::{EbpfContext as _, macros::sk_lookup, programs::SkLookupContext};
+use egress_ebpf::{
+    abi::{CAPTURE_EVERY_ADDRESS, capture_socket},
+    addr::{Addr, PortBe},
+};
+
+use super::maps::{CAPTURE_ADDRESSES, CAPTURE_EXCLUDED, CAPTURE_SOCKETS};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const IPPROTO_TCP: u32 = 6;
+
+/// Gives a TCP connection to a captured address and port to the capture listener; everything else
+/// goes where the kernel's own look-up leads. The accepted socket's local port is the port that
+/// was dialled. Minimum kernel version: 5.9.
+#[sk_lookup]
+fn capture(context: SkLookupContext) -> u32 {
+    if let Some(socket) = wanted(&context) {
+        // Without a listener in the map (the gateway has stopped) the kernel's look-up goes on and
+        // finds nothing: the client sees a reset, never another service.
+        let _without_listener = CAPTURE_SOCKETS.redirect_sk_lookup(&context, socket, 0);
+    }
+    SK_PASS
+}
+
+/// The listener that shall have this connection.
+#[inline(always)]
+fn wanted(context: &SkLookupContext) -> Option<u32> {
+    let lookup = context.as_ptr().cast::<bpf_sk_lookup>();
+    // SAFETY: the kernel gives a valid context, and the verifier checks each access to it.
+    let (family, protocol, port) =
+        unsafe { ((*lookup).family, (*lookup).protocol, (*lookup).local_port) };
+    if protocol != IPPROTO_TCP {
+        return None;
+    }
+    let (addr, socket) = match family {
+        AF_INET => {
+            // SAFETY: as above.
+            let octets = unsafe { (*lookup).local_ip4 }.to_ne_bytes();
+            (Addr::v4(octets), capture_socket::V4)
+        }
+        AF_INET6 => {
+            // SAFETY: as above.
+            let words = unsafe { (*lookup).local_ip6 };
+            (super::context::addr6(words), capture_socket::V6)
+        }
+        _ => return None,
+    };
+    // `local_port` is in host byte order, unlike the other hooks' ports.
+    let port = PortBe::new(u16::try_from(port).ok()?);
+    if addr.is_loopback() || listed(&CAPTURE_EXCLUDED, port) {
+        return None;
+    }
+    (listed(&CAPTURE_ADDRESSES, addr) || listed(&CAPTURE_ADDRESSES, CAPTURE_EVERY_ADDRESS))
+        .then_some(socket)
+}
+
+#[inline(always)]
+fn listed<K>(map: &aya_ebpf::maps::HashMap<K, u32>, key: K) -> bool {
+    map.get_ptr(key).is_some()
+}

@@ -1,0 +1,101 @@
+//! The maps. Their layouts are [`egress_ebpf::abi`]'s; the names are the pins' names.
+//!
+//! Sized for 100,000 routes and 10,000 workloads. Hashes don't allocate before they are filled
+//! (`BPF_F_NO_PREALLOC`); LPM tries never do. Policy is never kept in an LRU map: a full one must
+//! refuse the newcomer, not forget a rule.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockMap},
+};
+use egress_ebpf::{
+    abi::{
+        Bucket, COUNTERS_ENTRIES, GatewayKey, Globals, Group, OriginalDst, PodAddress, Policy,
+        PolicyId, Route, RouteKey, capacity, capture_socket, event_class, lost,
+    },
+    addr::{Addr, PortBe},
+};
+
+/// Index 0: settings of the node.
+#[map]
+pub(crate) static GLOBALS: Array<Globals> = Array::with_max_entries(1, 0);
+
+/// By [`PolicyId`].
+#[map]
+pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(capacity::POLICIES, 0);
+
+/// The longest prefix of (policy, protocol, port, address) wins.
+#[map]
+pub(crate) static ROUTES: LpmTrie<RouteKey, Route> =
+    LpmTrie::with_max_entries(capacity::ROUTES, BPF_F_NO_PREALLOC);
+
+/// By group.
+#[map]
+pub(crate) static GROUPS: Array<Group> = Array::with_max_entries(capacity::GROUPS, 0);
+
+/// What is at a gateway's address. The value says nothing.
+#[map]
+pub(crate) static GATEWAYS: HashMap<GatewayKey, u32> =
+    HashMap::with_max_entries(capacity::GATEWAYS, BPF_F_NO_PREALLOC);
+
+/// Prefixes in the cluster. The value says nothing.
+#[map]
+pub(crate) static INTERNAL: LpmTrie<Addr, u32> =
+    LpmTrie::with_max_entries(capacity::PREFIXES, BPF_F_NO_PREALLOC);
+
+/// Prefixes denied whatever else allows them. The value says nothing.
+#[map]
+pub(crate) static DENIED: LpmTrie<Addr, u32> =
+    LpmTrie::with_max_entries(capacity::PREFIXES, BPF_F_NO_PREALLOC);
+
+/// Which source addresses a pod's interface may send. The value says nothing.
+#[map]
+pub(crate) static POD_ADDRESSES: HashMap<PodAddress, u32> =
+    HashMap::with_max_entries(capacity::POD_ADDRESSES, BPF_F_NO_PREALLOC);
+
+/// The policy of the pod behind a host-side interface, by its index.
+#[map]
+pub(crate) static POD_INTERFACES: HashMap<u32, PolicyId> =
+    HashMap::with_max_entries(capacity::POD_INTERFACES, BPF_F_NO_PREALLOC);
+
+/// The policy of a workload, by cgroup id. A cgroup without an entry has its nearest ancestor's.
+#[map]
+pub(crate) static WORKLOADS: HashMap<u64, PolicyId> =
+    HashMap::with_max_entries(capacity::WORKLOADS, BPF_F_NO_PREALLOC);
+
+/// What a redirected socket asked for, by socket cookie.
+#[map]
+pub(crate) static ORIGINAL_DST: LruHashMap<u64, OriginalDst> =
+    LruHashMap::with_max_entries(capacity::ORIGINAL_DST, 0);
+
+/// [`FlowEvent`](egress_ebpf::abi::FlowEvent)s. Minimum kernel version: 5.8.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS_BYTES, 0);
+
+/// Token buckets for `EVENTS`, by [`event_class`].
+#[map]
+pub(crate) static EVENTS_STATE: PerCpuArray<Bucket> =
+    PerCpuArray::with_max_entries(event_class::COUNT, 0);
+
+/// Verdicts, by [`counter_index`](egress_ebpf::abi::counter_index).
+#[map]
+pub(crate) static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTERS_ENTRIES, 0);
+
+/// Events that were not emitted, by [`lost`].
+#[map]
+pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::COUNT, 0);
+
+/// The gateway's capture listeners, by [`capture_socket`].
+#[map]
+pub(crate) static CAPTURE_SOCKETS: SockMap = SockMap::with_max_entries(capture_socket::COUNT, 0);
+
+/// The local addresses whose ports are captured. The value says nothing.
+#[map]
+pub(crate) static CAPTURE_ADDRESSES: HashMap<Addr, u32> =
+    HashMap::with_max_entries(capacity::CAPTURE_ADDRESSES, BPF_F_NO_PREALLOC);
+
+/// Local ports that are left to their own listeners. The value says nothing.
+#[map]
+pub(crate) static CAPTURE_EXCLUDED: HashMap<PortBe, u32> =
+    HashMap::with_max_entries(capacity::CAPTURE_EXCLUDED, BPF_F_NO_PREALLOC);

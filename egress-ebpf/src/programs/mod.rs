@@ -1,0 +1,13 @@
+//! One module a kind of hook; what they share is in [`maps`].
+#![expect(
+    unsafe_code,
+    reason = "programs are exported by name, and reading a context or a map is unsafe"
+)]
+
+mod capture;
+mod connect;
+mod context;
+mod maps;
+mod message;
+mod packet;
+mod peer;
