@@ -1,19 +1,41 @@
 //! From a cluster to a connection: resolve once, check every address, dial what was checked.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use egress_ebpf::reason::Reason;
+use futures_util::future;
 use thiserror::Error;
-use tokio::net::TcpStream;
-
-use crate::{
-    policy::{Cluster, GatewayPolicy},
-    types::{Host, LocalAddr, UpstreamAddr},
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
 };
+
+use super::{
+    Connect, ConnectError, Resolve, ResolveError,
+    balance::{ClusterStates, Lease, Membership, Random},
+};
+use crate::{
+    policy::{Cluster, Discovery, Endpoint, GatewayPolicy},
+    types::{Host, LocalAddr, Port, UpstreamAddr},
+};
+
+/// Addresses tried for one connection at most.
+const ATTEMPTS: usize = 4;
 
 /// Makes connections to clusters. One a worker; limits and health are shared by all workers.
 #[derive(Debug)]
-pub struct Dialer {}
+pub struct Dialer {
+    resolver: Arc<dyn Resolve>,
+    connector: Rc<dyn Connect>,
+    states: Arc<ClusterStates>,
+    random: Random,
+}
 
 /// A connection to an endpoint of a cluster, in clear: TLS is started on it by [`crate::tls`].
 #[derive(Debug)]
@@ -26,16 +48,8 @@ pub struct Upstream {
     pub local: LocalAddr,
     /// Keep it as long as the connection: it holds the place under `maxConnections`.
     pub lease: Lease,
-}
-
-/// A connection's place in its cluster's limits and its endpoint's load; given back on drop.
-#[derive(Debug)]
-pub struct Lease {}
-
-impl Lease {
-    /// Tells outlier detection how an exchange with the endpoint ended: `false` for a `5xx`, a
-    /// reset or failed TLS.
-    pub fn report(&self, _good: bool) {}
+    /// Connects that failed before this one, to other addresses.
+    pub failed_attempts: u32,
 }
 
 /// Why there is no connection.
@@ -46,18 +60,18 @@ pub enum DialError {
     Resolve {
         /// The name.
         host: Host,
-        /// A sentence.
-        why: String,
+        /// What the resolver found.
+        why: ResolveError,
     },
-    /// It has one that must not be dialled.
-    #[error("{host} resolves to {}, which this gateway must not dial", addr.ip())]
+    /// It has only ones that must not be dialled.
+    #[error("{host} has the address {addr}, which this gateway must not dial")]
     AddressRefused {
-        /// The name.
+        /// The name, or the cluster.
         host: String,
         /// The address.
-        addr: UpstreamAddr,
+        addr: IpAddr,
     },
-    /// The cluster has no endpoint.
+    /// The cluster has no endpoint, or all are ejected.
     #[error("no endpoint of {cluster} is healthy")]
     NoHealthyUpstream {
         /// The cluster's key.
@@ -72,7 +86,7 @@ pub enum DialError {
         limit: u32,
     },
     /// Nothing answered in time.
-    #[error("no answer within {} ms from {addr}", after.as_millis())]
+    #[error("no answer from {addr} within {} ms", after.as_millis())]
     Timeout {
         /// The last address tried.
         addr: UpstreamAddr,
@@ -117,18 +131,155 @@ impl DialError {
 }
 
 impl Dialer {
-    /// Connects to an endpoint of `cluster`, within its `connectTimeout` all in all. `host` is the
-    /// request's host; a [`Discovery::Request`](crate::policy::Discovery::Request) cluster resolves
-    /// it.
+    /// A worker's dialer over what all workers share.
+    #[must_use]
+    pub fn new(
+        resolver: Arc<dyn Resolve>,
+        connector: Rc<dyn Connect>,
+        states: Arc<ClusterStates>,
+    ) -> Self {
+        Self { resolver, connector, states, random: Random::default() }
+    }
+
+    /// The cluster's endpoints, as of the last dial.
+    #[must_use]
+    pub fn membership(&self, cluster: &Cluster) -> Membership {
+        self.states.membership(&cluster.name)
+    }
+
+    /// Connects to an endpoint of `cluster`. Resolving and connecting take `connectTimeout` each at
+    /// most, all addresses tried together. `host` is the request's host; a
+    /// [`Discovery::Request`] cluster resolves it.
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
     pub async fn dial(
         &self,
-        _policy: &GatewayPolicy,
+        policy: &GatewayPolicy,
         cluster: &Cluster,
-        _host: Option<&Host>,
+        host: Option<&Host>,
     ) -> Result<Upstream, DialError> {
-        Err(DialError::NoHealthyUpstream { cluster: cluster.name.to_string() })
+        let state = self.states.get(&cluster.name);
+        let Some(lease) = Lease::take(&state, cluster) else {
+            return Err(DialError::Overflow {
+                cluster: cluster.name.to_string(),
+                limit: cluster.pool.max_connections,
+            });
+        };
+        let mut candidates = self.candidates(cluster, host).await?;
+        let refused = candidates.iter().find(|endpoint| !policy.may_dial(endpoint.addr.ip()));
+        let refused = refused.map(|endpoint| endpoint.addr.ip());
+        candidates.retain(|endpoint| policy.may_dial(endpoint.addr.ip()));
+        if let (Some(addr), true) = (refused, candidates.is_empty()) {
+            let host = host.map_or_else(|| cluster.name.to_string(), Host::to_string);
+            return Err(DialError::AddressRefused { host, addr });
+        }
+        // Balancing is among the first family; the other one is only a way out.
+        let first_is_v6 = candidates.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
+        let (first, other): (Vec<_>, Vec<_>) =
+            candidates.into_iter().partition(|endpoint| endpoint.addr.is_ipv6() == first_is_v6);
+        let mut order = state.order(&first, cluster.load_balancer, &self.random);
+        order.extend(other);
+        order.truncate(ATTEMPTS);
+        self.attempt(cluster, &order, lease).await
+    }
+
+    /// Tries the addresses in turn; each but the last leaves time for those after it.
+    async fn attempt(
+        &self,
+        cluster: &Cluster,
+        order: &[Endpoint],
+        mut lease: Lease,
+    ) -> Result<Upstream, DialError> {
+        let limit = cluster.pool.connect_timeout;
+        let deadline = Instant::now() + limit;
+        let mut last = DialError::NoHealthyUpstream { cluster: cluster.name.to_string() };
+        for (left, endpoint) in (1..=order.len()).rev().zip(order) {
+            let addr = UpstreamAddr(endpoint.addr);
+            lease.bind(addr);
+            let now = Instant::now();
+            let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
+            let result = match timeout_at(now + share, self.connector.connect(addr)).await {
+                Ok(Ok(stream)) => stream.local_addr().map(|local| (stream, local)),
+                Ok(Err(ConnectError::Io(source))) => Err(source),
+                Ok(Err(ConnectError::Own)) => {
+                    let (host, addr) = (cluster.name.to_string(), addr.ip());
+                    last = DialError::AddressRefused { host, addr };
+                    continue;
+                }
+                Err(_) => {
+                    lease.report(false);
+                    last = DialError::Timeout { addr, after: limit };
+                    continue;
+                }
+            };
+            match result {
+                Ok((stream, local)) => {
+                    let failed_attempts = u32::try_from(order.len() - left).unwrap_or(u32::MAX);
+                    let local = LocalAddr(local);
+                    return Ok(Upstream { stream, addr, local, lease, failed_attempts });
+                }
+                Err(source) => {
+                    lease.report(false);
+                    last = DialError::Connect { addr, source };
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Where the cluster's endpoints are now. This is the only resolution for the dial.
+    async fn candidates(
+        &self,
+        cluster: &Cluster,
+        host: Option<&Host>,
+    ) -> Result<Vec<Endpoint>, DialError> {
+        let limit = cluster.pool.connect_timeout;
+        match &cluster.discovery {
+            Discovery::Static(endpoints) => Ok(endpoints.clone()),
+            Discovery::Request(port) => match host {
+                Some(host) => self.addresses(host, *port, limit).await,
+                None => Ok(Vec::new()),
+            },
+            Discovery::Dns(names) => {
+                if let [(host, port)] = &names[..] {
+                    return self.addresses(host, *port, limit).await;
+                }
+                let lookups = names.iter().map(|(host, port)| self.addresses(host, *port, limit));
+                let mut endpoints = Vec::new();
+                let mut failed = None;
+                for result in future::join_all(lookups).await {
+                    match result {
+                        Ok(found) => endpoints.extend(found),
+                        Err(error) => failed = Some(error),
+                    }
+                }
+                match failed {
+                    Some(error) if endpoints.is_empty() => Err(error),
+                    _ => Ok(endpoints),
+                }
+            }
+        }
+    }
+
+    async fn addresses(
+        &self,
+        host: &Host,
+        port: Port,
+        limit: Duration,
+    ) -> Result<Vec<Endpoint>, DialError> {
+        let endpoint = |ip: &IpAddr| Endpoint { addr: SocketAddr::new(*ip, port.get()), weight: 1 };
+        let name = match host {
+            Host::Ip(ip) => return Ok(vec![endpoint(ip)]),
+            Host::Name(name) => name,
+        };
+        let lookup = timeout_at(Instant::now() + limit, self.resolver.resolve(name)).await;
+        match lookup.unwrap_or(Err(ResolveError::Timeout)) {
+            Ok(addresses) => Ok(addresses.iter().map(endpoint).collect()),
+            Err(why) => Err(DialError::Resolve { host: host.clone(), why }),
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,15 @@
 //! Resolving, connecting, copying bytes, draining.
 
+mod balance;
+mod connect;
 mod dial;
+mod relay;
+mod resolve;
+#[cfg(test)]
+pub(crate) mod testing;
 
-pub use dial::{DialError, Dialer, Lease, Upstream};
+pub use balance::{ClusterStates, Lease, Membership};
+pub use connect::{Connect, ConnectError, Connector};
+pub use dial::{DialError, Dialer, Upstream};
+pub use relay::{Buffers, End, Meter, Peer, Side, relay};
+pub use resolve::{Resolve, ResolveError, Resolver, ResolverSource};

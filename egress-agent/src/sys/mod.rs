@@ -1,1 +1,5 @@
 //! Sockets, namespaces, cgroups, splice: the only `unsafe` besides `bpf::pod`.
+
+pub mod process;
+pub mod socket;
+pub mod splice;

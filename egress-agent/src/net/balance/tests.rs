@@ -1,0 +1,116 @@
+use super::*;
+use crate::policy::{ConnectionPool, Discovery, HttpVersion};
+
+fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
+    (1u8..)
+        .zip(weights)
+        .map(|(last, weight)| Endpoint { addr: ([192, 0, 2, last], 443).into(), weight: *weight })
+        .collect()
+}
+
+fn cluster(max_connections: u32, outlier: Option<OutlierDetection>) -> Cluster {
+    Cluster {
+        name: ClusterName("outbound|443||test.example".into()),
+        discovery: Discovery::Static(Vec::new()),
+        http: HttpVersion::Auto,
+        tls: None,
+        load_balancer: LoadBalancer::RoundRobin,
+        pool: ConnectionPool { max_connections, ..ConnectionPool::default() },
+        outlier,
+    }
+}
+
+fn choose(state: &ClusterState, from: &[Endpoint], how: LoadBalancer, times: usize) -> Vec<usize> {
+    let random = Random::default();
+    let mut counts = vec![0; from.len()];
+    for _ in 0..times {
+        let first = state.order(from, how, &random)[0];
+        counts[from.iter().position(|e| *e == first).unwrap()] += 1;
+    }
+    counts
+}
+
+#[test]
+fn round_robin_takes_turns_and_keeps_to_the_weights() {
+    let state = ClusterState::default();
+    assert_eq!(choose(&state, &endpoints(&[1, 1, 1]), LoadBalancer::RoundRobin, 9), [3, 3, 3]);
+    let state = ClusterState::default();
+    assert_eq!(choose(&state, &endpoints(&[3, 1]), LoadBalancer::RoundRobin, 8), [6, 2]);
+}
+
+#[test]
+fn random_reaches_all() {
+    let counts =
+        choose(&ClusterState::default(), &endpoints(&[1, 1, 1]), LoadBalancer::Random, 3000);
+    assert!(counts.iter().all(|count| (700..1300).contains(count)), "{counts:?}");
+}
+
+#[test]
+fn least_request_avoids_the_loaded_one() {
+    let states = ClusterStates::default();
+    let cluster = cluster(u32::MAX, None);
+    let state = states.get(&cluster.name);
+    let from = endpoints(&[1, 1]);
+    let mut lease = Lease::take(&state, &cluster).unwrap();
+    lease.bind(UpstreamAddr(from[0].addr));
+    // The loaded one is chosen only when both draws hit it.
+    let counts = choose(&state, &from, LoadBalancer::LeastRequest, 4000);
+    assert!(counts[0] < 1400 && counts[0] > 600, "{counts:?}");
+    drop(lease);
+    let counts = choose(&state, &from, LoadBalancer::LeastRequest, 4000);
+    assert!(counts[0] > 1600, "the lease was not given back: {counts:?}");
+}
+
+#[test]
+fn places_are_limited_and_given_back() {
+    let states = ClusterStates::default();
+    let cluster = cluster(2, None);
+    let state = states.get(&cluster.name);
+    let first = Lease::take(&state, &cluster).unwrap();
+    let _second = Lease::take(&state, &cluster).unwrap();
+    assert!(Lease::take(&state, &cluster).is_none());
+    drop(first);
+    assert!(Lease::take(&state, &cluster).is_some());
+}
+
+#[tokio::test]
+async fn errors_in_a_row_eject_for_a_growing_time() {
+    let outlier = OutlierDetection {
+        consecutive_errors: 2,
+        base_ejection_time: Duration::from_millis(50),
+        max_ejection_percent: 50,
+    };
+    let states = ClusterStates::default();
+    let cluster = cluster(u32::MAX, Some(outlier));
+    let state = states.get(&cluster.name);
+    let from = endpoints(&[1, 1]);
+    let random = Random::default();
+    let order = || state.order(&from, LoadBalancer::RoundRobin, &random);
+    let lease = |index: usize| {
+        let mut lease = Lease::take(&state, &cluster).unwrap();
+        lease.bind(UpstreamAddr(from[index].addr));
+        lease
+    };
+    assert_eq!(order().len(), 2);
+    // One good answer between them: not in a row.
+    for good in [false, true, false] {
+        lease(0).report(good);
+    }
+    assert_eq!(order().len(), 2);
+    lease(0).report(false);
+    assert_eq!(order(), [from[1]]);
+    assert_eq!(states.membership(&cluster.name), Membership { total: 2, ejected: 1 });
+    // The other one stays: more than half may not go.
+    for _ in 0..5 {
+        lease(1).report(false);
+    }
+    assert_eq!(order(), [from[1]]);
+    let until = lock(&state.endpoint(UpstreamAddr(from[0].addr)).health).ejected_until.unwrap();
+    tokio::time::sleep_until(until).await;
+    assert_eq!(order().len(), 2);
+    lease(0).report(false);
+    lease(0).report(false);
+    let again = lock(&state.endpoint(UpstreamAddr(from[0].addr)).health).ejected_until.unwrap();
+    let time = again.saturating_duration_since(Instant::now());
+    assert!(time > Duration::from_millis(60), "the second ejection is longer: {time:?}");
+}

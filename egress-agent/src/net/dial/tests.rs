@@ -1,0 +1,141 @@
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::{
+    net::testing::Outside,
+    policy::{ClusterName, ConnectionPool, GatewayPolicy, HttpVersion, LoadBalancer, Snapshot},
+    types::{GatewayIdentity, Labels, Namespace},
+};
+
+fn cluster(discovery: Discovery) -> Cluster {
+    Cluster {
+        name: ClusterName("outbound|443||test.example".into()),
+        discovery,
+        http: HttpVersion::Auto,
+        tls: None,
+        load_balancer: LoadBalancer::RoundRobin,
+        pool: ConnectionPool::default(),
+        outlier: None,
+    }
+}
+
+fn policy() -> GatewayPolicy {
+    let identity = GatewayIdentity { labels: Labels::new(), namespace: Namespace("test".into()) };
+    GatewayPolicy::new(Arc::new(Snapshot::default()), &identity)
+}
+
+fn names(names: &[&str]) -> Discovery {
+    let port = Port::new(443).unwrap();
+    Discovery::Dns(names.iter().map(|name| (Host::parse(name).unwrap(), port)).collect())
+}
+
+async fn server() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    (listener, addr)
+}
+
+#[tokio::test]
+async fn the_resolved_address_is_dialled_and_the_place_is_held() {
+    let (_listener, real) = server().await;
+    let dialer = Outside::default()
+        .name("a.example", &["198.51.100.7"])
+        .route("198.51.100.7:443", real)
+        .dialer();
+    let mut cluster = cluster(names(&["a.example"]));
+    cluster.pool.max_connections = 1;
+    let upstream = dialer.dial(&policy(), &cluster, None).await.unwrap();
+    assert_eq!(upstream.addr.to_string(), "198.51.100.7:443");
+    assert_eq!(upstream.failed_attempts, 0);
+    let over = dialer.dial(&policy(), &cluster, None).await.unwrap_err();
+    assert!(matches!(over, DialError::Overflow { limit: 1, .. }), "{over:?}");
+    drop(upstream);
+    dialer.dial(&policy(), &cluster, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_address_is_passed_over_and_counted() {
+    let (_listener, real) = server().await;
+    let dialer = Outside::default()
+        .name("a.example", &["198.51.100.1", "198.51.100.2", "2001:db8::1"])
+        .route("198.51.100.2:443", real)
+        .dialer();
+    let mut failed = 0;
+    for _ in 0..2 {
+        let upstream = dialer.dial(&policy(), &cluster(names(&["a.example"])), None).await.unwrap();
+        assert_eq!(upstream.addr.to_string(), "198.51.100.2:443");
+        failed += upstream.failed_attempts;
+    }
+    assert_eq!(failed, 1, "round robin starts with the dead one once");
+}
+
+#[tokio::test]
+async fn addresses_inside_are_never_dialled() {
+    let (_listener, real) = server().await;
+    for inside in ["127.0.0.1", "169.254.169.254", "::1", "fe80::1"] {
+        let outside = Outside::default().name("evil.example", &[inside]);
+        let addr = SocketAddr::new(inside.parse().unwrap(), 443).to_string();
+        let dialer = outside.route(&addr, real).dialer();
+        let by_name = dialer.dial(&policy(), &cluster(names(&["evil.example"])), None).await;
+        let error = by_name.unwrap_err();
+        assert!(matches!(error, DialError::AddressRefused { .. }), "{error:?}");
+        assert_eq!(error.reason(), Reason::AddressRefused);
+        let request = cluster(Discovery::Request(Port::new(443).unwrap()));
+        let host = Host::parse(inside).unwrap();
+        let error = dialer.dial(&policy(), &request, Some(&host)).await.unwrap_err();
+        assert!(matches!(error, DialError::AddressRefused { .. }), "{error:?}");
+    }
+    // Beside an outside address it is left out.
+    let dialer = Outside::default()
+        .name("mixed.example", &["127.0.0.1", "198.51.100.7"])
+        .route("127.0.0.1:443", real)
+        .route("198.51.100.7:443", real)
+        .dialer();
+    for _ in 0..4 {
+        let upstream =
+            dialer.dial(&policy(), &cluster(names(&["mixed.example"])), None).await.unwrap();
+        assert_eq!(upstream.addr.to_string(), "198.51.100.7:443");
+    }
+}
+
+#[tokio::test]
+async fn failures_say_what_happened() {
+    let dialer = Outside::default().name("dead.example", &["198.51.100.1"]).dialer();
+    let error = dialer.dial(&policy(), &cluster(names(&["none.example"])), None).await.unwrap_err();
+    assert_eq!(error.to_string(), "none.example could not be resolved: no such name (NXDOMAIN)");
+    let error = dialer.dial(&policy(), &cluster(names(&["dead.example"])), None).await.unwrap_err();
+    assert_eq!(error.to_string(), "198.51.100.1:443: connection refused");
+    let nobody = cluster(Discovery::Static(Vec::new()));
+    let error = dialer.dial(&policy(), &nobody, None).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::NoHealthyUpstream);
+}
+
+/// Never connects.
+#[derive(Debug)]
+struct Silent;
+
+impl Connect for Silent {
+    fn connect(
+        &self,
+        _: UpstreamAddr,
+    ) -> future::LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
+        Box::pin(future::pending())
+    }
+}
+
+#[tokio::test]
+async fn silence_ends_at_the_connect_timeout_for_all_addresses_together() {
+    let resolver = Outside::default().name("a.example", &["198.51.100.1", "198.51.100.2"]);
+    let dialer =
+        Dialer::new(Arc::new(resolver), Rc::new(Silent), Arc::new(ClusterStates::default()));
+    let mut cluster = cluster(names(&["a.example"]));
+    cluster.pool.connect_timeout = Duration::from_millis(60);
+    let start = Instant::now();
+    let error = dialer.dial(&policy(), &cluster, None).await.unwrap_err();
+    assert!(matches!(error, DialError::Timeout { .. }), "{error:?}");
+    assert!(
+        start.elapsed() >= Duration::from_millis(55) && start.elapsed() < Duration::from_secs(5)
+    );
+}

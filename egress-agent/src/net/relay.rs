@@ -1,0 +1,389 @@
+//! Copying bytes between two connections, both directions in one task.
+//!
+//! While nothing flows a connection holds no buffer: reads go through one buffer that the worker's
+//! connections share, and only what the other side didn't take at once is kept. A read that fills
+//! [`BULK`] bytes shows bulk; from then on bytes are spliced through a pipe of the worker's pool,
+//! which goes back as soon as the flow pauses.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    io, mem,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
+
+use crate::sys::splice::Pipe;
+
+/// A read of this many bytes shows bulk.
+const BULK: usize = 32 * 1024;
+/// A splice of less shows its end.
+const TRICKLE: usize = 4 * 1024;
+/// The buffer that all connections of a worker share.
+const SHARED: usize = 64 * 1024;
+/// Larger pipes brought nothing; a user without privilege may have 256 of these.
+const PIPE: usize = 256 * 1024;
+/// Empty pipes kept for later.
+const POOLED: usize = 64;
+/// Pipes in use at once; connections over it copy.
+const PIPES: usize = 1024;
+
+/// What the relayed connections of a worker share.
+#[derive(Debug)]
+pub struct Buffers {
+    shared: RefCell<Box<[u8]>>,
+    pool: RefCell<Vec<Pipe>>,
+    lent: Cell<usize>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self {
+            shared: RefCell::new(vec![0; SHARED].into()),
+            pool: RefCell::default(),
+            lent: Cell::new(0),
+        }
+    }
+}
+
+impl Buffers {
+    /// An empty pipe, unless too many are lent or the process is out of files.
+    fn lend(&self) -> Option<Pipe> {
+        if self.lent.get() >= PIPES {
+            return None;
+        }
+        let pooled = self.pool.borrow_mut().pop();
+        let pipe = pooled.or_else(|| Pipe::new(PIPE).ok())?;
+        self.lent.set(self.lent.get() + 1);
+        Some(pipe)
+    }
+
+    /// Takes a pipe back. One with bytes in it is closed: they belong to its connection alone.
+    fn give_back(&self, pipe: Pipe) {
+        self.lent.set(self.lent.get() - 1);
+        let mut pool = self.pool.borrow_mut();
+        if pipe.is_empty() && pool.len() < POOLED {
+            pool.push(pipe);
+        }
+    }
+
+    /// Pipes lent to connections now.
+    #[must_use]
+    pub fn pipes_lent(&self) -> usize {
+        self.lent.get()
+    }
+}
+
+/// One side of a relay.
+pub trait Side: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, if what is read and written is what is on the wire; then it may be spliced.
+    fn plain(&self) -> Option<&TcpStream>;
+
+    /// Makes closing it a reset, which the other end can't take for the regular end of the data.
+    fn reset(&self);
+}
+
+impl Side for TcpStream {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+
+    fn reset(&self) {
+        // It fails only where the connection is gone already.
+        self.set_zero_linger().ok();
+    }
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// The application.
+    Downstream,
+    /// The endpoint outside.
+    Upstream,
+}
+
+impl Peer {
+    fn other(self) -> Self {
+        match self {
+            Self::Downstream => Self::Upstream,
+            Self::Upstream => Self::Downstream,
+        }
+    }
+}
+
+/// Hears of every byte as it is read.
+pub trait Meter {
+    /// So many bytes came from there.
+    fn add(&self, from: Peer, bytes: usize);
+}
+
+/// How a relay ended. All but `Closed` leave both sides set to reset when they are dropped.
+#[derive(Debug)]
+pub enum End {
+    /// Both sides said all they had, and all of it was passed on.
+    Closed,
+    /// No byte for too long.
+    Idle,
+    /// This one broke.
+    Reset(Peer, io::Error),
+}
+
+/// Copies until both directions are closed, one breaks, or nothing flows for `idle`. `early` was
+/// read from `down` before and goes first.
+pub async fn relay<D: Side, U: Side>(
+    buffers: &Buffers,
+    down: &mut D,
+    up: &mut U,
+    early: Vec<u8>,
+    idle: Duration,
+    meter: &impl Meter,
+) -> End {
+    meter.add(Peer::Downstream, early.len());
+    let end = run(buffers, &mut *down, &mut *up, early, idle, meter).await;
+    if !matches!(end, End::Closed) {
+        down.reset();
+        up.reset();
+    }
+    end
+}
+
+async fn run<D: Side, U: Side>(
+    buffers: &Buffers,
+    down: &mut D,
+    up: &mut U,
+    early: Vec<u8>,
+    idle: Duration,
+    meter: &impl Meter,
+) -> End {
+    let moved = Cell::new(false);
+    let mut outward = Direction::new(buffers, Peer::Downstream, early);
+    let mut inward = Direction::new(buffers, Peer::Upstream, Vec::new());
+    let count = |from, bytes| {
+        moved.set(true);
+        meter.add(from, bytes);
+    };
+    let mut last = Instant::now();
+    let mut timer = pin!(sleep_until(last + idle));
+    poll_fn(|cx| {
+        let outward = outward.poll(cx, &mut *down, &mut *up, &count);
+        let inward = inward.poll(cx, &mut *up, &mut *down, &count);
+        match (outward, inward) {
+            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+            _ => {}
+        }
+        if moved.replace(false) {
+            last = Instant::now();
+        }
+        // The timer isn't touched for each byte: it looks when it fires.
+        while timer.as_mut().poll(cx).is_ready() {
+            if last + idle <= Instant::now() {
+                return Poll::Ready(End::Idle);
+            }
+            timer.as_mut().reset(last + idle);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// The bytes that one side reads and the other writes.
+struct Direction<'a> {
+    buffers: &'a Buffers,
+    from: Peer,
+    /// Bulk was seen and hasn't ended.
+    bulk: bool,
+    state: State,
+}
+
+enum State {
+    /// What was read and not yet taken: bytes from this index on.
+    Copy(Vec<u8>, usize),
+    Splice(Pipe),
+    /// Everything was passed on; the end itself is next.
+    Closing,
+    Closed,
+}
+
+impl State {
+    fn idle() -> Self {
+        Self::Copy(Vec::new(), 0)
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self, Self::Copy(pending, at) if *at == pending.len())
+    }
+}
+
+impl Drop for Direction<'_> {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+impl<'a> Direction<'a> {
+    fn new(buffers: &'a Buffers, from: Peer, early: Vec<u8>) -> Self {
+        Self { buffers, from, bulk: false, state: State::Copy(early, 0) }
+    }
+
+    /// Back to copying, without a pipe.
+    fn release(&mut self) {
+        if matches!(self.state, State::Splice(_))
+            && let State::Splice(pipe) = mem::replace(&mut self.state, State::idle())
+        {
+            self.buffers.give_back(pipe);
+        }
+    }
+
+    fn poll<F: Side, T: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+        count: &impl Fn(Peer, usize),
+    ) -> Poll<Result<(), End>> {
+        loop {
+            match &mut self.state {
+                State::Copy(..) => {
+                    if self.bulk
+                        && self.state.is_idle()
+                        && from.plain().is_some()
+                        && to.plain().is_some()
+                        && let Some(pipe) = self.buffers.lend()
+                    {
+                        self.state = State::Splice(pipe);
+                        continue;
+                    }
+                    ready!(self.copy(cx, from, to, count))?;
+                }
+                State::Splice(_) => match (from.plain(), to.plain()) {
+                    (Some(from), Some(to)) => ready!(self.splice(cx, from, to, count))?,
+                    _ => self.release(),
+                },
+                State::Closing => match ready!(Pin::new(&mut *to).poll_shutdown(cx)) {
+                    Ok(()) => self.state = State::Closed,
+                    Err(error) => return broken(self.from.other(), error),
+                },
+                State::Closed => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// One read and its writes. `Ready(Ok)` means: look at the state again.
+    fn copy<F: Side, T: Side>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+        count: &impl Fn(Peer, usize),
+    ) -> Poll<Result<(), End>> {
+        let (reader, writer) = (self.from, self.from.other());
+        if let State::Copy(pending, at) = &mut self.state {
+            while *at < pending.len() {
+                match ready!(Pin::new(&mut *to).poll_write(cx, &pending[*at..])) {
+                    Ok(0) => return broken(writer, io::ErrorKind::WriteZero),
+                    Ok(written) => *at += written,
+                    Err(error) => return broken(writer, error),
+                }
+            }
+        }
+        // The leftover is gone, and its memory with it.
+        self.state = State::idle();
+        let mut shared = self.buffers.shared.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut shared);
+        match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return broken(reader, error),
+            Poll::Pending => {
+                // TLS may hold back what was written until it is flushed.
+                return match Pin::new(&mut *to).poll_flush(cx) {
+                    Poll::Ready(Err(error)) => broken(writer, error),
+                    Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+                };
+            }
+        }
+        let read = buffer.filled();
+        if read.is_empty() {
+            self.state = State::Closing;
+            return Poll::Ready(Ok(()));
+        }
+        count(reader, read.len());
+        self.bulk = read.len() >= BULK;
+        let mut rest = read;
+        while !rest.is_empty() {
+            match Pin::new(&mut *to).poll_write(cx, rest) {
+                Poll::Ready(Ok(0)) => return broken(writer, io::ErrorKind::WriteZero),
+                Poll::Ready(Ok(written)) => rest = &rest[written..],
+                Poll::Ready(Err(error)) => return broken(writer, error),
+                Poll::Pending => {
+                    self.state = State::Copy(rest.to_vec(), 0);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// One pipe filled and drained. `Ready(Ok)` means: look at the state again.
+    fn splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+        count: &impl Fn(Peer, usize),
+    ) -> Poll<Result<(), End>> {
+        let (reader, writer) = (self.from, self.from.other());
+        let State::Splice(pipe) = &mut self.state else { return Poll::Ready(Ok(())) };
+        while !pipe.is_empty() {
+            if let Err(error) = ready!(to.poll_write_ready(cx)) {
+                return broken(writer, error);
+            }
+            match to.try_io(Interest::WRITABLE, || pipe.drain(to)) {
+                Ok(0) => return broken(writer, io::ErrorKind::WriteZero),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return broken(writer, error),
+            }
+        }
+        if !self.bulk {
+            self.release();
+            return Poll::Ready(Ok(()));
+        }
+        match from.poll_read_ready(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return broken(reader, error),
+            Poll::Pending => {
+                self.release();
+                return Poll::Pending;
+            }
+        }
+        match from.try_io(Interest::READABLE, || pipe.fill(from)) {
+            Ok(0) => {
+                self.release();
+                self.state = State::Closing;
+            }
+            Ok(filled) => {
+                count(reader, filled);
+                self.bulk = filled >= TRICKLE;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return broken(reader, error),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn broken(by: Peer, error: impl Into<io::Error>) -> Poll<Result<(), End>> {
+    Poll::Ready(Err(End::Reset(by, error.into())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! An outside world on loopback: names and addresses that a test makes up, led to its own servers.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
+
+use futures_util::future::{BoxFuture, LocalBoxFuture};
+use tokio::net::TcpStream;
+
+use super::{ClusterStates, Connect, ConnectError, Dialer, Resolve, ResolveError};
+use crate::types::UpstreamAddr;
+
+/// Names and where connections really go.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outside {
+    names: HashMap<String, Arc<[IpAddr]>>,
+    routes: HashMap<SocketAddr, SocketAddr>,
+}
+
+impl Outside {
+    /// `name` has these addresses. Names without are NXDOMAIN.
+    pub(crate) fn name(mut self, name: &str, addresses: &[&str]) -> Self {
+        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        self.names.insert(name.to_owned(), addresses);
+        self
+    }
+
+    /// Connections to `addr` reach the test's server at `real`. Others are refused.
+    pub(crate) fn route(mut self, addr: &str, real: SocketAddr) -> Self {
+        self.routes.insert(addr.parse().unwrap(), real);
+        self
+    }
+
+    /// A dialer into this world.
+    pub(crate) fn dialer(self) -> Dialer {
+        Dialer::new(Arc::new(self.clone()), Rc::new(self), Arc::new(ClusterStates::default()))
+    }
+}
+
+impl Resolve for Outside {
+    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>> {
+        let result = self.names.get(name).cloned().ok_or(ResolveError::NoSuchName);
+        Box::pin(async { result })
+    }
+}
+
+impl Connect for Outside {
+    fn connect(&self, addr: UpstreamAddr) -> LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
+        Box::pin(async move {
+            match self.routes.get(&addr.0) {
+                Some(real) => {
+                    let stream = TcpStream::connect(real).await?;
+                    stream.set_nodelay(true)?;
+                    Ok(stream)
+                }
+                None => Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into()),
+            }
+        })
+    }
+}
