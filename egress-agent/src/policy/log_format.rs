@@ -503,7 +503,7 @@ mod tests {
             ("50% off", "expected %OPERATOR%, or %% for a percent sign"),
             ("%", "expected %OPERATOR%"),
             ("%duration%", "expected %OPERATOR%"),
-            ("%START_TIME(%Q!)%", "time format \"%Q!\""),
+            ("%START_TIME(%!)%", "time format \"%!\""),
         ] {
             let error = text(format).unwrap_err().to_string();
             assert!(error.contains(expected), "{format}: {error}");
