@@ -3,6 +3,7 @@
 mod access_log;
 mod cluster;
 mod entry;
+mod metric;
 mod series;
 mod shard;
 mod stats;
@@ -13,6 +14,7 @@ pub use cluster::{
     RequestGuard,
 };
 pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
+pub use metric::{Collect, Metric, MetricKind};
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
 pub use stats::Stats;
 

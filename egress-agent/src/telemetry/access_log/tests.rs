@@ -1,1 +1,424 @@
-//! Lines as a user sees them.
+//! Lines as a user sees them, field by field.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use egress_ebpf::reason::Reason;
+
+use super::*;
+use crate::{
+    policy::{AccessLogEncoding, ClusterName},
+    telemetry::ResponseFlag,
+    types::{ClientAddr, LocalAddr, Namespace, Port, UpstreamAddr, Workload},
+};
+
+fn addr(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// The walkthrough's TLS origination: `curl http://edition.cnn.com/politics`.
+fn request() -> AccessLogEntry {
+    AccessLogEntry {
+        start_time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_592_308_843_052),
+        duration: Duration::from_micros(48_900),
+        protocol: Some(http::Version::HTTP_2),
+        method: Some(http::Method::GET),
+        path: Some("/politics".into()),
+        authority: Some("edition.cnn.com".into()),
+        user_agent: Some("curl/7.64.0".into()),
+        forwarded_for: Some("10.244.0.7".into()),
+        request_id: Some("a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e".into()),
+        response_code: 200,
+        response_flags: Default::default(),
+        response_code_details: Some("via_upstream"),
+        connection_termination_details: None,
+        upstream_failure: None,
+        bytes_received: 0,
+        bytes_sent: 150_793,
+        upstream_service_time: Some(Duration::from_millis(47)),
+        upstream_host: Some(UpstreamAddr(addr("151.101.1.67:443"))),
+        upstream_cluster: Some(ClusterName::outbound(
+            Port::new(443).unwrap(),
+            "",
+            "edition.cnn.com",
+        )),
+        upstream_local: Some(LocalAddr(addr("192.0.2.10:55394"))),
+        downstream_local: LocalAddr(addr("192.0.2.10:80")),
+        downstream_remote: ClientAddr(addr("[::ffff:10.244.0.7]:40404")),
+        requested_server_name: None,
+        route_name: Some("default".into()),
+        reason: None,
+        workload: Some(Arc::new(Workload {
+            name: "sleep".into(),
+            namespace: Namespace("default".into()),
+            labels: [].into(),
+            addresses: vec![],
+        })),
+    }
+}
+
+/// The walkthrough's passthrough: `curl https://edition.cnn.com/politics`.
+fn connection() -> AccessLogEntry {
+    AccessLogEntry {
+        protocol: None,
+        method: None,
+        path: None,
+        authority: None,
+        user_agent: None,
+        forwarded_for: None,
+        request_id: None,
+        response_code: 0,
+        response_code_details: None,
+        bytes_received: 778,
+        bytes_sent: 155_228,
+        upstream_service_time: None,
+        downstream_local: LocalAddr(addr("192.0.2.10:443")),
+        requested_server_name: Some("edition.cnn.com".into()),
+        route_name: None,
+        ..request()
+    }
+}
+
+/// A host that isn't in the registry.
+fn refused() -> AccessLogEntry {
+    AccessLogEntry {
+        response_code: 403,
+        response_flags: ResponseFlag::NoRouteFound.into(),
+        response_code_details: Some("host_not_in_registry"),
+        authority: Some("evil.example".into()),
+        upstream_service_time: None,
+        upstream_host: None,
+        upstream_cluster: Some(ClusterName::black_hole()),
+        upstream_local: None,
+        route_name: None,
+        reason: Some(Reason::HostNotInRegistry),
+        ..request()
+    }
+}
+
+fn line(format: Option<&str>, encoding: AccessLogEncoding, entry: &AccessLogEntry) -> String {
+    let mut line = Vec::new();
+    render::render(&LogFormat::compile(format, encoding).unwrap(), entry, &mut line);
+    String::from_utf8(line).unwrap()
+}
+
+fn text(format: Option<&str>, entry: &AccessLogEntry) -> String {
+    line(format, AccessLogEncoding::Text, entry)
+}
+
+fn json(format: Option<&str>, entry: &AccessLogEntry) -> serde_json::Value {
+    let line = line(format, AccessLogEncoding::Json, entry);
+    assert_eq!(line.matches('\n').count(), 1, "{line}");
+    serde_json::from_str(&line).unwrap()
+}
+
+#[test]
+fn envoys_default_line() {
+    assert_eq!(
+        text(None, &request()),
+        "[2020-06-16T12:00:43.052Z] \"GET /politics HTTP/2\" 200 - 0 150793 48 47 \
+         \"10.244.0.7\" \"curl/7.64.0\" \"a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e\" \
+         \"edition.cnn.com\" \"151.101.1.67:443\"\n"
+    );
+}
+
+#[test]
+fn tcp_lines_begin_with_three_dashes_and_zero() {
+    assert_eq!(
+        text(None, &connection()),
+        "[2020-06-16T12:00:43.052Z] \"- - -\" 0 - 778 155228 48 - \"-\" \"-\" \"-\" \"-\" \
+         \"151.101.1.67:443\"\n"
+    );
+}
+
+#[test]
+fn refusals_carry_their_flag() {
+    assert_eq!(
+        text(None, &refused()),
+        "[2020-06-16T12:00:43.052Z] \"GET /politics HTTP/2\" 403 NR 0 150793 48 - \
+         \"10.244.0.7\" \"curl/7.64.0\" \"a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e\" \
+         \"evil.example\" \"-\"\n"
+    );
+}
+
+#[test]
+fn istios_line() {
+    assert_eq!(
+        text(Some("istio"), &request()),
+        "[2020-06-16T12:00:43.052Z] \"GET /politics HTTP/2\" 200 - via_upstream - \"-\" 0 150793 \
+         48 47 \"10.244.0.7\" \"curl/7.64.0\" \"a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e\" \
+         \"edition.cnn.com\" \"151.101.1.67:443\" outbound|443||edition.cnn.com 192.0.2.10:55394 \
+         192.0.2.10:80 10.244.0.7:40404 - default\n"
+    );
+    assert_eq!(
+        text(Some("istio"), &connection()),
+        "[2020-06-16T12:00:43.052Z] \"- - -\" 0 - - - \"-\" 778 155228 48 - \"-\" \"-\" \"-\" \
+         \"-\" \"151.101.1.67:443\" outbound|443||edition.cnn.com 192.0.2.10:55394 \
+         192.0.2.10:443 10.244.0.7:40404 edition.cnn.com -\n"
+    );
+    let mut failed = request();
+    failed.response_code = 503;
+    failed.response_flags = ResponseFlag::UpstreamConnectionFailure.into();
+    failed.response_flags.set(ResponseFlag::UpstreamRetryLimitExceeded);
+    failed.upstream_failure = Some("certificate expired on 2020-01-01".into());
+    assert!(
+        text(Some("istio"), &failed)
+            .contains("503 UF,URX via_upstream - \"certificate expired on 2020-01-01\" 0")
+    );
+}
+
+#[test]
+fn custom_lines() {
+    let entry = request();
+    for (format, expected) in [
+        ("%START_TIME(%Y/%m/%d %H:%M:%S.%3f %s)%", "2020/06/16 12:00:43.052 1592308843\n"),
+        ("100%% %REQ(USER-AGENT):4%|%REQ(x-request-id?host):3%", "100% curl|a7d\n"),
+        ("%REQ(:PATH?:METHOD)% %RESP(:STATUS)%\n", "/politics 200\n"),
+        ("%UPSTREAM_REMOTE_PORT% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "443 10.244.0.7\n"),
+        ("%UPSTREAM_CLUSTER%\n%ROUTE_NAME%", "outbound|443||edition.cnn.com\ndefault\n"),
+    ] {
+        assert_eq!(text(Some(format), &entry), expected, "{format}");
+    }
+}
+
+#[test]
+fn json_has_envoys_names_and_ours() {
+    let all = json(Some("istio"), &request());
+    assert_eq!(
+        all,
+        serde_json::json!({
+            "start_time": "2020-06-16T12:00:43.052Z",
+            "method": "GET",
+            "path": "/politics",
+            "protocol": "HTTP/2",
+            "response_code": 200,
+            "response_flags": "-",
+            "response_code_details": "via_upstream",
+            "connection_termination_details": null,
+            "upstream_transport_failure_reason": null,
+            "bytes_received": 0,
+            "bytes_sent": 150_793,
+            "duration": 48,
+            "upstream_service_time": "47",
+            "x_forwarded_for": "10.244.0.7",
+            "user_agent": "curl/7.64.0",
+            "request_id": "a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e",
+            "authority": "edition.cnn.com",
+            "upstream_host": "151.101.1.67:443",
+            "upstream_cluster": "outbound|443||edition.cnn.com",
+            "upstream_local_address": "192.0.2.10:55394",
+            "downstream_local_address": "192.0.2.10:80",
+            "downstream_remote_address": "10.244.0.7:40404",
+            "requested_server_name": null,
+            "route_name": "default",
+            "reason": null,
+            "workload": "sleep",
+            "workload_namespace": "default",
+        })
+    );
+    let refused = json(None, &refused());
+    assert_eq!(refused["reason"], "host_not_in_registry");
+    assert_eq!(refused["response_flags"], "NR");
+    assert_eq!(refused["upstream_host"], serde_json::Value::Null);
+    let custom = json(
+        Some(r#"{"code": "%RESPONSE_CODE%", "who": "%REQ(HOST)% via %UPSTREAM_HOST%"}"#),
+        &request(),
+    );
+    assert_eq!(custom["code"], 200);
+    assert_eq!(custom["who"], "edition.cnn.com via 151.101.1.67:443");
+    assert_eq!(custom["workload"], "sleep");
+}
+
+#[test]
+fn clients_cannot_forge_lines() {
+    let evil = "a\"b\\c\r\n[2020] \"GET\" \x1b[31m\u{7f}\u{85}\u{202e}ü\t\0";
+    let entry = AccessLogEntry {
+        path: Some(evil.into()),
+        user_agent: Some(evil.into()),
+        authority: Some(evil.into()),
+        requested_server_name: Some(evil.into()),
+        forwarded_for: Some(evil.into()),
+        request_id: Some(evil.into()),
+        ..request()
+    };
+    let line = text(Some("%REQ(USER-AGENT)%"), &entry);
+    assert_eq!(
+        line,
+        "a\\\"b\\\\c\\r\\n[2020] \\\"GET\\\" \\x1b[31m\\x7f\\u{85}\\u{202e}ü\\t\\x00\n"
+    );
+    for format in [None, Some("istio")] {
+        let line = text(format, &entry);
+        assert_eq!(line.chars().filter(|c| c.is_control()).count(), 1, "{line}");
+        // What the client sent is in the JSON form again, unharmed.
+        assert_eq!(json(format, &entry)["user_agent"], evil);
+        let raw = self::line(format, AccessLogEncoding::Json, &entry);
+        assert_eq!(raw.chars().filter(|c| c.is_control()).count(), 1, "{raw}");
+    }
+}
+
+#[test]
+fn cut_values_end_at_a_character() {
+    let entry = AccessLogEntry { user_agent: Some("aüß".into()), ..request() };
+    for (max, expected) in [(1, "a\n"), (2, "a\n"), (3, "aü\n"), (5, "aüß\n"), (9, "aüß\n")] {
+        assert_eq!(text(Some(&format!("%REQ(USER-AGENT):{max}%")), &entry), expected);
+    }
+}
+
+fn mesh(file: Option<&Path>) -> MeshConfig {
+    MeshConfig {
+        access_log_file: file.map(|file| file.to_str().unwrap().into()),
+        access_log_format: Some("%REQ(:PATH)%".into()),
+        ..MeshConfig::default()
+    }
+}
+
+fn log_path(log: &AccessLog, path: &str) {
+    log.log(&AccessLogEntry { path: Some(path.into()), ..request() });
+}
+
+/// Waits for the writing thread, which has a deadline of its own of a twentieth of a second.
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn lines_are_written_soon_and_at_shutdown() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("access.log");
+    fs::write(&file, "earlier\n").unwrap();
+    let log = AccessLog::default();
+    assert!(!log.is_on());
+    log.configure(&mesh(Some(&file))).unwrap();
+    assert!(log.is_on());
+    let start = Instant::now();
+    log_path(&log, "/one");
+    wait_for("the first line", || fs::read_to_string(&file).unwrap() == "earlier\n/one\n");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    log_path(&log, "/two");
+    log.shutdown();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "earlier\n/one\n/two\n");
+    log_path(&log, "/late");
+    assert_eq!(
+        log.counts(),
+        AccessLogCounts { lines: 2, dropped: 1, write_failed: 0, reopened: 0 }
+    );
+}
+
+#[test]
+fn no_line_of_any_thread_is_lost_or_torn() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("access.log");
+    let log = Arc::new(AccessLog::default());
+    log.configure(&mesh(Some(&file))).unwrap();
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let log = Arc::clone(&log);
+            std::thread::spawn(move || {
+                for n in 0..1000 {
+                    log_path(&log, &format!("/{thread}/{n}"));
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    log.shutdown();
+    let text = fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), 4000);
+    assert!(lines.iter().all(|line| line.starts_with('/')));
+}
+
+#[test]
+fn a_rotated_file_is_opened_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, rotated) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
+    let log = AccessLog::default();
+    log.configure(&mesh(Some(&file))).unwrap();
+    log_path(&log, "/before");
+    wait_for("the line before", || log.counts().lines == 1);
+    fs::rename(&file, &rotated).unwrap();
+    log_path(&log, "/after");
+    wait_for("the line after", || log.counts().lines == 2);
+    assert_eq!(fs::read_to_string(&rotated).unwrap(), "/before\n");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "/after\n");
+    assert_eq!(log.counts().reopened, 1);
+}
+
+#[test]
+fn settings_change_while_running_and_bad_ones_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+    let log = AccessLog::default();
+    log.configure(&mesh(Some(&one))).unwrap();
+    let missing = dir.path().join("no/such/dir");
+    let error = log.configure(&mesh(Some(&missing))).unwrap_err().to_string();
+    assert!(error.contains("no/such/dir can't be opened for appending"), "{error}");
+    let bad = MeshConfig { access_log_format: Some("%NOTHING%".into()), ..mesh(Some(&two)) };
+    let error = log.configure(&bad).unwrap_err().to_string();
+    assert!(error.contains("accessLogFormat: found the unknown operator %NOTHING%"), "{error}");
+    log_path(&log, "/one");
+    wait_for("a line in the first file", || log.counts().lines == 1);
+    log.configure(&mesh(Some(&two))).unwrap();
+    log_path(&log, "/two");
+    wait_for("a line in the second file", || log.counts().lines == 2);
+    log.configure(&mesh(None)).unwrap();
+    assert!(!log.is_on());
+    log_path(&log, "/off");
+    log.shutdown();
+    assert_eq!(fs::read_to_string(&one).unwrap(), "/one\n");
+    assert_eq!(fs::read_to_string(&two).unwrap(), "/two\n");
+}
+
+#[test]
+fn an_output_that_takes_nothing_blocks_nobody() {
+    // Every write to it fails with "no space left on device".
+    let log = AccessLog::default();
+    log.configure(&mesh(Some(Path::new("/dev/full")))).unwrap();
+    log_path(&log, "/lost");
+    wait_for("the failed write", || log.counts().write_failed > 0);
+    assert_eq!(log.counts().dropped, 1);
+
+    // A pipe that nobody reads: the writer blocks, workers don't, and the loss is counted.
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    // Opened for both, so that opening it for writing finds a reader.
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let log = AccessLog::default();
+    log.configure(&mesh(Some(&pipe))).unwrap();
+    let path = format!("/{}", "x".repeat(1000));
+    let start = Instant::now();
+    while log.counts().dropped == 0 {
+        log_path(&log, &path);
+        assert!(start.elapsed() < Duration::from_secs(10), "a full buffer drops lines");
+    }
+    let start = Instant::now();
+    log.shutdown();
+    let took = start.elapsed();
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(8), "{took:?}");
+    drop(reader);
+
+    // Nor does configuring it wait for a reader.
+    let error = AccessLog::default().configure(&mesh(Some(&pipe))).unwrap_err().to_string();
+    assert!(error.contains("pipe can't be opened for appending"), "{error}");
+}

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -12,6 +12,8 @@ use std::{
     thread::{self, Thread},
     time::{Duration, Instant},
 };
+
+use rustix::fs::OFlags;
 
 use super::AccessLogCounts;
 use crate::telemetry::shard::{shard_count, thread_number};
@@ -72,7 +74,16 @@ impl Target {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    // A pipe without a reader is an error, not something to wait for; writes may wait again.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .custom_flags(nonblocking)
+        .open(path)?;
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
 }
 
 /// The writing thread and what it shares with those who log.

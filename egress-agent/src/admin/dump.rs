@@ -1,0 +1,172 @@
+//! `/config_dump`: the configuration in force. Paths of keys are shown, keys are not: the snapshot
+//! doesn't hold any.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::ConfigState;
+use crate::{
+    policy::{
+        AccessLogEncoding, ClientTls, ClientTlsMode, Cluster, ConnectionPool, Direct, DirectTarget,
+        Discovery, Enforcement, GatewayGroup, HttpVersion, LoadBalancer, MeshConfig, NodeAction,
+        NodeRoute, OutboundMode, OutlierDetection,
+    },
+    types::Workload,
+};
+
+/// The whole configuration, pretty-printed.
+pub(super) fn json(config: &ConfigState) -> String {
+    let snapshot = config.snapshot.as_deref();
+    let dump = json!({
+        "configuration": {
+            "current": config.current,
+            "accepted": config.accepted,
+            "rejected": config.rejected,
+        },
+        "mesh": snapshot.map(|snapshot| mesh(&snapshot.mesh)),
+        "node": snapshot.map(|snapshot| json!({
+            "routes": list(&snapshot.node.routes, |route| node_route(route, &snapshot.mesh)),
+        })),
+        "clusters": list(&config.clusters, |found| cluster(found)),
+    });
+    format!("{dump:#}\n")
+}
+
+fn list<T>(items: &[T], one: impl Fn(&T) -> Value) -> Value {
+    items.iter().map(one).collect()
+}
+
+fn mesh(mesh: &MeshConfig) -> Value {
+    json!({
+        "outboundTrafficPolicy": { "mode": match mesh.outbound {
+            OutboundMode::RegistryOnly => "REGISTRY_ONLY",
+            OutboundMode::AllowAny => "ALLOW_ANY",
+        }},
+        "direct": match mesh.direct {
+            Direct::Deny => "deny",
+            Direct::Registry => "registry",
+        },
+        "enforcement": match mesh.enforcement {
+            Enforcement::Enforce => "enforce",
+            Enforcement::Audit => "audit",
+        },
+        "accessLogFile": mesh.access_log_file,
+        "accessLogFormat": mesh.access_log_format,
+        "accessLogEncoding": match mesh.access_log_encoding {
+            AccessLogEncoding::Text => "TEXT",
+            AccessLogEncoding::Json => "JSON",
+        },
+        "clusterCidrs": list(&mesh.cluster_cidrs, |net| json!(net.to_string())),
+        "deniedCidrs": list(&mesh.denied_cidrs, |net| json!(net.to_string())),
+        "gateways": list(&mesh.gateways, gateway),
+        "workloads": list(&mesh.workloads, |found| workload(found)),
+    })
+}
+
+fn gateway(gateway: &GatewayGroup) -> Value {
+    json!({
+        "service": gateway.service.to_string(),
+        "labels": gateway.labels,
+        "endpoints": gateway.endpoints,
+    })
+}
+
+fn workload(workload: &Workload) -> Value {
+    json!({
+        "name": &*workload.name,
+        "namespace": &*workload.namespace.0,
+        "labels": workload.labels,
+        "addresses": workload.addresses,
+    })
+}
+
+fn node_route(route: &NodeRoute, mesh: &MeshConfig) -> Value {
+    let target = match &route.target {
+        DirectTarget::Any => json!("any"),
+        DirectTarget::Net(net) => json!(net.to_string()),
+        DirectTarget::Name(host) => json!(host.to_string()),
+    };
+    let action = match route.action {
+        NodeAction::Redirect { group, port } => json!({ "redirect": {
+            "gateway": mesh.gateways.get(group).map(|gateway| gateway.service.to_string()),
+            "port": port.map(|port| port.0.get()),
+        }}),
+        NodeAction::Direct => json!("direct"),
+    };
+    json!({ "port": route.port.map(|port| port.0.get()), "target": target, "action": action })
+}
+
+fn cluster(cluster: &Cluster) -> Value {
+    json!({
+        "name": &*cluster.name.0,
+        "discovery": match &cluster.discovery {
+            Discovery::Dns(names) => json!({
+                "dns": list(names, |(host, port)| json!(format!("{host}:{port}"))),
+            }),
+            Discovery::Static(endpoints) => json!({
+                "static": list(endpoints, |endpoint| json!({
+                    "address": endpoint.addr.to_string(),
+                    "weight": endpoint.weight,
+                })),
+            }),
+            Discovery::Request(port) => json!({ "requestHostOnPort": port.get() }),
+        },
+        "http": match cluster.http {
+            HttpVersion::Auto => "auto",
+            HttpVersion::Http2 => "http2",
+        },
+        "tls": cluster.tls.as_ref().map(tls),
+        "loadBalancer": match cluster.load_balancer {
+            LoadBalancer::LeastRequest => "LEAST_REQUEST",
+            LoadBalancer::RoundRobin => "ROUND_ROBIN",
+            LoadBalancer::Random => "RANDOM",
+        },
+        "connectionPool": pool(&cluster.pool),
+        "outlierDetection": cluster.outlier.as_ref().map(outlier),
+    })
+}
+
+fn tls(tls: &ClientTls) -> Value {
+    let (mode, certificate, key) = match &tls.mode {
+        ClientTlsMode::Simple => ("SIMPLE", None, None),
+        ClientTlsMode::Mutual { client_certificate, private_key } => {
+            ("MUTUAL", Some(client_certificate), Some(private_key))
+        }
+    };
+    json!({
+        "mode": mode,
+        "clientCertificate": certificate,
+        "privateKey": key,
+        "sni": tls.sni.as_ref().map(ToString::to_string),
+        "subjectAltNames": tls.subject_alt_names,
+        "caCertificates": tls.ca_certificates,
+        "insecureSkipVerify": tls.insecure_skip_verify,
+    })
+}
+
+fn pool(pool: &ConnectionPool) -> Value {
+    // What is without limit is null rather than a number that looks like one.
+    let limit = |limit: u32| (limit != u32::MAX).then_some(limit);
+    json!({
+        "maxConnections": limit(pool.max_connections),
+        "connectTimeout": seconds(pool.connect_timeout),
+        "idleTimeout": seconds(pool.idle_timeout),
+        "maxRequestsPerConnection":
+            Some(pool.max_requests_per_connection).filter(|requests| *requests != 0),
+        "maxRequests": limit(pool.max_requests),
+    })
+}
+
+fn outlier(outlier: &OutlierDetection) -> Value {
+    json!({
+        "consecutiveErrors": outlier.consecutive_errors,
+        "baseEjectionTime": seconds(outlier.base_ejection_time),
+        "maxEjectionPercent": outlier.max_ejection_percent,
+    })
+}
+
+/// Protobuf's JSON form, as in Istio's resources.
+fn seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
+}

@@ -1,0 +1,234 @@
+//! Prometheus' text exposition format, with Envoy's and Istio's names.
+
+use std::fmt::{self, Display, Write as _};
+
+use super::{State, Status, stats::denials};
+use crate::telemetry::{
+    ClusterCounter, DURATION_BUCKETS, MetricKind, RequestProtocol, Series, Telemetry,
+};
+
+/// The media type of the format.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Everything there is.
+pub(super) fn text(telemetry: &Telemetry, status: &Status) -> String {
+    let mut out = Exposition(String::new());
+    let written = write_all(telemetry, status, &mut out);
+    debug_assert!(written.is_ok(), "a text in memory takes everything");
+    out.0
+}
+
+fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt::Result {
+    clusters(telemetry, out)?;
+    series(telemetry, out)?;
+    out.family("egress_denied_total", "counter", "Refusals and failures by reason.")?;
+    for reason in denials(telemetry) {
+        let value = telemetry.stats.denied_total(reason);
+        out.sample("egress_denied_total", &[("reason", reason.name())], value)?;
+    }
+    process(telemetry, status, out)?;
+    let mut last = "";
+    for metric in status.metrics() {
+        if metric.name != last {
+            let kind = match metric.kind {
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+            };
+            out.family(metric.name, kind, metric.help)?;
+            last = metric.name;
+        }
+        let labels: Vec<_> =
+            metric.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        out.sample(metric.name, &labels, metric.value)?;
+    }
+    Ok(())
+}
+
+fn clusters(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
+    let clusters = telemetry.stats.clusters();
+    for counter in ClusterCounter::ALL {
+        // Istio takes the class of the response out of the name and makes it a label.
+        let (name, class) = match counter.name().strip_prefix("upstream_rq_") {
+            Some(class @ ("2xx" | "3xx" | "4xx" | "5xx")) => ("upstream_rq", Some(class)),
+            _ => (counter.name(), None),
+        };
+        let name = format!("envoy_cluster_{}", name.replace('.', "_"));
+        if class.is_none_or(|class| class == "2xx") {
+            let kind = if counter.is_gauge() { "gauge" } else { "counter" };
+            out.family(&name, kind, "")?;
+        }
+        for (cluster, stats) in &clusters {
+            let cluster = ("cluster_name", &*cluster.0);
+            let value = stats.get(*counter);
+            match class {
+                Some(class) => {
+                    out.sample(&name, &[("response_code_class", class), cluster], value)?
+                }
+                None => out.sample(&name, &[cluster], value)?,
+            }
+        }
+    }
+    let gauges: Vec<_> = clusters.iter().map(|(name, stats)| (name, stats.gauges())).collect();
+    for (index, (gauge, _)) in
+        gauges.first().map(|(_, gauges)| *gauges).iter().flatten().enumerate()
+    {
+        let name = format!("envoy_cluster_{}", gauge.replace('.', "_"));
+        out.family(&name, "gauge", "")?;
+        for (cluster, values) in &gauges {
+            out.sample(&name, &[("cluster_name", &*cluster.0)], values[index].1)?;
+        }
+    }
+    Ok(())
+}
+
+fn series(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
+    let all = telemetry.stats.series();
+    let of = |protocol: RequestProtocol| {
+        all.iter().map(|series| &**series).filter(move |series| series.key().protocol == protocol)
+    };
+    let count = |series: &Series| series.durations()[DURATION_BUCKETS.len()];
+    out.family("istio_requests_total", "counter", "HTTP requests.")?;
+    for series in of(RequestProtocol::Http) {
+        out.labelled("istio_requests_total", &istio_labels(series), count(series))?;
+    }
+    let name = "istio_request_duration_milliseconds";
+    out.family(name, "histogram", "From the request's first byte to the response's last.")?;
+    for series in of(RequestProtocol::Http) {
+        let labels = istio_labels(series);
+        let durations = series.durations();
+        for (bound, below) in DURATION_BUCKETS.iter().zip(durations) {
+            out.labelled_le(name, &labels, &bound.to_string(), below)?;
+        }
+        out.labelled_le(name, &labels, "+Inf", count(series))?;
+        let micros = series.microseconds();
+        let sum = format!("{}.{:03}", micros / 1000, micros % 1000);
+        out.labelled("istio_request_duration_milliseconds_sum", &labels, sum)?;
+        out.labelled("istio_request_duration_milliseconds_count", &labels, count(series))?;
+    }
+    type Value = fn(&Series) -> u64;
+    let tcp: [(&str, &str, Value); 4] = [
+        ("istio_tcp_connections_opened_total", "Connections opened.", Series::connections_opened),
+        ("istio_tcp_connections_closed_total", "Connections closed.", Series::connections_closed),
+        ("istio_tcp_received_bytes_total", "Bytes from clients.", |series| series.bytes().0),
+        ("istio_tcp_sent_bytes_total", "Bytes to clients.", |series| series.bytes().1),
+    ];
+    for (name, help, value) in tcp {
+        out.family(name, "counter", help)?;
+        for series in of(RequestProtocol::Tcp) {
+            out.labelled(name, &istio_labels(series), value(series))?;
+        }
+    }
+    Ok(())
+}
+
+/// Istio's labels; what a gateway can't know is `unknown`, as Istio has it.
+fn istio_labels(series: &Series) -> String {
+    let key = series.key();
+    let (workload, namespace) = key.source.unwrap_or(("unknown", "unknown"));
+    // `outbound|<port>|<subset>|<host>`; the other clusters name no service.
+    let host = key.cluster.and_then(|cluster| cluster.split('|').nth(3));
+    let service = host.unwrap_or("unknown");
+    let service_name = host.or(key.cluster).unwrap_or("unknown");
+    let code = key.response_code.to_string();
+    let flags = key.response_flags.to_string();
+    let mut labels = Exposition(String::new());
+    let mut all = vec![
+        ("reporter", "source"),
+        ("source_workload", workload),
+        ("source_workload_namespace", namespace),
+        ("source_principal", "unknown"),
+        ("destination_workload", "unknown"),
+        ("destination_workload_namespace", "unknown"),
+        ("destination_principal", "unknown"),
+        ("destination_service", service),
+        ("destination_service_name", service_name),
+        ("destination_service_namespace", "unknown"),
+        ("request_protocol", key.protocol.name()),
+    ];
+    if key.protocol == RequestProtocol::Http {
+        all.push(("response_code", &code));
+    }
+    all.extend([("response_flags", flags.as_str()), ("connection_security_policy", "unknown")]);
+    let written = labels.labels(&all);
+    debug_assert!(written.is_ok(), "a text in memory takes everything");
+    labels.0
+}
+
+fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt::Result {
+    let config = status.config();
+    let log = telemetry.access_log.counts();
+    let gauges = [
+        ("egress_ready", "Whether this process is ready.", (status.state() == State::Live).into()),
+        (
+            "egress_config_current",
+            "Whether the files, as last read, are what is in force.",
+            config.current.into(),
+        ),
+        ("envoy_server_uptime", "Seconds since start.", telemetry.stats.uptime()),
+    ];
+    let counters = [
+        ("egress_config_accepted_total", "Configurations accepted.", config.accepted),
+        ("egress_config_rejected_total", "Configurations refused.", config.rejected),
+        ("egress_access_log_lines_total", "Lines of the access log written.", log.lines),
+        (
+            "egress_access_log_dropped_total",
+            "Lines of the access log lost: its output was too slow or failed.",
+            log.dropped,
+        ),
+    ];
+    for (kind, values) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
+        for (name, help, value) in values {
+            out.family(name, kind, help)?;
+            out.sample(name, &[], *value)?;
+        }
+    }
+    out.family("egress_build_info", "gauge", "Always 1.")?;
+    out.sample("egress_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1)
+}
+
+struct Exposition(String);
+
+impl Exposition {
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
+        if !help.is_empty() {
+            writeln!(self.0, "# HELP {name} {help}")?;
+        }
+        writeln!(self.0, "# TYPE {name} {kind}")
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+        self.0.push_str(name);
+        if !labels.is_empty() {
+            self.0.push('{');
+            self.labels(labels)?;
+            self.0.push('}');
+        }
+        writeln!(self.0, " {value}")
+    }
+
+    /// A sample whose labels are written already.
+    fn labelled(&mut self, name: &str, labels: &str, value: impl Display) -> fmt::Result {
+        writeln!(self.0, "{name}{{{labels}}} {value}")
+    }
+
+    fn labelled_le(&mut self, name: &str, labels: &str, bound: &str, value: u64) -> fmt::Result {
+        writeln!(self.0, "{name}_bucket{{{labels},le=\"{bound}\"}} {value}")
+    }
+
+    fn labels(&mut self, labels: &[(&str, &str)]) -> fmt::Result {
+        for (index, (name, value)) in labels.iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            write!(self.0, "{comma}{name}=\"")?;
+            for c in value.chars() {
+                match c {
+                    '\\' => self.0.push_str("\\\\"),
+                    '"' => self.0.push_str("\\\""),
+                    '\n' => self.0.push_str("\\n"),
+                    c => self.0.push(c),
+                }
+            }
+            self.0.push('"');
+        }
+        Ok(())
+    }
+}

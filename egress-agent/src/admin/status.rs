@@ -1,0 +1,155 @@
+//! What a role tells the admin endpoints about itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    policy::{Cluster, Snapshot},
+    telemetry::{Collect, Metric},
+};
+
+/// The configuration as the role has it.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigState {
+    /// What is in force; `None` before the first one was accepted.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Every cluster that a request could lead to; empty on a node.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Whether the files, as last read, are what is in force.
+    pub current: bool,
+    /// Configurations accepted since the start.
+    pub accepted: u64,
+    /// Configurations refused since the start.
+    pub rejected: u64,
+}
+
+/// One a process, shared between its role and the admin endpoints.
+#[derive(Default)]
+pub struct Status {
+    config: ArcSwap<ConfigState>,
+    draining: AtomicBool,
+    faults: Mutex<BTreeMap<&'static str, String>>,
+    collectors: Mutex<Vec<Box<dyn Collect>>>,
+}
+
+/// Envoy's server states, those that occur here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Ready.
+    Live,
+    /// It is shutting down.
+    Draining,
+    /// Waiting for a configuration.
+    Initializing,
+    /// Something is wrong, see [`Status::set_fault`].
+    Faulty,
+}
+
+impl State {
+    /// As `/ready` and `/server_info` write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Live => "LIVE",
+            Self::Draining => "DRAINING",
+            Self::Initializing => "INITIALIZING",
+            Self::Faulty => "FAULTY",
+        }
+    }
+}
+
+impl Status {
+    /// A configuration was accepted or refused.
+    pub fn set_config(&self, config: ConfigState) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// The process shuts down: it isn't ready any more.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Something (`name`) is wrong, so that nobody should rely on this process; `None` clears it.
+    pub fn set_fault(&self, name: &'static str, problem: Option<String>) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => faults.insert(name, problem),
+            None => faults.remove(name),
+        };
+    }
+
+    /// Adds metrics of the role's own to `/stats` and Prometheus.
+    pub fn add_metrics(&self, collector: impl Collect + 'static) {
+        let mut collectors = self.collectors.lock().unwrap_or_else(PoisonError::into_inner);
+        collectors.push(Box::new(collector));
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> Arc<ConfigState> {
+        self.config.load_full()
+    }
+
+    /// Whether the process is ready, and if not why.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.draining.load(Ordering::Acquire) {
+            State::Draining
+        } else if self.config.load().snapshot.is_none() {
+            State::Initializing
+        } else if !self.faults.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            State::Faulty
+        } else {
+            State::Live
+        }
+    }
+
+    /// What is wrong, one sentence a fault.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        faults.iter().map(|(name, problem)| format!("{name}: {problem}")).collect()
+    }
+
+    /// The role's own metrics.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<Metric> {
+        let collectors = self.collectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut metrics = Vec::new();
+        for collector in collectors.iter() {
+            collector.collect(&mut metrics);
+        }
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_only_with_a_configuration_and_without_faults() {
+        let status = Status::default();
+        assert_eq!(status.state(), State::Initializing);
+        // A refused configuration alone changes nothing.
+        status.set_config(ConfigState { rejected: 1, ..ConfigState::default() });
+        assert_eq!(status.state(), State::Initializing);
+        let snapshot = Some(Arc::new(Snapshot::default()));
+        status.set_config(ConfigState { snapshot, ..ConfigState::default() });
+        assert_eq!(status.state(), State::Live);
+        status.set_fault("maps", Some("ROUTES is full".into()));
+        assert_eq!(status.state(), State::Faulty);
+        assert_eq!(status.faults(), ["maps: ROUTES is full"]);
+        status.set_fault("maps", None);
+        assert_eq!(status.state(), State::Live);
+        status.set_draining();
+        assert_eq!(status.state(), State::Draining);
+    }
+}
