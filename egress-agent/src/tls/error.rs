@@ -1,7 +1,15 @@
 //! What can go wrong with TLS towards an upstream, in sentences for people.
 
+use std::io;
+
 use egress_ebpf::reason::Reason;
+use jiff::Timestamp;
+use rustls::{AlertDescription, CertificateError, InvalidMessage, OtherError};
+use rustls_pki_types::UnixTime;
 use thiserror::Error;
+
+use super::verify::Fault;
+use crate::types::Host;
 
 /// Why TLS towards an upstream failed. Nothing of the request was sent.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -115,4 +123,94 @@ impl TlsError {
             | Self::File { .. } => Reason::UpstreamTls,
         }
     }
+
+    /// What a failed handshake with `host` means.
+    pub(super) fn from_io(error: &io::Error, host: &Host) -> Self {
+        let host = host.to_string();
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => Self::from_rustls(error, host),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Broken { host, why: "it was closed without a word".into() }
+            }
+            None => Self::Broken { host, why: error.to_string() },
+        }
+    }
+
+    fn from_rustls(error: &rustls::Error, host: String) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(error) => Self::from_certificate(error, host),
+            rustls::Error::AlertReceived(alert) => Self::Alert { host, alert: explain(*alert) },
+            rustls::Error::InvalidMessage(
+                InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+            ) => Self::NotTls { host },
+            rustls::Error::InvalidMessage(InvalidMessage::MessageTooLarge)
+            | rustls::Error::PeerSentOversizedRecord => Self::NotTls { host },
+            rustls::Error::NoCertificatesPresented => {
+                Self::Certificate { host, why: "it showed none".into() }
+            }
+            error => Self::Protocol { host, why: error.to_string() },
+        }
+    }
+
+    fn from_certificate(error: &CertificateError, host: String) -> Self {
+        match error {
+            CertificateError::ExpiredContext { not_after, .. } => {
+                Self::Expired { host, not_after: date(*not_after) }
+            }
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                Self::NotYetValid { host, not_before: date(*not_before) }
+            }
+            CertificateError::NotValidForNameContext { presented, .. } => Self::WrongName {
+                expected: host,
+                presented: match &presented[..] {
+                    [] => "no name".into(),
+                    names => names.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", "),
+                },
+            },
+            CertificateError::UnknownIssuer => Self::UnknownIssuer { host },
+            CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<Fault>() {
+                Some(Fault::SelfSigned) => Self::SelfSigned { host },
+                Some(Fault::Names { expected, presented }) => {
+                    Self::WrongName { expected: expected.clone(), presented: presented.clone() }
+                }
+                None => Self::Certificate { host, why: inner.to_string() },
+            },
+            error => Self::Certificate { host, why: error.to_string() },
+        }
+    }
+}
+
+/// rustls writes names as `DnsName("a.example")`.
+fn plain(name: &str) -> String {
+    let inner = name.split_once("(\"").and_then(|(_, rest)| rest.strip_suffix("\")"));
+    inner.unwrap_or(name).to_owned()
+}
+
+/// A date in UTC, as people write it.
+fn date(time: UnixTime) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match Timestamp::from_second(seconds) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => "a date beyond the calendar".into(),
+    }
+}
+
+/// An alert's name, and what an upstream usually means by it (RFC 8446 §6.2).
+fn explain(alert: AlertDescription) -> String {
+    let meaning = match alert {
+        AlertDescription::HandshakeFailure => "no cipher suite or signature in common",
+        AlertDescription::ProtocolVersion => "no TLS version in common; 1.2 and 1.3 were offered",
+        AlertDescription::UnrecognisedName => "it does not serve this name",
+        AlertDescription::NoApplicationProtocol => "it speaks none of the protocols offered",
+        AlertDescription::CertificateRequired => "it wants a client certificate",
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied => "it does not accept the client certificate",
+        _ => return format!("{alert:?}"),
+    };
+    format!("{alert:?}, {meaning}")
 }

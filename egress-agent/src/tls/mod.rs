@@ -1,7 +1,10 @@
 //! Trust roots, origination, certificates and their reload.
 
+mod config;
 mod error;
 mod origin;
+mod verify;
 
+pub use config::{Alpn, TrustRoots};
 pub use error::TlsError;
-pub use origin::{Alpn, Originator};
+pub use origin::Originator;

@@ -1,43 +1,118 @@
 //! TLS origination: from a rule's settings to a verified connection.
 
-use tokio::{net::TcpStream, time::Instant};
-use tokio_rustls::client::TlsStream;
+use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
 
-use super::TlsError;
-use crate::{policy::ClientTls, types::Host};
+use rustls::ClientConfig;
+use rustls_pki_types::{DnsName, ServerName};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-/// Which protocols are offered in the handshake (RFC 7301).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Alpn {
-    /// None: raw TCP inside TLS.
-    None,
-    /// `http/1.1` alone.
-    Http1,
-    /// `h2` alone.
-    Http2,
-    /// Both, `h2` preferred: see [`TlsStream::get_ref`]`().1.alpn_protocol()` for the outcome.
-    Auto,
-}
+use super::{
+    Alpn, TlsError, TrustRoots,
+    config::{Stamp, build, stamps},
+};
+use crate::{net::Side, policy::ClientTls, types::Host};
+
+/// How long files are taken for unchanged.
+const RECHECK: Duration = Duration::from_secs(1);
+/// Configurations kept; over it all are forgotten, which costs their sessions.
+const CACHED: usize = 1024;
 
 /// Originates TLS. One a worker; configurations are cached by the full value of the rule and the
 /// files' times of change, so sessions are resumed.
 #[derive(Debug)]
-pub struct Originator {}
+pub struct Originator {
+    system: TrustRoots,
+    cache: RefCell<HashMap<ClientTls, HashMap<Alpn, Cached>>>,
+}
+
+#[derive(Debug)]
+struct Cached {
+    config: Arc<ClientConfig>,
+    stamps: Vec<Stamp>,
+    checked: Instant,
+}
 
 impl Originator {
+    /// `system` is trusted where a rule names no `caCertificates`.
+    #[must_use]
+    pub fn new(system: TrustRoots) -> Self {
+        Self { system, cache: RefCell::default() }
+    }
+
     /// Handshakes on `stream` as the client. The verified name is the rule's SNI or, without one,
-    /// `host`.
+    /// `host`; an IP address is verified too, but not sent as SNI (RFC 6066 §3).
     ///
     /// # Errors
     /// [`TlsError`]; the stream is gone then, and nothing of the caller's was sent on it.
     pub async fn connect(
         &self,
-        _tls: &ClientTls,
+        tls: &ClientTls,
         host: &Host,
-        _alpn: Alpn,
-        _stream: TcpStream,
-        _deadline: Instant,
+        alpn: Alpn,
+        stream: TcpStream,
+        deadline: Instant,
     ) -> Result<TlsStream<TcpStream>, TlsError> {
-        Err(TlsError::NotTls { host: host.to_string() })
+        let host = tls.sni.as_ref().unwrap_or(host);
+        let name = server_name(host)?;
+        let connector = TlsConnector::from(self.config(tls, alpn)?);
+        match timeout_at(deadline, connector.connect(name, stream)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(TlsError::from_io(&error, host)),
+            Err(_) => Err(TlsError::Timeout { host: host.to_string() }),
+        }
+    }
+
+    /// The configuration for this rule, read again if its files changed.
+    fn config(&self, tls: &ClientTls, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsError> {
+        let now = Instant::now();
+        let mut cache = self.cache.borrow_mut();
+        if let Some(cached) = cache.get_mut(tls).and_then(|by_alpn| by_alpn.get_mut(&alpn)) {
+            if now < cached.checked + RECHECK {
+                return Ok(Arc::clone(&cached.config));
+            }
+            if cached.stamps == stamps(tls) {
+                cached.checked = now;
+                return Ok(Arc::clone(&cached.config));
+            }
+        }
+        // The stamps come first: a file that changes in between is read again next time.
+        let stamps = stamps(tls);
+        let config = Arc::new(build(tls, alpn, &self.system)?);
+        if cache.len() >= CACHED {
+            cache.clear();
+        }
+        let cached = Cached { config: Arc::clone(&config), stamps, checked: now };
+        cache.entry(tls.clone()).or_default().insert(alpn, cached);
+        Ok(config)
     }
 }
+
+fn server_name(host: &Host) -> Result<ServerName<'static>, TlsError> {
+    match host {
+        Host::Ip(ip) => Ok(ServerName::IpAddress((*ip).into())),
+        Host::Name(name) => match DnsName::try_from(name.to_string()) {
+            Ok(name) => Ok(ServerName::DnsName(name)),
+            Err(_) => Err(TlsError::Protocol {
+                host: name.to_string(),
+                why: "no certificate can be issued for this name".into(),
+            }),
+        },
+    }
+}
+
+impl Side for TlsStream<TcpStream> {
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    fn reset(&self) {
+        self.get_ref().0.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! From a rule's settings and files to a rustls configuration.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
+
+use rustls::{
+    CipherSuite, ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
+use rustls_pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+use super::{
+    TlsError,
+    verify::{Names, Verifier},
+};
+use crate::policy::{ClientTls, ClientTlsMode};
+
+/// Which protocols are offered in the handshake (RFC 7301).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Alpn {
+    /// None: raw TCP inside TLS.
+    None,
+    /// `http/1.1` alone.
+    Http1,
+    /// `h2` alone.
+    Http2,
+    /// Both, `h2` preferred: `get_ref().1.alpn_protocol()` of the connection is the outcome.
+    Auto,
+}
+
+impl Alpn {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        let names: &[&[u8]] = match self {
+            Self::None => &[],
+            Self::Http1 => &[b"http/1.1"],
+            Self::Http2 => &[b"h2"],
+            Self::Auto => &[b"h2", b"http/1.1"],
+        };
+        names.iter().map(|name| name.to_vec()).collect()
+    }
+}
+
+/// The roots that certificates are verified against where a rule names none.
+#[derive(Clone, Debug)]
+pub struct TrustRoots(Arc<RootCertStore>);
+
+impl TrustRoots {
+    /// The system's (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected), read once. Files that
+    /// can't be read are logged; without any root every origination without `caCertificates`
+    /// fails.
+    #[must_use]
+    pub fn system() -> Self {
+        let loaded = rustls_native_certs::load_native_certs();
+        for error in loaded.errors {
+            tracing::warn!("system trust roots: {error}");
+        }
+        let mut roots = RootCertStore::empty();
+        let (added, ignored) = roots.add_parsable_certificates(loaded.certs);
+        tracing::debug!("{added} system trust roots, {ignored} not usable");
+        if added == 0 {
+            tracing::warn!(
+                "the system has no trust roots (install ca-certificates): TLS origination works only with caCertificates"
+            );
+        }
+        Self(Arc::new(roots))
+    }
+
+    /// These alone.
+    #[must_use]
+    pub fn new(roots: RootCertStore) -> Self {
+        Self(Arc::new(roots))
+    }
+}
+
+/// aws-lc-rs with AES-128-GCM first: the default's AES-256 costs more and protects the same.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    // The sort is stable, so TLS 1.3 stays before TLS 1.2 within each half; across them the
+    // versions are negotiated before the suites.
+    Arc::new(provider)
+});
+
+/// What a file looked like when it was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Stamp {
+    path: PathBuf,
+    modified: Option<SystemTime>,
+    len: Option<u64>,
+}
+
+/// The files that a rule names, as they are now.
+pub(super) fn stamps(tls: &ClientTls) -> Vec<Stamp> {
+    let pair = match &tls.mode {
+        ClientTlsMode::Simple => [None, None],
+        ClientTlsMode::Mutual { client_certificate, private_key } => {
+            [Some(client_certificate), Some(private_key)]
+        }
+    };
+    let stamp = |path: &PathBuf| {
+        let metadata = fs::metadata(path).ok();
+        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+        Stamp { path: path.clone(), modified, len: metadata.map(|metadata| metadata.len()) }
+    };
+    tls.ca_certificates.iter().chain(pair.into_iter().flatten()).map(stamp).collect()
+}
+
+/// Reads the files and builds the configuration.
+pub(super) fn build(
+    tls: &ClientTls,
+    alpn: Alpn,
+    system: &TrustRoots,
+) -> Result<ClientConfig, TlsError> {
+    let ClientTls { mode, sni: _, subject_alt_names, ca_certificates, insecure_skip_verify } = tls;
+    let roots = match ca_certificates {
+        Some(path) => read_roots(path)?,
+        None => Arc::clone(&system.0),
+    };
+    let names = match (insecure_skip_verify, &subject_alt_names[..]) {
+        (true, _) => Names::Unverified,
+        (false, []) => Names::Server,
+        (false, names) => Names::Any(names.to_vec()),
+    };
+    let verifier = Verifier::new(roots, names, &PROVIDER);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Protocol { host: "upstream".into(), why: error.to_string() })?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match mode {
+        ClientTlsMode::Simple => builder.with_no_client_auth(),
+        ClientTlsMode::Mutual { client_certificate, private_key } => {
+            let chain = read_certificates(client_certificate)?;
+            let key = PrivateKeyDer::from_pem_slice(&read(private_key)?).map_err(|error| {
+                let why = pem_fault(&error, "a PEM private key (PKCS#8, PKCS#1 or SEC1)");
+                file(private_key, why)
+            })?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| {
+                let path = client_certificate.display();
+                file(private_key, format!("does not go with the certificate in {path}: {error}"))
+            })?
+        }
+    };
+    config.alpn_protocols = alpn.protocols();
+    Ok(config)
+}
+
+fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots.add(certificate).map_err(|error| {
+            file(path, format!("holds a certificate that can't be a trust root: {error}"))
+        })?;
+    }
+    Ok(Arc::new(roots))
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = read(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => {
+            Err(file(path, "found no `BEGIN CERTIFICATE`, expected PEM certificates".into()))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(file(path, pem_fault(&error, "PEM certificates"))),
+    }
+}
+
+fn pem_fault(error: &pem::Error, expected: &str) -> String {
+    match error {
+        pem::Error::NoItemsFound => format!("found none, expected {expected}"),
+        error => format!("found broken PEM ({error}), expected {expected}"),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    fs::read(path).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "the file does not exist".into(),
+            io::ErrorKind::PermissionDenied => "this process may not read the file".into(),
+            _ => format!("can't be read: {error}"),
+        };
+        file(path, why)
+    })
+}
+
+fn file(path: &Path, why: String) -> TlsError {
+    TlsError::File { path: path.display().to_string(), why }
+}

@@ -1,0 +1,408 @@
+use std::{fs, path::Path};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
+    date_time_ymd,
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::policy::ClientTlsMode;
+
+const SECRET: &[u8] = b"only for the right one";
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+fn ca(name: &str) -> Ca {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+}
+
+/// A certificate and its key.
+struct Leaf {
+    cert: rcgen::Certificate,
+    key: KeyPair,
+}
+
+impl Leaf {
+    fn signed(params: &CertificateParams, ca: &Ca) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self { cert: params.signed_by(&key, ca).unwrap(), key }
+    }
+
+    fn own(params: &CertificateParams) -> Self {
+        let key = KeyPair::generate().unwrap();
+        Self { cert: params.self_signed(&key).unwrap(), key }
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.serialize_der()).into()
+    }
+}
+
+fn roots(ca: &Ca) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(ca.der().clone()).unwrap();
+    roots
+}
+
+fn simple() -> ClientTls {
+    ClientTls {
+        mode: ClientTlsMode::Simple,
+        sni: None,
+        subject_alt_names: Vec::new(),
+        ca_certificates: None,
+        insecure_skip_verify: false,
+    }
+}
+
+/// What the server saw of one connection.
+#[derive(Debug)]
+struct Seen {
+    server_name: Option<String>,
+    resumed: bool,
+    client_certificate: bool,
+    data: Vec<u8>,
+}
+
+fn server_config(leaf: &Leaf, clients: Option<&Ca>) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier: Arc<dyn ClientCertVerifier> = match clients {
+        Some(ca) => {
+            WebPkiClientVerifier::builder_with_provider(roots(ca).into(), Arc::clone(&provider))
+                .build()
+                .unwrap()
+        }
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![leaf.cert.der().clone()], leaf.key())
+        .unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+/// A TLS server that takes one connection.
+async fn serve(config: &Arc<ServerConfig>) -> (TcpStream, JoinHandle<Option<Seen>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let acceptor = TlsAcceptor::from(Arc::clone(config));
+    let task = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.ok()?;
+        let mut data = Vec::new();
+        stream.read_to_end(&mut data).await.ok();
+        let tls = stream.get_ref().1;
+        Some(Seen {
+            server_name: tls.server_name().map(str::to_owned),
+            resumed: tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+            client_certificate: tls.peer_certificates().is_some(),
+            data,
+        })
+    });
+    (client, task)
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// One origination: what came of it, and what the server saw.
+async fn attempt(
+    originator: &Originator,
+    tls: &ClientTls,
+    host: &str,
+    config: &Arc<ServerConfig>,
+) -> Result<Seen, TlsError> {
+    let (stream, server) = serve(config).await;
+    let host = Host::parse(host).unwrap();
+    match originator.connect(tls, &host, Alpn::Auto, stream, soon()).await {
+        Ok(mut stream) => {
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+            stream.write_all(SECRET).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // The end of the server's side: its tickets were read.
+            stream.read_to_end(&mut Vec::new()).await.ok();
+            Ok(server.await.unwrap().unwrap())
+        }
+        Err(error) => {
+            if let Some(seen) = server.await.unwrap() {
+                assert_eq!(seen.data, b"", "sent although {error}");
+            }
+            Err(error)
+        }
+    }
+}
+
+fn trusting(ca: &Ca) -> Originator {
+    Originator::new(TrustRoots::new(roots(ca)))
+}
+
+#[tokio::test]
+async fn a_good_certificate_is_accepted_and_the_name_is_sent() {
+    let ca = ca("root");
+    let leaf = Leaf::signed(&params(&["a.example", "*.wild.example"]), &ca);
+    let config = Arc::new(server_config(&leaf, None));
+    let originator = trusting(&ca);
+    let seen = attempt(&originator, &simple(), "a.example", &config).await.unwrap();
+    assert_eq!(seen.server_name.as_deref(), Some("a.example"));
+    assert_eq!(seen.data, SECRET);
+    assert!(!seen.client_certificate);
+    // The next handshake is short.
+    let again = attempt(&originator, &simple(), "a.example", &config).await.unwrap();
+    assert!(again.resumed);
+    attempt(&originator, &simple(), "x.wild.example", &config).await.unwrap();
+    // The rule's SNI is sent and verified instead of the host.
+    let tls = ClientTls { sni: Some(Host::parse("a.example").unwrap()), ..simple() };
+    let seen = attempt(&originator, &tls, "other.example", &config).await.unwrap();
+    assert_eq!(seen.server_name.as_deref(), Some("a.example"));
+}
+
+#[tokio::test]
+async fn an_address_is_verified_and_not_sent() {
+    let ca = ca("root");
+    let leaf = Leaf::signed(&params(&["192.0.2.1"]), &ca);
+    let config = Arc::new(server_config(&leaf, None));
+    let seen = attempt(&trusting(&ca), &simple(), "192.0.2.1", &config).await.unwrap();
+    assert_eq!(seen.server_name, None);
+    let error = attempt(&trusting(&ca), &simple(), "192.0.2.2", &config).await.unwrap_err();
+    assert!(
+        matches!(&error, TlsError::WrongName { expected, .. } if expected == "192.0.2.2"),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn another_name_is_refused_and_both_are_told() {
+    let ca = ca("root");
+    let leaf = Leaf::signed(&params(&["other.example", "www.other.example"]), &ca);
+    let config = Arc::new(server_config(&leaf, None));
+    let error = attempt(&trusting(&ca), &simple(), "a.example", &config).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the certificate was issued for other.example, www.other.example, not for a.example"
+    );
+    assert_eq!(error.reason(), egress_ebpf::reason::Reason::UpstreamTls);
+}
+
+#[tokio::test]
+async fn dates_are_checked_and_told() {
+    let ca = ca("root");
+    let mut old = params(&["a.example"]);
+    (old.not_before, old.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 2, 3));
+    let config = Arc::new(server_config(&Leaf::signed(&old, &ca), None));
+    let error = attempt(&trusting(&ca), &simple(), "a.example", &config).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the certificate of a.example expired on 2021-02-03 00:00:00 UTC"
+    );
+    let mut early = params(&["a.example"]);
+    (early.not_before, early.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
+    let config = Arc::new(server_config(&Leaf::signed(&early, &ca), None));
+    let error = attempt(&trusting(&ca), &simple(), "a.example", &config).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the certificate of a.example is not valid before 2090-01-01 00:00:00 UTC"
+    );
+}
+
+#[tokio::test]
+async fn nobody_vouches() {
+    let (trusted, stranger) = (ca("root"), ca("stranger"));
+    let leaf = Leaf::signed(&params(&["a.example"]), &stranger);
+    let config = Arc::new(server_config(&leaf, None));
+    let error = attempt(&trusting(&trusted), &simple(), "a.example", &config).await.unwrap_err();
+    assert_eq!(error, TlsError::UnknownIssuer { host: "a.example".into() });
+    // Whether or not it is marked as a CA's, as `openssl req -x509` does.
+    for is_ca in [IsCa::NoCa, IsCa::Ca(BasicConstraints::Unconstrained)] {
+        let mut params = params(&["a.example"]);
+        params.is_ca = is_ca;
+        let config = Arc::new(server_config(&Leaf::own(&params), None));
+        let error =
+            attempt(&trusting(&trusted), &simple(), "a.example", &config).await.unwrap_err();
+        assert_eq!(error, TlsError::SelfSigned { host: "a.example".into() });
+        assert!(error.to_string().starts_with("self-signed certificate"));
+    }
+    // The rule may say that nobody is to ask.
+    let tls = ClientTls { insecure_skip_verify: true, ..simple() };
+    attempt(&trusting(&trusted), &tls, "a.example", &config).await.unwrap();
+}
+
+#[tokio::test]
+async fn ca_certificates_replace_the_systems_roots() {
+    let dir = TempDir::new().unwrap();
+    let (system, ours) = (ca("system"), ca("ours"));
+    let path = dir.path().join("ca.pem");
+    fs::write(&path, ours.pem()).unwrap();
+    let tls = ClientTls { ca_certificates: Some(path), ..simple() };
+    let originator = trusting(&system);
+    let by_ours = Arc::new(server_config(&Leaf::signed(&params(&["a.example"]), &ours), None));
+    let by_system = Arc::new(server_config(&Leaf::signed(&params(&["a.example"]), &system), None));
+    attempt(&originator, &tls, "a.example", &by_ours).await.unwrap();
+    let error = attempt(&originator, &tls, "a.example", &by_system).await.unwrap_err();
+    assert!(matches!(error, TlsError::UnknownIssuer { .. }), "{error:?}");
+    attempt(&originator, &simple(), "a.example", &by_system).await.unwrap();
+}
+
+#[tokio::test]
+async fn subject_alt_names_replace_the_host() {
+    let ca = ca("root");
+    let mut with_uri = params(&["a.example", "*.wild.example"]);
+    let uri = "spiffe://mesh.example/ns/x/sa/y";
+    with_uri.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+    let config = Arc::new(server_config(&Leaf::signed(&with_uri, &ca), None));
+    let with = |names: &[&str]| ClientTls {
+        subject_alt_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..simple()
+    };
+    let originator = trusting(&ca);
+    for names in [&["a.example"][..], &[uri], &["x.wild.example"], &["no.example", "a.example"]] {
+        attempt(&originator, &with(names), "other.example", &config).await.unwrap();
+    }
+    for names in [&["b.example"][..], &["spiffe://mesh.example/ns/x/sa/z"], &["wild.example"]] {
+        let error = attempt(&originator, &with(names), "a.example", &config).await.unwrap_err();
+        let TlsError::WrongName { expected, presented } = &error else { panic!("{error:?}") };
+        assert_eq!(expected, names[0]);
+        assert_eq!(presented, &format!("a.example, *.wild.example, {uri}"));
+    }
+}
+
+fn write_pair(dir: &Path, leaf: &Leaf) -> ClientTlsMode {
+    let (client_certificate, private_key) = (dir.join("tls.crt"), dir.join("tls.key"));
+    fs::write(&client_certificate, leaf.cert.pem()).unwrap();
+    fs::write(&private_key, leaf.key.serialize_pem()).unwrap();
+    ClientTlsMode::Mutual { client_certificate, private_key }
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_and_read_again_when_it_changes() {
+    let dir = TempDir::new().unwrap();
+    let (ca, stranger) = (ca("root"), ca("stranger"));
+    let leaf = Leaf::signed(&params(&["a.example"]), &ca);
+    let config = Arc::new(server_config(&leaf, Some(&ca)));
+    let good = Leaf::signed(&params(&["client.example"]), &ca);
+    let tls = ClientTls { mode: write_pair(dir.path(), &good), ..simple() };
+    let originator = trusting(&ca);
+    let seen = attempt(&originator, &tls, "a.example", &config).await.unwrap();
+    assert!(seen.client_certificate);
+    // Another key under the same name: noticed by the files' time.
+    let before = originator.config(&tls, Alpn::Auto).unwrap();
+    write_pair(dir.path(), &Leaf::signed(&params(&["longer.client.example"]), &stranger));
+    originator.cache.borrow_mut().get_mut(&tls).unwrap().get_mut(&Alpn::Auto).unwrap().checked -=
+        RECHECK;
+    assert!(!Arc::ptr_eq(&before, &originator.config(&tls, Alpn::Auto).unwrap()));
+    // TLS 1.3 lets the client finish first: the refusal comes with the first read.
+    let (stream, server) = serve(&config).await;
+    let host = Host::parse("a.example").unwrap();
+    if let Ok(mut stream) = originator.connect(&tls, &host, Alpn::Auto, stream, soon()).await {
+        let error = stream.read(&mut [0; 8]).await.unwrap_err();
+        let error = TlsError::from_io(&error, &host);
+        assert!(error.to_string().contains("client certificate"), "{error}");
+    }
+    assert!(server.await.unwrap().is_none());
+    // And without any.
+    let (stream, server) = serve(&config).await;
+    if let Ok(mut stream) = originator.connect(&simple(), &host, Alpn::Auto, stream, soon()).await {
+        let error = stream.read(&mut [0; 8]).await.unwrap_err();
+        let error = TlsError::from_io(&error, &host);
+        assert!(error.to_string().contains("it wants a client certificate"), "{error}");
+    }
+    assert!(server.await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_are_named() {
+    let dir = TempDir::new().unwrap();
+    let ca = ca("root");
+    let config = Arc::new(server_config(&Leaf::signed(&params(&["a.example"]), &ca), None));
+    let originator = trusting(&ca);
+    let (gone, empty, broken) =
+        (dir.path().join("gone"), dir.path().join("empty"), dir.path().join("broken"));
+    fs::write(&empty, "nothing here\n").unwrap();
+    fs::write(&broken, "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n").unwrap();
+    for (path, what) in
+        [(gone, "does not exist"), (empty, "BEGIN CERTIFICATE"), (broken, "broken PEM")]
+    {
+        let tls = ClientTls { ca_certificates: Some(path.clone()), ..simple() };
+        let error = attempt(&originator, &tls, "a.example", &config).await.unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains(path.to_str().unwrap()), "{error}");
+    }
+    let (one, other) = (Leaf::own(&params(&["c.example"])), Leaf::own(&params(&["c.example"])));
+    let mode = write_pair(dir.path(), &one);
+    fs::write(dir.path().join("tls.key"), other.key.serialize_pem()).unwrap();
+    let tls = ClientTls { mode, ..simple() };
+    let error = attempt(&originator, &tls, "a.example", &config).await.unwrap_err().to_string();
+    assert!(error.contains("does not go with the certificate"), "{error}");
+}
+
+/// A server that answers the ClientHello with these bytes, and says what it read after them.
+async fn answering(bytes: &'static [u8]) -> (TcpStream, JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let task = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut seen = vec![0; 4096];
+        let len = stream.read(&mut seen).await.unwrap();
+        seen.truncate(len);
+        stream.write_all(bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        stream.read_to_end(&mut seen).await.ok();
+        seen
+    });
+    (client, task)
+}
+
+#[tokio::test]
+async fn upstreams_that_answer_something_else() {
+    let originator = trusting(&ca("root"));
+    let host = Host::parse("a.example").unwrap();
+    for (bytes, sentence) in [
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "a.example does not speak TLS on this port"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "a.example does not speak TLS on this port"),
+        (
+            b"",
+            "the connection to a.example broke during the TLS handshake: it was closed without a word",
+        ),
+        (
+            &[21, 3, 3, 0, 2, 2, 112],
+            "a.example refused the TLS handshake: UnrecognisedName, it does not serve this name",
+        ),
+    ] {
+        let (stream, server) = answering(bytes).await;
+        let result = originator.connect(&simple(), &host, Alpn::Http1, stream, soon()).await;
+        assert_eq!(result.err().map(|error| error.to_string()).as_deref(), Some(sentence));
+        let sent = server.await.unwrap();
+        assert_eq!(sent[0], 22, "the first bytes are a handshake record");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_upstream_is_given_up_in_time() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let host = Host::parse("a.example").unwrap();
+    let deadline = Instant::now() + Duration::from_millis(30);
+    let result =
+        trusting(&ca("root")).connect(&simple(), &host, Alpn::Auto, stream, deadline).await;
+    assert_eq!(result.err(), Some(TlsError::Timeout { host: "a.example".into() }));
+}

@@ -1,0 +1,138 @@
+//! Verifying an upstream's certificate: the chain as webpki does, the names as the rule says.
+
+use std::sync::Arc;
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+    },
+    crypto::{
+        CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    },
+    server::ParsedCertificate,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use thiserror::Error;
+use webpki::EndEntityCert;
+
+/// Whom a certificate must be for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Names {
+    /// The name that was asked for.
+    Server,
+    /// One of `subjectAltNames`, instead: URIs exactly, DNS names as certificates match them.
+    Any(Vec<String>),
+    /// `insecureSkipVerify`: nobody asks, not even who signed it.
+    Unverified,
+}
+
+#[derive(Debug)]
+pub(super) struct Verifier {
+    roots: Arc<RootCertStore>,
+    names: Names,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// What rustls has no word for; it travels inside [`CertificateError::Other`].
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub(super) enum Fault {
+    #[error("self-signed")]
+    SelfSigned,
+    #[error("issued for {presented}, not for {expected}")]
+    Names { expected: String, presented: String },
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(fault))))
+    }
+}
+
+impl Verifier {
+    pub(super) fn new(roots: Arc<RootCertStore>, names: Names, provider: &CryptoProvider) -> Self {
+        Self { roots, names, algorithms: provider.signature_verification_algorithms }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.names == Names::Unverified {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let parsed = ParsedCertificate::try_from(end_entity)?;
+        let webpki = EndEntityCert::try_from(end_entity)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            self.algorithms.all,
+        )
+        .map_err(|error| match error {
+            // A certificate that is its own issuer has nobody else to vouch for it; webpki finds
+            // other faults with it first where it is marked as a CA's.
+            Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::Other(_),
+            ) if webpki.issuer() == webpki.subject() => Fault::SelfSigned.into(),
+            error => error,
+        })?;
+        match &self.names {
+            Names::Server => verify_server_name(&parsed, server_name)?,
+            Names::Any(names) => {
+                if !names.iter().any(|name| matches(name, &parsed, &webpki)) {
+                    let expected = names.join(" or ");
+                    return Err(Fault::Names { expected, presented: presented(&webpki) }.into());
+                }
+            }
+            Names::Unverified => {}
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+fn matches(name: &str, parsed: &ParsedCertificate<'_>, webpki: &EndEntityCert<'_>) -> bool {
+    if name.contains("://") {
+        return webpki.valid_uri_names().any(|uri| uri == name);
+    }
+    ServerName::try_from(name).is_ok_and(|name| verify_server_name(parsed, &name).is_ok())
+}
+
+fn presented(webpki: &EndEntityCert<'_>) -> String {
+    let names: Vec<&str> = webpki.valid_dns_names().chain(webpki.valid_uri_names()).collect();
+    match &names[..] {
+        [] => "no name".into(),
+        names => names.join(", "),
+    }
+}
