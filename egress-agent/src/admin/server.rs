@@ -29,7 +29,7 @@ use crate::telemetry::Telemetry;
 /// Connections at a time, each listener; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
 /// From one request's end, or the accept, to the next one's head.
-const HEAD: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(5);
 /// A whole connection, however many requests it carries.
 const CONNECTION: Duration = Duration::from_secs(60);
 /// How long to wait after the process ran out of descriptors.

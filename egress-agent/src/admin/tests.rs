@@ -570,3 +570,36 @@ fn a_slow_client_is_cut_off_and_keeps_nobody_waiting() {
     slow.read_to_end(&mut rest).unwrap();
     assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
 }
+
+#[test]
+fn every_value_is_documented() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/telemetry.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    let documented = |name: &str| document.contains(&format!("`{name}"));
+    let key = format!("cluster.{}.", cnn());
+    for line in get("/stats").lines() {
+        let name = line.rsplit_once(": ").unwrap().0;
+        // The node's are made up here; reasons and other clusters' names are not listed one by one.
+        if name.starts_with("egress.node") || name.starts_with("egress.denied") {
+            continue;
+        }
+        let name = match name.strip_prefix("cluster.") {
+            Some(_) => match name.strip_prefix(&key) {
+                Some(name) => name,
+                None => continue,
+            },
+            None => name,
+        };
+        assert!(documented(name), "{path} doesn't explain {name}");
+    }
+    for line in get("/stats/prometheus").lines() {
+        let Some(family) = line.strip_prefix("# TYPE ") else { continue };
+        let family = family.split(' ').next().unwrap();
+        let made_up = family.starts_with("egress_node_");
+        let cluster = family.starts_with("envoy_cluster_");
+        assert!(made_up || cluster || documented(family), "{path} doesn't explain {family}");
+    }
+    for page in get("/help").lines().filter_map(|line| line.trim().split_once(": ")) {
+        assert!(documented(page.0), "{path} doesn't explain {}", page.0);
+    }
+}

@@ -518,4 +518,22 @@ mod tests {
             assert!(error.contains(expected), "{format}: {error}");
         }
     }
+
+    #[test]
+    fn every_operator_header_and_key_is_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/telemetry.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let operators = OPERATORS.iter().map(|(name, _)| format!("`%{name}%`"));
+        let headers =
+            REQUEST_HEADERS.iter().chain(RESPONSE_HEADERS).map(|(name, _)| format!("`{name}`"));
+        let keys = JSON_DEFAULT.iter().chain(JSON_ISTIO).map(|(key, _)| format!("`{key}`"));
+        let own = JSON_OWN.iter().map(|key| format!("`{key}`"));
+        for text in operators.chain(headers).chain(keys).chain(own) {
+            assert!(document.contains(&text), "{path} doesn't explain {text}");
+        }
+        // The formats stand there word for word, broken into lines for reading.
+        let flat = document.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(ENVOY_DEFAULT.trim_end()));
+        assert!(flat.contains(ISTIO.trim_end()));
+    }
 }
