@@ -1,3 +1,92 @@
 //! Loading, attaching and pinning the eBPF programs; keeping the maps equal to the snapshot.
 
+mod attach;
+mod counters;
+mod detach;
+mod diff;
+mod error;
+mod events;
+mod host;
+mod load;
+pub mod lookup;
 pub mod object;
+mod pins;
+mod plan;
+mod pod;
+mod reconcile;
+
+use std::path::Path;
+
+pub use attach::{Attachments, Change, Targets, TcMode};
+pub use counters::{Counters, Lost, Verdicts};
+pub use detach::detach;
+pub use error::Error;
+pub use events::{Action, Events, Flow, Hook};
+pub use host::{Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname};
+pub use pins::Pins;
+pub use plan::{Contents, Facts, PlanProblem, PodInterface};
+pub use reconcile::Maps;
+
+/// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns and until
+/// [`detach()`], however the process ends.
+pub struct Enforcer {
+    /// What is attached where.
+    pub attachments: Attachments,
+    /// The policy maps.
+    pub maps: Maps,
+    /// What was counted.
+    pub counters: Counters,
+    /// What happens.
+    pub events: Events,
+    /// Whether an earlier agent's enforcement was taken over.
+    pub adopted: bool,
+    pins: Pins,
+}
+
+impl Enforcer {
+    /// Loads and attaches everything, with the maps as an earlier agent left them; without one they
+    /// are empty, which denies. Either all of it is done or nothing. Must be called inside a
+    /// runtime.
+    ///
+    /// # Errors
+    /// What stands in the way, and what to do about it.
+    pub fn start(bpffs: &Path, targets: &Targets, tc: TcMode) -> Result<Self, Error> {
+        host::check()?;
+        // Wrong targets are found before a program is loaded.
+        for cgroup in &targets.cgroups {
+            host::cgroup_id(cgroup)?;
+        }
+        for interface in targets.pod_interfaces.iter().chain(&targets.uplinks) {
+            host::require_interface(interface)?;
+        }
+        let pins = Pins::own(bpffs)?;
+        let adopted = pins.in_use();
+        let result = Self::load(&pins, targets, tc);
+        if result.is_err() && !adopted {
+            pins.undo();
+        }
+        let (attachments, maps, counters, events) = result?;
+        Ok(Self { attachments, maps, counters, events, adopted, pins })
+    }
+
+    fn load(
+        pins: &Pins,
+        targets: &Targets,
+        tc: TcMode,
+    ) -> Result<(Attachments, Maps, Counters, Events), Error> {
+        pins.create()?;
+        let mut ebpf = load::node(pins)?;
+        // The maps first: if one can't be used, nothing is attached yet.
+        let maps = Maps::take(&mut ebpf)?;
+        let counters = Counters::take(&mut ebpf)?;
+        let events = Events::take(&mut ebpf)?;
+        let attachments = Attachments::attach(ebpf, pins, targets, tc)?;
+        Ok((attachments, maps, counters, events))
+    }
+
+    /// Removes what agents with another map ABI left, now that this one enforces. To be called when
+    /// the policy is in the maps.
+    pub fn remove_other_versions(&self) {
+        self.pins.remove_other_versions();
+    }
+}

@@ -19,7 +19,11 @@ pub const USAGE: u8 = 2;
 /// Exit code of a node agent, or a `detach`, that found another agent owning the pins.
 pub const OWNED: u8 = 3;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\neBPF programs built with ",
+    env!("EGRESS_EBPF_TOOLCHAIN_USED")
+);
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,0 +1,169 @@
+//! What can go wrong with the kernel, and whose fault it is.
+
+use std::{fmt::Write as _, io, path::PathBuf};
+
+use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use thiserror::Error;
+
+/// Why enforcement couldn't be set up or changed. Each says what to do about it.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The kernel lacks what the programs need.
+    #[error(
+        "kernel {found} is too old: Linux {minimum} or later is needed \
+         (5.18 for meaningful connect errors, 6.6 for tcx)"
+    )]
+    KernelTooOld {
+        /// `uname -r`.
+        found: String,
+        /// The oldest that works.
+        minimum: String,
+    },
+    /// The process may not do it.
+    #[error(
+        "missing privilege: {missing}; run as root, or give the process CAP_BPF and CAP_NET_ADMIN \
+         (and CAP_SYS_ADMIN to mount bpffs)"
+    )]
+    Privilege {
+        /// The capabilities that are missing.
+        missing: String,
+    },
+    /// There is no place for pins.
+    #[error("can't pin below {}: {problem}", dir.display())]
+    Bpffs {
+        /// The directory that was asked for.
+        dir: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// Another agent owns the pins.
+    #[error(
+        "another egress-agent{} owns {}; only one may enforce with the same pins: stop it first, \
+         or choose another --bpffs", pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), dir.display()
+    )]
+    Owned {
+        /// The directory.
+        dir: PathBuf,
+        /// Who, if the kernel tells.
+        pid: Option<u32>,
+    },
+    /// A path isn't a cgroup.
+    #[error("--cgroup {}: {problem}", path.display())]
+    Cgroup {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// There is no such interface.
+    #[error("there is no interface {name}{}", nearest(known))]
+    Interface {
+        /// What was asked for.
+        name: String,
+        /// The nearest first.
+        known: Vec<String>,
+    },
+    /// The programs of this binary are not for this kernel, or damaged.
+    #[error("can't load the eBPF programs: {}", chain(.0))]
+    Load(#[from] EbpfError),
+    /// The object lacks a program or map: the binary was built wrongly.
+    #[error("the eBPF object has no {what} {name}; the binary was built wrongly")]
+    Missing {
+        /// `program` or `map`.
+        what: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+    /// The kernel refused a program.
+    #[error("the kernel refuses program {program}: {}", chain(error))]
+    Verify {
+        /// Which.
+        program: &'static str,
+        /// Why.
+        error: ProgramError,
+    },
+    /// A program couldn't be attached.
+    #[error("can't attach {program} to {target}: {error}")]
+    Attach {
+        /// Which.
+        program: &'static str,
+        /// Where.
+        target: String,
+        /// Why.
+        error: String,
+    },
+    /// A map couldn't be used.
+    #[error("map {map}: {}", chain(error))]
+    Map {
+        /// Which.
+        map: &'static str,
+        /// Why.
+        error: MapError,
+    },
+    /// A pinned map isn't what this agent expects under the same ABI version.
+    #[error(
+        "the pinned map {} has another layout ({found}) than this agent's ({expected}) though both \
+         are of ABI version {version}; `egress-agent detach` removes it, and enforcement with it",
+        path.display()
+    )]
+    Layout {
+        /// The pin.
+        path: PathBuf,
+        /// Sizes that were found.
+        found: String,
+        /// Sizes that were expected.
+        expected: String,
+        /// The version of the ABI.
+        version: u32,
+    },
+    /// The system refused something.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        error: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err`.
+    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |error| Self::Io { what, error }
+    }
+}
+
+fn nearest(known: &[String]) -> String {
+    match known {
+        [] => "; there are no interfaces at all".into(),
+        [nearest, rest @ ..] => {
+            let rest = rest.iter().take(8).fold(String::new(), |mut list, name| {
+                // Writing to a string can't fail.
+                write!(list, ", {name}").ok();
+                list
+            });
+            format!("; did you mean {nearest}? There are: {nearest}{rest}")
+        }
+    }
+}
+
+/// An error with its causes: aya's own messages leave them out. The verifier's log is long; its
+/// end says what was wrong.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    const TAIL: usize = 2000;
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    match text.char_indices().nth_back(TAIL) {
+        Some((at, _)) => format!("…{}", &text[at..]),
+        None => text,
+    }
+}

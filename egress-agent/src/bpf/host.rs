@@ -1,0 +1,229 @@
+//! What the host has: kernel version, privileges, cgroups, interfaces. Asked before anything is
+//! touched, so that a start which can't succeed changes nothing.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::statfs,
+    net::{AddressFamily, SocketType, netdevice, socket},
+    process::{Resource, Rlimit, setrlimit},
+    thread::{CapabilitySet, capabilities},
+};
+
+use super::Error;
+
+/// Linux 5.10: ring buffers (5.8), `sk_lookup` (5.9), cgroup links (5.7); the oldest long-term
+/// kernel that has all of them.
+pub const MINIMUM_KERNEL: Kernel = Kernel(5, 10);
+/// tcx: links for tc programs, which can be pinned and keep their place.
+pub(super) const TCX: Kernel = Kernel(6, 6);
+
+/// `CGROUP2_SUPER_MAGIC`, include/uapi/linux/magic.h.
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
+
+/// A kernel's version, major and minor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Kernel(pub u32, pub u32);
+
+impl Kernel {
+    /// From `uname -r`: `6.18.0-1-amd64`, `5.10.0`, `6.6`.
+    #[must_use]
+    pub fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+        Some(Self(numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    }
+
+    fn running() -> (String, Option<Self>) {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let kernel = Self::parse(&release);
+        (release, kernel)
+    }
+
+    /// Refuses a kernel below `minimum`. One that calls itself something unreadable is tried.
+    fn check(release: &str, minimum: Self) -> Result<(), Error> {
+        match Self::parse(release) {
+            Some(kernel) if kernel < minimum => Err(Error::KernelTooOld {
+                found: release.to_owned(),
+                minimum: format!("{}.{}", minimum.0, minimum.1),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the running kernel is at least this.
+pub(super) fn kernel_at_least(minimum: Kernel) -> bool {
+    Kernel::running().1.is_some_and(|kernel| kernel >= minimum)
+}
+
+/// Refuses a host that can't enforce, and lifts the limit on locked memory.
+pub(super) fn check() -> Result<(), Error> {
+    Kernel::check(&Kernel::running().0, MINIMUM_KERNEL)?;
+    let sets = capabilities(None)
+        .map_err(io::Error::from)
+        .map_err(Error::io("can't read the process's capabilities"))?;
+    privileges(sets.effective)?;
+    // Kernels before 5.11 account maps to it; later ones ignore it, so a refusal is no error.
+    let unlimited = Rlimit { current: None, maximum: None };
+    if let Err(error) = setrlimit(Resource::Memlock, unlimited) {
+        tracing::debug!("can't lift the limit on locked memory: {error}");
+    }
+    Ok(())
+}
+
+fn privileges(effective: CapabilitySet) -> Result<(), Error> {
+    // CAP_SYS_ADMIN implies CAP_BPF, but not CAP_NET_ADMIN.
+    let bpf = effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+    let net = effective.contains(CapabilitySet::NET_ADMIN);
+    let missing: Vec<&str> = [(bpf, "CAP_BPF"), (net, "CAP_NET_ADMIN")]
+        .into_iter()
+        .filter_map(|(has, name)| (!has).then_some(name))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Privilege { missing: missing.join(" and ") })
+}
+
+/// The id of a cgroup2 directory, which is its inode number.
+pub(super) fn cgroup_id(path: &Path) -> Result<u64, Error> {
+    let failed = |problem: String| Error::Cgroup { path: path.to_owned(), problem };
+    let mounted = || match cgroup2_mount() {
+        Some(mount) => format!("cgroup2 is mounted at {}", mount.display()),
+        None => "no cgroup2 file system is mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup".into(),
+    };
+    let metadata = fs::metadata(path).map_err(|error| failed(format!("{error}; {}", mounted())))?;
+    let is_cgroup2 = statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_MAGIC);
+    if !is_cgroup2 || !metadata.is_dir() {
+        return Err(failed(format!("it isn't a cgroup2 directory; {}", mounted())));
+    }
+    Ok(metadata.ino())
+}
+
+/// Where cgroup2 is mounted, by /proc/self/mountinfo (proc(5)).
+#[must_use]
+pub fn cgroup2_mount() -> Option<PathBuf> {
+    cgroup2_in(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+fn cgroup2_in(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (mount, file_system) = line.split_once(" - ")?;
+        file_system.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+/// The path of the cgroup with this id, relative to the mount; `None` where it is gone.
+#[must_use]
+pub fn cgroup_path(id: u64) -> Option<PathBuf> {
+    fn find(dir: &Path, id: u64) -> Option<PathBuf> {
+        if fs::metadata(dir).ok()?.ino() == id {
+            return Some(dir.to_owned());
+        }
+        let below = fs::read_dir(dir).ok()?.flatten();
+        let dirs = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.map(|entry| entry.path()).find_map(|dir| find(&dir, id))
+    }
+    let mount = cgroup2_mount()?;
+    find(&mount, id).map(|path| match path.strip_prefix(&mount) {
+        Ok(relative) => Path::new("/").join(relative),
+        Err(_) => path,
+    })
+}
+
+/// The interface's index in this process's network namespace; `None` where it is gone. Not read
+/// from /sys, which may show another namespace's interfaces.
+pub(super) fn ifindex(name: &str) -> Option<u32> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    netdevice::name_to_index(&socket, name).ok()
+}
+
+/// The interface with this index now.
+#[must_use]
+pub fn ifname(index: u32) -> Option<String> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    netdevice::index_to_name(&socket, index).ok()
+}
+
+/// The interface's index, or an error that names those there are, the most similar first.
+pub(super) fn require_interface(name: &str) -> Result<u32, Error> {
+    ifindex(name).ok_or_else(|| {
+        let list = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+        let mut known = interfaces_in(&list);
+        known.sort_by_cached_key(|other| strsim::damerau_levenshtein(name, other));
+        Error::Interface { name: name.to_owned(), known }
+    })
+}
+
+/// Names in /proc/net/dev: `  eth0: 1 2 3`.
+fn interfaces_in(list: &str) -> Vec<String> {
+    let names = list.lines().filter_map(|line| line.split_once(':'));
+    names.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_refused_and_the_minimum_is_not() {
+        for (release, parsed) in [
+            ("6.18.0-1-cloud-amd64", Some(Kernel(6, 18))),
+            ("5.10.0", Some(Kernel(5, 10))),
+            ("6.6-rc1", Some(Kernel(6, 6))),
+            ("unknown", None),
+            ("", None),
+        ] {
+            assert_eq!(Kernel::parse(release), parsed, "{release}");
+            assert!(Kernel::check(release, MINIMUM_KERNEL).is_ok(), "{release}");
+        }
+        for release in ["5.9.16", "4.19.0-27-amd64", "3.10"] {
+            let error = Kernel::check(release, MINIMUM_KERNEL).unwrap_err().to_string();
+            assert!(error.contains(release) && error.contains("Linux 5.10"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_missing_capability_is_named() {
+        let all = CapabilitySet::all();
+        assert!(privileges(all).is_ok());
+        assert!(privileges(CapabilitySet::BPF | CapabilitySet::NET_ADMIN).is_ok());
+        assert!(privileges(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN).is_ok());
+        let missing = |set| privileges(set).unwrap_err().to_string();
+        assert!(missing(all - CapabilitySet::NET_ADMIN).contains("privilege: CAP_NET_ADMIN;"));
+        assert!(missing(CapabilitySet::NET_ADMIN).contains("privilege: CAP_BPF;"));
+        assert!(missing(CapabilitySet::empty()).contains("CAP_BPF and CAP_NET_ADMIN;"));
+    }
+
+    #[test]
+    fn cgroup2_is_found_among_the_mounts() {
+        let hybrid = "25 1 0:22 / /sys/fs/cgroup ro - tmpfs tmpfs ro\n\
+                      26 25 0:23 / /sys/fs/cgroup/unified rw shared:4 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2_in(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(cgroup2_in("25 1 0:22 / / rw - ext4 /dev/sda rw\n"), None);
+    }
+
+    #[test]
+    fn a_path_that_is_no_cgroup_is_refused() {
+        for path in ["/tmp", "/nowhere/at/all"] {
+            let error = cgroup_id(Path::new(path)).unwrap_err().to_string();
+            assert!(error.contains("cgroup2"), "{error}");
+        }
+        let mount = cgroup2_mount().expect("cgroup2 is mounted here");
+        let id = cgroup_id(&mount).unwrap();
+        assert_eq!(cgroup_path(id), Some("/".into()));
+    }
+
+    #[test]
+    fn an_unknown_interface_is_answered_with_the_nearest() {
+        let names = interfaces_in("Inter-|  \n face |\n    lo: 1 2\n  eth0: 1\neth0.100: 3\n");
+        assert_eq!(names, ["lo", "eth0", "eth0.100"]);
+        assert!(require_interface("lo").is_ok());
+        let error = require_interface("lO").unwrap_err().to_string();
+        assert!(error.contains("did you mean lo?"), "{error}");
+    }
+}

@@ -1,0 +1,219 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    policy::GatewayGroup,
+    types::{GatewayPort, OriginalPort},
+};
+
+fn port(number: u16) -> Port {
+    Port::new(number).unwrap()
+}
+
+fn route(dialled: Option<u16>, target: DirectTarget, action: NodeAction) -> NodeRoute {
+    NodeRoute { port: dialled.map(|number| OriginalPort(port(number))), target, action }
+}
+
+fn redirect(to: Option<u16>) -> NodeAction {
+    NodeAction::Redirect { group: 0, port: to.map(|number| GatewayPort(port(number))) }
+}
+
+fn snapshot(routes: Vec<NodeRoute>) -> Snapshot {
+    let gateway = GatewayGroup {
+        service: Host::parse("gw.example").unwrap(),
+        labels: Default::default(),
+        endpoints: vec!["192.0.2.10".parse().unwrap(), "192.0.2.11".parse().unwrap()],
+    };
+    let mut snapshot = Snapshot::default();
+    snapshot.mesh.gateways.push(gateway);
+    snapshot.node.routes = routes;
+    snapshot
+}
+
+fn facts() -> Facts {
+    Facts {
+        healthy: ["192.0.2.10".parse().unwrap()].into(),
+        generation: 3,
+        max_groups: 4,
+        ..Facts::default()
+    }
+}
+
+fn key(gateway: &str, port: u16, protocol: u8) -> GatewayKey {
+    let addr = Addr::from(gateway.parse::<IpAddr>().unwrap());
+    GatewayKey { addr, port: PortBe::new(port), protocol, reserved: 0 }
+}
+
+#[test]
+fn an_empty_snapshot_allows_nothing_outside() {
+    let (contents, problems) = Contents::desired(&Snapshot::default(), &facts());
+    assert!(problems.is_empty());
+    assert!(contents.routes.is_empty() && contents.internal.is_empty());
+    assert!(contents.gateways.is_empty() && contents.groups.is_empty());
+    assert_eq!(contents.policies[&POLICY].mode, mode::ENFORCE);
+    assert_eq!(contents.globals.unwrap().generation, 3);
+    let metadata = Addr::v4([169, 254, 169, 254]);
+    assert!(contents.denied.contains(&Prefix { bits: 128, data: metadata }));
+}
+
+#[test]
+fn a_redirect_opens_the_port_at_every_endpoint_but_sends_only_to_healthy_ones() {
+    let routes = vec![route(Some(443), DirectTarget::Any, redirect(None))];
+    let (contents, problems) = Contents::desired(&snapshot(routes), &facts());
+    assert!(problems.is_empty());
+    let group = contents.groups[&0];
+    assert_eq!((group.count, group.endpoints[0]), (1, Addr::v4([192, 0, 2, 10])));
+    for gateway in ["192.0.2.10", "192.0.2.11"] {
+        assert!(contents.gateways.contains(&key(gateway, 0, 0)));
+        assert!(contents.gateways.contains(&key(gateway, 443, TCP)));
+        assert!(!contents.gateways.contains(&key(gateway, 80, TCP)));
+    }
+    let route = contents.routes[&route_key(Some(port(443)), None)];
+    assert_eq!((route.action, route.port.get(), route.group), (route_action::REDIRECT, 0, 0));
+    assert_eq!(contents.routes.len(), 1);
+}
+
+#[test]
+fn a_tcp_service_is_sent_to_its_gateway_port() {
+    let net = DirectTarget::Net("198.51.100.0/24".parse().unwrap());
+    let routes = vec![route(Some(3306), net, redirect(Some(15443)))];
+    let (contents, _) = Contents::desired(&snapshot(routes), &facts());
+    let net = Prefix { bits: 96 + 24, data: Addr::v4([198, 51, 100, 0]) };
+    let route = contents.routes[&route_key(Some(port(3306)), Some(net))];
+    assert_eq!(route.port.get(), 15443);
+    assert!(contents.gateways.contains(&key("192.0.2.10", 15443, TCP)));
+    assert!(!contents.gateways.contains(&key("192.0.2.10", 3306, TCP)));
+}
+
+#[test]
+fn the_gateways_own_ports_are_never_opened() {
+    for dialled in ADMIN_PORTS {
+        let routes = vec![route(Some(dialled), DirectTarget::Any, redirect(None))];
+        let (contents, problems) = Contents::desired(&snapshot(routes), &facts());
+        assert_eq!(problems, [PlanProblem::AdminPort { port: dialled }]);
+        assert!(contents.routes.is_empty());
+        assert!(contents.gateways.iter().all(|key| key.port.get() == 0));
+    }
+    // `ALLOW_ANY` routes every port but these.
+    let routes = vec![route(None, DirectTarget::Any, redirect(None))];
+    let (contents, _) = Contents::desired(&snapshot(routes), &facts());
+    assert_eq!(contents.routes[&route_key(None, None)].action, route_action::REDIRECT);
+    assert!(contents.gateways.contains(&key("192.0.2.10", 0, TCP)));
+    for admin in ADMIN_PORTS {
+        let deny = contents.routes[&route_key(Some(port(admin)), None)];
+        assert_eq!(deny.action, route_action::DENY);
+    }
+}
+
+#[test]
+fn names_are_direct_where_they_resolve_and_nowhere_else() {
+    let host = Host::parse("db.example").unwrap();
+    let routes = vec![route(Some(5432), DirectTarget::Name(host.clone()), NodeAction::Direct)];
+    let snapshot = snapshot(routes);
+    assert!(Contents::desired(&snapshot, &facts()).0.routes.is_empty());
+    let addrs = vec!["203.0.113.9".parse().unwrap(), "2001:db8::9".parse().unwrap()];
+    let facts = Facts { resolved: [(host, addrs)].into(), ..facts() };
+    let routes = Contents::desired(&snapshot, &facts).0.routes;
+    assert_eq!(routes.len(), 2);
+    assert!(routes.values().all(|route| route.action == route_action::DIRECT));
+    assert!(routes.keys().all(|key| key.bits == 64 + 128));
+}
+
+#[test]
+fn where_two_disagree_on_one_prefix_the_gateway_wins() {
+    let net = || DirectTarget::Net("198.51.100.7/32".parse().unwrap());
+    let direct = || route(Some(443), net(), NodeAction::Direct);
+    let gateway = || route(Some(443), net(), redirect(Some(8443)));
+    for routes in [vec![direct(), gateway()], vec![gateway(), direct()]] {
+        let (contents, _) = Contents::desired(&snapshot(routes), &facts());
+        let actions: Vec<u8> = contents.routes.values().map(|route| route.action).collect();
+        assert_eq!(actions, [route_action::REDIRECT]);
+    }
+}
+
+#[test]
+fn what_cannot_be_carried_out_is_said_and_denied() {
+    let net = DirectTarget::Net("198.51.100.0/24".parse().unwrap());
+    let routes = vec![route(None, net, NodeAction::Direct)];
+    let (contents, problems) = Contents::desired(&snapshot(routes), &facts());
+    assert!(contents.routes.is_empty());
+    assert!(matches!(&problems[..], [PlanProblem::NetWithoutPort { .. }]));
+
+    let routes = vec![route(Some(443), DirectTarget::Any, redirect(None))];
+    let none = Facts { max_groups: 0, ..facts() };
+    let (contents, problems) = Contents::desired(&snapshot(routes), &none);
+    assert!(contents.routes.is_empty() && contents.groups.is_empty());
+    assert!(matches!(&problems[..], [PlanProblem::TooManyGroups { group: 0, .. }]));
+
+    let mut many = snapshot(Vec::new());
+    many.mesh.gateways[0].endpoints = (0..40).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+    let healthy = many.mesh.gateways[0].endpoints.iter().copied().collect();
+    let (contents, problems) = Contents::desired(&many, &Facts { healthy, ..facts() });
+    assert_eq!(contents.groups[&0].count, 32);
+    assert!(matches!(&problems[..], [PlanProblem::TooManyEndpoints { found: 40, .. }]));
+    assert_eq!(contents.gateways.len(), 40);
+}
+
+#[test]
+fn pods_are_known_by_interface_and_address() {
+    let addresses = vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
+    let pods = vec![PodInterface { ifindex: 7, addresses }];
+    let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { pods, ..facts() });
+    assert_eq!(contents.pod_interfaces, [(7, POLICY)].into());
+    assert_eq!(contents.pod_addresses.len(), 2);
+    assert!(contents.pod_addresses.iter().all(|entry| entry.ifindex == 7));
+}
+
+#[test]
+fn audit_is_audit_only_where_it_is_asked_for() {
+    let mut audited = Snapshot::default();
+    audited.mesh.enforcement = Enforcement::Audit;
+    let mode = |snapshot: &Snapshot| Contents::desired(snapshot, &facts()).0.policies[&0].mode;
+    assert_eq!(mode(&audited), mode::AUDIT);
+    assert_eq!(mode(&Arc::new(Snapshot::default())), mode::ENFORCE);
+}
+
+/// Whether a key's prefix covers an address.
+fn covers(prefix: &Prefix<Addr>, addr: IpAddr) -> bool {
+    let (data, addr) =
+        (u128::from_be_bytes(prefix.data.0), u128::from_be_bytes(Addr::from(addr).0));
+    prefix.bits == 0 || (data ^ addr) >> (128 - prefix.bits) == 0
+}
+
+#[test]
+fn all_of_ipv6_is_not_ipv4() {
+    let all = prefixes(&"::/0".parse().unwrap());
+    assert_eq!(all.len(), 96);
+    let covered = |addr: &str| all.iter().any(|prefix| covers(prefix, addr.parse().unwrap()));
+    assert!(covered("2001:db8::1") && covered("::1") && covered("::fffe:0:0"));
+    assert!(!covered("198.51.100.7") && !covered("0.0.0.0"));
+    // The mapped network itself is IPv4's way of spelling everything, which `0.0.0.0/0` says.
+    assert!(prefixes(&"::ffff:0:0/96".parse().unwrap()).is_empty());
+    assert_eq!(prefixes(&"0.0.0.0/0".parse().unwrap()).len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn prefixes_cover_what_the_network_does(
+        v6: bool, bytes: [u8; 16], len in 0u8..=128, probe: [u8; 16], near: bool,
+    ) {
+        let (net, probe): (IpNet, IpAddr) = if v6 {
+            let addr = Ipv6Addr::from(bytes);
+            // Half of the probes share the network's beginning.
+            let mask = if near { !0u128 << (128 - u32::from(len.max(1))) } else { 0 };
+            let probe = u128::from(addr) & mask | u128::from_be_bytes(probe) & !mask;
+            (Ipv6Net::new_assert(addr, len).into(), Ipv6Addr::from(probe).into())
+        } else {
+            let addr = Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]);
+            let probe = Ipv4Addr::new(bytes[0], probe[1], probe[2], probe[3]);
+            (Ipv4Net::new_assert(addr, len % 33).into(), probe.into())
+        };
+        let prefixes = prefixes(&net);
+        let mapped = matches!(probe, IpAddr::V6(probe) if probe.to_ipv4_mapped().is_some());
+        prop_assume!(!mapped);
+        let covered = prefixes.iter().any(|prefix| covers(prefix, probe));
+        prop_assert_eq!(covered, net.contains(&probe), "{} {}", net, probe);
+    }
+}

@@ -1,0 +1,223 @@
+//! Making the maps hold what they should.
+
+use std::hash::Hash;
+
+use aya::{
+    Ebpf,
+    maps::{
+        Array, HashMap, Map, MapData, MapError,
+        lpm_trie::{Key, LpmTrie},
+    },
+};
+use egress_ebpf::{
+    abi::{GatewayKey, Globals, Group, PodAddress, Policy, PolicyId, Route, RouteKey},
+    addr::Addr,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::{
+    Error,
+    diff::{Change, Op, Ops, diff},
+    load,
+    plan::{Contents, Prefix},
+    pod::Raw,
+};
+
+type Set<K, V> = HashMap<MapData, K, V>;
+type Trie<K, V> = LpmTrie<MapData, Raw<K>, V>;
+
+/// The policy maps, and what they hold.
+pub struct Maps {
+    globals: Array<MapData, Raw<Globals>>,
+    policies: Array<MapData, Raw<Policy>>,
+    routes: Trie<RouteKey, Raw<Route>>,
+    groups: Array<MapData, Raw<Group>>,
+    gateways: Set<Raw<GatewayKey>, u32>,
+    internal: Trie<Addr, u32>,
+    denied: Trie<Addr, u32>,
+    pod_interfaces: Set<u32, PolicyId>,
+    pod_addresses: Set<Raw<PodAddress>, u32>,
+    current: Contents,
+}
+
+/// Takes a map of the type that the ABI says.
+fn typed<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, Error> {
+    T::try_from(load::map(ebpf, name)?).map_err(|error| Error::Map { map: name, error })
+}
+
+impl Maps {
+    /// Takes the maps and reads what an earlier agent left in them.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let mut maps = Self {
+            globals: typed(ebpf, "GLOBALS")?,
+            policies: typed(ebpf, "POLICIES")?,
+            routes: typed(ebpf, "ROUTES")?,
+            groups: typed(ebpf, "GROUPS")?,
+            gateways: typed(ebpf, "GATEWAYS")?,
+            internal: typed(ebpf, "INTERNAL")?,
+            denied: typed(ebpf, "DENIED")?,
+            pod_interfaces: typed(ebpf, "POD_INTERFACES")?,
+            pod_addresses: typed(ebpf, "POD_ADDRESSES")?,
+            current: Contents::default(),
+        };
+        maps.current = maps.read()?;
+        Ok(maps)
+    }
+
+    /// What the maps hold.
+    #[must_use]
+    pub fn current(&self) -> &Contents {
+        &self.current
+    }
+
+    /// How many gateway groups there may be.
+    #[must_use]
+    pub fn max_groups(&self) -> u32 {
+        self.groups.len()
+    }
+
+    /// Makes the maps hold `desired`. Returns how many changes were made.
+    ///
+    /// # Errors
+    /// What couldn't be done, each on its own. Nothing that lets out more follows a failure to take
+    /// something away, so what a full map refuses stays denied.
+    pub fn reconcile(&mut self, desired: &Contents) -> Result<usize, Vec<Error>> {
+        let Ops { tighten, loosen } = diff(&self.current, desired);
+        let count = tighten.len() + loosen.len();
+        let mut errors: Vec<Error> = tighten.iter().filter_map(|op| self.apply(op).err()).collect();
+        if errors.is_empty() {
+            errors.extend(loosen.iter().filter_map(|op| self.apply(op).err()));
+        }
+        if errors.is_empty() {
+            self.current = desired.clone();
+            return Ok(count);
+        }
+        match self.read() {
+            Ok(current) => self.current = current,
+            Err(error) => errors.push(error),
+        }
+        Err(errors)
+    }
+
+    fn apply(&mut self, op: &Op) -> Result<(), Error> {
+        match op {
+            Op::Globals(globals) => named("GLOBALS", self.globals.set(0, Raw(*globals), 0)),
+            Op::Policy(id, policy) => named("POLICIES", self.policies.set(*id, Raw(*policy), 0)),
+            Op::Group(id, group) => named("GROUPS", self.groups.set(*id, Raw(**group), 0)),
+            Op::Route(Change::Put(key, route)) => {
+                named("ROUTES", self.routes.insert(&trie_key(key), Raw(*route), 0))
+            }
+            Op::Route(Change::Remove(key)) => {
+                named("ROUTES", absent(self.routes.remove(&trie_key(key))))
+            }
+            Op::Gateway(change) => named("GATEWAYS", change_set(&mut self.gateways, change)),
+            Op::Internal(change) => named("INTERNAL", change_trie(&mut self.internal, change)),
+            Op::Denied(change) => named("DENIED", change_trie(&mut self.denied, change)),
+            Op::PodInterface(Change::Put(index, policy)) => {
+                named("POD_INTERFACES", self.pod_interfaces.insert(index, policy, 0))
+            }
+            Op::PodInterface(Change::Remove(index)) => {
+                named("POD_INTERFACES", absent(self.pod_interfaces.remove(index)))
+            }
+            Op::PodAddress(change) => {
+                named("POD_ADDRESSES", change_set(&mut self.pod_addresses, change))
+            }
+        }
+    }
+
+    /// Reads everything from the kernel.
+    fn read(&self) -> Result<Contents, Error> {
+        let globals = named("GLOBALS", self.globals.get(&0, 0))?.0;
+        let mut contents = Contents {
+            globals: (globals.generation != 0).then_some(globals),
+            ..Contents::default()
+        };
+        for (id, policy) in (0..).zip(self.policies.iter()) {
+            let Raw(policy) = named("POLICIES", policy)?;
+            if policy.mode != 0 {
+                contents.policies.insert(id, policy);
+            }
+        }
+        for (id, group) in (0..).zip(self.groups.iter()) {
+            let Raw(group) = named("GROUPS", group)?;
+            if group.count != 0 {
+                contents.groups.insert(id, group);
+            }
+        }
+        for entry in self.routes.iter() {
+            let (key, Raw(route)) = named("ROUTES", entry)?;
+            contents.routes.insert(prefix(key), route);
+        }
+        for key in self.gateways.keys() {
+            contents.gateways.insert(named("GATEWAYS", key)?.0);
+        }
+        for key in self.internal.keys() {
+            contents.internal.insert(prefix(named("INTERNAL", key)?));
+        }
+        for key in self.denied.keys() {
+            contents.denied.insert(prefix(named("DENIED", key)?));
+        }
+        for entry in self.pod_interfaces.iter() {
+            let (index, policy) = named("POD_INTERFACES", entry)?;
+            contents.pod_interfaces.insert(index, policy);
+        }
+        for key in self.pod_addresses.keys() {
+            contents.pod_addresses.insert(named("POD_ADDRESSES", key)?.0);
+        }
+        Ok(contents)
+    }
+}
+
+fn named<T>(map: &'static str, result: Result<T, MapError>) -> Result<T, Error> {
+    result.map_err(|error| Error::Map { map, error })
+}
+
+/// Removing what isn't there is as good as removing it.
+fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error))
+            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn change_set<K>(map: &mut Set<Raw<K>, u32>, change: &Change<K, ()>) -> Result<(), MapError>
+where
+    K: IntoBytes + FromBytes + Immutable + Copy + Eq + Hash + 'static,
+{
+    match change {
+        Change::Put(key, ()) => map.insert(Raw(*key), 1, 0),
+        Change::Remove(key) => absent(map.remove(&Raw(*key))),
+    }
+}
+
+fn change_trie(
+    map: &mut Trie<Addr, u32>,
+    change: &Change<Prefix<Addr>, ()>,
+) -> Result<(), MapError> {
+    match change {
+        Change::Put(key, ()) => map.insert(&trie_key(key), 1, 0),
+        Change::Remove(key) => absent(map.remove(&trie_key(key))),
+    }
+}
+
+fn trie_key<T>(key: &Prefix<T>) -> Key<Raw<T>>
+where
+    T: IntoBytes + FromBytes + Immutable + Copy + 'static,
+{
+    Key::new(key.bits, Raw(key.data))
+}
+
+fn prefix<T>(key: Key<Raw<T>>) -> Prefix<T>
+where
+    T: IntoBytes + FromBytes + Immutable + Copy + 'static,
+{
+    Prefix { bits: key.prefix_len(), data: key.data().0 }
+}
