@@ -1,1 +1,48 @@
 //! Hosts in network namespaces, for the demo and the end-to-end tests.
+//!
+//! ```text
+//!   pod ─── app node ──┬── gateway node 1
+//!                      ├── gateway node 2
+//!                      └── outside (router, DNS, HTTP, HTTPS, a metadata service, an attacker)
+//! ```
+//!
+//! The app node forwards for the pod, and the outside answers it: without enforcement everything
+//! leaks, which the tests show first.
+
+pub mod agent;
+pub mod ca;
+pub mod capture;
+pub mod cgroup;
+pub mod netns;
+pub mod outside;
+pub mod plan;
+pub mod process;
+pub mod site;
+pub mod testbed;
+pub mod wait;
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// A command whose `PATH` holds what a service's or `su`'s lacks.
+#[must_use]
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"));
+    command
+}
+
+/// Runs a short command and gives its standard output.
+///
+/// # Errors
+/// It can't be started or fails; the message holds what it wrote.
+pub fn sh(program: &str, args: &[&str]) -> Result<String> {
+    let text = || format!("{program} {}", args.join(" "));
+    let output = command(program).args(args).output().with_context(text)?;
+    if !output.status.success() {
+        bail!("`{}`: {}", text(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,87 @@
+//! Names and addresses of the testbed. "The Internet" has documentation addresses (RFC 5737, RFC
+//! 3849); the inside has private ones.
+
+/// The pod.
+pub const POD: &str = "10.244.1.10";
+/// The pod, IPv6.
+pub const POD_V6: &str = "fd00:10:244:1::10";
+/// The pod's router: the app node's end of its interface.
+pub const POD_ROUTER: &str = "10.244.1.1";
+/// The same, IPv6.
+pub const POD_ROUTER_V6: &str = "fd00:10:244:1::1";
+/// The app node's interface towards the pod.
+pub const POD_INTERFACE: &str = "pod0";
+/// Every node's interface towards the other nodes and the outside.
+pub const UPLINK: &str = "eth0";
+/// The app node.
+pub const APP: &str = "10.10.0.1";
+/// The app node, IPv6.
+pub const APP_V6: &str = "fd00:10:10::1";
+/// The gateway nodes.
+pub const GATEWAYS: [&str; 2] = ["10.10.0.11", "10.10.0.12"];
+/// The outside's router, which every node's default route leads to.
+pub const ROUTER: &str = "10.10.0.254";
+/// The same, IPv6.
+pub const ROUTER_V6: &str = "fd00:10:10::254";
+/// The cluster's DNS service, on the app node.
+pub const CLUSTER_DNS: &str = "10.96.0.10";
+/// What is inside.
+pub const CLUSTER_CIDRS: [&str; 4] =
+    ["10.10.0.0/24", "10.244.0.0/16", "10.96.0.0/12", "fd00:10::/32"];
+
+/// The outside's DNS server.
+pub const OUTSIDE_DNS: &str = "192.0.2.53";
+/// `edition.cnn.com`, `www.example.com` and the servers with bad certificates.
+pub const WEB: &str = "198.51.100.10";
+/// The same, IPv6.
+pub const WEB_V6: &str = "2001:db8:100::10";
+/// A raw TCP service, `tcp.example.com`.
+pub const TCP_SERVICE: &str = "198.51.100.40";
+/// Where data would be carried off to: UDP, TCP, HTTP, anything.
+pub const ATTACKER: &str = "203.0.113.9";
+/// The same, IPv6.
+pub const ATTACKER_V6: &str = "2001:db8:bad::9";
+/// The cloud's metadata service.
+pub const METADATA: &str = "169.254.169.254";
+/// Addresses on the outside's loopback interface.
+pub const OUTSIDE_ADDRESSES: [&str; 8] =
+    [OUTSIDE_DNS, WEB, WEB_V6, TCP_SERVICE, ATTACKER, ATTACKER_V6, METADATA, "2001:db8::53"];
+/// UDP echo at the attacker's addresses.
+pub const UDP_PORT: u16 = 9999;
+/// TCP echo at every outside address.
+pub const TCP_PORTS: [u16; 3] = [22, 5432, 8443];
+
+/// Hardware address of the app node's uplink.
+pub const APP_MAC: &str = "02:00:0a:0a:00:01";
+/// Hardware address of the outside's router.
+pub const OUTSIDE_MAC: &str = "02:00:0a:0a:00:fe";
+/// Hardware address of the app node's end of the pod's interface.
+pub const POD_ROUTER_MAC: &str = "02:00:0a:f4:01:01";
+
+/// A hardware address as bytes; zeros for what isn't hexadecimal.
+#[must_use]
+pub fn mac_bytes(text: &str) -> [u8; 6] {
+    let mut bytes = [0; 6];
+    for (byte, part) in bytes.iter_mut().zip(text.split(':')) {
+        *byte = u8::from_str_radix(part, 16).unwrap_or_default();
+    }
+    bytes
+}
+
+/// The host of the walkthrough.
+pub const HOST: &str = "edition.cnn.com";
+
+/// What the DNS servers answer: name, IPv4, IPv6.
+pub const ZONE: &[(&str, Option<&str>, Option<&str>)] = &[
+    (HOST, Some(WEB), Some(WEB_V6)),
+    ("www.example.com", Some(WEB), None),
+    ("v6.example.com", None, Some(WEB_V6)),
+    ("expired.example.com", Some(WEB), None),
+    ("self-signed.example.com", Some(WEB), None),
+    ("wrong-name.example.com", Some(WEB), None),
+    ("unknown-ca.example.com", Some(WEB), None),
+    ("tcp.example.com", Some(TCP_SERVICE), None),
+    ("evil.example.net", Some(ATTACKER), Some(ATTACKER_V6)),
+    ("inside.example.com", Some(CLUSTER_DNS), None),
+    ("metadata.example.com", Some(METADATA), None),
+];

@@ -1,0 +1,467 @@
+//! The hosts, wired: see the picture in the crate's documentation.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    agent,
+    ca::{Authority, Certificates},
+    capture::Capture,
+    netns::{End, NetNs, link},
+    outside::{Record, Servers},
+    plan,
+    process::{Finished, Place, Process},
+    site::Site,
+    wait,
+};
+
+const PROBE: &str = include_str!("probe.py");
+
+/// `mesh.yaml` as most tests want it; a test may append to it or replace parts.
+#[must_use]
+pub fn mesh_yaml(gateways: usize) -> String {
+    format!(
+        "outboundTrafficPolicy:\n  mode: REGISTRY_ONLY\naccessLogFile: /dev/stdout\n\
+         enforcement: enforce\ndirect: registry\nclusterCidrs: [{}]\ngateways:\n\
+         - service: istio-egressgateway.istio-system.svc.cluster.local\n  \
+         labels: {{istio: egressgateway}}\n  endpoints: [{}]\n",
+        plan::CLUSTER_CIDRS.map(|cidr| format!("\"{cidr}\"")).join(", "),
+        plan::GATEWAYS[..gateways].join(", "),
+    )
+}
+
+/// The hosts of one site. Agents are started by the test.
+#[derive(Debug)]
+pub struct Testbed {
+    servers: Option<(Servers, Servers)>,
+    agent: PathBuf,
+    pod: Place,
+    app: Place,
+    gateways: Vec<Place>,
+    outside: Place,
+    site: Site,
+}
+
+impl Testbed {
+    /// For a test: servers in this process, the agent freshly built.
+    ///
+    /// # Errors
+    /// Something can't be set up.
+    pub fn test(gateways: usize) -> Result<Self> {
+        let agent = agent::built()?.to_owned();
+        let mut testbed = Self::wire(Site::test()?, gateways, agent)?;
+        testbed.servers = Some(serve(testbed.site.prefix(), &testbed.dir())?);
+        Ok(testbed)
+    }
+
+    /// For the demo: servers in a process of their own, which outlives this one with `--keep`.
+    ///
+    /// # Errors
+    /// Something can't be set up.
+    pub fn demo(gateways: usize) -> Result<(Self, Process)> {
+        let testbed = Self::wire(Site::demo()?, gateways, agent::beside()?)?;
+        let program = crate::site::demo_program()?;
+        let program = program.to_string_lossy();
+        let prefix = testbed.site.prefix();
+        let servers =
+            testbed.outside.start(&testbed.dir(), "servers", &program, &["--serve", prefix])?;
+        wait::until(wait::SOON, "the outside's servers", || {
+            testbed.dir().join("ready").exists().then_some(())
+        })
+        .with_context(|| servers.stderr())?;
+        Ok((testbed, servers))
+    }
+
+    fn wire(site: Site, gateways: usize, agent: PathBuf) -> Result<Self> {
+        let dir = site.dir();
+        fs::create_dir_all(dir.join("config"))?;
+        fs::write(dir.join("mesh.yaml"), mesh_yaml(gateways))?;
+        fs::write(dir.join("probe.py"), PROBE)?;
+        let resolv_conf = dir.join("resolv.conf");
+        fs::write(&resolv_conf, format!("nameserver {}\n", plan::CLUSTER_DNS))?;
+
+        let hosts = site.cgroup("hosts")?;
+        let trust = dir.join("ca.pem").to_string_lossy().into_owned();
+        let place = |host: &str| -> Result<Place> {
+            Ok(Place {
+                ns: site.netns(host)?,
+                cgroup: hosts.clone(),
+                resolv_conf: None,
+                // rustls-native-certs and curl both read it.
+                env: vec![("SSL_CERT_FILE".to_owned(), trust.clone())],
+            })
+        };
+        let (app, outside, fabric) = (place("app")?, place("outside")?, place("fabric")?);
+        let pod =
+            Place { cgroup: site.cgroup("pod")?, resolv_conf: Some(resolv_conf), ..place("pod")? };
+        let gateways = (1..=gateways)
+            .map(|number| place(&format!("gateway{number}")))
+            .collect::<Result<Vec<_>>>()?;
+        connect(&pod.ns, &app.ns, &fabric.ns, &gateways, &outside.ns)?;
+        Ok(Self { servers: None, agent, pod, app, gateways, outside, site })
+    }
+
+    /// The pod.
+    #[must_use]
+    pub fn pod(&self) -> &Place {
+        &self.pod
+    }
+
+    /// The pod's network, but another cgroup: a process that the cgroup hooks don't see.
+    #[must_use]
+    pub fn outside_cgroup(&self) -> Place {
+        Place { cgroup: self.app.cgroup.clone(), ..self.pod.clone() }
+    }
+
+    /// The app node.
+    #[must_use]
+    pub fn app(&self) -> &Place {
+        &self.app
+    }
+
+    /// A gateway node, counted from 0.
+    #[must_use]
+    pub fn gateway(&self, number: usize) -> &Place {
+        &self.gateways[number]
+    }
+
+    /// The outside.
+    #[must_use]
+    pub fn outside(&self) -> &Place {
+        &self.outside
+    }
+
+    /// What reached the outside's servers; empty in the demo.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        self.servers.as_ref().map(|(outside, _)| outside.record.clone()).unwrap_or_default()
+    }
+
+    /// A capture of what the app node lets out.
+    ///
+    /// # Errors
+    /// No packet socket.
+    pub fn capture(&self) -> Result<Capture> {
+        Capture::start(&self.outside.ns)
+    }
+
+    /// The testbed's files.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.site.dir()
+    }
+
+    /// The configuration's directory.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir().join("config")
+    }
+
+    /// `mesh.yaml`.
+    #[must_use]
+    pub fn mesh(&self) -> PathBuf {
+        self.dir().join("mesh.yaml")
+    }
+
+    /// Where the node agent pins.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        self.site.bpffs().join("egress-agent")
+    }
+
+    /// The program under test.
+    #[must_use]
+    pub fn agent(&self) -> &Path {
+        &self.agent
+    }
+
+    /// Puts a file into the configuration, at once (written beside, then renamed).
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn apply(&self, name: &str, text: &str) -> Result<()> {
+        replace(&self.config().join(name), text)
+    }
+
+    /// Takes a file out of the configuration.
+    ///
+    /// # Errors
+    /// It isn't there.
+    pub fn delete(&self, name: &str) -> Result<()> {
+        let path = self.config().join(name);
+        fs::remove_file(&path).with_context(|| path.display().to_string())
+    }
+
+    /// Replaces `mesh.yaml`.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn apply_mesh(&self, text: &str) -> Result<()> {
+        replace(&self.mesh(), text)
+    }
+
+    /// Arguments of `egress-agent node`.
+    #[must_use]
+    pub fn node_args(&self) -> Vec<String> {
+        let interface = format!("{}={},{}", plan::POD_INTERFACE, plan::POD, plan::POD_V6);
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        vec![
+            "node".into(),
+            "--config".into(),
+            text(&self.config()),
+            "--mesh".into(),
+            text(&self.mesh()),
+            "--cgroup".into(),
+            text(&self.pod.cgroup),
+            "--pod-interface".into(),
+            interface,
+            "--uplink".into(),
+            plan::UPLINK.into(),
+            "--resolver".into(),
+            plan::CLUSTER_DNS.into(),
+            "--bpffs".into(),
+            text(&self.pins()),
+        ]
+    }
+
+    /// Arguments of `egress-agent gateway`.
+    #[must_use]
+    pub fn gateway_args(&self) -> Vec<String> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut args = vec!["gateway".into(), "--config".into(), text(&self.config())];
+        args.extend(["--mesh".into(), text(&self.mesh())]);
+        for arg in [
+            "--labels",
+            "istio=egressgateway",
+            "--namespace",
+            "istio-system",
+            "--capture",
+            "sk-lookup",
+            "--workers",
+            "1",
+            "--resolver",
+            plan::OUTSIDE_DNS,
+        ] {
+            args.push(arg.into());
+        }
+        args
+    }
+
+    /// Starts an agent on a host.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn start_agent(&self, place: &Place, name: &str, args: &[String]) -> Result<Process> {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        place.start(&self.dir(), name, &self.agent.to_string_lossy(), &args)
+    }
+
+    /// Starts the node agent and waits until it enforces.
+    ///
+    /// # Errors
+    /// It ends, or doesn't enforce within the limit.
+    pub fn start_node(&self) -> Result<Process> {
+        let mut node = self.start_agent(&self.app, "node", &self.node_args())?;
+        wait::until(wait::SOON, "the node agent to enforce", || {
+            let denied =
+                self.probe(&["tcp", plan::ATTACKER, "22"]).is_ok_and(|probe| probe.code == 1);
+            (denied || node.ended().is_some()).then_some(())
+        })
+        .with_context(|| node.stderr())?;
+        if let Some(status) = node.ended() {
+            anyhow::bail!("egress-agent node: {status}\n{}", node.stderr());
+        }
+        Ok(node)
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends, or isn't ready within the limit.
+    pub fn start_gateway(&self, number: usize) -> Result<Process> {
+        let place = self.gateway(number);
+        let name = format!("gateway{}", number + 1);
+        let mut gateway = self.start_agent(place, &name, &self.gateway_args())?;
+        wait::until(wait::SOON, "the gateway to be ready", || {
+            let ready = place.run("curl", &["-sf", "http://localhost:15021/healthz/ready"]);
+            (ready.is_ok_and(|ready| ready.ok()) || gateway.ended().is_some()).then_some(())
+        })
+        .with_context(|| gateway.stderr())?;
+        if let Some(status) = gateway.ended() {
+            anyhow::bail!("egress-agent gateway: {status}\n{}", gateway.stderr());
+        }
+        Ok(gateway)
+    }
+
+    /// Real curl in the pod, silent and at most ten seconds; it trusts the outside's authority.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn curl(&self, args: &[&str]) -> Result<Finished> {
+        let mut all = vec!["-s", "--max-time", "10"];
+        all.extend(args);
+        self.pod.run("curl", &all)
+    }
+
+    /// The statuses that curl saw on its way, as `301 200`; or `curl: (35)` and the like.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn curl_status(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["-o", "/dev/null", "-D", "-"];
+        all.extend(args);
+        let done = self.curl(&all)?;
+        if !done.ok() {
+            return Ok(format!("curl: ({})", done.code));
+        }
+        let statuses = done.stdout.lines().filter(|line| line.starts_with("HTTP/"));
+        let codes = statuses.filter_map(|line| line.split(' ').nth(1));
+        Ok(codes.collect::<Vec<_>>().join(" "))
+    }
+
+    /// One attempt of `probe.py` in the pod: exit code 0 answered, 1 refused, 2 no answer.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn probe(&self, args: &[&str]) -> Result<Finished> {
+        self.probe_from(&self.pod, args)
+    }
+
+    /// The same from another place.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn probe_from(&self, place: &Place, args: &[&str]) -> Result<Finished> {
+        let script = self.dir().join("probe.py").to_string_lossy().into_owned();
+        let mut all = vec![script.as_str()];
+        all.extend(args);
+        place.run_for(Duration::from_secs(15), "/usr/bin/python3", &all)
+    }
+
+    /// `curl -s localhost:15000/PATH` on a gateway node.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn admin(&self, number: usize, path: &str) -> Result<String> {
+        let url = format!("localhost:15000/{path}");
+        Ok(self.gateway(number).run("curl", &["-s", "--max-time", "5", &url])?.stdout)
+    }
+
+    /// A counter of `/stats` on a gateway node; 0 where it isn't there yet.
+    ///
+    /// # Errors
+    /// `/stats` can't be read.
+    pub fn stat(&self, number: usize, name: &str) -> Result<u64> {
+        let stats = self.admin(number, "stats")?;
+        let value = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.map_or(Ok(0), |value| value.trim().parse().with_context(|| value.to_owned()))
+    }
+
+    /// Lets go of everything without removing it.
+    pub fn keep(self) {
+        self.site.keep();
+    }
+}
+
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.new"));
+    fs::write(&beside, text).with_context(|| beside.display().to_string())?;
+    fs::rename(&beside, path).with_context(|| path.display().to_string())
+}
+
+/// Starts the outside's servers and the cluster's DNS, and writes `ca.pem` for those who trust.
+///
+/// # Errors
+/// A port can't be bound.
+pub fn serve(prefix: &str, dir: &Path) -> Result<(Servers, Servers)> {
+    let authority = Authority::new("Testbed authority")?;
+    fs::write(dir.join("ca.pem"), authority.pem())?;
+    let ns = |host: &str| NetNs::existing(format!("{prefix}-{host}"));
+    let outside = Servers::outside(&ns("outside"), Certificates::new(&authority)?)?;
+    let dns = Servers::cluster_dns(&ns("app"))?;
+    fs::write(dir.join("ready"), "")?;
+    Ok((outside, dns))
+}
+
+/// Links, addresses and routes.
+fn connect(
+    pod: &NetNs,
+    app: &NetNs,
+    fabric: &NetNs,
+    gateways: &[Place],
+    outside: &NetNs,
+) -> Result<()> {
+    app.forward()?;
+    link(
+        &End {
+            ns: pod,
+            name: "eth0",
+            mac: "02:00:0a:f4:01:0a",
+            addresses: &[&format!("{}/24", plan::POD), &format!("{}/64", plan::POD_V6)],
+        },
+        &End {
+            ns: app,
+            name: plan::POD_INTERFACE,
+            mac: plan::POD_ROUTER_MAC,
+            addresses: &[
+                &format!("{}/24", plan::POD_ROUTER),
+                &format!("{}/64", plan::POD_ROUTER_V6),
+            ],
+        },
+    )?;
+    routes(pod, plan::POD_ROUTER, plan::POD_ROUTER_V6)?;
+    app.ip(&["addr", "add", &format!("{}/32", plan::CLUSTER_DNS), "dev", "lo"])?;
+
+    fabric.ip(&["link", "add", "br0", "type", "bridge"])?;
+    fabric.ip(&["link", "set", "br0", "up"])?;
+    let node = |ns: &NetNs, port: &str, mac: &str, v4: &str, v6: &str| -> Result<()> {
+        let addresses = [format!("{v4}/24"), format!("{v6}/64")];
+        let addresses = addresses.each_ref().map(String::as_str);
+        // The bridge's port keeps its own address.
+        let port_mac = mac.replacen("02:", "06:", 1);
+        link(
+            &End { ns, name: plan::UPLINK, mac, addresses: &addresses },
+            &End { ns: fabric, name: port, mac: &port_mac, addresses: &[] },
+        )?;
+        fabric.ip(&["link", "set", port, "master", "br0"])?;
+        Ok(())
+    };
+    node(app, "app", plan::APP_MAC, plan::APP, plan::APP_V6)?;
+    routes(app, plan::ROUTER, plan::ROUTER_V6)?;
+    node(outside, "outside", plan::OUTSIDE_MAC, plan::ROUTER, plan::ROUTER_V6)?;
+    for (number, (gateway, address)) in gateways.iter().zip(plan::GATEWAYS).enumerate() {
+        let (port, suffix) = (format!("gateway{}", number + 1), 11 + number);
+        let (mac, v6) = (format!("02:00:0a:0a:00:{suffix}"), format!("fd00:10:10::{suffix}"));
+        node(&gateway.ns, &port, &mac, address, &v6)?;
+        routes(&gateway.ns, plan::ROUTER, plan::ROUTER_V6)?;
+        to_pods(&gateway.ns)?;
+    }
+    to_pods(outside)?;
+    for address in plan::OUTSIDE_ADDRESSES {
+        let mut args = vec!["addr", "add", address, "dev", "lo"];
+        if address.contains(':') {
+            args.push("nodad");
+        }
+        outside.ip(&args)?;
+    }
+    Ok(())
+}
+
+fn routes(ns: &NetNs, v4: &str, v6: &str) -> Result<()> {
+    ns.ip(&["route", "add", "default", "via", v4])?;
+    ns.ip(&["-6", "route", "add", "default", "via", v6])?;
+    Ok(())
+}
+
+/// The way back to the pod. The outside has it too: there is no NAT that would hide a leak.
+fn to_pods(ns: &NetNs) -> Result<()> {
+    ns.ip(&["route", "add", "10.244.1.0/24", "via", plan::APP])?;
+    ns.ip(&["-6", "route", "add", "fd00:10:244:1::/64", "via", plan::APP_V6])?;
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! Waiting for a condition, never for a time.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// How long the testbed waits for what takes a moment.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// Asks until the answer is `Some`.
+///
+/// # Errors
+/// It wasn't within `limit`; the message says what was waited for.
+pub fn until<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return Ok(answer);
+        }
+        if start.elapsed() > limit {
+            bail!("waited {} s in vain: {what}", limit.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Asks until the answer is as wanted, and gives it back; at the limit the last answer is shown.
+///
+/// # Errors
+/// It never was.
+pub fn until_is<T: std::fmt::Debug>(
+    limit: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> T,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        let answer = ask();
+        if wanted(&answer) {
+            return Ok(answer);
+        }
+        if start.elapsed() > limit {
+            bail!("waited {} s in vain: {what}; last: {answer:#?}", limit.as_secs());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
