@@ -24,7 +24,14 @@ pub fn built() -> Result<&'static Path> {
 fn build() -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The whole workspace, so that features are the same as in the run that builds these tests.
-    let output = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // Cargo sets these for the running test; build scripts that watch them would run again.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
+    let output = command
         .args(["build", "--quiet", "--workspace", "--bins"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()

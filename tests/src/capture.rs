@@ -73,7 +73,6 @@ impl Capture {
     }
 
     /// The frames so far, one line each; the list starts anew.
-    #[must_use]
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut *self.frames.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -9,10 +9,12 @@
 //! The app node forwards for the pod, and the outside answers it: without enforcement everything
 //! leaks, which the tests show first.
 
+pub mod access_log;
 pub mod agent;
 pub mod ca;
 pub mod capture;
 pub mod cgroup;
+pub mod manifests;
 pub mod netns;
 pub mod outside;
 pub mod plan;

@@ -60,8 +60,10 @@ impl Place {
         script.push_str("exec \"$@\"");
         full.args(["sh", "-c", &script, "sh"]).arg(&self.cgroup);
         full.args(self.resolv_conf.as_ref());
-        for proxy in ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
-            full.env_remove(proxy);
+        for name in
+            ["http_proxy", "https_proxy", "all_proxy", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_DIR"]
+        {
+            full.env_remove(name);
         }
         full.arg(program).args(args).envs(self.env.iter().map(|(name, value)| (name, value)));
         full

@@ -92,8 +92,10 @@ impl Testbed {
                 ns: site.netns(host)?,
                 cgroup: hosts.clone(),
                 resolv_conf: None,
-                // rustls-native-certs and curl both read it.
-                env: vec![("SSL_CERT_FILE".to_owned(), trust.clone())],
+                // The first for rustls-native-certs and OpenSSL, the second for curl.
+                env: ["SSL_CERT_FILE", "CURL_CA_BUNDLE"]
+                    .map(|name| (name.to_owned(), trust.clone()))
+                    .to_vec(),
             })
         };
         let (app, outside, fabric) = (place("app")?, place("outside")?, place("fabric")?);
@@ -103,6 +105,12 @@ impl Testbed {
             .map(|number| place(&format!("gateway{number}")))
             .collect::<Result<Vec<_>>>()?;
         connect(&pod.ns, &app.ns, &fabric.ns, &gateways, &outside.ns)?;
+        for address in [plan::WEB, plan::WEB_V6] {
+            // The first neighbour solicitation on a new link may be lost; the next one is a second later.
+            wait::until(wait::SOON, "the way from the pod to the outside", || {
+                pod.run("ping", &["-c1", "-W1", address]).ok()?.ok().then_some(())
+            })?;
+        }
         Ok(Self { servers: None, agent, pod, app, gateways, outside, site })
     }
 

@@ -25,6 +25,12 @@ pub(crate) fn is_root() -> bool {
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root()).env("PATH", search_path());
+    // Cargo sets these for xtask; build scripts that watch them would run again.
+    for (name, _) in env::vars() {
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

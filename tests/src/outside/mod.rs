@@ -63,7 +63,6 @@ impl Record {
     }
 
     /// All of it; the list starts anew.
-    #[must_use]
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
