@@ -2,10 +2,17 @@
 
 pub mod http;
 
+mod accept;
+mod connection;
 mod drain;
+mod forward;
 mod limits;
+mod record;
+mod refuse;
+mod worker;
 
 use std::{
+    fmt,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -13,10 +20,15 @@ use std::{
 use arc_swap::ArcSwapOption;
 use egress_ebpf::reason::Reason;
 
-pub use self::{drain::Drain, limits::Limits};
+pub use self::{
+    drain::Drain,
+    limits::Limits,
+    worker::{Workers, WorkersConfig},
+};
 use crate::{
-    net::Dialer,
+    net::{Buffers, Dialer},
     policy::{Denied, GatewayPolicy},
+    telemetry::Telemetry,
     tls::Originator,
     types::{ClientAddr, LocalAddr, OriginalPort, Source},
 };
@@ -25,20 +37,29 @@ use crate::{
 pub type PolicyCell = Arc<ArcSwapOption<GatewayPolicy>>;
 
 /// What all connections of one worker thread share.
-#[derive(Debug)]
 pub struct Worker {
     /// The policy in force; see [`Self::policy`].
     pub policy: PolicyCell,
+    /// Counters and access log.
+    pub telemetry: Arc<Telemetry>,
     /// Connections to the outside.
     pub dialer: Dialer,
     /// TLS towards the outside.
     pub originator: Originator,
     /// HTTP's pool.
     pub http: http::Shared,
+    /// What relayed connections share.
+    pub buffers: Buffers,
     /// Deadlines and limits.
     pub limits: Limits,
     /// The worker's end.
     pub drain: Drain,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 impl Worker {

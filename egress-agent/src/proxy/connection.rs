@@ -1,0 +1,285 @@
+//! One connection from accept to its end: detect → decide → act, each state consumed by the next.
+
+use std::{io, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use egress_ebpf::reason::Reason;
+use futures_util::future::LocalBoxFuture;
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Downstream, Worker,
+    forward::{self, Forward},
+    http::{self, Version},
+    record::Record,
+    refuse::{Manner, refuse},
+};
+use crate::{
+    net::Side,
+    policy::{Denied, GatewayPolicy, PortMode, TcpRoute, TlsConnection},
+    telemetry::ResponseFlag,
+    types::Host,
+    wire::{ClientHello, HelloError, HelloReader, Parsed, Protocol, detect},
+};
+
+/// Room for the usual ClientHello or request head in one read.
+const FIRST_READ: usize = 2048;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: TcpStream) {
+    // What comes before the relay is boxed, so that a connection that lies idle pays for the relay
+    // alone.
+    match Box::pin(decide(&worker, downstream, stream)).await {
+        Act::Nothing => {}
+        Act::Http(serving) => serving.await,
+        Act::Forward(forward) => forward.run(worker).await,
+    }
+}
+
+/// What is left to do once everything is known.
+enum Act {
+    Nothing,
+    Http(LocalBoxFuture<'static, ()>),
+    Forward(Box<Forward>),
+}
+
+/// What is known of a connection that wasn't decided yet.
+enum State {
+    /// Nothing but its port.
+    Accepted,
+    /// It speaks HTTP or TLS; these are its first bytes.
+    Detect(BytesMut),
+    /// It speaks TLS.
+    Hello(HelloReader, BytesMut),
+    /// The ClientHello is complete.
+    Named(ClientHello, BytesMut),
+    /// Policy has a route.
+    Routed(TcpRoute, Option<Host>, BytesMut),
+    /// Policy has none.
+    Denied(Denied, Manner, Option<Host>, BytesMut),
+    /// It can't be understood.
+    Unreadable(Reason, Manner, BytesMut),
+    /// A deadline passed.
+    Late(BytesMut),
+    /// The client went away, or the worker ends.
+    Gone(BytesMut),
+    /// It speaks HTTP.
+    Http(Version, BytesMut),
+}
+
+async fn decide(worker: &Rc<Worker>, downstream: Downstream, mut stream: TcpStream) -> Act {
+    let policy = match worker.policy() {
+        Ok(policy) => policy,
+        Err(denied) => {
+            let record = Record::denied(worker, &downstream, &denied);
+            stream.reset();
+            record.finish(worker, downstream);
+            return Act::Nothing;
+        }
+    };
+    let mut state = State::Accepted;
+    loop {
+        state = match state {
+            State::Accepted => accepted(&policy, &downstream),
+            State::Detect(read) => detected(worker, &mut stream, read).await,
+            State::Hello(reader, read) => hello(worker, &mut stream, reader, read).await,
+            State::Named(hello, read) => named(&policy, &downstream, hello, read),
+            State::Http(version, read) => {
+                let worker = Rc::clone(worker);
+                return Act::Http(Box::pin(http::serve(worker, downstream, stream, read, version)));
+            }
+            State::Routed(route, name, read) => {
+                let forward =
+                    forward::prepare(worker, &policy, downstream, stream, route, name, read);
+                return forward.await.map_or(Act::Nothing, |forward| Act::Forward(forward.into()));
+            }
+            State::Denied(denied, manner, name, read) => {
+                let mut record = Record::denied(worker, &downstream, &denied);
+                record.server_name = name.as_ref().map(Host::to_string);
+                tracing::debug!(
+                    "{}: {} ({})",
+                    downstream.peer,
+                    denied.detail,
+                    denied.reason.name()
+                );
+                return end(worker, downstream, stream, record, manner, read).await;
+            }
+            State::Unreadable(reason, manner, read) => {
+                let mut record = Record::black_hole(worker, &downstream, reason);
+                record.flags.set(ResponseFlag::NoRouteFound);
+                return end(worker, downstream, stream, record, manner, read).await;
+            }
+            State::Late(read) => {
+                let record = Record::local(worker, &downstream, Reason::Timeout);
+                return end(worker, downstream, stream, record, Manner::Reset, read).await;
+            }
+            // A connection without a byte is a health check's: nothing to tell.
+            State::Gone(read) if read.is_empty() => return Act::Nothing,
+            State::Gone(read) => {
+                let mut record = Record::black_hole(worker, &downstream, Reason::Reset);
+                record.flags.set(ResponseFlag::DownstreamConnectionTermination);
+                return end(worker, downstream, stream, record, Manner::Reset, read).await;
+            }
+        }
+    }
+}
+
+/// Tells the client, and logs.
+async fn end(
+    worker: &Worker,
+    downstream: Downstream,
+    stream: TcpStream,
+    mut record: Record,
+    manner: Manner,
+    read: BytesMut,
+) -> Act {
+    record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
+    drop(read);
+    refuse(worker, stream, manner).await;
+    record.finish(worker, downstream);
+    Act::Nothing
+}
+
+fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
+    match policy.port_mode(downstream.port) {
+        PortMode::Detect => State::Detect(BytesMut::new()),
+        PortMode::Tcp => match policy.tcp(&downstream.source, downstream.port) {
+            Ok(route) => State::Routed(route, None, BytesMut::new()),
+            Err(denied) => State::Denied(denied, Manner::Reset, None, BytesMut::new()),
+        },
+        PortMode::Closed(reason) => {
+            let detail = format!("no route for port {}", downstream.port);
+            State::Denied(Denied { reason, detail }, Manner::Reset, None, BytesMut::new())
+        }
+    }
+}
+
+async fn detected(worker: &Worker, stream: &mut TcpStream, mut read: BytesMut) -> State {
+    let limits = &worker.limits;
+    // No buffer is held while the client says nothing.
+    let first = async {
+        stream.readable().await?;
+        read.reserve(FIRST_READ);
+        stream.read_buf(&mut read).await
+    };
+    match within(worker, limits.first_byte, first).await {
+        Heard::Some => {}
+        Heard::Late => return State::Late(read),
+        Heard::Nothing => return State::Gone(read),
+    }
+    let until = Instant::now() + limits.request_head;
+    loop {
+        match detect(&read) {
+            Parsed::Complete(Protocol::Tls) => {
+                return State::Hello(HelloReader::new(limits.client_hello_bytes), read);
+            }
+            Parsed::Complete(Protocol::Http1) => return State::Http(Version::H1, read),
+            Parsed::Complete(Protocol::Http2) => return State::Http(Version::H2, read),
+            Parsed::Complete(Protocol::Unknown) => {
+                return State::Unreadable(Reason::WrongProtocol, Manner::Reset, read);
+            }
+            Parsed::Incomplete => {}
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        match within(worker, left, stream.read_buf(&mut read)).await {
+            Heard::Some => {}
+            Heard::Late => return State::Late(read),
+            Heard::Nothing => return State::Gone(read),
+        }
+    }
+}
+
+async fn hello(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    mut reader: HelloReader,
+    mut read: BytesMut,
+) -> State {
+    let until = Instant::now() + worker.limits.client_hello;
+    loop {
+        match reader.parse(&read) {
+            Ok(Parsed::Complete(hello)) => return State::Named(hello, read),
+            Ok(Parsed::Incomplete) => {}
+            Err(error) => {
+                let reason = match error {
+                    HelloError::ServerName => Reason::InvalidServerName,
+                    HelloError::NotTls
+                    | HelloError::NotClientHello
+                    | HelloError::TooLong { .. }
+                    | HelloError::Malformed
+                    | HelloError::DuplicateExtension(_) => Reason::BadRequest,
+                };
+                return State::Unreadable(reason, Manner::hello(error), read);
+            }
+        }
+        if read.capacity() - read.len() < FIRST_READ / 4 {
+            read.reserve(FIRST_READ);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        match within(worker, left, stream.read_buf(&mut read)).await {
+            Heard::Some => {}
+            Heard::Late => return State::Late(read),
+            Heard::Nothing => return State::Gone(read),
+        }
+    }
+}
+
+fn named(
+    policy: &Arc<GatewayPolicy>,
+    downstream: &Downstream,
+    hello: ClientHello,
+    read: BytesMut,
+) -> State {
+    let ClientHello { server_name, alpn: _, encrypted } = hello;
+    let refuse = |reason, detail: &str, name| {
+        let denied = Denied { reason, detail: detail.into() };
+        (denied, Manner::tls(reason), name)
+    };
+    let (denied, manner, name) = match server_name {
+        None => refuse(Reason::NoServerName, "TLS without a server name", None),
+        Some(name) if encrypted => refuse(
+            Reason::EncryptedClientHello,
+            "the ClientHello hides its server name (ECH)",
+            Some(name),
+        ),
+        Some(name) => {
+            let Downstream { source, port, .. } = downstream;
+            let question = TlsConnection { source, port: *port, server_name: &name };
+            match policy.tls(&question) {
+                Ok(route) => return State::Routed(route, Some(name), read),
+                Err(denied) => {
+                    let manner = Manner::tls(denied.reason);
+                    (denied, manner, Some(name))
+                }
+            }
+        }
+    };
+    State::Denied(denied, manner, name, read)
+}
+
+/// What came of waiting for bytes.
+enum Heard {
+    Some,
+    /// The end, an error, or the worker's end.
+    Nothing,
+    Late,
+}
+
+async fn within(
+    worker: &Worker,
+    limit: Duration,
+    read: impl Future<Output = io::Result<usize>>,
+) -> Heard {
+    tokio::select! {
+        result = timeout_at(Instant::now() + limit, read) => match result {
+            Ok(Ok(0) | Err(_)) => Heard::Nothing,
+            Ok(Ok(_)) => Heard::Some,
+            Err(_) => Heard::Late,
+        },
+        () = worker.drain.expired() => Heard::Nothing,
+    }
+}

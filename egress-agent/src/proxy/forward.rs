@@ -1,0 +1,272 @@
+//! Acting on the decision for a TLS or TCP connection: dial, and relay its bytes.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::BytesMut;
+use egress_ebpf::reason::Reason;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+use tokio_rustls::client::TlsStream;
+
+use super::{
+    Downstream, Worker,
+    record::Record,
+    refuse::{Manner, refuse},
+};
+use crate::{
+    net::{End, Lease, Meter, Peer, Side, Upstream, relay},
+    policy::{Cluster, GatewayPolicy, TcpRoute},
+    telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
+    tls::Alpn,
+    types::Host,
+};
+
+/// A connection with both ends, ready to be relayed.
+pub(super) struct Forward {
+    downstream: Downstream,
+    down: TcpStream,
+    up: Transport,
+    early: Vec<u8>,
+    record: Record,
+    held: Held,
+}
+
+/// What is counted or limited as long as the connection is open.
+struct Held {
+    lease: Lease,
+    connection: ConnectionGuard,
+    _endpoint: EndpointGuard,
+}
+
+/// Dials and, where the rule says so, originates TLS. `None` if that failed: then the client was
+/// told, and it is logged.
+pub(super) async fn prepare(
+    worker: &Worker,
+    policy: &GatewayPolicy,
+    downstream: Downstream,
+    down: TcpStream,
+    route: TcpRoute,
+    server_name: Option<Host>,
+    read: BytesMut,
+) -> Option<Forward> {
+    let TcpRoute { cluster, host } = route;
+    let stats = worker.telemetry.stats.cluster(&cluster.name);
+    let mut record = Record::opened(worker, &downstream, cluster.name.clone());
+    record.server_name = server_name.as_ref().map(Host::to_string);
+    let is_tls = server_name.is_some();
+    let result = tokio::select! {
+        result = connect(worker, policy, &cluster, host.as_ref(), &stats, &mut record) => result,
+        () = worker.drain.expired() => {
+            record.flags.set(ResponseFlag::LocalReset);
+            Err(Reason::Reset)
+        }
+    };
+    match result {
+        Ok((up, held)) => Some(Forward { downstream, down, up, early: read.into(), record, held }),
+        Err(reason) => {
+            record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
+            drop(read);
+            let manner = if is_tls { Manner::tls(reason) } else { Manner::Reset };
+            refuse(worker, down, manner).await;
+            record.finish(worker, downstream);
+            None
+        }
+    }
+}
+
+async fn connect(
+    worker: &Worker,
+    policy: &GatewayPolicy,
+    cluster: &Cluster,
+    host: Option<&Host>,
+    stats: &Arc<ClusterStats>,
+    record: &mut Record,
+) -> Result<(Transport, Held), Reason> {
+    let dialled = worker.dialer.dial(policy, cluster, host).await;
+    let members = worker.dialer.membership(cluster);
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    stats.set_membership(
+        number(members.total - members.ejected.min(members.total)),
+        number(members.total),
+    );
+    stats.set_ejections_active(number(members.ejected));
+    let Upstream { stream, addr, local, lease, failed_attempts } = dialled.map_err(|error| {
+        record.dial_failed(worker, stats, &error);
+        if let Some(addr) = error.upstream() {
+            stats.endpoint(addr).inc_cx_connect_fail();
+        }
+        error.reason()
+    })?;
+    for _ in 0..failed_attempts {
+        stats.inc_upstream_cx_connect_fail();
+    }
+    record.upstream = Some(addr);
+    record.upstream_local = Some(local);
+    let held = Held {
+        lease,
+        connection: stats.connection(),
+        _endpoint: stats.endpoint(addr).connection(),
+    };
+    let Some(tls) = &cluster.tls else { return Ok((Transport::Plain(stream), held)) };
+    let by_addr = Host::Ip(addr.ip());
+    let deadline = Instant::now() + worker.limits.tls_handshake;
+    let host = host.unwrap_or(&by_addr);
+    match worker.originator.connect(tls, host, Alpn::None, stream, deadline).await {
+        Ok(stream) => {
+            stats.inc_ssl_handshake();
+            Ok((Transport::Tls(Box::new(stream)), held))
+        }
+        Err(error) => {
+            stats.inc_ssl_connection_error();
+            held.lease.report(false);
+            worker.telemetry.stats.denied(error.reason());
+            record.flags.set(ResponseFlag::UpstreamConnectionFailure);
+            record.reason = Some(error.reason());
+            record.failure = Some(error.to_string());
+            Err(error.reason())
+        }
+    }
+}
+
+/// Counts bytes where they show up at once.
+struct Counter<'a> {
+    stats: &'a ClusterStats,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+impl Meter for Counter<'_> {
+    fn add(&self, from: Peer, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        match from {
+            Peer::Downstream => {
+                self.stats.add_tx(bytes);
+                self.received.set(self.received.get() + bytes);
+            }
+            Peer::Upstream => {
+                self.stats.add_rx(bytes);
+                self.sent.set(self.sent.get() + bytes);
+            }
+        }
+    }
+}
+
+impl Forward {
+    /// Relays until the connection ends, and logs it.
+    pub(super) async fn run(self, worker: Rc<Worker>) {
+        let Self { downstream, mut down, mut up, early, mut record, held } = self;
+        let counter = Counter {
+            stats: held.connection.cluster(),
+            received: Cell::new(0),
+            sent: Cell::new(0),
+        };
+        let idle = worker.limits.idle;
+        let end = tokio::select! {
+            end = relay(&worker.buffers, &mut down, &mut up, early, idle, &counter) => Some(end),
+            () = worker.drain.expired() => None,
+        };
+        record.received = counter.received.get();
+        record.sent = counter.sent.get();
+        match end {
+            Some(End::Closed) => held.lease.report(true),
+            Some(End::Idle) => {
+                record.flags.set(ResponseFlag::LocalReset);
+                record.details = Some("idle_timeout");
+                record.reason = Some(Reason::Timeout);
+            }
+            Some(End::Reset(Peer::Downstream, _)) => {
+                record.flags.set(ResponseFlag::DownstreamConnectionTermination);
+                record.reason = Some(Reason::Reset);
+            }
+            Some(End::Reset(Peer::Upstream, error)) => {
+                held.lease.report(false);
+                record.flags.set(ResponseFlag::UpstreamConnectionTermination);
+                record.failure = Some(error.to_string());
+                record.reason = Some(Reason::Reset);
+            }
+            None => {
+                down.reset();
+                up.reset();
+                record.flags.set(ResponseFlag::LocalReset);
+                record.details = Some("drain_timeout");
+                record.reason = Some(Reason::Timeout);
+            }
+        }
+        drop((down, up));
+        record.finish(&worker, downstream);
+    }
+}
+
+/// The connection to the upstream.
+enum Transport {
+    /// As the client's bytes are.
+    Plain(TcpStream),
+    /// Inside TLS that the gateway originates.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Side for Transport {
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
+
+    fn reset(&self) {
+        match self {
+            Self::Plain(stream) => stream.reset(),
+            Self::Tls(stream) => stream.reset(),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

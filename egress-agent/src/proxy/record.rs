@@ -1,0 +1,132 @@
+//! What a connection that isn't HTTP leaves behind: one line of the access log, and counters.
+
+use egress_ebpf::reason::Reason;
+
+use super::{Downstream, Worker};
+use crate::{
+    net::DialError,
+    policy::{ClusterName, Denied},
+    telemetry::{AccessLogEntry, ClusterStats, ResponseFlag, ResponseFlags},
+    types::{LocalAddr, UpstreamAddr},
+};
+
+/// How a connection went, gathered while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// SNI as the policy read it.
+    pub(super) server_name: Option<String>,
+    /// Where it went; `BlackHoleCluster` if nowhere.
+    pub(super) cluster: Option<ClusterName>,
+    pub(super) upstream: Option<UpstreamAddr>,
+    pub(super) upstream_local: Option<LocalAddr>,
+    pub(super) flags: ResponseFlags,
+    /// `%CONNECTION_TERMINATION_DETAILS%`.
+    pub(super) details: Option<&'static str>,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub(super) failure: Option<String>,
+    pub(super) reason: Option<Reason>,
+    /// Bytes from the client.
+    pub(super) received: u64,
+    /// Bytes to the client.
+    pub(super) sent: u64,
+}
+
+impl Record {
+    /// Refused before it went anywhere: counted in `BlackHoleCluster` and by reason.
+    pub(super) fn black_hole(worker: &Worker, downstream: &Downstream, reason: Reason) -> Self {
+        let stats = &worker.telemetry.stats;
+        let cluster = ClusterName::black_hole();
+        stats.denied(reason);
+        drop(stats.black_hole().connection());
+        stats.connection_opened(downstream.source.workload.as_deref(), &cluster);
+        Self { cluster: Some(cluster), reason: Some(reason), ..Self::default() }
+    }
+
+    /// Refused by policy.
+    pub(super) fn denied(worker: &Worker, downstream: &Downstream, denied: &Denied) -> Self {
+        let mut record = Self::black_hole(worker, downstream, denied.reason);
+        record.flags.set(ResponseFlag::NoRouteFound);
+        record.details = Some("filter_chain_not_found");
+        record
+    }
+
+    /// Refused because of what the client did, or didn't do in time.
+    pub(super) fn local(worker: &Worker, downstream: &Downstream, reason: Reason) -> Self {
+        let mut record = Self::black_hole(worker, downstream, reason);
+        record.flags.set(ResponseFlag::LocalReset);
+        record
+    }
+
+    /// It is on its way to this cluster.
+    pub(super) fn opened(worker: &Worker, downstream: &Downstream, cluster: ClusterName) -> Self {
+        let workload = downstream.source.workload.as_deref();
+        worker.telemetry.stats.connection_opened(workload, &cluster);
+        Self { cluster: Some(cluster), ..Self::default() }
+    }
+
+    /// The upstream couldn't be had.
+    pub(super) fn dial_failed(&mut self, worker: &Worker, stats: &ClusterStats, error: &DialError) {
+        worker.telemetry.stats.denied(error.reason());
+        self.flags.set(count_dial(stats, error));
+        self.upstream = error.upstream();
+        self.reason = Some(error.reason());
+        self.failure = Some(error.to_string());
+    }
+
+    /// Writes the line.
+    pub(super) fn finish(self, worker: &Worker, downstream: Downstream) {
+        worker.telemetry.connection_finished(&AccessLogEntry {
+            start_time: downstream.start_time,
+            duration: downstream.start.elapsed(),
+            protocol: None,
+            method: None,
+            path: None,
+            authority: None,
+            user_agent: None,
+            forwarded_for: None,
+            request_id: None,
+            response_code: 0,
+            response_flags: self.flags,
+            response_code_details: None,
+            connection_termination_details: self.details,
+            upstream_failure: self.failure,
+            bytes_received: self.received,
+            bytes_sent: self.sent,
+            upstream_service_time: None,
+            upstream_host: self.upstream,
+            upstream_cluster: self.cluster,
+            upstream_local: self.upstream_local,
+            downstream_local: downstream.local,
+            downstream_remote: downstream.peer,
+            requested_server_name: self.server_name,
+            route_name: None,
+            reason: self.reason,
+            workload: downstream.source.workload,
+        });
+    }
+}
+
+/// Counts a failed dial as Envoy does, and names its flag.
+fn count_dial(stats: &ClusterStats, error: &DialError) -> ResponseFlag {
+    match error {
+        DialError::Resolve { .. } => ResponseFlag::UpstreamConnectionFailure,
+        DialError::AddressRefused { .. } => ResponseFlag::NoRouteFound,
+        DialError::NoHealthyUpstream { .. } => {
+            stats.inc_upstream_cx_none_healthy();
+            ResponseFlag::NoHealthyUpstream
+        }
+        DialError::Overflow { .. } => {
+            stats.inc_upstream_cx_overflow();
+            ResponseFlag::UpstreamOverflow
+        }
+        DialError::Timeout { .. } => {
+            stats.inc_upstream_cx_connect_fail();
+            stats.inc_upstream_cx_connect_timeout();
+            ResponseFlag::UpstreamConnectionFailure
+        }
+        DialError::Connect { .. } => {
+            stats.inc_upstream_cx_connect_fail();
+            ResponseFlag::UpstreamConnectionFailure
+        }
+    }
+}

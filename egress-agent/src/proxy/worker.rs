@@ -1,0 +1,165 @@
+//! Worker threads: a runtime, a core, listeners and connections of their own each.
+
+use std::{
+    io,
+    net::TcpListener as StdListener,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpListener,
+    runtime,
+    task::{LocalSet, spawn_local},
+    time::timeout,
+};
+
+use super::{
+    Drain, Limits, PolicyCell, Worker,
+    accept::{Census, accept},
+    http,
+};
+use crate::{
+    net::{Buffers, ClusterStates, Connector, Dialer, Resolver, ResolverSource},
+    sys::process::pin_to_core,
+    telemetry::Telemetry,
+    tls::{Originator, TrustRoots},
+};
+
+/// After the drain's deadline: for the connections to reset themselves.
+const AFTER_EXPIRY: Duration = Duration::from_secs(1);
+
+/// What all workers share.
+#[derive(Clone, Debug)]
+pub struct WorkersConfig {
+    /// The policy in force.
+    pub policy: PolicyCell,
+    /// Counters and access log.
+    pub telemetry: Arc<Telemetry>,
+    /// Which DNS server is asked.
+    pub resolver: ResolverSource,
+    /// What originated TLS trusts.
+    pub roots: TrustRoots,
+    /// Deadlines and limits, of each worker.
+    pub limits: Limits,
+}
+
+/// Running workers.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<(Drain, JoinHandle<()>)>,
+}
+
+impl Workers {
+    /// Starts a worker for each set of listeners, on one of `cores` each if there are any.
+    ///
+    /// # Errors
+    /// A thread or its runtime can't be made, or the resolver's configuration can't be read.
+    /// Workers that were started are drained again.
+    pub fn start(
+        config: &WorkersConfig,
+        listeners: Vec<Vec<StdListener>>,
+        cores: &[usize],
+    ) -> io::Result<Self> {
+        let states = Arc::new(ClusterStates::default());
+        let mut workers = Self { threads: Vec::new() };
+        let mut cores = cores.iter().cycle();
+        for (number, listeners) in listeners.into_iter().enumerate() {
+            let drain = Drain::default();
+            let resolver = Resolver::new(config.resolver)?;
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let (config, states, its_drain) = (config.clone(), Arc::clone(&states), drain.clone());
+            let core = cores.next().copied();
+            let thread =
+                thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                    if let Some(core) = core
+                        && let Err(error) = pin_to_core(core)
+                    {
+                        tracing::warn!("worker {number} can't stay on core {core}: {error}");
+                    }
+                    let worker = Worker {
+                        policy: config.policy,
+                        telemetry: config.telemetry,
+                        dialer: Dialer::new(Arc::new(resolver), Rc::new(Connector), states),
+                        originator: Originator::new(config.roots),
+                        http: http::Shared::default(),
+                        buffers: Buffers::default(),
+                        limits: config.limits,
+                        drain: its_drain,
+                    };
+                    let local = LocalSet::new();
+                    runtime.block_on(local.run_until(work(Rc::new(worker), listeners)));
+                })?;
+            workers.threads.push((drain, thread));
+        }
+        Ok(workers)
+    }
+
+    /// Nothing new is accepted from here on.
+    pub fn drain(&self) {
+        for (drain, _) in &self.threads {
+            drain.start();
+        }
+    }
+
+    /// What still runs is reset.
+    pub fn expire(&self) {
+        for (drain, _) in &self.threads {
+            drain.expire();
+        }
+    }
+
+    /// Whether all are done.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.threads.iter().all(|(_, thread)| thread.is_finished())
+    }
+
+    /// Waits until all are done.
+    pub fn join(mut self) {
+        for (_, thread) in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker's thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.drain();
+        self.expire();
+    }
+}
+
+/// A worker from its first connection to its last.
+pub(super) async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>) {
+    let census = Rc::new(Census::default());
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => {
+                let task = accept(Rc::clone(&worker), Rc::clone(&census), listener);
+                accepting.push(spawn_local(task));
+            }
+            Err(error) => tracing::error!("a listener can't be used: {error}"),
+        }
+    }
+    for task in accepting {
+        // They end when draining starts; a panic there must not keep the worker from its end.
+        if task.await.is_err() {
+            tracing::error!("an accepting task panicked");
+        }
+    }
+    tokio::select! {
+        () = census.empty() => {}
+        () = worker.drain.expired() => {
+            timeout(AFTER_EXPIRY, census.empty()).await.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
