@@ -97,7 +97,7 @@ impl Site {
     /// Files of this site.
     #[must_use]
     pub fn dir(&self) -> PathBuf {
-        run_dir(&self.prefix)
+        dir(&self.prefix)
     }
 
     /// A BPF file system of its own: unmounting it lets go of every pin.
@@ -128,14 +128,16 @@ impl Drop for Site {
     }
 }
 
-fn run_dir(prefix: &str) -> PathBuf {
+/// Where the files of this site are.
+#[must_use]
+pub fn dir(prefix: &str) -> PathBuf {
     Path::new("/run").join(prefix)
 }
 
 /// Whether anything of this site is there.
 #[must_use]
 pub fn exists(prefix: &str) -> bool {
-    run_dir(prefix).exists()
+    dir(prefix).exists()
         || cgroup::mount_point().is_ok_and(|root| root.join(prefix).exists())
         || namespaces(prefix).next().is_some()
 }
@@ -149,7 +151,7 @@ pub fn sweep(prefix: &str) -> Result<()> {
     for name in namespaces(prefix) {
         sh("ip", &["netns", "del", &name])?;
     }
-    let dir = run_dir(prefix);
+    let dir = dir(prefix);
     let bpf = dir.join("bpf").to_string_lossy().into_owned();
     let mounted = fs::read_to_string("/proc/self/mounts")?;
     if mounted.lines().any(|line| line.split(' ').nth(1) == Some(&bpf)) {
