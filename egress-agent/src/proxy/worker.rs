@@ -97,24 +97,10 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Nothing new is accepted from here on.
-    pub fn drain(&self) {
-        for (drain, _) in &self.threads {
-            drain.start();
-        }
-    }
-
-    /// What still runs is reset.
-    pub fn expire(&self) {
-        for (drain, _) in &self.threads {
-            drain.expire();
-        }
-    }
-
-    /// Whether all are done.
+    /// The end of each, to be started and expired from elsewhere while [`Self::join`] waits.
     #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.threads.iter().all(|(_, thread)| thread.is_finished())
+    pub fn drains(&self) -> Vec<Drain> {
+        self.threads.iter().map(|(drain, _)| drain.clone()).collect()
     }
 
     /// Waits until all are done.
@@ -129,8 +115,9 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.drain();
-        self.expire();
+        for (drain, _) in &self.threads {
+            drain.expire();
+        }
     }
 }
 

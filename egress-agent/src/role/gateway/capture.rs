@@ -1,0 +1,170 @@
+//! How the gateway comes by connections: ports that it binds, or every port, through sk_lookup.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::fd::AsFd,
+    str::FromStr,
+};
+
+use anyhow::{Context, anyhow, bail};
+
+use crate::{bpf::lookup, sys::socket::listeners, types::Port};
+
+/// `--capture`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Capture {
+    /// One listener gets every TCP port of this host's addresses.
+    SkLookup,
+    /// These ports, each bound as usual.
+    Bind(Vec<Port>),
+}
+
+impl FromStr for Capture {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "sk-lookup" {
+            return Ok(Self::SkLookup);
+        }
+        match text.strip_prefix("bind:") {
+            Some(list) => ports(list).map(Self::Bind),
+            None => Err(format!(
+                "found `{text}`, expected `sk-lookup` or `bind:` and ports, as in bind:80,443"
+            )),
+        }
+    }
+}
+
+/// Ports, separated by commas, none of them twice.
+pub(super) fn ports(list: &str) -> Result<Vec<Port>, String> {
+    let mut seen = BTreeSet::new();
+    list.split(',')
+        .map(|text| {
+            let port = text.trim().parse().ok().and_then(Port::new);
+            let port = port.ok_or_else(|| {
+                format!("found `{text}`, expected a port from 1 to 65535 (ports are separated by commas)")
+            })?;
+            if seen.insert(port) { Ok(port) } else { Err(format!("port {port} is named twice")) }
+        })
+        .collect()
+}
+
+/// Listeners in place, a set for each worker.
+pub(super) struct Captured {
+    pub(super) listeners: Vec<Vec<TcpListener>>,
+    /// Dropping it ends the capture.
+    pub(super) lookup: Option<lookup::Capture>,
+}
+
+/// Listens, for so many workers. `own` are the process's other ports, which are never captured.
+pub(super) fn capture(
+    capture: &Capture,
+    workers: usize,
+    own: &[u16],
+    excluded: &[Port],
+    addresses: &[IpAddr],
+) -> anyhow::Result<Captured> {
+    match capture {
+        Capture::Bind(ports) => {
+            let mut listeners: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+            for port in ports {
+                if own.contains(&port.get()) {
+                    bail!(
+                        "--capture: port {port} is one of the gateway's own (admin, health or metrics); choose another one there"
+                    );
+                }
+                let unspecified = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+                let of_port = listen(unspecified, port.get(), workers)
+                    .map_err(|error| explain(*port, error))?;
+                for (of_worker, listener) in listeners.iter_mut().zip(of_port) {
+                    of_worker.push(listener);
+                }
+            }
+            Ok(Captured { listeners, lookup: None })
+        }
+        Capture::SkLookup => {
+            // Only the program leads connections to it, so its own address is of no account.
+            let of_workers = listen((Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST), 0, workers)
+                .context("--capture sk-lookup: can't listen on the loopback address")?;
+            let first = of_workers.first().ok_or_else(|| anyhow!("there are no workers"))?;
+            let is_v6 = first.local_addr()?.is_ipv6();
+            let excluded: Vec<u16> =
+                excluded.iter().map(|port| port.get()).chain(own.iter().copied()).collect();
+            let (v4, v6) = (Some(first.as_fd()), is_v6.then(|| first.as_fd()));
+            let lookup = lookup::attach(v4, v6, addresses, &excluded)
+                .context("--capture sk-lookup (bind:PORTS needs neither eBPF nor privilege)")?;
+            let listeners = of_workers.into_iter().map(|listener| vec![listener]).collect();
+            Ok(Captured { listeners, lookup: Some(lookup) })
+        }
+    }
+}
+
+/// On both families where there is IPv6, on IPv4 alone where there isn't.
+fn listen(
+    (v6, v4): (Ipv6Addr, Ipv4Addr),
+    port: u16,
+    workers: usize,
+) -> io::Result<Vec<TcpListener>> {
+    match listeners(SocketAddr::from((v6, port)), workers) {
+        Err(error) if is_without_v6(&error) => listeners((v4, port).into(), workers),
+        result => result,
+    }
+}
+
+fn is_without_v6(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error();
+    [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|e| errno == Some(e.raw_os_error()))
+}
+
+fn explain(port: Port, error: io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "--capture: port {port} is in use by another process (`ss -ltnp sport = :{port}` shows which); stop it or leave the port out"
+        ),
+        io::ErrorKind::PermissionDenied => anyhow!(
+            "--capture: this process may not listen on port {port}; ports below 1024 need CAP_NET_BIND_SERVICE"
+        ),
+        _ => anyhow!(error).context(format!("--capture: can't listen on port {port}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_is_read_and_a_wrong_one_explained() {
+        let port = |number| Port::new(number).unwrap();
+        assert_eq!("sk-lookup".parse(), Ok(Capture::SkLookup));
+        assert_eq!("bind:80,443".parse(), Ok(Capture::Bind(vec![port(80), port(443)])));
+        for (text, what) in [
+            ("bind:", "expected a port"),
+            ("bind:0", "expected a port"),
+            ("bind:80,,443", "expected a port"),
+            ("bind:99999", "expected a port"),
+            ("bind:80,80", "twice"),
+            ("80,443", "expected `sk-lookup` or `bind:`"),
+            ("sk_lookup", "expected `sk-lookup`"),
+        ] {
+            let error = text.parse::<Capture>().unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn ports_in_use_and_own_ports_are_refused() {
+        let taken = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = Port::new(taken.local_addr().unwrap().port()).unwrap();
+        let bind = Capture::Bind(vec![port]);
+        let error = capture(&bind, 1, &[], &[], &[]).err().unwrap().to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+        drop(taken);
+        let captured = capture(&bind, 2, &[], &[], &[]).unwrap();
+        assert_eq!(captured.listeners.len(), 2);
+        let error = capture(&bind, 1, &[port.get()], &[], &[]).err().unwrap().to_string();
+        assert!(error.contains("one of the gateway's own"), "{error}");
+    }
+}
