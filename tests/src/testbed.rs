@@ -370,6 +370,15 @@ impl Testbed {
         value.map_or(Ok(0), |value| value.trim().parse().with_context(|| value.to_owned()))
     }
 
+    /// The node agent's Prometheus metrics.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn node_metrics(&self) -> Result<String> {
+        let url = "http://localhost:15090/stats/prometheus";
+        Ok(self.app.run("curl", &["-s", "--max-time", "5", url])?.stdout)
+    }
+
     /// Lets go of everything without removing it.
     pub fn keep(self) {
         self.site.keep();

@@ -1,0 +1,66 @@
+//! A gateway dies. What runs breaks visibly, what comes next goes to the other gateway or nowhere,
+//! and nothing goes directly.
+
+use std::time::{Duration, Instant};
+
+use egress_tests::{
+    manifests::Walkthrough,
+    plan,
+    testbed::Testbed,
+    wait::{SOON, until, until_is},
+};
+
+/// The download takes some seconds.
+const SECURE_DOWNLOAD: &str = "https://edition.cnn.com/download";
+
+#[test]
+fn a_gateway_killed_during_a_download_breaks_it_and_the_other_takes_over() {
+    let testbed = Testbed::test(2).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let mut gateways = [testbed.start_gateway(0).unwrap(), testbed.start_gateway(1).unwrap()];
+    let _node = testbed.start_node().unwrap();
+    let capture = testbed.capture().unwrap();
+    let status = || testbed.curl_status(&["https://edition.cnn.com/"]).unwrap();
+    until_is(SOON, "the host to be served", status, |seen| seen == "200").unwrap();
+
+    let file = testbed.dir().join("download").to_string_lossy().into_owned();
+    let args = ["-s", "--max-time", "30", "-o", &file, SECURE_DOWNLOAD];
+    let mut download = testbed.pod().start(&testbed.dir(), "download", "curl", &args).unwrap();
+    until(SOON, "the download to be under way", || {
+        std::fs::metadata(&file).ok().filter(|meta| meta.len() > 1 << 20)
+    })
+    .unwrap();
+    let busy = until(SOON, "the gateway that carries it", || {
+        let active = "cluster.outbound|443||edition.cnn.com.upstream_cx_active";
+        (0..2).find(|number| testbed.stat(*number, active).unwrap() > 0)
+    })
+    .unwrap();
+    let other = 1 - busy;
+    assert!(download.ended().is_none(), "it must be running when its gateway is killed");
+
+    gateways[busy].kill();
+    let ended = download.wait(Duration::from_secs(10)).unwrap();
+    assert!(!ended.success(), "a short download must not look whole");
+    until_is(SOON, "the other gateway to take over", status, |seen| seen == "200").unwrap();
+    for _ in 0..5 {
+        assert_eq!(status(), "200", "the dead gateway must not be chosen again");
+    }
+
+    // None is left: refused, and at once.
+    gateways[other].kill();
+    until_is(
+        SOON,
+        "connects to be refused",
+        || testbed.probe(&["tcp", plan::WEB, "443"]).unwrap(),
+        |probe| probe.stdout.contains("ECONNREFUSED"),
+    )
+    .unwrap();
+    let start = Instant::now();
+    assert_eq!(status(), "curl: (7)");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+
+    // One comes back.
+    let _back = testbed.start_gateway(other).unwrap();
+    until_is(SOON, "the gateway that came back", status, |seen| seen == "200").unwrap();
+    assert_eq!(capture.frames(), Vec::<String>::new());
+}
