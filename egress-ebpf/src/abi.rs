@@ -109,7 +109,9 @@ pub const GROUP_ENDPOINTS: usize = 32;
 pub struct Group {
     /// How many of `endpoints` are in use; zero refuses at once.
     pub count: u32,
-    /// Healthy endpoints, packed to the front.
+    /// How many of those are IPv4.
+    pub count_v4: u32,
+    /// Healthy endpoints, packed to the front, IPv4 first: see [`Group::new`].
     pub endpoints: [Addr; GROUP_ENDPOINTS],
 }
 
@@ -286,7 +288,7 @@ pub mod capture_socket {
 
 /// The key in `CAPTURE_ADDRESSES` that stands for every local address but loopback. The map is
 /// empty at first, and empty captures nothing.
-pub const CAPTURE_EVERY_ADDRESS: Addr = Addr([0; 16]);
+pub const CAPTURE_EVERY_ADDRESS: Addr = Addr::UNSPECIFIED;
 
 /// How many entries the maps hold; a full one refuses the newcomer.
 pub mod capacity {

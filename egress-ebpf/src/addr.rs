@@ -1,33 +1,76 @@
 //! Addresses and ports whose byte order is part of the type.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An IP address of either family in network byte order; IPv4 is held IPv4-mapped
 /// (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2), so one map serves both families and a mapped address
 /// can't take a different way than the IPv4 address that it stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+///
+/// In memory it is the address's sixteen bytes. It is made of words because the kernel's machine
+/// has no unaligned access: an address of bytes would take a register, or a stack slot, for each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub struct Addr(pub [u8; 16]);
+pub struct Addr([u32; 4]);
 
 /// Bits of the prefix `::ffff:0:0/96`, which comes before an IPv4 address.
 pub const MAPPED_PREFIX_BITS: u32 = 96;
 
+/// The word that ends the prefix of mapped addresses.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
 impl Addr {
+    /// `::`.
+    pub const UNSPECIFIED: Self = Self([0; 4]);
+
     /// The address `a.b.c.d`, given in network byte order.
     #[inline(always)]
     #[must_use]
     pub const fn v4(octets: [u8; 4]) -> Self {
-        let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self([0, 0, MAPPED, u32::from_ne_bytes(octets)])
     }
 
     /// An IPv6 address in network byte order. A mapped one becomes the IPv4 address it stands for.
     #[inline(always)]
     #[must_use]
     pub const fn v6(octets: [u8; 16]) -> Self {
-        Self(octets)
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self::from_words([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    /// An IPv6 address from four words as they lie in memory, in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// The four words of the (mapped, for IPv4) IPv6 address as they lie in memory.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(&self) -> [u32; 4] {
+        self.0
+    }
+
+    /// The sixteen bytes in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets(&self) -> [u8; 16] {
+        let [a, b, c, d] = self.0;
+        let [a, b, c, d] = [a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes(), d.to_ne_bytes()];
+        [
+            a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1],
+            d[2], d[3],
+        ]
     }
 
     /// The IPv4 octets, if this is an IPv4 (or IPv4-mapped) address.
@@ -35,7 +78,7 @@ impl Addr {
     #[must_use]
     pub const fn as_v4(&self) -> Option<[u8; 4]> {
         match self.0 {
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+            [0, 0, MAPPED, v4] => Some(v4.to_ne_bytes()),
             _ => None,
         }
     }
@@ -44,29 +87,22 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn is_v4(&self) -> bool {
-        self.as_v4().is_some()
+        matches!(self.0, [0, 0, MAPPED, _])
     }
 
     /// `127.0.0.0/8` (RFC 1122 §3.2.1.3) or `::1` (RFC 4291 §2.5.3).
     #[inline(always)]
     #[must_use]
     pub const fn is_loopback(&self) -> bool {
-        matches!(
-            self.0,
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, ..]
-                | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-        )
+        let last = u32::from_be(self.0[3]);
+        (self.is_v4() && last >> 24 == 127) || (matches!(self.0, [0, 0, 0, _]) && last == 1)
     }
 
     /// `0.0.0.0` or `::`. As a destination of `connect` Linux takes it for loopback.
     #[inline(always)]
     #[must_use]
     pub const fn is_unspecified(&self) -> bool {
-        matches!(
-            self.0,
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-                | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]
-        )
+        matches!(self.0, [0, 0, 0 | MAPPED, 0])
     }
 
     /// `224.0.0.0/4` (RFC 5771), the limited broadcast address (RFC 919), or `ff00::/8`
@@ -74,12 +110,37 @@ impl Addr {
     #[inline(always)]
     #[must_use]
     pub const fn is_multicast(&self) -> bool {
-        matches!(
-            self.0,
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 224..=239, ..]
-                | [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 255, 255, 255, 255]
-                | [0xff, ..]
-        )
+        let last = u32::from_be(self.0[3]);
+        (self.is_v4() && (last >> 28 == 0xe || last == u32::MAX))
+            || u32::from_be(self.0[0]) >> 24 == 0xff
+    }
+
+    /// Link-local unicast (`fe80::/10`, RFC 4291 §2.5.6) or multicast of link scope (`ff02::/16`,
+    /// RFC 4291 §2.7), which no router forwards.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_link_scope(&self) -> bool {
+        let first = u32::from_be(self.0[0]);
+        first >> 22 == 0xfe80 >> 6 || first >> 16 == 0xff02
+    }
+
+    /// The link-local address that derives from an Ethernet address (RFC 4291 appendix A).
+    #[inline(always)]
+    #[must_use]
+    pub const fn link_local(mac: [u8; 6]) -> Self {
+        let [a, b, c, d, e, f] = mac;
+        Self([
+            u32::from_ne_bytes([0xfe, 0x80, 0, 0]),
+            0,
+            u32::from_ne_bytes([a ^ 2, b, c, 0xff]),
+            u32::from_ne_bytes([0xfe, d, e, f]),
+        ])
+    }
+}
+
+impl fmt::Debug for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        IpAddr::from(*self).fmt(f)
     }
 }
 
@@ -96,7 +157,7 @@ impl From<Addr> for IpAddr {
     fn from(addr: Addr) -> Self {
         match addr.as_v4() {
             Some(v4) => Self::V4(Ipv4Addr::from(v4)),
-            None => Self::V6(Ipv6Addr::from(addr.0)),
+            None => Self::V6(Ipv6Addr::from(addr.octets())),
         }
     }
 }

@@ -6,4 +6,10 @@
 
 pub mod abi;
 pub mod addr;
+pub mod decide;
+pub mod endpoint;
+pub mod events;
+pub mod hooks;
+pub mod packet;
 pub mod reason;
+pub mod verdict;

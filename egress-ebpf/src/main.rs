@@ -1,6 +1,6 @@
 //! The eBPF programs: thin shells around the library's verdicts. On the host they compile, so that
 //! clippy and rust-analyzer see them, and do nothing.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 mod programs;
 

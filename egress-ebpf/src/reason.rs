@@ -64,9 +64,10 @@ reasons! {
     SpoofedSource = 22, "spoofed_source";
     /// Neither IPv4, IPv6 nor ARP, or tagged with a VLAN.
     EtherType = 23, "ether_type";
-    /// IPv4 options, such as source routing.
+    /// IPv4 options, such as source routing, wherever they lead.
     IpOptions = 24, "ip_options";
-    /// An IPv6 extension header to the outside, or a routing header anywhere.
+    /// An IPv6 extension header other than a fragment's, wherever it leads: a routing header could
+    /// lead elsewhere, and no other has a use here.
     ExtensionHeader = 25, "extension_header";
     /// A fragment to the outside.
     Fragment = 26, "fragment";

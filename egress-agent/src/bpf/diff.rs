@@ -14,8 +14,8 @@ use std::{
 
 use egress_ebpf::{
     abi::{
-        GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, Policy, PolicyId, Route,
-        RouteKey, mode, route_action,
+        GatewayKey, Globals, Group, GroupId, PodAddress, Policy, PolicyId, Route, RouteKey, mode,
+        route_action,
     },
     addr::{Addr, PortBe},
 };
@@ -142,7 +142,7 @@ fn policies(old: &Contents, new: &Contents) -> Vec<Op> {
 
 /// Groups to fill, and groups to empty once no route leads there.
 fn groups(old: &BTreeMap<GroupId, Group>, new: &BTreeMap<GroupId, Group>) -> (Vec<Op>, Vec<Op>) {
-    let empty = Group { count: 0, endpoints: [Addr([0; 16]); GROUP_ENDPOINTS] };
+    let empty = Group::EMPTY;
     let before = |id: &GroupId| old.get(id).copied().unwrap_or(empty);
     let fill = new
         .iter()

@@ -200,7 +200,7 @@ impl Contents {
                     found: healthy.len(),
                 });
             }
-            self.groups.insert(id, group(&healthy));
+            self.groups.insert(id, Group::new(&healthy));
             // An endpoint that isn't healthy is a gateway all the same: its other ports stay shut.
             for endpoint in &gateway.endpoints {
                 self.gateways.insert(gateway_key(*endpoint, None, 0));
@@ -286,16 +286,6 @@ fn group_id(index: usize, facts: &Facts) -> Option<GroupId> {
     GroupId::try_from(index).ok().filter(|id| *id < facts.max_groups)
 }
 
-/// The first [`GROUP_ENDPOINTS`] of them.
-fn group(healthy: &[Addr]) -> Group {
-    let mut group = Group { count: 0, endpoints: [Addr([0; 16]); GROUP_ENDPOINTS] };
-    for (slot, addr) in group.endpoints.iter_mut().zip(healthy) {
-        *slot = *addr;
-        group.count += 1;
-    }
-    group
-}
-
 fn gateway_key(addr: IpAddr, port: Option<Port>, protocol: u8) -> GatewayKey {
     let port = PortBe::new(port.map_or(0, Port::get));
     GatewayKey { addr: addr.into(), port, protocol, reserved: 0 }
@@ -314,7 +304,7 @@ fn route_key(port: Option<Port>, addr: Option<Prefix<Addr>>) -> Prefix<RouteKey>
             protocol: TCP,
             reserved: 0,
             port: PortBe::new(port.map_or(0, Port::get)),
-            addr: addr.map_or(Addr([0; 16]), |addr| addr.data),
+            addr: addr.map_or(Addr::UNSPECIFIED, |addr| addr.data),
         },
     }
 }

@@ -1,11 +1,17 @@
 //! `capture`: every TCP port of the gateway's addresses to its capture listener.
-use aya_ebpf::bindings::{bpf_sk_lookup, sk_action::SK_PASS};
-use aya_ebpf::{EbpfContext as _, macros::sk_lookup, programs::SkLookupContext};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{bpf_sk_lookup, sk_action::SK_PASS},
+    macros::sk_lookup,
+    programs::SkLookupContext,
+};
 use egress_ebpf::{
     abi::{CAPTURE_EVERY_ADDRESS, capture_socket},
     addr::{Addr, PortBe},
 };
 
+use super::context::read_addr6;
 use super::maps::{CAPTURE_ADDRESSES, CAPTURE_EXCLUDED, CAPTURE_SOCKETS};
 
 const AF_INET: u32 = 2;
@@ -43,8 +49,7 @@ fn wanted(context: &SkLookupContext) -> Option<u32> {
         }
         AF_INET6 => {
             // SAFETY: as above.
-            let words = unsafe { (*lookup).local_ip6 };
-            (super::context::addr6(words), capture_socket::V6)
+            (unsafe { read_addr6!((*lookup).local_ip6) }, capture_socket::V6)
         }
         _ => return None,
     };

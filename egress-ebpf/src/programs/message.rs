@@ -1,26 +1,46 @@
-//! `sendmsg4`, `sendmsg6`, `recvmsg4`, `recvmsg6`.
+//! `sendmsg4`, `sendmsg6`: datagrams of sockets that aren't connected. `recvmsg4`, `recvmsg6`: whom
+//! they come from.
+
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use egress_ebpf::{abi::hook, hooks, verdict::CGROUP_PASS};
 
-/// Refuses every datagram, as long as there is no verdict to ask for. Minimum kernel version: 4.18.
+use super::{
+    connect::conclude,
+    context::{SocketAddr, V4, V6},
+    report::Site,
+    view::{Maps, Workload},
+};
+
+/// Minimum kernel version: 4.18; with the cgroup and ring buffer helpers used here, 5.8.
 #[cgroup_sock_addr(sendmsg4)]
-fn sendmsg4(_context: SockAddrContext) -> i32 {
-    0
+fn sendmsg4(context: SockAddrContext) -> i32 {
+    send(V4(context.sock_addr))
 }
 
-/// Refuses every datagram, as long as there is no verdict to ask for. Minimum kernel version: 4.18.
+/// Minimum kernel version: 4.18; with the cgroup and ring buffer helpers used here, 5.8.
 #[cgroup_sock_addr(sendmsg6)]
-fn sendmsg6(_context: SockAddrContext) -> i32 {
-    0
+fn sendmsg6(context: SockAddrContext) -> i32 {
+    send(V6(context.sock_addr))
 }
 
-/// Leaves the source as it is. Minimum kernel version: 5.2.
+#[inline(always)]
+fn send(address: impl SocketAddr) -> i32 {
+    let workload = Workload::current();
+    let judgement =
+        hooks::socket(address.flow(), address.judges(), workload.policy_or_default(), &Maps);
+    conclude(Site { hook: hook::SENDMSG, cgroup: workload.cgroup, ifindex: 0 }, judgement)
+}
+
+/// Shows the source as it is: no datagram's destination is ever changed, so none has another
+/// source than the application expects. The kernel allows no other return value. Minimum kernel
+/// version: 5.2.
 #[cgroup_sock_addr(recvmsg4)]
 fn recvmsg4(_context: SockAddrContext) -> i32 {
-    1
+    CGROUP_PASS
 }
 
-/// Leaves the source as it is. Minimum kernel version: 5.2.
+/// As `recvmsg4`. Minimum kernel version: 5.2.
 #[cgroup_sock_addr(recvmsg6)]
 fn recvmsg6(_context: SockAddrContext) -> i32 {
-    1
+    CGROUP_PASS
 }

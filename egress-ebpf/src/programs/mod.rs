@@ -1,4 +1,5 @@
-//! One module a kind of hook; what they share is in [`maps`].
+//! One module a kind of hook; what they share is in [`context`], [`maps`], [`view`]
+//! and [`report`].
 #![expect(
     unsafe_code,
     reason = "programs are exported by name, and reading a context or a map is unsafe"
@@ -11,3 +12,5 @@ mod maps;
 mod message;
 mod packet;
 mod peer;
+mod report;
+mod view;

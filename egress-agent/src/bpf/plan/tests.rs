@@ -178,7 +178,7 @@ fn audit_is_audit_only_where_it_is_asked_for() {
 /// Whether a key's prefix covers an address.
 fn covers(prefix: &Prefix<Addr>, addr: IpAddr) -> bool {
     let (data, addr) =
-        (u128::from_be_bytes(prefix.data.0), u128::from_be_bytes(Addr::from(addr).0));
+        (u128::from_be_bytes(prefix.data.octets()), u128::from_be_bytes(Addr::from(addr).octets()));
     prefix.bits == 0 || (data ^ addr) >> (128 - prefix.bits) == 0
 }
 

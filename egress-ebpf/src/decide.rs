@@ -1,0 +1,133 @@
+//! The one verdict that every hook asks for.
+
+use crate::{
+    abi::{GatewayKey, Globals, PodAddress, PolicyId, Route, RouteKey, route_action},
+    addr::{Addr, PortBe},
+    packet::{Flow, protocol},
+    reason::Reason,
+    verdict::{Action, Mode, Target, Verdict},
+};
+
+/// The policy maps, as a verdict reads them.
+pub trait PolicyView {
+    /// Settings of the node; zeroed where there are none.
+    fn globals(&self) -> Globals;
+    /// The mode of a policy; a policy that isn't there enforces.
+    fn mode(&self, policy: PolicyId) -> Mode;
+    /// Whether the address is denied whatever else allows it.
+    fn is_denied(&self, addr: &Addr) -> bool;
+    /// Whether the address is in the cluster.
+    fn is_internal(&self, addr: &Addr) -> bool;
+    /// Whether the key is in `GATEWAYS`.
+    fn is_gateway(&self, key: &GatewayKey) -> bool;
+    /// The longest prefix that matches.
+    fn route(&self, key: &RouteKey) -> Option<Route>;
+    /// The policy of the pod behind an interface.
+    fn interface(&self, ifindex: u32) -> Option<PolicyId>;
+    /// Whether the address may be a packet's source on the interface.
+    fn is_pod_address(&self, key: &PodAddress) -> bool;
+}
+
+/// Where a flow was seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In a system call: it can still be redirected.
+    Socket,
+    /// A packet on its way out of a socket, loopback's included.
+    Skb,
+    /// A packet on an interface, where loopback addresses never belong.
+    Wire,
+}
+
+/// Judges a flow. The order is the security model's: what comes first can't be overruled.
+#[inline(always)]
+pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyView) -> Verdict {
+    if view.mode(policy) == Mode::Exempt {
+        return Verdict::allow(Reason::Exempt);
+    }
+    if let Some(verdict) = own_host(place, &flow.destination) {
+        return verdict;
+    }
+    if view.globals().generation == 0 {
+        return Verdict::deny(Reason::NoPolicy);
+    }
+    if view.is_denied(&flow.destination) {
+        return Verdict::deny(Reason::DeniedPrefix);
+    }
+    if let Some(verdict) = gateway(flow, view) {
+        return verdict;
+    }
+    if view.is_internal(&flow.destination) {
+        return Verdict::allow(Reason::Internal);
+    }
+    if flow.destination.is_multicast() {
+        return Verdict::deny(Reason::Multicast);
+    }
+    if flow.fragment {
+        return Verdict::deny(Reason::Fragment);
+    }
+    routed(place, flow, policy, view)
+}
+
+/// Addresses that never leave the host. In `connect` Linux takes the unspecified address for
+/// loopback; a packet that has either on a wire is a trick (`route_localnet`, CVE-2020-8558).
+#[inline(always)]
+fn own_host(place: Place, destination: &Addr) -> Option<Verdict> {
+    match place {
+        Place::Socket if destination.is_loopback() || destination.is_unspecified() => {
+            Some(Verdict::allow(Reason::Loopback))
+        }
+        Place::Skb if destination.is_loopback() => Some(Verdict::allow(Reason::Loopback)),
+        Place::Socket => None,
+        Place::Skb | Place::Wire => (destination.is_loopback() || destination.is_unspecified())
+            .then_some(Verdict::deny(Reason::Malformed)),
+    }
+}
+
+/// A gateway's address: its routed TCP ports and nothing else, though it may lie in the cluster.
+#[inline(always)]
+fn gateway(flow: &Flow, view: &impl PolicyView) -> Option<Verdict> {
+    let any = GatewayKey { addr: flow.destination, port: PortBe([0; 2]), protocol: 0, reserved: 0 };
+    if !view.is_gateway(&any) {
+        return None;
+    }
+    if flow.fragment {
+        return Some(Verdict::deny(Reason::Fragment));
+    }
+    let port = GatewayKey { port: flow.destination_port, protocol: protocol::TCP, ..any };
+    Some(if flow.protocol == protocol::TCP && view.is_gateway(&port) {
+        Verdict::allow(Reason::Gateway)
+    } else {
+        Verdict::deny(Reason::GatewayPort)
+    })
+}
+
+#[inline(always)]
+fn routed(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyView) -> Verdict {
+    let tcp = flow.protocol == protocol::TCP;
+    let none = if tcp { Reason::NoRoute } else { Reason::Protocol };
+    let key = RouteKey {
+        policy,
+        protocol: flow.protocol,
+        reserved: 0,
+        port: flow.destination_port,
+        addr: flow.destination,
+    };
+    let Some(route) = view.route(&key) else { return Verdict::deny(none) };
+    match route.action {
+        route_action::DIRECT => Verdict::allow(Reason::Direct),
+        // Only a connection can be redirected, and only by the hook that sees it begin.
+        route_action::REDIRECT if tcp && place == Place::Socket => {
+            let port = if route.port.get() == 0 { flow.destination_port } else { route.port };
+            Verdict {
+                action: Action::Redirect(Target { group: route.group, port }),
+                reason: Reason::Routed,
+            }
+        }
+        route_action::REDIRECT if tcp => Verdict::deny(Reason::NotRedirected),
+        _ => Verdict::deny(none),
+    }
+}
+
+#[cfg(test)]
+mod tests;

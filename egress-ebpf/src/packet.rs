@@ -1,0 +1,303 @@
+//! Reading packets. Every byte is hostile; what can't be read to the end is `Malformed`.
+//!
+//! IPv4 options and IPv6 extension headers are refused wherever they lead, so headers lie at fixed
+//! offsets and nothing has to be walked. The one extension header that passes (to the cluster) is
+//! the fragment header.
+
+use crate::{
+    addr::{Addr, PortBe},
+    reason::Reason,
+};
+
+/// Bytes that may end anywhere, and may refuse to be read.
+pub trait Bytes {
+    /// How many there are.
+    fn length(&self) -> u32;
+    /// The `N` bytes from `offset`, or `None` where there aren't as many.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+}
+
+impl Bytes for &[u8] {
+    fn length(&self) -> u32 {
+        u32::try_from(self.len()).unwrap_or(u32::MAX)
+    }
+
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        let offset = usize::try_from(offset).ok()?;
+        self.get(offset..)?.first_chunk().copied()
+    }
+}
+
+/// IP protocol numbers (IANA).
+pub mod protocol {
+    /// ICMP for IPv4.
+    pub const ICMP: u8 = 1;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// ICMP for IPv6.
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Ethertypes (IANA).
+pub mod ether_type {
+    /// IPv4.
+    pub const IPV4: u16 = 0x0800;
+    /// ARP.
+    pub const ARP: u16 = 0x0806;
+    /// IPv6.
+    pub const IPV6: u16 = 0x86dd;
+}
+
+/// IPv6 extension headers (RFC 7045 §4, IANA), but for the fragment header. ESP isn't one here: it
+/// hides what follows, so it counts as a protocol.
+const EXTENSION_HEADERS: [u8; 8] = [0, 43, 51, 60, 135, 139, 140, 253];
+const FRAGMENT_HEADER: u8 = 44;
+
+/// What a verdict is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flow {
+    /// Unspecified where a hook has none.
+    pub source: Addr,
+    /// Where it wants to go.
+    pub destination: Addr,
+    /// Zero where there is none.
+    pub source_port: PortBe,
+    /// Zero where there is none.
+    pub destination_port: PortBe,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// One of several fragments; it has no ports.
+    pub fragment: bool,
+}
+
+impl Flow {
+    /// Nothing known.
+    pub const UNKNOWN: Self = Self {
+        source: Addr::UNSPECIFIED,
+        destination: Addr::UNSPECIFIED,
+        source_port: PortBe([0; 2]),
+        destination_port: PortBe([0; 2]),
+        protocol: 0,
+        fragment: false,
+    };
+}
+
+/// The link's own business in an IPv6 packet (RFC 4861).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Neighbour {
+    /// It is no neighbour discovery.
+    No,
+    /// "Who has `target`?"
+    Solicitation {
+        /// The address asked for.
+        target: Addr,
+    },
+    /// "`target` is here."
+    Advertisement {
+        /// The address spoken for.
+        target: Addr,
+    },
+    /// "Which routers are there?"
+    RouterSolicitation,
+    /// A router advertisement or a redirect, which are a router's alone.
+    RouterOnly,
+}
+
+/// An IP packet, as far as it could be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Packet {
+    /// Whence, whither and what.
+    pub flow: Flow,
+    /// Whether it is neighbour discovery.
+    pub neighbour: Neighbour,
+    /// Why it must not pass whatever its destination is.
+    pub flaw: Option<Reason>,
+}
+
+impl Packet {
+    #[inline(always)]
+    const fn flawed(flow: Flow, flaw: Reason) -> Self {
+        Self { flow, neighbour: Neighbour::No, flaw: Some(flaw) }
+    }
+}
+
+/// The frame's header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ethernet {
+    /// The sender's hardware address.
+    pub source: [u8; 6],
+    /// What follows, host byte order.
+    pub ether_type: u16,
+}
+
+impl Ethernet {
+    /// Bytes of the header.
+    pub const LENGTH: u32 = 14;
+
+    /// Reads the header at the start of a frame.
+    #[inline(always)]
+    pub fn read(bytes: &impl Bytes) -> Option<Self> {
+        let [_, _, _, _, _, _, a, b, c, d, e, f, high, low] = bytes.load::<14>(0)?;
+        Some(Self { source: [a, b, c, d, e, f], ether_type: u16::from_be_bytes([high, low]) })
+    }
+}
+
+/// The sender's address of an ARP request or reply for IPv4 over Ethernet (RFC 826); `None` for
+/// anything else.
+#[inline(always)]
+pub fn arp_sender(bytes: &impl Bytes, offset: u32) -> Option<Addr> {
+    let packet = bytes.load::<28>(offset)?;
+    let [0, 1, 8, 0, 6, 4, 0, 1 | 2, ..] = packet else { return None };
+    Some(Addr::v4([packet[14], packet[15], packet[16], packet[17]]))
+}
+
+/// Reads the IP packet at `offset`; `ether_type` says of which version it must be.
+#[inline(always)]
+pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
+    let available = bytes.length().saturating_sub(offset);
+    match ether_type {
+        ether_type::IPV4 => ipv4(bytes, offset, available),
+        ether_type::IPV6 => ipv6(bytes, offset, available),
+        _ => Packet::flawed(Flow::UNKNOWN, Reason::EtherType),
+    }
+}
+
+/// RFC 791 §3.1.
+#[inline(always)]
+fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
+    let Some(header) = bytes.load::<20>(offset) else {
+        return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
+    };
+    let mut flow = Flow {
+        source: Addr::v4([header[12], header[13], header[14], header[15]]),
+        destination: Addr::v4([header[16], header[17], header[18], header[19]]),
+        protocol: header[9],
+        ..Flow::UNKNOWN
+    };
+    match header[0] {
+        0x45 => {}
+        0x46..=0x4f => return Packet::flawed(flow, Reason::IpOptions),
+        _ => return Packet::flawed(flow, Reason::Malformed),
+    }
+    let total = match u32::from(u16::from_be_bytes([header[2], header[3]])) {
+        // A segmentation-offload packet that no 16-bit length can tell ("BIG TCP", kernel 6.3).
+        0 if available > 0xffff => available,
+        total => total,
+    };
+    if total < 20 || total > available {
+        return Packet::flawed(flow, Reason::Malformed);
+    }
+    // "More fragments" or an offset. The reserved bit says nothing.
+    flow.fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
+    transport(bytes, offset + 20, total - 20, flow, header[8])
+}
+
+/// RFC 8200 §3.
+#[inline(always)]
+fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
+    let (Some(header), Some(source), Some(destination)) =
+        (bytes.load::<8>(offset), bytes.load(offset + 8), bytes.load(offset + 24))
+    else {
+        return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
+    };
+    let mut flow = Flow {
+        source: Addr::v6(source),
+        destination: Addr::v6(destination),
+        protocol: header[6],
+        ..Flow::UNKNOWN
+    };
+    // Mapped addresses stand for IPv4 in the socket interface and never belong on a wire (RFC 4291
+    // §2.5.5.2); taken for the IPv4 address they could borrow its permission.
+    if header[0] >> 4 != 6 || flow.source.is_v4() || flow.destination.is_v4() {
+        return Packet::flawed(flow, Reason::Malformed);
+    }
+    let payload = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    if payload > available.saturating_sub(40) {
+        return Packet::flawed(flow, Reason::Malformed);
+    }
+    if flow.protocol == FRAGMENT_HEADER {
+        let Some([next, ..]) = bytes.load::<8>(offset + 40).filter(|_| payload >= 8) else {
+            return Packet::flawed(flow, Reason::Malformed);
+        };
+        flow.protocol = next;
+        flow.fragment = true;
+        if next == FRAGMENT_HEADER {
+            return Packet::flawed(flow, Reason::ExtensionHeader);
+        }
+    }
+    if EXTENSION_HEADERS.contains(&flow.protocol) {
+        return Packet::flawed(flow, Reason::ExtensionHeader);
+    }
+    transport(bytes, offset + 40, payload, flow, header[7])
+}
+
+/// Reads the `length` bytes that IP carries. `hops` is the hop limit.
+#[inline(always)]
+fn transport(bytes: &impl Bytes, offset: u32, length: u32, mut flow: Flow, hops: u8) -> Packet {
+    let mut neighbour = Neighbour::No;
+    let flaw = if flow.fragment {
+        None
+    } else {
+        match flow.protocol {
+            protocol::TCP => tcp(bytes, offset, length, &mut flow),
+            protocol::UDP => udp(bytes, offset, length, &mut flow),
+            protocol::ICMPV6 if !flow.destination.is_v4() => {
+                match icmpv6(bytes, offset, length, hops) {
+                    Some(found) => {
+                        neighbour = found;
+                        None
+                    }
+                    None => Some(()),
+                }
+            }
+            _ => None,
+        }
+    };
+    Packet { flow, neighbour, flaw: flaw.map(|()| Reason::Malformed) }
+}
+
+/// RFC 9293 §3.1. `Some` where it is malformed.
+#[inline(always)]
+fn tcp(bytes: &impl Bytes, offset: u32, length: u32, flow: &mut Flow) -> Option<()> {
+    let Some(header) = bytes.load::<20>(offset).filter(|_| length >= 20) else { return Some(()) };
+    flow.source_port = PortBe([header[0], header[1]]);
+    flow.destination_port = PortBe([header[2], header[3]]);
+    let own = u32::from(header[12] >> 4) * 4;
+    (own < 20 || own > length).then_some(())
+}
+
+/// RFC 768. `Some` where it is malformed.
+#[inline(always)]
+fn udp(bytes: &impl Bytes, offset: u32, length: u32, flow: &mut Flow) -> Option<()> {
+    let Some(header) = bytes.load::<8>(offset).filter(|_| length >= 8) else { return Some(()) };
+    flow.source_port = PortBe([header[0], header[1]]);
+    flow.destination_port = PortBe([header[2], header[3]]);
+    let own = u32::from(u16::from_be_bytes([header[4], header[5]]));
+    (own < 8 || own > length).then_some(())
+}
+
+/// RFC 4443, and RFC 4861 for neighbour discovery, which is void when it came over a router
+/// (§7.1: hop limit 255). `None` where it is malformed.
+#[inline(always)]
+fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Neighbour> {
+    let [kind, ..] = bytes.load::<8>(offset).filter(|_| length >= 8)?;
+    match kind {
+        133..=137 if hops != 255 => None,
+        133 => Some(Neighbour::RouterSolicitation),
+        134 | 137 => Some(Neighbour::RouterOnly),
+        135 | 136 => {
+            let target = Addr::v6(bytes.load(offset + 8).filter(|_| length >= 24)?);
+            Some(if kind == 135 {
+                Neighbour::Solicitation { target }
+            } else {
+                Neighbour::Advertisement { target }
+            })
+        }
+        _ => Some(Neighbour::No),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! The maps as the verdict reads them, and which workload a hook is about.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_skb_ancestor_cgroup_id,
+        bpf_skb_cgroup_id,
+    },
+    maps::lpm_trie::Key,
+};
+use egress_ebpf::{
+    abi::{GatewayKey, Globals, PodAddress, PolicyId, Route, RouteKey},
+    addr::Addr,
+    decide::PolicyView,
+    verdict::Mode,
+};
+
+use super::{
+    context::Skb,
+    maps::{
+        DENIED, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES, POD_INTERFACES, POLICIES, ROUTES,
+        WORKLOADS,
+    },
+};
+
+/// Levels below the root at which a workload's cgroup can be found. Kubernetes' pods are at three
+/// or four; nested nodes add three.
+const CGROUP_LEVELS: i32 = 16;
+
+/// The maps.
+pub(crate) struct Maps;
+
+impl PolicyView for Maps {
+    #[inline(always)]
+    fn globals(&self) -> Globals {
+        match GLOBALS.get(0) {
+            Some(globals) => *globals,
+            None => Globals {
+                generation: 0,
+                events_per_second: 0,
+                default_policy: 0,
+                uplink_policy: 0,
+                reserved: 0,
+            },
+        }
+    }
+
+    #[inline(always)]
+    fn mode(&self, policy: PolicyId) -> Mode {
+        POLICIES.get(policy).map_or(Mode::Enforce, |policy| Mode::from_raw(policy.mode))
+    }
+
+    #[inline(always)]
+    fn is_denied(&self, addr: &Addr) -> bool {
+        DENIED.get(Key::new(128, *addr)).is_some()
+    }
+
+    #[inline(always)]
+    fn is_internal(&self, addr: &Addr) -> bool {
+        INTERNAL.get(Key::new(128, *addr)).is_some()
+    }
+
+    #[inline(always)]
+    fn is_gateway(&self, key: &GatewayKey) -> bool {
+        GATEWAYS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        ROUTES.get(Key::new(RouteKey::BITS, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
+        // SAFETY: values are one word, which the agent replaces as a whole.
+        unsafe { POD_INTERFACES.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_pod_address(&self, key: &PodAddress) -> bool {
+        POD_ADDRESSES.get_ptr(key).is_some()
+    }
+}
+
+/// A cgroup and the policy of the workload that it belongs to.
+pub(crate) struct Workload {
+    /// The cgroup's id; zero where there is none.
+    pub(crate) cgroup: u64,
+    owner: Owner,
+}
+
+/// An `Option<PolicyId>` whose `None` has a number, too: the compiler leaves the number of an
+/// ordinary one unset and may still copy it, which the verifier refuses.
+#[derive(Clone, Copy)]
+struct Owner {
+    known: bool,
+    policy: PolicyId,
+}
+
+impl Owner {
+    const NOBODY: Self = Self { known: false, policy: 0 };
+}
+
+impl Workload {
+    /// Of the process that makes a system call, which may use a socket from elsewhere. Minimum
+    /// kernel version: 5.7.
+    #[inline(always)]
+    pub(crate) fn current() -> Self {
+        // SAFETY: the helper takes nothing.
+        let cgroup = unsafe { bpf_get_current_cgroup_id() };
+        // SAFETY: the helper takes any level and answers 0 for one that isn't there.
+        let ancestor = |level| unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        Self { cgroup, owner: owner(cgroup, ancestor) }
+    }
+
+    /// Of the socket that a packet comes from. Minimum kernel version: 4.19, in `cgroup_skb` 5.3.
+    #[inline(always)]
+    pub(crate) fn of(skb: Skb) -> Self {
+        // SAFETY: the context is valid; the helper answers 0 where there is no socket.
+        let cgroup = unsafe { bpf_skb_cgroup_id(skb.0) };
+        if cgroup == 0 {
+            return Self { cgroup, owner: Owner::NOBODY };
+        }
+        // SAFETY: as above, and any level may be asked for.
+        let ancestor = |level| unsafe { bpf_skb_ancestor_cgroup_id(skb.0, level) };
+        Self { cgroup, owner: owner(cgroup, ancestor) }
+    }
+
+    /// The policy; `None` for what belongs to no workload.
+    #[inline(always)]
+    pub(crate) fn policy(&self) -> Option<PolicyId> {
+        self.owner.known.then_some(self.owner.policy)
+    }
+
+    /// The policy, or the node's default.
+    #[inline(always)]
+    pub(crate) fn policy_or_default(&self) -> PolicyId {
+        if self.owner.known { self.owner.policy } else { Maps.globals().default_policy }
+    }
+}
+
+/// The cgroup's own policy, or its nearest ancestor's.
+#[inline(always)]
+fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
+    let own = listed(cgroup);
+    if own.known {
+        return own;
+    }
+    let mut nearest = Owner::NOBODY;
+    for level in 0..CGROUP_LEVELS {
+        let id = ancestor(level);
+        if id == 0 {
+            break;
+        }
+        let found = listed(id);
+        if found.known {
+            nearest = found;
+        }
+    }
+    nearest
+}
+
+#[inline(always)]
+fn listed(cgroup: u64) -> Owner {
+    // SAFETY: values are one word, which the agent replaces as a whole.
+    match unsafe { WORKLOADS.get(cgroup) } {
+        Some(policy) => Owner { known: true, policy: *policy },
+        None => Owner::NOBODY,
+    }
+}
