@@ -63,6 +63,9 @@ pub enum Error {
         /// The nearest first.
         known: Vec<String>,
     },
+    /// Loopback was named.
+    #[error("lo is the loopback interface; expected a pod's interface or one that leads outside")]
+    Loopback,
     /// The programs of this binary are not for this kernel, or damaged.
     #[error("can't load the eBPF programs: {}", chain(.0))]
     Load(#[from] EbpfError),
@@ -165,5 +168,19 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     match text.char_indices().nth_back(TAIL) {
         Some((at, _)) => format!("…{}", &text[at..]),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_interface_is_suggested() {
+        assert_eq!(
+            nearest(&["eth0".into(), "veth1".into()]),
+            "; did you mean eth0? There are: eth0, veth1"
+        );
+        assert_eq!(nearest(&[]), "; there are no interfaces at all");
     }
 }

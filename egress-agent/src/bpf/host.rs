@@ -149,11 +149,16 @@ pub fn ifname(index: u32) -> Option<String> {
     netdevice::index_to_name(&socket, index).ok()
 }
 
-/// The interface's index, or an error that names those there are, the most similar first.
+/// The interface's index, or an error that names those there are, the most similar first. Loopback
+/// is refused: it is neither a pod's nor an uplink, and the node itself would stop working.
 pub(super) fn require_interface(name: &str) -> Result<u32, Error> {
+    if name == "lo" {
+        return Err(Error::Loopback);
+    }
     ifindex(name).ok_or_else(|| {
         let list = fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
         let mut known = interfaces_in(&list);
+        known.retain(|other| other != "lo");
         known.sort_by_cached_key(|other| strsim::damerau_levenshtein(name, other));
         Error::Interface { name: name.to_owned(), known }
     })
@@ -222,8 +227,8 @@ mod tests {
     fn an_unknown_interface_is_answered_with_the_nearest() {
         let names = interfaces_in("Inter-|  \n face |\n    lo: 1 2\n  eth0: 1\neth0.100: 3\n");
         assert_eq!(names, ["lo", "eth0", "eth0.100"]);
-        assert!(require_interface("lo").is_ok());
-        let error = require_interface("lO").unwrap_err().to_string();
-        assert!(error.contains("did you mean lo?"), "{error}");
+        let error = require_interface("no-such-one").unwrap_err().to_string();
+        assert!(error.contains("no interface no-such-one"), "{error}");
+        assert!(matches!(require_interface("lo"), Err(Error::Loopback)));
     }
 }

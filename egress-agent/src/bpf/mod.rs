@@ -40,7 +40,8 @@ pub struct Enforcer {
     pub events: Events,
     /// Whether an earlier agent's enforcement was taken over.
     pub adopted: bool,
-    pins: Pins,
+    /// The pins, owned for as long as this value lives.
+    pub pins: Pins,
 }
 
 impl Enforcer {
@@ -82,11 +83,5 @@ impl Enforcer {
         let events = Events::take(&mut ebpf)?;
         let attachments = Attachments::attach(ebpf, pins, targets, tc)?;
         Ok((attachments, maps, counters, events))
-    }
-
-    /// Removes what agents with another map ABI left, now that this one enforces. To be called when
-    /// the policy is in the maps.
-    pub fn remove_other_versions(&self) {
-        self.pins.remove_other_versions();
     }
 }

@@ -86,8 +86,9 @@ impl Pins {
         names(&self.links()).collect()
     }
 
-    /// Removes what agents with another version of the ABI left.
-    pub(super) fn remove_other_versions(&self) {
+    /// Removes what agents with another version of the ABI left. To be called when this one's policy
+    /// is in the maps.
+    pub fn remove_other_versions(&self) {
         let ours = self.version();
         for other in names(&self.dir).map(|name| self.dir.join(name)).filter(|dir| *dir != ours) {
             match remove_tree(&other, &mut Vec::new()) {

@@ -1,6 +1,9 @@
 //! The command line: what all commands share, and which one runs.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -81,7 +84,7 @@ enum LogFormat {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Enforce on this node: load the eBPF programs, keep them equal to the configuration.
-    Node(NodeArgs),
+    Node(Box<NodeArgs>),
     /// Be the gateway: HTTP proxy, TLS origination, TLS passthrough, TCP.
     Gateway(GatewayArgs),
     /// Compile the configuration and print every problem in it.
@@ -96,7 +99,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     init_log(&cli.log);
     let result = match cli.command {
-        Command::Node(args) => node::run(args),
+        Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(args),
         Command::Check(args) => check::run(args),
         Command::Detach(args) => detach::run(args),
@@ -116,7 +119,10 @@ fn init_log(args: &LogArgs) {
         _ => "info,egress_agent=trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     match args.log_format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

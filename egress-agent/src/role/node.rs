@@ -1,18 +1,478 @@
 //! The `node` command: enforce on this node.
+//!
+//! The order of a start is the point of it: programs are attached first, with maps that deny (or
+//! hold what an earlier agent left), and policy is loaded after. There is no order in which
+//! something could slip out.
 
-use std::process::ExitCode;
+mod flows;
+mod health;
+mod metrics;
+mod names;
+mod notify;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use self::{
+    flows::Printer,
+    health::{Checker, Probing},
+    metrics::{Sources, Tally},
+    names::Names,
+};
+use super::{
+    cli,
+    reload::{ConfigArgs, Loaded, Reload},
+};
+use crate::{
+    bpf::{
+        self, Change, Contents, Enforcer, Events, Facts, PlanProblem, PodInterface, Targets, TcMode,
+    },
+    net::{Resolver, ResolverSource},
+    policy::{DirectTarget, Snapshot},
+    types::Host,
+};
 
 /// Where pins are by default.
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/egress-agent";
+/// Between two looks at the interfaces, and two attempts to bring the maps up to date.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Options of `node`.
 #[derive(clap::Args, Debug)]
-pub struct NodeArgs {}
+#[command(after_help = "\
+Enforcement begins before the configuration is read, and stays when the agent stops, crashes or is
+killed; the next one takes over without a gap. `egress-agent detach` ends it.
+
+Example: two pods, one uplink
+  egress-agent node --config /etc/egress/config \\
+      --cgroup /sys/fs/cgroup/kubepods \\
+      --pod-interface veth1=10.0.0.5,fd00::5 --pod-interface veth2=10.0.0.6 --uplink eth0
+
+Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent.
+Exit codes: 1 it could not start, 2 wrong options, 3 another agent owns the pins.")]
+pub struct NodeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// A cgroup2 directory; its processes, and those of the cgroups below it, are enforced on.
+    #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
+    cgroups: Vec<PathBuf>,
+    /// The host side of a pod's interface and the pod's addresses. Only those may be a packet's
+    /// source there.
+    #[arg(long = "pod-interface", value_name = "NAME=ADDR[,ADDR]", value_parser = pod_interface)]
+    pod_interfaces: Vec<Pod>,
+    /// An interface that leads out of the node.
+    #[arg(long = "uplink", value_name = "NAME")]
+    uplinks: Vec<String>,
+    /// Where programs and maps are pinned; below a mounted bpffs. One agent owns it at a time.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+    /// The DNS server for services that are reached directly (`direct: registry`) [default: that
+    /// of /etc/resolv.conf].
+    #[arg(long, value_name = "IP[:PORT]")]
+    resolver: Option<ResolverSource>,
+    /// How flow events are written to standard output.
+    #[arg(long, value_enum, default_value_t = flows::Format::Text)]
+    events: flows::Format,
+    /// Flow events that a CPU may emit in a second, for each of refusals and the rest; more are
+    /// counted as lost.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    events_per_second: u32,
+    /// Where Prometheus' metrics are served, at /metrics; `off` for nowhere.
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15020", value_parser = metrics_addr)]
+    metrics_addr: MetricsAddr,
+    /// The gateways' health port.
+    #[arg(long, value_name = "PORT", default_value_t = 15021)]
+    health_port: u16,
+    /// Between two health checks of a gateway.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    health_interval: Duration,
+    /// How long a health check may take; two in a row without an answer make a gateway unhealthy,
+    /// a refusal at once.
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration)]
+    health_timeout: Duration,
+}
+
+/// `--pod-interface`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Pod {
+    name: String,
+    addresses: Vec<IpAddr>,
+}
+
+/// `--metrics-addr`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct MetricsAddr(Option<SocketAddr>);
+
+fn pod_interface(text: &str) -> Result<Pod, String> {
+    let expected = "expected NAME=ADDR[,ADDR], as in veth1=10.0.0.5,fd00::5";
+    let (name, addresses) = text.split_once('=').ok_or(expected)?;
+    let addresses = addresses
+        .split(',')
+        .map(|addr| addr.parse().map_err(|_| format!("`{addr}` is no IP address; {expected}")))
+        .collect::<Result<Vec<IpAddr>, String>>()?;
+    if name.is_empty() {
+        return Err(expected.into());
+    }
+    Ok(Pod { name: name.into(), addresses })
+}
+
+fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
+    if text == "off" {
+        return Ok(MetricsAddr(None));
+    }
+    let addr = text.parse().map_err(|_| "expected IP:PORT, as in 127.0.0.1:15020, or off")?;
+    Ok(MetricsAddr(Some(addr)))
+}
+
+/// `500ms`, `2s`, `1.5s`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let expected = || "expected a duration such as 500ms or 1s, from 10ms to 1h".to_owned();
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').ok_or_else(expected)?, 1.0),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| expected())? * unit;
+    if (0.01..=3600.0).contains(&seconds) {
+        Duration::try_from_secs_f64(seconds).map_err(|_| expected())
+    } else {
+        Err(expected())
+    }
+}
 
 /// Runs it until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What the user has to know.
-pub fn run(_args: NodeArgs) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("this build has no `node` command yet")
+/// What stands in the way of enforcing, and what to do about it.
+pub fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    let result = runtime.block_on(enforce(args));
+    // Not waiting for file reads that hang.
+    runtime.shutdown_background();
+    match result {
+        Err(error) if error.downcast_ref().is_some_and(is_owned) => {
+            tracing::error!("{error:#}");
+            Ok(ExitCode::from(cli::OWNED))
+        }
+        result => result.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+pub(super) fn is_owned(error: &bpf::Error) -> bool {
+    matches!(error, bpf::Error::Owned { .. })
+}
+
+async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
+    // What can fail without the kernel comes first; then nothing was touched.
+    let listener = match args.metrics_addr.0 {
+        Some(addr) => {
+            let listener = metrics::listen(addr).await;
+            Some(listener.with_context(|| {
+                format!("can't serve metrics on {addr}; choose another --metrics-addr, or off")
+            })?)
+        }
+        None => None,
+    };
+    let resolver = Resolver::new(args.resolver.unwrap_or_default())?;
+    let printer = Printer::start(args.events).context("can't start the events' thread")?;
+
+    let targets = Targets {
+        cgroups: args.cgroups,
+        pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
+        uplinks: args.uplinks,
+    };
+    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
+    let Enforcer { attachments, maps, counters, events, adopted, pins } = enforcer;
+    if adopted {
+        tracing::info!("took over enforcement from an earlier agent, without a gap");
+    } else {
+        tracing::info!("enforcing; everything external is denied until a configuration is read");
+    }
+
+    let (reload, loaded) = Reload::new(args.config);
+    let again = reload.again();
+    let probing = Probing {
+        port: args.health_port,
+        interval: args.health_interval,
+        timeout: args.health_timeout,
+    };
+    let checker = Checker::spawn(probing, inherited(maps.current()));
+    let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
+    if let Some(listener) = listener {
+        let sources = Sources {
+            counters,
+            tally: Arc::clone(&tally),
+            loaded: loaded.clone(),
+            healthy: checker.healthy.clone(),
+        };
+        tokio::spawn(metrics::serve(listener, Arc::new(sources)));
+    }
+    tokio::spawn(reload.run());
+    let printing = print(events, printer, loaded.clone(), Arc::clone(&tally));
+    let mut node = Node {
+        attachments,
+        maps,
+        pins,
+        pods: args.pod_interfaces,
+        events_per_second: args.events_per_second,
+        loaded,
+        checker,
+        names: Names::spawn(Arc::new(resolver)),
+        tally,
+        problems: Vec::new(),
+        ready: false,
+    };
+    tokio::select! {
+        () = node.run() => {}
+        () = printing => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = async { while hangup.recv().await.is_some() { again.notify_one(); } } => {}
+    }
+    tracing::info!(
+        "stopping; enforcement stays in force, as it is now, until `egress-agent detach`"
+    );
+    Ok(())
+}
+
+/// Gateways that an earlier agent found healthy. They are until a probe says otherwise: a restart
+/// mustn't refuse connections for a moment.
+fn inherited(contents: &Contents) -> HashSet<IpAddr> {
+    let endpoints = contents.groups.values().flat_map(|group| {
+        let used = usize::try_from(group.count).unwrap_or(0).min(group.endpoints.len());
+        group.endpoints[..used].iter().map(|addr| IpAddr::from(*addr))
+    });
+    endpoints.collect()
+}
+
+/// Hands flow events to the printer until the ring buffer can't be read any more.
+async fn print(
+    mut events: Events,
+    mut printer: Printer,
+    mut loaded: watch::Receiver<Loaded>,
+    tally: Arc<Tally>,
+) {
+    loop {
+        if loaded.has_changed().unwrap_or(false)
+            && let Some(snapshot) = &loaded.borrow_and_update().snapshot
+        {
+            printer.set_workloads(&snapshot.mesh.workloads);
+        }
+        match events.read(|flow| printer.print(&flow)).await {
+            Ok(0) => {}
+            Ok(unreadable) => {
+                let unreadable = u64::try_from(unreadable).unwrap_or(u64::MAX);
+                tally.unreadable.fetch_add(unreadable, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!("can't read flow events any more: {error}");
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// What keeps the kernel equal to the configuration.
+struct Node {
+    attachments: bpf::Attachments,
+    maps: bpf::Maps,
+    pins: bpf::Pins,
+    pods: Vec<Pod>,
+    events_per_second: u32,
+    loaded: watch::Receiver<Loaded>,
+    checker: Checker,
+    names: Names,
+    tally: Arc<Tally>,
+    /// Those that were logged already.
+    problems: Vec<PlanProblem>,
+    ready: bool,
+}
+
+impl Node {
+    async fn run(&mut self) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.reconcile();
+            tokio::select! {
+                changed = self.loaded.changed() => if changed.is_err() { return },
+                changed = self.checker.healthy.changed() => if changed.is_err() { return },
+                changed = self.names.resolved.changed() => if changed.is_err() { return },
+                _ = looks.tick() => self.look(),
+            }
+        }
+    }
+
+    /// Looks at the interfaces.
+    fn look(&mut self) {
+        for change in self.attachments.refresh() {
+            match change {
+                Ok(Change::Gone { interface }) => {
+                    tracing::warn!("interface {interface} is gone; waiting for it to come back");
+                }
+                Ok(Change::Attached { interface, ifindex }) => {
+                    self.tally.repairs.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(
+                        "interface {interface} is back (index {ifindex}); enforcing on it"
+                    );
+                }
+                Ok(Change::Repaired { interface }) => {
+                    self.tally.repairs.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(
+                        "another program came before ours on {interface}, or ours was removed; ours \
+                         is first again"
+                    );
+                }
+                Err(error) => tracing::error!("{error}"),
+            }
+        }
+    }
+
+    /// Brings the maps up to date, if they aren't.
+    fn reconcile(&mut self) {
+        let loaded = self.loaded.borrow_and_update().clone();
+        let healthy = self.checker.healthy.borrow_and_update().clone();
+        let resolved = self.names.resolved.borrow_and_update().clone();
+        let pods = self.pods();
+        let desired = match &loaded.snapshot {
+            Some(snapshot) => {
+                self.ask(snapshot);
+                let facts = Facts {
+                    resolved,
+                    healthy,
+                    pods,
+                    generation: loaded.accepted,
+                    events_per_second: self.events_per_second,
+                    max_groups: self.maps.max_groups(),
+                };
+                let (desired, problems) = Contents::desired(snapshot, &facts);
+                self.report(problems);
+                desired
+            }
+            // Nothing accepted yet: what an earlier agent left stays, only pods are known anew.
+            None => {
+                let mut desired = self.maps.current().clone();
+                desired.set_pods(&pods);
+                desired
+            }
+        };
+        let behind = match self.maps.reconcile(&desired) {
+            Ok(0) => false,
+            Ok(changes) => {
+                tracing::debug!("{changes} changes in the maps");
+                false
+            }
+            Err(errors) => {
+                self.tally.failures.fetch_add(1, Ordering::Relaxed);
+                // They recur with every attempt.
+                if self.tally.behind.load(Ordering::Relaxed) == 0 {
+                    for error in errors {
+                        tracing::error!("{error}");
+                    }
+                    tracing::error!(
+                        "the maps don't hold the whole configuration; what is missing is denied, \
+                         and it is tried again"
+                    );
+                }
+                true
+            }
+        };
+        if self.tally.behind.swap(u64::from(behind), Ordering::Relaxed) == 1 && !behind {
+            tracing::info!("the maps hold the whole configuration again");
+        }
+        if !behind && !self.ready && loaded.snapshot.is_some() {
+            self.ready = true;
+            self.pins.remove_other_versions();
+            notify::ready();
+            tracing::info!("ready");
+        }
+    }
+
+    /// Asks for the health and the addresses that a snapshot needs; new answers arrive as changes.
+    fn ask(&self, snapshot: &Snapshot) {
+        let endpoints: HashSet<IpAddr> =
+            snapshot.mesh.gateways.iter().flat_map(|group| group.endpoints.clone()).collect();
+        self.checker.endpoints.send_if_modified(|old| {
+            let changed = *old != endpoints;
+            *old = endpoints;
+            changed
+        });
+        let names: HashSet<Host> = snapshot
+            .node
+            .routes
+            .iter()
+            .filter_map(|route| match &route.target {
+                DirectTarget::Name(host) => Some(host.clone()),
+                DirectTarget::Any | DirectTarget::Net(_) => None,
+            })
+            .collect();
+        self.names.wanted.send_if_modified(|old| {
+            let changed = *old != names;
+            *old = names;
+            changed
+        });
+    }
+
+    fn report(&mut self, problems: Vec<PlanProblem>) {
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::error!("{problem}");
+        }
+        self.problems = problems;
+    }
+
+    /// The pods' interfaces that are attached now.
+    fn pods(&self) -> Vec<PodInterface> {
+        let mut pods: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+        for pod in &self.pods {
+            if let Some(ifindex) = self.attachments.ifindex(&pod.name) {
+                pods.entry(ifindex).or_default().extend(&pod.addresses);
+            }
+        }
+        let pod = |(ifindex, addresses)| PodInterface { ifindex, addresses };
+        pods.into_iter().map(pod).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_or_explained() {
+        assert_eq!(
+            pod_interface("veth1=10.0.0.5,fd00::5").unwrap(),
+            Pod {
+                name: "veth1".into(),
+                addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()]
+            }
+        );
+        for bad in ["veth1", "veth1=", "=10.0.0.5", "veth1=10.0.0", "veth1=10.0.0.5,"] {
+            assert!(pod_interface(bad).unwrap_err().contains("NAME=ADDR"), "{bad}");
+        }
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for bad in ["", "1", "0s", "-1s", "1h", "NaNs", "infs", "9999999s"] {
+            assert!(duration(bad).unwrap_err().contains("500ms"), "{bad}");
+        }
+        assert_eq!(metrics_addr("off"), Ok(MetricsAddr(None)));
+        assert!(metrics_addr("15020").is_err());
+    }
 }

@@ -1,0 +1,229 @@
+//! The node's metrics, in Prometheus' text form.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    fmt::Write as _,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    bpf::{Counters, Error, Lost, Verdicts},
+    role::reload::Loaded,
+};
+
+/// Scrapes at a time; more wait.
+const CONNECTIONS: usize = 16;
+/// Until a request's head is there, and for a whole connection.
+const HEAD: Duration = Duration::from_secs(5);
+const CONNECTION: Duration = Duration::from_secs(60);
+
+/// What the node agent counts itself.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Lines of flow events that nobody read in time.
+    pub dropped: Arc<AtomicU64>,
+    /// Events of a kind that this agent doesn't know.
+    pub unreadable: AtomicU64,
+    /// Attempts to bring the maps up to date that failed.
+    pub failures: AtomicU64,
+    /// 1 while the maps don't hold what they should.
+    pub behind: AtomicU64,
+    /// Times that a program was attached again, or moved to the front of its chain.
+    pub repairs: AtomicU64,
+}
+
+/// Where the values come from.
+pub(super) struct Sources {
+    pub counters: Counters,
+    pub tally: Arc<Tally>,
+    pub loaded: watch::Receiver<Loaded>,
+    pub healthy: watch::Receiver<HashSet<IpAddr>>,
+}
+
+impl Sources {
+    /// All metrics, as of now.
+    fn render(&self) -> Result<String, Error> {
+        let mut text = String::new();
+        verdicts(&mut text, &self.counters.verdicts()?);
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let tally = &self.tally;
+        lost(&mut text, self.counters.lost()?, load(&tally.dropped), load(&tally.unreadable));
+        self.gateways(&mut text);
+        let loaded = self.loaded.borrow();
+        gauge(&mut text, "egress_config_current", u64::from(loaded.current));
+        let name = "egress_config_reloads_total";
+        kind(&mut text, name, "counter");
+        let reloads = [("accepted", loaded.accepted), ("rejected", loaded.rejected)];
+        for (result, count) in reloads {
+            push(&mut text, format_args!("{name}{{result=\"{result}\"}} {count}\n"));
+        }
+        gauge(&mut text, "egress_maps_behind", load(&tally.behind));
+        counter(&mut text, "egress_map_update_failures_total", load(&tally.failures));
+        counter(&mut text, "egress_repairs_total", load(&tally.repairs));
+        Ok(text)
+    }
+
+    fn gateways(&self, text: &mut String) {
+        let name = "egress_gateway_healthy";
+        kind(text, name, "gauge");
+        let loaded = self.loaded.borrow();
+        let healthy = self.healthy.borrow();
+        let gateways = loaded.snapshot.iter().flat_map(|snapshot| &snapshot.mesh.gateways);
+        for gateway in gateways {
+            for addr in &gateway.endpoints {
+                let (service, value) = (&gateway.service, u8::from(healthy.contains(addr)));
+                let labels = format_args!("service=\"{service}\",address=\"{addr}\"");
+                push(text, format_args!("{name}{{{labels}}} {value}\n"));
+            }
+        }
+    }
+}
+
+fn verdicts(text: &mut String, verdicts: &[Verdicts]) {
+    let name = "egress_verdicts_total";
+    kind(text, name, "counter");
+    for Verdicts { hook, action, reason, audit, count } in verdicts {
+        let (hook, action, reason) = (hook.name(), action.name(), reason.name());
+        let labels = format_args!(
+            "hook=\"{hook}\",action=\"{action}\",reason=\"{reason}\",audit=\"{audit}\""
+        );
+        push(text, format_args!("{name}{{{labels}}} {count}\n"));
+    }
+}
+
+fn lost(text: &mut String, lost: Lost, dropped: u64, unreadable: u64) {
+    let name = "egress_events_lost_total";
+    kind(text, name, "counter");
+    let causes =
+        [("rate", lost.rate), ("full", lost.full), ("output", dropped), ("unknown", unreadable)];
+    for (cause, count) in causes {
+        push(text, format_args!("{name}{{cause=\"{cause}\"}} {count}\n"));
+    }
+}
+
+fn kind(text: &mut String, name: &str, kind: &str) {
+    push(text, format_args!("# TYPE {name} {kind}\n"));
+}
+
+fn gauge(text: &mut String, name: &str, value: u64) {
+    kind(text, name, "gauge");
+    push(text, format_args!("{name} {value}\n"));
+}
+
+fn counter(text: &mut String, name: &str, value: u64) {
+    kind(text, name, "counter");
+    push(text, format_args!("{name} {value}\n"));
+}
+
+/// Writing to a string can't fail.
+fn push(text: &mut String, args: std::fmt::Arguments<'_>) {
+    text.write_fmt(args).ok();
+}
+
+/// Listens. What can't be listened on is an error at the start, not in the log later.
+pub(super) async fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await
+}
+
+/// Answers scrapes for as long as the runtime lives.
+pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("can't accept a scrape: {error}");
+                // Most likely out of descriptors: asking again at once would only burn the CPU.
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let sources = Arc::clone(&sources);
+        tokio::spawn(async move {
+            let service = service_fn(|request| {
+                std::future::ready(Ok::<_, Infallible>(respond(&request, &sources)))
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Ok(Err(error)) = timeout(CONNECTION, connection).await {
+                tracing::debug!("a scrape failed: {error}");
+            }
+            drop(place);
+        });
+    }
+}
+
+fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    let (status, text) = if request.method() != Method::GET {
+        (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".into())
+    } else if path != "/metrics" && path != "/stats/prometheus" {
+        (StatusCode::NOT_FOUND, "metrics are at /metrics\n".into())
+    } else {
+        match sources.render() {
+            Ok(text) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    let content_type = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use egress_ebpf::reason::Reason;
+
+    use super::*;
+    use crate::bpf::{Action, Hook};
+
+    #[test]
+    fn every_verdict_has_its_own_series() {
+        let mut text = String::new();
+        let denied = Verdicts {
+            hook: Hook::Pod,
+            action: Action::Deny,
+            reason: Reason::Protocol,
+            audit: false,
+            count: 7,
+        };
+        verdicts(&mut text, &[denied]);
+        lost(&mut text, Lost { rate: 1, full: 2 }, 3, 4);
+        assert_eq!(
+            text,
+            "# TYPE egress_verdicts_total counter\n\
+             egress_verdicts_total{hook=\"pod\",action=\"deny\",reason=\"protocol\",audit=\"false\"} 7\n\
+             # TYPE egress_events_lost_total counter\n\
+             egress_events_lost_total{cause=\"rate\"} 1\n\
+             egress_events_lost_total{cause=\"full\"} 2\n\
+             egress_events_lost_total{cause=\"output\"} 3\n\
+             egress_events_lost_total{cause=\"unknown\"} 4\n"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Addresses of the names that may be reached directly: a memory without I/O, and the task that
+//! asks DNS.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{
+    net::{Resolve, ResolveError},
+    types::Host,
+};
+
+/// How long an address stays allowed after DNS stopped naming it: applications keep answers too.
+const GRACE: Duration = Duration::from_secs(60);
+/// Between two questions. The resolver answers from memory for as long as an answer's TTL lasts.
+const EVERY: Duration = Duration::from_secs(2);
+/// Addresses kept of one name; a name with more is a mistake or an attack.
+const MOST: usize = 256;
+
+/// Addresses by name.
+pub(super) type Resolved = HashMap<Host, Vec<IpAddr>>;
+
+/// What is known of the names.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    names: HashMap<Host, Name>,
+}
+
+#[derive(Debug, Default)]
+struct Name {
+    /// When DNS named it last.
+    seen: BTreeMap<IpAddr, Instant>,
+    /// Whether the last question failed, so that it is logged once.
+    failing: bool,
+}
+
+impl Memory {
+    /// Forgets all names but these.
+    pub(super) fn retain(&mut self, names: &HashSet<Host>) {
+        self.names.retain(|name, _| names.contains(name));
+    }
+
+    /// Takes an answer. A failed one changes nothing: the last known addresses stay.
+    pub(super) fn observe(
+        &mut self,
+        now: Instant,
+        host: &Host,
+        answer: Result<&[IpAddr], &ResolveError>,
+    ) {
+        let name = self.names.entry(host.clone()).or_default();
+        let addrs = match answer {
+            Ok(addrs) => addrs,
+            Err(error) => {
+                if !std::mem::replace(&mut name.failing, true) {
+                    tracing::warn!(
+                        "can't resolve {host}, which may be reached directly: {error}; its last \
+                         known addresses stay ({})",
+                        name.seen.len()
+                    );
+                }
+                return;
+            }
+        };
+        name.failing = false;
+        for addr in addrs.iter().map(IpAddr::to_canonical) {
+            if is_outside(addr) {
+                name.seen.insert(addr, now);
+            } else {
+                tracing::debug!("{host} resolves to {addr}, which is no outside address: ignored");
+            }
+        }
+        name.seen.retain(|_, seen| now.duration_since(*seen) < GRACE);
+        while name.seen.len() > MOST {
+            name.seen.pop_last();
+        }
+    }
+
+    /// The addresses of all names, sorted.
+    pub(super) fn resolved(&self) -> Resolved {
+        let addrs = |name: &Name| name.seen.keys().copied().collect();
+        self.names.iter().map(|(host, name)| (host.clone(), addrs(name))).collect()
+    }
+}
+
+/// A name can't open an address that never is outside, whatever DNS says.
+fn is_outside(addr: IpAddr) -> bool {
+    let link_local = match addr {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(addr.is_loopback() || addr.is_unspecified() || addr.is_multicast() || link_local)
+}
+
+/// Keeps names resolved for as long as it lives.
+pub(super) struct Names {
+    /// The names to resolve.
+    pub wanted: watch::Sender<HashSet<Host>>,
+    /// Their addresses.
+    pub resolved: watch::Receiver<Resolved>,
+}
+
+impl Names {
+    pub(super) fn spawn(resolver: Arc<dyn Resolve>) -> Self {
+        let (wanted, receiver) = watch::channel(HashSet::new());
+        let (published, resolved) = watch::channel(Resolved::new());
+        tokio::spawn(keep(resolver, receiver, published));
+        Self { wanted, resolved }
+    }
+}
+
+async fn keep(
+    resolver: Arc<dyn Resolve>,
+    mut wanted: watch::Receiver<HashSet<Host>>,
+    published: watch::Sender<Resolved>,
+) {
+    let mut memory = Memory::default();
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            _ = ticks.tick() => {}
+        }
+        let names = wanted.borrow_and_update().clone();
+        memory.retain(&names);
+        let questions = names.iter().filter_map(|host| Some((host, host.as_name()?)));
+        let answers = questions.map(|(host, name)| {
+            let resolver = &resolver;
+            async move { (host, resolver.resolve(name).await) }
+        });
+        for (host, answer) in futures_util::future::join_all(answers).await {
+            memory.observe(Instant::now(), host, answer.as_deref());
+        }
+        let resolved = memory.resolved();
+        published.send_if_modified(|old| {
+            let changed = *old != resolved;
+            *old = resolved;
+            changed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(list: &[&str]) -> Vec<IpAddr> {
+        list.iter().map(|addr| addr.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_address_stays_for_a_while_after_dns_forgot_it() {
+        let (start, host) = (Instant::now(), Host::parse("db.example").unwrap());
+        let mut memory = Memory::default();
+        memory.observe(start, &host, Ok(&addrs(&["203.0.113.1"])));
+        let next = start + GRACE / 2;
+        memory.observe(next, &host, Ok(&addrs(&["203.0.113.2"])));
+        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.1", "203.0.113.2"]));
+        memory.observe(start + GRACE, &host, Ok(&addrs(&["203.0.113.2"])));
+        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.2"]));
+    }
+
+    #[test]
+    fn a_failure_keeps_the_last_known_for_ever() {
+        let (start, host) = (Instant::now(), Host::parse("db.example").unwrap());
+        let mut memory = Memory::default();
+        memory.observe(start, &host, Ok(&addrs(&["203.0.113.1"])));
+        memory.observe(start + GRACE * 10, &host, Err(&ResolveError::Timeout));
+        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.1"]));
+        // Without an answer ever, there is nothing.
+        let other = Host::parse("other.example").unwrap();
+        memory.observe(start, &other, Err(&ResolveError::NoSuchName));
+        assert!(memory.resolved()[&other].is_empty());
+        memory.retain(&HashSet::new());
+        assert!(memory.resolved().is_empty());
+    }
+
+    #[test]
+    fn names_open_outside_addresses_only() {
+        let host = Host::parse("evil.example").unwrap();
+        let mut memory = Memory::default();
+        let answer = addrs(&[
+            "127.0.0.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "203.0.113.1",
+        ]);
+        memory.observe(Instant::now(), &host, Ok(&answer));
+        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.1"]));
+    }
+}
