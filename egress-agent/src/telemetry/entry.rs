@@ -64,6 +64,8 @@ flags! {
     StreamIdleTimeout = "SI";
     /// Downstream protocol error.
     DownstreamProtocolError = "DPE";
+    /// Upstream protocol error.
+    UpstreamProtocolError = "UPE";
 }
 
 /// A set of [`ResponseFlag`]s; displayed as `UF,URX`, the empty set as `-`.

@@ -1,15 +1,66 @@
 //! HTTP/1.1 and HTTP/2.
+//!
+//! A connection ([`serve`]) yields requests in one normal form ([`request`]); each is decided on its
+//! own ([`exchange`]), sent on a pooled or new connection ([`attempt`], [`pool`], [`connect`]), and
+//! its response relayed ([`relay_response`]). What can't be read in one way only is refused
+//! ([`bad`]). Every request leaves one [`record`].
 
-use std::rc::Rc;
+mod attempt;
+mod authority;
+mod bad;
+mod body;
+mod clock;
+mod connect;
+mod deadline;
+mod exchange;
+mod failure;
+mod framing;
+mod h1;
+mod h2;
+mod headers;
+mod inbound;
+mod link;
+mod outbound;
+mod pool;
+mod record;
+mod relay_response;
+mod reply;
+mod request;
+mod response;
+mod retry;
+mod serve_h1;
+mod serve_h2;
+mod tunnel;
+
+use std::{cell::RefCell, fmt, rc::Rc};
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
+use self::pool::Pool;
 use super::{Downstream, Worker};
+use crate::net::Side;
+
+/// The buffer that all connections of a worker read into, in bytes.
+const SCRATCH: usize = 64 * 1024;
 
 /// What HTTP keeps for all connections of one worker.
-#[derive(Debug, Default)]
-pub struct Shared {}
+pub struct Shared {
+    pool: Rc<Pool>,
+    /// Borrowed only while something is polled, never across a wait.
+    scratch: RefCell<Box<[u8]>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { pool: Rc::default(), scratch: RefCell::new(vec![0; SCRATCH].into()) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
 
 /// The version that the first bytes of a connection show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,12 +71,33 @@ pub enum Version {
     H2,
 }
 
-/// Serves a connection whose first bytes, `read`, are HTTP.
-pub async fn serve(
-    _worker: Rc<Worker>,
-    _downstream: Downstream,
-    _io: TcpStream,
-    _read: BytesMut,
-    _version: Version,
+/// A client's connection, without its bytes.
+#[derive(Debug)]
+struct Connection {
+    worker: Rc<Worker>,
+    downstream: Downstream,
+    /// What is carried: `http`, or `https` where TLS was terminated.
+    scheme: &'static str,
+}
+
+impl Connection {
+    fn origin(&self) -> request::Origin {
+        request::Origin { port: self.downstream.port, scheme: self.scheme }
+    }
+}
+
+/// Serves a connection whose first bytes, `read`, are HTTP. It must run inside a
+/// [`tokio::task::LocalSet`].
+pub async fn serve<I: Side + 'static>(
+    worker: Rc<Worker>,
+    downstream: Downstream,
+    io: I,
+    read: BytesMut,
+    version: Version,
 ) {
+    let connection = Connection { worker, downstream, scheme: "http" };
+    match version {
+        Version::H1 => serve_h1::serve(connection, io, read).await,
+        Version::H2 => serve_h2::serve(connection, io, read).await,
+    }
 }

@@ -1,0 +1,290 @@
+//! The tries of one request, up to the head of a response.
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+
+use super::{
+    Connection,
+    body::{Relay, RelayError},
+    clock::Clock,
+    connect::connect,
+    exchange::watch,
+    failure::Failure,
+    framing::Framing,
+    h1::HeadLimits,
+    headers,
+    inbound::Inbound,
+    outbound::Outbound,
+    pool::Key,
+    record::Record,
+    request::Request,
+    response::Response,
+    retry,
+};
+use crate::{
+    policy::{GatewayPolicy, HttpRoute},
+    telemetry::{ClusterStats, ResponseFlag},
+};
+
+/// First pause before a retry; it doubles with each, and is cut at random (Envoy's default).
+const BACKOFF: Duration = Duration::from_millis(25);
+
+/// Everything that a try needs.
+#[derive(Debug)]
+pub(super) struct Attempt<'a> {
+    connection: &'a Connection,
+    policy: &'a GatewayPolicy,
+    route: &'a HttpRoute,
+    request: &'a Request,
+    key: Key,
+    stats: &'a Arc<ClusterStats>,
+    /// What is sent, with the route's changes.
+    path: &'a str,
+    host: HeaderValue,
+    headers: HeaderMap,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(
+        connection: &'a Connection,
+        policy: &'a GatewayPolicy,
+        route: &'a HttpRoute,
+        request: &'a Request,
+        key: Key,
+        stats: &'a Arc<ClusterStats>,
+    ) -> Self {
+        let action = &route.action;
+        let mut headers = request.headers.clone();
+        headers::apply(&mut headers, &action.request_headers);
+        let rewritten =
+            action.rewrite_authority.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
+        let host = rewritten.unwrap_or_else(|| request.authority.to_header());
+        let path = action.rewrite_path.as_deref().unwrap_or(request.path.as_str());
+        Self { connection, policy, route, request, key, stats, path, host, headers }
+    }
+
+    /// Gives the key back.
+    pub(super) fn into_key(self) -> Key {
+        self.key
+    }
+
+    /// Tries until there is a response, or nothing is left to try.
+    ///
+    /// # Errors
+    /// The last try's failure.
+    pub(super) async fn until_answered<D: Inbound>(
+        &self,
+        down: &mut D,
+        relay: &mut Relay,
+        clock: &mut Clock<'_>,
+        record: &mut Record,
+    ) -> Result<(Outbound, Response), Failure> {
+        let policy = &self.route.retry;
+        let mut fresh = false;
+        let mut left = policy.attempts;
+        let mut pause = BACKOFF;
+        loop {
+            clock.attempt(policy.per_try_timeout);
+            let mut reused = false;
+            let mut untouched = false;
+            let tried =
+                self.once(down, relay, clock, record, fresh, &mut reused, &mut untouched).await;
+            let replayable = self.is_replayable(down, relay);
+            let failure = match tried {
+                Ok((up, response)) => {
+                    let again =
+                        replayable && left > 0 && retry::on_response(&policy.retry_on, &response);
+                    if !again {
+                        return Ok((up, response));
+                    }
+                    up.link().lease.report(!response.status.is_server_error());
+                    Failure::RetriableStatus(response.status)
+                }
+                Err(failure) => failure,
+            };
+            if matches!(failure, Failure::TryTimeout | Failure::Timeout) {
+                self.stats.inc_upstream_rq_timeout();
+            }
+            if !replayable {
+                return Err(failure);
+            }
+            // An upstream may close an idle connection just as the request goes out.
+            let stale = reused
+                && matches!(failure, Failure::Closed | Failure::Reset(_))
+                && (untouched || self.request.method.is_idempotent());
+            if stale && !fresh {
+                fresh = true;
+                *relay = Relay::new();
+                continue;
+            }
+            let wanted = matches!(failure, Failure::RetriableStatus(_))
+                || retry::on_failure(&policy.retry_on, &failure);
+            if !wanted || left == 0 {
+                if wanted && policy.attempts > 0 {
+                    record.flag(ResponseFlag::UpstreamRetryLimitExceeded);
+                }
+                return Err(failure);
+            }
+            left -= 1;
+            self.stats.inc_upstream_rq_retry();
+            *relay = Relay::new();
+            clock.attempt(None);
+            let pausing = tokio::time::sleep(retry::jitter(pause));
+            watch(self.connection, down, clock, pausing).await?;
+            pause = pause.saturating_mul(2).min(BACKOFF * 10);
+        }
+    }
+
+    /// Whether the request can be sent once more: nothing of a body has been taken.
+    fn is_replayable<D: Inbound>(&self, down: &D, relay: &Relay) -> bool {
+        match self.request.framing {
+            Framing::None | Framing::Length(0) => true,
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+                relay.bytes == 0 && !relay.is_received() && !down.is_received()
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what one try finds out, for all that follow")]
+    async fn once<D: Inbound>(
+        &self,
+        down: &mut D,
+        relay: &mut Relay,
+        clock: &mut Clock<'_>,
+        record: &mut Record,
+        fresh: bool,
+        reused: &mut bool,
+        untouched: &mut bool,
+    ) -> Result<(Outbound, Response), Failure> {
+        let worker = &self.connection.worker;
+        let pooled = if fresh {
+            None
+        } else {
+            let scratch = &mut worker.http.scratch.borrow_mut();
+            worker.http.pool.checkout(&self.key, self.policy, scratch)
+        };
+        *reused = pooled.is_some();
+        let mut up = match pooled {
+            Some(up) => up,
+            None => {
+                let connecting = connect(worker, self.policy, &self.key, self.stats);
+                watch(self.connection, down, clock, connecting).await??
+            }
+        };
+        record.link(up.link());
+        let _endpoint = up.link().endpoint.request();
+        let sent = Instant::now();
+        let before = up.written();
+        self.send_head(&mut up)?;
+        if self.request.expects_continue && !down.is_received() {
+            down.interim(StatusCode::CONTINUE, &HeaderMap::new());
+        }
+        let limits =
+            HeadLimits { bytes: worker.limits.request_head_bytes, headers: worker.limits.headers };
+        let mut stopped = false;
+        let head = poll_fn(|cx| {
+            let scratch = &mut worker.http.scratch.borrow_mut();
+            let polled = poll_head(cx, &mut up, down, relay, &mut stopped, scratch, limits);
+            if polled.is_ready() {
+                return polled;
+            }
+            record.entry.bytes_received = relay.bytes;
+            clock.progress(relay.bytes);
+            clock.poll(cx).map(Err)
+        })
+        .await;
+        record.entry.bytes_received = relay.bytes;
+        *untouched = up.written() == before;
+        match head {
+            Ok(response) => {
+                record.entry.upstream_service_time = Some(sent.elapsed());
+                Ok((up, response))
+            }
+            Err(failure) => {
+                if !matches!(failure, Failure::Gone | Failure::Body(_)) {
+                    up.link().lease.report(false);
+                    up.link().endpoint.inc_rq_error();
+                }
+                if matches!(failure, Failure::Timeout | Failure::TryTimeout) {
+                    up.link().endpoint.inc_rq_timeout();
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn send_head(&self, up: &mut Outbound) -> Result<(), Failure> {
+        match up {
+            Outbound::H1(up) => {
+                up.started = up.started.saturating_add(1);
+                let upgrade = self.request.upgrade.as_ref();
+                up.outbound.request(self.request, self.path, &self.host, &self.headers, upgrade);
+                Ok(())
+            }
+            Outbound::H2(up) => {
+                let scheme = if self.route.cluster.tls.is_some() { "https" } else { "http" };
+                let uri = Uri::builder()
+                    .scheme(scheme)
+                    .authority(self.host.as_bytes())
+                    .path_and_query(self.path)
+                    .build()
+                    .map_err(|_| Failure::Bad(super::bad::BadMessage::Target))?;
+                let mut headers = self.headers.clone();
+                if let Framing::Length(length) = self.request.framing {
+                    headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+                }
+                let ended = matches!(self.request.framing, Framing::None | Framing::Length(0));
+                up.request(&self.request.method, uri, headers, ended)
+                    .map_err(|error| Failure::Reset(error.to_string()))
+            }
+        }
+    }
+}
+
+/// Moves the request's body and waits for the response's head.
+fn poll_head<D: Inbound>(
+    cx: &mut Context<'_>,
+    up: &mut Outbound,
+    down: &mut D,
+    relay: &mut Relay,
+    stopped: &mut bool,
+    scratch: &mut [u8],
+    limits: HeadLimits,
+) -> Poll<Result<Response, Failure>> {
+    if !*stopped && !relay.is_done() {
+        match relay.poll(cx, down, up, scratch) {
+            Poll::Ready(Err(RelayError::Source(error))) => {
+                return Poll::Ready(Err(Failure::Body(error)));
+            }
+            // It may have answered before it closed: a refusal of a large body, for example.
+            Poll::Ready(Err(RelayError::Sink)) => *stopped = true,
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+    }
+    if relay.is_received() && down.poll_gone(cx, scratch).is_ready() {
+        return Poll::Ready(Err(Failure::Gone));
+    }
+    loop {
+        let response = match up.poll_head(cx, scratch, limits) {
+            Poll::Ready(response) => response?,
+            Poll::Pending => break,
+        };
+        match response.status {
+            // The gateway has said that by itself.
+            StatusCode::CONTINUE => {}
+            StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Ok(response)),
+            status if status.is_informational() => down.interim(status, &response.headers),
+            _ => return Poll::Ready(Ok(response)),
+        }
+    }
+    match down.poll_flush(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::Gone)),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+    }
+}

@@ -1,0 +1,108 @@
+//! Messages that can't be read, or could be read in two ways. They are refused, never repaired.
+
+use http::StatusCode;
+use thiserror::Error;
+
+/// What is wrong with a message. Whose fault it is depends on who sent it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub(super) enum BadMessage {
+    /// A line feed without carriage return.
+    #[error("a line of the message does not end with CR LF")]
+    LineEnding,
+    /// Not HTTP's grammar.
+    #[error("malformed message head: {0}")]
+    Syntax(httparse::Error),
+    /// The head's size.
+    #[error("the message head is larger than {limit} bytes")]
+    HeadTooLarge { limit: usize },
+    /// The number of headers.
+    #[error("the message has more than {limit} headers")]
+    TooManyHeaders { limit: usize },
+    /// Neither 1.0 nor 1.1.
+    #[error("HTTP version not supported: expected HTTP/1.0 or HTTP/1.1")]
+    Version,
+    /// The request target is none of the forms of RFC 9112 §3.2.
+    #[error("invalid request target")]
+    Target,
+    /// An absolute target of another scheme than the connection's.
+    #[error("the request target names another scheme than the connection carries")]
+    Scheme,
+    /// `Content-Length` isn't one plain number.
+    #[error("Content-Length is given more than once or is not a plain decimal number")]
+    ContentLength,
+    /// `Content-Length` and `Transfer-Encoding`.
+    #[error("Content-Length and Transfer-Encoding together")]
+    LengthAndEncoding,
+    /// `Transfer-Encoding` isn't `chunked`.
+    #[error("Transfer-Encoding is given more than once or is not exactly `chunked`")]
+    TransferEncoding,
+    /// `Transfer-Encoding` in HTTP/1.0 (RFC 9112 §6.1).
+    #[error("Transfer-Encoding in an HTTP/1.0 message")]
+    EncodingInHttp10,
+    /// No `Host`, or an empty one.
+    #[error("the request names no host")]
+    NoHost,
+    /// `Host` twice.
+    #[error("more than one Host header")]
+    DuplicateHost,
+    /// User information, bad characters, an empty port.
+    #[error("the request's host is not a valid host name or address with an optional port")]
+    Authority,
+    /// Absolute target or `:authority` against `Host`.
+    #[error("the request target and the Host header name different hosts")]
+    HostContradiction,
+    /// `Host`'s port isn't the one that was dialled.
+    #[error("the request's host names another port than the one that was dialled")]
+    PortContradiction,
+    /// An expectation other than `100-continue`.
+    #[error("unknown expectation: only `100-continue` can be met")]
+    Expectation,
+    /// The chunk's size isn't 1 to 16 hexadecimal digits.
+    #[error("invalid chunk size")]
+    ChunkSize,
+    /// A chunk extension with control characters, or too long.
+    #[error("invalid or too long chunk extension")]
+    ChunkExtension,
+    /// No CR LF after a chunk.
+    #[error("a chunk does not end with CR LF")]
+    ChunkEnd,
+    /// A trailer that frames or routes, or too many of them.
+    #[error("invalid, forbidden or too many trailers")]
+    Trailers,
+    /// A header field that HTTP/2 does not know, or a missing pseudo-header.
+    #[error("header field not allowed in HTTP/2")]
+    Http2Field,
+}
+
+impl BadMessage {
+    /// The status of the answer, if a client sent it.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::HeadTooLarge { .. }
+            | Self::TooManyHeaders { .. }
+            | Self::Syntax(httparse::Error::TooManyHeaders) => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::LineEnding
+            | Self::Syntax(_)
+            | Self::Target
+            | Self::Scheme
+            | Self::ContentLength
+            | Self::LengthAndEncoding
+            | Self::TransferEncoding
+            | Self::EncodingInHttp10
+            | Self::NoHost
+            | Self::DuplicateHost
+            | Self::Authority
+            | Self::HostContradiction
+            | Self::PortContradiction
+            | Self::ChunkSize
+            | Self::ChunkExtension
+            | Self::ChunkEnd
+            | Self::Trailers
+            | Self::Http2Field => StatusCode::BAD_REQUEST,
+        }
+    }
+}

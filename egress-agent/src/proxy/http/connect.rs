@@ -1,0 +1,103 @@
+//! From a route to a connection that takes requests.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    failure::Failure,
+    h1::{H1Outbound, UpstreamIo},
+    h2,
+    link::Link,
+    outbound::{H1Connection, Outbound},
+    pool::Key,
+};
+use crate::{
+    net::{DialError, Upstream},
+    policy::{GatewayPolicy, HttpVersion},
+    proxy::Worker,
+    telemetry::ClusterStats,
+    tls::Alpn,
+};
+
+/// Dials, starts TLS if the cluster asks for it, and settles on a version. With TLS nothing of the
+/// request is sent before the certificate was verified.
+///
+/// # Errors
+/// [`Failure`]; nothing of the request was sent.
+pub(super) async fn connect(
+    worker: &Worker,
+    policy: &GatewayPolicy,
+    key: &Key,
+    stats: &Arc<ClusterStats>,
+) -> Result<Outbound, Failure> {
+    let Key { cluster, host } = key;
+    let dialled = worker.dialer.dial(policy, cluster, Some(host)).await;
+    let Upstream { stream, addr, local, lease, failed_attempts } = dialled.map_err(|error| {
+        count(&error, stats);
+        Failure::Dial(error)
+    })?;
+    for _ in 0..failed_attempts {
+        stats.inc_upstream_cx_connect_fail();
+    }
+    let link = Link::new(addr, local, lease, stats);
+    let mut http2 = cluster.http == HttpVersion::Http2;
+    let io = match &cluster.tls {
+        None => UpstreamIo::Plain(stream),
+        Some(tls) => {
+            let alpn = if http2 { Alpn::Http2 } else { Alpn::Auto };
+            let deadline = Instant::now() + worker.limits.tls_handshake;
+            match worker.originator.connect(tls, host, alpn, stream, deadline).await {
+                Ok(stream) => {
+                    stats.inc_ssl_handshake();
+                    let settled = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                    if http2 && !settled {
+                        link.lease.report(false);
+                        let why = "it did not choose h2 in the TLS handshake".to_owned();
+                        return Err(Failure::NotHttp2 { host: host.clone(), addr, why });
+                    }
+                    http2 = settled;
+                    UpstreamIo::Tls(Box::new(stream))
+                }
+                Err(error) => {
+                    stats.inc_ssl_connection_error();
+                    stats.inc_upstream_cx_connect_fail();
+                    link.endpoint.inc_cx_connect_fail();
+                    link.lease.report(false);
+                    return Err(Failure::Tls { error, addr });
+                }
+            }
+        }
+    };
+    if !http2 {
+        let outbound = H1Outbound::new(io);
+        return Ok(Outbound::H1(Box::new(H1Connection { outbound, link, started: 0 })));
+    }
+    let shaking = h2::handshake(io, link, worker.limits.request_head_bytes);
+    let why = match tokio::time::timeout(worker.limits.tls_handshake, shaking).await {
+        Ok(Ok(connection)) => {
+            return Ok(Outbound::H2(worker.http.pool.share(key.clone(), connection)));
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the connection preface was not taken in time".to_owned(),
+    };
+    Err(Failure::NotHttp2 { host: host.clone(), addr, why })
+}
+
+fn count(error: &DialError, stats: &ClusterStats) {
+    match error {
+        DialError::Timeout { .. } => {
+            stats.inc_upstream_cx_connect_timeout();
+            stats.inc_upstream_cx_connect_fail();
+        }
+        DialError::Connect { .. } | DialError::Resolve { .. } => {
+            stats.inc_upstream_cx_connect_fail();
+        }
+        DialError::NoHealthyUpstream { .. } => stats.inc_upstream_cx_none_healthy(),
+        DialError::Overflow { .. } => {
+            stats.inc_upstream_cx_overflow();
+            stats.inc_upstream_rq_pending_overflow();
+        }
+        DialError::AddressRefused { .. } => {}
+    }
+}

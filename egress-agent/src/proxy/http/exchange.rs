@@ -1,0 +1,201 @@
+//! One request, from the decision to the end of the response.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use egress_ebpf::reason::Reason;
+use http::{Method, StatusCode, header};
+
+use super::{
+    Connection,
+    attempt::Attempt,
+    body::Relay,
+    clock::Clock,
+    deadline::Deadline,
+    failure::Failure,
+    headers,
+    inbound::Inbound,
+    outbound::{H1Connection, Outbound},
+    pool::Key,
+    record::{Record, Started},
+    relay_response,
+    reply::Reply,
+    request::Request,
+    response::Response,
+};
+use crate::{
+    policy::{GatewayPolicy, HttpAction, HttpRequest, HttpRoute},
+    telemetry::{ClusterCounter, ResponseFlag},
+};
+
+/// What becomes of the client's connection (HTTP/1) or stream (HTTP/2).
+#[derive(Debug)]
+pub(super) enum After {
+    /// All is clean: the connection may go on.
+    Done,
+    /// The response is complete, but nothing can follow.
+    Close,
+    /// The response is not complete, and must not look as if it were.
+    Abort,
+    /// A `101` came: from here on bytes are copied.
+    Switch(Box<H1Connection>, Response),
+}
+
+/// Serves one request. The record is dropped, and so logged, when the exchange is over.
+pub(super) async fn run<D: Inbound>(
+    connection: &Connection,
+    mut request: Request,
+    started: Started,
+    down: &mut D,
+    deadline: &mut Deadline,
+) -> (After, Record) {
+    headers::ensure_request_id(&mut request.headers);
+    let mut record = Record::new(connection, started, request.version);
+    record.request(&request);
+    let after = match exchange(connection, &request, &mut record, down, deadline).await {
+        Ok(after) => after,
+        Err(failure) => {
+            let account = record.failed(&failure);
+            match account.status {
+                Some(status) => {
+                    let text = failure.body(Some(&request.authority.text));
+                    let idle = connection.worker.limits.stream_idle;
+                    let mut clock = Clock::new(deadline, None, idle);
+                    let reply = Reply::new(status, text);
+                    reply.send(connection, &mut record, &request.method, down, &mut clock).await
+                }
+                None => After::Abort,
+            }
+        }
+    };
+    (after, record)
+}
+
+/// The policy to serve the request by, and its verdict.
+fn decide(
+    connection: &Connection,
+    request: &Request,
+) -> Result<(Arc<GatewayPolicy>, HttpRoute), Failure> {
+    if request.method == Method::CONNECT {
+        return Err(Failure::Upgrade("CONNECT"));
+    }
+    let policy = connection.worker.policy().map_err(Failure::Denied)?;
+    let asked = HttpRequest {
+        source: &connection.downstream.source,
+        port: connection.downstream.port,
+        host: &request.authority.host,
+        authority: &request.authority.text,
+        scheme: request.scheme,
+        method: &request.method,
+        path_and_query: request.path.as_str(),
+        headers: &request.headers,
+    };
+    let route = policy.http(&asked).map_err(Failure::Denied)?;
+    if request.upgrade.is_some() && !route.action.allow_upgrade {
+        return Err(Failure::Upgrade("Upgrade"));
+    }
+    Ok((policy, route))
+}
+
+async fn exchange<D: Inbound>(
+    connection: &Connection,
+    request: &Request,
+    record: &mut Record,
+    down: &mut D,
+    deadline: &mut Deadline,
+) -> Result<After, Failure> {
+    let worker = &connection.worker;
+    let (policy, route) = decide(connection, request)?;
+    record.route(&route);
+    let mut clock = Clock::new(deadline, route.timeout, worker.limits.stream_idle);
+    if let Some(delay) = route.action.delay {
+        record.flag(ResponseFlag::DelayInjected);
+        watch(connection, down, &mut clock, tokio::time::sleep(delay)).await?;
+    }
+    if let Some(reply) = own_answer(&route.action, record) {
+        return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
+    }
+    let stats = worker.telemetry.stats.cluster(&route.cluster.name);
+    let limit = route.cluster.pool.max_requests;
+    if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {
+        stats.inc_upstream_rq_pending_overflow();
+        return Err(Failure::Overflow { cluster: route.cluster.name.to_string(), limit });
+    }
+    let under_way = stats.request();
+    let mut relay = Relay::new();
+    let key = Key { cluster: Arc::clone(&route.cluster), host: route.host.clone() };
+    let attempt = Attempt::new(connection, &policy, &route, request, key, &stats);
+    let answered = attempt.until_answered(down, &mut relay, &mut clock, record).await;
+    let (up, mut response) = answered.inspect_err(|failure| {
+        if let Some(status) = failure.account().status {
+            stats.response(status);
+        }
+    })?;
+    stats.response(response.status);
+    up.link().endpoint.response(response.status);
+    up.link().lease.report(!response.status.is_server_error());
+    record.answered(response.status);
+    clock.answered();
+    headers::apply(&mut response.headers, &route.action.response_headers);
+    if response.status == StatusCode::SWITCHING_PROTOCOLS {
+        return match up {
+            Outbound::H1(up) => Ok(After::Switch(up, response)),
+            Outbound::H2(_) => Err(Failure::Protocol(super::bad::BadMessage::Http2Field)),
+        };
+    }
+    let (after, up) =
+        relay_response::run(connection, up, &response, down, &mut relay, &mut clock, record).await;
+    match up {
+        Some(Outbound::H1(up)) => worker.http.pool.put(attempt.into_key(), up),
+        Some(Outbound::H2(_)) | None => {}
+    }
+    drop(under_way);
+    Ok(after)
+}
+
+/// The answer of a route that doesn't lead to an upstream.
+fn own_answer(action: &HttpAction, record: &mut Record) -> Option<Reply> {
+    if let Some((status, location)) = &action.redirect {
+        record.local(*status, "direct_response");
+        let mut reply = Reply::new(*status, String::new());
+        if let Ok(location) = http::HeaderValue::from_str(location) {
+            reply.headers.insert(header::LOCATION, location);
+        }
+        headers::apply(&mut reply.headers, &action.response_headers);
+        return Some(reply);
+    }
+    let (status, body) = action.respond.as_ref()?;
+    record.local(*status, "direct_response");
+    if status.is_client_error() || status.is_server_error() {
+        record.entry.reason = Some(Reason::RouteRefused);
+        record.flag(ResponseFlag::FaultInjected);
+    }
+    let mut reply = Reply::new(*status, body.to_string());
+    headers::apply(&mut reply.headers, &action.response_headers);
+    Some(reply)
+}
+
+/// Waits for `future` as long as the client is there and no deadline passes.
+pub(super) async fn watch<D: Inbound, F: Future>(
+    connection: &Connection,
+    down: &mut D,
+    clock: &mut Clock<'_>,
+    future: F,
+) -> Result<F::Output, Failure> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        let scratch = &mut connection.worker.http.scratch.borrow_mut();
+        if down.is_received() && down.poll_gone(cx, scratch).is_ready() {
+            return Poll::Ready(Err(Failure::Gone));
+        }
+        clock.poll(cx).map(Err)
+    })
+    .await
+}

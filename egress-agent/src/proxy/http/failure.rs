@@ -1,0 +1,272 @@
+//! Everything that can end an exchange without the upstream's response: whose fault it was, what
+//! the client is told, and what is logged.
+
+use egress_ebpf::reason::Reason;
+use http::StatusCode;
+use thiserror::Error;
+
+use super::{bad::BadMessage, body::RecvError};
+use crate::{
+    net::DialError,
+    policy::Denied,
+    telemetry::ResponseFlag,
+    tls::TlsError,
+    types::{Host, UpstreamAddr},
+};
+
+/// Why a request wasn't answered by the upstream. Displayed as a sentence for people.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    /// The client's message.
+    #[error("{0}")]
+    Bad(BadMessage),
+    /// The client's head took too long.
+    #[error("the request head did not arrive in time")]
+    HeadTimeout,
+    /// Policy.
+    #[error("{} ({})", .0.detail, .0.reason.name())]
+    Denied(Denied),
+    /// `CONNECT` or `Upgrade` without permission.
+    #[error("{0} is not allowed by any route (upgrade_refused)")]
+    Upgrade(&'static str),
+    /// `maxRequests`.
+    #[error("{cluster} has its limit of {limit} requests under way")]
+    Overflow { cluster: String, limit: u32 },
+    /// No connection.
+    #[error("{0}")]
+    Dial(DialError),
+    /// No TLS.
+    #[error("{error}")]
+    Tls { error: TlsError, addr: UpstreamAddr },
+    /// HTTP/2 was needed, and the upstream doesn't speak it.
+    #[error("{host} does not speak HTTP/2: {why}")]
+    NotHttp2 { host: Host, addr: UpstreamAddr, why: String },
+    /// The connection ended before a byte of the response.
+    #[error("the upstream closed the connection before it answered")]
+    Closed,
+    /// The connection or stream broke before the response's head was complete.
+    #[error("the upstream reset the connection before it answered: {0}")]
+    Reset(String),
+    /// HTTP/2 `REFUSED_STREAM`.
+    #[error("the upstream refused the stream")]
+    RefusedStream,
+    /// The upstream's message.
+    #[error("the upstream's response can't be read: {0}")]
+    Protocol(BadMessage),
+    /// A status that the route tries again.
+    #[error("the upstream answered {0}, which the route tries again")]
+    RetriableStatus(StatusCode),
+    /// The route's timeout.
+    #[error("the upstream did not answer within the route's timeout")]
+    Timeout,
+    /// One try's timeout.
+    #[error("the upstream did not answer within the time of one try")]
+    TryTimeout,
+    /// Nothing moved.
+    #[error("nothing moved for too long")]
+    StreamIdle,
+    /// The client's body.
+    #[error("the request's body: {0}")]
+    Body(RecvError),
+    /// The client went away.
+    #[error("the client went away")]
+    Gone,
+}
+
+/// What is logged about a failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Account {
+    /// What the client is told; `None` where there is nobody to tell.
+    pub(super) status: Option<StatusCode>,
+    pub(super) flag: ResponseFlag,
+    /// In Envoy's words.
+    pub(super) details: &'static str,
+    pub(super) reason: Reason,
+}
+
+impl Failure {
+    /// Status, flag, details and reason.
+    pub(super) fn account(&self) -> Account {
+        use ResponseFlag as Flag;
+        let (status, flag, details, reason) = match self {
+            Self::Bad(bad) => (
+                Some(bad.status()),
+                Flag::DownstreamProtocolError,
+                bad_details(*bad),
+                Reason::BadRequest,
+            ),
+            Self::HeadTimeout => (
+                Some(StatusCode::REQUEST_TIMEOUT),
+                Flag::DownstreamProtocolError,
+                "request_header_timeout",
+                Reason::Timeout,
+            ),
+            Self::Denied(denied) => {
+                (Some(StatusCode::FORBIDDEN), Flag::NoRouteFound, "route_not_found", denied.reason)
+            }
+            Self::Upgrade(_) => (
+                Some(StatusCode::FORBIDDEN),
+                Flag::NoRouteFound,
+                "upgrade_failed",
+                Reason::UpgradeRefused,
+            ),
+            Self::Overflow { .. } => (
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                Flag::UpstreamOverflow,
+                "upstream_reset_before_response_started{overflow}",
+                Reason::Overflow,
+            ),
+            Self::Dial(error) => return dial_account(error),
+            Self::Tls { error, .. } => (
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                Flag::UpstreamConnectionFailure,
+                "upstream_reset_before_response_started{connection_failure}",
+                error.reason(),
+            ),
+            Self::NotHttp2 { .. } => (
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                Flag::UpstreamConnectionFailure,
+                "upstream_reset_before_response_started{connection_failure}",
+                Reason::WrongProtocol,
+            ),
+            Self::Closed => (
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                Flag::UpstreamConnectionTermination,
+                "upstream_reset_before_response_started{connection_termination}",
+                Reason::Reset,
+            ),
+            Self::Reset(_) => (
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                Flag::UpstreamConnectionTermination,
+                "upstream_reset_before_response_started{connection_termination}",
+                Reason::Reset,
+            ),
+            Self::RefusedStream => (
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                Flag::UpstreamRemoteReset,
+                "upstream_reset_before_response_started{remote_refused_stream_reset}",
+                Reason::Reset,
+            ),
+            Self::Protocol(_) => (
+                Some(StatusCode::BAD_GATEWAY),
+                Flag::UpstreamProtocolError,
+                "upstream_reset_before_response_started{protocol_error}",
+                Reason::BadRequest,
+            ),
+            Self::RetriableStatus(status) => {
+                (Some(*status), Flag::UpstreamRetryLimitExceeded, "via_upstream", Reason::Reset)
+            }
+            Self::Timeout => (
+                Some(StatusCode::GATEWAY_TIMEOUT),
+                Flag::UpstreamRequestTimeout,
+                "response_timeout",
+                Reason::Timeout,
+            ),
+            Self::TryTimeout => (
+                Some(StatusCode::GATEWAY_TIMEOUT),
+                Flag::UpstreamRequestTimeout,
+                "upstream_per_try_timeout",
+                Reason::Timeout,
+            ),
+            Self::StreamIdle => (
+                Some(StatusCode::GATEWAY_TIMEOUT),
+                Flag::StreamIdleTimeout,
+                "stream_idle_timeout",
+                Reason::Timeout,
+            ),
+            Self::Body(RecvError::Bad(bad)) => (
+                Some(bad.status()),
+                Flag::DownstreamProtocolError,
+                "http1.codec_error",
+                Reason::BadRequest,
+            ),
+            Self::Body(RecvError::Truncated | RecvError::Io(_)) | Self::Gone => (
+                None,
+                Flag::DownstreamConnectionTermination,
+                "downstream_remote_disconnect",
+                Reason::Reset,
+            ),
+        };
+        Account { status, flag, details, reason }
+    }
+
+    /// The address that was tried, where there is no connection that knows it.
+    pub(super) fn upstream(&self) -> Option<UpstreamAddr> {
+        match self {
+            Self::Dial(error) => error.upstream(),
+            Self::Tls { addr, .. } | Self::NotHttp2 { addr, .. } => Some(*addr),
+            _ => None,
+        }
+    }
+
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub(super) fn transport(&self) -> Option<String> {
+        match self {
+            Self::Dial(_)
+            | Self::Tls { .. }
+            | Self::NotHttp2 { .. }
+            | Self::Closed
+            | Self::Reset(_)
+            | Self::RefusedStream
+            | Self::Protocol(_) => Some(self.to_string()),
+            _ => None,
+        }
+    }
+
+    /// The answer's one line, for the person who sent the request.
+    pub(super) fn body(&self, authority: Option<&str>) -> String {
+        let host = authority.unwrap_or("this request");
+        match self {
+            Self::Denied(_) | Self::Upgrade(_) | Self::Dial(DialError::AddressRefused { .. }) => {
+                format!("{host} is refused by the egress gateway: {self}\n")
+            }
+            Self::Bad(_) | Self::HeadTimeout | Self::Body(_) => {
+                format!("bad request: {self}\n")
+            }
+            _ => format!("{host} can't be reached through the egress gateway: {self}\n"),
+        }
+    }
+}
+
+fn bad_details(bad: BadMessage) -> &'static str {
+    match bad {
+        BadMessage::HeadTooLarge { .. } | BadMessage::TooManyHeaders { .. } => {
+            "request_headers_too_large"
+        }
+        BadMessage::NoHost => "missing_host_header",
+        _ => "http1.codec_error",
+    }
+}
+
+fn dial_account(error: &DialError) -> Account {
+    use ResponseFlag as Flag;
+    let (status, flag, details) = match error {
+        DialError::AddressRefused { .. } => {
+            (StatusCode::FORBIDDEN, Flag::NoRouteFound, "route_not_found")
+        }
+        DialError::NoHealthyUpstream { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "no_healthy_upstream")
+        }
+        DialError::Resolve { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamConnectionFailure,
+            "dns_resolution_failure",
+        ),
+        DialError::Overflow { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamOverflow,
+            "upstream_reset_before_response_started{overflow}",
+        ),
+        DialError::Timeout { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamConnectionFailure,
+            "upstream_reset_before_response_started{connection_timeout}",
+        ),
+        DialError::Connect { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamConnectionFailure,
+            "upstream_reset_before_response_started{remote_connection_failure}",
+        ),
+    };
+    Account { status: Some(status), flag, details, reason: error.reason() }
+}

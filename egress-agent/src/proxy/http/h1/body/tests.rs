@@ -1,0 +1,160 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// The body, its trailers and what is left, when the input comes in these pieces.
+type Decoded = (Vec<u8>, Option<HeaderMap>, usize);
+
+fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Option<Decoded>, BadMessage> {
+    let mut decoder = Decoder::new(framing);
+    let (mut body, mut total) = (Vec::new(), 0);
+    for piece in pieces {
+        let mut rest = *piece;
+        loop {
+            match decoder.decode(rest)? {
+                Step::Need => {
+                    total += rest.len();
+                    break;
+                }
+                Step::Data { at, consumed } => {
+                    assert!(!at.is_empty() && at.end <= consumed && consumed <= rest.len());
+                    body.extend_from_slice(&rest[at]);
+                    rest = &rest[consumed..];
+                    total += consumed;
+                }
+                Step::End { trailers, consumed } => {
+                    assert!(decoder.is_done());
+                    return Ok(Some((body, trailers, total + consumed)));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+const CHUNKED: &[u8] = b"5\r\nhello\r\n6;ext=\"v\"\r\n world\r\n0\r\nX-Sum: 1\r\n\r\n";
+
+#[test]
+fn every_split_gives_the_same_body() {
+    let whole = decode(Framing::Chunked, &[CHUNKED]).unwrap().unwrap();
+    assert_eq!(whole.0, b"hello world");
+    assert_eq!(whole.1.as_ref().unwrap()["x-sum"], "1");
+    assert_eq!(whole.2, CHUNKED.len());
+    for split in 0..CHUNKED.len() {
+        let (a, b) = CHUNKED.split_at(split);
+        assert_eq!(decode(Framing::Chunked, &[a, b]).unwrap().unwrap(), whole, "{split}");
+    }
+    let bytes: Vec<_> = CHUNKED.chunks(1).collect();
+    assert_eq!(decode(Framing::Chunked, &bytes).unwrap().unwrap(), whole);
+}
+
+#[test]
+fn every_prefix_is_incomplete_and_the_rest_is_left_alone() {
+    for end in 0..CHUNKED.len() {
+        assert_eq!(decode(Framing::Chunked, &[&CHUNKED[..end]]), Ok(None), "{end}");
+        assert!(!Decoder::new(Framing::Chunked).eof());
+    }
+    let longer = [CHUNKED, b"GET / HTTP/1.1"].concat();
+    assert_eq!(decode(Framing::Chunked, &[&longer]).unwrap().unwrap().2, CHUNKED.len());
+}
+
+#[test]
+fn bad_chunks_are_refused() {
+    use BadMessage as Bad;
+    for (input, expected) in [
+        (&b"\r\n"[..], Bad::ChunkSize),
+        (b" 5\r\nhello\r\n", Bad::ChunkSize),
+        (b"5 \r\nhello\r\n", Bad::ChunkSize),
+        (b"+5\r\nhello\r\n", Bad::ChunkSize),
+        (b"-5\r\nhello\r\n", Bad::ChunkSize),
+        (b"0x5\r\nhello\r\n", Bad::ChunkSize),
+        (b"g\r\n", Bad::ChunkSize),
+        (b";a\r\n", Bad::ChunkSize),
+        (b"5\nhello\r\n", Bad::ChunkSize),
+        (b"5\rhello\r\n", Bad::ChunkSize),
+        (b"11111111111111111\r\n", Bad::ChunkSize),
+        (b"00000000000000000005\r\nhello\r\n", Bad::ChunkSize),
+        (b"5;a\nhello\r\n", Bad::ChunkExtension),
+        (b"5;a\0\r\nhello\r\n", Bad::ChunkExtension),
+        (b"5\r\nhello", Bad::ChunkEnd),
+        (b"5\r\nhello\n", Bad::ChunkEnd),
+        (b"5\r\nhellox\r\n", Bad::ChunkEnd),
+        (b"5\r\nhello\r5\r\n", Bad::ChunkEnd),
+        (b"0\r\n\n", Bad::LineEnding),
+        (b"0\r\nX: y\n\r\n", Bad::LineEnding),
+        (b"0\r\nContent-Length: 5\r\n\r\n", Bad::Trailers),
+        (b"0\r\nTransfer-Encoding: chunked\r\n\r\n", Bad::Trailers),
+        (b"0\r\nHost: b.example\r\n\r\n", Bad::Trailers),
+    ] {
+        // One byte more, so that what follows a whole chunk is looked at.
+        let input = [input, b"?"].concat();
+        assert_eq!(decode(Framing::Chunked, &[&input]), Err(expected), "{input:?}");
+    }
+    let long = [b"5;", "x".repeat(257).as_bytes(), b"\r\n"].concat();
+    assert_eq!(decode(Framing::Chunked, &[&long]), Err(Bad::ChunkExtension));
+    let many = [b"1;", "x".repeat(200).as_bytes(), b"\r\na\r\n"].concat().repeat(100);
+    assert_eq!(decode(Framing::Chunked, &[&many]), Err(Bad::ChunkExtension));
+    let trailers = [b"0\r\n", "X: yyyyyyyy\r\n".repeat(1000).as_bytes()].concat();
+    assert_eq!(decode(Framing::Chunked, &[&trailers]), Err(Bad::Trailers));
+    let trailers = [b"0\r\n", "X: y\r\n".repeat(33).as_bytes(), b"\r\n"].concat();
+    assert_eq!(decode(Framing::Chunked, &[&trailers]), Err(Bad::Trailers));
+}
+
+#[test]
+fn a_length_is_kept_exactly() {
+    let (body, trailers, used) = decode(Framing::Length(3), &[b"abcdef"]).unwrap().unwrap();
+    assert_eq!((body.as_slice(), trailers, used), (&b"abc"[..], None, 3));
+    assert_eq!(decode(Framing::Length(7), &[b"abcdef"]), Ok(None));
+    let mut short = Decoder::new(Framing::Length(7));
+    short.decode(b"abcdef").unwrap();
+    assert!(!short.eof(), "a short body is not a whole one");
+    assert!(Decoder::new(Framing::Length(0)).is_done());
+    assert!(Decoder::new(Framing::None).is_done());
+}
+
+#[test]
+fn only_a_body_without_framing_ends_with_the_connection() {
+    let mut decoder = Decoder::new(Framing::UntilClose);
+    assert_eq!(decoder.decode(b"abc"), Ok(Step::Data { at: 0..3, consumed: 3 }));
+    assert!(!decoder.is_done());
+    assert!(decoder.eof());
+    let mut chunked = Decoder::new(Framing::Chunked);
+    chunked.decode(b"5\r\nhel").unwrap();
+    assert!(!chunked.eof());
+}
+
+proptest! {
+    /// However hostile bytes are split, they are read in the same way.
+    #[test]
+    fn splits_never_disagree(
+        bytes in proptest::collection::vec(
+            prop_oneof![Just(b'\r'), Just(b'\n'), Just(b'0'), Just(b'1'), Just(b'a'), Just(b';'), any::<u8>()],
+            0..60,
+        ),
+        at in 0_usize..60,
+    ) {
+        let whole = decode(Framing::Chunked, &[&bytes]);
+        let (a, b) = bytes.split_at(at.min(bytes.len()));
+        prop_assert_eq!(&decode(Framing::Chunked, &[a, b]), &whole);
+        let single: Vec<_> = bytes.chunks(1).collect();
+        prop_assert_eq!(&decode(Framing::Chunked, &single), &whole);
+    }
+
+    /// What the encoder writes, the decoder reads back.
+    #[test]
+    fn chunks_round_trip(chunks in proptest::collection::vec(
+        proptest::collection::vec(any::<u8>(), 1..50), 0..6,
+    )) {
+        let mut wire = Vec::new();
+        for chunk in &chunks {
+            super::super::encode::chunk_size(&mut wire, chunk.len());
+            wire.extend_from_slice(chunk);
+            wire.extend_from_slice(b"\r\n");
+        }
+        super::super::encode::last_chunk(&mut wire, None);
+        let (body, trailers, used) = decode(Framing::Chunked, &[&wire]).unwrap().unwrap();
+        prop_assert_eq!(body, chunks.concat());
+        prop_assert_eq!(trailers, None);
+        prop_assert_eq!(used, wire.len());
+    }
+}

@@ -1,0 +1,206 @@
+//! Heads of HTTP/1 messages: found, tokenised by `httparse`, and held to the strict grammar.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use std::mem::MaybeUninit;
+
+use super::super::bad::BadMessage;
+
+/// Most headers that any limit can ask for.
+const MAX_HEADERS: usize = 128;
+
+/// Sizes that a head must keep.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct HeadLimits {
+    /// Bytes, the empty line included.
+    pub(in super::super) bytes: usize,
+    /// Header fields.
+    pub(in super::super) headers: usize,
+}
+
+/// Looks for the empty line, without looking at any byte twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(in super::super) struct EndOfHead {
+    seen: usize,
+}
+
+impl EndOfHead {
+    /// The head's length with its empty line, or `None` while it is incomplete. `buf` is what was
+    /// read so far, the bytes of earlier calls included.
+    ///
+    /// # Errors
+    /// A bare line feed, an empty first line, or more than `limit` bytes.
+    pub(in super::super) fn find(
+        &mut self,
+        buf: &[u8],
+        limit: usize,
+    ) -> Result<Option<usize>, BadMessage> {
+        let fresh = buf.get(self.seen..).unwrap_or_default();
+        for at in memchr::memchr_iter(b'\n', fresh).map(|at| at + self.seen) {
+            match buf.get(..at).unwrap_or_default() {
+                [.., b'\r', b'\n', b'\r'] if at < limit => return Ok(Some(at + 1)),
+                [b'\r'] => return Err(BadMessage::Syntax(httparse::Error::Token)),
+                [.., b'\r'] => {}
+                _ => return Err(BadMessage::LineEnding),
+            }
+        }
+        self.seen = buf.len();
+        if buf.len() >= limit { Err(BadMessage::HeadTooLarge { limit }) } else { Ok(None) }
+    }
+}
+
+/// A request's head, as sent.
+#[derive(Debug)]
+pub(in super::super) struct RequestHead {
+    pub(in super::super) method: Method,
+    /// Visible ASCII, in one of the forms of RFC 9112 §3.2.
+    pub(in super::super) target: Bytes,
+    pub(in super::super) version: Version,
+    pub(in super::super) headers: HeaderMap,
+}
+
+/// A response's head, as sent.
+#[derive(Debug)]
+pub(in super::super) struct ResponseHead {
+    pub(in super::super) status: StatusCode,
+    pub(in super::super) version: Version,
+    pub(in super::super) headers: HeaderMap,
+}
+
+/// Parses a whole request head, the empty line included.
+///
+/// # Errors
+/// [`BadMessage`]; framing and host are judged later.
+pub(in super::super) fn parse_request(
+    head: &Bytes,
+    limits: HeadLimits,
+) -> Result<RequestHead, BadMessage> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let done = parsed.parse_with_uninit_headers(head, &mut fields).map_err(syntax)?;
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(BadMessage::Syntax(httparse::Error::Token));
+    };
+    if done != httparse::Status::Complete(head.len()) {
+        return Err(BadMessage::Syntax(httparse::Error::NewLine));
+    }
+    // A fragment never belongs in a target (RFC 9112 §3.2); what isn't ASCII no URI.
+    if target.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+        return Err(BadMessage::Target);
+    }
+    Ok(RequestHead {
+        method: Method::from_bytes(method.as_bytes())
+            .map_err(|_| BadMessage::Syntax(httparse::Error::Token))?,
+        target: head.slice_ref(target.as_bytes()),
+        version: version_of(version),
+        headers: header_map(head, parsed.headers, limits)?,
+    })
+}
+
+/// Parses a whole response head, the empty line included.
+///
+/// # Errors
+/// [`BadMessage`]; framing is judged later.
+pub(in super::super) fn parse_response(
+    head: &Bytes,
+    limits: HeadLimits,
+) -> Result<ResponseHead, BadMessage> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let done = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut parsed, head, &mut fields)
+        .map_err(syntax)?;
+    let (Some(code), Some(version)) = (parsed.code, parsed.version) else {
+        return Err(BadMessage::Syntax(httparse::Error::Status));
+    };
+    if done != httparse::Status::Complete(head.len()) {
+        return Err(BadMessage::Syntax(httparse::Error::NewLine));
+    }
+    Ok(ResponseHead {
+        status: StatusCode::from_u16(code)
+            .map_err(|_| BadMessage::Syntax(httparse::Error::Status))?,
+        version: version_of(version),
+        headers: header_map(head, parsed.headers, limits)?,
+    })
+}
+
+/// Parses a trailer section, the empty line included. Fields that frame, route or authenticate a
+/// message don't belong there (RFC 9110 §6.5.1).
+///
+/// # Errors
+/// [`BadMessage::Trailers`] or bad syntax.
+pub(in super::super) fn parse_trailers(
+    section: &Bytes,
+    limits: HeadLimits,
+) -> Result<HeaderMap, BadMessage> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let headers = match httparse::parse_headers(section, &mut fields).map_err(syntax)? {
+        httparse::Status::Complete((length, headers)) if length == section.len() => headers,
+        httparse::Status::Complete(_) | httparse::Status::Partial => {
+            return Err(BadMessage::Trailers);
+        }
+    };
+    let map = header_map(section, headers, limits).map_err(|_| BadMessage::Trailers)?;
+    if map.keys().any(is_forbidden_trailer) { Err(BadMessage::Trailers) } else { Ok(map) }
+}
+
+/// Whether a field must not be a trailer.
+pub(in super::super) fn is_forbidden_trailer(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "content-length"
+            | "transfer-encoding"
+            | "host"
+            | "connection"
+            | "upgrade"
+            | "te"
+            | "trailer"
+            | "content-encoding"
+            | "content-type"
+            | "content-range"
+            | "authorization"
+            | "cookie"
+            | "set-cookie"
+            | "expect"
+    )
+}
+
+fn syntax(error: httparse::Error) -> BadMessage {
+    match error {
+        httparse::Error::TooManyHeaders => BadMessage::TooManyHeaders { limit: MAX_HEADERS },
+        httparse::Error::Version => BadMessage::Version,
+        error => BadMessage::Syntax(error),
+    }
+}
+
+fn version_of(minor: u8) -> Version {
+    if minor == 0 { Version::HTTP_10 } else { Version::HTTP_11 }
+}
+
+/// The values share `head`: nothing but the map itself is allocated.
+fn header_map(
+    head: &Bytes,
+    fields: &[httparse::Header<'_>],
+    limits: HeadLimits,
+) -> Result<HeaderMap, BadMessage> {
+    if fields.len() > limits.headers {
+        return Err(BadMessage::TooManyHeaders { limit: limits.headers });
+    }
+    let mut map = HeaderMap::with_capacity(fields.len() + 4);
+    for field in fields {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| BadMessage::Syntax(httparse::Error::HeaderName))?;
+        let value = if field.value.is_empty() {
+            HeaderValue::from_static("")
+        } else {
+            HeaderValue::from_maybe_shared(head.slice_ref(field.value))
+                .map_err(|_| BadMessage::Syntax(httparse::Error::HeaderValue))?
+        };
+        map.append(name, value);
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,134 @@
+//! An HTTP/1 client.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, StatusCode, Version};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    super::{
+        body::{Data, Piece, RecvError, Sink, Source},
+        framing::Framing,
+        inbound::Inbound,
+        response::Response,
+    },
+    Stream,
+    encode::{self, Persistence},
+};
+
+/// Pipelined requests that are read ahead, in bytes; beyond this the client waits.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// One client's connection, in the middle of a request.
+#[derive(Debug)]
+pub(in super::super) struct H1Inbound<I> {
+    pub(in super::super) stream: Stream<I>,
+    /// Of the request.
+    version: Version,
+    /// Whether the connection goes on after the response.
+    pub(in super::super) keep_alive: bool,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> H1Inbound<I> {
+    pub(in super::super) fn new(stream: Stream<I>) -> Self {
+        Self { stream, version: Version::HTTP_11, keep_alive: false }
+    }
+
+    /// A request with this head comes next.
+    pub(in super::super) fn begin(&mut self, version: Version, framing: Framing, keep_alive: bool) {
+        self.version = version;
+        self.keep_alive = keep_alive;
+        self.stream.expect_body(framing);
+    }
+
+    /// Queues a `101` and turns the connection over to the other protocol.
+    pub(in super::super) fn switch(&mut self, response: &Response) {
+        encode::interim(
+            &mut self.stream.output,
+            response.status,
+            &response.headers,
+            response.upgrade.as_ref(),
+        );
+        self.keep_alive = false;
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
+        while self.stream.buffered() < READ_AHEAD {
+            match self.stream.poll_fill(cx, scratch) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    }
+
+    fn is_received(&self) -> bool {
+        self.stream.is_received()
+    }
+
+    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) {
+        if self.version == Version::HTTP_11 {
+            encode::interim(&mut self.stream.output, status, headers, None);
+        }
+    }
+
+    fn respond(&mut self, response: &Response, last: bool) -> io::Result<()> {
+        let framing = match response.framing {
+            Framing::Chunked | Framing::UntilClose if !encode::knows_chunks(self.version) => {
+                Framing::UntilClose
+            }
+            Framing::Chunked | Framing::UntilClose => Framing::Chunked,
+            framing @ (Framing::None | Framing::Length(_)) => framing,
+        };
+        self.keep_alive &= !last && framing != Framing::UntilClose;
+        let persistence = match (self.keep_alive, self.version) {
+            (false, _) => Persistence::Close,
+            (true, Version::HTTP_10) => Persistence::KeepAliveSaid,
+            (true, _) => Persistence::KeepAlive,
+        };
+        encode::response(
+            &mut self.stream.output,
+            response.status,
+            &response.headers,
+            framing,
+            response.length,
+            persistence,
+        );
+        self.stream.start_body(framing);
+        Ok(())
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Source for H1Inbound<I> {
+    fn poll_recv(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+    ) -> Poll<Result<Piece, RecvError>> {
+        self.stream.poll_recv(cx, scratch)
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Sink for H1Inbound<I> {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.stream.poll_room(cx)
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, data: Data<'_>) -> io::Result<()> {
+        self.stream.send(cx, data)
+    }
+
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        self.stream.finish(trailers)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_flush(cx)
+    }
+}

@@ -1,0 +1,16 @@
+//! HTTP/1: a strict codec without I/O ([`head`], [`body`], [`encode`]), a connection on top of it,
+//! and the two ends of the proxy.
+
+mod body;
+mod encode;
+mod head;
+mod inbound;
+mod outbound;
+mod stream;
+
+pub(super) use self::{
+    head::{HeadLimits, RequestHead, ResponseHead, is_forbidden_trailer, parse_request},
+    inbound::H1Inbound,
+    outbound::{H1Outbound, UpstreamIo},
+    stream::Stream,
+};

@@ -1,0 +1,119 @@
+//! One request of an HTTP/2 client.
+
+use std::{
+    io,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::{
+    super::{
+        body::{Data, Piece, RecvError, Sink, Source},
+        framing::Framing,
+        inbound::Inbound,
+        response::Response,
+    },
+    stream::{Sender, io_error, poll_recv},
+};
+
+/// A stream that a client opened.
+#[derive(Debug)]
+pub(in super::super) struct H2Inbound {
+    body: RecvStream,
+    received: bool,
+    respond: SendResponse<Bytes>,
+    responded: bool,
+    sender: Sender,
+}
+
+impl H2Inbound {
+    pub(in super::super) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
+        let received = body.is_end_stream();
+        Self { body, received, respond, responded: false, sender: Sender(None) }
+    }
+
+    /// Ends the stream with an error, so that no part of a response can be taken for the whole.
+    pub(in super::super) fn reset(&mut self) {
+        if self.responded {
+            self.sender.reset(Reason::INTERNAL_ERROR);
+        } else {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+}
+
+impl Inbound for H2Inbound {
+    fn poll_gone(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<()> {
+        if self.responded {
+            self.sender.poll_reset(cx)
+        } else {
+            self.respond.poll_reset(cx).map(drop)
+        }
+    }
+
+    fn is_received(&self) -> bool {
+        self.received || self.body.is_end_stream()
+    }
+
+    fn interim(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let mut response = http::Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers.clone();
+        if let Err(error) = self.respond.send_informational(response) {
+            // The client has gone; what follows will notice.
+            tracing::debug!(%error, "interim response not sent");
+        }
+    }
+
+    fn respond(&mut self, response: &Response, _: bool) -> io::Result<()> {
+        let mut head = http::Response::new(());
+        *head.status_mut() = response.status;
+        *head.headers_mut() = response.headers.clone();
+        let length = match response.framing {
+            Framing::Length(length) => Some(length),
+            Framing::None => response.length,
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        if let Some(length) = length {
+            head.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let ended = matches!(response.framing, Framing::None | Framing::Length(0));
+        let stream = self.respond.send_response(head, ended).map_err(io_error)?;
+        self.responded = true;
+        self.sender = Sender((!ended).then_some(stream));
+        Ok(())
+    }
+}
+
+impl Source for H2Inbound {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Piece, RecvError>> {
+        if self.received {
+            return Poll::Ready(Ok(Piece::End(None)));
+        }
+        let piece = poll_recv(&mut self.body, cx);
+        self.received |= matches!(piece, Poll::Ready(Ok(Piece::End(_))));
+        piece
+    }
+}
+
+impl Sink for H2Inbound {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.sender.poll_room(cx)
+    }
+
+    fn send(&mut self, _: &mut Context<'_>, data: Data<'_>) -> io::Result<()> {
+        self.sender.send(data)
+    }
+
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        self.sender.finish(trailers)
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection's own task writes.
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,231 @@
+//! HTTP/2 upstreams: connections that many requests share, and one request on one of them.
+
+use std::{
+    cell::Cell,
+    future::Future as _,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::{HeaderMap, Method, StatusCode, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{
+    super::{
+        bad::BadMessage,
+        body::{Data, Piece, RecvError, Sink, Source},
+        link::Link,
+        response::Response,
+    },
+    stream::{Sender, io_error, poll_recv},
+};
+
+/// A connection to an upstream, shared by the requests of one worker.
+#[derive(Debug)]
+pub(in super::super) struct H2Connection {
+    pub(in super::super) link: Link,
+    sender: SendRequest<Bytes>,
+    active: Cell<usize>,
+    /// Requests that were started on it.
+    pub(in super::super) started: Cell<u32>,
+    closed: Rc<Cell<bool>>,
+}
+
+/// Makes HTTP/2 out of a connection and starts the task that drives it, which ends with it.
+///
+/// # Errors
+/// The peer doesn't speak HTTP/2.
+pub(in super::super) async fn handshake<I>(
+    io: I,
+    link: Link,
+    header_list: usize,
+) -> Result<H2Connection, h2::Error>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (sender, connection) = h2::client::Builder::new()
+        .initial_window_size(super::STREAM_WINDOW)
+        .initial_connection_window_size(super::CONNECTION_WINDOW)
+        .max_send_buffer_size(super::SEND_BUFFER)
+        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+        .enable_push(false)
+        .handshake::<_, Bytes>(io)
+        .await?;
+    let closed = Rc::new(Cell::new(false));
+    let ended = Rc::clone(&closed);
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "HTTP/2 connection to an upstream ended");
+        }
+        ended.set(true);
+    });
+    Ok(H2Connection { link, sender, active: Cell::new(0), started: Cell::new(0), closed })
+}
+
+impl H2Connection {
+    /// Whether another request may be started on it.
+    pub(in super::super) fn has_room(&self) -> bool {
+        self.is_open() && self.active.get() < self.sender.current_max_send_streams()
+    }
+
+    /// Whether no request is under way.
+    pub(in super::super) fn is_idle(&self) -> bool {
+        self.active.get() == 0
+    }
+
+    /// Whether it still stands and takes requests (no GOAWAY).
+    pub(in super::super) fn is_open(&self) -> bool {
+        if self.closed.get() {
+            return false;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        !matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+pub(in super::super) struct H2Outbound {
+    connection: Rc<H2Connection>,
+    method: Method,
+    sent: bool,
+    response: Option<ResponseFuture>,
+    body: Option<RecvStream>,
+    sender: Sender,
+}
+
+impl H2Outbound {
+    /// A place on a connection for one request.
+    pub(in super::super) fn new(connection: Rc<H2Connection>) -> Self {
+        let shared = &connection;
+        shared.active.set(shared.active.get() + 1);
+        shared.started.set(shared.started.get().saturating_add(1));
+        let method = Method::GET;
+        Self { connection, method, sent: false, response: None, body: None, sender: Sender(None) }
+    }
+
+    /// The connection that it is on.
+    pub(in super::super) fn connection(&self) -> &Rc<H2Connection> {
+        &self.connection
+    }
+
+    /// Whether a request was sent.
+    pub(in super::super) fn is_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// Sends the request's head; `ended` if no body follows.
+    ///
+    /// # Errors
+    /// The connection takes no more requests; nothing was sent.
+    pub(in super::super) fn request(
+        &mut self,
+        method: &Method,
+        uri: Uri,
+        headers: HeaderMap,
+        ended: bool,
+    ) -> Result<(), h2::Error> {
+        let mut head = http::Request::new(());
+        *head.method_mut() = method.clone();
+        *head.uri_mut() = uri;
+        *head.version_mut() = http::Version::HTTP_2;
+        *head.headers_mut() = headers;
+        let mut sender = self.connection.sender.clone();
+        let (response, stream) = sender.send_request(head, ended)?;
+        self.method = method.clone();
+        self.sent = true;
+        self.response = Some(response);
+        self.sender = Sender((!ended).then_some(stream));
+        Ok(())
+    }
+
+    /// The next response head, interim ones too.
+    pub(in super::super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        max_headers: usize,
+    ) -> Poll<Result<Response, HeadError>> {
+        let Some(future) = &mut self.response else {
+            return Poll::Ready(Err(HeadError::Recv(RecvError::Truncated)));
+        };
+        if let Poll::Ready(Some(Ok(interim))) = future.poll_informational(cx) {
+            let (parts, ()) = interim.into_parts();
+            let response = Response::from_h2(parts, false, &self.method);
+            return Poll::Ready(response.map_err(|bad| HeadError::Recv(bad.into())));
+        }
+        let (parts, body) = match ready!(Pin::new(future).poll(cx)) {
+            Ok(response) => response.into_parts(),
+            Err(error) if error.reason() == Some(Reason::REFUSED_STREAM) => {
+                return Poll::Ready(Err(HeadError::Refused));
+            }
+            Err(error) => return Poll::Ready(Err(HeadError::Recv(io_error(error).into()))),
+        };
+        self.response = None;
+        let too_many = parts.headers.len() > max_headers;
+        let response = Response::from_h2(parts, body.is_end_stream(), &self.method);
+        self.body = Some(body);
+        Poll::Ready(match response {
+            Ok(_) if too_many => {
+                Err(HeadError::Recv(BadMessage::TooManyHeaders { limit: max_headers }.into()))
+            }
+            Ok(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(HeadError::Recv(BadMessage::Http2Field.into()))
+            }
+            Ok(response) => Ok(response),
+            Err(bad) => Err(HeadError::Recv(bad.into())),
+        })
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(in super::super) enum HeadError {
+    /// `REFUSED_STREAM`: nothing was processed (RFC 9113 §8.7).
+    Refused,
+    /// It didn't arrive.
+    Recv(RecvError),
+}
+
+impl Drop for H2Outbound {
+    fn drop(&mut self) {
+        // A request that is given up ends upstream too; after its end this does nothing.
+        self.sender.reset(Reason::CANCEL);
+        let shared = &self.connection;
+        shared.active.set(shared.active.get().saturating_sub(1));
+    }
+}
+
+impl Source for H2Outbound {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<Result<Piece, RecvError>> {
+        match &mut self.body {
+            Some(body) => poll_recv(body, cx),
+            None => Poll::Ready(Err(RecvError::Truncated)),
+        }
+    }
+}
+
+impl Sink for H2Outbound {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.sender.poll_room(cx)
+    }
+
+    fn send(&mut self, _: &mut Context<'_>, data: Data<'_>) -> io::Result<()> {
+        self.sender.send(data)
+    }
+
+    fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        self.sender.finish(trailers)
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The connection's own task writes.
+        Poll::Ready(Ok(()))
+    }
+}

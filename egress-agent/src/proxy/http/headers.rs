@@ -1,0 +1,166 @@
+//! Header fields: those of one hop only are taken out, those that a route asks for are put in.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::policy::HeaderOps;
+
+/// Fields of one hop, whether `Connection` names them or not (RFC 9110 §7.6.1 and what senders do
+/// in practice).
+static HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("http2-settings"),
+    header::UPGRADE,
+    header::TRANSFER_ENCODING,
+];
+
+/// What the fields of one hop said.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Hop {
+    /// `Connection: close`.
+    pub(super) close: bool,
+    /// `Connection: keep-alive`.
+    pub(super) keep_alive: bool,
+    /// `Upgrade`, if `Connection` names it. An `Upgrade` that isn't named is dropped.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+/// Takes out the fields of one hop; `TE: trailers` may stay, which says that the end can read
+/// trailers (gRPC asks for it).
+pub(super) fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
+    let mut hop = Hop::default();
+    let mut named = Vec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                hop.close = true;
+            } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                hop.keep_alive = true;
+            } else if token.eq_ignore_ascii_case(b"upgrade") {
+                hop.upgrade = headers.get(header::UPGRADE).cloned();
+            } else if !token.eq_ignore_ascii_case(b"te")
+                && let Ok(name) = HeaderName::from_bytes(token)
+            {
+                named.push(name);
+            }
+        }
+    }
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+    if headers.contains_key(header::TE) {
+        let asks = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+        let trailers = headers.get_all(header::TE).iter().any(asks);
+        headers.remove(header::TE);
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    hop
+}
+
+/// Carries out a route's changes.
+pub(super) fn apply(headers: &mut HeaderMap, ops: &HeaderOps) {
+    let HeaderOps { set, add, remove } = ops;
+    for (name, value) in set.iter().filter(|(name, _)| is_changeable(name)) {
+        headers.insert(name.clone(), value.clone());
+    }
+    for (name, value) in add.iter().filter(|(name, _)| is_changeable(name)) {
+        headers.append(name.clone(), value.clone());
+    }
+    for name in remove {
+        headers.remove(name);
+    }
+}
+
+/// What frames and routes a message is not a route's to change.
+fn is_changeable(name: &HeaderName) -> bool {
+    *name != header::HOST && *name != header::CONTENT_LENGTH && !HOP_BY_HOP.contains(name)
+}
+
+/// `x-request-id`.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// `x-forwarded-for`.
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Makes an `X-Request-Id` (UUID v4) where there is none.
+pub(super) fn ensure_request_id(headers: &mut HeaderMap) {
+    headers.entry(REQUEST_ID).or_insert_with(|| {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
+        // A UUID is hexadecimal digits and dashes.
+        HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn fields_of_one_hop_go_and_the_others_stay() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret ,keep-alive"),
+            ("connection", "x-more"),
+            ("x-secret", "1"),
+            ("x-more", "2"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "basic abc"),
+            ("upgrade", "websocket"),
+            ("te", "gzip"),
+            ("accept", "*/*"),
+            ("x-forwarded-proto", "https"),
+        ]);
+        let hop = take_hop_by_hop(&mut headers);
+        assert_eq!(hop, Hop { close: true, keep_alive: true, upgrade: None });
+        assert_eq!(headers, map(&[("accept", "*/*"), ("x-forwarded-proto", "https")]));
+    }
+
+    #[test]
+    fn te_trailers_stays_and_upgrade_is_told() {
+        let mut headers =
+            map(&[("connection", "Upgrade, TE"), ("upgrade", "websocket"), ("te", "trailers")]);
+        let hop = take_hop_by_hop(&mut headers);
+        assert_eq!(hop.upgrade, Some(HeaderValue::from_static("websocket")));
+        assert_eq!(headers, map(&[("te", "trailers")]));
+    }
+
+    #[test]
+    fn routes_change_headers_but_never_framing() {
+        let mut headers = map(&[("a", "1"), ("b", "2"), ("c", "3")]);
+        let ops = HeaderOps {
+            set: vec![
+                (HeaderName::from_static("a"), HeaderValue::from_static("x")),
+                (header::CONTENT_LENGTH, HeaderValue::from_static("7")),
+                (header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
+            ],
+            add: vec![(HeaderName::from_static("b"), HeaderValue::from_static("y"))],
+            remove: vec![HeaderName::from_static("c")],
+        };
+        apply(&mut headers, &ops);
+        assert_eq!(headers, map(&[("a", "x"), ("b", "2"), ("b", "y")]));
+    }
+
+    #[test]
+    fn a_request_id_is_made_once() {
+        let mut headers = HeaderMap::new();
+        ensure_request_id(&mut headers);
+        let id = headers[REQUEST_ID].to_str().unwrap().to_owned();
+        let parsed = uuid::Uuid::parse_str(&id).unwrap();
+        assert_eq!(parsed.get_version_num(), 4);
+        ensure_request_id(&mut headers);
+        assert_eq!(headers[REQUEST_ID], id.as_str());
+    }
+}

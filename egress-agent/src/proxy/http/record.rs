@@ -1,0 +1,159 @@
+//! What one request leaves behind. It is logged and counted when the record is dropped, so a
+//! request can't end without it.
+
+use std::{
+    rc::Rc,
+    time::{Instant, SystemTime},
+};
+
+use http::{HeaderName, StatusCode, header};
+
+use super::{
+    Connection,
+    failure::{Account, Failure},
+    headers,
+    link::Link,
+    request::Request,
+};
+use crate::{
+    policy::{ClusterName, HttpRoute},
+    proxy::Worker,
+    telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
+};
+
+/// When a request's first byte arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Started {
+    pub(super) at: Instant,
+    pub(super) time: SystemTime,
+}
+
+impl Started {
+    pub(super) fn now() -> Self {
+        Self { at: Instant::now(), time: SystemTime::now() }
+    }
+}
+
+/// The access log's line and the statistics of one request.
+#[derive(Debug)]
+pub(super) struct Record {
+    worker: Rc<Worker>,
+    started: Instant,
+    pub(super) entry: AccessLogEntry,
+}
+
+impl Record {
+    /// Of a request that may turn out to be unreadable.
+    pub(super) fn new(connection: &Connection, started: Started, version: http::Version) -> Self {
+        let downstream = &connection.downstream;
+        let entry = AccessLogEntry {
+            start_time: started.time,
+            duration: std::time::Duration::ZERO,
+            protocol: Some(version),
+            method: None,
+            path: None,
+            authority: None,
+            user_agent: None,
+            forwarded_for: None,
+            request_id: None,
+            response_code: 0,
+            response_flags: ResponseFlags::default(),
+            response_code_details: None,
+            connection_termination_details: None,
+            upstream_failure: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            upstream_service_time: None,
+            upstream_host: None,
+            upstream_cluster: None,
+            upstream_local: None,
+            downstream_local: downstream.local,
+            downstream_remote: downstream.peer,
+            requested_server_name: None,
+            route_name: None,
+            reason: None,
+            workload: downstream.source.workload.clone(),
+        };
+        Self { worker: Rc::clone(&connection.worker), started: started.at, entry }
+    }
+
+    /// The request, as the client sent it.
+    pub(super) fn request(&mut self, request: &Request) {
+        let text = |name: &HeaderName| {
+            let value = request.headers.get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let entry = &mut self.entry;
+        entry.protocol = Some(request.version);
+        entry.method = Some(request.method.clone());
+        entry.path = Some(request.path.as_str().to_owned());
+        entry.authority = Some(request.authority.text.clone());
+        entry.user_agent = text(&header::USER_AGENT);
+        entry.forwarded_for = text(&headers::FORWARDED_FOR);
+        entry.request_id = text(&headers::REQUEST_ID);
+    }
+
+    /// Where it goes.
+    pub(super) fn route(&mut self, route: &HttpRoute) {
+        self.entry.upstream_cluster = Some(route.cluster.name.clone());
+        self.entry.route_name = route.name.clone();
+    }
+
+    /// The connection that it was sent on.
+    pub(super) fn link(&mut self, link: &Link) {
+        self.entry.upstream_host = Some(link.addr);
+        self.entry.upstream_local = Some(link.local);
+    }
+
+    /// The upstream answered.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.entry.response_code = status.as_u16();
+        self.entry.response_code_details = Some("via_upstream");
+    }
+
+    /// The gateway answers by itself.
+    pub(super) fn local(&mut self, status: StatusCode, details: &'static str) {
+        self.entry.response_code = status.as_u16();
+        self.entry.response_code_details = Some(details);
+    }
+
+    /// Something else about the response.
+    pub(super) fn flag(&mut self, flag: ResponseFlag) {
+        self.entry.response_flags.set(flag);
+    }
+
+    /// The request failed before a response.
+    pub(super) fn failed(&mut self, failure: &Failure) -> Account {
+        let account = failure.account();
+        self.flag(account.flag);
+        let entry = &mut self.entry;
+        entry.response_code = account.status.map_or(0, |status| status.as_u16());
+        entry.response_code_details = Some(account.details);
+        entry.upstream_failure = failure.transport();
+        entry.upstream_host = failure.upstream().or(entry.upstream_host);
+        entry.reason = Some(account.reason);
+        let stats = &self.worker.telemetry.stats;
+        stats.denied(account.reason);
+        if let (Failure::Denied(_), Some(status)) = (failure, account.status) {
+            let black_hole = stats.black_hole();
+            let request = black_hole.request();
+            black_hole.response(status);
+            drop(request);
+            entry.upstream_cluster = Some(ClusterName::black_hole());
+        }
+        account
+    }
+
+    /// The response broke off after its head.
+    pub(super) fn broken(&mut self, flag: ResponseFlag, details: &'static str) {
+        self.flag(flag);
+        self.entry.response_code_details = Some(details);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.entry.duration = self.started.elapsed();
+        self.worker.telemetry.request_finished(&self.entry);
+    }
+}

@@ -1,0 +1,109 @@
+//! The response on its way to the client, while the rest of the request may still be on its way to
+//! the upstream.
+
+use std::{future::poll_fn, task::Poll};
+
+use super::{
+    Connection,
+    body::{RecvError, Relay, RelayError},
+    clock::Clock,
+    exchange::After,
+    failure::Failure,
+    inbound::Inbound,
+    outbound::Outbound,
+    record::Record,
+    response::Response,
+};
+use crate::telemetry::ResponseFlag;
+
+/// How the response ended.
+enum End {
+    Complete,
+    /// The upstream broke off.
+    Upstream(RecvError),
+    /// The client went away.
+    Client,
+    Expired(Failure),
+}
+
+/// Sends the response. Gives back the upstream's connection if it is clean.
+pub(super) async fn run<D: Inbound>(
+    connection: &Connection,
+    mut up: Outbound,
+    response: &Response,
+    down: &mut D,
+    request: &mut Relay,
+    clock: &mut Clock<'_>,
+    record: &mut Record,
+) -> (After, Option<Outbound>) {
+    let worker = &connection.worker;
+    // Until its body has arrived the request isn't over, and what follows it can't be found.
+    let last = worker.drain.is_draining() || !down.is_received();
+    if down.respond(response, last).is_err() {
+        record
+            .broken(ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+        return (After::Abort, None);
+    }
+    let mut relay = Relay::new();
+    let mut stopped = false;
+    let end = poll_fn(|cx| {
+        let scratch = &mut worker.http.scratch.borrow_mut();
+        if !stopped && !request.is_done() {
+            // Whatever becomes of the request's rest, the response decides.
+            stopped = matches!(request.poll(cx, down, &mut up, scratch), Poll::Ready(Err(_)));
+        }
+        let polled = relay.poll(cx, &mut up, down, scratch);
+        record.entry.bytes_received = request.bytes;
+        record.entry.bytes_sent = relay.bytes;
+        match polled {
+            Poll::Ready(Ok(())) => return Poll::Ready(End::Complete),
+            Poll::Ready(Err(RelayError::Source(error))) => {
+                return Poll::Ready(End::Upstream(error));
+            }
+            Poll::Ready(Err(RelayError::Sink)) => return Poll::Ready(End::Client),
+            Poll::Pending => {}
+        }
+        if request.is_received() && down.poll_gone(cx, scratch).is_ready() {
+            return Poll::Ready(End::Client);
+        }
+        clock.progress(request.bytes + relay.bytes);
+        clock.poll(cx).map(End::Expired)
+    })
+    .await;
+    up.count(request.bytes, relay.bytes);
+    let (flag, details) = match end {
+        End::Complete if request.is_done() => return (After::Done, Some(up)),
+        // The rest of the request goes nowhere: neither connection can carry on.
+        End::Complete => return (After::Close, None),
+        End::Upstream(RecvError::Truncated) => (
+            ResponseFlag::UpstreamConnectionTermination,
+            "upstream_reset_after_response_started{connection_termination}",
+        ),
+        End::Upstream(RecvError::Io(error)) => {
+            record.entry.upstream_failure = Some(error.to_string());
+            (
+                ResponseFlag::UpstreamConnectionTermination,
+                "upstream_reset_after_response_started{connection_termination}",
+            )
+        }
+        End::Upstream(RecvError::Bad(bad)) => {
+            record.entry.upstream_failure = Some(bad.to_string());
+            (
+                ResponseFlag::UpstreamProtocolError,
+                "upstream_reset_after_response_started{protocol_error}",
+            )
+        }
+        End::Client => {
+            (ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect")
+        }
+        End::Expired(failure) => {
+            let account = failure.account();
+            (account.flag, account.details)
+        }
+    };
+    record.broken(flag, details);
+    if flag != ResponseFlag::DownstreamConnectionTermination {
+        up.link().lease.report(false);
+    }
+    (After::Abort, None)
+}

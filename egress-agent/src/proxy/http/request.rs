@@ -1,0 +1,170 @@
+//! A request in the one form that decisions are made of and that is sent on, whatever version it
+//! came in.
+
+use http::{HeaderMap, HeaderValue, Method, Version, header, uri::PathAndQuery};
+
+use super::{
+    authority::{self, Authority, Target},
+    bad::BadMessage,
+    framing::{self, Framing},
+    h1::RequestHead,
+    headers::{self, Hop},
+};
+use crate::types::OriginalPort;
+
+/// What a connection contributes to its requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// The port that was dialled.
+    pub(super) port: OriginalPort,
+    /// `http`, or `https` where TLS was terminated.
+    pub(super) scheme: &'static str,
+}
+
+/// A request without contradictions; its headers are end-to-end ones only, without `Host` and
+/// without framing.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) version: Version,
+    pub(super) scheme: &'static str,
+    pub(super) method: Method,
+    pub(super) authority: Authority,
+    pub(super) path: PathAndQuery,
+    pub(super) headers: HeaderMap,
+    pub(super) framing: Framing,
+    /// The client waits for `100 Continue`.
+    pub(super) expects_continue: bool,
+    /// What `Upgrade` asks for.
+    pub(super) upgrade: Option<HeaderValue>,
+    /// The client means to send more requests on the connection.
+    pub(super) keep_alive: bool,
+}
+
+impl Request {
+    /// From an HTTP/1 head.
+    ///
+    /// # Errors
+    /// Whatever could be read in two ways.
+    pub(super) fn from_h1(head: RequestHead, origin: Origin) -> Result<Self, BadMessage> {
+        let RequestHead { method, target, version, mut headers } = head;
+        let framing = framing::of_request(version, &headers)?;
+        let text = std::str::from_utf8(&target).map_err(|_| BadMessage::Target)?;
+        let Target { authority, path } = Target::parse(&method, text, origin.scheme)?;
+        let named = authority::host_header(&headers)?;
+        if version == Version::HTTP_11 && named.is_none() {
+            return Err(BadMessage::NoHost);
+        }
+        let authority = authority::reconcile(authority, named)?;
+        // CONNECT names the port of the far end, which is refused as CONNECT, not as this.
+        let authority =
+            if method == Method::CONNECT { authority } else { authority.on_port(origin.port)? };
+        let path = match path {
+            "" => PathAndQuery::from_static("/"),
+            path => PathAndQuery::from_maybe_shared(target.slice_ref(path.as_bytes()))
+                .map_err(|_| BadMessage::Target)?,
+        };
+        let expects_continue = expectation(&headers)? && version == Version::HTTP_11;
+        let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
+        remove_framing(&mut headers);
+        Ok(Self {
+            version,
+            scheme: origin.scheme,
+            method,
+            authority,
+            path,
+            headers,
+            framing,
+            expects_continue,
+            upgrade: upgrade.filter(|_| version == Version::HTTP_11),
+            keep_alive: !close && (version == Version::HTTP_11 || keep_alive),
+        })
+    }
+
+    /// From an HTTP/2 head; `ended` if END_STREAM came with it.
+    ///
+    /// # Errors
+    /// Whatever could be read in two ways, or has no place in HTTP/2 (RFC 9113 §8.2.2).
+    pub(super) fn from_h2(
+        parts: http::request::Parts,
+        ended: bool,
+        origin: Origin,
+        max_headers: usize,
+    ) -> Result<Self, BadMessage> {
+        let http::request::Parts { method, uri, mut headers, .. } = parts;
+        if headers.len() > max_headers {
+            return Err(BadMessage::TooManyHeaders { limit: max_headers });
+        }
+        if headers.contains_key(header::TRANSFER_ENCODING)
+            || headers.contains_key(header::CONNECTION)
+            || headers.contains_key(header::UPGRADE)
+        {
+            return Err(BadMessage::Http2Field);
+        }
+        if uri.scheme_str().is_some_and(|scheme| scheme != origin.scheme) {
+            return Err(BadMessage::Scheme);
+        }
+        let target =
+            uri.authority().map(|text| Authority::parse(text.as_str().as_bytes())).transpose()?;
+        let authority = authority::reconcile(target, authority::host_header(&headers)?)?;
+        let authority =
+            if method == Method::CONNECT { authority } else { authority.on_port(origin.port)? };
+        let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        if path.as_str() == "*" && method != Method::OPTIONS {
+            return Err(BadMessage::Target);
+        }
+        let framing = match (framing::content_length(&headers)?, ended) {
+            (Some(0) | None, true) if method == Method::GET || method == Method::HEAD => {
+                Framing::None
+            }
+            (Some(length), _) => Framing::Length(length),
+            (None, true) => Framing::None,
+            (None, false) => Framing::Chunked,
+        };
+        let expects_continue = expectation(&headers)?;
+        headers::take_hop_by_hop(&mut headers);
+        remove_framing(&mut headers);
+        join_cookies(&mut headers);
+        Ok(Self {
+            version: Version::HTTP_2,
+            scheme: origin.scheme,
+            method,
+            authority,
+            path,
+            headers,
+            framing,
+            expects_continue,
+            upgrade: None,
+            keep_alive: true,
+        })
+    }
+}
+
+fn expectation(headers: &HeaderMap) -> Result<bool, BadMessage> {
+    let mut values = headers.get_all(header::EXPECT).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        (Some(value), None) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        (Some(_), _) => Err(BadMessage::Expectation),
+    }
+}
+
+fn remove_framing(headers: &mut HeaderMap) {
+    headers.remove(header::HOST);
+    headers.remove(header::CONTENT_LENGTH);
+    headers.remove(header::EXPECT);
+}
+
+/// HTTP/2 may split cookies, which HTTP/1 must not see (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (cookies.next(), cookies.next()) {
+        let mut joined = first.as_bytes().to_vec();
+        for cookie in std::iter::once(second).chain(cookies) {
+            joined.extend_from_slice(b"; ");
+            joined.extend_from_slice(cookie.as_bytes());
+        }
+        if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+            headers.insert(header::COOKIE, joined);
+        }
+    }
+}

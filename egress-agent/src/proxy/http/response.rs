@@ -1,0 +1,94 @@
+//! A response in the one form that is sent on, whatever version it came in.
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+
+use super::{
+    bad::BadMessage,
+    framing::{self, Framing},
+    h1::ResponseHead,
+    headers::{self, Hop},
+};
+
+/// A response's head; its headers are end-to-end ones only, without framing.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) framing: Framing,
+    /// The length that is stated although there is no body (HEAD, 304).
+    pub(super) length: Option<u64>,
+    /// The upstream keeps the connection.
+    pub(super) keep_alive: bool,
+    /// The protocol that a `101` switches to.
+    pub(super) upgrade: Option<HeaderValue>,
+}
+
+impl Response {
+    /// From an HTTP/1 head in answer to a `method` request.
+    ///
+    /// # Errors
+    /// Framing that could be read in two ways.
+    pub(super) fn from_h1(head: ResponseHead, method: &Method) -> Result<Self, BadMessage> {
+        let ResponseHead { status, version, mut headers } = head;
+        let framing = framing::of_response(version, status, method, &headers)?;
+        let length = stated_length(status, framing, &headers)?;
+        let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
+        headers.remove(header::CONTENT_LENGTH);
+        Ok(Self {
+            status,
+            headers,
+            framing,
+            length,
+            keep_alive: !close
+                && (version == Version::HTTP_11 || keep_alive)
+                && framing != Framing::UntilClose,
+            upgrade,
+        })
+    }
+
+    /// From an HTTP/2 head; `ended` if END_STREAM came with it.
+    ///
+    /// # Errors
+    /// As above.
+    pub(super) fn from_h2(
+        parts: http::response::Parts,
+        ended: bool,
+        method: &Method,
+    ) -> Result<Self, BadMessage> {
+        let http::response::Parts { status, mut headers, .. } = parts;
+        let framing = match framing::content_length(&headers)? {
+            _ if framing::has_no_body(status, method) => Framing::None,
+            Some(length) => Framing::Length(length),
+            None if ended => Framing::Length(0),
+            None => Framing::Chunked,
+        };
+        let length = stated_length(status, framing, &headers)?;
+        headers::take_hop_by_hop(&mut headers);
+        headers.remove(header::CONTENT_LENGTH);
+        Ok(Self { status, headers, framing, length, keep_alive: true, upgrade: None })
+    }
+
+    /// The gateway's own answer, of one line of text.
+    pub(super) fn text(status: StatusCode, length: u64) -> Self {
+        let mut headers = HeaderMap::with_capacity(4);
+        if length > 0 {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        let framing = Framing::Length(length);
+        Self { status, headers, framing, length: Some(length), keep_alive: true, upgrade: None }
+    }
+}
+
+/// A `204` never states a length (RFC 9110 §8.6).
+fn stated_length(
+    status: StatusCode,
+    framing: Framing,
+    headers: &HeaderMap,
+) -> Result<Option<u64>, BadMessage> {
+    match framing {
+        Framing::None if status != StatusCode::NO_CONTENT && !status.is_informational() => {
+            framing::content_length(headers)
+        }
+        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Ok(None),
+    }
+}

@@ -1,0 +1,198 @@
+//! An HTTP/1 connection from a client: one request after the other.
+
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Poll, ready},
+};
+
+use bytes::BytesMut;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
+
+use super::{
+    Connection,
+    bad::BadMessage,
+    clock::Clock,
+    deadline::Deadline,
+    exchange::{self, After},
+    failure::Failure,
+    h1::{H1Inbound, HeadLimits, Stream, parse_request},
+    record::{Record, Started},
+    reply::Reply,
+    request::Request,
+    tunnel,
+};
+use crate::net::Side;
+
+/// Serves until either side has had enough.
+pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read: BytesMut) {
+    let mut down = H1Inbound::new(Stream::new(io, read));
+    let drain = connection.worker.drain.clone();
+    let end = {
+        let mut requests = pin!(requests(&connection, &mut down));
+        let mut expired = pin!(drain.expired());
+        poll_fn(|cx| {
+            if let Poll::Ready(end) = requests.as_mut().poll(cx) {
+                return Poll::Ready(end);
+            }
+            expired.as_mut().poll(cx).map(|()| End::Abort)
+        })
+        .await
+    };
+    match end {
+        End::Idle => {}
+        End::Close => linger(&connection, &mut down).await,
+        End::Abort => down.stream.io.reset(),
+    }
+}
+
+/// How the connection ends.
+enum End {
+    /// Between two requests.
+    Idle,
+    /// After a response that was the last.
+    Close,
+    /// In the middle of one.
+    Abort,
+}
+
+/// What comes next on a connection.
+enum Next {
+    Request(Box<Request>, Started),
+    Bad(Failure, Started),
+    End,
+}
+
+async fn requests<I: Side + 'static>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
+    let mut deadline = Deadline::default();
+    loop {
+        let after = match next(connection, down, &mut deadline).await {
+            Next::End => return End::Idle,
+            Next::Bad(failure, started) => {
+                Box::pin(refuse(connection, down, &mut deadline, &failure, started)).await;
+                return End::Close;
+            }
+            Next::Request(request, started) => {
+                down.begin(request.version, request.framing, request.keep_alive);
+                let serving = exchange::run(connection, *request, started, down, &mut deadline);
+                // What a request needs is given back between requests.
+                let (after, record) = Box::pin(serving).await;
+                match after {
+                    After::Switch(up, response) => {
+                        let switched = tunnel::run(connection, down, up, &response, record);
+                        return if Box::pin(switched).await { End::Idle } else { End::Abort };
+                    }
+                    after => after,
+                }
+            }
+        };
+        match after {
+            After::Done if down.keep_alive && down.stream.is_at_rest() => {}
+            After::Done | After::Close => return End::Close,
+            After::Abort | After::Switch(..) => return End::Abort,
+        }
+    }
+}
+
+/// Waits for a request, holding no buffer, and reads its head.
+async fn next<I: Side>(
+    connection: &Connection,
+    down: &mut H1Inbound<I>,
+    deadline: &mut Deadline,
+) -> Next {
+    let worker = &connection.worker;
+    let limits = &worker.limits;
+    down.stream.release();
+    if !down.stream.has_input() {
+        deadline.set(Instant::now().checked_add(limits.idle));
+        let mut draining = pin!(worker.drain.started());
+        let arrived = poll_fn(|cx| {
+            let scratch = &mut worker.http.scratch.borrow_mut();
+            if let Poll::Ready(filled) = down.stream.poll_fill(cx, scratch) {
+                return Poll::Ready(filled.unwrap_or(false));
+            }
+            if draining.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(false);
+            }
+            deadline.poll_expired(cx).map(|()| false)
+        })
+        .await;
+        if !arrived {
+            return Next::End;
+        }
+    }
+    let started = Started::now();
+    deadline.set(Instant::now().checked_add(limits.request_head));
+    let head_limits = HeadLimits { bytes: limits.request_head_bytes, headers: limits.headers };
+    let head = poll_fn(|cx| {
+        loop {
+            match down.stream.take_request_head(head_limits.bytes) {
+                Ok(Some(head)) => return Poll::Ready(Ok(Some(head))),
+                Ok(None) => {}
+                Err(bad) => return Poll::Ready(Err(Failure::Bad(bad))),
+            }
+            let scratch = &mut worker.http.scratch.borrow_mut();
+            match down.stream.poll_fill(cx, scratch) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Pending => {
+                    ready!(deadline.poll_expired(cx));
+                    return Poll::Ready(Err(Failure::HeadTimeout));
+                }
+            }
+        }
+    })
+    .await;
+    let head = match head {
+        Ok(Some(head)) => head,
+        Ok(None) => return Next::End,
+        Err(failure) => return Next::Bad(failure, started),
+    };
+    let request: Result<Request, BadMessage> = parse_request(&head, head_limits)
+        .and_then(|head| Request::from_h1(head, connection.origin()));
+    match request {
+        Ok(request) => Next::Request(Box::new(request), started),
+        Err(bad) => Next::Bad(Failure::Bad(bad), started),
+    }
+}
+
+/// Answers what isn't a request, and nothing after it.
+async fn refuse<I: Side>(
+    connection: &Connection,
+    down: &mut H1Inbound<I>,
+    deadline: &mut Deadline,
+    failure: &Failure,
+    started: Started,
+) {
+    let mut record = Record::new(connection, started, http::Version::HTTP_11);
+    let account = record.failed(failure);
+    let Some(status) = account.status else { return };
+    down.begin(http::Version::HTTP_11, super::framing::Framing::None, false);
+    let mut clock = Clock::new(deadline, None, connection.worker.limits.linger);
+    let reply = Reply::new(status, failure.body(None));
+    // Whether it arrived or not, the connection is closed.
+    reply.send(connection, &mut record, &http::Method::GET, down, &mut clock).await;
+}
+
+/// Closes so that the response arrives: data that nobody reads would turn the close into a reset,
+/// and that could destroy it (RFC 9112 §9.6).
+async fn linger<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) {
+    if down.stream.io.shutdown().await.is_err() {
+        return;
+    }
+    let worker = &connection.worker;
+    let mut deadline = Deadline::default();
+    deadline.set(Instant::now().checked_add(worker.limits.linger));
+    poll_fn(|cx| {
+        loop {
+            let scratch = &mut worker.http.scratch.borrow_mut();
+            let mut buf = tokio::io::ReadBuf::new(scratch);
+            match Pin::new(&mut down.stream.io).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return deadline.poll_expired(cx),
+            }
+        }
+    })
+    .await;
+}

@@ -1,0 +1,178 @@
+//! An HTTP/2 connection from a client: every stream a task and a decision of its own.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use h2::server::SendResponse;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    Connection,
+    clock::Clock,
+    deadline::Deadline,
+    exchange::{self, After},
+    failure::Failure,
+    h2::{self as ours, H2Inbound},
+    record::{Record, Started},
+    reply::Reply,
+    request::Request,
+};
+use crate::net::Side;
+
+/// Serves until the client leaves, nothing happens for too long, or the worker ends.
+pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read: BytesMut) {
+    let connection = Rc::new(connection);
+    let limits = connection.worker.limits;
+    let io = Rewound { read: read.freeze(), io };
+    let shaking = ours::server(limits.request_head_bytes).handshake::<_, Bytes>(io);
+    let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
+        Ok(Ok(http2)) => http2,
+        Ok(Err(error)) => return tracing::debug!(%error, "no HTTP/2 connection"),
+        Err(_) => return tracing::debug!("no HTTP/2 preface in time"),
+    };
+    let active = Rc::new(Cell::new(0_usize));
+    let drain = connection.worker.drain.clone();
+    let mut draining = pin!(drain.started());
+    let mut expired = pin!(drain.expired());
+    let mut leaving = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = http2.accept() => accepted,
+            () = &mut draining, if !leaving => {
+                leaving = true;
+                http2.graceful_shutdown();
+                continue;
+            }
+            () = &mut expired => {
+                http2.abrupt_shutdown(h2::Reason::CANCEL);
+                return;
+            }
+            () = tokio::time::sleep(limits.idle), if !leaving => {
+                if active.get() == 0 {
+                    leaving = true;
+                    http2.graceful_shutdown();
+                }
+                continue;
+            }
+        };
+        match accepted {
+            Some(Ok((request, respond))) => {
+                active.set(active.get() + 1);
+                let active = Active(Rc::clone(&active));
+                let connection = Rc::clone(&connection);
+                tokio::task::spawn_local(async move {
+                    stream(&connection, request, respond).await;
+                    drop(active);
+                });
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "HTTP/2 connection of a client ended");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+/// Counts a stream for as long as it lives.
+struct Active(Rc<Cell<usize>>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+async fn stream(
+    connection: &Connection,
+    request: http::Request<h2::RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let started = Started::now();
+    let (parts, body) = request.into_parts();
+    let ended = body.is_end_stream();
+    let mut down = H2Inbound::new(body, respond);
+    let mut deadline = Deadline::default();
+    let max_headers = connection.worker.limits.headers;
+    let after = match Request::from_h2(parts, ended, connection.origin(), max_headers) {
+        Ok(request) => {
+            exchange::run(connection, request, started, &mut down, &mut deadline).await.0
+        }
+        Err(bad) => {
+            let failure = Failure::Bad(bad);
+            let mut record = Record::new(connection, started, http::Version::HTTP_2);
+            let account = record.failed(&failure);
+            let mut clock = Clock::new(&mut deadline, None, connection.worker.limits.linger);
+            match account.status {
+                Some(status) => {
+                    let reply = Reply::new(status, failure.body(None));
+                    let method = http::Method::GET;
+                    reply.send(connection, &mut record, &method, &mut down, &mut clock).await
+                }
+                None => After::Abort,
+            }
+        }
+    };
+    match after {
+        After::Done | After::Close => {}
+        After::Abort | After::Switch(..) => down.reset(),
+    }
+}
+
+/// A connection of which some bytes were read already.
+struct Rewound<I> {
+    read: Bytes,
+    io: I,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Rewound<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            return Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let length = self.read.len().min(buf.remaining());
+        buf.put_slice(self.read.get(..length).unwrap_or_default());
+        self.read.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Rewound<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,70 @@
+//! A connection that was upgraded: from the `101` on, bytes are copied.
+
+use std::{cell::Cell, future::poll_fn};
+
+use super::{
+    Connection,
+    body::Sink as _,
+    h1::{H1Inbound, UpstreamIo},
+    outbound::H1Connection,
+    record::Record,
+    response::Response,
+};
+use crate::{
+    net::{End, Meter, Peer, Side, relay},
+    telemetry::ResponseFlag,
+};
+
+/// Copies until both sides are done. Whether they ended in good order.
+pub(super) async fn run<I: Side>(
+    connection: &Connection,
+    down: &mut H1Inbound<I>,
+    mut up: Box<H1Connection>,
+    response: &Response,
+    mut record: Record,
+) -> bool {
+    let worker = &connection.worker;
+    down.switch(response);
+    let said = up.outbound.stream.take_input();
+    down.stream.queue(&said);
+    if poll_fn(|cx| down.stream.poll_flush(cx)).await.is_err() {
+        record
+            .broken(ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+        return false;
+    }
+    let early = down.stream.take_input().to_vec();
+    let bytes = Bytes { up: Cell::new(0), down: Cell::new(said.len() as u64) };
+    let upstream: &mut UpstreamIo = &mut up.outbound.stream.io;
+    let idle = worker.limits.idle;
+    let end = relay(&worker.buffers, &mut down.stream.io, upstream, early, idle, &bytes).await;
+    record.entry.bytes_received = bytes.up.get();
+    record.entry.bytes_sent = bytes.down.get();
+    up.link.count(bytes.down.get(), bytes.up.get());
+    match end {
+        End::Closed => return true,
+        End::Idle => record.broken(ResponseFlag::StreamIdleTimeout, "stream_idle_timeout"),
+        End::Reset(Peer::Downstream, _) => record
+            .broken(ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
+        End::Reset(Peer::Upstream, _) => record.broken(
+            ResponseFlag::UpstreamConnectionTermination,
+            "upstream_reset_after_response_started{connection_termination}",
+        ),
+    }
+    false
+}
+
+#[derive(Debug)]
+struct Bytes {
+    up: Cell<u64>,
+    down: Cell<u64>,
+}
+
+impl Meter for Bytes {
+    fn add(&self, from: Peer, bytes: usize) {
+        let total = match from {
+            Peer::Downstream => &self.up,
+            Peer::Upstream => &self.down,
+        };
+        total.set(total.get() + bytes as u64);
+    }
+}
