@@ -3,9 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::{State, Status, stats::denials};
-use crate::telemetry::{
-    ClusterCounter, DURATION_BUCKETS, MetricKind, RequestProtocol, Series, Telemetry,
-};
+use crate::telemetry::{ClusterCounter, DURATION_BUCKETS, RequestProtocol, Series, Telemetry};
 
 /// The media type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,22 +24,7 @@ fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fm
         let value = telemetry.stats.denied_total(reason);
         out.sample("egress_denied_total", &[("reason", reason.name())], value)?;
     }
-    process(telemetry, status, out)?;
-    let mut last = "";
-    for metric in status.metrics() {
-        if metric.name != last {
-            let kind = match metric.kind {
-                MetricKind::Counter => "counter",
-                MetricKind::Gauge => "gauge",
-            };
-            out.family(metric.name, kind, metric.help)?;
-            last = metric.name;
-        }
-        let labels: Vec<_> =
-            metric.labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        out.sample(metric.name, &labels, metric.value)?;
-    }
-    Ok(())
+    process(telemetry, status, out)
 }
 
 fn clusters(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {

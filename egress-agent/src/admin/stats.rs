@@ -77,15 +77,6 @@ fn all(telemetry: &Telemetry, status: &Status) -> Vec<(String, u64)> {
     add("access_log.reopened".into(), log.reopened);
     add("server.live".into(), (status.state() == State::Live).into());
     add("server.uptime".into(), telemetry.stats.uptime());
-    for metric in status.metrics() {
-        // `egress_node_verdicts_total{action="deny"}` is `egress.node_verdicts_total.deny` here.
-        let mut name = metric.name.replacen('_', ".", 1);
-        for (_, value) in &metric.labels {
-            name.push('.');
-            name.push_str(value);
-        }
-        add(name, metric.value);
-    }
     all
 }
 

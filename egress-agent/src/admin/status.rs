@@ -10,10 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 
-use crate::{
-    policy::{Cluster, Snapshot},
-    telemetry::{Collect, Metric},
-};
+use crate::policy::{Cluster, Snapshot};
 
 /// The configuration as the role has it.
 #[derive(Clone, Debug, Default)]
@@ -31,12 +28,11 @@ pub struct ConfigState {
 }
 
 /// One a process, shared between its role and the admin endpoints.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Status {
     config: ArcSwap<ConfigState>,
     draining: AtomicBool,
     faults: Mutex<BTreeMap<&'static str, String>>,
-    collectors: Mutex<Vec<Box<dyn Collect>>>,
 }
 
 /// Envoy's server states, those that occur here.
@@ -85,12 +81,6 @@ impl Status {
         };
     }
 
-    /// Adds metrics of the role's own to `/stats` and Prometheus.
-    pub fn add_metrics(&self, collector: impl Collect + 'static) {
-        let mut collectors = self.collectors.lock().unwrap_or_else(PoisonError::into_inner);
-        collectors.push(Box::new(collector));
-    }
-
     /// The configuration.
     #[must_use]
     pub fn config(&self) -> Arc<ConfigState> {
@@ -116,17 +106,6 @@ impl Status {
     pub fn faults(&self) -> Vec<String> {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         faults.iter().map(|(name, problem)| format!("{name}: {problem}")).collect()
-    }
-
-    /// The role's own metrics.
-    #[must_use]
-    pub fn metrics(&self) -> Vec<Metric> {
-        let collectors = self.collectors.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut metrics = Vec::new();
-        for collector in collectors.iter() {
-            collector.collect(&mut metrics);
-        }
-        metrics
     }
 }
 

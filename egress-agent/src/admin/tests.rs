@@ -20,9 +20,7 @@ use crate::{
         HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
     },
     policy::{DirectTarget, OutlierDetection},
-    telemetry::{
-        AccessLogEntry, Collect, Metric, MetricKind, ResponseFlag, ResponseFlags, Telemetry,
-    },
+    telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags, Telemetry},
     types::{ClientAddr, Host, LocalAddr, Namespace, OriginalPort, Port, UpstreamAddr, Workload},
 };
 
@@ -102,22 +100,6 @@ fn telemetry() -> Telemetry {
     telemetry
 }
 
-struct NodeMetrics;
-
-impl Collect for NodeMetrics {
-    fn collect(&self, metrics: &mut Vec<Metric>) {
-        for (reason, value) in [("no_route", 3), ("protocol", 0)] {
-            metrics.push(Metric {
-                name: "egress_node_verdicts_total",
-                help: "Verdicts of the kernel.",
-                kind: MetricKind::Counter,
-                labels: vec![("action", "deny".into()), ("reason", reason.into())],
-                value,
-            });
-        }
-    }
-}
-
 fn status() -> Status {
     let status = Status::default();
     let mesh = MeshConfig {
@@ -166,7 +148,6 @@ fn status() -> Status {
         accepted: 2,
         rejected: 1,
     });
-    status.add_metrics(NodeMetrics);
     status
 }
 
@@ -206,7 +187,6 @@ fn stats_are_sorted_lines() {
         "egress.config.current: 1",
         "egress.denied.host_not_in_registry: 1",
         "egress.denied.no_gateway_route: 0",
-        "egress.node_verdicts_total.deny.no_route: 3",
         "server.live: 1",
     ] {
         assert!(lines.contains(&line), "{line} in\n{text}");
@@ -325,8 +305,6 @@ fn prometheus_has_envoys_and_istios_names() {
         "egress_denied_total{reason=\"no_healthy_upstream\"} 0",
         "egress_ready 1",
         "egress_config_rejected_total 1",
-        "# HELP egress_node_verdicts_total Verdicts of the kernel.",
-        "egress_node_verdicts_total{action=\"deny\",reason=\"no_route\"} 3",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
@@ -579,8 +557,8 @@ fn every_value_is_documented() {
     let key = format!("cluster.{}.", cnn());
     for line in get("/stats").lines() {
         let name = line.rsplit_once(": ").unwrap().0;
-        // The node's are made up here; reasons and other clusters' names are not listed one by one.
-        if name.starts_with("egress.node") || name.starts_with("egress.denied") {
+        // Reasons and other clusters' names are not listed one by one.
+        if name.starts_with("egress.denied") {
             continue;
         }
         let name = match name.strip_prefix("cluster.") {
@@ -595,9 +573,8 @@ fn every_value_is_documented() {
     for line in get("/stats/prometheus").lines() {
         let Some(family) = line.strip_prefix("# TYPE ") else { continue };
         let family = family.split(' ').next().unwrap();
-        let made_up = family.starts_with("egress_node_");
         let cluster = family.starts_with("envoy_cluster_");
-        assert!(made_up || cluster || documented(family), "{path} doesn't explain {family}");
+        assert!(cluster || documented(family), "{path} doesn't explain {family}");
     }
     for page in get("/help").lines().filter_map(|line| line.trim().split_once(": ")) {
         assert!(documented(page.0), "{path} doesn't explain {}", page.0);

@@ -3,7 +3,6 @@
 mod access_log;
 mod cluster;
 mod entry;
-mod metric;
 mod series;
 mod shard;
 mod stats;
@@ -14,7 +13,6 @@ pub use cluster::{
     RequestGuard,
 };
 pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
-pub use metric::{Collect, Metric, MetricKind};
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
 pub use stats::Stats;
 
