@@ -14,6 +14,7 @@ pub mod agent;
 pub mod ca;
 pub mod capture;
 pub mod cgroup;
+mod clients;
 pub mod manifests;
 pub mod netns;
 pub mod outside;
@@ -22,6 +23,7 @@ pub mod process;
 pub mod site;
 pub mod testbed;
 pub mod wait;
+mod wiring;
 
 use std::process::Command;
 

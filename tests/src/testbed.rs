@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -12,12 +11,12 @@ use crate::{
     agent,
     ca::{Authority, Certificates},
     capture::Capture,
-    netns::{End, NetNs, link},
+    netns::NetNs,
     outside::{Record, Servers},
     plan,
-    process::{Finished, Place, Process},
+    process::{Place, Process},
     site::Site,
-    wait,
+    wait, wiring,
 };
 
 const PROBE: &str = include_str!("probe.py");
@@ -104,7 +103,7 @@ impl Testbed {
         let gateways = (1..=gateways)
             .map(|number| place(&format!("gateway{number}")))
             .collect::<Result<Vec<_>>>()?;
-        connect(&pod.ns, &app.ns, &fabric.ns, &gateways, &outside.ns)?;
+        wiring::connect(&pod.ns, &app.ns, &fabric.ns, &gateways, &outside.ns)?;
         for address in [plan::WEB, plan::WEB_V6] {
             // The first neighbour solicitation on a new link may be lost; the next one is a second later.
             wait::until(wait::SOON, "the way from the pod to the outside", || {
@@ -306,79 +305,6 @@ impl Testbed {
         Ok(gateway)
     }
 
-    /// Real curl in the pod, silent and at most ten seconds; it trusts the outside's authority.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn curl(&self, args: &[&str]) -> Result<Finished> {
-        let mut all = vec!["-s", "--max-time", "10"];
-        all.extend(args);
-        self.pod.run("curl", &all)
-    }
-
-    /// The statuses that curl saw on its way, as `301 200`; or `curl: (35)` and the like.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn curl_status(&self, args: &[&str]) -> Result<String> {
-        let mut all = vec!["-o", "/dev/null", "-D", "-"];
-        all.extend(args);
-        let done = self.curl(&all)?;
-        if !done.ok() {
-            return Ok(format!("curl: ({})", done.code));
-        }
-        let statuses = done.stdout.lines().filter(|line| line.starts_with("HTTP/"));
-        let codes = statuses.filter_map(|line| line.split(' ').nth(1));
-        Ok(codes.collect::<Vec<_>>().join(" "))
-    }
-
-    /// One attempt of `probe.py` in the pod: exit code 0 answered, 1 refused, 2 no answer.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn probe(&self, args: &[&str]) -> Result<Finished> {
-        self.probe_from(&self.pod, args)
-    }
-
-    /// The same from another place.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn probe_from(&self, place: &Place, args: &[&str]) -> Result<Finished> {
-        let script = self.dir().join("probe.py").to_string_lossy().into_owned();
-        let mut all = vec![script.as_str()];
-        all.extend(args);
-        place.run_for(Duration::from_secs(15), "/usr/bin/python3", &all)
-    }
-
-    /// `curl -s localhost:15000/PATH` on a gateway node.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn admin(&self, number: usize, path: &str) -> Result<String> {
-        let url = format!("localhost:15000/{path}");
-        Ok(self.gateway(number).run("curl", &["-s", "--max-time", "5", &url])?.stdout)
-    }
-
-    /// A counter of `/stats` on a gateway node; 0 where it isn't there yet.
-    ///
-    /// # Errors
-    /// `/stats` can't be read.
-    pub fn stat(&self, number: usize, name: &str) -> Result<u64> {
-        let stats = self.admin(number, "stats")?;
-        let value = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        value.map_or(Ok(0), |value| value.trim().parse().with_context(|| value.to_owned()))
-    }
-
-    /// The node agent's Prometheus metrics.
-    ///
-    /// # Errors
-    /// They can't be read.
-    pub fn node_metrics(&self) -> Result<String> {
-        let url = "http://localhost:15090/stats/prometheus";
-        Ok(self.app.run("curl", &["-s", "--max-time", "5", url])?.stdout)
-    }
-
     /// Lets go of everything without removing it.
     pub fn keep(self) {
         self.site.keep();
@@ -404,81 +330,4 @@ pub fn serve(prefix: &str, dir: &Path) -> Result<(Servers, Servers)> {
     let dns = Servers::cluster_dns(&ns("app"))?;
     fs::write(dir.join("ready"), "")?;
     Ok((outside, dns))
-}
-
-/// Links, addresses and routes.
-fn connect(
-    pod: &NetNs,
-    app: &NetNs,
-    fabric: &NetNs,
-    gateways: &[Place],
-    outside: &NetNs,
-) -> Result<()> {
-    app.forward()?;
-    link(
-        &End {
-            ns: pod,
-            name: "eth0",
-            mac: "02:00:0a:f4:01:0a",
-            addresses: &[&format!("{}/24", plan::POD), &format!("{}/64", plan::POD_V6)],
-        },
-        &End {
-            ns: app,
-            name: plan::POD_INTERFACE,
-            mac: plan::POD_ROUTER_MAC,
-            addresses: &[
-                &format!("{}/24", plan::POD_ROUTER),
-                &format!("{}/64", plan::POD_ROUTER_V6),
-            ],
-        },
-    )?;
-    routes(pod, plan::POD_ROUTER, plan::POD_ROUTER_V6)?;
-    app.ip(&["addr", "add", &format!("{}/32", plan::CLUSTER_DNS), "dev", "lo"])?;
-
-    fabric.ip(&["link", "add", "br0", "type", "bridge"])?;
-    fabric.ip(&["link", "set", "br0", "up"])?;
-    let node = |ns: &NetNs, port: &str, mac: &str, v4: &str, v6: &str| -> Result<()> {
-        let addresses = [format!("{v4}/24"), format!("{v6}/64")];
-        let addresses = addresses.each_ref().map(String::as_str);
-        // The bridge's port keeps its own address.
-        let port_mac = mac.replacen("02:", "06:", 1);
-        link(
-            &End { ns, name: plan::UPLINK, mac, addresses: &addresses },
-            &End { ns: fabric, name: port, mac: &port_mac, addresses: &[] },
-        )?;
-        fabric.ip(&["link", "set", port, "master", "br0"])?;
-        Ok(())
-    };
-    node(app, "app", plan::APP_MAC, plan::APP, plan::APP_V6)?;
-    routes(app, plan::ROUTER, plan::ROUTER_V6)?;
-    node(outside, "outside", plan::OUTSIDE_MAC, plan::ROUTER, plan::ROUTER_V6)?;
-    for (number, (gateway, address)) in gateways.iter().zip(plan::GATEWAYS).enumerate() {
-        let (port, suffix) = (format!("gateway{}", number + 1), 11 + number);
-        let (mac, v6) = (format!("02:00:0a:0a:00:{suffix}"), format!("fd00:10:10::{suffix}"));
-        node(&gateway.ns, &port, &mac, address, &v6)?;
-        routes(&gateway.ns, plan::ROUTER, plan::ROUTER_V6)?;
-        to_pods(&gateway.ns)?;
-    }
-    to_pods(outside)?;
-    for address in plan::OUTSIDE_ADDRESSES {
-        let mut args = vec!["addr", "add", address, "dev", "lo"];
-        if address.contains(':') {
-            args.push("nodad");
-        }
-        outside.ip(&args)?;
-    }
-    Ok(())
-}
-
-fn routes(ns: &NetNs, v4: &str, v6: &str) -> Result<()> {
-    ns.ip(&["route", "add", "default", "via", v4])?;
-    ns.ip(&["-6", "route", "add", "default", "via", v6])?;
-    Ok(())
-}
-
-/// The way back to the pod. The outside has it too: there is no NAT that would hide a leak.
-fn to_pods(ns: &NetNs) -> Result<()> {
-    ns.ip(&["route", "add", "10.244.1.0/24", "via", plan::APP])?;
-    ns.ip(&["-6", "route", "add", "fd00:10:244:1::/64", "via", plan::APP_V6])?;
-    Ok(())
 }

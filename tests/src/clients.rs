@@ -1,0 +1,85 @@
+//! What a test asks the hosts: curl and attacks from the pod, counters of the agents.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::{
+    process::{Finished, Place},
+    testbed::Testbed,
+};
+
+impl Testbed {
+    /// Real curl in the pod, silent and at most ten seconds; it trusts the outside's authority.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn curl(&self, args: &[&str]) -> Result<Finished> {
+        let mut all = vec!["-s", "--max-time", "10"];
+        all.extend(args);
+        self.pod().run("curl", &all)
+    }
+
+    /// The statuses that curl saw on its way, as `301 200`; or `curl: (35)` and the like.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn curl_status(&self, args: &[&str]) -> Result<String> {
+        let mut all = vec!["-o", "/dev/null", "-D", "-"];
+        all.extend(args);
+        let done = self.curl(&all)?;
+        if !done.ok() {
+            return Ok(format!("curl: ({})", done.code));
+        }
+        let statuses = done.stdout.lines().filter(|line| line.starts_with("HTTP/"));
+        let codes = statuses.filter_map(|line| line.split(' ').nth(1));
+        Ok(codes.collect::<Vec<_>>().join(" "))
+    }
+
+    /// One attempt of `probe.py` in the pod: exit code 0 answered, 1 refused, 2 no answer.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn probe(&self, args: &[&str]) -> Result<Finished> {
+        self.probe_from(self.pod(), args)
+    }
+
+    /// The same from another place.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn probe_from(&self, place: &Place, args: &[&str]) -> Result<Finished> {
+        let script = self.dir().join("probe.py").to_string_lossy().into_owned();
+        let mut all = vec![script.as_str()];
+        all.extend(args);
+        place.run_for(Duration::from_secs(15), "/usr/bin/python3", &all)
+    }
+
+    /// `curl -s localhost:15000/PATH` on a gateway node.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn admin(&self, number: usize, path: &str) -> Result<String> {
+        let url = format!("localhost:15000/{path}");
+        Ok(self.gateway(number).run("curl", &["-s", "--max-time", "5", &url])?.stdout)
+    }
+
+    /// A counter of `/stats` on a gateway node; 0 where it isn't there yet.
+    ///
+    /// # Errors
+    /// `/stats` can't be read.
+    pub fn stat(&self, number: usize, name: &str) -> Result<u64> {
+        let stats = self.admin(number, "stats")?;
+        let value = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.map_or(Ok(0), |value| value.trim().parse().with_context(|| value.to_owned()))
+    }
+
+    /// The node agent's Prometheus metrics.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub fn node_metrics(&self) -> Result<String> {
+        let url = "http://localhost:15090/stats/prometheus";
+        Ok(self.app().run("curl", &["-s", "--max-time", "5", url])?.stdout)
+    }
+}
