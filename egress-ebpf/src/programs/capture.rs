@@ -43,8 +43,10 @@ fn wanted(context: &SkLookupContext) -> Option<u32> {
     }
     let (addr, socket) = match family {
         AF_INET => {
+            // Volatile, or the compiler merges this read with the other family's into one through
+            // a computed pointer, which the verifier refuses.
             // SAFETY: as above.
-            let octets = unsafe { (*lookup).local_ip4 }.to_ne_bytes();
+            let octets = unsafe { (&raw const (*lookup).local_ip4).read_volatile() }.to_ne_bytes();
             (Addr::v4(octets), capture_socket::V4)
         }
         AF_INET6 => {
