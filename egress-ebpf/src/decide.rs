@@ -1,7 +1,7 @@
 //! The one verdict that every hook asks for.
 
 use crate::{
-    abi::{GatewayKey, Globals, PodAddress, PolicyId, Route, RouteKey, route_action},
+    abi::{ADMIN_PORTS, GatewayKey, Globals, PodAddress, PolicyId, Route, RouteKey, route_action},
     addr::{Addr, PortBe},
     packet::{Flow, protocol},
     reason::Reason,
@@ -94,8 +94,11 @@ fn gateway(flow: &Flow, view: &impl PolicyView) -> Option<Verdict> {
     if flow.fragment {
         return Some(Verdict::deny(Reason::Fragment));
     }
-    let port = GatewayKey { port: flow.destination_port, protocol: protocol::TCP, ..any };
-    Some(if flow.protocol == protocol::TCP && view.is_gateway(&port) {
+    let every = GatewayKey { protocol: protocol::TCP, ..any };
+    let port = GatewayKey { port: flow.destination_port, ..every };
+    let routed = view.is_gateway(&port)
+        || (view.is_gateway(&every) && !ADMIN_PORTS.contains(&flow.destination_port.get()));
+    Some(if flow.protocol == protocol::TCP && routed {
         Verdict::allow(Reason::Gateway)
     } else {
         Verdict::deny(Reason::GatewayPort)

@@ -212,3 +212,6 @@ fn routes(
         strict_removes: remove(strict_removes),
     }
 }
+
+#[cfg(test)]
+mod tests;
