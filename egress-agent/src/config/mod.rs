@@ -1,8 +1,20 @@
 //! Istio's resources as users write them, and their compilation to one snapshot.
 
+mod compile;
+mod decode;
+mod destination_rule;
+mod gateway;
+mod mesh;
+mod names;
 mod problem;
+mod reference;
+mod resource;
+mod service_entry;
+mod virtual_service;
+mod yaml;
 
 pub use problem::{Problem, Problems, Severity};
+pub use reference::reference;
 
 use crate::policy::Snapshot;
 
@@ -33,6 +45,12 @@ pub struct Compiled {
 /// # Errors
 /// Every problem of every file at once, warnings included.
 pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Problems> {
-    let _ = (files, mesh);
-    Ok(Compiled { snapshot: Snapshot::default(), warnings: Vec::new() })
+    compile::compile(files, mesh)
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod walkthrough;

@@ -5,7 +5,12 @@
 
 mod cluster;
 mod decision;
+mod dial;
+mod gateway;
+mod hosts;
 mod log_format;
+mod matching;
+mod rules;
 mod snapshot;
 
 pub use cluster::{
@@ -16,8 +21,16 @@ pub use decision::{
     Denied, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn, RetryPolicy,
     TcpRoute, TlsConnection,
 };
+pub use dial::{AddressGuard, default_denied};
+pub use gateway::GatewayPolicy;
+pub use hosts::{HostPattern, HostTable};
 pub use log_format::{AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, Segment};
+pub use rules::{
+    Exported, HttpMatch, HttpOutcome, HttpRule, PathRewrite, Protocol, Redirect, RedirectPort,
+    RouteSet, Rules, Server, ServerProtocol, Service, SourceMatch, StageRules, Target, TcpMatch,
+    TcpRule, TextMatch, TlsMatch, TlsRule, Weighted, has_labels,
+};
 pub use snapshot::{
-    AccessLogEncoding, Direct, DirectTarget, Enforcement, GatewayGroup, GatewayPolicy, MeshConfig,
-    NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
+    AccessLogEncoding, Direct, DirectTarget, Enforcement, GatewayGroup, MeshConfig, NodeAction,
+    NodePolicy, NodeRoute, OutboundMode, Snapshot,
 };

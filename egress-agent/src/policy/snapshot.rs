@@ -1,14 +1,11 @@
-//! The snapshot, and what the two roles derive from it.
+//! The snapshot that both roles derive their part from.
 
 use std::{net::IpAddr, sync::Arc};
 
-use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 
-use super::{Cluster, Denied, HttpRequest, HttpRoute, PortMode, TcpRoute, TlsConnection};
-use crate::types::{
-    GatewayIdentity, GatewayPort, Host, Labels, OriginalPort, Port, Source, Workload,
-};
+use super::{Rules, dial::default_denied};
+use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Workload};
 
 /// One accepted configuration, immutable.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +14,8 @@ pub struct Snapshot {
     pub mesh: MeshConfig,
     /// What the node enforces.
     pub node: NodePolicy,
+    /// What gateways decide by.
+    pub rules: Rules,
 }
 
 /// `mesh.yaml`, compiled.
@@ -34,6 +33,10 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: AccessLogEncoding,
+    /// `trustDomain`.
+    pub trust_domain: Arc<str>,
+    /// `rootNamespace`.
+    pub root_namespace: Namespace,
     /// `clusterCidrs`: what is inside.
     pub cluster_cidrs: Vec<IpNet>,
     /// `deniedCidrs`: what is denied in any case, the cloud's metadata service by default.
@@ -53,8 +56,10 @@ impl Default for MeshConfig {
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
+            trust_domain: "cluster.local".into(),
+            root_namespace: Namespace("istio-system".into()),
             cluster_cidrs: Vec::new(),
-            denied_cidrs: Vec::new(),
+            denied_cidrs: default_denied(),
             gateways: Vec::new(),
             workloads: Vec::new(),
         }
@@ -149,75 +154,4 @@ pub enum NodeAction {
     },
     /// Straight to the address it asked for.
     Direct,
-}
-
-/// What one gateway process does: the snapshot seen with its labels.
-#[derive(Debug)]
-pub struct GatewayPolicy {
-    snapshot: Arc<Snapshot>,
-}
-
-impl GatewayPolicy {
-    /// The view of a gateway process with this identity.
-    #[must_use]
-    pub fn new(snapshot: Arc<Snapshot>, _identity: &GatewayIdentity) -> Self {
-        Self { snapshot }
-    }
-
-    /// The snapshot it was made from.
-    #[must_use]
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-
-    /// Who is behind this address.
-    #[must_use]
-    pub fn source(&self, addr: IpAddr) -> Source {
-        Source { addr: addr.to_canonical(), workload: None }
-    }
-
-    /// Every cluster that a request could lead to, for `/clusters`, `/stats` and health.
-    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        std::iter::empty()
-    }
-
-    /// How to read a connection that was dialled on this port.
-    #[must_use]
-    pub fn port_mode(&self, _port: OriginalPort) -> PortMode {
-        PortMode::Closed(Reason::NoRoute)
-    }
-
-    /// Decides a request. Every request of a connection is asked about on its own.
-    ///
-    /// # Errors
-    /// [`Denied`], with the reason.
-    pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
-        Err(Denied { reason: Reason::HostNotInRegistry, detail: request.host.to_string() })
-    }
-
-    /// Decides a TLS connection by its server name.
-    ///
-    /// # Errors
-    /// [`Denied`], with the reason.
-    pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TcpRoute, Denied> {
-        Err(Denied {
-            reason: Reason::HostNotInRegistry,
-            detail: connection.server_name.to_string(),
-        })
-    }
-
-    /// Decides a raw TCP connection by its port alone.
-    ///
-    /// # Errors
-    /// [`Denied`], with the reason.
-    pub fn tcp(&self, _source: &Source, port: OriginalPort) -> Result<TcpRoute, Denied> {
-        Err(Denied { reason: Reason::NoRoute, detail: Port::get(port.0).to_string() })
-    }
-
-    /// Whether the gateway may dial this address for a name that it resolved: never loopback,
-    /// link-local, metadata, cluster-internal or the gateway's own addresses.
-    #[must_use]
-    pub fn may_dial(&self, _addr: IpAddr) -> bool {
-        false
-    }
 }

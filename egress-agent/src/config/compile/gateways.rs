@@ -1,0 +1,173 @@
+//! `Gateway` to servers.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        decode::{At, Cx},
+        gateway::{Gateway, GatewayServerPort, Server as Mirror, ServerTls, ServerTlsMode},
+        names,
+        resource::{Meta, Resource},
+    },
+    Compiler,
+};
+use crate::{
+    policy::{HostPattern, Protocol, Server, ServerProtocol},
+    types::{GatewayPort, Labels, Namespace},
+};
+
+impl Compiler<'_> {
+    /// Reads a gateway's servers.
+    pub(super) fn gateway(&mut self, resource: &Resource<Gateway>) -> Vec<Arc<Server>> {
+        let Resource { meta, spec } = resource;
+        let Gateway { at, selector, servers } = spec;
+        let mut cx = meta.cx(self.report);
+        let selector = names::labels(selector);
+        if selector.is_empty() {
+            cx.warn(&at.field("selector"), "without a selector this Gateway is for no process");
+        } else if self.mesh_given
+            && !self.mesh.gateways.iter().any(|g| crate::policy::has_labels(&g.labels, &selector))
+        {
+            let message = "no gateway in mesh.yaml has these labels";
+            cx.warn(&at.field("selector"), message).code = Some("IST0101");
+        }
+        let servers = servers.0.iter();
+        servers.filter_map(|mirror| server(mirror, meta, &selector, &mut cx)).collect()
+    }
+
+    /// Two servers for the same processes, port and host: IST0145.
+    pub(super) fn check_gateways(&mut self, servers: &[(Meta, Vec<Arc<Server>>)]) {
+        let mut seen: std::collections::HashMap<
+            (&Labels, GatewayPort, &HostPattern, Option<&Namespace>),
+            &Arc<str>,
+        > = std::collections::HashMap::new();
+        for (meta, servers) in servers {
+            for server in servers.iter().filter(|server| !server.selector.is_empty()) {
+                for (namespace, host) in &server.hosts {
+                    let key = (&server.selector, server.port, host, namespace.as_ref());
+                    let Some(other) = seen.insert(key, &server.gateway) else { continue };
+                    let at = super::super::decode::Spot::root(meta.line, "spec").field("servers");
+                    let message = format!(
+                        "{host} on port {} is served by Gateway {other} already, for the same processes",
+                        server.port
+                    );
+                    meta.cx(self.report).warn(&at, message).code = Some("IST0145");
+                }
+            }
+        }
+    }
+}
+
+fn server(mirror: &Mirror, meta: &Meta, selector: &Labels, cx: &mut Cx<'_>) -> Option<Arc<Server>> {
+    let Mirror { at, port, hosts, tls, name: _ } = mirror;
+    let GatewayServerPort { at: _, number, name: _, protocol } = port.as_ref()?;
+    let read: Vec<_> = hosts.iter().filter_map(|host| scoped(host, meta, cx)).collect();
+    let (kind, _) = super::protocol(Some(protocol.as_ref()?), cx)?;
+    let protocol = server_protocol(kind, protocol.as_ref()?, tls.as_ref(), at, cx)?;
+    Some(Arc::new(Server {
+        gateway: meta.full_name().into(),
+        selector: selector.clone(),
+        port: GatewayPort(number.as_ref()?.value),
+        hosts: read,
+        protocol,
+    }))
+}
+
+/// `host`, `namespace/host`, `./host`, `*/host`.
+fn scoped(
+    text: &At<String>,
+    meta: &Meta,
+    cx: &mut Cx<'_>,
+) -> Option<(Option<Namespace>, HostPattern)> {
+    let (namespace, host) = match text.value.split_once('/') {
+        Some((namespace, host)) => (namespace, host),
+        None => ("*", text.value.as_str()),
+    };
+    let namespace = match namespace {
+        "*" => None,
+        "." => Some(meta.namespace.clone()),
+        name => Some(Namespace(name.into())),
+    };
+    Some((namespace, names::pattern_of(host, text, cx)?))
+}
+
+fn server_protocol(
+    kind: Protocol,
+    protocol: &At<String>,
+    tls: Option<&ServerTls>,
+    at: &super::super::decode::Spot,
+    cx: &mut Cx<'_>,
+) -> Option<ServerProtocol> {
+    let redirect = tls.and_then(|tls| tls.https_redirect.as_ref()).is_some_and(|r| r.value);
+    match (kind, tls) {
+        (Protocol::Http, None) => Some(ServerProtocol::Http { https_redirect: false }),
+        (Protocol::Http, Some(tls)) => {
+            if let Some(mode) = tls.mode.as_ref() {
+                cx.wrong(
+                    &mode.at,
+                    format!("mode on a port of protocol {}", protocol.value),
+                    "protocol HTTPS or TLS",
+                    "a server for HTTP has no TLS but httpsRedirect",
+                );
+                return None;
+            }
+            Some(ServerProtocol::Http { https_redirect: redirect })
+        }
+        (Protocol::Tcp, None) => Some(ServerProtocol::Tcp),
+        (Protocol::Tls, None) => {
+            cx.wrong(
+                &at.field("tls"),
+                "nothing",
+                "tls with mode PASSTHROUGH",
+                format!("protocol {} needs tls settings", protocol.value),
+            );
+            None
+        }
+        (Protocol::Tls | Protocol::Tcp, Some(tls)) => {
+            let mode = tls.mode.as_ref();
+            let mode_at = mode.map_or_else(|| tls.at.field("mode"), |mode| mode.at.clone());
+            let (name, why) = match mode.map_or(ServerTlsMode::Simple, |mode| mode.value) {
+                ServerTlsMode::Passthrough if kind == Protocol::Tls => {
+                    for file in [
+                        &tls.server_certificate,
+                        &tls.private_key,
+                        &tls.ca_certificates,
+                        &tls.credential_name,
+                    ]
+                    .into_iter()
+                    .flatten()
+                    {
+                        cx.warn(&file.at, "has no effect: PASSTHROUGH doesn't touch TLS");
+                    }
+                    return Some(ServerProtocol::Passthrough);
+                }
+                ServerTlsMode::Passthrough => {
+                    cx.wrong(
+                        &mode_at,
+                        "PASSTHROUGH on a port of protocol TCP",
+                        "protocol TLS or HTTPS",
+                        "only TLS can be passed through by its server name",
+                    );
+                    return None;
+                }
+                ServerTlsMode::AutoPassthrough => {
+                    ("AUTO_PASSTHROUGH", "the gateway forwards by virtual services only")
+                }
+                ServerTlsMode::Simple => ("SIMPLE", NOT_YET),
+                ServerTlsMode::Mutual => ("MUTUAL", NOT_YET),
+                ServerTlsMode::IstioMutual => ("ISTIO_MUTUAL", NOT_YET),
+                ServerTlsMode::OptionalMutual => ("OPTIONAL_MUTUAL", NOT_YET),
+            };
+            cx.wrong(
+                &mode_at,
+                name,
+                "PASSTHROUGH, or protocol HTTP without tls",
+                format!("not supported: {why}"),
+            );
+            None
+        }
+    }
+}
+
+const NOT_YET: &str = "ending TLS at the gateway (and with it the mTLS hop) doesn't exist yet; \
+                       nothing is accepted in clear instead";

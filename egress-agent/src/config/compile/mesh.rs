@@ -1,0 +1,160 @@
+//! `mesh.yaml` to mesh-wide settings.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::super::{
+    RawFile,
+    decode::{Cx, List, Report, Spot},
+    mesh::{DirectMode, Encoding, Enforcing, Mesh, MeshGateway, MeshWorkload, Outbound},
+    names,
+    resource::documents,
+};
+use crate::{
+    policy::{
+        AccessLogEncoding, Direct, Enforcement, GatewayGroup, LogFormat, MeshConfig, OutboundMode,
+    },
+    types::{Namespace, Workload},
+};
+
+/// Endpoints that the kernel's map holds for a gateway.
+const MAX_ENDPOINTS: usize = egress_ebpf::abi::GROUP_ENDPOINTS;
+
+/// Compiles the file; where there is none, or it can't be read, the defaults.
+pub(super) fn compile(file: Option<&RawFile>, report: &mut Report) -> MeshConfig {
+    let Some(file) = file else { return MeshConfig::default() };
+    let mut documents = documents(file, report);
+    let mut cx = Cx { report, file: &file.path, resource: None };
+    if documents.len() > 1 {
+        cx.error(&Spot::root(documents[1].line, ""), "mesh.yaml has one document");
+    }
+    if documents.is_empty() {
+        return MeshConfig::default();
+    }
+    let node = documents.swap_remove(0);
+    // Istio's own file wraps the settings where it belongs to an installation.
+    let (node, name) = match node.get("meshConfig") {
+        Some(inner) => (inner, "meshConfig"),
+        None => (&node, ""),
+    };
+    match Mesh::decode_record(node, &Spot::root(node.line, name), &mut cx) {
+        Some(mesh) => settings(mesh, &mut cx),
+        None => MeshConfig::default(),
+    }
+}
+
+fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
+    let Mesh {
+        at: _,
+        outbound_traffic_policy,
+        access_log_file,
+        access_log_format,
+        access_log_encoding,
+        trust_domain,
+        root_namespace,
+        enforcement,
+        direct,
+        cluster_cidrs,
+        denied_cidrs,
+        gateways,
+        workloads,
+    } = mesh;
+    let default = MeshConfig::default();
+    let outbound = outbound_traffic_policy.and_then(|policy| policy.mode);
+    let encoding = match access_log_encoding.map(|encoding| encoding.value) {
+        None | Some(Encoding::Text) => AccessLogEncoding::Text,
+        Some(Encoding::Json) => AccessLogEncoding::Json,
+    };
+    if let Some(format) = &access_log_format
+        && let Err(error) = LogFormat::compile(Some(&format.value), encoding)
+    {
+        cx.error(&format.at, error.to_string());
+    }
+    let mut denied = default.denied_cidrs;
+    denied.extend(networks(&denied_cidrs, cx));
+    MeshConfig {
+        outbound: match outbound.map(|mode| mode.value) {
+            None | Some(Outbound::RegistryOnly) => OutboundMode::RegistryOnly,
+            Some(Outbound::AllowAny) => OutboundMode::AllowAny,
+        },
+        direct: match direct.map(|direct| direct.value) {
+            None | Some(DirectMode::Deny) => Direct::Deny,
+            Some(DirectMode::Registry) => Direct::Registry,
+        },
+        enforcement: match enforcement {
+            Some(mode) if mode.value == Enforcing::Audit => {
+                cx.warn(&mode.at, "audit mode: nothing is refused, it is only reported");
+                Enforcement::Audit
+            }
+            _ => Enforcement::Enforce,
+        },
+        access_log_file: match access_log_file {
+            None => default.access_log_file,
+            Some(file) => (!file.value.is_empty()).then_some(file.value),
+        },
+        access_log_format: access_log_format.map(|format| format.value),
+        access_log_encoding: encoding,
+        trust_domain: trust_domain.map_or(default.trust_domain, |domain| domain.value.into()),
+        root_namespace: root_namespace
+            .map_or(default.root_namespace, |name| Namespace(name.value.into())),
+        cluster_cidrs: networks(&cluster_cidrs, cx),
+        denied_cidrs: denied,
+        gateways: groups(&gateways.0, cx),
+        workloads: workloads.0.iter().filter_map(|w| workload(w, cx)).map(Arc::new).collect(),
+    }
+}
+
+fn networks(list: &List<String>, cx: &mut Cx<'_>) -> Vec<ipnet::IpNet> {
+    list.iter().filter_map(|text| names::network(text, cx)).collect()
+}
+
+fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for text in list {
+        match text.value.parse::<IpAddr>() {
+            Ok(ip) => addresses.push(ip.to_canonical()),
+            Err(_) => {
+                cx.wrong(&text.at, format!("{:?}", text.value), "an IP address", "not an address")
+            }
+        }
+    }
+    addresses
+}
+
+fn groups(gateways: &[MeshGateway], cx: &mut Cx<'_>) -> Vec<GatewayGroup> {
+    let mut groups: Vec<GatewayGroup> = Vec::new();
+    for MeshGateway { at, service, labels, endpoints } in gateways {
+        let Some(service) = service else { continue };
+        let Some(name) = names::host(service, cx) else { continue };
+        if groups.iter().any(|group| group.service == name) {
+            cx.error(&service.at, format!("the gateway {name} is listed twice"));
+            continue;
+        }
+        let endpoints_at = at.field("endpoints");
+        let endpoints = addresses(endpoints, cx);
+        if endpoints.len() > MAX_ENDPOINTS {
+            let found = endpoints.len().to_string();
+            cx.wrong(
+                &endpoints_at,
+                found,
+                format!("at most {MAX_ENDPOINTS}"),
+                "too many endpoints",
+            );
+        }
+        if labels.0.is_empty() {
+            let message = "without labels no process would belong to this gateway";
+            cx.error(&at.field("labels"), message);
+        }
+        groups.push(GatewayGroup { service: name, labels: names::labels(labels), endpoints });
+    }
+    groups
+}
+
+fn workload(workload: &MeshWorkload, cx: &mut Cx<'_>) -> Option<Workload> {
+    let MeshWorkload { at: _, name, namespace, labels, addresses: list } = workload;
+    Some(Workload {
+        name: name.as_ref()?.value.as_str().into(),
+        namespace: Namespace(namespace.as_ref().map_or("default", |n| n.value.as_str()).into()),
+        labels: names::labels(labels),
+        addresses: addresses(list, cx),
+    })
+}

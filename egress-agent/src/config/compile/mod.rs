@@ -1,0 +1,195 @@
+//! All resources to one snapshot.
+
+mod clusters;
+mod gateways;
+mod http;
+mod mesh;
+mod node;
+mod routes;
+mod services;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use clusters::Rule;
+use services::Entry;
+
+use super::{
+    Compiled, Problems, RawFile,
+    decode::{At, Cx, Report, Spot, nearest},
+    resource::{Meta, Resources},
+};
+use crate::{
+    policy::{
+        AddressGuard, Cluster, ClusterName, HostPattern, HttpVersion, MeshConfig, Protocol, Rules,
+        Server, Service, Snapshot,
+    },
+    types::OriginalPort,
+};
+
+/// What compilation knows so far.
+struct Compiler<'r> {
+    report: &'r mut Report,
+    mesh: MeshConfig,
+    /// Whether there is a `mesh.yaml`: without one no gateway is known.
+    mesh_given: bool,
+    guard: AddressGuard,
+    entries: Vec<Entry>,
+    rules: Vec<Rule>,
+    servers: Vec<Arc<Server>>,
+    /// Names of all gateways, those included whose servers have errors.
+    gateways: Vec<String>,
+    clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+}
+
+/// See [`super::compile`].
+pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Problems> {
+    let mut report = Report::default();
+    let is_mesh = |file: &&RawFile| {
+        let name = file.path.rsplit('/').next().unwrap_or_default();
+        name == "mesh.yaml" || name == "mesh.yml"
+    };
+    let settings = mesh.or_else(|| files.iter().find(is_mesh));
+    let others = files.iter().filter(|file| settings.is_none_or(|mesh| mesh.path != file.path));
+    let resources = Resources::read(others, &mut report);
+    let mesh = mesh::compile(settings, &mut report);
+    let compiler = Compiler {
+        guard: AddressGuard::new(&mesh),
+        mesh,
+        mesh_given: settings.is_some(),
+        entries: Vec::new(),
+        rules: Vec::new(),
+        servers: Vec::new(),
+        gateways: Vec::new(),
+        clusters: BTreeMap::new(),
+        report: &mut report,
+    };
+    let snapshot = compiler.run(&resources);
+    let Report { mut problems, fatal } = report;
+    problems.sort_by(super::Problem::by_place);
+    problems.dedup();
+    if fatal {
+        return Err(Problems(problems));
+    }
+    Ok(Compiled { snapshot, warnings: problems })
+}
+
+impl Compiler<'_> {
+    fn run(mut self, resources: &Resources) -> Snapshot {
+        self.entries = resources.entries.iter().filter_map(|entry| self.entry(entry)).collect();
+        self.rules = resources.rules.iter().filter_map(|rule| self.rule(rule)).collect();
+        let servers: Vec<(Meta, _)> = resources
+            .gateways
+            .iter()
+            .map(|gateway| (gateway.meta.clone(), self.gateway(gateway)))
+            .collect();
+        self.check_gateways(&servers);
+        self.gateways = servers.iter().map(|(meta, _)| meta.full_name()).collect();
+        self.servers = servers.into_iter().flat_map(|(_, servers)| servers).collect();
+        let services = self.services();
+        self.check_rules();
+        let routes: Vec<_> =
+            resources.routes.iter().map(|route| Arc::new(self.route_set(route))).collect();
+        self.check_routes(&resources.routes, &routes);
+        let node = self.node(&services, &routes, &resources.routes);
+        Snapshot {
+            mesh: self.mesh,
+            node,
+            rules: Rules {
+                services,
+                servers: self.servers,
+                routes,
+                clusters: self.clusters.into_values().collect(),
+            },
+        }
+    }
+
+    /// The registry, one service a host and port, each with its own cluster.
+    fn services(&mut self) -> Vec<Arc<Service>> {
+        let mut services: Vec<Arc<Service>> = Vec::new();
+        let mut places: BTreeMap<(HostPattern, OriginalPort), usize> = BTreeMap::new();
+        for index in 0..self.entries.len() {
+            let Some(entry) = self.entries.get(index) else { continue };
+            let (name, own) = (Arc::<str>::from(entry.meta.full_name()), entry.meta.clone());
+            let pairs: Vec<_> = entry
+                .hosts
+                .iter()
+                .flat_map(|host| entry.ports.iter().map(move |port| (host.clone(), port)))
+                .map(|(host, port)| (host, port.number, port.protocol))
+                .collect();
+            let (exported, addresses) = (entry.exported.clone(), entry.addresses.clone());
+            for (host, number, protocol) in pairs {
+                let port = OriginalPort(number);
+                if let Some(first) =
+                    places.get(&(host.clone(), port)).and_then(|i| services.get(*i))
+                {
+                    let code = if first.protocol == protocol { "IST0109" } else { "IST0177" };
+                    let message = format!(
+                        "{host} port {port} is declared by ServiceEntry {} too; the first one's settings are used",
+                        first.name
+                    );
+                    let at = Spot::root(own.line, "spec").field("hosts");
+                    own.cx(self.report).note(super::Severity::Error, &at, message).code =
+                        Some(code);
+                } else {
+                    places.insert((host.clone(), port), services.len());
+                }
+                let Some(cluster) = self.cluster(index, &host, number, "", &own.namespace) else {
+                    continue;
+                };
+                services.push(Arc::new(Service {
+                    name: Arc::clone(&name),
+                    host,
+                    port,
+                    protocol,
+                    exported: exported.clone(),
+                    addresses: addresses.clone(),
+                    cluster,
+                }));
+            }
+        }
+        services
+    }
+
+    /// The index of the gateway service of this name.
+    fn group(&self, name: &str) -> Option<usize> {
+        group_named(&self.mesh, name)
+    }
+}
+
+/// The index of a gateway service, by its full name or without the cluster's domain.
+fn group_named(mesh: &MeshConfig, name: &str) -> Option<usize> {
+    mesh.gateways.iter().position(|group| {
+        group.service.as_name().is_some_and(|full| {
+            let rest = full.strip_prefix(name);
+            rest.is_some_and(|rest| matches!(rest, "" | ".svc.cluster.local" | ".cluster.local"))
+        })
+    })
+}
+
+/// What a declared protocol means here.
+fn protocol(text: Option<&At<String>>, cx: &mut Cx<'_>) -> Option<(Protocol, HttpVersion)> {
+    const KNOWN: [&str; 6] = ["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"];
+    let Some(text) = text else { return Some((Protocol::Tcp, HttpVersion::Auto)) };
+    match text.value.to_ascii_uppercase().as_str() {
+        "HTTP" | "GRPC-WEB" => Some((Protocol::Http, HttpVersion::Auto)),
+        "HTTP2" | "GRPC" => Some((Protocol::Http, HttpVersion::Http2)),
+        "HTTPS" | "TLS" => Some((Protocol::Tls, HttpVersion::Auto)),
+        "TCP" => Some((Protocol::Tcp, HttpVersion::Auto)),
+        "MONGO" | "MYSQL" | "REDIS" | "POSTGRES" | "CASSANDRA" => {
+            cx.warn(&text.at, format!("{} is treated as TCP", text.value));
+            Some((Protocol::Tcp, HttpVersion::Auto))
+        }
+        _ => {
+            let hint = nearest(&text.value, KNOWN.into_iter());
+            let hint = hint.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+            let expected = format!("one of {}", KNOWN.join(", "));
+            cx.wrong(
+                &text.at,
+                format!("{:?}", text.value),
+                expected,
+                format!("unknown protocol{hint}"),
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! What the node lets out, and the checks that need all routes at once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    super::{
+        decode::Spot,
+        problem::Severity,
+        resource::{Meta, Resource},
+        virtual_service::VirtualService,
+    },
+    Compiler,
+};
+use crate::{
+    policy::{
+        Direct, DirectTarget, HostPattern, HttpOutcome, NodeAction, NodePolicy, NodeRoute,
+        OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target, Weighted, has_labels,
+    },
+    types::{GatewayPort, OriginalPort, Port},
+};
+
+/// What of a port is decided so far: the gateway group, and who sent it there.
+type Ports = BTreeMap<OriginalPort, (usize, Arc<str>)>;
+
+impl Compiler<'_> {
+    /// The node's routes.
+    pub(super) fn node(
+        &mut self,
+        services: &[Arc<Service>],
+        routes: &[Arc<RouteSet>],
+        resources: &[Resource<VirtualService>],
+    ) -> NodePolicy {
+        let mut node: Vec<NodeRoute> = Vec::new();
+        let mut ports = Ports::new();
+        for (set, resource) in routes.iter().zip(resources) {
+            self.named_ports(set, &resource.meta, services, &mut ports);
+        }
+        if self.mesh.direct == Direct::Registry {
+            for service in services.iter().filter(|service| !is_routed(service, routes)) {
+                self.direct(service, &mut ports, &mut node);
+            }
+        }
+        if self.mesh.outbound == OutboundMode::AllowAny && !self.mesh.gateways.is_empty() {
+            let action = NodeAction::Redirect { group: 0, port: None };
+            node.push(NodeRoute { port: None, target: DirectTarget::Any, action });
+        }
+        let by_name = ports.iter().map(|(port, (group, _))| NodeRoute {
+            port: Some(*port),
+            target: DirectTarget::Any,
+            action: NodeAction::Redirect { group: *group, port: None },
+        });
+        node.splice(0..0, by_name);
+        let mut taken = BTreeMap::new();
+        for (set, resource) in routes.iter().zip(resources) {
+            self.raw_tcp(set, &resource.meta, services, &ports, &mut taken, &mut node);
+        }
+        let mut unique: Vec<NodeRoute> = Vec::with_capacity(node.len());
+        for route in node {
+            if !unique.contains(&route) {
+                unique.push(route);
+            }
+        }
+        NodePolicy { routes: unique }
+    }
+
+    /// Ports on which names decide: HTTP and TLS.
+    fn named_ports(
+        &mut self,
+        set: &RouteSet,
+        meta: &Meta,
+        services: &[Arc<Service>],
+        ports: &mut Ports,
+    ) {
+        let declared = |protocol: Protocol| -> Vec<Port> {
+            let own = services.iter().filter(|s| s.protocol == protocol && meets(&s.host, set));
+            own.map(|service| service.port.0).collect()
+        };
+        let mut wanted: Vec<(Port, Option<usize>)> = Vec::new();
+        for rule in &set.mesh.http {
+            let group = match &rule.outcome {
+                HttpOutcome::Route(targets) => group_of(targets, self.mesh.direct),
+                HttpOutcome::Redirect(_) | HttpOutcome::Respond(..) => Some(None),
+            };
+            let Some(group) = group else { continue };
+            let named = rule.matches.iter().map(|m| m.port);
+            for port in expand(named, rule.matches.is_empty(), || declared(Protocol::Http)) {
+                wanted.push((port, group));
+            }
+        }
+        for rule in &set.mesh.tls {
+            let Some(group) = group_of(&rule.targets, self.mesh.direct) else { continue };
+            let named = rule.matches.iter().map(|m| m.port);
+            for port in expand(named, false, || declared(Protocol::Tls)) {
+                wanted.push((port, group));
+            }
+        }
+        for (port, group) in wanted {
+            let port = OriginalPort(port);
+            let known = ports.get(&port).map(|(group, by)| (*group, Arc::clone(by)));
+            match (known, group) {
+                (Some((other, by)), Some(group)) if other != group => {
+                    let name =
+                        |group: usize| self.mesh.gateways.get(group).map(|g| g.service.to_string());
+                    let message = format!(
+                        "port {port} is routed to {} here, and to {} by VirtualService {by}; the \
+                         node sees no names, so all of one port goes to one gateway",
+                        name(group).unwrap_or_default(),
+                        name(other).unwrap_or_default(),
+                    );
+                    let at = Spot::root(meta.line, "spec");
+                    meta.cx(self.report).error(&at, message);
+                }
+                (Some(_), _) => {}
+                (None, group) if !self.mesh.gateways.is_empty() => {
+                    ports.insert(port, (group.unwrap_or(0), Arc::clone(&set.name)));
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// `direct: registry` for a service without a route.
+    fn direct(&mut self, service: &Service, ports: &mut Ports, node: &mut Vec<NodeRoute>) {
+        let entry = self.entries.iter().find(|entry| entry.meta.full_name() == *service.name);
+        let Some(entry) = entry else { return };
+        if service.protocol == Protocol::Http {
+            if self.mesh.gateways.is_empty() {
+                let at = Spot::root(entry.meta.line, "spec").field("ports");
+                let message = format!(
+                    "port {} speaks HTTP and needs a gateway to hold it to that, but mesh.yaml names none; it is refused",
+                    service.port
+                );
+                entry.meta.cx(self.report).warn(&at, message);
+            } else {
+                ports.entry(service.port).or_insert_with(|| (0, Arc::clone(&service.name)));
+            }
+            return;
+        }
+        let nets = entry.dialled();
+        let mut targets: Vec<_> = nets.into_iter().map(DirectTarget::Net).collect();
+        if targets.is_empty() {
+            match service.host.exact() {
+                Some(host) => targets.push(DirectTarget::Name(host.clone())),
+                None => {
+                    let at = Spot::root(entry.meta.line, "spec").field("hosts");
+                    let message = format!(
+                        "{} can't be reached directly on port {}: the node can't resolve a wildcard. Route it through a gateway",
+                        service.host, service.port
+                    );
+                    entry.meta.cx(self.report).warn(&at, message);
+                }
+            }
+        }
+        let direct =
+            |target| NodeRoute { port: Some(service.port), target, action: NodeAction::Direct };
+        node.extend(targets.into_iter().map(direct));
+    }
+
+    /// Raw TCP: by address, to a port at the gateway that is the service's own.
+    fn raw_tcp(
+        &mut self,
+        set: &RouteSet,
+        meta: &Meta,
+        services: &[Arc<Service>],
+        ports: &Ports,
+        taken: &mut BTreeMap<(usize, GatewayPort), Arc<str>>,
+        node: &mut Vec<NodeRoute>,
+    ) {
+        for rule in &set.mesh.tcp {
+            let at = Spot::root(meta.line, "spec").field("tcp");
+            let Some(Target::Gateway { group, port: gateway_port }) =
+                rule.targets.first().map(|weighted| &weighted.target)
+            else {
+                continue;
+            };
+            if let Some((_, by)) = ports.get(&OriginalPort(gateway_port.0)) {
+                let message = format!(
+                    "the gateway's port {gateway_port} is used for HTTP or TLS (by {by}), so raw TCP can't be told apart there; choose another port for it"
+                );
+                meta.cx(self.report).error(&at, message);
+                continue;
+            }
+            let first =
+                taken.entry((*group, *gateway_port)).or_insert_with(|| Arc::clone(&set.name));
+            if *first != set.name {
+                let message = format!(
+                    "the gateway's port {gateway_port} belongs to VirtualService {first} already; raw TCP is told apart by the gateway's port alone, so choose another"
+                );
+                meta.cx(self.report).error(&at, message);
+                continue;
+            }
+            let action = NodeAction::Redirect { group: *group, port: Some(*gateway_port) };
+            let own = services.iter().filter(|s| meets(&s.host, set));
+            let mut found = false;
+            for service in own {
+                let wanted: Vec<_> = rule
+                    .matches
+                    .iter()
+                    .filter(|m| m.port.is_none_or(|port| port == service.port.0))
+                    .collect();
+                if wanted.is_empty() && !rule.matches.is_empty() {
+                    continue;
+                }
+                if service.protocol != Protocol::Tcp {
+                    let message = format!(
+                        "a tcp rule is for ports declared TCP; {} port {} isn't: use http or tls",
+                        service.host, service.port
+                    );
+                    meta.cx(self.report).warn(&at, message);
+                    continue;
+                }
+                found = true;
+                let subnets: Vec<_> =
+                    wanted.iter().flat_map(|m| m.subnets.iter().copied()).collect();
+                let entry = self.entries.iter().find(|e| e.meta.full_name() == *service.name);
+                let nets = if subnets.is_empty() {
+                    entry.map(super::services::Entry::dialled).unwrap_or_default()
+                } else {
+                    subnets
+                };
+                let mut targets: Vec<_> = nets.into_iter().map(DirectTarget::Net).collect();
+                if targets.is_empty() {
+                    targets.extend(service.host.exact().cloned().map(DirectTarget::Name));
+                }
+                let port = Some(service.port);
+                node.extend(targets.into_iter().map(|target| NodeRoute { port, target, action }));
+            }
+            if !found {
+                let message =
+                    "no ServiceEntry declares a port of protocol TCP that this rule is for";
+                meta.cx(self.report).warn(&at, message).code = Some("IST0130");
+            }
+        }
+    }
+
+    /// What only shows with all routes at hand: hosts in conflict, ways that end at a gateway.
+    pub(super) fn check_routes(
+        &mut self,
+        resources: &[Resource<VirtualService>],
+        routes: &[Arc<RouteSet>],
+    ) {
+        let mut at_mesh: BTreeMap<&HostPattern, &RouteSet> = BTreeMap::new();
+        for (set, Resource { meta, spec }) in routes.iter().zip(resources) {
+            let hosts_at = Spot::root(spec.at.line, "spec").field("hosts");
+            let mesh = &set.mesh;
+            if !(mesh.http.is_empty() && mesh.tls.is_empty() && mesh.tcp.is_empty()) {
+                for host in &set.hosts {
+                    let Some(other) = at_mesh.insert(host, set) else { continue };
+                    if other.exported == set.exported {
+                        let message = format!(
+                            "VirtualService {} routes {host} at the mesh stage too; its rules are used there",
+                            other.name
+                        );
+                        meta.cx(self.report).note(Severity::Error, &hosts_at, message).code =
+                            Some("IST0109");
+                    }
+                    at_mesh.insert(host, other);
+                }
+            }
+            for (gateway, _) in &set.gateways {
+                let own: Vec<_> = self.servers.iter().filter(|s| s.gateway == *gateway).collect();
+                for host in &set.hosts {
+                    let served =
+                        own.iter().flat_map(|s| &s.hosts).any(|(_, h)| h.intersect(host).is_some());
+                    if !served && !own.is_empty() {
+                        let message = format!("Gateway {gateway} doesn't serve {host}");
+                        meta.cx(self.report).warn(&hosts_at, message).code = Some("IST0132");
+                    }
+                }
+            }
+            self.check_ways(set, meta, spec, routes);
+        }
+    }
+
+    /// Every mesh-stage rule that leads to a gateway needs a server there and a rule that leads on.
+    fn check_ways(
+        &mut self,
+        set: &RouteSet,
+        meta: &Meta,
+        spec: &VirtualService,
+        routes: &[Arc<RouteSet>],
+    ) {
+        let http = set.mesh.http.iter().map(|rule| match &rule.outcome {
+            HttpOutcome::Route(targets) => (targets.as_slice(), Protocol::Http, "http"),
+            HttpOutcome::Redirect(_) | HttpOutcome::Respond(..) => {
+                (&[][..], Protocol::Http, "http")
+            }
+        });
+        let tls = set.mesh.tls.iter().map(|rule| (rule.targets.as_slice(), Protocol::Tls, "tls"));
+        let tcp = set.mesh.tcp.iter().map(|rule| (rule.targets.as_slice(), Protocol::Tcp, "tcp"));
+        for (targets, protocol, field) in http.chain(tls).chain(tcp) {
+            for weighted in targets {
+                let Target::Gateway { group, port } = weighted.target else { continue };
+                let at = spec.at.field(field);
+                for host in &set.hosts {
+                    if let Some(message) = self.missing_way(host, group, port, protocol, routes) {
+                        meta.cx(self.report).note(Severity::Error, &at, message).code =
+                            Some("IST0132");
+                    }
+                }
+            }
+        }
+    }
+
+    fn missing_way(
+        &self,
+        host: &HostPattern,
+        group: usize,
+        port: GatewayPort,
+        protocol: Protocol,
+        routes: &[Arc<RouteSet>],
+    ) -> Option<String> {
+        let labels = &self.mesh.gateways.get(group)?.labels;
+        let mut servers = self.servers.iter().filter(|server| {
+            server.port == port
+                && !server.selector.is_empty()
+                && has_labels(labels, &server.selector)
+                && server.hosts.iter().any(|(_, served)| served.intersect(host).is_some())
+        });
+        let Some(server) = servers.next() else {
+            return Some(format!(
+                "{host} is led to the gateway's port {port}, where no Gateway serves it; it is refused"
+            ));
+        };
+        let fits = match (protocol, server.protocol) {
+            (Protocol::Http, ServerProtocol::Http { .. })
+            | (Protocol::Tls, ServerProtocol::Passthrough | ServerProtocol::Tcp)
+            | (Protocol::Tcp, ServerProtocol::Tcp) => true,
+            (Protocol::Http | Protocol::Tls | Protocol::Tcp, _) => false,
+        };
+        if !fits {
+            return Some(format!(
+                "{host} is led to the gateway's port {port} by a rule for {protocol:?}, but Gateway {} serves {:?} there; it is refused",
+                server.gateway, server.protocol
+            ));
+        }
+        if matches!(server.protocol, ServerProtocol::Http { https_redirect: true }) {
+            return None;
+        }
+        let leads_on = routes.iter().any(|set| {
+            let mut rules = set.gateways.iter().filter(|(name, _)| *name == server.gateway);
+            let stage = port.0;
+            rules.any(|(_, rules)| match server.protocol {
+                ServerProtocol::Http { .. } => rules.http.iter().any(|rule| {
+                    rule.matches.is_empty()
+                        || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
+                }),
+                ServerProtocol::Passthrough => rules
+                    .tls
+                    .iter()
+                    .any(|rule| rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))),
+                ServerProtocol::Tcp => rules.tcp.iter().any(|rule| {
+                    rule.matches.is_empty()
+                        || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
+                }),
+            }) && meets(host, set)
+        });
+        (!leads_on).then(|| format!("{host} is led to the gateway's port {port}, but no rule with gateways [{}] leads it on from there; it is refused", server.gateway))
+    }
+}
+
+/// Whether a route set has a host in common with the pattern.
+fn meets(host: &HostPattern, set: &RouteSet) -> bool {
+    set.hosts.iter().any(|own| own.intersect(host).is_some())
+}
+
+/// Whether the mesh stage has rules for the service's port.
+fn is_routed(service: &Service, routes: &[Arc<RouteSet>]) -> bool {
+    let port = service.port.0;
+    let is_here = |wanted: Option<Port>| wanted.is_none_or(|wanted| wanted == port);
+    routes.iter().filter(|set| set.hosts.iter().any(|own| own.covers(&service.host))).any(|set| {
+        match service.protocol {
+            Protocol::Http => set.mesh.http.iter().any(|rule| {
+                rule.matches.is_empty() || rule.matches.iter().any(|m| is_here(m.port))
+            }),
+            Protocol::Tls => {
+                set.mesh.tls.iter().any(|rule| rule.matches.iter().any(|m| is_here(m.port)))
+            }
+            Protocol::Tcp => set.mesh.tcp.iter().any(|rule| {
+                rule.matches.is_empty() || rule.matches.iter().any(|m| is_here(m.port))
+            }),
+        }
+    })
+}
+
+/// The ports that matches name; one that names none means those that are declared.
+fn expand(
+    named: impl Iterator<Item = Option<Port>>,
+    everything: bool,
+    declared: impl Fn() -> Vec<Port>,
+) -> Vec<Port> {
+    let mut ports = if everything { declared() } else { Vec::new() };
+    for port in named {
+        match port {
+            Some(port) => ports.push(port),
+            None => ports.extend(declared()),
+        }
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+/// The gateway group of a rule: `None` without a gateway, `Some(None)` where any can say that it is
+/// refused, or serves it as a sidecar would.
+fn group_of(targets: &[Weighted], direct: Direct) -> Option<Option<usize>> {
+    let mut found = None;
+    for weighted in targets {
+        match weighted.target {
+            Target::Gateway { group, .. } => return Some(Some(group)),
+            Target::Refused { .. } => found = Some(None),
+            Target::Cluster { .. } if direct == Direct::Registry => found = Some(None),
+            Target::Cluster { .. } => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,234 @@
+//! Mirror of `DestinationRule`: how a destination is reached.
+
+use std::time::Duration;
+
+use super::decode::{At, Dict, List, Records, choice, record};
+use crate::types::Port;
+
+record! {
+    /// `DestinationRule.spec`.
+    struct DestinationRule {
+        /// The service that this is about; `*.example.com` covers every service below. The most specific rule wins.
+        "host" host: Option<At<String>> = required,
+        /// Settings for all of it.
+        "trafficPolicy" traffic_policy: Option<TrafficPolicy> = "none",
+        /// Named parts of it.
+        "subsets" subsets: Records<Subset> = "none",
+        /// Namespaces that it is for: `.`, `*`, or names.
+        "exportTo" export_to: List<String> = "`*`",
+    }
+    unsupported {
+        "workloadSelector": Error, "a rule can't be limited to some clients; without the selector it would be for all of them";
+    }
+}
+
+record! {
+    /// A named part of a service.
+    struct Subset {
+        /// What destinations call it.
+        "name" name: Option<At<String>> = required,
+        /// Labels of its endpoints; without any it has all.
+        "labels" labels: Dict<At<String>> = "none",
+        /// Settings; each one given replaces the rule's.
+        "trafficPolicy" traffic_policy: Option<TrafficPolicy> = "the rule's",
+    }
+}
+
+record! {
+    /// Settings of a rule or a subset.
+    struct TrafficPolicy {
+        /// How an endpoint is chosen.
+        "loadBalancer" load_balancer: Option<LoadBalancerSettings> = "`LEAST_REQUEST`",
+        /// Limits.
+        "connectionPool" connection_pool: Option<ConnectionPoolSettings> = "none",
+        /// When an endpoint is set aside.
+        "outlierDetection" outlier_detection: Option<OutlierSettings> = "never",
+        /// TLS towards the destination, started by the gateway.
+        "tls" tls: Option<ClientTlsSettings> = "as the application sends it",
+        /// Settings for single ports. They replace all of the above for their port and inherit nothing.
+        "portLevelSettings" port_level_settings: Records<PortPolicy> = "none",
+    }
+    unsupported {
+        "tunnel": Error, "an upstream CONNECT proxy is not supported yet";
+        "proxyProtocol": Error, "the PROXY protocol is not supported yet";
+        "retryBudget": Warning, "retries are limited by `retries.attempts` only";
+    }
+}
+
+record! {
+    /// Settings of one port.
+    struct PortPolicy {
+        /// The port.
+        "port" port: Option<PortSelector> = required,
+        /// How an endpoint is chosen.
+        "loadBalancer" load_balancer: Option<LoadBalancerSettings> = "`LEAST_REQUEST`",
+        /// Limits.
+        "connectionPool" connection_pool: Option<ConnectionPoolSettings> = "none",
+        /// When an endpoint is set aside.
+        "outlierDetection" outlier_detection: Option<OutlierSettings> = "never",
+        /// TLS towards the destination, started by the gateway.
+        "tls" tls: Option<ClientTlsSettings> = "as the application sends it",
+    }
+}
+
+record! {
+    /// A port of a service.
+    struct PortSelector {
+        /// Its number.
+        "number" number: Option<At<Port>> = required,
+    }
+    unsupported {
+        "name": Error, "ports are selected by number";
+    }
+}
+
+record! {
+    /// `loadBalancer`.
+    struct LoadBalancerSettings {
+        /// The method. `LEAST_CONN` is the old name of `LEAST_REQUEST`; `PASSTHROUGH` counts as `LEAST_REQUEST`, because the address that an application dialled is never trusted.
+        "simple" simple: Option<At<SimpleLb>> = "`LEAST_REQUEST`",
+    }
+    unsupported {
+        "consistentHash": Warning, "consistent hashing is not supported yet; `LEAST_REQUEST` is used";
+        "localityLbSetting": Warning, "locality-aware balancing is not supported";
+        "warmupDurationSecs": Warning, "warm-up is not supported";
+        "warmup": Warning, "warm-up is not supported";
+    }
+}
+
+choice! {
+    /// `loadBalancer.simple`.
+    enum SimpleLb {
+        /// The default.
+        Unspecified = "UNSPECIFIED",
+        /// One after the other.
+        RoundRobin = "ROUND_ROBIN",
+        /// The less loaded of two.
+        LeastRequest = "LEAST_REQUEST",
+        /// Its old name.
+        LeastConn = "LEAST_CONN",
+        /// Any.
+        Random = "RANDOM",
+        /// The dialled address.
+        Passthrough = "PASSTHROUGH",
+    }
+}
+
+record! {
+    /// `connectionPool`.
+    struct ConnectionPoolSettings {
+        /// Limits of connections.
+        "tcp" tcp: Option<TcpPool> = "none",
+        /// Limits of requests.
+        "http" http: Option<HttpPool> = "none",
+    }
+}
+
+record! {
+    /// `connectionPool.tcp`.
+    struct TcpPool {
+        /// Connections to all endpoints together.
+        "maxConnections" max_connections: Option<At<u32>> = "unlimited",
+        /// How long a connect may take.
+        "connectTimeout" connect_timeout: Option<At<Duration>> = "`10s`",
+        /// How long a connection may lie idle.
+        "idleTimeout" idle_timeout: Option<At<Duration>> = "`1h`",
+    }
+    unsupported {
+        "tcpKeepalive": Warning, "keepalive probes follow the gateway's own settings";
+        "maxConnectionDuration": Warning, "connections are not limited in time yet";
+    }
+}
+
+record! {
+    /// `connectionPool.http`.
+    struct HttpPool {
+        /// Requests under way to all endpoints together.
+        "http2MaxRequests" http2_max_requests: Option<At<u32>> = "unlimited",
+        /// Requests that may wait for a connection. Requests don't queue; it has the effect of `http2MaxRequests` where that is absent.
+        "http1MaxPendingRequests" http1_max_pending_requests: Option<At<u32>> = "unlimited",
+        /// Requests on one connection; 0 is without limit.
+        "maxRequestsPerConnection" max_requests_per_connection: Option<At<u32>> = "0",
+        /// How long a pooled connection may lie idle.
+        "idleTimeout" idle_timeout: Option<At<Duration>> = "`1h`",
+        /// `UPGRADE` speaks HTTP/2 to the upstream.
+        "h2UpgradePolicy" h2_upgrade_policy: Option<At<H2Upgrade>> = "`DEFAULT`",
+    }
+    unsupported {
+        "maxRetries": Warning, "retries are limited by `retries.attempts` only";
+        "useClientProtocol": Warning, "the upstream's protocol follows from the port and ALPN";
+        "maxConcurrentStreams": Warning, "the upstream's own limit holds";
+    }
+}
+
+choice! {
+    /// `h2UpgradePolicy`.
+    enum H2Upgrade {
+        /// As the port says.
+        Default = "DEFAULT",
+        /// As the port says.
+        DoNotUpgrade = "DO_NOT_UPGRADE",
+        /// HTTP/2.
+        Upgrade = "UPGRADE",
+    }
+}
+
+record! {
+    /// `outlierDetection`.
+    struct OutlierSettings {
+        /// Errors in a row (status 500 and above, connections that fail) that set an endpoint aside; 0 never does.
+        "consecutive5xxErrors" consecutive_5xx_errors: Option<At<u32>> = "5",
+        /// The same for 502, 503, 504; used where `consecutive5xxErrors` is absent.
+        "consecutiveGatewayErrors" consecutive_gateway_errors: Option<At<u32>> = "none",
+        /// Old name of `consecutive5xxErrors`.
+        "consecutiveErrors" consecutive_errors: Option<At<u32>> = "none",
+        /// First time out; it grows with each ejection.
+        "baseEjectionTime" base_ejection_time: Option<At<Duration>> = "`30s`",
+        /// At most this share of the endpoints, in percent.
+        "maxEjectionPercent" max_ejection_percent: Option<At<u32>> = "10",
+    }
+    unsupported {
+        "interval": Warning, "endpoints are judged with each result, not in intervals";
+        "minHealthPercent": Warning, "`maxEjectionPercent` limits ejections";
+        "splitExternalLocalOriginErrors": Warning, "both kinds of errors count together";
+        "consecutiveLocalOriginFailures": Warning, "both kinds of errors count together";
+    }
+}
+
+record! {
+    /// `tls`: TLS origination. Certificates are always verified unless `insecureSkipVerify` is set.
+    struct ClientTlsSettings {
+        /// `SIMPLE` and `MUTUAL` start TLS at the gateway.
+        "mode" mode: Option<At<ClientMode>> = "`DISABLE`",
+        /// File with the client's certificate chain (PEM), for `MUTUAL`.
+        "clientCertificate" client_certificate: Option<At<String>> = "none",
+        /// File with the client's key (PEM), for `MUTUAL`.
+        "privateKey" private_key: Option<At<String>> = "none",
+        /// File with the roots to trust (PEM).
+        "caCertificates" ca_certificates: Option<At<String>> = "the system's",
+        /// Names of which the upstream's certificate must hold one.
+        "subjectAltNames" subject_alt_names: List<String> = "the host",
+        /// The server name to send.
+        "sni" sni: Option<At<String>> = "the host",
+        /// Don't verify the upstream's certificate. Anyone on the way can then read and change everything.
+        "insecureSkipVerify" insecure_skip_verify: Option<At<bool>> = "`false`",
+    }
+    unsupported {
+        "credentialName": Error, "Secrets can't be read without Kubernetes; name files in `clientCertificate`, `privateKey` and `caCertificates`";
+        "caCrl": Error, "revocation lists are not supported yet, and without one a revoked certificate would be accepted";
+    }
+}
+
+choice! {
+    /// `tls.mode` of a destination rule.
+    enum ClientMode {
+        /// As the application sends it.
+        Disable = "DISABLE",
+        /// TLS.
+        Simple = "SIMPLE",
+        /// TLS with a client certificate.
+        Mutual = "MUTUAL",
+        /// TLS with the mesh's certificates. Not supported yet.
+        IstioMutual = "ISTIO_MUTUAL",
+    }
+}

@@ -1,0 +1,115 @@
+//! Mirror of `mesh.yaml`: mesh-wide settings, with Istio's names where MeshConfig has one.
+
+use super::decode::{At, Dict, List, Records, choice, record};
+
+record! {
+    /// `mesh.yaml`.
+    struct Mesh {
+        /// What happens to hosts that no service entry names.
+        "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy> = "`REGISTRY_ONLY`",
+        /// Where the gateway's access log goes: a file, or none where empty.
+        "accessLogFile" access_log_file: Option<At<String>> = "`/dev/stdout`",
+        /// Its format: Envoy's operators; `istio` stands for Istio's format.
+        "accessLogFormat" access_log_format: Option<At<String>> = "Envoy's default format",
+        /// Its encoding.
+        "accessLogEncoding" access_log_encoding: Option<At<Encoding>> = "`TEXT`",
+        /// The trust domain of identities.
+        "trustDomain" trust_domain: Option<At<String>> = "`cluster.local`",
+        /// The namespace of mesh-wide settings.
+        "rootNamespace" root_namespace: Option<At<String>> = "`istio-system`",
+        /// `audit` reports what would be refused, and lets it pass.
+        "enforcement" enforcement: Option<At<Enforcing>> = "`enforce`",
+        /// What happens to a service that no route leads through a gateway: `deny` refuses it, `registry` serves it as a sidecar would.
+        "direct" direct: Option<At<DirectMode>> = "`deny`",
+        /// Networks inside the cluster: pods, services, nodes. Traffic to them is not egress.
+        "clusterCidrs" cluster_cidrs: List<String> = "none",
+        /// Networks refused in any case, besides the cloud's metadata services (`169.254.0.0/16`, `fe80::/10`, `fd00:ec2::254/128`, `100.100.100.200/32`, `168.63.129.16/32`).
+        "deniedCidrs" denied_cidrs: List<String> = "none",
+        /// The gateway services, where there is no Kubernetes to ask.
+        "gateways" gateways: Records<MeshGateway> = "none",
+        /// The workloads, where there is no Kubernetes to ask.
+        "workloads" workloads: Records<MeshWorkload> = "none",
+    }
+    unsupported {
+        "enableTracing": Warning, "tracing is not supported";
+        "defaultConfig": Warning, "there are no sidecars";
+        "connectTimeout": Warning, "set `connectionPool.tcp.connectTimeout` in a destination rule";
+        "tcpKeepalive": Warning, "keepalive probes follow the gateway's own settings";
+        "discoverySelectors": Warning, "all files are read";
+        "extensionProviders": Warning, "there are none";
+    }
+}
+
+record! {
+    /// `outboundTrafficPolicy`.
+    struct OutboundTrafficPolicy {
+        /// `REGISTRY_ONLY` refuses them; `ALLOW_ANY` lets them pass through the gateway, never directly.
+        "mode" mode: Option<At<Outbound>> = "`REGISTRY_ONLY`",
+    }
+}
+
+choice! {
+    /// `outboundTrafficPolicy.mode`.
+    enum Outbound {
+        /// Refuse unknown hosts.
+        RegistryOnly = "REGISTRY_ONLY",
+        /// Serve them.
+        AllowAny = "ALLOW_ANY",
+    }
+}
+
+choice! {
+    /// `accessLogEncoding`.
+    enum Encoding {
+        /// Lines of text.
+        Text = "TEXT",
+        /// JSON objects.
+        Json = "JSON",
+    }
+}
+
+choice! {
+    /// `enforcement`.
+    enum Enforcing {
+        /// Carry out verdicts.
+        Enforce = "enforce",
+        /// Report them.
+        Audit = "audit",
+    }
+}
+
+choice! {
+    /// `direct`.
+    enum DirectMode {
+        /// Refuse.
+        Deny = "deny",
+        /// Serve.
+        Registry = "registry",
+    }
+}
+
+record! {
+    /// A gateway service.
+    struct MeshGateway {
+        /// Its full name, as destinations give it.
+        "service" service: Option<At<String>> = required,
+        /// Labels of its processes.
+        "labels" labels: Dict<At<String>> = required,
+        /// Their addresses.
+        "endpoints" endpoints: List<String> = required,
+    }
+}
+
+record! {
+    /// A workload.
+    struct MeshWorkload {
+        /// Its name.
+        "name" name: Option<At<String>> = required,
+        /// Its namespace.
+        "namespace" namespace: Option<At<String>> = "`default`",
+        /// Its labels.
+        "labels" labels: Dict<At<String>> = "none",
+        /// Its addresses.
+        "addresses" addresses: List<String> = required,
+    }
+}

@@ -1,0 +1,170 @@
+//! `docs/configuration.md`, from the mirrors themselves.
+
+use std::fmt::Write as _;
+
+use super::{
+    decode::{FieldDoc, RecordDoc},
+    destination_rule::DestinationRule,
+    gateway::Gateway,
+    mesh::Mesh,
+    problem::Severity,
+    service_entry::ServiceEntry,
+    virtual_service::VirtualService,
+};
+
+const HEAD: &str = "\
+# Configuration reference
+
+<!-- Generated from the types: `EGRESS_BLESS=1 cargo test -p egress-agent --lib config::reference` \
+writes it, and the same test without the variable fails where the two differ. -->
+
+The agent reads Istio's resources from a directory of YAML files (`--config DIR`): `ServiceEntry`, \
+`Gateway`, `DestinationRule` and `VirtualService` of `networking.istio.io/v1`, `v1beta1` or \
+`v1alpha3`, one schema for the three, several documents a file, `kind: List` too. Settings of the \
+whole mesh are in `mesh.yaml`.
+
+- A resource without `metadata.namespace` is in `default`.
+- What is wrong is reported all at once, each with file, line, resource, field, what was found and \
+what was expected: `egress-agent check PATH…`. A configuration with errors changes nothing; the last \
+good one stays in force.
+- A reference to what doesn't exist is an error too, but it doesn't hold back the rest: what depends \
+on it is refused. So deleting a resource takes effect at once, whatever still names it.
+- A field that isn't known is a warning, with the nearest known name. Fields in the spelling of old \
+examples (`sni_hosts`) are accepted with a warning.
+- Resources of other kinds in the same files are ignored, with a warning.
+- A file has at most 4 MiB, a configuration at most 50 000 resources, a regular expression at most \
+256 KiB when compiled.
+
+Names are relative to the resource's namespace: a gateway `name` is `namespace/name`, a service \
+`name` is `name.namespace.svc.cluster.local`.
+";
+
+/// The reference of every supported field, in Markdown.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::from(HEAD);
+    for (title, intro, root) in [
+        ("mesh.yaml", MESH, Mesh::doc()),
+        ("ServiceEntry", SERVICE_ENTRY, ServiceEntry::doc()),
+        ("Gateway", GATEWAY, Gateway::doc()),
+        ("DestinationRule", DESTINATION_RULE, DestinationRule::doc()),
+        ("VirtualService", VIRTUAL_SERVICE, VirtualService::doc()),
+    ] {
+        // Writing to a string doesn't fail.
+        let written = write!(out, "\n## {title}\n\n{intro}");
+        debug_assert!(written.is_ok());
+        let path = if title == "mesh.yaml" { "" } else { "spec" };
+        let mut tables = Tables { out: &mut out, seen: Vec::new() };
+        tables.record(path, &root);
+    }
+    out
+}
+
+const MESH: &str = "Settings of the whole mesh: `--mesh FILE`, or `mesh.yaml` in the directory of \
+resources. Without it no gateway is known, and everything is refused.\n";
+const SERVICE_ENTRY: &str =
+    "A service outside. What no ServiceEntry names isn't in the registry.\n";
+const GATEWAY: &str = "What the gateway processes with certain labels serve.\n";
+const DESTINATION_RULE: &str = "How a destination is reached. Settings of a port come before those \
+of a subset, those before the rule's; the rule with the most specific host wins.\n";
+const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is led twice: at the `mesh` stage, \
+by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
+first one's destination names, to the service outside. Matches in one list are alternatives, the \
+conditions in a match all hold, the first rule that matches wins.\n";
+
+struct Tables<'a> {
+    out: &'a mut String,
+    seen: Vec<&'static str>,
+}
+
+impl Tables<'_> {
+    fn record(&mut self, path: &str, record: &RecordDoc) {
+        if self.seen.contains(&record.name) {
+            return;
+        }
+        self.seen.push(record.name);
+        let title = if path.is_empty() { "top level" } else { path };
+        self.line(&format!("\n### `{}`\n", title));
+        self.line("| field | type | default | meaning |");
+        self.line("|---|---|---|---|");
+        let fields = (record.fields)();
+        for field in &fields {
+            self.line(&row(field));
+        }
+        for bad in record.unsupported {
+            let what = match bad.severity {
+                Severity::Error => "refused",
+                Severity::Warning => "ignored, with a warning",
+            };
+            self.line(&format!("| `{}` | | | *not supported, {what}*: {} |", bad.key, bad.why));
+        }
+        for field in fields {
+            if let Some(nested) = &field.nested {
+                let dot = if path.is_empty() { "" } else { "." };
+                let list = if field.type_name.starts_with("list") { "[]" } else { "" };
+                self.record(&format!("{path}{dot}{}{list}", field.key), nested);
+            }
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text);
+        self.out.push('\n');
+    }
+}
+
+fn row(field: &FieldDoc) -> String {
+    let FieldDoc { key, type_name, default, doc, nested } = field;
+    let default = if *default == "required" { "**required**" } else { default };
+    let kind = match nested {
+        Some(nested) => format!("{type_name} (`{}`)", nested.name),
+        None => type_name.clone(),
+    };
+    format!("| `{key}` | {kind} | {default} | {} |", doc.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn the_page_says_what_the_types_say() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+        let wanted = reference();
+        if std::env::var_os("EGRESS_BLESS").is_some() {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &wanted).unwrap();
+        }
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == wanted,
+            "{} differs from the types; write it with\n    EGRESS_BLESS=1 cargo test -p egress-agent --lib config::reference",
+            path.display()
+        );
+    }
+
+    #[test]
+    fn every_field_has_a_meaning() {
+        fn check(record: &RecordDoc, depth: usize) {
+            assert!(depth < 10, "{}", record.name);
+            for field in (record.fields)() {
+                assert!(field.doc.trim().ends_with('.'), "{}.{}", record.name, field.key);
+                assert!(!field.default.is_empty(), "{}.{}", record.name, field.key);
+                if let Some(nested) = &field.nested {
+                    check(nested, depth + 1);
+                }
+            }
+        }
+        for root in [
+            Mesh::doc(),
+            ServiceEntry::doc(),
+            Gateway::doc(),
+            DestinationRule::doc(),
+            VirtualService::doc(),
+        ] {
+            check(&root, 0);
+        }
+    }
+}

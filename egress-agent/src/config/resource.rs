@@ -1,0 +1,324 @@
+//! From documents to typed resources: which kinds there are, and who they are.
+
+use std::{collections::HashMap, rc::Rc};
+
+use super::{
+    RawFile,
+    decode::{Cx, Record, Report, Spot, nearest},
+    destination_rule::DestinationRule,
+    gateway::Gateway,
+    problem::{Problem, Severity},
+    service_entry::ServiceEntry,
+    virtual_service::VirtualService,
+    yaml::{self, MAX_FILE_BYTES, Node, Value, shorten},
+};
+use crate::types::Namespace;
+
+/// Resources that one configuration may have.
+const MAX_RESOURCES: usize = 50_000;
+/// The group of all kinds that are read.
+const GROUP: &str = "networking.istio.io";
+/// Its versions, one schema for all.
+const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha3"];
+const KINDS: [&str; 4] = ["ServiceEntry", "Gateway", "DestinationRule", "VirtualService"];
+/// Kinds of the group that have no meaning here.
+const OTHER_KINDS: [&str; 5] =
+    ["Sidecar", "EnvoyFilter", "WorkloadEntry", "WorkloadGroup", "ProxyConfig"];
+
+/// Who a resource is.
+#[derive(Clone, Debug)]
+pub(super) struct Meta {
+    /// Its file.
+    pub(super) file: Rc<str>,
+    /// Its name.
+    pub(super) name: String,
+    /// Its namespace.
+    pub(super) namespace: Namespace,
+    /// `VirtualService default/name`.
+    pub(super) label: String,
+    /// The line that it begins on.
+    pub(super) line: u64,
+}
+
+impl Meta {
+    /// `default/name`.
+    pub(super) fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace.0, self.name)
+    }
+
+    /// A report on this resource.
+    pub(super) fn cx<'a>(&'a self, report: &'a mut Report) -> Cx<'a> {
+        Cx { report, file: &self.file, resource: Some(&self.label) }
+    }
+
+    /// `file:line`, to point from one resource to another.
+    pub(super) fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+}
+
+/// A resource.
+#[derive(Clone, Debug)]
+pub(super) struct Resource<T> {
+    /// Who it is.
+    pub(super) meta: Meta,
+    /// What it says.
+    pub(super) spec: T,
+}
+
+/// All resources, by kind, in the order of files and documents.
+#[derive(Debug, Default)]
+pub(super) struct Resources {
+    pub(super) entries: Vec<Resource<ServiceEntry>>,
+    pub(super) gateways: Vec<Resource<Gateway>>,
+    pub(super) rules: Vec<Resource<DestinationRule>>,
+    pub(super) routes: Vec<Resource<VirtualService>>,
+    seen: HashMap<String, String>,
+    count: usize,
+}
+
+impl Resources {
+    /// Reads all files.
+    pub(super) fn read<'a>(files: impl Iterator<Item = &'a RawFile>, report: &mut Report) -> Self {
+        let mut all = Self::default();
+        for file in files {
+            let name: Rc<str> = file.path.as_str().into();
+            for document in documents(file, report) {
+                all.document(&name, &document, report);
+            }
+        }
+        all
+    }
+
+    fn document(&mut self, file: &Rc<str>, node: &Node, report: &mut Report) {
+        let mut cx = Cx { report, file, resource: None };
+        let root = Spot::root(node.line, "");
+        if !matches!(node.value, Value::Map(_)) {
+            let found = node.value.describe();
+            cx.wrong(
+                &root,
+                found,
+                "a resource with apiVersion, kind, metadata and spec",
+                "not a resource",
+            );
+            return;
+        }
+        let Some(kind) = node.text("kind") else {
+            cx.wrong(
+                &root.field("kind"),
+                found(node, "kind"),
+                KINDS.join(", "),
+                "the field \"kind\" is missing or no text",
+            );
+            return;
+        };
+        let version = node.text("apiVersion");
+        let Some(version) = version else {
+            let known = format!("{GROUP}/{}", VERSIONS[0]);
+            cx.wrong(
+                &root.field("apiVersion"),
+                found(node, "apiVersion"),
+                known,
+                "the field \"apiVersion\" is missing or no text",
+            );
+            return;
+        };
+        if kind == "List" && version == "v1" {
+            match node.get("items").map(|items| &items.value) {
+                Some(Value::List(items)) => {
+                    for item in items {
+                        self.document(file, item, cx.report);
+                    }
+                }
+                _ => cx.wrong(
+                    &root.field("items"),
+                    found(node, "items"),
+                    "a list",
+                    "a List without items",
+                ),
+            }
+            return;
+        }
+        self.resource(kind, version, node, &mut cx);
+    }
+
+    fn resource(&mut self, kind: &str, version: &str, node: &Node, cx: &mut Cx<'_>) {
+        let root = Spot::root(node.line, "");
+        let (group, short) = version.split_once('/').unwrap_or(("", version));
+        if group != GROUP {
+            // `Gateway` is also a kind of gateway.networking.k8s.io.
+            if KINDS.contains(&kind)
+                && (group.is_empty() || nearest(group, [GROUP].into_iter()).is_some())
+                && group != "gateway.networking.k8s.io"
+            {
+                cx.wrong(
+                    &root.field("apiVersion"),
+                    format!("{version:?}"),
+                    supported(),
+                    "wrong apiVersion for this kind",
+                );
+            } else {
+                let name = shorten(kind);
+                cx.warn(&root, format!("ignored: {name} of {} is none of Istio's resources that are read here ({})", shorten(version), KINDS.join(", ")));
+            }
+            return;
+        }
+        if !VERSIONS.contains(&short) {
+            cx.wrong(
+                &root.field("apiVersion"),
+                format!("{version:?}"),
+                supported(),
+                "unknown version",
+            );
+            return;
+        }
+        if OTHER_KINDS.contains(&kind) {
+            cx.warn(
+                &root.field("kind"),
+                format!("ignored: {kind} is not supported; supported are {}", KINDS.join(", ")),
+            );
+            return;
+        }
+        if !KINDS.contains(&kind) {
+            let hint = nearest(kind, KINDS.into_iter());
+            let hint = hint.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+            let message = format!("unknown kind{hint}");
+            cx.wrong(
+                &root.field("kind"),
+                format!("{:?}", shorten(kind)),
+                format!("one of {}", KINDS.join(", ")),
+                message,
+            );
+            return;
+        }
+        self.count += 1;
+        if self.count > MAX_RESOURCES {
+            if self.count == MAX_RESOURCES + 1 {
+                cx.error(&root, format!("more than {MAX_RESOURCES} resources"));
+            }
+            return;
+        }
+        let Some(meta) = self.meta(kind, node, cx) else { return };
+        let (file, report) = (cx.file, &mut *cx.report);
+        let mut cx = Cx { report, file, resource: Some(&meta.label) };
+        warn_about_unknown(node, &mut cx);
+        match kind {
+            "ServiceEntry" => push(&mut self.entries, &meta, node, &mut cx),
+            "Gateway" => push(&mut self.gateways, &meta, node, &mut cx),
+            "DestinationRule" => push(&mut self.rules, &meta, node, &mut cx),
+            _ => push(&mut self.routes, &meta, node, &mut cx),
+        }
+    }
+
+    fn meta(&mut self, kind: &str, node: &Node, cx: &mut Cx<'_>) -> Option<Meta> {
+        let root = Spot::root(node.line, "");
+        let metadata = node.get("metadata");
+        let at = Spot::root(metadata.map_or(node.line, |m| m.line), "metadata");
+        let name = metadata.and_then(|m| m.text("name")).unwrap_or_default();
+        if !is_name(name) {
+            let found = metadata.map_or("nothing".into(), |m| found(m, "name"));
+            cx.wrong(
+                &at.field("name"),
+                found,
+                "a name of lower-case letters, digits, - and .",
+                format!("this {kind} has no valid name"),
+            );
+            return None;
+        }
+        let namespace = match metadata.and_then(|m| m.get("namespace")).map(|n| &n.value) {
+            None | Some(Value::Null) => "default",
+            Some(Value::Text(text)) if is_label(text) => text,
+            Some(other) => {
+                cx.wrong(
+                    &at.field("namespace"),
+                    other.describe(),
+                    "a name of lower-case letters, digits and -",
+                    format!("this {kind} has no valid namespace"),
+                );
+                return None;
+            }
+        };
+        let meta = Meta {
+            file: cx.file.into(),
+            name: name.into(),
+            namespace: Namespace(namespace.into()),
+            label: format!("{kind} {namespace}/{name}"),
+            line: node.line,
+        };
+        if let Some(other) = self.seen.insert(meta.label.clone(), meta.place()) {
+            let message = format!("{} is defined twice; the other one is at {other}", meta.label);
+            cx.error(&root, message).resource = Some(meta.label);
+            return None;
+        }
+        Some(meta)
+    }
+}
+
+/// The documents of a file that could be read; the others are noted.
+pub(super) fn documents(file: &RawFile, report: &mut Report) -> Vec<Node> {
+    if file.text.len() > MAX_FILE_BYTES {
+        report.fatal = true;
+        let problem = Problem::new(Severity::Error, &file.path, "the file is too large")
+            .found(format!("{} bytes", file.text.len()), format!("at most {MAX_FILE_BYTES}"));
+        report.problems.push(problem);
+        return Vec::new();
+    }
+    let documents = yaml::documents(&file.text).into_iter();
+    documents
+        .filter_map(|document| match document {
+            Ok(node) => Some(node),
+            Err(error) => {
+                report.fatal = true;
+                let message = format!("this isn't valid YAML: {}", error.message);
+                let problem = Problem::new(Severity::Error, &file.path, message).line(error.line);
+                report.problems.push(problem);
+                None
+            }
+        })
+        .collect()
+}
+
+fn push<T: Record>(all: &mut Vec<Resource<T>>, meta: &Meta, node: &Node, cx: &mut Cx<'_>) {
+    let Some(spec) = node.get("spec").filter(|spec| spec.value != Value::Null) else {
+        let at = Spot::root(node.line, "spec");
+        cx.wrong(&at, "nothing", "a mapping", "the field \"spec\" is missing");
+        return;
+    };
+    if let Some(spec) = T::decode_record(spec, &Spot::root(spec.line, "spec"), cx) {
+        all.push(Resource { meta: meta.clone(), spec });
+    }
+}
+
+fn warn_about_unknown(node: &Node, cx: &mut Cx<'_>) {
+    const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+    let Value::Map(entries) = &node.value else { return };
+    for (key, _) in entries.iter().filter(|(key, _)| !KNOWN.contains(&key.text.as_str())) {
+        let mut message = format!("unknown field {:?}; it has no effect", shorten(&key.text));
+        if let Some(near) = nearest(&key.text, KNOWN.into_iter()) {
+            message += &format!(". Did you mean {near:?}?");
+        }
+        cx.warn(&Spot::root(key.line, ""), message);
+    }
+}
+
+fn supported() -> String {
+    VERSIONS.map(|version| format!("{GROUP}/{version}")).join(", ")
+}
+
+fn found(node: &Node, key: &str) -> String {
+    node.get(key).map_or("nothing".into(), |value| value.value.describe())
+}
+
+/// RFC 1123 label.
+fn is_label(text: &str) -> bool {
+    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(fine)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// RFC 1123 subdomain.
+fn is_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}

@@ -1,0 +1,126 @@
+//! What the tests of configuration and decisions share.
+
+use std::{net::IpAddr, sync::Arc};
+
+use super::{Compiled, Problem, Problems, RawFile, Severity, compile};
+use crate::{
+    policy::{Denied, GatewayPolicy, HttpRequest, HttpRoute, PortMode, TcpRoute, TlsConnection},
+    types::{GatewayIdentity, Host, Labels, Namespace, OriginalPort, Port, Source},
+};
+
+pub(super) const MESH: &str = include_str!("testdata/mesh.yaml");
+
+pub(super) fn file(path: &str, text: &str) -> RawFile {
+    RawFile { path: path.into(), text: text.into() }
+}
+
+/// Compiles with the settings of `testdata/mesh.yaml` and more lines of them.
+pub(super) fn compile_with(texts: &[&str], more_mesh: &str) -> Result<Compiled, Problems> {
+    let files: Vec<_> =
+        texts.iter().enumerate().map(|(i, text)| file(&format!("{}.yaml", i + 1), text)).collect();
+    compile(&files, Some(&file("mesh.yaml", &format!("{MESH}{more_mesh}"))))
+}
+
+/// What must compile.
+pub(super) fn compiled(texts: &[&str], more_mesh: &str) -> Compiled {
+    compile_with(texts, more_mesh).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Every problem, whether it compiles or not.
+pub(super) fn problems(texts: &[&str], more_mesh: &str) -> Vec<Problem> {
+    match compile_with(texts, more_mesh) {
+        Ok(compiled) => compiled.warnings,
+        Err(problems) => problems.0,
+    }
+}
+
+/// The errors.
+pub(super) fn errors(texts: &[&str]) -> Vec<Problem> {
+    let all = problems(texts, "").into_iter();
+    all.filter(|problem| problem.severity == Severity::Error).collect()
+}
+
+/// One gateway, asked in short.
+pub(super) struct Gateway(pub(super) GatewayPolicy);
+
+impl Gateway {
+    pub(super) fn new(texts: &[&str], more_mesh: &str) -> Self {
+        Self::with_labels(texts, more_mesh, &[("istio", "egressgateway")])
+    }
+
+    pub(super) fn with_labels(texts: &[&str], more_mesh: &str, labels: &[(&str, &str)]) -> Self {
+        let snapshot = Arc::new(compiled(texts, more_mesh).snapshot);
+        let labels: Labels =
+            labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        let namespace = Namespace("istio-system".into());
+        Self(GatewayPolicy::new(snapshot, &GatewayIdentity { labels, namespace }))
+    }
+
+    /// A workload that nothing is known of.
+    pub(super) fn stranger(&self) -> Source {
+        self.source("10.9.9.9")
+    }
+
+    pub(super) fn source(&self, addr: &str) -> Source {
+        self.0.source(addr.parse::<IpAddr>().unwrap())
+    }
+
+    pub(super) fn get(&self, port: u16, host: &str, path: &str) -> Result<HttpRoute, Denied> {
+        self.ask(&self.stranger(), "GET", port, host, path, &[])
+    }
+
+    pub(super) fn ask(
+        &self,
+        source: &Source,
+        method: &str,
+        port: u16,
+        host: &str,
+        path: &str,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<HttpRoute, Denied> {
+        let mut map = http::HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, http::HeaderValue::from_static(value));
+        }
+        self.0.http(&HttpRequest {
+            source,
+            port: original(port),
+            host: &Host::parse(host).unwrap(),
+            authority: host,
+            scheme: "http",
+            method: &method.parse().unwrap(),
+            path_and_query: path,
+            headers: &map,
+        })
+    }
+
+    pub(super) fn tls(&self, port: u16, name: &str) -> Result<TcpRoute, Denied> {
+        self.tls_from(&self.stranger(), port, name)
+    }
+
+    pub(super) fn tls_from(
+        &self,
+        source: &Source,
+        port: u16,
+        name: &str,
+    ) -> Result<TcpRoute, Denied> {
+        let server_name = &Host::parse(name).unwrap();
+        self.0.tls(&TlsConnection { source, port: original(port), server_name })
+    }
+
+    pub(super) fn tcp(&self, port: u16) -> Result<TcpRoute, Denied> {
+        self.0.tcp(&self.stranger(), original(port))
+    }
+
+    pub(super) fn mode(&self, port: u16) -> PortMode {
+        self.0.port_mode(original(port))
+    }
+}
+
+pub(super) fn port(number: u16) -> Port {
+    Port::new(number).unwrap()
+}
+
+pub(super) fn original(number: u16) -> OriginalPort {
+    OriginalPort(port(number))
+}

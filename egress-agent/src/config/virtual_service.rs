@@ -1,0 +1,372 @@
+//! Mirror of `VirtualService`: which way traffic takes.
+
+use std::time::Duration;
+
+use super::decode::{At, Dict, List, RecordDict, Records, choice, record};
+use crate::types::Port;
+
+record! {
+    /// `VirtualService.spec`.
+    struct VirtualService {
+        /// Hosts that it is for. A name without a dot is completed with the namespace.
+        "hosts" hosts: List<String> = required,
+        /// Stages that it is for: `mesh` (where traffic leaves the application) and gateways (`name` or `namespace/name`).
+        "gateways" gateways: List<String> = "`mesh`",
+        /// Rules for HTTP, the first that matches wins.
+        "http" http: Records<HttpRule> = "none",
+        /// Rules for TLS that is passed through.
+        "tls" tls: Records<TlsRule> = "none",
+        /// Rules for raw TCP.
+        "tcp" tcp: Records<TcpRule> = "none",
+        /// Namespaces whose workloads it is for, at the `mesh` stage: `.`, `*`, or names.
+        "exportTo" export_to: List<String> = "`*`",
+    }
+}
+
+record! {
+    /// A rule for HTTP.
+    struct HttpRule {
+        /// Its name, for the access log.
+        "name" name: Option<At<String>> = "none",
+        /// Alternatives; without any the rule matches everything.
+        "match" matches: Records<HttpMatch> = "everything",
+        /// Destinations with their shares.
+        "route" route: Records<HttpDestination> = "none",
+        /// Answer with a redirect instead.
+        "redirect" redirect: Option<Redirect> = "none",
+        /// Answer with this instead.
+        "directResponse" direct_response: Option<DirectResponse> = "none",
+        /// Change path or authority on the way.
+        "rewrite" rewrite: Option<Rewrite> = "none",
+        /// For the whole request with its retries.
+        "timeout" timeout: Option<At<Duration>> = "none",
+        /// When to try again.
+        "retries" retries: Option<Retries> = "2 attempts on `connect-failure,refused-stream,unavailable,cancelled,503`",
+        /// Faults to inject.
+        "fault" fault: Option<Fault> = "none",
+        /// Headers to change.
+        "headers" headers: Option<Headers> = "none",
+        /// Allow the client to upgrade the connection (WebSocket). A rule whose match names the header `upgrade` allows it too.
+        "websocketUpgrade" websocket_upgrade: Option<At<bool>> = "`false`",
+    }
+    unsupported {
+        "delegate": Error, "delegation to another VirtualService is not supported; put the rules here";
+        "corsPolicy": Error, "CORS is a matter of the destination";
+        "mirror": Warning, "mirroring is not supported yet";
+        "mirrors": Warning, "mirroring is not supported yet";
+        "mirrorPercent": Warning, "mirroring is not supported yet";
+        "mirrorPercentage": Warning, "mirroring is not supported yet";
+        "mirror_percent": Warning, "mirroring is not supported yet";
+    }
+}
+
+record! {
+    /// Conditions of a rule; all of them must hold.
+    struct HttpMatch {
+        /// Stages, of the virtual service's `gateways`.
+        "gateways" gateways: List<String> = "all of the virtual service's",
+        /// At the `mesh` stage the port that was dialled, at a gateway the server's port.
+        "port" port: Option<At<Port>> = "any",
+        /// The path, without the query.
+        "uri" uri: Option<StringMatch> = "any",
+        /// Compare the path's `exact` and `prefix` without regard to case.
+        "ignoreUriCase" ignore_uri_case: Option<At<bool>> = "`false`",
+        /// The method.
+        "method" method: Option<StringMatch> = "any",
+        /// The authority as sent, port included.
+        "authority" authority: Option<StringMatch> = "any",
+        /// `http` or `https`.
+        "scheme" scheme: Option<StringMatch> = "any",
+        /// Headers; `{}` asks for presence.
+        "headers" headers: RecordDict<StringMatch> = "none",
+        /// Headers that must not match.
+        "withoutHeaders" without_headers: RecordDict<StringMatch> = "none",
+        /// Query parameters; `{}` asks for presence.
+        "queryParams" query_params: RecordDict<StringMatch> = "none",
+        /// Labels of the workload that asks.
+        "sourceLabels" source_labels: Dict<At<String>> = "any",
+        /// Namespace of the workload that asks.
+        "sourceNamespace" source_namespace: Option<At<String>> = "any",
+        /// A name, for nothing but reading.
+        "name" name: Option<At<String>> = "none",
+    }
+    unsupported {
+        "statPrefix": Warning, "statistics are kept by cluster";
+    }
+}
+
+record! {
+    /// A condition on a text. One of the three; none asks for presence.
+    struct StringMatch {
+        /// The whole text.
+        "exact" exact: Option<At<String>> = "none",
+        /// Its beginning.
+        "prefix" prefix: Option<At<String>> = "none",
+        /// A regular expression (RE2's syntax) for the whole text.
+        "regex" regex: Option<At<String>> = "none",
+    }
+}
+
+record! {
+    /// A destination with its share.
+    struct HttpDestination {
+        /// Where to.
+        "destination" destination: Option<Destination> = required,
+        /// Its share of the requests.
+        "weight" weight: Option<At<u32>> = "all, where it is the only one",
+        /// Headers to change.
+        "headers" headers: Option<Headers> = "none",
+    }
+}
+
+record! {
+    /// A service.
+    struct Destination {
+        /// The gateway's service, or a host of a service entry.
+        "host" host: Option<At<String>> = required,
+        /// A subset of its destination rule.
+        "subset" subset: Option<At<String>> = "none",
+        /// Its port.
+        "port" port: Option<DestinationPort> = "its only one",
+    }
+}
+
+record! {
+    /// A port of a service.
+    struct DestinationPort {
+        /// Its number.
+        "number" number: Option<At<Port>> = required,
+    }
+    unsupported {
+        "name": Error, "ports are selected by number";
+    }
+}
+
+record! {
+    /// `redirect`.
+    struct Redirect {
+        /// The new path, with query.
+        "uri" uri: Option<At<String>> = "the request's",
+        /// The new host.
+        "authority" authority: Option<At<String>> = "the request's",
+        /// The new port.
+        "port" port: Option<At<Port>> = "the scheme's",
+        /// Where the port comes from where `port` is absent.
+        "derivePort" derive_port: Option<At<DerivePort>> = "`FROM_PROTOCOL_DEFAULT`",
+        /// The new scheme.
+        "scheme" scheme: Option<At<String>> = "the request's",
+        /// 301, 302, 303, 307 or 308.
+        "redirectCode" redirect_code: Option<At<u32>> = "301",
+    }
+}
+
+choice! {
+    /// `redirect.derivePort`.
+    enum DerivePort {
+        /// The scheme's.
+        FromProtocolDefault = "FROM_PROTOCOL_DEFAULT",
+        /// The request's.
+        FromRequestPort = "FROM_REQUEST_PORT",
+    }
+}
+
+record! {
+    /// `directResponse`.
+    struct DirectResponse {
+        /// The status.
+        "status" status: Option<At<u32>> = required,
+        /// The body.
+        "body" body: Option<ResponseBody> = "empty",
+    }
+}
+
+record! {
+    /// `directResponse.body`.
+    struct ResponseBody {
+        /// Text.
+        "string" string: Option<At<String>> = "empty",
+    }
+    unsupported {
+        "bytes": Error, "give the body as `string`";
+    }
+}
+
+record! {
+    /// `rewrite`.
+    struct Rewrite {
+        /// Replaces the path, or the prefix that was matched.
+        "uri" uri: Option<At<String>> = "none",
+        /// Replaces the authority.
+        "authority" authority: Option<At<String>> = "none",
+        /// Replaces by a regular expression.
+        "uriRegexRewrite" uri_regex_rewrite: Option<RegexRewrite> = "none",
+    }
+}
+
+record! {
+    /// `rewrite.uriRegexRewrite`.
+    struct RegexRewrite {
+        /// A regular expression (RE2's syntax); the first part of the path that it matches is replaced.
+        "match" pattern: Option<At<String>> = required,
+        /// With what; `\1` is the first group.
+        "rewrite" rewrite: Option<At<String>> = required,
+    }
+}
+
+record! {
+    /// `retries`.
+    struct Retries {
+        /// Tries after the first.
+        "attempts" attempts: Option<At<u32>> = "2",
+        /// Limit of one try.
+        "perTryTimeout" per_try_timeout: Option<At<Duration>> = "the rule's timeout",
+        /// Conditions, separated by commas: `connect-failure`, `refused-stream`, `reset`, `5xx`, `gateway-error`, `retriable-4xx`, `retriable-status-codes`, status codes, and of gRPC `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`.
+        "retryOn" retry_on: Option<At<String>> = "`connect-failure,refused-stream,unavailable,cancelled,503`",
+    }
+    unsupported {
+        "backoff": Warning, "the time between tries can't be set yet";
+        "retryRemoteLocalities": Warning, "locality-aware balancing is not supported";
+        "retryIgnorePreviousHosts": Warning, "a retry takes another endpoint where there is one";
+    }
+}
+
+record! {
+    /// `fault`.
+    struct Fault {
+        /// Wait first.
+        "delay" delay: Option<Delay> = "none",
+        /// Answer with an error.
+        "abort" abort: Option<Abort> = "none",
+    }
+}
+
+record! {
+    /// `fault.delay`.
+    struct Delay {
+        /// How long.
+        "fixedDelay" fixed_delay: Option<At<Duration>> = required,
+        /// How often.
+        "percentage" percentage: Option<Percentage> = "always",
+        /// Old form of `percentage`.
+        "percent" percent: Option<At<u32>> = "none",
+    }
+    unsupported {
+        "exponentialDelay": Error, "use `fixedDelay`";
+    }
+}
+
+record! {
+    /// `fault.abort`.
+    struct Abort {
+        /// The status.
+        "httpStatus" http_status: Option<At<u32>> = required,
+        /// How often.
+        "percentage" percentage: Option<Percentage> = "always",
+        /// Old form of `percentage`.
+        "percent" percent: Option<At<u32>> = "none",
+    }
+    unsupported {
+        "grpcStatus": Error, "use `httpStatus`";
+        "http2Error": Error, "use `httpStatus`";
+    }
+}
+
+record! {
+    /// A share.
+    struct Percentage {
+        /// From 0 to 100.
+        "value" value: Option<At<f64>> = "100",
+    }
+}
+
+record! {
+    /// `headers`.
+    struct Headers {
+        /// On the way out.
+        "request" request: Option<HeaderChanges> = "none",
+        /// On the way back.
+        "response" response: Option<HeaderChanges> = "none",
+    }
+}
+
+record! {
+    /// Changes of headers, in this order.
+    struct HeaderChanges {
+        /// Overwrite.
+        "set" set: Dict<At<String>> = "none",
+        /// Append.
+        "add" add: Dict<At<String>> = "none",
+        /// Remove.
+        "remove" remove: List<String> = "none",
+    }
+}
+
+record! {
+    /// A rule for TLS that is passed through.
+    struct TlsRule {
+        /// Alternatives.
+        "match" matches: Records<TlsMatch> = required,
+        /// Destinations with their shares.
+        "route" route: Records<TcpDestination> = required,
+    }
+}
+
+record! {
+    /// Conditions of a rule for TLS; all of them must hold.
+    struct TlsMatch {
+        /// Server names, within the virtual service's `hosts`.
+        "sniHosts" sni_hosts: List<String> = required,
+        /// Networks that the application dials. Only for raw TCP: names decide here.
+        "destinationSubnets" destination_subnets: List<String> = "any",
+        /// At the `mesh` stage the port that was dialled, at a gateway the server's port.
+        "port" port: Option<At<Port>> = "any",
+        /// Labels of the workload that asks.
+        "sourceLabels" source_labels: Dict<At<String>> = "any",
+        /// Stages, of the virtual service's `gateways`.
+        "gateways" gateways: List<String> = "all of the virtual service's",
+        /// Namespace of the workload that asks.
+        "sourceNamespace" source_namespace: Option<At<String>> = "any",
+    }
+    unsupported {
+        "sourceSubnet": Error, "select sources by `sourceLabels` or `sourceNamespace`";
+    }
+}
+
+record! {
+    /// A rule for raw TCP.
+    struct TcpRule {
+        /// Alternatives; without any the rule matches everything.
+        "match" matches: Records<TcpMatch> = "everything",
+        /// Destinations with their shares.
+        "route" route: Records<TcpDestination> = required,
+    }
+}
+
+record! {
+    /// Conditions of a rule for raw TCP; all of them must hold.
+    struct TcpMatch {
+        /// Networks that the application dials, at the `mesh` stage.
+        "destinationSubnets" destination_subnets: List<String> = "the service's addresses",
+        /// At the `mesh` stage the port that was dialled, at a gateway the server's port.
+        "port" port: Option<At<Port>> = "any",
+        /// Labels of the workload that asks.
+        "sourceLabels" source_labels: Dict<At<String>> = "any",
+        /// Stages, of the virtual service's `gateways`.
+        "gateways" gateways: List<String> = "all of the virtual service's",
+        /// Namespace of the workload that asks.
+        "sourceNamespace" source_namespace: Option<At<String>> = "any",
+    }
+    unsupported {
+        "sourceSubnet": Error, "select sources by `sourceLabels` or `sourceNamespace`";
+    }
+}
+
+record! {
+    /// A destination with its share.
+    struct TcpDestination {
+        /// Where to.
+        "destination" destination: Option<Destination> = required,
+        /// Its share of the connections.
+        "weight" weight: Option<At<u32>> = "all, where it is the only one",
+    }
+}

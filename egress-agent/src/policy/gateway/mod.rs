@@ -1,0 +1,447 @@
+//! What one gateway process decides.
+
+mod refusal;
+mod tables;
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use egress_ebpf::reason::Reason;
+use tables::{MeshPort, StagePort, TcpEntry};
+
+use super::{
+    AddressGuard, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, HttpAction,
+    HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion, LoadBalancer,
+    OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy, ServerProtocol, Service,
+    Snapshot, Target, TcpRoute, TlsConnection, Weighted, has_labels,
+    matching::{self, AmbiguousPath},
+};
+use crate::types::{GatewayIdentity, GatewayPort, Host, OriginalPort, Port, Source, Workload};
+
+/// What one gateway process does: the snapshot seen with its labels.
+///
+/// A decision allocates nothing but what depends on the request: a refusal's sentence, a rewritten
+/// path, a redirect's location.
+#[derive(Debug)]
+pub struct GatewayPolicy {
+    snapshot: Arc<Snapshot>,
+    workloads: HashMap<IpAddr, Arc<Workload>>,
+    /// Whether this process belongs to the gateway group with this index.
+    member: Vec<bool>,
+    mesh: HashMap<OriginalPort, MeshPort>,
+    stage: HashMap<GatewayPort, StagePort>,
+    tcp: HashMap<OriginalPort, Vec<TcpEntry>>,
+    guard: AddressGuard,
+    plain: Arc<HttpAction>,
+    retry: Arc<RetryPolicy>,
+    to_https: Redirect,
+}
+
+impl GatewayPolicy {
+    /// The view of a gateway process with this identity.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, identity: &GatewayIdentity) -> Self {
+        let rules = &snapshot.rules;
+        let groups = snapshot.mesh.gateways.iter();
+        let member: Vec<_> = groups
+            .map(|group| !group.labels.is_empty() && has_labels(&identity.labels, &group.labels))
+            .collect();
+        let servers: Vec<_> = rules
+            .servers
+            .iter()
+            .filter(|s| !s.selector.is_empty() && has_labels(&identity.labels, &s.selector))
+            .collect();
+        let workloads = snapshot.mesh.workloads.iter();
+        Self {
+            workloads: workloads
+                .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
+                .collect(),
+            mesh: tables::mesh(rules),
+            stage: tables::stages(&servers, &rules.routes),
+            tcp: tables::tcp(&rules.routes, &member),
+            member,
+            guard: AddressGuard::new(&snapshot.mesh),
+            plain: Arc::default(),
+            retry: Arc::default(),
+            to_https: Redirect {
+                status: http::StatusCode::MOVED_PERMANENTLY,
+                scheme: Some("https".into()),
+                authority: None,
+                port: RedirectPort::Default,
+                path: None,
+            },
+            snapshot,
+        }
+    }
+
+    /// The snapshot it was made from.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Who is behind this address.
+    #[must_use]
+    pub fn source(&self, addr: IpAddr) -> Source {
+        let addr = addr.to_canonical();
+        Source { addr, workload: self.workloads.get(&addr).cloned() }
+    }
+
+    /// Every cluster that a request could lead to, for `/clusters`, `/stats` and health.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.snapshot.rules.clusters.iter()
+    }
+
+    /// How to read a connection that was dialled on this port.
+    #[must_use]
+    pub fn port_mode(&self, port: OriginalPort) -> PortMode {
+        if self.tcp.contains_key(&port) {
+            PortMode::Tcp
+        } else if self.snapshot.mesh.outbound == OutboundMode::AllowAny
+            || self.mesh.get(&port).is_some_and(|mesh| mesh.speaks)
+        {
+            PortMode::Detect
+        } else {
+            PortMode::Closed(Reason::NoRoute)
+        }
+    }
+
+    /// Decides a request. Every request of a connection is asked about on its own.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
+        let (port, host) = (request.port, request.host);
+        let Some((mesh, service)) = self.service(port, host, request.source) else {
+            let cluster = self.passthrough(port, host)?;
+            return Ok(self.default_route(cluster, host));
+        };
+        if service.protocol != Protocol::Http {
+            return Err(refusal::wrong_protocol(service, "plain HTTP"));
+        }
+        let found = mesh.http.matches(host).flatten();
+        let Some((set, rules)) = found.into_iter().find(|(s, _)| s.exported.sees(request.source))
+        else {
+            self.direct(service)?;
+            return Ok(self.default_route(Arc::clone(&service.cluster), host));
+        };
+        let Some((rule, matched)) = first(rules, request, port.0)? else {
+            return Err(refusal::no_rule(set, host, port.0));
+        };
+        let HttpOutcome::Route(targets) = &rule.outcome else {
+            return Ok(self.answer(rule, request, &service.cluster));
+        };
+        let Some(chosen) = matching::pick(targets) else {
+            return Err(refusal::no_rule(set, host, port.0));
+        };
+        match &chosen.target {
+            Target::Gateway { group, port } => {
+                self.http_stage(*group, *port, request, &service.cluster)
+            }
+            Target::Cluster { cluster, host: named } => {
+                self.direct(service)?;
+                let host = named.as_ref().unwrap_or(host);
+                Ok(self.route(rule, matched, chosen, cluster, host, request))
+            }
+            Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
+        }
+    }
+
+    /// The gateway's stage of [`Self::http`].
+    fn http_stage(
+        &self,
+        group: usize,
+        port: GatewayPort,
+        request: &HttpRequest<'_>,
+        own: &Arc<Cluster>,
+    ) -> Result<HttpRoute, Denied> {
+        let host = request.host;
+        let (stage, served) = self.served(group, port, host)?;
+        match served {
+            ServerProtocol::Http { https_redirect: false } => {}
+            ServerProtocol::Http { https_redirect: true } => {
+                return Ok(self.redirect(&self.to_https, &self.plain, request, own, None));
+            }
+            other => return Err(refusal::wrong_stage(other, host, port, "plain HTTP")),
+        }
+        let rules = stage.http.get(host).map_or(&[][..], Vec::as_slice);
+        let Some((rule, matched)) = first(rules, request, port.0)? else {
+            return Err(refusal::no_stage_rule(host, port));
+        };
+        let HttpOutcome::Route(targets) = &rule.outcome else {
+            return Ok(self.answer(rule, request, own));
+        };
+        let chosen = matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let (cluster, named) = outside(&chosen.target, port)?;
+        Ok(self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request))
+    }
+
+    /// Decides a TLS connection by its server name.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TcpRoute, Denied> {
+        let TlsConnection { source, port, server_name: host } = *connection;
+        let Some((mesh, service)) = self.service(port, host, source) else {
+            let cluster = self.passthrough(port, host)?;
+            return Ok(TcpRoute { cluster, host: Some(host.clone()) });
+        };
+        if service.protocol != Protocol::Tls {
+            return Err(refusal::wrong_protocol(service, "TLS"));
+        }
+        let found = mesh.tls.matches(host).flatten();
+        let Some((set, rules)) = found.into_iter().find(|(s, _)| s.exported.sees(source)) else {
+            self.direct(service)?;
+            let cluster = Arc::clone(&service.cluster);
+            return Ok(TcpRoute { cluster, host: Some(host.clone()) });
+        };
+        let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
+        let Some(chosen) = rule.and_then(|rule| matching::pick(&rule.targets)) else {
+            return Err(refusal::no_rule(set, host, port.0));
+        };
+        match &chosen.target {
+            Target::Gateway { group, port } => self.tls_stage(*group, *port, host, source),
+            Target::Cluster { cluster, host: named } => {
+                self.direct(service)?;
+                let host = named.as_ref().unwrap_or(host).clone();
+                Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
+            }
+            Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
+        }
+    }
+
+    /// The gateway's stage of [`Self::tls`].
+    fn tls_stage(
+        &self,
+        group: usize,
+        port: GatewayPort,
+        host: &Host,
+        source: &Source,
+    ) -> Result<TcpRoute, Denied> {
+        let (stage, served) = self.served(group, port, host)?;
+        let chosen = match served {
+            ServerProtocol::Passthrough => stage.tls.get(host).and_then(|rules| {
+                let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source))?;
+                matching::pick(&rule.targets)
+            }),
+            ServerProtocol::Tcp => stage.tcp.get(host).and_then(|rules| {
+                let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
+                matching::pick(&rule.targets)
+            }),
+            http @ ServerProtocol::Http { .. } => {
+                return Err(refusal::wrong_stage(http, host, port, "TLS"));
+            }
+        };
+        let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let (cluster, named) = outside(&chosen.target, port)?;
+        let host = named.unwrap_or(host).clone();
+        Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
+    }
+
+    /// Decides a raw TCP connection by its port alone: the port at the gateway, which the node
+    /// wrote in place of the one that was dialled.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn tcp(&self, source: &Source, port: OriginalPort) -> Result<TcpRoute, Denied> {
+        let refused = || Denied {
+            reason: Reason::NoRoute,
+            detail: format!("no TCP service is routed to port {port} for this source"),
+        };
+        let mut entries = self.tcp.get(&port).into_iter().flatten();
+        entries
+            .find(|entry| {
+                entry.routes.exported.sees(source) && matching::tcp(&entry.rule, None, source)
+            })
+            .ok_or_else(refused)?;
+        let stage = self.stage.get(&GatewayPort(port.0)).ok_or_else(refused)?;
+        let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
+        let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
+        let (cluster, host) = outside(&chosen.target, GatewayPort(port.0))?;
+        Ok(TcpRoute { cluster: Arc::clone(cluster), host: host.cloned() })
+    }
+
+    /// Whether the gateway may dial this address for a name that it resolved: never loopback,
+    /// link-local, metadata, cluster-internal or the gateway's own addresses.
+    #[must_use]
+    pub fn may_dial(&self, addr: IpAddr) -> bool {
+        self.guard.allows(addr)
+    }
+
+    /// The service that this source sees at this host and port.
+    fn service(
+        &self,
+        port: OriginalPort,
+        host: &Host,
+        source: &Source,
+    ) -> Option<(&MeshPort, &Service)> {
+        let mesh = self.mesh.get(&port)?;
+        let mut services = mesh.services.matches(host).flatten();
+        Some((mesh, services.find(|service| service.exported.sees(source))?))
+    }
+
+    /// What a host outside the registry is answered.
+    fn passthrough(&self, port: OriginalPort, host: &Host) -> Result<Arc<Cluster>, Denied> {
+        match self.snapshot.mesh.outbound {
+            OutboundMode::RegistryOnly => Err(Denied {
+                reason: Reason::HostNotInRegistry,
+                detail: format!("no ServiceEntry names {host} with port {port}"),
+            }),
+            OutboundMode::AllowAny => Ok(Arc::new(Cluster {
+                name: ClusterName::passthrough(),
+                discovery: Discovery::Request(port.0),
+                http: HttpVersion::Auto,
+                tls: None,
+                load_balancer: LoadBalancer::LeastRequest,
+                pool: ConnectionPool::default(),
+                outlier: None,
+            })),
+        }
+    }
+
+    /// Whether a service may be reached although no route leads it through the gateway.
+    fn direct(&self, service: &Service) -> Result<(), Denied> {
+        match self.snapshot.mesh.direct {
+            Direct::Registry => Ok(()),
+            Direct::Deny => Err(Denied {
+                reason: Reason::NoGatewayRoute,
+                detail: format!(
+                    "no VirtualService leads {} port {} through a gateway",
+                    service.host, service.port
+                ),
+            }),
+        }
+    }
+
+    fn served(
+        &self,
+        group: usize,
+        port: GatewayPort,
+        host: &Host,
+    ) -> Result<(&StagePort, ServerProtocol), Denied> {
+        let name = |group: usize| self.snapshot.mesh.gateways.get(group).map(|g| &g.service);
+        if !self.member.get(group).is_some_and(|member| *member) {
+            let other = name(group).map(ToString::to_string).unwrap_or_default();
+            return Err(Denied {
+                reason: Reason::HostNotServed,
+                detail: format!("{host} is routed to {other}, and this gateway isn't part of it"),
+            });
+        }
+        let stage = self.stage.get(&port);
+        let served = stage.and_then(|stage| Some((stage, (*stage.served.get(host)?)?)));
+        served.ok_or_else(|| Denied {
+            reason: Reason::HostNotServed,
+            detail: format!("no Gateway for this process serves {host} on port {port}"),
+        })
+    }
+
+    fn default_route(&self, cluster: Arc<Cluster>, host: &Host) -> HttpRoute {
+        HttpRoute {
+            cluster,
+            host: host.clone(),
+            name: None,
+            timeout: None,
+            retry: Arc::clone(&self.retry),
+            action: Arc::clone(&self.plain),
+        }
+    }
+
+    fn route(
+        &self,
+        rule: &HttpRule,
+        matched: Option<&HttpMatch>,
+        chosen: &Weighted,
+        cluster: &Arc<Cluster>,
+        host: &Host,
+        request: &HttpRequest<'_>,
+    ) -> HttpRoute {
+        let mut action = Arc::clone(&chosen.action);
+        if let Some(path) = matching::rewrite(&rule.path, matched, request.path_and_query) {
+            Arc::make_mut(&mut action).rewrite_path = Some(path);
+        }
+        HttpRoute {
+            cluster: Arc::clone(cluster),
+            host: host.clone(),
+            name: rule.name.clone(),
+            timeout: rule.timeout,
+            retry: Arc::clone(&rule.retry),
+            action: with_faults(rule, action),
+        }
+    }
+
+    /// A redirect or a direct response. `own` is the cluster of the requested service itself.
+    fn answer(&self, rule: &HttpRule, request: &HttpRequest<'_>, own: &Arc<Cluster>) -> HttpRoute {
+        match &rule.outcome {
+            HttpOutcome::Redirect(redirect) => {
+                self.redirect(redirect, &rule.action, request, own, rule.name.clone())
+            }
+            HttpOutcome::Respond(status, body) => {
+                let mut action = Arc::clone(&rule.action);
+                Arc::make_mut(&mut action).respond = Some((*status, Arc::clone(body)));
+                let action = with_faults(rule, action);
+                let name = rule.name.clone();
+                HttpRoute { action, name, ..self.default_route(Arc::clone(own), request.host) }
+            }
+            // Both callers have taken the destinations out already; without one nothing is served.
+            HttpOutcome::Route(_) => {
+                let mut action = Arc::clone(&rule.action);
+                let status = http::StatusCode::SERVICE_UNAVAILABLE;
+                Arc::make_mut(&mut action).respond = Some((status, "no destination".into()));
+                HttpRoute { action, ..self.default_route(Arc::clone(own), request.host) }
+            }
+        }
+    }
+
+    fn redirect(
+        &self,
+        redirect: &Redirect,
+        action: &Arc<HttpAction>,
+        request: &HttpRequest<'_>,
+        own: &Arc<Cluster>,
+        name: Option<Arc<str>>,
+    ) -> HttpRoute {
+        let mut action = Arc::clone(action);
+        let location = matching::location(redirect, request);
+        Arc::make_mut(&mut action).redirect = Some((redirect.status, location));
+        HttpRoute { action, name, ..self.default_route(Arc::clone(own), request.host) }
+    }
+}
+
+/// Adds what chance decides for this request.
+fn with_faults(rule: &HttpRule, mut action: Arc<HttpAction>) -> Arc<HttpAction> {
+    if let Some((delay, share)) = rule.delay
+        && matching::chance(share)
+    {
+        Arc::make_mut(&mut action).delay = Some(delay);
+    }
+    if let Some((status, share)) = rule.abort
+        && matching::chance(share)
+    {
+        Arc::make_mut(&mut action).respond = Some((status, "fault filter abort".into()));
+    }
+    action
+}
+
+/// The first rule for this request, and the match that says so.
+fn first<'r>(
+    rules: &'r [Arc<HttpRule>],
+    request: &HttpRequest<'_>,
+    port: Port,
+) -> Result<Option<(&'r HttpRule, Option<&'r HttpMatch>)>, Denied> {
+    for rule in rules {
+        match matching::http(rule, request, port) {
+            Ok(Some(matched)) => return Ok(Some((rule, matched))),
+            Ok(None) => {}
+            Err(AmbiguousPath) => return Err(refusal::ambiguous(request)),
+        }
+    }
+    Ok(None)
+}
+
+/// The destination of a rule at the gateway's stage.
+fn outside(target: &Target, port: GatewayPort) -> Result<(&Arc<Cluster>, Option<&Host>), Denied> {
+    match target {
+        Target::Cluster { cluster, host } => Ok((cluster, host.as_ref())),
+        Target::Gateway { .. } => Err(refusal::loops(port)),
+        Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
+    }
+}

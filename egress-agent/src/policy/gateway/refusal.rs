@@ -1,0 +1,89 @@
+//! Refusals, said so that a person knows what to change.
+
+use egress_ebpf::reason::Reason;
+
+use crate::{
+    policy::{Denied, HttpRequest, Protocol, RouteSet, ServerProtocol, Service},
+    types::{GatewayPort, Host, Port},
+};
+
+pub(super) fn denied(reason: Reason, detail: &str) -> Denied {
+    Denied { reason, detail: detail.into() }
+}
+
+/// The bytes aren't what the service entry says of the port.
+pub(super) fn wrong_protocol(service: &Service, spoken: &str) -> Denied {
+    let declared = match service.protocol {
+        Protocol::Http => "HTTP",
+        Protocol::Tls => "HTTPS or TLS",
+        Protocol::Tcp => "TCP",
+    };
+    Denied {
+        reason: Reason::WrongProtocol,
+        detail: format!(
+            "{spoken} was spoken to {}, whose port {} is declared {declared} (ServiceEntry {})",
+            service.host, service.port, service.name
+        ),
+    }
+}
+
+/// The bytes aren't what the gateway's server is for.
+pub(super) fn wrong_stage(
+    server: ServerProtocol,
+    host: &Host,
+    port: GatewayPort,
+    spoken: &str,
+) -> Denied {
+    let served = match server {
+        ServerProtocol::Http { .. } => "HTTP",
+        ServerProtocol::Passthrough => "TLS (PASSTHROUGH)",
+        ServerProtocol::Tcp => "TCP",
+    };
+    Denied {
+        reason: Reason::WrongProtocol,
+        detail: format!(
+            "{spoken} for {host} is routed to the gateway's port {port}, which serves {served}"
+        ),
+    }
+}
+
+/// A virtual service is for the host, but none of its rules is for this request.
+pub(super) fn no_rule(set: &RouteSet, host: &Host, port: Port) -> Denied {
+    Denied {
+        reason: Reason::NoGatewayRoute,
+        detail: format!("no rule of VirtualService {} matches {host} port {port}", set.name),
+    }
+}
+
+/// The same at the gateway's stage.
+pub(super) fn no_stage_rule(host: &Host, port: GatewayPort) -> Denied {
+    Denied {
+        reason: Reason::NoGatewayRoute,
+        detail: format!(
+            "no rule of a VirtualService leads {host} on from the gateway's port {port}"
+        ),
+    }
+}
+
+/// A rule at the gateway's stage leads to a gateway.
+pub(super) fn loops(port: GatewayPort) -> Denied {
+    Denied {
+        reason: Reason::NoGatewayRoute,
+        detail: format!(
+            "the rule for the gateway's port {port} leads to a gateway again; give its match \
+             `gateways: [mesh]` and add one that leads to the external host"
+        ),
+    }
+}
+
+/// A path with dot segments, where a rule asks for the path.
+pub(super) fn ambiguous(request: &HttpRequest<'_>) -> Denied {
+    Denied {
+        reason: Reason::BadRequest,
+        detail: format!(
+            "the path of this request to {} can be read in two ways (dot segments, encoded \
+             slashes or backslashes), and a rule depends on it",
+            request.host
+        ),
+    }
+}

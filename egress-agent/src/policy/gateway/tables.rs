@@ -1,0 +1,209 @@
+//! The tables that decisions look things up in, made once a snapshot.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use crate::{
+    policy::{
+        HostPattern, HostTable, HttpRule, Protocol, RouteSet, Rules, Server, ServerProtocol,
+        Service, StageRules, Target, TcpRule, TlsRule, Weighted,
+    },
+    types::{GatewayPort, OriginalPort, Port},
+};
+
+type Bound<T> = HostTable<Vec<(Arc<RouteSet>, Vec<Arc<T>>)>>;
+
+/// The mesh stage on one original port.
+#[derive(Debug, Default)]
+pub(super) struct MeshPort {
+    pub(super) services: HostTable<Vec<Arc<Service>>>,
+    pub(super) http: Bound<HttpRule>,
+    pub(super) tls: Bound<TlsRule>,
+    /// Whether the node sends connections here that deserve an answer in their own protocol.
+    pub(super) speaks: bool,
+}
+
+/// The gateway's stage on one of its ports.
+#[derive(Debug, Default)]
+pub(super) struct StagePort {
+    pub(super) served: HostTable<Option<ServerProtocol>>,
+    pub(super) http: HostTable<Vec<Arc<HttpRule>>>,
+    pub(super) tls: HostTable<Vec<Arc<TlsRule>>>,
+    pub(super) tcp: HostTable<Vec<Arc<TcpRule>>>,
+    /// All rules of `tcp`, for where no name is known.
+    pub(super) any_tcp: Vec<Arc<TcpRule>>,
+}
+
+/// A mesh-stage rule that leads raw TCP to this process.
+#[derive(Debug)]
+pub(super) struct TcpEntry {
+    pub(super) routes: Arc<RouteSet>,
+    pub(super) rule: Arc<TcpRule>,
+}
+
+/// The mesh stage by original port.
+pub(super) fn mesh(rules: &Rules) -> HashMap<OriginalPort, MeshPort> {
+    let mut mesh: HashMap<_, MeshPort> = HashMap::new();
+    for service in &rules.services {
+        let port = mesh.entry(service.port).or_default();
+        port.services.entry(&service.host).push(Arc::clone(service));
+        port.speaks |= service.protocol != Protocol::Tcp;
+    }
+    for port in rules.routes.iter().flat_map(|set| named_ports(set)) {
+        mesh.entry(OriginalPort(port)).or_default().speaks = true;
+    }
+    for (port, table) in &mut mesh {
+        for set in &rules.routes {
+            let http = relevant(&set.mesh.http, |rule| http_on(rule, port.0));
+            let tls = relevant(&set.mesh.tls, |rule| tls_on(rule, port.0));
+            for host in &set.hosts {
+                if !http.is_empty() {
+                    table.http.entry(host).push((Arc::clone(set), http.clone()));
+                }
+                if !tls.is_empty() {
+                    table.tls.entry(host).push((Arc::clone(set), tls.clone()));
+                }
+            }
+        }
+    }
+    mesh
+}
+
+/// Ports that the mesh stage's rules for HTTP and TLS name, declared or not.
+fn named_ports(set: &RouteSet) -> impl Iterator<Item = Port> {
+    let http = set.mesh.http.iter().flat_map(|rule| rule.matches.iter().filter_map(|m| m.port));
+    let tls = set.mesh.tls.iter().flat_map(|rule| rule.matches.iter().filter_map(|m| m.port));
+    http.chain(tls)
+}
+
+fn relevant<T>(rules: &[Arc<T>], on_port: impl Fn(&T) -> bool) -> Vec<Arc<T>> {
+    rules.iter().filter(|rule| on_port(rule)).cloned().collect()
+}
+
+fn http_on(rule: &HttpRule, port: Port) -> bool {
+    rule.matches.is_empty()
+        || rule.matches.iter().any(|wanted| wanted.port.is_none_or(|wanted| wanted == port))
+}
+
+fn tls_on(rule: &TlsRule, port: Port) -> bool {
+    rule.matches.iter().any(|wanted| wanted.port.is_none_or(|wanted| wanted == port))
+}
+
+fn tcp_on(rule: &TcpRule, port: Port) -> bool {
+    rule.matches.is_empty()
+        || rule.matches.iter().any(|wanted| wanted.port.is_none_or(|wanted| wanted == port))
+}
+
+/// The gateway's stage by port: for each server and each route set bound to its gateway, the hosts
+/// that both name.
+pub(super) fn stages(
+    servers: &[&Arc<Server>],
+    routes: &[Arc<RouteSet>],
+) -> HashMap<GatewayPort, StagePort> {
+    let mut stages: HashMap<_, StagePort> = HashMap::new();
+    for server in servers {
+        let stage = stages.entry(server.port).or_default();
+        for (_, host) in &server.hosts {
+            // The first gateway wins; `check` tells of the conflict.
+            stage.served.entry(host).get_or_insert(server.protocol);
+        }
+    }
+    let mut seen = HashSet::new();
+    // Where two meet at the same host, the one that names it more exactly comes first.
+    let mut bound: Vec<_> = servers.iter().flat_map(|server| bindings(server, routes)).collect();
+    bound.sort_by_key(|binding| Reverse(binding.precision));
+    for Binding { server, set, rules, host, .. } in bound {
+        if !seen.insert((server.port, host.clone(), Arc::as_ptr(set))) {
+            continue;
+        }
+        let stage = stages.entry(server.port).or_default();
+        let port = server.port.0;
+        // A server for HTTP has no use for other rules, nor they for it.
+        match server.protocol {
+            ServerProtocol::Http { .. } => {
+                let rules = relevant(&rules.http, |rule| http_on(rule, port));
+                stage.http.entry(&host).extend(rules);
+            }
+            ServerProtocol::Passthrough => {
+                let rules = relevant(&rules.tls, |rule| tls_on(rule, port));
+                stage.tls.entry(&host).extend(rules);
+            }
+            ServerProtocol::Tcp => {
+                let rules = relevant(&rules.tcp, |rule| tcp_on(rule, port));
+                stage.any_tcp.extend(rules.iter().cloned());
+                stage.tcp.entry(&host).extend(rules);
+            }
+        }
+    }
+    stages
+}
+
+struct Binding<'a> {
+    server: &'a Server,
+    set: &'a Arc<RouteSet>,
+    rules: &'a StageRules,
+    host: HostPattern,
+    precision: usize,
+}
+
+fn bindings<'a>(
+    server: &'a Server,
+    routes: &'a [Arc<RouteSet>],
+) -> impl Iterator<Item = Binding<'a>> {
+    let bound = routes.iter().flat_map(|set| {
+        let rules = set.gateways.iter().filter(|(name, _)| *name == server.gateway);
+        rules.map(move |(_, rules)| (set, rules))
+    });
+    bound.flat_map(move |(set, rules)| {
+        let hosts = server.hosts.iter().filter(|(namespace, _)| {
+            namespace.as_ref().is_none_or(|namespace| *namespace == set.namespace)
+        });
+        hosts.flat_map(move |(_, served)| {
+            set.hosts.iter().filter_map(move |wanted| {
+                let host = served.intersect(wanted)?;
+                Some(Binding { server, set, rules, host, precision: precision(wanted) })
+            })
+        })
+    })
+}
+
+/// Exact names over wildcards, longer wildcards over shorter ones.
+fn precision(pattern: &HostPattern) -> usize {
+    match pattern {
+        HostPattern::Exact(_) => usize::MAX,
+        HostPattern::Below(suffix) => suffix.len() + 1,
+        HostPattern::Any => 0,
+    }
+}
+
+/// Raw TCP services by the port at the gateway.
+pub(super) fn tcp(
+    routes: &[Arc<RouteSet>],
+    member: &[bool],
+) -> HashMap<OriginalPort, Vec<TcpEntry>> {
+    let mut tcp: HashMap<_, Vec<TcpEntry>> = HashMap::new();
+    for set in routes {
+        for rule in &set.mesh.tcp {
+            let mut ports: Vec<_> = gateway_targets(&rule.targets)
+                .filter(|(group, _)| member.get(*group).is_some_and(|member| *member))
+                .map(|(_, port)| OriginalPort(port.0))
+                .collect();
+            ports.dedup();
+            for port in ports {
+                let entry = TcpEntry { routes: Arc::clone(set), rule: Arc::clone(rule) };
+                tcp.entry(port).or_default().push(entry);
+            }
+        }
+    }
+    tcp
+}
+
+fn gateway_targets(targets: &[Weighted]) -> impl Iterator<Item = (usize, GatewayPort)> {
+    targets.iter().filter_map(|target| match target.target {
+        Target::Gateway { group, port } => Some((group, port)),
+        Target::Cluster { .. } | Target::Refused { .. } => None,
+    })
+}

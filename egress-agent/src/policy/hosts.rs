@@ -1,0 +1,279 @@
+//! Tables by host: exact names, `*.example.com`, `*`; the most specific wins.
+
+use std::{
+    collections::{HashMap, hash_map},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::types::{Host, HostError};
+
+/// A host as configuration names it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum HostPattern {
+    /// One host.
+    Exact(Host),
+    /// `*.example.com`, held as `example.com`: every name below, at any depth, but not itself.
+    Below(Arc<str>),
+    /// `*`.
+    Any,
+}
+
+impl HostPattern {
+    /// Parses `name`, `*.name` or `*`.
+    ///
+    /// # Errors
+    /// [`HostError`]; a `*` anywhere else is an invalid character.
+    pub fn parse(text: &str) -> Result<Self, HostError> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        match text.strip_prefix("*.") {
+            Some(suffix) => match Host::parse(suffix)? {
+                Host::Name(name) => Ok(Self::Below(name)),
+                Host::Ip(_) => Err(HostError::Invalid),
+            },
+            None => Host::parse(text).map(Self::Exact),
+        }
+    }
+
+    /// Whether the host is one of these.
+    #[must_use]
+    pub fn matches(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Any, _) => true,
+            (Self::Exact(exact), host) => exact == host,
+            (Self::Below(suffix), Host::Name(name)) => is_below(name, suffix),
+            (Self::Below(_), Host::Ip(_)) => false,
+        }
+    }
+
+    /// Whether every host of the other is one of these.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (_, Self::Exact(host)) => self.matches(host),
+            (Self::Below(a), Self::Below(b)) => a == b || is_below(b, a),
+            (Self::Exact(_) | Self::Below(_), _) => false,
+        }
+    }
+
+    /// The hosts that are in both: patterns either hold one another or have nothing in common.
+    #[must_use]
+    pub fn intersect(&self, other: &Self) -> Option<Self> {
+        if self.covers(other) {
+            Some(other.clone())
+        } else if other.covers(self) {
+            Some(self.clone())
+        } else {
+            None
+        }
+    }
+
+    /// The host, if it is one.
+    #[must_use]
+    pub fn exact(&self) -> Option<&Host> {
+        match self {
+            Self::Exact(host) => Some(host),
+            Self::Below(_) | Self::Any => None,
+        }
+    }
+}
+
+fn is_below(name: &str, suffix: &str) -> bool {
+    name.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => host.fmt(f),
+            Self::Below(suffix) => write!(f, "*.{suffix}"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+/// Values by [`HostPattern`]. A look-up costs one hash a label.
+#[derive(Clone, Debug)]
+pub struct HostTable<T> {
+    names: HashMap<Arc<str>, T>,
+    ips: HashMap<IpAddr, T>,
+    below: HashMap<Arc<str>, T>,
+    any: Option<T>,
+}
+
+impl<T> Default for HostTable<T> {
+    fn default() -> Self {
+        Self { names: HashMap::new(), ips: HashMap::new(), below: HashMap::new(), any: None }
+    }
+}
+
+impl<T> HostTable<T> {
+    /// The value at exactly this pattern, made if there is none.
+    pub fn entry(&mut self, pattern: &HostPattern) -> &mut T
+    where
+        T: Default,
+    {
+        fn at<'m, K: Clone + Eq + std::hash::Hash, T: Default>(
+            map: &'m mut HashMap<K, T>,
+            key: &K,
+        ) -> &'m mut T {
+            match map.entry(key.clone()) {
+                hash_map::Entry::Occupied(entry) => entry.into_mut(),
+                hash_map::Entry::Vacant(entry) => entry.insert(T::default()),
+            }
+        }
+        match pattern {
+            HostPattern::Exact(Host::Name(name)) => at(&mut self.names, name),
+            HostPattern::Exact(Host::Ip(ip)) => at(&mut self.ips, ip),
+            HostPattern::Below(suffix) => at(&mut self.below, suffix),
+            HostPattern::Any => self.any.get_or_insert_default(),
+        }
+    }
+
+    /// The value of the most specific pattern that matches.
+    #[must_use]
+    pub fn get(&self, host: &Host) -> Option<&T> {
+        self.matches(host).next()
+    }
+
+    /// The values of all patterns that match, the most specific first.
+    pub fn matches<'t, 'h>(
+        &'t self,
+        host: &'h Host,
+    ) -> impl Iterator<Item = &'t T> + use<'t, 'h, T> {
+        let (exact, name) = match host {
+            Host::Name(name) => (self.names.get(name), Some(&**name)),
+            Host::Ip(ip) => (self.ips.get(ip), None),
+        };
+        let below = (!self.below.is_empty())
+            .then(|| name.into_iter().flat_map(parents))
+            .into_iter()
+            .flatten()
+            .filter_map(|suffix| self.below.get(suffix));
+        exact.into_iter().chain(below).chain(&self.any)
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.ips.is_empty() && self.below.is_empty() && self.any.is_none()
+    }
+}
+
+/// `a.b.c` → `b.c`, `c`.
+fn parents(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('.').map(|(at, dot)| &name[at + dot.len()..])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pattern(text: &str) -> HostPattern {
+        HostPattern::parse(text).unwrap()
+    }
+
+    fn host(text: &str) -> Host {
+        Host::parse(text).unwrap()
+    }
+
+    #[test]
+    fn patterns_match_what_they_say() {
+        for (p, h, expected) in [
+            ("a.example", "a.example", true),
+            ("A.Example.", "a.example", true),
+            ("a.example", "b.example", false),
+            ("*.example.com", "www.example.com", true),
+            ("*.example.com", "a.b.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "wwwexample.com", false),
+            ("*.example.com", "www.example.com.evil.example", false),
+            ("*.example.com", "www.notexample.com", false),
+            ("*", "anything.example", true),
+            ("*", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.1", true),
+            ("*.1", "192.0.2.1", false),
+        ] {
+            let Ok(p) = HostPattern::parse(p) else {
+                assert!(!expected);
+                continue;
+            };
+            assert_eq!(p.matches(&host(h)), expected, "{p} {h}");
+        }
+    }
+
+    #[test]
+    fn a_star_is_only_a_first_label() {
+        for text in ["*a.example", "a.*.example", "a.*", "**", "*.*", "*.", "*.192.0.2.1", ""] {
+            assert!(HostPattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_comes_first() {
+        let mut table = HostTable::<Vec<&str>>::default();
+        for p in ["*", "*.com", "*.example.com", "www.example.com", "192.0.2.1"] {
+            table.entry(&pattern(p)).push(p);
+        }
+        let found = |h| table.matches(&host(h)).flatten().copied().collect::<Vec<_>>();
+        assert_eq!(found("www.example.com"), ["www.example.com", "*.example.com", "*.com", "*"]);
+        assert_eq!(found("x.www.example.com"), ["*.example.com", "*.com", "*"]);
+        assert_eq!(found("example.com"), ["*.com", "*"]);
+        assert_eq!(found("com"), ["*"]);
+        assert_eq!(found("192.0.2.1"), ["192.0.2.1", "*"]);
+        assert_eq!(found("192.0.2.2"), ["*"]);
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        proptest::collection::vec("[ab]{1,2}", 1..5).prop_map(|labels| labels.join("."))
+    }
+
+    fn any_pattern() -> impl Strategy<Value = String> {
+        prop_oneof![
+            4 => name(),
+            4 => name().prop_map(|name| format!("*.{name}")),
+            1 => Just("*".to_owned()),
+        ]
+    }
+
+    /// By text alone: the longest pattern that matches, an exact one before all others.
+    fn naive<'a>(patterns: &'a [String], host: &str) -> Option<&'a String> {
+        let matches = |p: &&String| {
+            **p == host || *p == "*" || (p.starts_with("*.") && host.ends_with(&p[1..]))
+        };
+        patterns.iter().filter(matches).max_by_key(|p| (**p == host, p.len()))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn the_table_agrees_with_a_naive_search(
+            patterns in proptest::collection::vec(any_pattern(), 0..12),
+            wanted in name(),
+        ) {
+            let mut table = HostTable::<String>::default();
+            for p in &patterns {
+                table.entry(&pattern(p)).clone_from(p);
+            }
+            prop_assert_eq!(table.get(&host(&wanted)), naive(&patterns, &wanted));
+        }
+
+        #[test]
+        fn what_covers_matches_whatever_the_covered_matches(
+            a in any_pattern(), b in any_pattern(), wanted in name(),
+        ) {
+            let (a, b, wanted) = (pattern(&a), pattern(&b), host(&wanted));
+            if a.covers(&b) && b.matches(&wanted) {
+                prop_assert!(a.matches(&wanted));
+            }
+            let both = a.matches(&wanted) && b.matches(&wanted);
+            prop_assert_eq!(both, a.intersect(&b).is_some_and(|p| p.matches(&wanted)));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Whether a rule is for a request, and what becomes of the request's path.
+
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use super::{
+    HttpMatch, HttpRequest, HttpRule, PathRewrite, Redirect, RedirectPort, TcpRule, TextMatch,
+    TlsRule, Weighted,
+};
+use crate::types::{Host, Port, Source};
+
+/// A path that two servers could read as two different ones, so no condition on it can be decided.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct AmbiguousPath;
+
+/// Whether the rule is for this request, at a stage where the port is `port`; the match that says
+/// so, where the rule has any.
+pub(super) fn http<'r>(
+    rule: &'r HttpRule,
+    request: &HttpRequest<'_>,
+    port: Port,
+) -> Result<Option<Option<&'r HttpMatch>>, AmbiguousPath> {
+    if rule.matches.is_empty() {
+        return Ok(Some(None));
+    }
+    for wanted in &rule.matches {
+        if matches_http(wanted, request, port)? {
+            return Ok(Some(Some(wanted)));
+        }
+    }
+    Ok(None)
+}
+
+fn matches_http(
+    wanted: &HttpMatch,
+    request: &HttpRequest<'_>,
+    port: Port,
+) -> Result<bool, AmbiguousPath> {
+    let HttpMatch {
+        port: wanted_port,
+        path,
+        ignore_case,
+        method,
+        authority,
+        scheme,
+        headers,
+        without_headers,
+        query,
+        source,
+    } = wanted;
+    let (uri, parameters) = split_query(request.path_and_query);
+    let text = |wanted: &Option<TextMatch>, text: &str| {
+        wanted.as_ref().is_none_or(|wanted| wanted.matches(text))
+    };
+    let holds = wanted_port.is_none_or(|wanted| wanted == port)
+        && text(method, request.method.as_str())
+        && text(authority, request.authority)
+        && text(scheme, request.scheme)
+        && headers.iter().all(|(name, wanted)| has_header(request, name, wanted))
+        && !without_headers.iter().any(|(name, wanted)| has_header(request, name, wanted))
+        && query.iter().all(|(name, wanted)| has_parameter(parameters, name, wanted))
+        && source.matches(request.source);
+    let Some(path) = path.as_ref().filter(|_| holds) else { return Ok(holds) };
+    if is_ambiguous(uri) {
+        return Err(AmbiguousPath);
+    }
+    Ok(if *ignore_case { path.matches(&uri.to_ascii_lowercase()) } else { path.matches(uri) })
+}
+
+/// Several lines of one header count as one, joined by commas (RFC 9110 §5.3).
+fn has_header(request: &HttpRequest<'_>, name: &http::HeaderName, wanted: &TextMatch) -> bool {
+    let mut values = request.headers.get_all(name).iter();
+    let Some(first) = values.next() else { return false };
+    if matches!(wanted, TextMatch::Present) {
+        return true;
+    }
+    let Ok(first) = first.to_str() else { return false };
+    let mut joined: Option<String> = None;
+    for value in values {
+        let Ok(value) = value.to_str() else { return false };
+        let joined = joined.get_or_insert_with(|| first.into());
+        joined.push(',');
+        joined.push_str(value);
+    }
+    wanted.matches(joined.as_deref().unwrap_or(first))
+}
+
+/// The first parameter of that name decides, undecoded.
+fn has_parameter(parameters: &str, name: &str, wanted: &TextMatch) -> bool {
+    let value = parameters.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    });
+    value.is_some_and(|value| wanted.matches(value))
+}
+
+/// Path and query, the query without its `?`.
+fn split_query(path_and_query: &str) -> (&str, &str) {
+    path_and_query.split_once('?').unwrap_or((path_and_query, ""))
+}
+
+/// Dot segments (RFC 3986 §5.2.4), encoded or not, encoded slashes, and backslashes, which some
+/// servers take for slashes.
+fn is_ambiguous(path: &str) -> bool {
+    path.split('/').any(|segment| {
+        let decoded_dots = segment.len() <= 6 && {
+            let plain = segment.to_ascii_lowercase().replace("%2e", ".");
+            plain == "." || plain == ".."
+        };
+        decoded_dots
+            || segment.contains('\\')
+            || segment.match_indices('%').any(|(at, _)| {
+                let code = segment.get(at + 1..at + 3).unwrap_or("");
+                ["2f", "5c", "00"].iter().any(|bad| bad.eq_ignore_ascii_case(code))
+            })
+    })
+}
+
+/// Whether the rule is for this server name.
+pub(super) fn tls(rule: &TlsRule, server_name: &Host, port: Port, source: &Source) -> bool {
+    rule.matches.iter().any(|wanted| {
+        wanted.port.is_none_or(|wanted| wanted == port)
+            && wanted.server_names.iter().any(|pattern| pattern.matches(server_name))
+            && wanted.source.matches(source)
+    })
+}
+
+/// Whether the rule is for this source. Subnets were matched by the node, which saw the address.
+pub(super) fn tcp(rule: &TcpRule, port: Option<Port>, source: &Source) -> bool {
+    rule.matches.is_empty()
+        || rule.matches.iter().any(|wanted| {
+            wanted.port.is_none_or(|wanted| port.is_none_or(|port| wanted == port))
+                && wanted.source.matches(source)
+        })
+}
+
+/// One of the destinations, by weight.
+pub(super) fn pick(targets: &[Weighted]) -> Option<&Weighted> {
+    if let [only] = targets {
+        return Some(only);
+    }
+    let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
+    let mut at = random().checked_rem(total)?;
+    targets.iter().find(|target| match at.checked_sub(u64::from(target.weight)) {
+        Some(rest) => {
+            at = rest;
+            false
+        }
+        None => true,
+    })
+}
+
+/// True this often, from never (0) to always (1).
+#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+pub(super) fn chance(share: f64) -> bool {
+    share >= 1.0 || (random() >> 11) as f64 / (1_u64 << 53) as f64 <= share && share > 0.0
+}
+
+/// Xorshift64* (Vigna 2016), for spreading load: nothing secret depends on it.
+fn random() -> u64 {
+    thread_local!(static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0) | 1));
+    STATE.with(|state| {
+        let mut x = state.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        state.set(x);
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    })
+}
+
+/// The path and query after `rewrite`, where it changes them.
+pub(super) fn rewrite(
+    rewrite: &PathRewrite,
+    matched: Option<&HttpMatch>,
+    path_and_query: &str,
+) -> Option<Arc<str>> {
+    let (path, query) = split_query(path_and_query);
+    let new = match rewrite {
+        PathRewrite::Keep => return None,
+        PathRewrite::Replace(new) => match matched.and_then(|m| m.path.as_ref()) {
+            // Only a prefix is replaced alone; the length is that of the request's own text, since
+            // case differs in ASCII at most.
+            Some(TextMatch::Prefix(prefix)) => {
+                format!("{new}{}", path.get(prefix.len()..).unwrap_or(""))
+            }
+            _ => new.to_string(),
+        },
+        PathRewrite::Regex(regex, new) => regex.replace(path, &**new).into_owned(),
+    };
+    let new = if new.starts_with('/') { new } else { format!("/{new}") };
+    let mark = if path_and_query.contains('?') { "?" } else { "" };
+    Some(format!("{new}{mark}{query}").into())
+}
+
+/// `Location` of a redirect.
+pub(super) fn location(redirect: &Redirect, request: &HttpRequest<'_>) -> Arc<str> {
+    let scheme = redirect.scheme.as_deref().unwrap_or(request.scheme);
+    let bare = |authority: &str| -> String {
+        let end = authority.rfind(':').filter(|at| !authority[*at..].contains(']'));
+        end.map_or(authority, |at| &authority[..at]).into()
+    };
+    let asked = redirect.authority.as_deref().unwrap_or(request.authority);
+    let default = if scheme == "https" { 443 } else { 80 };
+    let port = match redirect.port {
+        RedirectPort::Port(port) => Some(port.get()),
+        RedirectPort::Request => Some(request.port.0.get()),
+        RedirectPort::Default => None,
+    };
+    let host = match (port, &redirect.authority) {
+        (None, Some(authority)) => authority.to_string(),
+        (None, None) if redirect.scheme.is_none() => asked.into(),
+        (None, None) => bare(asked),
+        (Some(port), _) if port == default => bare(asked),
+        (Some(port), _) => format!("{}:{port}", bare(asked)),
+    };
+    let path = redirect.path.as_deref().unwrap_or(request.path_and_query);
+    format!("{scheme}://{host}{path}").into()
+}

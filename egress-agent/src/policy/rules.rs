@@ -1,0 +1,365 @@
+//! The compiled resources: services, gateways' servers, routes.
+
+use std::{sync::Arc, time::Duration};
+
+use egress_ebpf::reason::Reason;
+use ipnet::IpNet;
+use regex::Regex;
+
+use super::{Cluster, HostPattern, HttpAction, RetryPolicy};
+use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Port, Source};
+
+/// Everything that decisions are made of.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// The registry: one entry a host and port.
+    pub services: Vec<Arc<Service>>,
+    /// One entry a server of a `Gateway`.
+    pub servers: Vec<Arc<Server>>,
+    /// One entry a `VirtualService`.
+    pub routes: Vec<Arc<RouteSet>>,
+    /// Every cluster, once.
+    pub clusters: Vec<Arc<Cluster>>,
+}
+
+/// One port of one host of a `ServiceEntry`.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// `default/cnn`.
+    pub name: Arc<str>,
+    /// The host.
+    pub host: HostPattern,
+    /// The port that applications dial.
+    pub port: OriginalPort,
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// Who may use it.
+    pub exported: Exported,
+    /// Addresses that identify it, for raw TCP and direct allowances.
+    pub addresses: Vec<IpNet>,
+    /// Its own cluster: the default route.
+    pub cluster: Arc<Cluster>,
+}
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Protocol {
+    /// `HTTP`, `HTTP2`, `GRPC`.
+    Http,
+    /// `HTTPS`, `TLS`.
+    Tls,
+    /// Anything else.
+    Tcp,
+}
+
+/// `exportTo`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Exported {
+    /// To all.
+    All,
+    /// To workloads in these namespaces. One that isn't known is in none.
+    To(Vec<Namespace>),
+}
+
+impl Exported {
+    /// Whether a workload there sees it.
+    #[must_use]
+    pub fn includes(&self, namespace: Option<&Namespace>) -> bool {
+        match self {
+            Self::All => true,
+            Self::To(all) => namespace.is_some_and(|namespace| all.contains(namespace)),
+        }
+    }
+
+    /// Whether this source sees it.
+    #[must_use]
+    pub fn sees(&self, source: &Source) -> bool {
+        self.includes(source.workload.as_ref().map(|workload| &workload.namespace))
+    }
+}
+
+/// One entry of `Gateway.spec.servers`.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The gateway: `default/istio-egressgateway`.
+    pub gateway: Arc<str>,
+    /// Labels of the processes that it is for; empty is for none.
+    pub selector: Labels,
+    /// The port.
+    pub port: GatewayPort,
+    /// Hosts, each with the namespace that routes for it must be in.
+    pub hosts: Vec<(Option<Namespace>, HostPattern)>,
+    /// What it does.
+    pub protocol: ServerProtocol,
+}
+
+/// What a server does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerProtocol {
+    /// HTTP, by host.
+    Http {
+        /// Answer with a redirect to `https`.
+        https_redirect: bool,
+    },
+    /// TLS, untouched, by server name.
+    Passthrough,
+    /// TCP, by port.
+    Tcp,
+}
+
+/// A `VirtualService`.
+#[derive(Clone, Debug)]
+pub struct RouteSet {
+    /// `default/direct-cnn-through-egress-gateway`.
+    pub name: Arc<str>,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Whose traffic it is for, at the mesh stage.
+    pub exported: Exported,
+    /// Its hosts.
+    pub hosts: Vec<HostPattern>,
+    /// Its rules at the mesh stage.
+    pub mesh: StageRules,
+    /// Its rules at gateways, by their names (`default/istio-egressgateway`).
+    pub gateways: Vec<(Arc<str>, StageRules)>,
+}
+
+/// The rules of a route set at one stage, in order; each holds only the matches of that stage.
+#[derive(Clone, Debug, Default)]
+pub struct StageRules {
+    /// For HTTP.
+    pub http: Vec<Arc<HttpRule>>,
+    /// For TLS.
+    pub tls: Vec<Arc<TlsRule>>,
+    /// For raw TCP.
+    pub tcp: Vec<Arc<TcpRule>>,
+}
+
+/// A rule for HTTP.
+#[derive(Clone, Debug)]
+pub struct HttpRule {
+    /// `name`.
+    pub name: Option<Arc<str>>,
+    /// Alternatives; empty matches everything.
+    pub matches: Vec<HttpMatch>,
+    /// What happens.
+    pub outcome: HttpOutcome,
+    /// For the whole request.
+    pub timeout: Option<Duration>,
+    /// When to try again.
+    pub retry: Arc<RetryPolicy>,
+    /// What is done where the gateway answers by itself; destinations have their own.
+    pub action: Arc<HttpAction>,
+    /// How the path is changed.
+    pub path: PathRewrite,
+    /// Wait so long, this often (0 to 1).
+    pub delay: Option<(Duration, f64)>,
+    /// Answer with this status, this often (0 to 1).
+    pub abort: Option<(http::StatusCode, f64)>,
+}
+
+/// What happens to a request.
+#[derive(Clone, Debug)]
+pub enum HttpOutcome {
+    /// It goes to one of these, by weight.
+    Route(Vec<Weighted>),
+    /// It is redirected.
+    Redirect(Redirect),
+    /// It is answered.
+    Respond(http::StatusCode, Arc<str>),
+}
+
+/// A destination with its share; at least one of a list has a weight above zero.
+#[derive(Clone, Debug)]
+pub struct Weighted {
+    /// Relative share.
+    pub weight: u32,
+    /// The destination.
+    pub target: Target,
+    /// What is done on the way, the rule's part included.
+    pub action: Arc<HttpAction>,
+}
+
+/// A destination.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// A gateway service: the mesh stage leads there.
+    Gateway {
+        /// Index in [`super::MeshConfig::gateways`].
+        group: usize,
+        /// The port, which chooses the server.
+        port: GatewayPort,
+    },
+    /// A service outside.
+    Cluster {
+        /// Its cluster.
+        cluster: Arc<Cluster>,
+        /// Its name, where the cluster stands for one; a wildcard's takes the request's host.
+        host: Option<Host>,
+    },
+    /// What the destination names doesn't exist.
+    Refused {
+        /// The reason.
+        reason: Reason,
+        /// A sentence.
+        detail: Arc<str>,
+    },
+}
+
+/// `redirect`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Redirect {
+    /// The status.
+    pub status: http::StatusCode,
+    /// New scheme.
+    pub scheme: Option<Arc<str>>,
+    /// New host.
+    pub authority: Option<Arc<str>>,
+    /// New port.
+    pub port: RedirectPort,
+    /// New path and query.
+    pub path: Option<Arc<str>>,
+}
+
+/// The port of a redirect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RedirectPort {
+    /// The scheme's.
+    Default,
+    /// The request's.
+    Request,
+    /// This one.
+    Port(Port),
+}
+
+/// How a path is rewritten.
+#[derive(Clone, Debug, Default)]
+pub enum PathRewrite {
+    /// Not at all.
+    #[default]
+    Keep,
+    /// The prefix that was matched, or the whole path, becomes this.
+    Replace(Arc<str>),
+    /// What the expression matches becomes this (`$1` is the first group).
+    Regex(Regex, Arc<str>),
+}
+
+/// A condition on a text.
+#[derive(Clone, Debug)]
+pub enum TextMatch {
+    /// It is there.
+    Present,
+    /// The whole text.
+    Exact(Box<str>),
+    /// Its beginning.
+    Prefix(Box<str>),
+    /// An anchored expression.
+    Regex(Regex),
+}
+
+impl TextMatch {
+    /// Whether the text is as wanted.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        match self {
+            Self::Present => true,
+            Self::Exact(exact) => **exact == *text,
+            Self::Prefix(prefix) => text.starts_with(&**prefix),
+            Self::Regex(regex) => regex.is_match(text),
+        }
+    }
+}
+
+/// Conditions on who asks.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SourceMatch {
+    /// Labels that the workload has.
+    pub labels: Labels,
+    /// The workload's namespace.
+    pub namespace: Option<Namespace>,
+}
+
+impl SourceMatch {
+    /// Whether this source is meant. Of an unknown one nothing is known, so no condition holds.
+    #[must_use]
+    pub fn matches(&self, source: &Source) -> bool {
+        if self.labels.is_empty() && self.namespace.is_none() {
+            return true;
+        }
+        source.workload.as_ref().is_some_and(|workload| {
+            self.namespace.as_ref().is_none_or(|wanted| *wanted == workload.namespace)
+                && has_labels(&workload.labels, &self.labels)
+        })
+    }
+}
+
+/// Whether all wanted labels are there.
+#[must_use]
+pub fn has_labels(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Conditions of a rule for HTTP; all must hold.
+#[derive(Clone, Debug, Default)]
+pub struct HttpMatch {
+    /// The stage's port.
+    pub port: Option<Port>,
+    /// The path without query.
+    pub path: Option<TextMatch>,
+    /// Compare the path without regard to ASCII case; the match's text is lower case then.
+    pub ignore_case: bool,
+    /// The method.
+    pub method: Option<TextMatch>,
+    /// The authority as sent.
+    pub authority: Option<TextMatch>,
+    /// The scheme.
+    pub scheme: Option<TextMatch>,
+    /// Headers.
+    pub headers: Vec<(http::HeaderName, TextMatch)>,
+    /// Headers that must not match.
+    pub without_headers: Vec<(http::HeaderName, TextMatch)>,
+    /// Query parameters.
+    pub query: Vec<(Box<str>, TextMatch)>,
+    /// Who asks.
+    pub source: SourceMatch,
+}
+
+/// A rule for TLS.
+#[derive(Clone, Debug)]
+pub struct TlsRule {
+    /// Alternatives.
+    pub matches: Vec<TlsMatch>,
+    /// Destinations.
+    pub targets: Vec<Weighted>,
+}
+
+/// Conditions of a rule for TLS; all must hold.
+#[derive(Clone, Debug)]
+pub struct TlsMatch {
+    /// The stage's port.
+    pub port: Option<Port>,
+    /// Server names.
+    pub server_names: Vec<HostPattern>,
+    /// Who asks.
+    pub source: SourceMatch,
+}
+
+/// A rule for raw TCP.
+#[derive(Clone, Debug)]
+pub struct TcpRule {
+    /// Alternatives; empty matches everything.
+    pub matches: Vec<TcpMatch>,
+    /// Destinations.
+    pub targets: Vec<Weighted>,
+}
+
+/// Conditions of a rule for raw TCP; all must hold.
+#[derive(Clone, Debug, Default)]
+pub struct TcpMatch {
+    /// The stage's port.
+    pub port: Option<Port>,
+    /// Addresses that were dialled; the node's part.
+    pub subnets: Vec<IpNet>,
+    /// Who asks.
+    pub source: SourceMatch,
+}
