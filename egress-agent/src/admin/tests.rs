@@ -142,7 +142,7 @@ fn status() -> Status {
         }),
     };
     status.set_config(ConfigState {
-        snapshot: Some(Arc::new(Snapshot { mesh, node })),
+        snapshot: Some(Arc::new(Snapshot { mesh, node, ..Snapshot::default() })),
         clusters: vec![Arc::new(cluster)],
         current: true,
         accepted: 2,
