@@ -318,3 +318,46 @@ pub mod capacity {
     /// `CAPTURE_EXCLUDED`.
     pub const CAPTURE_EXCLUDED: u32 = 1024;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    #[test]
+    fn every_verdict_has_its_own_counter() {
+        let mut seen = HashSet::new();
+        for audit in [false, true] {
+            for hook in 0..hook::COUNT {
+                for action in 0..action::COUNT {
+                    for reason in 0..KERNEL_REASONS {
+                        let index = counter_index(hook, action, reason, audit).unwrap();
+                        assert!(index < COUNTERS_ENTRIES);
+                        assert!(seen.insert(index));
+                    }
+                }
+            }
+        }
+        assert_eq!(counter_index(hook::COUNT, 0, 0, false), None);
+        assert_eq!(counter_index(0, action::COUNT, 0, false), None);
+        assert_eq!(counter_index(0, 0, KERNEL_REASONS, false), None);
+    }
+
+    #[test]
+    fn a_route_key_is_ordered_from_the_fixed_to_the_free() {
+        let key = RouteKey {
+            policy: u32::from_ne_bytes([1, 2, 3, 4]),
+            protocol: 6,
+            reserved: 0,
+            port: PortBe::new(443),
+            addr: Addr::v4([198, 51, 100, 7]),
+        };
+        let bytes = key.as_bytes();
+        assert_eq!(bytes.len() * 8, usize::try_from(RouteKey::BITS).unwrap());
+        assert_eq!(bytes[..8], [1, 2, 3, 4, 6, 0, 1, 0xbb]);
+        assert_eq!(bytes[8..], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 198, 51, 100, 7]);
+    }
+}

@@ -184,3 +184,57 @@ impl PortBe {
         u16::from_be_bytes(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    #[test]
+    fn ports_are_in_network_order_in_memory() {
+        assert_eq!(PortBe::new(443).as_bytes(), [1, 0xbb]);
+        assert_eq!(PortBe([1, 0xbb]).get(), 443);
+    }
+
+    #[test]
+    fn the_link_local_address_is_the_interfaces() {
+        let expected: IpAddr = "fe80::42:aff:fe00:5".parse().unwrap();
+        assert_eq!(IpAddr::from(Addr::link_local([0x02, 0x42, 0x0a, 0, 0, 5])), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn memory_is_the_address_in_network_order(octets: [u8; 16]) {
+            let addr = Addr::v6(octets);
+            prop_assert_eq!(addr.as_bytes(), octets);
+            prop_assert_eq!(addr.octets(), octets);
+            prop_assert_eq!(Addr::from_words(addr.words()), addr);
+            prop_assert_eq!(IpAddr::from(addr), IpAddr::from(octets).to_canonical());
+        }
+
+        #[test]
+        fn a_mapped_address_is_the_ipv4_address(octets: [u8; 4]) {
+            let v4 = Ipv4Addr::from(octets);
+            let mapped = Addr::v6(v4.to_ipv6_mapped().octets());
+            prop_assert_eq!(mapped, Addr::v4(octets));
+            prop_assert_eq!(mapped.as_v4(), Some(octets));
+            prop_assert_eq!(mapped.is_loopback(), v4.is_loopback());
+            prop_assert_eq!(mapped.is_multicast(), v4.is_multicast() || v4.is_broadcast());
+        }
+
+        #[test]
+        fn kinds_are_those_of_std(octets: [u8; 16], first in prop::sample::select(vec![
+            0x00_u8, 0x20, 0xfe, 0xff,
+        ]), second: u8) {
+            let mut octets = octets;
+            (octets[0], octets[1]) = (first, second);
+            let (addr, v6) = (Addr::v6(octets), Ipv6Addr::from(octets));
+            prop_assert_eq!(addr.is_multicast(), v6.is_multicast());
+            prop_assert_eq!(addr.is_loopback(), v6.is_loopback());
+            let link = v6.is_unicast_link_local() || v6.segments()[0] == 0xff02;
+            prop_assert_eq!(addr.is_link_scope(), link);
+        }
+    }
+}

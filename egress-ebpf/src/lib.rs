@@ -13,3 +13,6 @@ pub mod hooks;
 pub mod packet;
 pub mod reason;
 pub mod verdict;
+
+#[cfg(test)]
+mod testing;

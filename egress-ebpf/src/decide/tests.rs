@@ -1,1 +1,368 @@
+use std::net::IpAddr;
 
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+use crate::{
+    abi::route_action::{DENY, DIRECT, REDIRECT},
+    testing::{
+        self, AUDITED, EXEMPT, GATEWAY, INSIDE, INSIDE6, METADATA, OUTSIDE, OUTSIDE6, POLICY,
+        World, addr, flow,
+    },
+};
+
+const TCP: u8 = protocol::TCP;
+const UDP: u8 = protocol::UDP;
+const EVERYWHERE: [Place; 3] = [Place::Socket, Place::Skb, Place::Wire];
+
+fn at(place: Place, protocol: u8, to: &str, port: u16) -> Verdict {
+    decide(place, &flow(protocol, to, port), POLICY, &World::usual())
+}
+
+fn connect(to: &str, port: u16) -> Verdict {
+    at(Place::Socket, TCP, to, port)
+}
+
+fn redirect(port: u16) -> Verdict {
+    let target = Target { group: 2, port: PortBe::new(port) };
+    Verdict { action: Action::Redirect(target), reason: Reason::Routed }
+}
+
+#[test]
+fn a_routed_connect_is_redirected_and_its_packet_is_dropped() {
+    assert_eq!(connect(OUTSIDE, 443), redirect(443));
+    assert_eq!(connect(OUTSIDE6, 443), redirect(443));
+    assert_eq!(connect(OUTSIDE, 5432), redirect(15432), "the route names the port");
+    for place in [Place::Skb, Place::Wire] {
+        assert_eq!(at(place, TCP, OUTSIDE, 443), Verdict::deny(Reason::NotRedirected));
+    }
+}
+
+#[test]
+fn what_no_route_names_is_refused() {
+    for place in EVERYWHERE {
+        assert_eq!(at(place, TCP, OUTSIDE, 22), Verdict::deny(Reason::NoRoute));
+        for protocol in [UDP, protocol::ICMP, 4, 41, 47, 50, 136, 132, 255, 0] {
+            let denied = Verdict::deny(Reason::Protocol);
+            assert_eq!(at(place, protocol, OUTSIDE, 443), denied, "protocol {protocol}");
+        }
+    }
+}
+
+#[test]
+fn ports_are_not_taken_the_wrong_way_round() {
+    // 443 is 0x01bb; 0xbb01 is 47873.
+    assert_eq!(connect(OUTSIDE, 47873), Verdict::deny(Reason::NoRoute));
+}
+
+#[test]
+fn a_direct_route_passes_everywhere_and_no_further_than_it_says() {
+    for place in EVERYWHERE {
+        let allowed = Verdict::allow(Reason::Direct);
+        assert_eq!(at(place, TCP, testing::DIRECT, 9000), allowed);
+        assert_eq!(at(place, TCP, testing::DIRECT, 9001), Verdict::deny(Reason::NoRoute));
+        assert_eq!(at(place, TCP, OUTSIDE, 9000), Verdict::deny(Reason::NoRoute));
+        assert_eq!(at(place, UDP, testing::DIRECT, 9000), Verdict::deny(Reason::Protocol));
+    }
+}
+
+#[test]
+fn the_longest_route_wins_even_if_it_denies() {
+    let mut world = World::usual();
+    world.add_route(POLICY, None, None, REDIRECT, 0);
+    world.add_route(POLICY, Some(443), Some((128, addr(OUTSIDE))), DENY, 0);
+    world.add_route(POLICY, Some(443), Some((96 + 24, addr("198.51.100.0"))), DIRECT, 0);
+    let decide = |to, port| decide(Place::Socket, &flow(TCP, to, port), POLICY, &world);
+    assert_eq!(decide(OUTSIDE, 443), Verdict::deny(Reason::NoRoute));
+    assert_eq!(decide("198.51.100.8", 443), Verdict::allow(Reason::Direct));
+    assert_eq!(decide("198.51.101.8", 443), redirect(443));
+    assert_eq!(decide(OUTSIDE, 8443), redirect(8443), "any port, that of the connect");
+}
+
+#[test]
+fn an_unknown_route_action_denies() {
+    let mut world = World::usual();
+    for action in 3..=u8::MAX {
+        world.add_route(POLICY, Some(443), Some((128, addr(OUTSIDE))), action, 0);
+        let verdict = decide(Place::Socket, &flow(TCP, OUTSIDE, 443), POLICY, &world);
+        assert_eq!(verdict, Verdict::deny(Reason::NoRoute), "{action}");
+        world.routes.pop();
+    }
+}
+
+#[test]
+fn only_tcp_is_redirected() {
+    let mut world = World::usual();
+    let (bits, key, route) = world.routes[0];
+    world.routes.push((bits, RouteKey { protocol: UDP, ..key }, route));
+    for place in EVERYWHERE {
+        let verdict = decide(place, &flow(UDP, OUTSIDE, 80), POLICY, &world);
+        assert_eq!(verdict, Verdict::deny(Reason::Protocol));
+    }
+}
+
+#[test]
+fn a_route_is_its_own_policys() {
+    let verdict = decide(Place::Socket, &flow(TCP, OUTSIDE, 443), 99, &World::usual());
+    assert_eq!(verdict, Verdict::deny(Reason::NoRoute));
+}
+
+#[test]
+fn the_cluster_is_open_for_every_protocol() {
+    for place in EVERYWHERE {
+        for to in [INSIDE, INSIDE6, "::ffff:10.1.2.3"] {
+            for protocol in [TCP, UDP, protocol::ICMP, 47] {
+                assert_eq!(at(place, protocol, to, 53), Verdict::allow(Reason::Internal));
+            }
+        }
+        assert_eq!(at(place, TCP, "11.1.2.3", 53), Verdict::deny(Reason::NoRoute));
+    }
+}
+
+#[test]
+fn wrapped_internal_addresses_are_not_internal() {
+    for wrapped in ["::10.1.2.3", "64:ff9b::a01:203", "2002:a01:203::", "::ffff:0:10.1.2.3"] {
+        assert_eq!(connect(wrapped, 22), Verdict::deny(Reason::NoRoute), "{wrapped}");
+    }
+}
+
+#[test]
+fn a_denied_prefix_is_denied_though_internal_or_routed() {
+    for place in EVERYWHERE {
+        for to in [METADATA, "::ffff:169.254.169.254"] {
+            assert_eq!(at(place, TCP, to, 80), Verdict::deny(Reason::DeniedPrefix));
+        }
+        assert_eq!(at(place, TCP, "169.254.169.253", 80), Verdict::allow(Reason::Internal));
+    }
+}
+
+#[test]
+fn a_gateway_has_its_routed_ports_and_no_others() {
+    for place in EVERYWHERE {
+        for to in [GATEWAY, "::ffff:10.9.0.10"] {
+            assert_eq!(at(place, TCP, to, 443), Verdict::allow(Reason::Gateway));
+            for (protocol, port) in [(TCP, 15000), (TCP, 0), (UDP, 443), (protocol::ICMP, 0)] {
+                let denied = Verdict::deny(Reason::GatewayPort);
+                assert_eq!(at(place, protocol, to, port), denied, "{protocol} {port}");
+            }
+        }
+    }
+}
+
+#[test]
+fn loopback_is_for_sockets_and_never_on_a_wire() {
+    let loopbacks = ["127.0.0.1", "127.255.255.254", "::1", "::ffff:127.0.0.1", "::ffff:127.9.9.9"];
+    for to in loopbacks {
+        assert_eq!(connect(to, 80), Verdict::allow(Reason::Loopback), "{to}");
+        assert_eq!(at(Place::Skb, TCP, to, 80), Verdict::allow(Reason::Loopback));
+        assert_eq!(at(Place::Wire, TCP, to, 80), Verdict::deny(Reason::Malformed));
+    }
+    for to in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+        assert_eq!(connect(to, 80), Verdict::allow(Reason::Loopback), "{to}");
+        assert_eq!(at(Place::Skb, TCP, to, 80), Verdict::deny(Reason::Malformed));
+        assert_eq!(at(Place::Wire, TCP, to, 80), Verdict::deny(Reason::Malformed));
+    }
+    for to in ["128.0.0.1", "126.255.255.255", "::2", "0.0.0.1", "::1:0:0:1", "::127.0.0.1"] {
+        assert_eq!(connect(to, 22), Verdict::deny(Reason::NoRoute), "{to}");
+    }
+}
+
+#[test]
+fn broadcast_and_multicast_are_refused_unless_internal() {
+    for place in EVERYWHERE {
+        for to in ["224.0.0.251", "239.255.255.250", "255.255.255.255", "ff02::fb", "ff0e::1"] {
+            assert_eq!(at(place, UDP, to, 5353), Verdict::deny(Reason::Multicast), "{to}");
+        }
+        assert_eq!(at(place, UDP, "240.0.0.1", 5353), Verdict::deny(Reason::Protocol));
+        assert_eq!(at(place, UDP, "223.255.255.255", 5353), Verdict::deny(Reason::Protocol));
+    }
+    let mut world = World::usual();
+    world.internal.push((96 + 32, addr("224.0.0.251")));
+    let verdict = decide(Place::Wire, &flow(UDP, "224.0.0.251", 5353), POLICY, &world);
+    assert_eq!(verdict, Verdict::allow(Reason::Internal));
+}
+
+#[test]
+fn a_fragment_passes_inside_alone() {
+    let fragment = |to| {
+        let flow = Flow { fragment: true, ..flow(TCP, to, 0) };
+        decide(Place::Wire, &flow, POLICY, &World::usual())
+    };
+    assert_eq!(fragment(INSIDE), Verdict::allow(Reason::Internal));
+    for to in [OUTSIDE, testing::DIRECT, GATEWAY] {
+        assert_eq!(fragment(to), Verdict::deny(Reason::Fragment), "{to}");
+    }
+}
+
+#[test]
+fn without_a_snapshot_only_loopback_passes() {
+    for world in [World::default(), World { generation: 0, ..World::usual() }] {
+        for place in EVERYWHERE {
+            for to in [INSIDE, OUTSIDE, GATEWAY, METADATA, INSIDE6] {
+                let verdict = decide(place, &flow(TCP, to, 443), POLICY, &world);
+                assert_eq!(verdict, Verdict::deny(Reason::NoPolicy), "{to}");
+            }
+        }
+        let verdict = decide(Place::Socket, &flow(TCP, "127.0.0.1", 1), POLICY, &world);
+        assert_eq!(verdict, Verdict::allow(Reason::Loopback));
+    }
+}
+
+#[test]
+fn the_exempt_come_first_and_the_audited_are_judged_alike() {
+    let world = World::usual();
+    for place in EVERYWHERE {
+        for to in [METADATA, OUTSIDE, GATEWAY, "255.255.255.255"] {
+            let subject = flow(TCP, to, 1);
+            let exempt = decide(place, &subject, EXEMPT, &world);
+            assert_eq!(exempt, Verdict::allow(Reason::Exempt));
+            let audited = decide(place, &subject, AUDITED, &world);
+            assert_eq!(audited, decide(place, &subject, POLICY, &world));
+            assert_eq!(audited.action, Action::Deny);
+        }
+    }
+}
+
+/// The order of the security model again, in std's words.
+fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict {
+    let ip = IpAddr::from(flow.destination);
+    let (loopback, unspecified) = (ip.is_loopback(), ip.is_unspecified());
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    let tcp = flow.protocol == 6;
+    let port = flow.destination_port.get();
+    let at_gateway = |port: u16, protocol: u8| {
+        world.gateways.iter().any(|key| {
+            IpAddr::from(key.addr) == ip && key.port.get() == port && key.protocol == protocol
+        })
+    };
+    let inside = |nets: &[(u32, Addr)]| {
+        let bits = u128::from_be_bytes(flow.destination.octets());
+        nets.iter().any(|(length, net)| {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            (bits ^ u128::from_be_bytes(net.octets())) & mask == 0
+        })
+    };
+    let route = world
+        .routes
+        .iter()
+        .filter(|(bits, key, _)| {
+            key.policy == policy
+                && key.protocol == flow.protocol
+                && (*bits == 48 || key.port.get() == port)
+                && (*bits <= 64 || inside(&[(bits - 64, key.addr)]))
+        })
+        .max_by_key(|(bits, ..)| *bits);
+    match () {
+        () if world.modes.get(&policy) == Some(&Mode::Exempt) => Verdict::allow(Reason::Exempt),
+        () if place == Place::Socket && (loopback || unspecified) => {
+            Verdict::allow(Reason::Loopback)
+        }
+        () if place == Place::Skb && loopback => Verdict::allow(Reason::Loopback),
+        () if loopback || unspecified => Verdict::deny(Reason::Malformed),
+        () if world.generation == 0 => Verdict::deny(Reason::NoPolicy),
+        () if inside(&world.denied) => Verdict::deny(Reason::DeniedPrefix),
+        () if at_gateway(0, 0) && flow.fragment => Verdict::deny(Reason::Fragment),
+        () if at_gateway(0, 0) && tcp && at_gateway(port, 6) => Verdict::allow(Reason::Gateway),
+        () if at_gateway(0, 0) => Verdict::deny(Reason::GatewayPort),
+        () if inside(&world.internal) => Verdict::allow(Reason::Internal),
+        () if ip.is_multicast() || broadcast => Verdict::deny(Reason::Multicast),
+        () if flow.fragment => Verdict::deny(Reason::Fragment),
+        () => match (route.map(|(.., route)| (route.action, route.port.get())), tcp) {
+            (Some((DIRECT, _)), _) => Verdict::allow(Reason::Direct),
+            (Some((REDIRECT, to)), true) if place == Place::Socket => {
+                redirect(if to == 0 { port } else { to })
+            }
+            (Some((REDIRECT, _)), true) => Verdict::deny(Reason::NotRedirected),
+            (_, true) => Verdict::deny(Reason::NoRoute),
+            (_, false) => Verdict::deny(Reason::Protocol),
+        },
+    }
+}
+
+fn addresses() -> impl Strategy<Value = Addr> {
+    let chosen = select(vec![
+        INSIDE,
+        INSIDE6,
+        OUTSIDE,
+        OUTSIDE6,
+        GATEWAY,
+        METADATA,
+        testing::DIRECT,
+        "127.0.0.1",
+        "0.0.0.0",
+        "::",
+        "::1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "ff02::1",
+        "64:ff9b::a00:1",
+        "::10.0.0.1",
+    ]);
+    prop_oneof![
+        3 => chosen.prop_map(addr),
+        1 => any::<[u8; 4]>().prop_map(Addr::v4),
+        1 => any::<[u8; 16]>().prop_map(Addr::v6),
+    ]
+}
+
+fn worlds() -> impl Strategy<Value = World> {
+    let route = (
+        select(vec![POLICY, AUDITED]),
+        select(vec![None, Some(80), Some(443), Some(9000)]),
+        prop::option::of((addresses(), 0_u32..=128)),
+        0_u8..4,
+        select(vec![0, 8443]),
+    );
+    let routes = prop::collection::vec(route, 0..6);
+    let nets = prop::collection::vec((80_u32..=128, addresses()), 0..2);
+    (any::<bool>(), any::<bool>(), routes, nets).prop_map(|(loaded, usual, routes, nets)| {
+        let mut world = if usual { World::usual() } else { World::default() };
+        world.generation = u64::from(loaded);
+        world.internal.extend(nets);
+        for (policy, port, prefix, action, to) in routes {
+            let prefix = port.and(prefix).map(|(addr, bits)| (bits, addr));
+            let before = world.routes.len();
+            world.add_route(policy, port, prefix, action, to);
+            // A trie holds one value for a prefix.
+            let (bits, key, _) = world.routes[before];
+            let rest = u32::min(bits, 192);
+            let same = |(other_bits, other, _): &(u32, RouteKey, Route)| {
+                let mask = |key: &RouteKey| {
+                    let bits = rest.saturating_sub(64);
+                    let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+                    u128::from_be_bytes(key.addr.octets()) & mask
+                };
+                *other_bits == bits
+                    && (other.policy, other.port) == (key.policy, key.port)
+                    && mask(other) == mask(&key)
+            };
+            if world.routes[..before].iter().any(same) {
+                world.routes.pop();
+            }
+        }
+        world
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn verdicts_are_the_models(
+        world in worlds(),
+        place in select(EVERYWHERE.to_vec()),
+        destination in addresses(),
+        port in select(vec![0, 22, 80, 443, 9000, 15000, 47873]),
+        protocol in select(vec![1_u8, 6, 17, 47]),
+        fragment: bool,
+        policy in select(vec![POLICY, AUDITED, EXEMPT, 99]),
+    ) {
+        let flow = Flow {
+            destination, protocol, fragment, destination_port: PortBe::new(port), ..Flow::UNKNOWN
+        };
+        prop_assert_eq!(
+            decide(place, &flow, policy, &world),
+            model(place, &flow, policy, &world)
+        );
+    }
+}

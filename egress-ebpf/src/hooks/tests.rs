@@ -1,1 +1,338 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::{
+    packet::protocol,
+    testing::{
+        AUDITED, DIRECT, EXEMPT, GATEWAY, IFINDEX, INSIDE, INSIDE6, MAC, METADATA, OUTSIDE,
+        OUTSIDE6, POD, POD6, POLICY, World, addr, arp, flow, frame, ip, ip_frame, neighbour, tcp,
+        tcp_header, udp,
+    },
+    verdict::{CGROUP_PASS, CGROUP_REFUSE, Errno, TC_DROP, TC_NEXT},
+};
+
+fn judged(judgement: Judgement) -> (bool, Reason) {
+    let reason = judgement.reason();
+    let code = judgement.tc();
+    assert!(code == TC_NEXT || code == TC_DROP);
+    (code == TC_NEXT, reason)
+}
+
+fn at_pod(frame: &[u8]) -> (bool, Reason) {
+    judged(pod(&frame, IFINDEX, false, &World::usual()))
+}
+
+fn from_pod(packet: &[u8]) -> (bool, Reason) {
+    at_pod(&ip_frame(packet))
+}
+
+fn forwarded(packet: &[u8]) -> (bool, Reason) {
+    judged(uplink(&ip_frame(packet).as_slice(), true, None, false, &World::usual()))
+}
+
+const PASS: bool = true;
+const DROP: bool = false;
+
+#[test]
+fn a_pod_reaches_the_cluster_the_gateway_and_what_is_direct() {
+    assert_eq!(from_pod(&tcp(POD, INSIDE, 8080)), (PASS, Reason::Internal));
+    assert_eq!(from_pod(&udp(POD, INSIDE, 53)), (PASS, Reason::Internal));
+    assert_eq!(from_pod(&udp(POD6, INSIDE6, 53)), (PASS, Reason::Internal));
+    assert_eq!(from_pod(&tcp(POD, GATEWAY, 443)), (PASS, Reason::Gateway));
+    assert_eq!(from_pod(&tcp(POD, DIRECT, 9000)), (PASS, Reason::Direct));
+}
+
+#[test]
+fn nothing_else_leaves_a_pod() {
+    assert_eq!(from_pod(&tcp(POD, OUTSIDE, 443)), (DROP, Reason::NotRedirected));
+    assert_eq!(from_pod(&tcp(POD, OUTSIDE, 22)), (DROP, Reason::NoRoute));
+    assert_eq!(from_pod(&tcp(POD6, OUTSIDE6, 443)), (DROP, Reason::NotRedirected));
+    assert_eq!(from_pod(&udp(POD, OUTSIDE, 53)), (DROP, Reason::Protocol));
+    assert_eq!(from_pod(&tcp(POD, METADATA, 80)), (DROP, Reason::DeniedPrefix));
+    assert_eq!(from_pod(&tcp(POD, GATEWAY, 15000)), (DROP, Reason::GatewayPort));
+    assert_eq!(from_pod(&udp(POD, GATEWAY, 443)), (DROP, Reason::GatewayPort));
+    assert_eq!(from_pod(&udp(POD, "255.255.255.255", 67)), (DROP, Reason::Multicast));
+    assert_eq!(from_pod(&tcp(POD, "127.0.0.1", 80)), (DROP, Reason::Malformed));
+    for protocol in [1, 4, 41, 47, 50, 132, 136] {
+        let packet = ip(protocol, POD, OUTSIDE, &[0; 40]);
+        assert_eq!(from_pod(&packet), (DROP, Reason::Protocol), "protocol {protocol}");
+        let inside = ip(protocol, POD, INSIDE, &[0; 40]);
+        assert_eq!(from_pod(&inside), (PASS, Reason::Internal), "protocol {protocol}");
+    }
+}
+
+#[test]
+fn a_source_must_be_the_interfaces_own() {
+    for spoofed in ["10.0.0.6", INSIDE, "127.0.0.1", "0.0.0.0", OUTSIDE] {
+        let packet = tcp(spoofed, INSIDE, 80);
+        assert_eq!(from_pod(&packet), (DROP, Reason::SpoofedSource), "{spoofed}");
+    }
+    assert_eq!(from_pod(&tcp(INSIDE6, POD6, 80)), (DROP, Reason::SpoofedSource));
+    // The same packet on an interface where the address isn't at home.
+    let mut world = World::usual();
+    world.interfaces.insert(8, POLICY);
+    let frame = ip_frame(&tcp(POD, INSIDE, 80));
+    assert_eq!(judged(pod(&frame.as_slice(), 8, false, &world)), (DROP, Reason::SpoofedSource));
+}
+
+#[test]
+fn an_unknown_interface_is_closed() {
+    let frame = ip_frame(&tcp(POD, INSIDE, 80));
+    let unknown = pod(&frame.as_slice(), 9, false, &World::usual());
+    assert_eq!(judged(unknown), (DROP, Reason::UnknownInterface));
+    assert_eq!(at_pod(&frame), (PASS, Reason::Internal));
+}
+
+#[test]
+fn other_ethertypes_and_tags_are_dropped() {
+    let packet = tcp(POD, INSIDE, 80);
+    for ether_type in [0x8100, 0x88a8, 0x8847, 0x8863, 0x88cc, 0x0600, 46, 0x22f0] {
+        assert_eq!(
+            at_pod(&frame(ether_type, &packet)),
+            (DROP, Reason::EtherType),
+            "{ether_type:x}"
+        );
+    }
+    let tagged = pod(&ip_frame(&packet).as_slice(), IFINDEX, true, &World::usual());
+    assert_eq!(judged(tagged), (DROP, Reason::EtherType));
+    assert_eq!(at_pod(&frame(0x86dd, &packet)), (DROP, Reason::Malformed), "IPv4 called IPv6");
+}
+
+#[test]
+fn options_headers_and_fragments_are_dropped() {
+    for to in [OUTSIDE, INSIDE] {
+        let mut options =
+            ip(6, POD, to, &[&[0x83, 7, 4, 10, 0, 0, 1, 0], &tcp_header(80)[..]].concat());
+        options[0] = 0x47;
+        assert_eq!(from_pod(&options), (DROP, Reason::IpOptions), "{to}");
+    }
+    for to in [OUTSIDE6, INSIDE6] {
+        let routing = ip(43, POD6, to, &[&[6, 0, 4, 0, 0, 0, 0, 0], &tcp_header(80)[..]].concat());
+        assert_eq!(from_pod(&routing), (DROP, Reason::ExtensionHeader), "{to}");
+    }
+    let fragment = |to| {
+        let mut packet = udp(POD, to, 53);
+        packet[6] = 0x20;
+        from_pod(&packet)
+    };
+    assert_eq!(fragment(OUTSIDE), (DROP, Reason::Fragment));
+    assert_eq!(fragment(DIRECT), (DROP, Reason::Fragment));
+    assert_eq!(fragment(INSIDE), (PASS, Reason::Internal));
+}
+
+#[test]
+fn arp_speaks_for_the_pod_alone() {
+    let arp = |operation, sender| at_pod(&frame(0x0806, &arp(operation, sender, INSIDE)));
+    assert_eq!(arp(1, POD), (PASS, Reason::Neighbour));
+    assert_eq!(arp(2, POD), (PASS, Reason::Neighbour));
+    assert_eq!(arp(1, "0.0.0.0"), (PASS, Reason::Neighbour), "a probe claims nothing");
+    assert_eq!(arp(1, INSIDE), (DROP, Reason::SpoofedNeighbour));
+    assert_eq!(arp(2, "10.0.0.1"), (DROP, Reason::SpoofedNeighbour));
+    assert_eq!(arp(3, POD), (DROP, Reason::Malformed));
+}
+
+#[test]
+fn neighbour_discovery_speaks_for_the_pod_alone() {
+    let nd = |kind, from, to, target| from_pod(&neighbour(kind, from, to, target));
+    let passes = (PASS, Reason::Neighbour);
+    let spoofed = (DROP, Reason::SpoofedNeighbour);
+    let own_link = Addr::link_local(MAC);
+    let own_link = std::net::IpAddr::from(own_link).to_string();
+    let (own_link, other_link) = (own_link.as_str(), "fe80::1");
+    // Solicitations.
+    assert_eq!(nd(135, POD6, "ff02::1:ff00:99", INSIDE6), passes);
+    assert_eq!(nd(135, own_link, "fe80::1", "fe80::1"), passes);
+    assert_eq!(nd(135, INSIDE6, "ff02::1:ff00:99", INSIDE6), spoofed);
+    assert_eq!(nd(135, other_link, "ff02::1:ff00:99", INSIDE6), spoofed);
+    // Whether an address is free.
+    assert_eq!(nd(135, "::", "ff02::1:ff00:5", POD6), passes);
+    assert_eq!(nd(135, "::", "ff02::1:ff00:99", INSIDE6), spoofed);
+    // Advertisements.
+    assert_eq!(nd(136, POD6, "fe80::1", POD6), passes);
+    assert_eq!(nd(136, own_link, "ff02::1", own_link), passes);
+    assert_eq!(nd(136, POD6, "ff02::1", INSIDE6), spoofed);
+    assert_eq!(nd(136, INSIDE6, "ff02::1", POD6), spoofed);
+    // Routers.
+    assert_eq!(nd(133, own_link, "ff02::2", "::"), passes);
+    assert_eq!(nd(133, "::", "ff02::2", "::"), passes);
+    assert_eq!(nd(133, other_link, "ff02::2", "::"), spoofed);
+    assert_eq!(nd(134, own_link, "ff02::1", "::"), spoofed);
+    assert_eq!(nd(137, own_link, "ff02::1", POD6), spoofed);
+    // Discovery is no way out.
+    assert_eq!(nd(135, POD6, OUTSIDE6, OUTSIDE6), (DROP, Reason::Protocol));
+    assert_eq!(nd(136, POD6, OUTSIDE6, POD6), (DROP, Reason::Protocol));
+    assert_eq!(nd(135, POD6, INSIDE6, INSIDE6), (PASS, Reason::Internal));
+    assert_eq!(nd(135, POD6, "ff0e::1", INSIDE6), (DROP, Reason::Multicast));
+}
+
+#[test]
+fn every_prefix_of_a_frame_that_passes_is_dropped() {
+    let frames = [
+        ip_frame(&tcp(POD, INSIDE, 80)),
+        ip_frame(&tcp(POD, GATEWAY, 443)),
+        ip_frame(&udp(POD6, INSIDE6, 53)),
+        ip_frame(&neighbour(136, POD6, "fe80::1", POD6)),
+        frame(0x0806, &arp(1, POD, INSIDE)),
+    ];
+    for whole in frames {
+        assert!(at_pod(&whole).0);
+        for length in 0..whole.len() {
+            assert_eq!(at_pod(&whole[..length]), (DROP, Reason::Malformed), "{length} bytes");
+        }
+    }
+}
+
+#[test]
+fn audit_lets_pass_and_says_why_not_and_enforcing_is_untouched() {
+    let frame = ip_frame(&tcp("10.0.0.6", OUTSIDE, 443));
+    let enforced = World::usual();
+    let audited = World::usual().with_policy(AUDITED);
+    let exempt = World::usual().with_policy(EXEMPT);
+    let judge = |world: &World| pod(&frame.as_slice(), IFINDEX, false, world);
+    assert_eq!(judged(judge(&enforced)), (DROP, Reason::SpoofedSource));
+    assert_eq!(judged(judge(&audited)), (PASS, Reason::SpoofedSource));
+    assert!(judge(&audited).audited() && !judge(&enforced).audited());
+    assert_eq!(judged(judge(&exempt)), (PASS, Reason::Exempt));
+}
+
+#[test]
+fn the_uplink_judges_what_is_forwarded() {
+    assert_eq!(forwarded(&tcp(INSIDE, OUTSIDE, 443)), (DROP, Reason::NotRedirected));
+    assert_eq!(forwarded(&udp(INSIDE, OUTSIDE, 53)), (DROP, Reason::Protocol));
+    assert_eq!(forwarded(&tcp(INSIDE, METADATA, 80)), (DROP, Reason::DeniedPrefix));
+    assert_eq!(forwarded(&tcp(INSIDE, GATEWAY, 443)), (PASS, Reason::Gateway));
+    assert_eq!(forwarded(&tcp(INSIDE, INSIDE, 443)), (PASS, Reason::Internal));
+    assert_eq!(forwarded(&tcp(INSIDE, DIRECT, 9000)), (PASS, Reason::Direct));
+    assert_eq!(forwarded(&tcp(INSIDE, DIRECT, 9001)), (DROP, Reason::NoRoute));
+    let nd = neighbour(135, INSIDE6, "ff02::1:ff00:1", "fd00::1");
+    assert_eq!(forwarded(&nd), (PASS, Reason::Neighbour));
+    let ra = neighbour(134, "fe80::1", "ff02::1", "::");
+    assert_eq!(forwarded(&ra), (DROP, Reason::SpoofedNeighbour));
+    let mut options = tcp(INSIDE, OUTSIDE, 443);
+    options[0] = 0x46;
+    assert_eq!(forwarded(&options), (DROP, Reason::IpOptions));
+}
+
+#[test]
+fn the_uplink_leaves_the_node_alone_and_judges_its_workloads() {
+    let frame = ip_frame(&tcp(INSIDE, OUTSIDE, 443));
+    let judge = |forwarded, workload| {
+        judged(uplink(&frame.as_slice(), forwarded, workload, false, &World::usual()))
+    };
+    assert_eq!(judge(false, None), (PASS, Reason::Host));
+    assert_eq!(judge(false, Some(POLICY)), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(true, Some(POLICY)), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(true, None), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(false, Some(EXEMPT)), (PASS, Reason::Exempt));
+    assert_eq!(judge(false, Some(AUDITED)), (PASS, Reason::NotRedirected));
+}
+
+#[test]
+fn the_uplink_passes_arp_and_drops_what_is_neither() {
+    let judge = |frame: &[u8], vlan| judged(uplink(&frame, true, None, vlan, &World::usual()));
+    let arp = frame(0x0806, &arp(1, INSIDE, INSIDE));
+    assert_eq!(judge(&arp, false), (PASS, Reason::Neighbour));
+    assert_eq!(judge(&arp[..30], false), (DROP, Reason::Malformed));
+    assert_eq!(judge(&arp, true), (DROP, Reason::EtherType));
+    assert_eq!(judge(&frame(0x88cc, &[0; 60]), false), (DROP, Reason::EtherType));
+    assert_eq!(judge(&arp[..13], false), (DROP, Reason::Malformed));
+}
+
+#[test]
+fn packets_of_a_workloads_sockets_are_judged_by_destination() {
+    let judge = |packet: &[u8], policy| {
+        let version = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+        let judgement = skb(&packet, version, policy, &World::usual());
+        let reason = judgement.reason();
+        let code = judgement.cgroup_skb();
+        assert!(code == CGROUP_PASS || code == CGROUP_REFUSE);
+        (code == CGROUP_PASS, reason)
+    };
+    // Any source: it is a cgroup's, not an interface's.
+    assert_eq!(judge(&udp("192.0.2.77", INSIDE, 53), POLICY), (PASS, Reason::Internal));
+    assert_eq!(judge(&tcp(POD, "127.0.0.1", 53), POLICY), (PASS, Reason::Loopback));
+    assert_eq!(judge(&tcp("::1", "::1", 53), POLICY), (PASS, Reason::Loopback));
+    assert_eq!(judge(&tcp(POD, GATEWAY, 443), POLICY), (PASS, Reason::Gateway));
+    let lite = ip(136, POD, OUTSIDE, &[0; 12]);
+    assert_eq!(judge(&lite, POLICY), (DROP, Reason::Protocol));
+    assert_eq!(judge(&lite, AUDITED), (PASS, Reason::Protocol));
+    assert_eq!(judge(&lite, EXEMPT), (PASS, Reason::Exempt));
+    let ping = ip(protocol::ICMP, POD, OUTSIDE, &[8, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(judge(&ping, POLICY), (DROP, Reason::Protocol));
+    assert_eq!(judge(&tcp(POD, OUTSIDE, 443), POLICY), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(&lite[..19], POLICY), (DROP, Reason::Malformed));
+}
+
+#[test]
+fn a_system_call_of_an_unknown_family_is_refused() {
+    let world = World::usual();
+    let judge = |judges, policy| {
+        let judgement = socket(flow(6, INSIDE, 80), judges, policy, &world);
+        (judgement.reason(), judgement.system_call())
+    };
+    assert_eq!(judge(true, POLICY), (Reason::Internal, Ok(())));
+    assert_eq!(judge(false, POLICY), (Reason::AddressFamily, Err(Errno::EACCES)));
+    assert_eq!(judge(false, AUDITED), (Reason::AddressFamily, Ok(())));
+    assert_eq!(judge(false, EXEMPT), (Reason::Exempt, Ok(())));
+}
+
+#[test]
+fn an_event_can_tell_what_was_dropped() {
+    let frame = ip_frame(&tcp(POD, OUTSIDE, 443));
+    let judgement = pod(&frame.as_slice(), IFINDEX, false, &World::usual());
+    assert_eq!(judgement.flow().source, addr(POD));
+    assert_eq!(judgement.flow().destination, addr(OUTSIDE));
+    assert_eq!(judgement.flow().destination_port.get(), 443);
+    assert_eq!((judgement.ether_type(), judgement.policy()), (0x0800, POLICY));
+    assert_eq!(judged(judgement), (DROP, Reason::NotRedirected));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// Whatever passes is readable, honest about its source, and goes inside, to a gateway's
+    /// routed port or along a direct route.
+    #[test]
+    fn hostile_frames_pass_only_for_a_reason(
+        v6: bool,
+        to in prop::sample::select(vec![0_usize, 1, 2, 3]),
+        changes in prop::collection::vec((0_usize..74, any::<u8>()), 0..5),
+        cut in 0_usize..80,
+    ) {
+        let packet = if v6 {
+            let to = [INSIDE6, OUTSIDE6, "ff02::1", "fd00::10"][to];
+            [tcp(POD6, to, 443), neighbour(135, POD6, to, POD6)][usize::from(cut % 2 == 0)].clone()
+        } else {
+            tcp(POD, [INSIDE, OUTSIDE, GATEWAY, DIRECT][to], if to == 3 { 9000 } else { 443 })
+        };
+        let mut frame = ip_frame(&packet);
+        for (at, value) in changes {
+            if let Some(byte) = frame.get_mut(at) {
+                *byte = value;
+            }
+        }
+        frame.truncate(frame.len().saturating_sub(cut.saturating_sub(20)));
+        let world = World::usual();
+        let judgement = pod(&frame.as_slice(), IFINDEX, false, &world);
+        let (reason, flow) = (judgement.reason(), *judgement.flow());
+        if judgement.tc() == TC_DROP {
+            prop_assert!(reason as u8 >= 16);
+            return Ok(());
+        }
+        match reason {
+            Reason::Internal => prop_assert!(world.is_internal(&flow.destination)),
+            Reason::Gateway => prop_assert_eq!(
+                (flow.destination, flow.destination_port.get(), flow.protocol),
+                (addr(GATEWAY), 443, 6)
+            ),
+            Reason::Direct => prop_assert_eq!(
+                (flow.destination, flow.destination_port.get(), flow.protocol),
+                (addr(DIRECT), 9000, 6)
+            ),
+            Reason::Neighbour => prop_assert!(
+                judgement.ether_type() == 0x0806 || flow.destination.is_link_scope()
+            ),
+            other => prop_assert!(false, "passed as {:?}", other),
+        }
+    }
+}

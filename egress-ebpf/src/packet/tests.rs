@@ -1,1 +1,249 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::testing::{
+    INSIDE, INSIDE6, OUTSIDE, POD, POD6, addr, arp, neighbour, tcp, tcp_header, udp,
+};
+
+fn read4(bytes: &[u8]) -> Packet {
+    ip(&bytes, 0, ether_type::IPV4)
+}
+
+fn read6(bytes: &[u8]) -> Packet {
+    ip(&bytes, 0, ether_type::IPV6)
+}
+
+#[test]
+fn ports_and_addresses_are_in_network_order() {
+    let packet = read4(&tcp(POD, OUTSIDE, 443));
+    assert_eq!(packet.flaw, None);
+    assert_eq!(packet.flow.source, addr(POD));
+    assert_eq!(packet.flow.destination, addr(OUTSIDE));
+    assert_eq!(packet.flow.source_port.get(), 0xc001);
+    assert_eq!(packet.flow.destination_port, PortBe([1, 0xbb]));
+    assert_eq!((packet.flow.protocol, packet.flow.fragment), (6, false));
+    let packet = read6(&udp(POD6, INSIDE6, 53));
+    assert_eq!(packet.flaw, None);
+    assert_eq!((packet.flow.source, packet.flow.destination), (addr(POD6), addr(INSIDE6)));
+    assert_eq!(packet.flow.destination_port.get(), 53);
+}
+
+#[test]
+fn every_prefix_is_malformed() {
+    let nd = neighbour(135, POD6, "ff02::1", INSIDE6);
+    let packets = [
+        tcp(POD, OUTSIDE, 443),
+        udp(POD, INSIDE, 53),
+        tcp(POD6, INSIDE6, 1),
+        udp(POD6, INSIDE6, 1),
+        nd,
+    ];
+    for packet in packets {
+        let version = if packet[0] >> 4 == 4 { ether_type::IPV4 } else { ether_type::IPV6 };
+        assert_eq!(ip(&packet.as_slice(), 0, version).flaw, None);
+        for length in 0..packet.len() {
+            let read = ip(&&packet[..length], 0, version);
+            assert_eq!(read.flaw, Some(Reason::Malformed), "{length} bytes of {packet:02x?}");
+        }
+    }
+}
+
+#[test]
+fn padding_behind_a_packet_changes_nothing() {
+    let mut padded = tcp(POD, OUTSIDE, 443);
+    let plain = read4(&padded);
+    padded.extend([0xff; 26]);
+    assert_eq!(read4(&padded), plain);
+}
+
+#[test]
+fn a_header_may_not_hide_behind_a_short_length() {
+    // The bytes of a TCP header are there, but the packet says that it ends before them.
+    for (at, value) in [(3, 20), (3, 39), (3, 19)] {
+        let mut packet = tcp(POD, OUTSIDE, 443);
+        packet[at] = value;
+        assert_eq!(read4(&packet).flaw, Some(Reason::Malformed), "total length {value}");
+    }
+    let mut packet = tcp(POD6, INSIDE6, 443);
+    packet[5] = 19;
+    assert_eq!(read6(&packet).flaw, Some(Reason::Malformed));
+}
+
+#[test]
+fn a_length_of_zero_is_only_for_what_no_length_can_tell() {
+    let big = |bytes: usize| {
+        let mut packet = tcp(POD, OUTSIDE, 443);
+        packet.resize(bytes, 0);
+        packet[2..4].copy_from_slice(&[0, 0]);
+        read4(&packet).flaw
+    };
+    assert_eq!(big(0x1_0000), None);
+    assert_eq!(big(0xffff), Some(Reason::Malformed));
+}
+
+#[test]
+fn versions_must_agree_with_the_ethertype() {
+    assert_eq!(read4(&tcp(POD6, INSIDE6, 1)).flaw, Some(Reason::Malformed));
+    assert_eq!(read6(&tcp(POD, INSIDE, 1)).flaw, Some(Reason::Malformed));
+    let other = ip(&tcp(POD, INSIDE, 1).as_slice(), 0, 0x8847);
+    assert_eq!(other.flaw, Some(Reason::EtherType));
+}
+
+#[test]
+fn ipv4_options_are_told_with_their_destination() {
+    for words in 6..=15 {
+        let mut packet = tcp(POD, OUTSIDE, 443);
+        packet[0] = 0x40 | words;
+        let read = read4(&packet);
+        assert_eq!((read.flaw, read.flow.destination), (Some(Reason::IpOptions), addr(OUTSIDE)));
+    }
+    let mut packet = tcp(POD, OUTSIDE, 443);
+    packet[0] = 0x44;
+    assert_eq!(read4(&packet).flaw, Some(Reason::Malformed));
+}
+
+#[test]
+fn ipv4_fragments_have_no_ports() {
+    for (flags, fragment) in [
+        ([0x20, 0], true),
+        ([0, 1], true),
+        ([0x1f, 0xff], true),
+        ([0x40, 0], false),
+        ([0x80, 0], false),
+    ] {
+        let mut packet = tcp(POD, OUTSIDE, 443);
+        packet[6..8].copy_from_slice(&flags);
+        let read = read4(&packet);
+        assert_eq!((read.flaw, read.flow.fragment), (None, fragment), "{flags:02x?}");
+        assert_eq!(read.flow.destination_port.get(), if fragment { 0 } else { 443 });
+    }
+}
+
+#[test]
+fn ipv6_extension_headers_are_told() {
+    for header in [0, 43, 51, 60, 135, 139, 140, 253] {
+        let packet = crate::testing::ip(header, POD6, INSIDE6, &tcp_header(1));
+        assert_eq!(read6(&packet).flaw, Some(Reason::ExtensionHeader), "{header}");
+        let fragment = crate::testing::ip(44, POD6, INSIDE6, &[header, 0, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(read6(&fragment).flaw, Some(Reason::ExtensionHeader), "{header} in a fragment");
+    }
+    let twice = crate::testing::ip(44, POD6, INSIDE6, &[44, 0, 0, 1, 0, 0, 0, 1]);
+    assert_eq!(read6(&twice).flaw, Some(Reason::ExtensionHeader));
+}
+
+#[test]
+fn an_ipv6_fragment_has_no_ports() {
+    let mut payload = vec![6, 0, 0, 1, 0, 0, 0, 1];
+    payload.extend(tcp_header(443));
+    let read = read6(&crate::testing::ip(44, POD6, INSIDE6, &payload));
+    assert_eq!((read.flaw, read.flow.fragment, read.flow.protocol), (None, true, 6));
+    assert_eq!(read.flow.destination_port.get(), 0);
+    let short = crate::testing::ip(44, POD6, INSIDE6, &payload[..7]);
+    assert_eq!(read6(&short).flaw, Some(Reason::Malformed));
+}
+
+#[test]
+fn mapped_addresses_never_come_over_a_wire() {
+    let inside = "::ffff:10.1.2.3";
+    assert_eq!(read6(&tcp(POD6, inside, 1)).flaw, Some(Reason::Malformed));
+    assert_eq!(read6(&tcp(inside, INSIDE6, 1)).flaw, Some(Reason::Malformed));
+    // Other ways of wrapping an IPv4 address are addresses of their own.
+    for wrapped in ["::10.1.2.3", "64:ff9b::10.1.2.3", "2002:a01:203::1"] {
+        let read = read6(&tcp(POD6, wrapped, 1));
+        assert_eq!((read.flaw, read.flow.destination.is_v4()), (None, false), "{wrapped}");
+    }
+}
+
+#[test]
+fn transport_headers_must_fit_their_own_length() {
+    for (offset, denied) in [(0x50, false), (0x40, true), (0x00, true), (0x60, true)] {
+        let mut packet = tcp(POD, OUTSIDE, 443);
+        packet[20 + 12] = offset;
+        assert_eq!(read4(&packet).flaw.is_some(), denied, "TCP data offset {offset:#x}");
+    }
+    for (length, denied) in [(9, false), (8, false), (7, true), (10, true), (0, true)] {
+        let mut packet = udp(POD, INSIDE, 53);
+        packet[20 + 5] = length;
+        assert_eq!(read4(&packet).flaw.is_some(), denied, "UDP length {length}");
+    }
+}
+
+#[test]
+fn neighbour_discovery_is_told_apart() {
+    let target = addr(INSIDE6);
+    let read = |kind| read6(&neighbour(kind, POD6, "ff02::1", INSIDE6)).neighbour;
+    assert_eq!(read(133), Neighbour::RouterSolicitation);
+    assert_eq!(read(134), Neighbour::RouterOnly);
+    assert_eq!(read(135), Neighbour::Solicitation { target });
+    assert_eq!(read(136), Neighbour::Advertisement { target });
+    assert_eq!(read(137), Neighbour::RouterOnly);
+    assert_eq!(read(128), Neighbour::No);
+    for kind in 133..=137 {
+        let mut routed = neighbour(kind, POD6, "ff02::1", INSIDE6);
+        routed[7] = 254;
+        assert_eq!(read6(&routed).flaw, Some(Reason::Malformed), "{kind} over a router");
+    }
+}
+
+#[test]
+fn arp_says_who_speaks() {
+    let sender = |bytes: &[u8]| arp_sender(&bytes, 0);
+    assert_eq!(sender(&arp(1, POD, INSIDE)), Some(addr(POD)));
+    assert_eq!(sender(&arp(2, POD, INSIDE)), Some(addr(POD)));
+    assert_eq!(sender(&arp(3, POD, INSIDE)), None, "reverse ARP");
+    for byte in 0..6 {
+        let mut wrong = arp(1, POD, INSIDE);
+        wrong[byte] ^= 1;
+        assert_eq!(sender(&wrong), None, "byte {byte}");
+    }
+    for length in 0..28 {
+        assert_eq!(sender(&arp(1, POD, INSIDE)[..length]), None);
+    }
+}
+
+proptest! {
+    #[test]
+    fn hostile_bytes_are_read_inside_their_bounds(
+        bytes in prop::collection::vec(any::<u8>(), 0..120),
+        offset in 0_u32..130,
+        v6: bool,
+    ) {
+        let version = if v6 { ether_type::IPV6 } else { ether_type::IPV4 };
+        let packet = ip(&bytes.as_slice(), offset, version);
+        let length = if v6 { 40 } else { 20 };
+        if bytes.len() < offset as usize + length {
+            prop_assert_eq!(packet.flaw, Some(Reason::Malformed));
+        }
+        prop_assert!(packet.flaw.is_some() || packet.flow.destination.is_v4() != v6);
+        let _ = (Ethernet::read(&bytes.as_slice()), arp_sender(&bytes.as_slice(), offset));
+    }
+
+    /// Headers that are right but for a few bytes reach deeper.
+    #[test]
+    fn nearly_right_packets_are_judged_by_their_own_addresses(
+        port: u16,
+        v6: bool,
+        changes in prop::collection::vec((0_usize..64, any::<u8>()), 0..4),
+    ) {
+        let mut packet = if v6 { tcp(POD6, INSIDE6, port) } else { tcp(POD, OUTSIDE, port) };
+        for (at, value) in changes {
+            if let Some(byte) = packet.get_mut(at) {
+                *byte = value;
+            }
+        }
+        let version = if v6 { ether_type::IPV6 } else { ether_type::IPV4 };
+        let read = ip(&packet.as_slice(), 0, version);
+        if read.flaw.is_none() {
+            let destination = if v6 {
+                Addr::v6(packet[24..40].try_into().unwrap())
+            } else {
+                Addr::v4(packet[16..20].try_into().unwrap())
+            };
+            prop_assert_eq!(read.flow.destination, destination);
+            for length in 0..packet.len() {
+                let less = ip(&&packet[..length], 0, version);
+                prop_assert!(less.flaw.is_some() || less.flow == read.flow);
+            }
+        }
+    }
+}
