@@ -134,24 +134,31 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn start(worker: &Rc<Worker>, census: &Rc<Census>, stream: TcpStream, peer: SocketAddr) {
+/// What is known of a connection from the start; `None` if it is gone already.
+pub(super) fn downstream(
+    worker: &Worker,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> Option<Downstream> {
     let peer = ClientAddr(peer);
-    // Without a local address there is no connection any more.
-    let Ok(local) = stream.local_addr() else { return };
-    let Some(port) = Port::new(local.port()) else { return };
+    let local = stream.local_addr().ok()?;
     let source = match &*worker.policy.load() {
         Some(policy) => policy.source(peer.ip()),
         None => Source { addr: peer.ip(), workload: None },
     };
-    let downstream = Downstream {
+    Some(Downstream {
         peer,
         local: LocalAddr(local),
-        port: OriginalPort(port),
+        port: OriginalPort(Port::new(local.port())?),
         source,
         start: Instant::now(),
         start_time: SystemTime::now(),
-    };
-    let Some(place) = census.admit(worker, peer.ip()) else {
+    })
+}
+
+fn start(worker: &Rc<Worker>, census: &Rc<Census>, stream: TcpStream, peer: SocketAddr) {
+    let Some(downstream) = downstream(worker, &stream, peer) else { return };
+    let Some(place) = census.admit(worker, downstream.peer.ip()) else {
         stream.reset();
         drop(stream);
         Record::local(worker, &downstream, Reason::Overflow).finish(worker, downstream);

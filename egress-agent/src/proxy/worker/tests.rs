@@ -1,1 +1,670 @@
+//! Whole connections through a worker, on loopback: real sockets, real TLS, real configuration.
 
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use egress_ebpf::reason::Reason;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle as Task,
+    time::{Instant, sleep},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::{
+    super::{accept::downstream, connection},
+    *,
+};
+use crate::{
+    config::{RawFile, compile},
+    net::testing::Outside,
+    policy::{ClusterName, GatewayPolicy, MeshConfig},
+    telemetry::ClusterCounter,
+    types::{GatewayIdentity, Labels, Namespace},
+};
+
+/// The address outside that the allowed host has.
+const OUTSIDE: &str = "198.51.100.7";
+/// The port that the raw TCP service has there.
+const TCP_PORT: u16 = 5432;
+const SOON: Duration = Duration::from_secs(20);
+
+/// The walkthrough's HTTPS form for `a.example` on `port`, and a raw TCP service on `tcp`.
+fn resources(port: u16, tcp: u16) -> String {
+    format!(
+        "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: a, namespace: default}}
+spec:
+  hosts: [a.example]
+  ports: [{{number: {port}, name: tls, protocol: TLS}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: db, namespace: default}}
+spec:
+  hosts: [db.example]
+  addresses: [{OUTSIDE}]
+  ports: [{{number: {TCP_PORT}, name: tcp, protocol: TCP}}]
+  resolution: STATIC
+  endpoints: [{{address: {OUTSIDE}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: egress, namespace: default}}
+spec:
+  selector: {{istio: egressgateway}}
+  servers:
+  - port: {{number: {port}, name: tls, protocol: TLS}}
+    hosts: [a.example]
+    tls: {{mode: PASSTHROUGH}}
+  - port: {{number: {tcp}, name: tcp, protocol: TCP}}
+    hosts: [db.example]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: a, namespace: default}}
+spec:
+  hosts: [a.example]
+  gateways: [mesh, egress]
+  tls:
+  - match: [{{gateways: [mesh], port: {port}, sniHosts: [a.example]}}]
+    route:
+    - destination:
+        host: istio-egressgateway.istio-system.svc.cluster.local
+        port: {{number: {port}}}
+  - match: [{{gateways: [egress], port: {port}, sniHosts: [a.example]}}]
+    route:
+    - destination: {{host: a.example, port: {{number: {port}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: db, namespace: default}}
+spec:
+  hosts: [db.example]
+  gateways: [mesh, egress]
+  tcp:
+  - match: [{{gateways: [mesh], port: {TCP_PORT}, destinationSubnets: [{OUTSIDE}/32]}}]
+    route:
+    - destination:
+        host: istio-egressgateway.istio-system.svc.cluster.local
+        port: {{number: {tcp}}}
+  - match: [{{gateways: [egress], port: {tcp}}}]
+    route:
+    - destination: {{host: db.example, port: {{number: {TCP_PORT}}}}}
+"
+    )
+}
+
+fn policy(resources: String) -> Arc<GatewayPolicy> {
+    let mesh = "gateways:
+- service: istio-egressgateway.istio-system.svc.cluster.local
+  labels: {istio: egressgateway}
+  endpoints: [192.0.2.10]
+";
+    let file = |path: &str, text: String| RawFile { path: path.into(), text };
+    let mesh = file("mesh.yaml", mesh.into());
+    let compiled = compile(&[file("test.yaml", resources)], Some(&mesh));
+    let compiled = compiled.unwrap_or_else(|problems| panic!("{problems}"));
+    let identity = GatewayIdentity {
+        labels: Labels::from([("istio".into(), "egressgateway".into())]),
+        namespace: Namespace("istio-system".into()),
+    };
+    Arc::new(GatewayPolicy::new(compiled.snapshot.into(), &identity))
+}
+
+/// A worker that runs in the test's own thread.
+struct Gateway {
+    worker: Rc<Worker>,
+    /// Where TLS and HTTP are detected.
+    addr: SocketAddr,
+    /// Where the raw TCP service is.
+    tcp: SocketAddr,
+    /// Where nothing is routed.
+    closed: SocketAddr,
+    running: Task<()>,
+    dir: TempDir,
+}
+
+impl Gateway {
+    /// In front of `upstream`, which is where both services are.
+    fn start(upstream: SocketAddr, limits: Limits) -> Self {
+        let listen = || crate::sys::socket::listeners(([127, 0, 0, 1], 0).into(), 1).unwrap();
+        let listeners: Vec<StdListener> = (0..3).flat_map(|_| listen()).collect();
+        let [addr, tcp, closed] = [0, 1, 2].map(|i: usize| listeners[i].local_addr().unwrap());
+        let outside = Outside::default()
+            .name("a.example", &[OUTSIDE])
+            .route(&format!("{OUTSIDE}:{}", addr.port()), upstream)
+            .route(&format!("{OUTSIDE}:{TCP_PORT}"), upstream);
+        let dir = TempDir::new().unwrap();
+        let telemetry = Arc::<Telemetry>::default();
+        let mesh = MeshConfig {
+            access_log_file: Some(dir.path().join("log").display().to_string()),
+            access_log_format: Some("istio".into()),
+            ..MeshConfig::default()
+        };
+        telemetry.access_log.configure(&mesh).unwrap();
+        let cell = PolicyCell::default();
+        cell.store(Some(policy(resources(addr.port(), tcp.port()))));
+        let worker = Rc::new(Worker {
+            policy: cell,
+            telemetry,
+            dialer: outside.dialer(),
+            originator: Originator::new(TrustRoots::new(RootCertStore::empty())),
+            http: http::Shared::default(),
+            buffers: Buffers::default(),
+            limits,
+            drain: Drain::default(),
+        });
+        let running = spawn_local(work(Rc::clone(&worker), listeners));
+        Self { worker, addr, tcp, closed, running, dir }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.addr).await.unwrap()
+    }
+
+    fn cluster(&self, counter: ClusterCounter) -> u64 {
+        let name = format!("outbound|{}||a.example", self.addr.port());
+        self.worker.telemetry.stats.cluster(&ClusterName(name.into())).get(counter)
+    }
+
+    fn black_hole(&self) -> u64 {
+        self.worker.telemetry.stats.black_hole().get(ClusterCounter::CxTotal)
+    }
+
+    fn denied(&self, reason: Reason) -> u64 {
+        self.worker.telemetry.stats.denied_total(reason)
+    }
+
+    /// Ends it in order, and returns the access log's lines.
+    async fn end(self) -> Vec<String> {
+        self.worker.drain.start();
+        timeout(SOON, self.running).await.expect("the worker ends").unwrap();
+        self.worker.telemetry.access_log.shutdown();
+        let text = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Runs a test whose tasks aren't `Send`.
+fn local<T>(test: impl Future<Output = T>) -> T {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(
+        LocalSet::new().run_until(async { timeout(3 * SOON, test).await.expect("the test ends") }),
+    )
+}
+
+/// Waits until `what` holds: for effects that no connection shows.
+async fn until(what: impl Fn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !what() {
+        assert!(Instant::now() < deadline, "not in time");
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// A listener, and how many connections it took.
+struct Upstream {
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Upstream {
+    async fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        Self { listener, addr }
+    }
+
+    async fn accept(&self) -> TcpStream {
+        timeout(SOON, self.listener.accept()).await.expect("a connection").unwrap().0
+    }
+
+    /// Whether nobody has connected.
+    async fn is_untouched(&self) -> bool {
+        timeout(Duration::from_millis(20), self.listener.accept()).await.is_err()
+    }
+}
+
+fn client_config(roots: RootCertStore) -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// A ClientHello for this name as a real client writes it.
+fn hello(name: &str) -> Vec<u8> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let config = client_config(RootCertStore::empty());
+    let mut bytes = Vec::new();
+    ClientConnection::new(config, name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+async fn read_all(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut bytes)).await.expect("an end")?;
+    Ok(bytes)
+}
+
+async fn is_reset(stream: &mut TcpStream) -> bool {
+    let error = read_all(stream).await.expect_err("a reset");
+    error.kind() == io::ErrorKind::ConnectionReset
+}
+
+/// A fatal alert, and then an orderly end.
+async fn alert(stream: &mut TcpStream) -> u8 {
+    let bytes = read_all(stream).await.expect("an alert, not a reset");
+    let [21, 3, 3, 0, 2, 2, alert] = bytes[..] else { panic!("{bytes:?}") };
+    alert
+}
+
+#[test]
+fn tls_passes_untouched_by_its_name_and_no_other() {
+    local(async {
+        let key = KeyPair::generate().unwrap();
+        let cert =
+            CertificateParams::new(["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![cert.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let seen = Rc::new(AtomicUsize::new(0));
+        let count = Rc::clone(&seen);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        spawn_local(async move {
+            loop {
+                let stream = upstream.accept().await;
+                count.fetch_add(1, Ordering::Relaxed);
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                stream.write_all(b"hello from outside").await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(cert.der().to_vec())).unwrap();
+        let connector = TlsConnector::from(client_config(roots));
+        for round in 1..=3 {
+            let name = ServerName::try_from("a.example").unwrap();
+            let mut stream = connector.connect(name, gateway.connect().await).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "hello from outside");
+            assert_eq!(gateway.cluster(ClusterCounter::CxTotal), round);
+        }
+        for name in ["b.example", "sub.a.example", "example"] {
+            let name = ServerName::try_from(name).unwrap();
+            let error = connector.connect(name, gateway.connect().await).await.unwrap_err();
+            let alert = rustls::Error::AlertReceived(AlertDescription::UnrecognisedName);
+            assert_eq!(error.get_ref().unwrap().to_string(), alert.to_string());
+        }
+        assert_eq!(seen.load(Ordering::Relaxed), 3);
+        assert_eq!(gateway.black_hole(), 3);
+        assert_eq!(gateway.denied(Reason::HostNotInRegistry), 3);
+        until(|| gateway.cluster(ClusterCounter::CxActive) == 0).await;
+        let port = gateway.addr.port();
+        let lines = gateway.end().await;
+        assert_eq!(lines.len(), 6, "{lines:#?}");
+        let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+        assert_eq!(of("] \"- - -\" 0 - "), 3, "{lines:#?}");
+        assert_eq!(of(&format!("\"{OUTSIDE}:{port}\" outbound|{port}||a.example ")), 3);
+        assert_eq!(of(" a.example -"), 3, "{lines:#?}");
+        assert_eq!(
+            of("] \"- - -\" 0 NR filter_chain_not_found")
+                + of("] \"- - -\" 0 NR - filter_chain_not_found"),
+            3,
+            "{lines:#?}"
+        );
+        assert_eq!(of(" BlackHoleCluster "), 3);
+    });
+}
+
+#[test]
+fn a_hello_in_pieces_reaches_the_upstream_as_it_was() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let whole = hello("a.example");
+        // The same message in records of one byte each.
+        let split: Vec<u8> = whole[5..].iter().flat_map(|byte| [22, 3, 1, 0, 1, *byte]).collect();
+        for (bytes, step) in [(&whole, 1), (&whole, 100), (&split, 700)] {
+            let mut client = gateway.connect().await;
+            client.set_nodelay(true).unwrap();
+            for part in bytes.chunks(step) {
+                client.write_all(part).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            let mut server = upstream.accept().await;
+            let mut received = vec![0; bytes.len()];
+            server.read_exact(&mut received).await.unwrap();
+            assert!(received == *bytes);
+        }
+        assert_eq!(gateway.denied(Reason::BadRequest), 0);
+    });
+}
+
+#[test]
+fn hellos_that_hide_their_name_are_refused_with_an_alert() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        // An address is not sent as SNI.
+        let mut client = gateway.connect().await;
+        client.write_all(&hello("192.0.2.1")).await.unwrap();
+        assert_eq!(alert(&mut client).await, 112);
+        assert_eq!(gateway.denied(Reason::NoServerName), 1);
+        // An empty extension at the end makes it an encrypted one.
+        let mut bytes = hello("a.example");
+        bytes.extend([0xfe, 0x0d, 0, 0]);
+        // Record, message and extension list are each four bytes longer then.
+        let extensions = extensions_at(&bytes);
+        for at in [3, 7, extensions] {
+            let len = u16::from_be_bytes([bytes[at], bytes[at + 1]]) + 4;
+            bytes[at..at + 2].copy_from_slice(&len.to_be_bytes());
+        }
+        let mut client = gateway.connect().await;
+        client.write_all(&bytes).await.unwrap();
+        assert_eq!(alert(&mut client).await, 112);
+        assert_eq!(gateway.denied(Reason::EncryptedClientHello), 1);
+        // More than the gateway reads may follow: the alert arrives all the same.
+        let mut client = gateway.connect().await;
+        let mut flood = hello("b.example");
+        flood.extend([23, 3, 3, 0x3f, 0xff]);
+        flood.resize(flood.len() + 100_000, 7);
+        client.write_all(&flood).await.unwrap();
+        assert_eq!(alert(&mut client).await, 112);
+        // Garbage inside a handshake record.
+        let mut client = gateway.connect().await;
+        client.write_all(&[22, 3, 1, 0, 6, 1, 0, 0, 2, 3, 3]).await.unwrap();
+        assert_eq!(alert(&mut client).await, 50);
+        assert_eq!(gateway.denied(Reason::BadRequest), 1);
+        assert_eq!(gateway.black_hole(), 4);
+        assert!(upstream.is_untouched().await);
+    });
+}
+
+/// Where a ClientHello's list of extensions has its length.
+fn extensions_at(hello: &[u8]) -> usize {
+    let session = 5 + 4 + 2 + 32;
+    let suites = session + 1 + usize::from(hello[session]);
+    let suites_len = usize::from(u16::from_be_bytes([hello[suites], hello[suites + 1]]));
+    let compression = suites + 2 + suites_len;
+    compression + 1 + usize::from(hello[compression])
+}
+
+#[test]
+fn other_protocols_and_closed_ports_are_reset() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut client = gateway.connect().await;
+        client.write_all(b"\0\x01garbage").await.unwrap();
+        assert!(is_reset(&mut client).await);
+        assert_eq!(gateway.denied(Reason::WrongProtocol), 1);
+        let mut client = TcpStream::connect(gateway.closed).await.unwrap();
+        assert!(is_reset(&mut client).await);
+        assert_eq!(gateway.denied(Reason::NoRoute), 1);
+        // Who says nothing and leaves was a health check.
+        let mut client = gateway.connect().await;
+        client.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut client).await.unwrap(), b"");
+        assert_eq!(gateway.black_hole(), 2);
+        let lines = gateway.end().await;
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines.iter().all(|line| line.contains("\"- - -\" 0 NR ")), "{lines:#?}");
+    });
+}
+
+#[test]
+fn raw_tcp_is_routed_by_its_port_and_the_server_may_speak_first() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+        let mut server = upstream.accept().await;
+        server.write_all(b"220 ready").await.unwrap();
+        let mut text = [0; 9];
+        client.read_exact(&mut text).await.unwrap();
+        client.write_all(b"request").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut server).await.unwrap(), b"request");
+        server.write_all(b"answer").await.unwrap();
+        drop(server);
+        assert_eq!(read_all(&mut client).await.unwrap(), b"answer");
+        let lines = gateway.end().await;
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        assert!(lines[0].contains("\"- - -\" 0 - "), "{lines:#?}");
+        assert!(lines[0].contains(&format!("\"{OUTSIDE}:{TCP_PORT}\"")), "{lines:#?}");
+        assert!(lines[0].contains(" 7 15 "), "{lines:#?}");
+    });
+}
+
+#[test]
+fn a_broken_upstream_breaks_the_client_and_is_flagged() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut client = gateway.connect().await;
+        client.write_all(&hello("a.example")).await.unwrap();
+        let mut server = upstream.accept().await;
+        server.write_all(&[7; 1000]).await.unwrap();
+        let mut part = [0; 1000];
+        client.read_exact(&mut part).await.unwrap();
+        server.set_zero_linger().unwrap();
+        drop(server);
+        assert!(is_reset(&mut client).await);
+        // Nobody there any more.
+        drop(upstream);
+        let mut client = gateway.connect().await;
+        client.write_all(&hello("a.example")).await.unwrap();
+        assert_eq!(alert(&mut client).await, 80);
+        assert_eq!(gateway.denied(Reason::ConnectFailed), 1);
+        assert_eq!(gateway.cluster(ClusterCounter::CxConnectFail), 1);
+        assert_eq!(gateway.cluster(ClusterCounter::CxTotal), 1);
+        assert_eq!(gateway.black_hole(), 0);
+        let lines = gateway.end().await;
+        let has = |what: &str| lines.iter().any(|line| line.contains(what));
+        assert!(has("\"- - -\" 0 UC "), "{lines:#?}");
+        assert!(has("\"- - -\" 0 UF ") && has("refused"), "{lines:#?}");
+    });
+}
+
+#[test]
+fn a_client_that_resets_resets_the_upstream() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut client = gateway.connect().await;
+        let bytes = hello("a.example");
+        client.write_all(&bytes).await.unwrap();
+        let mut server = upstream.accept().await;
+        server.read_exact(&mut vec![0; bytes.len()]).await.unwrap();
+        client.set_zero_linger().unwrap();
+        drop(client);
+        assert!(is_reset(&mut server).await);
+        let lines = gateway.end().await;
+        assert!(lines[0].contains("\"- - -\" 0 DC "), "{lines:#?}");
+    });
+}
+
+#[test]
+fn slow_clients_meet_their_deadline_and_prompt_ones_do_not() {
+    local(async {
+        let limits = Limits {
+            first_byte: Duration::from_millis(60),
+            client_hello: Duration::from_millis(60),
+            ..Limits::default()
+        };
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, limits);
+        let start = Instant::now();
+        let mut silent = gateway.connect().await;
+        let mut slow = gateway.connect().await;
+        let bytes = hello("a.example");
+        slow.write_all(&bytes[..40]).await.unwrap();
+        let mut prompt = gateway.connect().await;
+        prompt.write_all(&bytes).await.unwrap();
+        let server = upstream.accept().await;
+        assert!(is_reset(&mut silent).await);
+        assert!(is_reset(&mut slow).await);
+        assert!(start.elapsed() >= Duration::from_millis(60));
+        assert_eq!(gateway.denied(Reason::Timeout), 2);
+        // Once decided, those deadlines are over.
+        drop(server);
+        read_all(&mut prompt).await.ok();
+        assert_eq!(gateway.cluster(ClusterCounter::CxTotal), 1);
+    });
+}
+
+#[test]
+fn half_a_hello_and_an_end_is_told() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut client = gateway.connect().await;
+        client.write_all(&hello("a.example")[..100]).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert!(is_reset(&mut client).await);
+        assert!(upstream.is_untouched().await);
+        let lines = gateway.end().await;
+        assert!(lines[0].contains("\"- - -\" 0 DC ") && lines[0].contains(" 100 0 "), "{lines:#?}");
+    });
+}
+
+#[test]
+fn too_many_connections_of_one_source_are_reset() {
+    local(async {
+        let limits = Limits { connections_per_source: 1, ..Limits::default() };
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, limits);
+        let first = TcpStream::connect(gateway.tcp).await.unwrap();
+        let server = upstream.accept().await;
+        let mut second = TcpStream::connect(gateway.tcp).await.unwrap();
+        assert!(is_reset(&mut second).await);
+        assert_eq!(gateway.denied(Reason::Overflow), 1);
+        // Its place is free again once it has ended.
+        drop((first, server));
+        let lines = gateway.end().await;
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].contains("\"- - -\" 0 LR "), "{lines:#?}");
+    });
+}
+
+#[test]
+fn without_a_configuration_everything_is_reset() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        gateway.worker.policy.store(None);
+        for addr in [gateway.addr, gateway.tcp, gateway.closed] {
+            let mut client = TcpStream::connect(addr).await.unwrap();
+            assert!(is_reset(&mut client).await);
+        }
+        assert_eq!(gateway.denied(Reason::NotConfigured), 3);
+        assert!(upstream.is_untouched().await);
+    });
+}
+
+#[test]
+fn a_new_policy_holds_for_the_next_connection() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut before = gateway.connect().await;
+        before.write_all(&hello("a.example")).await.unwrap();
+        let mut server = upstream.accept().await;
+        // Deleted: what was allowed is refused.
+        gateway.worker.policy.store(Some(policy(String::new())));
+        let mut after = gateway.connect().await;
+        after.write_all(&hello("a.example")).await.ok();
+        assert!(is_reset(&mut after).await, "no port is routed any more");
+        assert!(upstream.is_untouched().await);
+        // What runs goes on.
+        server.write_all(b"still here").await.unwrap();
+        let mut text = [0; 10];
+        before.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"still here");
+    });
+}
+
+#[test]
+fn draining_finishes_what_runs_and_takes_nothing_new() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+        let mut server = upstream.accept().await;
+        gateway.worker.drain.start();
+        until(|| std::net::TcpStream::connect(gateway.addr).is_err()).await;
+        assert!(!gateway.running.is_finished());
+        server.write_all(b"the rest").await.unwrap();
+        drop(server);
+        client.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut client).await.unwrap(), b"the rest");
+        let lines = gateway.end().await;
+        assert!(lines[0].contains("\"- - -\" 0 - "), "{lines:#?}");
+    });
+}
+
+#[test]
+fn after_the_drains_deadline_connections_are_reset() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+        let mut server = upstream.accept().await;
+        // One in each phase: relayed, waiting for the first byte, half a hello.
+        let mut silent = gateway.connect().await;
+        let mut half = gateway.connect().await;
+        half.write_all(&hello("a.example")[..50]).await.unwrap();
+        until(|| {
+            gateway.worker.telemetry.stats.series().iter().any(|s| s.connections_opened() == 1)
+        })
+        .await;
+        gateway.worker.drain.start();
+        gateway.worker.drain.expire();
+        assert!(is_reset(&mut client).await, "a cut download must not look whole");
+        assert!(is_reset(&mut server).await);
+        read_all(&mut silent).await.ok();
+        read_all(&mut half).await.ok();
+        let lines = gateway.end().await;
+        assert!(lines.iter().any(|line| line.contains("\"- - -\" 0 LR ")), "{lines:#?}");
+    });
+}
+
+#[test]
+fn an_idle_passthrough_connection_is_small() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let stream = gateway.connect().await;
+        let peer = stream.peer_addr().unwrap();
+        let downstream = downstream(&gateway.worker, &stream, peer).unwrap();
+        let serving = connection::serve(Rc::clone(&gateway.worker), downstream, stream);
+        let size = size_of_val(&serving);
+        assert!(size <= 1200, "{size} bytes a connection");
+    });
+}
