@@ -138,61 +138,53 @@ pub enum End {
 
 /// Copies until both directions are closed, one breaks, or nothing flows for `idle`. `early` was
 /// read from `down` before and goes first.
-pub async fn relay<D: Side, U: Side>(
-    buffers: &Buffers,
-    down: &mut D,
-    up: &mut U,
+// Not an `async fn`: that would keep a second copy of its arguments as long as the connection.
+pub fn relay<'a, D: Side, U: Side, M: Meter>(
+    buffers: &'a Buffers,
+    down: &'a mut D,
+    up: &'a mut U,
     early: Vec<u8>,
     idle: Duration,
-    meter: &impl Meter,
-) -> End {
+    meter: &'a M,
+) -> impl Future<Output = End> + use<'a, D, U, M> {
     meter.add(Peer::Downstream, early.len());
-    let end = run(buffers, &mut *down, &mut *up, early, idle, meter).await;
-    if !matches!(end, End::Closed) {
-        down.reset();
-        up.reset();
-    }
-    end
-}
-
-async fn run<D: Side, U: Side>(
-    buffers: &Buffers,
-    down: &mut D,
-    up: &mut U,
-    early: Vec<u8>,
-    idle: Duration,
-    meter: &impl Meter,
-) -> End {
-    let moved = Cell::new(false);
     let mut outward = Direction::new(buffers, Peer::Downstream, early);
     let mut inward = Direction::new(buffers, Peer::Upstream, Vec::new());
-    let count = |from, bytes| {
-        moved.set(true);
-        meter.add(from, bytes);
-    };
-    let mut last = Instant::now();
-    let mut timer = pin!(sleep_until(last + idle));
-    poll_fn(|cx| {
-        let outward = outward.poll(cx, &mut *down, &mut *up, &count);
-        let inward = inward.poll(cx, &mut *up, &mut *down, &count);
-        match (outward, inward) {
-            (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
-            _ => {}
-        }
-        if moved.replace(false) {
-            last = Instant::now();
-        }
-        // The timer isn't touched for each byte: it looks when it fires.
-        while timer.as_mut().poll(cx).is_ready() {
-            if last + idle <= Instant::now() {
-                return Poll::Ready(End::Idle);
+    async move {
+        let moved = Cell::new(false);
+        let mut last = Instant::now();
+        let mut timer = pin!(sleep_until(last + idle));
+        let end = poll_fn(|cx| {
+            let count = |from, bytes| {
+                moved.set(true);
+                meter.add(from, bytes);
+            };
+            let outward = outward.poll(cx, &mut *down, &mut *up, &count);
+            let inward = inward.poll(cx, &mut *up, &mut *down, &count);
+            match (outward, inward) {
+                (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => return Poll::Ready(end),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+                _ => {}
             }
-            timer.as_mut().reset(last + idle);
+            if moved.replace(false) {
+                last = Instant::now();
+            }
+            // The timer isn't touched for each byte: it looks when it fires.
+            while timer.as_mut().poll(cx).is_ready() {
+                if last + idle <= Instant::now() {
+                    return Poll::Ready(End::Idle);
+                }
+                timer.as_mut().reset(last + idle);
+            }
+            Poll::Pending
+        })
+        .await;
+        if !matches!(end, End::Closed) {
+            down.reset();
+            up.reset();
         }
-        Poll::Pending
-    })
-    .await
+        end
+    }
 }
 
 /// The bytes that one side reads and the other writes.

@@ -30,13 +30,22 @@ use crate::{
 const FIRST_READ: usize = 2048;
 
 /// Serves a connection to its end.
-pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: TcpStream) {
-    // What comes before the relay is boxed, so that a connection that lies idle pays for the relay
-    // alone.
-    match Box::pin(decide(&worker, downstream, stream)).await {
-        Act::Nothing => {}
-        Act::Http(serving) => serving.await,
-        Act::Forward(forward) => forward.run(worker).await,
+// What comes before the relay is boxed, and nothing is held twice: a connection that lies idle pays
+// for the relay alone.
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    downstream: Downstream,
+    stream: TcpStream,
+) -> impl Future<Output = ()> + 'static {
+    let deciding: LocalBoxFuture<'static, Act> =
+        Box::pin(decide(Rc::clone(&worker), downstream, stream));
+    async move {
+        let act = deciding.await;
+        match act {
+            Act::Nothing => {}
+            Act::Http(serving) => serving.await,
+            Act::Forward(forward) => forward.run(&worker).await,
+        }
     }
 }
 
@@ -71,7 +80,8 @@ enum State {
     Http(Version, BytesMut),
 }
 
-async fn decide(worker: &Rc<Worker>, downstream: Downstream, mut stream: TcpStream) -> Act {
+async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: TcpStream) -> Act {
+    let worker = &worker;
     let policy = match worker.policy() {
         Ok(policy) => policy,
         Err(denied) => {
@@ -95,7 +105,7 @@ async fn decide(worker: &Rc<Worker>, downstream: Downstream, mut stream: TcpStre
             State::Routed(route, name, read) => {
                 let forward =
                     forward::prepare(worker, &policy, downstream, stream, route, name, read);
-                return forward.await.map_or(Act::Nothing, |forward| Act::Forward(forward.into()));
+                return forward.await.map_or(Act::Nothing, Act::Forward);
             }
             State::Denied(denied, manner, name, read) => {
                 let mut record = Record::denied(worker, &downstream, &denied);

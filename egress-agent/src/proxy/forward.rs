@@ -2,9 +2,8 @@
 
 use std::{
     cell::Cell,
-    io,
+    io, mem,
     pin::Pin,
-    rc::Rc,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -58,7 +57,7 @@ pub(super) async fn prepare(
     route: TcpRoute,
     server_name: Option<Host>,
     read: BytesMut,
-) -> Option<Forward> {
+) -> Option<Box<Forward>> {
     let TcpRoute { cluster, host } = route;
     let stats = worker.telemetry.stats.cluster(&cluster.name);
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
@@ -72,7 +71,10 @@ pub(super) async fn prepare(
         }
     };
     match result {
-        Ok((up, held)) => Some(Forward { downstream, down, up, early: read.into(), record, held }),
+        Ok((up, held)) => {
+            let early = read.into();
+            Some(Box::new(Forward { downstream, down, up, early, record, held }))
+        }
         Err(reason) => {
             record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
             drop(read);
@@ -139,13 +141,13 @@ async fn connect(
 }
 
 /// Counts bytes where they show up at once.
-struct Counter<'a> {
-    stats: &'a ClusterStats,
+struct Counter {
+    stats: Arc<ClusterStats>,
     received: Cell<u64>,
     sent: Cell<u64>,
 }
 
-impl Meter for Counter<'_> {
+impl Meter for Counter {
     fn add(&self, from: Peer, bytes: usize) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         match from {
@@ -163,20 +165,27 @@ impl Meter for Counter<'_> {
 
 impl Forward {
     /// Relays until the connection ends, and logs it.
-    pub(super) async fn run(self, worker: Rc<Worker>) {
-        let Self { downstream, mut down, mut up, early, mut record, held } = self;
+    pub(super) async fn run(mut self: Box<Self>, worker: &Worker) {
         let counter = Counter {
-            stats: held.connection.cluster(),
+            stats: Arc::clone(self.held.connection.cluster()),
             received: Cell::new(0),
             sent: Cell::new(0),
         };
-        let idle = worker.limits.idle;
+        let Self { down, up, early, .. } = &mut *self;
+        let relayed =
+            relay(&worker.buffers, down, up, mem::take(early), worker.limits.idle, &counter);
         let end = tokio::select! {
-            end = relay(&worker.buffers, &mut down, &mut up, early, idle, &counter) => Some(end),
+            end = relayed => Some(end),
             () = worker.drain.expired() => None,
         };
-        record.received = counter.received.get();
-        record.sent = counter.sent.get();
+        self.record.received = counter.received.get();
+        self.record.sent = counter.sent.get();
+        self.end(worker, end);
+    }
+
+    /// Closes both ends, and logs how it went.
+    fn end(self: Box<Self>, worker: &Worker, end: Option<End>) {
+        let Self { downstream, down, up, early: _, mut record, held } = *self;
         match end {
             Some(End::Closed) => held.lease.report(true),
             Some(End::Idle) => {
@@ -203,7 +212,7 @@ impl Forward {
             }
         }
         drop((down, up));
-        record.finish(&worker, downstream);
+        record.finish(worker, downstream);
     }
 }
 

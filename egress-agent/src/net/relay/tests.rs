@@ -265,6 +265,6 @@ fn an_idle_relay_is_small() {
     local(async {
         let (mut down, mut up) = pair().await;
         let size = future(&mut down, &mut up);
-        assert!(size <= 640, "{size} bytes a connection");
+        assert!(size <= 400, "{size} bytes a connection");
     });
 }
