@@ -32,8 +32,8 @@ pub struct Capture {
 /// port they are for but `excluded` ones, to `listener`. The accepted socket's local port is the
 /// port that was dialled.
 ///
-/// A listener for both families (a dual-stack one) is given as `v6` and as `v4`. One of a group of
-/// `SO_REUSEPORT` stands for the group.
+/// A listener for both families is given as `v6` and as `v4`; only one on the unspecified address
+/// is one, the kernel makes others IPv6-only. One of a group of `SO_REUSEPORT` stands for the group.
 ///
 /// # Errors
 /// The host can't do it, or the kernel refuses.

@@ -85,17 +85,23 @@ pub(super) fn capture(
             Ok(Captured { listeners, lookup: None })
         }
         Capture::SkLookup => {
-            // Only the program leads connections to it, so its own address is of no account.
-            let of_workers = listen((Ipv6Addr::LOCALHOST, Ipv4Addr::LOCALHOST), 0, workers)
-                .context("--capture sk-lookup: can't listen on the loopback address")?;
-            let first = of_workers.first().ok_or_else(|| anyhow!("there are no workers"))?;
-            let is_v6 = first.local_addr()?.is_ipv6();
+            // Only the program leads connections here, so the listeners' own address is of no
+            // account; but one bound to ::1 takes IPv6 alone, so each family has its own.
+            let loopback = "--capture sk-lookup: can't listen on the loopback address";
+            let v4 = listeners((Ipv4Addr::LOCALHOST, 0).into(), workers).context(loopback)?;
+            let v6 = match listeners((Ipv6Addr::LOCALHOST, 0).into(), workers) {
+                Err(error) if is_without_v6(&error) => Vec::new(),
+                result => result.context(loopback)?,
+            };
             let excluded: Vec<u16> =
                 excluded.iter().map(|port| port.get()).chain(own.iter().copied()).collect();
-            let (v4, v6) = (Some(first.as_fd()), is_v6.then(|| first.as_fd()));
-            let lookup = lookup::attach(v4, v6, addresses, &excluded)
+            let (first_v4, first_v6) = (v4.first().map(AsFd::as_fd), v6.first().map(AsFd::as_fd));
+            let lookup = lookup::attach(first_v4, first_v6, addresses, &excluded)
                 .context("--capture sk-lookup (bind:PORTS needs neither eBPF nor privilege)")?;
-            let listeners = of_workers.into_iter().map(|listener| vec![listener]).collect();
+            let mut listeners: Vec<Vec<TcpListener>> = v4.into_iter().map(|v4| vec![v4]).collect();
+            for (of_worker, v6) in listeners.iter_mut().zip(v6) {
+                of_worker.push(v6);
+            }
             Ok(Captured { listeners, lookup: Some(lookup) })
         }
     }
