@@ -21,8 +21,8 @@ pub enum Error {
     },
     /// The process may not do it.
     #[error(
-        "missing privilege: {missing}; run as root, or give the process CAP_BPF and CAP_NET_ADMIN \
-         (and CAP_SYS_ADMIN to mount bpffs)"
+        "missing privilege: {missing}; run as root, or give the process CAP_BPF, CAP_PERFMON and \
+         CAP_NET_ADMIN (and CAP_SYS_ADMIN to mount bpffs)"
     )]
     Privilege {
         /// The capabilities that are missing.

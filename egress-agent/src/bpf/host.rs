@@ -76,17 +76,19 @@ pub(super) fn check() -> Result<(), Error> {
 }
 
 fn privileges(effective: CapabilitySet) -> Result<(), Error> {
-    // CAP_SYS_ADMIN implies CAP_BPF, but not CAP_NET_ADMIN.
+    // CAP_SYS_ADMIN implies CAP_BPF and CAP_PERFMON, but not CAP_NET_ADMIN. Without CAP_PERFMON the
+    // verifier refuses to compute with pointers (`bpf_allow_ptr_leaks`, Linux 5.8).
     let bpf = effective.intersects(CapabilitySet::BPF | CapabilitySet::SYS_ADMIN);
+    let perfmon = effective.intersects(CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN);
     let net = effective.contains(CapabilitySet::NET_ADMIN);
-    let missing: Vec<&str> = [(bpf, "CAP_BPF"), (net, "CAP_NET_ADMIN")]
+    let missing: Vec<&str> = [(bpf, "CAP_BPF"), (perfmon, "CAP_PERFMON"), (net, "CAP_NET_ADMIN")]
         .into_iter()
         .filter_map(|(has, name)| (!has).then_some(name))
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::Privilege { missing: missing.join(" and ") })
+    Err(Error::Privilege { missing: missing.join(", ") })
 }
 
 /// The id of a cgroup2 directory, which is its inode number.
@@ -196,12 +198,15 @@ mod tests {
     fn the_missing_capability_is_named() {
         let all = CapabilitySet::all();
         assert!(privileges(all).is_ok());
-        assert!(privileges(CapabilitySet::BPF | CapabilitySet::NET_ADMIN).is_ok());
+        let bpf = CapabilitySet::BPF | CapabilitySet::PERFMON;
+        assert!(privileges(bpf | CapabilitySet::NET_ADMIN).is_ok());
         assert!(privileges(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN).is_ok());
         let missing = |set| privileges(set).unwrap_err().to_string();
         assert!(missing(all - CapabilitySet::NET_ADMIN).contains("privilege: CAP_NET_ADMIN;"));
-        assert!(missing(CapabilitySet::NET_ADMIN).contains("privilege: CAP_BPF;"));
-        assert!(missing(CapabilitySet::empty()).contains("CAP_BPF and CAP_NET_ADMIN;"));
+        assert!(missing(all - CapabilitySet::SYS_ADMIN - bpf).contains(": CAP_BPF, CAP_PERFMON;"));
+        assert!(missing(CapabilitySet::BPF | CapabilitySet::NET_ADMIN).contains(": CAP_PERFMON;"));
+        let none = missing(CapabilitySet::empty());
+        assert!(none.contains("CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN;"), "{none}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ Examples:
   egress-agent gateway --config config/ --mesh mesh.yaml \\
       --labels istio=egressgateway --namespace istio-system --capture bind:80,443
 
-  # A gateway for every port, with one listener (needs CAP_NET_ADMIN and CAP_BPF).
+  # A gateway for every port, with one listener (needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN).
   egress-agent gateway --config config/ --mesh mesh.yaml \\
       --labels istio=egressgateway --namespace istio-system --capture sk-lookup
 

@@ -37,7 +37,7 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "NS", value_parser = namespace)]
     namespace: Namespace,
     /// Where connections come from: `sk-lookup` takes every TCP port of this host's addresses
-    /// (needs CAP_BPF and CAP_NET_ADMIN), `bind:80,443` listens on these ports.
+    /// (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), `bind:80,443` listens on these ports.
     #[arg(long, value_name = "sk-lookup|bind:PORTS")]
     capture: Capture,
     /// With `sk-lookup`: ports that stay the host's own. The admin, health and metrics ports always
