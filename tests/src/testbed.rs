@@ -11,11 +11,12 @@ use crate::{
     agent,
     ca::{Authority, Certificates},
     capture::Capture,
+    cgroup,
     netns::NetNs,
     outside::{Record, Servers},
     plan,
     process::{Place, Process},
-    site::Site,
+    site::{self, DEMO, Site},
     wait, wiring,
 };
 
@@ -64,7 +65,7 @@ impl Testbed {
     /// Something can't be set up.
     pub fn demo(gateways: usize) -> Result<(Self, Process)> {
         let testbed = Self::wire(Site::demo()?, gateways, agent::beside()?)?;
-        let program = crate::site::demo_program()?;
+        let program = site::demo_program()?;
         let program = program.to_string_lossy();
         let prefix = testbed.site.prefix();
         let servers =
@@ -74,6 +75,21 @@ impl Testbed {
         })
         .with_context(|| servers.stderr())?;
         Ok((testbed, servers))
+    }
+
+    /// The pod of a demo that is up.
+    ///
+    /// # Errors
+    /// No cgroup2.
+    pub fn demo_pod() -> Result<Place> {
+        let dir = site::dir(DEMO);
+        let trust = dir.join("ca.pem").to_string_lossy().into_owned();
+        Ok(Place {
+            ns: NetNs::existing(format!("{DEMO}-pod")),
+            cgroup: cgroup::mount_point()?.join(DEMO).join("pod"),
+            resolv_conf: Some(dir.join("resolv.conf")),
+            env: trust_in(&trust),
+        })
     }
 
     fn wire(site: Site, gateways: usize, agent: PathBuf) -> Result<Self> {
@@ -91,10 +107,7 @@ impl Testbed {
                 ns: site.netns(host)?,
                 cgroup: hosts.clone(),
                 resolv_conf: None,
-                // The first for rustls-native-certs and OpenSSL, the second for curl.
-                env: ["SSL_CERT_FILE", "CURL_CA_BUNDLE"]
-                    .map(|name| (name.to_owned(), trust.clone()))
-                    .to_vec(),
+                env: trust_in(&trust),
             })
         };
         let (app, outside, fabric) = (place("app")?, place("outside")?, place("fabric")?);
@@ -309,6 +322,12 @@ impl Testbed {
     pub fn keep(self) {
         self.site.keep();
     }
+}
+
+/// Trusts the outside's authority: the first for rustls-native-certs and OpenSSL, the second for
+/// curl.
+fn trust_in(authority: &str) -> Vec<(String, String)> {
+    ["SSL_CERT_FILE", "CURL_CA_BUNDLE"].map(|name| (name.to_owned(), authority.to_owned())).to_vec()
 }
 
 fn replace(path: &Path, text: &str) -> Result<()> {

@@ -1,48 +1,74 @@
 //! `egress-demo`: see `cargo xtask demo --help`.
 
-use std::process::ExitCode;
+mod bypass;
+mod screen;
+mod shell;
+mod stage;
+mod walkthrough;
+
+use std::{process::ExitCode, thread};
 
 use anyhow::Result;
 use clap::Parser;
 use egress_tests::{site, testbed};
 
-/// The egress-gateway walkthrough, live.
+/// The egress-gateway walkthrough, live, on hosts in network namespaces.
 #[derive(Parser)]
 struct Cli {
-    /// Remove what `--keep`, or a demo that was killed, left behind.
+    /// Leave everything up at the end, and say how to get a shell in the pod.
     #[arg(long)]
+    keep: bool,
+    /// Remove what `--keep`, or a demo that was killed, left behind.
+    #[arg(long, conflicts_with_all = ["keep", "shell"])]
     down: bool,
-    /// Clean up after the process at the other end of standard input.
+    /// A shell in the pod of a demo that `--keep` left up.
+    #[arg(long, conflicts_with = "keep")]
+    shell: bool,
+    /// Clean up after a process that ends.
     #[arg(long, hide = true, value_name = "PREFIX")]
     janitor: Option<String>,
-    /// Be the outside's servers of a site.
+    /// Serve the outside of a testbed until killed.
     #[arg(long, hide = true, value_name = "PREFIX")]
     serve: Option<String>,
 }
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("\nerror: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<ExitCode> {
     if let Some(prefix) = &cli.janitor {
-        return site::janitor(prefix);
-    }
-    if let Some(prefix) = &cli.serve {
+        site::janitor(prefix)?;
+    } else if let Some(prefix) = &cli.serve {
         let _servers = testbed::serve(prefix, &site::dir(prefix))?;
         // Until the site's cgroup is killed.
         loop {
-            std::thread::park();
+            thread::park();
         }
+    } else if cli.down {
+        shell::down()?;
+    } else if cli.shell {
+        shell::enter()?;
+    } else {
+        return demo(cli.keep);
     }
-    if cli.down {
-        return site::sweep(site::DEMO);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn demo(keep: bool) -> Result<ExitCode> {
+    let mut stage = stage::Stage::set()?;
+    walkthrough::run(&mut stage)?;
+    bypass::run(&mut stage)?;
+    let good = stage.screen.table();
+    if keep {
+        shell::explain();
+        stage.keep();
     }
-    anyhow::bail!("the demo itself is still to come")
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

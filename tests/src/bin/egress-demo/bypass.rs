@@ -1,0 +1,168 @@
+//! Ways around the gateway, each tried for real.
+
+use anyhow::Result;
+use egress_tests::{
+    plan,
+    process::{Finished, Place},
+};
+
+use crate::stage::{Stage, last_line, url_v6};
+
+/// Who tries.
+#[derive(Clone, Copy)]
+enum Who {
+    /// A process of the pod.
+    Pod,
+    /// A process in the pod's network, but outside its cgroup: the socket hooks don't see it.
+    OutsideCgroup,
+}
+
+enum With<'a> {
+    /// A program with its arguments; success would be exit code 0.
+    Program(&'a str, Vec<&'a str>),
+    /// One of the ways of the testbed's `probe.py`.
+    Probe(Vec<&'a str>),
+}
+
+struct Attempt<'a> {
+    what: &'a str,
+    who: Who,
+    with: With<'a>,
+    /// The reason that the counter and the event must give.
+    reason: &'a str,
+    /// Whether the gateway refuses it, not the node.
+    at_gateway: bool,
+}
+
+/// Tries each, and watches what arrives outside.
+pub(crate) fn run(stage: &mut Stage) -> Result<()> {
+    stage.screen.step("Ways around the gateway");
+    stage
+        .screen
+        .say("edition.cnn.com over HTTPS is allowed, through the gateway. Nothing else is.");
+    let udp = plan::UDP_PORT.to_string();
+    let ipv6 = format!("https://{}:8443/", url_v6(plan::ATTACKER_V6));
+    let curl = |args: &[&'static str]| {
+        let mut all = vec!["-sSk", "--max-time", "3"];
+        all.extend(args);
+        With::Program("curl", all)
+    };
+    use Who::{OutsideCgroup, Pod};
+    let node = |what, who, with, reason| Attempt { what, who, with, reason, at_gateway: false };
+    let attempts = [
+        Attempt {
+            what: "an address instead of a name",
+            who: Pod,
+            with: curl(&["https://203.0.113.9/"]),
+            reason: "no_server_name",
+            at_gateway: true,
+        },
+        node("a port that no route names", Pod, curl(&["http://203.0.113.9:8443/"]), "no_route"),
+        node(
+            "a process outside the pod's cgroup",
+            OutsideCgroup,
+            curl(&["https://198.51.100.10/"]),
+            "not_redirected",
+        ),
+        node("UDP", Pod, With::Probe(vec!["udp", plan::ATTACKER, &udp]), "protocol"),
+        node(
+            "DNS to the outside",
+            Pod,
+            With::Probe(vec!["udp", plan::OUTSIDE_DNS, "53"]),
+            "protocol",
+        ),
+        node(
+            "ping",
+            Pod,
+            With::Program("ping", vec!["-c", "1", "-W", "1", plan::ATTACKER]),
+            "protocol",
+        ),
+        node(
+            "IPv6",
+            Pod,
+            With::Program("curl", vec!["-sSk", "--max-time", "3", &ipv6]),
+            "no_route",
+        ),
+        node(
+            "an IPv4-mapped address",
+            Pod,
+            With::Probe(vec!["tcp-mapped", plan::ATTACKER, "22"]),
+            "no_route",
+        ),
+        node("cloud metadata", Pod, curl(&["http://169.254.169.254/"]), "denied_prefix"),
+        node("the gateway's own ports", Pod, curl(&["http://10.10.0.11:15021/"]), "gateway_port"),
+        node("UDP-Lite", Pod, With::Probe(vec!["udplite", plan::ATTACKER, &udp]), "protocol"),
+        node("a raw socket", Pod, With::Probe(vec!["raw-ip", plan::ATTACKER, &udp]), "protocol"),
+        node(
+            "a raw socket, with another's source address",
+            OutsideCgroup,
+            With::Probe(vec!["raw-spoofed", plan::ATTACKER, &udp]),
+            "spoofed_source",
+        ),
+        node(
+            "a packet socket, past every socket hook",
+            Pod,
+            With::Probe(vec!["packet", plan::ATTACKER, &udp]),
+            "protocol",
+        ),
+        node("a VLAN tag", Pod, With::Probe(vec!["vlan", plan::ATTACKER, &udp]), "ether_type"),
+    ];
+
+    let capture = stage.testbed.capture()?;
+    for attempt in &attempts {
+        try_one(stage, attempt)?;
+    }
+    let frames = capture.frames();
+    for frame in &frames {
+        stage.screen.fact("LEAKED", frame);
+    }
+    let seen = format!("{} packets of the pod", frames.len());
+    stage.screen.check("a capture outside, over all attempts", &seen, frames.is_empty());
+    Ok(())
+}
+
+fn try_one(stage: &mut Stage, attempt: &Attempt<'_>) -> Result<()> {
+    let count = |stage: &Stage| -> Result<u64> {
+        let denials = stage.denials()?;
+        Ok(denials.iter().filter(|(reason, _)| reason == attempt.reason).map(|(_, n)| n).sum())
+    };
+    let place = match attempt.who {
+        Who::Pod => stage.testbed.pod().clone(),
+        Who::OutsideCgroup => stage.testbed.outside_cgroup(),
+    };
+    let before = count(stage)?;
+    let done = perform(stage, &place, attempt)?;
+    stage.screen.output(&done.stdout);
+    stage.screen.output(&done.stderr);
+    let after = count(stage)?;
+    let event = if attempt.at_gateway {
+        stage.log_line(&["\"- - -\" 0 NR"])
+    } else {
+        let event = stage.event(attempt.reason);
+        if let Some(event) = &event {
+            stage.screen.fact("flow event", event);
+        }
+        event
+    };
+    let seen = format!("{}; {}: {before} → {after}", last_line(&done), attempt.reason);
+    let refused = !done.ok() && after > before && event.is_some();
+    stage.screen.check(attempt.what, &seen, refused);
+    Ok(())
+}
+
+fn perform(stage: &Stage, place: &Place, attempt: &Attempt<'_>) -> Result<Finished> {
+    let name = match attempt.who {
+        Who::Pod => "pod",
+        Who::OutsideCgroup => "pod's network, other cgroup",
+    };
+    match &attempt.with {
+        With::Program(program, args) => {
+            stage.screen.command(name, &format!("{program} {}", args.join(" ")));
+            place.run(program, args)
+        }
+        With::Probe(args) => {
+            stage.screen.command(name, &format!("probe.py {}", args.join(" ")));
+            stage.testbed.probe_from(place, args)
+        }
+    }
+}

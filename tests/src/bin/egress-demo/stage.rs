@@ -1,0 +1,184 @@
+//! The demo's hosts and agents, and what can be asked of them.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result};
+use egress_tests::{
+    plan,
+    process::{Finished, Process},
+    testbed::Testbed,
+    wait,
+};
+
+use crate::screen::Screen;
+
+/// The hosts, the agents that run on them, and the screen.
+pub(crate) struct Stage {
+    pub(crate) screen: Screen,
+    pub(crate) testbed: Testbed,
+    pub(crate) gateways: Vec<Process>,
+    node: Option<Process>,
+    servers: Process,
+}
+
+impl Stage {
+    /// Builds the hosts. No agent runs yet.
+    pub(crate) fn set() -> Result<Self> {
+        let screen = Screen::new();
+        println!(
+            "Building hosts in network namespaces: a pod, an app node, two gateway nodes, and an"
+        );
+        println!("outside with DNS, HTTP and HTTPS at documentation addresses (some seconds)…");
+        let (testbed, servers) = Testbed::demo(2)?;
+        Ok(Self { screen, testbed, gateways: Vec::new(), node: None, servers })
+    }
+
+    /// Starts both gateways, then enforcement.
+    pub(crate) fn start_agents(&mut self) -> Result<()> {
+        for number in 0..2 {
+            let host = self.testbed.gateway(number).ns.name().to_owned();
+            self.screen.command(&host, &command_line(&self.testbed.gateway_args()));
+            let gateway = self.testbed.start_gateway(number)?;
+            self.gateways.push(gateway);
+        }
+        let host = self.testbed.app().ns.name().to_owned();
+        self.screen.command(&host, &command_line(&self.testbed.node_args()));
+        self.node = Some(self.testbed.start_node()?);
+        Ok(())
+    }
+
+    /// Puts a file of a step into the agents' configuration.
+    pub(crate) fn apply(&self, name: &str, text: &str) -> Result<()> {
+        self.screen.fact("apply", name);
+        let file = name.rsplit('/').next().unwrap_or(name);
+        self.testbed.apply(file, text)
+    }
+
+    /// Takes every resource out of the configuration.
+    pub(crate) fn delete_all(&self) -> Result<()> {
+        for entry in fs::read_dir(self.testbed.config())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            self.screen.fact("delete", &name);
+            self.testbed.delete(&name)?;
+        }
+        Ok(())
+    }
+
+    /// The statuses that curl sees, once they are as wanted; the last ones where they never are.
+    pub(crate) fn statuses(&mut self, args: &[&str], wanted: &str) -> Result<String> {
+        let mut shown = vec!["curl", "-sS", "-o", "/dev/null", "-D", "-"];
+        shown.extend(args);
+        self.screen.command("pod", &shown.join(" "));
+        let deadline = wait::until_is(
+            wait::SOON,
+            "curl",
+            || self.testbed.curl_status(args).unwrap_or_else(|error| format!("{error:#}")),
+            |statuses| statuses == wanted,
+        );
+        let seen = match deadline {
+            Ok(seen) => seen,
+            Err(_) => self.testbed.curl_status(args)?,
+        };
+        self.screen.output(&seen);
+        Ok(seen)
+    }
+
+    /// What curl shows, body and error message.
+    pub(crate) fn curl(&mut self, args: &[&str]) -> Result<Finished> {
+        let mut shown = vec!["curl", "-sS"];
+        shown.extend(args);
+        self.screen.command("pod", &shown.join(" "));
+        let mut all = vec!["-S"];
+        all.extend(args);
+        let done = self.testbed.curl(&all)?;
+        self.screen.output(&done.stdout);
+        self.screen.output(&done.stderr);
+        Ok(done)
+    }
+
+    /// The last line of either gateway's access log that holds all of `words`, waiting for it.
+    pub(crate) fn log_line(&mut self, words: &[&str]) -> Option<String> {
+        let gateways = &self.gateways;
+        let find = || {
+            let logs = gateways.iter().map(Process::stdout).collect::<Vec<_>>();
+            let mut lines = logs.iter().flat_map(|log| log.lines().rev());
+            lines.find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
+        };
+        let line = wait::until(Duration::from_secs(5), "the access log", find).ok()?;
+        self.screen.fact("gateway's access log", &line);
+        Some(line)
+    }
+
+    /// A counter of `/stats`, both gateways together.
+    pub(crate) fn stat(&self, name: &str) -> Result<u64> {
+        (0..self.gateways.len()).map(|number| self.testbed.stat(number, name)).sum()
+    }
+
+    /// The node's counters of refusals by reason, and the gateways'.
+    pub(crate) fn denials(&self) -> Result<Vec<(String, u64)>> {
+        let metrics = |place: &egress_tests::process::Place, url: &str| -> Result<String> {
+            Ok(place.run("curl", &["-s", "--max-time", "5", url])?.stdout)
+        };
+        let mut text = metrics(self.testbed.app(), "127.0.0.1:15020/metrics")?
+            .lines()
+            .filter(|line| line.contains("action=\"deny\""))
+            .fold(String::new(), |text, line| text + line + "\n");
+        for number in 0..2 {
+            let gateway =
+                metrics(self.testbed.gateway(number), "127.0.0.1:15090/stats/prometheus")?;
+            let denied = gateway.lines().filter(|line| line.starts_with("egress_denied_total"));
+            text.extend(denied.flat_map(|line| [line, "\n"]));
+        }
+        text.lines().map(denial).collect()
+    }
+
+    /// The newest flow event of the node with this reason, waiting for it.
+    pub(crate) fn event(&self, reason: &str) -> Option<String> {
+        let node = self.node.as_ref()?;
+        let find = || {
+            let log = node.stdout();
+            log.lines().rev().find(|line| line.contains(reason)).map(str::to_owned)
+        };
+        wait::until(Duration::from_secs(5), "a flow event", find).ok()
+    }
+
+    /// Leaves all of it running.
+    pub(crate) fn keep(self) {
+        for process in self.gateways.into_iter().chain(self.node).chain([self.servers]) {
+            process.keep();
+        }
+        self.testbed.keep();
+    }
+}
+
+/// `egress_…{…,reason="no_route"} 3` as its reason and number.
+fn denial(line: &str) -> Result<(String, u64)> {
+    let reason = line.split("reason=\"").nth(1).and_then(|rest| rest.split('"').next());
+    let count = line.rsplit(' ').next().and_then(|count| count.parse().ok());
+    Ok((
+        reason.with_context(|| format!("no reason in {line}"))?.to_owned(),
+        count.with_context(|| format!("no number in {line}"))?,
+    ))
+}
+
+fn command_line(args: &[String]) -> String {
+    format!("egress-agent {}", args.join(" "))
+}
+
+/// What a command gives away of its end: the last line that it wrote.
+pub(crate) fn last_line(done: &Finished) -> String {
+    let text = [done.stdout.trim(), done.stderr.trim()].join("\n");
+    let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no output");
+    let line: String = line.trim().chars().take(90).collect();
+    format!("{line} (exit code {})", done.code)
+}
+
+/// The attacker's address as a URL's host.
+pub(crate) fn url_v6(address: &str) -> String {
+    format!("[{address}]")
+}
+
+/// The host of the walkthrough over HTTP.
+pub(crate) fn politics() -> String {
+    format!("http://{}/politics", plan::HOST)
+}
