@@ -1,0 +1,169 @@
+use tempfile::TempDir;
+
+use super::*;
+
+const ENTRY: &str = "\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata:
+  name: cnn
+spec:
+  hosts: [edition.cnn.com]
+  ports:
+  - {number: 80, name: http, protocol: HTTP}
+  resolution: DNS
+";
+
+fn directory(files: &[(&str, &str)]) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    for (name, text) in files {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    directory
+}
+
+fn args(paths: &[&Path], mesh: Option<&Path>, output: Output) -> CheckArgs {
+    let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+    CheckArgs { paths, mesh: mesh.map(Into::into), output }
+}
+
+/// Exit code, standard output, standard error.
+fn ran(args: &CheckArgs, colours: bool) -> (u8, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = check(args, colours, &mut out, &mut err).unwrap();
+    (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+#[test]
+fn a_clean_configuration_is_0() {
+    let dir = directory(&[("a.yaml", ENTRY), ("mesh.yaml", "direct: registry\n")]);
+    let (code, out, err) = ran(&args(&[dir.path()], None, Output::Text), false);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let one = dir.path().join("a.yaml");
+    assert_eq!(ran(&args(&[&one], None, Output::Text), false).0, 0);
+}
+
+#[test]
+fn warnings_are_allowed() {
+    let dir = directory(&[(
+        "a.yaml",
+        &ENTRY.replace("  resolution", "  resolutoin: NONE\n  resolution"),
+    )]);
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Text), false);
+    assert_eq!(code, 0);
+    assert!(out.contains("a.yaml:9: warning: unknown field \"resolutoin\""), "{out}");
+    assert!(out.contains("Did you mean \"resolution\"?"), "{out}");
+    assert!(out.ends_with("no errors, 1 warning in 1 file\n"), "{out}");
+}
+
+#[test]
+fn errors_are_1_all_of_them_at_once() {
+    let broken = "a: [\n---\n";
+    let wrong = ENTRY.replace("number: 80", "number: eighty").replace("DNS", "DSN");
+    let dir = directory(&[
+        ("a.yaml", &format!("{broken}{wrong}")),
+        ("sub/b.yaml", "kind: ServiceEntri\napiVersion: networking.istio.io/v1\n"),
+    ]);
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Text), false);
+    assert_eq!(code, 1);
+    for text in [
+        "isn't valid YAML",
+        "found the text \"eighty\"",
+        "found the text \"DSN\"",
+        "spec.ports[0].number",
+        "Did you mean ServiceEntry?",
+        "4 errors, no warnings in 2 files",
+    ] {
+        assert!(out.contains(text), "{text}: {out}");
+    }
+    assert!(!out.contains('\x1b'));
+}
+
+#[test]
+fn colours_are_for_terminals() {
+    let dir = directory(&[("a.yaml", "a: [\n")]);
+    let (_, out, _) = ran(&args(&[dir.path()], None, Output::Text), true);
+    assert!(out.contains(": \x1b[1;31merror\x1b[0m: "), "{out}");
+}
+
+#[test]
+fn json_says_the_same() {
+    let dir = directory(&[("a.yaml", &ENTRY.replace("DNS", "DSN"))]);
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Json), true);
+    assert_eq!(code, 1);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["errors"], 1);
+    let problem = &json["problems"][0];
+    assert_eq!(problem["severity"], "error");
+    assert_eq!(problem["line"], 9);
+    assert_eq!(problem["resource"], "ServiceEntry default/cnn");
+    assert_eq!(problem["field"], "spec.resolution");
+    assert_eq!(problem["found"], "the text \"DSN\"");
+}
+
+#[test]
+fn what_cannot_be_read_is_2() {
+    let dir = directory(&[("service-entry.yaml", ENTRY), ("bad.yaml", "")]);
+    let (code, out, err) =
+        ran(&args(&[&dir.path().join("service-entri.yaml")], None, Output::Text), false);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("doesn't exist; did you mean"), "{err}");
+    assert!(err.contains("service-entry.yaml?"), "{err}");
+    let mesh = dir.path().join("nothing-like-it");
+    let (code, _, err) = ran(&args(&[dir.path()], Some(&mesh), Output::Text), false);
+    assert_eq!(code, 2);
+    assert!(err.contains("nothing-like-it"), "{err}");
+    fs::write(dir.path().join("bad.yaml"), b"a: \xff\n").unwrap();
+    let (code, _, err) = ran(&args(&[dir.path()], None, Output::Text), false);
+    assert_eq!(code, 2);
+    assert!(err.contains("isn't UTF-8"), "{err}");
+}
+
+#[test]
+fn an_empty_directory_is_an_error() {
+    for files in [&[][..], &[("mesh.yaml", "direct: deny\n")]] {
+        let dir = directory(files);
+        let (code, out, _) = ran(&args(&[dir.path()], None, Output::Text), false);
+        assert_eq!(code, 1);
+        assert!(out.contains("no resources here"), "{out}");
+    }
+}
+
+#[test]
+fn a_file_given_twice_is_read_once() {
+    let dir = directory(&[("a.yaml", ENTRY)]);
+    let one = dir.path().join("a.yaml");
+    let (code, out, _) = ran(&args(&[dir.path(), &one], None, Output::Text), false);
+    assert_eq!(code, 0, "{out}");
+}
+
+#[test]
+fn mesh_settings_are_found() {
+    let dir = directory(&[("a.yaml", ENTRY), ("own.yaml", "direct: nonsense\n")]);
+    let mesh = dir.path().join("own.yaml");
+    let (code, out, _) = ran(&args(&[dir.path()], Some(&mesh), Output::Text), false);
+    assert_eq!(code, 1);
+    assert!(out.contains("expected one of deny registry"), "{out}");
+    assert!(!out.contains("\"kind\" is missing"), "{out}");
+}
+
+#[test]
+fn a_missing_certificate_is_told() {
+    let rule = "\
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: cnn
+spec:
+  host: edition.cnn.com
+  trafficPolicy:
+    tls: {mode: SIMPLE, caCertificates: /nowhere/ca.pem}
+";
+    let dir = directory(&[("a.yaml", &format!("{ENTRY}{rule}"))]);
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Text), false);
+    assert_eq!(code, 0);
+    assert!(out.contains("/nowhere/ca.pem: warning: can't be read here"), "{out}");
+}
