@@ -1,0 +1,67 @@
+//! The real programs in the real kernel, needing root: the verifier accepts each; packets run
+//! through them (`BPF_PROG_TEST_RUN`) and system calls of a process in a cgroup meet the verdict
+//! that the maps call for. Each test loads its own copy, and nothing is pinned.
+#![expect(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
+
+mod kernel;
+mod packets;
+mod sockets;
+
+use std::fmt::Write as _;
+
+use aya::programs::{Program, ProgramError};
+
+use crate::kernel::Kernel;
+
+/// All of them, on kernels with and without `bpf_set_retval`.
+#[test]
+fn the_verifier_accepts_every_program() {
+    for set_retval in [0, 1] {
+        let mut kernel = Kernel::load(set_retval);
+        let mut names = Vec::new();
+        let mut failed = String::new();
+        for (name, program) in kernel.ebpf.programs_mut() {
+            names.push(name.to_owned());
+            let loaded = match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSkb(program) => program.load(),
+                Program::SchedClassifier(program) => program.load(),
+                Program::SkLookup(program) => program.load(),
+                other => panic!("{name} is of an unexpected type: {:?}", other.prog_type()),
+            };
+            match loaded {
+                Ok(()) => {
+                    // Watched by eye: the verifier gives up at a million.
+                    let instructions = program.info().unwrap().verified_instruction_count();
+                    println!("{name}: {instructions:?} instructions verified");
+                }
+                Err(ProgramError::LoadError { verifier_log, io_error }) => {
+                    let log = verifier_log.to_string();
+                    let last = log.lines().count().saturating_sub(40);
+                    let log: Vec<_> = log.lines().skip(last).collect();
+                    writeln!(failed, "{name}: {io_error}\n{}", log.join("\n")).unwrap();
+                }
+                Err(error) => writeln!(failed, "{name}: {error}").unwrap(),
+            }
+        }
+        assert!(failed.is_empty(), "{failed}");
+        names.sort();
+        assert_eq!(
+            names,
+            [
+                "capture",
+                "cgroup_egress",
+                "connect4",
+                "connect6",
+                "getpeername4",
+                "getpeername6",
+                "pod_ingress",
+                "recvmsg4",
+                "recvmsg6",
+                "sendmsg4",
+                "sendmsg6",
+                "uplink_egress",
+            ]
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! System calls of a process in a cgroup, under the real cgroup hooks. The gateway is a listener on
+//! loopback.
+
+use std::{
+    env, fs,
+    io::{self, BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr};
+use egress_ebpf::{
+    abi::{action, hook, route_action},
+    reason::Reason,
+};
+
+use crate::kernel::{AUDITED, DEFAULT_POLICY, EXEMPT, Kernel, addr};
+
+const EPERM: i32 = 1;
+const EACCES: i32 = 13;
+const ECONNREFUSED: i32 = 111;
+
+/// Run inside a cgroup by the other tests: does what each line of its input asks for, and answers
+/// `ok PEER` or `error ERRNO`.
+#[test]
+#[ignore = "the other tests start it, inside a cgroup"]
+fn workload() {
+    for line in io::stdin().lines() {
+        let line = line.unwrap();
+        let (call, to) = line.split_once(' ').unwrap();
+        let to: SocketAddr = to.parse().unwrap();
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let result = match call {
+            "connect" => TcpStream::connect(to).and_then(|stream| stream.peer_addr()),
+            "udp-connect" => UdpSocket::bind(any)
+                .and_then(|socket| socket.connect(to).and_then(|()| socket.peer_addr())),
+            "udp-send" => {
+                UdpSocket::bind(any).and_then(|socket| socket.send_to(b"x", to).map(|_| to))
+            }
+            other => panic!("no such call: {other}"),
+        };
+        match result {
+            Ok(peer) => println!("\nok {peer}"),
+            Err(error) => println!("\nerror {}", error.raw_os_error().unwrap()),
+        }
+        io::stdout().flush().unwrap();
+    }
+}
+
+/// A cgroup, and below it the one that a process is in; both are gone when this is dropped.
+struct Cgroup {
+    parent: PathBuf,
+    process: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Cgroup {
+    fn new(name: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts
+            .lines()
+            .find(|line| line.contains(" - cgroup2 "))
+            .and_then(|line| line.split(' ').nth(4))
+            .expect("no cgroup2 is mounted; this test needs one");
+        let own = format!("egress-programs-{}-{name}", std::process::id());
+        let parent = PathBuf::from(mount).join(own);
+        fs::create_dir(&parent).expect("a cgroup must be made; this test needs root");
+        let child = parent.join("child");
+        fs::create_dir(&child).unwrap();
+        let mut process = Command::new(env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "sockets::workload"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It waits for its first line of input, so it makes no call before it is moved.
+        fs::write(child.join("cgroup.procs"), process.id().to_string()).unwrap();
+        let input = process.stdin.take();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        Self { parent, process, input, output }
+    }
+
+    /// The id by which the kernel knows the parent: the workload is the child's ancestor.
+    fn id(&self) -> u64 {
+        fs::metadata(&self.parent).unwrap().ino()
+    }
+
+    fn child_id(&self) -> u64 {
+        fs::metadata(self.parent.join("child")).unwrap().ino()
+    }
+
+    /// Makes a call inside; the peer's address, or the error number.
+    fn call(&mut self, call: &str, to: &str) -> Result<SocketAddr, i32> {
+        writeln!(self.input.as_mut().unwrap(), "{call} {to}").unwrap();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the workload has ended");
+            if let Some(peer) = line.trim_end().strip_prefix("ok ") {
+                return Ok(peer.parse().unwrap());
+            }
+            if let Some(errno) = line.trim_end().strip_prefix("error ") {
+                return Err(errno.parse().unwrap());
+            }
+        }
+    }
+
+    fn attach(&self, kernel: &mut Kernel) {
+        let cgroup = fs::File::open(&self.parent).unwrap();
+        for name in [
+            "connect4",
+            "connect6",
+            "sendmsg4",
+            "sendmsg6",
+            "recvmsg4",
+            "recvmsg6",
+            "getpeername4",
+            "getpeername6",
+        ] {
+            let program: &mut CgroupSockAddr =
+                kernel.ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap();
+            program.attach(&cgroup, CgroupAttachMode::Single).unwrap();
+        }
+        let program: &mut CgroupSkb =
+            kernel.ebpf.program_mut("cgroup_egress").unwrap().try_into().unwrap();
+        program.load().unwrap();
+        program.attach(&cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single).unwrap();
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // The end of its input ends it, and a cgroup can go once it is empty.
+        drop(self.input.take());
+        let ended = self.process.wait();
+        let removed =
+            fs::remove_dir(self.parent.join("child")).and_then(|()| fs::remove_dir(&self.parent));
+        if !std::thread::panicking() {
+            assert!(ended.unwrap().success());
+            removed.unwrap();
+        }
+    }
+}
+
+/// A cgroup under the usual maps, whose port 443 leads to a listener on loopback.
+fn gateway(name: &str) -> (Kernel, Cgroup, TcpListener) {
+    let mut kernel = Kernel::usual();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for policy in [DEFAULT_POLICY, AUDITED] {
+        kernel.route(policy, 443, None, route_action::REDIRECT, port);
+    }
+    kernel.group(&["127.0.0.1"]);
+    let cgroup = Cgroup::new(name);
+    cgroup.attach(&mut kernel);
+    (kernel, cgroup, listener)
+}
+
+#[test]
+fn a_connect_is_redirected_and_the_application_sees_its_own_peer() {
+    let (mut kernel, mut cgroup, listener) = gateway("redirect");
+    for to in ["198.51.100.7:443", "[::ffff:198.51.100.8]:443", "[2001:db8::7]:443"] {
+        let peer = cgroup.call("connect", to).unwrap();
+        assert_eq!(peer, to.parse().unwrap(), "getpeername shows what was asked for");
+        listener.accept().unwrap();
+        let events = kernel.events();
+        let [event] = events[..] else { panic!("one event for {to}, not {events:?}") };
+        assert_eq!(event.destination, addr(&peer.ip().to_string()));
+        assert_eq!((event.hook, event.action), (hook::CONNECT, action::REDIRECT));
+        assert_eq!(Reason::from_code(event.reason), Some(Reason::Routed));
+        assert_eq!(event.cgroup, cgroup.child_id());
+    }
+    assert_eq!(kernel.count(hook::CONNECT, action::REDIRECT, Reason::Routed, false), 3);
+}
+
+#[test]
+fn what_policy_refuses_fails_with_a_meaningful_error() {
+    let (mut kernel, mut cgroup, _listener) = gateway("refuse");
+    for to in [
+        "198.51.100.7:22",
+        "[::ffff:198.51.100.7]:22",
+        "[2001:db8::7]:22",
+        "169.254.169.254:80",
+        "[::ffff:169.254.169.254]:80",
+        "10.9.0.10:15000",
+        "[64:ff9b::a01:203]:80",
+    ] {
+        assert_eq!(cgroup.call("connect", to), Err(EACCES), "{to}");
+    }
+    for to in
+        ["198.51.100.7:53", "[::ffff:198.51.100.7]:443", "[2001:db8::7]:53", "224.0.0.251:5353"]
+    {
+        assert_eq!(cgroup.call("udp-connect", to), Err(EACCES), "{to}");
+        assert_eq!(cgroup.call("udp-send", to), Err(EACCES), "{to}");
+    }
+    assert!(kernel.events().iter().all(|event| event.action == action::DENY));
+    // Loopback is open: nobody listens there, which is the kernel's own answer.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(cgroup.call("connect", &closed.to_string()), Err(ECONNREFUSED));
+    let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = here.local_addr().unwrap().to_string();
+    cgroup.call("udp-send", &to).unwrap();
+    cgroup.call("udp-connect", &to).unwrap();
+}
+
+#[test]
+fn without_a_healthy_gateway_a_connect_is_refused_at_once() {
+    let (mut kernel, mut cgroup, listener) = gateway("healthy");
+    for endpoints in [&[][..], &["fd00::10"]] {
+        kernel.group(endpoints);
+        assert_eq!(cgroup.call("connect", "198.51.100.7:443"), Err(ECONNREFUSED), "{endpoints:?}");
+    }
+    assert_eq!(kernel.count(hook::CONNECT, action::DENY, Reason::NoHealthyGateway, false), 2);
+    kernel.group(&["127.0.0.1"]);
+    cgroup.call("connect", "198.51.100.7:443").unwrap();
+    listener.accept().unwrap();
+}
+
+#[test]
+fn older_kernels_refuse_as_well_with_a_plain_error() {
+    let mut kernel = Kernel::load(0);
+    let mut cgroup = Cgroup::new("older");
+    cgroup.attach(&mut kernel);
+    assert_eq!(cgroup.call("connect", "198.51.100.7:443"), Err(EPERM));
+    assert_eq!(cgroup.call("udp-send", "198.51.100.7:53"), Err(EPERM));
+    assert_eq!(kernel.count(hook::CONNECT, action::DENY, Reason::NoPolicy, false), 1);
+}
+
+#[test]
+fn a_workloads_policy_is_its_cgroups_or_its_nearest_ancestors() {
+    let (mut kernel, mut cgroup, _listener) = gateway("ancestor");
+    // An address without a route of the kernel's own would hide the verdict; loopback never does.
+    let here = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    kernel.prefix("DENIED", "198.51.100.7", 128);
+    let to = "198.51.100.7:443";
+    assert_eq!(cgroup.call("connect", to), Err(EACCES), "the default policy enforces");
+    let denied = |kernel: &Kernel, audit| {
+        kernel.count(hook::CONNECT, action::DENY, Reason::DeniedPrefix, audit)
+    };
+    assert_eq!((denied(&kernel, false), denied(&kernel, true)), (1, 0));
+    // Audited, the connect goes on; where it ends is the network's matter. UDP's needs no answer.
+    kernel.workload(cgroup.id(), AUDITED);
+    let _network = cgroup.call("udp-connect", to);
+    assert_eq!((denied(&kernel, false), denied(&kernel, true)), (1, 1));
+    kernel.workload(cgroup.child_id(), DEFAULT_POLICY);
+    assert_eq!(cgroup.call("connect", to), Err(EACCES), "the nearest counts");
+    assert_eq!((denied(&kernel, false), denied(&kernel, true)), (2, 1));
+    kernel.workload(cgroup.child_id(), EXEMPT);
+    cgroup.call("udp-connect", &here.to_string()).unwrap();
+    assert_eq!(kernel.count(hook::CONNECT, action::ALLOW, Reason::Exempt, false), 1);
+}
