@@ -210,12 +210,13 @@ pub enum LogFormatError {
     },
     /// An operator that isn't there.
     #[error(
-        "found the unknown operator %{found}%, expected one of START_TIME, REQ, RESP, {}",
-        names(OPERATORS)
+        "found the unknown operator %{found}%, expected %{nearest}% or another of docs/telemetry.md"
     )]
     UnknownOperator {
         /// Its name.
         found: String,
+        /// The one that looks most like it.
+        nearest: &'static str,
     },
     /// A header that isn't kept.
     #[error(
@@ -385,7 +386,10 @@ fn fields(name: &str, argument: Option<&str>) -> Result<Vec<Field>, LogFormatErr
         ("RESP", argument) => headers("RESP", argument.unwrap_or(""), RESPONSE_HEADERS),
         (name, argument) => {
             let Some((_, field)) = OPERATORS.iter().find(|(known, _)| *known == name) else {
-                return Err(LogFormatError::UnknownOperator { found: name.to_owned() });
+                return Err(LogFormatError::UnknownOperator {
+                    found: name.to_owned(),
+                    nearest: nearest(name),
+                });
             };
             match argument {
                 None | Some("") => Ok(vec![field.clone()]),
@@ -420,6 +424,12 @@ fn headers(
         }
         None => Ok(vec![header(argument)?]),
     }
+}
+
+fn nearest(found: &str) -> &'static str {
+    let like = |name: &str| strsim::jaro_winkler(found, name);
+    let known = OPERATORS.iter().map(|(name, _)| *name).chain(["START_TIME", "REQ", "RESP"]);
+    known.max_by(|a, b| like(a).total_cmp(&like(b))).unwrap_or("START_TIME")
 }
 
 fn names(known: &[(&str, Field)]) -> String {
@@ -492,7 +502,10 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused_with_what_would_do() {
         for (format, expected) in [
-            ("%GEORGE%", "unknown operator %GEORGE%, expected one of START_TIME, REQ, RESP,"),
+            (
+                "%BYTE_SENT%",
+                "unknown operator %BYTE_SENT%, expected %BYTES_SENT% or another of docs",
+            ),
             ("%REQ(COOKIE)%", "%REQ(COOKIE)%, expected one of :METHOD, :PATH,"),
             ("%REQ%", "%REQ()%, expected one of :METHOD"),
             ("%RESP(SET-COOKIE)%", "expected one of :STATUS, X-ENVOY-UPSTREAM-SERVICE-TIME"),
