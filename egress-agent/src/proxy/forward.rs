@@ -94,24 +94,11 @@ async fn connect(
     stats: &Arc<ClusterStats>,
     record: &mut Record,
 ) -> Result<(Transport, Held), Reason> {
-    let dialled = worker.dialer.dial(policy, cluster, host).await;
-    let members = worker.dialer.membership(cluster);
-    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    stats.set_membership(
-        number(members.total - members.ejected.min(members.total)),
-        number(members.total),
-    );
-    stats.set_ejections_active(number(members.ejected));
-    let Upstream { stream, addr, local, lease, failed_attempts } = dialled.map_err(|error| {
+    let dialled = worker.dial(policy, cluster, host, stats).await;
+    let Upstream { stream, addr, local, lease, failed_attempts: _ } = dialled.map_err(|error| {
         record.dial_failed(worker, stats, &error);
-        if let Some(addr) = error.upstream() {
-            stats.endpoint(addr).inc_cx_connect_fail();
-        }
         error.reason()
     })?;
-    for _ in 0..failed_attempts {
-        stats.inc_upstream_cx_connect_fail();
-    }
     record.upstream = Some(addr);
     record.upstream_local = Some(local);
     let held = Held {
@@ -130,6 +117,7 @@ async fn connect(
         }
         Err(error) => {
             stats.inc_ssl_connection_error();
+            stats.inc_upstream_cx_connect_fail();
             held.lease.report(false);
             worker.telemetry.stats.denied(error.reason());
             record.flags.set(ResponseFlag::UpstreamConnectionFailure);

@@ -26,11 +26,11 @@ pub use self::{
     worker::{Workers, WorkersConfig},
 };
 use crate::{
-    net::{Buffers, Dialer},
-    policy::{Denied, GatewayPolicy},
-    telemetry::Telemetry,
+    net::{Buffers, DialError, Dialer, Upstream},
+    policy::{Cluster, Denied, GatewayPolicy},
+    telemetry::{ClusterStats, Telemetry},
     tls::Originator,
-    types::{ClientAddr, LocalAddr, OriginalPort, Source},
+    types::{ClientAddr, Host, LocalAddr, OriginalPort, Source},
 };
 
 /// The policy in force, swapped whole; empty until a configuration was accepted.
@@ -72,6 +72,36 @@ impl Worker {
             reason: Reason::NotConfigured,
             detail: "this gateway has no configuration yet".into(),
         })
+    }
+
+    /// Dials, and counts what is counted alike for requests and connections: endpoints, and
+    /// attempts that failed before one succeeded. How it failed in the end is the caller's to count.
+    async fn dial(
+        &self,
+        policy: &GatewayPolicy,
+        cluster: &Cluster,
+        host: Option<&Host>,
+        stats: &ClusterStats,
+    ) -> Result<Upstream, DialError> {
+        let dialled = self.dialer.dial(policy, cluster, host).await;
+        let members = self.dialer.membership(cluster);
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let healthy = members.total.saturating_sub(members.ejected);
+        stats.set_membership(number(healthy), number(members.total));
+        stats.set_ejections_active(number(members.ejected));
+        match &dialled {
+            Ok(upstream) => {
+                for _ in 0..upstream.failed_attempts {
+                    stats.inc_upstream_cx_connect_fail();
+                }
+            }
+            Err(error) => {
+                if let Some(addr) = error.upstream() {
+                    stats.endpoint(addr).inc_cx_connect_fail();
+                }
+            }
+        }
+        dialled
     }
 }
 

@@ -32,14 +32,11 @@ pub(super) async fn connect(
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
     let Key { cluster, host } = key;
-    let dialled = worker.dialer.dial(policy, cluster, Some(host)).await;
-    let Upstream { stream, addr, local, lease, failed_attempts } = dialled.map_err(|error| {
+    let dialled = worker.dial(policy, cluster, Some(host), stats).await;
+    let Upstream { stream, addr, local, lease, failed_attempts: _ } = dialled.map_err(|error| {
         count(&error, stats);
         Failure::Dial(error)
     })?;
-    for _ in 0..failed_attempts {
-        stats.inc_upstream_cx_connect_fail();
-    }
     let link = Link::new(addr, local, lease, stats);
     let mut http2 = cluster.http == HttpVersion::Http2;
     let io = match &cluster.tls {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{failure::Failure, response::Response};
-use crate::policy::RetryOn;
+use crate::{net::DialError, policy::RetryOn};
 
 /// Whether a response is to be tried again.
 pub(super) fn on_response(on: &RetryOn, response: &Response) -> bool {
@@ -21,6 +21,8 @@ pub(super) fn on_response(on: &RetryOn, response: &Response) -> bool {
 pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
     let reset = on.reset || on.server_error || on.gateway_error;
     match failure {
+        // What policy or a limit refuses is refused the next time too.
+        Failure::Dial(DialError::AddressRefused { .. } | DialError::Overflow { .. }) => false,
         Failure::Dial(_) | Failure::Tls { .. } | Failure::NotHttp2 { .. } => {
             on.connect_failure || on.server_error || on.gateway_error
         }
@@ -44,4 +46,22 @@ pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
 pub(super) fn jitter(pause: Duration) -> Duration {
     let random = RandomState::new().hash_one(0_u8) % 256;
     pause.mul_f64((random as f64) / 256.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_dial_is_retried_but_not_a_refused_one() {
+        let on = RetryOn { connect_failure: true, server_error: true, ..RetryOn::default() };
+        let cluster = || "outbound|443||a.example".to_owned();
+        let unhealthy = Failure::Dial(DialError::NoHealthyUpstream { cluster: cluster() });
+        assert!(on_failure(&on, &unhealthy));
+        let addr = std::net::Ipv4Addr::LOCALHOST.into();
+        let refused = Failure::Dial(DialError::AddressRefused { host: "a.example".into(), addr });
+        assert!(!on_failure(&on, &refused));
+        let full = Failure::Dial(DialError::Overflow { cluster: cluster(), limit: 1 });
+        assert!(!on_failure(&on, &full));
+    }
 }
