@@ -79,7 +79,7 @@ impl Testbed {
     /// # Errors
     /// They can't be read.
     pub fn node_metrics(&self) -> Result<String> {
-        let url = "http://localhost:15090/stats/prometheus";
+        let url = "http://127.0.0.1:15020/metrics";
         Ok(self.app().run("curl", &["-s", "--max-time", "5", url])?.stdout)
     }
 }

@@ -120,7 +120,7 @@ fn fails(
         let events = node.stdout();
         let new = events.get(events_before..)?;
         let about = |line: &&str| {
-            line.contains("deny") && reasons.iter().any(|reason| line.contains(reason))
+            line.contains("DENIED") && reasons.iter().any(|reason| line.contains(reason))
         };
         new.lines().find(about).map(str::to_owned)
     });
@@ -142,7 +142,7 @@ fn denied(testbed: &Testbed, reasons: &[&str]) -> u64 {
     let metrics = testbed.node_metrics().unwrap_or_default();
     metrics
         .lines()
-        .filter(|line| line.contains("deny"))
+        .filter(|line| line.contains("action=\"deny\""))
         .filter(|line| reasons.iter().any(|reason| line.contains(&format!("\"{reason}\""))))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
         .sum()

@@ -129,10 +129,17 @@ fn agents_that_cannot_start_say_why() {
         .unwrap();
     fails("busy", &bound("bind:8080"), &["8080", "in use"]);
 
-    // No such directory, and one with a mistake in it that nothing good came before.
+    // No such directory: said, and nothing is served until it is there.
     let mut nowhere = testbed.gateway_args();
     nowhere[2] = "/no/such/directory".into();
-    fails("nowhere", &nowhere, &["/no/such/directory"]);
+    let mut waiting = testbed.start_agent(testbed.gateway(0), "nowhere", &nowhere).unwrap();
+    let said = || waiting.stderr();
+    until_is(SOON, "the directory to be named", said, |said| said.contains("/no/such/directory"))
+        .unwrap();
+    let url = "http://localhost:15021/healthz/ready";
+    let ready = ["-s", "-o", "/dev/null", "-w", "%{http_code}", url];
+    assert_eq!(testbed.gateway(0).run("curl", &ready).unwrap().stdout, "503");
+    assert!(waiting.end().unwrap().success(), "{}", waiting.stderr());
 
     // No privilege: the node, and a gateway with sk-lookup.
     let agent = testbed.agent().to_string_lossy().into_owned();

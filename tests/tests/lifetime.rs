@@ -26,7 +26,7 @@ fn enforcement_outlives_the_agent_until_detach() {
     let mut second = testbed.start_agent(testbed.app(), "second", &testbed.node_args()).unwrap();
     let status = second.wait(SOON).unwrap();
     assert_eq!(status.code(), Some(3), "{}", second.stderr());
-    assert!(second.stderr().contains("another"), "{}", second.stderr());
+    assert!(second.stderr().contains("another egress-agent"), "{}", second.stderr());
     assert_eq!((served().as_str(), attack()), ("200", 1));
     // Nor can enforcement be taken away under it.
     let detach = ["detach", "--bpffs", &testbed.pins().to_string_lossy()].map(str::to_owned);

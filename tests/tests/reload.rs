@@ -55,8 +55,8 @@ fn changes_are_followed_and_mistakes_leave_the_last_good_configuration() {
     served("a turned link");
 
     // A mistake: said by both, with file and field, and nothing changes.
-    let broken =
-        text.replace("protocol: TLS", "protocol: TLSS").replace("number: 443", "number: 0");
+    let broken = files.passthrough.files[0].1.replace("name: cnn", "name: broken");
+    let broken = broken.replace("edition.cnn.com", "broken.example.com").replace("443", "0");
     testbed.apply("broken.yaml", &broken).unwrap();
     for (who, agent) in [("gateway", &gateway), ("node", &node)] {
         until(SOON, &format!("the {who} to report the mistake"), || {

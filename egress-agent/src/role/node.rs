@@ -181,7 +181,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
-    // What can fail without the kernel comes first; then nothing was touched.
+    // What can fail without the kernel comes first; then nothing was touched. A second agent must
+    // hear that it is the second one, not that its port is taken.
+    drop(bpf::Pins::own_existing(&args.bpffs)?);
     let listener = match args.metrics_addr.0 {
         Some(addr) => {
             let listener = metrics::listen(addr).await;
