@@ -176,7 +176,7 @@ fn an_upstream_certificate_that_does_not_hold_fails_with_503_and_a_sentence() {
         ("expired.example.com", "expired"),
         ("self-signed.example.com", "self-signed"),
         ("wrong-name.example.com", "other.example.com"),
-        ("unknown-ca.example.com", "issuer"),
+        ("unknown-ca.example.com", "unknown issuer"),
     ];
     let testbed = Testbed::test(1).unwrap();
     let mesh = egress_tests::testbed::mesh_yaml(1);
