@@ -1,0 +1,275 @@
+//! The documentation says what the program does: its examples compile, its command lines parse, its
+//! links lead somewhere, and nothing that a user may meet is left unexplained.
+
+mod markdown;
+mod shell;
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use clap::Parser;
+use egress_agent::{
+    config::{self, RawFile},
+    role::cli::Cli,
+    telemetry::ResponseFlag,
+};
+use egress_ebpf::reason::Reason;
+use markdown::{Block, Document, documents, root};
+
+const TROUBLESHOOTING: &str = "docs/troubleshooting.md";
+
+fn troubleshooting() -> Document {
+    let path = Path::new(TROUBLESHOOTING);
+    documents().into_iter().find(|document| document.path == path).expect(TROUBLESHOOTING)
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let document = troubleshooting();
+    for reason in Reason::ALL {
+        assert!(
+            document.headings.iter().any(|heading| heading == reason.name()),
+            "{TROUBLESHOOTING} has no heading `{}`",
+            reason.name()
+        );
+    }
+    // And no heading that looks like one stands for a reason that isn't there any more.
+    for heading in &document.headings {
+        let like_a_reason = heading.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        assert!(
+            !like_a_reason || Reason::ALL.iter().any(|reason| reason.name() == heading),
+            "{TROUBLESHOOTING} explains `{heading}`, which is no reason"
+        );
+    }
+}
+
+#[test]
+fn every_response_flag_is_explained() {
+    let document = troubleshooting();
+    for flag in ResponseFlag::ALL {
+        let start = format!("{}: ", flag.code());
+        assert!(
+            document.headings.iter().any(|heading| heading.starts_with(&start)),
+            "{TROUBLESHOOTING} has no heading that starts with `{start}`"
+        );
+    }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let (root, documents) = (root(), documents());
+    let mut dead = Vec::new();
+    for document in &documents {
+        for (line, target) in &document.links {
+            if target.starts_with("https://") {
+                continue;
+            }
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = match path {
+                "" => document.path.clone(),
+                path => normal(&document.path.parent().expect("a file").join(path)),
+            };
+            let found = match documents.iter().find(|other| other.path == file) {
+                Some(other) => anchor.is_empty() || other.anchors().contains(anchor),
+                None => anchor.is_empty() && root.join(&file).exists(),
+            };
+            if !found {
+                dead.push(format!("{}:{line}: {target}", document.path.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "dead links:\n{}", dead.join("\n"));
+}
+
+/// A path without `.` and `..`.
+fn normal(path: &Path) -> std::path::PathBuf {
+    let mut parts = Vec::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::CurDir => {}
+            std::path::Component::ParentDir => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.iter().collect()
+}
+
+/// Blocks with `file=PATH` show that file of the repository, word for word; they are the files of one
+/// directory, which grows (and is changed) from the top of a document to its end and is compiled
+/// after each of them. A block without is compiled alone. A block with the word `bad` shows a
+/// mistake: it must not compile.
+#[test]
+fn configuration_examples_compile() {
+    let mut count = 0;
+    for document in documents() {
+        let mut directory = BTreeMap::new();
+        for block in document.blocks.iter().filter(|block| block.language == "yaml") {
+            count += 1;
+            let mut files = directory.clone();
+            let place = format!("{}:{}", document.path.display(), block.line);
+            let bad = block.words.iter().any(|word| word == "bad");
+            if let Some(file) = block.value("file") {
+                let text = fs::read_to_string(root().join(file)).expect(file);
+                assert_eq!(block.text, text, "{place} is no longer what {file} holds");
+                let name = file.rsplit('/').next().unwrap_or(file);
+                files.insert(name.to_owned(), text);
+            } else {
+                let is_mesh = !block.text.contains("apiVersion:");
+                let name = if is_mesh { "mesh.yaml" } else { "resources.yaml" };
+                files = BTreeMap::from([(name.to_owned(), block.text.clone())]);
+            }
+            check_directory(&place, &files, bad);
+            if block.value("file").is_some() {
+                directory = files;
+            }
+        }
+    }
+    assert!(count > 3, "examples are found");
+}
+
+fn check_directory(place: &str, files: &BTreeMap<String, String>, bad: bool) {
+    let files: Vec<_> = files
+        .iter()
+        .map(|(path, text)| RawFile { path: path.clone(), text: text.clone() })
+        .collect();
+    match (config::compile(&files, None), bad) {
+        (Err(problems), false) => panic!("{place} does not compile:\n{problems}"),
+        (Ok(_), true) => panic!("{place} is marked `bad`, but it compiles"),
+        (Ok(_), false) | (Err(_), true) => {}
+    }
+}
+
+/// The configuration under `deploy` is given to users to start from: it has no problems at all.
+#[test]
+fn shipped_configuration_compiles() {
+    let directory = root().join("deploy/hosts/config");
+    let files: Vec<_> = fs::read_dir(&directory)
+        .unwrap_or_else(|e| panic!("{}: {e}", directory.display()))
+        .map(|entry| entry.expect("a readable directory").path())
+        .map(|path| RawFile {
+            text: fs::read_to_string(&path).expect("a readable file"),
+            path: path.display().to_string(),
+        })
+        .collect();
+    assert!(files.len() > 2, "the example is found");
+    let compiled = config::compile(&files, None).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(compiled.warnings.is_empty(), "{:#?}", compiled.warnings);
+}
+
+#[test]
+fn command_lines_parse() {
+    let (mut agent, mut xtask) = (0, 0);
+    let subcommands = xtask_subcommands();
+    for document in documents() {
+        for block in &document.blocks {
+            for (line, command) in shell::commands(block) {
+                let place = format!("{}:{line}", document.path.display());
+                for words in shell::simple_commands(&command) {
+                    agent += usize::from(check_agent(&place, &words));
+                    xtask += usize::from(check_xtask(&place, &words, &subcommands));
+                }
+            }
+        }
+    }
+    assert!(agent > 5 && xtask > 2, "command lines are found: {agent} and {xtask}");
+}
+
+/// Whether the command runs `egress-agent`; if it does, its arguments have to parse.
+fn check_agent(place: &str, words: &[String]) -> bool {
+    let is_agent = |word: &String| {
+        word == "egress-agent" || (word.starts_with('/') && word.ends_with("/egress-agent"))
+    };
+    // After `sudo`, `nsenter …` and the like; but `/sys/fs/bpf/egress-agent` as an argument of
+    // something else is a directory.
+    let wrappers = ["sudo", "nsenter", "ip", "setpriv", "systemd-run", "exec"];
+    let Some(start) = words.iter().position(is_agent) else { return false };
+    if start > 0 && !wrappers.contains(&words[0].as_str()) {
+        return false;
+    }
+    check_arguments(place, &words[start..]);
+    true
+}
+
+fn check_arguments(place: &str, words: &[String]) {
+    if let Err(error) = Cli::try_parse_from(words) {
+        use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+        assert!(matches!(error.kind(), DisplayHelp | DisplayVersion), "{place}:\n{error}");
+    }
+}
+
+fn check_xtask(place: &str, words: &[String], subcommands: &[String]) -> bool {
+    let Some(at) = words.windows(2).position(|pair| pair == ["cargo", "xtask"]) else {
+        return false;
+    };
+    let subcommand = words.get(at + 2).unwrap_or_else(|| panic!("{place}: no subcommand"));
+    assert!(subcommands.contains(subcommand), "{place}: cargo xtask {subcommand} is not there");
+    true
+}
+
+/// The variants of xtask's `enum Command`, as clap names them.
+fn xtask_subcommands() -> Vec<String> {
+    let source = fs::read_to_string(root().join("xtask/src/main.rs")).expect("xtask's source");
+    let body = source.split_once("enum Command {").expect("its commands").1;
+    let body = body.split_once("\n}").expect("their end").0;
+    let names: Vec<_> = body
+        .lines()
+        // One level deep: variants, neither their documentation nor their fields.
+        .filter_map(|line| line.strip_prefix("    ").filter(|rest| !rest.starts_with(' ')))
+        .map(|line| line.chars().take_while(char::is_ascii_alphanumeric).collect::<String>())
+        .filter(|name| !name.is_empty())
+        .map(|name| name.to_lowercase())
+        .collect();
+    assert!(names.contains(&"demo".to_owned()), "{names:?}");
+    names
+}
+
+/// The command lines of the systemd units, with the variables of the environment files beside them.
+#[test]
+fn units_start_what_exists() {
+    let directory = root().join("deploy/systemd");
+    for (unit, environment) in [
+        ("egress-node.service", "egress-node.env"),
+        ("egress-gateway.service", "egress-gateway.env"),
+    ] {
+        let text = |name| fs::read_to_string(directory.join(name)).expect(name);
+        let (unit_text, environment) = (text(unit), text(environment));
+        let variables: BTreeMap<_, _> = environment
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once('='))
+            .collect();
+        let start = unit_text
+            .replace("\\\n", " ")
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart=").map(str::to_owned))
+            .unwrap_or_else(|| panic!("{unit} has no ExecStart"));
+        let line = start
+            .split_whitespace()
+            .map(|word| match word.strip_prefix('$') {
+                Some(name) => variables
+                    .get(name)
+                    .unwrap_or_else(|| panic!("{unit}: {name} isn't in its .env"))
+                    .trim_matches('"'),
+                None => word,
+            })
+            .collect::<Vec<_>>()
+            .join(" ");
+        let words = &shell::simple_commands(&line)[0];
+        assert!(check_agent(unit, words), "{unit}: {line}");
+    }
+}
+
+/// The fence's words are only those that the tests know.
+#[test]
+fn fences_say_nothing_else() {
+    for document in documents() {
+        for Block { line, language, words, .. } in &document.blocks {
+            let known = |word: &String| word == "bad" || word.starts_with("file=");
+            let place = format!("{}:{line}", document.path.display());
+            assert!(words.iter().all(known), "{place}: {words:?}");
+            let languages = ["yaml", "console", "sh", "text", "ini", "json"];
+            assert!(languages.contains(&language.as_str()), "{place}: {language:?}");
+        }
+    }
+}
