@@ -1,4 +1,5 @@
 //! `egress-agent node` against the kernel: attach, pin, adopt, repair, detach. Needs root.
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, as the test does")]
 
 use std::{
     fs::{self, File},

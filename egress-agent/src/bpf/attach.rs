@@ -106,10 +106,17 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Attachments {
     ebpf: Ebpf,
-    links: PathBuf,
     tc: TcMode,
-    /// The index that each interface had when it was attached; `None` while it is gone.
-    interfaces: BTreeMap<Hook, Option<u32>>,
+    /// Where each interface was attached; `None` while it is gone.
+    interfaces: BTreeMap<Hook, Option<Attached>>,
+}
+
+/// An interface with our program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Attached {
+    ifindex: u32,
+    /// The program's id in the kernel.
+    program: u32,
 }
 
 /// An attachment that isn't committed: it is undone when this is dropped.
@@ -148,10 +155,10 @@ impl Attachments {
         let mut staged = Vec::new();
         let mut interfaces = BTreeMap::new();
         for hook in hooks {
-            let (stage, ifindex) = stage(&mut ebpf, &links, &hook, tc)?;
+            let (stage, attached) = stage(&mut ebpf, &links, &hook, tc)?;
             staged.push(stage);
             if let Hook::Interface { .. } = hook {
-                interfaces.insert(hook, Some(ifindex));
+                interfaces.insert(hook, attached);
             }
         }
         let ours: Vec<String> = staged.iter().map(|staged| staged.name.clone()).collect();
@@ -159,74 +166,81 @@ impl Attachments {
             staged.commit(&links)?;
         }
         report_strangers(pins, &ours);
-        Ok(Self { ebpf, links, tc, interfaces })
+        Ok(Self { ebpf, tc, interfaces })
     }
 
     /// The index of an interface that is attached, by name.
     #[must_use]
     pub fn ifindex(&self, interface: &str) -> Option<u32> {
         let mut all = self.interfaces.iter();
-        all.find_map(|(hook, index)| match hook {
-            Hook::Interface { name, .. } if name == interface => *index,
+        all.find_map(|(hook, attached)| match hook {
+            Hook::Interface { name, .. } if name == interface => attached.map(|at| at.ifindex),
             Hook::Interface { .. } | Hook::Cgroup { .. } => None,
         })
     }
 
     /// Looks at every interface: attaches to those that came back, and repairs what others did to
     /// our place in the chain.
-    pub fn refresh(&mut self) -> Vec<Result<Change, Error>> {
-        let mut changes = Vec::new();
-        let hooks: Vec<(Hook, Option<u32>)> =
-            self.interfaces.iter().map(|(hook, index)| (hook.clone(), *index)).collect();
-        for (hook, attached) in hooks {
-            let Hook::Interface { program, name } = &hook else { continue };
-            let interface = name.clone();
-            let now = host::ifindex(name);
-            let (change, index) = match (attached, now) {
-                (None, None) => continue,
-                (Some(_), None) => (Change::Gone { interface }, None),
-                (Some(before), Some(now)) if before == now => {
-                    if self.in_place(program, name) {
-                        continue;
-                    }
-                    (Change::Repaired { interface }, Some(now))
-                }
-                (_, Some(now)) => (Change::Attached { interface, ifindex: now }, Some(now)),
-            };
-            if index.is_some() {
-                let staged = stage(&mut self.ebpf, &self.links, &hook, self.tc);
-                if let Err(error) = staged.and_then(|(staged, _)| staged.commit(&self.links)) {
-                    // It may have gone again meanwhile; the next look tries again.
-                    self.interfaces.insert(hook, None);
-                    changes.push(Err(error));
-                    continue;
-                }
-            }
-            if let Some(before) = attached.filter(|before| index != Some(*before)) {
-                // The link's interface is gone, and the link with it; only its name is left.
-                let pin = self.links.join(pin_name(program, Place::Interface(before), self.tc));
-                remove_pin(&pin);
-            }
-            self.interfaces.insert(hook, index);
-            changes.push(Ok(change));
+    pub fn refresh(&mut self, pins: &Pins) -> Vec<Result<Change, Error>> {
+        let hooks: Vec<(Hook, Option<Attached>)> =
+            self.interfaces.iter().map(|(hook, attached)| (hook.clone(), *attached)).collect();
+        let changes = hooks
+            .into_iter()
+            .filter_map(|(hook, attached)| self.refresh_one(pins, hook, attached).transpose());
+        changes.collect()
+    }
+
+    fn refresh_one(
+        &mut self,
+        pins: &Pins,
+        hook: Hook,
+        attached: Option<Attached>,
+    ) -> Result<Option<Change>, Error> {
+        let Hook::Interface { program, name } = &hook else { return Ok(None) };
+        let interface = name.clone();
+        let now = host::ifindex(name);
+        let same = attached.filter(|attached| now == Some(attached.ifindex));
+        if now == attached.map(|attached| attached.ifindex)
+            && attached.is_none_or(|attached| self.in_place(program, name, attached.program))
+        {
+            return Ok(None);
         }
-        changes
+        if let Some(before) = attached.filter(|_| same.is_none()) {
+            // The link's interface is gone, and the link with it; only its name is left.
+            let place = Place::Interface(before.ifindex);
+            remove_pin(&pins.links().join(pin_name(program, place, self.tc)));
+            // Should attaching fail below, the next look tries again.
+            self.interfaces.insert(hook.clone(), None);
+        }
+        let Some(ifindex) = now else { return Ok(Some(Change::Gone { interface })) };
+        let (staged, attached) = if same.is_some() {
+            // A chain takes no program twice, and ours is in it already: so a second copy comes
+            // first, and the other one leaves.
+            stage(&mut load::node(pins)?, &pins.links(), &hook, self.tc)?
+        } else {
+            stage(&mut self.ebpf, &pins.links(), &hook, self.tc)?
+        };
+        staged.commit(&pins.links())?;
+        self.interfaces.insert(hook, attached);
+        Ok(Some(match same {
+            Some(_) => Change::Repaired { interface },
+            None => Change::Attached { interface, ifindex },
+        }))
     }
 
     /// Whether our program is the first of the interface's chain.
-    fn in_place(&self, program: &'static str, interface: &str) -> bool {
+    fn in_place(&self, program: &'static str, interface: &str, id: u32) -> bool {
         if self.tc == TcMode::Clsact {
             // Without tcx the chain can't be asked for programs by their ids.
             return true;
         }
-        let ours = match self.ebpf.program(program) {
-            Some(Program::SchedClassifier(program)) => program.info().map(|info| info.id()),
-            _ => return true,
-        };
-        match (SchedClassifier::query_tcx(interface, direction(program)), ours) {
-            (Ok((_, chain)), Ok(ours)) => chain.first().is_some_and(|first| first.id() == ours),
+        match SchedClassifier::query_tcx(interface, direction(program)) {
+            Ok((_, chain)) => chain.first().is_some_and(|first| first.id() == id),
             // Not allowed to ask (that takes CAP_SYS_ADMIN), or the interface went this moment.
-            _ => true,
+            Err(error) => {
+                tracing::debug!("can't ask for the programs on {interface}: {error}");
+                true
+            }
         }
     }
 }
@@ -267,7 +281,12 @@ fn pin_name(program: &str, place: Place, tc: TcMode) -> String {
 }
 
 /// Attaches one program; the link is pinned under a temporary name.
-fn stage(ebpf: &mut Ebpf, links: &Path, hook: &Hook, tc: TcMode) -> Result<(Staged, u32), Error> {
+fn stage(
+    ebpf: &mut Ebpf,
+    links: &Path,
+    hook: &Hook,
+    tc: TcMode,
+) -> Result<(Staged, Option<Attached>), Error> {
     match hook {
         Hook::Cgroup { program, path } => {
             let id = host::cgroup_id(path)?;
@@ -278,7 +297,7 @@ fn stage(ebpf: &mut Ebpf, links: &Path, hook: &Hook, tc: TcMode) -> Result<(Stag
                 .map_err(|error| failed(program, target(), &error))?;
             let link =
                 pin(link, links, &name).map_err(|error| failed(program, target(), &error))?;
-            Ok((Staged { name, link }, 0))
+            Ok((Staged { name, link }, None))
         }
         Hook::Interface { program, name: interface } => {
             let ifindex = host::require_interface(interface)?;
@@ -299,7 +318,8 @@ fn stage(ebpf: &mut Ebpf, links: &Path, hook: &Hook, tc: TcMode) -> Result<(Stag
                         .map_err(|error| failed(program, target(), &error))?
                 }
             };
-            Ok((Staged { name, link }, ifindex))
+            let id = classifier.info().map_err(|error| failed(program, target(), &error))?.id();
+            Ok((Staged { name, link }, Some(Attached { ifindex, program: id })))
         }
     }
 }

@@ -240,6 +240,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         names: Names::spawn(Arc::new(resolver)),
         tally,
         problems: Vec::new(),
+        failures: Vec::new(),
         ready: false,
     };
     tokio::select! {
@@ -305,6 +306,8 @@ struct Node {
     tally: Arc<Tally>,
     /// Those that were logged already.
     problems: Vec<PlanProblem>,
+    /// The same of the last look at the interfaces.
+    failures: Vec<String>,
     ready: bool,
 }
 
@@ -325,7 +328,8 @@ impl Node {
 
     /// Looks at the interfaces.
     fn look(&mut self) {
-        for change in self.attachments.refresh() {
+        let mut failures = Vec::new();
+        for change in self.attachments.refresh(&self.pins) {
             match change {
                 Ok(Change::Gone { interface }) => {
                     tracing::warn!("interface {interface} is gone; waiting for it to come back");
@@ -343,9 +347,14 @@ impl Node {
                          is first again"
                     );
                 }
-                Err(error) => tracing::error!("{error}"),
+                Err(error) => failures.push(error.to_string()),
             }
         }
+        // They recur with every look.
+        for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
+            tracing::error!("{failure}");
+        }
+        self.failures = failures;
     }
 
     /// Brings the maps up to date, if they aren't.
