@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod host;
 mod load;
+mod logs;
 pub mod lookup;
 pub mod object;
 mod pins;
@@ -81,6 +82,7 @@ impl Enforcer {
         let maps = Maps::take(&mut ebpf)?;
         let counters = Counters::take(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
+        logs::forward(&mut ebpf)?;
         let attachments = Attachments::attach(ebpf, pins, targets, tc)?;
         Ok((attachments, maps, counters, events))
     }

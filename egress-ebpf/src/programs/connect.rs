@@ -68,6 +68,16 @@ fn redirect(address: impl SocketAddr, target: Target) -> Result<(), Reason> {
     let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
     let entry = OriginalDst { addr: original, gateway, port, gateway_port: target.port };
     ORIGINAL_DST.insert(cookie, entry, 0).map_err(|_full| Reason::OriginalDstFull)?;
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(
+        (),
+        "socket {}: {:i} port {} goes by {:i} port {}",
+        cookie,
+        original.octets(),
+        port.get(),
+        gateway.octets(),
+        target.port.get()
+    );
     address.set_addr(gateway);
     if target.port != port {
         address.set_port(target.port);
