@@ -74,7 +74,7 @@ pub(crate) fn run(stage: &mut Stage) -> Result<()> {
         node(
             "ping",
             Pod,
-            With::Program("ping", vec!["-c", "1", "-W", "1", plan::ATTACKER]),
+            With::Program("ping", vec!["-c", "1", "-W", "1", "-I", plan::POD, plan::ATTACKER]),
             "protocol",
         ),
         node(
@@ -138,11 +138,7 @@ fn try_one(stage: &mut Stage, attempt: &Attempt<'_>) -> Result<()> {
     let event = if attempt.at_gateway {
         stage.log_line(&["\"- - -\" 0 NR"])
     } else {
-        let event = stage.event(attempt.reason);
-        if let Some(event) = &event {
-            stage.screen.fact("flow event", event);
-        }
-        event
+        stage.event(attempt.reason)
     };
     let seen = format!("{}; {}: {before} → {after}", last_line(&done), attempt.reason);
     let refused = !done.ok() && after > before && event.is_some();
@@ -150,11 +146,12 @@ fn try_one(stage: &mut Stage, attempt: &Attempt<'_>) -> Result<()> {
     Ok(())
 }
 
-fn perform(stage: &Stage, place: &Place, attempt: &Attempt<'_>) -> Result<Finished> {
+fn perform(stage: &mut Stage, place: &Place, attempt: &Attempt<'_>) -> Result<Finished> {
     let name = match attempt.who {
         Who::Pod => "pod",
         Who::OutsideCgroup => "pod's network, other cgroup",
     };
+    stage.mark();
     match &attempt.with {
         With::Program(program, args) => {
             stage.screen.command(name, &format!("{program} {}", args.join(" ")));

@@ -1,6 +1,9 @@
 //! The demo's hosts and agents, and what can be asked of them.
 
-use std::{fs, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use egress_tests::{
@@ -19,6 +22,8 @@ pub(crate) struct Stage {
     pub(crate) gateways: Vec<Process>,
     node: Option<Process>,
     servers: Process,
+    /// Bytes of each log, the gateways' and then the node's, that are older than the last command.
+    mark: Vec<usize>,
 }
 
 impl Stage {
@@ -30,7 +35,7 @@ impl Stage {
         );
         println!("outside with DNS, HTTP and HTTPS at documentation addresses (some seconds)…");
         let (testbed, servers) = Testbed::demo(2)?;
-        Ok(Self { screen, testbed, gateways: Vec::new(), node: None, servers })
+        Ok(Self { screen, testbed, gateways: Vec::new(), node: None, servers, mark: Vec::new() })
     }
 
     /// Starts both gateways, then enforcement.
@@ -64,22 +69,50 @@ impl Stage {
         Ok(())
     }
 
-    /// The statuses that curl sees, once they are as wanted; the last ones where they never are.
-    pub(crate) fn statuses(&mut self, args: &[&str], wanted: &str) -> Result<String> {
-        let mut shown = vec!["curl", "-sS", "-o", "/dev/null", "-D", "-"];
-        shown.extend(args);
-        self.screen.command("pod", &shown.join(" "));
-        let deadline = wait::until_is(
-            wait::SOON,
-            "curl",
-            || self.testbed.curl_status(args).unwrap_or_else(|error| format!("{error:#}")),
-            |statuses| statuses == wanted,
-        );
-        let seen = match deadline {
-            Ok(seen) => seen,
-            Err(_) => self.testbed.curl_status(args)?,
+    /// Forgets what the logs hold so far: the next command begins.
+    pub(crate) fn mark(&mut self) {
+        self.mark = self.logs().iter().map(String::len).collect();
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.gateways.iter().chain(&self.node).map(Process::stdout).collect()
+    }
+
+    /// The newest line since the last mark that is as wanted, waiting for it.
+    fn line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> Option<String> {
+        let find = || {
+            let logs = self.logs();
+            let fresh = logs
+                .iter()
+                .enumerate()
+                .filter_map(|(number, log)| log.get(self.mark.get(number).copied().unwrap_or(0)..));
+            let mut lines = fresh.flat_map(|log| log.lines().rev());
+            lines.find(|line| wanted(line)).map(str::to_owned)
         };
-        self.screen.output(&seen);
+        wait::until(Duration::from_secs(5), what, find).ok()
+    }
+
+    /// The statuses that curl sees, once they are as wanted (`301 200`, or `curl: (35)` where it
+    /// fails); the last ones where they never are.
+    pub(crate) fn statuses(&mut self, args: &[&str], wanted: &str) -> Result<String> {
+        let mut all = vec!["-S", "-o", "/dev/null", "-D", "-"];
+        all.extend(args);
+        self.screen.command("pod", &format!("curl -s{}", all.join(" ").trim_start_matches('-')));
+        self.mark();
+        let ask = || self.testbed.curl(&all).map(|done| (statuses(&done), done));
+        let start = Instant::now();
+        let (seen, done) = loop {
+            let (seen, done) = ask()?;
+            if seen == wanted || start.elapsed() > wait::SOON {
+                break (seen, done);
+            }
+            // A change of the configuration takes a moment to arrive.
+            thread::sleep(Duration::from_millis(50));
+        };
+        let shown = |line: &&str| line.starts_with("HTTP/") || line.starts_with("location:");
+        let head: Vec<&str> = done.stdout.lines().filter(shown).collect();
+        self.screen.output(&head.join("\n"));
+        self.screen.output(&done.stderr);
         Ok(seen)
     }
 
@@ -90,23 +123,27 @@ impl Stage {
         self.screen.command("pod", &shown.join(" "));
         let mut all = vec!["-S"];
         all.extend(args);
+        self.mark();
         let done = self.testbed.curl(&all)?;
         self.screen.output(&done.stdout);
         self.screen.output(&done.stderr);
         Ok(done)
     }
 
-    /// The last line of either gateway's access log that holds all of `words`, waiting for it.
-    pub(crate) fn log_line(&mut self, words: &[&str]) -> Option<String> {
-        let gateways = &self.gateways;
-        let find = || {
-            let logs = gateways.iter().map(Process::stdout).collect::<Vec<_>>();
-            let mut lines = logs.iter().flat_map(|log| log.lines().rev());
-            lines.find(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned)
-        };
-        let line = wait::until(Duration::from_secs(5), "the access log", find).ok()?;
+    /// The line of the gateways' access logs that holds all of `words`.
+    pub(crate) fn log_line(&self, words: &[&str]) -> Option<String> {
+        let holds = |line: &str| words.iter().all(|word| line.contains(word));
+        let line = self.line("the access log", holds)?;
         self.screen.fact("gateway's access log", &line);
         Some(line)
+    }
+
+    /// The node's flow event with this reason.
+    pub(crate) fn event(&self, reason: &str) -> Option<String> {
+        let reason = format!("({reason})");
+        let event = self.line("a flow event", |line| line.contains(&reason))?;
+        self.screen.fact("flow event", &event);
+        Some(event)
     }
 
     /// A counter of `/stats`, both gateways together.
@@ -132,16 +169,6 @@ impl Stage {
         text.lines().map(denial).collect()
     }
 
-    /// The newest flow event of the node with this reason, waiting for it.
-    pub(crate) fn event(&self, reason: &str) -> Option<String> {
-        let node = self.node.as_ref()?;
-        let find = || {
-            let log = node.stdout();
-            log.lines().rev().find(|line| line.contains(reason)).map(str::to_owned)
-        };
-        wait::until(Duration::from_secs(5), "a flow event", find).ok()
-    }
-
     /// Leaves all of it running.
     pub(crate) fn keep(self) {
         for process in self.gateways.into_iter().chain(self.node).chain([self.servers]) {
@@ -161,6 +188,16 @@ fn denial(line: &str) -> Result<(String, u64)> {
     ))
 }
 
+/// The statuses of curl's headers, or how it failed.
+fn statuses(done: &Finished) -> String {
+    if !done.ok() {
+        return format!("curl: ({})", done.code);
+    }
+    let lines = done.stdout.lines().filter(|line| line.starts_with("HTTP/"));
+    let codes: Vec<&str> = lines.filter_map(|line| line.split(' ').nth(1)).collect();
+    codes.join(" ")
+}
+
 fn command_line(args: &[String]) -> String {
     format!("egress-agent {}", args.join(" "))
 }
@@ -169,7 +206,7 @@ fn command_line(args: &[String]) -> String {
 pub(crate) fn last_line(done: &Finished) -> String {
     let text = [done.stdout.trim(), done.stderr.trim()].join("\n");
     let line = text.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no output");
-    let line: String = line.trim().chars().take(90).collect();
+    let line: String = line.trim().chars().take(70).collect();
     format!("{line} (exit code {})", done.code)
 }
 
