@@ -281,16 +281,16 @@ impl Testbed {
         place.start(&self.dir(), name, &self.agent.to_string_lossy(), &args)
     }
 
-    /// Starts the node agent and waits until it enforces.
+    /// Starts the node agent and waits until it enforces its configuration.
     ///
     /// # Errors
     /// It ends, or doesn't enforce within the limit.
     pub fn start_node(&self) -> Result<Process> {
         let mut node = self.start_agent(&self.app, "node", &self.node_args())?;
         wait::until(wait::SOON, "the node agent to enforce", || {
-            let denied =
-                self.probe(&["tcp", plan::ATTACKER, "22"]).is_ok_and(|probe| probe.code == 1);
-            (denied || node.ended().is_some()).then_some(())
+            // It denies everything first, and is ready once the configuration is in force.
+            let ready = node.stderr().lines().any(|line| line.ends_with(" ready"));
+            (ready || node.ended().is_some()).then_some(())
         })
         .with_context(|| node.stderr())?;
         if let Some(status) = node.ended() {
