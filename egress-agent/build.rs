@@ -116,10 +116,14 @@ enum Toolchain {
 
 impl Toolchain {
     fn choose() -> Result<Self> {
+        let forced = |why: String| {
+            format!("{why}\n{OVERRIDE} asks for it; `cargo xtask setup` installs what is needed")
+                .into()
+        };
         match env::var(OVERRIDE).ok().as_deref() {
             None | Some("") => {}
-            Some("debian") => return Self::debian().map(|()| Self::Debian).map_err(Into::into),
-            Some("nightly") => return Self::nightly().map(|()| Self::Nightly).map_err(Into::into),
+            Some("debian") => return Self::debian().map(|()| Self::Debian).map_err(forced),
+            Some("nightly") => return Self::nightly().map(|()| Self::Nightly).map_err(forced),
             Some(other) => {
                 return Err(
                     format!("{OVERRIDE} is `{other}`; expected `debian` or `nightly`").into()
