@@ -98,17 +98,23 @@ fn normal(path: &Path) -> std::path::PathBuf {
 /// Blocks with `file=PATH` show that file of the repository, word for word; they are the files of one
 /// directory, which grows (and is changed) from the top of a document to its end and is compiled
 /// after each of them. A block without is compiled alone. A block with the word `bad` shows a
-/// mistake: it must not compile.
+/// mistake: it must not compile, and the block after it shows what is said about it.
 #[test]
 fn configuration_examples_compile() {
     let mut count = 0;
     for document in documents() {
         let mut directory = BTreeMap::new();
-        for block in document.blocks.iter().filter(|block| block.language == "yaml") {
+        for (index, block) in document.blocks.iter().enumerate() {
+            if block.language != "yaml" {
+                continue;
+            }
             count += 1;
             let mut files = directory.clone();
             let place = format!("{}:{}", document.path.display(), block.line);
-            let bad = block.words.iter().any(|word| word == "bad");
+            let bad = block.words.iter().any(|word| word == "bad").then(|| {
+                let said = document.blocks.get(index + 1);
+                &*said.unwrap_or_else(|| panic!("{place}: nothing is said about it")).text
+            });
             if let Some(file) = block.value("file") {
                 let text = fs::read_to_string(root().join(file)).expect(file);
                 assert_eq!(block.text, text, "{place} is no longer what {file} holds");
@@ -128,15 +134,16 @@ fn configuration_examples_compile() {
     assert!(count > 3, "examples are found");
 }
 
-fn check_directory(place: &str, files: &BTreeMap<String, String>, bad: bool) {
+fn check_directory(place: &str, files: &BTreeMap<String, String>, bad: Option<&str>) {
     let files: Vec<_> = files
         .iter()
         .map(|(path, text)| RawFile { path: path.clone(), text: text.clone() })
         .collect();
     match (config::compile(&files, None), bad) {
-        (Err(problems), false) => panic!("{place} does not compile:\n{problems}"),
-        (Ok(_), true) => panic!("{place} is marked `bad`, but it compiles"),
-        (Ok(_), false) | (Err(_), true) => {}
+        (Err(problems), None) => panic!("{place} does not compile:\n{problems}"),
+        (Ok(_), Some(_)) => panic!("{place} is marked `bad`, but it compiles"),
+        (Ok(_), None) => {}
+        (Err(problems), Some(said)) => assert_eq!(format!("{problems}\n"), said, "{place}"),
     }
 }
 
