@@ -1,6 +1,7 @@
 //! The tries of one request, up to the head of a response.
 
 use std::{
+    borrow::Cow,
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
@@ -11,6 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use super::{
     Connection,
+    bad::BadMessage,
     body::{Relay, RelayError},
     clock::Clock,
     connect::connect,
@@ -28,7 +30,7 @@ use super::{
     retry,
 };
 use crate::{
-    policy::{GatewayPolicy, HttpRoute},
+    policy::{GatewayPolicy, HeaderOps, HttpRoute},
     telemetry::{ClusterStats, ResponseFlag},
 };
 
@@ -47,7 +49,7 @@ pub(super) struct Attempt<'a> {
     /// What is sent, with the route's changes.
     path: &'a str,
     host: HeaderValue,
-    headers: HeaderMap,
+    headers: Cow<'a, HeaderMap>,
 }
 
 impl<'a> Attempt<'a> {
@@ -60,8 +62,10 @@ impl<'a> Attempt<'a> {
         stats: &'a Arc<ClusterStats>,
     ) -> Self {
         let action = &route.action;
-        let mut headers = request.headers.clone();
-        headers::apply(&mut headers, &action.request_headers);
+        let mut headers = Cow::Borrowed(&request.headers);
+        if action.request_headers != HeaderOps::default() {
+            headers::apply(headers.to_mut(), &action.request_headers);
+        }
         let rewritten =
             action.rewrite_authority.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
         let host = rewritten.unwrap_or_else(|| request.authority.to_header());
@@ -196,18 +200,28 @@ impl<'a> Attempt<'a> {
             }
             record.entry.bytes_received = relay.bytes;
             clock.progress(relay.bytes);
-            clock.poll(cx).map(Err)
+            clock.poll(cx).map(|failure| match failure {
+                Failure::StreamIdle if !relay.is_received() => Err(Failure::BodyTimeout),
+                failure => Err(failure),
+            })
         })
         .await;
         record.entry.bytes_received = relay.bytes;
         *untouched = up.written() == before;
         match head {
+            Ok(response)
+                if response.status == StatusCode::SWITCHING_PROTOCOLS
+                    && self.request.upgrade.is_none() =>
+            {
+                up.link().lease.report(false);
+                Err(Failure::Protocol(BadMessage::Switch))
+            }
             Ok(response) => {
                 record.entry.upstream_service_time = Some(sent.elapsed());
                 Ok((up, response))
             }
             Err(failure) => {
-                if !matches!(failure, Failure::Gone | Failure::Body(_)) {
+                if !matches!(failure, Failure::Gone | Failure::Body(_) | Failure::BodyTimeout) {
                     up.link().lease.report(false);
                     up.link().endpoint.inc_rq_error();
                 }
@@ -234,8 +248,8 @@ impl<'a> Attempt<'a> {
                     .authority(self.host.as_bytes())
                     .path_and_query(self.path)
                     .build()
-                    .map_err(|_| Failure::Bad(super::bad::BadMessage::Target))?;
-                let mut headers = self.headers.clone();
+                    .map_err(|_| Failure::Bad(BadMessage::Target))?;
+                let mut headers = self.headers.as_ref().clone();
                 if let Framing::Length(length) = self.request.framing {
                     headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
                 }

@@ -69,6 +69,9 @@ pub(super) enum BadMessage {
     /// A trailer that frames or routes, or too many of them.
     #[error("invalid, forbidden or too many trailers")]
     Trailers,
+    /// A `101` that nobody asked for.
+    #[error("it switches to another protocol without being asked")]
+    Switch,
     /// A header field that HTTP/2 does not know, or a missing pseudo-header.
     #[error("header field not allowed in HTTP/2")]
     Http2Field,
@@ -102,6 +105,7 @@ impl BadMessage {
             | Self::ChunkExtension
             | Self::ChunkEnd
             | Self::Trailers
+            | Self::Switch
             | Self::Http2Field => StatusCode::BAD_REQUEST,
         }
     }

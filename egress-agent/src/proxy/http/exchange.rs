@@ -13,6 +13,7 @@ use http::{Method, StatusCode, header};
 use super::{
     Connection,
     attempt::Attempt,
+    bad::BadMessage,
     body::Relay,
     clock::Clock,
     deadline::Deadline,
@@ -72,6 +73,7 @@ pub(super) async fn run<D: Inbound>(
             }
         }
     };
+    record.complete();
     (after, record)
 }
 
@@ -144,7 +146,7 @@ async fn exchange<D: Inbound>(
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match up {
             Outbound::H1(up) => Ok(After::Switch(up, response)),
-            Outbound::H2(_) => Err(Failure::Protocol(super::bad::BadMessage::Http2Field)),
+            Outbound::H2(_) => Err(Failure::Protocol(BadMessage::Switch)),
         };
     }
     let (after, up) =

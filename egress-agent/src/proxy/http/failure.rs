@@ -47,6 +47,9 @@ pub(super) enum Failure {
     /// The connection or stream broke before the response's head was complete.
     #[error("the upstream reset the connection before it answered: {0}")]
     Reset(String),
+    /// The response broke off in the middle of its head.
+    #[error("the upstream's answer broke off in its head: {0}")]
+    Broken(String),
     /// HTTP/2 `REFUSED_STREAM`.
     #[error("the upstream refused the stream")]
     RefusedStream,
@@ -65,6 +68,9 @@ pub(super) enum Failure {
     /// Nothing moved.
     #[error("nothing moved for too long")]
     StreamIdle,
+    /// The client stopped sending.
+    #[error("the request's body stopped arriving")]
+    BodyTimeout,
     /// The client's body.
     #[error("the request's body: {0}")]
     Body(RecvError),
@@ -135,7 +141,7 @@ impl Failure {
                 "upstream_reset_before_response_started{connection_termination}",
                 Reason::Reset,
             ),
-            Self::Reset(_) => (
+            Self::Reset(_) | Self::Broken(_) => (
                 Some(StatusCode::SERVICE_UNAVAILABLE),
                 Flag::UpstreamConnectionTermination,
                 "upstream_reset_before_response_started{connection_termination}",
@@ -174,6 +180,12 @@ impl Failure {
                 "stream_idle_timeout",
                 Reason::Timeout,
             ),
+            Self::BodyTimeout => (
+                Some(StatusCode::REQUEST_TIMEOUT),
+                Flag::StreamIdleTimeout,
+                "stream_idle_timeout",
+                Reason::Timeout,
+            ),
             Self::Body(RecvError::Bad(bad)) => (
                 Some(bad.status()),
                 Flag::DownstreamProtocolError,
@@ -207,6 +219,7 @@ impl Failure {
             | Self::NotHttp2 { .. }
             | Self::Closed
             | Self::Reset(_)
+            | Self::Broken(_)
             | Self::RefusedStream
             | Self::Protocol(_) => Some(self.to_string()),
             _ => None,
@@ -220,7 +233,7 @@ impl Failure {
             Self::Denied(_) | Self::Upgrade(_) | Self::Dial(DialError::AddressRefused { .. }) => {
                 format!("{host} is refused by the egress gateway: {self}\n")
             }
-            Self::Bad(_) | Self::HeadTimeout | Self::Body(_) => {
+            Self::Bad(_) | Self::HeadTimeout | Self::BodyTimeout | Self::Body(_) => {
                 format!("bad request: {self}\n")
             }
             _ => format!("{host} can't be reached through the egress gateway: {self}\n"),

@@ -98,9 +98,7 @@ impl Outbound {
 fn failure(error: RecvError, heard: bool) -> Failure {
     match error {
         RecvError::Bad(bad) => Failure::Protocol(bad),
-        RecvError::Truncated if heard => {
-            Failure::Reset("the connection ended in the middle of the response's head".into())
-        }
+        error if heard => Failure::Broken(error.to_string()),
         RecvError::Truncated => Failure::Closed,
         RecvError::Io(error) => Failure::Reset(error.to_string()),
     }

@@ -39,6 +39,7 @@ impl Started {
 pub(super) struct Record {
     worker: Rc<Worker>,
     started: Instant,
+    complete: bool,
     pub(super) entry: AccessLogEntry,
 }
 
@@ -74,7 +75,7 @@ impl Record {
             reason: None,
             workload: downstream.source.workload.clone(),
         };
-        Self { worker: Rc::clone(&connection.worker), started: started.at, entry }
+        Self { worker: Rc::clone(&connection.worker), started: started.at, complete: false, entry }
     }
 
     /// The request, as the client sent it.
@@ -144,6 +145,11 @@ impl Record {
         account
     }
 
+    /// All that the exchange had to say has been noted.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+    }
+
     /// The response broke off after its head.
     pub(super) fn broken(&mut self, flag: ResponseFlag, details: &'static str) {
         self.flag(flag);
@@ -153,6 +159,10 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if !self.complete {
+            // Dropped in the middle: the worker ends, or the connection of which it is a stream.
+            self.flag(ResponseFlag::LocalReset);
+        }
         self.entry.duration = self.started.elapsed();
         self.worker.telemetry.request_finished(&self.entry);
     }

@@ -75,7 +75,8 @@ impl Request {
             headers,
             framing,
             expects_continue,
-            upgrade: upgrade.filter(|_| version == Version::HTTP_11),
+            // With a body it could not be told where the other protocol begins.
+            upgrade: upgrade.filter(|_| version == Version::HTTP_11 && framing == Framing::None),
             keep_alive: !close && (version == Version::HTTP_11 || keep_alive),
         })
     }

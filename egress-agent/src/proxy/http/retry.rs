@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{failure::Failure, response::Response};
-use crate::{net::DialError, policy::RetryOn};
+use crate::{net::DialError, policy::RetryOn, tls::TlsError};
 
 /// Whether a response is to be tried again.
 pub(super) fn on_response(on: &RetryOn, response: &Response) -> bool {
@@ -21,22 +21,31 @@ pub(super) fn on_response(on: &RetryOn, response: &Response) -> bool {
 pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
     let reset = on.reset || on.server_error || on.gateway_error;
     match failure {
-        // What policy or a limit refuses is refused the next time too.
-        Failure::Dial(DialError::AddressRefused { .. } | DialError::Overflow { .. }) => false,
-        Failure::Dial(_) | Failure::Tls { .. } | Failure::NotHttp2 { .. } => {
+        Failure::Dial(DialError::Connect { .. } | DialError::Timeout { .. })
+        | Failure::Tls { error: TlsError::Broken { .. } | TlsError::Timeout { .. }, .. } => {
             on.connect_failure || on.server_error || on.gateway_error
         }
         Failure::RefusedStream => on.refused_stream || reset,
-        Failure::Closed | Failure::Reset(_) | Failure::TryTimeout => reset,
+        Failure::Closed | Failure::Reset(_) | Failure::Broken(_) | Failure::TryTimeout => reset,
         Failure::Bad(_)
         | Failure::HeadTimeout
         | Failure::Denied(_)
         | Failure::Upgrade(_)
         | Failure::Overflow { .. }
+        // Another try would find the same: the policy, the limit, the certificate.
+        | Failure::Dial(
+            DialError::Resolve { .. }
+            | DialError::AddressRefused { .. }
+            | DialError::NoHealthyUpstream { .. }
+            | DialError::Overflow { .. },
+        )
+        | Failure::Tls { .. }
+        | Failure::NotHttp2 { .. }
         | Failure::Protocol(_)
         | Failure::RetriableStatus(_)
         | Failure::Timeout
         | Failure::StreamIdle
+        | Failure::BodyTimeout
         | Failure::Body(_)
         | Failure::Gone => false,
     }
@@ -51,13 +60,17 @@ pub(super) fn jitter(pause: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::UpstreamAddr;
 
     #[test]
     fn a_failed_dial_is_retried_but_not_a_refused_one() {
         let on = RetryOn { connect_failure: true, server_error: true, ..RetryOn::default() };
         let cluster = || "outbound|443||a.example".to_owned();
+        let silent = UpstreamAddr("192.0.2.1:80".parse().unwrap());
+        let timeout = DialError::Timeout { addr: silent, after: Duration::from_secs(1) };
+        assert!(on_failure(&on, &Failure::Dial(timeout)));
         let unhealthy = Failure::Dial(DialError::NoHealthyUpstream { cluster: cluster() });
-        assert!(on_failure(&on, &unhealthy));
+        assert!(!on_failure(&on, &unhealthy));
         let addr = std::net::Ipv4Addr::LOCALHOST.into();
         let refused = Failure::Dial(DialError::AddressRefused { host: "a.example".into(), addr });
         assert!(!on_failure(&on, &refused));

@@ -25,24 +25,30 @@ use super::{
 use crate::net::Side;
 
 /// Serves until either side has had enough.
-pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read: BytesMut) {
+pub(super) fn serve<I: Side + 'static>(
+    connection: Connection,
+    io: I,
+    read: BytesMut,
+) -> impl Future<Output = ()> {
+    // Made out here: what an `async fn` moves about it keeps room for more than once.
     let mut down = H1Inbound::new(Stream::new(io, read));
-    let drain = connection.worker.drain.clone();
-    let end = {
-        let mut requests = pin!(requests(&connection, &mut down));
-        let mut expired = pin!(drain.expired());
-        poll_fn(|cx| {
-            if let Poll::Ready(end) = requests.as_mut().poll(cx) {
-                return Poll::Ready(end);
-            }
-            expired.as_mut().poll(cx).map(|()| End::Abort)
-        })
-        .await
-    };
-    match end {
-        End::Idle => {}
-        End::Close => linger(&connection, &mut down).await,
-        End::Abort => down.stream.io.reset(),
+    async move {
+        let end = {
+            let mut requests = pin!(requests(&connection, &mut down));
+            let mut expired = pin!(connection.worker.drain.expired());
+            poll_fn(|cx| {
+                if let Poll::Ready(end) = requests.as_mut().poll(cx) {
+                    return Poll::Ready(end);
+                }
+                expired.as_mut().poll(cx).map(|()| End::Abort)
+            })
+            .await
+        };
+        match end {
+            End::Idle => {}
+            End::Close => Box::pin(linger(&connection, &mut down)).await,
+            End::Abort => down.stream.io.reset(),
+        }
     }
 }
 
@@ -59,37 +65,46 @@ enum End {
 /// What comes next on a connection.
 enum Next {
     Request(Box<Request>, Started),
-    Bad(Failure, Started),
+    Bad(Box<Failure>, Started),
     End,
 }
 
 async fn requests<I: Side + 'static>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
     let mut deadline = Deadline::default();
     loop {
-        let after = match next(connection, down, &mut deadline).await {
+        // What a request needs is given back between requests; an idle connection stays small.
+        let end = match next(connection, down, &mut deadline).await {
             Next::End => return End::Idle,
             Next::Bad(failure, started) => {
-                Box::pin(refuse(connection, down, &mut deadline, &failure, started)).await;
-                return End::Close;
+                Box::pin(refuse(connection, down, &mut deadline, failure, started)).await
             }
             Next::Request(request, started) => {
-                down.begin(request.version, request.framing, request.keep_alive);
-                let serving = exchange::run(connection, *request, started, down, &mut deadline);
-                // What a request needs is given back between requests.
-                let (after, record) = Box::pin(serving).await;
-                match after {
-                    After::Switch(up, response) => {
-                        let switched = tunnel::run(connection, down, up, &response, record);
-                        return if Box::pin(switched).await { End::Idle } else { End::Abort };
-                    }
-                    after => after,
-                }
+                Box::pin(one(connection, down, &mut deadline, request, started)).await
             }
         };
-        match after {
-            After::Done if down.keep_alive && down.stream.is_at_rest() => {}
-            After::Done | After::Close => return End::Close,
-            After::Abort | After::Switch(..) => return End::Abort,
+        if let Some(end) = end {
+            return end;
+        }
+    }
+}
+
+/// Serves one request. `None` if another may follow.
+async fn one<I: Side + 'static>(
+    connection: &Connection,
+    down: &mut H1Inbound<I>,
+    deadline: &mut Deadline,
+    request: Box<Request>,
+    started: Started,
+) -> Option<End> {
+    down.begin(request.version, request.framing, request.keep_alive);
+    let (after, record) = exchange::run(connection, *request, started, down, deadline).await;
+    match after {
+        After::Done if down.keep_alive && down.stream.is_at_rest() => None,
+        After::Done | After::Close => Some(End::Close),
+        After::Abort => Some(End::Abort),
+        After::Switch(up, response) => {
+            let whole = tunnel::run(connection, down, up, &response, record).await;
+            Some(if whole { End::Idle } else { End::Abort })
         }
     }
 }
@@ -146,13 +161,13 @@ async fn next<I: Side>(
     let head = match head {
         Ok(Some(head)) => head,
         Ok(None) => return Next::End,
-        Err(failure) => return Next::Bad(failure, started),
+        Err(failure) => return Next::Bad(Box::new(failure), started),
     };
     let request: Result<Request, BadMessage> = parse_request(&head, head_limits)
         .and_then(|head| Request::from_h1(head, connection.origin()));
     match request {
         Ok(request) => Next::Request(Box::new(request), started),
-        Err(bad) => Next::Bad(Failure::Bad(bad), started),
+        Err(bad) => Next::Bad(Box::new(Failure::Bad(bad)), started),
     }
 }
 
@@ -161,17 +176,19 @@ async fn refuse<I: Side>(
     connection: &Connection,
     down: &mut H1Inbound<I>,
     deadline: &mut Deadline,
-    failure: &Failure,
+    failure: Box<Failure>,
     started: Started,
-) {
+) -> Option<End> {
     let mut record = Record::new(connection, started, http::Version::HTTP_11);
-    let account = record.failed(failure);
-    let Some(status) = account.status else { return };
+    let account = record.failed(&failure);
+    let Some(status) = account.status else { return Some(End::Abort) };
     down.begin(http::Version::HTTP_11, super::framing::Framing::None, false);
     let mut clock = Clock::new(deadline, None, connection.worker.limits.linger);
     let reply = Reply::new(status, failure.body(None));
     // Whether it arrived or not, the connection is closed.
     reply.send(connection, &mut record, &http::Method::GET, down, &mut clock).await;
+    record.complete();
+    Some(End::Close)
 }
 
 /// Closes so that the response arrives: data that nobody reads would turn the close into a reset,

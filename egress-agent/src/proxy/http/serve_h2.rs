@@ -109,6 +109,7 @@ async fn stream(
             let mut record = Record::new(connection, started, http::Version::HTTP_2);
             let account = record.failed(&failure);
             let mut clock = Clock::new(&mut deadline, None, connection.worker.limits.linger);
+            record.complete();
             match account.status {
                 Some(status) => {
                     let reply = Reply::new(status, failure.body(None));

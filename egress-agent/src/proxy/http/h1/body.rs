@@ -51,6 +51,8 @@ enum State {
     ChunkCr,
     ChunkLf,
     Trailers(Vec<u8>),
+    /// What comes can't be read any more: the body never ends.
+    Failed(BadMessage),
 }
 
 /// What the next bytes are.
@@ -94,10 +96,19 @@ impl Decoder {
     /// # Errors
     /// Framing that isn't exactly RFC 9112 §7.1.
     pub(in super::super) fn decode(&mut self, input: &[u8]) -> Result<Step, BadMessage> {
+        let step = self.step(input);
+        if let Err(bad) = &step {
+            self.state = State::Failed(*bad);
+        }
+        step
+    }
+
+    fn step(&mut self, input: &[u8]) -> Result<Step, BadMessage> {
         let mut at = 0;
         loop {
             match &mut self.state {
                 State::Done => return Ok(Step::End { trailers: None, consumed: at }),
+                State::Failed(bad) => return Err(*bad),
                 _ if at == input.len() => return Ok(Step::Need),
                 State::UntilClose => {
                     return Ok(Step::Data { at: at..input.len(), consumed: input.len() });
@@ -158,7 +169,8 @@ impl Decoder {
                 | State::Length(_)
                 | State::UntilClose
                 | State::ChunkData { .. }
-                | State::Trailers(_)),
+                | State::Trailers(_)
+                | State::Failed(_)),
                 _,
             ) => state,
         };

@@ -176,7 +176,7 @@ impl H2Outbound {
                 Err(HeadError::Recv(BadMessage::TooManyHeaders { limit: max_headers }.into()))
             }
             Ok(response) if response.status == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(HeadError::Recv(BadMessage::Http2Field.into()))
+                Err(HeadError::Recv(BadMessage::Switch.into()))
             }
             Ok(response) => Ok(response),
             Err(bad) => Err(HeadError::Recv(bad.into())),

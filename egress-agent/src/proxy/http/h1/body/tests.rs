@@ -101,6 +101,23 @@ fn bad_chunks_are_refused() {
 }
 
 #[test]
+fn a_body_that_failed_never_ends() {
+    for bad in [&b"x\r\n"[..], b"5\nhello", b"1\r\naa", b"0\r\nHost: b\r\n\r\n"] {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        let mut rest = bad;
+        let error = loop {
+            match decoder.decode(rest) {
+                Ok(Step::Data { consumed, .. }) => rest = &rest[consumed..],
+                Ok(step) => panic!("{step:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert!(!decoder.is_done() && !decoder.eof());
+        assert_eq!(decoder.decode(b"0\r\n\r\n"), Err(error));
+    }
+}
+
+#[test]
 fn a_length_is_kept_exactly() {
     let (body, trailers, used) = decode(Framing::Length(3), &[b"abcdef"]).unwrap().unwrap();
     assert_eq!((body.as_slice(), trailers, used), (&b"abc"[..], None, 3));

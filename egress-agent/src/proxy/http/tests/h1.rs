@@ -1,0 +1,376 @@
+//! HTTP/1 from the pod: what is allowed arrives, what isn't is told why.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::harness::{Setup, answering, head, local, until, upstream};
+use crate::telemetry::ClusterCounter;
+
+const OK: &str =
+    "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: outside\r\nKeep-Alive: timeout=5\r\n\r\nhello";
+const CLUSTER: &str = "outbound|80||a.example";
+
+#[test]
+fn an_allowed_host_is_reached_and_another_is_refused() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client
+            .send(
+                "GET /path?q=1 HTTP/1.1\r\nHost: A.Example\r\nUser-Agent: test/1\r\n\
+                 Connection: keep-alive, X-Hop\r\nX-Hop: secret\r\nProxy-Authorization: x\r\n\
+                 Accept: */*\r\n\r\n",
+            )
+            .await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.status, answer.text()), (200, "hello"));
+        assert!(answer.head.contains("server: outside\r\n"), "{}", answer.head);
+        for absent in ["keep-alive", "via", "x-envoy", "date"] {
+            assert!(!answer.head.contains(absent), "{absent}: {}", answer.head);
+        }
+        let heads = seen.heads();
+        let sent = &heads[0];
+        assert!(sent.starts_with("GET /path?q=1 HTTP/1.1\r\nhost: a.example\r\n"), "{sent}");
+        assert!(sent.contains("accept: */*\r\n") && sent.contains("x-request-id: "), "{sent}");
+        for absent in ["x-hop", "proxy-", "x-forwarded", "connection", "via", "x-envoy"] {
+            assert!(!sent.contains(absent), "{absent}: {sent}");
+        }
+
+        // The second request of the same connection has its own verdict.
+        client.send("GET / HTTP/1.1\r\nHost: b.example\r\n\r\n").await;
+        let refused = client.answer().await.unwrap();
+        assert_eq!(refused.status, 403);
+        assert!(refused.text().contains("b.example"), "{}", refused.text());
+        assert!(refused.text().contains("host_not_in_registry"), "{}", refused.text());
+        assert_eq!(refused.text().lines().count(), 1);
+        assert!(refused.head.contains("content-type: text/plain\r\n"));
+        // And the third is allowed again, on the upstream's first connection.
+        client.send("GET /again HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert_eq!(seen.connections.get(), 1);
+        assert_eq!(seen.requests.borrow().len(), 2);
+
+        let log = gateway.log(3).await;
+        assert_eq!(log[0]["response_code"], 200);
+        assert_eq!(log[0]["response_flags"], "-");
+        assert_eq!(log[0]["response_code_details"], "via_upstream");
+        assert_eq!(log[0]["method"], "GET");
+        assert_eq!(log[0]["path"], "/path?q=1");
+        assert_eq!(log[0]["protocol"], "HTTP/1.1");
+        assert_eq!(log[0]["authority"], "A.Example");
+        assert_eq!(log[0]["user_agent"], "test/1");
+        assert_eq!(log[0]["bytes_sent"], 5);
+        assert_eq!(log[0]["upstream_host"], "198.51.100.1:80");
+        assert_eq!(log[0]["upstream_cluster"], CLUSTER);
+        assert_eq!(log[1]["response_code"], 403);
+        assert_eq!(log[1]["response_flags"], "NR");
+        assert_eq!(log[1]["response_code_details"], "route_not_found");
+        assert_eq!(log[1]["upstream_cluster"], "BlackHoleCluster");
+        assert_eq!(gateway.cluster("BlackHoleCluster", ClusterCounter::RqTotal), 1);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqTotal), 2);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::Rq2xx), 2);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::CxTotal), 1);
+        until(|| gateway.cluster(CLUSTER, ClusterCounter::RqActive) == 0).await;
+    });
+}
+
+#[test]
+fn connections_are_reused_across_clients() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        for _ in 0..5 {
+            assert_eq!(gateway.get("a.example").await.text(), "hello");
+        }
+        assert_eq!(seen.connections.get(), 1);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::CxTotal), 1);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqTotal), 5);
+    });
+}
+
+#[test]
+fn one_request_a_connection_where_the_rule_says_so() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let policy = "{connectionPool: {http: {maxRequestsPerConnection: 1}}}";
+        let gateway = Setup::new().service("a.example", "HTTP", Some(addr), policy).start().await;
+        for _ in 0..3 {
+            assert_eq!(gateway.get("a.example").await.status, 200);
+        }
+        assert_eq!(seen.connections.get(), 3);
+    });
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_and_decided_one_by_one() {
+    local(async {
+        let (addr, seen) = upstream(|mut io, _, seen| async move {
+            let mut read = Vec::new();
+            while let Ok(head) = head(&mut io, &mut read).await {
+                let path = head.split(' ').nth(1).unwrap().to_owned();
+                seen.requests.borrow_mut().push((head, Vec::new()));
+                let text =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len());
+                io.write_all(text.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        let mut text = String::new();
+        for (path, host) in
+            [("/1", "a.example"), ("/2", "b.example"), ("/3", "a.example"), ("/4", "a.example")]
+        {
+            text += &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        }
+        client.send(&text).await;
+        let mut answers = Vec::new();
+        for _ in 0..4 {
+            let answer = client.answer().await.unwrap();
+            answers.push((answer.status, answer.body));
+        }
+        assert_eq!(answers[0], (200, b"/1".to_vec()));
+        assert_eq!(answers[1].0, 403);
+        assert_eq!(answers[2], (200, b"/3".to_vec()));
+        assert_eq!(answers[3], (200, b"/4".to_vec()));
+        assert_eq!(seen.requests.borrow().len(), 3);
+    });
+}
+
+#[test]
+fn bodies_go_both_ways_whole() {
+    local(async {
+        let (addr, seen) = upstream(|mut io, _, seen| async move {
+            let mut read = Vec::new();
+            while let Ok(request) = super::harness::request(&mut io, &mut read).await {
+                let body = "x".repeat(request.1.len());
+                seen.requests.borrow_mut().push(request);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                io.write_all(head.as_bytes()).await.unwrap();
+                io.write_all(body.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        let body = "b".repeat(3_000_000);
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.send(&head).await;
+        client.send(&body).await;
+        assert_eq!(client.answer().await.unwrap().body.len(), body.len());
+        assert_eq!(seen.requests.borrow()[0].1, body.as_bytes());
+
+        // Chunked, with an extension and a trailer.
+        client
+            .send(
+                "POST / HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 5;x=y\r\nhello\r\n6\r\n world\r\n0\r\n\r\n",
+            )
+            .await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        let requests = seen.requests.borrow().clone();
+        let text = std::str::from_utf8(&requests[1].1).unwrap();
+        assert!(requests[1].0.contains("transfer-encoding: chunked"));
+        assert!(!text.contains("x=y"), "extensions end here");
+        assert!(text.contains("hello") && text.contains(" world") && text.ends_with("0\r\n\r\n"));
+        let log = gateway.log(2).await;
+        assert_eq!(log[0]["bytes_received"], 3_000_000);
+        assert_eq!(log[0]["bytes_sent"], 3_000_000);
+        assert_eq!(log[1]["bytes_received"], 11);
+    });
+}
+
+#[test]
+fn responses_without_body_keep_the_connection() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            let mut read = Vec::new();
+            while let Ok(head) = head(&mut io, &mut read).await {
+                let answer: &str = if head.starts_with("HEAD") {
+                    "HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n"
+                } else if head.starts_with("GET /304") {
+                    "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"
+                } else if head.starts_with("GET /hints") {
+                    "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
+                     HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+                } else {
+                    "HTTP/1.1 204 No Content\r\n\r\n"
+                };
+                io.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client.send("HEAD / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert!(client.head().await.unwrap().contains("content-length: 150000\r\n"));
+        client.send("GET /304 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(client.answer().await.unwrap().status, 304);
+        client.send("DELETE / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(client.answer().await.unwrap().status, 204);
+        client.send("GET /hints HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        let hints = client.head().await.unwrap();
+        assert!(hints.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n"), "{hints}");
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        client.send("HEAD / HTTP/1.1\r\nHost: b.example\r\n\r\n").await;
+        assert!(client.head().await.unwrap().starts_with("HTTP/1.1 403"));
+        client.send("GET /304 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(client.answer().await.unwrap().status, 304, "a HEAD's refusal has no body");
+    });
+}
+
+#[test]
+fn a_body_is_invited_only_where_it_may_go() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let ask = |host: &str| {
+            format!(
+                "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+            )
+        };
+        let mut client = gateway.connect().await;
+        client.send(&ask("a.example")).await;
+        assert_eq!(client.head().await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+        client.send("body").await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert!(!seen.heads()[0].contains("expect"));
+        client.send(&ask("b.example")).await;
+        let refused = client.answer().await.unwrap();
+        assert_eq!(refused.status, 403);
+        assert!(refused.head.contains("connection: close"), "the body may follow or not");
+        assert!(client.is_closed().await);
+    });
+}
+
+#[test]
+fn old_clients_get_what_they_understand() {
+    local(async {
+        let chunked =
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+        let (addr, _) = answering(chunked).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n").await;
+        let answer = client.answer().await.unwrap();
+        assert!(!answer.head.contains("chunked") && answer.head.contains("connection: close"));
+        assert_eq!(answer.text(), "hello");
+        assert!(client.is_closed().await);
+        // With a length it can stay.
+        let (addr, _) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        for _ in 0..2 {
+            client
+                .send("GET / HTTP/1.0\r\nHost: a.example\r\nConnection: keep-alive\r\n\r\n")
+                .await;
+            let answer = client.answer().await.unwrap();
+            assert!(answer.head.contains("connection: keep-alive"));
+        }
+        client.send("GET / HTTP/1.0\r\nHost: a.example\r\n\r\n").await;
+        assert!(client.answer().await.unwrap().head.contains("connection: close"));
+        assert!(client.is_closed().await);
+    });
+}
+
+#[test]
+fn a_response_that_ends_with_the_connection_is_chunked() {
+    local(async {
+        let (addr, seen) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        for _ in 0..2 {
+            client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            let answer = client.answer().await.unwrap();
+            assert!(answer.head.contains("transfer-encoding: chunked"));
+            assert_eq!(answer.text(), "hello");
+        }
+        assert_eq!(seen.connections.get(), 2);
+    });
+}
+
+#[test]
+fn upgrades_are_refused_unless_a_route_allows_them() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        for request in [
+            "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+             Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+            "CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n",
+            "CONNECT a.example:22 HTTP/1.1\r\nHost: a.example:22\r\n\r\n",
+        ] {
+            let mut client = gateway.connect().await;
+            client.send(request).await;
+            let answer = client.answer().await.unwrap();
+            assert_eq!(answer.status, 403, "{request}");
+            assert!(answer.text().contains("upgrade_refused"), "{}", answer.text());
+        }
+        assert_eq!(seen.connections.get(), 0);
+        // An Upgrade that Connection doesn't name is no upgrade; it goes nowhere.
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\n\r\n").await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert!(!seen.heads()[0].contains("upgrade"));
+    });
+}
+
+#[test]
+fn what_runs_is_finished_when_the_worker_drains() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.read_exact(&mut [0; 4]).await.unwrap();
+            io.write_all(OK.as_bytes()).await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut idle = gateway.connect().await;
+        let mut busy = gateway.connect().await;
+        busy.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n\r\n").await;
+        until(|| gateway.cluster(CLUSTER, ClusterCounter::CxTotal) == 1).await;
+        gateway.worker.drain.start();
+        assert!(idle.is_closed().await);
+        busy.send("body").await;
+        let answer = busy.answer().await.unwrap();
+        assert_eq!(answer.text(), "hello");
+        assert!(answer.head.contains("connection: close\r\n"));
+        assert!(busy.is_closed().await);
+    });
+}
+
+#[test]
+fn what_still_runs_at_the_deadline_is_reset() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(b"HTTP/1.1 200 OK\r\n\r\npart").await.unwrap();
+            let _closed = io.read(&mut [0]).await;
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.0\r\nHost: a.example\r\n\r\n").await;
+        client.head().await.unwrap();
+        assert_eq!(client.take(4).await.unwrap(), b"part");
+        gateway.worker.drain.start();
+        gateway.worker.drain.expire();
+        let error = client.io.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn an_idle_connection_is_small() {
+    local(async {
+        let (addr, _) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        assert!(gateway.connection_size().await <= 1200, "{}", gateway.connection_size().await);
+    });
+}

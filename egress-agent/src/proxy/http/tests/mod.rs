@@ -1,0 +1,8 @@
+//! Whole exchanges on loopback.
+
+mod bad;
+mod h1;
+mod h2;
+mod harness;
+mod retries;
+mod upstream;

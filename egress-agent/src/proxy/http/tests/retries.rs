@@ -1,0 +1,164 @@
+//! Timeouts, retries, and connections that the upstream has closed in the meantime.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::harness::{Setup, answer_all, answering, head, local, request, upstream};
+use crate::telemetry::ClusterCounter;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+const CLUSTER: &str = "outbound|80||a.example";
+const DESTINATION: &str = "    route: [{destination: {host: a.example, port: {number: 80}}}]\n";
+
+#[test]
+fn a_stale_connection_is_replaced_once() {
+    local(async {
+        // The first connection answers once and closes when the second request arrives.
+        let (addr, seen) = upstream(|mut io, number, seen| async move {
+            if number > 0 {
+                return answer_all(io, seen, OK).await;
+            }
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(OK.as_bytes()).await.unwrap();
+            head(&mut io, &mut Vec::new()).await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        assert_eq!(gateway.get("a.example").await.status, 200);
+        assert_eq!(gateway.get("a.example").await.status, 200);
+        assert_eq!(seen.connections.get(), 2);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqRetry), 0, "no retry of the route's");
+    });
+}
+
+#[test]
+fn what_may_have_been_processed_is_not_sent_twice() {
+    local(async {
+        let (addr, seen) = upstream(|mut io, _, seen| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(OK.as_bytes()).await.unwrap();
+            let second = request(&mut io, &mut Vec::new()).await.unwrap();
+            seen.requests.borrow_mut().push(second);
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        assert_eq!(gateway.get("a.example").await.status, 200);
+        let mut client = gateway.connect().await;
+        client.send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n\r\nbody").await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 503);
+        assert_eq!(seen.requests.borrow().len(), 1);
+        assert_eq!(seen.connections.get(), 1);
+        assert_eq!(gateway.log(2).await[1]["response_flags"], "UC");
+    });
+}
+
+#[test]
+fn routes_try_again() {
+    local(async {
+        let (addr, seen) = upstream(|io, number, seen| async move {
+            let answer =
+                if number < 2 { "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n" } else { OK };
+            answer_all(io, seen, answer).await;
+        })
+        .await;
+        let rule = format!("    retries: {{attempts: 2, retryOn: 5xx}}\n{DESTINATION}");
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        assert_eq!(gateway.get("a.example").await.status, 200);
+        assert_eq!(seen.requests.borrow().len(), 3);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqRetry), 2);
+
+        // Without retries the first answer is the last.
+        let (addr, seen) = answering("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").await;
+        let rule = format!("    retries: {{attempts: 0}}\n{DESTINATION}");
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        let answer = gateway.get("a.example").await;
+        assert_eq!((answer.status, answer.text()), (503, ""));
+        assert_eq!(seen.requests.borrow().len(), 1);
+        assert_eq!(gateway.log(1).await[0]["response_code_details"], "via_upstream");
+    });
+}
+
+#[test]
+fn routes_time_out() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            let _closed = io.read(&mut [0]).await;
+        })
+        .await;
+        let rule = format!("    timeout: 0.1s\n    retries: {{attempts: 0}}\n{DESTINATION}");
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        let answer = gateway.get("a.example").await;
+        assert_eq!(answer.status, 504);
+        let log = gateway.log(1).await;
+        assert_eq!(log[0]["response_flags"], "UT");
+        assert_eq!(log[0]["response_code_details"], "response_timeout");
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqTimeout), 1);
+
+        let (addr, seen) = upstream(|mut io, number, seen| async move {
+            if number > 0 {
+                return answer_all(io, seen, OK).await;
+            }
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            let _closed = io.read(&mut [0]).await;
+        })
+        .await;
+        let rule = format!(
+            "    retries: {{attempts: 1, perTryTimeout: 0.1s, retryOn: reset}}\n{DESTINATION}"
+        );
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        assert_eq!(gateway.get("a.example").await.status, 200);
+        assert_eq!(seen.connections.get(), 2);
+    });
+}
+
+#[test]
+fn a_response_that_takes_too_long_is_broken_off() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart").await.unwrap();
+            let _closed = io.read(&mut [0]).await;
+        })
+        .await;
+        let rule = format!("    timeout: 0.2s\n{DESTINATION}");
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert!(client.answer().await.is_err());
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "UT");
+    });
+}
+
+#[test]
+fn routes_change_requests_and_answer_by_themselves() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let rule = format!(
+            "    rewrite: {{uri: /new, authority: b.example}}
+    headers: {{request: {{set: {{x-set: one}}, remove: [x-gone]}}, response: {{add: {{x-added: two}}}}}}
+{DESTINATION}"
+        );
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        let mut client = gateway.connect().await;
+        client.send("GET /old HTTP/1.1\r\nHost: a.example\r\nX-Gone: 1\r\n\r\n").await;
+        let answer = client.answer().await.unwrap();
+        assert!(answer.head.contains("x-added: two\r\n"), "{}", answer.head);
+        let heads = seen.heads();
+        assert!(heads[0].starts_with("GET /new"), "{}", heads[0]);
+        assert!(heads[0].contains("host: b.example\r\n"), "{}", heads[0]);
+        assert!(heads[0].contains("x-set: one\r\n") && !heads[0].contains("x-gone"));
+        assert_eq!(gateway.log(1).await[0]["path"], "/old");
+
+        let rule = "    redirect: {authority: b.example, redirectCode: 302}\n";
+        let gateway = Setup::new().http("a.example", addr).route("a.example", rule).start().await;
+        let answer = gateway.get("a.example").await;
+        assert_eq!(answer.status, 302);
+        assert!(answer.head.contains("location: http://b.example/"), "{}", answer.head);
+        let rule = "    directResponse: {status: 418, body: {string: teapot}}\n";
+        let gateway = Setup::new().http("a.example", addr).route("a.example", rule).start().await;
+        let answer = gateway.get("a.example").await;
+        assert_eq!((answer.status, answer.text()), (418, "teapot"));
+        assert_eq!(seen.requests.borrow().len(), 1);
+    });
+}

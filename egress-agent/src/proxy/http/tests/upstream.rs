@@ -1,0 +1,248 @@
+//! What the outside can do wrong, and what becomes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
+
+use super::harness::{Authority, Seen, Setup, answer_all, answering, head, local, upstream};
+use crate::telemetry::ClusterCounter;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+const CLUSTER: &str = "outbound|80||a.example";
+
+async fn tls_upstream(config: Arc<ServerConfig>) -> (std::net::SocketAddr, Seen) {
+    upstream(move |io, _, seen| {
+        let acceptor = TlsAcceptor::from(Arc::clone(&config));
+        async move {
+            if let Ok(io) = acceptor.accept(io).await {
+                answer_all(io, seen, OK).await;
+            }
+        }
+    })
+    .await
+}
+
+#[test]
+fn tls_is_originated_and_verified() {
+    local(async {
+        let authority = Authority::new("the authority");
+        let (addr, seen) =
+            tls_upstream(authority.server("a.example", [2020, 2100], &["http/1.1"])).await;
+        let mut setup = Setup::new().origination("a.example", addr, "");
+        setup.roots = authority.roots;
+        let gateway = setup.start().await;
+        for _ in 0..3 {
+            assert_eq!(gateway.get("a.example").await.text(), "hello");
+        }
+        assert_eq!(seen.connections.get(), 1, "pooled");
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::SslHandshake), 1);
+        let log = gateway.log(3).await;
+        assert_eq!(log[0]["upstream_host"], "198.51.100.1:443");
+    });
+}
+
+#[test]
+fn bad_certificates_are_refused_and_nothing_is_sent() {
+    local(async {
+        let authority = Authority::new("the authority");
+        let other = Authority::new("another authority");
+        for (config, says) in [
+            (authority.server("a.example", [2019, 2020], &[]), "expired on 2020-01-01"),
+            (authority.server("b.example", [2020, 2100], &[]), "issued for b.example"),
+            (other.server("a.example", [2020, 2100], &[]), "unknown issuer"),
+        ] {
+            let (addr, seen) = tls_upstream(config).await;
+            let mut setup = Setup::new().origination("a.example", addr, "");
+            setup.roots = authority.roots.clone();
+            let gateway = setup.start().await;
+            let answer = gateway.get("a.example").await;
+            assert_eq!(answer.status, 503, "{says}");
+            assert!(answer.text().contains(says), "{says}: {}", answer.text());
+            assert!(seen.requests.borrow().is_empty(), "{says}");
+            let log = gateway.log(1).await;
+            assert_eq!(log[0]["response_flags"], "UF", "{says}");
+            let reason = log[0]["upstream_transport_failure_reason"].as_str().unwrap();
+            assert!(reason.contains(says), "{reason}");
+            assert!(gateway.cluster(CLUSTER, ClusterCounter::SslConnectionError) >= 1);
+        }
+    });
+}
+
+#[test]
+fn an_upstream_without_tls_gets_nothing_in_clear() {
+    local(async {
+        let (addr, seen) = upstream(|mut io, _, seen| async move {
+            let mut bytes = vec![0; 16];
+            io.read_exact(&mut bytes).await.unwrap();
+            seen.requests.borrow_mut().push((String::new(), bytes));
+            io.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().origination("a.example", addr, "").start().await;
+        let answer = gateway.get("a.example").await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.text().contains("does not speak TLS"), "{}", answer.text());
+        for (_, bytes) in seen.requests.borrow().iter() {
+            assert_eq!(bytes[0], 22, "a TLS handshake and nothing else");
+        }
+    });
+}
+
+#[test]
+fn failures_to_connect_have_their_status_flag_and_sentence() {
+    local(async {
+        let (addr, _) = answering(OK).await;
+        let gateway = Setup::new()
+            .http("ok.example", addr)
+            .service("refused.example", "HTTP", None, "")
+            .unknown("nowhere.example")
+            .at("inside.example", "127.0.0.1")
+            .start()
+            .await;
+        assert_eq!(gateway.get("ok.example").await.status, 200);
+        for (host, status, says) in [
+            ("refused.example", 503, "refused"),
+            ("nowhere.example", 503, "could not be resolved"),
+            ("inside.example", 403, "must not dial"),
+        ] {
+            let answer = gateway.get(host).await;
+            assert_eq!(answer.status, status, "{host}");
+            assert!(answer.text().contains(says), "{}", answer.text());
+            assert!(answer.text().contains(host), "{}", answer.text());
+        }
+        let log = gateway.log(4).await;
+        let flags: Vec<_> = log.iter().map(|l| l["response_flags"].as_str().unwrap()).collect();
+        assert_eq!(flags[0], "-");
+        assert!(flags[1].starts_with("UF") && flags[2].starts_with("UF"), "{flags:?}");
+        assert_eq!(flags[3], "NR");
+        assert!(gateway.cluster("outbound|80||refused.example", ClusterCounter::CxConnectFail) > 0);
+    });
+}
+
+#[test]
+fn limits_on_connections_overflow() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            // Holds its connection until the client has gone.
+            let _closed = io.read(&mut [0]).await;
+        })
+        .await;
+        let policy = "{connectionPool: {tcp: {maxConnections: 1}}}";
+        let gateway = Setup::new().service("a.example", "HTTP", Some(addr), policy).start().await;
+        let mut first = gateway.connect().await;
+        first.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        super::harness::until(|| gateway.cluster(CLUSTER, ClusterCounter::CxActive) == 1).await;
+        let answer = gateway.get("a.example").await;
+        assert_eq!(answer.status, 503);
+        // The client goes away, its request upstream with it, and there is room again.
+        drop(first);
+        super::harness::until(|| gateway.cluster(CLUSTER, ClusterCounter::CxActive) == 0).await;
+        let log = gateway.log(2).await;
+        assert_eq!(log[0]["response_flags"], "UO");
+        assert_eq!(log[1]["response_flags"], "DC");
+        assert_eq!(log[1]["response_code"], 0);
+        assert_eq!(log[1]["response_code_details"], "downstream_remote_disconnect");
+    });
+}
+
+#[test]
+fn a_response_cut_short_is_never_a_success() {
+    local(async {
+        for response in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloworld\r\n",
+        ] {
+            let (addr, _) = upstream(move |mut io, _, _| async move {
+                head(&mut io, &mut Vec::new()).await.unwrap();
+                io.write_all(response.as_bytes()).await.unwrap();
+            })
+            .await;
+            let gateway = Setup::new().http("a.example", addr).start().await;
+            for version in ["1.1", "1.0"] {
+                let mut client = gateway.connect().await;
+                client.send(&format!("GET / HTTP/{version}\r\nHost: a.example\r\n\r\n")).await;
+                let answer = client.answer().await;
+                assert!(answer.is_err(), "{version} {response:?}: {answer:?}");
+            }
+            let log = gateway.log(2).await;
+            assert_eq!(log[0]["response_code"], 200);
+            let flags = log[0]["response_flags"].as_str().unwrap();
+            assert!(matches!(flags, "UC" | "UPE"), "{flags}");
+            let details = log[0]["response_code_details"].as_str().unwrap();
+            assert!(details.starts_with("upstream_reset_after_response_started"), "{details}");
+        }
+    });
+}
+
+#[test]
+fn upstreams_that_break_the_protocol_are_bad_gateways() {
+    local(async {
+        for response in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2\r\n\r\n",
+            "HTTP/1.1 200 OK\nContent-Length: 0\r\n\r\n",
+        ] {
+            let (addr, _) = answering(response).await;
+            let gateway = Setup::new().http("a.example", addr).start().await;
+            assert_eq!(gateway.get("a.example").await.status, 502, "{response:?}");
+            assert_eq!(gateway.log(1).await[0]["response_flags"], "UPE");
+        }
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(b"HTTP/1.1 20").await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        assert_eq!(gateway.get("a.example").await.status, 503);
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "UC");
+    });
+}
+
+#[test]
+fn an_early_refusal_of_a_body_reaches_the_client() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            let refusal =
+                b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n";
+            io.write_all(refusal).await.unwrap();
+            io.shutdown().await.unwrap();
+            // Reads on, as a server does that wants its answer to arrive.
+            let mut sink = vec![0; 65536];
+            while io.read(&mut sink).await.is_ok_and(|n| n > 0) {}
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client
+            .send("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1000000000\r\n\r\n")
+            .await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.status, answer.text()), (413, "no\n"));
+        assert!(answer.head.contains("connection: close"));
+        assert!(client.is_closed().await);
+    });
+}
+
+#[test]
+fn nothing_moves_for_too_long() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            let _closed = io.read(&mut [0]).await;
+        })
+        .await;
+        let mut setup = Setup::new().http("a.example", addr);
+        setup.limits.stream_idle = Duration::from_millis(100);
+        let gateway = setup.start().await;
+        assert_eq!(gateway.get("a.example").await.status, 504);
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "SI");
+    });
+}
