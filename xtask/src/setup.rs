@@ -79,24 +79,23 @@ impl Step {
 pub(crate) fn run(purpose: For) -> Result<()> {
     let asked = asked_toolchain()?;
     let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
-    let debian_known =
-        apt && (has_packages(EBPF_PACKAGES) || (lists_fresh() && debian_offers_ebpf()));
-    // A machine that never fetched the package lists can't say what Debian offers.
-    if apt && !debian_known && asked != Some(Toolchain::Nightly) && !lists_fresh() {
+    let there = apt && has_packages(EBPF_PACKAGES);
+    // What Debian offers is asked of fresh lists: old ones may lack the packages, or name versions
+    // that are no longer there. Without root the lists have to do as they are.
+    let updated = apt && !there && asked != Some(Toolchain::Nightly) && run::is_root();
+    if updated {
         perform(&[update_lists()])?;
     }
     let toolchain = match asked {
+        Some(Toolchain::Debian) if !apt => bail!(
+            "EGRESS_EBPF_TOOLCHAIN=debian, but there is no apt-get here: use EGRESS_EBPF_TOOLCHAIN=nightly"
+        ),
         Some(toolchain) => toolchain,
-        None if debian_known || (apt && debian_offers_ebpf()) => Toolchain::Debian,
+        None if there || (apt && debian_offers_ebpf()) => Toolchain::Debian,
         None => Toolchain::Nightly,
     };
-    if toolchain == Toolchain::Debian && !apt {
-        bail!(
-            "EGRESS_EBPF_TOOLCHAIN=debian, but there is no apt-get here: use EGRESS_EBPF_TOOLCHAIN=nightly"
-        );
-    }
 
-    let steps = missing(toolchain, purpose, apt)?;
+    let steps = missing(toolchain, purpose, apt, updated)?;
     perform(&steps)?;
     println!("set-up: {}; eBPF programs are built {}", done(&steps), describe(toolchain));
     Ok(())
@@ -129,7 +128,7 @@ fn asked_toolchain() -> Result<Option<Toolchain>> {
     }
 }
 
-fn missing(toolchain: Toolchain, purpose: For, apt: bool) -> Result<Vec<Step>> {
+fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let mut packages: Vec<&str> = TOOLS
         .iter()
@@ -146,7 +145,7 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool) -> Result<Vec<Step>> {
         if !apt {
             bail!("missing on this machine: {names}. Install them with its package manager");
         }
-        if !lists_fresh() {
+        if !updated {
             steps.push(update_lists());
         }
         let mut install = Step::new(
@@ -234,12 +233,6 @@ fn has_packages(packages: &[&str]) -> bool {
     args.extend(packages);
     run::output("dpkg-query", &args).is_some_and(|text| {
         text.lines().filter(|line| *line == "installed").count() >= packages.len()
-    })
-}
-
-fn lists_fresh() -> bool {
-    fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
     })
 }
 

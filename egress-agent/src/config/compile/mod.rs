@@ -41,7 +41,7 @@ struct Compiler<'r> {
     clusters: BTreeMap<ClusterName, Arc<Cluster>>,
 }
 
-/// See [`super::compile`].
+/// See [`super::compile()`].
 pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Problems> {
     let mut report = Report::default();
     let is_mesh = |file: &&RawFile| {
