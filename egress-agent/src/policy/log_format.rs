@@ -1,8 +1,10 @@
 //! `accessLogFormat`: Envoy's format strings, parsed when the configuration is compiled.
 
-use std::fmt::Write as _;
+mod operators;
 
 use thiserror::Error;
+
+use self::operators::{OPERATORS, REQUEST_HEADERS, RESPONSE_HEADERS, names, nearest};
 
 use super::AccessLogEncoding;
 
@@ -144,60 +146,6 @@ pub enum AddressPart {
     /// `443`.
     Port,
 }
-
-/// Operators without arguments. Envoy has more; what the gateway doesn't know is refused.
-const OPERATORS: &[(&str, Field)] = &[
-    ("PROTOCOL", Field::Protocol),
-    ("RESPONSE_CODE", Field::ResponseCode),
-    ("RESPONSE_FLAGS", Field::ResponseFlags),
-    ("RESPONSE_CODE_DETAILS", Field::ResponseCodeDetails),
-    ("CONNECTION_TERMINATION_DETAILS", Field::ConnectionTerminationDetails),
-    ("UPSTREAM_TRANSPORT_FAILURE_REASON", Field::UpstreamTransportFailureReason),
-    ("BYTES_RECEIVED", Field::BytesReceived),
-    ("BYTES_SENT", Field::BytesSent),
-    ("DURATION", Field::Duration),
-    ("UPSTREAM_HOST", Field::UpstreamHost(AddressPart::Whole)),
-    ("UPSTREAM_REMOTE_ADDRESS", Field::UpstreamHost(AddressPart::Whole)),
-    ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Field::UpstreamHost(AddressPart::Ip)),
-    ("UPSTREAM_REMOTE_PORT", Field::UpstreamHost(AddressPart::Port)),
-    ("UPSTREAM_CLUSTER", Field::UpstreamCluster),
-    ("UPSTREAM_CLUSTER_RAW", Field::UpstreamCluster),
-    ("UPSTREAM_LOCAL_ADDRESS", Field::UpstreamLocalAddress(AddressPart::Whole)),
-    ("UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Field::UpstreamLocalAddress(AddressPart::Ip)),
-    ("UPSTREAM_LOCAL_PORT", Field::UpstreamLocalAddress(AddressPart::Port)),
-    ("DOWNSTREAM_LOCAL_ADDRESS", Field::DownstreamLocalAddress(AddressPart::Whole)),
-    ("DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", Field::DownstreamLocalAddress(AddressPart::Ip)),
-    ("DOWNSTREAM_LOCAL_PORT", Field::DownstreamLocalAddress(AddressPart::Port)),
-    ("DOWNSTREAM_REMOTE_ADDRESS", Field::DownstreamRemoteAddress(AddressPart::Whole)),
-    ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", Field::DownstreamRemoteAddress(AddressPart::Ip)),
-    ("DOWNSTREAM_REMOTE_PORT", Field::DownstreamRemoteAddress(AddressPart::Port)),
-    ("DOWNSTREAM_DIRECT_REMOTE_ADDRESS", Field::DownstreamRemoteAddress(AddressPart::Whole)),
-    (
-        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
-        Field::DownstreamRemoteAddress(AddressPart::Ip),
-    ),
-    ("DOWNSTREAM_DIRECT_REMOTE_PORT", Field::DownstreamRemoteAddress(AddressPart::Port)),
-    ("REQUESTED_SERVER_NAME", Field::RequestedServerName),
-    ("ROUTE_NAME", Field::RouteName),
-];
-
-/// Request headers that `%REQ(…)%` may name; others aren't kept for the log.
-const REQUEST_HEADERS: &[(&str, Field)] = &[
-    (":METHOD", Field::Method),
-    (":PATH", Field::Path),
-    ("X-ENVOY-ORIGINAL-PATH", Field::Path),
-    (":AUTHORITY", Field::Authority),
-    ("HOST", Field::Authority),
-    ("USER-AGENT", Field::UserAgent),
-    ("X-FORWARDED-FOR", Field::ForwardedFor),
-    ("X-REQUEST-ID", Field::RequestId),
-];
-
-/// Response headers that `%RESP(…)%` may name.
-const RESPONSE_HEADERS: &[(&str, Field)] = &[
-    (":STATUS", Field::ResponseCode),
-    ("X-ENVOY-UPSTREAM-SERVICE-TIME", Field::UpstreamServiceTime),
-];
 
 /// Why a format isn't one. The text says what was found and what would do.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -426,127 +374,5 @@ fn headers(
     }
 }
 
-fn nearest(found: &str) -> &'static str {
-    let like = |name: &str| strsim::jaro_winkler(found, name);
-    let known = OPERATORS.iter().map(|(name, _)| *name).chain(["START_TIME", "REQ", "RESP"]);
-    known.max_by(|a, b| like(a).total_cmp(&like(b))).unwrap_or("START_TIME")
-}
-
-fn names(known: &[(&str, Field)]) -> String {
-    let mut text = String::new();
-    for (name, _) in known {
-        let separator = if text.is_empty() { "" } else { ", " };
-        // Writing to a string can't fail.
-        if write!(text, "{separator}{name}").is_err() {
-            break;
-        }
-    }
-    text
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(format: &str) -> Result<LogFormat, LogFormatError> {
-        LogFormat::compile(Some(format), AccessLogEncoding::Text)
-    }
-
-    fn json(format: &str) -> Result<LogFormat, LogFormatError> {
-        LogFormat::compile(Some(format), AccessLogEncoding::Json)
-    }
-
-    #[test]
-    fn the_known_formats_compile() {
-        for encoding in [AccessLogEncoding::Text, AccessLogEncoding::Json] {
-            for format in [None, Some("istio")] {
-                LogFormat::compile(format, encoding).unwrap();
-            }
-        }
-        for (name, _) in OPERATORS {
-            text(&format!("%{name}%")).unwrap();
-        }
-    }
-
-    #[test]
-    fn operators_alternatives_lengths_and_literals() {
-        assert_eq!(
-            text("100%% %REQ(user-agent):10% %REQ(X-REQUEST-ID?HOST)%").unwrap(),
-            LogFormat::Text(vec![
-                Segment::Literal("100% ".into()),
-                Segment::Value { fields: vec![Field::UserAgent], max: Some(10) },
-                Segment::Literal(" ".into()),
-                Segment::Value { fields: vec![Field::RequestId, Field::Authority], max: None },
-                Segment::Literal("\n".into()),
-            ])
-        );
-        assert_eq!(
-            text("%START_TIME(%Y/%m/%dT%H:%M:%S.%3f %s)%\n").unwrap(),
-            LogFormat::Text(vec![
-                Segment::Value {
-                    fields: vec![Field::StartTime(Some("%Y/%m/%dT%H:%M:%S.%3f %s".into()))],
-                    max: None
-                },
-                Segment::Literal("\n".into()),
-            ])
-        );
-        assert_eq!(
-            json(r#"{"code": "%RESPONSE_CODE%"}"#).unwrap(),
-            LogFormat::Json(vec![(
-                "code".into(),
-                vec![Segment::Value { fields: vec![Field::ResponseCode], max: None }]
-            )])
-        );
-    }
-
-    #[test]
-    fn what_is_not_known_is_refused_with_what_would_do() {
-        for (format, expected) in [
-            (
-                "%BYTE_SENT%",
-                "unknown operator %BYTE_SENT%, expected %BYTES_SENT% or another of docs",
-            ),
-            ("%REQ(COOKIE)%", "%REQ(COOKIE)%, expected one of :METHOD, :PATH,"),
-            ("%REQ%", "%REQ()%, expected one of :METHOD"),
-            ("%RESP(SET-COOKIE)%", "expected one of :STATUS, X-ENVOY-UPSTREAM-SERVICE-TIME"),
-            ("%DURATION(x)%", "expected %DURATION% without arguments"),
-            ("%REQ(HOST):0%", "the length \"0\" after %REQ"),
-            ("%REQ(HOST):-1%", "the length \"-1\" after %REQ"),
-            ("%REQ(HOST", "found \"%REQ(HOST\\n\", expected %OPERATOR%"),
-            ("50% off", "expected %OPERATOR%, or %% for a percent sign"),
-            ("%", "expected %OPERATOR%"),
-            ("%duration%", "expected %OPERATOR%"),
-            ("%START_TIME(%!)%", "time format \"%!\""),
-        ] {
-            let error = text(format).unwrap_err().to_string();
-            assert!(error.contains(expected), "{format}: {error}");
-        }
-        for (format, expected) in [
-            ("[%START_TIME%]", "a JSON object"),
-            (r#"{"a": 1}"#, "found 1 for the key \"a\""),
-            (r#"{"reason": "x"}"#, "\"reason\" is written by itself"),
-            (r#"{"a": "%NO%"}"#, "unknown operator %NO%"),
-        ] {
-            let error = json(format).unwrap_err().to_string();
-            assert!(error.contains(expected), "{format}: {error}");
-        }
-    }
-
-    #[test]
-    fn every_operator_header_and_key_is_documented() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/telemetry.md");
-        let document = std::fs::read_to_string(path).unwrap();
-        let operators = OPERATORS.iter().map(|(name, _)| format!("`%{name}%`"));
-        let headers =
-            REQUEST_HEADERS.iter().chain(RESPONSE_HEADERS).map(|(name, _)| format!("`{name}`"));
-        let keys = JSON_DEFAULT.iter().chain(JSON_ISTIO).map(|(key, _)| format!("`{key}`"));
-        let own = JSON_OWN.iter().map(|key| format!("`{key}`"));
-        for text in operators.chain(headers).chain(keys).chain(own) {
-            assert!(document.contains(&text), "{path} doesn't explain {text}");
-        }
-        // The formats stand there word for word, broken into lines for reading.
-        let flat = document.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(flat.contains(ENVOY_DEFAULT.trim_end()));
-        assert!(flat.contains(ISTIO.trim_end()));
-    }
-}
+mod tests;
