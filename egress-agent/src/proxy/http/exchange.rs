@@ -86,6 +86,12 @@ fn decide(
         return Err(Failure::Upgrade("CONNECT"));
     }
     let policy = connection.worker.policy().map_err(Failure::Denied)?;
+    // A rule may ask for it, although it is a matter of this hop.
+    let with_upgrade = request.upgrade.as_ref().map(|upgrade| {
+        let mut headers = request.headers.clone();
+        headers.insert(header::UPGRADE, upgrade.clone());
+        headers
+    });
     let asked = HttpRequest {
         source: &connection.downstream.source,
         port: connection.downstream.port,
@@ -94,7 +100,7 @@ fn decide(
         scheme: request.scheme,
         method: &request.method,
         path_and_query: request.path.as_str(),
-        headers: &request.headers,
+        headers: with_upgrade.as_ref().unwrap_or(&request.headers),
     };
     let route = policy.http(&asked).map_err(Failure::Denied)?;
     if request.upgrade.is_some() && !route.action.allow_upgrade {

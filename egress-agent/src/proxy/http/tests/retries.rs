@@ -162,3 +162,53 @@ fn routes_change_requests_and_answer_by_themselves() {
         assert_eq!(seen.requests.borrow().len(), 1);
     });
 }
+
+#[test]
+fn a_route_may_allow_an_upgrade() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, seen| async move {
+            let mut read = Vec::new();
+            let request = head(&mut io, &mut read).await.unwrap();
+            seen.requests.borrow_mut().push((request.clone(), Vec::new()));
+            if !request.contains("upgrade: websocket\r\n") {
+                return io.write_all(OK.as_bytes()).await.unwrap();
+            }
+            // Its first words come with the answer.
+            let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                Upgrade: websocket\r\n\r\nready";
+            io.write_all(switch).await.unwrap();
+            let mut bytes = [0; 4];
+            while io.read_exact(&mut bytes).await.is_ok() {
+                io.write_all(&bytes).await.unwrap();
+            }
+        })
+        .await;
+        let rule = format!("    websocketUpgrade: true\n{DESTINATION}");
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        let upgrade = |host: &str| {
+            format!(
+                "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n\
+                 Upgrade: websocket\r\n\r\nping"
+            )
+        };
+        let mut client = gateway.connect().await;
+        client.send(&upgrade("a.example")).await;
+        let answer = client.head().await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        assert!(answer.contains("connection: upgrade\r\nupgrade: websocket\r\n"), "{answer}");
+        assert_eq!(client.take(9).await.unwrap(), b"readyping");
+        client.send("pong").await;
+        assert_eq!(client.take(4).await.unwrap(), b"pong");
+        client.io.shutdown().await.unwrap();
+        assert!(client.is_closed().await);
+        let log = gateway.log(1).await;
+        assert_eq!(log[0]["response_code"], 101);
+        assert_eq!(log[0]["bytes_received"], 8);
+        assert_eq!(log[0]["bytes_sent"], 13);
+        assert_eq!(log[0]["response_flags"], "-");
+
+        let mut client = gateway.connect().await;
+        client.send(&upgrade("b.example")).await;
+        assert_eq!(client.answer().await.unwrap().status, 403);
+    });
+}

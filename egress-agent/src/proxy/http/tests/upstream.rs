@@ -246,3 +246,26 @@ fn nothing_moves_for_too_long() {
         assert_eq!(gateway.log(1).await[0]["response_flags"], "SI");
     });
 }
+
+#[test]
+fn limits_on_requests_overflow() {
+    local(async {
+        let (addr, seen) = upstream(|mut io, _, seen| async move {
+            let request = head(&mut io, &mut Vec::new()).await.unwrap();
+            seen.requests.borrow_mut().push((request, Vec::new()));
+            let _closed = io.read(&mut [0]).await;
+        })
+        .await;
+        let policy = "{connectionPool: {http: {http2MaxRequests: 1}}}";
+        let gateway = Setup::new().service("a.example", "HTTP", Some(addr), policy).start().await;
+        let mut first = gateway.connect().await;
+        first.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        super::harness::until(|| seen.requests.borrow().len() == 1).await;
+        let answer = gateway.get("a.example").await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.text().contains("limit of 1 requests"), "{}", answer.text());
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "UO");
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqPendingOverflow), 1);
+        assert_eq!(seen.connections.get(), 1);
+    });
+}
