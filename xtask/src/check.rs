@@ -76,6 +76,8 @@ pub(crate) fn test(quick: bool, args: &[String]) -> Result<()> {
     if !quick {
         lints(&mut stages);
     }
+    // The end-to-end tests run the agent itself, and would build it unseen.
+    stages.cargo("build", run::command("cargo").args(["build", "--workspace", "--bins"]));
     stages.cargo("tests", run::command("cargo").args(["test", "--workspace"]).args(args));
     stages.summary()
 }
