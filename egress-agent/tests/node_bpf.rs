@@ -36,7 +36,6 @@ struct Site {
     cgroup: PathBuf,
     bpffs: PathBuf,
     dir: tempfile::TempDir,
-    children: Vec<u32>,
 }
 
 fn sh(script: &str) {
@@ -54,7 +53,6 @@ impl Site {
             dir: tempfile::TempDir::new().unwrap(),
             cgroup,
             name,
-            children: Vec::new(),
         };
         fs::create_dir(&site.cgroup).unwrap();
         let (node, out) = (&site.name, site.outside());
@@ -107,7 +105,7 @@ impl Site {
     }
 
     /// Starts the agent and waits until it is ready. Its log is in a file.
-    fn start(&mut self, more: &[&str]) -> Agent {
+    fn start(&self, more: &[&str]) -> Agent {
         let mut args = self.node_args();
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         let log = self.dir.path().join("log");
@@ -118,7 +116,6 @@ impl Site {
             .stdout(File::create(&out).unwrap())
             .spawn()
             .unwrap();
-        self.children.push(child.id());
         let mut agent = Agent { child, log, out };
         agent.says("ready");
         agent
@@ -183,11 +180,9 @@ fn in_netns<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'st
 impl Drop for Site {
     fn drop(&mut self) {
         let script = format!(
-            "for pid in {}; do kill -9 $pid; wait; done
-             for pid in $(cat {cgroup}/cgroup.procs); do kill -9 $pid; done
+            "for pid in $(cat {cgroup}/cgroup.procs); do kill -9 $pid; done
              ip netns del {name}; ip netns del {name}-out
              {AGENT} detach --bpffs {bpffs}; rmdir {cgroup}",
-            self.children.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
             cgroup = self.cgroup.display(),
             name = self.name,
             bpffs = self.bpffs.display()
@@ -197,6 +192,7 @@ impl Drop for Site {
     }
 }
 
+/// A running agent; killed when dropped, which is before its site is.
 struct Agent {
     child: Child,
     log: PathBuf,
@@ -213,9 +209,8 @@ impl Agent {
         });
     }
 
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    fn kill(self) {
+        drop(self);
     }
 
     fn end(mut self) -> String {
@@ -223,6 +218,14 @@ impl Agent {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success());
         fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // One that ended by itself can't be killed.
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -240,7 +243,7 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn enforcement_begins_with_the_agent_and_ends_with_detach() {
-    let mut site = Site::new("life");
+    let site = Site::new("life");
     let reached = site.listen(&format!("{OUTSIDE}:443"));
     site.listen(&format!("{INSIDE}:443"));
     assert_eq!(site.connect(OUTSIDE, 443), "ok");
@@ -289,7 +292,7 @@ fn enforcement_begins_with_the_agent_and_ends_with_detach() {
 
 #[test]
 fn no_connection_slips_out_while_agents_come_and_go() {
-    let mut site = Site::new("gap");
+    let site = Site::new("gap");
     let reached = site.listen(&format!("{OUTSIDE}:443"));
     let agent = site.start(&["--metrics-addr", "off"]);
     let done = Arc::new(AtomicBool::new(false));
@@ -336,7 +339,7 @@ fn no_connection_slips_out_while_agents_come_and_go() {
 
 #[test]
 fn a_start_that_fails_leaves_everything_as_it_was() {
-    let mut site = Site::new("fail");
+    let site = Site::new("fail");
     let reached = site.listen(&format!("{OUTSIDE}:443"));
     let mut wrong = site.node_args();
     wrong.extend(["--uplink".into(), "uq0".into()]);
@@ -376,7 +379,7 @@ fn a_start_that_fails_leaves_everything_as_it_was() {
 
 #[test]
 fn an_interface_that_comes_back_is_enforced_on_and_our_place_is_kept() {
-    let mut site = Site::new("iface");
+    let site = Site::new("iface");
     let mut agent = site.start(&["--metrics-addr", "off"]);
     let pod = |links: Vec<String>| {
         links.into_iter().filter(|name| name.starts_with("pod_ingress")).collect::<Vec<_>>()

@@ -103,6 +103,12 @@ impl Pins {
         names(&self.dir).flat_map(|version| names(&self.dir.join(version).join("links"))).collect()
     }
 
+    /// Paths of the same.
+    pub(super) fn link_paths(&self) -> Vec<PathBuf> {
+        let links = names(&self.dir).map(|version| self.dir.join(version).join("links"));
+        links.flat_map(|links| names(&links).map(move |name| links.join(name))).collect()
+    }
+
     /// Removes everything, links first, and the directory itself.
     ///
     /// # Errors

@@ -161,7 +161,7 @@ mod tests {
         let first = until(&mut receiver, |loaded| loaded.accepted == 1).await;
         assert!(first.current);
 
-        fs::write(&mesh, b"\xff").unwrap();
+        fs::write(&mesh, "outboundTrafficPolicy: {mode: SOMETIMES}\n").unwrap();
         let bad = until(&mut receiver, |loaded| loaded.rejected == 1).await;
         assert!(!bad.current);
         assert!(Arc::ptr_eq(&bad.snapshot.unwrap(), first.snapshot.as_ref().unwrap()));
