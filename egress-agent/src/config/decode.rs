@@ -126,6 +126,13 @@ impl Cx<'_> {
         self.note(Severity::Warning, at, message)
     }
 
+    /// Whether something was noted about this field of the resource, or a field in it.
+    pub(super) fn has_told(&self, field: &str) -> bool {
+        let own = self.report.problems.iter().rev();
+        own.filter(|problem| problem.resource.as_deref() == self.resource)
+            .any(|problem| problem.field.as_ref().is_some_and(|at| at.starts_with(field)))
+    }
+
     /// An error about a value of the wrong type or form.
     pub(super) fn wrong(
         &mut self,
@@ -269,6 +276,12 @@ macro_rules! choice {
         $(#[doc = $doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(crate) enum $name { $( $(#[doc = $variant_doc])* $variant, )* }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $text,)* })
+            }
+        }
 
         impl $crate::config::decode::Scalar for $name {
             fn type_name() -> String {

@@ -49,6 +49,8 @@ pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Pr
 }
 
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

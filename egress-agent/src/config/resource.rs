@@ -280,7 +280,8 @@ pub(super) fn documents(file: &RawFile, report: &mut Report) -> Vec<Node> {
 
 fn push<T: Record>(all: &mut Vec<Resource<T>>, meta: &Meta, node: &Node, cx: &mut Cx<'_>) {
     let Some(spec) = node.get("spec").filter(|spec| spec.value != Value::Null) else {
-        let at = Spot::root(node.line, "spec");
+        let line = node.get("spec").map_or(node.line, |spec| spec.line);
+        let at = Spot::root(line, "spec");
         cx.wrong(&at, "nothing", "a mapping", "the field \"spec\" is missing");
         return;
     };

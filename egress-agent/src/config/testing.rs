@@ -4,7 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{Compiled, Problem, Problems, RawFile, Severity, compile};
 use crate::{
-    policy::{Denied, GatewayPolicy, HttpRequest, HttpRoute, PortMode, TcpRoute, TlsConnection},
+    policy::{
+        Denied, GatewayPolicy, HttpRequest, HttpRoute, PortMode, Snapshot, TcpRoute, TlsConnection,
+    },
     types::{GatewayIdentity, Host, Labels, Namespace, OriginalPort, Port, Source},
 };
 
@@ -54,6 +56,13 @@ impl Gateway {
             labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let namespace = Namespace("istio-system".into());
         Self(GatewayPolicy::new(snapshot, &GatewayIdentity { labels, namespace }))
+    }
+
+    /// The gateway of `testdata/mesh.yaml` with this snapshot.
+    pub(super) fn of(snapshot: Snapshot) -> Self {
+        let labels = Labels::from([("istio".into(), "egressgateway".into())]);
+        let namespace = Namespace("istio-system".into());
+        Self(GatewayPolicy::new(Arc::new(snapshot), &GatewayIdentity { labels, namespace }))
     }
 
     /// A workload that nothing is known of.

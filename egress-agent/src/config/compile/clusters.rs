@@ -358,7 +358,7 @@ fn client_tls(
     let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
         ClientMode::Disable => return None,
         mode if internal => {
-            cx.wrong(mode_at, format!("{mode:?}"), "DISABLE, or no tls", "TLS between the application and the gateway (the mTLS hop) is not supported yet; nothing is sent in clear instead");
+            cx.wrong(mode_at, mode.to_string(), "DISABLE, or no tls", "TLS between the application and the gateway (the mTLS hop) is not supported yet; nothing is sent in clear instead");
             return None;
         }
         ClientMode::IstioMutual => {

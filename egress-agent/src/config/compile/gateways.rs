@@ -126,44 +126,34 @@ fn server_protocol(
         (Protocol::Tls | Protocol::Tcp, Some(tls)) => {
             let mode = tls.mode.as_ref();
             let mode_at = mode.map_or_else(|| tls.at.field("mode"), |mode| mode.at.clone());
-            let (name, why) = match mode.map_or(ServerTlsMode::Simple, |mode| mode.value) {
+            let mode = mode.map_or(ServerTlsMode::Simple, |mode| mode.value);
+            let why = match mode {
                 ServerTlsMode::Passthrough if kind == Protocol::Tls => {
-                    for file in [
+                    let files = [
                         &tls.server_certificate,
                         &tls.private_key,
                         &tls.ca_certificates,
                         &tls.credential_name,
-                    ]
-                    .into_iter()
-                    .flatten()
-                    {
+                    ];
+                    for file in files.into_iter().flatten() {
                         cx.warn(&file.at, "has no effect: PASSTHROUGH doesn't touch TLS");
                     }
                     return Some(ServerProtocol::Passthrough);
                 }
                 ServerTlsMode::Passthrough => {
-                    cx.wrong(
-                        &mode_at,
-                        "PASSTHROUGH on a port of protocol TCP",
-                        "protocol TLS or HTTPS",
-                        "only TLS can be passed through by its server name",
-                    );
+                    let found = "PASSTHROUGH on a port of protocol TCP";
+                    let message = "only TLS can be passed through by its server name";
+                    cx.wrong(&mode_at, found, "protocol TLS or HTTPS", message);
                     return None;
                 }
-                ServerTlsMode::AutoPassthrough => {
-                    ("AUTO_PASSTHROUGH", "the gateway forwards by virtual services only")
-                }
-                ServerTlsMode::Simple => ("SIMPLE", NOT_YET),
-                ServerTlsMode::Mutual => ("MUTUAL", NOT_YET),
-                ServerTlsMode::IstioMutual => ("ISTIO_MUTUAL", NOT_YET),
-                ServerTlsMode::OptionalMutual => ("OPTIONAL_MUTUAL", NOT_YET),
+                ServerTlsMode::AutoPassthrough => "the gateway forwards by virtual services only",
+                ServerTlsMode::Simple
+                | ServerTlsMode::Mutual
+                | ServerTlsMode::IstioMutual
+                | ServerTlsMode::OptionalMutual => NOT_YET,
             };
-            cx.wrong(
-                &mode_at,
-                name,
-                "PASSTHROUGH, or protocol HTTP without tls",
-                format!("not supported: {why}"),
-            );
+            let expected = "PASSTHROUGH, or protocol HTTP without tls";
+            cx.wrong(&mode_at, mode.to_string(), expected, format!("not supported: {why}"));
             None
         }
     }

@@ -38,6 +38,8 @@ struct Compiler<'r> {
     servers: Vec<Arc<Server>>,
     /// Names of all gateways, those included whose servers have errors.
     gateways: Vec<String>,
+    /// Whether servers are missing because of errors in them, told already.
+    broken_gateways: bool,
     clusters: BTreeMap<ClusterName, Arc<Cluster>>,
 }
 
@@ -60,6 +62,7 @@ pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compi
         rules: Vec::new(),
         servers: Vec::new(),
         gateways: Vec::new(),
+        broken_gateways: false,
         clusters: BTreeMap::new(),
         report: &mut report,
     };
@@ -84,6 +87,10 @@ impl Compiler<'_> {
             .collect();
         self.check_gateways(&servers);
         self.gateways = servers.iter().map(|(meta, _)| meta.full_name()).collect();
+        let given = resources.gateways.iter().zip(&servers);
+        self.broken_gateways = given
+            .into_iter()
+            .any(|(gateway, (_, read))| gateway.spec.servers.0.len() != read.len());
         self.servers = servers.into_iter().flat_map(|(_, servers)| servers).collect();
         let services = self.services();
         self.check_rules();

@@ -235,9 +235,14 @@ impl Compiler<'_> {
             .filter_map(|index| self.entries.get(*index))
             .flat_map(|entry| entry.ports.iter().map(|port| port.number))
             .collect();
+        let mut entries = indices.iter().filter_map(|index| self.entries.get(*index));
+        let told = entries.any(|entry| entry.broken);
         let number = match (port, declared.as_slice()) {
             (Some(port), _) => port.value,
             (None, [only]) => *only,
+            (None, _) if told => {
+                return refused(Reason::HostNotInRegistry, "a broken ServiceEntry");
+            }
             (None, _) => {
                 let list = declared.iter().map(ToString::to_string).collect::<Vec<_>>();
                 let mut cx = scope.meta.cx(self.report);
@@ -252,6 +257,9 @@ impl Compiler<'_> {
             self.entries.get(*index).is_some_and(|entry| entry.port(number).is_some())
         });
         let Some(entry) = entry else {
+            if told {
+                return refused(Reason::HostNotInRegistry, "a broken ServiceEntry");
+            }
             let spot = port.map_or(at, |port| &port.at);
             let list = declared.iter().map(ToString::to_string).collect::<Vec<_>>();
             let mut cx = scope.meta.cx(self.report);

@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) exported: Exported,
     pub(super) addresses: Vec<IpNet>,
     pub(super) subject_alt_names: Vec<String>,
+    /// Some of its ports have errors, told already.
+    pub(super) broken: bool,
     resolution: Resolution,
     endpoints: Vec<EntryEndpoint>,
 }
@@ -102,7 +104,7 @@ impl Entry {
 }
 
 impl Compiler<'_> {
-    /// Reads a service entry; without host or port there is nothing to register.
+    /// Reads a service entry; without a host there is nothing to register.
     pub(super) fn entry(&mut self, resource: &Resource<ServiceEntry>) -> Option<Entry> {
         let Resource { meta, spec } = resource;
         let mut cx = meta.cx(self.report);
@@ -126,6 +128,11 @@ impl Compiler<'_> {
             );
         }
         let hosts = entry_hosts(hosts, &mut cx);
+        let given = ports.0.len();
+        let told = given == 0 && cx.has_told("spec.ports");
+        if given == 0 && !told {
+            cx.wrong(&at.field("ports"), "no port", "at least one", "nothing could be reached");
+        }
         let ports = entry_ports(&ports.0, &mut cx);
         let mut nets = Vec::new();
         for text in addresses {
@@ -195,7 +202,8 @@ impl Compiler<'_> {
             cx.warn(&at.field("addresses"), "raw TCP is recognized by its address; without addresses those of the endpoints, or what the host resolves to on each node, are used").code = Some("IST0134");
         }
         let hosts: Vec<_> = hosts.into_iter().map(|(host, _)| host).collect();
-        (!hosts.is_empty() && !ports.is_empty()).then(|| Entry {
+        (!hosts.is_empty()).then(|| Entry {
+            broken: told || ports.len() != given,
             exported: names::exported(export_to, &meta.namespace),
             meta: meta.clone(),
             hosts,

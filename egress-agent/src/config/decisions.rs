@@ -1,0 +1,565 @@
+//! What compiled resources decide: each thing that is allowed, with its refused twin.
+
+use std::collections::BTreeMap;
+
+use egress_ebpf::reason::Reason;
+use proptest::prelude::*;
+
+use super::testing::{Gateway, compile_with, compiled, original, port};
+use crate::{
+    policy::{DirectTarget, HttpRoute, NodeAction, NodeRoute, PortMode},
+    types::{GatewayPort, Host},
+};
+
+const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
+
+fn resource(kind: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: apps}}\nspec: {spec}\n"
+    )
+}
+
+fn entry(name: &str, hosts: &str, more: &str) -> String {
+    let ports =
+        "ports: [{number: 80, name: h, protocol: HTTP}, {number: 443, name: s, protocol: HTTPS}]";
+    resource("ServiceEntry", name, &format!("{{hosts: [{hosts}], {ports}, {more}}}"))
+}
+
+fn gateway(hosts: &str) -> String {
+    resource("Gateway", "egress", &format!(
+        "{{selector: {{istio: egressgateway}}, servers: [
+          {{port: {{number: 80, name: h, protocol: HTTP}}, hosts: [{hosts}]}},
+          {{port: {{number: 443, name: s, protocol: TLS}}, hosts: [{hosts}], tls: {{mode: PASSTHROUGH}}}}]}}"
+    ))
+}
+
+/// A virtual service whose mesh stage leads all HTTP to the gateway; `rules` are the gateway's.
+fn routes(name: &str, hosts: &str, rules: &str) -> String {
+    resource("VirtualService", name, &format!(
+        "{{hosts: [{hosts}], gateways: [mesh, egress], http: [
+          {{match: [{{gateways: [mesh], port: 80}}], route: [{{destination: {{host: {SERVICE}, port: {{number: 80}}}}}}]}},
+          {rules}]}}"
+    ))
+}
+
+/// Such a gateway's rule, with conditions and more.
+fn on(conditions: &str, more: &str) -> String {
+    format!("{{match: [{{gateways: [egress], {conditions}}}], {more}}}")
+}
+
+fn to(host: &str) -> String {
+    format!("route: [{{destination: {{host: '{host}', port: {{number: 80}}}}}}]")
+}
+
+/// A gateway with one host and these rules at its stage.
+fn with_rules(rules: &str) -> Gateway {
+    let texts = [
+        entry("a", "a.example", "resolution: DNS"),
+        entry("b", "b.example", "resolution: DNS"),
+        gateway("'*'"),
+        routes("v", "a.example", rules),
+    ];
+    Gateway::new(&texts.each_ref().map(String::as_str), "")
+}
+
+fn cluster(route: &HttpRoute) -> &str {
+    &route.cluster.name.0
+}
+
+#[test]
+fn conditions_hold_or_not() {
+    for (conditions, yes, no) in [
+        ("uri: {exact: /a}", "/a", "/a/b"),
+        ("uri: {exact: /a}", "/a?q=/b", "/b?q=/a"),
+        ("uri: {prefix: /a/}", "/a/b", "/a"),
+        ("uri: {prefix: /A}, ignoreUriCase: true", "/a", "/b"),
+        ("uri: {regex: '/a+'}", "/aaa", "/aaab"),
+        ("uri: {regex: 'b|/a'}", "/a", "/ab"),
+        ("queryParams: {q: {exact: '1'}}", "/?x=2&q=1", "/?q=2&q=1"),
+        ("queryParams: {q: {}}", "/?q", "/?x=q"),
+        ("queryParams: {q: {regex: '[0-9]+'}}", "/?q=12", "/?q=1a"),
+    ] {
+        let gateway = with_rules(&on(conditions, &to("b.example")));
+        let route =
+            gateway.get(80, "a.example", yes).unwrap_or_else(|e| panic!("{conditions}: {e:?}"));
+        assert_eq!(cluster(&route), "outbound|80||b.example");
+        assert_eq!(route.host, Host::parse("b.example").unwrap());
+        let denied = gateway.get(80, "a.example", no).unwrap_err();
+        assert_eq!(denied.reason, Reason::NoGatewayRoute, "{conditions} {no}");
+    }
+    let ask = |conditions: &str, method: &str, headers: &[(&'static str, &'static str)]| {
+        let gateway = with_rules(&on(conditions, &to("b.example")));
+        gateway.ask(&gateway.stranger(), method, 80, "a.example", "/", headers).is_ok()
+    };
+    for (conditions, method, headers, expected) in [
+        ("method: {exact: POST}", "POST", &[][..], true),
+        ("method: {exact: POST}", "GET", &[], false),
+        ("method: {regex: 'GET|HEAD'}", "HEAD", &[], true),
+        ("authority: {exact: a.example}", "GET", &[], true),
+        ("authority: {prefix: b.}", "GET", &[], false),
+        ("scheme: {exact: http}", "GET", &[], true),
+        ("scheme: {exact: https}", "GET", &[], false),
+        ("headers: {x-user: {exact: jason}}", "GET", &[("x-user", "jason")], true),
+        ("headers: {X-User: {exact: jason}}", "GET", &[("x-user", "jason2")], false),
+        ("headers: {x-user: {}}", "GET", &[("x-user", "")], true),
+        ("headers: {x-user: {}}", "GET", &[], false),
+        ("headers: {x-user: {exact: 'a,b'}}", "GET", &[("x-user", "a"), ("x-user", "b")], true),
+        ("headers: {x-user: {exact: a}}", "GET", &[("x-user", "a"), ("x-user", "b")], false),
+        ("headers: {x-user: {prefix: j}, x-b: {}}", "GET", &[("x-user", "jason")], false),
+        ("withoutHeaders: {x-user: {}}", "GET", &[], true),
+        ("withoutHeaders: {x-user: {}}", "GET", &[("x-user", "a")], false),
+        ("withoutHeaders: {x-user: {exact: a}}", "GET", &[("x-user", "b")], true),
+        ("port: 80", "GET", &[], true),
+        ("port: 8080", "GET", &[], false),
+    ] {
+        assert_eq!(ask(conditions, method, headers), expected, "{conditions} {headers:?}");
+    }
+}
+
+#[test]
+fn paths_that_two_servers_read_differently_are_not_judged() {
+    let gateway = with_rules(&on("uri: {prefix: /public/}", &to("b.example")));
+    assert!(gateway.get(80, "a.example", "/public/..a/b.c/...").is_ok());
+    assert!(gateway.get(80, "a.example", "/public/?x=/../").is_ok());
+    for path in [
+        "/public/../secret",
+        "/public/..",
+        "/public/./x",
+        "/public/%2e%2e/secret",
+        "/public/.%2E/secret",
+        "/public/..%2fsecret",
+        "/public/..%5Csecret",
+        "/public\\..\\secret",
+        "/public/%00",
+    ] {
+        let denied = gateway.get(80, "a.example", path).unwrap_err();
+        assert_eq!(denied.reason, Reason::BadRequest, "{path}");
+    }
+    // Where no rule asks for the path, it is the destination's business.
+    let gateway = with_rules(&on("port: 80", &to("b.example")));
+    assert!(gateway.get(80, "a.example", "/public/../secret").is_ok());
+}
+
+#[test]
+fn sources_are_known_or_not_meant() {
+    let rules = |condition: &str| with_rules(&on(condition, &to("b.example")));
+    for (condition, expected) in [
+        ("sourceLabels: {app: sleep}", true),
+        ("sourceLabels: {app: other}", false),
+        ("sourceLabels: {app: sleep, v: '1'}", false),
+        ("sourceNamespace: apps", true),
+        ("sourceNamespace: other", false),
+        ("sourceNamespace: apps, sourceLabels: {app: sleep}", true),
+    ] {
+        let gateway = rules(condition);
+        let known = gateway.source("10.0.0.5");
+        assert_eq!(known.workload.as_ref().unwrap().name.as_ref(), "sleep");
+        let answer = gateway.ask(&known, "GET", 80, "a.example", "/", &[]);
+        assert_eq!(answer.is_ok(), expected, "{condition}");
+        let mapped = gateway.source("::ffff:10.0.0.5");
+        assert_eq!(gateway.ask(&mapped, "GET", 80, "a.example", "/", &[]).is_ok(), expected);
+        assert!(gateway.get(80, "a.example", "/").is_err(), "{condition}");
+    }
+}
+
+#[test]
+fn exports_are_for_their_namespaces() {
+    for (export, known, stranger) in [
+        ("'*'", true, true),
+        ("'.'", true, false),
+        ("other", false, false),
+        ("other, apps", true, false),
+    ] {
+        let texts = [
+            entry("a", "a.example", &format!("resolution: DNS, exportTo: [{export}]")),
+            gateway("'*'"),
+            routes("v", "a.example", &on("port: 80", &to("a.example"))),
+        ];
+        let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "");
+        let source = gateway.source("10.0.0.5");
+        let answer = gateway.ask(&source, "GET", 80, "a.example", "/", &[]);
+        assert_eq!(answer.is_ok(), known, "{export}");
+        let answer = gateway.get(80, "a.example", "/");
+        assert_eq!(answer.is_ok(), stranger, "{export}");
+        if let Err(denied) = answer {
+            assert_eq!(denied.reason, Reason::HostNotInRegistry);
+        }
+    }
+}
+
+#[test]
+fn the_first_rule_that_matches_wins_and_matches_are_alternatives() {
+    let rules = format!(
+        "{{match: [{{gateways: [egress], uri: {{exact: /x}}}}, {{gateways: [egress], uri: {{exact: /y}}}}], {}}}, {}",
+        to("b.example"),
+        on("port: 80", &to("a.example"))
+    );
+    let gateway = with_rules(&rules);
+    for (path, wanted) in [("/x", "b"), ("/y", "b"), ("/z", "a")] {
+        let route = gateway.get(80, "a.example", path).unwrap();
+        assert_eq!(cluster(&route), format!("outbound|80||{wanted}.example"));
+    }
+}
+
+#[test]
+fn weights_share_the_load() {
+    let destination = |host: &str, weight: u32| {
+        format!("{{destination: {{host: {host}, port: {{number: 80}}}}, weight: {weight}}}")
+    };
+    let route = format!(
+        "route: [{}, {}, {}]",
+        destination("a.example", 90),
+        destination("b.example", 10),
+        destination("b.example", 0)
+    );
+    let gateway = with_rules(&on("port: 80", &route));
+    let mut counts = BTreeMap::new();
+    for _ in 0..10_000 {
+        let route = gateway.get(80, "a.example", "/").unwrap();
+        *counts.entry(cluster(&route).to_owned()).or_insert(0) += 1;
+    }
+    let few = counts["outbound|80||b.example"];
+    assert!((700..1300).contains(&few), "{counts:?}");
+    assert_eq!(counts.values().sum::<i32>(), 10_000);
+}
+
+#[test]
+fn what_a_rule_does_on_the_way() {
+    let more = format!(
+        "name: n, timeout: 3s, retries: {{attempts: 1, perTryTimeout: 2s, retryOn: '5xx,418'}}, rewrite: {{uri: /new, authority: other.example}}, headers: {{request: {{set: {{x: y}}, remove: [z]}}}}, {}",
+        to("b.example")
+    );
+    let gateway = with_rules(&on("uri: {prefix: /old}", &more));
+    let route = gateway.get(80, "a.example", "/old/x?q=1").unwrap();
+    assert_eq!(route.name.as_deref(), Some("n"));
+    assert_eq!(route.timeout.unwrap().as_secs(), 3);
+    assert_eq!((route.retry.attempts, route.retry.per_try_timeout.unwrap().as_secs()), (1, 2));
+    let status = |code| http::StatusCode::from_u16(code).unwrap();
+    assert!(route.retry.retry_on.status(status(500)) && route.retry.retry_on.status(status(418)));
+    assert!(!route.retry.retry_on.status(status(404)));
+    assert_eq!(route.action.rewrite_path.as_deref(), Some("/new/x?q=1"));
+    assert_eq!(route.action.rewrite_authority.as_deref(), Some("other.example"));
+    assert_eq!(route.action.request_headers.set[0].1, "y");
+    assert_eq!(route.action.request_headers.remove[0], "z");
+    assert!(!route.action.allow_upgrade);
+
+    let regex = "rewrite: {uriRegexRewrite: {match: '^/user/([0-9]+)', rewrite: '/id/\\1$'}}, ";
+    let gateway = with_rules(&on("port: 80", &format!("{regex}{}", to("b.example"))));
+    let route = gateway.get(80, "a.example", "/user/42/x?q").unwrap();
+    assert_eq!(route.action.rewrite_path.as_deref(), Some("/id/42$/x?q"));
+    let gateway = with_rules(&on("headers: {upgrade: {exact: websocket}}", &to("b.example")));
+    let source = gateway.stranger();
+    let route = gateway.ask(&source, "GET", 80, "a.example", "/", &[("upgrade", "websocket")]);
+    assert!(route.unwrap().action.allow_upgrade);
+}
+
+#[test]
+fn rules_that_answer_themselves() {
+    for (redirect, wanted) in [
+        ("{uri: /b}", "http://a.example/b"),
+        ("{scheme: https}", "https://a.example/x?q"),
+        ("{scheme: https, port: 8443}", "https://a.example:8443/x?q"),
+        ("{scheme: https, derivePort: FROM_REQUEST_PORT}", "https://a.example:80/x?q"),
+        ("{authority: b.example, uri: /}", "http://b.example/"),
+        ("{port: 80}", "http://a.example/x?q"),
+    ] {
+        let gateway = with_rules(&on("port: 80", &format!("redirect: {redirect}")));
+        let route = gateway.get(80, "a.example", "/x?q").unwrap();
+        let (status, location) = route.action.redirect.clone().unwrap();
+        assert_eq!((status.as_u16(), &*location), (301, wanted), "{redirect}");
+    }
+    let gateway =
+        with_rules(&on("port: 80", "directResponse: {status: 418, body: {string: teapot}}"));
+    let route = gateway.get(80, "a.example", "/").unwrap();
+    let (status, body) = route.action.respond.clone().unwrap();
+    assert_eq!((status.as_u16(), &*body), (418, "teapot"));
+    let fault = format!(
+        "fault: {{delay: {{fixedDelay: 2s}}, abort: {{httpStatus: 503}}}}, {}",
+        to("b.example")
+    );
+    let route = with_rules(&on("port: 80", &fault)).get(80, "a.example", "/").unwrap();
+    assert_eq!(route.action.delay.unwrap().as_secs(), 2);
+    assert_eq!(route.action.respond.as_ref().unwrap().0.as_u16(), 503);
+    let never = fault
+        .replace("503", "503, percentage: {value: 0}")
+        .replace("2s", "2s, percentage: {value: 0}");
+    let route = with_rules(&on("port: 80", &never)).get(80, "a.example", "/").unwrap();
+    assert_eq!((route.action.delay, route.action.respond.clone()), (None, None));
+}
+
+#[test]
+fn an_http_server_may_redirect_to_https() {
+    let server = "{selector: {istio: egressgateway}, servers: [{port: {number: 80, name: h, protocol: HTTP}, hosts: ['*'], tls: {httpsRedirect: true}}]}";
+    let texts = [
+        entry("a", "a.example", "resolution: DNS"),
+        resource("Gateway", "egress", server),
+        routes("v", "a.example", &on("port: 80", &to("a.example"))),
+    ];
+    let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "");
+    let route = gateway.get(80, "a.example", "/x").unwrap();
+    assert_eq!(&*route.action.redirect.clone().unwrap().1, "https://a.example/x");
+}
+
+#[test]
+fn wildcards_go_through_the_gateway() {
+    let texts = [
+        entry("w", "'*.wild.example'", ""),
+        gateway("'*.wild.example'"),
+        routes("v", "'*.wild.example'", &on("port: 80", &to("*.wild.example"))),
+    ];
+    let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "");
+    let route = gateway.get(80, "x.y.wild.example", "/").unwrap();
+    assert_eq!(cluster(&route), "outbound|80||*.wild.example");
+    assert_eq!(route.host, Host::parse("x.y.wild.example").unwrap());
+    for host in ["wild.example", "xwild.example", "a.example", "10.0.0.1"] {
+        assert_eq!(
+            gateway.get(80, host, "/").unwrap_err().reason,
+            Reason::HostNotInRegistry,
+            "{host}"
+        );
+    }
+}
+
+#[test]
+fn the_most_specific_route_wins() {
+    let texts = [
+        entry("w", "'*.wild.example'", ""),
+        entry("one", "one.wild.example", "resolution: DNS"),
+        gateway("'*'"),
+        routes("v", "'*.wild.example'", &on("port: 80", &to("*.wild.example"))),
+        routes("one", "one.wild.example", &on("port: 80", &to("one.wild.example"))),
+    ];
+    let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "");
+    assert_eq!(
+        cluster(&gateway.get(80, "one.wild.example", "/").unwrap()),
+        "outbound|80||one.wild.example"
+    );
+    assert_eq!(
+        cluster(&gateway.get(80, "two.wild.example", "/").unwrap()),
+        "outbound|80||*.wild.example"
+    );
+}
+
+#[test]
+fn a_gateway_serves_only_its_hosts_and_namespaces() {
+    for (hosts, expected) in [
+        ("a.example", true),
+        ("b.example", false),
+        ("./a.example", true),
+        ("apps/a.example", true),
+        ("other/a.example", false),
+        ("'*/*.example'", true),
+    ] {
+        let texts = [
+            entry("a", "a.example", "resolution: DNS"),
+            gateway(hosts),
+            routes("v", "a.example", &on("port: 80", &to("a.example"))),
+        ];
+        let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "");
+        let answer = gateway.get(80, "a.example", "/");
+        assert_eq!(answer.is_ok(), expected, "{hosts}");
+        assert_eq!(gateway.0.port_mode(original(80)), PortMode::Detect);
+    }
+}
+
+#[test]
+fn plain_http_is_not_sent_to_a_port_declared_tls() {
+    let to_443 = "route: [{destination: {host: a.example, port: {number: 443}}}]";
+    let texts = [
+        entry("a", "a.example", "resolution: DNS"),
+        gateway("'*'"),
+        routes("v", "a.example", &on("port: 80", to_443)),
+    ];
+    let mut texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let denied = Gateway::new(&texts, "").get(80, "a.example", "/").unwrap_err();
+    assert_eq!(denied.reason, Reason::WrongProtocol);
+    let rule = resource(
+        "DestinationRule",
+        "r",
+        "{host: a.example, trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: SIMPLE}}]}}",
+    );
+    texts.push(&rule);
+    let route = Gateway::new(&texts, "").get(80, "a.example", "/").unwrap();
+    assert!(route.cluster.tls.is_some());
+}
+
+#[test]
+fn allow_any_serves_unknown_hosts_through_the_gateway_only() {
+    let any = "";
+    let mesh = super::testing::MESH.replace("REGISTRY_ONLY", "ALLOW_ANY");
+    let files = [super::testing::file("a.yaml", &entry("a", "a.example", "resolution: DNS"))];
+    let compiled =
+        super::compile(&files, Some(&super::testing::file("m.yaml", &format!("{mesh}{any}"))))
+            .unwrap();
+    let everything = NodeRoute {
+        port: None,
+        target: DirectTarget::Any,
+        action: NodeAction::Redirect { group: 0, port: None },
+    };
+    assert_eq!(compiled.snapshot.node.routes, [everything]);
+    let gateway = Gateway::of(compiled.snapshot);
+    let route = gateway.get(8080, "unknown.example", "/").unwrap();
+    assert_eq!(cluster(&route), "PassthroughCluster");
+    assert!(gateway.tls(8443, "unknown.example").is_ok());
+    assert_eq!(gateway.mode(9), PortMode::Detect);
+    // What the registry knows still needs its route.
+    assert_eq!(gateway.get(80, "a.example", "/").unwrap_err().reason, Reason::NoGatewayRoute);
+}
+
+fn raw_tcp(more: &str) -> [String; 3] {
+    [
+        resource("ServiceEntry", "db", "{hosts: [db.example], addresses: [198.51.100.0/28], ports: [{number: 5432, name: t, protocol: TCP}], resolution: STATIC, endpoints: [{address: 198.51.100.5}]}"),
+        resource("Gateway", "egress", "{selector: {istio: egressgateway}, servers: [{port: {number: 15432, name: t, protocol: TCP}, hosts: [db.example]}]}"),
+        resource("VirtualService", "db", &format!("{{hosts: [db.example], gateways: [mesh, egress], tcp: [
+            {{match: [{{gateways: [mesh], port: 5432{more}}}], route: [{{destination: {{host: {SERVICE}, port: {{number: 15432}}}}}}]}},
+            {{match: [{{gateways: [egress], port: 15432}}], route: [{{destination: {{host: db.example, port: {{number: 5432}}}}}}]}}]}}")),
+    ]
+}
+
+#[test]
+fn raw_tcp_is_told_apart_by_its_port_at_the_gateway() {
+    let texts = raw_tcp("");
+    let texts = texts.each_ref().map(String::as_str);
+    let snapshot = compiled(&texts, "").snapshot;
+    let redirect = |net: &str| NodeRoute {
+        port: Some(original(5432)),
+        target: DirectTarget::Net(net.parse().unwrap()),
+        action: NodeAction::Redirect { group: 0, port: Some(GatewayPort(port(15432))) },
+    };
+    assert_eq!(snapshot.node.routes, [redirect("198.51.100.0/28")]);
+    let gateway = Gateway::of(snapshot);
+    assert_eq!(gateway.mode(15432), PortMode::Tcp);
+    assert_eq!(&*gateway.tcp(15432).unwrap().cluster.name.0, "outbound|5432||db.example");
+    assert_eq!(gateway.mode(5432), PortMode::Closed(Reason::NoRoute));
+    assert_eq!(gateway.tcp(5432).unwrap_err().reason, Reason::NoRoute);
+
+    let narrowed = raw_tcp(", destinationSubnets: [198.51.100.4/32]");
+    let narrowed = narrowed.each_ref().map(String::as_str);
+    assert_eq!(compiled(&narrowed, "").snapshot.node.routes, [redirect("198.51.100.4/32")]);
+
+    let labelled = raw_tcp(", sourceLabels: {app: sleep}");
+    let gateway = Gateway::new(&labelled.each_ref().map(String::as_str), "");
+    assert!(gateway.tcp(15432).is_err());
+    assert!(gateway.0.tcp(&gateway.source("10.0.0.5"), original(15432)).is_ok());
+}
+
+#[test]
+fn raw_tcp_has_its_port_at_the_gateway_to_itself() {
+    let first = raw_tcp("");
+    let second = first.clone().map(|text| {
+        text.replace("name: db,", "name: db2,")
+            .replace("name: egress,", "name: egress2,")
+            .replace("[mesh, egress]", "[mesh, egress2]")
+            .replace("[egress]", "[egress2]")
+            .replace("db.example", "db2.example")
+    });
+    let all: Vec<_> = first.iter().chain(&second).map(String::as_str).collect();
+    let found = compile_with(&all, "").unwrap_err();
+    assert!(found.to_string().contains("belongs to VirtualService apps/db already"), "{found}");
+    let http = [
+        entry("a", "a.example", "resolution: DNS").replace("number: 80", "number: 15432"),
+        resource(
+            "VirtualService",
+            "a",
+            &format!(
+                "{{hosts: [a.example], http: [{{match: [{{port: 15432}}], route: [{{destination: {{host: {SERVICE}, port: {{number: 80}}}}}}]}}]}}"
+            ),
+        ),
+    ];
+    let all: Vec<_> = first.iter().chain(&http).map(String::as_str).collect();
+    let found = compile_with(&all, "").unwrap_err();
+    assert!(found.to_string().contains("is used for HTTP or TLS"), "{found}");
+}
+
+#[test]
+fn one_port_goes_to_one_gateway() {
+    let more = "- service: other.istio-system.svc.cluster.local\n  labels: {istio: other}\n  endpoints: [192.0.2.11]\n";
+    let mesh = super::testing::MESH.replace("workloads:\n", &format!("{more}workloads:\n"));
+    let one = |name: &str, host: &str, service: &str| {
+        resource(
+            "VirtualService",
+            name,
+            &format!(
+                "{{hosts: [{host}], http: [{{match: [{{port: 80}}], route: [{{destination: {{host: {service}, port: {{number: 80}}}}}}]}}]}}"
+            ),
+        )
+    };
+    let texts = [
+        entry("a", "a.example", "resolution: DNS"),
+        entry("b", "b.example", "resolution: DNS"),
+        one("a", "a.example", SERVICE),
+        one("b", "b.example", "other.istio-system.svc.cluster.local"),
+    ];
+    let files: Vec<_> =
+        texts.iter().enumerate().map(|(i, t)| super::testing::file(&i.to_string(), t)).collect();
+    let found =
+        super::compile(&files, Some(&super::testing::file("mesh.yaml", &mesh))).unwrap_err();
+    assert!(found.to_string().contains("all of one port goes to one gateway"), "{found}");
+    assert!(super::compile(&files[..3], Some(&super::testing::file("mesh.yaml", &mesh))).is_ok());
+}
+
+#[test]
+fn addresses_that_are_never_dialled() {
+    let gateway = Gateway::new(&[], "clusterCidrs: [10.0.0.0/8]\n");
+    for addr in ["127.0.0.1", "10.1.1.1", "169.254.169.254", "192.0.2.10", "::1", "::ffff:10.1.1.1"]
+    {
+        assert!(!gateway.0.may_dial(addr.parse().unwrap()), "{addr}");
+    }
+    assert!(gateway.0.may_dial("198.51.100.1".parse().unwrap()));
+    assert!(gateway.0.may_dial("192.168.0.1".parse().unwrap()));
+}
+
+fn label() -> impl Strategy<Value = String> {
+    "[abc]"
+}
+
+fn host() -> impl Strategy<Value = String> {
+    proptest::collection::vec(label(), 1..4)
+        .prop_map(|labels| format!("{}.example", labels.join(".")))
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    prop_oneof![host(), host().prop_map(|host| format!("*.{host}"))]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever routes say: without a service entry for host and port nothing is routed.
+    #[test]
+    fn nothing_outside_the_registry_is_routed(
+        registered in proptest::collection::btree_set(pattern(), 0..4),
+        routed in proptest::collection::btree_set(pattern(), 0..4),
+        wanted in host(),
+        number in prop_oneof![Just(80_u16), Just(443), Just(8080)],
+        direct in any::<bool>(),
+    ) {
+        let mut texts = vec![gateway("'*'")];
+        for (i, host) in registered.iter().enumerate() {
+            texts.push(entry(&format!("e{i}"), &format!("'{host}'"), ""));
+        }
+        for (i, host) in routed.iter().enumerate() {
+            texts.push(routes(&format!("v{i}"), &format!("'{host}'"), &on("port: 80", &to(host))));
+        }
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        let gateway = Gateway::new(&texts, if direct { "direct: registry\n" } else { "" });
+        let is_registered = registered.iter().any(|p| {
+            *p == wanted || (p.starts_with("*.") && wanted.ends_with(&p[1..]))
+        });
+        let answer = gateway.get(number, &wanted, "/");
+        if !is_registered || number == 8080 {
+            prop_assert_eq!(answer.unwrap_err().reason, Reason::HostNotInRegistry);
+        } else if let Ok(route) = answer {
+            // Where it goes is registered too.
+            prop_assert_eq!(number, 80);
+            let target = route.cluster.name.0.rsplit('|').next().unwrap().to_owned();
+            let covered = registered.iter().any(|p| {
+                *p == target || (p.starts_with("*.") && target.ends_with(&p[1..]))
+            });
+            prop_assert!(covered, "{}", target);
+        }
+        if !is_registered {
+            prop_assert!(gateway.tls(number, &wanted).is_err());
+        }
+    }
+}
