@@ -673,8 +673,7 @@ fn rules_that_never_match_are_told() {
 
 #[test]
 fn the_way_through_the_gateway_is_checked_to_its_end() {
-    let registry =
-        service("a.example", "TLS", "resolution: DNS").replace("443, name: p", "443, name: p");
+    let registry = service("a.example", "TLS", "resolution: DNS");
     let gateway = |host: &str, protocol: &str| {
         resource(
             "Gateway",

@@ -1,12 +1,15 @@
 //! All resources to one snapshot.
 
 mod clusters;
+mod destinations;
 mod gateways;
 mod http;
 mod mesh;
 mod node;
 mod routes;
 mod services;
+mod traffic;
+mod ways;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,11 +1,10 @@
-//! What the node lets out, and the checks that need all routes at once.
+//! What the node lets out.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     super::{
         decode::Spot,
-        problem::Severity,
         resource::{Meta, Resource},
         virtual_service::VirtualService,
     },
@@ -14,7 +13,7 @@ use super::{
 use crate::{
     policy::{
         Direct, DirectTarget, HostPattern, HttpOutcome, NodeAction, NodePolicy, NodeRoute,
-        OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target, Weighted, has_labels,
+        OutboundMode, Protocol, RouteSet, Service, Target, Weighted,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
@@ -232,137 +231,10 @@ impl Compiler<'_> {
             }
         }
     }
-
-    /// What only shows with all routes at hand: hosts in conflict, ways that end at a gateway.
-    pub(super) fn check_routes(
-        &mut self,
-        resources: &[Resource<VirtualService>],
-        routes: &[Arc<RouteSet>],
-    ) {
-        let mut at_mesh: BTreeMap<&HostPattern, &RouteSet> = BTreeMap::new();
-        for (set, Resource { meta, spec }) in routes.iter().zip(resources) {
-            let hosts_at = Spot::root(spec.at.line, "spec").field("hosts");
-            let mesh = &set.mesh;
-            if !(mesh.http.is_empty() && mesh.tls.is_empty() && mesh.tcp.is_empty()) {
-                for host in &set.hosts {
-                    let Some(other) = at_mesh.insert(host, set) else { continue };
-                    if other.exported == set.exported {
-                        let message = format!(
-                            "VirtualService {} routes {host} at the mesh stage too; its rules are used there",
-                            other.name
-                        );
-                        meta.cx(self.report).note(Severity::Error, &hosts_at, message).code =
-                            Some("IST0109");
-                    }
-                    at_mesh.insert(host, other);
-                }
-            }
-            for (gateway, _) in &set.gateways {
-                let own: Vec<_> = self.servers.iter().filter(|s| s.gateway == *gateway).collect();
-                for host in &set.hosts {
-                    let served =
-                        own.iter().flat_map(|s| &s.hosts).any(|(_, h)| h.intersect(host).is_some());
-                    if !served && !own.is_empty() {
-                        let message = format!("Gateway {gateway} doesn't serve {host}");
-                        meta.cx(self.report).warn(&hosts_at, message).code = Some("IST0132");
-                    }
-                }
-            }
-            if !self.broken_gateways {
-                self.check_ways(set, meta, spec, routes);
-            }
-        }
-    }
-
-    /// Every mesh-stage rule that leads to a gateway needs a server there and a rule that leads on.
-    fn check_ways(
-        &mut self,
-        set: &RouteSet,
-        meta: &Meta,
-        spec: &VirtualService,
-        routes: &[Arc<RouteSet>],
-    ) {
-        let http = set.mesh.http.iter().map(|rule| match &rule.outcome {
-            HttpOutcome::Route(targets) => (targets.as_slice(), Protocol::Http, "http"),
-            HttpOutcome::Redirect(_) | HttpOutcome::Respond(..) => {
-                (&[][..], Protocol::Http, "http")
-            }
-        });
-        let tls = set.mesh.tls.iter().map(|rule| (rule.targets.as_slice(), Protocol::Tls, "tls"));
-        let tcp = set.mesh.tcp.iter().map(|rule| (rule.targets.as_slice(), Protocol::Tcp, "tcp"));
-        for (targets, protocol, field) in http.chain(tls).chain(tcp) {
-            for weighted in targets {
-                let Target::Gateway { group, port } = weighted.target else { continue };
-                let at = spec.at.field(field);
-                for host in &set.hosts {
-                    if let Some(message) = self.missing_way(host, group, port, protocol, routes) {
-                        meta.cx(self.report).note(Severity::Error, &at, message).code =
-                            Some("IST0132");
-                    }
-                }
-            }
-        }
-    }
-
-    fn missing_way(
-        &self,
-        host: &HostPattern,
-        group: usize,
-        port: GatewayPort,
-        protocol: Protocol,
-        routes: &[Arc<RouteSet>],
-    ) -> Option<String> {
-        let labels = &self.mesh.gateways.get(group)?.labels;
-        let mut servers = self.servers.iter().filter(|server| {
-            server.port == port
-                && !server.selector.is_empty()
-                && has_labels(labels, &server.selector)
-                && server.hosts.iter().any(|(_, served)| served.intersect(host).is_some())
-        });
-        let Some(server) = servers.next() else {
-            return Some(format!(
-                "{host} is led to the gateway's port {port}, where no Gateway serves it; it is refused"
-            ));
-        };
-        let fits = match (protocol, server.protocol) {
-            (Protocol::Http, ServerProtocol::Http { .. })
-            | (Protocol::Tls, ServerProtocol::Passthrough | ServerProtocol::Tcp)
-            | (Protocol::Tcp, ServerProtocol::Tcp) => true,
-            (Protocol::Http | Protocol::Tls | Protocol::Tcp, _) => false,
-        };
-        if !fits {
-            return Some(format!(
-                "{host} is led to the gateway's port {port} by a rule for {protocol:?}, but Gateway {} serves {:?} there; it is refused",
-                server.gateway, server.protocol
-            ));
-        }
-        if matches!(server.protocol, ServerProtocol::Http { https_redirect: true }) {
-            return None;
-        }
-        let leads_on = routes.iter().any(|set| {
-            let mut rules = set.gateways.iter().filter(|(name, _)| *name == server.gateway);
-            let stage = port.0;
-            rules.any(|(_, rules)| match server.protocol {
-                ServerProtocol::Http { .. } => rules.http.iter().any(|rule| {
-                    rule.matches.is_empty()
-                        || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
-                }),
-                ServerProtocol::Passthrough => rules
-                    .tls
-                    .iter()
-                    .any(|rule| rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))),
-                ServerProtocol::Tcp => rules.tcp.iter().any(|rule| {
-                    rule.matches.is_empty()
-                        || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
-                }),
-            }) && meets(host, set)
-        });
-        (!leads_on).then(|| format!("{host} is led to the gateway's port {port}, but no rule with gateways [{}] leads it on from there; it is refused", server.gateway))
-    }
 }
 
 /// Whether a route set has a host in common with the pattern.
-fn meets(host: &HostPattern, set: &RouteSet) -> bool {
+pub(super) fn meets(host: &HostPattern, set: &RouteSet) -> bool {
     set.hosts.iter().any(|own| own.intersect(host).is_some())
 }
 

@@ -1,23 +1,23 @@
 //! Rules for HTTP: matches, answers, rewrites, retries.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc};
+
+mod answers;
 
 use super::{
     super::{
         decode::{At, Cx, RecordDict},
         names,
         virtual_service::{
-            Abort, Delay, DerivePort, DirectResponse, Fault, HeaderChanges, Headers,
-            HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror, Percentage,
-            Redirect as RedirectMirror, RegexRewrite, Retries, Rewrite, StringMatch,
+            HeaderChanges, Headers, HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror,
+            StringMatch,
         },
     },
     Compiler,
     routes::{Scope, Stage, Traffic, check_stages, in_stage, only_port, shares, source},
 };
 use crate::policy::{
-    HeaderOps, HttpAction, HttpMatch, HttpOutcome, HttpRule, PathRewrite, Redirect, RedirectPort,
-    RetryOn, RetryPolicy, Target, TextMatch, Weighted,
+    HeaderOps, HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Weighted,
 };
 
 impl Compiler<'_> {
@@ -112,9 +112,11 @@ impl Compiler<'_> {
             allow_upgrade: upgrade,
             ..HttpAction::default()
         };
-        let path = rewrite.as_ref().map(|rewrite| path_rewrite(rewrite, &mut cx));
-        let retry = retries.as_ref().map_or_else(Arc::default, |r| Arc::new(retry(r, &mut cx)));
-        let (delay, abort) = fault.as_ref().map_or((None, None), |fault| faults(fault, &mut cx));
+        let path = rewrite.as_ref().map(|rewrite| answers::path_rewrite(rewrite, &mut cx));
+        let retry =
+            retries.as_ref().map_or_else(Arc::default, |r| Arc::new(answers::retry(r, &mut cx)));
+        let (delay, abort) =
+            fault.as_ref().map_or((None, None), |fault| answers::faults(fault, &mut cx));
         let given = [!route.0.is_empty(), redirect.is_some(), direct_response.is_some()];
         if given.into_iter().filter(|given| *given).count() != 1 {
             cx.wrong(
@@ -125,8 +127,8 @@ impl Compiler<'_> {
             );
         }
         let outcome = match (redirect, direct_response) {
-            (Some(redirect), _) => HttpOutcome::Redirect(self::redirect(redirect, &mut cx)),
-            (None, Some(response)) => direct(response, &mut cx),
+            (Some(redirect), _) => HttpOutcome::Redirect(answers::redirect(redirect, &mut cx)),
+            (None, Some(response)) => answers::direct(response, &mut cx),
             (None, None) => {
                 let ports = here.iter().map(|m| m.port.as_ref());
                 let port = only_port(ports);
@@ -324,225 +326,4 @@ fn changeable(text: &At<String>, cx: &mut Cx<'_>) -> Option<http::HeaderName> {
         return None;
     }
     Some(name)
-}
-
-fn path_rewrite(rewrite: &Rewrite, cx: &mut Cx<'_>) -> PathRewrite {
-    let Rewrite { at, uri, authority: _, uri_regex_rewrite } = rewrite;
-    match (uri, uri_regex_rewrite) {
-        (None, None) => PathRewrite::Keep,
-        (Some(uri), None) => {
-            if !is_path(&uri.value) {
-                cx.wrong(&uri.at, format!("{:?}", uri.value), "a path", "not a path");
-            }
-            PathRewrite::Replace(uri.value.as_str().into())
-        }
-        (None, Some(RegexRewrite { at: _, pattern, rewrite })) => match (pattern, rewrite) {
-            (Some(pattern), Some(rewrite)) => match names::regex(pattern, cx) {
-                Some(regex) => PathRewrite::Regex(regex, substitution(&rewrite.value).into()),
-                None => PathRewrite::Keep,
-            },
-            _ => PathRewrite::Keep,
-        },
-        (Some(_), Some(_)) => {
-            cx.wrong(at, "uri and uriRegexRewrite", "one of them", "a path is rewritten once");
-            PathRewrite::Keep
-        }
-    }
-}
-
-/// Printable ASCII without spaces, so that it can stand in a request line.
-fn is_path(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-}
-
-/// RE2's `\1` to `${1}`.
-fn substitution(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '$' => out.push_str("$$"),
-            '\\' => match chars.next() {
-                Some(digit) if digit.is_ascii_digit() => out.push_str(&format!("${{{digit}}}")),
-                Some(other) => out.push(other),
-                None => {}
-            },
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-fn redirect(mirror: &RedirectMirror, cx: &mut Cx<'_>) -> Redirect {
-    let RedirectMirror { at: _, uri, authority, port, derive_port, scheme, redirect_code } = mirror;
-    let status = redirect_code.as_ref().map_or(301, |code| {
-        if !matches!(code.value, 301 | 302 | 303 | 307 | 308) {
-            let found = code.value.to_string();
-            cx.wrong(&code.at, found, "301, 302, 303, 307 or 308", "not a redirect's status");
-        }
-        code.value
-    });
-    if let Some(scheme) = scheme.as_ref().filter(|s| !matches!(s.value.as_str(), "http" | "https"))
-    {
-        cx.wrong(&scheme.at, format!("{:?}", scheme.value), "http or https", "unknown scheme");
-    }
-    for text in [uri, authority].into_iter().flatten().filter(|text| !is_path(&text.value)) {
-        cx.wrong(
-            &text.at,
-            format!("{:?}", text.value),
-            "characters that a URL may hold",
-            "not part of a URL",
-        );
-    }
-    let text = |text: &Option<At<String>>| text.as_ref().map(|text| text.value.as_str().into());
-    Redirect {
-        status: status_code(status).unwrap_or(http::StatusCode::MOVED_PERMANENTLY),
-        scheme: text(scheme),
-        authority: text(authority),
-        port: match (port, derive_port.as_ref().map(|derive| derive.value)) {
-            (Some(port), _) => RedirectPort::Port(port.value),
-            (None, Some(DerivePort::FromRequestPort)) => RedirectPort::Request,
-            (None, None | Some(DerivePort::FromProtocolDefault)) => RedirectPort::Default,
-        },
-        path: text(uri),
-    }
-}
-
-fn status_code(number: u32) -> Option<http::StatusCode> {
-    http::StatusCode::from_u16(u16::try_from(number).ok()?).ok()
-}
-
-/// A status of a final response.
-fn final_status(number: &At<u32>, cx: &mut Cx<'_>) -> http::StatusCode {
-    match status_code(number.value).filter(|status| (200..600).contains(&status.as_u16())) {
-        Some(status) => status,
-        None => {
-            cx.wrong(
-                &number.at,
-                number.value.to_string(),
-                "200 to 599",
-                "not the status of a response",
-            );
-            http::StatusCode::INTERNAL_SERVER_ERROR
-        }
-    }
-}
-
-fn direct(response: &DirectResponse, cx: &mut Cx<'_>) -> HttpOutcome {
-    let DirectResponse { at: _, status, body } = response;
-    let status = status
-        .as_ref()
-        .map_or(http::StatusCode::INTERNAL_SERVER_ERROR, |status| final_status(status, cx));
-    let text = body.as_ref().and_then(|body| body.string.as_ref());
-    HttpOutcome::Respond(status, text.map_or("", |text| text.value.as_str()).into())
-}
-
-fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
-    let Retries { at: _, attempts, per_try_timeout, retry_on } = retries;
-    let default = RetryPolicy::default();
-    RetryPolicy {
-        attempts: attempts.as_ref().map_or(default.attempts, |attempts| {
-            if attempts.value > 100 {
-                cx.wrong(
-                    &attempts.at,
-                    attempts.value.to_string(),
-                    "at most 100",
-                    "too many attempts",
-                );
-            }
-            attempts.value
-        }),
-        per_try_timeout: per_try_timeout.as_ref().map(|t| t.value).filter(|t| !t.is_zero()),
-        retry_on: retry_on.as_ref().map_or(default.retry_on, |text| conditions(text, cx)),
-    }
-}
-
-fn conditions(text: &At<String>, cx: &mut Cx<'_>) -> RetryOn {
-    const KNOWN: [&str; 12] = [
-        "connect-failure",
-        "refused-stream",
-        "reset",
-        "5xx",
-        "gateway-error",
-        "retriable-4xx",
-        "retriable-status-codes",
-        "cancelled",
-        "deadline-exceeded",
-        "internal",
-        "resource-exhausted",
-        "unavailable",
-    ];
-    let mut on = RetryOn::default();
-    for word in text.value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        match word {
-            "connect-failure" => on.connect_failure = true,
-            "refused-stream" => on.refused_stream = true,
-            "reset" | "reset-before-request" => on.reset = true,
-            // Envoy counts the absence of a response as a server's error.
-            "5xx" => {
-                on.server_error = true;
-                on.reset = true;
-                on.connect_failure = true;
-                on.refused_stream = true;
-            }
-            "gateway-error" => {
-                on.gateway_error = true;
-                on.reset = true;
-                on.connect_failure = true;
-            }
-            "retriable-4xx" => on.retriable_4xx = true,
-            "retriable-status-codes" => on.statuses.push(503),
-            "cancelled" => on.grpc_statuses.push(1),
-            "deadline-exceeded" => on.grpc_statuses.push(4),
-            "resource-exhausted" => on.grpc_statuses.push(8),
-            "internal" => on.grpc_statuses.push(13),
-            "unavailable" => on.grpc_statuses.push(14),
-            number if number.parse::<u32>().ok().and_then(status_code).is_some() => {
-                on.statuses.extend(number.parse::<u16>());
-            }
-            unknown => {
-                let hint = super::nearest(unknown, KNOWN.into_iter());
-                let hint = hint.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
-                let expected = format!("a status code or one of {}", KNOWN.join(", "));
-                cx.wrong(
-                    &text.at,
-                    format!("{unknown:?}"),
-                    expected,
-                    format!("unknown condition{hint}"),
-                );
-            }
-        }
-    }
-    on
-}
-
-type Faults = (Option<(Duration, f64)>, Option<(http::StatusCode, f64)>);
-
-fn faults(fault: &Fault, cx: &mut Cx<'_>) -> Faults {
-    let Fault { at: _, delay, abort } = fault;
-    let delay = delay.as_ref().and_then(|delay| {
-        let Delay { at: _, fixed_delay, percentage, percent } = delay;
-        let share = share(percentage.as_ref(), percent.as_ref(), cx);
-        Some((fixed_delay.as_ref()?.value, share))
-    });
-    let abort = abort.as_ref().and_then(|abort| {
-        let Abort { at: _, http_status, percentage, percent } = abort;
-        let share = share(percentage.as_ref(), percent.as_ref(), cx);
-        Some((final_status(http_status.as_ref()?, cx), share))
-    });
-    (delay, abort)
-}
-
-/// A percentage as a share from 0 to 1.
-fn share(percentage: Option<&Percentage>, percent: Option<&At<u32>>, cx: &mut Cx<'_>) -> f64 {
-    let given = percentage.and_then(|percentage| percentage.value.as_ref());
-    let (value, at) = match (given, percent) {
-        (Some(value), _) => (value.value, &value.at),
-        (None, Some(percent)) => (f64::from(percent.value), &percent.at),
-        (None, None) => return 1.0,
-    };
-    if !(0.0..=100.0).contains(&value) {
-        cx.wrong(at, value.to_string(), "0 to 100", "not a percentage");
-    }
-    value / 100.0
 }

@@ -1,0 +1,216 @@
+//! What a destination of a rule means: a gateway, a service outside, or nothing.
+
+use egress_ebpf::reason::Reason;
+
+use super::{
+    super::{decode::At, names, problem::Severity, virtual_service::Destination},
+    Compiler,
+    routes::{Scope, Stage, Traffic},
+};
+use crate::{
+    policy::{Discovery, HostPattern, Protocol, Target},
+    types::{GatewayPort, Port},
+};
+
+impl Compiler<'_> {
+    /// What a destination means at a stage.
+    pub(super) fn target(
+        &mut self,
+        destination: &Destination,
+        stage: &Stage,
+        stage_port: Option<Port>,
+        traffic: Traffic,
+        scope: &Scope<'_>,
+    ) -> Target {
+        let Destination { at, host, subset, port } = destination;
+        let Some(host) = host else { return refused(Reason::NoGatewayRoute, "no destination") };
+        let name = names::expand(&host.value, &scope.meta.namespace);
+        let port = port.as_ref().and_then(|port| port.number.as_ref());
+        if let Some(group) = self.group(&name) {
+            return self.gateway_target(group, destination, &name, stage, stage_port, scope);
+        }
+        let mut cx = scope.meta.cx(self.report);
+        let Some(pattern) = names::pattern_of(&name, host, &mut cx) else {
+            return refused(Reason::NoGatewayRoute, "an invalid destination");
+        };
+        let Some((pattern, indices)) = self.find_service(&pattern) else {
+            return self.unknown_host(host, &name, scope);
+        };
+        let declared: Vec<Port> = indices
+            .iter()
+            .filter_map(|index| self.entries.get(*index))
+            .flat_map(|entry| entry.ports.iter().map(|port| port.number))
+            .collect();
+        let mut entries = indices.iter().filter_map(|index| self.entries.get(*index));
+        let told = entries.any(|entry| entry.broken);
+        let number = match (port, declared.as_slice()) {
+            (Some(port), _) => port.value,
+            (None, [only]) => *only,
+            (None, _) if told => {
+                return refused(Reason::HostNotInRegistry, "a broken ServiceEntry");
+            }
+            (None, _) => {
+                let list = declared.iter().map(ToString::to_string).collect::<Vec<_>>();
+                let mut cx = scope.meta.cx(self.report);
+                let message = format!("{name} has several ports; say which");
+                let problem = cx.note(Severity::Error, &at.field("port"), message);
+                problem.code = Some("IST0112");
+                problem.expected = Some(format!("one of {}", list.join(", ")));
+                return refused(Reason::NoGatewayRoute, "the destination's port is not said");
+            }
+        };
+        let entry = indices.into_iter().find(|index| {
+            self.entries.get(*index).is_some_and(|entry| entry.port(number).is_some())
+        });
+        let Some(entry) = entry else {
+            if told {
+                return refused(Reason::HostNotInRegistry, "a broken ServiceEntry");
+            }
+            let spot = port.map_or(at, |port| &port.at);
+            let list = declared.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let mut cx = scope.meta.cx(self.report);
+            let message = format!(
+                "the ServiceEntry of {name} has no port {number}; requests to it are refused"
+            );
+            let problem = cx.dangling(spot, message);
+            problem.found = Some(number.to_string());
+            problem.expected = Some(format!("one of {}", list.join(", ")));
+            let detail = format!("no ServiceEntry declares {name} port {number}");
+            return refused(Reason::HostNotInRegistry, &detail);
+        };
+        let subset_name = subset.as_ref().map_or("", |subset| subset.value.as_str());
+        if let Some(subset) = subset
+            && !self.has_subset(&pattern, &subset.value, &scope.meta.namespace)
+        {
+            return self.unknown_subset(subset, &name, scope);
+        }
+        let own = &scope.meta.namespace;
+        let Some(cluster) = self.cluster(entry, &pattern, number, subset_name, own) else {
+            return refused(Reason::NoGatewayRoute, "no such cluster");
+        };
+        let declared = self.entries.get(entry).and_then(|entry| entry.port(number));
+        let declared = declared.map_or(Protocol::Tcp, |port| port.protocol);
+        let mut cx = scope.meta.cx(self.report);
+        match traffic {
+            Traffic::Http if declared == Protocol::Tls && cluster.tls.is_none() => {
+                cx.note(Severity::Error, at, format!("plain HTTP would be sent to {name} port {number}, which is declared to speak TLS; it is refused instead. A DestinationRule with tls.mode SIMPLE for it makes the gateway start TLS"));
+                refused(
+                    Reason::WrongProtocol,
+                    &format!(
+                        "plain HTTP must not be sent to {name} port {number}, which is declared to speak TLS"
+                    ),
+                )
+            }
+            Traffic::Tls if cluster.tls.is_some() => {
+                cx.note(Severity::Error, at, format!("TLS of the application would be wrapped in TLS again: a DestinationRule starts TLS to {name} port {number}; it is refused instead"));
+                refused(
+                    Reason::WrongProtocol,
+                    &format!("TLS to {name} port {number} would be wrapped in TLS again"),
+                )
+            }
+            Traffic::Tcp
+                if matches!(cluster.discovery, Discovery::Request(_)) && *stage != Stage::Mesh =>
+            {
+                cx.note(Severity::Error, at, format!("raw TCP can't be sent to the wildcard {name}: there is no name to resolve; it is refused"));
+                refused(Reason::NoGatewayRoute, "raw TCP to a wildcard")
+            }
+            Traffic::Http | Traffic::Tls | Traffic::Tcp => {
+                Target::Cluster { cluster, host: pattern.exact().cloned() }
+            }
+        }
+    }
+
+    fn gateway_target(
+        &mut self,
+        group: usize,
+        destination: &Destination,
+        name: &str,
+        stage: &Stage,
+        stage_port: Option<Port>,
+        scope: &Scope<'_>,
+    ) -> Target {
+        let Destination { at, host: _, subset, port } = destination;
+        if *stage != Stage::Mesh {
+            let mut cx = scope.meta.cx(self.report);
+            cx.note(Severity::Error, at, "at the gateway's stage a rule leads to the gateway again; give its match `gateways: [mesh]`, and add a rule that leads to the external host. It is refused");
+            return refused(
+                Reason::NoGatewayRoute,
+                "the gateway's rule leads to the gateway again",
+            );
+        }
+        if let Some(subset) = subset {
+            let full = self.mesh.gateways.get(group).map(|g| HostPattern::Exact(g.service.clone()));
+            let known =
+                full.is_some_and(|f| self.has_subset(&f, &subset.value, &scope.meta.namespace));
+            if !known {
+                return self.unknown_subset(subset, name, scope);
+            }
+        }
+        let port = port.as_ref().and_then(|p| p.number.as_ref()).map(|p| p.value).or(stage_port);
+        let Some(port) = port else {
+            let mut cx = scope.meta.cx(self.report);
+            let message = "the gateway has several ports; say which";
+            cx.note(Severity::Error, &at.field("port"), message).code = Some("IST0112");
+            return refused(Reason::NoGatewayRoute, "the gateway's port is not said");
+        };
+        Target::Gateway { group, port: GatewayPort(port) }
+    }
+
+    /// The service entries for a destination: those of its own name, or else of the most specific
+    /// wildcard that covers it. The pattern is the destination's, so that its cluster bears its name.
+    fn find_service(&self, wanted: &HostPattern) -> Option<(HostPattern, Vec<usize>)> {
+        let mut best: Option<&HostPattern> = None;
+        for host in self.entries.iter().flat_map(|entry| &entry.hosts) {
+            if host.covers(wanted) && best.is_none_or(|best| best.covers(host)) {
+                best = Some(host);
+            }
+        }
+        let best = best?;
+        let entries = self.entries.iter().enumerate();
+        let entries = entries.filter(|(_, entry)| entry.hosts.contains(best));
+        Some((wanted.clone(), entries.map(|(index, _)| index).collect()))
+    }
+
+    fn unknown_host(&mut self, host: &At<String>, name: &str, scope: &Scope<'_>) -> Target {
+        let known = self.entries.iter().flat_map(|entry| &entry.hosts).map(ToString::to_string);
+        let mut known: Vec<String> = known.collect();
+        known.extend(self.mesh.gateways.iter().map(|group| group.service.to_string()));
+        let near = super::nearest(name, known.iter().map(String::as_str));
+        let hint = near.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+        let mut cx = scope.meta.cx(self.report);
+        if names::is_in_cluster(name) && !self.mesh_given {
+            cx.warn(&host.at, format!("{name} isn't known as a gateway: without mesh.yaml (`--mesh`) no gateway is; what is routed there is refused")).code = Some("IST0101");
+        } else if names::is_in_cluster(name) {
+            cx.dangling(&host.at, format!("{name} is neither a gateway in mesh.yaml nor a host of a ServiceEntry; what is routed there is refused{hint}"));
+        } else {
+            cx.dangling(
+                &host.at,
+                format!(
+                    "no ServiceEntry has the host {name}; what is routed there is refused{hint}"
+                ),
+            );
+        }
+        let detail = format!("a VirtualService leads to {name}, which doesn't exist");
+        let reason = if names::is_in_cluster(name) {
+            Reason::NoGatewayRoute
+        } else {
+            Reason::HostNotInRegistry
+        };
+        refused(reason, &detail)
+    }
+
+    fn unknown_subset(&mut self, subset: &At<String>, name: &str, scope: &Scope<'_>) -> Target {
+        let mut cx = scope.meta.cx(self.report);
+        let message = format!(
+            "no DestinationRule for {name} has the subset {:?}; what is routed there is refused",
+            subset.value
+        );
+        cx.dangling(&subset.at, message);
+        let detail = format!("{name} has no subset {:?}", subset.value);
+        refused(Reason::NoGatewayRoute, &detail)
+    }
+}
+
+fn refused(reason: Reason, detail: &str) -> Target {
+    Target::Refused { reason, detail: detail.into() }
+}

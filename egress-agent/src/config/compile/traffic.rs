@@ -1,0 +1,261 @@
+//! `trafficPolicy`: load balancing, limits, outliers, TLS.
+
+use std::path::PathBuf;
+
+use super::super::{
+    decode::{At, Cx},
+    destination_rule::{
+        ClientMode, ClientTlsSettings, ConnectionPoolSettings, H2Upgrade, HttpPool,
+        LoadBalancerSettings, OutlierSettings, PortPolicy, SimpleLb, TcpPool, TrafficPolicy,
+    },
+    names,
+};
+use crate::{
+    policy::{ClientTls, ClientTlsMode, ConnectionPool, LoadBalancer, OutlierDetection},
+    types::{Host, Port},
+};
+
+/// Settings, each absent where it isn't given, with those of single ports.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Policy {
+    pub(super) settings: Settings,
+    pub(super) ports: Vec<(Port, Settings)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) load_balancer: Option<LoadBalancer>,
+    pub(super) pool: Option<(ConnectionPool, bool)>,
+    pub(super) outlier: Option<Option<OutlierDetection>>,
+    /// `Some(None)` is `DISABLE`.
+    pub(super) tls: Option<Option<ClientTls>>,
+}
+
+impl Policy {
+    /// What holds on a port. Settings of a port inherit nothing, as Istio documents.
+    pub(super) fn on(&self, port: Port) -> Settings {
+        let own = self.ports.iter().find(|(number, _)| *number == port);
+        own.map_or_else(|| self.settings.clone(), |(_, settings)| settings.clone())
+    }
+}
+
+impl Settings {
+    pub(super) fn or(self, base: Self) -> Self {
+        Self {
+            load_balancer: self.load_balancer.or(base.load_balancer),
+            pool: self.pool.or(base.pool),
+            outlier: self.outlier.or(base.outlier),
+            tls: self.tls.or(base.tls),
+        }
+    }
+}
+
+/// Reads a traffic policy; `internal` says that it is for a service in the cluster.
+pub(super) fn policy(policy: &TrafficPolicy, internal: bool, cx: &mut Cx<'_>) -> Policy {
+    let TrafficPolicy {
+        at: _,
+        load_balancer,
+        connection_pool,
+        outlier_detection,
+        tls,
+        port_level_settings,
+    } = policy;
+    let one = |lb: &Option<LoadBalancerSettings>,
+               pool: &Option<ConnectionPoolSettings>,
+               outlier: &Option<OutlierSettings>,
+               tls: &Option<ClientTlsSettings>,
+               code: &'static str,
+               cx: &mut Cx<'_>| Settings {
+        load_balancer: lb.as_ref().map(load_balancing),
+        pool: pool.as_ref().map(|pool| connection_pool_of(pool, cx)),
+        outlier: outlier.as_ref().map(|outlier| outlier_detection_of(outlier, cx)),
+        tls: tls.as_ref().map(|tls| client_tls(tls, internal, code, cx)),
+    };
+    let settings = one(load_balancer, connection_pool, outlier_detection, tls, "IST0128", cx);
+    let mut ports: Vec<(Port, Settings)> = Vec::new();
+    for entry in &port_level_settings.0 {
+        let PortPolicy { at, port, load_balancer, connection_pool, outlier_detection, tls } = entry;
+        let own = one(load_balancer, connection_pool, outlier_detection, tls, "IST0129", cx);
+        let Some(number) = port.as_ref().and_then(|port| port.number.as_ref()) else { continue };
+        if ports.iter().any(|(port, _)| *port == number.value) {
+            cx.error(&number.at, format!("port {} is listed twice", number.value));
+            continue;
+        }
+        if settings.tls.as_ref().is_some_and(Option::is_some) && own.tls.is_none() {
+            cx.warn(at, format!("settings of a port inherit nothing: port {} has no tls, so it is reached without, though the rule has it", number.value));
+        }
+        ports.push((number.value, own));
+    }
+    Policy { settings, ports }
+}
+
+fn load_balancing(settings: &LoadBalancerSettings) -> LoadBalancer {
+    match settings.simple.as_ref().map(|simple| simple.value) {
+        Some(SimpleLb::RoundRobin) => LoadBalancer::RoundRobin,
+        Some(SimpleLb::Random) => LoadBalancer::Random,
+        None
+        | Some(
+            SimpleLb::Unspecified
+            | SimpleLb::LeastRequest
+            | SimpleLb::LeastConn
+            | SimpleLb::Passthrough,
+        ) => LoadBalancer::LeastRequest,
+    }
+}
+
+fn connection_pool_of(
+    settings: &ConnectionPoolSettings,
+    cx: &mut Cx<'_>,
+) -> (ConnectionPool, bool) {
+    let mut pool = ConnectionPool::default();
+    let mut upgrade = false;
+    let not_zero = |limit: &Option<At<u32>>, cx: &mut Cx<'_>| {
+        let limit = limit.as_ref()?;
+        if limit.value == 0 {
+            cx.wrong(&limit.at, "0", "a number above 0", "this would refuse everything");
+        }
+        Some(limit.value)
+    };
+    if let Some(TcpPool { at: _, max_connections, connect_timeout, idle_timeout }) = &settings.tcp {
+        pool.max_connections = not_zero(max_connections, cx).unwrap_or(pool.max_connections);
+        if let Some(timeout) = connect_timeout {
+            if timeout.value.is_zero() {
+                cx.wrong(&timeout.at, "0", "a duration above 0", "no connection could be made");
+            }
+            pool.connect_timeout = timeout.value;
+        }
+        pool.idle_timeout = idle_timeout.as_ref().map_or(pool.idle_timeout, |t| t.value);
+    }
+    if let Some(http) = &settings.http {
+        let HttpPool {
+            at: _,
+            http2_max_requests,
+            http1_max_pending_requests,
+            max_requests_per_connection,
+            idle_timeout,
+            h2_upgrade_policy,
+        } = http;
+        let pending = not_zero(http1_max_pending_requests, cx);
+        pool.max_requests =
+            not_zero(http2_max_requests, cx).or(pending).unwrap_or(pool.max_requests);
+        pool.max_requests_per_connection =
+            max_requests_per_connection.as_ref().map_or(0, |max| max.value);
+        pool.idle_timeout = idle_timeout.as_ref().map_or(pool.idle_timeout, |t| t.value);
+        upgrade = h2_upgrade_policy.as_ref().is_some_and(|p| p.value == H2Upgrade::Upgrade);
+    }
+    (pool, upgrade)
+}
+
+fn outlier_detection_of(settings: &OutlierSettings, cx: &mut Cx<'_>) -> Option<OutlierDetection> {
+    let OutlierSettings {
+        at: _,
+        consecutive_5xx_errors,
+        consecutive_gateway_errors,
+        consecutive_errors,
+        base_ejection_time,
+        max_ejection_percent,
+    } = settings;
+    let errors = consecutive_5xx_errors
+        .as_ref()
+        .or(consecutive_gateway_errors.as_ref())
+        .or(consecutive_errors.as_ref())
+        .map_or(5, |errors| errors.value);
+    let percent = max_ejection_percent.as_ref();
+    let max_ejection_percent = percent.map_or(10, |percent| {
+        u8::try_from(percent.value).ok().filter(|p| *p <= 100).unwrap_or_else(|| {
+            cx.wrong(&percent.at, percent.value.to_string(), "0 to 100", "not a percentage");
+            100
+        })
+    });
+    let base = base_ejection_time.as_ref();
+    (errors > 0).then(|| OutlierDetection {
+        consecutive_errors: errors,
+        base_ejection_time: base.map_or(std::time::Duration::from_secs(30), |t| t.value),
+        max_ejection_percent,
+    })
+}
+
+/// `internal` says that the rule is for a service in the cluster, a gateway among them.
+fn client_tls(
+    settings: &ClientTlsSettings,
+    internal: bool,
+    code: &'static str,
+    cx: &mut Cx<'_>,
+) -> Option<ClientTls> {
+    let ClientTlsSettings {
+        at,
+        mode,
+        client_certificate,
+        private_key,
+        ca_certificates,
+        subject_alt_names,
+        sni,
+        insecure_skip_verify,
+    } = settings;
+    let path = |file: &Option<At<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
+    let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
+    let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
+        ClientMode::Disable => return None,
+        mode if internal => {
+            cx.wrong(mode_at, mode.to_string(), "DISABLE, or no tls", "TLS between the application and the gateway (the mTLS hop) is not supported yet; nothing is sent in clear instead");
+            return None;
+        }
+        ClientMode::IstioMutual => {
+            cx.wrong(
+                mode_at,
+                "ISTIO_MUTUAL",
+                "SIMPLE or MUTUAL",
+                "the mesh's certificates are not supported yet",
+            );
+            return None;
+        }
+        ClientMode::Simple => {
+            if let Some(file) = client_certificate.as_ref().or(private_key.as_ref()) {
+                cx.warn(
+                    &file.at,
+                    "has no effect with mode SIMPLE; say MUTUAL to show a certificate",
+                );
+            }
+            ClientTlsMode::Simple
+        }
+        ClientMode::Mutual => match (path(client_certificate), path(private_key)) {
+            (Some(client_certificate), Some(private_key)) => {
+                ClientTlsMode::Mutual { client_certificate, private_key }
+            }
+            (certificate, _) => {
+                let missing =
+                    if certificate.is_none() { "clientCertificate" } else { "privateKey" };
+                cx.wrong(
+                    &at.field(missing),
+                    "nothing",
+                    "a file",
+                    "mode MUTUAL needs clientCertificate and privateKey",
+                );
+                return None;
+            }
+        },
+    };
+    let insecure = insecure_skip_verify.as_ref().filter(|skip| skip.value);
+    if let Some(skip) = insecure {
+        cx.warn(&skip.at, "the upstream's certificate is not verified: anyone on the way can read and change what is sent").code = Some(code);
+    }
+    let sni = sni.as_ref().and_then(|sni| match names::host(sni, cx)? {
+        name @ Host::Name(_) => Some(name),
+        Host::Ip(_) => {
+            cx.wrong(
+                &sni.at,
+                format!("{:?}", sni.value),
+                "a DNS name",
+                "a server name is no address (RFC 6066 §3)",
+            );
+            None
+        }
+    });
+    Some(ClientTls {
+        mode,
+        sni,
+        subject_alt_names: subject_alt_names.iter().map(|name| name.value.clone()).collect(),
+        ca_certificates: path(ca_certificates),
+        insecure_skip_verify: insecure.is_some(),
+    })
+}

@@ -1,0 +1,153 @@
+//! Fields of every shape: scalars, records, lists and mappings of them.
+
+use super::{At, Cx, Field, Record, RecordDoc, Spot, Step};
+use crate::config::yaml::{Node, Value};
+
+/// A value without parts.
+pub(in crate::config) trait Scalar: Sized {
+    fn type_name() -> String;
+    fn expected() -> String {
+        Self::type_name()
+    }
+    fn parse(value: &Value) -> Option<Self>;
+}
+
+impl<T: Scalar> Field for Option<At<T>> {
+    fn type_name() -> String {
+        T::type_name()
+    }
+    fn absent() -> Self {
+        None
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        scalar(node, at, cx).map(Some)
+    }
+}
+
+fn scalar<T: Scalar>(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<At<T>> {
+    match T::parse(&node.value) {
+        Some(value) => Some(At { value, at: at.clone() }),
+        None => {
+            cx.wrong(at, node.value.describe(), T::expected(), "wrong value");
+            None
+        }
+    }
+}
+
+impl<T: Record> Field for Option<T> {
+    fn type_name() -> String {
+        "mapping".into()
+    }
+    fn nested() -> Option<RecordDoc> {
+        Some(T::doc())
+    }
+    fn absent() -> Self {
+        None
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        T::decode_record(node, at, cx).map(Some)
+    }
+}
+
+/// A list of scalars.
+pub(in crate::config) type List<T> = Vec<At<T>>;
+
+/// A list of records.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Records<T>(pub(in crate::config) Vec<T>);
+
+impl<T: Scalar> Field for Vec<At<T>> {
+    fn type_name() -> String {
+        format!("list of {}", T::type_name())
+    }
+    fn absent() -> Self {
+        Vec::new()
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        list(node, at, cx, scalar)
+    }
+}
+
+impl<T: Record> Field for Records<T> {
+    fn type_name() -> String {
+        "list of mappings".into()
+    }
+    fn nested() -> Option<RecordDoc> {
+        Some(T::doc())
+    }
+    fn absent() -> Self {
+        Self(Vec::new())
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        list(node, at, cx, T::decode_record).map(Self)
+    }
+}
+
+fn list<T>(
+    node: &Node,
+    at: &Spot,
+    cx: &mut Cx<'_>,
+    each: impl Fn(&Node, &Spot, &mut Cx<'_>) -> Option<T>,
+) -> Option<Vec<T>> {
+    let Value::List(items) = &node.value else {
+        cx.wrong(at, node.value.describe(), "a list", "wrong type");
+        return None;
+    };
+    let items = items.iter().enumerate();
+    Some(
+        items.filter_map(|(i, item)| each(item, &at.step(item.line, Step::Index(i)), cx)).collect(),
+    )
+}
+
+/// A mapping from texts to scalars or records, in file order.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Dict<T>(pub(in crate::config) Vec<(At<String>, T)>);
+
+impl<T: Scalar> Field for Dict<At<T>> {
+    fn type_name() -> String {
+        format!("mapping of text to {}", T::type_name())
+    }
+    fn absent() -> Self {
+        Self(Vec::new())
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        dict(node, at, cx, scalar)
+    }
+}
+
+/// A mapping from texts to records.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct RecordDict<T>(pub(in crate::config) Dict<T>);
+
+impl<T: Record> Field for RecordDict<T> {
+    fn type_name() -> String {
+        "mapping of text to mappings".into()
+    }
+    fn nested() -> Option<RecordDoc> {
+        Some(T::doc())
+    }
+    fn absent() -> Self {
+        Self(Dict(Vec::new()))
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        dict(node, at, cx, T::decode_record).map(Self)
+    }
+}
+
+fn dict<T>(
+    node: &Node,
+    at: &Spot,
+    cx: &mut Cx<'_>,
+    each: impl Fn(&Node, &Spot, &mut Cx<'_>) -> Option<T>,
+) -> Option<Dict<T>> {
+    let Value::Map(entries) = &node.value else {
+        cx.wrong(at, node.value.describe(), "a mapping", "wrong type");
+        return None;
+    };
+    let decoded = entries.iter().filter_map(|(key, value)| {
+        let at = at.step(key.line, Step::Key(key.text.clone()));
+        let value = each(value, &at, cx)?;
+        Some((At { value: key.text.clone(), at }, value))
+    });
+    Some(Dict(decoded.collect()))
+}

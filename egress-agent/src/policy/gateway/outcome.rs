@@ -1,0 +1,105 @@
+//! From a rule that matched to the route that is carried out.
+
+use std::sync::Arc;
+
+use super::GatewayPolicy;
+use crate::{
+    policy::{
+        Cluster, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, Redirect,
+        Weighted, matching,
+    },
+    types::Host,
+};
+
+impl GatewayPolicy {
+    pub(super) fn default_route(&self, cluster: Arc<Cluster>, host: &Host) -> HttpRoute {
+        HttpRoute {
+            cluster,
+            host: host.clone(),
+            name: None,
+            timeout: None,
+            retry: Arc::clone(&self.retry),
+            action: Arc::clone(&self.plain),
+        }
+    }
+
+    pub(super) fn route(
+        &self,
+        rule: &HttpRule,
+        matched: Option<&HttpMatch>,
+        chosen: &Weighted,
+        cluster: &Arc<Cluster>,
+        host: &Host,
+        request: &HttpRequest<'_>,
+    ) -> HttpRoute {
+        let mut action = Arc::clone(&chosen.action);
+        if let Some(path) = matching::rewrite(&rule.path, matched, request.path_and_query) {
+            Arc::make_mut(&mut action).rewrite_path = Some(path);
+        }
+        HttpRoute {
+            cluster: Arc::clone(cluster),
+            host: host.clone(),
+            name: rule.name.clone(),
+            timeout: rule.timeout,
+            retry: Arc::clone(&rule.retry),
+            action: with_faults(rule, action),
+        }
+    }
+
+    /// A redirect or a direct response. `own` is the cluster of the requested service itself.
+    pub(super) fn answer(
+        &self,
+        rule: &HttpRule,
+        request: &HttpRequest<'_>,
+        own: &Arc<Cluster>,
+    ) -> HttpRoute {
+        match &rule.outcome {
+            HttpOutcome::Redirect(redirect) => {
+                self.redirect(redirect, &rule.action, request, own, rule.name.clone())
+            }
+            HttpOutcome::Respond(status, body) => {
+                let mut action = Arc::clone(&rule.action);
+                Arc::make_mut(&mut action).respond = Some((*status, Arc::clone(body)));
+                let action = with_faults(rule, action);
+                let name = rule.name.clone();
+                HttpRoute { action, name, ..self.default_route(Arc::clone(own), request.host) }
+            }
+            // Both callers have taken the destinations out already; without one nothing is served.
+            HttpOutcome::Route(_) => {
+                let mut action = Arc::clone(&rule.action);
+                let status = http::StatusCode::SERVICE_UNAVAILABLE;
+                Arc::make_mut(&mut action).respond = Some((status, "no destination".into()));
+                HttpRoute { action, ..self.default_route(Arc::clone(own), request.host) }
+            }
+        }
+    }
+
+    pub(super) fn redirect(
+        &self,
+        redirect: &Redirect,
+        action: &Arc<HttpAction>,
+        request: &HttpRequest<'_>,
+        own: &Arc<Cluster>,
+        name: Option<Arc<str>>,
+    ) -> HttpRoute {
+        let mut action = Arc::clone(action);
+        let location = matching::location(redirect, request);
+        Arc::make_mut(&mut action).redirect = Some((redirect.status, location));
+        HttpRoute { action, name, ..self.default_route(Arc::clone(own), request.host) }
+    }
+}
+
+/// Adds what chance decides for this request.
+fn with_faults(rule: &HttpRule, mut action: Arc<HttpAction>) -> Arc<HttpAction> {
+    if let Some((delay, share)) = rule.delay
+        && matching::chance(share)
+    {
+        Arc::make_mut(&mut action).delay = Some(delay);
+    }
+    if let Some((status, share)) = rule.abort
+        && matching::chance(share)
+    {
+        Arc::make_mut(&mut action).respond = Some((status, "fault filter abort".into()));
+    }
+    action
+}
