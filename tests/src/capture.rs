@@ -2,6 +2,7 @@
 
 use std::{
     io::{ErrorKind, Read},
+    net::Ipv6Addr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -106,7 +107,13 @@ fn leak(frame: &[u8]) -> Option<String> {
         // ARP
         [0x08, 0x06] => None,
         // Neighbour discovery (RFC 4861: ICMPv6 types 133 to 137), the node's own.
-        [0x86, 0xdd] if body.get(6) == Some(&58) && matches!(body.get(40), Some(133..=137)) => None,
+        [0x86, 0xdd]
+            if body.get(6) == Some(&58)
+                && matches!(body.get(40), Some(133..=137))
+                && from_app_node(body) =>
+        {
+            None
+        }
         [0x08, 0x00] if body.len() >= 20 => {
             let address = |at: usize| {
                 format!("{}.{}.{}.{}", body[at], body[at + 1], body[at + 2], body[at + 3])
@@ -123,4 +130,12 @@ fn leak(frame: &[u8]) -> Option<String> {
             Some(format!("ethertype {} {}", hex(&ether_type), hex(&body[..body.len().min(32)])))
         }
     }
+}
+
+/// Whether an IPv6 packet's source is the app node: its address, or a link-local one.
+fn from_app_node(packet: &[u8]) -> bool {
+    let source = packet.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+    source
+        .map(Ipv6Addr::from)
+        .is_some_and(|source| source.is_unicast_link_local() || plan::APP_V6.parse() == Ok(source))
 }
