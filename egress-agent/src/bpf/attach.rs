@@ -4,23 +4,21 @@
 //! belong to the interface. A newer program is attached before the older one is let go, so there
 //! is no moment without one; and either all of a start's attachments are made or none.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    mem,
-    path::{Path, PathBuf},
-};
+mod place;
+mod stage;
+
+use std::{collections::BTreeMap, path::PathBuf};
 
 use aya::{
     Ebpf,
-    programs::{
-        CgroupAttachMode, LinkOrder, Program, ProgramError, SchedClassifier, TcAttachType,
-        cgroup_skb::CgroupSkbAttachType,
-        links::{FdLink, LinkError, PinnedLink},
-        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
-    },
+    programs::{SchedClassifier, TcAttachType},
 };
 
+pub(super) use self::{place::PinnedPlace, stage::remove_clsact};
+use self::{
+    place::{Place, pin_name, report_strangers},
+    stage::{remove_pin, stage},
+};
 use super::{Error, host, load, pins::Pins};
 
 /// Programs of a cgroup. The second line (`cgroup_egress`) first: it needs no socket's consent.
@@ -39,11 +37,6 @@ const CGROUP_PROGRAMS: [&str; 9] = [
 const POD_PROGRAM: &str = "pod_ingress";
 /// The program of an uplink.
 const UPLINK_PROGRAM: &str = "uplink_egress";
-
-/// The first priority that tc knows.
-const CLSACT_PRIORITY: u16 = 1;
-/// Our filter's handle at that priority.
-const CLSACT_HANDLE: TcHandle = TcHandle::new(0, 0xe9);
 
 /// How a program is attached to an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,25 +110,6 @@ struct Attached {
     ifindex: u32,
     /// The program's id in the kernel.
     program: u32,
-}
-
-/// An attachment that isn't committed: it is undone when this is dropped.
-struct Staged {
-    /// Name of its pin.
-    name: String,
-    link: StagedLink,
-}
-
-enum StagedLink {
-    /// Pinned under a temporary name.
-    Pinned {
-        path: PathBuf,
-        _link: PinnedLink,
-    },
-    Clsact {
-        link: Option<SchedClassifierLink>,
-        replaced: bool,
-    },
 }
 
 impl Attachments {
@@ -265,277 +239,9 @@ fn direction(program: &str) -> TcAttachType {
     if program == POD_PROGRAM { TcAttachType::Ingress } else { TcAttachType::Egress }
 }
 
-#[derive(Clone, Copy)]
-enum Place {
-    Cgroup(u64),
-    Interface(u32),
-}
-
-/// bpffs refuses dots, and paths have slashes: pins are named by numbers.
-fn pin_name(program: &str, place: Place, tc: TcMode) -> String {
-    match (place, tc) {
-        (Place::Cgroup(id), _) => format!("{program}-cgroup-{id}"),
-        (Place::Interface(index), TcMode::Tcx) => format!("{program}-if-{index}"),
-        (Place::Interface(index), TcMode::Clsact) => format!("{program}-clsact-{index}"),
-    }
-}
-
-/// Attaches one program; the link is pinned under a temporary name.
-fn stage(
-    ebpf: &mut Ebpf,
-    links: &Path,
-    hook: &Hook,
-    tc: TcMode,
-) -> Result<(Staged, Option<Attached>), Error> {
-    match hook {
-        Hook::Cgroup { program, path } => {
-            let id = host::cgroup_id(path)?;
-            let name = pin_name(program, Place::Cgroup(id), tc);
-            let target = || format!("cgroup {}", path.display());
-            let cgroup = File::open(path).map_err(|error| failed(program, target(), &error))?;
-            let link = attach_cgroup(load::program(ebpf, program)?, &cgroup)
-                .map_err(|error| failed(program, target(), &error))?;
-            let link =
-                pin(link, links, &name).map_err(|error| failed(program, target(), &error))?;
-            Ok((Staged { name, link }, None))
-        }
-        Hook::Interface { program, name: interface } => {
-            let ifindex = host::require_interface(interface)?;
-            let name = pin_name(program, Place::Interface(ifindex), tc);
-            let target = || format!("interface {interface}");
-            let Program::SchedClassifier(classifier) = load::program(ebpf, program)? else {
-                return Err(failed(program, target(), &ProgramError::UnexpectedProgramType));
-            };
-            let link = match tc {
-                TcMode::Tcx => attach_tcx(classifier, interface, direction(program))
-                    .map_err(|error| failed(program, target(), &error))
-                    .and_then(|link| {
-                        pin(link, links, &name).map_err(|error| failed(program, target(), &error))
-                    })?,
-                TcMode::Clsact => {
-                    let replaces = links.join(&name).exists();
-                    attach_clsact(classifier, interface, direction(program), replaces)
-                        .map_err(|error| failed(program, target(), &error))?
-                }
-            };
-            let id = classifier.info().map_err(|error| failed(program, target(), &error))?.id();
-            Ok((Staged { name, link }, Some(Attached { ifindex, program: id })))
-        }
-    }
-}
-
-fn failed(program: &'static str, target: String, error: &dyn std::error::Error) -> Error {
-    let mut text = error.to_string();
-    if let Some(source) = error.source() {
-        text = format!("{text}: {source}");
-    }
-    Error::Attach { program, target, error: text }
-}
-
-/// Links to a cgroup are many by nature; the kernel refuses other modes for them.
-fn attach_cgroup(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> {
-    let mode = CgroupAttachMode::Single;
-    match program {
-        Program::CgroupSockAddr(program) => {
-            let link = program.attach(cgroup, mode)?;
-            Ok(program.take_link(link)?.try_into().map_err(link_error)?)
-        }
-        Program::CgroupSkb(program) => {
-            let link = program.attach(cgroup, CgroupSkbAttachType::Egress, mode)?;
-            Ok(program.take_link(link)?.try_into().map_err(link_error)?)
-        }
-        _ => Err(ProgramError::UnexpectedProgramType),
-    }
-}
-
-fn attach_tcx(
-    program: &mut SchedClassifier,
-    interface: &str,
-    direction: TcAttachType,
-) -> Result<FdLink, ProgramError> {
-    let first = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let link = program.attach_with_options(interface, direction, first)?;
-    program.take_link(link)?.try_into().map_err(link_error)
-}
-
-/// Replaces the earlier agent's filter in one step, or adds ours.
-fn attach_clsact(
-    program: &mut SchedClassifier,
-    interface: &str,
-    direction: TcAttachType,
-    replaces: bool,
-) -> Result<StagedLink, ProgramError> {
-    // It may be there already; if it can't be made, adding the filter says why.
-    if let Err(error) = qdisc_add_clsact(interface) {
-        tracing::debug!("clsact on {interface}: {error}");
-    }
-    let link = if replaces {
-        let earlier = SchedClassifierLink::attached(
-            interface,
-            direction,
-            CLSACT_PRIORITY,
-            CLSACT_HANDLE,
-            None,
-        )
-        .map_err(aya::programs::tc::TcError::IoError)?;
-        program.attach_to_link(earlier)?
-    } else {
-        let options = NlOptions { priority: CLSACT_PRIORITY, handle: CLSACT_HANDLE, classid: None };
-        program.attach_with_options(interface, direction, TcAttachOptions::Netlink(options))?
-    };
-    Ok(StagedLink::Clsact { link: Some(program.take_link(link)?), replaced: replaces })
-}
-
-fn link_error(error: LinkError) -> ProgramError {
-    match error {
-        LinkError::SyscallError(error) => error.into(),
-        LinkError::InvalidLink | LinkError::UnknownLinkType(_) => ProgramError::NotAttached,
-    }
-}
-
-/// Pins under a temporary name. A leftover of that name is a link of a start that was killed; it
-/// is let go only now that ours is attached.
-fn pin(link: FdLink, links: &Path, name: &str) -> Result<StagedLink, aya::pin::PinError> {
-    let path = links.join(format!("new-{name}"));
-    fs::remove_file(&path).ok();
-    let link = link.pin(&path)?;
-    Ok(StagedLink::Pinned { path, _link: link })
-}
-
-impl Staged {
-    /// Makes it last, in place of an earlier agent's.
-    fn commit(mut self, links: &Path) -> Result<(), Error> {
-        let place = links.join(&self.name);
-        match &mut self.link {
-            StagedLink::Pinned { path, .. } => {
-                // Renaming over the old pin drops the old link: the new one is attached already.
-                let moved = fs::rename(&path, &place);
-                moved.map_err(Error::io(format!("can't pin {}", place.display())))?;
-                *path = PathBuf::new();
-            }
-            StagedLink::Clsact { link, .. } => {
-                // A directory on bpffs marks it for `detach`.
-                fs::create_dir_all(&place)
-                    .map_err(Error::io(format!("can't make {}", place.display())))?;
-                // Dropping it would remove the filter.
-                mem::forget(link.take());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        match &mut self.link {
-            StagedLink::Pinned { path, .. } if path.as_os_str().is_empty() => {}
-            StagedLink::Pinned { path, .. } => remove_pin(path),
-            StagedLink::Clsact { link, replaced } => {
-                // The filter that it replaced is gone; removing it would open the interface.
-                if *replaced {
-                    mem::forget(link.take());
-                }
-            }
-        }
-    }
-}
-
-pub(super) fn remove_pin(path: &Path) {
-    let result = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
-    if let Err(error) = result
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!("can't remove {}: {error}", path.display());
-    }
-}
-
-/// Removes our filter of kernels without tcx.
-pub(super) fn remove_clsact(interface: &str, direction: TcAttachType) -> Result<(), Error> {
-    let what = || format!("can't remove the filter on {interface}");
-    let link =
-        SchedClassifierLink::attached(interface, direction, CLSACT_PRIORITY, CLSACT_HANDLE, None)
-            .map_err(Error::io(what()))?;
-    aya::programs::Link::detach(link)
-        .map_err(|error| Error::Io { what: what(), error: std::io::Error::other(error) })
-}
-
-/// What an earlier agent enforced on and this one wasn't told of. It stays: only `detach` removes
-/// enforcement. What is gone from the host leaves only a name, which is removed.
-fn report_strangers(pins: &Pins, ours: &[String]) {
-    for name in pins.link_names() {
-        if ours.contains(&name) {
-            continue;
-        }
-        match PinnedPlace::parse(&name).and_then(|place| place.now()) {
-            Some(target) => tracing::warn!(
-                "{name}: {target} isn't named by this agent's options any more; enforcement on it \
-                 stays until `egress-agent detach`"
-            ),
-            None => {
-                tracing::info!("{name}: what it was attached to is gone; removing the pin");
-                remove_pin(&pins.links().join(&name));
-            }
-        }
-    }
-}
-
-/// What a pin's name says.
-pub(super) struct PinnedPlace<'a> {
-    pub(super) program: &'a str,
-    place: Place,
-    pub(super) clsact: bool,
-}
-
-impl<'a> PinnedPlace<'a> {
-    pub(super) fn parse(name: &'a str) -> Option<Self> {
-        let name = name.strip_prefix("new-").unwrap_or(name);
-        let (rest, number) = name.rsplit_once('-')?;
-        let (program, kind) = rest.rsplit_once('-')?;
-        let place = match kind {
-            "cgroup" => Place::Cgroup(number.parse().ok()?),
-            "if" | "clsact" => Place::Interface(number.parse().ok()?),
-            _ => return None,
-        };
-        Some(Self { program, place, clsact: kind == "clsact" })
-    }
-
-    /// What it is attached to; `None` if that is gone.
-    pub(super) fn now(&self) -> Option<String> {
-        match self.place {
-            Place::Cgroup(id) => {
-                host::cgroup_path(id).map(|path| format!("cgroup {}", path.display()))
-            }
-            Place::Interface(index) => host::ifname(index).map(|name| format!("interface {name}")),
-        }
-    }
-
-    pub(super) fn interface(&self) -> Option<String> {
-        match self.place {
-            Place::Interface(index) => host::ifname(index),
-            Place::Cgroup(_) => None,
-        }
-    }
-
-    pub(super) fn direction(&self) -> TcAttachType {
-        direction(self.program)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pins_name_tells_its_place() {
-        let name = pin_name("pod_ingress", Place::Interface(7), TcMode::Clsact);
-        let place = PinnedPlace::parse(&name).unwrap();
-        assert!(place.clsact && place.program == "pod_ingress");
-        let name = format!("new-{}", pin_name("connect4", Place::Cgroup(1), TcMode::Tcx));
-        let place = PinnedPlace::parse(&name).unwrap();
-        assert!(!place.clsact && place.program == "connect4" && place.interface().is_none());
-        assert!(PinnedPlace::parse("whatever").is_none());
-        assert!(PinnedPlace::parse("a-b-c").is_none());
-    }
 
     #[test]
     fn walls_come_first_and_nothing_twice() {

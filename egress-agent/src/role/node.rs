@@ -9,11 +9,11 @@ mod health;
 mod metrics;
 mod names;
 mod notify;
+mod options;
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    net::IpAddr,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -26,21 +26,23 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+pub use self::options::NodeArgs;
 use self::{
     flows::Printer,
     health::{Checker, Probing},
     metrics::{Sources, Tally},
     names::Names,
+    options::Pod,
 };
 use super::{
     cli,
-    reload::{ConfigArgs, Loaded, Reload},
+    reload::{Loaded, Reload},
 };
 use crate::{
     bpf::{
         self, Change, Contents, Enforcer, Events, Facts, PlanProblem, PodInterface, Targets, TcMode,
     },
-    net::{Resolver, ResolverSource},
+    net::Resolver,
     policy::{DirectTarget, Snapshot},
     types::Host,
 };
@@ -49,108 +51,6 @@ use crate::{
 pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/egress-agent";
 /// Between two looks at the interfaces, and two attempts to bring the maps up to date.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// Options of `node`.
-#[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Enforcement begins before the configuration is read, and stays when the agent stops, crashes or is
-killed; the next one takes over without a gap. `egress-agent detach` ends it.
-
-Example: two pods, one uplink
-  egress-agent node --config /etc/egress/config \\
-      --cgroup /sys/fs/cgroup/kubepods \\
-      --pod-interface veth1=10.0.0.5,fd00::5 --pod-interface veth2=10.0.0.6 --uplink eth0
-
-Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent.
-Exit codes: 1 it could not start, 2 wrong options, 3 another agent owns the pins.")]
-pub struct NodeArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// A cgroup2 directory; its processes, and those of the cgroups below it, are enforced on.
-    #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
-    cgroups: Vec<PathBuf>,
-    /// The host side of a pod's interface and the pod's addresses. Only those may be a packet's
-    /// source there.
-    #[arg(long = "pod-interface", value_name = "NAME=ADDR[,ADDR]", value_parser = pod_interface)]
-    pod_interfaces: Vec<Pod>,
-    /// An interface that leads out of the node.
-    #[arg(long = "uplink", value_name = "NAME")]
-    uplinks: Vec<String>,
-    /// Where programs and maps are pinned; below a mounted bpffs. One agent owns it at a time.
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
-    bpffs: PathBuf,
-    /// The DNS server for services that are reached directly (`direct: registry`) [default: that
-    /// of /etc/resolv.conf].
-    #[arg(long, value_name = "IP[:PORT]")]
-    resolver: Option<ResolverSource>,
-    /// How flow events are written to standard output.
-    #[arg(long, value_enum, default_value_t = flows::Format::Text)]
-    events: flows::Format,
-    /// Flow events that a CPU may emit in a second, for each of refusals and the rest; more are
-    /// counted as lost.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    events_per_second: u32,
-    /// Where Prometheus' metrics are served, at /metrics; `off` for nowhere.
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15020", value_parser = metrics_addr)]
-    metrics_addr: MetricsAddr,
-    /// The gateways' health port.
-    #[arg(long, value_name = "PORT", default_value_t = 15021)]
-    health_port: u16,
-    /// Between two health checks of a gateway.
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
-    health_interval: Duration,
-    /// How long a health check may take; two in a row without an answer make a gateway unhealthy,
-    /// a refusal at once.
-    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration)]
-    health_timeout: Duration,
-}
-
-/// `--pod-interface`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Pod {
-    name: String,
-    addresses: Vec<IpAddr>,
-}
-
-/// `--metrics-addr`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct MetricsAddr(Option<SocketAddr>);
-
-fn pod_interface(text: &str) -> Result<Pod, String> {
-    let expected = "expected NAME=ADDR[,ADDR], as in veth1=10.0.0.5,fd00::5";
-    let (name, addresses) = text.split_once('=').ok_or(expected)?;
-    let addresses = addresses
-        .split(',')
-        .map(|addr| addr.parse().map_err(|_| format!("`{addr}` is no IP address; {expected}")))
-        .collect::<Result<Vec<IpAddr>, String>>()?;
-    if name.is_empty() {
-        return Err(expected.into());
-    }
-    Ok(Pod { name: name.into(), addresses })
-}
-
-fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
-    if text == "off" {
-        return Ok(MetricsAddr(None));
-    }
-    let addr = text.parse().map_err(|_| "expected IP:PORT, as in 127.0.0.1:15020, or off")?;
-    Ok(MetricsAddr(Some(addr)))
-}
-
-/// `500ms`, `2s`, `1.5s`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a duration such as 500ms or 1s, from 10ms to 1h".to_owned();
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, 0.001),
-        None => (text.strip_suffix('s').ok_or_else(expected)?, 1.0),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| expected())? * unit;
-    if (0.01..=3600.0).contains(&seconds) {
-        Duration::try_from_secs_f64(seconds).map_err(|_| expected())
-    } else {
-        Err(expected())
-    }
-}
 
 /// Runs it until SIGTERM or SIGINT.
 ///
@@ -459,31 +359,5 @@ impl Node {
         }
         let pod = |(ifindex, addresses)| PodInterface { ifindex, addresses };
         pods.into_iter().map(pod).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_are_read_or_explained() {
-        assert_eq!(
-            pod_interface("veth1=10.0.0.5,fd00::5").unwrap(),
-            Pod {
-                name: "veth1".into(),
-                addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()]
-            }
-        );
-        for bad in ["veth1", "veth1=", "=10.0.0.5", "veth1=10.0.0", "veth1=10.0.0.5,"] {
-            assert!(pod_interface(bad).unwrap_err().contains("NAME=ADDR"), "{bad}");
-        }
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        for bad in ["", "1", "0s", "-1s", "1h", "NaNs", "infs", "9999999s"] {
-            assert!(duration(bad).unwrap_err().contains("500ms"), "{bad}");
-        }
-        assert_eq!(metrics_addr("off"), Ok(MetricsAddr(None)));
-        assert!(metrics_addr("15020").is_err());
     }
 }

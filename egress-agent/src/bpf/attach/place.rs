@@ -1,0 +1,100 @@
+//! What pins are called, and what their names tell.
+
+use aya::programs::TcAttachType;
+
+use super::{TcMode, direction, stage::remove_pin};
+use crate::bpf::{host, pins::Pins};
+
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    Cgroup(u64),
+    Interface(u32),
+}
+
+/// bpffs refuses dots, and paths have slashes: pins are named by numbers.
+pub(super) fn pin_name(program: &str, place: Place, tc: TcMode) -> String {
+    match (place, tc) {
+        (Place::Cgroup(id), _) => format!("{program}-cgroup-{id}"),
+        (Place::Interface(index), TcMode::Tcx) => format!("{program}-if-{index}"),
+        (Place::Interface(index), TcMode::Clsact) => format!("{program}-clsact-{index}"),
+    }
+}
+
+/// What an earlier agent enforced on and this one wasn't told of. It stays: only `detach` removes
+/// enforcement. What is gone from the host leaves only a name, which is removed.
+pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
+    for name in pins.link_names() {
+        if ours.contains(&name) {
+            continue;
+        }
+        match PinnedPlace::parse(&name).and_then(|place| place.now()) {
+            Some(target) => tracing::warn!(
+                "{name}: {target} isn't named by this agent's options any more; enforcement on it \
+                 stays until `egress-agent detach`"
+            ),
+            None => {
+                tracing::info!("{name}: what it was attached to is gone; removing the pin");
+                remove_pin(&pins.links().join(&name));
+            }
+        }
+    }
+}
+
+/// What a pin's name says.
+pub(in crate::bpf) struct PinnedPlace<'a> {
+    pub(in crate::bpf) program: &'a str,
+    place: Place,
+    pub(in crate::bpf) clsact: bool,
+}
+
+impl<'a> PinnedPlace<'a> {
+    pub(in crate::bpf) fn parse(name: &'a str) -> Option<Self> {
+        let name = name.strip_prefix("new-").unwrap_or(name);
+        let (rest, number) = name.rsplit_once('-')?;
+        let (program, kind) = rest.rsplit_once('-')?;
+        let place = match kind {
+            "cgroup" => Place::Cgroup(number.parse().ok()?),
+            "if" | "clsact" => Place::Interface(number.parse().ok()?),
+            _ => return None,
+        };
+        Some(Self { program, place, clsact: kind == "clsact" })
+    }
+
+    /// What it is attached to; `None` if that is gone.
+    pub(in crate::bpf) fn now(&self) -> Option<String> {
+        match self.place {
+            Place::Cgroup(id) => {
+                host::cgroup_path(id).map(|path| format!("cgroup {}", path.display()))
+            }
+            Place::Interface(index) => host::ifname(index).map(|name| format!("interface {name}")),
+        }
+    }
+
+    pub(in crate::bpf) fn interface(&self) -> Option<String> {
+        match self.place {
+            Place::Interface(index) => host::ifname(index),
+            Place::Cgroup(_) => None,
+        }
+    }
+
+    pub(in crate::bpf) fn direction(&self) -> TcAttachType {
+        direction(self.program)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pins_name_tells_its_place() {
+        let name = pin_name("pod_ingress", Place::Interface(7), TcMode::Clsact);
+        let place = PinnedPlace::parse(&name).unwrap();
+        assert!(place.clsact && place.program == "pod_ingress");
+        let name = format!("new-{}", pin_name("connect4", Place::Cgroup(1), TcMode::Tcx));
+        let place = PinnedPlace::parse(&name).unwrap();
+        assert!(!place.clsact && place.program == "connect4" && place.interface().is_none());
+        assert!(PinnedPlace::parse("whatever").is_none());
+        assert!(PinnedPlace::parse("a-b-c").is_none());
+    }
+}
