@@ -49,7 +49,9 @@ pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Pr
 }
 
 #[cfg(test)]
-mod decisions;
+mod decisions {
+    mod tests;
+}
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -10,26 +10,29 @@ use crate::{
     types::{GatewayIdentity, Host, Labels, Namespace, OriginalPort, Port, Source},
 };
 
-pub(super) const MESH: &str = include_str!("testdata/mesh.yaml");
+pub(in crate::config) const MESH: &str = include_str!("testdata/mesh.yaml");
 
-pub(super) fn file(path: &str, text: &str) -> RawFile {
+pub(in crate::config) fn file(path: &str, text: &str) -> RawFile {
     RawFile { path: path.into(), text: text.into() }
 }
 
 /// Compiles with the settings of `testdata/mesh.yaml` and more lines of them.
-pub(super) fn compile_with(texts: &[&str], more_mesh: &str) -> Result<Compiled, Problems> {
+pub(in crate::config) fn compile_with(
+    texts: &[&str],
+    more_mesh: &str,
+) -> Result<Compiled, Problems> {
     let files: Vec<_> =
         texts.iter().enumerate().map(|(i, text)| file(&format!("{}.yaml", i + 1), text)).collect();
     compile(&files, Some(&file("mesh.yaml", &format!("{MESH}{more_mesh}"))))
 }
 
 /// What must compile.
-pub(super) fn compiled(texts: &[&str], more_mesh: &str) -> Compiled {
+pub(in crate::config) fn compiled(texts: &[&str], more_mesh: &str) -> Compiled {
     compile_with(texts, more_mesh).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 /// Every problem, whether it compiles or not.
-pub(super) fn problems(texts: &[&str], more_mesh: &str) -> Vec<Problem> {
+pub(in crate::config) fn problems(texts: &[&str], more_mesh: &str) -> Vec<Problem> {
     match compile_with(texts, more_mesh) {
         Ok(compiled) => compiled.warnings,
         Err(problems) => problems.0,
@@ -37,20 +40,24 @@ pub(super) fn problems(texts: &[&str], more_mesh: &str) -> Vec<Problem> {
 }
 
 /// The errors.
-pub(super) fn errors(texts: &[&str]) -> Vec<Problem> {
+pub(in crate::config) fn errors(texts: &[&str]) -> Vec<Problem> {
     let all = problems(texts, "").into_iter();
     all.filter(|problem| problem.severity == Severity::Error).collect()
 }
 
 /// One gateway, asked in short.
-pub(super) struct Gateway(pub(super) GatewayPolicy);
+pub(in crate::config) struct Gateway(pub(in crate::config) GatewayPolicy);
 
 impl Gateway {
-    pub(super) fn new(texts: &[&str], more_mesh: &str) -> Self {
+    pub(in crate::config) fn new(texts: &[&str], more_mesh: &str) -> Self {
         Self::with_labels(texts, more_mesh, &[("istio", "egressgateway")])
     }
 
-    pub(super) fn with_labels(texts: &[&str], more_mesh: &str, labels: &[(&str, &str)]) -> Self {
+    pub(in crate::config) fn with_labels(
+        texts: &[&str],
+        more_mesh: &str,
+        labels: &[(&str, &str)],
+    ) -> Self {
         let snapshot = Arc::new(compiled(texts, more_mesh).snapshot);
         let labels: Labels =
             labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
@@ -59,26 +66,31 @@ impl Gateway {
     }
 
     /// The gateway of `testdata/mesh.yaml` with this snapshot.
-    pub(super) fn of(snapshot: Snapshot) -> Self {
+    pub(in crate::config) fn of(snapshot: Snapshot) -> Self {
         let labels = Labels::from([("istio".into(), "egressgateway".into())]);
         let namespace = Namespace("istio-system".into());
         Self(GatewayPolicy::new(Arc::new(snapshot), &GatewayIdentity { labels, namespace }))
     }
 
     /// A workload that nothing is known of.
-    pub(super) fn stranger(&self) -> Source {
+    pub(in crate::config) fn stranger(&self) -> Source {
         self.source("10.9.9.9")
     }
 
-    pub(super) fn source(&self, addr: &str) -> Source {
+    pub(in crate::config) fn source(&self, addr: &str) -> Source {
         self.0.source(addr.parse::<IpAddr>().unwrap())
     }
 
-    pub(super) fn get(&self, port: u16, host: &str, path: &str) -> Result<HttpRoute, Denied> {
+    pub(in crate::config) fn get(
+        &self,
+        port: u16,
+        host: &str,
+        path: &str,
+    ) -> Result<HttpRoute, Denied> {
         self.ask(&self.stranger(), "GET", port, host, path, &[])
     }
 
-    pub(super) fn ask(
+    pub(in crate::config) fn ask(
         &self,
         source: &Source,
         method: &str,
@@ -103,11 +115,11 @@ impl Gateway {
         })
     }
 
-    pub(super) fn tls(&self, port: u16, name: &str) -> Result<TcpRoute, Denied> {
+    pub(in crate::config) fn tls(&self, port: u16, name: &str) -> Result<TcpRoute, Denied> {
         self.tls_from(&self.stranger(), port, name)
     }
 
-    pub(super) fn tls_from(
+    pub(in crate::config) fn tls_from(
         &self,
         source: &Source,
         port: u16,
@@ -117,19 +129,19 @@ impl Gateway {
         self.0.tls(&TlsConnection { source, port: original(port), server_name })
     }
 
-    pub(super) fn tcp(&self, port: u16) -> Result<TcpRoute, Denied> {
+    pub(in crate::config) fn tcp(&self, port: u16) -> Result<TcpRoute, Denied> {
         self.0.tcp(&self.stranger(), original(port))
     }
 
-    pub(super) fn mode(&self, port: u16) -> PortMode {
+    pub(in crate::config) fn mode(&self, port: u16) -> PortMode {
         self.0.port_mode(original(port))
     }
 }
 
-pub(super) fn port(number: u16) -> Port {
+pub(in crate::config) fn port(number: u16) -> Port {
     Port::new(number).unwrap()
 }
 
-pub(super) fn original(number: u16) -> OriginalPort {
+pub(in crate::config) fn original(number: u16) -> OriginalPort {
     OriginalPort(port(number))
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use egress_ebpf::reason::Reason;
 use proptest::prelude::*;
 
-use super::testing::{Gateway, compile_with, compiled, original, port};
+use crate::config::testing::{Gateway, compile_with, compiled, original, port};
 use crate::{
     policy::{DirectTarget, HttpRoute, NodeAction, NodeRoute, PortMode},
     types::{GatewayPort, Host},
@@ -386,11 +386,14 @@ fn plain_http_is_not_sent_to_a_port_declared_tls() {
 #[test]
 fn allow_any_serves_unknown_hosts_through_the_gateway_only() {
     let any = "";
-    let mesh = super::testing::MESH.replace("REGISTRY_ONLY", "ALLOW_ANY");
-    let files = [super::testing::file("a.yaml", &entry("a", "a.example", "resolution: DNS"))];
-    let compiled =
-        super::compile(&files, Some(&super::testing::file("m.yaml", &format!("{mesh}{any}"))))
-            .unwrap();
+    let mesh = crate::config::testing::MESH.replace("REGISTRY_ONLY", "ALLOW_ANY");
+    let files =
+        [crate::config::testing::file("a.yaml", &entry("a", "a.example", "resolution: DNS"))];
+    let compiled = crate::config::compile(
+        &files,
+        Some(&crate::config::testing::file("m.yaml", &format!("{mesh}{any}"))),
+    )
+    .unwrap();
     let everything = NodeRoute {
         port: None,
         target: DirectTarget::Any,
@@ -474,7 +477,7 @@ fn raw_tcp_has_its_port_at_the_gateway_to_itself() {
 #[test]
 fn one_port_goes_to_one_gateway() {
     let more = "- service: other.istio-system.svc.cluster.local\n  labels: {istio: other}\n  endpoints: [192.0.2.11]\n";
-    let mesh = super::testing::MESH.replace("workloads:\n", &format!("{more}workloads:\n"));
+    let mesh = crate::config::testing::MESH.replace("workloads:\n", &format!("{more}workloads:\n"));
     let one = |name: &str, host: &str, service: &str| {
         resource(
             "VirtualService",
@@ -490,12 +493,22 @@ fn one_port_goes_to_one_gateway() {
         one("a", "a.example", SERVICE),
         one("b", "b.example", "other.istio-system.svc.cluster.local"),
     ];
-    let files: Vec<_> =
-        texts.iter().enumerate().map(|(i, t)| super::testing::file(&i.to_string(), t)).collect();
+    let files: Vec<_> = texts
+        .iter()
+        .enumerate()
+        .map(|(i, t)| crate::config::testing::file(&i.to_string(), t))
+        .collect();
     let found =
-        super::compile(&files, Some(&super::testing::file("mesh.yaml", &mesh))).unwrap_err();
+        crate::config::compile(&files, Some(&crate::config::testing::file("mesh.yaml", &mesh)))
+            .unwrap_err();
     assert!(found.to_string().contains("all of one port goes to one gateway"), "{found}");
-    assert!(super::compile(&files[..3], Some(&super::testing::file("mesh.yaml", &mesh))).is_ok());
+    assert!(
+        crate::config::compile(
+            &files[..3],
+            Some(&crate::config::testing::file("mesh.yaml", &mesh))
+        )
+        .is_ok()
+    );
 }
 
 #[test]
