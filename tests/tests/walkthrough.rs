@@ -138,6 +138,7 @@ fn http_line(line: &Line, upstream_port: &str) {
     assert_eq!(line.received, 0, "{line:?}");
     assert!(line.service_time.is_some_and(|time| time <= line.duration), "{line:?}");
     assert!(line.user_agent.starts_with("curl/"), "{line:?}");
+    assert_eq!(line.forwarded_for, plan::POD, "{line:?}");
     assert_eq!(line.request_id.len(), 36, "{line:?}");
     assert_eq!(line.authority, plan::HOST, "{line:?}");
     assert!(line.upstream_host.ends_with(upstream_port), "{line:?}");

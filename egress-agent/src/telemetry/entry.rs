@@ -134,7 +134,7 @@ pub struct AccessLogEntry {
     pub authority: Option<String>,
     /// `%REQ(USER-AGENT)%`.
     pub user_agent: Option<String>,
-    /// `%REQ(X-FORWARDED-FOR)%`.
+    /// `%REQ(X-FORWARDED-FOR)%`, the client's own address appended.
     pub forwarded_for: Option<String>,
     /// `%REQ(X-REQUEST-ID)%`.
     pub request_id: Option<String>,

@@ -90,7 +90,12 @@ impl Record {
         entry.path = Some(request.path.as_str().to_owned());
         entry.authority = Some(request.authority.text.clone());
         entry.user_agent = text(&header::USER_AGENT);
-        entry.forwarded_for = text(&headers::FORWARDED_FOR);
+        // As Envoy's header after it appended the client (`use_remote_address`); only the log has it.
+        let client = entry.downstream_remote.ip();
+        entry.forwarded_for = Some(match text(&headers::FORWARDED_FOR) {
+            Some(before) => format!("{before},{client}"),
+            None => client.to_string(),
+        });
         entry.request_id = text(&headers::REQUEST_ID);
     }
 
