@@ -2,9 +2,9 @@
 //! loopback.
 
 use std::{
-    env, fs,
-    io::{self, BufRead as _, BufReader, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, UdpSocket},
     os::unix::fs::MetadataExt as _,
     path::PathBuf,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -22,32 +22,8 @@ const EPERM: i32 = 1;
 const EACCES: i32 = 13;
 const ECONNREFUSED: i32 = 111;
 
-/// Run inside a cgroup by the other tests: does what each line of its input asks for, and answers
-/// `ok PEER` or `error ERRNO`.
-#[test]
-#[ignore = "the other tests start it, inside a cgroup"]
-fn workload() {
-    for line in io::stdin().lines() {
-        let line = line.unwrap();
-        let (call, to) = line.split_once(' ').unwrap();
-        let to: SocketAddr = to.parse().unwrap();
-        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let result = match call {
-            "connect" => TcpStream::connect(to).and_then(|stream| stream.peer_addr()),
-            "udp-connect" => UdpSocket::bind(any)
-                .and_then(|socket| socket.connect(to).and_then(|()| socket.peer_addr())),
-            "udp-send" => {
-                UdpSocket::bind(any).and_then(|socket| socket.send_to(b"x", to).map(|_| to))
-            }
-            other => panic!("no such call: {other}"),
-        };
-        match result {
-            Ok(peer) => println!("\nok {peer}"),
-            Err(error) => println!("\nerror {}", error.raw_os_error().unwrap()),
-        }
-        io::stdout().flush().unwrap();
-    }
-}
+/// What runs in the cgroup.
+const WORKLOAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/workload.py");
 
 /// A cgroup, and below it the one that a process is in; both are gone when this is dropped.
 struct Cgroup {
@@ -70,8 +46,8 @@ impl Cgroup {
         fs::create_dir(&parent).expect("a cgroup must be made; this test needs root");
         let child = parent.join("child");
         fs::create_dir(&child).unwrap();
-        let mut process = Command::new(env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture", "sockets::workload"])
+        let mut process = Command::new("python3")
+            .args(["-u", WORKLOAD])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -94,16 +70,14 @@ impl Cgroup {
 
     /// Makes a call inside; the peer's address, or the error number.
     fn call(&mut self, call: &str, to: &str) -> Result<SocketAddr, i32> {
-        writeln!(self.input.as_mut().unwrap(), "{call} {to}").unwrap();
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the workload has ended");
-            if let Some(peer) = line.trim_end().strip_prefix("ok ") {
-                return Ok(peer.parse().unwrap());
-            }
-            if let Some(errno) = line.trim_end().strip_prefix("error ") {
-                return Err(errno.parse().unwrap());
-            }
+        let to: SocketAddr = to.parse().unwrap();
+        writeln!(self.input.as_mut().unwrap(), "{call} {} {}", to.ip(), to.port()).unwrap();
+        let mut line = String::new();
+        assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the workload has ended");
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["ok", ip, port] => Ok(SocketAddr::new(ip.parse().unwrap(), port.parse().unwrap())),
+            ["error", errno] => Err(errno.parse().unwrap()),
+            _ => panic!("the workload said {line:?}"),
         }
     }
 
