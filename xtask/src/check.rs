@@ -78,7 +78,10 @@ pub(crate) fn test(quick: bool, args: &[String]) -> Result<()> {
     }
     // The end-to-end tests run the agent itself, and would build it unseen.
     stages.cargo("build", run::command("cargo").args(["build", "--workspace", "--bins"]));
-    stages.cargo("tests", run::command("cargo").args(["test", "--workspace"]).args(args));
+    stages.cargo(
+        "tests",
+        run::command("cargo").args(["test", "--workspace", "--no-fail-fast"]).args(args),
+    );
     stages.summary()
 }
 

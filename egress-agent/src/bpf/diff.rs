@@ -57,11 +57,38 @@ pub(super) enum Op {
 /// Changes in the order in which they are to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Ops {
-    /// They only take away, or redirect what was direct. A failed one leaves something as it was.
+    /// They only take away. A failed one leaves something as it was.
     pub(super) tighten: Vec<Op>,
-    /// They may let out more, relying on all of `tighten` being done: when one of those failed,
+    /// Groups and gateways' ports, which open the wall for what the new routes name, unless it is
+    /// denied: when one of `tighten` failed, none of these may follow.
+    pub(super) gateways: Vec<Op>,
+    /// They redirect or refuse what was direct. A failed one leaves something as it was.
+    pub(super) redirect: Vec<Op>,
+    /// They may let out more, relying on all of the above being done: when one of those failed,
     /// none of these may follow.
     pub(super) loosen: Vec<Op>,
+}
+
+impl Ops {
+    /// How many changes.
+    pub(super) fn len(&self) -> usize {
+        let Self { tighten, gateways, redirect, loosen } = self;
+        tighten.len() + gateways.len() + redirect.len() + loosen.len()
+    }
+
+    /// Makes the changes by `apply`, leaving out those that must not follow a failure. Gives back
+    /// what failed.
+    pub(super) fn make<E>(&self, mut apply: impl FnMut(&Op) -> Result<(), E>) -> Vec<E> {
+        let mut errors: Vec<E> = self.tighten.iter().filter_map(|op| apply(op).err()).collect();
+        if errors.is_empty() {
+            errors.extend(self.gateways.iter().filter_map(|op| apply(op).err()));
+        }
+        errors.extend(self.redirect.iter().filter_map(|op| apply(op).err()));
+        if errors.is_empty() {
+            errors.extend(self.loosen.iter().filter_map(|op| apply(op).err()));
+        }
+        errors
+    }
 }
 
 /// What to do to get from `old` to `new`.
@@ -89,12 +116,14 @@ pub(super) fn diff(old: &Contents, new: &Contents) -> Ops {
     tighten.extend(internal.removes.into_iter().map(Op::Internal));
     tighten.extend(addresses.removes.into_iter().map(Op::PodAddress));
     tighten.extend(interfaces.removes.into_iter().map(Op::PodInterface));
+
     // Groups, and the gateways' ports at the wall, before the routes that lead there: otherwise
     // connects would be refused for a moment. Only what a route names is opened by it.
-    tighten.extend(groups);
-    tighten.extend(ports.into_iter().map(Op::Gateway));
-    tighten.extend(routes.strict_puts.into_iter().map(Op::Route));
-    tighten.extend(routes.direct_removes.into_iter().map(Op::Route));
+    let mut gateways: Vec<Op> = groups;
+    gateways.extend(ports.into_iter().map(Op::Gateway));
+
+    let mut redirect: Vec<Op> = routes.strict_puts.into_iter().map(Op::Route).collect();
+    redirect.extend(routes.direct_removes.into_iter().map(Op::Route));
 
     let mut loosen = Vec::new();
     loosen.extend(internal.puts.into_iter().map(Op::Internal));
@@ -112,7 +141,7 @@ pub(super) fn diff(old: &Contents, new: &Contents) -> Ops {
     if old.globals != new.globals {
         loosen.extend(new.globals.map(Op::Globals));
     }
-    Ops { tighten, loosen }
+    Ops { tighten, gateways, redirect, loosen }
 }
 
 impl<K, V> Change<K, V> {

@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
     Error,
-    diff::{Change, Op, Ops, diff},
+    diff::{Change, Op, diff},
     load,
     plan::{Contents, Prefix},
     pod::Raw,
@@ -85,15 +85,11 @@ impl Maps {
     /// What couldn't be done, each on its own. Nothing that lets out more follows a failure to take
     /// something away, so what a full map refuses stays denied.
     pub fn reconcile(&mut self, desired: &Contents) -> Result<usize, Vec<Error>> {
-        let Ops { tighten, loosen } = diff(&self.current, desired);
-        let count = tighten.len() + loosen.len();
-        let mut errors: Vec<Error> = tighten.iter().filter_map(|op| self.apply(op).err()).collect();
-        if errors.is_empty() {
-            errors.extend(loosen.iter().filter_map(|op| self.apply(op).err()));
-        }
+        let ops = diff(&self.current, desired);
+        let mut errors = ops.make(|op| self.apply(op));
         if errors.is_empty() {
             self.current = desired.clone();
-            return Ok(count);
+            return Ok(ops.len());
         }
         match self.read() {
             Ok(current) => self.current = current,
