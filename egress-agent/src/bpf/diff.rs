@@ -64,8 +64,8 @@ pub(super) struct Ops {
     pub(super) gateways: Vec<Op>,
     /// They redirect or refuse what was direct. A failed one leaves something as it was.
     pub(super) redirect: Vec<Op>,
-    /// They may let out more, relying on all of the above being done: when one of those failed,
-    /// none of these may follow.
+    /// They may let out more, each relying on all before it being done: when one failed, none may
+    /// follow.
     pub(super) loosen: Vec<Op>,
 }
 
@@ -85,7 +85,7 @@ impl Ops {
         }
         errors.extend(self.redirect.iter().filter_map(|op| apply(op).err()));
         if errors.is_empty() {
-            errors.extend(self.loosen.iter().filter_map(|op| apply(op).err()));
+            errors.extend(self.loosen.iter().find_map(|op| apply(op).err()));
         }
         errors
     }
