@@ -64,7 +64,7 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
         loader.map_pin_path(name, path.as_path());
     }
     let set_retval = u8::from(has_set_retval());
-    loader.override_global(SET_RETVAL, &set_retval, false);
+    loader.override_global(SET_RETVAL, &set_retval, true);
     Ok(loader.load(PROGRAMS)?)
 }
 

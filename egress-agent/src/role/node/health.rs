@@ -88,7 +88,7 @@ impl Endpoint {
                 if self.healthy && self.silent < SILENT {
                     return None;
                 }
-                format!("no answer to {} probes", self.silent)
+                format!("no answer, {} in a row", self.silent)
             }
         };
         let was = std::mem::replace(&mut self.healthy, false);
