@@ -15,6 +15,7 @@ mod pins;
 mod plan;
 mod pod;
 mod reconcile;
+mod workloads;
 
 use std::path::Path;
 
@@ -83,6 +84,7 @@ impl Enforcer {
         let counters = Counters::take(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
+        workloads::claim(&mut ebpf, &targets.cgroups)?;
         let attachments = Attachments::attach(ebpf, pins, targets, tc)?;
         Ok((attachments, maps, counters, events))
     }

@@ -24,7 +24,7 @@ use crate::{
 /// IP protocol number of TCP; all routes are for it.
 const TCP: u8 = 6;
 /// The policy of every workload; others come with policies of their own.
-const POLICY: PolicyId = 0;
+pub(super) const POLICY: PolicyId = 0;
 /// Bits of a route's key before the port.
 const ANY_PORT_BITS: u32 = RouteKey::FIXED_BITS - 16;
 
