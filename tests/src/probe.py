@@ -158,6 +158,11 @@ def packet_socket(address, port, interface="eth0", router="02:00:0a:f4:01:01"):
     return answer.recv(100)
 
 
+def packet_uplink(address, port):
+    """The same from a node, to the outside's router."""
+    return packet_socket(address, port, router="02:00:0a:0a:00:fe")
+
+
 def vlan(address, port, interface="eth0", router="02:00:0a:f4:01:01"):
     """The same with a VLAN tag."""
     s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
@@ -172,7 +177,8 @@ WAYS = {
     "tcp": tcp, "tcp-mapped": mapped, "mptcp": mptcp, "fastopen": fastopen,
     "udp": udp, "udp-connected": udp_connected, "udp-mapped": udp_mapped, "udplite": udplite,
     "ping-socket": ping_socket, "raw-icmp": raw_icmp, "raw-ip": raw_ip, "raw-options": raw_options,
-    "raw-spoofed": raw_spoofed, "ipip": ipip, "packet": packet_socket, "vlan": vlan,
+    "raw-spoofed": raw_spoofed, "ipip": ipip, "packet": packet_socket,
+    "packet-uplink": packet_uplink, "vlan": vlan,
 }
 
 

@@ -138,6 +138,12 @@ impl Testbed {
         Place { cgroup: self.app.cgroup.clone(), ..self.pod.clone() }
     }
 
+    /// The pod's cgroup, but the app node's network: a workload on the host's network.
+    #[must_use]
+    pub fn host_network(&self) -> Place {
+        Place { ns: self.app.ns.clone(), ..self.pod.clone() }
+    }
+
     /// The app node.
     #[must_use]
     pub fn app(&self) -> &Place {

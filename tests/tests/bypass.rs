@@ -82,6 +82,23 @@ fn no_way_around_lets_a_packet_out() {
         fails(&testbed, &elsewhere, &node, &capture, *attempt);
     }
 
+    // A workload on the host's network has no pod interface; the uplink judges it.
+    let host = testbed.host_network();
+    let on_host: &[Attempt<'_>] = &[
+        (&["tcp", plan::ATTACKER, "22"], Face::Refused, &["no_route"]),
+        (&["udplite", plan::ATTACKER, UDP], Face::Dropped, &["protocol"]),
+        (&["packet-uplink", plan::ATTACKER, UDP], Face::Dropped, &["protocol"]),
+    ];
+    for attempt in on_host {
+        fails(&testbed, &host, &node, &capture, *attempt);
+    }
+    let allowed = ["-s", "-o", "/dev/null", "-w", "%{http_code}", "https://edition.cnn.com/"];
+    assert_eq!(host.run("curl", &allowed).unwrap().stdout, "200");
+    assert_eq!(capture.frames(), Vec::<String>::new());
+    // The same frame of the node's own process leaves: it is the cgroup that makes the difference.
+    testbed.probe_from(testbed.app(), &["packet-uplink", plan::ATTACKER, UDP]).unwrap();
+    until(SOON, "the node's own frame", || (!capture.take().is_empty()).then_some(())).unwrap();
+
     // The gateway's own ports, on its address.
     for port in ["15000", "15021", "22"] {
         let probe = testbed.probe(&["tcp", plan::GATEWAYS[0], port]).unwrap();
