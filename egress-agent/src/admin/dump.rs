@@ -9,8 +9,8 @@ use super::ConfigState;
 use crate::{
     policy::{
         AccessLogEncoding, ClientTls, ClientTlsMode, Cluster, ConnectionPool, Direct, DirectTarget,
-        Discovery, Enforcement, GatewayGroup, HttpVersion, LoadBalancer, MeshConfig, NodeAction,
-        NodeRoute, OutboundMode, OutlierDetection,
+        Discovery, GatewayGroup, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodeRoute,
+        OutboundMode, OutlierDetection,
     },
     types::Workload,
 };
@@ -47,10 +47,13 @@ fn mesh(mesh: &MeshConfig) -> Value {
             Direct::Deny => "deny",
             Direct::Registry => "registry",
         },
-        "enforcement": match mesh.enforcement {
-            Enforcement::Enforce => "enforce",
-            Enforcement::Audit => "audit",
-        },
+        "enforcement": mesh.enforcement.name(),
+        "enforcementOverrides": list(&mesh.overrides, |set| json!({
+            "name": &*set.name,
+            "namespaces": list(&set.selector.namespaces, |namespace| json!(&*namespace.0)),
+            "labels": set.selector.labels,
+            "mode": set.mode.name(),
+        })),
         "accessLogFile": mesh.access_log_file,
         "accessLogFormat": mesh.access_log_format,
         "accessLogEncoding": match mesh.access_log_encoding {
@@ -78,6 +81,8 @@ fn workload(workload: &Workload) -> Value {
         "namespace": &*workload.namespace.0,
         "labels": workload.labels,
         "addresses": workload.addresses,
+        "cgroups": workload.cgroups,
+        "interface": workload.interface.as_deref(),
     })
 }
 

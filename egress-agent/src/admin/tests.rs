@@ -38,6 +38,8 @@ fn workload() -> Arc<Workload> {
         namespace: Namespace("default".into()),
         labels: [("app".to_owned(), "sleep".to_owned())].into(),
         addresses: vec!["10.0.0.5".parse().unwrap()],
+        cgroups: Vec::new(),
+        interface: None,
     })
 }
 

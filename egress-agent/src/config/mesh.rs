@@ -17,8 +17,10 @@ record! {
         "trustDomain" trust_domain: Option<At<String>> = "`cluster.local`",
         /// The namespace of mesh-wide settings.
         "rootNamespace" root_namespace: Option<At<String>> = "`istio-system`",
-        /// `audit` reports what would be refused, and lets it pass.
+        /// How verdicts are carried out: `audit` reports what would be refused, and lets it pass.
         "enforcement" enforcement: Option<At<Enforcing>> = "`enforce`",
+        /// Sets of workloads with a mode of their own; the first that a workload is in counts.
+        "enforcementOverrides" enforcement_overrides: Records<MeshOverride> = "none",
         /// What happens to a service that no route leads through a gateway: `deny` refuses it, `registry` serves it as a sidecar would.
         "direct" direct: Option<At<DirectMode>> = "`deny`",
         /// Networks inside the cluster: pods, services, nodes. Traffic to them is not egress.
@@ -69,7 +71,7 @@ choice! {
 }
 
 choice! {
-    /// `enforcement`.
+    /// `enforcement`, of the mesh or of a set of workloads.
     enum Enforcing {
         /// Carry out verdicts.
         Enforce = "enforce",
@@ -85,6 +87,20 @@ choice! {
         Deny = "deny",
         /// Serve.
         Registry = "registry",
+    }
+}
+
+record! {
+    /// A set of workloads with its mode. One without `namespaces` and `labels` is refused.
+    struct MeshOverride {
+        /// Its name in `status`, metrics and the log: letters, digits, `-`, `_` and `.`, at most 63. `default` is taken by the workloads that are in no set.
+        "name" name: Option<At<String>> = required,
+        /// The workloads in any of these namespaces.
+        "namespaces" namespaces: Option<List<String>> = "no condition",
+        /// The workloads with all of these labels.
+        "labels" labels: Dict<At<String>> = "no condition",
+        /// How verdicts on them are carried out.
+        "mode" mode: Option<At<Enforcing>> = required,
     }
 }
 
@@ -109,7 +125,11 @@ record! {
         "namespace" namespace: Option<At<String>> = "`default`",
         /// Its labels.
         "labels" labels: Dict<At<String>> = "none",
-        /// Its addresses.
-        "addresses" addresses: List<String> = required,
+        /// Its addresses. A workload on the host's network has none of its own: leave them out there.
+        "addresses" addresses: List<String> = "none",
+        /// Its cgroups, as paths below the cgroup2 mount (`/pods/web`), each with all cgroups below it. One that doesn't exist yet is found when it appears.
+        "cgroups" cgroups: List<String> = "none",
+        /// The host side of its interface, by name. Where `--pod-interface` gives a pattern, it tells whose the interface is.
+        "interface" interface: Option<At<String>> = "none",
     }
 }

@@ -351,6 +351,20 @@ fn mesh_settings() {
         let found = compile(&[], Some(&file("mesh.yaml", text))).unwrap_err();
         assert!(found.to_string().contains(wanted), "{found}");
     }
+    for (more, wanted) in [
+        ("enforcementOverrides: [{name: a, mode: audit}]\n", "selects nothing"),
+        ("enforcementOverrides: [{name: a, labels: {}, mode: audit}]\n", "selects nothing"),
+        ("enforcementOverrides: [{name: a, namespaces: [], mode: audit}]\n", "no namespaces"),
+        ("enforcementOverrides: [{name: a, namespaces: [b]}]\n", "\"mode\" is missing"),
+        ("enforcementOverrides: [{namespaces: [b], mode: audit}]\n", "\"name\" is missing"),
+        ("enforcementOverrides: [{name: a, namespaces: [b], mode: exempt}]\n", "enforce audit"),
+        ("enforcementOverrides: [{name: a b, namespaces: [b], mode: audit}]\n", "letters, digits"),
+        ("enforcementOverrides: [{name: default, namespaces: [b], mode: audit}]\n", "in no set"),
+    ] {
+        let found = compile_with(&[], more).unwrap_err();
+        assert_eq!(found.count().0, 1, "{found}");
+        assert!(found.to_string().contains(wanted), "{found}");
+    }
     let found = compile(&[file("x/mesh.yaml", "direct: registry\n")], None).unwrap();
     assert_eq!(found.snapshot.mesh.direct, Direct::Registry);
     let wrapped = compile(
@@ -358,6 +372,38 @@ fn mesh_settings() {
         Some(&file("m.yaml", "meshConfig: {outboundTrafficPolicy: {mode: ALLOW_ANY}}\n")),
     );
     assert_eq!(wrapped.unwrap().snapshot.mesh.outbound, OutboundMode::AllowAny);
+}
+
+/// The first set that a workload is in counts; who is in none has the mesh's mode.
+#[test]
+fn sets_of_workloads() {
+    let text = "enforcement: enforce\n\
+        enforcementOverrides:\n\
+        - {name: pinned, namespaces: [dev], labels: {app: ledger}, mode: enforce}\n\
+        - {name: batch, namespaces: [dev, test], mode: audit}\n\
+        - {name: jobs, labels: {app: job}, mode: audit}\n\
+        workloads:\n\
+        - {name: a, namespace: dev, labels: {app: ledger}, addresses: [10.0.0.1]}\n\
+        - {name: b, namespace: test, labels: {app: job}, addresses: [10.0.0.2]}\n\
+        - {name: c, labels: {app: job}, cgroups: [/jobs//c/], interface: veth-c}\n\
+        - {name: d, addresses: [10.0.0.4]}\n";
+    let compiled = compile(&[], Some(&file("mesh.yaml", text))).unwrap();
+    let mesh = compiled.snapshot.mesh;
+    let sets: Vec<_> = mesh.sets().collect();
+    let names: Vec<_> = sets.iter().map(|set| (set.name, set.mode)).collect();
+    use Enforcement::{Audit, Enforce};
+    let wanted = [("default", Enforce), ("pinned", Enforce), ("batch", Audit), ("jobs", Audit)];
+    assert_eq!(names, wanted);
+    assert_eq!(sets[2].selector.unwrap().to_string(), "namespaces dev, test");
+    assert!(sets[0].selector.is_none());
+    let of: Vec<_> = mesh.workloads.iter().map(|workload| mesh.set_of(workload)).collect();
+    assert_eq!(of, [1, 2, 3, 0]);
+    let c = &mesh.workloads[2];
+    assert_eq!(c.cgroups, [std::path::Path::new("/jobs/c")]);
+    assert_eq!((c.interface.as_deref(), c.addresses.len()), (Some("veth-c"), 0));
+    // Whoever reads the log or runs `check` sees what isn't enforced.
+    let warned: Vec<_> = compiled.warnings.iter().map(|p| p.field.as_deref().unwrap()).collect();
+    assert_eq!(warned, ["enforcementOverrides[1].mode", "enforcementOverrides[2].mode"]);
 }
 
 fn rule(spec: &str) -> String {
@@ -717,7 +763,11 @@ fn golden_files() {
         }
         let name = path.file_name().unwrap().to_str().unwrap();
         let text = fs::read_to_string(&path).unwrap();
-        let result = compile(&[file(name, &text)], Some(&file("mesh.yaml", MESH)));
+        let result = if name.starts_with("mesh-") {
+            compile(&[], Some(&file(name, &text)))
+        } else {
+            compile(&[file(name, &text)], Some(&file("mesh.yaml", MESH)))
+        };
         let found = match result {
             Ok(compiled) => super::Problems(compiled.warnings),
             Err(problems) => problems,

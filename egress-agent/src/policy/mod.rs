@@ -31,6 +31,7 @@ pub use rules::{
     TcpRule, TextMatch, TlsMatch, TlsRule, Weighted, has_labels,
 };
 pub use snapshot::{
-    AccessLogEncoding, Direct, DirectTarget, Enforcement, GatewayGroup, MeshConfig, NodeAction,
-    NodePolicy, NodeRoute, OutboundMode, Snapshot,
+    AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, Enforcement, EnforcementOverride,
+    GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
+    WorkloadSet,
 };

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{Rules, dial::default_denied};
-use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Workload};
+use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Selector, Workload};
 
 /// One accepted configuration, immutable.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct MeshConfig {
     pub direct: Direct,
     /// `enforcement`.
     pub enforcement: Enforcement,
+    /// `enforcementOverrides`, in file order: the first that a workload is in counts.
+    pub overrides: Vec<EnforcementOverride>,
     /// `accessLogFile`: a path, `/dev/stdout`, or none.
     pub access_log_file: Option<String>,
     /// `accessLogFormat`: Envoy's default where absent; `istio` names Istio's.
@@ -53,6 +55,7 @@ impl Default for MeshConfig {
             outbound: OutboundMode::RegistryOnly,
             direct: Direct::Deny,
             enforcement: Enforcement::Enforce,
+            overrides: Vec::new(),
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
@@ -91,6 +94,63 @@ pub enum Enforcement {
     Enforce,
     /// They are only reported.
     Audit,
+}
+
+impl Enforcement {
+    /// As the configuration has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// One of `enforcementOverrides`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EnforcementOverride {
+    /// Its name, unique and never [`DEFAULT_SET`].
+    pub name: Arc<str>,
+    /// Whom it is about.
+    pub selector: Selector,
+    /// How verdicts on them are carried out.
+    pub mode: Enforcement,
+}
+
+/// The name of the set of workloads that no override is about.
+pub const DEFAULT_SET: &str = "default";
+
+/// Workloads whose verdicts are carried out in one way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkloadSet<'a> {
+    /// What it is called in `status`, metrics, events and the log.
+    pub name: &'a str,
+    /// How verdicts are carried out.
+    pub mode: Enforcement,
+    /// Who is in it, unless an earlier set has them; `None` is everybody else.
+    pub selector: Option<&'a Selector>,
+}
+
+impl MeshConfig {
+    /// All sets of workloads, the default first. A set's place in this list is the number of its
+    /// policy in the kernel.
+    pub fn sets(&self) -> impl Iterator<Item = WorkloadSet<'_>> {
+        let default = WorkloadSet { name: DEFAULT_SET, mode: self.enforcement, selector: None };
+        let others = self.overrides.iter().map(|set| WorkloadSet {
+            name: &set.name,
+            mode: set.mode,
+            selector: Some(&set.selector),
+        });
+        std::iter::once(default).chain(others)
+    }
+
+    /// The place of the workload's set in [`Self::sets`].
+    #[must_use]
+    pub fn set_of(&self, workload: &Workload) -> usize {
+        let mine = |set: &EnforcementOverride| set.selector.matches(workload);
+        self.overrides.iter().position(mine).map_or(0, |index| index + 1)
+    }
 }
 
 /// `accessLogEncoding`.

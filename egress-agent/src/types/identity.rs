@@ -1,6 +1,6 @@
 //! Who asks, and who answers.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
 /// Kubernetes labels.
 pub type Labels = BTreeMap<String, String>;
@@ -20,6 +20,48 @@ pub struct Workload {
     pub labels: Labels,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its cgroups, below the cgroup2 mount: `/pods/web`. No other workload claims them.
+    pub cgroups: Vec<PathBuf>,
+    /// The host side of its interface, by name. No other workload claims it.
+    pub interface: Option<Arc<str>>,
+}
+
+/// A set of workloads. What has no namespace and no label here isn't asked for; one without either
+/// would be every workload, so the configuration refuses it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Selector {
+    /// In any of these namespaces; none given is no condition.
+    pub namespaces: Vec<Namespace>,
+    /// With all of these labels.
+    pub labels: Labels,
+}
+
+impl Selector {
+    /// Whether the workload is in the set.
+    #[must_use]
+    pub fn matches(&self, workload: &Workload) -> bool {
+        let Self { namespaces, labels } = self;
+        let somewhere = namespaces.is_empty() || namespaces.contains(&workload.namespace);
+        let labelled = labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value));
+        // Nothing asked for is nobody meant.
+        somewhere && labelled && !(namespaces.is_empty() && labels.is_empty())
+    }
+}
+
+impl fmt::Display for Selector {
+    /// `namespaces dev, test; labels app=batch`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (i, namespace) in self.namespaces.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "namespaces " } else { ", " }, namespace.0)?;
+            between = "; ";
+        }
+        for (i, (key, value)) in self.labels.iter().enumerate() {
+            let lead = if i == 0 { format!("{between}labels ") } else { ", ".to_owned() };
+            write!(f, "{lead}{key}={value}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Where a request comes from.
@@ -39,4 +81,55 @@ pub struct GatewayIdentity {
     pub labels: Labels,
     /// Its namespace.
     pub namespace: Namespace,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(of: &[(&str, &str)]) -> Labels {
+        of.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    }
+
+    fn selector(namespaces: &[&str], with: &[(&str, &str)]) -> Selector {
+        let namespaces = namespaces.iter().map(|name| Namespace((*name).into())).collect();
+        Selector { namespaces, labels: labels(with) }
+    }
+
+    #[test]
+    fn a_set_is_any_of_the_namespaces_and_all_of_the_labels() {
+        let workload = Workload {
+            name: "job".into(),
+            namespace: Namespace("dev".into()),
+            labels: labels(&[("app", "batch"), ("tier", "back")]),
+            addresses: Vec::new(),
+            cgroups: Vec::new(),
+            interface: None,
+        };
+        for (namespaces, with, matches) in [
+            (&["dev"][..], &[][..], true),
+            (&["test", "dev"], &[], true),
+            (&["test"], &[], false),
+            (&[], &[("app", "batch")], true),
+            (&[], &[("app", "batch"), ("tier", "back")], true),
+            (&[], &[("app", "batch"), ("tier", "front")], false),
+            (&[], &[("app", "batch"), ("owner", "me")], false),
+            (&["dev"], &[("app", "batch")], true),
+            (&["test"], &[("app", "batch")], false),
+            (&["dev"], &[("app", "web")], false),
+            // An empty selector means nothing, never everything.
+            (&[], &[], false),
+        ] {
+            let selector = selector(namespaces, with);
+            assert_eq!(selector.matches(&workload), matches, "{selector}");
+        }
+    }
+
+    #[test]
+    fn a_selector_reads_like_a_sentence() {
+        let shown = |namespaces: &[&str], with: &[_]| selector(namespaces, with).to_string();
+        assert_eq!(shown(&["dev", "test"], &[]), "namespaces dev, test");
+        assert_eq!(shown(&[], &[("a", "b"), ("c", "d")]), "labels a=b, c=d");
+        assert_eq!(shown(&["dev"], &[("a", "b")]), "namespaces dev; labels a=b");
+    }
 }

@@ -5,5 +5,5 @@ mod identity;
 mod net;
 
 pub use host::{Host, HostError};
-pub use identity::{GatewayIdentity, Labels, Namespace, Source, Workload};
+pub use identity::{GatewayIdentity, Labels, Namespace, Selector, Source, Workload};
 pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalPort, Port, UpstreamAddr};

@@ -1,19 +1,18 @@
 //! `mesh.yaml` to mesh-wide settings.
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use super::super::{
     RawFile,
     decode::{Cx, List, Report, Spot},
-    mesh::{DirectMode, Encoding, Enforcing, Mesh, MeshGateway, MeshWorkload, Outbound},
+    mesh::{DirectMode, Encoding, Mesh, MeshGateway, Outbound},
     names,
     resource::documents,
 };
+use super::workloads;
 use crate::{
-    policy::{
-        AccessLogEncoding, Direct, Enforcement, GatewayGroup, LogFormat, MeshConfig, OutboundMode,
-    },
-    types::{Namespace, Workload},
+    policy::{AccessLogEncoding, Direct, GatewayGroup, LogFormat, MeshConfig, OutboundMode},
+    types::Namespace,
 };
 
 /// Endpoints that the kernel's map holds for a gateway.
@@ -52,11 +51,12 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         trust_domain,
         root_namespace,
         enforcement,
+        enforcement_overrides,
         direct,
         cluster_cidrs,
         denied_cidrs,
         gateways,
-        workloads,
+        workloads: named,
     } = mesh;
     let default = MeshConfig::default();
     let outbound = outbound_traffic_policy.and_then(|policy| policy.mode);
@@ -71,6 +71,8 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
     }
     let mut denied = default.denied_cidrs;
     denied.extend(networks(&denied_cidrs, cx));
+    let workloads = workloads::workloads(&named.0, cx);
+    let overrides = workloads::overrides(&enforcement_overrides.0, &workloads, cx);
     MeshConfig {
         outbound: match outbound.map(|mode| mode.value) {
             None | Some(Outbound::RegistryOnly) => OutboundMode::RegistryOnly,
@@ -80,13 +82,8 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
             None | Some(DirectMode::Deny) => Direct::Deny,
             Some(DirectMode::Registry) => Direct::Registry,
         },
-        enforcement: match enforcement {
-            Some(mode) if mode.value == Enforcing::Audit => {
-                cx.warn(&mode.at, "audit mode: nothing is refused, it is only reported");
-                Enforcement::Audit
-            }
-            _ => Enforcement::Enforce,
-        },
+        enforcement: workloads::mode(enforcement.as_ref(), "everything", cx),
+        overrides,
         access_log_file: match access_log_file {
             None => default.access_log_file,
             Some(file) => (!file.value.is_empty()).then_some(file.value),
@@ -99,7 +96,7 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         cluster_cidrs: networks(&cluster_cidrs, cx),
         denied_cidrs: denied,
         gateways: groups(&gateways.0, cx),
-        workloads: workloads.0.iter().filter_map(|w| workload(w, cx)).map(Arc::new).collect(),
+        workloads,
     }
 }
 
@@ -107,7 +104,7 @@ fn networks(list: &List<String>, cx: &mut Cx<'_>) -> Vec<ipnet::IpNet> {
     list.iter().filter_map(|text| names::network(text, cx)).collect()
 }
 
-fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
+pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for text in list {
         match text.value.parse::<IpAddr>() {
@@ -147,14 +144,4 @@ fn groups(gateways: &[MeshGateway], cx: &mut Cx<'_>) -> Vec<GatewayGroup> {
         groups.push(GatewayGroup { service: name, labels: names::labels(labels), endpoints });
     }
     groups
-}
-
-fn workload(workload: &MeshWorkload, cx: &mut Cx<'_>) -> Option<Workload> {
-    let MeshWorkload { at: _, name, namespace, labels, addresses: list } = workload;
-    Some(Workload {
-        name: name.as_ref()?.value.as_str().into(),
-        namespace: Namespace(namespace.as_ref().map_or("default", |n| n.value.as_str()).into()),
-        labels: names::labels(labels),
-        addresses: addresses(list, cx),
-    })
 }

@@ -10,6 +10,7 @@ mod routes;
 mod services;
 mod traffic;
 mod ways;
+mod workloads;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -83,6 +83,19 @@ impl<T: Record> Field for Records<T> {
     }
 }
 
+/// A list of scalars where an empty one isn't the same as none.
+impl<T: Scalar> Field for Option<Vec<At<T>>> {
+    fn type_name() -> String {
+        List::<T>::type_name()
+    }
+    fn absent() -> Self {
+        None
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        List::<T>::decode(node, at, cx).map(Some)
+    }
+}
+
 fn list<T>(
     node: &Node,
     at: &Spot,

@@ -303,6 +303,8 @@ mod tests {
             namespace: Namespace("default".into()),
             labels: Default::default(),
             addresses: vec!["10.0.0.5".parse().unwrap()],
+            cgroups: Vec::new(),
+            interface: None,
         };
         printer.set_workloads(&[Arc::new(workload)]);
         printer.print(&flow());

@@ -58,6 +58,8 @@ fn request() -> AccessLogEntry {
             namespace: Namespace("default".into()),
             labels: [].into(),
             addresses: vec![],
+            cgroups: vec![],
+            interface: None,
         })),
     }
 }
