@@ -7,7 +7,13 @@ use anyhow::{Context, Result};
 use crate::{
     process::{Finished, Place},
     testbed::Testbed,
+    wait,
 };
+
+/// Curl's limit, in this machine's seconds.
+fn max_time(seconds: u32) -> String {
+    (seconds * wait::patience()).to_string()
+}
 
 impl Testbed {
     /// Real curl in the pod, silent and at most ten seconds; it trusts the outside's authority.
@@ -15,7 +21,8 @@ impl Testbed {
     /// # Errors
     /// It can't be started.
     pub fn curl(&self, args: &[&str]) -> Result<Finished> {
-        let mut all = vec!["-s", "--max-time", "10"];
+        let limit = max_time(10);
+        let mut all = vec!["-s", "--max-time", &limit];
         all.extend(args);
         self.pod().run("curl", &all)
     }
@@ -61,7 +68,7 @@ impl Testbed {
     /// It can't be started.
     pub fn admin(&self, number: usize, path: &str) -> Result<String> {
         let url = format!("localhost:15000/{path}");
-        Ok(self.gateway(number).run("curl", &["-s", "--max-time", "5", &url])?.stdout)
+        Ok(self.gateway(number).run("curl", &["-s", "--max-time", &max_time(5), &url])?.stdout)
     }
 
     /// A counter of `/stats` on a gateway node; 0 where it isn't there yet.
@@ -80,6 +87,6 @@ impl Testbed {
     /// They can't be read.
     pub fn node_metrics(&self) -> Result<String> {
         let url = "http://127.0.0.1:15020/metrics";
-        Ok(self.app().run("curl", &["-s", "--max-time", "5", url])?.stdout)
+        Ok(self.app().run("curl", &["-s", "--max-time", &max_time(5), url])?.stdout)
     }
 }

@@ -77,12 +77,12 @@ impl Place {
         self.run_for(Duration::from_secs(60), program, args)
     }
 
-    /// Runs a command to its end, at most `limit`.
+    /// Runs a command to its end, at most `limit` (see [`wait::patiently`]).
     ///
     /// # Errors
     /// It can't be started.
     pub fn run_for(&self, limit: Duration, program: &str, args: &[&str]) -> Result<Finished> {
-        let limit = format!("{:.3}", limit.as_secs_f64());
+        let limit = format!("{:.3}", wait::patiently(limit).as_secs_f64());
         let mut all = vec!["--kill-after=2", limit.as_str(), program];
         all.extend(args);
         let output = self

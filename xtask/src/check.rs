@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{layers, run, setup};
+use crate::{dist, layers, run, setup};
 
 /// What has been run so far: name, time, outcome.
 #[derive(Default)]
@@ -78,6 +78,7 @@ pub(crate) fn test(quick: bool, args: &[String]) -> Result<()> {
     }
     // The end-to-end tests run the agent itself, and would build it unseen.
     stages.cargo("build", run::command("cargo").args(["build", "--workspace", "--bins"]));
+    stages.stage("dist", || dist::run().map(drop));
     stages.cargo(
         "tests",
         run::command("cargo").args(["test", "--workspace", "--no-fail-fast"]).args(args),

@@ -34,8 +34,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("building (the first time a few minutes)");
     let build = ["build", "--package", "egress-agent", "--package", "egress-tests", "--bins"];
     run::show(run::command("cargo").args(build))?;
-    let target = target_dir();
-    let mut demo = run::command(&format!("{target}/debug/egress-demo"));
+    let program = run::target_dir().join("debug/egress-demo");
+    let mut demo = run::command(&program.to_string_lossy());
     for (flag, set) in
         [("--keep", options.keep), ("--down", options.down), ("--shell", options.shell)]
     {
@@ -43,13 +43,5 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             demo.arg(flag);
         }
     }
-    Err(demo.exec()).context(format!("cannot start {target}/debug/egress-demo"))
-}
-
-/// Where this very program was built: `<target>/debug/xtask`.
-fn target_dir() -> String {
-    std::env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.parent()?.to_string_lossy().into_owned()))
-        .unwrap_or_else(|| "target".to_owned())
+    Err(demo.exec()).with_context(|| format!("cannot start {}", program.display()))
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod dist;
 mod layers;
 mod run;
 mod setup;
@@ -50,6 +51,11 @@ enum Command {
     Check,
     /// Check the agent's modules against their layers, and files for their length.
     Layers,
+    /// The agent as a static file: target/dist/egress-agent, for container images without anything.
+    ///
+    /// A release build, which takes some minutes the first time. That it needs no dynamic linker and
+    /// starts alone in an empty directory is checked.
+    Dist,
     /// The walkthrough with real curl, a real gateway and real enforcement, in network namespaces.
     ///
     /// Needs root. Ends with a table; the exit code is 0 only if everything was as it must be.
@@ -62,6 +68,7 @@ fn main() -> ExitCode {
         Command::Test { quick, args } => check::test(quick, &args),
         Command::Check => check::check(),
         Command::Layers => layers::run(),
+        Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::run()).map(drop),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

@@ -15,6 +15,13 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
 }
 
+/// Where this very program was built: `TARGET/debug/xtask`.
+pub(crate) fn target_dir() -> PathBuf {
+    let own = env::current_exe().ok();
+    let target = own.as_deref().and_then(|path| path.parent()?.parent());
+    target.map_or_else(|| root().join("target"), Path::to_owned)
+}
+
 /// Whether this process is root: the owner of `/proc/self` is the effective user.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0)

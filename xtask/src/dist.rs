@@ -1,0 +1,127 @@
+//! `cargo xtask dist`: the agent as one static file, which runs in a container image without
+//! anything else in it (`FROM scratch`).
+
+use std::{
+    env::consts::ARCH,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::run;
+
+/// Program header type of an interpreter's path, elf(5): a program that has one isn't static.
+const PT_INTERP: u32 = 3;
+
+/// Builds it into `target/dist/egress-agent`, and proves that it needs no other file.
+///
+/// # Errors
+/// The build fails, or what came out isn't static or doesn't start.
+pub(crate) fn run() -> Result<PathBuf> {
+    let target = format!("{ARCH}-unknown-linux-gnu");
+    let mut build = run::command("cargo");
+    build.args(["build", "--release", "--package", "egress-agent", "--bin", "egress-agent"]);
+    // With a target that is named, flags are for the agent alone: build scripts and procedural
+    // macros stay as they are, and the other builds in this directory too.
+    build.args(["--target", &target]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    println!("RUSTFLAGS='-C target-feature=+crt-static' {}", run::text(&build));
+    run::show(&mut build)?;
+
+    let built = run::target_dir().join(target).join("release/egress-agent");
+    let dist = run::target_dir().join("dist");
+    let program = dist.join("egress-agent");
+    fs::create_dir_all(&dist).with_context(|| dist.display().to_string())?;
+    // Beside it and then renamed: one that is running can't be written to.
+    let new = dist.join(".egress-agent.new");
+    fs::copy(&built, &new).with_context(|| format!("{} to {}", built.display(), new.display()))?;
+    fs::rename(&new, &program).with_context(|| program.display().to_string())?;
+    let bytes = fs::read(&program).with_context(|| program.display().to_string())?;
+    if !is_static(&bytes).with_context(|| program.display().to_string())? {
+        bail!(
+            "{} needs a dynamic linker, so it isn't static. Is the static C library there \
+             (Debian: libc6-dev)?",
+            program.display()
+        );
+    }
+    starts(&dist, &program)?;
+    println!("{}: static, {} MiB", program.display(), bytes.len() >> 20);
+    Ok(program)
+}
+
+/// Starts it: with root in a directory where nothing else is, as in an empty container image.
+fn starts(dist: &Path, program: &Path) -> Result<()> {
+    let mut start = if run::is_root() {
+        let mut chroot = run::command("chroot");
+        chroot.arg(dist).arg("/egress-agent");
+        chroot
+    } else {
+        run::command(&program.to_string_lossy())
+    };
+    run::show(start.arg("--version"))
+}
+
+/// Whether a 64-bit little-endian ELF file names no interpreter.
+fn is_static(elf: &[u8]) -> Result<bool> {
+    let short = "it ends in the middle of its ELF headers";
+    let word = |at: usize| -> Result<usize> {
+        let bytes = elf.get(at..at + 2).context(short)?;
+        Ok(usize::from(u16::from_le_bytes(bytes.try_into()?)))
+    };
+    // `e_ident`: magic number, ELFCLASS64, ELFDATA2LSB.
+    if elf.get(..6) != Some(b"\x7fELF\x02\x01") {
+        bail!("it is no 64-bit little-endian ELF file");
+    }
+    let headers = elf.get(0x20..0x28).context(short)?;
+    let headers = usize::try_from(u64::from_le_bytes(headers.try_into()?))?;
+    let (size, count) = (word(0x36)?, word(0x38)?);
+    for number in 0..count {
+        let at = size
+            .checked_mul(number)
+            .and_then(|offset| headers.checked_add(offset))
+            .context("its program headers lie outside of it")?;
+        let kind = elf.get(at..).and_then(|rest| rest.get(..4)).context(short)?;
+        if u32::from_le_bytes(kind.try_into()?) == PT_INTERP {
+            return Ok(false);
+        }
+    }
+    Ok(count > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of `kinds.len()` program headers, each only its type.
+    fn elf(kinds: &[u8]) -> Vec<u8> {
+        let mut elf = b"\x7fELF\x02\x01".to_vec();
+        elf.resize(0x40, 0);
+        elf[0x20] = 0x40;
+        elf[0x36] = 56;
+        elf[0x38] = u8::try_from(kinds.len()).unwrap_or(u8::MAX);
+        for kind in kinds {
+            elf.push(*kind);
+            elf.resize(elf.len() + 55, 0);
+        }
+        elf
+    }
+
+    #[test]
+    fn a_program_with_an_interpreter_is_not_static() {
+        assert!(is_static(&elf(&[6, 1, 1, 2])).is_ok_and(|is| is));
+        assert!(is_static(&elf(&[6, 3, 1, 2])).is_ok_and(|is| !is));
+        assert!(is_static(&elf(&[1, 1, 3])).is_ok_and(|is| !is));
+        // An object without program headers is no program.
+        assert!(is_static(&elf(&[])).is_ok_and(|is| !is));
+        let own = std::env::current_exe().and_then(fs::read);
+        assert!(own.is_ok_and(|own| is_static(&own).is_ok()));
+    }
+
+    #[test]
+    fn what_is_cut_short_is_an_error() {
+        let whole = elf(&[6, 1, 3]);
+        for length in 0..0x40 + 2 * 56 + 4 {
+            assert!(is_static(&whole[..length]).is_err(), "{length}");
+        }
+    }
+}
