@@ -6,37 +6,19 @@
 
 mod place;
 mod stage;
+mod table;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use aya::{
-    Ebpf,
-    programs::{SchedClassifier, TcAttachType},
-};
+use aya::{Ebpf, programs::SchedClassifier};
 
 pub(super) use self::{place::PinnedPlace, stage::remove_clsact};
 use self::{
     place::{Place, pin_name, report_strangers},
     stage::{remove_pin, stage},
+    table::{Entry, On, entries},
 };
 use super::{Error, host, load, pins::Pins};
-
-/// Programs of a cgroup. The second line (`cgroup_egress`) first: it needs no socket's consent.
-const CGROUP_PROGRAMS: [&str; 9] = [
-    "cgroup_egress",
-    "connect4",
-    "connect6",
-    "sendmsg4",
-    "sendmsg6",
-    "recvmsg4",
-    "recvmsg6",
-    "getpeername4",
-    "getpeername6",
-];
-/// The program of a pod's host-side interface.
-const POD_PROGRAM: &str = "pod_ingress";
-/// The program of an uplink.
-const UPLINK_PROGRAM: &str = "uplink_egress";
 
 /// How a program is attached to an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,8 +51,8 @@ pub struct Targets {
 /// One attachment that is wanted.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Hook {
-    Cgroup { program: &'static str, path: PathBuf },
-    Interface { program: &'static str, name: String },
+    Cgroup { entry: &'static Entry, path: PathBuf },
+    Interface { entry: &'static Entry, name: String },
 }
 
 /// What became of an interface since the last look.
@@ -170,19 +152,19 @@ impl Attachments {
         hook: Hook,
         attached: Option<Attached>,
     ) -> Result<Option<Change>, Error> {
-        let Hook::Interface { program, name } = &hook else { return Ok(None) };
+        let Hook::Interface { entry, name } = &hook else { return Ok(None) };
         let interface = name.clone();
         let now = host::ifindex(name);
         let same = attached.filter(|attached| now == Some(attached.ifindex));
         if now == attached.map(|attached| attached.ifindex)
-            && attached.is_none_or(|attached| self.in_place(program, name, attached.program))
+            && attached.is_none_or(|attached| self.in_place(entry, name, attached.program))
         {
             return Ok(None);
         }
         if let Some(before) = attached.filter(|_| same.is_none()) {
             // The link's interface is gone, and the link with it; only its name is left.
             let place = Place::Interface(before.ifindex);
-            remove_pin(&pins.links().join(pin_name(program, place, self.tc)));
+            remove_pin(&pins.links().join(pin_name(entry.program, place, self.tc)));
             // Should attaching fail below, the next look tries again.
             self.interfaces.insert(hook.clone(), None);
         }
@@ -203,12 +185,12 @@ impl Attachments {
     }
 
     /// Whether our program is the first of the interface's chain.
-    fn in_place(&self, program: &'static str, interface: &str, id: u32) -> bool {
+    fn in_place(&self, entry: &Entry, interface: &str, id: u32) -> bool {
         if self.tc == TcMode::Clsact {
             // Without tcx the chain can't be asked for programs by their ids.
             return true;
         }
-        match SchedClassifier::query_tcx(interface, direction(program)) {
+        match SchedClassifier::query_tcx(interface, entry.direction.tc()) {
             Ok((_, chain)) => chain.first().is_some_and(|first| first.id() == id),
             // Not allowed to ask (that takes CAP_SYS_ADMIN), or the interface went this moment.
             Err(error) => {
@@ -220,23 +202,19 @@ impl Attachments {
 }
 
 fn hooks(targets: &Targets) -> Vec<Hook> {
-    // The walls first: they hold whatever the cgroups' programs miss.
-    let interface = |program: &'static str| {
-        move |name: &String| Hook::Interface { program, name: name.clone() }
+    let interfaces = |on, names: &[String]| {
+        let hook = |(entry, name): (_, &String)| Hook::Interface { entry, name: name.clone() };
+        let pairs = entries(on).flat_map(|entry| names.iter().map(move |name| (entry, name)));
+        pairs.map(hook).collect::<Vec<_>>()
     };
-    let pods = targets.pod_interfaces.iter().map(interface(POD_PROGRAM));
-    let uplinks = targets.uplinks.iter().map(interface(UPLINK_PROGRAM));
-    let cgroups = targets.cgroups.iter().flat_map(|path| {
-        CGROUP_PROGRAMS.map(|program| Hook::Cgroup { program, path: path.clone() })
-    });
-    let mut hooks: Vec<Hook> = pods.chain(uplinks).chain(cgroups).collect();
+    let mut hooks = interfaces(On::Pod, &targets.pod_interfaces);
+    hooks.extend(interfaces(On::Uplink, &targets.uplinks));
+    for path in &targets.cgroups {
+        hooks.extend(entries(On::Cgroup).map(|entry| Hook::Cgroup { entry, path: path.clone() }));
+    }
     let mut seen = std::collections::BTreeSet::new();
     hooks.retain(|hook| seen.insert(hook.clone()));
     hooks
-}
-
-fn direction(program: &str) -> TcAttachType {
-    if program == POD_PROGRAM { TcAttachType::Ingress } else { TcAttachType::Egress }
 }
 
 #[cfg(test)]
@@ -251,7 +229,7 @@ mod tests {
             uplinks: vec!["u".into()],
         };
         let hooks = hooks(&targets);
-        assert_eq!(hooks.len(), 2 + CGROUP_PROGRAMS.len());
-        assert!(matches!(&hooks[0], Hook::Interface { program: POD_PROGRAM, .. }));
+        assert_eq!(hooks.len(), table::TABLE.len());
+        assert!(matches!(&hooks[0], Hook::Interface { entry, .. } if entry.on == On::Pod));
     }
 }

@@ -1,5 +1,6 @@
 //! Sockets, namespaces, cgroups, splice: the only `unsafe` besides `bpf::pod`.
 
+pub mod netlink;
 pub mod process;
 pub mod socket;
 pub mod splice;

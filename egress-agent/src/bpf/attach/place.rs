@@ -2,7 +2,7 @@
 
 use aya::programs::TcAttachType;
 
-use super::{TcMode, direction, stage::remove_pin};
+use super::{TcMode, stage::remove_pin, table::by_name};
 use crate::bpf::{host, pins::Pins};
 
 #[derive(Clone, Copy)]
@@ -77,8 +77,9 @@ impl<'a> PinnedPlace<'a> {
         }
     }
 
-    pub(in crate::bpf) fn direction(&self) -> TcAttachType {
-        direction(self.program)
+    /// Which way; `None` for a program of another version.
+    pub(in crate::bpf) fn direction(&self) -> Option<TcAttachType> {
+        by_name(self.program).map(|entry| entry.direction.tc())
     }
 }
 

@@ -17,8 +17,9 @@ use aya::{
 };
 
 use super::{
-    Attached, Hook, TcMode, direction,
+    Attached, Hook, TcMode,
     place::{Place, pin_name},
+    table::Direction,
 };
 use crate::bpf::{Error, host, load};
 
@@ -54,18 +55,20 @@ pub(super) fn stage(
     tc: TcMode,
 ) -> Result<(Staged, Option<Attached>), Error> {
     match hook {
-        Hook::Cgroup { program, path } => {
+        Hook::Cgroup { entry, path } => {
+            let program = entry.program;
             let id = host::cgroup_id(path)?;
             let name = pin_name(program, Place::Cgroup(id), tc);
             let target = || format!("cgroup {}", path.display());
             let cgroup = File::open(path).map_err(|error| failed(program, target(), &error))?;
-            let link = attach_cgroup(load::program(ebpf, program)?, &cgroup)
+            let link = attach_cgroup(load::program(ebpf, program)?, &cgroup, entry.direction)
                 .map_err(|error| failed(program, target(), &error))?;
             let link =
                 pin(link, links, &name).map_err(|error| failed(program, target(), &error))?;
             Ok((Staged { name, link }, None))
         }
-        Hook::Interface { program, name: interface } => {
+        Hook::Interface { entry, name: interface } => {
+            let (program, direction) = (entry.program, entry.direction.tc());
             let ifindex = host::require_interface(interface)?;
             let name = pin_name(program, Place::Interface(ifindex), tc);
             let target = || format!("interface {interface}");
@@ -73,14 +76,14 @@ pub(super) fn stage(
                 return Err(failed(program, target(), &ProgramError::UnexpectedProgramType));
             };
             let link = match tc {
-                TcMode::Tcx => attach_tcx(classifier, interface, direction(program))
+                TcMode::Tcx => attach_tcx(classifier, interface, direction)
                     .map_err(|error| failed(program, target(), &error))
                     .and_then(|link| {
                         pin(link, links, &name).map_err(|error| failed(program, target(), &error))
                     })?,
                 TcMode::Clsact => {
                     let replaces = links.join(&name).exists();
-                    attach_clsact(classifier, interface, direction(program), replaces)
+                    attach_clsact(classifier, interface, direction, replaces)
                         .map_err(|error| failed(program, target(), &error))?
                 }
             };
@@ -99,7 +102,11 @@ fn failed(program: &'static str, target: String, error: &dyn std::error::Error) 
 }
 
 /// Links to a cgroup are many by nature; the kernel refuses other modes for them.
-fn attach_cgroup(program: &mut Program, cgroup: &File) -> Result<FdLink, ProgramError> {
+fn attach_cgroup(
+    program: &mut Program,
+    cgroup: &File,
+    direction: Direction,
+) -> Result<FdLink, ProgramError> {
     let mode = CgroupAttachMode::Single;
     match program {
         Program::CgroupSockAddr(program) => {
@@ -107,7 +114,11 @@ fn attach_cgroup(program: &mut Program, cgroup: &File) -> Result<FdLink, Program
             Ok(program.take_link(link)?.try_into().map_err(link_error)?)
         }
         Program::CgroupSkb(program) => {
-            let link = program.attach(cgroup, CgroupSkbAttachType::Egress, mode)?;
+            let direction = match direction {
+                Direction::Ingress => CgroupSkbAttachType::Ingress,
+                Direction::Egress => CgroupSkbAttachType::Egress,
+            };
+            let link = program.attach(cgroup, direction, mode)?;
             Ok(program.take_link(link)?.try_into().map_err(link_error)?)
         }
         _ => Err(ProgramError::UnexpectedProgramType),

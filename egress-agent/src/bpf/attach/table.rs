@@ -1,0 +1,74 @@
+//! Which program belongs where. A new program is a line here.
+
+use aya::programs::TcAttachType;
+
+/// A program and its place.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Entry {
+    /// Its name in the object.
+    pub(super) program: &'static str,
+    /// The kind of thing that it is attached to.
+    pub(super) on: On,
+    /// Which way what it sees goes.
+    pub(super) direction: Direction,
+}
+
+/// Kinds of things that programs are attached to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum On {
+    /// The host-side interface of a pod.
+    Pod,
+    /// An interface that leads out of the node.
+    Uplink,
+    /// A cgroup2 directory.
+    Cgroup,
+}
+
+/// Into the host, the interface or the socket, or out of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Direction {
+    /// What arrives. At a pod's host-side interface that is what the pod sends.
+    Ingress,
+    /// What leaves; for hooks of system calls, what a process asks for.
+    Egress,
+}
+
+const fn entry(program: &'static str, on: On, direction: Direction) -> Entry {
+    Entry { program, on, direction }
+}
+
+/// In the order in which they are attached: the walls first, which hold whatever the cgroups'
+/// programs miss; of those the second line first, which needs no socket's consent.
+pub(super) static TABLE: &[Entry] = &[
+    entry("pod_ingress", On::Pod, Direction::Ingress),
+    entry("uplink_egress", On::Uplink, Direction::Egress),
+    entry("cgroup_egress", On::Cgroup, Direction::Egress),
+    entry("connect4", On::Cgroup, Direction::Egress),
+    entry("connect6", On::Cgroup, Direction::Egress),
+    entry("sendmsg4", On::Cgroup, Direction::Egress),
+    entry("sendmsg6", On::Cgroup, Direction::Egress),
+    entry("recvmsg4", On::Cgroup, Direction::Egress),
+    entry("recvmsg6", On::Cgroup, Direction::Egress),
+    entry("getpeername4", On::Cgroup, Direction::Egress),
+    entry("getpeername6", On::Cgroup, Direction::Egress),
+];
+
+/// The entries for a kind of thing.
+pub(super) fn entries(on: On) -> impl Iterator<Item = &'static Entry> {
+    TABLE.iter().filter(move |entry| entry.on == on)
+}
+
+/// The entry of a program.
+pub(super) fn by_name(program: &str) -> Option<&'static Entry> {
+    TABLE.iter().find(|entry| entry.program == program)
+}
+
+impl Direction {
+    /// For `tc`.
+    pub(super) fn tc(self) -> TcAttachType {
+        match self {
+            Self::Ingress => TcAttachType::Ingress,
+            Self::Egress => TcAttachType::Egress,
+        }
+    }
+}
