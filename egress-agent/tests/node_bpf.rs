@@ -20,6 +20,7 @@ use aya::{
     programs::{LinkOrder, Program, TcAttachType, tc::TcAttachOptions},
 };
 use egress_agent::bpf::{self, Enforcer, Targets, TcMode, cgroup2_mount, object::PROGRAMS};
+use egress_ebpf::abi::ABI_VERSION;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_egress-agent");
@@ -126,7 +127,8 @@ impl Site {
     }
 
     fn links(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.bpffs.join("v1/links")).into_iter().flatten();
+        let entries =
+            fs::read_dir(self.bpffs.join(format!("v{ABI_VERSION}/links"))).into_iter().flatten();
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -366,7 +368,7 @@ fn a_start_that_fails_leaves_everything_as_it_was() {
     // An adoption that fails: a map of another layout under our name.
     site.start(&["--metrics-addr", "off"]).kill();
     let before = site.links();
-    let pin = site.bpffs.join("v1/maps/GROUPS");
+    let pin = site.bpffs.join(format!("v{ABI_VERSION}/maps/GROUPS"));
     fs::remove_file(&pin).unwrap();
     aya::maps::HashMap::<MapData, u32, u32>::create(1, 0).unwrap().pin(&pin).unwrap();
     let output = site.run(&site.node_args());

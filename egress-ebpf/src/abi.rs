@@ -8,10 +8,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
-/// Index of a policy; workloads with the same rules share one.
+/// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;
+/// Number of a table of routes. Policies that differ in their mode alone share one.
+pub type TableId = u32;
 /// Index of a gateway group in the `GROUPS` map.
 pub type GroupId = u32;
 
@@ -32,12 +34,15 @@ pub struct Globals {
     pub reserved: u32,
 }
 
-/// How a policy's verdicts are carried out: `POLICIES` (array by [`PolicyId`]).
+/// What a policy is made of: `POLICIES` (array by [`PolicyId`]). Zeroed, the state of an empty map,
+/// it enforces table 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Policy {
-    /// One of [`mode`]. Zero, the state of an empty map, enforces.
+    /// How verdicts are carried out: one of [`mode`].
     pub mode: u32,
+    /// Whose routes count.
+    pub table: TableId,
 }
 
 /// Values of [`Policy::mode`]; an unknown one enforces.
@@ -55,8 +60,8 @@ pub mod mode {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RouteKey {
-    /// Whose route it is.
-    pub policy: PolicyId,
+    /// The table that the route is in.
+    pub table: TableId,
     /// IP protocol number; 6 is TCP.
     pub protocol: u8,
     /// Always zero.
@@ -159,6 +164,71 @@ pub struct OriginalDst {
     pub port: PortBe,
     /// The gateway's port.
     pub gateway_port: PortBe,
+}
+
+/// Key of `FLOWS` (LRU hash): a flow that began outside.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowKey {
+    /// Where it was seen: the index of a pod's interface, the id of a workload's cgroup, or zero
+    /// for the uplinks. `kind` says which of them.
+    pub scope: u64,
+    /// Who began it.
+    pub remote: Addr,
+    /// Whom it was for; unspecified where `kind` says that only the remote counts.
+    pub local: Addr,
+    /// The remote's port; for an ICMP echo zero.
+    pub remote_port: PortBe,
+    /// The local port; for an ICMP echo its identifier.
+    pub local_port: PortBe,
+    /// IP protocol number; zero where `kind` says that only the remote counts.
+    pub protocol: u8,
+    /// One of [`flow_kind`].
+    pub kind: u8,
+    /// Always zero.
+    pub reserved: [u8; 2],
+}
+
+/// Values of [`FlowKey::kind`].
+pub mod flow_kind {
+    /// A flow at a pod's interface.
+    pub const POD: u8 = 0;
+    /// A flow at the uplinks, with addresses as they are on the wire.
+    pub const UPLINK: u8 = 1;
+    /// A flow to a socket of a workload's cgroup.
+    pub const CGROUP: u8 = 2;
+    /// That a pod's interface has seen this remote at all.
+    pub const POD_REMOTE: u8 = 3;
+    /// That sockets of a workload's cgroup have seen this remote port.
+    pub const CGROUP_REMOTE: u8 = 4;
+}
+
+/// Value of `FLOWS`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowState {
+    /// When the last packet came in, nanoseconds since boot.
+    pub last_inbound: u64,
+    /// One of [`flow_phase`].
+    pub phase: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// Values of [`FlowState::phase`]; an unknown one lets nothing pass.
+pub mod flow_phase {
+    /// Datagrams, ICMP echoes and remotes have no phases.
+    pub const SEEN: u32 = 0;
+    /// TCP: a SYN came in.
+    pub const ASKED: u32 = 1;
+    /// TCP: the inside has answered with SYN and ACK.
+    pub const ANSWERED: u32 = 2;
+    /// TCP: the outside has taken up the answer.
+    pub const ESTABLISHED: u32 = 3;
+    /// TCP: the outside has nothing more to say (FIN).
+    pub const CLOSING: u32 = 4;
+    /// TCP: both sides have nothing more to say.
+    pub const CLOSED: u32 = 5;
 }
 
 /// One record of the ring buffer `EVENTS`.
@@ -311,6 +381,8 @@ pub mod capacity {
     /// `ORIGINAL_DST`; beyond it the least recently used are forgotten, and `getpeername` shows
     /// the gateway.
     pub const ORIGINAL_DST: u32 = 65_536;
+    /// `FLOWS`; beyond it the least recently used are forgotten, and their replies refused.
+    pub const FLOWS: u32 = 65_536;
     /// `EVENTS`, in bytes.
     pub const EVENTS_BYTES: u32 = 1 << 20;
     /// `CAPTURE_ADDRESSES`.
@@ -349,7 +421,7 @@ mod tests {
     #[test]
     fn a_route_key_is_ordered_from_the_fixed_to_the_free() {
         let key = RouteKey {
-            policy: u32::from_ne_bytes([1, 2, 3, 4]),
+            table: u32::from_ne_bytes([1, 2, 3, 4]),
             protocol: 6,
             reserved: 0,
             port: PortBe::new(443),

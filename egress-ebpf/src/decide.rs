@@ -1,7 +1,10 @@
 //! The one verdict that every hook asks for.
 
 use crate::{
-    abi::{ADMIN_PORTS, GatewayKey, Globals, PodAddress, PolicyId, Route, RouteKey, route_action},
+    abi::{
+        ADMIN_PORTS, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey, TableId,
+        route_action,
+    },
     addr::{Addr, PortBe},
     packet::{Flow, protocol},
     reason::Reason,
@@ -12,8 +15,8 @@ use crate::{
 pub trait PolicyView {
     /// Settings of the node; zeroed where there are none.
     fn globals(&self) -> Globals;
-    /// The mode of a policy; a policy that isn't there enforces.
-    fn mode(&self, policy: PolicyId) -> Mode;
+    /// What a policy is made of; one that isn't there enforces, with table 0.
+    fn policy(&self, policy: PolicyId) -> PolicyRules;
     /// Whether the address is denied whatever else allows it.
     fn is_denied(&self, addr: &Addr) -> bool;
     /// Whether the address is in the cluster.
@@ -26,6 +29,22 @@ pub trait PolicyView {
     fn interface(&self, ifindex: u32) -> Option<PolicyId>;
     /// Whether the address may be a packet's source on the interface.
     fn is_pod_address(&self, key: &PodAddress) -> bool;
+}
+
+/// What a policy is made of: see [`abi::Policy`](crate::abi::Policy).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PolicyRules {
+    /// How verdicts are carried out.
+    pub mode: Mode,
+    /// Whose routes count.
+    pub table: TableId,
+}
+
+impl From<Policy> for PolicyRules {
+    #[inline(always)]
+    fn from(Policy { mode, table }: Policy) -> Self {
+        Self { mode: Mode::from_raw(mode), table }
+    }
 }
 
 /// Where a flow was seen.
@@ -42,7 +61,8 @@ pub enum Place {
 /// Judges a flow. The order is the security model's: what comes first can't be overruled.
 #[inline(always)]
 pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyView) -> Verdict {
-    if view.mode(policy) == Mode::Exempt {
+    let PolicyRules { mode, table } = view.policy(policy);
+    if mode == Mode::Exempt {
         return Verdict::allow(Reason::Exempt);
     }
     if let Some(verdict) = own_host(place, &flow.destination) {
@@ -66,7 +86,7 @@ pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyVie
     if flow.fragment {
         return Verdict::deny(Reason::Fragment);
     }
-    routed(place, flow, policy, view)
+    routed(place, flow, table, view)
 }
 
 /// Addresses that never leave the host. In `connect` Linux takes the unspecified address for
@@ -106,11 +126,11 @@ fn gateway(flow: &Flow, view: &impl PolicyView) -> Option<Verdict> {
 }
 
 #[inline(always)]
-fn routed(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyView) -> Verdict {
+fn routed(place: Place, flow: &Flow, table: TableId, view: &impl PolicyView) -> Verdict {
     let tcp = flow.protocol == protocol::TCP;
     let none = if tcp { Reason::NoRoute } else { Reason::Protocol };
     let key = RouteKey {
-        policy,
+        table,
         protocol: flow.protocol,
         reserved: 0,
         port: flow.destination_port,

@@ -13,7 +13,7 @@ use crate::{
 /// system call's address family means.
 #[inline(always)]
 pub fn socket(flow: Flow, judges: bool, policy: PolicyId, view: &impl PolicyView) -> Judgement {
-    let mode = view.mode(policy);
+    let mode = view.policy(policy).mode;
     let verdict = if judges || mode == Mode::Exempt {
         decide(Place::Socket, &flow, policy, view)
     } else {
@@ -30,7 +30,7 @@ pub fn skb(
     policy: PolicyId,
     view: &impl PolicyView,
 ) -> Judgement {
-    let mode = view.mode(policy);
+    let mode = view.policy(policy).mode;
     if mode == Mode::Exempt {
         return exempt(policy, ether_type);
     }
@@ -47,7 +47,7 @@ pub fn pod(bytes: &impl Bytes, ifindex: u32, vlan: bool, view: &impl PolicyView)
         let unknown = Verdict::deny(Reason::UnknownInterface);
         return Judgement::new(unknown, Mode::Enforce, 0, Flow::UNKNOWN, 0);
     };
-    let mode = view.mode(policy);
+    let mode = view.policy(policy).mode;
     if mode == Mode::Exempt {
         return exempt(policy, 0);
     }
@@ -84,7 +84,7 @@ pub fn uplink(
             return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
         }
     };
-    let mode = view.mode(policy);
+    let mode = view.policy(policy).mode;
     if mode == Mode::Exempt {
         return exempt(policy, 0);
     }

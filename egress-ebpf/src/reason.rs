@@ -47,6 +47,8 @@ reasons! {
     Neighbour = 7, "neighbour";
     /// Traffic of the node itself, not of a workload.
     Host = 8, "host";
+    /// The answer to a connection, a datagram or a ping that came from outside.
+    Reply = 9, "reply";
 
     /// The address is explicitly denied, as the cloud's metadata service is.
     DeniedPrefix = 16, "denied_prefix";

@@ -8,9 +8,11 @@ use std::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    abi::{GatewayKey, Globals, PodAddress, PolicyId, Route, RouteKey, route_action},
+    abi::{
+        GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey, TableId, route_action,
+    },
     addr::{Addr, PortBe},
-    decide::PolicyView,
+    decide::{PolicyRules, PolicyView},
     packet::{Flow, protocol},
     verdict::Mode,
 };
@@ -19,6 +21,9 @@ pub(crate) const POLICY: PolicyId = 3;
 pub(crate) const UPLINK_POLICY: PolicyId = 4;
 pub(crate) const AUDITED: PolicyId = 5;
 pub(crate) const EXEMPT: PolicyId = 6;
+/// The routes of all policies but [`UPLINK_POLICY`].
+pub(crate) const TABLE: TableId = 13;
+pub(crate) const UPLINK_TABLE: TableId = 14;
 pub(crate) const IFINDEX: u32 = 7;
 pub(crate) const MAC: [u8; 6] = [0x02, 0x42, 0x0a, 0, 0, 0x05];
 
@@ -40,7 +45,7 @@ pub(crate) fn addr(text: &str) -> Addr {
 #[derive(Clone, Default, Debug)]
 pub(crate) struct World {
     pub(crate) generation: u64,
-    pub(crate) modes: HashMap<PolicyId, Mode>,
+    pub(crate) policies: HashMap<PolicyId, PolicyRules>,
     pub(crate) denied: Vec<(u32, Addr)>,
     pub(crate) internal: Vec<(u32, Addr)>,
     pub(crate) gateways: HashSet<GatewayKey>,
@@ -53,18 +58,24 @@ impl World {
     /// A pod, its cluster, a gateway on 443, routes for 80 and 443, a direct service on 9000.
     pub(crate) fn usual() -> Self {
         let mut world = Self { generation: 1, ..Self::default() };
-        world.modes.insert(AUDITED, Mode::Audit);
-        world.modes.insert(EXEMPT, Mode::Exempt);
+        for (policy, mode, table) in [
+            (POLICY, Mode::Enforce, TABLE),
+            (UPLINK_POLICY, Mode::Enforce, UPLINK_TABLE),
+            (AUDITED, Mode::Audit, TABLE),
+            (EXEMPT, Mode::Exempt, TABLE),
+        ] {
+            world.policies.insert(policy, PolicyRules { mode, table });
+        }
         world.denied.push((128, addr(METADATA)));
         world.internal.push((96 + 8, addr("10.0.0.0")));
         world.internal.push((96 + 16, addr("169.254.0.0")));
         world.internal.push((8, addr("fd00::")));
         world.add_gateway(GATEWAY, 443);
-        for policy in [POLICY, AUDITED, UPLINK_POLICY] {
-            world.redirect(policy, 80, 0);
-            world.redirect(policy, 443, 0);
-            world.redirect(policy, 5432, 15432);
-            world.add_route(policy, Some(9000), Some((128, addr(DIRECT))), route_action::DIRECT, 0);
+        for table in [TABLE, UPLINK_TABLE] {
+            world.redirect(table, 80, 0);
+            world.redirect(table, 443, 0);
+            world.redirect(table, 5432, 15432);
+            world.add_route(table, Some(9000), Some((128, addr(DIRECT))), route_action::DIRECT, 0);
         }
         world.interfaces.insert(IFINDEX, POLICY);
         for own in [POD, POD6] {
@@ -80,13 +91,13 @@ impl World {
         self.gateways.insert(GatewayKey { port, protocol: protocol::TCP, ..any });
     }
 
-    pub(crate) fn redirect(&mut self, policy: PolicyId, port: u16, to: u16) {
-        self.add_route(policy, Some(port), None, route_action::REDIRECT, to);
+    pub(crate) fn redirect(&mut self, table: TableId, port: u16, to: u16) {
+        self.add_route(table, Some(port), None, route_action::REDIRECT, to);
     }
 
     pub(crate) fn add_route(
         &mut self,
-        policy: PolicyId,
+        table: TableId,
         port: Option<u16>,
         prefix: Option<(u32, Addr)>,
         action: u8,
@@ -98,7 +109,7 @@ impl World {
             (Some(_), Some((bits, _))) => RouteKey::FIXED_BITS + bits,
         };
         let key = RouteKey {
-            policy,
+            table,
             protocol: protocol::TCP,
             reserved: 0,
             port: PortBe::new(port.unwrap_or(0)),
@@ -133,8 +144,9 @@ impl PolicyView for World {
         }
     }
 
-    fn mode(&self, policy: PolicyId) -> Mode {
-        self.modes.get(&policy).copied().unwrap_or(Mode::Enforce)
+    fn policy(&self, policy: PolicyId) -> PolicyRules {
+        let zero = Policy { mode: 0, table: 0 };
+        self.policies.get(&policy).copied().unwrap_or(zero.into())
     }
 
     fn is_denied(&self, addr: &Addr) -> bool {

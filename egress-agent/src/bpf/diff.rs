@@ -158,8 +158,8 @@ fn enforces(policy: Policy) -> bool {
 }
 
 fn policies(old: &Contents, new: &Contents) -> Vec<Op> {
-    // Entries of an array can't be removed; zero enforces.
-    let zero = Policy { mode: mode::ENFORCE };
+    // Entries of an array can't be removed; zero enforces table 0.
+    let zero = Policy { mode: mode::ENFORCE, table: 0 };
     let gone = old.policies.keys().filter(|id| !new.policies.contains_key(id));
     let gone = gone.map(|id| (*id, zero));
     let there = new.policies.iter().map(|(id, policy)| (*id, *policy));

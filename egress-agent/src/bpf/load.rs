@@ -10,8 +10,8 @@ use aya::{
 };
 use egress_ebpf::{
     abi::{
-        ABI_VERSION, COUNTERS_ENTRIES, GatewayKey, Globals, Group, OriginalDst, PodAddress, Policy,
-        PolicyId, Route, RouteKey, capacity, lost,
+        ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
+        PodAddress, Policy, PolicyId, Route, RouteKey, capacity, lost,
     },
     addr::Addr,
 };
@@ -26,7 +26,7 @@ const LPM: usize = 4;
 type Layout = (&'static str, usize, usize, u32);
 
 /// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned.
-const PINNED: [Layout; 13] = [
+const PINNED: [Layout; 14] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
     ("ROUTES", LPM + size_of::<RouteKey>(), size_of::<Route>(), capacity::ROUTES),
@@ -38,6 +38,7 @@ const PINNED: [Layout; 13] = [
     ("POD_INTERFACES", size_of::<u32>(), size_of::<PolicyId>(), capacity::POD_INTERFACES),
     ("WORKLOADS", size_of::<u64>(), size_of::<PolicyId>(), capacity::WORKLOADS),
     ("ORIGINAL_DST", size_of::<u64>(), size_of::<OriginalDst>(), capacity::ORIGINAL_DST),
+    ("FLOWS", size_of::<FlowKey>(), size_of::<FlowState>(), capacity::FLOWS),
     ("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS_ENTRIES),
     ("LOST", size_of::<u32>(), size_of::<u64>(), lost::COUNT),
 ];

@@ -9,7 +9,7 @@ use std::{
 use egress_ebpf::{
     abi::{
         ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, Policy,
-        PolicyId, Route, RouteKey, mode, route_action,
+        PolicyId, Route, RouteKey, TableId, mode, route_action,
     },
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
 };
@@ -25,6 +25,8 @@ use crate::{
 const TCP: u8 = 6;
 /// The policy of every workload; others come with policies of their own.
 pub(super) const POLICY: PolicyId = 0;
+/// The routes of every policy: policies differ in their mode alone.
+const TABLE: TableId = 0;
 /// Bits of a route's key before the port.
 const ANY_PORT_BITS: u32 = RouteKey::FIXED_BITS - 16;
 
@@ -150,7 +152,7 @@ impl Contents {
             Enforcement::Enforce => mode::ENFORCE,
             Enforcement::Audit => mode::AUDIT,
         };
-        contents.policies.insert(POLICY, Policy { mode });
+        contents.policies.insert(POLICY, Policy { mode, table: TABLE });
         contents.internal = snapshot.mesh.cluster_cidrs.iter().flat_map(prefixes).collect();
         let metadata = METADATA.map(IpNet::from);
         contents.denied =
@@ -300,7 +302,7 @@ fn route_key(port: Option<Port>, addr: Option<Prefix<Addr>>) -> Prefix<RouteKey>
     Prefix {
         bits,
         data: RouteKey {
-            policy: POLICY,
+            table: TABLE,
             protocol: TCP,
             reserved: 0,
             port: PortBe::new(port.map_or(0, Port::get)),

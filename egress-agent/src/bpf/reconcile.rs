@@ -133,7 +133,7 @@ impl Maps {
         };
         for (id, policy) in (0..).zip(self.policies.iter()) {
             let Raw(policy) = named("POLICIES", policy)?;
-            if policy.mode != 0 {
+            if policy != (Policy { mode: 0, table: 0 }) {
                 contents.policies.insert(id, policy);
             }
         }

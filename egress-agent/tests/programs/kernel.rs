@@ -14,7 +14,7 @@ use egress_agent::bpf::object::PROGRAMS;
 use egress_ebpf::{
     abi::{
         self, FlowEvent, GatewayKey, Globals, Group, PodAddress, Policy, PolicyId, Route, RouteKey,
-        counter_index, route_action,
+        TableId, counter_index, route_action,
     },
     addr::{Addr, PortBe},
     reason::Reason,
@@ -26,6 +26,8 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const DEFAULT_POLICY: PolicyId = 3;
 pub(crate) const AUDITED: PolicyId = 5;
 pub(crate) const EXEMPT: PolicyId = 6;
+/// The routes of all policies.
+const TABLE: TableId = 13;
 /// Loopback's index, which `BPF_PROG_TEST_RUN` takes where it is told no other.
 pub(crate) const IFINDEX: u32 = 1;
 
@@ -56,10 +58,9 @@ impl Kernel {
         kernel.prefix("INTERNAL", "169.254.0.0", 96 + 16);
         kernel.prefix("DENIED", "169.254.169.254", 128);
         kernel.gateway("10.9.0.10", 443);
-        for policy in [DEFAULT_POLICY, AUDITED] {
-            kernel.route(policy, 443, None, route_action::REDIRECT, 0);
-            kernel.route(policy, 9000, Some("203.0.113.80"), route_action::DIRECT, 0);
-        }
+        kernel.policy(DEFAULT_POLICY, abi::mode::ENFORCE);
+        kernel.route(443, None, route_action::REDIRECT, 0);
+        kernel.route(9000, Some("203.0.113.80"), route_action::DIRECT, 0);
         kernel.put::<_, u32>("POD_INTERFACES", IFINDEX, DEFAULT_POLICY);
         for own in ["10.0.0.5", "fd00::5"] {
             kernel.put("POD_ADDRESSES", PodAddress { ifindex: IFINDEX, addr: addr(own) }, 1_u32);
@@ -80,7 +81,7 @@ impl Kernel {
     }
 
     pub(crate) fn policy(&mut self, policy: PolicyId, mode: u32) {
-        self.set("POLICIES", policy, Policy { mode });
+        self.set("POLICIES", policy, Policy { mode, table: TABLE });
     }
 
     pub(crate) fn group(&mut self, endpoints: &[&str]) {
@@ -95,16 +96,9 @@ impl Kernel {
         self.put("GATEWAYS", port, 1_u32);
     }
 
-    pub(crate) fn route(
-        &mut self,
-        policy: PolicyId,
-        port: u16,
-        to: Option<&str>,
-        action: u8,
-        gateway_port: u16,
-    ) {
+    pub(crate) fn route(&mut self, port: u16, to: Option<&str>, action: u8, gateway_port: u16) {
         let key = RouteKey {
-            policy,
+            table: TABLE,
             protocol: TCP,
             reserved: 0,
             port: PortBe::new(port),
@@ -131,7 +125,7 @@ impl Kernel {
         let map = self.ebpf.map_mut(map).unwrap();
         let bytes = value.as_bytes();
         match bytes.len() {
-            4 => set_bytes::<4>(map, index, bytes),
+            8 => set_bytes::<8>(map, index, bytes),
             24 => set_bytes::<24>(map, index, bytes),
             520 => set_bytes::<520>(map, index, bytes),
             other => panic!("no array has values of {other} bytes"),

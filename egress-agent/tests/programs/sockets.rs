@@ -124,9 +124,7 @@ fn gateway(name: &str) -> (Kernel, Cgroup, TcpListener) {
     let mut kernel = Kernel::usual();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    for policy in [DEFAULT_POLICY, AUDITED] {
-        kernel.route(policy, 443, None, route_action::REDIRECT, port);
-    }
+    kernel.route(443, None, route_action::REDIRECT, port);
     kernel.group(&["127.0.0.1"]);
     let cgroup = Cgroup::new(name);
     cgroup.attach(&mut kernel);

@@ -7,7 +7,7 @@ use crate::{
     abi::route_action::{DENY, DIRECT, REDIRECT},
     testing::{
         self, AUDITED, EXEMPT, GATEWAY, INSIDE, INSIDE6, METADATA, OUTSIDE, OUTSIDE6, POLICY,
-        World, addr, flow,
+        TABLE, UPLINK_POLICY, UPLINK_TABLE, World, addr, flow,
     },
 };
 
@@ -69,9 +69,9 @@ fn a_direct_route_passes_everywhere_and_no_further_than_it_says() {
 #[test]
 fn the_longest_route_wins_even_if_it_denies() {
     let mut world = World::usual();
-    world.add_route(POLICY, None, None, REDIRECT, 0);
-    world.add_route(POLICY, Some(443), Some((128, addr(OUTSIDE))), DENY, 0);
-    world.add_route(POLICY, Some(443), Some((96 + 24, addr("198.51.100.0"))), DIRECT, 0);
+    world.add_route(TABLE, None, None, REDIRECT, 0);
+    world.add_route(TABLE, Some(443), Some((128, addr(OUTSIDE))), DENY, 0);
+    world.add_route(TABLE, Some(443), Some((96 + 24, addr("198.51.100.0"))), DIRECT, 0);
     let decide = |to, port| decide(Place::Socket, &flow(TCP, to, port), POLICY, &world);
     assert_eq!(decide(OUTSIDE, 443), Verdict::deny(Reason::NoRoute));
     assert_eq!(decide("198.51.100.8", 443), Verdict::allow(Reason::Direct));
@@ -83,7 +83,7 @@ fn the_longest_route_wins_even_if_it_denies() {
 fn an_unknown_route_action_denies() {
     let mut world = World::usual();
     for action in 3..=u8::MAX {
-        world.add_route(POLICY, Some(443), Some((128, addr(OUTSIDE))), action, 0);
+        world.add_route(TABLE, Some(443), Some((128, addr(OUTSIDE))), action, 0);
         let verdict = decide(Place::Socket, &flow(TCP, OUTSIDE, 443), POLICY, &world);
         assert_eq!(verdict, Verdict::deny(Reason::NoRoute), "{action}");
         world.routes.pop();
@@ -228,6 +228,7 @@ fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict 
     let ip = IpAddr::from(flow.destination);
     let (loopback, unspecified) = (ip.is_loopback(), ip.is_unspecified());
     let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    let table = world.policy(policy).table;
     let tcp = flow.protocol == 6;
     let port = flow.destination_port.get();
     let at_gateway = |port: u16, protocol: u8| {
@@ -246,14 +247,14 @@ fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict 
         .routes
         .iter()
         .filter(|(bits, key, _)| {
-            key.policy == policy
+            key.table == table
                 && key.protocol == flow.protocol
                 && (*bits == 48 || key.port.get() == port)
                 && (*bits <= 64 || inside(&[(bits - 64, key.addr)]))
         })
         .max_by_key(|(bits, ..)| *bits);
     match () {
-        () if world.modes.get(&policy) == Some(&Mode::Exempt) => Verdict::allow(Reason::Exempt),
+        () if world.policy(policy).mode == Mode::Exempt => Verdict::allow(Reason::Exempt),
         () if place == Place::Socket && (loopback || unspecified) => {
             Verdict::allow(Reason::Loopback)
         }
@@ -307,7 +308,7 @@ fn addresses() -> impl Strategy<Value = Addr> {
 
 fn worlds() -> impl Strategy<Value = World> {
     let route = (
-        select(vec![POLICY, AUDITED]),
+        select(vec![TABLE, UPLINK_TABLE, 0]),
         select(vec![None, Some(80), Some(443), Some(9000)]),
         prop::option::of((addresses(), 0_u32..=128)),
         0_u8..4,
@@ -319,10 +320,10 @@ fn worlds() -> impl Strategy<Value = World> {
         let mut world = if usual { World::usual() } else { World::default() };
         world.generation = u64::from(loaded);
         world.internal.extend(nets);
-        for (policy, port, prefix, action, to) in routes {
+        for (table, port, prefix, action, to) in routes {
             let prefix = port.and(prefix).map(|(addr, bits)| (bits, addr));
             let before = world.routes.len();
-            world.add_route(policy, port, prefix, action, to);
+            world.add_route(table, port, prefix, action, to);
             // A trie holds one value for a prefix.
             let (bits, key, _) = world.routes[before];
             let rest = u32::min(bits, 192);
@@ -333,7 +334,7 @@ fn worlds() -> impl Strategy<Value = World> {
                     u128::from_be_bytes(key.addr.octets()) & mask
                 };
                 *other_bits == bits
-                    && (other.policy, other.port) == (key.policy, key.port)
+                    && (other.table, other.port) == (key.table, key.port)
                     && mask(other) == mask(&key)
             };
             if world.routes[..before].iter().any(same) {
@@ -355,7 +356,7 @@ proptest! {
         port in select(vec![0, 22, 80, 443, 9000, 15000, 47873]),
         protocol in select(vec![1_u8, 6, 17, 47]),
         fragment: bool,
-        policy in select(vec![POLICY, AUDITED, EXEMPT, 99]),
+        policy in select(vec![POLICY, AUDITED, UPLINK_POLICY, EXEMPT, 99]),
     ) {
         let flow = Flow {
             destination, protocol, fragment, destination_port: PortBe::new(port), ..Flow::UNKNOWN

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::{
-        Bucket, COUNTERS_ENTRIES, GatewayKey, Globals, Group, OriginalDst, PodAddress, Policy,
-        PolicyId, Route, RouteKey, capacity, capture_socket, event_class, lost,
+        Bucket, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
+        PodAddress, Policy, PolicyId, Route, RouteKey, capacity, capture_socket, event_class, lost,
     },
     addr::{Addr, PortBe},
 };
@@ -25,7 +25,7 @@ pub(crate) static GLOBALS: Array<Globals> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static POLICIES: Array<Policy> = Array::with_max_entries(capacity::POLICIES, 0);
 
-/// The longest prefix of (policy, protocol, port, address) wins.
+/// The longest prefix of (table, protocol, port, address) wins.
 #[map]
 pub(crate) static ROUTES: LpmTrie<RouteKey, Route> =
     LpmTrie::with_max_entries(capacity::ROUTES, BPF_F_NO_PREALLOC);
@@ -68,6 +68,13 @@ pub(crate) static WORKLOADS: HashMap<u64, PolicyId> =
 #[map]
 pub(crate) static ORIGINAL_DST: LruHashMap<u64, OriginalDst> =
     LruHashMap::with_max_entries(capacity::ORIGINAL_DST, 0);
+
+/// Flows that began outside. LRU is right here, though it never is for policy: an entry only lets
+/// pass what answers it, so a forgotten one denies. Entries that are in use are spared as long as
+/// there are others, so a flood of SYNs forgets its own.
+#[map]
+pub(crate) static FLOWS: LruHashMap<FlowKey, FlowState> =
+    LruHashMap::with_max_entries(capacity::FLOWS, 0);
 
 /// [`FlowEvent`](egress_ebpf::abi::FlowEvent)s. Minimum kernel version: 5.8.
 #[map]

@@ -8,10 +8,9 @@ use aya_ebpf::{
     maps::lpm_trie::Key,
 };
 use egress_ebpf::{
-    abi::{GatewayKey, Globals, PodAddress, PolicyId, Route, RouteKey},
+    abi::{GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey},
     addr::Addr,
-    decide::PolicyView,
-    verdict::Mode,
+    decide::{PolicyRules, PolicyView},
 };
 
 use super::{
@@ -45,8 +44,8 @@ impl PolicyView for Maps {
     }
 
     #[inline(always)]
-    fn mode(&self, policy: PolicyId) -> Mode {
-        POLICIES.get(policy).map_or(Mode::Enforce, |policy| Mode::from_raw(policy.mode))
+    fn policy(&self, policy: PolicyId) -> PolicyRules {
+        POLICIES.get(policy).copied().unwrap_or(Policy { mode: 0, table: 0 }).into()
     }
 
     #[inline(always)]

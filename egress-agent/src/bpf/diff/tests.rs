@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use egress_ebpf::{
-    decide::{Place, PolicyView, decide},
+    decide::{Place, PolicyRules, PolicyView, decide},
     packet::Flow,
     verdict::{Action, Mode},
 };
@@ -61,7 +61,7 @@ fn apply(contents: &mut Contents, op: &Op) {
 /// Arrays have no absent entries: zero and absent are the same.
 fn normal(mut contents: Contents) -> Contents {
     contents.groups.retain(|_, group| group.count != 0);
-    contents.policies.retain(|_, policy| policy.mode != mode::ENFORCE);
+    contents.policies.retain(|_, policy| *policy != Policy { mode: mode::ENFORCE, table: 0 });
     contents
 }
 
@@ -78,8 +78,9 @@ impl PolicyView for Contents {
         self.globals.unwrap_or(zero)
     }
 
-    fn mode(&self, policy: PolicyId) -> Mode {
-        Mode::from_raw(self.policies.get(&policy).map_or(0, |policy| policy.mode))
+    fn policy(&self, policy: PolicyId) -> PolicyRules {
+        let zero = Policy { mode: mode::ENFORCE, table: 0 };
+        self.policies.get(&policy).copied().unwrap_or(zero).into()
     }
 
     fn is_denied(&self, addr: &Addr) -> bool {
@@ -207,13 +208,13 @@ fn flows() -> impl Iterator<Item = (Place, Flow)> {
 
 /// Whether a packet of the flow may leave as it is.
 fn passes(contents: &Contents, place: Place, flow: &Flow) -> bool {
-    contents.mode(0) != Mode::Enforce
+    contents.policy(0).mode != Mode::Enforce
         || matches!(decide(place, flow, 0, contents).action, Action::Allow)
 }
 
 /// Whether the flow gets a way out at all.
 fn served(contents: &Contents, place: Place, flow: &Flow) -> bool {
-    contents.mode(0) != Mode::Enforce
+    contents.policy(0).mode != Mode::Enforce
         || !matches!(decide(place, flow, 0, contents).action, Action::Deny)
 }
 
