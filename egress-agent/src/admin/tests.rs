@@ -70,6 +70,7 @@ fn entry() -> AccessLogEntry {
         requested_server_name: None,
         route_name: None,
         reason: None,
+        detail: None,
         workload: Some(workload()),
     }
 }

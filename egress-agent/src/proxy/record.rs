@@ -25,6 +25,8 @@ pub(super) struct Record {
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub(super) failure: Option<String>,
     pub(super) reason: Option<Reason>,
+    /// The refusal as a sentence.
+    pub(super) detail: Option<String>,
     /// Bytes from the client.
     pub(super) received: u64,
     /// Bytes to the client.
@@ -47,6 +49,7 @@ impl Record {
         let mut record = Self::black_hole(worker, downstream, denied.reason);
         record.flags.set(ResponseFlag::NoRouteFound);
         record.details = Some("filter_chain_not_found");
+        record.detail = Some(denied.detail.clone());
         record
     }
 
@@ -101,6 +104,7 @@ impl Record {
             requested_server_name: self.server_name,
             route_name: None,
             reason: self.reason,
+            detail: self.detail,
             workload: downstream.source.workload,
         });
     }

@@ -10,6 +10,7 @@ mod metrics;
 mod names;
 mod notify;
 mod options;
+mod who;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -28,7 +29,7 @@ use tokio::{
 
 pub use self::options::NodeArgs;
 use self::{
-    flows::Printer,
+    flows::{Naming, Printer},
     health::{Checker, Probing},
     metrics::{Sources, Tally},
     names::Names,
@@ -39,11 +40,10 @@ use super::{
     reload::{Loaded, Reload},
 };
 use crate::{
-    bpf::{
-        self, Change, Contents, Enforcer, Events, Facts, PlanProblem, PodInterface, Targets, TcMode,
-    },
+    bpf::{self, Change, Contents, Enforcer, Facts, PlanProblem, PodInterface, Targets, TcMode},
     net::Resolver,
     policy::{DirectTarget, Snapshot},
+    telemetry::FlowLog,
     types::Host,
 };
 
@@ -128,7 +128,14 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         tokio::spawn(metrics::serve(listener, Arc::new(sources)));
     }
     tokio::spawn(reload.run());
-    let printing = print(events, printer, loaded.clone(), Arc::clone(&tally));
+    let names = Names::spawn(Arc::new(resolver));
+    let flows = Arc::<FlowLog>::default();
+    let naming = Naming {
+        loaded: loaded.clone(),
+        resolved: names.resolved.clone(),
+        pods: args.pod_interfaces.clone(),
+    };
+    let printing = flows::run(events, printer, naming, Arc::clone(&flows), Arc::clone(&tally));
     let mut node = Node {
         attachments,
         maps,
@@ -137,7 +144,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         events_per_second: args.events_per_second,
         loaded,
         checker,
-        names: Names::spawn(Arc::new(resolver)),
+        names,
         tally,
         problems: Vec::new(),
         failures: Vec::new(),
@@ -164,33 +171,6 @@ fn inherited(contents: &Contents) -> HashSet<IpAddr> {
         group.endpoints[..used].iter().map(|addr| IpAddr::from(*addr))
     });
     endpoints.collect()
-}
-
-/// Hands flow events to the printer until the ring buffer can't be read any more.
-async fn print(
-    mut events: Events,
-    mut printer: Printer,
-    mut loaded: watch::Receiver<Loaded>,
-    tally: Arc<Tally>,
-) {
-    loop {
-        if loaded.has_changed().unwrap_or(false)
-            && let Some(snapshot) = &loaded.borrow_and_update().snapshot
-        {
-            printer.set_workloads(&snapshot.mesh.workloads);
-        }
-        match events.read(|flow| printer.print(&flow)).await {
-            Ok(0) => {}
-            Ok(unreadable) => {
-                let unreadable = u64::try_from(unreadable).unwrap_or(u64::MAX);
-                tally.unreadable.fetch_add(unreadable, Ordering::Relaxed);
-            }
-            Err(error) => {
-                tracing::error!("can't read flow events any more: {error}");
-                std::future::pending::<()>().await;
-            }
-        }
-    }
 }
 
 /// What keeps the kernel equal to the configuration.

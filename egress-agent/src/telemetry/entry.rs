@@ -170,6 +170,8 @@ pub struct AccessLogEntry {
     pub route_name: Option<Arc<str>>,
     /// Why it was refused; JSON only.
     pub reason: Option<Reason>,
+    /// A sentence that says more about it; for flows, not for the log.
+    pub detail: Option<String>,
     /// Who asked; JSON only.
     pub workload: Option<Arc<Workload>>,
 }

@@ -3,9 +3,12 @@
 mod access_log;
 mod cluster;
 mod entry;
+mod flow;
 mod series;
 mod shard;
 mod stats;
+
+use std::sync::Arc;
 
 pub use access_log::{AccessLog, AccessLogCounts, AccessLogError};
 pub use cluster::{
@@ -13,8 +16,12 @@ pub use cluster::{
     RequestGuard,
 };
 pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
+pub use flow::{FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, rfc3339};
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
 pub use stats::Stats;
+
+#[cfg(test)]
+pub(crate) use flow::tests as flow_tests;
 
 /// What a process tells about itself; one a process, shared by its workers.
 #[derive(Debug, Default)]
@@ -23,6 +30,8 @@ pub struct Telemetry {
     pub stats: Stats,
     /// The access log; off until it is configured.
     pub access_log: AccessLog,
+    /// What it decided, for those who look.
+    pub flows: Arc<FlowLog>,
 }
 
 impl Telemetry {
@@ -30,6 +39,7 @@ impl Telemetry {
     pub fn request_finished(&self, entry: &AccessLogEntry) {
         self.stats.request_finished(entry);
         self.access_log.log(entry);
+        self.flows.decided(entry);
     }
 
     /// A TCP or TLS connection is over: counts and logs it. Call it once a connection, refused ones
@@ -37,5 +47,6 @@ impl Telemetry {
     pub fn connection_finished(&self, entry: &AccessLogEntry) {
         self.stats.connection_finished(entry);
         self.access_log.log(entry);
+        self.flows.decided(entry);
     }
 }

@@ -91,6 +91,14 @@ pub(super) struct Account {
 }
 
 impl Failure {
+    /// What happened, without the reason's name beside it.
+    pub(super) fn sentence(&self) -> String {
+        match self {
+            Self::Denied(denied) => denied.detail.clone(),
+            failure => failure.to_string(),
+        }
+    }
+
     /// Status, flag, details and reason.
     pub(super) fn account(&self) -> Account {
         use ResponseFlag as Flag;

@@ -73,6 +73,7 @@ impl Record {
             requested_server_name: None,
             route_name: None,
             reason: None,
+            detail: None,
             workload: downstream.source.workload.clone(),
         };
         Self { worker: Rc::clone(&connection.worker), started: started.at, complete: false, entry }
@@ -138,6 +139,7 @@ impl Record {
         entry.upstream_failure = failure.transport();
         entry.upstream_host = failure.upstream().or(entry.upstream_host);
         entry.reason = Some(account.reason);
+        entry.detail = Some(failure.sentence());
         let stats = &self.worker.telemetry.stats;
         stats.denied(account.reason);
         if let (Failure::Denied(_), Some(status)) = (failure, account.status) {

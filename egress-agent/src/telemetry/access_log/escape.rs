@@ -79,7 +79,7 @@ impl fmt::Write for JsonEscaped<'_> {
 }
 
 /// Controls, line separators, invisible characters, and marks that turn the direction of writing.
-fn is_unseen(c: char) -> bool {
+pub(in crate::telemetry) fn is_unseen(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
         || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')

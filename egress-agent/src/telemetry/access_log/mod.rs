@@ -12,6 +12,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
+pub(super) use self::escape::is_unseen;
 use self::writer::{Target, Writer};
 use super::AccessLogEntry;
 use crate::policy::{LogFormat, LogFormatError, MeshConfig};

@@ -53,6 +53,7 @@ fn request() -> AccessLogEntry {
         requested_server_name: None,
         route_name: Some("default".into()),
         reason: None,
+        detail: None,
         workload: Some(Arc::new(Workload {
             name: "sleep".into(),
             namespace: Namespace("default".into()),

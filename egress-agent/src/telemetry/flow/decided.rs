@@ -1,0 +1,125 @@
+//! A gateway's decisions as flows.
+
+use egress_ebpf::reason::Reason;
+
+use super::{FlowLog, FlowRecord, FlowVerdict, GATEWAY_HOOK};
+use crate::telemetry::{AccessLogEntry, ResponseFlags};
+
+/// A host name's longest form (RFC 1035 §2.3.4, RFC 3986 lets an authority be longer). What the
+/// history holds must be bounded in bytes too.
+const HOST_BYTES: usize = 255;
+/// The same for a sentence.
+const DETAIL_BYTES: usize = 512;
+
+impl FlowLog {
+    /// A request or connection at the gateway is over. Refusals are remembered; the rest is made
+    /// into a flow only while somebody follows.
+    pub fn decided(&self, entry: &AccessLogEntry) {
+        if entry.reason.is_some() || self.is_followed() {
+            self.push(FlowRecord::from(entry));
+        }
+    }
+}
+
+impl From<&AccessLogEntry> for FlowRecord {
+    fn from(entry: &AccessLogEntry) -> Self {
+        let host = entry.authority.as_ref().or(entry.requested_server_name.as_ref());
+        let protocol = match entry.protocol {
+            Some(version) => format!("{version:?}"),
+            None if entry.requested_server_name.is_some() => "TLS".into(),
+            None => "TCP".into(),
+        };
+        let (workload, namespace) = entry
+            .workload
+            .as_ref()
+            .map(|workload| (workload.name.to_string(), workload.namespace.0.to_string()))
+            .unzip();
+        let detail = entry.detail.as_ref().or(entry.upstream_failure.as_ref());
+        Self {
+            time: entry.start_time + entry.duration,
+            hook: GATEWAY_HOOK.into(),
+            verdict: entry.reason.map_or(FlowVerdict::Allow, verdict),
+            reason: entry.reason.map(|reason| reason.name().into()),
+            audit: false,
+            workload,
+            namespace,
+            cgroup: None,
+            interface: None,
+            source_address: Some(entry.downstream_remote.ip()),
+            source_port: Some(entry.downstream_remote.0.port()),
+            destination_address: None,
+            destination_port: Some(entry.downstream_local.0.port()),
+            host: host.map(|host| cut(host, HOST_BYTES)),
+            protocol,
+            upstream: entry.upstream_host.map(|upstream| upstream.0),
+            response_code: (entry.response_code != 0).then_some(entry.response_code),
+            response_flags: (entry.response_flags != ResponseFlags::default())
+                .then(|| entry.response_flags.to_string()),
+            detail: detail.map(|detail| cut(detail, DETAIL_BYTES)),
+        }
+    }
+}
+
+/// Whether policy said no, or it only went wrong.
+fn verdict(reason: Reason) -> FlowVerdict {
+    match reason {
+        Reason::Exempt
+        | Reason::Loopback
+        | Reason::Internal
+        | Reason::Gateway
+        | Reason::Routed
+        | Reason::Direct
+        | Reason::Neighbour
+        | Reason::Host => FlowVerdict::Allow,
+        Reason::DeniedPrefix
+        | Reason::GatewayPort
+        | Reason::NoRoute
+        | Reason::NoHealthyGateway
+        | Reason::NoPolicy
+        | Reason::NotRedirected
+        | Reason::SpoofedSource
+        | Reason::EtherType
+        | Reason::IpOptions
+        | Reason::ExtensionHeader
+        | Reason::Fragment
+        | Reason::Malformed
+        | Reason::Protocol
+        | Reason::Multicast
+        | Reason::OriginalDstFull
+        | Reason::Ipv6Only
+        | Reason::UnknownInterface
+        | Reason::SpoofedNeighbour
+        | Reason::AddressFamily
+        | Reason::HostNotInRegistry
+        | Reason::NoGatewayRoute
+        | Reason::HostNotServed
+        | Reason::BadRequest
+        | Reason::NoServerName
+        | Reason::InvalidServerName
+        | Reason::EncryptedClientHello
+        | Reason::WrongProtocol
+        | Reason::UpgradeRefused
+        | Reason::AddressRefused
+        | Reason::Overflow
+        | Reason::NotConfigured
+        | Reason::RouteRefused => FlowVerdict::Deny,
+        Reason::ResolveFailed
+        | Reason::ConnectFailed
+        | Reason::UpstreamTls
+        | Reason::Timeout
+        | Reason::Reset
+        | Reason::NoHealthyUpstream => FlowVerdict::Fail,
+    }
+}
+
+/// At most so many bytes, in whole characters, with a sign that something is missing.
+fn cut(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let mut end = bytes;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &text[..end])
+}

@@ -1,0 +1,126 @@
+//! The last flows, and those who follow them as they happen.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use super::FlowRecord;
+
+/// Flows that are remembered, of refusals and of the rest each: many redirects mustn't push out the
+/// one refusal that somebody asks for a minute later.
+const HISTORY: usize = 4096;
+/// Flows that may wait for a slow follower; it loses the oldest beyond them.
+const BACKLOG: usize = 4096;
+
+/// Flows of this process: a bounded history, and any number of followers. Whoever hands one in is
+/// never held up by those who read.
+#[derive(Debug)]
+pub struct FlowLog {
+    history: Mutex<History>,
+    live: broadcast::Sender<Arc<FlowRecord>>,
+    followers: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    next: u64,
+    refusals: VecDeque<(u64, Arc<FlowRecord>)>,
+    others: VecDeque<(u64, Arc<FlowRecord>)>,
+}
+
+impl Default for FlowLog {
+    fn default() -> Self {
+        let (live, _) = broadcast::channel(BACKLOG);
+        Self { history: Mutex::default(), live, followers: AtomicUsize::new(0) }
+    }
+}
+
+impl FlowLog {
+    /// Takes a flow.
+    pub fn push(&self, flow: FlowRecord) {
+        let flow = Arc::new(flow);
+        let mut history = self.lock();
+        let number = history.next;
+        history.next += 1;
+        let kept = if flow.is_refusal() { &mut history.refusals } else { &mut history.others };
+        if kept.len() >= HISTORY {
+            kept.pop_front();
+        }
+        kept.push_back((number, Arc::clone(&flow)));
+        // With the lock held, so that a new follower misses none and gets none twice.
+        if self.is_followed() {
+            // An error says that the last follower left just now.
+            self.live.send(flow).ok();
+        }
+    }
+
+    /// Whether somebody follows: one atomic load.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.followers.load(Ordering::Relaxed) > 0
+    }
+
+    /// What is remembered, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<Arc<FlowRecord>> {
+        merged(&self.lock())
+    }
+
+    /// What is remembered, and whatever comes after it.
+    #[must_use]
+    pub fn follow(self: &Arc<Self>) -> (Vec<Arc<FlowRecord>>, Follower) {
+        let history = self.lock();
+        self.followers.fetch_add(1, Ordering::Relaxed);
+        let follower = Follower { live: self.live.subscribe(), log: Arc::clone(self) };
+        (merged(&history), follower)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn merged(history: &History) -> Vec<Arc<FlowRecord>> {
+    let mut all: Vec<_> = history.refusals.iter().chain(&history.others).cloned().collect();
+    all.sort_unstable_by_key(|(number, _)| *number);
+    all.into_iter().map(|(_, flow)| flow).collect()
+}
+
+/// What a follower sees.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// A flow.
+    Flow(Arc<FlowRecord>),
+    /// It was too slow for so many.
+    Lost(u64),
+}
+
+/// Somebody who follows; counted for as long as it lives.
+#[derive(Debug)]
+pub struct Follower {
+    live: broadcast::Receiver<Arc<FlowRecord>>,
+    log: Arc<FlowLog>,
+}
+
+impl Follower {
+    /// The next; `None` when there will be none. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Seen> {
+        match self.live.recv().await {
+            Ok(flow) => Some(Seen::Flow(flow)),
+            Err(RecvError::Lagged(lost)) => Some(Seen::Lost(lost)),
+            Err(RecvError::Closed) => None,
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.log.followers.fetch_sub(1, Ordering::Relaxed);
+    }
+}

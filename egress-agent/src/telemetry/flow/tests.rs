@@ -1,0 +1,216 @@
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use egress_ebpf::reason::Reason;
+
+use super::*;
+use crate::{
+    policy::ClusterName,
+    telemetry::{AccessLogEntry, ResponseFlag},
+    types::{ClientAddr, LocalAddr, Namespace, UpstreamAddr, Workload},
+};
+
+/// A packet that the wall dropped.
+pub(crate) fn dropped() -> FlowRecord {
+    FlowRecord {
+        time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
+        hook: "pod".into(),
+        verdict: FlowVerdict::Deny,
+        reason: Some("not_redirected".into()),
+        audit: false,
+        workload: Some("web".into()),
+        namespace: Some("default".into()),
+        cgroup: None,
+        interface: Some("veth-web".into()),
+        source_address: Some("10.0.0.5".parse().unwrap()),
+        source_port: Some(40000),
+        destination_address: Some("198.51.100.7".parse().unwrap()),
+        destination_port: Some(443),
+        host: None,
+        protocol: "TCP".into(),
+        upstream: None,
+        response_code: None,
+        response_flags: None,
+        detail: None,
+    }
+}
+
+/// A connect that was redirected.
+pub(crate) fn redirected() -> FlowRecord {
+    FlowRecord {
+        hook: "connect".into(),
+        verdict: FlowVerdict::Redirect,
+        reason: Some("routed".into()),
+        workload: None,
+        namespace: None,
+        cgroup: Some("/pods/web".into()),
+        interface: None,
+        source_address: None,
+        source_port: None,
+        ..dropped()
+    }
+}
+
+/// A request that the gateway refused.
+fn entry() -> AccessLogEntry {
+    AccessLogEntry {
+        start_time: SystemTime::UNIX_EPOCH,
+        duration: Duration::from_millis(20),
+        protocol: Some(http::Version::HTTP_11),
+        method: Some(http::Method::GET),
+        path: Some("/".into()),
+        authority: Some("unknown.example".into()),
+        user_agent: None,
+        forwarded_for: None,
+        request_id: None,
+        response_code: 403,
+        response_flags: ResponseFlag::NoRouteFound.into(),
+        response_code_details: None,
+        connection_termination_details: None,
+        upstream_failure: None,
+        bytes_received: 0,
+        bytes_sent: 0,
+        upstream_service_time: None,
+        upstream_host: None,
+        upstream_cluster: Some(ClusterName::black_hole()),
+        upstream_local: None,
+        downstream_local: LocalAddr("192.0.2.10:80".parse().unwrap()),
+        downstream_remote: ClientAddr("[::ffff:10.0.0.5]:40000".parse().unwrap()),
+        requested_server_name: None,
+        route_name: None,
+        reason: Some(Reason::HostNotInRegistry),
+        detail: Some("no ServiceEntry names unknown.example with port 80".into()),
+        workload: Some(Arc::new(Workload {
+            name: "web".into(),
+            namespace: Namespace("shop".into()),
+            labels: [].into(),
+            addresses: vec![],
+        })),
+    }
+}
+
+#[test]
+fn a_line_reads_like_a_sentence() {
+    assert_eq!(
+        dropped().text(),
+        "Jan 01 00:00:01.500: default/web 10.0.0.5:40000 -> 198.51.100.7:443 TCP DENIED \
+         (not_redirected) at pod, interface veth-web"
+    );
+    assert_eq!(
+        redirected().text(),
+        "Jan 01 00:00:01.500: ? -> 198.51.100.7:443 TCP REDIRECTED (routed) at connect, cgroup \
+         /pods/web"
+    );
+    let named = FlowRecord {
+        workload: Some("web".into()),
+        namespace: Some("default".into()),
+        host: Some("db.example".into()),
+        audit: true,
+        ..redirected()
+    };
+    assert_eq!(
+        named.text(),
+        "Jan 01 00:00:01.500: default/web -> 198.51.100.7:443 (db.example) TCP AUDIT would \
+         redirect (routed) at connect, cgroup /pods/web"
+    );
+    assert_eq!(
+        FlowRecord::from(&entry()).text(),
+        "Jan 01 00:00:00.020: shop/web 10.0.0.5:40000 -> unknown.example:80 HTTP/1.1 DENIED \
+         (host_not_in_registry) at gateway, 403, NR: no ServiceEntry names unknown.example with \
+         port 80"
+    );
+}
+
+#[test]
+fn a_host_cannot_forge_a_line_or_fill_the_memory() {
+    let forged = "a\nJan 01 00:00:00.000: b\u{1b}[2J\u{202e}";
+    let flow = FlowRecord::from(&AccessLogEntry { authority: Some(forged.into()), ..entry() });
+    let line = flow.text();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    assert!(!line.contains('\u{1b}') && !line.contains('\u{202e}'), "{line}");
+    assert!(line.contains("\\u{1b}[2J"), "{line}");
+    let long = FlowRecord::from(&AccessLogEntry { authority: Some("é".repeat(9000)), ..entry() });
+    assert_eq!(long.host.unwrap().chars().count(), 127 + 1);
+}
+
+#[test]
+fn what_failed_is_not_what_was_denied() {
+    let failed = AccessLogEntry {
+        upstream_host: Some(UpstreamAddr("198.51.100.10:443".parse().unwrap())),
+        upstream_failure: Some("connection refused".into()),
+        reason: Some(Reason::ConnectFailed),
+        detail: None,
+        ..entry()
+    };
+    let failed = FlowRecord::from(&failed);
+    assert_eq!((failed.verdict, failed.is_refusal()), (FlowVerdict::Fail, true));
+    assert!(failed.text().ends_with("NR, upstream 198.51.100.10:443: connection refused"));
+    let served = AccessLogEntry { reason: None, response_code: 200, ..entry() };
+    let served = FlowRecord::from(&served);
+    assert_eq!((served.verdict, served.is_refusal()), (FlowVerdict::Allow, false));
+}
+
+#[test]
+fn a_record_survives_the_wire() {
+    for flow in [dropped(), redirected(), FlowRecord::from(&entry())] {
+        let text = serde_json::to_string(&flow).unwrap();
+        assert_eq!(serde_json::from_str::<FlowRecord>(&text).unwrap(), flow, "{text}");
+    }
+    let text = serde_json::to_string(&redirected()).unwrap();
+    assert!(
+        text.starts_with(
+            r#"{"time":"1970-01-01T00:00:01.5Z","hook":"connect","verdict":"redirect","#
+        )
+    );
+    assert!(!text.contains("null"), "{text}");
+}
+
+#[test]
+fn refusals_are_remembered_apart_from_the_rest() {
+    let log = FlowLog::default();
+    log.push(dropped());
+    for _ in 0..5000 {
+        log.push(redirected());
+    }
+    let history = log.history();
+    assert_eq!(history.len(), 4096 + 1);
+    assert_eq!(*history[0], dropped(), "the oldest first");
+    for _ in 0..5000 {
+        log.push(dropped());
+    }
+    assert_eq!(log.history().len(), 2 * 4096);
+}
+
+#[test]
+fn a_gateway_makes_flows_of_refusals_and_of_the_rest_only_for_followers() {
+    let log = Arc::new(FlowLog::default());
+    let served = AccessLogEntry { reason: None, ..entry() };
+    log.decided(&served);
+    assert!(log.history().is_empty());
+    log.decided(&entry());
+    assert_eq!(log.history().len(), 1);
+    let (_, follower) = log.follow();
+    log.decided(&served);
+    assert_eq!(log.history().len(), 2);
+    drop(follower);
+    assert!(!log.is_followed());
+    log.decided(&served);
+    assert_eq!(log.history().len(), 2);
+}
+
+#[tokio::test]
+async fn a_follower_gets_each_flow_once_and_a_slow_one_is_told_what_it_lost() {
+    let log = Arc::new(FlowLog::default());
+    log.push(dropped());
+    let (history, mut follower) = log.follow();
+    assert_eq!(history.len(), 1);
+    log.push(redirected());
+    assert_eq!(follower.next().await, Some(Seen::Flow(Arc::new(redirected()))));
+    for _ in 0..4096 + 12 {
+        log.push(dropped());
+    }
+    assert_eq!(follower.next().await, Some(Seen::Lost(12)));
+    assert_eq!(follower.next().await, Some(Seen::Flow(Arc::new(dropped()))));
+}

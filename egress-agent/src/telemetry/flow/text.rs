@@ -1,0 +1,118 @@
+//! A flow as one line: `Nov 23 05:06:45.123: default/web 10.0.0.5:40000 -> 198.51.100.7:443 TCP
+//! REDIRECTED (routed) at connect, cgroup /pods/web`.
+
+use std::{
+    fmt::{self, Write as _},
+    net::SocketAddr,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{FlowRecord, FlowVerdict};
+use crate::telemetry::access_log::is_unseen;
+
+pub(super) fn line(flow: &FlowRecord) -> String {
+    let time = Timestamp::try_from(flow.time).unwrap_or_default().to_zoned(TimeZone::UTC);
+    let mut text = time.strftime("%b %d %H:%M:%S%.3f: ").to_string();
+    source(&mut text, flow);
+    destination(&mut text, flow);
+    push(&mut text, format_args!(" {} ", flow.protocol));
+    verdict(&mut text, flow);
+    push(&mut text, format_args!(" at {}", flow.hook));
+    if let Some(cgroup) = &flow.cgroup {
+        push(&mut text, format_args!(", cgroup {cgroup}"));
+    }
+    if let Some(interface) = &flow.interface {
+        push(&mut text, format_args!(", interface {interface}"));
+    }
+    if let Some(code) = flow.response_code {
+        push(&mut text, format_args!(", {code}"));
+    }
+    if let Some(flags) = &flow.response_flags {
+        push(&mut text, format_args!(", {flags}"));
+    }
+    if let Some(upstream) = flow.upstream {
+        push(&mut text, format_args!(", upstream {upstream}"));
+    }
+    if let Some(detail) = &flow.detail {
+        text.push_str(": ");
+        harmless(&mut text, detail);
+    }
+    text
+}
+
+fn source(text: &mut String, flow: &FlowRecord) {
+    if let (Some(namespace), Some(workload)) = (&flow.namespace, &flow.workload) {
+        push(text, format_args!("{namespace}/{workload}"));
+    }
+    match (flow.source_address, &flow.workload) {
+        (Some(addr), workload) => {
+            let space = if workload.is_some() { " " } else { "" };
+            let port = flow.source_port.unwrap_or(0);
+            push(text, format_args!("{space}{}", shown(SocketAddr::new(addr, port))));
+        }
+        (None, Some(_)) => {}
+        (None, None) => text.push('?'),
+    }
+}
+
+fn destination(text: &mut String, flow: &FlowRecord) {
+    text.push_str(" -> ");
+    let port = flow.destination_port.unwrap_or(0);
+    match (flow.destination_address, &flow.host) {
+        (Some(addr), host) => {
+            text.push_str(&shown(SocketAddr::new(addr, port)));
+            if let Some(host) = host {
+                text.push_str(" (");
+                harmless(text, host);
+                text.push(')');
+            }
+        }
+        (None, Some(host)) => {
+            harmless(text, host);
+            // An authority may have it already.
+            if port != 0 && !host.ends_with(&format!(":{port}")) {
+                push(text, format_args!(":{port}"));
+            }
+        }
+        (None, None) if port != 0 => push(text, format_args!("?:{port}")),
+        (None, None) => text.push('?'),
+    }
+}
+
+fn verdict(text: &mut String, flow: &FlowRecord) {
+    text.push_str(match (flow.verdict, flow.audit) {
+        (FlowVerdict::Allow, false) => "ALLOWED",
+        (FlowVerdict::Deny, false) => "DENIED",
+        (FlowVerdict::Redirect, false) => "REDIRECTED",
+        (FlowVerdict::Fail, false) => "FAILED",
+        (FlowVerdict::Allow, true) => "AUDIT would allow",
+        (FlowVerdict::Deny, true) => "AUDIT would deny",
+        (FlowVerdict::Redirect, true) => "AUDIT would redirect",
+        (FlowVerdict::Fail, true) => "AUDIT would fail",
+    });
+    if let Some(reason) = &flow.reason {
+        push(text, format_args!(" ({reason})"));
+    }
+}
+
+/// Without the port where there is none.
+fn shown(addr: SocketAddr) -> String {
+    if addr.port() == 0 { addr.ip().to_string() } else { addr.to_string() }
+}
+
+/// Hosts are the client's words: they mustn't steer the terminal, nor end the line.
+fn harmless(text: &mut String, words: &str) {
+    for c in words.chars() {
+        if is_unseen(c) {
+            push(text, format_args!("{}", c.escape_unicode()));
+        } else {
+            text.push(c);
+        }
+    }
+}
+
+/// Writing to a string can't fail.
+fn push(text: &mut String, args: fmt::Arguments<'_>) {
+    text.write_fmt(args).ok();
+}
