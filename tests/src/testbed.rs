@@ -252,15 +252,35 @@ impl Testbed {
             plan::CLUSTER_DNS.into(),
             "--bpffs".into(),
             text(&self.pins()),
+            "--control".into(),
+            text(&self.node_control()),
         ]
     }
 
-    /// Arguments of `egress-agent gateway`.
+    /// The node agent's control socket.
+    #[must_use]
+    pub fn node_control(&self) -> PathBuf {
+        self.dir().join("node.sock")
+    }
+
+    /// A gateway's control socket, counted from 0.
+    #[must_use]
+    pub fn gateway_control(&self, number: usize) -> PathBuf {
+        self.dir().join(format!("gateway{}.sock", number + 1))
+    }
+
+    /// Arguments of `egress-agent gateway`, which may run on any gateway node: without a control
+    /// socket.
     #[must_use]
     pub fn gateway_args(&self) -> Vec<String> {
+        self.gateway_args_with(Path::new("off"))
+    }
+
+    fn gateway_args_with(&self, control: &Path) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut args = vec!["gateway".into(), "--config".into(), text(&self.config())];
         args.extend(["--mesh".into(), text(&self.mesh())]);
+        args.extend(["--control".into(), text(control)]);
         for arg in [
             "--labels",
             "istio=egressgateway",
@@ -312,7 +332,8 @@ impl Testbed {
     pub fn start_gateway(&self, number: usize) -> Result<Process> {
         let place = self.gateway(number);
         let name = format!("gateway{}", number + 1);
-        let mut gateway = self.start_agent(place, &name, &self.gateway_args())?;
+        let args = self.gateway_args_with(&self.gateway_control(number));
+        let mut gateway = self.start_agent(place, &name, &args)?;
         wait::until(wait::SOON, "the gateway to be ready", || {
             let ready = place.run("curl", &["-sf", "http://localhost:15021/healthz/ready"]);
             (ready.is_ok_and(|ready| ready.ok()) || gateway.ended().is_some()).then_some(())

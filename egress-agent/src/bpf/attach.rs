@@ -135,6 +135,17 @@ impl Attachments {
         })
     }
 
+    /// Names of interfaces that are to be enforced on and aren't there.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let gone = self.interfaces.iter().filter(|(_, attached)| attached.is_none());
+        let names = gone.filter_map(|(hook, _)| match hook {
+            Hook::Interface { name, .. } => Some(name.clone()),
+            Hook::Cgroup { .. } => None,
+        });
+        names.collect()
+    }
+
     /// Looks at every interface: attaches to those that came back, and repairs what others did to
     /// our place in the chain.
     pub fn refresh(&mut self, pins: &Pins) -> Vec<Result<Change, Error>> {

@@ -47,7 +47,11 @@ pub struct Lost {
 
 impl Counters {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        Ok(Self { verdicts: array(ebpf, "COUNTERS")?, lost: array(ebpf, "LOST")? })
+        Self::open(load::map(ebpf, "COUNTERS")?, load::map(ebpf, "LOST")?)
+    }
+
+    pub(super) fn open(verdicts: Map, lost: Map) -> Result<Self, Error> {
+        Ok(Self { verdicts: array("COUNTERS", verdicts)?, lost: array("LOST", lost)? })
     }
 
     /// All verdicts that were given at least once.
@@ -90,8 +94,7 @@ fn kinds() -> impl Iterator<Item = (Hook, Action, bool)> {
     })
 }
 
-fn array(ebpf: &mut Ebpf, name: &'static str) -> Result<PerCpuArray<MapData, u64>, Error> {
-    let map: Map = load::map(ebpf, name)?;
+fn array(name: &'static str, map: Map) -> Result<PerCpuArray<MapData, u64>, Error> {
     PerCpuArray::try_from(map).map_err(|error| Error::Map { map: name, error })
 }
 

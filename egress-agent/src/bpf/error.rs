@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, io, path::PathBuf};
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
+use rustix::io::Errno;
 use thiserror::Error;
 
 /// Why enforcement couldn't be set up or changed. Each says what to do about it.
@@ -130,6 +131,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The map that has no place for an entry, if that is what is wrong: a hash says `E2BIG`, a
+    /// trie `ENOSPC`.
+    #[must_use]
+    pub fn full_map(&self) -> Option<&'static str> {
+        let Self::Map { map, error: MapError::SyscallError(error) } = self else { return None };
+        let full = [Errno::TOOBIG, Errno::NOSPC].map(|errno| Some(errno.raw_os_error()));
+        full.contains(&error.io_error.raw_os_error()).then_some(map)
+    }
+
     /// For `map_err`.
     pub(super) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();

@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{MapData, RingBuf},
+    maps::{Map, MapData, RingBuf},
 };
 use egress_ebpf::{
     abi::{FlowEvent, action, hook},
@@ -105,6 +105,8 @@ pub struct Flow {
     pub ifindex: Option<u32>,
 }
 
+const MAP: &str = "EVENTS";
+
 /// Reads the ring buffer. One reader at a time.
 pub struct Events {
     ring: AsyncFd<Ring>,
@@ -122,9 +124,12 @@ impl AsRawFd for Ring {
 impl Events {
     /// Must be called inside a runtime.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        const MAP: &str = "EVENTS";
-        let ring = RingBuf::try_from(load::map(ebpf, MAP)?)
-            .map_err(|error| Error::Map { map: MAP, error })?;
+        Self::open(load::map(ebpf, MAP)?)
+    }
+
+    /// Must be called inside a runtime.
+    pub(super) fn open(map: Map) -> Result<Self, Error> {
+        let ring = RingBuf::try_from(map).map_err(|error| Error::Map { map: MAP, error })?;
         #[expect(
             deprecated,
             reason = "its successor is the same but unsafe; this ring keeps its descriptor open"

@@ -218,6 +218,12 @@ fn lock(dir: &Path) -> Result<File, Error> {
     }
 }
 
+/// Who owns this directory, without taking the lock for a moment: an agent that starts just then
+/// would think that there is another.
+pub(super) fn owner_of(dir: &Path) -> Option<u32> {
+    owner(fs::metadata(dir).ok()?.ino())
+}
+
 /// Who holds the lock on this inode, by /proc/locks (proc(5)):
 /// `1: FLOCK  ADVISORY  WRITE 1234 00:2f:10 0 EOF`.
 fn owner(inode: u64) -> Option<u32> {

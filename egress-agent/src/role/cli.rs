@@ -11,8 +11,10 @@ use tracing_subscriber::EnvFilter;
 use super::{
     check::{self, CheckArgs},
     detach::{self, DetachArgs},
+    flows::{self, FlowsArgs},
     gateway::{self, GatewayArgs},
     node::{self, NodeArgs},
+    reasons::{self, ReasonsArgs},
 };
 
 /// Exit code of a command that failed.
@@ -89,6 +91,10 @@ enum Command {
     Gateway(GatewayArgs),
     /// Compile the configuration and print every problem in it.
     Check(CheckArgs),
+    /// Show what was refused, redirected and allowed, and why.
+    Flows(FlowsArgs),
+    /// Explain a reason: what it means, and what to do.
+    Reasons(ReasonsArgs),
     /// Remove enforcement from this node. Nothing else removes it.
     Detach(DetachArgs),
 }
@@ -102,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(args),
         Command::Check(args) => check::run(args),
+        Command::Flows(args) => flows::run(args),
+        Command::Reasons(args) => reasons::run(args),
         Command::Detach(args) => detach::run(args),
     };
     result.unwrap_or_else(|error| {

@@ -1,6 +1,7 @@
 //! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
 
 mod capture;
+mod view;
 
 use std::{net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
@@ -12,8 +13,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::capture::{Capture, Captured};
-use super::reload::{ConfigArgs, Loaded, Reload};
+use self::{
+    capture::{Capture, Captured},
+    view::View,
+};
+use super::{
+    control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
+    reload::{ConfigArgs, Loaded, Reload},
+};
 use crate::{
     admin::{Admin, AdminPorts, ConfigState, Status},
     net::ResolverSource,
@@ -59,6 +66,10 @@ pub struct GatewayArgs {
     /// once.
     #[arg(long, value_name = "SECONDS", default_value_t = 45)]
     drain_timeout: u64,
+    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
+    /// /run/egress-agent/gateway.sock].
+    #[arg(long, value_name = "PATH")]
+    control: Option<ControlPath>,
     /// Port of /stats, /clusters, /config_dump and /ready, on the loopback addresses.
     #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().admin)]
     admin_port: u16,
@@ -131,6 +142,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let Captured { listeners, lookup } =
         capture::capture(&args.capture, count, &own, excluded, &args.capture_address)?;
     let admin = Admin::start(ports, Arc::clone(&telemetry), Arc::clone(&status))?;
+    let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
     let config = WorkersConfig {
         policy: Arc::clone(&policy),
@@ -143,11 +155,21 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let cores = if count <= cores.len() { &cores[..] } else { &[] };
     let workers = Workers::start(&config, listeners, cores).context("can't start the workers")?;
     tracing::info!("{count} workers take connections; waiting for a configuration");
+    let view = View {
+        process: Process::this(),
+        directory: args.config.config.display().to_string(),
+        capture: args.capture.to_string(),
+        ports: own,
+        workers: count,
+        telemetry: Arc::clone(&telemetry),
+        status: Arc::clone(&status),
+    };
     let role = Role {
         identity: GatewayIdentity { labels: args.labels, namespace: args.namespace },
         policy,
         telemetry: Arc::clone(&telemetry),
         status,
+        control: control.map(|control| (control, view)),
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let drain = Duration::from_secs(args.drain_timeout);
@@ -164,11 +186,12 @@ struct Role {
     policy: PolicyCell,
     telemetry: Arc<Telemetry>,
     status: Arc<Status>,
+    control: Option<(Listening, View)>,
 }
 
 impl Role {
     async fn run(
-        self,
+        mut self,
         config: ConfigArgs,
         workers: Workers,
         drain_timeout: Duration,
@@ -178,6 +201,9 @@ impl Role {
         let (reload, mut loaded) = Reload::new(config);
         let again = reload.again();
         let reload = tokio::spawn(reload.run());
+        let control = self.control.take();
+        let control = control.map(|(control, view)| control.serve(view.serving(loaded.clone())));
+        let _control = control.transpose().context("can't serve the control socket")?;
         let drains = workers.drains();
         let mut finished = spawn_blocking(move || workers.join());
         self.apply(&loaded.borrow_and_update().clone());
@@ -202,7 +228,7 @@ impl Role {
 
     /// Puts what was loaded in force, for the next decision of every worker.
     fn apply(&self, loaded: &Loaded) {
-        let Loaded { snapshot, current, accepted, rejected } = loaded;
+        let Loaded { snapshot, current, accepted, rejected, last: _ } = loaded;
         let mut clusters = self.status.config().clusters.clone();
         if let Some(snapshot) = snapshot
             && !self.is_in_force(snapshot)

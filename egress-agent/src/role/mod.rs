@@ -1,8 +1,11 @@
-//! `node`, `gateway`, `check`, `detach`: composition only.
+//! `node`, `gateway` and the commands: composition only.
 
 pub mod check;
 pub mod cli;
+mod control;
 pub mod detach;
+pub mod flows;
 pub mod gateway;
 pub mod node;
+pub mod reasons;
 pub mod reload;

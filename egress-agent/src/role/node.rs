@@ -4,12 +4,14 @@
 //! hold what an earlier agent left), and policy is loaded after. There is no order in which
 //! something could slip out.
 
+mod condition;
 mod flows;
 mod health;
 mod metrics;
 mod names;
 mod notify;
 mod options;
+mod view;
 mod who;
 
 use std::{
@@ -28,15 +30,19 @@ use tokio::{
 };
 
 pub use self::options::NodeArgs;
+pub(super) use self::who::Namer;
 use self::{
+    condition::{Condition, summary},
     flows::{Naming, Printer},
     health::{Checker, Probing},
     metrics::{Sources, Tally},
     names::Names,
     options::Pod,
+    view::View,
 };
 use super::{
     cli,
+    control::{self, NODE_SOCKET, Process},
     reload::{Loaded, Reload},
 };
 use crate::{
@@ -93,6 +99,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
+    let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
     let resolver = Resolver::new(args.resolver.unwrap_or_default())?;
     let printer = Printer::start(args.events).context("can't start the events' thread")?;
 
@@ -109,6 +116,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         tracing::info!("enforcing; everything external is denied until a configuration is read");
     }
 
+    let directory = args.config.config.display().to_string();
     let (reload, loaded) = Reload::new(args.config);
     let again = reload.again();
     let probing = Probing {
@@ -118,10 +126,27 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     };
     let checker = Checker::spawn(probing, inherited(maps.current()));
     let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
+    let condition = Arc::<Condition>::default();
+    let counters = Arc::new(counters);
+    let view = View {
+        process: Process::this(),
+        bpffs: args.bpffs.display().to_string(),
+        directory,
+        events_per_second: args.events_per_second,
+        loaded: loaded.clone(),
+        healthy: checker.healthy.clone(),
+        counters: Arc::clone(&counters),
+        tally: Arc::clone(&tally),
+        condition: Arc::clone(&condition),
+    };
+    let flows = Arc::<FlowLog>::default();
+    let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
+    let _control = control.transpose().context("can't serve the control socket")?;
     if let Some(listener) = listener {
         let sources = Sources {
             counters,
             tally: Arc::clone(&tally),
+            condition: Arc::clone(&condition),
             loaded: loaded.clone(),
             healthy: checker.healthy.clone(),
         };
@@ -129,13 +154,12 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     }
     tokio::spawn(reload.run());
     let names = Names::spawn(Arc::new(resolver));
-    let flows = Arc::<FlowLog>::default();
     let naming = Naming {
         loaded: loaded.clone(),
         resolved: names.resolved.clone(),
         pods: args.pod_interfaces.clone(),
     };
-    let printing = flows::run(events, printer, naming, Arc::clone(&flows), Arc::clone(&tally));
+    let printing = flows::run(events, printer, naming, flows, Arc::clone(&tally));
     let mut node = Node {
         attachments,
         maps,
@@ -146,6 +170,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         checker,
         names,
         tally,
+        condition,
         problems: Vec::new(),
         failures: Vec::new(),
         ready: false,
@@ -184,6 +209,7 @@ struct Node {
     checker: Checker,
     names: Names,
     tally: Arc<Tally>,
+    condition: Arc<Condition>,
     /// Those that were logged already.
     problems: Vec<PlanProblem>,
     /// The same of the last look at the interfaces.
@@ -234,6 +260,7 @@ impl Node {
         for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
             tracing::error!("{failure}");
         }
+        self.condition.set_attachments(&self.attachments.missing(), &failures);
         self.failures = failures;
     }
 
@@ -265,17 +292,19 @@ impl Node {
                 desired
             }
         };
+        let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {
-            Ok(0) => false,
             Ok(changes) => {
                 tracing::debug!("{changes} changes in the maps");
+                self.condition.set_maps(&[], configured);
                 false
             }
             Err(errors) => {
+                self.condition.set_maps(&errors, configured);
                 self.tally.failures.fetch_add(1, Ordering::Relaxed);
                 // They recur with every attempt.
                 if self.tally.behind.load(Ordering::Relaxed) == 0 {
-                    for error in errors {
+                    for error in summary(&errors) {
                         tracing::error!("{error}");
                     }
                     tracing::error!(
@@ -326,6 +355,7 @@ impl Node {
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             tracing::error!("{problem}");
         }
+        self.condition.set_plan(&problems);
         self.problems = problems;
     }
 

@@ -4,7 +4,7 @@
 //! in force, every problem is reported, and [`Loaded::current`] turns false until it is repaired.
 //! With none accepted yet there is no snapshot, and everything external is denied.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio::sync::{Notify, watch};
 
@@ -25,7 +25,24 @@ pub struct Loaded {
     pub accepted: u64,
     /// Configurations refused since the start.
     pub rejected: u64,
+    /// What became of the last one; `None` before the files were read.
+    pub last: Option<Arc<LastReload>>,
 }
+
+/// The last configuration that was read, put in force or not.
+#[derive(Clone, Debug)]
+pub struct LastReload {
+    /// When it was read.
+    pub at: SystemTime,
+    /// Whether it is in force.
+    pub accepted: bool,
+    /// Errors of one that isn't, warnings of one that is; at most [`MOST_PROBLEMS`], of which the
+    /// last says how many are left out.
+    pub problems: Vec<String>,
+}
+
+/// Problems of a reload that are kept for those who ask later. The log has all.
+const MOST_PROBLEMS: usize = 50;
 
 /// The options that both roles share.
 #[derive(clap::Args, Clone, Debug)]
@@ -83,17 +100,24 @@ impl Reload {
     }
 
     fn take(&self, files: Result<Files, Vec<ReadError>>) {
-        let accepted = match files {
+        let (accepted, problems) = match files {
             Ok(files) => compile(&files),
             Err(errors) => {
-                for error in errors {
-                    tracing::error!("{error}");
+                let problems = errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+                for problem in &problems {
+                    tracing::error!("{problem}");
                 }
-                None
+                (None, problems)
             }
+        };
+        let last = LastReload {
+            at: SystemTime::now(),
+            accepted: accepted.is_some(),
+            problems: shortened(problems),
         };
         self.loaded.send_modify(|loaded| {
             loaded.current = accepted.is_some();
+            loaded.last = Some(Arc::new(last));
             match accepted {
                 Some(snapshot) => {
                     loaded.accepted += 1;
@@ -114,18 +138,27 @@ impl Reload {
 }
 
 /// Compiles and reports; every problem is a message of its own.
-fn compile(files: &Files) -> Option<Arc<Snapshot>> {
+fn compile(files: &Files) -> (Option<Arc<Snapshot>>, Vec<String>) {
     let (snapshot, problems) = match config::compile(&files.resources, files.mesh.as_ref()) {
         Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
         Err(problems) => (None, problems.0),
     };
-    for problem in problems {
+    for problem in &problems {
         match problem.severity {
             Severity::Warning => tracing::warn!("{problem}"),
             Severity::Error => tracing::error!("{problem}"),
         }
     }
-    snapshot
+    (snapshot, problems.iter().map(ToString::to_string).collect())
+}
+
+fn shortened(mut problems: Vec<String>) -> Vec<String> {
+    if problems.len() > MOST_PROBLEMS {
+        let more = problems.len() - (MOST_PROBLEMS - 1);
+        problems.truncate(MOST_PROBLEMS - 1);
+        problems.push(format!("and {more} more; the agent's log has them all"));
+    }
+    problems
 }
 
 #[cfg(test)]
@@ -164,6 +197,8 @@ mod tests {
         fs::write(&mesh, "outboundTrafficPolicy: {mode: SOMETIMES}\n").unwrap();
         let bad = until(&mut receiver, |loaded| loaded.rejected == 1).await;
         assert!(!bad.current);
+        let last = bad.last.unwrap();
+        assert!(!last.accepted && last.problems[0].contains("SOMETIMES"), "{last:?}");
         assert!(Arc::ptr_eq(&bad.snapshot.unwrap(), first.snapshot.as_ref().unwrap()));
 
         fs::remove_dir_all(dir.path()).unwrap();
@@ -179,6 +214,15 @@ mod tests {
         again.notify_one();
         until(&mut receiver, |loaded| loaded.accepted > before).await;
         running.abort();
+    }
+
+    #[test]
+    fn a_flood_of_problems_is_kept_in_part() {
+        let problems = |count: usize| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
+        assert_eq!(shortened(problems(MOST_PROBLEMS)), problems(MOST_PROBLEMS));
+        let short = shortened(problems(1000));
+        assert_eq!(short.len(), MOST_PROBLEMS);
+        assert_eq!(short[MOST_PROBLEMS - 1], "and 951 more; the agent's log has them all");
     }
 
     #[tokio::test]

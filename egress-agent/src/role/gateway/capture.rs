@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::AsFd,
     str::FromStr,
@@ -19,6 +19,18 @@ pub(super) enum Capture {
     SkLookup,
     /// These ports, each bound as usual.
     Bind(Vec<Port>),
+}
+
+impl fmt::Display for Capture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SkLookup => f.write_str("sk-lookup"),
+            Self::Bind(ports) => {
+                let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+                write!(f, "bind:{}", ports.join(","))
+            }
+        }
+    }
 }
 
 impl FromStr for Capture {

@@ -27,6 +27,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::condition::Condition;
 use crate::{
     bpf::{Counters, Error, Lost, Verdicts},
     role::reload::Loaded,
@@ -51,12 +52,15 @@ pub(super) struct Tally {
     pub behind: AtomicU64,
     /// Times that a program was attached again, or moved to the front of its chain.
     pub repairs: AtomicU64,
+    /// Sockets that were closed: open before the enforcement, and not allowed.
+    pub sockets_destroyed: AtomicU64,
 }
 
 /// Where the values come from.
 pub(super) struct Sources {
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     pub tally: Arc<Tally>,
+    pub condition: Arc<Condition>,
     pub loaded: watch::Receiver<Loaded>,
     pub healthy: watch::Receiver<HashSet<IpAddr>>,
 }
@@ -81,6 +85,8 @@ impl Sources {
         gauge(&mut text, "egress_maps_behind", load(&tally.behind));
         counter(&mut text, "egress_map_update_failures_total", load(&tally.failures));
         counter(&mut text, "egress_repairs_total", load(&tally.repairs));
+        counter(&mut text, "egress_sockets_destroyed_total", load(&tally.sockets_destroyed));
+        gauge(&mut text, "egress_ready", u64::from(self.condition.unready(&loaded).is_empty()));
         Ok(text)
     }
 
@@ -178,22 +184,40 @@ pub(super) async fn serve(listener: TcpListener, sources: Arc<Sources>) {
 }
 
 fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    let (status, text) = if request.method() != Method::GET {
-        (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".into())
-    } else if path != "/metrics" && path != "/stats/prometheus" {
-        (StatusCode::NOT_FOUND, "metrics are at /metrics\n".into())
-    } else {
-        match sources.render() {
-            Ok(text) => (StatusCode::OK, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let (status, content_type, text) = match request.uri().path() {
+        _ if request.method() != Method::GET => {
+            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered\n".into())
+        }
+        "/metrics" | "/stats/prometheus" => match sources.render() {
+            Ok(text) => (StatusCode::OK, METRICS, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+        },
+        "/healthz/ready" => {
+            let causes = sources.condition.unready(&sources.loaded.borrow());
+            let (status, text) = readiness(&causes);
+            (status, TEXT, text)
+        }
+        _ => {
+            let pages = "metrics are at /metrics, readiness is at /healthz/ready\n";
+            (StatusCode::NOT_FOUND, TEXT, pages.into())
         }
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
-    let content_type = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let content_type = header::HeaderValue::from_static(content_type);
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
+}
+
+/// `ready`, or why not, a line each.
+fn readiness(causes: &[String]) -> (StatusCode, String) {
+    if causes.is_empty() {
+        return (StatusCode::OK, "ready\n".into());
+    }
+    let lines: String = causes.iter().flat_map(|cause| [cause, "\n"]).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}"))
 }
 
 #[cfg(test)]
@@ -202,6 +226,15 @@ mod tests {
 
     use super::*;
     use crate::bpf::{Action, Hook};
+
+    #[test]
+    fn readiness_names_every_cause() {
+        assert_eq!(readiness(&[]), (StatusCode::OK, "ready\n".into()));
+        let causes = ["map DENIED is full".to_owned(), "interface a is gone".to_owned()];
+        let (status, text) = readiness(&causes);
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(text, "not ready\nmap DENIED is full\ninterface a is gone\n");
+    }
 
     #[test]
     fn every_verdict_has_its_own_series() {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{DEFAULT_BPFFS, flows};
-use crate::{net::ResolverSource, role::reload::ConfigArgs};
+use crate::{
+    net::ResolverSource,
+    role::{control::ControlPath, reload::ConfigArgs},
+};
 
 /// Options of `node`.
 #[derive(clap::Args, Debug)]
@@ -49,9 +52,14 @@ pub struct NodeArgs {
     /// counted as lost.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(super) events_per_second: u32,
-    /// Where Prometheus' metrics are served, at /metrics; `off` for nowhere.
+    /// Where Prometheus' metrics are served, at /metrics, and readiness, at /healthz/ready; `off`
+    /// for nowhere.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15020", value_parser = metrics_addr)]
     pub(super) metrics_addr: MetricsAddr,
+    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
+    /// /run/egress-agent/node.sock].
+    #[arg(long, value_name = "PATH")]
+    pub(super) control: Option<ControlPath>,
     /// The gateways' health port.
     #[arg(long, value_name = "PORT", default_value_t = 15021)]
     pub(super) health_port: u16,

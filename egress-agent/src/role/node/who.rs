@@ -64,7 +64,7 @@ impl Who {
 
 /// Makes flows of events: adds what people call things.
 #[derive(Debug, Default)]
-pub(super) struct Namer {
+pub(in crate::role) struct Namer {
     who: Who,
     hosts: HashMap<IpAddr, String>,
     cgroups: HashMap<u64, Arc<str>>,
@@ -95,7 +95,7 @@ impl Namer {
     }
 
     /// The event with names.
-    pub(super) fn record(&mut self, flow: &Flow) -> FlowRecord {
+    pub(in crate::role) fn record(&mut self, flow: &Flow) -> FlowRecord {
         let cgroup = flow.cgroup.map(|id| {
             remembered(&mut self.cgroups, id, |id| {
                 cgroup_path(id).map(|path| path.display().to_string())

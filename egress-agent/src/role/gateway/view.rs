@@ -1,0 +1,62 @@
+//! What a gateway tells on its control socket.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::{
+    admin::{State, Status},
+    role::{
+        control::{AgentReport, Configuration, GatewayReport, Process, Serving},
+        reload::Loaded,
+    },
+    telemetry::{ClusterCounter, Telemetry},
+};
+
+/// Where the answers come from, apart from the configuration.
+pub(super) struct View {
+    pub(super) process: Process,
+    pub(super) directory: String,
+    pub(super) capture: String,
+    pub(super) ports: [u16; 3],
+    pub(super) workers: usize,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) status: Arc<Status>,
+}
+
+impl View {
+    /// For the control socket.
+    pub(super) fn serving(self, loaded: watch::Receiver<Loaded>) -> Serving {
+        let flows = Arc::clone(&self.telemetry.flows);
+        Serving {
+            status: Box::new(move || AgentReport::Gateway(self.report(&loaded.borrow().clone()))),
+            flows,
+            // A gateway hands its flows in itself.
+            lost: Box::new(|| 0),
+        }
+    }
+
+    fn report(&self, loaded: &Loaded) -> GatewayReport {
+        let clusters = self.telemetry.stats.clusters();
+        let sum = |counter| clusters.iter().map(|(_, stats)| stats.get(counter)).sum();
+        let state = self.status.state();
+        let mut problems = self.status.faults();
+        match state {
+            State::Draining => problems.push("it is draining: nothing new is accepted".into()),
+            State::Initializing => problems
+                .push("no configuration has been accepted yet; everything is refused".into()),
+            State::Live | State::Faulty => {}
+        }
+        GatewayReport {
+            process: self.process.clone(),
+            state: state.name().into(),
+            configuration: Configuration::new(self.directory.clone(), loaded),
+            capture: self.capture.clone(),
+            ports: self.ports,
+            workers: self.workers,
+            connections: sum(ClusterCounter::CxActive),
+            requests: sum(ClusterCounter::RqActive),
+            problems,
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the node agent tells on its control socket.
+
+use std::{
+    collections::HashSet,
+    net::IpAddr,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::sync::watch;
+
+use super::{condition::Condition, metrics::Tally};
+use crate::{
+    bpf::Counters,
+    policy::{Enforcement, MeshConfig},
+    role::{
+        control::{
+            AgentReport, Configuration, EventsReport, GatewayHealth, NodeReport, Process, Serving,
+            SetReport,
+        },
+        reload::Loaded,
+    },
+    telemetry::FlowLog,
+};
+
+/// Where the answers come from.
+pub(super) struct View {
+    pub(super) process: Process,
+    pub(super) bpffs: String,
+    pub(super) directory: String,
+    pub(super) events_per_second: u32,
+    pub(super) loaded: watch::Receiver<Loaded>,
+    pub(super) healthy: watch::Receiver<HashSet<IpAddr>>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) condition: Arc<Condition>,
+}
+
+impl View {
+    /// For the control socket.
+    pub(super) fn serving(self, flows: Arc<FlowLog>) -> Serving {
+        let view = Arc::new(self);
+        let lost = Arc::clone(&view);
+        Serving {
+            status: Box::new(move || AgentReport::Node(view.report())),
+            flows,
+            lost: Box::new(move || {
+                let events = lost.events();
+                events.lost_rate + events.lost_full + events.lost_unknown
+            }),
+        }
+    }
+
+    fn report(&self) -> NodeReport {
+        let loaded = self.loaded.borrow().clone();
+        let mesh = loaded.snapshot.as_ref().map(|snapshot| &snapshot.mesh);
+        let load = |value: &std::sync::atomic::AtomicU64| value.load(Ordering::Relaxed);
+        NodeReport {
+            process: self.process.clone(),
+            bpffs: self.bpffs.clone(),
+            configuration: Configuration::new(self.directory.clone(), &loaded),
+            enforcement: mesh.map(sets).unwrap_or_default(),
+            gateways: mesh.map(|mesh| self.gateways(mesh)).unwrap_or_default(),
+            events: self.events(),
+            maps_behind: load(&self.tally.behind) != 0,
+            problems: self.condition.problems(),
+            repairs: load(&self.tally.repairs),
+            sockets_destroyed: load(&self.tally.sockets_destroyed),
+        }
+    }
+
+    fn gateways(&self, mesh: &MeshConfig) -> Vec<GatewayHealth> {
+        let healthy = self.healthy.borrow();
+        let all = mesh.gateways.iter().flat_map(|gateway| {
+            gateway.endpoints.iter().map(|addr| GatewayHealth {
+                service: gateway.service.to_string(),
+                address: addr.to_string(),
+                healthy: healthy.contains(addr),
+            })
+        });
+        all.collect()
+    }
+
+    /// A counter that can't be read counts nothing; its map's trouble shows elsewhere.
+    fn events(&self) -> EventsReport {
+        let lost = self.counters.lost().unwrap_or_default();
+        EventsReport {
+            per_second: self.events_per_second,
+            lost_rate: lost.rate,
+            lost_full: lost.full,
+            lost_output: self.tally.dropped.load(Ordering::Relaxed),
+            lost_unknown: self.tally.unreadable.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Who is enforced how; the last one is everybody that no other one names.
+fn sets(mesh: &MeshConfig) -> Vec<SetReport> {
+    vec![SetReport { name: "default".into(), mode: mode(mesh.enforcement).into() }]
+}
+
+fn mode(enforcement: Enforcement) -> &'static str {
+    match enforcement {
+        Enforcement::Enforce => "enforce",
+        Enforcement::Audit => "audit",
+    }
+}
