@@ -12,7 +12,7 @@ use aya::{
     maps::{Map, MapData, RingBuf},
 };
 use egress_ebpf::{
-    abi::{FlowEvent, action, hook},
+    abi::{FlowEvent, PolicyId, action, hook},
     reason::Reason,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -91,6 +91,8 @@ pub struct Flow {
     pub reason: Reason,
     /// Audit mode let it pass.
     pub audit: bool,
+    /// By which policy, and so for which set of workloads.
+    pub policy: PolicyId,
     /// Where it came from; absent in a connect hook.
     pub source: Option<SocketAddr>,
     /// Where the application wanted to go; absent where it isn't IP.
@@ -172,7 +174,7 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         time,
         cgroup,
         ifindex,
-        policy: _,
+        policy,
         source,
         destination,
         source_port,
@@ -194,6 +196,7 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         action: Action::from_code(action)?,
         reason: Reason::from_code(reason)?,
         audit: audit != 0,
+        policy,
         source: socket(source.into(), source_port.get()),
         destination: socket(destination.into(), destination_port.get()),
         ether_type,

@@ -107,7 +107,7 @@ impl Naming {
         if self.loaded.has_changed().unwrap_or(false)
             && let Some(snapshot) = &self.loaded.borrow_and_update().snapshot
         {
-            namer.set_who(Who::new(&snapshot.mesh.workloads, &self.pods));
+            namer.set_who(Who::new(&snapshot.mesh, &self.pods));
         }
         if self.resolved.has_changed().unwrap_or(false) {
             namer.set_hosts(&self.resolved.borrow_and_update());

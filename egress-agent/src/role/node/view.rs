@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::{condition::Condition, metrics::Tally};
 use crate::{
     bpf::Counters,
-    policy::{Enforcement, MeshConfig},
+    policy::{MeshConfig, WorkloadSet},
     role::{
         control::{
             AgentReport, Configuration, EventsReport, GatewayHealth, NodeReport, Process, Serving,
@@ -93,14 +93,9 @@ impl View {
     }
 }
 
-/// Who is enforced how; the last one is everybody that no other one names.
+/// Who is enforced how; the first one is everybody that no other one names.
 fn sets(mesh: &MeshConfig) -> Vec<SetReport> {
-    vec![SetReport { name: "default".into(), mode: mode(mesh.enforcement).into() }]
-}
-
-fn mode(enforcement: Enforcement) -> &'static str {
-    match enforcement {
-        Enforcement::Enforce => "enforce",
-        Enforcement::Audit => "audit",
-    }
+    let set =
+        |set: WorkloadSet<'_>| SetReport { name: set.name.into(), mode: set.mode.name().into() };
+    mesh.sets().map(set).collect()
 }

@@ -10,6 +10,7 @@ use std::{
 use super::{names::Resolved, options::Pod};
 use crate::{
     bpf::{Action, Flow, cgroup_path, ifname},
+    policy::MeshConfig,
     telemetry::{FlowRecord, FlowVerdict},
     types::Workload,
 };
@@ -24,21 +25,34 @@ pub(super) struct Who {
     interfaces: HashMap<String, Arc<Workload>>,
     /// Paths below the cgroup2 mount.
     cgroups: HashMap<PathBuf, Arc<Workload>>,
+    /// Names of sets, by policy.
+    sets: Vec<String>,
 }
 
 impl Who {
     /// `pods`: interfaces whose addresses the agent was told, and so their workloads.
-    pub(super) fn new(workloads: &[Arc<Workload>], pods: &[Pod]) -> Self {
-        let mut who = Self::default();
+    pub(super) fn new(mesh: &MeshConfig, pods: &[Pod]) -> Self {
+        let workloads = &mesh.workloads;
+        let sets = mesh.sets().map(|set| set.name.to_owned()).collect();
+        let mut who = Self { sets, ..Self::default() };
         for workload in workloads {
             for addr in &workload.addresses {
                 who.addresses.insert(addr.to_canonical(), Arc::clone(workload));
+            }
+            for path in &workload.cgroups {
+                who.cgroups.insert(path.clone(), Arc::clone(workload));
             }
         }
         for pod in pods {
             let mut addresses = pod.addresses.iter();
             if let Some(workload) = addresses.find_map(|addr| who.addresses.get(addr)) {
                 who.interfaces.insert(pod.name.clone(), Arc::clone(workload));
+            }
+        }
+        // What the configuration says counts more than what follows from addresses.
+        for workload in workloads {
+            if let Some(name) = &workload.interface {
+                who.interfaces.insert(name.to_string(), Arc::clone(workload));
             }
         }
         who
@@ -111,6 +125,9 @@ impl Namer {
             verdict: verdict(flow.action),
             reason: Some(flow.reason.name().into()),
             audit: flow.audit,
+            set: usize::try_from(flow.policy)
+                .ok()
+                .and_then(|index| self.who.sets.get(index).cloned()),
             workload: workload.map(|workload| workload.name.to_string()),
             namespace: workload.map(|workload| workload.namespace.0.to_string()),
             cgroup: cgroup.as_deref().map(str::to_owned),
@@ -199,14 +216,15 @@ mod tests {
             namespace: Namespace("default".into()),
             labels: Default::default(),
             addresses: vec![addr.parse().unwrap()],
+            cgroups: vec![format!("/pods/{name}").into()],
+            interface: None,
         })
     }
 
     fn namer() -> Namer {
         let pods = [Pod { name: "veth-web".into(), addresses: vec!["10.0.0.5".parse().unwrap()] }];
-        let mut who =
-            Who::new(&[workload("web", "10.0.0.5"), workload("batch", "10.0.0.6")], &pods);
-        who.cgroups.insert("/pods/batch".into(), workload("batch", "10.0.0.6"));
+        let workloads = vec![workload("web", "10.0.0.5"), workload("batch", "10.0.0.6")];
+        let who = Who::new(&MeshConfig { workloads, ..MeshConfig::default() }, &pods);
         let mut namer = Namer {
             cgroups: [(42, "/pods/batch/1".into()), (43, "/pods/batches".into())].into(),
             interfaces: [(u32::MAX, "veth-web".into()), (u32::MAX - 1, "eth0".into())].into(),
@@ -223,6 +241,7 @@ mod tests {
             action: Action::Deny,
             reason: Reason::NotRedirected,
             audit: false,
+            policy: 0,
             source: Some("10.0.0.6:40000".parse().unwrap()),
             destination: Some("198.51.100.7:443".parse().unwrap()),
             ether_type: 0x0800,
@@ -261,6 +280,7 @@ mod tests {
         let record = namer.record(&connect);
         assert_eq!(record.workload.as_deref(), Some("batch"));
         assert_eq!(record.cgroup.as_deref(), Some("/pods/batch/1"));
+        assert_eq!(record.set.as_deref(), Some("default"));
         // A path that only begins with the same letters is another cgroup.
         assert_eq!(name(&mut namer, &Flow { cgroup: Some(43), ..connect }), None);
     }

@@ -41,6 +41,7 @@ impl From<&AccessLogEntry> for FlowRecord {
             verdict: entry.reason.map_or(FlowVerdict::Allow, verdict),
             reason: entry.reason.map(|reason| reason.name().into()),
             audit: false,
+            set: None,
             workload,
             namespace,
             cgroup: None,
@@ -70,7 +71,8 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::Routed
         | Reason::Direct
         | Reason::Neighbour
-        | Reason::Host => FlowVerdict::Allow,
+        | Reason::Host
+        | Reason::Reply => FlowVerdict::Allow,
         Reason::DeniedPrefix
         | Reason::GatewayPort
         | Reason::NoRoute

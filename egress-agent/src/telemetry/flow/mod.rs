@@ -44,6 +44,9 @@ pub struct FlowRecord {
     pub reason: Option<Cow<'static, str>>,
     /// Audit mode let it pass all the same.
     pub audit: bool,
+    /// The set of workloads whose mode it was judged by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<String>,
     /// The name of its workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,

@@ -20,6 +20,7 @@ pub(crate) fn dropped() -> FlowRecord {
         verdict: FlowVerdict::Deny,
         reason: Some("not_redirected".into()),
         audit: false,
+        set: None,
         workload: Some("web".into()),
         namespace: Some("default".into()),
         cgroup: None,
@@ -87,6 +88,8 @@ fn entry() -> AccessLogEntry {
             namespace: Namespace("shop".into()),
             labels: [].into(),
             addresses: vec![],
+            cgroups: vec![],
+            interface: None,
         })),
     }
 }
@@ -108,12 +111,13 @@ fn a_line_reads_like_a_sentence() {
         namespace: Some("default".into()),
         host: Some("db.example".into()),
         audit: true,
+        set: Some("batch".into()),
         ..redirected()
     };
     assert_eq!(
         named.text(),
         "Jan 01 00:00:01.500: default/web -> 198.51.100.7:443 (db.example) TCP AUDIT would \
-         redirect (routed) at connect, cgroup /pods/web"
+         redirect (routed) at connect, cgroup /pods/web, set batch"
     );
     assert_eq!(
         FlowRecord::from(&entry()).text(),

@@ -9,7 +9,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{FlowRecord, FlowVerdict};
-use crate::telemetry::access_log::is_unseen;
+use crate::{policy::DEFAULT_SET, telemetry::access_log::is_unseen};
 
 pub(super) fn line(flow: &FlowRecord) -> String {
     let time = Timestamp::try_from(flow.time).unwrap_or_default().to_zoned(TimeZone::UTC);
@@ -24,6 +24,10 @@ pub(super) fn line(flow: &FlowRecord) -> String {
     }
     if let Some(interface) = &flow.interface {
         push(&mut text, format_args!(", interface {interface}"));
+    }
+    // Everybody else's set goes without saying.
+    if let Some(set) = flow.set.as_ref().filter(|set| *set != DEFAULT_SET) {
+        push(&mut text, format_args!(", set {set}"));
     }
     if let Some(code) = flow.response_code {
         push(&mut text, format_args!(", {code}"));
