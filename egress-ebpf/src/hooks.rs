@@ -148,14 +148,20 @@ impl<V: PolicyView> Pod<'_, V> {
         }
         let source = &packet.flow.source;
         let honest = match packet.neighbour {
-            // Asking whether an address is free (RFC 4862 §5.4.2), and for routers before one has
-            // an address.
+            // Asking whether an address is free (RFC 4862 §5.4.2), and for routers or groups before
+            // one has an address.
             Neighbour::Solicitation { target } if source.is_unspecified() => self.owns(&target),
-            Neighbour::RouterSolicitation if source.is_unspecified() => true,
+            Neighbour::RouterSolicitation | Neighbour::ListenerReport
+                if source.is_unspecified() =>
+            {
+                true
+            }
             Neighbour::Advertisement { target } => self.owns(&target) && self.owns(source),
             Neighbour::No if self.owns(source) => true,
             Neighbour::No => return Verdict::deny(Reason::SpoofedSource),
-            Neighbour::Solicitation { .. } | Neighbour::RouterSolicitation => self.owns(source),
+            Neighbour::Solicitation { .. }
+            | Neighbour::RouterSolicitation
+            | Neighbour::ListenerReport => self.owns(source),
             Neighbour::RouterOnly => false,
         };
         if !honest {

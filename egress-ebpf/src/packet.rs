@@ -1,8 +1,8 @@
 //! Reading packets. Every byte is hostile; what can't be read to the end is `Malformed`.
 //!
 //! IPv4 options and IPv6 extension headers are refused wherever they lead, so headers lie at fixed
-//! offsets and nothing has to be walked. The one extension header that passes (to the cluster) is
-//! the fragment header.
+//! offsets and nothing has to be walked. The extension headers that pass are the fragment header (to
+//! the cluster) and the one of a report of multicast groups (to the link).
 
 use crate::{
     addr::{Addr, PortBe},
@@ -54,6 +54,7 @@ pub mod ether_type {
 /// hides what follows, so it counts as a protocol.
 const EXTENSION_HEADERS: [u8; 8] = [0, 43, 51, 60, 135, 139, 140, 253];
 const FRAGMENT_HEADER: u8 = 44;
+const HOP_BY_HOP_HEADER: u8 = 0;
 
 /// What a verdict is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +85,7 @@ impl Flow {
     };
 }
 
-/// The link's own business in an IPv6 packet (RFC 4861).
+/// The link's own business in an IPv6 packet (RFC 4861, RFC 3810).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Neighbour {
     /// It is no neighbour discovery.
@@ -101,6 +102,8 @@ pub enum Neighbour {
     },
     /// "Which routers are there?"
     RouterSolicitation,
+    /// "These groups I listen to." A bridge that heard of none keeps solicitations from the pod.
+    ListenerReport,
     /// A router advertisement or a redirect, which are a router's alone.
     RouterOnly,
 }
@@ -227,10 +230,28 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
             return Packet::flawed(flow, Reason::ExtensionHeader);
         }
     }
+    if flow.protocol == HOP_BY_HOP_HEADER && listener_report(bytes, offset + 40, payload, header[7])
+    {
+        flow.protocol = protocol::ICMPV6;
+        return Packet { flow, neighbour: Neighbour::ListenerReport, flaw: None };
+    }
     if EXTENSION_HEADERS.contains(&flow.protocol) {
         return Packet::flawed(flow, Reason::ExtensionHeader);
     }
     transport(bytes, offset + 40, payload, flow, header[7])
+}
+
+/// Whether it is a host's report of multicast groups: MLD version 2 (RFC 3810 §5.2), or 1 with its
+/// farewell (RFC 2710 §3), after the one hop-by-hop header that they have, a router alert. Queries
+/// are a router's.
+#[inline(always)]
+fn listener_report(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> bool {
+    match bytes.load::<16>(offset).filter(|_| length >= 16 && hops == 1) {
+        Some([protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0, kind, ..]) => {
+            matches!(kind, 131 | 132 | 143)
+        }
+        _ => false,
+    }
 }
 
 /// Reads the `length` bytes that IP carries. `hops` is the hop limit.

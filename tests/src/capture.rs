@@ -5,7 +5,7 @@ use std::{
     net::Ipv6Addr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::Duration,
@@ -14,17 +14,21 @@ use std::{
 use anyhow::Result;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{netns::NetNs, plan};
+use crate::{netns::NetNs, plan, wait};
 
 /// `ETH_P_ALL` in network byte order: every packet, of either direction.
 const EVERY_PACKET: u16 = 0x0003_u16.to_be();
 
-/// Frames that the app node sent to the outside since the capture began, or was last asked: pods'
-/// packets that got past the wall. What the gateways send isn't among them, nor are ARP and
-/// neighbour discovery between the nodes.
+/// Frames that arrived outside since the capture began, or was last asked: pods' packets that got
+/// past the wall, by way of the app node or of an interface of their own. What the gateways and the
+/// remote node send isn't among them, nor are ARP and neighbour discovery between the nodes.
 #[derive(Debug)]
 pub struct Capture {
+    outside: NetNs,
     frames: Arc<Mutex<Vec<String>>>,
+    /// How many marks were sent, and how many were seen.
+    sent: AtomicU64,
+    seen: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -46,15 +50,18 @@ impl Capture {
             Ok(socket)
         })??;
         let frames = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::new(AtomicU64::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
-            let (frames, stop) = (frames.clone(), stop.clone());
+            let (frames, seen, stop) = (frames.clone(), seen.clone(), stop.clone());
             move || {
                 let mut buffer = vec![0; 65_536];
                 while !stop.load(Ordering::Acquire) {
                     match socket.read(&mut buffer) {
                         Ok(length) => {
-                            if let Some(text) = leak(&buffer[..length]) {
+                            if let Some(number) = mark(&buffer[..length]) {
+                                seen.fetch_max(number, Ordering::AcqRel);
+                            } else if let Some(text) = leak(&buffer[..length]) {
                                 frames.lock().unwrap_or_else(PoisonError::into_inner).push(text);
                             }
                         }
@@ -70,17 +77,45 @@ impl Capture {
                 }
             }
         });
-        Ok(Self { frames, stop, thread: Some(thread) })
+        let outside = outside.clone();
+        Ok(Self { outside, frames, sent: AtomicU64::new(0), seen, stop, thread: Some(thread) })
+    }
+
+    /// Waits until everything that has arrived by now is in the list: a mark that is sent after it
+    /// comes behind it in the socket's queue.
+    fn settle(&self) -> Result<()> {
+        let number = self.sent.fetch_add(1, Ordering::AcqRel) + 1;
+        let payload = [MARK, &number.to_be_bytes()[..]].concat();
+        self.outside.enter(|| -> Result<()> {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+            socket.send_to(&payload, "127.0.0.1:9")?;
+            Ok(())
+        })??;
+        wait::until(wait::SOON, "the capture's mark", || {
+            (self.seen.load(Ordering::Acquire) >= number).then_some(())
+        })
     }
 
     /// The frames so far, one line each; the list starts anew.
+    ///
+    /// # Panics
+    /// The capture is broken: an empty list would prove nothing.
     pub fn take(&self) -> Vec<String> {
+        if let Err(error) = self.settle() {
+            panic!("the capture is broken: {error:#}");
+        }
         std::mem::take(&mut *self.frames.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The frames so far; the list stays.
+    ///
+    /// # Panics
+    /// As for [`Self::take`].
     #[must_use]
     pub fn frames(&self) -> Vec<String> {
+        if let Err(error) = self.settle() {
+            panic!("the capture is broken: {error:#}");
+        }
         self.frames.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -94,26 +129,46 @@ impl Drop for Capture {
     }
 }
 
-/// Describes a frame from the app node to the outside, unless it is the nodes' own business.
+/// Begins the payload of a capture's own datagrams on loopback.
+const MARK: &[u8] = b"capture's mark ";
+
+/// The number of a mark.
+fn mark(frame: &[u8]) -> Option<u64> {
+    // Ethernet, IPv4 without options, UDP.
+    let number = frame.get(14 + 20 + 8..)?.strip_prefix(MARK)?;
+    number.first_chunk().copied().map(u64::from_be_bytes)
+}
+
+/// Describes a frame to the outside, unless it is the nodes' own business.
 fn leak(frame: &[u8]) -> Option<String> {
     let (head, body) = frame.split_at_checked(14)?;
-    if head[..6] != plan::mac_bytes(plan::OUTSIDE_MAC)
-        || head[6..12] != plan::mac_bytes(plan::APP_MAC)
-    {
+    let (to, from) = (&head[..6], &head[6..12]);
+    let is = |address: &[u8], mac: &str| address == plan::mac_bytes(mac);
+    let others = [plan::OUTSIDE_MAC, plan::REMOTE_MAC].into_iter().chain(plan::GATEWAY_MACS);
+    // Loopback's frames have addresses of zeros.
+    if others.into_iter().any(|mac| is(from, mac)) || from == [0; 6] {
+        return None;
+    }
+    // Group frames of the app node are its own: it doesn't forward any.
+    let group = to[0] & 1 == 1 && !is(from, plan::APP_MAC);
+    if !is(to, plan::OUTSIDE_MAC) && !group {
         return None;
     }
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     match [head[12], head[13]] {
         // ARP
         [0x08, 0x06] => None,
-        // Neighbour discovery (RFC 4861: ICMPv6 types 133 to 137), the node's own.
+        // Neighbour discovery (RFC 4861: ICMPv6 types 133 to 137), the node's own; and that of an
+        // interface on the same link, which asks for its router.
         [0x86, 0xdd]
             if body.get(6) == Some(&58)
                 && matches!(body.get(40), Some(133..=137))
-                && from_app_node(body) =>
+                && (from_app_node(body) || group) =>
         {
             None
         }
+        // Multicast listener reports (RFC 3810): a hop-by-hop header first.
+        [0x86, 0xdd] if group && body.get(6) == Some(&0) && body.get(48) == Some(&143) => None,
         [0x08, 0x00] if body.len() >= 20 => {
             let address = |at: usize| {
                 format!("{}.{}.{}.{}", body[at], body[at + 1], body[at + 2], body[at + 3])

@@ -1,10 +1,14 @@
 //! Hosts in network namespaces, for the demo and the end-to-end tests.
 //!
 //! ```text
-//!   pod ─── app node ──┬── gateway node 1
-//!                      ├── gateway node 2
-//!                      └── outside (router, DNS, HTTP, HTTPS, a metadata service, an attacker)
+//!         pod ─── app node ──┬── gateway node 1
+//!          ┊         ┊       ├── gateway node 2
+//!   neighbour ┄┄┄┄┄┄┄┘       ├┄┄ remote node ┄┄ remote pod (with a DNS service)
+//!                            └── outside (router, DNS, HTTP, HTTPS, a metadata service, an attacker)
 //! ```
+//!
+//! What is dotted is there for those who ask for a [`cluster::Cluster`]: the app node's pods share a
+//! bridge then, and Services are NAT rules on the app node, as kube-proxy makes them.
 //!
 //! The app node forwards for the pod, and the outside answers it: without enforcement everything
 //! leaks, which the tests show first.
@@ -15,11 +19,14 @@ pub mod ca;
 pub mod capture;
 pub mod cgroup;
 mod clients;
+pub mod cluster;
+pub mod denied;
 pub mod manifests;
 pub mod netns;
 pub mod outside;
 pub mod plan;
 pub mod process;
+pub mod services;
 pub mod site;
 pub mod testbed;
 pub mod wait;

@@ -19,6 +19,8 @@ pub const APP: &str = "10.10.0.1";
 pub const APP_V6: &str = "fd00:10:10::1";
 /// The gateway nodes.
 pub const GATEWAYS: [&str; 2] = ["10.10.0.11", "10.10.0.12"];
+/// Hardware addresses of their uplinks.
+pub const GATEWAY_MACS: [&str; 2] = ["02:00:0a:0a:00:11", "02:00:0a:0a:00:12"];
 /// The outside's router, which every node's default route leads to.
 pub const ROUTER: &str = "10.10.0.254";
 /// The same, IPv6.
@@ -51,8 +53,33 @@ pub const UDP_PORT: u16 = 9999;
 /// TCP echo at every outside address.
 pub const TCP_PORTS: [u16; 3] = [22, 5432, 8443];
 
+/// The second pod on the app node.
+pub const NEIGHBOUR: &str = "10.244.1.20";
+/// The same, IPv6.
+pub const NEIGHBOUR_V6: &str = "fd00:10:244:1::20";
+/// The app node's interface towards the second pod.
+pub const NEIGHBOUR_INTERFACE: &str = "pod1";
+/// The second node.
+pub const REMOTE: &str = "10.10.0.2";
+/// The same, IPv6.
+pub const REMOTE_V6: &str = "fd00:10:10::2";
+/// The pod on the second node.
+pub const REMOTE_POD: &str = "10.244.2.10";
+/// The same, IPv6.
+pub const REMOTE_POD_V6: &str = "fd00:10:244:2::10";
+/// That pod's router: the second node's end of its interface.
+pub const REMOTE_POD_ROUTER: &str = "10.244.2.1";
+/// The same, IPv6.
+pub const REMOTE_POD_ROUTER_V6: &str = "fd00:10:244:2::1";
+/// Where peers in the cluster serve HTTP.
+pub const PEER_HTTP: u16 = 8080;
+/// Where they echo TCP and UDP.
+pub const PEER_ECHO: u16 = 7007;
+
 /// Hardware address of the app node's uplink.
 pub const APP_MAC: &str = "02:00:0a:0a:00:01";
+/// Hardware address of the second node's uplink.
+pub const REMOTE_MAC: &str = "02:00:0a:0a:00:02";
 /// Hardware address of the outside's router.
 pub const OUTSIDE_MAC: &str = "02:00:0a:0a:00:fe";
 /// Hardware address of the app node's end of the pod's interface.

@@ -312,7 +312,15 @@ impl Testbed {
     /// # Errors
     /// It ends, or doesn't enforce within the limit.
     pub fn start_node(&self) -> Result<Process> {
-        let mut node = self.start_agent(&self.app, "node", &self.node_args())?;
+        self.start_node_with(&self.node_args())
+    }
+
+    /// The same with other arguments.
+    ///
+    /// # Errors
+    /// As for [`Self::start_node`].
+    pub fn start_node_with(&self, args: &[String]) -> Result<Process> {
+        let mut node = self.start_agent(&self.app, "node", args)?;
         wait::until(wait::SOON, "the node agent to enforce", || {
             // It denies everything first, and is ready once the configuration is in force.
             let ready = node.stderr().lines().any(|line| line.ends_with(" ready"));
@@ -343,6 +351,11 @@ impl Testbed {
             anyhow::bail!("egress-agent gateway: {status}\n{}", gateway.stderr());
         }
         Ok(gateway)
+    }
+
+    /// What it leaves on the machine.
+    pub(crate) fn site(&self) -> &Site {
+        &self.site
     }
 
     /// Lets go of everything without removing it.

@@ -39,25 +39,13 @@ pub(crate) fn connect(
 
     fabric.ip(&["link", "add", "br0", "type", "bridge"])?;
     fabric.ip(&["link", "set", "br0", "up"])?;
-    let node = |ns: &NetNs, port: &str, mac: &str, v4: &str, v6: &str| -> Result<()> {
-        let addresses = [format!("{v4}/24"), format!("{v6}/64")];
-        let addresses = addresses.each_ref().map(String::as_str);
-        // The bridge's port keeps its own address.
-        let port_mac = mac.replacen("02:", "06:", 1);
-        link(
-            &End { ns, name: plan::UPLINK, mac, addresses: &addresses },
-            &End { ns: fabric, name: port, mac: &port_mac, addresses: &[] },
-        )?;
-        fabric.ip(&["link", "set", port, "master", "br0"])?;
-        Ok(())
-    };
-    node(app, "app", plan::APP_MAC, plan::APP, plan::APP_V6)?;
+    node(fabric, app, "app", plan::APP_MAC, plan::APP, plan::APP_V6)?;
     routes(app, plan::ROUTER, plan::ROUTER_V6)?;
-    node(outside, "outside", plan::OUTSIDE_MAC, plan::ROUTER, plan::ROUTER_V6)?;
+    node(fabric, outside, "outside", plan::OUTSIDE_MAC, plan::ROUTER, plan::ROUTER_V6)?;
     for (number, (gateway, address)) in gateways.iter().zip(plan::GATEWAYS).enumerate() {
         let (port, suffix) = (format!("gateway{}", number + 1), 11 + number);
-        let (mac, v6) = (format!("02:00:0a:0a:00:{suffix}"), format!("fd00:10:10::{suffix}"));
-        node(&gateway.ns, &port, &mac, address, &v6)?;
+        let (mac, v6) = (plan::GATEWAY_MACS[number], format!("fd00:10:10::{suffix}"));
+        node(fabric, &gateway.ns, &port, mac, address, &v6)?;
         routes(&gateway.ns, plan::ROUTER, plan::ROUTER_V6)?;
         to_pods(&gateway.ns)?;
     }
@@ -71,6 +59,94 @@ pub(crate) fn connect(
     }
     Ok(())
 }
+
+/// A node's uplink, to the network between the nodes.
+fn node(fabric: &NetNs, ns: &NetNs, port: &str, mac: &str, v4: &str, v6: &str) -> Result<()> {
+    let addresses = [format!("{v4}/24"), format!("{v6}/64")];
+    let addresses = addresses.each_ref().map(String::as_str);
+    // The bridge's port keeps its own address.
+    let port_mac = mac.replacen("02:", "06:", 1);
+    link(
+        &End { ns, name: plan::UPLINK, mac, addresses: &addresses },
+        &End { ns: fabric, name: port, mac: &port_mac, addresses: &[] },
+    )?;
+    fabric.ip(&["link", "set", port, "master", "br0"])?;
+    Ok(())
+}
+
+/// A second pod on the app node. The first one's interface becomes a port of a bridge that both
+/// share, as with the bridge CNI: what was the app node's on that interface is the bridge's now.
+pub(crate) fn neighbour(app: &NetNs, neighbour: &NetNs) -> Result<()> {
+    let (router, router_v6) =
+        (format!("{}/24", plan::POD_ROUTER), format!("{}/64", plan::POD_ROUTER_V6));
+    for address in [&router, &router_v6] {
+        app.ip(&["addr", "del", address, "dev", plan::POD_INTERFACE])?;
+    }
+    app.ip(&["link", "add", BRIDGE, "address", plan::POD_ROUTER_MAC, "type", "bridge"])?;
+    app.ip(&["link", "set", BRIDGE, "up"])?;
+    app.ip(&["addr", "add", &router, "dev", BRIDGE])?;
+    app.ip(&["addr", "add", &router_v6, "dev", BRIDGE, "nodad"])?;
+    link(
+        &End {
+            ns: neighbour,
+            name: "eth0",
+            mac: "02:00:0a:f4:01:14",
+            addresses: &[&format!("{}/24", plan::NEIGHBOUR), &format!("{}/64", plan::NEIGHBOUR_V6)],
+        },
+        &End { ns: app, name: plan::NEIGHBOUR_INTERFACE, mac: "06:00:0a:f4:01:14", addresses: &[] },
+    )?;
+    // The hardware address that the pod knows its router by is the bridge's.
+    app.ip(&["link", "set", plan::POD_INTERFACE, "address", "06:00:0a:f4:01:01"])?;
+    for port in [plan::POD_INTERFACE, plan::NEIGHBOUR_INTERFACE] {
+        app.ip(&["link", "set", port, "master", BRIDGE])?;
+        // A pod that dials itself over a Service gets its packets back on the port they came in on.
+        app.ip(&["link", "set", port, "type", "bridge_slave", "hairpin", "on"])?;
+    }
+    routes(neighbour, plan::POD_ROUTER, plan::POD_ROUTER_V6)
+}
+
+/// A second node with a pod.
+pub(crate) fn remote(
+    fabric: &NetNs,
+    app: &NetNs,
+    outside: &NetNs,
+    remote: &NetNs,
+    pod: &NetNs,
+) -> Result<()> {
+    remote.forward()?;
+    node(fabric, remote, "remote", plan::REMOTE_MAC, plan::REMOTE, plan::REMOTE_V6)?;
+    routes(remote, plan::ROUTER, plan::ROUTER_V6)?;
+    to_pods(remote)?;
+    link(
+        &End {
+            ns: pod,
+            name: "eth0",
+            mac: "02:00:0a:f4:02:0a",
+            addresses: &[
+                &format!("{}/24", plan::REMOTE_POD),
+                &format!("{}/64", plan::REMOTE_POD_V6),
+            ],
+        },
+        &End {
+            ns: remote,
+            name: plan::POD_INTERFACE,
+            mac: "02:00:0a:f4:02:01",
+            addresses: &[
+                &format!("{}/24", plan::REMOTE_POD_ROUTER),
+                &format!("{}/64", plan::REMOTE_POD_ROUTER_V6),
+            ],
+        },
+    )?;
+    routes(pod, plan::REMOTE_POD_ROUTER, plan::REMOTE_POD_ROUTER_V6)?;
+    for ns in [app, outside] {
+        ns.ip(&["route", "add", "10.244.2.0/24", "via", plan::REMOTE])?;
+        ns.ip(&["-6", "route", "add", "fd00:10:244:2::/64", "via", plan::REMOTE_V6])?;
+    }
+    Ok(())
+}
+
+/// The bridge of the app node's pods, once there is more than one.
+pub(crate) const BRIDGE: &str = "cni0";
 
 fn routes(ns: &NetNs, v4: &str, v6: &str) -> Result<()> {
     ns.ip(&["route", "add", "default", "via", v4])?;

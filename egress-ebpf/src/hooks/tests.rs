@@ -166,6 +166,38 @@ fn neighbour_discovery_speaks_for_the_pod_alone() {
 }
 
 #[test]
+fn reports_of_groups_go_to_the_link_and_no_further() {
+    let own_link = std::net::IpAddr::from(Addr::link_local(MAC)).to_string();
+    let report = |from: &str, to: &str, header: [u8; 8], kind: u8, hops: u8| {
+        let mut packet = ip(0, from, to, &[&header[..], &[kind, 0, 0, 0, 0, 0, 0, 1]].concat());
+        packet[7] = hops;
+        from_pod(&packet)
+    };
+    let alert = [58, 0, 5, 2, 0, 0, 1, 0];
+    for kind in [131, 132, 143] {
+        for from in [own_link.as_str(), "::", POD6] {
+            assert_eq!(report(from, "ff02::16", alert, kind, 1), (PASS, Reason::Neighbour));
+        }
+        let stranger = report("fe80::1", "ff02::16", alert, kind, 1);
+        assert_eq!(stranger, (DROP, Reason::SpoofedNeighbour));
+        // Elsewhere it is a packet like any.
+        assert_eq!(report(POD6, OUTSIDE6, alert, kind, 1), (DROP, Reason::Protocol));
+        assert_eq!(report(POD6, "ff0e::16", alert, kind, 1), (DROP, Reason::Multicast));
+        // A router might forward it.
+        let far = report(&own_link, "ff02::16", alert, kind, 2);
+        assert_eq!(far, (DROP, Reason::ExtensionHeader));
+    }
+    let dropped = (DROP, Reason::ExtensionHeader);
+    assert_eq!(report(&own_link, "ff02::1", alert, 130, 1), dropped, "a router's query");
+    assert_eq!(report(&own_link, "ff02::16", alert, 128, 1), dropped, "an echo request");
+    for header in
+        [[17, 0, 5, 2, 0, 0, 1, 0], [58, 1, 5, 2, 0, 0, 1, 0], [58, 0, 0x8a, 2, 0, 0, 1, 0]]
+    {
+        assert_eq!(report(&own_link, "ff02::16", header, 143, 1), dropped, "{header:?}");
+    }
+}
+
+#[test]
 fn every_prefix_of_a_frame_that_passes_is_dropped() {
     let frames = [
         ip_frame(&tcp(POD, INSIDE, 80)),

@@ -91,7 +91,15 @@ impl Servers {
     /// # Errors
     /// The port can't be bound.
     pub fn cluster_dns(ns: &NetNs) -> Result<Self> {
-        Self::start(ns, |_| async { serve_dns(plan::CLUSTER_DNS) })
+        Self::dns(ns, plan::CLUSTER_DNS)
+    }
+
+    /// The same answers at an address of another host.
+    ///
+    /// # Errors
+    /// The port can't be bound.
+    pub fn dns(ns: &NetNs, address: &'static str) -> Result<Self> {
+        Self::start(ns, move |_| async move { serve_dns(address) })
     }
 
     fn start<F>(ns: &NetNs, serve: impl FnOnce(Record) -> F + Send + 'static) -> Result<Self>
