@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{dist, layers, run, setup};
+use crate::{dist, fuzz, layers, run, setup};
 
 /// What has been run so far: name, time, outcome.
 #[derive(Default)]
@@ -83,6 +83,9 @@ pub(crate) fn test(quick: bool, args: &[String]) -> Result<()> {
         "tests",
         run::command("cargo").args(["test", "--workspace", "--no-fail-fast"]).args(args),
     );
+    if !quick {
+        stages.stage("fuzz", || fuzz::fuzz(&fuzz::Options::default()));
+    }
     stages.summary()
 }
 

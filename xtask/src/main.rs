@@ -1,8 +1,10 @@
 //! `cargo xtask`: set-up, tests, demo and checks. See `--help`.
 
+mod bench;
 mod check;
 mod demo;
 mod dist;
+mod fuzz;
 mod layers;
 mod run;
 mod setup;
@@ -56,6 +58,13 @@ enum Command {
     /// A release build, which takes some minutes the first time. That it needs no dynamic linker and
     /// starts alone in an empty directory is checked.
     Dist,
+    /// Measure what enforcement costs: packets, connects, throughput, loading policy. Needs root.
+    Bench {
+        /// Only these: wall, connect, throughput, load.
+        names: Vec<String>,
+    },
+    /// Fuzz the ClientHello, and random snapshots.
+    Fuzz(fuzz::Options),
     /// The walkthrough with real curl, a real gateway and real enforcement, in network namespaces.
     ///
     /// Needs root. Ends with a table; the exit code is 0 only if everything was as it must be.
@@ -69,6 +78,8 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Layers => layers::run(),
         Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::run()).map(drop),
+        Command::Bench { names } => bench::run(&names),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

@@ -9,6 +9,7 @@ use crate::run;
 /// The bpf-linker that was tested with this project's versions of aya.
 const BPF_LINKER: &str = "0.13.0";
 const CARGO_DENY: &str = "0.20.2";
+const CARGO_FUZZ: &str = "0.13.2";
 
 /// Debian packages of the eBPF compiler: rustc 1.96 with a prebuilt `core` for BPF, and the LLVM of
 /// the same version that bpf-linker is linked with.
@@ -180,6 +181,11 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Resu
         }
         if !run::has_program("cargo-deny") {
             steps.push(cargo_deny());
+        }
+        if !run::has_program("cargo-fuzz") {
+            let command =
+                format!("cargo install cargo-fuzz --version {CARGO_FUZZ} --locked --debug");
+            steps.push(Step::new("cargo-fuzz", "about a minute", false, &command));
         }
     }
     Ok(steps)

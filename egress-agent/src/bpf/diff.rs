@@ -24,7 +24,7 @@ use super::plan::{Contents, Prefix};
 
 /// A change of a map's entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Change<K, V> {
+pub enum Change<K, V> {
     /// Add or overwrite.
     Put(K, V),
     /// Remove.
@@ -33,7 +33,7 @@ pub(super) enum Change<K, V> {
 
 /// One change of one map.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Op {
+pub enum Op {
     /// Of `GLOBALS`.
     Globals(Globals),
     /// Of `POLICIES`.
@@ -56,29 +56,29 @@ pub(super) enum Op {
 
 /// Changes in the order in which they are to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Ops {
+pub struct Ops {
     /// They only take away. A failed one leaves something as it was.
-    pub(super) tighten: Vec<Op>,
+    pub tighten: Vec<Op>,
     /// Groups and gateways' ports, which open the wall for what the new routes name, unless it is
     /// denied: when one of `tighten` failed, none of these may follow.
-    pub(super) gateways: Vec<Op>,
+    pub gateways: Vec<Op>,
     /// They redirect or refuse what was direct. A failed one leaves something as it was.
-    pub(super) redirect: Vec<Op>,
+    pub redirect: Vec<Op>,
     /// They may let out more, each relying on all before it being done: when one failed, none may
     /// follow.
-    pub(super) loosen: Vec<Op>,
+    pub loosen: Vec<Op>,
 }
 
 impl Ops {
     /// How many changes.
-    pub(super) fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         let Self { tighten, gateways, redirect, loosen } = self;
         tighten.len() + gateways.len() + redirect.len() + loosen.len()
     }
 
     /// Makes the changes by `apply`, leaving out those that must not follow a failure. Gives back
     /// what failed.
-    pub(super) fn make<E>(&self, mut apply: impl FnMut(&Op) -> Result<(), E>) -> Vec<E> {
+    pub fn make<E>(&self, mut apply: impl FnMut(&Op) -> Result<(), E>) -> Vec<E> {
         let mut errors: Vec<E> = self.tighten.iter().filter_map(|op| apply(op).err()).collect();
         if errors.is_empty() {
             errors.extend(self.gateways.iter().filter_map(|op| apply(op).err()));
@@ -93,7 +93,7 @@ impl Ops {
 
 /// What to do to get from `old` to `new`.
 #[must_use]
-pub(super) fn diff(old: &Contents, new: &Contents) -> Ops {
+pub fn diff(old: &Contents, new: &Contents) -> Ops {
     let policies = policies(old, new);
     let (strict, lax): (Vec<Op>, Vec<Op>) =
         policies.into_iter().partition(|op| matches!(op, Op::Policy(_, p) if enforces(*p)));

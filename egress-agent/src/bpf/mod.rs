@@ -3,25 +3,24 @@
 mod attach;
 mod counters;
 mod detach;
-mod diff;
+pub mod diff;
 mod error;
 mod events;
 mod host;
-mod kept;
 mod load;
 mod logs;
 pub mod lookup;
 pub mod object;
 mod pinned;
 mod pins;
-mod plan;
+pub mod plan;
 mod pod;
 mod reconcile;
 mod workloads;
 
 use std::path::Path;
 
-pub use attach::{Attachments, Change, Pattern, Repair, Target, Targets, TcMode};
+pub use attach::{Attachments, Change, Targets, TcMode};
 pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
@@ -62,8 +61,7 @@ impl Enforcer {
         for cgroup in &targets.cgroups {
             host::cgroup_id(cgroup)?;
         }
-        let pods = targets.pod_interfaces.iter().filter_map(Pattern::exact);
-        for interface in pods.chain(targets.uplinks.iter().map(String::as_str)) {
+        for interface in targets.pod_interfaces.iter().chain(&targets.uplinks) {
             host::require_interface(interface)?;
         }
         let pins = Pins::own(bpffs)?;
@@ -88,7 +86,8 @@ impl Enforcer {
         let counters = Counters::take(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
-        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc)?;
+        workloads::claim(&mut ebpf, &targets.cgroups)?;
+        let attachments = Attachments::attach(ebpf, pins, targets, tc)?;
         Ok((attachments, maps, counters, events))
     }
 }

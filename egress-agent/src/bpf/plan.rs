@@ -158,7 +158,11 @@ impl Contents {
         contents.denied =
             snapshot.mesh.denied_cidrs.iter().chain(&metadata).flat_map(prefixes).collect();
         contents.set_groups(&snapshot.mesh, facts, &mut problems);
-        for route in &snapshot.node.routes {
+        // Where two are for one key the later one stays: the more specific one, the one to a gateway
+        // (the stricter one), the first of the file.
+        let mut routes: Vec<&NodeRoute> = snapshot.node.routes.iter().rev().collect();
+        routes.sort_by_key(|route| specificity(route));
+        for route in routes {
             contents.add_route(route, &snapshot.mesh, facts, &mut problems);
         }
         problems.dedup();
@@ -218,6 +222,12 @@ impl Contents {
         problems: &mut Vec<PlanProblem>,
     ) {
         let dialled = route.port.map(|port| port.0);
+        if dialled.is_none()
+            && let Some(net) = named(&route.target)
+        {
+            problems.push(PlanProblem::NetWithoutPort { net });
+            return;
+        }
         let value = match route.action {
             NodeAction::Direct => {
                 Route { action: route_action::DIRECT, reserved: 0, port: PortBe::new(0), group: 0 }
@@ -258,17 +268,8 @@ impl Contents {
                 .unwrap_or_default(),
         };
         for net in nets {
-            if dialled.is_none() {
-                problems.push(PlanProblem::NetWithoutPort { net: net.to_string() });
-                continue;
-            }
             for prefix in prefixes(&net) {
-                let key = route_key(dialled, Some(prefix));
-                let old = self.routes.insert(key, value);
-                // Two say something about the same addresses: the gateway is the stricter one.
-                if let Some(old) = old.filter(|old| old.action == route_action::REDIRECT) {
-                    self.routes.insert(key, old);
-                }
+                self.routes.insert(route_key(dialled, Some(prefix)), value);
             }
         }
     }
@@ -282,6 +283,27 @@ impl Contents {
             self.routes.insert(route_key(Some(port), None), deny);
         }
     }
+}
+
+/// The addresses that a route names, as it names them; `None` where it is for all.
+fn named(target: &DirectTarget) -> Option<String> {
+    match target {
+        DirectTarget::Any => None,
+        DirectTarget::Net(net) => Some(net.to_string()),
+        DirectTarget::Name(host) => Some(host.to_string()),
+    }
+}
+
+/// Routes in this order make way for those after them. Their keys can't tell: a wide IPv6 network
+/// has several keys, which may be those of a narrower one.
+fn specificity(route: &NodeRoute) -> (bool, u32, bool) {
+    let bits = match &route.target {
+        DirectTarget::Any => 0,
+        DirectTarget::Net(IpNet::V4(net)) => 1 + MAPPED_PREFIX_BITS + u32::from(net.prefix_len()),
+        DirectTarget::Net(IpNet::V6(net)) => 1 + u32::from(net.prefix_len()),
+        DirectTarget::Name(_) => 1 + 128,
+    };
+    (route.port.is_some(), bits, matches!(route.action, NodeAction::Redirect { .. }))
 }
 
 fn group_id(index: usize, facts: &Facts) -> Option<GroupId> {

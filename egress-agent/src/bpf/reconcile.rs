@@ -89,7 +89,7 @@ impl Maps {
         let mut errors = ops.make(|op| self.apply(op));
         if errors.is_empty() {
             self.current = desired.clone();
-            return Ok(ops.len());
+            return Ok(ops.count());
         }
         match self.read() {
             Ok(current) => self.current = current,

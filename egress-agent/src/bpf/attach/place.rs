@@ -1,17 +1,13 @@
 //! What pins are called, and what their names tell.
 
-use super::{TcMode, stage::remove_pin, table::by_name};
-use crate::{
-    bpf::{host, pins::Pins},
-    sys::netlink::filters::Direction,
-};
+use aya::programs::TcAttachType;
 
-/// What a program is attached to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(in crate::bpf) enum Place {
-    /// A cgroup, by its id.
+use super::{TcMode, stage::remove_pin, table::by_name};
+use crate::bpf::{host, pins::Pins};
+
+#[derive(Clone, Copy)]
+pub(super) enum Place {
     Cgroup(u64),
-    /// An interface, by its index.
     Interface(u32),
 }
 
@@ -47,7 +43,7 @@ pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
 /// What a pin's name says.
 pub(in crate::bpf) struct PinnedPlace<'a> {
     pub(in crate::bpf) program: &'a str,
-    pub(in crate::bpf) place: Place,
+    place: Place,
     pub(in crate::bpf) clsact: bool,
 }
 
@@ -74,17 +70,16 @@ impl<'a> PinnedPlace<'a> {
         }
     }
 
-    /// The interface with its name now.
-    pub(in crate::bpf) fn interface(&self) -> Option<(u32, String)> {
+    pub(in crate::bpf) fn interface(&self) -> Option<String> {
         match self.place {
-            Place::Interface(index) => host::ifname(index).map(|name| (index, name)),
+            Place::Interface(index) => host::ifname(index),
             Place::Cgroup(_) => None,
         }
     }
 
     /// Which way; `None` for a program of another version.
-    pub(in crate::bpf) fn direction(&self) -> Option<Direction> {
-        by_name(self.program).map(|entry| entry.direction)
+    pub(in crate::bpf) fn direction(&self) -> Option<TcAttachType> {
+        by_name(self.program).map(|entry| entry.direction.tc())
     }
 }
 

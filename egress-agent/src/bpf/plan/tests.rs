@@ -133,6 +133,42 @@ fn where_two_disagree_on_one_prefix_the_gateway_wins() {
     }
 }
 
+/// Found by fuzzing: for every address the last of the file won, and parts of a wide IPv6 network
+/// hid a narrower one.
+#[test]
+fn the_more_specific_wins_in_whatever_order_and_then_the_gateway() {
+    let action = |routes: &[NodeRoute], key: &Prefix<RouteKey>| {
+        let found = |routes: &[NodeRoute]| {
+            let (contents, problems) = Contents::desired(&snapshot(routes.to_vec()), &facts());
+            assert!(problems.is_empty());
+            contents.routes[key].action
+        };
+        let turned: Vec<NodeRoute> = routes.iter().rev().cloned().collect();
+        assert_eq!(found(routes), found(&turned));
+        found(routes)
+    };
+    let any = |action| route(Some(443), DirectTarget::Any, action);
+    let both = [any(NodeAction::Direct), any(redirect(None))];
+    assert_eq!(action(&both, &route_key(Some(port(443)), None)), route_action::REDIRECT);
+
+    let v6 = |net: &str, action| route(Some(443), DirectTarget::Net(net.parse().unwrap()), action);
+    let [global] = prefixes(&"2000::/3".parse().unwrap())[..] else { panic!("one prefix") };
+    let global = route_key(Some(port(443)), Some(global));
+    for (wide, narrow, expected) in [
+        (redirect(None), NodeAction::Direct, route_action::DIRECT),
+        (NodeAction::Direct, redirect(None), route_action::REDIRECT),
+    ] {
+        assert_eq!(action(&[v6("::/0", wide), v6("2000::/3", narrow)], &global), expected);
+    }
+
+    // Every port of a gateway is not its own ports, but one may be named for another's.
+    let own = route(Some(15000), DirectTarget::Any, redirect(Some(8443)));
+    let every = route(None, DirectTarget::Any, redirect(None));
+    let key = route_key(Some(port(15000)), None);
+    assert_eq!(action(&[own, every.clone()], &key), route_action::REDIRECT);
+    assert_eq!(action(&[every], &key), route_action::DENY);
+}
+
 #[test]
 fn what_cannot_be_carried_out_is_said_and_denied() {
     let net = DirectTarget::Net("198.51.100.0/24".parse().unwrap());
@@ -140,6 +176,12 @@ fn what_cannot_be_carried_out_is_said_and_denied() {
     let (contents, problems) = Contents::desired(&snapshot(routes), &facts());
     assert!(contents.routes.is_empty());
     assert!(matches!(&problems[..], [PlanProblem::NetWithoutPort { .. }]));
+    // Found by fuzzing: nothing of it may be carried out, such as opening the gateway's ports.
+    let net = DirectTarget::Net("198.51.100.0/24".parse().unwrap());
+    let routes = vec![route(None, net, redirect(None))];
+    let (contents, _) = Contents::desired(&snapshot(routes), &facts());
+    assert!(contents.routes.is_empty());
+    assert!(!contents.gateways.contains(&key("192.0.2.10", 0, TCP)));
 
     let routes = vec![route(Some(443), DirectTarget::Any, redirect(None))];
     let none = Facts { max_groups: 0, ..facts() };

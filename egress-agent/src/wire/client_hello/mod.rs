@@ -88,11 +88,7 @@ impl HelloReader {
     pub fn parse(&mut self, bytes: &[u8]) -> Result<Parsed<ClientHello>, HelloError> {
         loop {
             let rest = bytes.get(self.consumed..).unwrap_or_default();
-            let Parsed::Complete(payload) = record(rest)? else {
-                // Records of a byte each would make the raw bytes many times the message.
-                if bytes.len() > 2 * self.limit {
-                    return Err(HelloError::TooLong { limit: self.limit });
-                }
+            let Parsed::Complete(payload) = self.record(rest)? else {
                 // A wrong or oversized message is refused as soon as its header shows it.
                 self.body_len(partial(rest))?;
                 return Ok(Parsed::Incomplete);
@@ -113,6 +109,32 @@ impl HelloReader {
             {
                 return complete(body, len);
             }
+        }
+    }
+
+    /// The payload of the record at the front of `bytes`, which follow those consumed.
+    fn record<'a>(&self, bytes: &'a [u8]) -> Result<Parsed<&'a [u8]>, HelloError> {
+        if bytes.first().is_some_and(|kind| *kind != HANDSHAKE)
+            // `legacy_record_version`: 0x0301 or 0x0303 in practice, never another major version.
+            || bytes.get(1).is_some_and(|major| *major != 3)
+        {
+            return Err(HelloError::NotTls);
+        }
+        let Some(&[_, _, _, high, low]) = bytes.first_chunk() else {
+            return Ok(Parsed::Incomplete);
+        };
+        let len = usize::from(u16::from_be_bytes([high, low]));
+        if len == 0 || len > LARGEST_RECORD {
+            return Err(HelloError::NotTls);
+        }
+        // Records of a byte each would make the raw bytes many times the message. It is the record's
+        // header that tells, so the answer doesn't depend on how many bytes happen to be there.
+        if self.consumed + RECORD_HEADER + len > 2 * self.limit {
+            return Err(HelloError::TooLong { limit: self.limit });
+        }
+        match bytes[RECORD_HEADER..].get(..len) {
+            Some(payload) => Ok(Parsed::Complete(payload)),
+            None => Ok(Parsed::Incomplete),
         }
     }
 
@@ -137,27 +159,6 @@ impl HelloReader {
             return Err(HelloError::TooLong { limit: self.limit });
         }
         Ok(Some(len))
-    }
-}
-
-/// The payload of the record at the front.
-fn record(bytes: &[u8]) -> Result<Parsed<&[u8]>, HelloError> {
-    if bytes.first().is_some_and(|kind| *kind != HANDSHAKE)
-        // `legacy_record_version`: 0x0301 or 0x0303 in practice, never another major version.
-        || bytes.get(1).is_some_and(|major| *major != 3)
-    {
-        return Err(HelloError::NotTls);
-    }
-    let Some(&[_, _, _, high, low]) = bytes.first_chunk() else {
-        return Ok(Parsed::Incomplete);
-    };
-    let len = usize::from(u16::from_be_bytes([high, low]));
-    if len == 0 || len > LARGEST_RECORD {
-        return Err(HelloError::NotTls);
-    }
-    match bytes[RECORD_HEADER..].get(..len) {
-        Some(payload) => Ok(Parsed::Complete(payload)),
-        None => Ok(Parsed::Incomplete),
     }
 }
 

@@ -192,6 +192,20 @@ fn a_hello_over_the_limit_is_refused_by_its_header() {
     assert_eq!(parse(&drip[..drip.len() - 1]), Err(HelloError::TooLong { limit: LIMIT }));
 }
 
+/// Found by fuzzing: bytes in one piece were accepted that were too long where they came in two.
+#[test]
+fn many_small_records_are_too_long_however_they_arrive() {
+    let drip = records(&message(&sni(&[(0, b"a.example")])), 1);
+    let whole = HelloReader::new(100).parse(&drip);
+    assert_eq!(whole, Err(HelloError::TooLong { limit: 100 }));
+    for end in 0..drip.len() {
+        let result = HelloReader::new(100).parse(&drip[..end]);
+        assert!(result == Ok(Parsed::Incomplete) || result == whole, "{end}: {result:?}");
+    }
+    let one = records(&message(&sni(&[(0, b"a.example")])), LARGEST_RECORD);
+    assert!(matches!(HelloReader::new(100).parse(&one), Ok(Parsed::Complete(_))));
+}
+
 proptest! {
     #[test]
     fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

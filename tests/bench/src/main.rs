@@ -1,0 +1,55 @@
+//! What enforcement costs on this machine, with the aims beside. `cargo xtask bench` builds and runs
+//! it; docs/performance.md tells the method and has the numbers of one machine.
+//!
+//! What is compared is measured in one run, in turn, and the medians count: absolute times of
+//! another day or machine say little. Nothing here fails because a time was long.
+
+mod connect;
+mod empty;
+mod load;
+mod policy;
+mod table;
+mod throughput;
+mod wall;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+use egress_tests::site::Site;
+
+use crate::table::Row;
+
+/// A measurement.
+type Measure = fn(&Site) -> Result<Vec<Row>>;
+
+const MEASURES: [(&str, &str, Measure); 4] = [
+    ("wall", "A packet (BPF_PROG_TEST_RUN, 10,000 routes)", wall::run),
+    ("connect", "connect()", connect::run),
+    ("throughput", "An allowed flow", throughput::run),
+    ("load", "Loading and changing policy", load::run),
+];
+
+/// Measures what enforcement costs. Needs root; makes namespaces and cgroups and removes them.
+#[derive(Parser)]
+struct Cli {
+    /// Which to make: wall, connect, throughput, load. All of them by default.
+    names: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let Cli { names } = Cli::parse();
+    for name in &names {
+        if !MEASURES.iter().any(|(known, ..)| known == name) {
+            let known = MEASURES.map(|(known, ..)| known).join(", ");
+            bail!("there is no measurement {name:?}; there are {known}");
+        }
+    }
+    for (name, title, measure) in MEASURES {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            let site = Site::test()?;
+            let rows = tokio::task::block_in_place(|| measure(&site))?;
+            table::print(title, &rows);
+        }
+    }
+    Ok(())
+}

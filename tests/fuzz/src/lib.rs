@@ -1,0 +1,20 @@
+//! What must hold for any bytes and any policy.
+//!
+//! Each target is a function of bytes that panics where a promise is broken. libFuzzer runs them
+//! (`cargo xtask fuzz`); the tests of this crate run them over the committed corpus, so a find that
+//! was added there stays found.
+
+mod hello;
+mod intent;
+mod maps;
+mod random;
+mod snapshots;
+
+pub use hello::client_hello;
+pub use snapshots::snapshots;
+
+/// A fuzz target: its name, and what it does with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them. The names are those of the corpora and of libFuzzer's binaries.
+pub const TARGETS: [Target; 2] = [("client_hello", client_hello), ("snapshots", snapshots)];

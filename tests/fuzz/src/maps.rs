@@ -1,0 +1,108 @@
+//! A model of the kernel's maps: what the agent's changes do to them, and how a program reads them.
+
+use std::{collections::HashSet, hash::Hash};
+
+use egress_agent::bpf::{
+    diff::{Change, Op},
+    plan::{Contents, Prefix},
+};
+use egress_ebpf::{
+    abi::{GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey},
+    addr::Addr,
+    decide::{PolicyRules, PolicyView},
+};
+use zerocopy::IntoBytes;
+
+/// What the maps hold. At first nothing, as before the first agent.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Maps(pub(crate) Contents);
+
+impl Maps {
+    /// Makes one change.
+    pub(crate) fn apply(&mut self, op: &Op) {
+        let Self(contents) = self;
+        match op {
+            Op::Globals(globals) => contents.globals = Some(*globals),
+            Op::Policy(id, policy) => {
+                contents.policies.insert(*id, *policy);
+            }
+            Op::Group(id, group) => {
+                contents.groups.insert(*id, **group);
+            }
+            Op::Route(Change::Put(key, route)) => {
+                contents.routes.insert(*key, *route);
+            }
+            Op::Route(Change::Remove(key)) => {
+                contents.routes.remove(key);
+            }
+            Op::Gateway(change) => set(&mut contents.gateways, change),
+            Op::Internal(change) => set(&mut contents.internal, change),
+            Op::Denied(change) => set(&mut contents.denied, change),
+            Op::PodAddress(change) => set(&mut contents.pod_addresses, change),
+            Op::PodInterface(Change::Put(index, policy)) => {
+                contents.pod_interfaces.insert(*index, *policy);
+            }
+            Op::PodInterface(Change::Remove(index)) => {
+                contents.pod_interfaces.remove(index);
+            }
+        }
+    }
+}
+
+fn set<K: Copy + Eq + Hash>(set: &mut HashSet<K>, change: &Change<K, ()>) {
+    match change {
+        Change::Put(key, ()) => set.insert(*key),
+        Change::Remove(key) => set.remove(key),
+    };
+}
+
+/// Whether the first bits are equal, as an LPM trie compares them.
+fn has_prefix<T: IntoBytes + zerocopy::Immutable>(key: &T, prefix: &Prefix<T>) -> bool {
+    let (whole, rest) = (prefix.bits / 8, prefix.bits % 8);
+    let (Ok(whole), mask) = (usize::try_from(whole), !(0xff_u8 >> rest)) else { return false };
+    let (key, data) = (key.as_bytes(), prefix.data.as_bytes());
+    key[..whole] == data[..whole] && (rest == 0 || (key[whole] ^ data[whole]) & mask == 0)
+}
+
+impl PolicyView for Maps {
+    fn globals(&self) -> Globals {
+        let zero = Globals {
+            generation: 0,
+            events_per_second: 0,
+            default_policy: 0,
+            uplink_policy: 0,
+            reserved: 0,
+        };
+        self.0.globals.unwrap_or(zero)
+    }
+
+    fn policy(&self, policy: PolicyId) -> PolicyRules {
+        let zero = Policy { mode: 0, table: 0 };
+        self.0.policies.get(&policy).copied().unwrap_or(zero).into()
+    }
+
+    fn is_denied(&self, addr: &Addr) -> bool {
+        self.0.denied.iter().any(|prefix| has_prefix(addr, prefix))
+    }
+
+    fn is_internal(&self, addr: &Addr) -> bool {
+        self.0.internal.iter().any(|prefix| has_prefix(addr, prefix))
+    }
+
+    fn is_gateway(&self, key: &GatewayKey) -> bool {
+        self.0.gateways.contains(key)
+    }
+
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        let matching = self.0.routes.iter().filter(|(prefix, _)| has_prefix(key, prefix));
+        matching.max_by_key(|(prefix, _)| prefix.bits).map(|(_, route)| *route)
+    }
+
+    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
+        self.0.pod_interfaces.get(&ifindex).copied()
+    }
+
+    fn is_pod_address(&self, key: &PodAddress) -> bool {
+        self.0.pod_addresses.contains(key)
+    }
+}
