@@ -4,21 +4,30 @@
 //! belong to the interface. A newer program is attached before the older one is let go, so there
 //! is no moment without one; and either all of a start's attachments are made or none.
 
+mod check;
+mod pattern;
 mod place;
 mod stage;
+mod survey;
 mod table;
 
-use std::{collections::BTreeMap, path::PathBuf};
-
-use aya::{Ebpf, programs::SchedClassifier};
-
-pub(super) use self::{place::PinnedPlace, stage::remove_clsact};
-use self::{
-    place::{Place, pin_name, report_strangers},
-    stage::{remove_pin, stage},
-    table::{Entry, On, entries},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
 };
-use super::{Error, host, load, pins::Pins};
+
+use aya::Ebpf;
+
+pub use self::{check::Repair, pattern::Pattern, survey::Target};
+use self::{
+    check::{Links, fault, pin_again},
+    place::{Place, pin_name, report_strangers},
+    stage::{Held, remove_pin, stage},
+    survey::{Hook, Survey},
+};
+pub(super) use self::{place::PinnedPlace, stage::remove_clsact};
+use super::{Error, host, kept::Kept, load, pins::Pins, workloads};
+use crate::sys::netlink::links;
 
 /// How a program is attached to an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,38 +51,33 @@ impl TcMode {
 pub struct Targets {
     /// cgroup2 directories.
     pub cgroups: Vec<PathBuf>,
-    /// Names of pods' host-side interfaces.
-    pub pod_interfaces: Vec<String>,
+    /// Names of pods' host-side interfaces, or patterns of them.
+    pub pod_interfaces: Vec<Pattern>,
     /// Names of uplinks.
     pub uplinks: Vec<String>,
 }
 
-/// One attachment that is wanted.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Hook {
-    Cgroup { entry: &'static Entry, path: PathBuf },
-    Interface { entry: &'static Entry, name: String },
-}
-
-/// What became of an interface since the last look.
+/// What became of an interface or a cgroup since the last look.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
     /// It is gone; nothing can pass it.
     Gone {
-        /// Its name.
-        interface: String,
+        /// What.
+        target: Target,
+        /// It was named by itself, not by a pattern: it is expected back.
+        named: bool,
     },
-    /// It came back, or its program was gone: the program is attached again.
-    Attached {
-        /// Its name.
-        interface: String,
-        /// Its index now.
-        ifindex: u32,
+    /// A new one that a pattern matches; the programs are attached.
+    Appeared {
+        /// What.
+        target: Target,
     },
-    /// Another program had come before ours, or ours was removed; ours is first again.
+    /// It is as it should be again.
     Repaired {
-        /// Its name.
-        interface: String,
+        /// What.
+        target: Target,
+        /// What was wrong.
+        repair: Repair,
     },
 }
 
@@ -82,16 +86,12 @@ pub enum Change {
 pub struct Attachments {
     ebpf: Ebpf,
     tc: TcMode,
-    /// Where each interface was attached; `None` while it is gone.
-    interfaces: BTreeMap<Hook, Option<Attached>>,
-}
-
-/// An interface with our program.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Attached {
-    ifindex: u32,
-    /// The program's id in the kernel.
-    program: u32,
+    targets: Targets,
+    survey: Survey,
+    held: BTreeMap<Hook, Held>,
+    /// Named ones that aren't there.
+    missing: BTreeSet<Target>,
+    maps: Kept,
 }
 
 impl Attachments {
@@ -100,147 +100,226 @@ impl Attachments {
     ///
     /// # Errors
     /// A target that doesn't exist, or the kernel's refusal; then all is as it was before.
-    pub fn attach(
-        mut ebpf: Ebpf,
-        pins: &Pins,
-        targets: &Targets,
-        tc: TcMode,
-    ) -> Result<Self, Error> {
-        let hooks = hooks(targets);
-        let links = pins.links();
-        let mut staged = Vec::new();
-        let mut interfaces = BTreeMap::new();
-        for hook in hooks {
-            let (stage, attached) = stage(&mut ebpf, &links, &hook, tc)?;
-            staged.push(stage);
-            if let Hook::Interface { .. } = hook {
-                interfaces.insert(hook, attached);
+    pub fn attach(ebpf: Ebpf, pins: &Pins, targets: Targets, tc: TcMode) -> Result<Self, Error> {
+        let survey = look(&targets, &Survey::default())?;
+        let missing = survey.missing(&targets);
+        let mut all = Self {
+            ebpf,
+            tc,
+            targets,
+            survey,
+            held: BTreeMap::new(),
+            missing,
+            maps: Kept::open(pins)?,
+        };
+        // They were there a moment ago.
+        for target in &all.missing {
+            match target {
+                Target::Interface(name) => drop(host::require_interface(name)?),
+                Target::Cgroup(path) => drop(host::cgroup_id(path)?),
+                Target::Map(_) => {}
             }
         }
-        let ours: Vec<String> = staged.iter().map(|staged| staged.name.clone()).collect();
-        for staged in staged {
-            staged.commit(&links)?;
-        }
+        all.attach_missing(pins, None)?;
+        let ours: Vec<String> =
+            all.held.keys().map(|hook| pin_name(hook.entry.program, hook.place, tc)).collect();
         report_strangers(pins, &ours);
-        Ok(Self { ebpf, tc, interfaces })
+        Ok(all)
     }
 
-    /// The index of an interface that is attached, by name.
+    /// The index of an interface that is enforced on, by name.
     #[must_use]
     pub fn ifindex(&self, interface: &str) -> Option<u32> {
-        let mut all = self.interfaces.iter();
-        all.find_map(|(hook, attached)| match hook {
-            Hook::Interface { name, .. } if name == interface => attached.map(|at| at.ifindex),
-            Hook::Interface { .. } | Hook::Cgroup { .. } => None,
-        })
+        self.survey.ifindex(interface)
     }
 
-    /// Names of interfaces that are to be enforced on and aren't there.
+    /// Names of what is to be enforced on, was named by itself, and isn't there.
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
-        let gone = self.interfaces.iter().filter(|(_, attached)| attached.is_none());
-        let names = gone.filter_map(|(hook, _)| match hook {
-            Hook::Interface { name, .. } => Some(name.clone()),
-            Hook::Cgroup { .. } => None,
-        });
-        names.collect()
+        self.missing.iter().map(Target::to_string).collect()
     }
 
-    /// Looks at every interface: attaches to those that came back, and repairs what others did to
-    /// our place in the chain.
+    /// The cgroups that are enforced on, by their ids; those below them are too.
+    #[must_use]
+    pub fn cgroups(&self) -> &BTreeMap<u64, PathBuf> {
+        self.survey.cgroups()
+    }
+
+    /// Attaches to what came, forgets what went. Quick enough for every word of the kernel.
+    pub fn follow(&mut self, pins: &Pins) -> Vec<Result<Change, Error>> {
+        let survey = match look(&self.targets, &self.survey) {
+            Ok(survey) => survey,
+            Err(error) => return vec![Err(error)],
+        };
+        let mut changes = Vec::new();
+        let before = std::mem::replace(&mut self.survey, survey).places();
+        let now = self.survey.places();
+        let missing = self.survey.missing(&self.targets);
+        for (place, target) in before.iter().filter(|(place, _)| !now.contains_key(place)) {
+            self.forget(pins, *place);
+            let named = missing.contains(target);
+            // Its name may belong to another one already.
+            if named || !now.values().any(|other| other == target) {
+                changes.push(Ok(Change::Gone { target: target.clone(), named }));
+            }
+        }
+        for (place, target) in now {
+            let fresh = !before.contains_key(&place);
+            if !fresh && !self.lacks(place) {
+                continue;
+            }
+            changes.push(match self.attach_missing(pins, Some(place)) {
+                Ok(()) => Ok(self.came(&before, target)),
+                // It may have gone this very moment; then there is nothing to attach to.
+                Err(_) if !is_there(place, &target) => continue,
+                Err(error) => Err(error),
+            });
+        }
+        self.missing = missing;
+        changes
+    }
+
+    /// The same, and looks at every attachment: repairs what others did to it.
     pub fn refresh(&mut self, pins: &Pins) -> Vec<Result<Change, Error>> {
-        let hooks: Vec<(Hook, Option<Attached>)> =
-            self.interfaces.iter().map(|(hook, attached)| (hook.clone(), *attached)).collect();
-        let changes = hooks
+        let mut changes = self.follow(pins);
+        // The maps first: a program that is loaded below must find them.
+        changes.extend(self.maps.repair(pins).into_iter().map(|map| {
+            map.map(|name| Change::Repaired { target: Target::Map(name), repair: Repair::Pin })
+        }));
+        let links = Links::ask().inspect_err(|error| tracing::debug!("no links' state: {error}"));
+        let faults: Vec<(Hook, Target, Repair)> = self
+            .survey
+            .hooks()
             .into_iter()
-            .filter_map(|(hook, attached)| self.refresh_one(pins, hook, attached).transpose());
-        changes.collect()
+            .filter_map(|(hook, target)| {
+                let held = self.held.get(&hook)?;
+                let repair =
+                    fault(links.as_ref().ok(), &pins.links(), hook, &target, held, self.tc)?;
+                Some((hook, target, repair))
+            })
+            .collect();
+        for (hook, target, repair) in faults {
+            match self.repair(pins, hook, &target, repair) {
+                Ok(()) => {
+                    let change = Change::Repaired { target, repair };
+                    // One word for all the programs of a place.
+                    if !changes.iter().any(|known| known.as_ref().is_ok_and(|c| *c == change)) {
+                        changes.push(Ok(change));
+                    }
+                }
+                Err(_) if !is_there(hook.place, &target) => {}
+                Err(error) => changes.push(Err(error)),
+            }
+        }
+        changes
     }
 
-    fn refresh_one(
+    /// What it means that something came.
+    fn came(&self, before: &BTreeMap<Place, Target>, target: Target) -> Change {
+        let again = self.missing.contains(&target) || before.values().any(|old| *old == target);
+        let repair = match &target {
+            Target::Cgroup(_) => Repair::Cgroup,
+            Target::Interface(name) if again || self.is_named(name) => Repair::Interface,
+            Target::Interface(_) | Target::Map(_) => return Change::Appeared { target },
+        };
+        Change::Repaired { target, repair }
+    }
+
+    fn is_named(&self, interface: &str) -> bool {
+        let mut exact = self.targets.pod_interfaces.iter().filter_map(Pattern::exact);
+        exact.any(|name| name == interface)
+            || self.targets.uplinks.iter().any(|name| name == interface)
+    }
+
+    /// Whether a program that belongs there isn't.
+    fn lacks(&self, place: Place) -> bool {
+        let hooks = self.survey.hooks();
+        hooks.iter().any(|(hook, _)| hook.place == place && !self.held.contains_key(hook))
+    }
+
+    /// Attaches what is wanted and isn't held: everywhere or at one place, all or nothing.
+    fn attach_missing(&mut self, pins: &Pins, only: Option<Place>) -> Result<(), Error> {
+        let links = pins.links();
+        let mut staged = Vec::new();
+        for (hook, target) in self.survey.hooks() {
+            let wanted = only.is_none_or(|place| place == hook.place);
+            if !wanted || self.held.contains_key(&hook) {
+                continue;
+            }
+            staged.push((hook, stage(&mut self.ebpf, &links, hook, &target, self.tc)?));
+        }
+        // The uplink's program is told before the cgroup's hooks are in force.
+        let cgroups: Vec<u64> = staged
+            .iter()
+            .filter_map(|(hook, _)| match hook.place {
+                Place::Cgroup(id) => Some(id),
+                Place::Interface(_) => None,
+            })
+            .collect();
+        workloads::claim(&mut self.ebpf, &cgroups)?;
+        for (hook, staged) in staged {
+            let held = staged.commit(&links)?;
+            self.held.insert(hook, held);
+        }
+        Ok(())
+    }
+
+    /// The place is gone, and what was attached to it; only names are left.
+    fn forget(&mut self, pins: &Pins, place: Place) {
+        self.held.retain(|hook, _| {
+            let here = hook.place == place;
+            if here {
+                remove_pin(&pins.links().join(pin_name(hook.entry.program, place, self.tc)));
+            }
+            !here
+        });
+    }
+
+    fn repair(
         &mut self,
         pins: &Pins,
         hook: Hook,
-        attached: Option<Attached>,
-    ) -> Result<Option<Change>, Error> {
-        let Hook::Interface { entry, name } = &hook else { return Ok(None) };
-        let interface = name.clone();
-        let now = host::ifindex(name);
-        let same = attached.filter(|attached| now == Some(attached.ifindex));
-        if now == attached.map(|attached| attached.ifindex)
-            && attached.is_none_or(|attached| self.in_place(entry, name, attached.program))
-        {
-            return Ok(None);
-        }
-        if let Some(before) = attached.filter(|_| same.is_none()) {
-            // The link's interface is gone, and the link with it; only its name is left.
-            let place = Place::Interface(before.ifindex);
-            remove_pin(&pins.links().join(pin_name(entry.program, place, self.tc)));
-            // Should attaching fail below, the next look tries again.
-            self.interfaces.insert(hook.clone(), None);
-        }
-        let Some(ifindex) = now else { return Ok(Some(Change::Gone { interface })) };
-        let (staged, attached) = if same.is_some() {
-            // A chain takes no program twice, and ours is in it already: so a second copy comes
-            // first, and the other one leaves.
-            stage(&mut load::node(pins)?, &pins.links(), &hook, self.tc)?
-        } else {
-            stage(&mut self.ebpf, &pins.links(), &hook, self.tc)?
-        };
-        staged.commit(&pins.links())?;
-        self.interfaces.insert(hook, attached);
-        Ok(Some(match same {
-            Some(_) => Change::Repaired { interface },
-            None => Change::Attached { interface, ifindex },
-        }))
-    }
-
-    /// Whether our program is the first of the interface's chain.
-    fn in_place(&self, entry: &Entry, interface: &str, id: u32) -> bool {
-        if self.tc == TcMode::Clsact {
-            // Without tcx the chain can't be asked for programs by their ids.
-            return true;
-        }
-        match SchedClassifier::query_tcx(interface, entry.direction.tc()) {
-            Ok((_, chain)) => chain.first().is_some_and(|first| first.id() == id),
-            // Not allowed to ask (that takes CAP_SYS_ADMIN), or the interface went this moment.
-            Err(error) => {
-                tracing::debug!("can't ask for the programs on {interface}: {error}");
-                true
+        target: &Target,
+        repair: Repair,
+    ) -> Result<(), Error> {
+        pins.create()?;
+        let links = pins.links();
+        let staged = match repair {
+            Repair::Pin => {
+                let Some(held) = self.held.get_mut(&hook) else { return Ok(()) };
+                let result = pin_again(&links, hook, held, self.tc);
+                if result.is_err() {
+                    // Without its pin it is gone; the next look attaches it again.
+                    self.held.remove(&hook);
+                }
+                return result;
             }
-        }
-    }
-}
-
-fn hooks(targets: &Targets) -> Vec<Hook> {
-    let interfaces = |on, names: &[String]| {
-        let hook = |(entry, name): (_, &String)| Hook::Interface { entry, name: name.clone() };
-        let pairs = entries(on).flat_map(|entry| names.iter().map(move |name| (entry, name)));
-        pairs.map(hook).collect::<Vec<_>>()
-    };
-    let mut hooks = interfaces(On::Pod, &targets.pod_interfaces);
-    hooks.extend(interfaces(On::Uplink, &targets.uplinks));
-    for path in &targets.cgroups {
-        hooks.extend(entries(On::Cgroup).map(|entry| Hook::Cgroup { entry, path: path.clone() }));
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    hooks.retain(|hook| seen.insert(hook.clone()));
-    hooks
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn walls_come_first_and_nothing_twice() {
-        let targets = Targets {
-            cgroups: vec!["/a".into(), "/a".into()],
-            pod_interfaces: vec!["p".into()],
-            uplinks: vec!["u".into()],
+            // A tcx chain takes no program twice, and ours is in it already: so a second copy
+            // comes first, and the other one leaves.
+            Repair::Order if self.tc == TcMode::Tcx => {
+                stage(&mut load::node(pins)?, &links, hook, target, self.tc)?
+            }
+            Repair::Order | Repair::Detached | Repair::Interface | Repair::Cgroup => {
+                stage(&mut self.ebpf, &links, hook, target, self.tc)?
+            }
         };
-        let hooks = hooks(&targets);
-        assert_eq!(hooks.len(), table::TABLE.len());
-        assert!(matches!(&hooks[0], Hook::Interface { entry, .. } if entry.on == On::Pod));
+        let held = staged.commit(&links)?;
+        self.held.insert(hook, held);
+        Ok(())
+    }
+}
+
+fn look(targets: &Targets, before: &Survey) -> Result<Survey, Error> {
+    let links = links::list().map_err(Error::io("can't list the interfaces"))?;
+    Ok(Survey::new(targets, before, &links, |path: &Path| host::cgroup_id(path).ok()))
+}
+
+fn is_there(place: Place, target: &Target) -> bool {
+    match (place, target) {
+        (Place::Interface(index), _) => host::ifname(index).is_some(),
+        (Place::Cgroup(id), Target::Cgroup(path)) => {
+            host::cgroup_id(path).is_ok_and(|now| now == id)
+        }
+        (Place::Cgroup(_), Target::Interface(_) | Target::Map(_)) => false,
     }
 }

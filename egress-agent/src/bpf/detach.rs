@@ -28,9 +28,10 @@ pub fn detach(dir: &Path) -> Result<Vec<String>, Error> {
         let Some(place) = PinnedPlace::parse(&name) else { continue };
         let target = place.now().unwrap_or_else(|| "something that is gone".into());
         if place.clsact
-            && let (Some(interface), Some(direction)) = (place.interface(), place.direction())
+            && let Some((index, interface)) = place.interface()
+            && let Some(direction) = place.direction()
         {
-            super::attach::remove_clsact(&interface, direction)?;
+            super::attach::remove_clsact(index, &interface, direction)?;
         }
         said.push(format!("{} on {target}", place.program));
     }

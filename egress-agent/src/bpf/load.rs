@@ -48,18 +48,18 @@ const PINNED_OTHERS: [&str; 2] = ["EVENTS", "EVENTS_STATE"];
 /// The global that says whether the kernel has `bpf_set_retval`.
 const SET_RETVAL: &str = "SET_RETVAL";
 
+/// The names of the maps that are pinned.
+pub(super) fn pinned() -> impl Iterator<Item = &'static str> {
+    PINNED.iter().map(|(name, ..)| *name).chain(PINNED_OTHERS)
+}
+
 /// Loads the object with the node's maps pinned below `pins`, adopting those that are there.
 pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     let maps = pins.maps();
     for layout in &PINNED {
         check_layout(&maps, layout)?;
     }
-    let paths: Vec<_> = PINNED
-        .iter()
-        .map(|(name, ..)| *name)
-        .chain(PINNED_OTHERS)
-        .map(|name| (name, maps.join(name)))
-        .collect();
+    let paths: Vec<_> = pinned().map(|name| (name, maps.join(name))).collect();
     let mut loader = EbpfLoader::new();
     for (name, path) in &paths {
         loader.map_pin_path(name, path.as_path());

@@ -7,6 +7,7 @@ pub mod diff;
 mod error;
 mod events;
 mod host;
+mod kept;
 mod load;
 mod logs;
 pub mod lookup;
@@ -20,7 +21,7 @@ mod workloads;
 
 use std::path::Path;
 
-pub use attach::{Attachments, Change, Targets, TcMode};
+pub use attach::{Attachments, Change, Pattern, Repair, Target, Targets, TcMode};
 pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
@@ -61,7 +62,8 @@ impl Enforcer {
         for cgroup in &targets.cgroups {
             host::cgroup_id(cgroup)?;
         }
-        for interface in targets.pod_interfaces.iter().chain(&targets.uplinks) {
+        let pods = targets.pod_interfaces.iter().filter_map(Pattern::exact);
+        for interface in pods.chain(targets.uplinks.iter().map(String::as_str)) {
             host::require_interface(interface)?;
         }
         let pins = Pins::own(bpffs)?;
@@ -86,8 +88,7 @@ impl Enforcer {
         let counters = Counters::take(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
-        workloads::claim(&mut ebpf, &targets.cgroups)?;
-        let attachments = Attachments::attach(ebpf, pins, targets, tc)?;
+        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc)?;
         Ok((attachments, maps, counters, events))
     }
 }

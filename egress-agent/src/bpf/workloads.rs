@@ -2,22 +2,19 @@
 //! uplink's program meets the sockets of the whole node: without these entries it takes a
 //! workload on the host's network for the node itself.
 
-use std::path::PathBuf;
-
 use aya::{
     Ebpf,
     maps::{HashMap, MapError},
 };
 use egress_ebpf::abi::PolicyId;
 
-use super::{Error, host, plan::POLICY};
+use super::{Error, plan::POLICY};
 
 const MAP: &str = "WORKLOADS";
 
 /// Makes workloads of the cgroups. Those of an earlier agent stay, as its hooks do.
-pub(super) fn claim(ebpf: &mut Ebpf, cgroups: &[PathBuf]) -> Result<(), Error> {
-    let ids = cgroups.iter().map(|path| host::cgroup_id(path)).collect::<Result<Vec<_>, _>>()?;
-    fill(ebpf, &ids).map_err(|error| Error::Map { map: MAP, error })
+pub(super) fn claim(ebpf: &mut Ebpf, cgroups: &[u64]) -> Result<(), Error> {
+    fill(ebpf, cgroups).map_err(|error| Error::Map { map: MAP, error })
 }
 
 fn fill(ebpf: &mut Ebpf, ids: &[u64]) -> Result<(), MapError> {

@@ -4,6 +4,7 @@
 //! hold what an earlier agent left), and policy is loaded after. There is no order in which
 //! something could slip out.
 
+mod changes;
 mod condition;
 mod flows;
 mod health;
@@ -32,6 +33,7 @@ use tokio::{
 pub use self::options::NodeArgs;
 pub(super) use self::who::Namer;
 use self::{
+    changes::{Reporter, heard},
     condition::{Condition, summary},
     flows::{Naming, Printer},
     health::{Checker, Probing},
@@ -46,9 +48,10 @@ use super::{
     reload::{Loaded, Reload},
 };
 use crate::{
-    bpf::{self, Change, Contents, Enforcer, Facts, PlanProblem, PodInterface, Targets, TcMode},
+    bpf::{self, Contents, Enforcer, Facts, PlanProblem, PodInterface, Targets, TcMode},
     net::Resolver,
     policy::{DirectTarget, Snapshot},
+    sys::{netlink::links::Watch, process::raise_open_files},
     telemetry::FlowLog,
     types::Host,
 };
@@ -100,6 +103,10 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
+    // Every attachment is held open, besides its pin.
+    if let Err(error) = raise_open_files() {
+        tracing::warn!("can't raise the limit of open files: {error}");
+    }
     let resolver = Resolver::new(args.resolver.unwrap_or_default())?;
     let printer = Printer::start(args.events).context("can't start the events' thread")?;
 
@@ -160,8 +167,14 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         pods: args.pod_interfaces.clone(),
     };
     let printing = flows::run(events, printer, naming, flows, Arc::clone(&tally));
+    let watch = Watch::new().inspect_err(|error| {
+        tracing::warn!(
+            "can't listen to the kernel about interfaces ({error}); looking each second"
+        );
+    });
     let mut node = Node {
         attachments,
+        watch: watch.ok(),
         maps,
         pins,
         pods: args.pod_interfaces,
@@ -172,7 +185,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         tally,
         condition,
         problems: Vec::new(),
-        failures: Vec::new(),
+        reporter: Reporter::default(),
         ready: false,
     };
     tokio::select! {
@@ -201,6 +214,8 @@ fn inherited(contents: &Contents) -> HashSet<IpAddr> {
 /// What keeps the kernel equal to the configuration.
 struct Node {
     attachments: bpf::Attachments,
+    /// `None` where the kernel doesn't tell of interfaces.
+    watch: Option<Watch>,
     maps: bpf::Maps,
     pins: bpf::Pins,
     pods: Vec<Pod>,
@@ -212,8 +227,7 @@ struct Node {
     condition: Arc<Condition>,
     /// Those that were logged already.
     problems: Vec<PlanProblem>,
-    /// The same of the last look at the interfaces.
-    failures: Vec<String>,
+    reporter: Reporter,
     ready: bool,
 }
 
@@ -227,41 +241,27 @@ impl Node {
                 changed = self.loaded.changed() => if changed.is_err() { return },
                 changed = self.checker.healthy.changed() => if changed.is_err() { return },
                 changed = self.names.resolved.changed() => if changed.is_err() { return },
+                () = heard(&mut self.watch) => self.follow(),
                 _ = looks.tick() => self.look(),
             }
         }
     }
 
-    /// Looks at the interfaces.
+    /// Looks at what came and went.
+    fn follow(&mut self) {
+        let changes = self.attachments.follow(&self.pins);
+        self.report_changes(changes);
+    }
+
+    /// Looks at everything that is attached.
     fn look(&mut self) {
-        let mut failures = Vec::new();
-        for change in self.attachments.refresh(&self.pins) {
-            match change {
-                Ok(Change::Gone { interface }) => {
-                    tracing::warn!("interface {interface} is gone; waiting for it to come back");
-                }
-                Ok(Change::Attached { interface, ifindex }) => {
-                    self.tally.repairs.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!(
-                        "interface {interface} is back (index {ifindex}); enforcing on it"
-                    );
-                }
-                Ok(Change::Repaired { interface }) => {
-                    self.tally.repairs.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(
-                        "another program came before ours on {interface}, or ours was removed; ours \
-                         is first again"
-                    );
-                }
-                Err(error) => failures.push(error.to_string()),
-            }
-        }
-        // They recur with every look.
-        for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
-            tracing::error!("{failure}");
-        }
-        self.condition.set_attachments(&self.attachments.missing(), &failures);
-        self.failures = failures;
+        let changes = self.attachments.refresh(&self.pins);
+        self.report_changes(changes);
+    }
+
+    fn report_changes(&mut self, changes: Vec<Result<bpf::Change, bpf::Error>>) {
+        self.reporter.report(changes, &self.tally);
+        self.condition.set_attachments(&self.attachments.missing(), self.reporter.failures());
     }
 
     /// Brings the maps up to date, if they aren't.
@@ -359,11 +359,12 @@ impl Node {
         self.problems = problems;
     }
 
-    /// The pods' interfaces that are attached now.
+    /// The pods' interfaces that are there now, and whose pod is known. Others are denied.
     fn pods(&self) -> Vec<PodInterface> {
         let mut pods: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
         for pod in &self.pods {
-            if let Some(ifindex) = self.attachments.ifindex(&pod.name) {
+            let name = pod.name.exact();
+            if let Some(ifindex) = name.and_then(|name| self.attachments.ifindex(name)) {
                 pods.entry(ifindex).or_default().extend(&pod.addresses);
             }
         }

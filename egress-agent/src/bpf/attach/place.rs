@@ -1,13 +1,17 @@
 //! What pins are called, and what their names tell.
 
-use aya::programs::TcAttachType;
-
 use super::{TcMode, stage::remove_pin, table::by_name};
-use crate::bpf::{host, pins::Pins};
+use crate::{
+    bpf::{host, pins::Pins},
+    sys::netlink::filters::Direction,
+};
 
-#[derive(Clone, Copy)]
-pub(super) enum Place {
+/// What a program is attached to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(in crate::bpf) enum Place {
+    /// A cgroup, by its id.
     Cgroup(u64),
+    /// An interface, by its index.
     Interface(u32),
 }
 
@@ -43,7 +47,7 @@ pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
 /// What a pin's name says.
 pub(in crate::bpf) struct PinnedPlace<'a> {
     pub(in crate::bpf) program: &'a str,
-    place: Place,
+    pub(in crate::bpf) place: Place,
     pub(in crate::bpf) clsact: bool,
 }
 
@@ -70,16 +74,17 @@ impl<'a> PinnedPlace<'a> {
         }
     }
 
-    pub(in crate::bpf) fn interface(&self) -> Option<String> {
+    /// The interface with its name now.
+    pub(in crate::bpf) fn interface(&self) -> Option<(u32, String)> {
         match self.place {
-            Place::Interface(index) => host::ifname(index),
+            Place::Interface(index) => host::ifname(index).map(|name| (index, name)),
             Place::Cgroup(_) => None,
         }
     }
 
     /// Which way; `None` for a program of another version.
-    pub(in crate::bpf) fn direction(&self) -> Option<TcAttachType> {
-        by_name(self.program).map(|entry| entry.direction.tc())
+    pub(in crate::bpf) fn direction(&self) -> Option<Direction> {
+        by_name(self.program).map(|entry| entry.direction)
     }
 }
 

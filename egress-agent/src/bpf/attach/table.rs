@@ -2,6 +2,8 @@
 
 use aya::programs::TcAttachType;
 
+use crate::sys::netlink::filters::Direction;
+
 /// A program and its place.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Entry {
@@ -9,7 +11,9 @@ pub(super) struct Entry {
     pub(super) program: &'static str,
     /// The kind of thing that it is attached to.
     pub(super) on: On,
-    /// Which way what it sees goes.
+    /// Which way what it sees goes: into the host, the interface or the socket, or out of it. At a
+    /// pod's host-side interface what the pod sends comes in. A hook of a system call sees what a
+    /// process asks for, which is on its way out.
     pub(super) direction: Direction,
 }
 
@@ -22,15 +26,6 @@ pub(super) enum On {
     Uplink,
     /// A cgroup2 directory.
     Cgroup,
-}
-
-/// Into the host, the interface or the socket, or out of it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Direction {
-    /// What arrives. At a pod's host-side interface that is what the pod sends.
-    Ingress,
-    /// What leaves; for hooks of system calls, what a process asks for.
-    Egress,
 }
 
 const fn entry(program: &'static str, on: On, direction: Direction) -> Entry {
@@ -63,12 +58,10 @@ pub(super) fn by_name(program: &str) -> Option<&'static Entry> {
     TABLE.iter().find(|entry| entry.program == program)
 }
 
-impl Direction {
-    /// For `tc`.
-    pub(super) fn tc(self) -> TcAttachType {
-        match self {
-            Self::Ingress => TcAttachType::Ingress,
-            Self::Egress => TcAttachType::Egress,
-        }
+/// For aya's `tc`.
+pub(super) fn attach_type(direction: Direction) -> TcAttachType {
+    match direction {
+        Direction::Ingress => TcAttachType::Ingress,
+        Direction::Egress => TcAttachType::Egress,
     }
 }

@@ -37,11 +37,10 @@ impl Condition {
         inner.maps = told;
     }
 
-    /// Interfaces that are gone, and what went wrong at the last look at those that are there.
+    /// Interfaces and cgroups that are gone, and what went wrong at the last look at those that are there.
     pub(super) fn set_attachments(&self, missing: &[String], failures: &[String]) {
-        let gone = |name: &String| {
-            format!("interface {name} is gone; the program is attached when it comes back")
-        };
+        let gone =
+            |name: &String| format!("{name} is gone; the programs are attached when it comes back");
         let told = missing.iter().map(gone).chain(failures.iter().cloned()).collect();
         self.lock().attachments = told;
     }
@@ -158,7 +157,7 @@ mod tests {
         condition.set_maps(&[refused(28)], true);
         assert_eq!(condition.unready(&loaded).len(), 1);
         condition.set_maps(&[], true);
-        condition.set_attachments(&["veth-web".into()], &[]);
+        condition.set_attachments(&["interface veth-web".into()], &[]);
         assert!(condition.unready(&loaded)[0].contains("veth-web"));
         condition.set_attachments(&[], &[]);
         // What can't be carried out is a problem, but what can be is in force.

@@ -29,7 +29,7 @@ use tokio::{
 
 use super::condition::Condition;
 use crate::{
-    bpf::{Counters, Error, Lost, Verdicts},
+    bpf::{Counters, Error, Lost, Repair, Verdicts},
     role::reload::Loaded,
 };
 
@@ -50,10 +50,25 @@ pub(super) struct Tally {
     pub failures: AtomicU64,
     /// 1 while the maps don't hold what they should.
     pub behind: AtomicU64,
-    /// Times that a program was attached again, or moved to the front of its chain.
-    pub repairs: AtomicU64,
     /// Sockets that were closed: open before the enforcement, and not allowed.
     pub sockets_destroyed: AtomicU64,
+    /// Times that something was mended, in the order of [`Repair::ALL`].
+    pub repairs: [AtomicU64; Repair::ALL.len()],
+}
+
+impl Tally {
+    /// All repairs.
+    pub(super) fn repairs(&self) -> u64 {
+        self.repairs.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Counts a repair.
+    pub(super) fn repaired(&self, repair: Repair) {
+        let mut kinds = Repair::ALL.iter().zip(&self.repairs);
+        if let Some((_, count)) = kinds.find(|(kind, _)| **kind == repair) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Where the values come from.
@@ -84,7 +99,12 @@ impl Sources {
         }
         gauge(&mut text, "egress_maps_behind", load(&tally.behind));
         counter(&mut text, "egress_map_update_failures_total", load(&tally.failures));
-        counter(&mut text, "egress_repairs_total", load(&tally.repairs));
+        let name = "egress_repairs_total";
+        kind(&mut text, name, "counter");
+        for (repair, count) in Repair::ALL.iter().zip(&tally.repairs) {
+            let (label, count) = (repair.name(), load(count));
+            push(&mut text, format_args!("{name}{{kind=\"{label}\"}} {count}\n"));
+        }
         counter(&mut text, "egress_sockets_destroyed_total", load(&tally.sockets_destroyed));
         gauge(&mut text, "egress_ready", u64::from(self.condition.unready(&loaded).is_empty()));
         Ok(text)

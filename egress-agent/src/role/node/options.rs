@@ -8,6 +8,7 @@ use std::{
 
 use super::{DEFAULT_BPFFS, flows};
 use crate::{
+    bpf::Pattern,
     net::ResolverSource,
     role::{control::ControlPath, reload::ConfigArgs},
 };
@@ -31,9 +32,11 @@ pub struct NodeArgs {
     /// A cgroup2 directory; its processes, and those of the cgroups below it, are enforced on.
     #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
     pub(super) cgroups: Vec<PathBuf>,
-    /// The host side of a pod's interface and the pod's addresses. Only those may be a packet's
-    /// source there.
-    #[arg(long = "pod-interface", value_name = "NAME=ADDR[,ADDR]", value_parser = pod_interface)]
+    /// The host side of a pod's interface and the pod's addresses: only those may be a packet's
+    /// source there. Or a pattern such as `veth*` (`*` any characters, `?` one) without addresses:
+    /// every interface of such a name that is there or comes is enforced on, and everything from it
+    /// is denied until its pod is known. Quote it from the shell.
+    #[arg(long = "pod-interface", value_name = "NAME=ADDR[,ADDR]|PATTERN", value_parser = pod_interface)]
     pub(super) pod_interfaces: Vec<Pod>,
     /// An interface that leads out of the node.
     #[arg(long = "uplink", value_name = "NAME")]
@@ -75,7 +78,8 @@ pub struct NodeArgs {
 /// `--pod-interface`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pod {
-    pub(super) name: String,
+    pub(super) name: Pattern,
+    /// None of a pattern.
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -84,16 +88,31 @@ pub(super) struct Pod {
 pub(super) struct MetricsAddr(pub(super) Option<SocketAddr>);
 
 fn pod_interface(text: &str) -> Result<Pod, String> {
-    let expected = "expected NAME=ADDR[,ADDR], as in veth1=10.0.0.5,fd00::5";
-    let (name, addresses) = text.split_once('=').ok_or(expected)?;
+    let expected =
+        "expected NAME=ADDR[,ADDR], as in veth1=10.0.0.5,fd00::5, or a pattern such as veth*";
+    let (name, addresses) = match text.split_once('=') {
+        Some((name, addresses)) => (Pattern::from(name), addresses),
+        None => {
+            let name = Pattern::from(text);
+            return match name.exact() {
+                Some(_) => Err(expected.into()),
+                None => Ok(Pod { name, addresses: Vec::new() }),
+            };
+        }
+    };
+    if name.exact().is_none() {
+        return Err(format!(
+            "`{name}` may be many interfaces, and addresses belong to one; {expected}"
+        ));
+    }
     let addresses = addresses
         .split(',')
         .map(|addr| addr.parse().map_err(|_| format!("`{addr}` is no IP address; {expected}")))
         .collect::<Result<Vec<IpAddr>, String>>()?;
-    if name.is_empty() {
+    if name.exact().is_some_and(str::is_empty) {
         return Err(expected.into());
     }
-    Ok(Pod { name: name.into(), addresses })
+    Ok(Pod { name, addresses })
 }
 
 fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
@@ -132,7 +151,13 @@ mod tests {
                 addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()]
             }
         );
-        for bad in ["veth1", "veth1=", "=10.0.0.5", "veth1=10.0.0", "veth1=10.0.0.5,"] {
+        assert_eq!(
+            pod_interface("veth*").unwrap(),
+            Pod { name: "veth*".into(), addresses: Vec::new() }
+        );
+        for bad in
+            ["veth1", "veth1=", "=10.0.0.5", "veth1=10.0.0", "veth1=10.0.0.5,", "veth*=10.0.0.5"]
+        {
             assert!(pod_interface(bad).unwrap_err().contains("NAME=ADDR"), "{bad}");
         }
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));

@@ -63,7 +63,7 @@ impl View {
             events: self.events(),
             maps_behind: load(&self.tally.behind) != 0,
             problems: self.condition.problems(),
-            repairs: load(&self.tally.repairs),
+            repairs: self.tally.repairs(),
             sockets_destroyed: load(&self.tally.sockets_destroyed),
         }
     }

@@ -46,7 +46,7 @@ impl Who {
         for pod in pods {
             let mut addresses = pod.addresses.iter();
             if let Some(workload) = addresses.find_map(|addr| who.addresses.get(addr)) {
-                who.interfaces.insert(pod.name.clone(), Arc::clone(workload));
+                who.interfaces.insert(pod.name.to_string(), Arc::clone(workload));
             }
         }
         // What the configuration says counts more than what follows from addresses.

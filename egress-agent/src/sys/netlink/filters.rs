@@ -33,8 +33,8 @@ struct Header {
     info: u32,
 }
 
-/// Which hook of clsact.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Which hook of an interface.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Direction {
     /// What comes in.
     Ingress,
