@@ -92,6 +92,8 @@ pub struct Attachments {
     /// Named ones that aren't there.
     missing: BTreeSet<Target>,
     maps: Kept,
+    /// Where another version's programs are in force and ours aren't yet.
+    waiting: BTreeSet<Place>,
 }
 
 impl Attachments {
@@ -100,7 +102,17 @@ impl Attachments {
     ///
     /// # Errors
     /// A target that doesn't exist, or the kernel's refusal; then all is as it was before.
-    pub fn attach(ebpf: Ebpf, pins: &Pins, targets: Targets, tc: TcMode) -> Result<Self, Error> {
+    pub(super) fn attach(
+        ebpf: Ebpf,
+        pins: &Pins,
+        targets: Targets,
+        tc: TcMode,
+        waits: bool,
+    ) -> Result<Self, Error> {
+        let others = if waits { pins.other_link_names() } else { Vec::new() };
+        let waiting =
+            others.iter().filter_map(|name| PinnedPlace::parse(name)).map(|pin| pin.place);
+        let waiting = waiting.collect();
         let survey = look(&targets, &Survey::default())?;
         let missing = survey.missing(&targets);
         let mut all = Self {
@@ -111,6 +123,7 @@ impl Attachments {
             held: BTreeMap::new(),
             missing,
             maps: Kept::open(pins)?,
+            waiting,
         };
         // They were there a moment ago.
         for target in &all.missing {
@@ -125,6 +138,22 @@ impl Attachments {
             all.held.keys().map(|hook| pin_name(hook.entry.program, hook.place, tc)).collect();
         report_strangers(pins, &ours);
         Ok(all)
+    }
+
+    /// Whether another version's programs are in force where ours should be.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Puts ours in force everywhere, beside another version's, which may go then. To be called
+    /// when the maps hold a configuration.
+    ///
+    /// # Errors
+    /// The kernel's refusal; then the other version's are all that is in force there.
+    pub fn take_over(&mut self, pins: &Pins) -> Result<(), Error> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.attach_missing(pins, None).inspect_err(|_| self.waiting = waiting)
     }
 
     /// The index of an interface that is enforced on, by name.
@@ -234,7 +263,8 @@ impl Attachments {
     /// Whether a program that belongs there isn't.
     fn lacks(&self, place: Place) -> bool {
         let hooks = self.survey.hooks();
-        hooks.iter().any(|(hook, _)| hook.place == place && !self.held.contains_key(hook))
+        let missing = |hook: &Hook| !self.held.contains_key(hook) && !self.waiting.contains(&place);
+        hooks.iter().any(|(hook, _)| hook.place == place && missing(hook))
     }
 
     /// Attaches what is wanted and isn't held: everywhere or at one place, all or nothing.
@@ -243,7 +273,7 @@ impl Attachments {
         let mut staged = Vec::new();
         for (hook, target) in self.survey.hooks() {
             let wanted = only.is_none_or(|place| place == hook.place);
-            if !wanted || self.held.contains_key(&hook) {
+            if !wanted || self.held.contains_key(&hook) || self.waiting.contains(&hook.place) {
                 continue;
             }
             staged.push((hook, stage(&mut self.ebpf, &links, hook, &target, self.tc)?));

@@ -106,8 +106,8 @@ pub enum Error {
     },
     /// A pinned map isn't what this agent expects under the same ABI version.
     #[error(
-        "the pinned map {} has another layout ({found}) than this agent's ({expected}) though both \
-         are of ABI version {version}; `egress-agent detach` removes it, and enforcement with it",
+        "the pinned map {} has another layout ({found}) than this agent's ({expected}), though both \
+         are of ABI version {version}",
         path.display()
     )]
     Layout {

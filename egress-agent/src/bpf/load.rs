@@ -53,12 +53,19 @@ pub(super) fn pinned() -> impl Iterator<Item = &'static str> {
     PINNED.iter().map(|(name, ..)| *name).chain(PINNED_OTHERS)
 }
 
+/// Whether the maps that are pinned as ours have our layout.
+///
+/// # Errors
+/// [`Error::Layout`] for the first one that hasn't.
+pub(super) fn check(pins: &Pins) -> Result<(), Error> {
+    let maps = pins.maps();
+    PINNED.iter().try_for_each(|layout| check_layout(&maps, layout))
+}
+
 /// Loads the object with the node's maps pinned below `pins`, adopting those that are there.
 pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
+    check(pins)?;
     let maps = pins.maps();
-    for layout in &PINNED {
-        check_layout(&maps, layout)?;
-    }
     let paths: Vec<_> = pinned().map(|name| (name, maps.join(name))).collect();
     let mut loader = EbpfLoader::new();
     for (name, path) in &paths {

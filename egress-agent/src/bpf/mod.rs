@@ -54,6 +54,10 @@ impl Enforcer {
     /// are empty, which denies. Either all of it is done or nothing. Must be called inside a
     /// runtime.
     ///
+    /// Where an agent with other maps (another version, older or newer) enforces, its programs
+    /// stay and ours aren't attached until [`Attachments::take_over`]: ours would deny everything
+    /// until a configuration is in the maps.
+    ///
     /// # Errors
     /// What stands in the way, and what to do about it.
     pub fn start(bpffs: &Path, targets: &Targets, tc: TcMode) -> Result<Self, Error> {
@@ -67,10 +71,20 @@ impl Enforcer {
             host::require_interface(interface)?;
         }
         let pins = Pins::own(bpffs)?;
+        let aside = match load::check(&pins) {
+            Err(error @ Error::Layout { .. }) => {
+                tracing::warn!("{error}; taking it for another version's");
+                Some(pins.set_aside()?)
+            }
+            result => result.map(|()| None)?,
+        };
         let adopted = pins.in_use();
         let result = Self::load(&pins, targets, tc);
         if result.is_err() && !adopted {
             pins.undo();
+        }
+        if let Some(aside) = aside.filter(|_| result.is_err()) {
+            pins.bring_back(&aside);
         }
         let (attachments, maps, counters, events) = result?;
         Ok(Self { attachments, maps, counters, events, adopted, pins })
@@ -88,7 +102,9 @@ impl Enforcer {
         let counters = Counters::take(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
-        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc)?;
+        // Filled maps are those of a take-over that was cut short: ours may enforce at once.
+        let waits = maps.current().globals.is_none();
+        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, waits)?;
         Ok((attachments, maps, counters, events))
     }
 }

@@ -86,11 +86,49 @@ impl Pins {
         names(&self.links()).collect()
     }
 
-    /// Removes what agents with another version of the ABI left. To be called when this one's policy
-    /// is in the maps.
-    pub fn remove_other_versions(&self) {
+    /// Where agents with another layout of the maps pinned.
+    fn other_versions(&self) -> impl Iterator<Item = PathBuf> {
+        let (dir, ours) = (self.dir.clone(), self.version());
+        names(&self.dir).map(move |name| dir.join(name)).filter(move |dir| *dir != ours)
+    }
+
+    /// Names of the links that those pinned.
+    pub(super) fn other_link_names(&self) -> Vec<String> {
+        self.other_versions().flat_map(|version| names(&version.join("links"))).collect()
+    }
+
+    /// Makes another version of what is pinned under ours: its maps have another layout, though
+    /// they claim the same version. Its programs go on to enforce.
+    ///
+    /// # Errors
+    /// It can't be renamed.
+    pub(super) fn set_aside(&self) -> Result<PathBuf, Error> {
         let ours = self.version();
-        for other in names(&self.dir).map(|name| self.dir.join(name)).filter(|dir| *dir != ours) {
+        let free = |number| {
+            let dir = self.dir.join(format!("v{ABI_VERSION}-before-{number}"));
+            (!dir.exists()).then_some(dir)
+        };
+        // As many as there are names; one of them is free.
+        let aside = (1_u32..).find_map(free).unwrap_or_else(|| ours.clone());
+        fs::rename(&ours, &aside).map_err(Error::io(format!(
+            "can't rename {} to {}",
+            ours.display(),
+            aside.display()
+        )))?;
+        Ok(aside)
+    }
+
+    /// Undoes [`Self::set_aside`], after a start that failed.
+    pub(super) fn bring_back(&self, aside: &Path) {
+        if let Err(error) = fs::rename(aside, self.version()) {
+            tracing::warn!("{} keeps its name: {error}", aside.display());
+        }
+    }
+
+    /// Removes what agents with another version of the ABI left. To be called when this one's policy
+    /// is in force.
+    pub fn remove_other_versions(&self) {
+        for other in self.other_versions() {
             match remove_tree(&other, &mut Vec::new()) {
                 Ok(()) => tracing::info!("removed {}, of another version", other.display()),
                 Err(error) => tracing::warn!("{error}"),

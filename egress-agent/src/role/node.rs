@@ -12,6 +12,7 @@ mod metrics;
 mod names;
 mod notify;
 mod options;
+mod takeover;
 mod view;
 mod who;
 
@@ -40,6 +41,7 @@ use self::{
     metrics::{Sources, Tally},
     names::Names,
     options::Pod,
+    takeover::TakeOver,
     view::View,
 };
 use super::{
@@ -117,11 +119,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     };
     let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
     let Enforcer { attachments, maps, counters, events, adopted, pins } = enforcer;
-    if adopted {
-        tracing::info!("took over enforcement from an earlier agent, without a gap");
-    } else {
-        tracing::info!("enforcing; everything external is denied until a configuration is read");
-    }
+    takeover::announce(adopted, attachments.is_waiting());
 
     let directory = args.config.config.display().to_string();
     let (reload, loaded) = Reload::new(args.config);
@@ -186,6 +184,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         condition,
         problems: Vec::new(),
         reporter: Reporter::default(),
+        take_over: TakeOver::default(),
         ready: false,
     };
     tokio::select! {
@@ -228,6 +227,7 @@ struct Node {
     /// Those that were logged already.
     problems: Vec<PlanProblem>,
     reporter: Reporter,
+    take_over: TakeOver,
     ready: bool,
 }
 
@@ -318,12 +318,27 @@ impl Node {
         if self.tally.behind.swap(u64::from(behind), Ordering::Relaxed) == 1 && !behind {
             tracing::info!("the maps hold the whole configuration again");
         }
-        if !behind && !self.ready && loaded.snapshot.is_some() {
+        if let Some(snapshot) = &loaded.snapshot
+            && !behind
+            && !self.ready
+            && {
+                let informed = self.is_informed(snapshot);
+                self.take_over.attempt(&mut self.attachments, &self.pins, informed)
+            }
+        {
             self.ready = true;
             self.pins.remove_other_versions();
             notify::ready();
             tracing::info!("ready");
         }
+    }
+
+    /// Whether all is known that a verdict needs: which gateways answer, and addresses of names.
+    fn is_informed(&self, snapshot: &Snapshot) -> bool {
+        let answers =
+            snapshot.mesh.gateways.is_empty() || !self.checker.healthy.borrow().is_empty();
+        let resolved = self.names.resolved.borrow();
+        answers && self.names.wanted.borrow().iter().all(|name| resolved.contains_key(name))
     }
 
     /// Asks for the health and the addresses that a snapshot needs; new answers arrive as changes.

@@ -3,6 +3,7 @@
 
 mod repairs;
 mod site;
+mod versions;
 
 use std::{
     fs,
@@ -13,8 +14,6 @@ use std::{
     },
     thread,
 };
-
-use aya::maps::MapData;
 
 use self::site::{AGENT, INSIDE, OUTSIDE, Site, text, until};
 
@@ -139,17 +138,4 @@ fn a_start_that_fails_leaves_everything_as_it_was() {
     assert_eq!(site.links(), Vec::<String>::new());
     assert_eq!(site.connect(OUTSIDE, 443), "ok");
     until("the connection", || reached.load(Ordering::Relaxed) == 1);
-
-    // An adoption that fails: a map of another layout under our name.
-    site.start(&["--metrics-addr", "off"]).kill();
-    let before = site.links();
-    let pin = site.version().join("maps/GROUPS");
-    fs::remove_file(&pin).unwrap();
-    aya::maps::HashMap::<MapData, u32, u32>::create(1, 0).unwrap().pin(&pin).unwrap();
-    let output = site.run(&site.node_args());
-    assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("another layout"), "{}", text(&output));
-    assert_eq!(site.links(), before);
-    assert!(site.connect(OUTSIDE, 443).contains("Permission denied"));
-    assert_eq!(reached.load(Ordering::Relaxed), 1);
 }

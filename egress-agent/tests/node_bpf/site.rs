@@ -100,6 +100,11 @@ impl Site {
 
     /// Starts the agent and waits until it is ready. Its log is in a file.
     pub(crate) fn start(&self, more: &[&str]) -> Agent {
+        self.start_until("ready", more)
+    }
+
+    /// Starts the agent and waits until its log says something.
+    pub(crate) fn start_until(&self, said: &str, more: &[&str]) -> Agent {
         let mut args = self.node_args();
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         let log = self.dir.path().join("log");
@@ -111,7 +116,7 @@ impl Site {
             .spawn()
             .unwrap();
         let mut agent = Agent { child, log, out };
-        agent.says("ready");
+        agent.says(said);
         agent
     }
 
