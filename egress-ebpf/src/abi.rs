@@ -217,7 +217,7 @@ pub struct FlowState {
 
 /// Values of [`FlowState::phase`]; an unknown one lets nothing pass.
 pub mod flow_phase {
-    /// Datagrams, ICMP echoes and remotes have no phases.
+    /// Datagrams and remotes have no phases.
     pub const SEEN: u32 = 0;
     /// TCP: a SYN came in.
     pub const ASKED: u32 = 1;
@@ -229,6 +229,10 @@ pub mod flow_phase {
     pub const CLOSING: u32 = 4;
     /// TCP: both sides have nothing more to say.
     pub const CLOSED: u32 = 5;
+    /// TCP: the inside has broken it off (RST).
+    pub const RESET: u32 = 6;
+    /// An ICMP echo request came in.
+    pub const ECHOED: u32 = 7;
 }
 
 /// One record of the ring buffer `EVENTS`.

@@ -4,45 +4,65 @@ use crate::{
     abi::{PodAddress, PolicyId},
     addr::Addr,
     decide::{Place, PolicyView, decide},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type},
+    inbound::{self, FlowTable, Scope, Sender},
+    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, protocol},
     reason::Reason,
-    verdict::{Judgement, Mode, Verdict},
+    verdict::{Action, Judgement, Mode, Verdict},
 };
 
 /// `connect4`, `connect6`, `sendmsg4`, `sendmsg6`. `judges` tells whether the hook knows what the
-/// system call's address family means.
+/// system call's address family means; `cgroup` is the workload's, zero for none.
 #[inline(always)]
-pub fn socket(flow: Flow, judges: bool, policy: PolicyId, view: &impl PolicyView) -> Judgement {
+pub fn socket(
+    flow: Flow,
+    judges: bool,
+    policy: PolicyId,
+    cgroup: u64,
+    view: &(impl PolicyView + FlowTable),
+) -> Judgement {
     let mode = view.policy(policy).mode;
-    let verdict = if judges || mode == Mode::Exempt {
+    let mut verdict = if judges || mode == Mode::Exempt {
         decide(Place::Socket, &flow, policy, view)
     } else {
         Verdict::deny(Reason::AddressFamily)
     };
+    if lacks_route(verdict) && cgroup != 0 && inbound::may_send(cgroup, &flow, view) {
+        verdict = Verdict::allow(Reason::Reply);
+    }
     Judgement::new(verdict, mode, policy, flow, 0)
 }
 
-/// `cgroup_skb` egress: a packet that begins with its IP header.
+/// `cgroup_skb` egress: a packet that begins with its IP header. `cgroup` is the workload's, zero
+/// for none.
 #[inline(always)]
 pub fn skb(
     bytes: &impl Bytes,
     ether_type: u16,
     policy: PolicyId,
-    view: &impl PolicyView,
+    cgroup: u64,
+    view: &(impl PolicyView + FlowTable),
 ) -> Judgement {
     let mode = view.policy(policy).mode;
     if mode == Mode::Exempt {
         return exempt(policy, ether_type);
     }
     let packet = packet::ip(bytes, 0, ether_type);
-    let verdict = destination(Place::Skb, &packet, policy, view);
+    let mut verdict = destination(Place::Skb, &packet, policy, view);
+    if lacks_route(verdict) && answers_socket(cgroup, &packet, view) {
+        verdict = Verdict::allow(Reason::Reply);
+    }
     Judgement::new(verdict, mode, policy, packet.flow, ether_type)
 }
 
 /// tc ingress on a pod's host-side interface: a frame that the pod sent. `vlan` tells that the
 /// kernel has taken a VLAN tag off it.
 #[inline(always)]
-pub fn pod(bytes: &impl Bytes, ifindex: u32, vlan: bool, view: &impl PolicyView) -> Judgement {
+pub fn pod(
+    bytes: &impl Bytes,
+    ifindex: u32,
+    vlan: bool,
+    view: &(impl PolicyView + FlowTable),
+) -> Judgement {
     let Some(policy) = view.interface(ifindex) else {
         let unknown = Verdict::deny(Reason::UnknownInterface);
         return Judgement::new(unknown, Mode::Enforce, 0, Flow::UNKNOWN, 0);
@@ -66,23 +86,42 @@ pub fn pod(bytes: &impl Bytes, ifindex: u32, vlan: bool, view: &impl PolicyView)
     Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
 }
 
-/// tc egress on the uplink: a frame about to leave the node. `workload` is the policy of the
-/// workload whose socket sent it, if any; `forwarded` tells that it came in on another interface.
+/// The workload whose socket sent a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Workload {
+    /// Its policy.
+    pub policy: PolicyId,
+    /// Its cgroup.
+    pub cgroup: u64,
+}
+
+/// Who sends what leaves by the uplink.
+#[derive(Clone, Copy)]
+enum Origin {
+    Workload(u64),
+    Forwarded(Sender),
+}
+
+/// tc egress on the uplink: a frame about to leave the node. `workload` is whose socket sent it, if
+/// any; `came_in_on` the interface that it was forwarded from, zero for none.
 #[inline(always)]
 pub fn uplink(
     bytes: &impl Bytes,
-    forwarded: bool,
-    workload: Option<PolicyId>,
+    came_in_on: u32,
+    workload: Option<Workload>,
     vlan: bool,
-    view: &impl PolicyView,
+    view: &(impl PolicyView + FlowTable),
 ) -> Judgement {
-    let policy = match (workload, forwarded) {
-        (Some(policy), _) => policy,
-        (None, true) => view.globals().uplink_policy,
-        (None, false) => {
+    let (policy, origin) = match workload {
+        Some(Workload { policy, cgroup }) => (policy, Origin::Workload(cgroup)),
+        None if came_in_on == 0 => {
             let host = Verdict::allow(Reason::Host);
             return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
         }
+        None => match view.interface(came_in_on) {
+            Some(policy) => (policy, Origin::Forwarded(Sender::Pod(came_in_on))),
+            None => (view.globals().uplink_policy, Origin::Forwarded(Sender::Unknown)),
+        },
     };
     let mode = view.policy(policy).mode;
     if mode == Mode::Exempt {
@@ -99,10 +138,73 @@ pub fn uplink(
         },
         ether_type => {
             let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
-            (destination(Place::Wire, &packet, policy, view), packet.flow)
+            let verdict = destination(Place::Wire, &packet, policy, view);
+            (leaving(verdict, origin, &packet, view), packet.flow)
         }
     };
     Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
+}
+
+/// `cgroup_skb` ingress: a packet for a socket of the workload's cgroup, beginning with its IP
+/// header. `protocol` is the socket's; a raw one counts for nothing, or it would open flows for
+/// services that aren't the workload's.
+#[inline(always)]
+pub fn to_socket(
+    bytes: &impl Bytes,
+    ether_type: u16,
+    protocol: u8,
+    cgroup: u64,
+    view: &(impl PolicyView + FlowTable),
+) {
+    let packet = packet::ip(bytes, 0, ether_type);
+    if packet.flow.protocol == protocol && matches!(protocol, protocol::TCP | protocol::UDP) {
+        inbound::note(Scope::Cgroup(cgroup), &packet, view);
+    }
+}
+
+/// tc egress of a pod's host-side interface, and tc ingress of the uplink: a frame on its way in.
+#[inline(always)]
+pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyView + FlowTable)) {
+    let Some(ethernet) = Ethernet::read(bytes).filter(|_| !vlan) else { return };
+    if matches!(ethernet.ether_type, ether_type::IPV4 | ether_type::IPV6) {
+        let packet = packet::ip(bytes, Ethernet::LENGTH, ethernet.ether_type);
+        inbound::note(scope, &packet, view);
+    }
+}
+
+/// Whether a verdict only says that nothing leads there: then it may still be an answer.
+#[inline(always)]
+const fn lacks_route(verdict: Verdict) -> bool {
+    matches!(verdict.action, Action::Deny)
+        && matches!(verdict.reason, Reason::NoRoute | Reason::NotRedirected | Reason::Protocol)
+}
+
+#[inline(always)]
+fn answers_socket(cgroup: u64, packet: &Packet, view: &(impl PolicyView + FlowTable)) -> bool {
+    cgroup != 0 && inbound::answers(Scope::Cgroup(cgroup), Sender::Itself, packet, view)
+}
+
+/// The verdict on a packet at the uplink, once it is known whether it answers one that came in.
+#[inline(always)]
+fn leaving(
+    verdict: Verdict,
+    origin: Origin,
+    packet: &Packet,
+    view: &(impl PolicyView + FlowTable),
+) -> Verdict {
+    let answers = lacks_route(verdict)
+        && match origin {
+            Origin::Workload(cgroup) => answers_socket(cgroup, packet, view),
+            Origin::Forwarded(sender) => inbound::answers(Scope::Uplink, sender, packet, view),
+        };
+    if answers {
+        return Verdict::allow(Reason::Reply);
+    }
+    // Whatever refused it: connection tracking has seen it on its way here.
+    if matches!((origin, verdict.action), (Origin::Forwarded(_), Action::Deny)) {
+        inbound::note_refused(packet, view);
+    }
+    verdict
 }
 
 /// Judges a packet by everything but its source.
@@ -128,7 +230,7 @@ struct Pod<'a, V> {
     view: &'a V,
 }
 
-impl<V: PolicyView> Pod<'_, V> {
+impl<V: PolicyView + FlowTable> Pod<'_, V> {
     #[inline(always)]
     fn arp(&self, bytes: &impl Bytes) -> Verdict {
         match packet::arp_sender(bytes, Ethernet::LENGTH) {
@@ -167,7 +269,12 @@ impl<V: PolicyView> Pod<'_, V> {
         if !honest {
             return Verdict::deny(Reason::SpoofedNeighbour);
         }
-        destination(Place::Wire, packet, policy, self.view)
+        let verdict = destination(Place::Wire, packet, policy, self.view);
+        let scope = Scope::Pod(self.ifindex);
+        if lacks_route(verdict) && inbound::answers(scope, Sender::Itself, packet, self.view) {
+            return Verdict::allow(Reason::Reply);
+        }
+        verdict
     }
 
     /// Whether the pod may speak for the address: one that it was given, or the link-local one

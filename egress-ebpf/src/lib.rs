@@ -10,6 +10,7 @@ pub mod decide;
 pub mod endpoint;
 pub mod events;
 pub mod hooks;
+pub mod inbound;
 pub mod packet;
 pub mod reason;
 pub mod verdict;

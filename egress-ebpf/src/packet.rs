@@ -69,7 +69,7 @@ pub struct Flow {
     pub destination_port: PortBe,
     /// IP protocol number.
     pub protocol: u8,
-    /// One of several fragments; it has no ports.
+    /// One of several fragments; only the first has ports.
     pub fragment: bool,
 }
 
@@ -108,11 +108,80 @@ pub enum Neighbour {
     RouterOnly,
 }
 
+/// What a packet does to a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Signal {
+    /// Nothing that is known of: another protocol, a later fragment, flags that make no sense.
+    Other,
+    /// A UDP datagram.
+    Datagram,
+    /// ICMP: "answer me" (RFC 792, RFC 4443 §4.1).
+    EchoRequest,
+    /// ICMP: the answer.
+    EchoReply,
+    /// TCP: SYN without ACK.
+    Syn,
+    /// TCP: SYN with ACK.
+    SynAck,
+    /// TCP: ACK, with or without data.
+    Ack,
+    /// TCP: FIN with ACK.
+    Fin,
+    /// TCP: RST without ACK.
+    Rst,
+    /// TCP: RST with ACK.
+    RstAck,
+}
+
+impl Signal {
+    /// Of TCP's flags FIN, SYN, RST and ACK; the others say nothing about the connection's state.
+    #[inline(always)]
+    const fn of_tcp(flags: u8) -> Self {
+        match flags & 0x17 {
+            0x02 => Self::Syn,
+            0x12 => Self::SynAck,
+            0x10 => Self::Ack,
+            0x11 => Self::Fin,
+            0x04 => Self::Rst,
+            0x14 => Self::RstAck,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether it can belong to a flow that has begun before, as its beginner's packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn continues(self) -> bool {
+        matches!(self, Self::Ack | Self::Fin | Self::Rst | Self::RstAck)
+    }
+
+    /// Whether it can answer a flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answers(self) -> bool {
+        match self {
+            Self::Other | Self::Syn | Self::EchoRequest => false,
+            Self::Datagram
+            | Self::EchoReply
+            | Self::SynAck
+            | Self::Ack
+            | Self::Fin
+            | Self::Rst
+            | Self::RstAck => true,
+        }
+    }
+}
+
 /// An IP packet, as far as it could be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
     /// Whence, whither and what.
     pub flow: Flow,
+    /// What it does to its flow.
+    pub signal: Signal,
+    /// An ICMP echo's identifier; zero elsewhere.
+    pub echo: PortBe,
     /// Whether it is neighbour discovery.
     pub neighbour: Neighbour,
     /// Why it must not pass whatever its destination is.
@@ -122,7 +191,13 @@ pub struct Packet {
 impl Packet {
     #[inline(always)]
     const fn flawed(flow: Flow, flaw: Reason) -> Self {
-        Self { flow, neighbour: Neighbour::No, flaw: Some(flaw) }
+        Self {
+            flow,
+            signal: Signal::Other,
+            echo: PortBe([0; 2]),
+            neighbour: Neighbour::No,
+            flaw: Some(flaw),
+        }
     }
 }
 
@@ -193,8 +268,10 @@ fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
         return Packet::flawed(flow, Reason::Malformed);
     }
     // "More fragments" or an offset. The reserved bit says nothing.
-    flow.fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
-    transport(bytes, offset + 20, total - 20, flow, header[8])
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    flow.fragment = fragment != 0;
+    let part = Part { first: fragment & 0x1fff == 0, hops: header[8] };
+    transport(bytes, offset + 20, total - 20, flow, part)
 }
 
 /// RFC 8200 §3.
@@ -220,12 +297,17 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
     if payload > available.saturating_sub(40) {
         return Packet::flawed(flow, Reason::Malformed);
     }
+    let mut part = Part { first: true, hops: header[7] };
+    let (mut start, mut length) = (offset + 40, payload);
     if flow.protocol == FRAGMENT_HEADER {
-        let Some([next, ..]) = bytes.load::<8>(offset + 40).filter(|_| payload >= 8) else {
+        let fragment = bytes.load::<8>(offset + 40).filter(|_| payload >= 8);
+        let Some([next, _, high, low, ..]) = fragment else {
             return Packet::flawed(flow, Reason::Malformed);
         };
         flow.protocol = next;
         flow.fragment = true;
+        part.first = u16::from_be_bytes([high, low]) & 0xfff8 == 0;
+        (start, length) = (offset + 48, payload - 8);
         if next == FRAGMENT_HEADER {
             return Packet::flawed(flow, Reason::ExtensionHeader);
         }
@@ -233,12 +315,18 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
     if flow.protocol == HOP_BY_HOP_HEADER && listener_report(bytes, offset + 40, payload, header[7])
     {
         flow.protocol = protocol::ICMPV6;
-        return Packet { flow, neighbour: Neighbour::ListenerReport, flaw: None };
+        return Packet {
+            flow,
+            signal: Signal::Other,
+            echo: PortBe([0; 2]),
+            neighbour: Neighbour::ListenerReport,
+            flaw: None,
+        };
     }
     if EXTENSION_HEADERS.contains(&flow.protocol) {
         return Packet::flawed(flow, Reason::ExtensionHeader);
     }
-    transport(bytes, offset + 40, payload, flow, header[7])
+    transport(bytes, start, length, flow, part)
 }
 
 /// Whether it is a host's report of multicast groups: MLD version 2 (RFC 3810 §5.2), or 1 with its
@@ -254,70 +342,115 @@ fn listener_report(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> bo
     }
 }
 
-/// Reads the `length` bytes that IP carries. `hops` is the hop limit.
-#[inline(always)]
-fn transport(bytes: &impl Bytes, offset: u32, length: u32, mut flow: Flow, hops: u8) -> Packet {
-    let mut neighbour = Neighbour::No;
-    let flaw = if flow.fragment {
-        None
-    } else {
-        match flow.protocol {
-            protocol::TCP => tcp(bytes, offset, length, &mut flow),
-            protocol::UDP => udp(bytes, offset, length, &mut flow),
-            protocol::ICMPV6 if !flow.destination.is_v4() => {
-                match icmpv6(bytes, offset, length, hops) {
-                    Some(found) => {
-                        neighbour = found;
-                        None
-                    }
-                    None => Some(()),
-                }
-            }
-            _ => None,
-        }
+/// Which part of a datagram a packet is, and whence it may come.
+#[derive(Clone, Copy)]
+struct Part {
+    /// The whole, or the first of its fragments: it has the transport's header, all of it, or a
+    /// port could hide behind the cut (RFC 3128).
+    first: bool,
+    /// The hop limit.
+    hops: u8,
+}
+
+/// What the transport's header says.
+struct Header {
+    signal: Signal,
+    ports: [PortBe; 2],
+    echo: PortBe,
+    neighbour: Neighbour,
+}
+
+impl Header {
+    const NONE: Self = Self {
+        signal: Signal::Other,
+        ports: [PortBe([0; 2]); 2],
+        echo: PortBe([0; 2]),
+        neighbour: Neighbour::No,
     };
-    Packet { flow, neighbour, flaw: flaw.map(|()| Reason::Malformed) }
 }
 
-/// RFC 9293 §3.1. `Some` where it is malformed.
+/// Reads the `length` bytes that IP carries.
 #[inline(always)]
-fn tcp(bytes: &impl Bytes, offset: u32, length: u32, flow: &mut Flow) -> Option<()> {
-    let Some(header) = bytes.load::<20>(offset).filter(|_| length >= 20) else { return Some(()) };
-    flow.source_port = PortBe([header[0], header[1]]);
-    flow.destination_port = PortBe([header[2], header[3]]);
+fn transport(bytes: &impl Bytes, offset: u32, length: u32, mut flow: Flow, part: Part) -> Packet {
+    let v4 = flow.destination.is_v4();
+    let header = match flow.protocol {
+        _ if !part.first => Some(Header::NONE),
+        protocol::TCP => tcp(bytes, offset, length),
+        protocol::UDP => udp(bytes, offset, length, flow.fragment),
+        // Only what Linux itself would take for an echo; the rest has nothing to say.
+        protocol::ICMP if v4 => Some(icmp(bytes, offset, length)),
+        // Neighbour discovery is void in fragments (RFC 6980).
+        protocol::ICMPV6 if !v4 && !flow.fragment => icmpv6(bytes, offset, length, part.hops),
+        _ => Some(Header::NONE),
+    };
+    let flaw = if header.is_some() { None } else { Some(Reason::Malformed) };
+    let Header { signal, ports, echo, neighbour } = header.unwrap_or(Header::NONE);
+    [flow.source_port, flow.destination_port] = ports;
+    Packet { flow, signal, echo, neighbour, flaw }
+}
+
+/// RFC 9293 §3.1. `None` where it is malformed.
+#[inline(always)]
+fn tcp(bytes: &impl Bytes, offset: u32, length: u32) -> Option<Header> {
+    let header = bytes.load::<20>(offset).filter(|_| length >= 20)?;
     let own = u32::from(header[12] >> 4) * 4;
-    (own < 20 || own > length).then_some(())
+    if own < 20 || own > length {
+        return None;
+    }
+    let ports = [PortBe([header[0], header[1]]), PortBe([header[2], header[3]])];
+    Some(Header { signal: Signal::of_tcp(header[13]), ports, ..Header::NONE })
 }
 
-/// RFC 768. `Some` where it is malformed.
+/// RFC 768. `None` where it is malformed.
 #[inline(always)]
-fn udp(bytes: &impl Bytes, offset: u32, length: u32, flow: &mut Flow) -> Option<()> {
-    let Some(header) = bytes.load::<8>(offset).filter(|_| length >= 8) else { return Some(()) };
-    flow.source_port = PortBe([header[0], header[1]]);
-    flow.destination_port = PortBe([header[2], header[3]]);
+fn udp(bytes: &impl Bytes, offset: u32, length: u32, fragment: bool) -> Option<Header> {
+    let header = bytes.load::<8>(offset).filter(|_| length >= 8)?;
     let own = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    (own < 8 || own > length).then_some(())
+    // A fragment's length is that of the whole.
+    if own < 8 || (own > length && !fragment) {
+        return None;
+    }
+    let ports = [PortBe([header[0], header[1]]), PortBe([header[2], header[3]])];
+    Some(Header { signal: Signal::Datagram, ports, ..Header::NONE })
+}
+
+/// RFC 792. What is too short has nothing to say.
+#[inline(always)]
+fn icmp(bytes: &impl Bytes, offset: u32, length: u32) -> Header {
+    match bytes.load::<8>(offset).filter(|_| length >= 8) {
+        Some([8, 0, _, _, high, low, ..]) => echo(Signal::EchoRequest, high, low),
+        Some([0, 0, _, _, high, low, ..]) => echo(Signal::EchoReply, high, low),
+        _ => Header::NONE,
+    }
+}
+
+#[inline(always)]
+const fn echo(signal: Signal, high: u8, low: u8) -> Header {
+    Header { signal, echo: PortBe([high, low]), ..Header::NONE }
 }
 
 /// RFC 4443, and RFC 4861 for neighbour discovery, which is void when it came over a router
 /// (§7.1: hop limit 255). `None` where it is malformed.
 #[inline(always)]
-fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Neighbour> {
-    let [kind, ..] = bytes.load::<8>(offset).filter(|_| length >= 8)?;
-    match kind {
-        133..=137 if hops != 255 => None,
-        133 => Some(Neighbour::RouterSolicitation),
-        134 | 137 => Some(Neighbour::RouterOnly),
+fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Header> {
+    let [kind, code, _, _, high, low, ..] = bytes.load::<8>(offset).filter(|_| length >= 8)?;
+    let neighbour = match kind {
+        133..=137 if hops != 255 => return None,
+        133 => Neighbour::RouterSolicitation,
+        134 | 137 => Neighbour::RouterOnly,
         135 | 136 => {
             let target = Addr::v6(bytes.load(offset + 8).filter(|_| length >= 24)?);
-            Some(if kind == 135 {
+            if kind == 135 {
                 Neighbour::Solicitation { target }
             } else {
                 Neighbour::Advertisement { target }
-            })
+            }
         }
-        _ => Some(Neighbour::No),
-    }
+        128 if code == 0 => return Some(echo(Signal::EchoRequest, high, low)),
+        129 if code == 0 => return Some(echo(Signal::EchoReply, high, low)),
+        _ => Neighbour::No,
+    };
+    Some(Header { neighbour, ..Header::NONE })
 }
 
 #[cfg(test)]

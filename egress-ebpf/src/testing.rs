@@ -1,6 +1,7 @@
 //! For tests: the policy maps as plain collections, and packets built byte by byte.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     net::IpAddr,
 };
@@ -9,10 +10,12 @@ use zerocopy::IntoBytes;
 
 use crate::{
     abi::{
-        GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey, TableId, route_action,
+        FlowKey, FlowState, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey,
+        TableId, route_action,
     },
     addr::{Addr, PortBe},
     decide::{PolicyRules, PolicyView},
+    inbound::FlowTable,
     packet::{Flow, protocol},
     verdict::Mode,
 };
@@ -52,6 +55,16 @@ pub(crate) struct World {
     pub(crate) routes: Vec<(u32, RouteKey, Route)>,
     pub(crate) interfaces: HashMap<u32, PolicyId>,
     pub(crate) pod_addresses: HashSet<PodAddress>,
+    /// What the programs change.
+    pub(crate) table: RefCell<Table>,
+}
+
+/// The table of flows, and the clock.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Table {
+    pub(crate) now: u64,
+    pub(crate) flows: HashMap<FlowKey, FlowState>,
+    pub(crate) refused_syns: HashMap<u32, u64>,
 }
 
 impl World {
@@ -175,6 +188,37 @@ impl PolicyView for World {
 
     fn is_pod_address(&self, key: &PodAddress) -> bool {
         self.pod_addresses.contains(key)
+    }
+}
+
+impl FlowTable for World {
+    fn now(&self) -> u64 {
+        self.table.borrow().now
+    }
+
+    fn flow(&self, key: &FlowKey) -> Option<FlowState> {
+        self.table.borrow().flows.get(key).copied()
+    }
+
+    fn insert_flow(&self, key: &FlowKey, state: FlowState) {
+        self.table.borrow_mut().flows.insert(*key, state);
+    }
+
+    fn change_flow(&self, key: &FlowKey, before: FlowState, after: FlowState) {
+        let old = self.table.borrow_mut().flows.insert(*key, after);
+        assert_eq!(old, Some(before));
+    }
+
+    fn end_flow(&self, key: &FlowKey) {
+        self.table.borrow_mut().flows.remove(key);
+    }
+
+    fn refused_syn(&self, slot: u32) -> u64 {
+        self.table.borrow().refused_syns.get(&slot).copied().unwrap_or(0)
+    }
+
+    fn refuse_syn(&self, slot: u32, now: u64) {
+        self.table.borrow_mut().refused_syns.insert(slot, now);
     }
 }
 

@@ -14,6 +14,7 @@ use egress_ebpf::{
         PodAddress, Policy, PolicyId, Route, RouteKey, capacity, lost,
     },
     addr::Addr,
+    inbound::REFUSED_SYNS,
 };
 
 use super::{Error, object::PROGRAMS, pins::Pins};
@@ -26,7 +27,7 @@ const LPM: usize = 4;
 type Layout = (&'static str, usize, usize, u32);
 
 /// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned.
-const PINNED: [Layout; 14] = [
+const PINNED: [Layout; 15] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
     ("ROUTES", LPM + size_of::<RouteKey>(), size_of::<Route>(), capacity::ROUTES),
@@ -39,6 +40,7 @@ const PINNED: [Layout; 14] = [
     ("WORKLOADS", size_of::<u64>(), size_of::<PolicyId>(), capacity::WORKLOADS),
     ("ORIGINAL_DST", size_of::<u64>(), size_of::<OriginalDst>(), capacity::ORIGINAL_DST),
     ("FLOWS", size_of::<FlowKey>(), size_of::<FlowState>(), capacity::FLOWS),
+    ("REFUSED_SYNS", size_of::<u32>(), size_of::<u64>(), REFUSED_SYNS),
     ("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS_ENTRIES),
     ("LOST", size_of::<u32>(), size_of::<u64>(), lost::COUNT),
 ];

@@ -13,8 +13,8 @@ use aya::{
 use egress_agent::bpf::object::PROGRAMS;
 use egress_ebpf::{
     abi::{
-        self, FlowEvent, GatewayKey, Globals, Group, PodAddress, Policy, PolicyId, Route, RouteKey,
-        TableId, counter_index, route_action,
+        self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, Policy,
+        PolicyId, Route, RouteKey, TableId, counter_index, route_action,
     },
     addr::{Addr, PortBe},
     reason::Reason,
@@ -115,6 +115,11 @@ impl Kernel {
         self.trie::<Addr, u32, 16, 4>(map, bits, addr(net), 1);
     }
 
+    /// Puts the pod behind an interface under a policy.
+    pub(crate) fn pod_interface(&mut self, ifindex: u32, policy: PolicyId) {
+        self.put::<u32, u32>("POD_INTERFACES", ifindex, policy);
+    }
+
     /// Puts a process's cgroup under a policy.
     pub(crate) fn workload(&mut self, cgroup: u64, policy: PolicyId) {
         self.put::<u64, u32>("WORKLOADS", cgroup, policy);
@@ -178,12 +183,24 @@ impl Kernel {
 
     /// Runs a frame's packet through `cgroup_egress`, as sent by this process.
     pub(crate) fn cgroup_egress(&mut self, frame: &[u8]) -> i32 {
-        let program: &mut CgroupSkb =
-            self.ebpf.program_mut("cgroup_egress").unwrap().try_into().unwrap();
+        self.cgroup_skb("cgroup_egress", frame)
+    }
+
+    /// Runs a frame's packet through a program of the cgroup, with a socket of this process that is
+    /// neither TCP's nor UDP's.
+    pub(crate) fn cgroup_skb(&mut self, program: &str, frame: &[u8]) -> i32 {
+        let program: &mut CgroupSkb = self.ebpf.program_mut(program).unwrap().try_into().unwrap();
         if program.fd().is_err() {
             program.load().unwrap();
         }
         run(program, frame, 0)
+    }
+
+    /// How many inbound flows are known.
+    pub(crate) fn flows(&self) -> usize {
+        let flows: HashMap<&MapData, [u8; size_of::<FlowKey>()], [u8; size_of::<FlowState>()]> =
+            self.ebpf.map("FLOWS").unwrap().try_into().unwrap();
+        flows.keys().map(Result::unwrap).count()
     }
 
     /// How often a verdict was given, over all CPUs.

@@ -3,6 +3,7 @@
 //! that the maps call for. Each test loads its own copy, and nothing is pinned.
 #![expect(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
 
+mod inbound;
 mod kernel;
 mod packets;
 mod sockets;
@@ -51,16 +52,19 @@ fn the_verifier_accepts_every_program() {
             [
                 "capture",
                 "cgroup_egress",
+                "cgroup_ingress",
                 "connect4",
                 "connect6",
                 "getpeername4",
                 "getpeername6",
+                "pod_egress",
                 "pod_ingress",
                 "recvmsg4",
                 "recvmsg6",
                 "sendmsg4",
                 "sendmsg6",
                 "uplink_egress",
+                "uplink_ingress",
             ]
         );
     }

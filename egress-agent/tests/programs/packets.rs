@@ -22,6 +22,11 @@ fn frame(protocol: u8, from: &str, to: &str, port: u16) -> Vec<u8> {
         TCP => [0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0].as_slice(),
         _ => &[0, 8, 0, 0],
     });
+    ethernet(protocol, from, to, &payload)
+}
+
+/// An Ethernet frame from the pod's interface, with a packet of the version of its addresses.
+pub(crate) fn ethernet(protocol: u8, from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
     let length = u16::try_from(payload.len()).unwrap();
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 5];
     match (from.parse().unwrap(), to.parse().unwrap()) {
@@ -52,7 +57,7 @@ fn arp(sender: [u8; 4]) -> Vec<u8> {
 }
 
 /// The id of the cgroup that this process is in.
-fn own_cgroup() -> u64 {
+pub(crate) fn own_cgroup() -> u64 {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let mount = mounts
         .lines()

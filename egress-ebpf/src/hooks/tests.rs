@@ -27,9 +27,11 @@ fn from_pod(packet: &[u8]) -> (bool, Reason) {
 }
 
 fn forwarded(packet: &[u8]) -> (bool, Reason) {
-    judged(uplink(&ip_frame(packet).as_slice(), true, None, false, &World::usual()))
+    judged(uplink(&ip_frame(packet).as_slice(), FOREIGN, None, false, &World::usual()))
 }
 
+/// An interface that is no pod's.
+const FOREIGN: u32 = 77;
 const PASS: bool = true;
 const DROP: bool = false;
 
@@ -248,20 +250,33 @@ fn the_uplink_judges_what_is_forwarded() {
 #[test]
 fn the_uplink_leaves_the_node_alone_and_judges_its_workloads() {
     let frame = ip_frame(&tcp(INSIDE, OUTSIDE, 443));
-    let judge = |forwarded, workload| {
-        judged(uplink(&frame.as_slice(), forwarded, workload, false, &World::usual()))
+    let judge = |came_in_on, policy: Option<PolicyId>| {
+        let workload = policy.map(|policy| Workload { policy, cgroup: 1 });
+        judged(uplink(&frame.as_slice(), came_in_on, workload, false, &World::usual()))
     };
-    assert_eq!(judge(false, None), (PASS, Reason::Host));
-    assert_eq!(judge(false, Some(POLICY)), (DROP, Reason::NotRedirected));
-    assert_eq!(judge(true, Some(POLICY)), (DROP, Reason::NotRedirected));
-    assert_eq!(judge(true, None), (DROP, Reason::NotRedirected));
-    assert_eq!(judge(false, Some(EXEMPT)), (PASS, Reason::Exempt));
-    assert_eq!(judge(false, Some(AUDITED)), (PASS, Reason::NotRedirected));
+    assert_eq!(judge(0, None), (PASS, Reason::Host));
+    assert_eq!(judge(0, Some(POLICY)), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(FOREIGN, Some(POLICY)), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(FOREIGN, None), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(0, Some(EXEMPT)), (PASS, Reason::Exempt));
+    assert_eq!(judge(0, Some(AUDITED)), (PASS, Reason::NotRedirected));
+}
+
+#[test]
+fn the_uplink_judges_a_pods_packets_by_the_pods_policy() {
+    let frame = ip_frame(&tcp(INSIDE, OUTSIDE, 443));
+    let judge = |world: &World, came_in_on| {
+        judged(uplink(&frame.as_slice(), came_in_on, None, false, world))
+    };
+    let audited = World::usual().with_policy(AUDITED);
+    assert_eq!(judge(&audited, IFINDEX), (PASS, Reason::NotRedirected));
+    assert_eq!(judge(&audited, FOREIGN), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(&World::usual(), IFINDEX), (DROP, Reason::NotRedirected));
 }
 
 #[test]
 fn the_uplink_passes_arp_and_drops_what_is_neither() {
-    let judge = |frame: &[u8], vlan| judged(uplink(&frame, true, None, vlan, &World::usual()));
+    let judge = |frame: &[u8], vlan| judged(uplink(&frame, FOREIGN, None, vlan, &World::usual()));
     let arp = frame(0x0806, &arp(1, INSIDE, INSIDE));
     assert_eq!(judge(&arp, false), (PASS, Reason::Neighbour));
     assert_eq!(judge(&arp[..30], false), (DROP, Reason::Malformed));
@@ -274,7 +289,7 @@ fn the_uplink_passes_arp_and_drops_what_is_neither() {
 fn packets_of_a_workloads_sockets_are_judged_by_destination() {
     let judge = |packet: &[u8], policy| {
         let version = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
-        let judgement = skb(&packet, version, policy, &World::usual());
+        let judgement = skb(&packet, version, policy, 0, &World::usual());
         let reason = judgement.reason();
         let code = judgement.cgroup_skb();
         assert!(code == CGROUP_PASS || code == CGROUP_REFUSE);
@@ -299,7 +314,7 @@ fn packets_of_a_workloads_sockets_are_judged_by_destination() {
 fn a_system_call_of_an_unknown_family_is_refused() {
     let world = World::usual();
     let judge = |judges, policy| {
-        let judgement = socket(flow(6, INSIDE, 80), judges, policy, &world);
+        let judgement = socket(flow(6, INSIDE, 80), judges, policy, 0, &world);
         (judgement.reason(), judgement.system_call())
     };
     assert_eq!(judge(true, POLICY), (Reason::Internal, Ok(())));

@@ -103,20 +103,80 @@ fn ipv4_options_are_told_with_their_destination() {
 }
 
 #[test]
-fn ipv4_fragments_have_no_ports() {
-    for (flags, fragment) in [
-        ([0x20, 0], true),
-        ([0, 1], true),
-        ([0x1f, 0xff], true),
-        ([0x40, 0], false),
-        ([0x80, 0], false),
+fn only_the_first_ipv4_fragment_has_ports() {
+    for (flags, fragment, port) in [
+        ([0x20, 0], true, 443),
+        ([0, 1], true, 0),
+        ([0x20, 1], true, 0),
+        ([0x1f, 0xff], true, 0),
+        ([0x40, 0], false, 443),
+        ([0x80, 0], false, 443),
     ] {
         let mut packet = tcp(POD, OUTSIDE, 443);
         packet[6..8].copy_from_slice(&flags);
         let read = read4(&packet);
         assert_eq!((read.flaw, read.flow.fragment), (None, fragment), "{flags:02x?}");
-        assert_eq!(read.flow.destination_port.get(), if fragment { 0 } else { 443 });
+        assert_eq!(read.flow.destination_port.get(), port);
+        let signal = if port == 0 { Signal::Other } else { Signal::Syn };
+        assert_eq!(read.signal, signal);
     }
+}
+
+#[test]
+fn a_header_is_not_cut_by_fragments() {
+    for (protocol, whole) in [(6, tcp_header(443)), (17, vec![0xc0, 1, 0, 53, 0xff, 0xff, 0, 0])] {
+        let read = |length: usize| {
+            let mut packet = crate::testing::ip(protocol, POD, INSIDE, &whole[..length]);
+            packet[6] = 0x20;
+            read4(&packet).flaw
+        };
+        for length in 0..whole.len() {
+            assert_eq!(read(length), Some(Reason::Malformed), "{length} bytes of {protocol}");
+        }
+        assert_eq!(read(whole.len()), None, "a datagram's length is the whole's");
+    }
+}
+
+#[test]
+fn signals_are_told_by_flags_types_and_codes() {
+    for flags in 0..=u8::MAX {
+        let mut packet = tcp(POD, OUTSIDE, 443);
+        packet[33] = flags;
+        let [fin, syn, rst, ack] = [1, 2, 4, 16].map(|bit| flags & bit != 0);
+        let expected = match (syn, ack, rst, fin) {
+            (true, false, false, false) => Signal::Syn,
+            (true, true, false, false) => Signal::SynAck,
+            (false, true, false, false) => Signal::Ack,
+            (false, true, false, true) => Signal::Fin,
+            (false, false, true, false) => Signal::Rst,
+            (false, true, true, false) => Signal::RstAck,
+            _ => Signal::Other,
+        };
+        assert_eq!(read4(&packet).signal, expected, "{flags:02x}");
+    }
+    assert_eq!(read4(&udp(POD, INSIDE, 53)).signal, Signal::Datagram);
+    for (protocol, from, to, request, answer) in
+        [(1, POD, INSIDE, 8, 0), (58, POD6, INSIDE6, 128, 129)]
+    {
+        for kind in 0..=u8::MAX {
+            for code in [0, 1] {
+                let packet =
+                    crate::testing::ip(protocol, from, to, &[kind, code, 0, 0, 7, 9, 0, 0]);
+                let read = if protocol == 1 { read4(&packet) } else { read6(&packet) };
+                let (signal, echo) = match (kind, code) {
+                    (kind, 0) if kind == request => (Signal::EchoRequest, [7, 9]),
+                    (kind, 0) if kind == answer => (Signal::EchoReply, [7, 9]),
+                    _ => (Signal::Other, [0, 0]),
+                };
+                assert_eq!((read.signal, read.echo), (signal, PortBe(echo)), "{kind} {code}");
+            }
+        }
+    }
+    // Each version's ICMP means nothing in the other's packets.
+    let crossed = crate::testing::ip(58, POD, INSIDE, &[128, 0, 0, 0, 7, 9, 0, 0]);
+    assert_eq!(read4(&crossed).signal, Signal::Other);
+    let crossed = crate::testing::ip(1, POD6, INSIDE6, &[8, 0, 0, 0, 7, 9, 0, 0]);
+    assert_eq!(read6(&crossed).signal, Signal::Other);
 }
 
 #[test]
@@ -132,14 +192,20 @@ fn ipv6_extension_headers_are_told() {
 }
 
 #[test]
-fn an_ipv6_fragment_has_no_ports() {
-    let mut payload = vec![6, 0, 0, 1, 0, 0, 0, 1];
-    payload.extend(tcp_header(443));
-    let read = read6(&crate::testing::ip(44, POD6, INSIDE6, &payload));
-    assert_eq!((read.flaw, read.flow.fragment, read.flow.protocol), (None, true, 6));
-    assert_eq!(read.flow.destination_port.get(), 0);
-    let short = crate::testing::ip(44, POD6, INSIDE6, &payload[..7]);
-    assert_eq!(read6(&short).flaw, Some(Reason::Malformed));
+fn only_the_first_ipv6_fragment_has_ports() {
+    let payload = |offset: u16| {
+        let [high, low] = (offset << 3 | 1).to_be_bytes();
+        [&[6, 0, high, low, 0, 0, 0, 1], tcp_header(443).as_slice()].concat()
+    };
+    for (offset, port) in [(0, 443), (1, 0), (0x1fff, 0)] {
+        let read = read6(&crate::testing::ip(44, POD6, INSIDE6, &payload(offset)));
+        assert_eq!((read.flaw, read.flow.fragment, read.flow.protocol), (None, true, 6));
+        assert_eq!(read.flow.destination_port.get(), port);
+    }
+    for length in [7, 8, 27] {
+        let short = crate::testing::ip(44, POD6, INSIDE6, &payload(0)[..length]);
+        assert_eq!(read6(&short).flaw, Some(Reason::Malformed));
+    }
 }
 
 #[test]

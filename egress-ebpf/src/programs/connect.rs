@@ -44,8 +44,9 @@ fn connect6(context: SockAddrContext) -> i32 {
 #[inline(always)]
 fn connect(address: impl SocketAddr) -> i32 {
     let workload = Workload::current();
+    let policy = workload.policy_or_default();
     let mut judgement =
-        hooks::socket(address.flow(), address.judges(), workload.policy_or_default(), &Maps);
+        hooks::socket(address.flow(), address.judges(), policy, workload.listed(), &Maps);
     if let Some(target) = judgement.redirect()
         && let Err(reason) = redirect(address, target)
     {

@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock_addr},
-    helpers::bpf_skb_load_bytes,
+    helpers::{bpf_sk_fullsock, bpf_skb_load_bytes},
 };
 use egress_ebpf::{
     addr::{Addr, PortBe},
@@ -15,6 +15,8 @@ use egress_ebpf::{
 const AF_UNSPEC: u32 = 0;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
 /// A socket's protocol, not a packet's: its packets are TCP (`include/uapi/linux/in.h`).
 const IPPROTO_MPTCP: u32 = 262;
 
@@ -208,11 +210,34 @@ impl Skb {
         unsafe { (*self.0).ifindex }
     }
 
-    /// Whether it came in on an interface, as opposed to out of a socket of this host.
+    /// The interface that it came in on; zero if it came out of a socket of this host.
     #[inline(always)]
-    pub(crate) fn is_forwarded(self) -> bool {
+    pub(crate) fn came_in_on(self) -> u32 {
         // SAFETY: as in `length`.
-        unsafe { (*self.0).ingress_ifindex != 0 }
+        unsafe { (*self.0).ingress_ifindex }
+    }
+
+    /// The protocol of its socket, if that is an ordinary TCP or UDP socket. Minimum kernel
+    /// version: 5.1.
+    #[inline(always)]
+    pub(crate) fn socket_protocol(self) -> Option<u8> {
+        // SAFETY: as in `length`.
+        let socket = unsafe { (*self.0).__bindgen_anon_2.sk };
+        if socket.is_null() {
+            return None;
+        }
+        // SAFETY: the pointer is the kernel's and isn't null.
+        let socket = unsafe { bpf_sk_fullsock(socket) };
+        if socket.is_null() {
+            return None;
+        }
+        // SAFETY: as above.
+        let (kind, protocol) = unsafe { ((*socket).type_, (*socket).protocol) };
+        match (kind, protocol) {
+            (SOCK_STREAM, 6) => Some(protocol::TCP),
+            (SOCK_DGRAM, 17) => Some(protocol::UDP),
+            _ => None,
+        }
     }
 
     /// Whether the kernel has taken a VLAN tag off it.

@@ -15,6 +15,7 @@ use egress_ebpf::{
         PodAddress, Policy, PolicyId, Route, RouteKey, capacity, capture_socket, event_class, lost,
     },
     addr::{Addr, PortBe},
+    inbound::REFUSED_SYNS as REFUSED_SYNS_ENTRIES,
 };
 
 /// Index 0: settings of the node.
@@ -75,6 +76,11 @@ pub(crate) static ORIGINAL_DST: LruHashMap<u64, OriginalDst> =
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, FlowState> =
     LruHashMap::with_max_entries(capacity::FLOWS, 0);
+
+/// When a SYN that was forwarded to the uplink was last refused, by
+/// [`slot`](egress_ebpf::inbound::slot) of its remote.
+#[map]
+pub(crate) static REFUSED_SYNS: Array<u64> = Array::with_max_entries(REFUSED_SYNS_ENTRIES, 0);
 
 /// [`FlowEvent`](egress_ebpf::abi::FlowEvent)s. Minimum kernel version: 5.8.
 #[map]

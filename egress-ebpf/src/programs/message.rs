@@ -26,8 +26,9 @@ fn sendmsg6(context: SockAddrContext) -> i32 {
 #[inline(always)]
 fn send(address: impl SocketAddr) -> i32 {
     let workload = Workload::current();
+    let policy = workload.policy_or_default();
     let judgement =
-        hooks::socket(address.flow(), address.judges(), workload.policy_or_default(), &Maps);
+        hooks::socket(address.flow(), address.judges(), policy, workload.listed(), &Maps);
     conclude(Site { hook: hook::SENDMSG, cgroup: workload.cgroup, ifindex: 0 }, judgement)
 }
 

@@ -1,10 +1,17 @@
 //! `cgroup_egress`, `pod_ingress`, `uplink_egress`: what judges packets, whatever made them.
+//! `cgroup_ingress`, `pod_egress`, `uplink_ingress`: what takes note of packets that come in, so that
+//! they can be answered; these let everything pass.
 
 use aya_ebpf::{
     macros::{cgroup_skb, classifier},
     programs::{SkBuffContext, TcContext},
 };
-use egress_ebpf::{abi::hook, hooks};
+use egress_ebpf::{
+    abi::hook,
+    hooks,
+    inbound::Scope,
+    verdict::{CGROUP_PASS, TC_NEXT},
+};
 
 use super::{
     context::Skb,
@@ -19,7 +26,8 @@ use super::{
 fn cgroup_egress(context: SkBuffContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
-    let judgement = hooks::skb(&skb, skb.protocol(), workload.policy_or_default(), &Maps);
+    let policy = workload.policy_or_default();
+    let judgement = hooks::skb(&skb, skb.protocol(), policy, workload.listed(), &Maps);
     report(Site { hook: hook::SKB, cgroup: workload.cgroup, ifindex: 0 }, &judgement);
     judgement.cgroup_skb()
 }
@@ -42,11 +50,41 @@ fn pod_ingress(context: TcContext) -> i32 {
 fn uplink_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
-    let judgement =
-        hooks::uplink(&skb, skb.is_forwarded(), workload.policy(), skb.has_vlan(), &Maps);
+    let judgement = hooks::uplink(&skb, skb.came_in_on(), workload.known(), skb.has_vlan(), &Maps);
     report(
         Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() },
         &judgement,
     );
     judgement.tc()
+}
+
+/// What a workload's sockets receive. Minimum kernel version: 4.10; with the helpers used here, 5.3.
+#[cgroup_skb(ingress)]
+fn cgroup_ingress(context: SkBuffContext) -> i32 {
+    let skb = Skb(context.skb.skb);
+    if let Some(protocol) = skb.socket_protocol() {
+        let cgroup = Workload::of(skb).listed();
+        if cgroup != 0 {
+            hooks::to_socket(&skb, skb.protocol(), protocol, cgroup, &Maps);
+        }
+    }
+    CGROUP_PASS
+}
+
+/// What goes to a pod, on the host side of its interface (Ethernet). Minimum kernel version: 4.5
+/// with clsact, 6.6 with tcx.
+#[classifier]
+fn pod_egress(context: TcContext) -> i32 {
+    let skb = Skb(context.skb.skb);
+    hooks::inward(&skb, Scope::Pod(skb.ifindex()), skb.has_vlan(), &Maps);
+    TC_NEXT
+}
+
+/// What comes in on the interface that leads outside (Ethernet), as it is on the wire: address
+/// translation comes later. Minimum kernel version: 4.5 with clsact, 6.6 with tcx.
+#[classifier]
+fn uplink_ingress(context: TcContext) -> i32 {
+    let skb = Skb(context.skb.skb);
+    hooks::inward(&skb, Scope::Uplink, skb.has_vlan(), &Maps);
+    TC_NEXT
 }

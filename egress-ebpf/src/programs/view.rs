@@ -2,22 +2,24 @@
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_skb_ancestor_cgroup_id,
-        bpf_skb_cgroup_id,
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_ns,
+        bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
     },
     maps::lpm_trie::Key,
 };
 use egress_ebpf::{
-    abi::{GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey},
+    abi::{FlowKey, FlowState, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey},
     addr::Addr,
     decide::{PolicyRules, PolicyView},
+    hooks,
+    inbound::FlowTable,
 };
 
 use super::{
     context::Skb,
     maps::{
-        DENIED, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES, POD_INTERFACES, POLICIES, ROUTES,
-        WORKLOADS,
+        DENIED, FLOWS, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES, POD_INTERFACES, POLICIES,
+        REFUSED_SYNS, ROUTES, WORKLOADS,
     },
 };
 
@@ -80,6 +82,59 @@ impl PolicyView for Maps {
     }
 }
 
+impl FlowTable for Maps {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &FlowKey) -> Option<FlowState> {
+        // SAFETY: an entry may be changed while it is read, its two numbers one by one. Then time
+        // and phase are of two packets that crossed each other, either of which may come first.
+        unsafe { FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn insert_flow(&self, key: &FlowKey, state: FlowState) {
+        // A failure leaves the flow without an entry, which is the safe side.
+        let _forgotten = FLOWS.insert(key, state, 0);
+    }
+
+    /// In place, and only what differs: a packet on another CPU may be changing the rest.
+    #[inline(always)]
+    fn change_flow(&self, key: &FlowKey, before: FlowState, after: FlowState) {
+        let Some(entry) = FLOWS.get_ptr_mut(key) else { return };
+        // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the
+        // entry is forgotten meanwhile; each field is one aligned word.
+        unsafe {
+            if before.last_inbound != after.last_inbound {
+                (&raw mut (*entry).last_inbound).write_volatile(after.last_inbound);
+            }
+            if before.phase != after.phase {
+                (&raw mut (*entry).phase).write_volatile(after.phase);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn end_flow(&self, key: &FlowKey) {
+        // It may be gone already.
+        let _gone = FLOWS.remove(key);
+    }
+
+    #[inline(always)]
+    fn refused_syn(&self, slot: u32) -> u64 {
+        REFUSED_SYNS.get(slot).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn refuse_syn(&self, slot: u32, now: u64) {
+        let _always_there = REFUSED_SYNS.set(slot, now, 0);
+    }
+}
+
 /// A cgroup and the policy of the workload that it belongs to.
 pub(crate) struct Workload {
     /// The cgroup's id; zero where there is none.
@@ -93,10 +148,11 @@ pub(crate) struct Workload {
 struct Owner {
     known: bool,
     policy: PolicyId,
+    cgroup: u64,
 }
 
 impl Owner {
-    const NOBODY: Self = Self { known: false, policy: 0 };
+    const NOBODY: Self = Self { known: false, policy: 0, cgroup: 0 };
 }
 
 impl Workload {
@@ -124,10 +180,17 @@ impl Workload {
         Self { cgroup, owner: owner(cgroup, ancestor) }
     }
 
-    /// The policy; `None` for what belongs to no workload.
+    /// The workload; `None` for what belongs to none.
     #[inline(always)]
-    pub(crate) fn policy(&self) -> Option<PolicyId> {
-        self.owner.known.then_some(self.owner.policy)
+    pub(crate) fn known(&self) -> Option<hooks::Workload> {
+        let Owner { known, policy, cgroup } = self.owner;
+        known.then_some(hooks::Workload { policy, cgroup })
+    }
+
+    /// The cgroup that was listed as a workload, whose descendant this one may be; zero for none.
+    #[inline(always)]
+    pub(crate) fn listed(&self) -> u64 {
+        self.owner.cgroup
     }
 
     /// The policy, or the node's default.
@@ -162,7 +225,7 @@ fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
 fn listed(cgroup: u64) -> Owner {
     // SAFETY: values are one word, which the agent replaces as a whole.
     match unsafe { WORKLOADS.get(cgroup) } {
-        Some(policy) => Owner { known: true, policy: *policy },
+        Some(policy) => Owner { known: true, policy: *policy, cgroup },
         None => Owner::NOBODY,
     }
 }

@@ -32,9 +32,13 @@ const fn entry(program: &'static str, on: On, direction: Direction) -> Entry {
     Entry { program, on, direction }
 }
 
-/// In the order in which they are attached: the walls first, which hold whatever the cgroups'
-/// programs miss; of those the second line first, which needs no socket's consent.
+/// In the order in which they are attached. What takes note of packets from outside comes before
+/// what refuses answers to those that it doesn't know. Then the walls, which hold whatever the
+/// cgroups' programs miss; of those the second line first, which needs no socket's consent.
 pub(super) static TABLE: &[Entry] = &[
+    entry("pod_egress", On::Pod, Direction::Egress),
+    entry("uplink_ingress", On::Uplink, Direction::Ingress),
+    entry("cgroup_ingress", On::Cgroup, Direction::Ingress),
     entry("pod_ingress", On::Pod, Direction::Ingress),
     entry("uplink_egress", On::Uplink, Direction::Egress),
     entry("cgroup_egress", On::Cgroup, Direction::Egress),

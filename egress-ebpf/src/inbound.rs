@@ -1,0 +1,395 @@
+//! Flows that began outside: whom a workload may answer.
+//!
+//! Everything here is pure: packets, entries and the time go in, entries come out. An entry is made
+//! by a packet *seen inbound* and by nothing else, and its idle time is counted from the last such
+//! packet. So whatever the inside sends makes no entry and prolongs none.
+//!
+//! The adversary is a workload with a friend outside. What the friend begins, the workload may
+//! answer: that is what an inbound connection is. The table has to keep the friend from blessing
+//! flows that *the workload* began, and there are only two kinds of those:
+//!
+//! - **At the pod's interface, before any address translation.** Tuples are what the pod sent. The
+//!   pod can't send a SYN, nor anything to a tuple that the outside didn't begin. What is left is to
+//!   answer, which is allowed.
+//! - **At the uplink, after address translation.** A packet that the pod sent to a Service inside
+//!   may have become one to the friend (an endpoint outside, an external IP), with a tuple that the
+//!   friend can bless. For UDP and ICMP, where nothing tells a question from an answer, the pod's
+//!   own interface must have seen the remote, too: a translated flow shows the pod the Service's
+//!   address instead. A Service that hides its client from the pod (`externalTrafficPolicy:
+//!   Cluster`) has no such mark, so its answers by UDP are refused. TCP needs none: the inside must
+//!   answer with SYN and ACK before anything else of its passes, and connection tracking takes a SYN
+//!   and ACK for invalid, and doesn't translate it, unless it saw the SYN come in (its mid-stream
+//!   pick-up, which `nf_conntrack_tcp_loose` allows, is for bare ACKs). The one exception is a
+//!   simultaneous open (RFC 9293 §3.5), where a SYN went out before one comes in. So a forwarded SYN
+//!   that was refused is remembered by its remote, for longer than connection tracking remembers
+//!   it, and a SYN from there makes no entry. A reset that answers a SYN proves nothing and needs
+//!   the pod's mark.
+//!
+//! An entry also mustn't outlive the translation that it was made under, or the friend could have
+//! another flow translated onto its tuple. Hence the idle times: none is longer than connection
+//! tracking's own for that state (its defaults, and those of kube-proxy), which is counted from the
+//! last packet of either side and so never ends sooner.
+
+use crate::{
+    abi::{FlowKey, FlowState, flow_kind, flow_phase},
+    addr::{Addr, PortBe},
+    decide::{PolicyView, is_outside},
+    packet::{Flow, Packet, Signal, protocol},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// After this long without a packet from outside an entry counts no more, in nanoseconds.
+pub mod idle {
+    use super::SECOND;
+
+    /// A connection that isn't established (`nf_conntrack_tcp_timeout_syn_recv`).
+    pub const HALF_OPEN: u64 = 60 * SECOND;
+    /// An established connection.
+    pub const ESTABLISHED: u64 = 24 * 60 * 60 * SECOND;
+    /// After the outside's FIN (`nf_conntrack_tcp_timeout_close_wait`).
+    pub const CLOSING: u64 = 60 * SECOND;
+    /// After both sides' FINs (`nf_conntrack_tcp_timeout_last_ack`).
+    pub const CLOSED: u64 = 30 * SECOND;
+    /// After the inside's RST (`nf_conntrack_tcp_timeout_close`).
+    pub const RESET: u64 = 10 * SECOND;
+    /// UDP, and that a remote was seen.
+    pub const DATAGRAM: u64 = 180 * SECOND;
+    /// ICMP echo (`nf_conntrack_icmp_timeout`).
+    pub const ECHO: u64 = 30 * SECOND;
+    /// How long a refused SYN is remembered (`nf_conntrack_tcp_timeout_syn_sent` is 120 s).
+    pub const REFUSED_SYN: u64 = 180 * SECOND;
+}
+
+/// An entry that was refreshed less than this ago isn't written again.
+const REFRESH: u64 = SECOND;
+
+/// Entries of `REFUSED_SYNS`; a power of two.
+pub const REFUSED_SYNS: u32 = 65_536;
+
+/// The table of flows, and the clock.
+pub trait FlowTable {
+    /// Nanoseconds since boot.
+    fn now(&self) -> u64;
+    /// The entry, whatever its age.
+    fn flow(&self, key: &FlowKey) -> Option<FlowState>;
+    /// Adds an entry, or overwrites one.
+    fn insert_flow(&self, key: &FlowKey, state: FlowState);
+    /// Changes an entry where it differs, if it is still there.
+    fn change_flow(&self, key: &FlowKey, before: FlowState, after: FlowState);
+    /// Removes an entry.
+    fn end_flow(&self, key: &FlowKey);
+    /// When the last SYN of this slot was refused; zero for never.
+    fn refused_syn(&self, slot: u32) -> u64;
+    /// Remembers a refused SYN.
+    fn refuse_syn(&self, slot: u32, now: u64);
+}
+
+/// Where flows are kept apart.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// A pod's host-side interface.
+    Pod(u32),
+    /// The uplinks, together.
+    Uplink,
+    /// The cgroup of a workload; zero is none.
+    Cgroup(u64),
+}
+
+/// What a packet from outside makes of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Observed {
+    /// It stays as it is.
+    Nothing,
+    /// It is this from now on.
+    Entry(FlowState),
+    /// It is removed.
+    End,
+}
+
+/// How long an entry lives without a packet from outside; an unknown phase doesn't.
+#[inline(always)]
+const fn lifetime(phase: u32) -> u64 {
+    match phase {
+        flow_phase::SEEN => idle::DATAGRAM,
+        flow_phase::ECHOED => idle::ECHO,
+        flow_phase::ASKED | flow_phase::ANSWERED => idle::HALF_OPEN,
+        flow_phase::ESTABLISHED => idle::ESTABLISHED,
+        flow_phase::CLOSING => idle::CLOSING,
+        flow_phase::CLOSED => idle::CLOSED,
+        flow_phase::RESET => idle::RESET,
+        _ => 0,
+    }
+}
+
+/// Whether the entry still counts. Another CPU's clock may be a little ahead.
+#[inline(always)]
+const fn lives(state: &FlowState, now: u64) -> bool {
+    now.saturating_sub(state.last_inbound) < lifetime(state.phase)
+}
+
+/// What a packet from outside makes of its flow's entry.
+#[inline(always)]
+#[must_use]
+pub fn observe(signal: Signal, before: Option<FlowState>, now: u64) -> Observed {
+    let before = before.filter(|state| lives(state, now));
+    let entry = |phase| Observed::Entry(FlowState { last_inbound: now, phase, reserved: 0 });
+    let phase = match signal {
+        Signal::Datagram => flow_phase::SEEN,
+        Signal::EchoRequest => flow_phase::ECHOED,
+        Signal::Syn => match before.map(|state| state.phase) {
+            // Sent again, or forged. It prolongs nothing: connection tracking ignores it, too.
+            Some(flow_phase::ANSWERED | flow_phase::ESTABLISHED) => return Observed::Nothing,
+            _ => flow_phase::ASKED,
+        },
+        Signal::Ack | Signal::Fin => match (before.map(|state| state.phase), signal) {
+            (None | Some(flow_phase::ASKED | flow_phase::RESET), _) => return Observed::Nothing,
+            (Some(flow_phase::ANSWERED), Signal::Ack) => flow_phase::ESTABLISHED,
+            (Some(flow_phase::ANSWERED | flow_phase::ESTABLISHED), Signal::Fin) => {
+                flow_phase::CLOSING
+            }
+            (Some(same), _) => same,
+        },
+        Signal::Rst | Signal::RstAck => {
+            return if before.is_some() { Observed::End } else { Observed::Nothing };
+        }
+        // The answer to something that the inside asked.
+        Signal::SynAck | Signal::EchoReply | Signal::Other => return Observed::Nothing,
+    };
+    match before {
+        Some(state) if state.phase == phase && now.saturating_sub(state.last_inbound) < REFRESH => {
+            Observed::Nothing
+        }
+        _ => entry(phase),
+    }
+}
+
+/// Whether the inside's packet answers the flow: if so, the entry from now on. `known` tells that
+/// the one who sends it has seen the remote with its own address.
+#[inline(always)]
+#[must_use]
+pub fn reply(signal: Signal, before: FlowState, now: u64, known: bool) -> Option<FlowState> {
+    if !lives(&before, now) {
+        return None;
+    }
+    let phase = match (before.phase, signal) {
+        (flow_phase::SEEN, Signal::Datagram) if known => flow_phase::SEEN,
+        (flow_phase::ECHOED, Signal::EchoReply) if known => flow_phase::ECHOED,
+        (flow_phase::ASKED, Signal::SynAck) => flow_phase::ANSWERED,
+        (flow_phase::ASKED, Signal::RstAck) if known => flow_phase::ASKED,
+        (
+            flow_phase::ANSWERED
+            | flow_phase::ESTABLISHED
+            | flow_phase::CLOSING
+            | flow_phase::CLOSED
+            | flow_phase::RESET,
+            Signal::Rst | Signal::RstAck,
+        ) => flow_phase::RESET,
+        (flow_phase::CLOSING, Signal::Fin) => flow_phase::CLOSED,
+        (
+            flow_phase::ANSWERED
+            | flow_phase::ESTABLISHED
+            | flow_phase::CLOSING
+            | flow_phase::CLOSED,
+            Signal::SynAck | Signal::Ack | Signal::Fin,
+        ) => before.phase,
+        _ => return None,
+    };
+    Some(FlowState { phase, ..before })
+}
+
+/// The key of a packet's flow: `remote` is the outside's end.
+#[inline(always)]
+fn key(scope: Scope, packet: &Packet, remote: End, local: End) -> FlowKey {
+    let (kind, scope) = match scope {
+        Scope::Pod(ifindex) => (flow_kind::POD, ifindex.into()),
+        Scope::Uplink => (flow_kind::UPLINK, 0),
+        Scope::Cgroup(id) => (flow_kind::CGROUP, id),
+    };
+    let (remote_port, local_port) = match packet.signal {
+        Signal::EchoRequest | Signal::EchoReply => (PortBe([0; 2]), packet.echo),
+        _ => (remote.port, local.port),
+    };
+    FlowKey {
+        scope,
+        remote: remote.addr,
+        local: local.addr,
+        remote_port,
+        local_port,
+        protocol: packet.flow.protocol,
+        kind,
+        reserved: [0; 2],
+    }
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy)]
+struct End {
+    addr: Addr,
+    port: PortBe,
+}
+
+impl End {
+    #[inline(always)]
+    const fn source(flow: &Flow) -> Self {
+        Self { addr: flow.source, port: flow.source_port }
+    }
+
+    #[inline(always)]
+    const fn destination(flow: &Flow) -> Self {
+        Self { addr: flow.destination, port: flow.destination_port }
+    }
+}
+
+/// That this end was seen from the inside at all.
+#[inline(always)]
+const fn mark(kind: u8, scope: u64, remote: Addr, remote_port: PortBe) -> FlowKey {
+    FlowKey {
+        scope,
+        remote,
+        local: Addr::UNSPECIFIED,
+        remote_port,
+        local_port: PortBe([0; 2]),
+        protocol: 0,
+        kind,
+        reserved: [0; 2],
+    }
+}
+
+/// Takes note of a packet on its way in.
+#[inline(always)]
+pub fn note(scope: Scope, packet: &Packet, view: &(impl PolicyView + FlowTable)) {
+    let signal = packet.signal;
+    let begins = matches!(signal, Signal::Syn | Signal::Datagram | Signal::EchoRequest);
+    if packet.flaw.is_some() || !(begins || signal.continues()) {
+        return;
+    }
+    let (remote, local) = (End::source(&packet.flow), End::destination(&packet.flow));
+    let now = view.now();
+    if begins {
+        // Of the inside nobody asks for a table.
+        if !is_outside(&remote.addr, view) {
+            return;
+        }
+        match scope {
+            Scope::Uplink if signal == Signal::Syn => {
+                let refused = view.refused_syn(slot(&remote.addr, remote.port));
+                if refused != 0 && now.saturating_sub(refused) < idle::REFUSED_SYN {
+                    return;
+                }
+            }
+            Scope::Pod(ifindex) => {
+                let any = PortBe([0; 2]);
+                see(&mark(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any), now, view);
+            }
+            Scope::Cgroup(id) if signal == Signal::Datagram => {
+                see(&mark(flow_kind::CGROUP_REMOTE, id, remote.addr, remote.port), now, view);
+            }
+            Scope::Uplink | Scope::Cgroup(_) => {}
+        }
+    }
+    let key = key(scope, packet, remote, local);
+    update(&key, signal, now, view);
+}
+
+#[inline(always)]
+fn see(key: &FlowKey, now: u64, view: &impl FlowTable) {
+    update(key, Signal::Datagram, now, view);
+}
+
+#[inline(always)]
+fn update(key: &FlowKey, signal: Signal, now: u64, view: &impl FlowTable) {
+    let before = view.flow(key);
+    match (observe(signal, before, now), before) {
+        (Observed::Nothing, _) => {}
+        (Observed::Entry(after), Some(before)) => view.change_flow(key, before, after),
+        (Observed::Entry(after), None) => view.insert_flow(key, after),
+        (Observed::End, _) => view.end_flow(key),
+    }
+}
+
+/// Who sends a packet that may be a reply.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sender {
+    /// Whoever the scope says.
+    Itself,
+    /// A pod behind this interface, whose packet may have been translated on the way.
+    Pod(u32),
+    /// Somebody unknown, whose packet may have been translated on the way.
+    Unknown,
+}
+
+/// Whether a packet on its way out answers a flow of this scope. Fragments never do: the verdict
+/// refuses them before.
+#[inline(always)]
+pub fn answers(
+    scope: Scope,
+    sender: Sender,
+    packet: &Packet,
+    view: &(impl PolicyView + FlowTable),
+) -> bool {
+    let signal = packet.signal;
+    if packet.flaw.is_some() || packet.flow.fragment || !signal.answers() {
+        return false;
+    }
+    let (remote, local) = (End::destination(&packet.flow), End::source(&packet.flow));
+    let key = key(scope, packet, remote, local);
+    let Some(before) = view.flow(&key) else { return false };
+    let now = view.now();
+    let known = match sender {
+        Sender::Itself => true,
+        // Asked for only where it counts.
+        Sender::Pod(ifindex)
+            if matches!(signal, Signal::Datagram | Signal::EchoReply | Signal::RstAck) =>
+        {
+            let any = PortBe([0; 2]);
+            let mark = mark(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any);
+            view.flow(&mark).is_some_and(|state| lives(&state, now))
+        }
+        Sender::Pod(_) | Sender::Unknown => false,
+    };
+    let Some(after) = reply(signal, before, now, known) else { return false };
+    if after != before {
+        view.change_flow(&key, before, after);
+    }
+    true
+}
+
+/// Whether sockets of a cgroup were sent datagrams by this remote: then a system call may send one
+/// there, and the packet that comes of it is judged by its whole tuple.
+#[inline(always)]
+pub fn may_send(cgroup: u64, flow: &Flow, view: &impl FlowTable) -> bool {
+    if flow.protocol != protocol::UDP {
+        return false;
+    }
+    let key = mark(flow_kind::CGROUP_REMOTE, cgroup, flow.destination, flow.destination_port);
+    view.flow(&key).is_some_and(|state| lives(&state, view.now()))
+}
+
+/// Remembers a forwarded packet that was refused, if it would have opened a connection.
+#[inline(always)]
+pub fn note_refused(packet: &Packet, view: &impl FlowTable) {
+    if packet.signal == Signal::Syn {
+        let remote = End::destination(&packet.flow);
+        view.refuse_syn(slot(&remote.addr, remote.port), view.now());
+    }
+}
+
+/// Where refused SYNs towards a remote are remembered. Two remotes may share a slot: then one may
+/// suffer for the other, and nothing is allowed that wasn't. So an entry never has to make way.
+#[inline(always)]
+#[must_use]
+pub const fn slot(remote: &Addr, port: PortBe) -> u32 {
+    // FNV-1a (RFC draft-eastlake-fnv) by words; it only has to spread.
+    const PRIME: u32 = 0x0100_0193;
+    let [a, b, c, d] = remote.words();
+    let hash = (0x811c_9dc5 ^ a).wrapping_mul(PRIME);
+    let hash = (hash ^ b).wrapping_mul(PRIME);
+    let hash = (hash ^ c).wrapping_mul(PRIME);
+    let hash = (hash ^ d).wrapping_mul(PRIME);
+    let hash = (hash ^ port.get() as u32).wrapping_mul(PRIME);
+    (hash ^ hash >> 16) % REFUSED_SYNS
+}
+
+#[cfg(test)]
+mod tests;
