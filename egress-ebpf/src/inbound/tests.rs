@@ -146,7 +146,7 @@ fn a_closed_port_says_so_and_nothing_more() {
 fn a_reset_ends_it() {
     let table = Table::established();
     table.asks(RST);
-    assert_eq!(table.says(ACK), false);
+    assert!(!table.says(ACK));
     let table = Table::established();
     assert!(table.says(RST) && table.says(RST | ACK), "again, should it be lost");
     assert!(!table.says(ACK));
