@@ -6,7 +6,7 @@
 //! main, role, admin
 //! proxy
 //! tls
-//! net, bpf, source, telemetry
+//! net, bpf, source, telemetry, probe
 //! config, policy, wire
 //! types, sys
 //! ```
@@ -16,6 +16,7 @@ pub mod bpf;
 pub mod config;
 pub mod net;
 pub mod policy;
+pub mod probe;
 pub mod proxy;
 pub mod role;
 pub mod source;

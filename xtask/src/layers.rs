@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["main", "role", "admin"],
     &["proxy"],
     &["tls"],
-    &["net", "bpf", "source", "telemetry"],
+    &["net", "bpf", "source", "telemetry", "probe"],
     &["config", "policy", "wire"],
     &["types", "sys"],
 ];

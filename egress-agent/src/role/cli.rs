@@ -14,6 +14,7 @@ use super::{
     flows::{self, FlowsArgs},
     gateway::{self, GatewayArgs},
     node::{self, NodeArgs},
+    probe::{self, ProbeArgs},
     reasons::{self, ReasonsArgs},
 };
 
@@ -49,6 +50,9 @@ Examples:
 
   # Take enforcement away again. Stopping or killing the agent does not.
   egress-agent detach
+
+  # Try every way around it, from inside a pod, to a canary outside.
+  egress-agent probe 203.0.113.9
 
 Each command has more: egress-agent node --help";
 
@@ -97,6 +101,8 @@ enum Command {
     Reasons(ReasonsArgs),
     /// Remove enforcement from this node. Nothing else removes it.
     Detach(DetachArgs),
+    /// Try every way out that is known from where this runs, or be the canary at the other end.
+    Probe(Box<ProbeArgs>),
 }
 
 /// Runs the command that the arguments name.
@@ -111,6 +117,7 @@ pub fn main() -> ExitCode {
         Command::Flows(args) => flows::run(args),
         Command::Reasons(args) => reasons::run(args),
         Command::Detach(args) => detach::run(args),
+        Command::Probe(args) => probe::run(*args),
     };
     result.unwrap_or_else(|error| {
         // `{:#}` prints the causes too, outermost first.

@@ -7,5 +7,6 @@ pub mod detach;
 pub mod flows;
 pub mod gateway;
 pub mod node;
+pub mod probe;
 pub mod reasons;
 pub mod reload;

@@ -1,6 +1,10 @@
 //! Sockets, namespaces, cgroups, splice: the only `unsafe` besides `bpf::pod`.
 
+pub mod interface;
 pub mod netlink;
 pub mod process;
+pub mod raw;
 pub mod socket;
 pub mod splice;
+pub mod tx_ring;
+pub mod uring;

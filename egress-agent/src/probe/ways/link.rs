@@ -1,0 +1,129 @@
+//! Packet sockets: frames straight to the interface, past every hook on sockets.
+
+use std::{
+    io::{self, Read},
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{
+    super::{
+        attempt::{Tried, Try},
+        outcome::{Call, Outcome},
+        packet,
+    },
+    raw::{datagram, neighbour},
+    udp::{await_echo, ear},
+};
+use crate::sys::{
+    raw::{bind, link_address, send_to, set_option},
+    tx_ring,
+};
+
+/// Every ethertype.
+const EVERY: u16 = 3;
+/// linux/if_packet.h: PACKET_QDISC_BYPASS.
+const QDISC_BYPASS: i32 = 20;
+
+/// A socket for whole frames on an interface, receiving everything.
+///
+/// # Errors
+/// What the kernel said: `EPERM` without `CAP_NET_RAW`.
+pub(in crate::probe) fn open(index: u32) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+    bind(&socket, &link_address(EVERY, index, [0; 6]))?;
+    Ok(socket)
+}
+
+/// Sends a frame.
+///
+/// # Errors
+/// What the kernel said.
+pub(in crate::probe) fn send(socket: &Socket, frame: &[u8]) -> io::Result<()> {
+    socket.send(frame).map(drop)
+}
+
+/// The next frame before `end`.
+pub(in crate::probe) fn receive(mut socket: &Socket, end: Instant) -> Option<Vec<u8>> {
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return None;
+    }
+    socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).ok()?;
+    let mut buffer = vec![0; 65_536];
+    let count = socket.read(&mut buffer).ok()?;
+    buffer.truncate(count);
+    Some(buffer)
+}
+
+/// A socket that only sends.
+fn sender(this: &Try<'_>, kind: Type) -> Result<Socket, Outcome> {
+    let socket =
+        this.needed("packet socket", Socket::new(Domain::PACKET, kind, Some(Protocol::from(0))))?;
+    let index = this.network()?.index;
+    this.needed("bind", bind(&socket, &link_address(0, index, [0; 6])))?;
+    Ok(socket)
+}
+
+/// Sends an IP packet in a frame to the router.
+pub(crate) fn send_ip(this: &Try<'_>, packet: &[u8]) -> Result<(), Outcome> {
+    let link = this.network()?.link();
+    send_frame(this, &packet::ethernet(link, packet::ether_type(packet), packet))
+}
+
+/// Sends a frame.
+pub(crate) fn send_frame(this: &Try<'_>, frame: &[u8]) -> Result<(), Outcome> {
+    let socket = sender(this, Type::RAW)?;
+    this.tried(Call::Send, send(&socket, frame))
+}
+
+/// UDP in a frame.
+pub(crate) fn frame(this: &Try<'_>) -> Tried {
+    let (ear, port) = ear(this)?;
+    send_ip(this, &datagram(this, this.own()?, port))?;
+    Ok(await_echo(this, &ear))
+}
+
+/// The same with a neighbour's source address.
+pub(crate) fn spoofed(this: &Try<'_>) -> Tried {
+    send_ip(this, &datagram(this, neighbour(this.own()?), 40_000))?;
+    Ok(Outcome::NoAnswer(
+        "sent; an answer would go to the address it was sent in the name of".into(),
+    ))
+}
+
+/// A packet socket that leaves the frame's header to the kernel.
+pub(crate) fn cooked(this: &Try<'_>) -> Tried {
+    let (ear, port) = ear(this)?;
+    let socket = sender(this, Type::DGRAM)?;
+    let packet = datagram(this, this.own()?, port);
+    let network = this.network()?;
+    let to = link_address(packet::ether_type(&packet), network.index, network.router_mac);
+    this.tried(Call::Send, send_to(&socket, &packet, 0, &to))?;
+    Ok(await_echo(this, &ear))
+}
+
+/// From memory that is shared with the kernel.
+pub(crate) fn ring(this: &Try<'_>) -> Tried {
+    let (ear, port) = ear(this)?;
+    let socket = sender(this, Type::RAW)?;
+    let packet = datagram(this, this.own()?, port);
+    let link = this.network()?.link();
+    let frame = packet::ethernet(link, packet::ether_type(&packet), &packet);
+    this.tried(Call::Send, tx_ring::send(&socket, &frame))?;
+    Ok(await_echo(this, &ear))
+}
+
+/// Past the queueing layer.
+pub(crate) fn bypass(this: &Try<'_>) -> Tried {
+    let (ear, port) = ear(this)?;
+    let socket = sender(this, Type::RAW)?;
+    let set = set_option(&socket, libc::SOL_PACKET, QDISC_BYPASS, &1_i32.to_ne_bytes());
+    this.needed("PACKET_QDISC_BYPASS", set)?;
+    let packet = datagram(this, this.own()?, port);
+    let link = this.network()?.link();
+    let frame = packet::ethernet(link, packet::ether_type(&packet), &packet);
+    this.tried(Call::Send, send(&socket, &frame))?;
+    Ok(await_echo(this, &ear))
+}

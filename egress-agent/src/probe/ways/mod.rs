@@ -1,0 +1,15 @@
+//! The ways out, one module a kind. Each attempt is a function from what it has at hand to what
+//! became of it.
+
+pub(super) mod frames;
+pub(super) mod gateway;
+pub(super) mod held;
+pub(super) mod link;
+pub(super) mod options;
+pub(super) mod ping;
+pub(super) mod raw;
+pub(super) mod segments;
+pub(super) mod service;
+pub(super) mod stream;
+pub(super) mod udp;
+pub(super) mod uring;

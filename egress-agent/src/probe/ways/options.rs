@@ -1,0 +1,54 @@
+//! Options that ask the own kernel for special treatment: none of them proves anything to a wall.
+
+use std::net::SocketAddr;
+
+use super::{
+    super::attempt::{Tried, Try},
+    raw::neighbour,
+    udp::{exchange, socket},
+};
+
+/// A mark, which many a rule of many a CNI trusts.
+pub(crate) fn mark(this: &Try<'_>) -> Tried {
+    let socket = socket(this, this.to(), None)?;
+    this.needed("SO_MARK", socket.set_mark(0x1337))?;
+    exchange(this, &socket, |data| socket.send_to(data, &this.to().into()).map(drop))
+}
+
+/// A fixed interface.
+pub(crate) fn device(this: &Try<'_>) -> Tried {
+    let socket = socket(this, this.to(), None)?;
+    let name = this.network()?.name.as_bytes();
+    this.needed("SO_BINDTODEVICE", socket.bind_device(Some(name)))?;
+    exchange(this, &socket, |data| socket.send_to(data, &this.to().into()).map(drop))
+}
+
+/// A neighbour's address as the socket's own, by `IP_TRANSPARENT`.
+pub(crate) fn transparent(this: &Try<'_>) -> Tried {
+    let socket = socket(this, this.to(), None)?;
+    let set = if this.target.is_ipv6() {
+        socket.set_ip_transparent_v6(true)
+    } else {
+        socket.set_ip_transparent_v4(true)
+    };
+    this.needed("IP_TRANSPARENT", set)?;
+    foreign(this, &socket)
+}
+
+/// A neighbour's address as the socket's own, by `IP_FREEBIND`.
+pub(crate) fn freebind(this: &Try<'_>) -> Tried {
+    let socket = socket(this, this.to(), None)?;
+    let set = if this.target.is_ipv6() {
+        socket.set_freebind_v6(true)
+    } else {
+        socket.set_freebind_v4(true)
+    };
+    this.needed("IP_FREEBIND", set)?;
+    foreign(this, &socket)
+}
+
+fn foreign(this: &Try<'_>, socket: &socket2::Socket) -> Tried {
+    let address = SocketAddr::new(neighbour(this.own()?), 0);
+    this.needed("bind", socket.bind(&address.into()))?;
+    exchange(this, socket, |data| socket.send_to(data, &this.to().into()).map(drop))
+}

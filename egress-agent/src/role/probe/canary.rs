@@ -1,0 +1,104 @@
+//! `probe --canary-server`.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    task::LocalSet,
+};
+
+use super::options::{Output, ProbeArgs};
+use crate::probe::{
+    ProbeId,
+    canary::{Arrival, Canary},
+};
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    arrived: &'a str,
+    probe: String,
+    from: &'a str,
+    protocol: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+}
+
+/// Listens until SIGINT or SIGTERM, then sums up.
+pub(super) fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, serve(args))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(args: &ProbeArgs) -> anyhow::Result<()> {
+    let canary = Canary::open(&args.addresses, &args.ports.0).context("the canary can't listen")?;
+    for deaf in &canary.deaf {
+        tracing::warn!("can't hear {deaf}");
+    }
+    let addresses: Vec<String> = canary.addresses.iter().map(ToString::to_string).collect();
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tracing::info!("the canary listens on {}", addresses.join(", "));
+    let seen: RefCell<BTreeMap<String, Vec<String>>> = RefCell::default();
+    let arrived = |arrival: &Arrival| {
+        let (id, name) = (id(arrival.token.id), arrival.token.name.clone());
+        seen.borrow_mut().entry(id).or_default().push(name);
+        // A reader that went away is no reason to stop answering.
+        print(args.output, arrival).ok();
+    };
+    tokio::select! {
+        ended = canary.serve(arrived) => ended.context("the capture broke")?,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    if args.output == Output::Table {
+        let seen = seen.into_inner();
+        if seen.is_empty() {
+            println!("Nothing arrived.");
+        }
+        for (id, names) in seen {
+            println!("probe {id}: {} arrived: {}", names.len(), names.join(", "));
+        }
+    }
+    Ok(())
+}
+
+fn id(id: ProbeId) -> String {
+    id.to_string()
+}
+
+fn print(output: Output, arrival: &Arrival) -> io::Result<()> {
+    let Arrival { token, from, protocol, port } = arrival;
+    let mut out = io::stdout().lock();
+    match output {
+        Output::Table => {
+            let port = port.map(|port| format!(" to port {port}")).unwrap_or_default();
+            let (name, id) = (&token.name, token.id);
+            writeln!(out, "arrived: {name} from {from}, {protocol}{port} (probe {id})")?;
+        }
+        Output::Json => {
+            let line = Line {
+                time: Timestamp::now().to_string(),
+                arrived: &token.name,
+                probe: token.id.to_string(),
+                from,
+                protocol,
+                port: *port,
+            };
+            serde_json::to_writer(&mut out, &line)?;
+            writeln!(out)?;
+        }
+    }
+    out.flush()
+}
