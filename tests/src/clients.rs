@@ -1,14 +1,8 @@
 //! What a test asks the hosts: curl and attacks from the pod, counters of the agents.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 
-use crate::{
-    process::{Finished, Place},
-    testbed::Testbed,
-    wait,
-};
+use crate::{process::Finished, testbed::Testbed, wait};
 
 /// Curl's limit, in this machine's seconds.
 fn max_time(seconds: u32) -> String {
@@ -41,25 +35,6 @@ impl Testbed {
         let statuses = done.stdout.lines().filter(|line| line.starts_with("HTTP/"));
         let codes = statuses.filter_map(|line| line.split(' ').nth(1));
         Ok(codes.collect::<Vec<_>>().join(" "))
-    }
-
-    /// One attempt of `probe.py` in the pod: exit code 0 answered, 1 refused, 2 no answer.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn probe(&self, args: &[&str]) -> Result<Finished> {
-        self.probe_from(self.pod(), args)
-    }
-
-    /// The same from another place.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn probe_from(&self, place: &Place, args: &[&str]) -> Result<Finished> {
-        let script = self.dir().join("probe.py").to_string_lossy().into_owned();
-        let mut all = vec![script.as_str()];
-        all.extend(args);
-        place.run_for(Duration::from_secs(15), "/usr/bin/python3", &all)
     }
 
     /// `curl -s localhost:15000/PATH` on a gateway node.

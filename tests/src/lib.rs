@@ -25,11 +25,14 @@ pub mod manifests;
 pub mod netns;
 pub mod outside;
 pub mod plan;
+pub mod probe;
 pub mod process;
 pub mod services;
 pub mod site;
 pub mod testbed;
+pub mod verdicts;
 pub mod wait;
+pub mod ways;
 mod wiring;
 
 use std::process::Command;

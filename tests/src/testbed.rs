@@ -20,8 +20,6 @@ use crate::{
     wait, wiring,
 };
 
-const PROBE: &str = include_str!("probe.py");
-
 /// `mesh.yaml` as most tests want it; a test may append to it or replace parts.
 #[must_use]
 pub fn mesh_yaml(gateways: usize) -> String {
@@ -96,7 +94,6 @@ impl Testbed {
         let dir = site.dir();
         fs::create_dir_all(dir.join("config"))?;
         fs::write(dir.join("mesh.yaml"), mesh_yaml(gateways))?;
-        fs::write(dir.join("probe.py"), PROBE)?;
         let resolv_conf = dir.join("resolv.conf");
         fs::write(&resolv_conf, format!("nameserver {}\n", plan::CLUSTER_DNS))?;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Everyone on the link.
 pub(crate) const BROADCAST: [u8; 6] = [0xff; 6];
-/// Nobody's in particular; the fragments of one packet share it.
+/// Nobody's in particular.
 const IDENTIFICATION: u16 = 0x7072;
 
 /// IP protocol numbers (IANA).
@@ -176,7 +176,7 @@ fn icmp_checksum(bytes: &mut [u8], addrs: Option<(IpAddr, IpAddr)>) {
 pub(crate) fn ip(source: IpAddr, destination: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            ipv4(source, destination, protocol, &[], 0, payload)
+            ipv4(source, destination, protocol, &[], (IDENTIFICATION, 0), payload)
         }
         (source, destination) => ipv6(v6(source), v6(destination), protocol, 64, payload),
     }
@@ -190,20 +190,20 @@ fn v6(addr: IpAddr) -> Ipv6Addr {
 }
 
 /// An IPv4 packet (RFC 791 §3.1). `options` must be a multiple of four bytes; `fragment` is the
-/// field of flags and offset.
+/// identification, and the field of flags and offset.
 #[must_use]
 pub(crate) fn ipv4(
     source: Ipv4Addr,
     destination: Ipv4Addr,
     protocol: u8,
     options: &[u8],
-    fragment: u16,
+    (ident, fragment): (u16, u16),
     payload: &[u8],
 ) -> Vec<u8> {
     let words = 5 + options.len() / 4;
     let mut bytes = vec![0x40 | u8::try_from(words).unwrap_or(15), 0];
     bytes.extend(length(words * 4 + payload.len()));
-    bytes.extend(IDENTIFICATION.to_be_bytes());
+    bytes.extend(ident.to_be_bytes());
     bytes.extend(fragment.to_be_bytes());
     bytes.extend([64, protocol, 0, 0]);
     bytes.extend(source.octets());
@@ -241,26 +241,25 @@ pub(crate) fn extension(kind: u8, next: u8, payload: &[u8]) -> Vec<u8> {
     [&[next, 0][..], &body, payload].concat()
 }
 
-/// A piece of what IP carries, with `more` to come. `offset` is a multiple of eight.
+/// A piece of what IP carries, with `more` to come. `offset` is a multiple of eight; pieces with
+/// the same `ident` are put together.
 #[must_use]
 pub(crate) fn fragment(
     source: IpAddr,
     destination: IpAddr,
     protocol: u8,
-    offset: u16,
-    more: bool,
+    (ident, offset, more): (u16, u16, bool),
     payload: &[u8],
 ) -> Vec<u8> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let field = offset / 8 | if more { 0x2000 } else { 0 };
-            ipv4(source, destination, protocol, &[], field, payload)
+            ipv4(source, destination, protocol, &[], (ident, field), payload)
         }
         (source, destination) => {
             let mut header = vec![protocol, 0];
             header.extend((offset | u16::from(more)).to_be_bytes());
-            header.extend([0, 0]);
-            header.extend(IDENTIFICATION.to_be_bytes());
+            header.extend(u32::from(ident).to_be_bytes());
             header.extend(payload);
             ipv6(v6(source), v6(destination), protocol::FRAGMENT, 64, &header)
         }

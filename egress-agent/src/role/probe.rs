@@ -92,7 +92,9 @@ fn prepare(args: &ProbeArgs) -> anyhow::Result<(Settings, Vec<Case>)> {
     let mut cases = args.select(probe::cases(&args.ports.0))?;
     cases.retain(|case| {
         let v6 = case.family == Family::V6;
-        targets.iter().any(|target| target.is_ipv6() == v6)
+        let other_gateway = case.attempt.needs == Needs::Gateway
+            && args.gateway.is_some_and(|gateway| gateway.is_ipv6() != v6);
+        targets.iter().any(|target| target.is_ipv6() == v6) && !other_gateway
     });
     if cases.is_empty() {
         bail!("--only names nothing of the family that the target's address is of");

@@ -189,7 +189,7 @@ fn check_agent(place: &str, words: &[String]) -> bool {
     };
     // After `sudo`, `nsenter …` and the like; but `/sys/fs/bpf/egress-agent` as an argument of
     // something else is a directory.
-    let wrappers = ["sudo", "nsenter", "ip", "setpriv", "systemd-run", "exec"];
+    let wrappers = ["sudo", "nsenter", "ip", "setpriv", "systemd-run", "exec", "kubectl"];
     let Some(start) = words.iter().position(is_agent) else { return false };
     if start > 0 && !wrappers.contains(&words[0].as_str()) {
         return false;

@@ -220,7 +220,7 @@ mod tests {
         assert_eq!((name(seen), seen.port, seen.source), ("UDP".into(), Some(53), from.ip()));
         let gre = packet::ethernet(link, 0x800, &packet::ip(from.ip(), to.ip(), 47, b"x"));
         assert_eq!(name(Seen::read(&gre).ip.unwrap()), "protocol 47");
-        let piece = packet::fragment(from.ip(), to.ip(), 17, 64, false, b"12345678");
+        let piece = packet::fragment(from.ip(), to.ip(), 17, (7, 64, false), b"12345678");
         let seen = Seen::read(&packet::ethernet(link, 0x800, &piece)).ip.unwrap();
         assert_eq!((name(seen), seen.port), ("UDP fragment".into(), None));
         let lldp = packet::ethernet(link, 0x88cc, b"x");

@@ -51,7 +51,7 @@ fn datagrams_and_segments_are_whole() {
 #[test]
 fn wrappings_are_what_the_wall_takes_them_for() {
     let (IpAddr::V4(source), IpAddr::V4(destination)) = V4 else { panic!("IPv4") };
-    let options = ipv4(source, destination, protocol::UDP, &[1, 1, 1, 0], 0, b"");
+    let options = ipv4(source, destination, protocol::UDP, &[1, 1, 1, 0], (7, 0), b"");
     assert_eq!(read(&options).flaw, Some(Reason::IpOptions));
     assert_eq!(checksum(&[&options[..24]]), 0);
 
@@ -62,12 +62,12 @@ fn wrappings_are_what_the_wall_takes_them_for() {
     }
     for (source, destination) in [V4, v6()] {
         for (offset, more) in [(0, true), (8, false), (8, true)] {
-            let piece = fragment(source, destination, protocol::UDP, offset, more, &[0; 8]);
+            let piece = fragment(source, destination, protocol::UDP, (7, offset, more), &[0; 8]);
             let packet = read(&piece);
             assert!(packet.flow.fragment && packet.flaw.is_none(), "{offset} {more}");
             assert_eq!(packet.flow.protocol, 17);
         }
-        let whole = fragment(source, destination, protocol::UDP, 0, false, &[0; 8]);
+        let whole = fragment(source, destination, protocol::UDP, (7, 0, false), &[0; 8]);
         assert_eq!(read(&whole).flow.fragment, destination.is_ipv6(), "a header all the same");
     }
 }

@@ -91,9 +91,17 @@ pub(crate) fn fragments(this: &Try<'_>) -> Tried {
     data.resize(data.len().max(64).next_multiple_of(8) + 16, b'.');
     let udp = packet::udp(SocketAddr::new(own, port), this.to(), &data);
     let (first, rest) = udp.split_at(24);
-    send_ip(this, &packet::fragment(own, this.target, protocol::UDP, 0, true, first))?;
-    send_ip(this, &packet::fragment(own, this.target, protocol::UDP, 24, false, rest))?;
+    let piece = |offset, more, bytes: &[u8]| {
+        packet::fragment(own, this.target, protocol::UDP, (ident(this), offset, more), bytes)
+    };
+    send_ip(this, &piece(0, true, first))?;
+    send_ip(this, &piece(24, false, rest))?;
     Ok(await_echo(this, &ear))
+}
+
+/// Each attempt's own, so that nobody puts pieces of two attempts together.
+fn ident(this: &Try<'_>) -> u16 {
+    this.data().iter().fold(0, |sum: u16, byte| sum.rotate_left(3) ^ u16::from(*byte))
 }
 
 /// A first fragment that nothing follows.
@@ -101,14 +109,20 @@ pub(crate) fn first_fragment(this: &Try<'_>) -> Tried {
     let own = this.own()?;
     let mut udp = packet::udp(SocketAddr::new(own, 40_000), this.to(), &this.data());
     udp.resize(udp.len().next_multiple_of(8), b'.');
-    send_ip(this, &packet::fragment(own, this.target, protocol::UDP, 0, true, &udp))?;
+    send_ip(
+        this,
+        &packet::fragment(own, this.target, protocol::UDP, (ident(this), 0, true), &udp),
+    )?;
     Ok(Outcome::NoAnswer("sent; a piece isn't answered".into()))
 }
 
 /// A later fragment without the first: no ports to judge by.
 pub(crate) fn later_fragment(this: &Try<'_>) -> Tried {
     let (own, data) = (this.own()?, this.data());
-    send_ip(this, &packet::fragment(own, this.target, protocol::UDP, 64, false, &data))?;
+    send_ip(
+        this,
+        &packet::fragment(own, this.target, protocol::UDP, (ident(this), 64, false), &data),
+    )?;
     Ok(Outcome::NoAnswer("sent; a piece isn't answered".into()))
 }
 

@@ -163,7 +163,7 @@ fn take_one(stream: &UnixStream) -> io::Result<Option<(Kind, Family, Socket)>> {
 /// A connection that was open before.
 pub(crate) fn held_connection(this: &Try<'_>) -> Tried {
     let socket = held(this, Kind::TcpConnected)?;
-    Ok(stream::converse(this, socket))
+    Ok(stream::talk(this, socket))
 }
 
 /// A TCP socket from before, connected now.

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 
 use super::{
-    super::attempt::{Tried, Try},
+    super::{
+        attempt::{Tried, Try},
+        outcome::{Call, Errno, Outcome},
+    },
     raw::neighbour,
-    udp::{exchange, socket},
+    udp::{await_echo, exchange, socket},
 };
 
 /// A mark, which many a rule of many a CNI trusts.
@@ -50,5 +53,10 @@ pub(crate) fn freebind(this: &Try<'_>) -> Tried {
 fn foreign(this: &Try<'_>, socket: &socket2::Socket) -> Tried {
     let address = SocketAddr::new(neighbour(this.own()?), 0);
     this.needed("bind", socket.bind(&address.into()))?;
-    exchange(this, socket, |data| socket.send_to(data, &this.to().into()).map(drop))
+    // Linux has no way for IPv4 packets of an address that it doesn't own: ENETUNREACH is its
+    // refusal here, and no lack of a route.
+    match socket.send_to(&this.data(), &this.to().into()) {
+        Ok(_) => Ok(await_echo(this, socket)),
+        Err(error) => Err(Outcome::Refused { call: Call::Send, errno: Errno::of(&error).0 }),
+    }
 }

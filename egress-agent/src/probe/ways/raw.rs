@@ -51,7 +51,7 @@ fn with_options(this: &Try<'_>, options: &[u8]) -> Tried {
     };
     let (ear, port) = ear(this)?;
     let udp = packet::udp(SocketAddr::new(own.into(), port), this.to(), &this.data());
-    send(this, &packet::ipv4(own, this.v4()?, protocol::UDP, options, 0, &udp))?;
+    send(this, &packet::ipv4(own, this.v4()?, protocol::UDP, options, (7, 0), &udp))?;
     Ok(await_echo(this, &ear))
 }
 

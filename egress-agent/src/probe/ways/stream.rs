@@ -175,8 +175,17 @@ fn sooner_or_later(this: &Try<'_>, error: &io::Error) -> Outcome {
     }
 }
 
-/// Sends the token over a connection and waits for its echo.
+/// Sends the token over a new connection and waits for its echo.
 pub(crate) fn converse(this: &Try<'_>, socket: &Socket) -> Outcome {
+    match talk(this, socket) {
+        // Somebody has accepted it, after all.
+        Outcome::NoAnswer(text) => Outcome::Intercepted(format!("connected, but {text}")),
+        other => other,
+    }
+}
+
+/// Sends the token over a connection and waits for its echo.
+pub(crate) fn talk(this: &Try<'_>, socket: &Socket) -> Outcome {
     let mut stream = socket;
     let set = socket.set_nonblocking(false).and_then(|()| {
         socket.set_write_timeout(Some(this.left()))?;
@@ -185,7 +194,7 @@ pub(crate) fn converse(this: &Try<'_>, socket: &Socket) -> Outcome {
     if let Err(error) = set.and_then(|()| stream.write_all(&this.data())) {
         return match Errno::of(&error) {
             errno if errno.is_forbidden() => Outcome::Refused { call: Call::Send, errno: errno.0 },
-            errno => Outcome::NoAnswer(format!("connected, then {errno}")),
+            errno => Outcome::NoAnswer(format!("the connection failed: {errno}")),
         };
     }
     let (mut answer, mut buffer) = (Vec::new(), [0; 1024]);
@@ -200,11 +209,11 @@ pub(crate) fn converse(this: &Try<'_>, socket: &Socket) -> Outcome {
             return Outcome::Answered("connected, and the canary answered".into());
         }
     }
-    Outcome::Intercepted(if answer.is_empty() {
-        "connected, but nothing came back: not the canary, or it can't answer".into()
-    } else {
-        format!("connected to something that isn't the canary: {}", first_line(&answer))
-    })
+    if answer.is_empty() {
+        return Outcome::NoAnswer("nothing came back".into());
+    }
+    let line = first_line(&answer);
+    Outcome::Intercepted(format!("something that isn't the canary answered: {line}"))
 }
 
 /// The start of an answer, fit to be shown.

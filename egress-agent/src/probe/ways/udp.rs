@@ -84,6 +84,13 @@ pub(crate) fn lite(this: &Try<'_>) -> Tried {
     exchange(this, &socket, |data| socket.send_to(data, &this.to().into()).map(drop))
 }
 
+/// UDP-Lite, connected: no hook on sockets fires.
+pub(crate) fn lite_connected(this: &Try<'_>) -> Tried {
+    let socket = socket(this, this.to(), Some(Protocol::UDPLITE))?;
+    this.tried(Call::Connect, socket.connect(&this.to().into()))?;
+    exchange(this, &socket, |data| socket.send(data).map(drop))
+}
+
 /// UDP-Lite to a mapped address.
 pub(crate) fn lite_mapped(this: &Try<'_>) -> Tried {
     let socket = socket(this, this.mapped(), Some(Protocol::UDPLITE))?;
@@ -178,7 +185,7 @@ pub(crate) fn await_echo(this: &Try<'_>, mut socket: &Socket) -> Outcome {
         }
         match socket.read(&mut buffer) {
             Ok(count) if this.token.is_in(&buffer[..count]) => {
-                return Outcome::Answered("the canary answered".into());
+                return Outcome::Answered("an answer came back".into());
             }
             Ok(_) => {}
             Err(error) => match error.kind() {

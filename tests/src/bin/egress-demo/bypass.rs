@@ -20,7 +20,7 @@ enum Who {
 enum With<'a> {
     /// A program with its arguments; success would be exit code 0.
     Program(&'a str, Vec<&'a str>),
-    /// One of the ways of the testbed's `probe.py`.
+    /// One of the attempts of `egress-agent probe`: its name, the address, perhaps the port.
     Probe(Vec<&'a str>),
 }
 
@@ -158,8 +158,16 @@ fn perform(stage: &mut Stage, place: &Place, attempt: &Attempt<'_>) -> Result<Fi
             place.run(program, args)
         }
         With::Probe(args) => {
-            stage.screen.command(name, &format!("probe.py {}", args.join(" ")));
+            stage.screen.command(name, &probe_command(args));
             stage.testbed.probe_from(place, args)
         }
     }
+}
+
+/// The command that an attempt is.
+fn probe_command(args: &[&str]) -> String {
+    let (way, rest) = args.split_first().unwrap_or((&"", &[]));
+    let port = rest.get(1).map(|port| format!(" --ports {port}")).unwrap_or_default();
+    let address = rest.first().unwrap_or(&"");
+    format!("egress-agent probe {address} --only {way}{port}")
 }
