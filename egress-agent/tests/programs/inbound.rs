@@ -53,7 +53,7 @@ impl Kernel {
     }
 
     /// Whether the pod may send it, with how often a reply was counted so far.
-    fn from_pod(&mut self, frame: &[u8]) -> i32 {
+    fn pod_sends(&mut self, frame: &[u8]) -> i32 {
         self.classify("pod_ingress", frame, 0)
     }
 }
@@ -64,24 +64,24 @@ fn a_pod_answers_a_connection_from_outside_and_begins_none() {
         let mut kernel = Kernel::usual();
         for flags in [SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK] {
             let frame = tcp(flags, server, client);
-            assert_eq!(kernel.from_pod(&frame), TC_DROP, "{flags:02x} without a flow");
+            assert_eq!(kernel.pod_sends(&frame), TC_DROP, "{flags:02x} without a flow");
         }
         assert_eq!(kernel.flows(), 0, "what a pod sends makes no entry");
         kernel.comes("pod_egress", &tcp(SYN, client, server));
-        assert_eq!(kernel.from_pod(&tcp(ACK, server, client)), TC_DROP, "before the answer");
-        assert_eq!(kernel.from_pod(&tcp(SYN | ACK, server, client)), TC_NEXT);
+        assert_eq!(kernel.pod_sends(&tcp(ACK, server, client)), TC_DROP, "before the answer");
+        assert_eq!(kernel.pod_sends(&tcp(SYN | ACK, server, client)), TC_NEXT);
         kernel.comes("pod_egress", &tcp(ACK, client, server));
-        assert_eq!(kernel.from_pod(&tcp(ACK, server, client)), TC_NEXT);
+        assert_eq!(kernel.pod_sends(&tcp(ACK, server, client)), TC_NEXT);
         assert_eq!(kernel.count(hook::POD, action::ALLOW, Reason::Reply, false), 2);
-        assert_eq!(kernel.from_pod(&tcp(SYN, server, client)), TC_DROP);
+        assert_eq!(kernel.pod_sends(&tcp(SYN, server, client)), TC_DROP);
         for other in [(client.0, client.1 + 1), ("198.51.100.8", client.1)] {
             if other.0.contains(':') == server.0.contains(':') {
-                assert_eq!(kernel.from_pod(&tcp(ACK, server, other)), TC_DROP, "{other:?}");
+                assert_eq!(kernel.pod_sends(&tcp(ACK, server, other)), TC_DROP, "{other:?}");
             }
         }
-        assert_eq!(kernel.from_pod(&tcp(ACK, (server.0, 8081), client)), TC_DROP);
+        assert_eq!(kernel.pod_sends(&tcp(ACK, (server.0, 8081), client)), TC_DROP);
         kernel.comes("pod_egress", &tcp(RST, client, server));
-        assert_eq!(kernel.from_pod(&tcp(ACK, server, client)), TC_DROP, "after its end");
+        assert_eq!(kernel.pod_sends(&tcp(ACK, server, client)), TC_DROP, "after its end");
     }
 }
 
@@ -89,14 +89,14 @@ fn a_pod_answers_a_connection_from_outside_and_begins_none() {
 fn a_pod_answers_datagrams_and_pings_and_sends_none_of_its_own() {
     for (client, server) in FLOWS {
         let mut kernel = Kernel::usual();
-        assert_eq!(kernel.from_pod(&udp(server, client)), TC_DROP);
-        assert_eq!(kernel.from_pod(&ping(true, server, client)), TC_DROP);
+        assert_eq!(kernel.pod_sends(&udp(server, client)), TC_DROP);
+        assert_eq!(kernel.pod_sends(&ping(true, server, client)), TC_DROP);
         kernel.comes("pod_egress", &udp(client, server));
         kernel.comes("pod_egress", &ping(false, client, server));
-        assert_eq!(kernel.from_pod(&udp(server, client)), TC_NEXT);
-        assert_eq!(kernel.from_pod(&ping(true, server, client)), TC_NEXT);
-        assert_eq!(kernel.from_pod(&ping(false, server, client)), TC_DROP);
-        assert_eq!(kernel.from_pod(&udp((server.0, 53), client)), TC_DROP);
+        assert_eq!(kernel.pod_sends(&udp(server, client)), TC_NEXT);
+        assert_eq!(kernel.pod_sends(&ping(true, server, client)), TC_NEXT);
+        assert_eq!(kernel.pod_sends(&ping(false, server, client)), TC_DROP);
+        assert_eq!(kernel.pod_sends(&udp((server.0, 53), client)), TC_DROP);
     }
 }
 
@@ -116,7 +116,7 @@ fn nothing_but_the_outside_makes_entries() {
     assert_eq!(kernel.flows(), 0);
     // Metadata isn't answered though it asks.
     let metadata = ("169.254.169.254", 80);
-    assert_eq!(kernel.from_pod(&tcp(SYN | ACK, server, metadata)), TC_DROP);
+    assert_eq!(kernel.pod_sends(&tcp(SYN | ACK, server, metadata)), TC_DROP);
 }
 
 #[test]

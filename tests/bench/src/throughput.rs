@@ -96,7 +96,7 @@ impl Path3 {
     fn enforced(&self, dir: &Path) -> Result<f64> {
         let targets = Targets {
             cgroups: vec![self.cgroup.clone()],
-            pod_interfaces: vec![POD_INTERFACE.to_owned()],
+            pod_interfaces: vec![POD_INTERFACE.to_owned().into()],
             uplinks: vec![UPLINK.to_owned()],
         };
         let runtime = Handle::current();
