@@ -141,6 +141,9 @@ pub struct GatewayKey {
 }
 
 /// Key of `POD_ADDRESSES` (hash): an address that may be a packet's source on an interface.
+///
+/// On an uplink: the link-local address of a hardware address that the node sends from, and the
+/// unspecified address to say that these are all.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct PodAddress {

@@ -102,26 +102,43 @@ enum Origin {
     Forwarded(Sender),
 }
 
+/// By which interfaces a frame came to an uplink.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// The uplink.
+    pub uplink: u32,
+    /// The interface that it was forwarded from, zero for none.
+    pub came_in_on: u32,
+    /// The pod's interface whose program let it pass, zero for none that is known: on a bridge the
+    /// frame came in on the bridge, as far as the kernel knows.
+    pub pod: u32,
+}
+
 /// tc egress on the uplink: a frame about to leave the node. `workload` is whose socket sent it, if
-/// any; `came_in_on` the interface that it was forwarded from, zero for none.
+/// any.
 #[inline(always)]
 pub fn uplink(
     bytes: &impl Bytes,
-    came_in_on: u32,
+    way: Way,
     workload: Option<Workload>,
     vlan: bool,
     view: &(impl PolicyView + FlowTable),
 ) -> Judgement {
     let (policy, origin) = match workload {
         Some(Workload { policy, cgroup }) => (policy, Origin::Workload(cgroup)),
-        None if came_in_on == 0 => {
-            let host = Verdict::allow(Reason::Host);
-            return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
+        None => {
+            let stranger = is_stranger(bytes, way.uplink, view);
+            if way.came_in_on == 0 && (!stranger || is_dhcp(bytes)) {
+                let host = Verdict::allow(Reason::Host);
+                return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
+            }
+            // In another namespace interfaces have other indices.
+            let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
+            match view.interface(pod) {
+                Some(policy) => (policy, Origin::Forwarded(Sender::Pod(pod))),
+                None => (view.globals().uplink_policy, Origin::Forwarded(Sender::Unknown)),
+            }
         }
-        None => match view.interface(came_in_on) {
-            Some(policy) => (policy, Origin::Forwarded(Sender::Pod(came_in_on))),
-            None => (view.globals().uplink_policy, Origin::Forwarded(Sender::Unknown)),
-        },
     };
     let mode = view.policy(policy).mode;
     if mode == Mode::Exempt {
@@ -143,6 +160,31 @@ pub fn uplink(
         }
     };
     Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
+}
+
+/// Whether a frame on an uplink was made by somebody who isn't this node: by the hardware address of
+/// a macvlan interface, say, which a pod has. Its packets needn't come out of the pod's sockets; its
+/// own system answers pings, and whom it answers is told by who pings. The node's own addresses are
+/// known once the unspecified address is.
+#[inline(always)]
+fn is_stranger(bytes: &impl Bytes, uplink: u32, view: &impl PolicyView) -> bool {
+    let known = PodAddress { ifindex: uplink, addr: Addr::UNSPECIFIED };
+    view.is_pod_address(&known)
+        && Ethernet::read(bytes).is_none_or(|ethernet| {
+            let own = PodAddress { ifindex: uplink, addr: Addr::link_local(ethernet.source) };
+            !view.is_pod_address(&own)
+        })
+}
+
+/// Whether a frame is a DHCP client's request (RFC 2131 §4.1): the node's, for the macvlan interface
+/// of a pod, as CNI's plug-in asks. A pod's system sends none by itself, and its sockets are judged.
+#[inline(always)]
+fn is_dhcp(bytes: &impl Bytes) -> bool {
+    let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type::IPV4);
+    let Packet { flow, flaw: None, .. } = packet else { return false };
+    flow.protocol == protocol::UDP
+        && flow.source_port.get() == 68
+        && flow.destination_port.get() == 67
 }
 
 /// `cgroup_skb` ingress: a packet for a socket of the workload's cgroup, beginning with its IP
@@ -194,7 +236,12 @@ fn leaving(
 ) -> Verdict {
     let answers = lacks_route(verdict)
         && match origin {
-            Origin::Workload(cgroup) => answers_socket(cgroup, packet, view),
+            // What a workload's sockets were sent may have been sent by itself, over an interface of
+            // its own making. The uplink's flows weren't.
+            Origin::Workload(cgroup) => {
+                answers_socket(cgroup, packet, view)
+                    && inbound::answers(Scope::Uplink, Sender::Itself, packet, view)
+            }
             Origin::Forwarded(sender) => inbound::answers(Scope::Uplink, sender, packet, view),
         };
     if answers {

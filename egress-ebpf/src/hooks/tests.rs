@@ -27,8 +27,15 @@ fn from_pod(packet: &[u8]) -> (bool, Reason) {
 }
 
 fn forwarded(packet: &[u8]) -> (bool, Reason) {
-    judged(uplink(&ip_frame(packet).as_slice(), FOREIGN, None, false, &World::usual()))
+    judged(uplink(&ip_frame(packet).as_slice(), from(FOREIGN), None, false, &World::usual()))
 }
+
+/// To the uplink from an interface, without a note of a pod's.
+const fn from(came_in_on: u32) -> Way {
+    Way { uplink: UPLINK, came_in_on, pod: 0 }
+}
+
+const UPLINK: u32 = 2;
 
 /// An interface that is no pod's.
 const FOREIGN: u32 = 77;
@@ -252,7 +259,7 @@ fn the_uplink_leaves_the_node_alone_and_judges_its_workloads() {
     let frame = ip_frame(&tcp(INSIDE, OUTSIDE, 443));
     let judge = |came_in_on, policy: Option<PolicyId>| {
         let workload = policy.map(|policy| Workload { policy, cgroup: 1 });
-        judged(uplink(&frame.as_slice(), came_in_on, workload, false, &World::usual()))
+        judged(uplink(&frame.as_slice(), from(came_in_on), workload, false, &World::usual()))
     };
     assert_eq!(judge(0, None), (PASS, Reason::Host));
     assert_eq!(judge(0, Some(POLICY)), (DROP, Reason::NotRedirected));
@@ -265,18 +272,77 @@ fn the_uplink_leaves_the_node_alone_and_judges_its_workloads() {
 #[test]
 fn the_uplink_judges_a_pods_packets_by_the_pods_policy() {
     let frame = ip_frame(&tcp(INSIDE, OUTSIDE, 443));
-    let judge = |world: &World, came_in_on| {
-        judged(uplink(&frame.as_slice(), came_in_on, None, false, world))
+    let judge = |world: &World, came_in_on, pod| {
+        let way = Way { pod, ..from(came_in_on) };
+        judged(uplink(&frame.as_slice(), way, None, false, world))
     };
     let audited = World::usual().with_policy(AUDITED);
-    assert_eq!(judge(&audited, IFINDEX), (PASS, Reason::NotRedirected));
-    assert_eq!(judge(&audited, FOREIGN), (DROP, Reason::NotRedirected));
-    assert_eq!(judge(&World::usual(), IFINDEX), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(&audited, IFINDEX, 0), (PASS, Reason::NotRedirected));
+    assert_eq!(judge(&audited, FOREIGN, 0), (DROP, Reason::NotRedirected));
+    assert_eq!(judge(&World::usual(), IFINDEX, 0), (DROP, Reason::NotRedirected));
+    // Behind a bridge only the note tells.
+    assert_eq!(judge(&audited, FOREIGN, IFINDEX), (PASS, Reason::NotRedirected));
+    assert_eq!(judge(&audited, IFINDEX, FOREIGN), (DROP, Reason::NotRedirected));
+}
+
+#[test]
+fn the_uplink_judges_whoever_has_another_hardware_address_than_the_node() {
+    let datagram = ip_frame(&udp(INSIDE, OUTSIDE, 53));
+    let judge = |world: &World, came_in_on| {
+        judged(uplink(&datagram.as_slice(), from(came_in_on), None, false, world))
+    };
+    let with = |own: &[Addr]| {
+        let mut world = World::usual().with_policy(AUDITED);
+        let on = |addr: &Addr| PodAddress { ifindex: UPLINK, addr: *addr };
+        world.pod_addresses.extend(own.iter().map(on));
+        world
+    };
+    let (known, node) = (Addr::UNSPECIFIED, Addr::link_local(MAC));
+    let other = Addr::link_local([0x02, 0, 0, 0, 0, 9]);
+    let (host, denied) = ((PASS, Reason::Host), (DROP, Reason::Protocol));
+    assert_eq!(judge(&with(&[known, node]), 0), host);
+    assert_eq!(judge(&with(&[known, other, node]), 0), host, "a bond has several");
+    assert_eq!(judge(&with(&[known, other]), 0), denied);
+    assert_eq!(judge(&with(&[other]), 0), host, "not known yet");
+    // An index of its own choice, in its own namespace, isn't a pod's.
+    assert_eq!(judge(&with(&[known, node]), IFINDEX), (PASS, Reason::Protocol), "in audit");
+    assert_eq!(judge(&with(&[known, other]), IFINDEX), denied);
+    // The node asks for an address in its name.
+    let request = [0, 68, 0, 67, 0, 9, 0, 0, b'x'];
+    let dhcp = ip_frame(&ip(protocol::UDP, "0.0.0.0", "255.255.255.255", &request));
+    let world = with(&[known, other]);
+    let ask = |way, workload| judged(uplink(&dhcp.as_slice(), way, workload, false, &world));
+    assert_eq!(ask(from(0), None), host);
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    assert_eq!(ask(from(0), workload), (DROP, Reason::Multicast));
+    assert_eq!(ask(from(FOREIGN), None), (DROP, Reason::Multicast));
+    // It asks for its neighbours like any.
+    let asks = |frame: &[u8]| judged(uplink(&frame, from(0), None, false, &world));
+    assert_eq!(asks(&frame(0x0806, &arp(1, INSIDE, INSIDE))), (PASS, Reason::Neighbour));
+    let solicitation = ip_frame(&neighbour(135, INSIDE6, "ff02::1:ff00:1", "fd00::1"));
+    assert_eq!(asks(&solicitation), (PASS, Reason::Neighbour));
+}
+
+#[test]
+fn a_workloads_answer_needs_a_flow_that_the_uplink_saw() {
+    let world = World::usual();
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    let answer = || {
+        let frame = ip_frame(&udp(POD, OUTSIDE, 53));
+        judged(uplink(&frame.as_slice(), from(0), workload, false, &world))
+    };
+    // A packet of its own making, on an interface of its own making.
+    let question = ip(protocol::UDP, OUTSIDE, POD, &[0, 53, 0xc0, 1, 0, 9, 0, 0, b'x']);
+    to_socket(&question.as_slice(), 0x0800, protocol::UDP, 1, &world);
+    assert_eq!(answer(), (DROP, Reason::Protocol));
+    inward(&ip_frame(&question).as_slice(), Scope::Uplink, false, &world);
+    assert_eq!(answer(), (PASS, Reason::Reply));
 }
 
 #[test]
 fn the_uplink_passes_arp_and_drops_what_is_neither() {
-    let judge = |frame: &[u8], vlan| judged(uplink(&frame, FOREIGN, None, vlan, &World::usual()));
+    let judge =
+        |frame: &[u8], vlan| judged(uplink(&frame, from(FOREIGN), None, vlan, &World::usual()));
     let arp = frame(0x0806, &arp(1, INSIDE, INSIDE));
     assert_eq!(judge(&arp, false), (PASS, Reason::Neighbour));
     assert_eq!(judge(&arp[..30], false), (DROP, Reason::Malformed));

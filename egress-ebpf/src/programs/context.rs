@@ -217,6 +217,23 @@ impl Skb {
         unsafe { (*self.0).ingress_ifindex }
     }
 
+    /// Leaves a note on the packet about the pod's interface that it came in on, for the program on
+    /// the uplink: bridges and address translation leave `tc_index` alone, and nothing else uses it
+    /// since Linux 6.3. It holds 16 bits; a greater index isn't noted.
+    #[inline(always)]
+    pub(crate) fn remember_pod(self, ifindex: u32) {
+        let note = u16::try_from(ifindex).unwrap_or(0);
+        // SAFETY: as in `length`; the field may be written in tc programs.
+        unsafe { (&raw mut (*self.0).tc_index).write_volatile(note.into()) };
+    }
+
+    /// That note; zero for none.
+    #[inline(always)]
+    pub(crate) fn pod(self) -> u32 {
+        // SAFETY: as in `length`.
+        unsafe { (*self.0).tc_index }
+    }
+
     /// The protocol of its socket, if that is an ordinary TCP or UDP socket. Minimum kernel
     /// version: 5.1.
     #[inline(always)]

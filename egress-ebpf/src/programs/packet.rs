@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::hook,
-    hooks,
+    hooks::{self, Way},
     inbound::Scope,
     verdict::{CGROUP_PASS, TC_NEXT},
 };
@@ -40,6 +40,7 @@ fn pod_ingress(context: TcContext) -> i32 {
     let ifindex = skb.ifindex();
     let judgement = hooks::pod(&skb, ifindex, skb.has_vlan(), &Maps);
     report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement);
+    skb.remember_pod(ifindex);
     judgement.tc()
 }
 
@@ -50,7 +51,8 @@ fn pod_ingress(context: TcContext) -> i32 {
 fn uplink_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
-    let judgement = hooks::uplink(&skb, skb.came_in_on(), workload.known(), skb.has_vlan(), &Maps);
+    let way = Way { uplink: skb.ifindex(), came_in_on: skb.came_in_on(), pod: skb.pod() };
+    let judgement = hooks::uplink(&skb, way, workload.known(), skb.has_vlan(), &Maps);
     report(
         Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() },
         &judgement,
