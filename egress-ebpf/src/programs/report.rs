@@ -31,7 +31,13 @@ pub(crate) fn report(site: Site, judgement: &Judgement) {
     let reason = judgement.reason();
     let audited = judgement.audited();
     if let Some(index) = counter_index(site.hook, code, reason as u8, audited) {
-        count(&COUNTERS, index);
+        // Nothing else counts for a hook of an interface while this runs: packets are classified with
+        // softirqs off, and this CPU's counters of a hook are its own.
+        if matches!(site.hook, hook::POD | hook::UPLINK) {
+            count_alone(&COUNTERS, index);
+        } else {
+            count(&COUNTERS, index);
+        }
     }
     let class = if code == action::DENY || audited {
         event_class::DENIED
@@ -83,6 +89,16 @@ fn count(map: &PerCpuArray<u64>, index: u32) {
     if let Some(counter) = map.get_ptr_mut(index) {
         // SAFETY: the pointer is to this CPU's value, aligned to 8 bytes.
         unsafe { add_one(counter) };
+    }
+}
+
+/// As [`count`], where nothing can come in between: an atomic addition takes a tenth of a verdict's
+/// time.
+#[inline(always)]
+fn count_alone(map: &PerCpuArray<u64>, index: u32) {
+    if let Some(counter) = map.get_ptr_mut(index) {
+        // SAFETY: the pointer is to this CPU's value, aligned to 8 bytes.
+        unsafe { *counter += 1 };
     }
 }
 
