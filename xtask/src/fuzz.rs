@@ -12,7 +12,7 @@ use clap::Args;
 use crate::{run, setup};
 
 /// Binaries of `tests/fuzz/libfuzzer`, and how large an input helps.
-const TARGETS: [(&str, u32); 2] = [("client_hello", 1200), ("snapshots", 600)];
+const TARGETS: [(&str, u32); 3] = [("packet", 500), ("client_hello", 1200), ("snapshots", 600)];
 
 /// What to fuzz and for how long.
 #[derive(Args)]

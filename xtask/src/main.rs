@@ -63,7 +63,7 @@ enum Command {
         /// Only these: wall, connect, throughput, load.
         names: Vec<String>,
     },
-    /// Fuzz the ClientHello, and random snapshots.
+    /// Fuzz the packet parser and its verdicts, the ClientHello, and random snapshots.
     Fuzz(fuzz::Options),
     /// The walkthrough with real curl, a real gateway and real enforcement, in network namespaces.
     ///

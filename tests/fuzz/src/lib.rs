@@ -4,17 +4,22 @@
 //! (`cargo xtask fuzz`); the tests of this crate run them over the committed corpus, so a find that
 //! was added there stays found.
 
+mod frame;
 mod hello;
 mod intent;
 mod maps;
+mod packets;
 mod random;
 mod snapshots;
+mod world;
 
 pub use hello::client_hello;
+pub use packets::packet;
 pub use snapshots::snapshots;
 
 /// A fuzz target: its name, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. The names are those of the corpora and of libFuzzer's binaries.
-pub const TARGETS: [Target; 2] = [("client_hello", client_hello), ("snapshots", snapshots)];
+pub const TARGETS: [Target; 3] =
+    [("packet", packet), ("client_hello", client_hello), ("snapshots", snapshots)];

@@ -112,6 +112,12 @@ impl<'a> Random<'a> {
         if self.rarely() { self.u16() } else { self.choose(&POOL_PORTS) }
     }
 
+    /// At most `most` bytes.
+    pub(crate) fn bytes(&mut self, most: usize) -> &'a [u8] {
+        let count = self.below(most + 1).min(self.0.len());
+        self.0.bytes(count).unwrap_or_default()
+    }
+
     /// What is left.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0.take_rest()
