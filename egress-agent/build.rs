@@ -79,9 +79,11 @@ fn build() -> Result<()> {
             ("CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS", "false"),
         ]);
     // Debug lines cost instructions and stack, so only debug builds have them.
-    if variable("PROFILE")? == "debug" {
+    let build = if variable("PROFILE")? == "debug" { "debug" } else { "release" };
+    if build == "debug" {
         cargo.args(["--features", "log"]);
     }
+    println!("cargo::rustc-env=EGRESS_EBPF_BUILD={build}");
 
     let output = cargo.output().map_err(|error| format!("{cargo:?} could not start: {error}"))?;
     if !output.status.success() {

@@ -12,7 +12,7 @@ use egress_tests::{
     plan,
     process::Finished,
     testbed::Testbed,
-    wait::{SOON, until_is},
+    wait::{SOON, patiently, until_is},
 };
 
 /// `egress-agent check` on these files.
@@ -215,15 +215,16 @@ fn hostile_bytes_on_the_capture_port_harm_nobody() {
         // From the outside's cgroup-free side of the app node: the node's own traffic.
         testbed.app().ns.enter(talk).unwrap().unwrap()
     };
-    let long = Duration::from_secs(5);
+    let long = patiently(Duration::from_secs(5));
     let garbage: Vec<u8> =
         (0..4096_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     assert!(!text(&send(&[&garbage], long)).contains(" 200 "));
     // Half a ClientHello, then silence: not answered, and not waited for without end.
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
     let start = Instant::now();
-    let answer = send(&[&hello], Duration::from_secs(40));
-    assert!(start.elapsed() < Duration::from_secs(40), "half a ClientHello must have a deadline");
+    let limit = patiently(Duration::from_secs(40));
+    let answer = send(&[&hello], limit);
+    assert!(start.elapsed() < limit, "half a ClientHello must have a deadline");
     assert!(!text(&answer).contains("HTTP/"), "{}", text(&answer));
     // A megabyte of headers: refused with 431 or hung up on, not stored.
     let mut headers = b"GET / HTTP/1.1\r\nHost: edition.cnn.com\r\n".to_vec();

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{dist, fuzz, layers, run, setup};
+use crate::{dist, fuzz, kernels, layers, run, setup};
 
 /// What has been run so far: name, time, outcome.
 #[derive(Default)]
@@ -60,11 +60,11 @@ pub(crate) fn check() -> Result<()> {
     stages.summary()
 }
 
-/// Everything `check` does, then all tests.
+/// Everything `check` does, then all tests, and then those that ask the kernel on `kernels`.
 ///
 /// # Errors
 /// A check isn't clean, a test failed, or root is missing.
-pub(crate) fn test(quick: bool, args: &[String]) -> Result<()> {
+pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> Result<()> {
     setup::run(setup::For::Everything)?;
     if !run::is_root() {
         bail!(
@@ -85,6 +85,9 @@ pub(crate) fn test(quick: bool, args: &[String]) -> Result<()> {
     );
     if !quick {
         stages.stage("fuzz", || fuzz::fuzz(&fuzz::Options::default()));
+    }
+    if let Some(kernels) = kernels {
+        stages.stage("kernels", || kernels::run(&kernels::Options::all_tests(kernels)));
     }
     stages.summary()
 }

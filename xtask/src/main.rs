@@ -5,9 +5,11 @@ mod check;
 mod demo;
 mod dist;
 mod fuzz;
+mod kernels;
 mod layers;
 mod run;
 mod setup;
+mod verifier;
 
 use std::process::ExitCode;
 
@@ -45,12 +47,28 @@ enum Command {
         /// Only the tests, without the checks before them.
         #[arg(long)]
         quick: bool,
+        /// Then all end-to-end tests on other kernels: 6.1 and 6.12, or the ones named (see
+        /// `cargo xtask kernels --help`). No part of a pipeline's run: it downloads kernels and takes
+        /// an hour.
+        #[arg(long, value_delimiter = ',', num_args = 0.., value_name = "VERSION")]
+        kernels: Option<Vec<String>>,
         /// Handed to `cargo test --workspace`, e.g. `-- --test walkthrough`.
         #[arg(last = true)]
         args: Vec<String>,
     },
     /// Formatting, clippy, documentation, licences and layers; no tests. Needs no root.
     Check,
+    /// The end-to-end tests on other kernels: Debian's packages, emulated by QEMU.
+    ///
+    /// Packages are downloaded with `apt-get download` into target/kernels. The guest sees this
+    /// machine's files, read-only, and writes to memory. Each guest's output is shown with the
+    /// kernel's version before it, and kept in target/kernels/VERSION.log. Installs QEMU first.
+    Kernels(kernels::Options),
+    /// Renew the verifier's instruction counts: egress-agent/tests/programs/verifier.txt.
+    ///
+    /// For the running kernel, of a debug and a release build; and with --kernels for others, which
+    /// QEMU emulates. Needs root.
+    Verifier(verifier::Options),
     /// Check the agent's modules against their layers, and files for their length.
     Layers,
     /// The agent as a static file: target/dist/egress-agent, for container images without anything.
@@ -74,8 +92,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Setup => setup::run(setup::For::Everything),
-        Command::Test { quick, args } => check::test(quick, &args),
+        Command::Test { quick, kernels, args } => check::test(quick, kernels.as_deref(), &args),
         Command::Check => check::check(),
+        Command::Kernels(options) => kernels::run(&options),
+        Command::Verifier(options) => verifier::run(&options),
         Command::Layers => layers::run(),
         Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::run()).map(drop),
         Command::Bench { names } => bench::run(&names),

@@ -66,7 +66,12 @@ fn cargo_bin() -> PathBuf {
 
 /// Whether a program of this name is on the path.
 pub(crate) fn has_program(name: &str) -> bool {
-    env::split_paths(&search_path()).any(|dir| dir.join(name).is_file())
+    find_program(name).is_some()
+}
+
+/// The program of this name on the path.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    env::split_paths(&search_path()).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
 /// Runs a command whose output goes to the terminal.

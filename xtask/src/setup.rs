@@ -31,6 +31,14 @@ const TOOLS: &[(&str, &str)] = &[
     ("c++", "g++"),
 ];
 
+/// Programs that run other kernels, and the packages that hold them.
+const KERNEL_TOOLS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("depmod", "kmod"),
+    ("insmod", "kmod"),
+    ("ldd", "libc-bin"),
+];
+
 /// What the set-up is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
@@ -38,6 +46,8 @@ pub(crate) enum For {
     Demo,
     /// Build, demo, tests and checks.
     Everything,
+    /// All of it, and other kernels in an emulator.
+    Kernels,
 }
 
 /// How the eBPF programs are compiled.
@@ -134,8 +144,10 @@ fn asked_toolchain() -> Result<Option<Toolchain>> {
 
 fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
+    let kernels: &[_] = if purpose == For::Kernels { KERNEL_TOOLS } else { &[] };
     let mut packages: Vec<&str> = TOOLS
         .iter()
+        .chain(kernels)
         .filter(|(program, _)| !run::has_program(program))
         .map(|(_, package)| *package)
         .collect();
@@ -172,7 +184,7 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Resu
     if !has_bpf_linker(toolchain) {
         steps.push(bpf_linker(toolchain));
     }
-    if purpose == For::Everything {
+    if purpose != For::Demo {
         for (program, component) in [("cargo-clippy", "clippy"), ("cargo-fmt", "rustfmt")] {
             if !run::has_program(program) {
                 let command = format!("rustup component add {component}");

@@ -76,13 +76,13 @@ pub enum Error {
         /// `program` or `map`.
         what: &'static str,
         /// Its name.
-        name: &'static str,
+        name: String,
     },
     /// The kernel refused a program.
     #[error("the kernel refuses program {program}: {}", chain(error))]
     Verify {
         /// Which.
-        program: &'static str,
+        program: String,
         /// Why.
         error: ProgramError,
     },

@@ -55,6 +55,11 @@ impl Kernel {
     }
 }
 
+/// The running kernel's release, as `uname -r` says.
+pub(super) fn release() -> String {
+    Kernel::running().0
+}
+
 /// Whether the running kernel is at least this.
 pub(super) fn kernel_at_least(minimum: Kernel) -> bool {
     Kernel::running().1.is_some_and(|kernel| kernel >= minimum)

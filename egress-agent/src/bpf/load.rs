@@ -83,9 +83,17 @@ pub(super) fn gateway() -> Result<Ebpf, Error> {
     Ok(EbpfLoader::new().load(PROGRAMS)?)
 }
 
+/// Loads the object as a node would, with maps of its own that end with it.
+pub(super) fn unpinned() -> Result<Ebpf, Error> {
+    let mut loader = EbpfLoader::new();
+    let set_retval = u8::from(has_set_retval());
+    loader.override_global(SET_RETVAL, &set_retval, true);
+    Ok(loader.load(PROGRAMS)?)
+}
+
 /// `bpf_set_retval` (Linux 5.18) gives a refused connect its errno. Its helper is probed, since
 /// distributions backport.
-fn has_set_retval() -> bool {
+pub(super) fn has_set_retval() -> bool {
     let helper = BpfHelper::BPF_FUNC_set_retval;
     match is_helper_supported(ProgramType::CgroupSockAddr, helper) {
         Ok(true) => true,
@@ -119,11 +127,10 @@ fn check_layout(maps: &Path, (name, key, value, entries): &Layout) -> Result<(),
 }
 
 /// Hands the program's code to the kernel, whose verifier may refuse it.
-pub(super) fn program<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut Program, Error> {
-    let program = ebpf.program_mut(name).ok_or(Error::Missing { what: "program", name })?;
+pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| Error::Missing { what: "program", name: name.to_owned() })?;
     let result = match program {
         Program::CgroupSockAddr(program) if program.fd().is_err() => program.load(),
         Program::CgroupSkb(program) if program.fd().is_err() => program.load(),
@@ -131,11 +138,11 @@ pub(super) fn program<'a>(
         Program::SkLookup(program) if program.fd().is_err() => program.load(),
         _ => Ok(()),
     };
-    result.map_err(|error| Error::Verify { program: name, error })?;
+    result.map_err(|error| Error::Verify { program: name.to_owned(), error })?;
     Ok(program)
 }
 
 /// Takes a map out of the object.
 pub(super) fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
-    ebpf.take_map(name).ok_or(Error::Missing { what: "map", name })
+    ebpf.take_map(name).ok_or_else(|| Error::Missing { what: "map", name: name.to_owned() })
 }

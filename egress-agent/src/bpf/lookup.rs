@@ -47,7 +47,7 @@ pub fn attach(
     let mut ebpf = load::gateway()?;
     let program = match load::program(&mut ebpf, PROGRAM)? {
         Program::SkLookup(program) => program,
-        _ => return Err(Error::Missing { what: "sk_lookup program", name: PROGRAM }),
+        _ => return Err(Error::Missing { what: "sk_lookup program", name: PROGRAM.to_owned() }),
     };
     let netns = File::open("/proc/thread-self/ns/net")
         .map_err(Error::io("can't open the network namespace"))?;

@@ -17,6 +17,7 @@ mod pins;
 pub mod plan;
 mod pod;
 mod reconcile;
+mod trial;
 mod workloads;
 
 use std::path::Path;
@@ -31,6 +32,7 @@ pub use pinned::{orphaned, pins_owner};
 pub use pins::Pins;
 pub use plan::{Contents, Facts, PlanProblem, PodInterface};
 pub use reconcile::Maps;
+pub use trial::{OLDEST_TESTED_KERNEL, Trial};
 
 /// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns and until
 /// [`detach()`], however the process ends.

@@ -13,6 +13,7 @@ use super::{
     detach::{self, DetachArgs},
     flows::{self, FlowsArgs},
     gateway::{self, GatewayArgs},
+    kernel::{self, KernelArgs},
     node::{self, NodeArgs},
     probe::{self, ProbeArgs},
     reasons::{self, ReasonsArgs},
@@ -99,6 +100,8 @@ enum Command {
     Flows(FlowsArgs),
     /// Explain a reason: what it means, and what to do.
     Reasons(ReasonsArgs),
+    /// Say what this kernel has, and let it verify every program. Changes nothing.
+    Kernel(KernelArgs),
     /// Remove enforcement from this node. Nothing else removes it.
     Detach(DetachArgs),
     /// Try every way out that is known from where this runs, or be the canary at the other end.
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Reasons(args) => reasons::run(args),
+        Command::Kernel(args) => kernel::run(&args),
         Command::Detach(args) => detach::run(args),
         Command::Probe(args) => probe::run(*args),
     };

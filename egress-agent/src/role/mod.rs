@@ -6,6 +6,7 @@ mod control;
 pub mod detach;
 pub mod flows;
 pub mod gateway;
+pub mod kernel;
 pub mod node;
 pub mod probe;
 pub mod reasons;

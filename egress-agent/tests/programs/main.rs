@@ -31,11 +31,7 @@ fn the_verifier_accepts_every_program() {
                 other => panic!("{name} is of an unexpected type: {:?}", other.prog_type()),
             };
             match loaded {
-                Ok(()) => {
-                    // Watched by eye: the verifier gives up at a million.
-                    let instructions = program.info().unwrap().verified_instruction_count();
-                    println!("{name}: {instructions:?} instructions verified");
-                }
+                Ok(()) => {}
                 Err(ProgramError::LoadError { verifier_log, io_error }) => {
                     let log = verifier_log.to_string();
                     let last = log.lines().count().saturating_sub(40);

@@ -1,0 +1,66 @@
+//! What this kernel has and what its verifier says of the programs. Nothing is attached or pinned.
+
+use std::collections::BTreeMap;
+
+use super::{Error, Kernel, MINIMUM_KERNEL, TcMode, host, load, object};
+
+/// The oldest kernel that all end-to-end tests run on. From [`MINIMUM_KERNEL`] up to it the programs
+/// should work, but nobody watches it.
+pub const OLDEST_TESTED_KERNEL: Kernel = Kernel(6, 1);
+
+/// What a kernel answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trial {
+    /// `uname -r`.
+    pub release: String,
+    /// How programs are attached to interfaces.
+    pub tc: TcMode,
+    /// Whether a refused `connect()` gets an error number of its own (Linux 5.18).
+    pub set_retval: bool,
+    /// Instructions that the verifier went through for each program; unknown before Linux 5.16.
+    pub programs: BTreeMap<String, Option<u32>>,
+}
+
+impl Trial {
+    /// Loads every program and lets go of it. Needs the same privileges as enforcing.
+    ///
+    /// # Errors
+    /// The kernel is too old or refuses a program, or a privilege is missing.
+    pub fn run() -> Result<Self, Error> {
+        host::check()?;
+        let mut ebpf = load::unpinned()?;
+        let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
+        let mut programs = BTreeMap::new();
+        for name in names {
+            let program = load::program(&mut ebpf, &name)?;
+            let info =
+                program.info().map_err(|error| Error::Verify { program: name.clone(), error })?;
+            programs.insert(name, info.verified_instruction_count());
+        }
+        Ok(Self {
+            release: host::release(),
+            tc: TcMode::detect(),
+            set_retval: load::has_set_retval(),
+            programs,
+        })
+    }
+
+    /// Whether the end-to-end tests run on kernels as old as this one; `None` for a release that
+    /// can't be read.
+    #[must_use]
+    pub fn is_tested(&self) -> Option<bool> {
+        Kernel::parse(&self.release).map(|kernel| kernel >= OLDEST_TESTED_KERNEL)
+    }
+
+    /// Which build of the programs it was: `release`, or `debug` with its log lines.
+    #[must_use]
+    pub fn build() -> &'static str {
+        object::BUILD
+    }
+
+    /// The oldest kernel that the agents accept.
+    #[must_use]
+    pub fn minimum() -> Kernel {
+        MINIMUM_KERNEL
+    }
+}
