@@ -57,7 +57,20 @@ pub mod mode {
 
 /// Data of a key of `ROUTES` (LPM trie): fixed part first, so a port-wide route is a prefix of
 /// [`RouteKey::FIXED_BITS`] bits and one for an address is longer and wins.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct RouteKey {
     /// The table that the route is in.
@@ -127,7 +140,20 @@ pub const ADMIN_PORTS: [u16; 4] = [15000, 15008, 15021, 15090];
 /// Key of `GATEWAYS` (hash): a gateway's address and a port that a route names. The entry with port
 /// zero and protocol zero says that the address is a gateway's at all; the one with port zero and
 /// protocol 6 that a route names every TCP port (`ALLOW_ANY`), of which [`ADMIN_PORTS`] stay closed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct GatewayKey {
     /// The gateway's address.
@@ -144,7 +170,20 @@ pub struct GatewayKey {
 ///
 /// On an uplink: the link-local address of a hardware address that the node sends from, and the
 /// unspecified address to say that these are all.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+)]
 #[repr(C)]
 pub struct PodAddress {
     /// Index of the host-side interface.

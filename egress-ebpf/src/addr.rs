@@ -13,7 +13,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 ///
 /// In memory it is the address's sixteen bytes. It is made of words because the kernel's machine
 /// has no unaligned access: an address of bytes would take a register, or a stack slot, for each.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(transparent)]
 pub struct Addr([u32; 4]);
 
@@ -164,7 +166,19 @@ impl From<Addr> for IpAddr {
 
 /// A port in network byte order, as packets and `bpf_sock_addr.user_port` hold it.
 #[derive(
-    Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Debug,
+    Default,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
 )]
 #[repr(transparent)]
 pub struct PortBe(pub [u8; 2]);

@@ -25,7 +25,10 @@ use self::{
     stage::{Held, remove_pin, stage},
     survey::{Hook, Survey},
 };
-pub(super) use self::{place::PinnedPlace, stage::remove_clsact};
+pub(super) use self::{
+    place::{PinnedPlace, pinned_cgroups},
+    stage::remove_clsact,
+};
 use super::{Error, host, kept::Kept, load, pins::Pins, workloads};
 use crate::sys::netlink::links;
 
@@ -160,6 +163,11 @@ impl Attachments {
     #[must_use]
     pub fn ifindex(&self, interface: &str) -> Option<u32> {
         self.survey.ifindex(interface)
+    }
+
+    /// The interfaces of pods that are enforced on: index and name.
+    pub fn pods(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.survey.pods()
     }
 
     /// Names of what is to be enforced on, was named by itself, and isn't there.

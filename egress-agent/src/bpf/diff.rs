@@ -1,15 +1,24 @@
 //! From what the maps hold to what they should, in an order that opens nothing on the way.
 //!
 //! Between two steps a packet may meet any mixture of old and new. The order guarantees: what is
-//! let out directly in a mixture was let out by the old contents or is by the new ones. The
-//! argument for routes, where the longest prefix wins: redirects and denials are put first, which
-//! only ever takes directness away; then direct entries that go are removed, while every old
+//! let out directly in a mixture was let out by the old contents or is by the new ones.
+//!
+//! The argument for routes, where the longest prefix wins: redirects and denials are put first,
+//! which only ever takes directness away; then direct entries that go are removed, while every old
 //! redirect is still there to catch what was below it; then new direct entries are put, while every
 //! new redirect is there already; at last old redirects go, when only new direct entries are left.
+//!
+//! The argument for modes, where a cgroup without an entry has its nearest ancestor's: a policy
+//! that is to enforce does so first. So from then on a policy is lenient (audit, exempt) only if
+//! both old and new say so, and moving a workload to it can't do harm before it is moved for good.
+//! Workloads that get a policy that enforces are moved next, then the others, whose new ancestors
+//! are all there to shield those below them. Entries that go are removed: lenient ones at any time,
+//! since what they cover was lenient; those that enforce after all others, since what is below them
+//! may fall to whatever is left. At last policies become lenient, when nobody else has them.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    hash::Hash,
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
 };
 
 use egress_ebpf::{
@@ -52,16 +61,23 @@ pub enum Op {
     PodInterface(Change<u32, PolicyId>),
     /// Of `POD_ADDRESSES`.
     PodAddress(Change<PodAddress, ()>),
+    /// Of `WORKLOADS`.
+    Workload(Change<u64, PolicyId>),
 }
 
 /// Changes in the order in which they are to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ops {
+    /// Policies that enforce from now on. A failed one leaves something as it was.
+    pub enforce: Vec<Op>,
     /// They only take away. A failed one leaves something as it was.
     pub tighten: Vec<Op>,
     /// Groups and gateways' ports, which open the wall for what the new routes name, unless it is
-    /// denied: when one of `tighten` failed, none of these may follow.
+    /// denied: when one of the former failed, none of these may follow.
     pub gateways: Vec<Op>,
+    /// Workloads that get a policy that enforces, which it has to do already: when one of `enforce`
+    /// failed, none of these may follow.
+    pub assign: Vec<Op>,
     /// They redirect or refuse what was direct. A failed one leaves something as it was.
     pub redirect: Vec<Op>,
     /// They may let out more, each relying on all before it being done: when one failed, none may
@@ -72,18 +88,27 @@ pub struct Ops {
 impl Ops {
     /// How many changes.
     pub fn count(&self) -> usize {
-        let Self { tighten, gateways, redirect, loosen } = self;
-        tighten.len() + gateways.len() + redirect.len() + loosen.len()
+        let Self { enforce, tighten, gateways, assign, redirect, loosen } = self;
+        [enforce, tighten, gateways, assign, redirect, loosen].map(Vec::len).iter().sum()
     }
 
     /// Makes the changes by `apply`, leaving out those that must not follow a failure. Gives back
     /// what failed.
     pub fn make<E>(&self, mut apply: impl FnMut(&Op) -> Result<(), E>) -> Vec<E> {
-        let mut errors: Vec<E> = self.tighten.iter().filter_map(|op| apply(op).err()).collect();
+        let mut all = |ops: &[Op], errors: &mut Vec<E>| {
+            errors.extend(ops.iter().filter_map(|op| apply(op).err()));
+        };
+        let mut errors = Vec::new();
+        all(&self.enforce, &mut errors);
+        let enforced = errors.is_empty();
+        all(&self.tighten, &mut errors);
         if errors.is_empty() {
-            errors.extend(self.gateways.iter().filter_map(|op| apply(op).err()));
+            all(&self.gateways, &mut errors);
         }
-        errors.extend(self.redirect.iter().filter_map(|op| apply(op).err()));
+        if enforced {
+            all(&self.assign, &mut errors);
+        }
+        all(&self.redirect, &mut errors);
         if errors.is_empty() {
             errors.extend(self.loosen.iter().find_map(|op| apply(op).err()));
         }
@@ -94,14 +119,13 @@ impl Ops {
 /// What to do to get from `old` to `new`.
 #[must_use]
 pub fn diff(old: &Contents, new: &Contents) -> Ops {
-    let policies = policies(old, new);
-    let (strict, lax): (Vec<Op>, Vec<Op>) =
-        policies.into_iter().partition(|op| matches!(op, Op::Policy(_, p) if enforces(*p)));
+    let (enforce, lenient) = policies(old, new);
     let gateways = sets(&old.gateways, &new.gateways);
     let internal = sets(&old.internal, &new.internal);
     let denied = sets(&old.denied, &new.denied);
     let addresses = sets(&old.pod_addresses, &new.pod_addresses);
-    let interfaces = maps(old.pod_interfaces.iter(), &new.pod_interfaces);
+    let interfaces = interfaces(old, new);
+    let workloads = workloads(old, new);
     let routes = routes(&old.routes, &new.routes);
     let (groups, emptied) = groups(&old.groups, &new.groups);
     let is_mark = |key: &GatewayKey| key.port == PortBe::new(0) && key.protocol == 0;
@@ -110,17 +134,20 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     let (unmarks, unports): (Vec<_>, Vec<_>) =
         gateways.removes.into_iter().partition(|change| is_mark(change.key()));
 
-    let mut tighten = strict;
-    tighten.extend(denied.puts.into_iter().map(Op::Denied));
+    let mut tighten: Vec<Op> = denied.puts.into_iter().map(Op::Denied).collect();
     tighten.extend(marks.into_iter().map(Op::Gateway));
     tighten.extend(internal.removes.into_iter().map(Op::Internal));
     tighten.extend(addresses.removes.into_iter().map(Op::PodAddress));
     tighten.extend(interfaces.removes.into_iter().map(Op::PodInterface));
+    tighten.extend(workloads.lenient_removes.into_iter().map(Op::Workload));
 
     // Groups, and the gateways' ports at the wall, before the routes that lead there: otherwise
     // connects would be refused for a moment. Only what a route names is opened by it.
     let mut gateways: Vec<Op> = groups;
     gateways.extend(ports.into_iter().map(Op::Gateway));
+
+    let mut assign: Vec<Op> = workloads.strict_puts.into_iter().map(Op::Workload).collect();
+    assign.extend(interfaces.strict_moves.into_iter().map(Op::PodInterface));
 
     let mut redirect: Vec<Op> = routes.strict_puts.into_iter().map(Op::Route).collect();
     redirect.extend(routes.direct_removes.into_iter().map(Op::Route));
@@ -129,19 +156,22 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     loosen.extend(internal.puts.into_iter().map(Op::Internal));
     loosen.extend(routes.direct_puts.into_iter().map(Op::Route));
     loosen.extend(routes.strict_removes.into_iter().map(Op::Route));
-    loosen.extend(interfaces.puts.into_iter().map(Op::PodInterface));
-    loosen.extend(addresses.puts.into_iter().map(Op::PodAddress));
+    loosen.extend(workloads.lenient_puts.into_iter().map(Op::Workload));
+    loosen.extend(workloads.strict_removes.into_iter().map(Op::Workload));
     loosen.extend(unports.into_iter().map(Op::Gateway));
     loosen.extend(emptied);
     // An address that was a gateway's or denied may be in a network that was internal before.
     loosen.extend(unmarks.into_iter().map(Op::Gateway));
     loosen.extend(denied.removes.into_iter().map(Op::Denied));
-    loosen.extend(lax);
+    // An interface that wasn't known was denied altogether, so it must meet nothing old.
+    loosen.extend(interfaces.puts.into_iter().map(Op::PodInterface));
+    loosen.extend(addresses.puts.into_iter().map(Op::PodAddress));
+    loosen.extend(lenient);
     // Last: with generation zero everything is denied, so a first fill is atomic.
     if old.globals != new.globals {
         loosen.extend(new.globals.map(Op::Globals));
     }
-    Ops { tighten, gateways, redirect, loosen }
+    Ops { enforce, tighten, gateways, assign, redirect, loosen }
 }
 
 impl<K, V> Change<K, V> {
@@ -157,60 +187,106 @@ fn enforces(policy: Policy) -> bool {
     policy.mode != mode::AUDIT && policy.mode != mode::EXEMPT
 }
 
-fn policies(old: &Contents, new: &Contents) -> Vec<Op> {
-    // Entries of an array can't be removed; zero enforces table 0.
-    let zero = Policy { mode: mode::ENFORCE, table: 0 };
-    let gone = old.policies.keys().filter(|id| !new.policies.contains_key(id));
-    let gone = gone.map(|id| (*id, zero));
-    let there = new.policies.iter().map(|(id, policy)| (*id, *policy));
-    gone.chain(there)
-        .filter(|(id, policy)| old.policies.get(id).copied().unwrap_or(zero) != *policy)
-        .map(|(id, policy)| Op::Policy(id, policy))
-        .collect()
+/// The state of an entry that nobody has written.
+const UNWRITTEN: Policy = Policy { mode: mode::ENFORCE, table: 0 };
+
+/// A policy that isn't there enforces.
+fn is_strict(contents: &Contents, policy: PolicyId) -> bool {
+    enforces(contents.policies.get(&policy).copied().unwrap_or(UNWRITTEN))
+}
+
+/// Policies that enforce from now on, and those that don't. An array's entries can't be removed.
+fn policies(old: &Contents, new: &Contents) -> (Vec<Op>, Vec<Op>) {
+    let mut ops = Vec::new();
+    differences(&old.policies, &new.policies, |id, old, new| {
+        let (old, new) = (old.copied().unwrap_or(UNWRITTEN), new.copied().unwrap_or(UNWRITTEN));
+        if old != new {
+            ops.push((*id, new));
+        }
+    });
+    let (strict, lenient): (Vec<_>, Vec<_>) =
+        ops.into_iter().partition(|(_, policy)| enforces(*policy));
+    let op = |(id, policy)| Op::Policy(id, policy);
+    (strict.into_iter().map(op).collect(), lenient.into_iter().map(op).collect())
 }
 
 /// Groups to fill, and groups to empty once no route leads there.
 fn groups(old: &BTreeMap<GroupId, Group>, new: &BTreeMap<GroupId, Group>) -> (Vec<Op>, Vec<Op>) {
     let empty = Group::EMPTY;
-    let before = |id: &GroupId| old.get(id).copied().unwrap_or(empty);
-    let fill = new
-        .iter()
-        .filter(|(id, group)| before(id) != **group)
-        .map(|(id, group)| Op::Group(*id, Box::new(*group)));
-    let drain = old
-        .iter()
-        .filter(|(id, group)| !new.contains_key(id) && **group != empty)
-        .map(|(id, _)| Op::Group(*id, Box::new(empty)));
-    (fill.collect(), drain.collect())
+    let (mut fill, mut drain) = (Vec::new(), Vec::new());
+    differences(old, new, |id, old, new| {
+        let old = old.copied().unwrap_or(empty);
+        match new {
+            Some(group) if *group != old => fill.push(Op::Group(*id, Box::new(*group))),
+            None if old != empty => drain.push(Op::Group(*id, Box::new(empty))),
+            Some(_) | None => {}
+        }
+    });
+    (fill, drain)
 }
 
-struct Changes<K, V> {
-    puts: Vec<Change<K, V>>,
-    removes: Vec<Change<K, V>>,
+#[derive(Default)]
+struct WorkloadChanges {
+    strict_puts: Vec<Change<u64, PolicyId>>,
+    lenient_puts: Vec<Change<u64, PolicyId>>,
+    lenient_removes: Vec<Change<u64, PolicyId>>,
+    strict_removes: Vec<Change<u64, PolicyId>>,
 }
 
-fn sets<K: Copy + Eq + Hash>(old: &HashSet<K>, new: &HashSet<K>) -> Changes<K, ()> {
+fn workloads(old: &Contents, new: &Contents) -> WorkloadChanges {
+    let mut changes = WorkloadChanges::default();
+    differences(&old.workloads, &new.workloads, |id, before, after| match (before, after) {
+        (_, Some(policy)) if is_strict(new, *policy) => {
+            changes.strict_puts.push(Change::Put(*id, *policy));
+        }
+        (_, Some(policy)) => changes.lenient_puts.push(Change::Put(*id, *policy)),
+        (Some(policy), None) if is_strict(old, *policy) => {
+            changes.strict_removes.push(Change::Remove(*id));
+        }
+        (Some(_), None) => changes.lenient_removes.push(Change::Remove(*id)),
+        (None, None) => {}
+    });
+    changes
+}
+
+#[derive(Default)]
+struct InterfaceChanges {
+    /// An interface that isn't known is denied.
+    removes: Vec<Change<u32, PolicyId>>,
+    /// Of known ones, to a policy that enforces.
+    strict_moves: Vec<Change<u32, PolicyId>>,
+    puts: Vec<Change<u32, PolicyId>>,
+}
+
+fn interfaces(old: &Contents, new: &Contents) -> InterfaceChanges {
+    let mut changes = InterfaceChanges::default();
+    differences(&old.pod_interfaces, &new.pod_interfaces, |index, before, after| {
+        match (before, after) {
+            (Some(_), Some(policy)) if is_strict(new, *policy) => {
+                changes.strict_moves.push(Change::Put(*index, *policy));
+            }
+            (_, Some(policy)) => changes.puts.push(Change::Put(*index, *policy)),
+            (_, None) => changes.removes.push(Change::Remove(*index)),
+        }
+    });
+    changes
+}
+
+struct Changes<K> {
+    puts: Vec<Change<K, ()>>,
+    removes: Vec<Change<K, ()>>,
+}
+
+fn sets<K: Copy + Ord>(old: &BTreeSet<K>, new: &BTreeSet<K>) -> Changes<K> {
     Changes {
         puts: new.difference(old).map(|key| Change::Put(*key, ())).collect(),
         removes: old.difference(new).map(|key| Change::Remove(*key)).collect(),
     }
 }
 
-fn maps<'a>(
-    old: impl Iterator<Item = (&'a u32, &'a PolicyId)>,
-    new: &BTreeMap<u32, PolicyId>,
-) -> Changes<u32, PolicyId> {
-    let old: BTreeMap<u32, PolicyId> = old.map(|(key, value)| (*key, *value)).collect();
-    let puts = new.iter().filter(|(key, value)| old.get(key) != Some(value));
-    let removes = old.keys().filter(|key| !new.contains_key(key));
-    Changes {
-        puts: puts.map(|(key, value)| Change::Put(*key, *value)).collect(),
-        removes: removes.map(|key| Change::Remove(*key)).collect(),
-    }
-}
-
 type RouteChange = Change<Prefix<RouteKey>, Route>;
 
+#[derive(Default)]
 struct RouteChanges {
     strict_puts: Vec<RouteChange>,
     direct_removes: Vec<RouteChange>,
@@ -219,26 +295,73 @@ struct RouteChanges {
 }
 
 fn routes(
-    old: &HashMap<Prefix<RouteKey>, Route>,
-    new: &HashMap<Prefix<RouteKey>, Route>,
+    old: &BTreeMap<Prefix<RouteKey>, Route>,
+    new: &BTreeMap<Prefix<RouteKey>, Route>,
 ) -> RouteChanges {
     let direct = |route: &Route| route.action == route_action::DIRECT;
-    let puts = new.iter().filter(|(key, route)| old.get(*key) != Some(route));
-    let (direct_puts, strict_puts): (Vec<_>, Vec<_>) = puts.partition(|(_, route)| direct(route));
-    let removes = old.iter().filter(|(key, _)| !new.contains_key(*key));
-    let (direct_removes, strict_removes): (Vec<_>, Vec<_>) =
-        removes.partition(|(_, route)| direct(route));
-    let put = |entries: Vec<(&Prefix<RouteKey>, &Route)>| {
-        entries.into_iter().map(|(key, route)| Change::Put(*key, *route)).collect()
-    };
-    let remove = |entries: Vec<(&Prefix<RouteKey>, &Route)>| {
-        entries.into_iter().map(|(key, _)| Change::Remove(*key)).collect()
-    };
-    RouteChanges {
-        strict_puts: put(strict_puts),
-        direct_removes: remove(direct_removes),
-        direct_puts: put(direct_puts),
-        strict_removes: remove(strict_removes),
+    let mut changes = RouteChanges::default();
+    differences(old, new, |key, old, new| match (old, new) {
+        (_, Some(route)) if direct(route) => changes.direct_puts.push(Change::Put(*key, *route)),
+        (_, Some(route)) => changes.strict_puts.push(Change::Put(*key, *route)),
+        (Some(route), None) if direct(route) => changes.direct_removes.push(Change::Remove(*key)),
+        (_, None) => changes.strict_removes.push(Change::Remove(*key)),
+    });
+    changes
+}
+
+/// Hands over the keys whose values differ, or that only one side has. One walk along both: where
+/// a hundred thousand entries differ in one, it costs no look-ups.
+fn differences<K: Ord, V: PartialEq>(
+    old: &BTreeMap<K, V>,
+    new: &BTreeMap<K, V>,
+    mut each: impl FnMut(&K, Option<&V>, Option<&V>),
+) {
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((before, _)), Some((after, _))) => before.cmp(after),
+        };
+        let before = old.next_if(|_| order != Ordering::Greater);
+        let after = new.next_if(|_| order != Ordering::Less);
+        let (before_value, after_value) = (before.map(|(_, v)| v), after.map(|(_, v)| v));
+        if let Some((key, _)) = before.or(after).filter(|_| before_value != after_value) {
+            each(key, before_value, after_value);
+        }
+    }
+}
+
+impl Contents {
+    /// Makes a change here that was made in the kernel.
+    pub fn apply(&mut self, op: &Op) {
+        match op {
+            Op::Globals(globals) => self.globals = Some(*globals),
+            Op::Policy(id, policy) => put(&mut self.policies, &Change::Put(*id, *policy)),
+            Op::Group(id, group) => put(&mut self.groups, &Change::Put(*id, **group)),
+            Op::Route(change) => put(&mut self.routes, change),
+            Op::Gateway(change) => put_in(&mut self.gateways, change),
+            Op::Internal(change) => put_in(&mut self.internal, change),
+            Op::Denied(change) => put_in(&mut self.denied, change),
+            Op::PodInterface(change) => put(&mut self.pod_interfaces, change),
+            Op::PodAddress(change) => put_in(&mut self.pod_addresses, change),
+            Op::Workload(change) => put(&mut self.workloads, change),
+        }
+    }
+}
+
+fn put<K: Copy + Ord, V: Copy>(map: &mut BTreeMap<K, V>, change: &Change<K, V>) {
+    match change {
+        Change::Put(key, value) => drop(map.insert(*key, *value)),
+        Change::Remove(key) => drop(map.remove(key)),
+    }
+}
+
+fn put_in<K: Copy + Ord>(set: &mut BTreeSet<K>, change: &Change<K, ()>) {
+    match change {
+        Change::Put(key, ()) => drop(set.insert(*key)),
+        Change::Remove(key) => drop(set.remove(key)),
     }
 }
 

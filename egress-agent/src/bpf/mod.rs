@@ -20,7 +20,10 @@ mod reconcile;
 mod trial;
 mod workloads;
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 pub use attach::{Attachments, Change, Pattern, Repair, Target, Targets, TcMode};
 pub use counters::{Counters, Lost, Verdicts};
@@ -33,6 +36,7 @@ pub use pins::Pins;
 pub use plan::{Contents, Facts, PlanProblem, PodInterface};
 pub use reconcile::Maps;
 pub use trial::{OLDEST_TESTED_KERNEL, Trial};
+pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
 
 /// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns and until
 /// [`detach()`], however the process ends.
@@ -45,6 +49,9 @@ pub struct Enforcer {
     pub counters: Counters,
     /// What happens.
     pub events: Events,
+    /// The cgroups that programs are attached to, an earlier agent's too: their ids, and their paths
+    /// below the cgroup2 mount.
+    pub cgroups: BTreeMap<u64, PathBuf>,
     /// Whether an earlier agent's enforcement was taken over.
     pub adopted: bool,
     /// The pins, owned for as long as this value lives.
@@ -89,7 +96,8 @@ impl Enforcer {
             pins.bring_back(&aside);
         }
         let (attachments, maps, counters, events) = result?;
-        Ok(Self { attachments, maps, counters, events, adopted, pins })
+        let cgroups = attach::pinned_cgroups(&pins);
+        Ok(Self { attachments, maps, counters, events, cgroups, adopted, pins })
     }
 
     fn load(
@@ -100,7 +108,7 @@ impl Enforcer {
         pins.create()?;
         let mut ebpf = load::node(pins)?;
         // The maps first: if one can't be used, nothing is attached yet.
-        let maps = Maps::take(&mut ebpf)?;
+        let maps = Maps::take(&mut ebpf, pins)?;
         let counters = Counters::take(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
         logs::forward(&mut ebpf)?;

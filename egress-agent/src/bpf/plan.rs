@@ -1,34 +1,33 @@
 //! From the snapshot to what the maps should hold. Pure: names are resolved and health is known
 //! before.
 
+mod routes;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use egress_ebpf::{
     abi::{
         ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, Policy,
-        PolicyId, Route, RouteKey, TableId, mode, route_action,
+        PolicyId, Route, RouteKey, TableId, mode,
     },
-    addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
+    addr::Addr,
 };
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use thiserror::Error;
 
+use self::routes::{Builder, gateway_key, group_id, prefixes};
 use crate::{
-    policy::{DirectTarget, Enforcement, MeshConfig, NodeAction, NodeRoute, Snapshot},
-    types::{Host, Port},
+    policy::{Enforcement, MeshConfig, Snapshot},
+    types::Host,
 };
 
-/// IP protocol number of TCP; all routes are for it.
-const TCP: u8 = 6;
-/// The policy of every workload; others come with policies of their own.
+/// The policy of workloads that are in no set of their own.
 pub(super) const POLICY: PolicyId = 0;
 /// The routes of every policy: policies differ in their mode alone.
 const TABLE: TableId = 0;
-/// Bits of a route's key before the port.
-const ANY_PORT_BITS: u32 = RouteKey::FIXED_BITS - 16;
 
 /// Denied whatever `deniedCidrs` says: the cloud's metadata service, which hands out the node's
 /// credentials.
@@ -38,7 +37,7 @@ const METADATA: [IpAddr; 2] = [
 ];
 
 /// Data of a key of an LPM trie: how many of its bits count.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Prefix<T> {
     /// Leading bits of `data` that must be equal.
     pub bits: u32,
@@ -46,7 +45,7 @@ pub struct Prefix<T> {
     pub data: T,
 }
 
-/// What the policy maps hold, or should.
+/// What the policy maps hold, or should. In order, so that two can be compared in one walk.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Contents {
     /// `GLOBALS`; `None` is all zero, "no agent yet".
@@ -54,19 +53,21 @@ pub struct Contents {
     /// `POLICIES`.
     pub policies: BTreeMap<PolicyId, Policy>,
     /// `ROUTES`.
-    pub routes: HashMap<Prefix<RouteKey>, Route>,
+    pub routes: BTreeMap<Prefix<RouteKey>, Route>,
     /// `GROUPS`; an absent one is empty.
     pub groups: BTreeMap<GroupId, Group>,
     /// `GATEWAYS`.
-    pub gateways: HashSet<GatewayKey>,
+    pub gateways: BTreeSet<GatewayKey>,
     /// `INTERNAL`.
-    pub internal: HashSet<Prefix<Addr>>,
+    pub internal: BTreeSet<Prefix<Addr>>,
     /// `DENIED`.
-    pub denied: HashSet<Prefix<Addr>>,
+    pub denied: BTreeSet<Prefix<Addr>>,
     /// `POD_INTERFACES`: index → policy.
     pub pod_interfaces: BTreeMap<u32, PolicyId>,
     /// `POD_ADDRESSES`.
-    pub pod_addresses: HashSet<PodAddress>,
+    pub pod_addresses: BTreeSet<PodAddress>,
+    /// `WORKLOADS`: id of a cgroup → policy.
+    pub workloads: BTreeMap<u64, PolicyId>,
 }
 
 /// The host-side interface of a pod.
@@ -76,17 +77,21 @@ pub struct PodInterface {
     pub ifindex: u32,
     /// What may be a source address of packets from it.
     pub addresses: Vec<IpAddr>,
+    /// The policy of the workload behind it.
+    pub policy: PolicyId,
 }
 
 /// What the plan is made of besides the snapshot.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
-    /// Addresses of the names in [`DirectTarget::Name`].
+    /// Addresses of the names in [`DirectTarget::Name`](crate::policy::DirectTarget::Name).
     pub resolved: HashMap<Host, Vec<IpAddr>>,
     /// Endpoints of gateways that answer.
     pub healthy: HashSet<IpAddr>,
     /// The pods' interfaces that exist.
     pub pods: Vec<PodInterface>,
+    /// The cgroups that exist, by id, and the policies of their workloads.
+    pub workloads: BTreeMap<u64, PolicyId>,
     /// Counts accepted snapshots, from 1.
     pub generation: u64,
     /// Flow events that a CPU may emit in a second.
@@ -126,6 +131,17 @@ pub enum PlanProblem {
         /// The port.
         port: u16,
     },
+    /// A workload's cgroup without our programs.
+    #[error(
+        "the cgroup {path} of workload {workload} isn't below any --cgroup: no hook refuses its \
+         system calls, only the uplink judges its packets; give --cgroup a cgroup above it"
+    )]
+    NotAttached {
+        /// Its name with its namespace.
+        workload: String,
+        /// Below the mount.
+        path: String,
+    },
     /// An address without a port can't be expressed.
     #[error("a route for {net} without a port can't be carried out; it is denied")]
     NetWithoutPort {
@@ -141,6 +157,7 @@ impl Contents {
         let mut contents = Self::default();
         let mut problems = Vec::new();
         contents.set_pods(&facts.pods);
+        contents.workloads.clone_from(&facts.workloads);
         contents.globals = Some(Globals {
             generation: facts.generation.max(1),
             events_per_second: facts.events_per_second,
@@ -148,30 +165,26 @@ impl Contents {
             uplink_policy: POLICY,
             reserved: 0,
         });
-        let mode = match snapshot.mesh.enforcement {
-            Enforcement::Enforce => mode::ENFORCE,
-            Enforcement::Audit => mode::AUDIT,
-        };
-        contents.policies.insert(POLICY, Policy { mode, table: TABLE });
+        for (index, set) in snapshot.mesh.sets().enumerate() {
+            contents
+                .policies
+                .insert(policy_id(index), Policy { mode: mode_of(set.mode), table: TABLE });
+        }
         contents.internal = snapshot.mesh.cluster_cidrs.iter().flat_map(prefixes).collect();
         let metadata = METADATA.map(IpNet::from);
         contents.denied =
             snapshot.mesh.denied_cidrs.iter().chain(&metadata).flat_map(prefixes).collect();
         contents.set_groups(&snapshot.mesh, facts, &mut problems);
-        // Where two are for one key the later one stays: the more specific one, the one to a gateway
-        // (the stricter one), the first of the file.
-        let mut routes: Vec<&NodeRoute> = snapshot.node.routes.iter().rev().collect();
-        routes.sort_by_key(|route| specificity(route));
-        for route in routes {
-            contents.add_route(route, &snapshot.mesh, facts, &mut problems);
-        }
+        let mut routes = Builder::new(snapshot, facts);
+        snapshot.node.routes.iter().for_each(|route| routes.add(route));
+        routes.finish(&mut contents, &mut problems);
         problems.dedup();
         (contents, problems)
     }
 
     /// Replaces what is known of pods, which doesn't depend on a snapshot.
     pub fn set_pods(&mut self, pods: &[PodInterface]) {
-        self.pod_interfaces = pods.iter().map(|pod| (pod.ifindex, POLICY)).collect();
+        self.pod_interfaces = pods.iter().map(|pod| (pod.ifindex, pod.policy)).collect();
         self.pod_addresses = pods
             .iter()
             .flat_map(|pod| {
@@ -213,160 +226,17 @@ impl Contents {
             }
         }
     }
-
-    fn add_route(
-        &mut self,
-        route: &NodeRoute,
-        mesh: &MeshConfig,
-        facts: &Facts,
-        problems: &mut Vec<PlanProblem>,
-    ) {
-        let dialled = route.port.map(|port| port.0);
-        if dialled.is_none()
-            && let Some(net) = named(&route.target)
-        {
-            problems.push(PlanProblem::NetWithoutPort { net });
-            return;
-        }
-        let value = match route.action {
-            NodeAction::Direct => {
-                Route { action: route_action::DIRECT, reserved: 0, port: PortBe::new(0), group: 0 }
-            }
-            NodeAction::Redirect { group, port } => {
-                let Some(id) = group_id(group, facts) else { return };
-                let to = port.map(|port| port.0);
-                let at_gateway = to.or(dialled);
-                if let Some(port) = at_gateway.filter(|port| ADMIN_PORTS.contains(&port.get())) {
-                    problems.push(PlanProblem::AdminPort { port: port.get() });
-                    return;
-                }
-                let endpoints = mesh.gateways.get(group).map(|gateway| &gateway.endpoints[..]);
-                for endpoint in endpoints.unwrap_or_default() {
-                    self.gateways.insert(gateway_key(*endpoint, at_gateway, TCP));
-                }
-                if dialled.is_none() {
-                    self.deny_admin_ports();
-                }
-                Route {
-                    action: route_action::REDIRECT,
-                    reserved: 0,
-                    port: PortBe::new(to.map_or(0, Port::get)),
-                    group: id,
-                }
-            }
-        };
-        let nets = match &route.target {
-            DirectTarget::Any => {
-                self.routes.insert(route_key(dialled, None), value);
-                return;
-            }
-            DirectTarget::Net(net) => vec![*net],
-            DirectTarget::Name(host) => facts
-                .resolved
-                .get(host)
-                .map(|addrs| addrs.iter().copied().map(IpNet::from).collect())
-                .unwrap_or_default(),
-        };
-        for net in nets {
-            for prefix in prefixes(&net) {
-                self.routes.insert(route_key(dialled, Some(prefix)), value);
-            }
-        }
-    }
-
-    /// A route for every port mustn't lead to a gateway's own ports. A connect to them is refused
-    /// with a reason, instead of dropped at the wall.
-    fn deny_admin_ports(&mut self) {
-        for port in ADMIN_PORTS.into_iter().filter_map(Port::new) {
-            let deny =
-                Route { action: route_action::DENY, reserved: 0, port: PortBe::new(0), group: 0 };
-            self.routes.insert(route_key(Some(port), None), deny);
-        }
-    }
 }
 
-/// The addresses that a route names, as it names them; `None` where it is for all.
-fn named(target: &DirectTarget) -> Option<String> {
-    match target {
-        DirectTarget::Any => None,
-        DirectTarget::Net(net) => Some(net.to_string()),
-        DirectTarget::Name(host) => Some(host.to_string()),
-    }
+/// The number of a set's policy. One that doesn't fit is in no map, and what is in no map enforces.
+pub(super) fn policy_id(index: usize) -> PolicyId {
+    PolicyId::try_from(index).unwrap_or(PolicyId::MAX)
 }
 
-/// Routes in this order make way for those after them. Their keys can't tell: a wide IPv6 network
-/// has several keys, which may be those of a narrower one.
-fn specificity(route: &NodeRoute) -> (bool, u32, bool) {
-    let bits = match &route.target {
-        DirectTarget::Any => 0,
-        DirectTarget::Net(IpNet::V4(net)) => 1 + MAPPED_PREFIX_BITS + u32::from(net.prefix_len()),
-        DirectTarget::Net(IpNet::V6(net)) => 1 + u32::from(net.prefix_len()),
-        DirectTarget::Name(_) => 1 + 128,
-    };
-    (route.port.is_some(), bits, matches!(route.action, NodeAction::Redirect { .. }))
-}
-
-fn group_id(index: usize, facts: &Facts) -> Option<GroupId> {
-    GroupId::try_from(index).ok().filter(|id| *id < facts.max_groups)
-}
-
-fn gateway_key(addr: IpAddr, port: Option<Port>, protocol: u8) -> GatewayKey {
-    let port = PortBe::new(port.map_or(0, Port::get));
-    GatewayKey { addr: addr.into(), port, protocol, reserved: 0 }
-}
-
-fn route_key(port: Option<Port>, addr: Option<Prefix<Addr>>) -> Prefix<RouteKey> {
-    let bits = match (port, addr) {
-        (None, _) => ANY_PORT_BITS,
-        (Some(_), None) => RouteKey::FIXED_BITS,
-        (Some(_), Some(addr)) => RouteKey::FIXED_BITS + addr.bits,
-    };
-    Prefix {
-        bits,
-        data: RouteKey {
-            table: TABLE,
-            protocol: TCP,
-            reserved: 0,
-            port: PortBe::new(port.map_or(0, Port::get)),
-            addr: addr.map_or(Addr::UNSPECIFIED, |addr| addr.data),
-        },
-    }
-}
-
-/// The prefixes of map keys that cover exactly these addresses.
-///
-/// IPv4 lies inside of IPv6 there (`::ffff:0:0/96`), so an IPv6 network that is so wide that it
-/// holds that prefix (`::/0`) is split into the networks around it: `::/0` must not mean IPv4.
-fn prefixes(net: &IpNet) -> Vec<Prefix<Addr>> {
-    match net.trunc() {
-        IpNet::V4(net) => vec![mapped(net)],
-        IpNet::V6(net) => {
-            let inside = Ipv6Net::new_assert(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped(), 96);
-            let mut prefixes = Vec::new();
-            around(net, inside, &mut prefixes);
-            prefixes
-        }
-    }
-}
-
-fn mapped(net: Ipv4Net) -> Prefix<Addr> {
-    let bits = MAPPED_PREFIX_BITS + u32::from(net.prefix_len());
-    Prefix { bits, data: Addr::v4(net.network().octets()) }
-}
-
-/// `net` without `hole`, which it may hold.
-fn around(net: Ipv6Net, hole: Ipv6Net, prefixes: &mut Vec<Prefix<Addr>>) {
-    if net == hole {
-        return;
-    }
-    if !net.contains(&hole) {
-        let bits = u32::from(net.prefix_len());
-        prefixes.push(Prefix { bits, data: Addr::v6(net.network().octets()) });
-        return;
-    }
-    // It holds the hole and isn't the hole, so it is shorter and can be halved.
-    for half in net.subnets(net.prefix_len() + 1).into_iter().flatten() {
-        around(half, hole, prefixes);
+const fn mode_of(enforcement: Enforcement) -> u32 {
+    match enforcement {
+        Enforcement::Enforce => mode::ENFORCE,
+        Enforcement::Audit => mode::AUDIT,
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     Error,
     diff::{Change, Op, diff},
     load,
+    pins::Pins,
     plan::{Contents, Prefix},
     pod::Raw,
 };
@@ -37,6 +38,7 @@ pub struct Maps {
     denied: Trie<Addr, u32>,
     pod_interfaces: Set<u32, PolicyId>,
     pod_addresses: Set<Raw<PodAddress>, u32>,
+    workloads: Set<u64, PolicyId>,
     current: Contents,
 }
 
@@ -48,9 +50,16 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
     T::try_from(load::map(ebpf, name)?).map_err(|error| Error::Map { map: name, error })
 }
 
+/// Attaching to a cgroup lists it too, so the object keeps its handle.
+fn workloads(pins: &Pins) -> Result<Set<u64, PolicyId>, Error> {
+    const MAP: &str = "WORKLOADS";
+    let map = named(MAP, MapData::from_pin(pins.maps().join(MAP)))?;
+    named(MAP, HashMap::try_from(Map::HashMap(map)))
+}
+
 impl Maps {
     /// Takes the maps and reads what an earlier agent left in them.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn take(ebpf: &mut Ebpf, pins: &Pins) -> Result<Self, Error> {
         let mut maps = Self {
             globals: typed(ebpf, "GLOBALS")?,
             policies: typed(ebpf, "POLICIES")?,
@@ -61,6 +70,7 @@ impl Maps {
             denied: typed(ebpf, "DENIED")?,
             pod_interfaces: typed(ebpf, "POD_INTERFACES")?,
             pod_addresses: typed(ebpf, "POD_ADDRESSES")?,
+            workloads: workloads(pins)?,
             current: Contents::default(),
         };
         maps.current = maps.read()?;
@@ -86,16 +96,15 @@ impl Maps {
     /// something away, so what a full map refuses stays denied.
     pub fn reconcile(&mut self, desired: &Contents) -> Result<usize, Vec<Error>> {
         let ops = diff(&self.current, desired);
-        let mut errors = ops.make(|op| self.apply(op));
-        if errors.is_empty() {
-            self.current = desired.clone();
-            return Ok(ops.count());
-        }
-        match self.read() {
-            Ok(current) => self.current = current,
-            Err(error) => errors.push(error),
-        }
-        Err(errors)
+        let errors = ops.make(|op| self.make(op));
+        if errors.is_empty() { Ok(ops.count()) } else { Err(errors) }
+    }
+
+    /// Makes one change. One that fails changes nothing, so what the maps hold stays known.
+    fn make(&mut self, op: &Op) -> Result<(), Error> {
+        self.apply(op)?;
+        self.current.apply(op);
+        Ok(())
     }
 
     fn apply(&mut self, op: &Op) -> Result<(), Error> {
@@ -120,6 +129,12 @@ impl Maps {
             }
             Op::PodAddress(change) => {
                 named("POD_ADDRESSES", change_set(&mut self.pod_addresses, change))
+            }
+            Op::Workload(Change::Put(id, policy)) => {
+                named("WORKLOADS", self.workloads.insert(id, policy, 0))
+            }
+            Op::Workload(Change::Remove(id)) => {
+                named("WORKLOADS", absent(self.workloads.remove(id)))
             }
         }
     }
@@ -162,6 +177,10 @@ impl Maps {
         }
         for key in self.pod_addresses.keys() {
             contents.pod_addresses.insert(named("POD_ADDRESSES", key)?.0);
+        }
+        for entry in self.workloads.iter() {
+            let (id, policy) = named("WORKLOADS", entry)?;
+            contents.workloads.insert(id, policy);
         }
         Ok(contents)
     }

@@ -9,9 +9,11 @@ mod condition;
 mod flows;
 mod health;
 mod metrics;
+mod modes;
 mod names;
 mod notify;
 mod options;
+mod plan;
 mod takeover;
 mod view;
 mod who;
@@ -19,6 +21,7 @@ mod who;
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
+    path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -28,7 +31,7 @@ use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 pub use self::options::NodeArgs;
@@ -39,8 +42,10 @@ use self::{
     flows::{Naming, Printer},
     health::{Checker, Probing},
     metrics::{Sources, Tally},
+    modes::Shout,
     names::Names,
     options::Pod,
+    plan::Planned,
     takeover::TakeOver,
     view::View,
 };
@@ -50,7 +55,7 @@ use super::{
     reload::{Loaded, Reload},
 };
 use crate::{
-    bpf::{self, Contents, Enforcer, Facts, PlanProblem, PodInterface, Targets, TcMode},
+    bpf::{self, Contents, Enforcer, Facts, PlanProblem, Targets, TcMode},
     net::Resolver,
     policy::{DirectTarget, Snapshot},
     sys::{netlink::links::Watch, process::raise_open_files},
@@ -118,7 +123,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         uplinks: args.uplinks,
     };
     let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
-    let Enforcer { attachments, maps, counters, events, adopted, pins } = enforcer;
+    let Enforcer { attachments, maps, counters, events, cgroups, adopted, pins } = enforcer;
     takeover::announce(adopted, attachments.is_waiting());
 
     let directory = args.config.config.display().to_string();
@@ -129,7 +134,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         interval: args.health_interval,
         timeout: args.health_timeout,
     };
-    let checker = Checker::spawn(probing, inherited(maps.current()));
+    let checker = Checker::spawn(probing, plan::inherited(maps.current()));
+    let (shout, modes) = Shout::new();
     let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
     let condition = Arc::<Condition>::default();
     let counters = Arc::new(counters);
@@ -140,6 +146,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         events_per_second: args.events_per_second,
         loaded: loaded.clone(),
         healthy: checker.healthy.clone(),
+        modes: modes.clone(),
         counters: Arc::clone(&counters),
         tally: Arc::clone(&tally),
         condition: Arc::clone(&condition),
@@ -154,6 +161,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
             condition: Arc::clone(&condition),
             loaded: loaded.clone(),
             healthy: checker.healthy.clone(),
+            modes,
         };
         tokio::spawn(metrics::serve(listener, Arc::new(sources)));
     }
@@ -175,6 +183,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         watch: watch.ok(),
         maps,
         pins,
+        strangers: cgroups,
+        planned: Planned::default(),
+        shout,
         pods: args.pod_interfaces,
         events_per_second: args.events_per_second,
         loaded,
@@ -200,16 +211,6 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gateways that an earlier agent found healthy. They are until a probe says otherwise: a restart
-/// mustn't refuse connections for a moment.
-fn inherited(contents: &Contents) -> HashSet<IpAddr> {
-    let endpoints = contents.groups.values().flat_map(|group| {
-        let used = usize::try_from(group.count).unwrap_or(0).min(group.endpoints.len());
-        group.endpoints[..used].iter().map(|addr| IpAddr::from(*addr))
-    });
-    endpoints.collect()
-}
-
 /// What keeps the kernel equal to the configuration.
 struct Node {
     attachments: bpf::Attachments,
@@ -217,6 +218,10 @@ struct Node {
     watch: Option<Watch>,
     maps: bpf::Maps,
     pins: bpf::Pins,
+    /// The cgroups that an earlier agent attached to, and that this one's options don't name.
+    strangers: BTreeMap<u64, PathBuf>,
+    planned: Planned,
+    shout: Shout,
     pods: Vec<Pod>,
     events_per_second: u32,
     loaded: watch::Receiver<Loaded>,
@@ -269,28 +274,36 @@ impl Node {
         let loaded = self.loaded.borrow_and_update().clone();
         let healthy = self.checker.healthy.borrow_and_update().clone();
         let resolved = self.names.resolved.borrow_and_update().clone();
-        let pods = self.pods();
+        let pods = plan::interfaces(&self.pods, &self.attachments);
+        let found = plan::found(&pods);
+        let cgroups = plan::cgroups(&self.strangers, &self.attachments);
+        let mut planned = None;
         let desired = match &loaded.snapshot {
             Some(snapshot) => {
                 self.ask(snapshot);
+                let mesh = &snapshot.mesh;
                 let facts = Facts {
                     resolved,
                     healthy,
-                    pods,
+                    pods: bpf::pod_interfaces(mesh, found),
+                    workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
                     generation: loaded.accepted,
                     events_per_second: self.events_per_second,
                     max_groups: self.maps.max_groups(),
                 };
-                let (desired, problems) = Contents::desired(snapshot, &facts);
+                let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
+                if self.ready && !behind && self.planned.is(snapshot, &facts) {
+                    return self.hear();
+                }
+                let (desired, mut problems) = Contents::desired(snapshot, &facts);
+                problems.extend(bpf::not_attached(mesh, &cgroups));
                 self.report(problems);
+                planned = Some((Arc::clone(snapshot), facts));
                 desired
             }
-            // Nothing accepted yet: what an earlier agent left stays, only pods are known anew.
-            None => {
-                let mut desired = self.maps.current().clone();
-                desired.set_pods(&pods);
-                desired
-            }
+            // Nothing accepted yet: what an earlier agent left stays, only what is attached is
+            // known anew.
+            None => bpf::adopted(self.maps.current(), found, &cgroups),
         };
         let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {
@@ -315,6 +328,10 @@ impl Node {
                 true
             }
         };
+        if let Some((snapshot, facts)) = planned.filter(|_| !behind) {
+            self.planned.set(snapshot, facts);
+        }
+        self.hear();
         if self.tally.behind.swap(u64::from(behind), Ordering::Relaxed) == 1 && !behind {
             tracing::info!("the maps hold the whole configuration again");
         }
@@ -374,16 +391,9 @@ impl Node {
         self.problems = problems;
     }
 
-    /// The pods' interfaces that are there now, and whose pod is known. Others are denied.
-    fn pods(&self) -> Vec<PodInterface> {
-        let mut pods: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-        for pod in &self.pods {
-            let name = pod.name.exact();
-            if let Some(ifindex) = name.and_then(|name| self.attachments.ifindex(name)) {
-                pods.entry(ifindex).or_default().extend(&pod.addresses);
-            }
-        }
-        let pod = |(ifindex, addresses)| PodInterface { ifindex, addresses };
-        pods.into_iter().map(pod).collect()
+    /// Says what is not enforced.
+    fn hear(&mut self) {
+        let policies = &self.maps.current().policies;
+        self.shout.hear(Instant::now(), self.planned.snapshot(), policies);
     }
 }

@@ -62,11 +62,13 @@ pub(crate) fn facts(pods: u32) -> Facts {
     let others = (1..pods).map(|number| PodInterface {
         ifindex: 1000 + number,
         addresses: vec![Ipv4Addr::from(0x0a10_0000 + number).into()],
+        policy: 0,
     });
-    let pod = PodInterface { ifindex: 1, addresses: vec![IpAddr::V4(POD)] };
+    let pod = PodInterface { ifindex: 1, addresses: vec![IpAddr::V4(POD)], policy: 0 };
     Facts {
         healthy: [IpAddr::V4(GATEWAY)].into(),
         pods: std::iter::once(pod).chain(others).collect(),
+        workloads: (1..=u64::from(pods)).map(|cgroup| (cgroup, 0)).collect(),
         generation: 1,
         events_per_second: 100,
         max_groups: 256,

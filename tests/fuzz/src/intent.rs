@@ -1,6 +1,6 @@
 //! What a snapshot means, read off the snapshot itself.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use egress_agent::{
     bpf::plan::{Facts, PodInterface},
@@ -67,7 +67,9 @@ impl Intent {
             pods: random.list(3, |random| PodInterface {
                 ifindex: 7 + u32::from(random.u8() % 3),
                 addresses: random.list(2, |random| IpAddr::from([10, 0, 0, 5 + random.u8() % 2])),
+                policy: 0,
             }),
+            workloads: BTreeMap::new(),
             generation,
             events_per_second: u32::from(random.u8()),
             max_groups: if random.rarely() { 1 } else { 8 },

@@ -1,9 +1,7 @@
 //! A model of the kernel's maps: what the agent's changes do to them, and how a program reads them.
 
-use std::{collections::HashSet, hash::Hash};
-
 use egress_agent::bpf::{
-    diff::{Change, Op},
+    diff::Op,
     plan::{Contents, Prefix},
 };
 use egress_ebpf::{
@@ -20,40 +18,8 @@ pub(crate) struct Maps(pub(crate) Contents);
 impl Maps {
     /// Makes one change.
     pub(crate) fn apply(&mut self, op: &Op) {
-        let Self(contents) = self;
-        match op {
-            Op::Globals(globals) => contents.globals = Some(*globals),
-            Op::Policy(id, policy) => {
-                contents.policies.insert(*id, *policy);
-            }
-            Op::Group(id, group) => {
-                contents.groups.insert(*id, **group);
-            }
-            Op::Route(Change::Put(key, route)) => {
-                contents.routes.insert(*key, *route);
-            }
-            Op::Route(Change::Remove(key)) => {
-                contents.routes.remove(key);
-            }
-            Op::Gateway(change) => set(&mut contents.gateways, change),
-            Op::Internal(change) => set(&mut contents.internal, change),
-            Op::Denied(change) => set(&mut contents.denied, change),
-            Op::PodAddress(change) => set(&mut contents.pod_addresses, change),
-            Op::PodInterface(Change::Put(index, policy)) => {
-                contents.pod_interfaces.insert(*index, *policy);
-            }
-            Op::PodInterface(Change::Remove(index)) => {
-                contents.pod_interfaces.remove(index);
-            }
-        }
+        self.0.apply(op);
     }
-}
-
-fn set<K: Copy + Eq + Hash>(set: &mut HashSet<K>, change: &Change<K, ()>) {
-    match change {
-        Change::Put(key, ()) => set.insert(*key),
-        Change::Remove(key) => set.remove(key),
-    };
 }
 
 /// Whether the first bits are equal, as an LPM trie compares them.

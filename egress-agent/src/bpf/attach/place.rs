@@ -1,5 +1,10 @@
 //! What pins are called, and what their names tell.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
 use super::{TcMode, stage::remove_pin, table::by_name};
 use crate::{
     bpf::{host, pins::Pins},
@@ -42,6 +47,20 @@ pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
             }
         }
     }
+}
+
+/// The cgroups that programs are attached to, an earlier agent's too: their ids, and their paths
+/// below the mount.
+pub(in crate::bpf) fn pinned_cgroups(pins: &Pins) -> BTreeMap<u64, PathBuf> {
+    let names = pins.link_names();
+    let ids: BTreeSet<u64> = names
+        .iter()
+        .filter_map(|name| match PinnedPlace::parse(name)?.place {
+            Place::Cgroup(id) => Some(id),
+            Place::Interface(_) => None,
+        })
+        .collect();
+    ids.into_iter().filter_map(|id| Some((id, host::cgroup_path(id)?))).collect()
 }
 
 /// What a pin's name says.

@@ -139,6 +139,12 @@ impl Survey {
         by(|interface| &interface.name).or_else(|| by(|interface| &interface.found_as))
     }
 
+    /// The interfaces of pods: index, and the name that it was found under.
+    pub(super) fn pods(&self) -> impl Iterator<Item = (u32, &str)> {
+        let pods = self.interfaces.iter().filter(|(_, interface)| interface.pod);
+        pods.map(|(index, interface)| (*index, interface.found_as.as_str()))
+    }
+
     /// The cgroups by their ids.
     pub(super) fn cgroups(&self) -> &BTreeMap<u64, PathBuf> {
         &self.cgroups

@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use egress_ebpf::{
     decide::{Place, PolicyRules, PolicyView, decide},
     packet::Flow,
-    verdict::{Action, Mode},
+    verdict::{Action, CGROUP_PASS, Judgement, Mode, TC_NEXT},
 };
 use ipnet::Ipv4Net;
 use proptest::{prelude::*, sample::subsequence};
@@ -12,7 +12,10 @@ use zerocopy::IntoBytes;
 use super::*;
 use crate::{
     bpf::plan::{Facts, PodInterface},
-    policy::{DirectTarget, Enforcement, GatewayGroup, NodeAction, NodeRoute, Snapshot},
+    policy::{
+        DirectTarget, Enforcement, EnforcementOverride, GatewayGroup, NodeAction, NodeRoute,
+        Snapshot,
+    },
     types::{Host, OriginalPort, Port},
 };
 
@@ -23,39 +26,17 @@ const NETS: [&str; 6] =
     ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.128/25", "10.0.0.1/32", "192.0.2.0/24"];
 const PORTS: [u16; 3] = [80, 443, 15000];
 
-/// What one change does to the maps.
+/// Cgroups and the ones above them.
+const CGROUPS: [u64; 4] = [1, 2, 3, 4];
+const ABOVE: [(u64, &[u64]); 4] = [(1, &[]), (2, &[1]), (3, &[2, 1]), (4, &[])];
+/// Interfaces of pods.
+const INTERFACES: [u32; 3] = [1, 2, 3];
+
+/// Makes a change, which has to be one.
 fn apply(contents: &mut Contents, op: &Op) {
-    fn set<K: Copy + Eq + Hash>(set: &mut HashSet<K>, change: &Change<K, ()>) {
-        match change {
-            Change::Put(key, ()) => assert!(set.insert(*key), "put what was there"),
-            Change::Remove(key) => assert!(set.remove(key), "removed what wasn't there"),
-        }
-    }
-    match op {
-        Op::Globals(globals) => contents.globals = Some(*globals),
-        Op::Policy(id, policy) => {
-            contents.policies.insert(*id, *policy);
-        }
-        Op::Group(id, group) => {
-            contents.groups.insert(*id, **group);
-        }
-        Op::Route(Change::Put(key, route)) => {
-            contents.routes.insert(*key, *route);
-        }
-        Op::Route(Change::Remove(key)) => {
-            assert!(contents.routes.remove(key).is_some());
-        }
-        Op::Gateway(change) => set(&mut contents.gateways, change),
-        Op::Internal(change) => set(&mut contents.internal, change),
-        Op::Denied(change) => set(&mut contents.denied, change),
-        Op::PodAddress(change) => set(&mut contents.pod_addresses, change),
-        Op::PodInterface(Change::Put(index, policy)) => {
-            contents.pod_interfaces.insert(*index, *policy);
-        }
-        Op::PodInterface(Change::Remove(index)) => {
-            contents.pod_interfaces.remove(index);
-        }
-    }
+    let before = contents.clone();
+    contents.apply(op);
+    assert_ne!(normal(before), normal(contents.clone()), "{op:?} changed nothing");
 }
 
 /// Arrays have no absent entries: zero and absent are the same.
@@ -144,6 +125,27 @@ fn route() -> impl Strategy<Value = NodeRoute> {
     })
 }
 
+/// Policies of these ids, of which there are three.
+fn assigned<K: Copy + Ord + std::fmt::Debug + 'static>(
+    ids: &'static [K],
+) -> impl Strategy<Value = BTreeMap<K, PolicyId>> {
+    let policies = prop::collection::vec(0u32..3, ids.len());
+    (subsequence(ids, 0..=ids.len()), policies)
+        .prop_map(|(ids, policies)| ids.into_iter().zip(policies).collect())
+}
+
+/// Modes of the three policies, numbers that nobody knows among them.
+fn modes() -> impl Strategy<Value = [u32; 3]> {
+    let one =
+        || prop::sample::select(vec![mode::ENFORCE, mode::ENFORCE, mode::AUDIT, mode::EXEMPT, 77]);
+    let default = prop_oneof![8 => Just(mode::ENFORCE), 1 => Just(mode::AUDIT)];
+    (default, one(), one()).prop_map(|(default, first, second)| [default, first, second])
+}
+
+fn set_modes(contents: &mut Contents, modes: [u32; 3]) {
+    contents.policies = (0..).zip(modes.map(|mode| Policy { mode, table: 0 })).collect();
+}
+
 prop_compose! {
     fn contents()(
         routes in prop::collection::vec(route(), 0..6),
@@ -151,8 +153,9 @@ prop_compose! {
         denied in subsequence(&NETS[1..], 0..2),
         gateways in prop::collection::vec(subsequence(&ADDRESSES[..], 0..3), 0..3),
         healthy in subsequence(&ADDRESSES[..], 0..=5),
-        audit in prop::bool::weighted(0.1),
-        pods in subsequence(vec![1u32, 2, 3], 0..3),
+        modes in modes(),
+        pods in assigned(&INTERFACES),
+        workloads in assigned(&CGROUPS),
         generation in 0u64..3,
     ) -> Contents {
         // Zero stands for maps that nobody has filled.
@@ -163,8 +166,6 @@ prop_compose! {
         let mut snapshot = Snapshot::default();
         snapshot.mesh.cluster_cidrs = nets(internal);
         snapshot.mesh.denied_cidrs = nets(denied);
-        snapshot.mesh.enforcement =
-            if audit { Enforcement::Audit } else { Enforcement::Enforce };
         snapshot.mesh.gateways = gateways
             .iter()
             .map(|endpoints| GatewayGroup {
@@ -178,13 +179,20 @@ prop_compose! {
             healthy: healthy.into_iter().map(IpAddr::from).collect(),
             pods: pods
                 .into_iter()
-                .map(|ifindex| PodInterface { ifindex, addresses: vec![ADDRESSES[0].into()] })
+                .map(|(ifindex, policy)| PodInterface {
+                    ifindex,
+                    addresses: vec![ADDRESSES[0].into()],
+                    policy,
+                })
                 .collect(),
+            workloads,
             generation,
             max_groups: 8,
             ..Facts::default()
         };
-        Contents::desired(&snapshot, &facts).0
+        let mut contents = Contents::desired(&snapshot, &facts).0;
+        set_modes(&mut contents, modes);
+        contents
     }
 }
 
@@ -206,16 +214,98 @@ fn flows() -> impl Iterator<Item = (Place, Flow)> {
     })
 }
 
-/// Whether a packet of the flow may leave as it is.
+/// Who sends, which decides whose policy counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sender {
+    /// A process at its cgroup's hooks.
+    AtHooks(u64),
+    /// The same one's socket at the uplink.
+    AtUplink(u64),
+    /// A pod at its interface.
+    AtInterface(u32),
+    /// A forwarded packet at the uplink.
+    Forwarded,
+}
+
+fn senders() -> impl Iterator<Item = Sender> {
+    // Cgroup 9 is nobody's.
+    let cgroups = || CGROUPS.into_iter().chain([9]);
+    cgroups()
+        .map(Sender::AtHooks)
+        .chain(cgroups().map(Sender::AtUplink))
+        .chain(INTERFACES.map(Sender::AtInterface))
+        .chain([Sender::Forwarded])
+}
+
+/// The mode that a sender's verdicts are carried out in; where nobody judges, whether it passes.
+fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
+    let listed = |cgroup: u64| {
+        let above = ABOVE.into_iter().find(|(id, _)| *id == cgroup).map_or(&[][..], |(_, up)| up);
+        let mut chain = std::iter::once(&cgroup).chain(above);
+        chain.find_map(|id| contents.workloads.get(id)).copied()
+    };
+    let policy = match sender {
+        Sender::AtHooks(cgroup) => {
+            listed(cgroup).unwrap_or_else(|| contents.globals().default_policy)
+        }
+        Sender::AtUplink(cgroup) => listed(cgroup).ok_or(true)?,
+        Sender::AtInterface(index) => contents.pod_interfaces.get(&index).copied().ok_or(false)?,
+        Sender::Forwarded => contents.globals().uplink_policy,
+    };
+    Ok(contents.policy(policy).mode)
+}
+
+/// What passes as it is: by flow where it is judged, and for each sender.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Passing {
+    allowed: Vec<bool>,
+    senders: Vec<Result<Mode, bool>>,
+}
+
+impl Passing {
+    fn of(contents: &Contents) -> Self {
+        let allowed = flows()
+            .map(|(place, flow)| matches!(verdict(contents, place, &flow), Action::Allow))
+            .collect();
+        Self { allowed, senders: senders().map(|who| treatment(contents, who)).collect() }
+    }
+
+    fn passes(&self, sender: usize, flow: usize) -> bool {
+        match self.senders[sender] {
+            Ok(Mode::Enforce) => self.allowed[flow],
+            Ok(Mode::Audit | Mode::Exempt) => true,
+            Err(passes) => passes,
+        }
+    }
+
+    /// What passes here and neither before nor after.
+    fn leak(&self, before: &Self, after: &Self) -> Option<String> {
+        senders().enumerate().find_map(|(sender, who)| {
+            flows().enumerate().find_map(|(flow, what)| {
+                let leaks = self.passes(sender, flow)
+                    && !before.passes(sender, flow)
+                    && !after.passes(sender, flow);
+                leaks.then(|| format!("{what:?} of {who:?}"))
+            })
+        })
+    }
+}
+
+/// A policy that isn't there enforces, with the table that all share.
+const NOBODYS: PolicyId = PolicyId::MAX;
+
+fn verdict(contents: &Contents, place: Place, flow: &Flow) -> Action {
+    decide(place, flow, NOBODYS, contents).action
+}
+
+/// Whether a packet of the flow may leave as it is, where it is enforced.
 fn passes(contents: &Contents, place: Place, flow: &Flow) -> bool {
-    contents.policy(0).mode != Mode::Enforce
-        || matches!(decide(place, flow, 0, contents).action, Action::Allow)
+    matches!(verdict(contents, place, flow), Action::Allow)
 }
 
 /// Whether the flow gets a way out at all.
 fn served(contents: &Contents, place: Place, flow: &Flow) -> bool {
-    contents.policy(0).mode != Mode::Enforce
-        || !matches!(decide(place, flow, 0, contents).action, Action::Deny)
+    !matches!(verdict(contents, place, flow), Action::Deny)
 }
 
 /// Makes all changes; the first error of a check.
@@ -291,17 +381,12 @@ proptest! {
     ) {
         prop_assume!(new != Contents::default());
         let ops = diff(&old, &new);
-        let mut maps = old.clone();
+        let (before, after) = (Passing::of(&old), Passing::of(&new));
+        let mut maps = old;
         make(&ops, |op| {
             apply(&mut maps, op);
-            for (place, flow) in flows() {
-                if passes(&maps, place, &flow) {
-                    prop_assert!(
-                        passes(&old, place, &flow) || passes(&new, place, &flow),
-                        "{:?} {:?} passes after {:?}", place, flow, op
-                    );
-                }
-            }
+            let leak = Passing::of(&maps).leak(&before, &after);
+            prop_assert!(leak.is_none(), "{} passes after {op:?}", leak.unwrap());
             Ok(())
         })?;
     }
@@ -313,7 +398,8 @@ proptest! {
     ) {
         prop_assume!(new != Contents::default());
         let ops = diff(&old, &new);
-        let mut maps = old.clone();
+        let (before, after) = (Passing::of(&old), Passing::of(&new));
+        let mut maps = old;
         let mut index = 0..;
         ops.make(|op| {
             // Removing and overwriting don't fail for want of space, but any may fail here.
@@ -323,15 +409,123 @@ proptest! {
             apply(&mut maps, op);
             Ok(())
         });
-        for (place, flow) in flows() {
-            if passes(&maps, place, &flow) {
-                prop_assert!(
-                    passes(&old, place, &flow) || passes(&new, place, &flow),
-                    "{:?} {:?} passes", place, flow
-                );
+        let leak = Passing::of(&maps).leak(&before, &after);
+        prop_assert!(leak.is_none(), "{} passes", leak.unwrap());
+    }
+
+    /// Switching modes, and moving workloads between sets, disturbs nothing that needs no audit:
+    /// what the rules allow passes at every moment, to a gateway or inside.
+    #[test]
+    fn switching_loses_nothing_that_is_allowed_in_both_modes(
+        old in contents(), to in modes(), cgroups in prop::collection::vec(0u32..3, 4),
+        interfaces in prop::collection::vec(0u32..3, 3),
+    ) {
+        let mut new = old.clone();
+        set_modes(&mut new, to);
+        for (policy, other) in new.workloads.values_mut().zip(cgroups) {
+            *policy = other;
+        }
+        for (policy, other) in new.pod_interfaces.values_mut().zip(interfaces) {
+            *policy = other;
+        }
+        let ops = diff(&old, &new);
+        let before = Passing::of(&old);
+        let mut maps = old;
+        make(&ops, |op| {
+            apply(&mut maps, op);
+            let now = Passing::of(&maps);
+            // The verdicts don't change, and nobody gets lost who was known.
+            prop_assert_eq!(&now.allowed, &before.allowed);
+            for (now, before) in now.senders.iter().zip(&before.senders) {
+                prop_assert_eq!(now.err(), before.err(), "after {:?}", op);
             }
+            Ok(())
+        })?;
+        prop_assert_eq!(normal(maps), normal(new));
+    }
+
+    /// Audit can't leak: whatever a policy's number and its mode's, where the mode is neither audit
+    /// nor exempt a hook does exactly what the verdict says, and where it is, that is counted.
+    #[test]
+    fn a_hook_does_what_the_verdict_says_unless_the_policy_is_lenient(
+        contents in contents(), policy in prop_oneof![0u32..4, any::<u32>()], raw in any::<u32>(),
+    ) {
+        let mut contents = contents;
+        let raw = if policy % 2 == 0 { raw } else { raw % 4 };
+        let there = policy < 3;
+        if there {
+            contents.policies.insert(policy, Policy { mode: raw, table: 0 });
+        }
+        let lenient = there && (raw == mode::AUDIT || raw == mode::EXEMPT);
+        for (_, flow) in flows().filter(|(place, _)| *place == Place::Socket) {
+            let verdict = decide(Place::Socket, &flow, NOBODYS, &contents).action;
+            let mode = contents.policy(policy).mode;
+            let verdict_there = decide(Place::Socket, &flow, policy, &contents);
+            let judgement = Judgement::new(verdict_there, mode, policy, flow, 0);
+            let allowed = verdict != Action::Deny;
+            prop_assert_eq!(judgement.system_call().is_ok(), allowed || lenient);
+            prop_assert_eq!(judgement.tc() == TC_NEXT, allowed || lenient);
+            prop_assert_eq!(judgement.cgroup_skb() == CGROUP_PASS, allowed || lenient);
+            let target = match verdict {
+                Action::Redirect(target) if !lenient => Some(target),
+                Action::Redirect(_) | Action::Allow | Action::Deny => None,
+            };
+            prop_assert_eq!(judgement.redirect(), target);
+            let audited = there && raw == mode::AUDIT && verdict != Action::Allow;
+            prop_assert_eq!(judgement.audited(), audited);
         }
     }
+}
+
+/// Two sets swap their numbers, and with them the policies of those that are in them.
+#[test]
+fn sets_that_change_places_are_never_mixed_up() {
+    let of = |modes: [u32; 3], first: PolicyId, second: PolicyId| {
+        let mut contents = Contents {
+            workloads: [(1, first), (4, second)].into(),
+            pod_interfaces: [(1, first), (2, second)].into(),
+            ..Contents::default()
+        };
+        set_modes(&mut contents, modes);
+        contents
+    };
+    let old = of([mode::ENFORCE, mode::AUDIT, mode::ENFORCE], 1, 2);
+    let new = of([mode::ENFORCE, mode::ENFORCE, mode::AUDIT], 2, 1);
+    let mut maps = old.clone();
+    let mut audited = Vec::new();
+    make(&diff(&old, &new), |op| {
+        apply(&mut maps, op);
+        for sender in [Sender::AtHooks(4), Sender::AtUplink(4), Sender::AtInterface(2)] {
+            assert_eq!(treatment(&maps, sender), Ok(Mode::Enforce), "{sender:?} after {op:?}");
+        }
+        audited.push(treatment(&maps, Sender::AtHooks(1)) == Ok(Mode::Audit));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(normal(maps), normal(new));
+    assert_eq!(audited.last(), Some(&true), "{audited:?}");
+}
+
+/// From audit to enforce is the first thing that happens, the way back the last but the globals.
+#[test]
+fn enforcing_comes_first_and_leniency_last() {
+    let of = |mode, generation| {
+        let mut snapshot = Snapshot::default();
+        snapshot.mesh.overrides =
+            vec![EnforcementOverride { name: "batch".into(), selector: Default::default(), mode }];
+        snapshot.mesh.cluster_cidrs = vec!["10.0.0.0/8".parse().unwrap()];
+        let workloads = [(generation, 1)].into();
+        let facts = Facts { generation, max_groups: 1, workloads, ..Facts::default() };
+        Contents::desired(&snapshot, &facts).0
+    };
+    let (audit, enforce) = (of(Enforcement::Audit, 1), of(Enforcement::Enforce, 2));
+    let ops = diff(&audit, &enforce);
+    assert!(matches!(ops.enforce[..], [Op::Policy(1, Policy { mode: mode::ENFORCE, table: 0 })]));
+    let ops = diff(&enforce, &audit);
+    assert!(ops.enforce.is_empty());
+    let [.., before, last] = &ops.loosen[..] else { panic!("{ops:?}") };
+    assert!(matches!(before, Op::Policy(1, Policy { mode: mode::AUDIT, table: 0 })), "{ops:?}");
+    assert!(matches!(last, Op::Globals(_)), "{ops:?}");
 }
 
 #[test]

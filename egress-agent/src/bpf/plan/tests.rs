@@ -2,10 +2,16 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::*;
+use egress_ebpf::{abi::route_action, addr::PortBe};
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::{
+    routes::{TCP, route_key},
+    *,
+};
 use crate::{
-    policy::GatewayGroup,
-    types::{GatewayPort, OriginalPort},
+    policy::{DirectTarget, EnforcementOverride, GatewayGroup, NodeAction, NodeRoute},
+    types::{GatewayPort, OriginalPort, Port},
 };
 
 fn port(number: u16) -> Port {
@@ -201,9 +207,9 @@ fn what_cannot_be_carried_out_is_said_and_denied() {
 #[test]
 fn pods_are_known_by_interface_and_address() {
     let addresses = vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
-    let pods = vec![PodInterface { ifindex: 7, addresses }];
+    let pods = vec![PodInterface { ifindex: 7, addresses, policy: 2 }];
     let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { pods, ..facts() });
-    assert_eq!(contents.pod_interfaces, [(7, POLICY)].into());
+    assert_eq!(contents.pod_interfaces, [(7, 2)].into());
     assert_eq!(contents.pod_addresses.len(), 2);
     assert!(contents.pod_addresses.iter().all(|entry| entry.ifindex == 7));
 }
@@ -215,6 +221,24 @@ fn audit_is_audit_only_where_it_is_asked_for() {
     let mode = |snapshot: &Snapshot| Contents::desired(snapshot, &facts()).0.policies[&0].mode;
     assert_eq!(mode(&audited), mode::AUDIT);
     assert_eq!(mode(&Arc::new(Snapshot::default())), mode::ENFORCE);
+}
+
+#[test]
+fn each_set_has_a_policy_with_its_mode() {
+    let mut snapshot = Snapshot::default();
+    let set = |name: &str, mode| EnforcementOverride {
+        name: name.into(),
+        selector: Default::default(),
+        mode,
+    };
+    snapshot.mesh.overrides = vec![set("a", Enforcement::Audit), set("b", Enforcement::Enforce)];
+    let facts = Facts { workloads: [(10, 1), (20, 2), (30, POLICY)].into(), ..facts() };
+    let (contents, _) = Contents::desired(&snapshot, &facts);
+    let modes: Vec<_> = contents.policies.iter().map(|(id, policy)| (*id, policy.mode)).collect();
+    assert_eq!(modes, [(0, mode::ENFORCE), (1, mode::AUDIT), (2, mode::ENFORCE)]);
+    assert_eq!(contents.workloads, facts.workloads);
+    let globals = contents.globals.unwrap();
+    assert_eq!((globals.default_policy, globals.uplink_policy), (POLICY, POLICY));
 }
 
 /// Whether a key's prefix covers an address.

@@ -82,7 +82,7 @@ pub(in crate::role) struct NodeReport {
     /// The directory of its pins.
     pub(in crate::role) bpffs: String,
     pub(in crate::role) configuration: Configuration,
-    /// Workload sets and their modes, as configured; the first one is everybody else.
+    /// Workload sets and their modes, as the kernel has them; the first one is everybody else.
     pub(in crate::role) enforcement: Vec<SetReport>,
     pub(in crate::role) gateways: Vec<GatewayHealth>,
     pub(in crate::role) events: EventsReport,
@@ -100,7 +100,7 @@ pub(in crate::role) struct NodeReport {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(in crate::role) struct SetReport {
     pub(in crate::role) name: String,
-    /// `enforce` or `audit`.
+    /// `enforce`, `audit` or `exempt`.
     pub(in crate::role) mode: String,
 }
 

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use egress_ebpf::verdict::Mode;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{
@@ -27,7 +28,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::condition::Condition;
+use super::{
+    condition::Condition,
+    modes::{self, Modes},
+};
 use crate::{
     bpf::{Counters, Error, Lost, Repair, Verdicts},
     role::reload::Loaded,
@@ -78,6 +82,7 @@ pub(super) struct Sources {
     pub condition: Arc<Condition>,
     pub loaded: watch::Receiver<Loaded>,
     pub healthy: watch::Receiver<HashSet<IpAddr>>,
+    pub modes: watch::Receiver<Modes>,
 }
 
 impl Sources {
@@ -89,6 +94,7 @@ impl Sources {
         let tally = &self.tally;
         lost(&mut text, self.counters.lost()?, load(&tally.dropped), load(&tally.unreadable));
         self.gateways(&mut text);
+        enforcement(&mut text, &self.modes.borrow());
         let loaded = self.loaded.borrow();
         gauge(&mut text, "egress_config_current", u64::from(loaded.current));
         let name = "egress_config_reloads_total";
@@ -135,6 +141,19 @@ fn verdicts(text: &mut String, verdicts: &[Verdicts]) {
             "hook=\"{hook}\",action=\"{action}\",reason=\"{reason}\",audit=\"{audit}\""
         );
         push(text, format_args!("{name}{{{labels}}} {count}\n"));
+    }
+}
+
+/// One series for each mode of each set, so that an alert can ask for any that is in audit.
+fn enforcement(text: &mut String, sets: &Modes) {
+    let metric = "egress_enforcement_mode";
+    kind(text, metric, "gauge");
+    for set in sets {
+        for mode in [Mode::Enforce, Mode::Audit, Mode::Exempt] {
+            let (name, value) = (&set.name, u8::from(set.mode == mode));
+            let labels = format_args!("set=\"{name}\",mode=\"{}\"", modes::name(mode));
+            push(text, format_args!("{metric}{{{labels}}} {value}\n"));
+        }
     }
 }
 
@@ -277,6 +296,23 @@ mod tests {
              egress_events_lost_total{cause=\"full\"} 2\n\
              egress_events_lost_total{cause=\"output\"} 3\n\
              egress_events_lost_total{cause=\"unknown\"} 4\n"
+        );
+    }
+
+    #[test]
+    fn each_set_is_in_one_mode() {
+        let mut text = String::new();
+        let set = |name: &str, mode| modes::SetMode { name: name.into(), mode };
+        enforcement(&mut text, &vec![set("default", Mode::Enforce), set("batch", Mode::Audit)]);
+        assert_eq!(
+            text,
+            "# TYPE egress_enforcement_mode gauge\n\
+             egress_enforcement_mode{set=\"default\",mode=\"enforce\"} 1\n\
+             egress_enforcement_mode{set=\"default\",mode=\"audit\"} 0\n\
+             egress_enforcement_mode{set=\"default\",mode=\"exempt\"} 0\n\
+             egress_enforcement_mode{set=\"batch\",mode=\"enforce\"} 0\n\
+             egress_enforcement_mode{set=\"batch\",mode=\"audit\"} 1\n\
+             egress_enforcement_mode{set=\"batch\",mode=\"exempt\"} 0\n"
         );
     }
 }

@@ -8,10 +8,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{condition::Condition, metrics::Tally};
+use super::{
+    condition::Condition,
+    metrics::Tally,
+    modes::{self, Modes, SetMode},
+};
 use crate::{
     bpf::Counters,
-    policy::{MeshConfig, WorkloadSet},
+    policy::MeshConfig,
     role::{
         control::{
             AgentReport, Configuration, EventsReport, GatewayHealth, NodeReport, Process, Serving,
@@ -30,6 +34,7 @@ pub(super) struct View {
     pub(super) events_per_second: u32,
     pub(super) loaded: watch::Receiver<Loaded>,
     pub(super) healthy: watch::Receiver<HashSet<IpAddr>>,
+    pub(super) modes: watch::Receiver<Modes>,
     pub(super) counters: Arc<Counters>,
     pub(super) tally: Arc<Tally>,
     pub(super) condition: Arc<Condition>,
@@ -58,7 +63,7 @@ impl View {
             process: self.process.clone(),
             bpffs: self.bpffs.clone(),
             configuration: Configuration::new(self.directory.clone(), &loaded),
-            enforcement: mesh.map(sets).unwrap_or_default(),
+            enforcement: self.modes.borrow().iter().map(set).collect(),
             gateways: mesh.map(|mesh| self.gateways(mesh)).unwrap_or_default(),
             events: self.events(),
             maps_behind: load(&self.tally.behind) != 0,
@@ -93,9 +98,7 @@ impl View {
     }
 }
 
-/// Who is enforced how; the first one is everybody that no other one names.
-fn sets(mesh: &MeshConfig) -> Vec<SetReport> {
-    let set =
-        |set: WorkloadSet<'_>| SetReport { name: set.name.into(), mode: set.mode.name().into() };
-    mesh.sets().map(set).collect()
+/// Who is enforced how, as the kernel has it; the first one is everybody that no other one names.
+fn set(set: &SetMode) -> SetReport {
+    SetReport { name: set.name.to_string(), mode: modes::name(set.mode).into() }
 }

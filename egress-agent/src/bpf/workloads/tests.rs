@@ -1,0 +1,141 @@
+use std::sync::Arc;
+
+use egress_ebpf::{abi::PodAddress, addr::Addr};
+
+use super::*;
+use crate::{
+    policy::EnforcementOverride,
+    types::{Labels, Namespace, Selector},
+};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn workload(namespace: &str, addresses: &[&str]) -> Workload {
+    Workload {
+        name: "some".into(),
+        namespace: Namespace(namespace.into()),
+        labels: Labels::new(),
+        addresses: addresses.iter().map(|addr| ip(addr)).collect(),
+        cgroups: Vec::new(),
+        interface: None,
+    }
+}
+
+/// Namespace `a` is in audit mode (policy 1), `b` enforces (policy 2).
+fn mesh(workloads: Vec<Workload>) -> MeshConfig {
+    let set = |name: &str, mode| EnforcementOverride {
+        name: name.into(),
+        selector: Selector { namespaces: vec![Namespace(name.into())], labels: Labels::new() },
+        mode,
+    };
+    MeshConfig {
+        overrides: vec![set("a", Enforcement::Audit), set("b", Enforcement::Enforce)],
+        workloads: workloads.into_iter().map(Arc::new).collect(),
+        ..MeshConfig::default()
+    }
+}
+
+fn named(interface: &str, workload: Workload) -> Workload {
+    Workload { interface: Some(interface.into()), ..workload }
+}
+
+fn policies(mesh: &MeshConfig, found: &[(&str, &[&str])]) -> Vec<(u32, usize, PolicyId)> {
+    let addresses: Vec<Vec<IpAddr>> =
+        found.iter().map(|(_, list)| list.iter().map(|addr| ip(addr)).collect()).collect();
+    let found = found
+        .iter()
+        .zip(&addresses)
+        .zip(1..)
+        .map(|(((name, _), addresses), ifindex)| Interface { name, ifindex, addresses });
+    let pods = pod_interfaces(mesh, found);
+    pods.into_iter().map(|pod| (pod.ifindex, pod.addresses.len(), pod.policy)).collect()
+}
+
+#[test]
+fn an_interface_is_its_workloads_by_name_or_by_address() {
+    let mesh = mesh(vec![
+        named("veth-a", workload("a", &["10.0.0.1", "fd00::1"])),
+        workload("b", &["10.0.0.2"]),
+        workload("c", &["10.0.0.3"]),
+        workload("a", &["10.0.0.4"]),
+    ]);
+    let found: &[(&str, &[&str])] = &[
+        // Covered by a pattern alone: a workload has to name it.
+        ("veth-a", &[]),
+        ("veth-unknown", &[]),
+        ("veth-b", &["10.0.0.2"]),
+        ("veth-c", &["10.0.0.3"]),
+        ("veth-d", &["10.0.0.9"]),
+        ("veth-e", &["::ffff:10.0.0.4"]),
+    ];
+    assert_eq!(policies(&mesh, found), [(1, 2, 1), (3, 1, 2), (4, 1, 0), (5, 1, 0), (6, 1, 1)]);
+    // The options' addresses are the ones that count.
+    assert_eq!(policies(&mesh, &[("veth-a", &["10.0.0.77"])]), [(1, 1, 1)]);
+}
+
+#[test]
+fn an_ambiguous_address_is_not_lenient() {
+    for order in [["a", "b"], ["b", "a"]] {
+        let both = mesh(order.iter().map(|of| workload(of, &["10.0.0.1"])).collect());
+        assert_eq!(policies(&both, &[("veth", &["10.0.0.1"])]), [(1, 1, 2)]);
+    }
+    let split = mesh(vec![workload("a", &["10.0.0.1"]), workload("c", &["10.0.0.2"])]);
+    assert_eq!(policies(&split, &[("veth", &["10.0.0.1", "10.0.0.2"])]), [(1, 2, 0)]);
+    // Twice the same set isn't ambiguous.
+    let same = mesh(vec![workload("a", &["10.0.0.1"]), workload("a", &["10.0.0.1"])]);
+    assert_eq!(policies(&same, &[("veth", &["10.0.0.1"])]), [(1, 1, 1)]);
+}
+
+#[test]
+fn cgroups_are_their_workloads_and_the_attached_are_listed_in_any_case() {
+    let with = |namespace: &str, paths: &[&str]| Workload {
+        cgroups: paths.iter().map(PathBuf::from).collect(),
+        ..workload(namespace, &[])
+    };
+    let mesh = mesh(vec![with("a", &["/pods/a", "/pods/gone"]), with("b", &["/pods", "/other"])]);
+    let attached: BTreeMap<u64, PathBuf> = [(10, "/pods".into()), (20, "/more".into())].into();
+    let find = |path: &Path| match path.to_str().unwrap() {
+        "/pods" => Some(10),
+        "/pods/a" => Some(11),
+        "/other" => Some(30),
+        _ => None,
+    };
+    assert_eq!(cgroups(&mesh, &attached, find), [(10, 2), (11, 1), (20, 0), (30, 2)].into());
+    assert_eq!(cgroups(&MeshConfig::default(), &attached, find), [(10, 0), (20, 0)].into());
+    let told: Vec<String> =
+        not_attached(&mesh, &attached).map(|problem| problem.to_string()).collect();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("the cgroup /other of workload b/some"), "{}", told[0]);
+}
+
+#[test]
+fn without_a_configuration_what_was_there_stays() {
+    let address = |ifindex, addr: &str| PodAddress { ifindex, addr: Addr::from(ip(addr)) };
+    let left = Contents {
+        pod_interfaces: [(1, 1), (2, 2), (3, 1)].into(),
+        pod_addresses: [address(1, "10.0.0.1"), address(2, "10.0.0.2"), address(3, "10.0.0.3")]
+            .into(),
+        workloads: [(10, 1), (11, 2)].into(),
+        ..Contents::default()
+    };
+    let (given, new) = ([ip("10.0.0.22")], [ip("10.0.0.4")]);
+    let interface = |ifindex, addresses| Interface { name: "veth", ifindex, addresses };
+    let found =
+        [interface(1, &[]), interface(2, &given[..]), interface(4, &new), interface(5, &[])];
+    let attached = [(10, "/pods".into()), (20, "/more".into())].into();
+    let contents = adopted(&left, found, &attached);
+    assert_eq!(contents.pod_interfaces, [(1, 1), (2, 2), (4, 0)].into());
+    let addresses = [address(1, "10.0.0.1"), address(2, "10.0.0.22"), address(4, "10.0.0.4")];
+    assert_eq!(contents.pod_addresses, addresses.into());
+    assert_eq!(contents.workloads, [(10, 1), (11, 2), (20, 0)].into());
+}
+
+#[test]
+fn a_cgroup_is_found_below_the_mount() {
+    let find = find_cgroup();
+    let mount = host::cgroup2_mount().expect("cgroup2 is mounted here");
+    assert_eq!(find(Path::new("/")), host::cgroup_id(&mount).ok());
+    assert_eq!(find(Path::new("/no/such/cgroup")), None);
+}

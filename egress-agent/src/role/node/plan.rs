@@ -1,0 +1,103 @@
+//! What a plan is made of, and whether it is worth making again.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::options::Pod;
+use crate::{
+    bpf::{Attachments, Contents, Facts, Interface, cgroup2_mount},
+    policy::Snapshot,
+};
+
+/// What the maps hold was made of this. With a hundred thousand routes it is worth asking before
+/// they are all laid out again.
+#[derive(Debug, Default)]
+pub(super) struct Planned(Option<(Arc<Snapshot>, Facts)>);
+
+impl Planned {
+    /// Whether a plan of these would be the same.
+    pub(super) fn is(&self, snapshot: &Arc<Snapshot>, facts: &Facts) -> bool {
+        let same = |(of, with): &(Arc<Snapshot>, Facts)| Arc::ptr_eq(of, snapshot) && with == facts;
+        self.0.as_ref().is_some_and(same)
+    }
+
+    /// The maps hold a plan of these now.
+    pub(super) fn set(&mut self, snapshot: Arc<Snapshot>, facts: Facts) {
+        self.0 = Some((snapshot, facts));
+    }
+
+    /// The last snapshot that the maps held as a whole.
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.0.as_ref().map(|(snapshot, _)| &**snapshot)
+    }
+}
+
+/// Gateways that an earlier agent found healthy. They are until a probe says otherwise: a restart
+/// mustn't refuse connections for a moment.
+pub(super) fn inherited(contents: &Contents) -> HashSet<IpAddr> {
+    let endpoints = contents.groups.values().flat_map(|group| {
+        let used = usize::try_from(group.count).unwrap_or(0).min(group.endpoints.len());
+        group.endpoints[..used].iter().map(|addr| IpAddr::from(*addr))
+    });
+    endpoints.collect()
+}
+
+/// The pods' interfaces that are enforced on, by index: names, and addresses of the options. Those
+/// that only fit a pattern have none.
+pub(super) fn interfaces(
+    pods: &[Pod],
+    attachments: &Attachments,
+) -> BTreeMap<u32, (String, Vec<IpAddr>)> {
+    let mut found: BTreeMap<u32, (String, Vec<IpAddr>)> = attachments
+        .pods()
+        .map(|(ifindex, name)| (ifindex, (name.to_owned(), Vec::new())))
+        .collect();
+    for pod in pods {
+        let ifindex = pod.name.exact().and_then(|name| attachments.ifindex(name));
+        if let Some((_, addresses)) = ifindex.and_then(|ifindex| found.get_mut(&ifindex)) {
+            addresses.extend(&pod.addresses);
+        }
+    }
+    found
+}
+
+/// The same, as the plan wants them.
+pub(super) fn found(
+    pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
+) -> impl Iterator<Item = Interface<'_>> {
+    pods.iter().map(|(ifindex, (name, addresses))| Interface { name, ifindex: *ifindex, addresses })
+}
+
+/// The cgroups that are enforced on, with their paths below the mount.
+pub(super) fn cgroups(
+    strangers: &BTreeMap<u64, PathBuf>,
+    attachments: &Attachments,
+) -> BTreeMap<u64, PathBuf> {
+    let mount = cgroup2_mount().unwrap_or_default();
+    let below = |path: &PathBuf| match path.strip_prefix(&mount) {
+        Ok(below) => Path::new("/").join(below),
+        Err(_) => path.clone(),
+    };
+    let ours = attachments.cgroups().iter().map(|(id, path)| (*id, below(path)));
+    strangers.iter().map(|(id, path)| (*id, path.clone())).chain(ours).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_made_again_when_anything_is_new() {
+        let (first, second) = (Arc::new(Snapshot::default()), Arc::new(Snapshot::default()));
+        let facts = |generation| Facts { generation, ..Facts::default() };
+        let mut planned = Planned::default();
+        assert!(!planned.is(&first, &facts(1)) && planned.snapshot().is_none());
+        planned.set(Arc::clone(&first), facts(1));
+        assert!(planned.is(&first, &facts(1)) && planned.snapshot().is_some());
+        assert!(!planned.is(&first, &facts(2)) && !planned.is(&second, &facts(1)));
+    }
+}
