@@ -106,7 +106,7 @@ impl Path3 {
         })??;
         let ifindex = enforcer.attachments.ifindex(POD_INTERFACE).context("not attached")?;
         let mut facts = policy::facts(1);
-        facts.pods = vec![PodInterface { ifindex, addresses: vec![POD.into()] }];
+        facts.pods = vec![PodInterface { ifindex, addresses: vec![POD.into()], policy: 0 }];
         let contents = policy::contents(&policy::snapshot(ROUTES)?, &facts)?;
         if let Err(errors) = enforcer.maps.reconcile(&contents) {
             bail!("the maps can't be filled: {errors:?}");
