@@ -1,0 +1,245 @@
+//! Audit mode, set by set: what one set's workloads do passes and is told as what would have been
+//! refused, while another's is refused; switching disturbs nothing that is allowed in both modes.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use egress_tests::{
+    capture::Capture,
+    cgroup,
+    cluster::{Cluster, ask},
+    manifests::Walkthrough,
+    plan,
+    process::{Place, Process},
+    testbed::{Testbed, mesh_yaml},
+    wait::{SOON, until, until_is},
+};
+
+/// Longer than a download takes.
+const LONG: Duration = Duration::from_secs(90);
+/// The set that the pod is in; its neighbour is in none.
+const SET: &str = "batch";
+const URL: &str = "https://edition.cnn.com/";
+const DOWNLOAD: &str = "https://edition.cnn.com/download";
+/// What `/download` has.
+const DOWNLOAD_BYTES: u64 = 40 << 20;
+/// What the peer in the cluster is asked for.
+const INSIDE_BYTES: u64 = 40_000_000;
+
+/// The path of a cgroup as `mesh.yaml` wants it.
+fn below_mount(path: &Path) -> String {
+    let mount = cgroup::mount_point().unwrap();
+    format!("/{}", path.strip_prefix(mount).unwrap().display())
+}
+
+/// `mesh.yaml` with the pod in the set `batch`, in a mode, and another mode for all others.
+fn mesh(testbed: &Testbed, default: &str, batch: &str, more: &str) -> String {
+    let text = mesh_yaml(1).replace("enforcement: enforce", &format!("enforcement: {default}"));
+    let pod = below_mount(&testbed.pod().cgroup);
+    format!(
+        "{text}enforcementOverrides:\n- name: pinned\n  labels: {{app: pinned}}\n  mode: enforce\n\
+         - name: {SET}\n  namespaces: [dev]\n  mode: {batch}\n\
+         workloads:\n- name: job\n  namespace: dev\n  addresses: [{}, \"{}\"]\n  cgroups: [{pod}]\n\
+         {more}",
+        plan::POD,
+        plan::POD_V6
+    )
+}
+
+/// Puts the modes in force, and waits until the kernel has them.
+fn switch(testbed: &Testbed, default: &str, batch: &str, more: &str) {
+    testbed.apply_mesh(&mesh(testbed, default, batch, more)).unwrap();
+    for (set, mode) in [("default", default), (SET, batch)] {
+        in_force(testbed, set, mode);
+    }
+}
+
+fn in_force(testbed: &Testbed, set: &str, mode: &str) {
+    let series = format!("egress_enforcement_mode{{set=\"{set}\",mode=\"{mode}\"}} 1");
+    until(SOON, &series, || {
+        testbed.node_metrics().ok()?.lines().any(|line| line == series).then_some(())
+    })
+    .unwrap();
+}
+
+/// How often the node counted a denial for this reason, carried out or not.
+fn counted(testbed: &Testbed, reason: &str, audit: bool) -> u64 {
+    let metrics = testbed.node_metrics().unwrap_or_default();
+    let wanted = format!("action=\"deny\",reason=\"{reason}\",audit=\"{audit}\"");
+    metrics
+        .lines()
+        .filter(|line| line.contains(&wanted))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// Dials the attacker from there, and checks all that must be true of it in this mode.
+fn dials(testbed: &Testbed, node: &Process, capture: &Capture, from: &Place, audit: bool) {
+    let (events, before) = (node.stdout().len(), counted(testbed, "no_route", audit));
+    capture.take();
+    let done = ask(from, "tcp", plan::ATTACKER, plan::TCP_PORTS[0], &[]).unwrap();
+    let arrived = capture.take();
+    assert_eq!(done.ok(), audit, "{done:?}");
+    assert_eq!(!arrived.is_empty(), audit, "{arrived:#?}");
+    until_is(
+        SOON,
+        &format!("a refusal, audit {audit}, to be counted"),
+        || counted(testbed, "no_route", audit),
+        |now| *now > before,
+    )
+    .unwrap();
+    let wanted = if audit { "would deny (no_route)" } else { "DENIED (no_route)" };
+    until_is(
+        SOON,
+        &format!("an event that says {wanted}"),
+        || node.stdout().get(events..).unwrap_or_default().to_owned(),
+        |new| new.lines().any(|line| line.contains(wanted)),
+    )
+    .unwrap();
+}
+
+#[test]
+fn two_sets_are_in_different_modes_at_the_same_time() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh(&testbed, "enforce", "audit", "")).unwrap();
+    let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let capture = testbed.capture().unwrap();
+    in_force(&testbed, SET, "audit");
+    let (pod, neighbour, on_host) = (testbed.pod(), &cluster.neighbour, testbed.host_network());
+    let dials = |from: &Place, audit: bool| dials(&testbed, &node, &capture, from, audit);
+
+    // The pod's interface and its cgroup are in audit mode, and so is the uplink for its packets.
+    dials(pod, true);
+    dials(&on_host, true);
+    dials(neighbour, false);
+    let set = format!(", set {SET}");
+    assert!(node.stdout().lines().any(|line| line.contains("would deny") && line.ends_with(&set)));
+    // It is shouted: at the configuration's line, and as what the kernel does.
+    let log = node.stderr();
+    for said in ["enforcementOverrides[1].mode", "not enforced: audit: batch"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    in_force(&testbed, "default", "enforce");
+
+    // The other way round.
+    switch(&testbed, "audit", "enforce", "");
+    dials(pod, false);
+    dials(&on_host, false);
+    dials(neighbour, true);
+
+    // A cgroup of the pod that is named before it is there: until it is, it has the pod's set.
+    switch(&testbed, "enforce", "audit", "");
+    let late = pod.cgroup.join("late");
+    let more = format!(
+        "- name: late\n  labels: {{app: pinned}}\n  cgroups: [\"{}\"]\n",
+        below_mount(&late)
+    );
+    switch(&testbed, "enforce", "audit", &more);
+    cgroup::create(&late).unwrap();
+    let in_late = Place { cgroup: late.clone(), ..on_host.clone() };
+    let refused = || ask(&in_late, "tcp", plan::ATTACKER, plan::TCP_PORTS[0], &[]).unwrap();
+    until_is(SOON, "the late cgroup to be enforced on", refused, |done| !done.ok()).unwrap();
+    dials(&in_late, false);
+    dials(&on_host, true);
+    fs::remove_dir(&late).unwrap();
+
+    // All enforced again, and said so.
+    switch(&testbed, "enforce", "enforce", "");
+    for from in [pod, &on_host, neighbour] {
+        dials(from, false);
+    }
+    until(SOON, "the end of audit in the log", || {
+        node.stderr().contains("every set of workloads is enforced on").then_some(())
+    })
+    .unwrap();
+}
+
+/// Starts a download in the pod that takes some seconds, and waits until it is under way.
+fn download(testbed: &Testbed, name: &str, url: &str) -> (Process, PathBuf) {
+    let file = testbed.dir().join(name);
+    let path = file.to_string_lossy().into_owned();
+    let args = ["-sS", "--max-time", "120", "--limit-rate", "2M", "-o", &path, url];
+    let process = testbed.pod().start(&testbed.dir(), name, "curl", &args).unwrap();
+    until(SOON, &format!("{name} to be under way"), || {
+        fs::metadata(&file).ok().filter(|meta| meta.len() > 1 << 20)
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", process.stderr()));
+    (process, file)
+}
+
+/// Dials the attacker and asks it for an echo again and again; says `ok` for each.
+const PERSISTENT: &str = "
+import socket, sys, time
+to, port = sys.argv[1], int(sys.argv[2])
+connection = socket.create_connection((to, port), timeout=5)
+connection.settimeout(60)
+while True:
+    connection.sendall(b'secret')
+    if not connection.recv(100):
+        break
+    print('ok', flush=True)
+    time.sleep(0.05)
+";
+
+#[test]
+fn switching_disturbs_nothing_that_is_allowed_and_cuts_what_only_audit_let_pass() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    testbed.apply_mesh(&mesh(&testbed, "enforce", "enforce", "")).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let capture = testbed.capture().unwrap();
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    assert_eq!(capture.take(), Vec::<String>::new());
+
+    let inside = format!("http://{}:{}/{INSIDE_BYTES}", plan::NEIGHBOUR, plan::PEER_HTTP);
+    let mut downloads = [
+        (download(&testbed, "by-the-gateway", DOWNLOAD), DOWNLOAD_BYTES),
+        (download(&testbed, "inside", &inside), INSIDE_BYTES),
+    ];
+    let mut running = |when: &str| {
+        for ((process, _), _) in &mut downloads {
+            assert!(process.ended().is_none(), "{when}: {}", process.stderr());
+        }
+    };
+
+    switch(&testbed, "enforce", "audit", "");
+    running("in audit mode");
+    let args = ["-c", PERSISTENT, plan::ATTACKER, &plan::TCP_PORTS[0].to_string()];
+    let mut leak = testbed.pod().start(&testbed.dir(), "leak", "/usr/bin/python3", &args).unwrap();
+    let echoes = |leak: &Process| leak.stdout().lines().count();
+    until_is(SOON, "a connection that only audit lets pass", || echoes(&leak), |now| *now > 3)
+        .unwrap_or_else(|error| panic!("{error:#}: {}", leak.stderr()));
+    assert!(!capture.take().is_empty());
+
+    let before = counted(&testbed, "no_route", false);
+    switch(&testbed, "enforce", "enforce", "");
+    running("enforced again");
+    capture.take();
+    // Its packets are refused, or it is closed altogether.
+    until(SOON, "the connection to be cut", || {
+        (counted(&testbed, "no_route", false) > before || leak.ended().is_some()).then_some(())
+    })
+    .unwrap();
+    let at_the_switch = echoes(&leak);
+    let dialled = ask(testbed.pod(), "tcp", plan::ATTACKER, plan::TCP_PORTS[0], &[]).unwrap();
+    assert!(!dialled.ok(), "{dialled:?}");
+    assert_eq!(capture.frames(), Vec::<String>::new());
+    assert_eq!(echoes(&leak), at_the_switch, "the connection is cut");
+
+    for ((process, file), bytes) in &mut downloads {
+        let ended = process.wait(LONG).unwrap_or_else(|error| panic!("{error:#}"));
+        assert!(ended.success(), "{}: {}", file.display(), process.stderr());
+        assert_eq!(fs::metadata(&file).unwrap().len(), *bytes, "{}", file.display());
+    }
+    assert_eq!(served(), "200");
+    assert_eq!(capture.frames(), Vec::<String>::new());
+}
