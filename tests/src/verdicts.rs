@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// What a kernel says of something that it was built without, or that it forbids everybody.
-const MISSING: [&str; 8] = [
+const MISSING: [&str; 9] = [
+    "ENODEV, no hypervisor",
     "EPROTONOSUPPORT",
     "ESOCKTNOSUPPORT",
     "EAFNOSUPPORT",
@@ -81,7 +82,8 @@ pub fn refused(
                 faults.extend(face(attempt, way, hooks));
                 // What the own kernel refuses never meets the wall.
                 let is_sent = attempt.layer.as_deref() != Some("kernel");
-                if is_sent && (way.face != Face::Gateway || hooks == Hooks::WallOnly) {
+                let is_told = is_sent && way.event != Event::None;
+                if is_told && (way.face != Face::Gateway || hooks == Hooks::WallOnly) {
                     missing.push((attempt, way));
                 }
                 if let (Hooks::All, [reason]) = (hooks, way.reasons) {
@@ -197,16 +199,34 @@ fn face(attempt: &Attempt, way: &Way, hooks: Hooks) -> Option<String> {
     let Attempt { name, result, detail, layer, .. } = attempt;
     let (result, layer) = (&**result, layer.as_deref().unwrap_or_default());
     let expected: &[(&str, &str)] = match (hooks, way.face) {
-        (Hooks::All, Face::Socket) => &[("refused", "socket hook")],
+        (Hooks::All, Face::Socket) if chooses_errno() => &[("refused", "socket hook")],
+        (Hooks::All, Face::Socket) => &[("refused", "socket hook"), ("refused", "packet hook")],
         (Hooks::All, Face::Packet) => &[("refused", "packet hook")],
         (Hooks::All, Face::Wire) => &[("no_answer", "wall or uplink")],
         (Hooks::All, Face::Gateway) => &[("intercepted", "gateway")],
+        (Hooks::All, Face::Any) => &[
+            ("refused", "socket hook"),
+            ("refused", "packet hook"),
+            ("refused", "kernel"),
+            ("no_answer", "wall or uplink"),
+        ],
         // Some the kernel refuses by itself.
         (Hooks::WallOnly, _) => &[("no_answer", "wall or uplink"), ("refused", "kernel")],
     };
     let as_it_is_to_be = expected.contains(&(result, layer));
     (!as_it_is_to_be)
         .then(|| format!("{name}: {result} at {layer:?} ({detail}), expected one of {expected:?}"))
+}
+
+/// Whether a hook on sockets can choose the error (kernel 5.18). Before, a send that it refuses fails
+/// as if the hook on packets had refused it.
+fn chooses_errno() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= (5, 18),
+        _ => true,
+    }
 }
 
 fn events(text: &str) -> Vec<Value> {
@@ -223,6 +243,7 @@ fn is_of(event: &Value, attempt: &Attempt, way: &Way, hooks: Hooks) -> bool {
         (Hooks::All, Face::Socket | Face::Gateway) => ["connect", "sendmsg"].contains(&hook),
         (Hooks::All, Face::Packet) => hook == "skb",
         (Hooks::All, Face::Wire) => ["skb", "pod"].contains(&hook),
+        (Hooks::All, Face::Any) => true,
         (Hooks::WallOnly, _) => hook == "pod",
     };
     if hooks == Hooks::WallOnly {
@@ -245,7 +266,7 @@ fn is_of(event: &Value, attempt: &Attempt, way: &Way, hooks: Hooks) -> bool {
         Event::On(port) => event["destination_port"] == port,
         Event::Protocol(v4, v6) => event["protocol"] == if attempt.v6 { v6 } else { v4 },
         Event::EtherType(name) => event["protocol"] == name,
-        Event::Reason => true,
+        Event::Reason | Event::None => true,
     };
     let of_family = match event["destination_address"].as_str() {
         Some(address) => address.contains(':') == attempt.v6,

@@ -1,7 +1,7 @@
 //! What is to become of each attempt of `egress-agent probe`: with enforcement, and without.
 
 use Event::{EtherType, On, Own, Protocol};
-use Face::{Gateway, Packet, Socket, Wire};
+use Face::{Any, Gateway, Packet, Socket, Wire};
 use Open::{Answered, Arrives, Never};
 
 /// How the pod sees that it is refused.
@@ -15,6 +15,8 @@ pub enum Face {
     Wire,
     /// The connection is the gateway's, which refuses what it is asked for.
     Gateway,
+    /// Any of the hooks may be first, or the kernel refuses to make the socket.
+    Any,
 }
 
 /// What becomes of it where nothing enforces.
@@ -41,6 +43,8 @@ pub enum Event {
     EtherType(&'static str),
     /// Only by its reason.
     Reason,
+    /// There may be none: the socket isn't made.
+    None,
 }
 
 /// One attempt: its name (that of one family, or of both), and what is to become of it.
@@ -75,6 +79,7 @@ const PROTOCOL: &[&str] = &["protocol"];
 const EXTENSION: &[&str] = &["extension_header"];
 const ETHER_TYPE: &[&str] = &["ether_type"];
 const LINK: Open = Never("only the link's other end sees it, and a router forwards none of these");
+const UNPACKED: Open = Never("no host of the testbed takes packets out of packets");
 const ANOTHERS: Open = Never("its target is another's address, where nobody is");
 
 /// The kinds of sockets.
@@ -193,6 +198,16 @@ pub const PACKETS: &[Way] = &[
     way("claim", Wire, &["spoofed_neighbour"], Event::Reason, Answered),
     way("claim-router", Wire, &["spoofed_neighbour"], Event::Reason, LINK),
     way("router-advert", Wire, &["spoofed_neighbour"], Event::Reason, LINK),
+    way("reflect", Any, &["spoofed_source"], ICMP, Arrives),
+    way("packet-reflect", Wire, &["spoofed_source"], ICMP, Arrives),
+    way("ipip-inside", Any, &[], Event::None, UNPACKED),
+    way("gre-inside", Any, &[], Event::None, UNPACKED),
+    way("vxlan-inside", Any, &[], Event::None, UNPACKED),
+    way("vxlan-fragments", Any, &[], Event::None, UNPACKED),
+    way("vsock", Any, &[], Event::None, Never("no hypervisor's program listens")),
+    way("smc", Any, &[], Event::None, Answered),
+    way("smc-inet", Any, &[], Event::None, Answered),
+    way("xdp", Wire, PROTOCOL, Own, Answered),
     way("gateway-admin", Socket, &["gateway_port"], On(15_000), Answered),
     way("gateway-udp", Socket, &["gateway_port"], On(443), Answered),
     way("gateway-icmp", Packet, &["gateway_port"], ICMP, Answered),

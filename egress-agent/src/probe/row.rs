@@ -49,11 +49,15 @@ pub enum Row {
     Metadata,
     /// Ordinary services at the canary's address.
     Service,
+    /// By way of an inside host that answers, or unpacks.
+    Inside,
+    /// Sockets of other families.
+    Family,
 }
 
 impl Row {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::Connect,
         Self::FastOpen,
         Self::Mapped,
@@ -77,6 +81,8 @@ impl Row {
         Self::GatewayPort,
         Self::Metadata,
         Self::Service,
+        Self::Inside,
+        Self::Family,
     ];
 
     /// What it is, in words.
@@ -106,6 +112,8 @@ impl Row {
             Self::GatewayPort => "the gateway's other ports",
             Self::Metadata => "cloud metadata",
             Self::Service => "ordinary services outside",
+            Self::Inside => "an inside host that answers or unpacks",
+            Self::Family => "sockets of other families",
         }
     }
 }

@@ -4,7 +4,8 @@ use super::{
     attempt::{Attempt, Families, Needs, Tried, Try},
     row::Row,
     ways::{
-        frames, gateway, held, link, options, ping, raw, segments, service, stream, udp, uring,
+        family, frames, gateway, held, inside, link, options, ping, raw, segments, service, stream,
+        udp, uring,
     },
 };
 
@@ -110,6 +111,16 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("claim", "ARP or ND request in another's name", &[Row::Spoofing], NetRaw, Both, frames::claim),
     way("claim-router", "ARP or ND: the router is here (--risky)", &[Row::Spoofing], NetRaw, Both, frames::claim_router),
     way("router-advert", "router advertisement", &[Row::Spoofing], NetRaw, V6, frames::advertise_router),
+    way("reflect", "echo request inside in the canary's name", &[Row::Inside, Row::Spoofing], NetRaw, Both, inside::reflect),
+    way("packet-reflect", "the same in a frame", &[Row::Inside, Row::Spoofing], NetRaw, Both, inside::reflect_frame),
+    way("ipip-inside", "IP in IP to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::tunnel),
+    way("gre-inside", "GRE to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::gre),
+    way("vxlan-inside", "VXLAN to an inside host", &[Row::Inside, Row::Tunnel], Nothing, Both, inside::vxlan),
+    way("vxlan-fragments", "VXLAN in fragments to an inside host", &[Row::Inside, Row::Fragment], NetRaw, Both, inside::vxlan_fragments),
+    way("vsock", "the hypervisor's socket, AF_VSOCK", &[Row::Family], Nothing, V4, family::vsock),
+    way("smc", "AF_SMC connect", &[Row::Family], Nothing, Both, family::smc),
+    way("smc-inet", "SMC as a protocol, IPPROTO_SMC", &[Row::Family], Nothing, Both, family::smc_protocol),
+    way("xdp", "a frame through an AF_XDP socket", &[Row::Family, Row::PacketSocket], NetRaw, V4, family::xdp),
     way("gateway-admin", "the gateway's admin ports", &[Row::GatewayPort], Gateway, Both, gateway::admin),
     way("gateway-udp", "UDP to the gateway", &[Row::GatewayPort], Gateway, Both, gateway::udp),
     way("gateway-icmp", "echo request to the gateway", &[Row::GatewayPort], Gateway, Both, gateway::echo),

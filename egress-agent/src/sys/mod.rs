@@ -8,3 +8,4 @@ pub mod socket;
 pub mod splice;
 pub mod tx_ring;
 pub mod uring;
+pub mod xdp;

@@ -76,6 +76,17 @@ pub fn bind(fd: impl AsFd, address: &[u8]) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// `connect(2)`.
+///
+/// # Errors
+/// What the kernel said.
+pub fn connect(fd: impl AsFd, address: &[u8]) -> io::Result<()> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: as for `bind`.
+    let done = unsafe { libc::connect(fd, address.as_ptr().cast(), length(address)?) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `sendto(2)`; no address where `address` is empty.
 ///
 /// # Errors

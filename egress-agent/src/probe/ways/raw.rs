@@ -156,11 +156,16 @@ pub(crate) fn neighbour(own: IpAddr) -> IpAddr {
     }
 }
 
+/// Sends a whole IP packet to the canary.
+fn send(this: &Try<'_>, packet: &[u8]) -> Result<(), Outcome> {
+    send_to(this, this.target, packet)
+}
+
 /// Sends a whole IP packet.
-pub(crate) fn send(this: &Try<'_>, packet: &[u8]) -> Result<(), Outcome> {
+pub(crate) fn send_to(this: &Try<'_>, to: IpAddr, packet: &[u8]) -> Result<(), Outcome> {
     let domain = Domain::for_address(this.to());
     let made = Socket::new(domain, Type::RAW, Some(Protocol::from(OWN_HEADER)));
     let socket = this.needed("raw socket with own header", made)?;
-    let sent: io::Result<usize> = socket.send_to(packet, &SocketAddr::new(this.target, 0).into());
+    let sent: io::Result<usize> = socket.send_to(packet, &SocketAddr::new(to, 0).into());
     this.tried(Call::Send, sent).map(drop)
 }

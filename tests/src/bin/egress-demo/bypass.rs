@@ -112,12 +112,45 @@ pub(crate) fn run(stage: &mut Stage) -> Result<()> {
     for attempt in &attempts {
         try_one(stage, attempt)?;
     }
+    try_all(stage)?;
     let frames = capture.frames();
     for frame in &frames {
         stage.screen.fact("LEAKED", frame);
     }
     let seen = format!("{} packets of the pod", frames.len());
     stage.screen.check("a capture outside, over all attempts", &seen, frames.is_empty());
+    Ok(())
+}
+
+/// Every attempt that `egress-agent probe` knows, with a canary at the attacker's.
+fn try_all(stage: &mut Stage) -> Result<()> {
+    let canary = stage.testbed.canary()?;
+    stage.mark();
+    let to = format!("{} {} --gateway {}", plan::ATTACKER, plan::ATTACKER_V6, plan::GATEWAYS[0]);
+    stage.screen.command("pod", &format!("egress-agent probe {to}"));
+    let run = stage.testbed.probe_all(stage.testbed.pod(), &[])?;
+    let count = |result: &str| run.attempts.iter().filter(|made| made.result == result).count();
+    let out: Vec<String> = run
+        .attempts
+        .iter()
+        .filter(|made| ["answered", "error"].contains(&&*made.result))
+        .map(egress_tests::probe::Attempt::line)
+        .collect();
+    stage.screen.output(&out.join("\n"));
+    let arrived = canary.arrived(&run.id);
+    let seen = format!(
+        "{} attempts: {} answered, {} refused, {} dropped, {} taken by the gateway, {} not \
+         possible here; {} arrived at the canary",
+        run.attempts.len(),
+        count("answered"),
+        count("refused"),
+        count("no_answer"),
+        count("intercepted"),
+        count("not_applicable"),
+        arrived.len()
+    );
+    let held = run.code == 0 && out.is_empty() && arrived.is_empty();
+    stage.screen.check("every way that `egress-agent probe` knows", &seen, held);
     Ok(())
 }
 
