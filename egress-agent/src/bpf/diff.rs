@@ -16,6 +16,8 @@
 //! since what they cover was lenient; those that enforce after all others, since what is below them
 //! may fall to whatever is left. At last policies become lenient, when nobody else has them.
 
+mod make;
+
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
@@ -90,29 +92,6 @@ impl Ops {
     pub fn count(&self) -> usize {
         let Self { enforce, tighten, gateways, assign, redirect, loosen } = self;
         [enforce, tighten, gateways, assign, redirect, loosen].map(Vec::len).iter().sum()
-    }
-
-    /// Makes the changes by `apply`, leaving out those that must not follow a failure. Gives back
-    /// what failed.
-    pub fn make<E>(&self, mut apply: impl FnMut(&Op) -> Result<(), E>) -> Vec<E> {
-        let mut all = |ops: &[Op], errors: &mut Vec<E>| {
-            errors.extend(ops.iter().filter_map(|op| apply(op).err()));
-        };
-        let mut errors = Vec::new();
-        all(&self.enforce, &mut errors);
-        let enforced = errors.is_empty();
-        all(&self.tighten, &mut errors);
-        if errors.is_empty() {
-            all(&self.gateways, &mut errors);
-        }
-        if enforced {
-            all(&self.assign, &mut errors);
-        }
-        all(&self.redirect, &mut errors);
-        if errors.is_empty() {
-            errors.extend(self.loosen.iter().find_map(|op| apply(op).err()));
-        }
-        errors
     }
 }
 

@@ -357,6 +357,44 @@ fn a_denial_that_fails_opens_no_port_of_a_gateway() {
     }
 }
 
+/// Contents that deny these networks.
+fn denying(denied: &[&str]) -> Contents {
+    let mut snapshot = Snapshot::default();
+    snapshot.mesh.denied_cidrs = denied.iter().map(|net| net.parse().unwrap()).collect();
+    let facts = Facts { generation: 1, max_groups: 1, ..Facts::default() };
+    Contents::desired(&snapshot, &facts).0
+}
+
+/// Goes from one to the other with a map of denials that holds no more than `capacity`.
+fn make_in(old: &Contents, new: &Contents, capacity: usize) -> (Contents, usize) {
+    let mut maps = old.clone();
+    let failed = diff(old, new).make(|op| {
+        if matches!(op, Op::Denied(Change::Put(..))) && maps.denied.len() >= capacity {
+            return Err(());
+        }
+        apply(&mut maps, op);
+        Ok(())
+    });
+    (maps, failed.len())
+}
+
+#[test]
+fn a_full_map_of_denials_can_be_emptied_again() {
+    let (old, new) = (denying(&["198.51.100.0/24", "192.0.2.0/25"]), denying(&["203.0.113.0/24"]));
+    // Full to the brim: the new one finds a place when the old ones have gone.
+    let (maps, failed) = make_in(&old, &new, old.denied.len());
+    assert_eq!(failed, 0);
+    assert_eq!(normal(maps), normal(new));
+}
+
+#[test]
+fn a_denial_stays_while_one_that_it_covers_is_missing() {
+    let (old, new) = (denying(&["203.0.113.0/24"]), denying(&["203.0.113.0/25", "192.0.2.0/25"]));
+    let (maps, failed) = make_in(&old, &new, old.denied.len());
+    assert_eq!(failed, 2, "there is no place for either");
+    assert_eq!(normal(maps), normal(old));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
