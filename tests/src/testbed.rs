@@ -273,7 +273,9 @@ impl Testbed {
         self.gateway_args_with(Path::new("off"))
     }
 
-    fn gateway_args_with(&self, control: &Path) -> Vec<String> {
+    /// The same with a control socket.
+    #[must_use]
+    pub fn gateway_args_with(&self, control: &Path) -> Vec<String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut args = vec!["gateway".into(), "--config".into(), text(&self.config())];
         args.extend(["--mesh".into(), text(&self.mesh())]);
@@ -317,13 +319,10 @@ impl Testbed {
     /// # Errors
     /// As for [`Self::start_node`].
     pub fn start_node_with(&self, args: &[String]) -> Result<Process> {
-        // An earlier one wrote to the same file.
-        let earlier = fs::read(self.dir().join("node.err")).map_or(0, |text| text.len());
         let mut node = self.start_agent(&self.app, "node", args)?;
         wait::until(wait::SOON, "the node agent to enforce", || {
             // It denies everything first, and is ready once the configuration is in force.
-            let text = node.stderr();
-            let ready = text.get(earlier..)?.lines().any(|line| line.ends_with(" ready"));
+            let ready = node.stderr().lines().any(|line| line.ends_with(" ready"));
             (ready || node.ended().is_some()).then_some(())
         })
         .with_context(|| node.stderr())?;

@@ -17,6 +17,7 @@ use super::{
     node::{self, NodeArgs},
     probe::{self, ProbeArgs},
     reasons::{self, ReasonsArgs},
+    status::{self, StatusArgs},
 };
 
 /// Exit code of a command that failed.
@@ -48,6 +49,11 @@ Examples:
   # Enforce on an application node: the cgroup and the interface of one pod, and the uplink.
   egress-agent node --config config/ --mesh mesh.yaml \\
       --cgroup /sys/fs/cgroup/pods/web --pod-interface veth-web=10.0.0.5 --uplink eth0
+
+  # What is in force here, and what is wrong with it? What was refused, and why?
+  egress-agent status
+  egress-agent flows --verdict denied --since 5m
+  egress-agent reasons no_route
 
   # Take enforcement away again. Stopping or killing the agent does not.
   egress-agent detach
@@ -96,6 +102,8 @@ enum Command {
     Gateway(GatewayArgs),
     /// Compile the configuration and print every problem in it.
     Check(CheckArgs),
+    /// Show what is in force on this host, and what is wrong with it.
+    Status(StatusArgs),
     /// Show what was refused, redirected and allowed, and why.
     Flows(FlowsArgs),
     /// Explain a reason: what it means, and what to do.
@@ -117,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(args),
         Command::Check(args) => check::run(args),
+        Command::Status(args) => status::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Reasons(args) => reasons::run(args),
         Command::Kernel(args) => kernel::run(&args),
@@ -124,10 +133,18 @@ pub fn main() -> ExitCode {
         Command::Probe(args) => probe::run(*args),
     };
     result.unwrap_or_else(|error| {
+        // Whoever read has had enough: `egress-agent reasons | head`.
+        if is_broken_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
         // `{:#}` prints the causes too, outermost first.
         tracing::error!("{error:#}");
         ExitCode::from(FAILURE)
     })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Messages go to standard error: standard output belongs to events, access log and results.

@@ -11,3 +11,4 @@ pub mod node;
 pub mod probe;
 pub mod reasons;
 pub mod reload;
+pub mod status;

@@ -10,9 +10,7 @@ use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::Line;
-#[cfg(test)]
-use super::report::AgentReport;
+use super::{Line, report::AgentReport};
 
 /// How long an agent may take to begin its answer. It answers from memory.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -86,7 +84,6 @@ async fn get(path: &Path, target: &str) -> Result<Answer, AskError> {
 }
 
 /// Asks an agent how it is.
-#[cfg(test)]
 pub(in crate::role) async fn ask_status(path: &Path) -> Result<AgentReport, AskError> {
     let answer = get(path, "/status").await?;
     let text = timeout(ANSWER, answer.body.collect())

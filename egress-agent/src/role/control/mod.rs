@@ -12,12 +12,10 @@ mod report;
 mod server;
 mod stream;
 
-#[cfg(test)]
-use self::client::ask_status;
 use std::{path::PathBuf, str::FromStr};
 
 pub(super) use self::{
-    client::{AskError, Stream, open_flows},
+    client::{AskError, Stream, ask_status, open_flows},
     report::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, NodeReport,
         Process, SetReport,
@@ -30,6 +28,8 @@ pub(super) use self::{
 pub(in crate::role) const NODE_SOCKET: &str = "/run/egress-agent/node.sock";
 /// Where a gateway listens.
 pub(in crate::role) const GATEWAY_SOCKET: &str = "/run/egress-agent/gateway.sock";
+/// Where our systemd unit has it: a user of its own needs a directory of its own.
+pub(in crate::role) const GATEWAY_UNIT_SOCKET: &str = "/run/egress-gateway/gateway.sock";
 
 /// `--control`.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -76,15 +76,7 @@ pub fn run(args: FlowsArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("can't start the runtime")?;
-    match runtime.block_on(show(&args)) {
-        // Whoever read has had enough: `flows | head`.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        result => result.map(|()| ExitCode::SUCCESS),
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    runtime.block_on(show(&args)).map(|()| ExitCode::SUCCESS)
 }
 
 async fn show(args: &FlowsArgs) -> anyhow::Result<()> {

@@ -14,7 +14,9 @@ use tokio::{
 use crate::{
     bpf::{self, Events},
     role::{
-        control::{AskError, GATEWAY_SOCKET, Line, NODE_SOCKET, Stream, open_flows},
+        control::{
+            AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, Line, NODE_SOCKET, Stream, open_flows,
+        },
         node::Namer,
     },
     telemetry::FlowRecord,
@@ -59,7 +61,7 @@ impl Sources {
     ) -> anyhow::Result<Self> {
         let paths = match control {
             Some(path) => vec![path],
-            None => [NODE_SOCKET, GATEWAY_SOCKET].map(Path::new).to_vec(),
+            None => [NODE_SOCKET, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET].map(Path::new).to_vec(),
         };
         let mut streams = Vec::new();
         for path in &paths {

@@ -42,7 +42,8 @@ impl Stage {
     pub(crate) fn start_agents(&mut self) -> Result<()> {
         for number in 0..2 {
             let host = self.testbed.gateway(number).ns.name().to_owned();
-            self.screen.command(&host, &command_line(&self.testbed.gateway_args()));
+            let control = self.testbed.gateway_control(number);
+            self.screen.command(&host, &command_line(&self.testbed.gateway_args_with(&control)));
             let gateway = self.testbed.start_gateway(number)?;
             self.gateways.push(gateway);
         }

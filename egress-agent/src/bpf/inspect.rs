@@ -1,0 +1,355 @@
+//! What is in force, read from the pins alone: it needs no agent, and changes nothing.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use aya::{
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError},
+    programs::{
+        ProgramInfo,
+        links::{FdLink, PinnedLink},
+        loaded_programs,
+    },
+};
+use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, mode};
+
+use super::{Counters, Error, Lost, Verdicts, attach::PinnedPlace, pinned::open, pod::Raw};
+
+/// Programs without which a cgroup isn't enforced on; the others are for comfort, or depend on the
+/// kernel.
+const ON_CGROUP: [&str; 5] = ["cgroup_egress", "connect4", "connect6", "sendmsg4", "sendmsg6"];
+/// The same of an interface: programs that begin so, and the one that must be among them.
+const ON_INTERFACE: [(&str, &str); 2] = [("pod_", "pod_ingress"), ("uplink_", "uplink_egress")];
+
+/// Everything that the pins tell.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Inspection {
+    /// Versions of the map ABI that something is pinned for.
+    pub versions: Vec<u32>,
+    /// What is attached.
+    pub programs: Vec<AttachedProgram>,
+    /// The maps of this agent's version.
+    pub maps: Vec<MapFill>,
+    /// Whether a configuration was ever put into the maps.
+    pub configured: bool,
+    /// Modes other than `enforce`, by policy: `audit`, `exempt`.
+    pub modes: BTreeMap<PolicyId, &'static str>,
+    /// What was counted.
+    pub verdicts: Vec<Verdicts>,
+    /// Events that nobody saw.
+    pub lost: Lost,
+    /// What is wrong with the pins, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// A program in its place.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AttachedProgram {
+    /// Its name in the object.
+    pub name: String,
+    /// Its id in the kernel; `None` where the kernel doesn't tell (a filter of clsact).
+    pub id: Option<u32>,
+    /// `cgroup /pods/web`, `interface veth-web`; `None` if that is gone.
+    pub target: Option<String>,
+    /// The id of the link that holds it; `None` for a filter of clsact.
+    pub link: Option<u32>,
+    /// When it was loaded.
+    pub loaded_at: Option<SystemTime>,
+    /// The kernel's hash of its instructions.
+    pub tag: Option<u64>,
+    /// The version of the map ABI that it is of.
+    pub version: u32,
+}
+
+/// How full a map is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapFill {
+    /// Its name.
+    pub name: String,
+    /// Entries; `None` where they can't be counted, as in arrays, which are always whole.
+    pub entries: Option<u32>,
+    /// How many it takes; for a ring buffer, bytes.
+    pub capacity: u32,
+    /// Whether a full one forgets its oldest entries, rather than refuse new ones.
+    pub evicts: bool,
+}
+
+impl MapFill {
+    /// Whether it refuses new entries.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.evicts && self.entries.is_some_and(|entries| entries >= self.capacity)
+    }
+
+    /// Whether it is about to: nine tenths are taken.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        let taken = |entries| u64::from(entries) * 10 >= u64::from(self.capacity) * 9;
+        !self.evicts && self.entries.is_some_and(taken)
+    }
+}
+
+/// Reads the pins below `dir`; nothing there is an empty [`Inspection`].
+///
+/// # Errors
+/// The directory can't be read. What is wrong with single pins is in
+/// [`problems`](Inspection::problems).
+pub fn inspect(dir: &Path) -> Result<Inspection, Error> {
+    let mut found = Inspection::default();
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        entries => entries.map_err(Error::io(format!("can't read {}", dir.display())))?,
+    };
+    let versions = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        name.strip_prefix('v')?.parse().ok()
+    });
+    found.versions = versions.collect();
+    found.versions.sort_unstable();
+    let infos: BTreeMap<u32, ProgramInfo> =
+        loaded_programs().flatten().map(|info| (info.id(), info)).collect();
+    for version in found.versions.clone() {
+        found.read_links(&dir.join(format!("v{version}")).join("links"), version, &infos);
+    }
+    found.programs.sort_by(|a, b| (&a.target, &a.name).cmp(&(&b.target, &b.name)));
+    let maps = dir.join(format!("v{ABI_VERSION}")).join("maps");
+    if maps.is_dir() {
+        found.read_maps(&maps);
+    }
+    if !found.programs.is_empty() {
+        found.problems.extend(missing(&found.programs));
+    }
+    Ok(found)
+}
+
+impl Inspection {
+    fn read_links(&mut self, links: &Path, version: u32, infos: &BTreeMap<u32, ProgramInfo>) {
+        for path in below(links) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(place) = PinnedPlace::parse(&name) else { continue };
+            let (id, link) = if place.clsact {
+                (None, None)
+            } else {
+                match PinnedLink::from_pin(&path).and_then(|link| FdLink::from(link).info()) {
+                    Ok(info) => (Some(info.program_id()), Some(info.id())),
+                    Err(error) => {
+                        self.problems.push(format!("{} can't be read: {error}", path.display()));
+                        continue;
+                    }
+                }
+            };
+            let info = id.and_then(|id| infos.get(&id));
+            self.programs.push(AttachedProgram {
+                name: place.program.to_owned(),
+                id,
+                target: place.now(),
+                link,
+                loaded_at: info.and_then(ProgramInfo::loaded_at),
+                tag: info.map(ProgramInfo::tag),
+                version,
+            });
+        }
+    }
+
+    fn read_maps(&mut self, maps: &Path) {
+        for path in below(maps) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            match fill(&path, name.clone()) {
+                Ok(fill) => self.maps.push(fill),
+                Err(error) => self.problems.push(format!("map {name} can't be read: {error}")),
+            }
+        }
+        self.maps.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Err(error) = self.read_contents(maps) {
+            self.problems.push(error.to_string());
+        }
+    }
+
+    fn read_contents(&mut self, maps: &Path) -> Result<(), Error> {
+        let globals: Array<_, Raw<Globals>> = typed(maps, "GLOBALS")?;
+        let globals = globals.get(&0, 0).map_err(|error| Error::Map { map: "GLOBALS", error })?;
+        self.configured = globals.0.generation != 0;
+        let policies: Array<_, Raw<Policy>> = typed(maps, "POLICIES")?;
+        for (id, policy) in (0..).zip(policies.iter()) {
+            let policy = policy.map_err(|error| Error::Map { map: "POLICIES", error })?.0;
+            let name = match policy.mode {
+                mode::AUDIT => "audit",
+                mode::EXEMPT => "exempt",
+                // An unknown mode enforces.
+                _ => continue,
+            };
+            self.modes.insert(id, name);
+        }
+        let counters = Counters::open(open(maps, "COUNTERS")?, open(maps, "LOST")?)?;
+        self.verdicts = counters.verdicts()?;
+        self.lost = counters.lost()?;
+        Ok(())
+    }
+}
+
+fn below(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(maps: &Path, name: &'static str) -> Result<T, Error> {
+    T::try_from(open(maps, name)?).map_err(|error| Error::Map { map: name, error })
+}
+
+/// What isn't attached where other programs of ours are.
+fn missing(programs: &[AttachedProgram]) -> Vec<String> {
+    let mut targets: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for program in programs {
+        if let Some(target) = &program.target {
+            targets.entry(target).or_default().push(&program.name);
+        }
+    }
+    let mut missing = Vec::new();
+    for (target, names) in targets {
+        let mut tell = |program: &str| {
+            if !names.contains(&program) {
+                missing.push(format!(
+                    "{program} isn't attached to {target}: what it would refuse there may pass"
+                ));
+            }
+        };
+        if target.starts_with("cgroup ") {
+            ON_CGROUP.iter().for_each(|program| tell(program));
+        }
+        for (prefix, program) in ON_INTERFACE {
+            if names.iter().any(|name| name.starts_with(prefix)) {
+                tell(program);
+            }
+        }
+    }
+    missing
+}
+
+/// Opens a map and counts its entries.
+fn fill(path: &Path, name: String) -> Result<MapFill, MapError> {
+    let data = MapData::from_pin(path)?;
+    let info = data.info()?;
+    let (key, value, capacity) = (info.key_size(), info.value_size(), info.max_entries());
+    let map = Map::from_map_data(data)?;
+    let evicts = matches!(map, Map::LruHashMap(_));
+    let entries = match &map {
+        Map::HashMap(_) | Map::LruHashMap(_) => count_hash(map, key, value, capacity)?,
+        // The length of the prefix comes before the data.
+        Map::LpmTrie(_) => count_trie(map, key.saturating_sub(4), value, capacity)?,
+        _ => None,
+    };
+    Ok(MapFill { name, entries, capacity, evicts })
+}
+
+/// Calls `$count::<K, V>` with arrays of bytes as long as keys and values are; aya wants types, and
+/// the map may be of another version.
+macro_rules! sized {
+    ($count:ident, $map:expr, $capacity:expr, ($key:expr, $value:expr),
+     [$($k:literal),*], $values:tt) => {
+        match $key {
+            $($k => sized!(@value $count, $map, $capacity, $k, $value, $values),)*
+            _ => Ok(None),
+        }
+    };
+    (@value $count:ident, $map:expr, $capacity:expr, $k:literal, $value:expr, [$($v:literal),*]) => {
+        match $value {
+            $($v => $count::<[u8; $k], [u8; $v]>($map, $capacity).map(Some),)*
+            _ => Ok(None),
+        }
+    };
+}
+
+fn count_hash(map: Map, key: u32, value: u32, capacity: u32) -> Result<Option<u32>, MapError> {
+    fn count<K: aya::Pod, V: aya::Pod>(map: Map, capacity: u32) -> Result<u32, MapError> {
+        let map: HashMap<MapData, K, V> = HashMap::try_from(map)?;
+        number(map.keys(), capacity)
+    }
+    sized!(
+        count,
+        map,
+        capacity,
+        (key, value),
+        [4, 8, 16, 20, 24, 32, 36, 40, 44, 48],
+        [4, 8, 12, 16, 24, 32, 36, 40, 48]
+    )
+}
+
+fn count_trie(map: Map, key: u32, value: u32, capacity: u32) -> Result<Option<u32>, MapError> {
+    fn count<K: aya::Pod, V: aya::Pod>(map: Map, capacity: u32) -> Result<u32, MapError> {
+        let map: LpmTrie<MapData, K, V> = LpmTrie::try_from(map)?;
+        number(map.keys(), capacity)
+    }
+    sized!(count, map, capacity, (key, value), [16, 20, 24, 32], [4, 8, 12, 16])
+}
+
+/// At most as many as the map holds: where keys come and go, the kernel may begin anew.
+fn number<K>(
+    keys: impl Iterator<Item = Result<K, MapError>>,
+    capacity: u32,
+) -> Result<u32, MapError> {
+    let mut count = 0;
+    for key in keys.take(usize::try_from(capacity).unwrap_or(usize::MAX)) {
+        key?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attached(name: &str, target: &str) -> AttachedProgram {
+        AttachedProgram {
+            name: name.into(),
+            id: Some(1),
+            target: Some(target.into()),
+            link: Some(2),
+            loaded_at: None,
+            tag: None,
+            version: ABI_VERSION,
+        }
+    }
+
+    #[test]
+    fn a_hole_in_the_wall_is_named() {
+        let mut programs: Vec<_> =
+            ON_CGROUP.iter().map(|name| attached(name, "cgroup /pods/web")).collect();
+        programs.push(attached("pod_ingress", "interface veth-web"));
+        programs.push(attached("uplink_egress", "interface eth0"));
+        assert_eq!(missing(&programs), Vec::<String>::new());
+        let without = |name: &str| {
+            let mut programs = programs.clone();
+            programs.retain(|program| program.name != name);
+            programs.push(attached("pod_egress", "interface veth-web"));
+            missing(&programs)
+        };
+        let told = without("connect6");
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("connect6 isn't attached to cgroup /pods/web"), "{told:?}");
+        assert!(without("pod_ingress")[0].contains("pod_ingress isn't attached to interface veth"));
+    }
+
+    #[test]
+    fn full_is_told_from_nearly_full_and_from_forgetful() {
+        let map = |entries, evicts| MapFill {
+            name: "DENIED".into(),
+            entries: Some(entries),
+            capacity: 100,
+            evicts,
+        };
+        assert!(map(100, false).is_full() && map(100, false).is_nearly_full());
+        assert!(!map(99, false).is_full() && map(90, false).is_nearly_full());
+        assert!(!map(89, false).is_nearly_full());
+        assert!(!map(100, true).is_full() && !map(100, true).is_nearly_full());
+    }
+
+    #[test]
+    fn nothing_pinned_is_nothing_attached() {
+        let dir = tempfile::TempDir::new().unwrap();
+        assert_eq!(inspect(&dir.path().join("none")).unwrap(), Inspection::default());
+    }
+}

@@ -1,0 +1,377 @@
+//! Somebody who knows none of the code finds out why a connection was refused: by `status`, `flows`
+//! and `reasons` alone.
+
+use std::{fmt::Write as _, path::Path, time::Duration};
+
+use egress_tests::{
+    cgroup,
+    manifests::Walkthrough,
+    plan,
+    process::{Finished, Place},
+    testbed::{Testbed, mesh_yaml},
+    wait::{SOON, until, until_is},
+};
+use serde_json::Value;
+
+/// A port that nothing routes, and another one.
+const PORT: &str = "22";
+const OTHER_PORT: &str = "8443";
+/// How long a dropped dial may go on.
+const DIAL: Duration = Duration::from_secs(4);
+
+/// `mesh.yaml` that knows the pod as shop/web, by all that there is to know it by.
+fn mesh(testbed: &Testbed) -> String {
+    let mount = cgroup::mount_point().expect("cgroup2");
+    let below =
+        testbed.pod().cgroup.strip_prefix(mount).expect("below the mount").display().to_string();
+    format!(
+        "{}workloads:\n- name: web\n  namespace: shop\n  labels: {{app: web}}\n  \
+         addresses: [{}]\n  cgroups: [/{below}]\n  interface: {}\n",
+        mesh_yaml(1),
+        plan::POD,
+        plan::POD_INTERFACE
+    )
+}
+
+/// A testbed with the walkthrough's passthrough.
+fn testbed() -> Testbed {
+    let testbed = Testbed::test(1).expect("a testbed");
+    testbed.apply_mesh(&mesh(&testbed)).expect("a mesh.yaml");
+    let files = Walkthrough::example().expect("the walkthrough");
+    files.passthrough.apply(&testbed).expect("its passthrough");
+    testbed
+}
+
+/// A command of the agent on the app node.
+fn agent(testbed: &Testbed, args: &[&str]) -> Finished {
+    testbed.app().run(&testbed.agent().to_string_lossy(), args).expect("a command")
+}
+
+/// `status` of the node.
+fn status(testbed: &Testbed, args: &[&str]) -> Finished {
+    let (control, pins) = (testbed.node_control(), testbed.pins());
+    let mut all = vec!["status", "--control", control.to_str().expect("UTF-8")];
+    all.extend(["--bpffs", pins.to_str().expect("UTF-8")]);
+    all.extend(args);
+    agent(testbed, &all)
+}
+
+/// `flows` of whoever listens there, as objects.
+fn flows(testbed: &Testbed, control: &Path, args: &[&str]) -> Vec<Value> {
+    let pins = testbed.pins();
+    let mut all = vec!["flows", "--control", control.to_str().expect("UTF-8")];
+    all.extend(["--bpffs", pins.to_str().expect("UTF-8"), "-o", "json"]);
+    all.extend(args);
+    let done = agent(testbed, &all);
+    assert!(done.ok(), "{args:?}: {done:?}");
+    done.stdout.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
+/// The flows of the node, once there are any that match.
+fn some_flows(testbed: &Testbed, args: &[&str]) -> Vec<Value> {
+    let ask = || flows(testbed, &testbed.node_control(), args);
+    until_is(SOON, &format!("flows with {args:?}"), ask, |flows| !flows.is_empty()).expect("flows")
+}
+
+/// Whether a connection can be made from there.
+fn connects(place: &Place, addr: &str, port: &str) -> bool {
+    let dial = format!("exec 3<>/dev/tcp/{addr}/{port}");
+    place.run_for(DIAL, "bash", &["-c", &dial]).expect("bash").ok()
+}
+
+fn refused_connect(testbed: &Testbed, port: &str) {
+    assert!(!connects(testbed.pod(), plan::ATTACKER, port), "port {port} must be refused");
+}
+
+/// Whether the node says that it is ready, and what it says.
+fn readiness(testbed: &Testbed) -> (String, String) {
+    let url = "http://127.0.0.1:15020/healthz/ready";
+    let done = testbed.app().run("curl", &["-s", "-w", "%{http_code}", url]).expect("curl");
+    let (text, code) = done.stdout.split_at(done.stdout.len().saturating_sub(3));
+    (code.to_owned(), text.to_owned())
+}
+
+#[test]
+fn every_verdict_is_found_with_its_workload_and_reason() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let served = || testbed.curl_status(&["https://edition.cnn.com/"]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    refused_connect(&testbed, PORT);
+    // In the pod's network, but no cgroup's hook sees it: the wall drops its packets.
+    let elsewhere = testbed.outside_cgroup();
+    assert!(!connects(&elsewhere, plan::WEB, "443"));
+
+    // A refused connect: the hook sees no source address, and it has its workload all the same.
+    let denied = some_flows(&testbed, &["--reason", "no_route"]);
+    for flow in &denied {
+        assert_eq!((&flow["verdict"], &flow["hook"]), (&"deny".into(), &"connect".into()));
+        assert_eq!((&flow["namespace"], &flow["workload"]), (&"shop".into(), &"web".into()));
+        assert_eq!(flow["destination_address"], plan::ATTACKER);
+        assert_eq!(flow["destination_port"], 22);
+        assert_eq!(flow["source_address"], Value::Null);
+    }
+    // A packet that was dropped.
+    let dropped = some_flows(&testbed, &["--reason", "not_redirected", "--address", plan::WEB]);
+    for flow in &dropped {
+        assert_eq!((&flow["verdict"], &flow["hook"]), (&"deny".into(), &"pod".into()));
+        assert_eq!((&flow["workload"], &flow["interface"]), (&"web".into(), &"pod0".into()));
+        assert_eq!(flow["source_address"], plan::POD);
+    }
+    // A redirect.
+    let redirected = some_flows(&testbed, &["--verdict", "redirected"]);
+    for flow in &redirected {
+        assert_eq!((&flow["reason"], &flow["workload"]), (&"routed".into(), &"web".into()));
+        assert_eq!(flow["destination_port"], 443);
+    }
+
+    // Filters keep out what they don't name.
+    let node = testbed.node_control();
+    let count = |args: &[&str]| flows(&testbed, &node, args).len();
+    assert_eq!(count(&["--verdict", "denied", "--reason", "routed"]), 0);
+    assert_eq!(count(&["--reason", "no_route", "--pod", "shop/web"]), denied.len());
+    assert_eq!(count(&["--reason", "no_route", "--pod", "other/web"]), 0);
+    assert_eq!(count(&["--reason", "no_route", "--port", "23"]), 0);
+    assert_eq!(count(&["--reason", "no_route", "--address", plan::WEB]), 0);
+    assert_eq!(count(&["--reason", "no_route", "--since", "1h"]), denied.len());
+    assert_eq!(count(&["--last", "1"]), 1);
+    assert_eq!(count(&["--last", "0"]), 0);
+    // Typos are answered.
+    for (args, nearest) in
+        [(["--reason", "no_rote"], "no_route"), (["--verdict", "denid"], "denied")]
+    {
+        let done = agent(&testbed, &[&["flows"], &args[..]].concat());
+        assert_eq!(done.code, 2);
+        assert!(done.stderr.contains(nearest), "{}", done.stderr);
+    }
+
+    // The line for people, and where it sends them.
+    let control = node.to_str().unwrap();
+    let args = ["flows", "--control", control, "--reason", "no_route", "--last", "1", "-o", "wide"];
+    let line = agent(&testbed, &args).stdout;
+    let expected = format!("shop/web -> {}:22 TCP DENIED (no_route) at connect", plan::ATTACKER);
+    assert!(line.contains(&expected), "{line}");
+    let explained = agent(&testbed, &["reasons", "no_route"]).stdout;
+    let meaning = line.trim().rsplit(" | ").next().unwrap();
+    assert!(explained.replace('\n', " ").contains(meaning), "{line}\n{explained}");
+    assert!(explained.contains("VirtualService"), "{explained}");
+
+    // What the gateway refuses has a host.
+    testbed.curl(&["https://www.example.com/"]).unwrap();
+    let gateway = testbed.gateway_control(0);
+    let ask = || flows(&testbed, &gateway, &["--verdict", "denied", "--host", "www.example.com"]);
+    let refused = until_is(SOON, "the gateway's refusal", ask, |flows| !flows.is_empty()).unwrap();
+    assert_eq!(refused[0]["reason"], "host_not_in_registry");
+    assert_eq!((&refused[0]["hook"], &refused[0]["workload"]), (&"gateway".into(), &"web".into()));
+    assert_eq!(refused[0]["source_address"], plan::POD);
+    assert_eq!(
+        (&refused[0]["protocol"], &refused[0]["response_flags"]),
+        (&"TLS".into(), &"NR".into())
+    );
+    let detail = refused[0]["detail"].as_str().unwrap();
+    assert!(detail.contains("www.example.com"), "{detail}");
+    // What it served is not remembered while nobody follows.
+    assert_eq!(flows(&testbed, &gateway, &["--verdict", "allowed"]), Vec::<Value>::new());
+}
+
+#[test]
+fn flows_are_followed_as_they_happen() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let served = || testbed.curl_status(&["https://edition.cnn.com/"]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    refused_connect(&testbed, PORT);
+
+    let follow = |name: &str, control: &Path, filter: &[&str]| {
+        let mut args = vec!["flows".to_owned(), "--follow".into(), "--control".into()];
+        args.push(control.to_string_lossy().into_owned());
+        args.extend(filter.iter().map(|arg| (*arg).to_owned()));
+        testbed.start_agent(testbed.app(), name, &args).unwrap()
+    };
+    let node = follow("follow-node", &testbed.node_control(), &["--verdict", "denied"]);
+    // The history comes first. When it is there, the follower follows.
+    until(SOON, "the history", || node.stdout().contains(":22 TCP DENIED").then_some(())).unwrap();
+    refused_connect(&testbed, OTHER_PORT);
+    let seen = || node.stdout().contains(":8443 TCP DENIED (no_route)").then_some(());
+    until(SOON, "the new refusal", seen).unwrap();
+    assert_eq!(served(), "200");
+    assert!(!node.stdout().contains("REDIRECTED"), "{}", node.stdout());
+
+    // A gateway tells of what it serves as long as somebody listens.
+    testbed.curl(&["https://www.example.com/"]).unwrap();
+    let gateway = follow("follow-gateway", &testbed.gateway_control(0), &[]);
+    let refusal = || gateway.stdout().contains("www.example.com").then_some(());
+    until(SOON, "the gateway's history", refusal).unwrap();
+    assert_eq!(served(), "200");
+    until(SOON, "the served connection", || {
+        let served = |line: &&str| line.contains("edition.cnn.com:443 TLS ALLOWED");
+        gateway.stdout().lines().find(served).map(str::to_owned)
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stdout()));
+}
+
+#[test]
+fn status_tells_a_living_agent_from_a_dead_one_and_from_none() {
+    let testbed = testbed();
+    let none = status(&testbed, &[]);
+    assert_eq!(none.code, 3, "{none:?}");
+    assert!(none.stdout.starts_with("NOTHING IS ATTACHED"), "{none:?}");
+
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let mut node = testbed.start_node().unwrap();
+    let alive = until_is(SOON, "a healthy node", || status(&testbed, &[]), Finished::ok).unwrap();
+    let pid = format!("running (pid {}", node.pid());
+    for part in ["HEALTHY", &pid, "default: enforce", "connect4", "pod_ingress", "interface pod0"] {
+        assert!(alive.stdout.contains(part), "{part}:\n{}", alive.stdout);
+    }
+    let alive = status(&testbed, &["-o", "json"]);
+    let value: Value = serde_json::from_str(&alive.stdout).unwrap();
+    assert_eq!((alive.code, &value["verdict"]), (0, &"healthy".into()), "{value:#}");
+    assert_eq!(value["node"]["agent"]["process"]["pid"], node.pid());
+    assert_eq!(value["node"]["agent"]["gateways"][0]["address"], plan::GATEWAYS[0]);
+    let programs = value["node"]["programs"].as_array().unwrap();
+    assert!(programs.iter().all(|program| program["id"].as_u64() > Some(0)), "{programs:#?}");
+    // Every map whose entries can be counted has been: none is of a size that isn't known here.
+    let maps = value["node"]["maps"].as_array().unwrap();
+    for name in ["ROUTES", "GATEWAYS", "INTERNAL", "DENIED", "POD_ADDRESSES", "POD_INTERFACES"]
+        .into_iter()
+        .chain(["WORKLOADS", "ORIGINAL_DST", "FLOWS"])
+    {
+        let map = maps.iter().find(|map| map["name"] == name).unwrap_or_else(|| panic!("{name}"));
+        assert!(map["entries"].is_u64(), "{map}");
+    }
+    assert_eq!(readiness(&testbed), ("200".into(), "ready\n".into()));
+
+    // A configuration that is refused is shown with what is wrong with it.
+    testbed.apply("broken.yaml", "apiVersion: networking.istio.io/v1\nkind: Nonsense\n").unwrap();
+    let ask = || status(&testbed, &[]);
+    let refused = until_is(SOON, "the refused configuration", ask, |seen| seen.code == 1).unwrap();
+    assert!(refused.stdout.contains("REJECTED") && refused.stdout.contains("broken.yaml"));
+    assert_eq!(readiness(&testbed).0, "200", "the last good one works on");
+    testbed.delete("broken.yaml").unwrap();
+    until_is(SOON, "the mended configuration", ask, Finished::ok).unwrap();
+
+    // Dead: the pins still tell, and so do the events that nobody has read.
+    node.kill();
+    let dead = status(&testbed, &[]);
+    assert_eq!(dead.code, 1, "{dead:?}");
+    for part in ["no agent is running; enforcement is in force as it was left", "pod_ingress"] {
+        assert!(dead.stdout.contains(part), "{part}:\n{}", dead.stdout);
+    }
+    refused_connect(&testbed, PORT);
+    let control = testbed.node_control();
+    let left = flows(&testbed, &control, &["--reason", "no_route"]);
+    assert!(!left.is_empty());
+    assert_eq!(flows(&testbed, &control, &["--reason", "no_route"]), Vec::<Value>::new());
+
+    // Detached: nothing is in force, and nothing is said to be.
+    let pins = testbed.pins();
+    let detached = agent(&testbed, &["detach", "--bpffs", pins.to_str().unwrap()]);
+    assert!(detached.ok(), "{detached:?}");
+    let gone = status(&testbed, &["-o", "json"]);
+    let value: Value = serde_json::from_str(&gone.stdout).unwrap();
+    assert_eq!((gone.code, &value["verdict"]), (3, &"not_attached".into()), "{value:#}");
+    let control = control.to_str().unwrap();
+    let nobody =
+        agent(&testbed, &["flows", "--control", control, "--bpffs", pins.to_str().unwrap()]);
+    assert_eq!(nobody.code, 1, "{nobody:?}");
+    assert!(nobody.stderr.contains("nothing is enforced"), "{nobody:?}");
+}
+
+#[test]
+fn a_gateways_status_is_its_own() {
+    let testbed = testbed();
+    let mut gateway = testbed.start_gateway(0).unwrap();
+    let control = testbed.gateway_control(0);
+    let control = control.to_str().unwrap();
+    let alive = agent(&testbed, &["status", "--control", control]);
+    assert_eq!(alive.code, 0, "{alive:?}");
+    for part in ["HEALTHY", "LIVE", "sk-lookup", "in force; 1 accepted"] {
+        assert!(alive.stdout.contains(part), "{part}:\n{}", alive.stdout);
+    }
+    assert!(gateway.end().unwrap().success());
+    assert!(!testbed.gateway_control(0).exists(), "it takes its socket away");
+}
+
+#[test]
+fn a_full_map_makes_the_node_unready_until_it_fits() {
+    /// More prefixes than the map of denied ones takes.
+    const TOO_MANY: u32 = 20_000;
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let healthy = || status(&testbed, &[]);
+    until_is(SOON, "a healthy node", healthy, Finished::ok).unwrap();
+    let fits = mesh(&testbed);
+    let mut prefixes = String::new();
+    for number in 0..TOO_MANY {
+        let [_, a, b, c] = (number << 1).to_be_bytes();
+        write!(prefixes, "\"100.{a}.{b}.{c}/32\", ").unwrap();
+    }
+    testbed.apply_mesh(&format!("{fits}deniedCidrs: [{prefixes}]\n")).unwrap();
+    let seen = |(code, _): &(String, String)| code == "503";
+    let (_, causes) = until_is(SOON * 2, "not ready", || readiness(&testbed), seen).unwrap();
+    assert!(causes.contains("map DENIED is full"), "{causes}");
+    let full = status(&testbed, &[]);
+    assert_eq!(full.code, 1, "{full:?}");
+    assert!(full.stdout.contains("map DENIED is full") && full.stdout.contains("deniedCidrs"));
+    assert!(full.stdout.contains("16384     FULL"), "{}", full.stdout);
+    // The twin: what fits is taken, and all is well again.
+    testbed.apply_mesh(&format!("{fits}deniedCidrs: [\"100.0.0.0/32\"]\n")).unwrap();
+    until_is(SOON * 2, "ready", || readiness(&testbed).0, |code| code == "200").unwrap();
+    until_is(SOON, "a healthy node", healthy, Finished::ok).unwrap();
+}
+
+#[test]
+fn lost_events_are_counted_and_said() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let mut args = testbed.node_args();
+    args.extend(["--events-per-second".into(), "0".into()]);
+    let node = testbed.start_agent(testbed.app(), "node", &args).unwrap();
+    let ready = || node.stderr().lines().any(|line| line.ends_with(" ready")).then_some(());
+    until(SOON, "the node agent to enforce", ready).unwrap();
+
+    let control = testbed.node_control().to_string_lossy().into_owned();
+    let follow = ["flows", "--follow", "--control", &control].map(str::to_owned);
+    let follower = testbed.start_agent(testbed.app(), "follow", &follow).unwrap();
+    // Each attempt loses one event; the follower is there at one of them.
+    until(SOON, "the loss to be said", || {
+        refused_connect(&testbed, PORT);
+        follower.stdout().lines().any(|line| is_loss(line)).then_some(())
+    })
+    .unwrap();
+    let lost = flows(&testbed, &testbed.node_control(), &[]);
+    assert!(lost[0]["lost"].as_u64() > Some(0), "{lost:?}");
+    let status = status(&testbed, &[]);
+    assert_eq!(status.code, 0, "a warning, no problem: {status:?}");
+    assert!(status.stdout.contains("events were lost over the limit"), "{}", status.stdout);
+}
+
+/// `lost 12 events`, without more.
+fn is_loss(line: &str) -> bool {
+    let count = line.strip_prefix("lost ").and_then(|rest| rest.strip_suffix(" events"));
+    count.is_some_and(|count| count.parse::<u64>().is_ok())
+}
+
+#[test]
+fn audit_is_shouted_and_its_verdicts_are_found() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let audit = mesh(&testbed).replace("enforcement: enforce", "enforcement: audit");
+    testbed.apply_mesh(&audit).unwrap();
+    let _node = testbed.start_node().unwrap();
+    assert!(connects(testbed.pod(), plan::ATTACKER, PORT), "audit lets it pass");
+    let audited = some_flows(&testbed, &["--verdict", "audited", "--reason", "no_route"]);
+    assert_eq!((&audited[0]["audit"], &audited[0]["verdict"]), (&true.into(), &"deny".into()));
+    assert_eq!(audited[0]["workload"], "web");
+    assert_eq!(
+        flows(&testbed, &testbed.node_control(), &["--verdict", "denied"]),
+        Vec::<Value>::new()
+    );
+    let status = status(&testbed, &[]);
+    assert_eq!(status.code, 1, "{status:?}");
+    assert!(status.stdout.contains("AUDIT mode is on"), "{}", status.stdout);
+}
