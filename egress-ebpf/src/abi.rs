@@ -3,8 +3,11 @@
 //!
 //! All structs are `repr(C)` and proven free of padding by their `IntoBytes` derive.
 
+mod flows;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub use self::flows::{FlowKey, FlowState, flow_kind, flow_phase};
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
@@ -206,75 +209,6 @@ pub struct OriginalDst {
     pub port: PortBe,
     /// The gateway's port.
     pub gateway_port: PortBe,
-}
-
-/// Key of `FLOWS` (LRU hash): a flow that began outside.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct FlowKey {
-    /// Where it was seen: the index of a pod's interface, the id of a workload's cgroup, or zero
-    /// for the uplinks. `kind` says which of them.
-    pub scope: u64,
-    /// Who began it.
-    pub remote: Addr,
-    /// Whom it was for; unspecified where `kind` says that only the remote counts.
-    pub local: Addr,
-    /// The remote's port; for an ICMP echo zero.
-    pub remote_port: PortBe,
-    /// The local port; for an ICMP echo its identifier.
-    pub local_port: PortBe,
-    /// IP protocol number; zero where `kind` says that only the remote counts.
-    pub protocol: u8,
-    /// One of [`flow_kind`].
-    pub kind: u8,
-    /// Always zero.
-    pub reserved: [u8; 2],
-}
-
-/// Values of [`FlowKey::kind`].
-pub mod flow_kind {
-    /// A flow at a pod's interface.
-    pub const POD: u8 = 0;
-    /// A flow at the uplinks, with addresses as they are on the wire.
-    pub const UPLINK: u8 = 1;
-    /// A flow to a socket of a workload's cgroup.
-    pub const CGROUP: u8 = 2;
-    /// That a pod's interface has seen this remote at all.
-    pub const POD_REMOTE: u8 = 3;
-    /// That sockets of a workload's cgroup have seen this remote port.
-    pub const CGROUP_REMOTE: u8 = 4;
-}
-
-/// Value of `FLOWS`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct FlowState {
-    /// When the last packet came in, nanoseconds since boot.
-    pub last_inbound: u64,
-    /// One of [`flow_phase`].
-    pub phase: u32,
-    /// Always zero.
-    pub reserved: u32,
-}
-
-/// Values of [`FlowState::phase`]; an unknown one lets nothing pass.
-pub mod flow_phase {
-    /// Datagrams and remotes have no phases.
-    pub const SEEN: u32 = 0;
-    /// TCP: a SYN came in.
-    pub const ASKED: u32 = 1;
-    /// TCP: the inside has answered with SYN and ACK.
-    pub const ANSWERED: u32 = 2;
-    /// TCP: the outside has taken up the answer.
-    pub const ESTABLISHED: u32 = 3;
-    /// TCP: the outside has nothing more to say (FIN).
-    pub const CLOSING: u32 = 4;
-    /// TCP: both sides have nothing more to say.
-    pub const CLOSED: u32 = 5;
-    /// TCP: the inside has broken it off (RST).
-    pub const RESET: u32 = 6;
-    /// An ICMP echo request came in.
-    pub const ECHOED: u32 = 7;
 }
 
 /// One record of the ring buffer `EVENTS`.

@@ -319,10 +319,13 @@ impl Testbed {
     /// # Errors
     /// As for [`Self::start_node`].
     pub fn start_node_with(&self, args: &[String]) -> Result<Process> {
+        // An earlier one wrote to the same file.
+        let earlier = fs::read(self.dir().join("node.err")).map_or(0, |text| text.len());
         let mut node = self.start_agent(&self.app, "node", args)?;
         wait::until(wait::SOON, "the node agent to enforce", || {
             // It denies everything first, and is ready once the configuration is in force.
-            let ready = node.stderr().lines().any(|line| line.ends_with(" ready"));
+            let text = node.stderr();
+            let ready = text.get(earlier..)?.lines().any(|line| line.ends_with(" ready"));
             (ready || node.ended().is_some()).then_some(())
         })
         .with_context(|| node.stderr())?;

@@ -1,10 +1,16 @@
 //! The agent goes, enforcement stays; only `detach` removes it.
 
+use std::fs;
+
 use egress_tests::{
+    denied::Wall,
     manifests::Walkthrough,
+    netns::{End, link},
     plan,
-    testbed::Testbed,
-    wait::{SOON, until_is},
+    process::Process,
+    sh,
+    testbed::{Testbed, mesh_yaml},
+    wait::{SOON, until, until_is},
 };
 
 const URL: &str = "https://edition.cnn.com/";
@@ -53,3 +59,324 @@ fn enforcement_outlives_the_agent_until_detach() {
     assert_eq!((attack(), wall()), (0, 0));
     assert!(!capture.frames().is_empty());
 }
+
+/// A value of the node's metrics.
+fn metric(testbed: &Testbed, name: &str) -> Option<u64> {
+    let metrics = testbed.node_metrics().ok()?;
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+fn readiness(testbed: &Testbed) -> String {
+    let url = "http://127.0.0.1:15020/healthz/ready";
+    testbed.app().run("curl", &["-s", "-w", " %{http_code}", url]).unwrap().stdout
+}
+
+/// The pod's interface goes, and comes again with the addresses that it had.
+fn recreate(testbed: &Testbed) {
+    let (pod, app) = (&testbed.pod().ns, &testbed.app().ns);
+    app.ip(&["link", "del", plan::POD_INTERFACE]).unwrap();
+    let (v4, router) = (format!("{}/24", plan::POD), format!("{}/24", plan::POD_ROUTER));
+    link(
+        &End { ns: pod, name: "eth0", mac: "02:00:0a:f4:01:0a", addresses: &[&v4] },
+        &End {
+            ns: app,
+            name: plan::POD_INTERFACE,
+            mac: plan::POD_ROUTER_MAC,
+            addresses: &[&router],
+        },
+    )
+    .unwrap();
+    pod.ip(&["route", "add", "default", "via", plan::POD_ROUTER]).unwrap();
+}
+
+#[test]
+fn a_pod_that_is_up_before_its_policy_is_denied_until_it_is_known() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let capture = testbed.capture().unwrap();
+    // A pattern, and no word of who is behind the interface.
+    let unknown: Vec<String> = testbed
+        .node_args()
+        .into_iter()
+        .map(|arg| if arg.starts_with(plan::POD_INTERFACE) { "pod*".into() } else { arg })
+        .collect();
+    let mut node = testbed.start_node_with(&unknown).unwrap();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
+    wall.stops("a packet of an unknown pod", &["unknown_interface"], packet).unwrap();
+    // Not even the inside.
+    let inside = || testbed.pod().run("ping", &["-c1", "-W1", plan::APP]);
+    wall.stops("a ping from an unknown pod", &["unknown_interface"], inside).unwrap();
+    assert!(node.end().unwrap().success());
+
+    // The twin: known, the inside and the allowed way are open, and nothing else.
+    let node = testbed.start_agent(testbed.app(), "known", &testbed.node_args()).unwrap();
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    assert!(testbed.pod().run("ping", &["-c1", "-W2", plan::APP]).unwrap().ok());
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    wall.stops("a packet of a known pod", &["protocol"], packet).unwrap();
+}
+
+#[test]
+fn an_interface_that_is_made_again_is_behind_the_wall_with_and_without_an_agent() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let mut node = testbed.start_node().unwrap();
+    let capture = testbed.capture().unwrap();
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+
+    recreate(&testbed);
+    until_is(SOON, "the way over the new interface", served, |seen| seen == "200").unwrap();
+    let repairs = || metric(&testbed, "egress_repairs_total{kind=\"interface\"}");
+    until_is(SOON, "the repair to be counted", repairs, |count| *count == Some(1)).unwrap();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
+    wall.stops("a packet on the new interface", &["protocol"], packet).unwrap();
+
+    // Without an agent there is no program on it; the uplink's drops what comes from it.
+    node.kill();
+    recreate(&testbed);
+    assert_ne!(packet().unwrap().code, 0);
+    let elsewhere = testbed.outside_cgroup();
+    let bypass = testbed.probe_from(&elsewhere, &["tcp", plan::ATTACKER, "22"]).unwrap();
+    assert_ne!(bypass.code, 0, "{bypass:?}");
+    assert_eq!(capture.frames(), Vec::<String>::new());
+    let node = testbed.start_agent(testbed.app(), "again", &testbed.node_args()).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    wall.stops("a packet after the start", &["protocol"], packet).unwrap();
+}
+
+#[test]
+fn what_is_detached_by_hand_is_attached_again_and_counted() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let capture = testbed.capture().unwrap();
+    let links = testbed.pins().join(format!("v{}", egress_ebpf::abi::ABI_VERSION)).join("links");
+    let pins = || -> Vec<String> {
+        let entries = fs::read_dir(&links).unwrap();
+        entries.map(|entry| entry.unwrap().path().to_string_lossy().into_owned()).collect()
+    };
+    let repairs =
+        |kind: &str| metric(&testbed, &format!("egress_repairs_total{{kind=\"{kind}\"}}")).unwrap();
+    let tcx = pins().iter().any(|pin| pin.contains("-if-"));
+    let detached = repairs("detached");
+    for pin in pins().iter().filter(|pin| !pin.contains("-clsact-")) {
+        sh("bpftool", &["link", "detach", "pinned", pin]).unwrap();
+    }
+    if !tcx {
+        let app = &testbed.app().ns;
+        sh("tc", &["-n", app.name(), "filter", "del", "dev", plan::POD_INTERFACE, "ingress"])
+            .unwrap();
+    }
+    // Its cgroup and at least one interface: what it says once for each place.
+    until_is(SOON, "the repairs", || repairs("detached"), |count| *count >= detached + 2).unwrap();
+    let pinned = repairs("pin");
+    for pin in pins().iter().filter(|pin| !pin.contains("-clsact-")) {
+        fs::remove_file(pin).unwrap();
+    }
+    until_is(SOON, "the pins", || repairs("pin"), |count| *count >= pinned + 2).unwrap();
+    assert!(node.stderr().contains("was detached from"), "{}", node.stderr());
+
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let connect = || testbed.probe(&["tcp", plan::ATTACKER, "22"]);
+    wall.stops("a connection after the repair", &["no_route"], connect).unwrap();
+    let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
+    wall.stops("a packet after the repair", &["protocol"], packet).unwrap();
+    assert_eq!(testbed.curl_status(&[URL]).unwrap(), "200");
+}
+
+#[test]
+fn a_full_map_denies_the_new_and_says_so() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let capture = testbed.capture().unwrap();
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    assert!(readiness(&testbed).ends_with(" 200"));
+
+    // One prefix more than the map holds, and something new that is allowed beside it.
+    let most = egress_ebpf::abi::capacity::PREFIXES;
+    let prefixes = (0..=most).map(|number| format!("\"2001:db8:f:{number:x}::/64\""));
+    let many = prefixes.collect::<Vec<_>>().join(", ");
+    let mesh = mesh_yaml(1);
+    testbed.apply_mesh(&format!("{mesh}deniedCidrs: [{many}]\n")).unwrap();
+    let behind = || metric(&testbed, "egress_maps_behind");
+    until_is(SOON, "the maps to be behind", behind, |value| *value == Some(1)).unwrap();
+    let ready = readiness(&testbed);
+    assert!(ready.ends_with(" 503") && ready.contains("DENIED"), "{ready}");
+    testbed
+        .apply(
+            "new.yaml",
+            &format!(
+                "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: new}}\n\
+                 spec:\n  hosts: [new.example.com]\n  addresses: [{0}]\n  ports:\n  \
+                 - {{number: 22, name: tcp, protocol: TCP}}\n  resolution: STATIC\n  \
+                 endpoints:\n  - address: {0}\n",
+                plan::ATTACKER
+            ),
+        )
+        .unwrap();
+    let accepted = || metric(&testbed, "egress_config_reloads_total{result=\"accepted\"}");
+    until_is(SOON, "the new snapshot", accepted, |count| *count >= Some(3)).unwrap();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let connect = || testbed.probe(&["tcp", plan::ATTACKER, "22"]);
+    wall.stops("the new service", &["no_route"], connect).unwrap();
+    // What was in force stays.
+    assert_eq!(served(), "200");
+
+    // The twin: with room for it the new one is served.
+    testbed.apply_mesh(&mesh).unwrap();
+    until_is(SOON, "the new service", || connect().unwrap().code, |code| *code == 0).unwrap();
+    assert!(readiness(&testbed).ends_with(" 200"));
+    assert_eq!(behind(), Some(0));
+}
+
+/// Opens sockets, waits for a file, and says what became of each.
+const OLD_SOCKETS: &str = r#"
+import errno, os, socket, sys, time
+attacker, web, inside, go = sys.argv[1:]
+
+def tcp(address, port):
+    return socket.create_connection((address, port), 5)
+
+def udp(address):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect((address, 9999))
+    return s
+
+listener = socket.create_server(("0.0.0.0", 6000))
+sockets = {
+    "attacker": tcp(attacker, 22),
+    "unredirected": tcp(web, 8443),
+    "datagrams": udp(attacker),
+    "inside": tcp(inside, 7000),
+}
+print("listening", flush=True)
+sockets["accepted"] = listener.accept()[0]
+
+def ask(s):
+    s.settimeout(5)
+    s.sendall(b"hello")
+    return "answered" if s.recv(100) else "ended"
+
+for name, s in sockets.items():
+    if name != "accepted":
+        print("before", name, ask(s), flush=True)
+print("open", flush=True)
+while not os.path.exists(go):
+    time.sleep(0.05)
+for name, s in sockets.items():
+    try:
+        if name == "accepted":
+            s.settimeout(5)
+            data = s.recv(100)
+            s.sendall(data)
+            print("after", name, data.decode(), flush=True)
+        else:
+            print("after", name, ask(s), flush=True)
+    except OSError as error:
+        print("after", name, errno.errorcode.get(error.errno, "timeout"), flush=True)
+"#;
+
+/// Echoes what one connection after another sends.
+const ECHO: &str = r#"
+import socket, sys, threading
+listener = socket.create_server((sys.argv[1], 7000))
+print("listening", flush=True)
+def serve(s):
+    while data := s.recv(100):
+        s.sendall(data)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+
+/// Dials the pod, waits for a file, and asks.
+const FROM_OUTSIDE: &str = r#"
+import os, socket, sys, time
+address, go = sys.argv[1:]
+s = socket.create_connection((address, 6000), 10)
+print("connected", flush=True)
+while not os.path.exists(go):
+    time.sleep(0.05)
+s.settimeout(10)
+s.sendall(b"still-there")
+print(s.recv(100).decode(), flush=True)
+"#;
+
+#[test]
+fn sockets_that_were_open_before_are_closed_if_they_are_not_allowed() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let dir = testbed.dir();
+    let python = "/usr/bin/python3";
+    let says = |process: &Process, what: &str| {
+        until(SOON, what, || process.stdout().contains(what).then_some(()))
+            .unwrap_or_else(|error| panic!("{error:#}: {}{}", process.stdout(), process.stderr()));
+    };
+    let echo = testbed.app().start(&dir, "echo", python, &["-c", ECHO, plan::APP]).unwrap();
+    says(&echo, "listening");
+    let go = dir.join("go");
+    let go_text = go.to_string_lossy();
+    let args = ["-c", OLD_SOCKETS, plan::ATTACKER, plan::WEB, plan::APP, &go_text];
+    let old = testbed.pod().start(&dir, "old", python, &args).unwrap();
+    says(&old, "listening");
+    let args = ["-c", FROM_OUTSIDE, plan::POD, &go_text];
+    let client = testbed.outside().start(&dir, "client", python, &args).unwrap();
+    says(&client, "connected");
+    says(&old, "open");
+    for name in ["attacker", "unredirected", "datagrams", "inside"] {
+        assert!(old.stdout().contains(&format!("before {name} answered")), "{}", old.stdout());
+    }
+
+    let capture = testbed.capture().unwrap();
+    let node = testbed.start_node().unwrap();
+    let destroyed = || metric(&testbed, "egress_sockets_destroyed_total");
+    until_is(SOON, "three sockets to be closed", destroyed, |count| *count == Some(3)).unwrap();
+    capture.take();
+    fs::write(&go, "").unwrap();
+    says(&old, "after accepted");
+    for name in ["attacker", "unredirected"] {
+        assert!(old.stdout().contains(&format!("after {name} ECONNABORTED")), "{}", old.stdout());
+    }
+    // A UDP socket loses its peer.
+    assert!(old.stdout().contains("after datagrams EDESTADDRREQ"), "{}", old.stdout());
+    // The twins: what is allowed survives, and so does what was begun outside.
+    assert!(old.stdout().contains("after inside answered"), "{}", old.stdout());
+    assert!(old.stdout().contains("after accepted still-there"), "{}", old.stdout());
+    says(&client, "still-there");
+    assert_eq!(destroyed(), Some(3));
+    let line = format!("-> {}:22, which is not allowed (no_route)", plan::ATTACKER);
+    assert!(node.stderr().contains(&line), "{}", node.stderr());
+
+    // A policy that gets stricter closes what it doesn't allow any more.
+    let cluster = plan::CLUSTER_CIDRS[0];
+    let narrow = mesh_yaml(1).replace(&format!("\"{cluster}\""), "10.10.99.0/24");
+    let held = ["-c", HELD, plan::APP];
+    let held = testbed.pod().start(&dir, "held", python, &held).unwrap();
+    says(&held, "open");
+    testbed.apply_mesh(&narrow).unwrap();
+    says(&held, "ECONNABORTED");
+}
+
+/// Holds a connection until it breaks.
+const HELD: &str = r#"
+import errno, socket, sys
+s = socket.create_connection((sys.argv[1], 7000), 5)
+print("open", flush=True)
+s.settimeout(60)
+try:
+    s.recv(1)
+    print("ended", flush=True)
+except OSError as error:
+    print(errno.errorcode.get(error.errno, "timeout"), flush=True)
+"#;

@@ -14,13 +14,14 @@ mod names;
 mod notify;
 mod options;
 mod plan;
+mod questions;
+mod sockets;
 mod takeover;
 mod view;
 mod who;
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    net::IpAddr,
+    collections::BTreeMap,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
@@ -37,7 +38,7 @@ use tokio::{
 pub use self::options::NodeArgs;
 pub(super) use self::who::Namer;
 use self::{
-    changes::{Reporter, heard},
+    changes::{Reporter, heard, listen},
     condition::{Condition, summary},
     flows::{Naming, Printer},
     health::{Checker, Probing},
@@ -46,6 +47,7 @@ use self::{
     names::Names,
     options::Pod,
     plan::Planned,
+    sockets::Closer,
     takeover::TakeOver,
     view::View,
 };
@@ -57,10 +59,8 @@ use super::{
 use crate::{
     bpf::{self, Contents, Enforcer, Facts, PlanProblem, Targets, TcMode},
     net::Resolver,
-    policy::{DirectTarget, Snapshot},
     sys::{netlink::links::Watch, process::raise_open_files},
     telemetry::FlowLog,
-    types::Host,
 };
 
 /// Where pins are by default.
@@ -173,14 +173,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         pods: args.pod_interfaces.clone(),
     };
     let printing = flows::run(events, printer, naming, flows, Arc::clone(&tally));
-    let watch = Watch::new().inspect_err(|error| {
-        tracing::warn!(
-            "can't listen to the kernel about interfaces ({error}); looking each second"
-        );
-    });
     let mut node = Node {
         attachments,
-        watch: watch.ok(),
+        watch: listen(),
         maps,
         pins,
         strangers: cgroups,
@@ -196,6 +191,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         problems: Vec::new(),
         reporter: Reporter::default(),
         take_over: TakeOver::default(),
+        closer: Closer::default(),
         ready: false,
     };
     tokio::select! {
@@ -233,6 +229,7 @@ struct Node {
     problems: Vec<PlanProblem>,
     reporter: Reporter,
     take_over: TakeOver,
+    closer: Closer,
     ready: bool,
 }
 
@@ -247,7 +244,7 @@ impl Node {
                 changed = self.checker.healthy.changed() => if changed.is_err() { return },
                 changed = self.names.resolved.changed() => if changed.is_err() { return },
                 () = heard(&mut self.watch) => self.follow(),
-                _ = looks.tick() => self.look(),
+                _ = looks.tick() => self.look().await,
             }
         }
     }
@@ -258,10 +255,14 @@ impl Node {
         self.report_changes(changes);
     }
 
-    /// Looks at everything that is attached.
-    fn look(&mut self) {
+    /// Looks at everything that is attached, and for sockets that aren't allowed any more.
+    async fn look(&mut self) {
         let changes = self.attachments.refresh(&self.pins);
         self.report_changes(changes);
+        if self.ready {
+            let (cgroups, count) = (self.attachments.cgroups(), &self.tally.sockets_destroyed);
+            self.closer.look(self.maps.current(), cgroups, count).await;
+        }
     }
 
     fn report_changes(&mut self, changes: Vec<Result<bpf::Change, bpf::Error>>) {
@@ -309,6 +310,7 @@ impl Node {
         let behind = match self.maps.reconcile(&desired) {
             Ok(changes) => {
                 tracing::debug!("{changes} changes in the maps");
+                self.closer.request(changes > 0);
                 self.condition.set_maps(&[], configured);
                 false
             }
@@ -344,43 +346,11 @@ impl Node {
             }
         {
             self.ready = true;
+            self.closer.request(true);
             self.pins.remove_other_versions();
             notify::ready();
             tracing::info!("ready");
         }
-    }
-
-    /// Whether all is known that a verdict needs: which gateways answer, and addresses of names.
-    fn is_informed(&self, snapshot: &Snapshot) -> bool {
-        let answers =
-            snapshot.mesh.gateways.is_empty() || !self.checker.healthy.borrow().is_empty();
-        let resolved = self.names.resolved.borrow();
-        answers && self.names.wanted.borrow().iter().all(|name| resolved.contains_key(name))
-    }
-
-    /// Asks for the health and the addresses that a snapshot needs; new answers arrive as changes.
-    fn ask(&self, snapshot: &Snapshot) {
-        let endpoints: HashSet<IpAddr> =
-            snapshot.mesh.gateways.iter().flat_map(|group| group.endpoints.clone()).collect();
-        self.checker.endpoints.send_if_modified(|old| {
-            let changed = *old != endpoints;
-            *old = endpoints;
-            changed
-        });
-        let names: HashSet<Host> = snapshot
-            .node
-            .routes
-            .iter()
-            .filter_map(|route| match &route.target {
-                DirectTarget::Name(host) => Some(host.clone()),
-                DirectTarget::Any | DirectTarget::Net(_) => None,
-            })
-            .collect();
-        self.names.wanted.send_if_modified(|old| {
-            let changed = *old != names;
-            *old = names;
-            changed
-        });
     }
 
     fn report(&mut self, problems: Vec<PlanProblem>) {

@@ -2,6 +2,7 @@
 
 pub mod interface;
 pub mod netlink;
+pub mod netns;
 pub mod process;
 pub mod raw;
 pub mod socket;

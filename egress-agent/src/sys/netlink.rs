@@ -5,6 +5,7 @@
 
 pub mod filters;
 pub mod links;
+pub mod sockets;
 
 use std::{convert::Infallible, io, ops::ControlFlow, os::fd::OwnedFd};
 

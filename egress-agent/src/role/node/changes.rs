@@ -6,6 +6,16 @@ use crate::{
     sys::netlink::links::Watch,
 };
 
+/// Listens to the kernel; `None` where that isn't possible, which is said.
+pub(super) fn listen() -> Option<Watch> {
+    let watch = Watch::new().inspect_err(|error| {
+        tracing::warn!(
+            "can't listen to the kernel about interfaces ({error}); looking each second"
+        );
+    });
+    watch.ok()
+}
+
 /// Waits until the kernel tells of interfaces; for ever where it doesn't tell.
 pub(super) async fn heard(watch: &mut Option<Watch>) {
     let Some(listening) = watch else { return std::future::pending().await };
