@@ -243,3 +243,41 @@ fn switching_disturbs_nothing_that_is_allowed_and_cuts_what_only_audit_let_pass(
     assert_eq!(served(), "200");
     assert_eq!(capture.frames(), Vec::<String>::new());
 }
+
+/// An interface that only a pattern covers: its pod is nobody until a workload names it, has that
+/// workload's addresses and no others, and is nobody again afterwards.
+#[test]
+fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
+    let testbed = Testbed::test(0).unwrap();
+    let mut args = testbed.node_args();
+    let given = args.iter().position(|arg| arg.starts_with(plan::POD_INTERFACE)).unwrap();
+    args[given] = "po*".into();
+    let node = testbed.start_node_with(&args).unwrap();
+    let pod = testbed.pod();
+    let other = "10.244.1.99";
+    assert!(pod.run("ip", &["addr", "add", &format!("{other}/24"), "dev", "eth0"]).unwrap().ok());
+    let reaches_from = |source: &str| {
+        pod.run("ping", &["-c1", "-W1", "-I", source, plan::CLUSTER_DNS]).unwrap().ok()
+    };
+    let reaches = || reaches_from(plan::POD);
+    let said = |reason: &str| {
+        until(SOON, reason, || node.stdout().contains(reason).then_some(())).unwrap();
+    };
+    assert!(!reaches(), "nobody has named it");
+    said("unknown_interface");
+
+    let named = format!(
+        "{}workloads:\n- name: job\n  interface: {}\n  addresses: [{}]\n",
+        mesh_yaml(0),
+        plan::POD_INTERFACE,
+        plan::POD
+    );
+    testbed.apply_mesh(&named).unwrap();
+    until_is(SOON, "the named interface", reaches, |reached| *reached).unwrap();
+    assert!(!reaches_from(other), "an address that isn't the workload's");
+    said("spoofed_source");
+
+    testbed.apply_mesh(&mesh_yaml(0)).unwrap();
+    until_is(SOON, "the interface that nobody names any more", reaches, |reached| !*reached)
+        .unwrap();
+}

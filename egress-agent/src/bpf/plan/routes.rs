@@ -1,7 +1,6 @@
 //! Routes as keys and values of the maps.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
@@ -96,8 +95,12 @@ impl<'a> Builder<'a> {
     }
 
     fn add_net(&mut self, dialled: Option<Port>, net: IpNet, weight: Weight, value: Route) {
-        let keys = prefixes(&net).into_iter().map(|net| route_key(dialled, Some(net)));
-        self.entries.extend(keys.map(|key| (key, weight, value)));
+        let mut add = |prefix| self.entries.push((route_key(dialled, Some(prefix)), weight, value));
+        match net.trunc() {
+            // The usual case, a hundred thousand times: not worth a list of one each.
+            IpNet::V4(net) => add(mapped(net)),
+            net @ IpNet::V6(_) => prefixes(&net).into_iter().for_each(add),
+        }
     }
 
     /// A route for every port mustn't lead to a gateway's own ports. A connect to them is refused
@@ -125,7 +128,9 @@ impl<'a> Builder<'a> {
 
 /// Of several for one key the heaviest, and of those the first of the file.
 fn heaviest(mut entries: Vec<Entry>) -> BTreeMap<Prefix<RouteKey>, Route> {
-    entries.sort_by_key(|(key, weight, _)| (*key, Reverse(*weight)));
+    entries.sort_by(|(key, weight, _), (other, others, _)| {
+        key.cmp(other).then_with(|| others.cmp(weight))
+    });
     entries.dedup_by_key(|(key, ..)| *key);
     entries.into_iter().map(|(key, _, route)| (key, route)).collect()
 }
