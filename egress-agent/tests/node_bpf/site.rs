@@ -21,8 +21,13 @@ pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_egress-agent");
 pub(crate) const OUTSIDE: &str = "198.51.100.7";
 /// The other end's address in the cluster.
 pub(crate) const INSIDE: &str = "10.77.0.2";
-/// Far longer than anything takes.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+/// Far longer than anything takes, on an emulated machine too.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// How many times longer things take than on an ordinary machine: `EGRESS_TEST_PATIENCE`, or 1.
+pub(crate) fn patience() -> u32 {
+    std::env::var("EGRESS_TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
 
 /// A node with one uplink and one pod's interface, in a network namespace, and a cgroup.
 pub(crate) struct Site {

@@ -8,8 +8,11 @@ mod qemu;
 mod suite;
 
 use std::{
-    fs,
+    env, fs,
+    num::NonZero,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -29,6 +32,8 @@ const OLDEST: (u32, u32) = (5, 10);
 const WITHOUT_BPF_LSM: &str = "6.1";
 /// Waits in the tests last as many times longer.
 const PATIENCE: u32 = 10;
+/// Names an agent that is taken as it is, instead of building one: for a try in between.
+const RELEASED: &str = "EGRESS_AGENT_RELEASED";
 /// For one test program, and for all of them.
 const LIMIT: Duration = Duration::from_secs(40 * 60);
 const GUEST_LIMIT: Duration = Duration::from_secs(150 * 60);
@@ -61,20 +66,24 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run(setup::For::Kernels)?;
     let kernels = kernels(&options.kernels)?;
-    let released = dist::run()?;
+    let released = match env::var_os(RELEASED) {
+        Some(path) => fs::canonicalize(&path).with_context(|| format!("{RELEASED}={path:?}"))?,
+        None => dist::run()?,
+    };
     let programs = suite::build()?;
     let jobs = suite::jobs(&programs, &options.test, &options.args)?;
-    let mut failed = Vec::new();
-    for kernel in &kernels {
+    let all = each(&kernels, |kernel| {
         let start = Instant::now();
         println!("\n=== Linux {} ({} test programs)", kernel.release, jobs.len());
-        let results = boot(kernel, &kernel.version, &jobs, &released)
-            .with_context(|| format!("Linux {}", kernel.release));
-        println!("\n=== Linux {}: {} s", kernel.release, start.elapsed().as_secs());
-        let results = results.unwrap_or_else(|error| {
-            println!("{error:#}");
+        let results = boot(kernel, &kernel.version, &jobs, &released).unwrap_or_else(|error| {
+            println!("Linux {}: {error:#}", kernel.release);
             Results::default()
         });
+        (results, start.elapsed())
+    });
+    let mut failed_on = Vec::new();
+    for (kernel, (results, time)) in kernels.iter().zip(all) {
+        println!("\n=== Linux {}: {} s", kernel.release, time.as_secs());
         let mut good = results.done;
         for job in &jobs {
             let (outcome, ok) = results.outcome(job);
@@ -82,13 +91,32 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             good &= ok;
         }
         if !good {
-            failed.push(kernel.version.as_str());
+            failed_on.push(kernel.version.as_str());
         }
     }
-    if !failed.is_empty() {
-        bail!("the suite failed on Linux {}", failed.join(", "));
+    if !failed_on.is_empty() {
+        bail!("the suite failed on Linux {}", failed_on.join(", "));
     }
     Ok(())
+}
+
+/// Does something with every kernel, with as many at once as this machine has processors: a guest
+/// waits most of its time.
+fn each<T: Send>(kernels: &[Kernel], work: impl Fn(&Kernel) -> T + Sync) -> Vec<T> {
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get);
+    let mut all = Vec::new();
+    for some in kernels.chunks(at_once) {
+        thread::scope(|scope| {
+            let work = &work;
+            let running: Vec<_> =
+                some.iter().map(|kernel| scope.spawn(move || work(kernel))).collect();
+            all.extend(running.into_iter().map(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => resume_unwind(panic),
+            }));
+        });
+    }
+    all
 }
 
 /// What each agent says of each kernel (`egress-agent kernel -o json`).
