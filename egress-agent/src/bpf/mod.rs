@@ -62,6 +62,15 @@ pub struct Enforcer {
     pub pins: Pins,
 }
 
+/// Refuses a host that can't enforce: an old kernel, or a process without the privileges. Lifts the
+/// limit on locked memory.
+///
+/// # Errors
+/// What is missing, and what to do about it.
+pub fn check_host() -> Result<(), Error> {
+    host::check()
+}
+
 impl Enforcer {
     /// Loads and attaches everything, with the maps as an earlier agent left them; without one they
     /// are empty, which denies. Either all of it is done or nothing. Must be called inside a

@@ -97,6 +97,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
+    // Without the privileges nothing below could succeed, and would only hide the cause.
+    bpf::check_host()?;
     // What can fail without the kernel comes first; then nothing was touched. A second agent must
     // hear that it is the second one, not that its port is taken.
     drop(bpf::Pins::own_existing(&args.bpffs)?);
