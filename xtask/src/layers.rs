@@ -58,7 +58,14 @@ pub(crate) fn run() -> Result<()> {
             faults += 1;
         }
     }
-    for package in ["egress-agent/src", "egress-ebpf/src", "xtask/src", "tests/src"] {
+    for package in [
+        "egress-agent/src",
+        "egress-ebpf/src",
+        "xtask/src",
+        "tests/src",
+        "tests/bench/src",
+        "tests/fuzz/src",
+    ] {
         let src = run::root().join(package);
         for file in sources(&src)? {
             let text = fs::read_to_string(&file)?;

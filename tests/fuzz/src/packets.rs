@@ -4,7 +4,7 @@
 use egress_ebpf::{
     abi::action,
     addr::Addr,
-    hooks::{self, Workload},
+    hooks::{self, Way, Workload},
     inbound::Scope,
     packet::Flow,
     reason::Reason,
@@ -19,6 +19,9 @@ use crate::{
 
 /// Cgroups of workloads; zero is none.
 const CGROUPS: [u64; 3] = [0, 5, 6];
+/// Indices of other interfaces than pods'.
+const UPLINK: u32 = 100;
+const BRIDGE: u32 = 101;
 const SECOND: u64 = 1_000_000_000;
 
 /// A random world, random frames that come in, and a random frame that goes out, or the bytes
@@ -29,6 +32,7 @@ pub fn packet(bytes: &[u8]) {
     let world = World::random(&mut random);
     let ifindex = random.choose(&INTERFACES);
     let cgroup = random.choose(&CGROUPS);
+    let bridged = random.bool();
     let workload = random.bool().then(|| Workload { policy: random.policy(), cgroup });
     let mut seen = Inbound::default();
     for _ in 0..random.below(4) {
@@ -52,11 +56,15 @@ pub fn packet(bytes: &[u8]) {
     case.check(At::Pod, world.at_pod(ifindex, None), tc(at_pod(frame, true)));
 
     let policy = workload.map(|workload| workload.policy);
-    let at_uplink = |vlan| hooks::uplink(&frame, ifindex, workload, vlan, &world);
+    // Which pod's program let it pass is known, or else where it came in.
+    let pod = if bridged { ifindex } else { 0 };
+    let way = Way { uplink: UPLINK, came_in_on: if bridged { BRIDGE } else { ifindex }, pod };
+    let at_uplink = |vlan| hooks::uplink(&frame, way, workload, vlan, &world);
     let allowed = |sound| world.at_uplink(ifindex, policy, sound);
     case.check(At::Uplink, allowed(sound), tc(at_uplink(false)));
     case.check(At::Uplink, allowed(None), tc(at_uplink(true)));
-    let own = hooks::uplink(&frame, 0, None, false, &world);
+    let own = Way { uplink: UPLINK, came_in_on: 0, pod: 0 };
+    let own = hooks::uplink(&frame, own, None, false, &world);
     case.check(At::Uplink, Expected::Passes(Reason::Host), tc(own));
 
     at_sockets(&world, &case, policy.unwrap_or(1), cgroup);
