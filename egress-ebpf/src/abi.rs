@@ -33,8 +33,8 @@ pub struct Globals {
     /// The policy of what is forwarded to the uplink. Which workload it came from can't be known
     /// there (source NAT comes first), so it holds every policy's direct routes.
     pub uplink_policy: PolicyId,
-    /// Always zero.
-    pub reserved: u32,
+    /// Which look-ups can be left out: see [`Absent`](crate::absent::Absent). Zero leaves out none.
+    pub absent: u32,
 }
 
 /// What a policy is made of: `POLICIES` (array by [`PolicyId`]). Zeroed, the state of an empty map,

@@ -5,6 +5,7 @@ use crate::{
         ADMIN_PORTS, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey, TableId,
         route_action,
     },
+    absent::Absent,
     addr::{Addr, PortBe},
     packet::{Flow, protocol},
     reason::Reason,
@@ -68,13 +69,17 @@ pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyVie
     if let Some(verdict) = own_host(place, &flow.destination) {
         return verdict;
     }
-    if view.globals().generation == 0 {
+    let globals = view.globals();
+    if globals.generation == 0 {
         return Verdict::deny(Reason::NoPolicy);
     }
-    if view.is_denied(&flow.destination) {
+    let absent = Absent::from_raw(globals.absent);
+    if !absent.denies(&flow.destination) && view.is_denied(&flow.destination) {
         return Verdict::deny(Reason::DeniedPrefix);
     }
-    if let Some(verdict) = gateway(flow, view) {
+    if !absent.gateway(&flow.destination)
+        && let Some(verdict) = gateway(flow, view)
+    {
         return verdict;
     }
     if view.is_internal(&flow.destination) {
@@ -121,17 +126,22 @@ pub fn is_outside(addr: &Addr, view: &impl PolicyView) -> bool {
 #[inline(always)]
 fn gateway(flow: &Flow, view: &impl PolicyView) -> Option<Verdict> {
     let any = GatewayKey { addr: flow.destination, port: PortBe([0; 2]), protocol: 0, reserved: 0 };
+    let every = GatewayKey { protocol: protocol::TCP, ..any };
+    let port = GatewayKey { port: flow.destination_port, ..every };
+    let tcp = flow.protocol == protocol::TCP && !flow.fragment;
+    // What nearly every packet to a gateway is, so it is asked for first: only a gateway's address
+    // has ports.
+    if tcp && view.is_gateway(&port) {
+        return Some(Verdict::allow(Reason::Gateway));
+    }
     if !view.is_gateway(&any) {
         return None;
     }
     if flow.fragment {
         return Some(Verdict::deny(Reason::Fragment));
     }
-    let every = GatewayKey { protocol: protocol::TCP, ..any };
-    let port = GatewayKey { port: flow.destination_port, ..every };
-    let routed = view.is_gateway(&port)
-        || (view.is_gateway(&every) && !ADMIN_PORTS.contains(&flow.destination_port.get()));
-    Some(if flow.protocol == protocol::TCP && routed {
+    let own = ADMIN_PORTS.contains(&flow.destination_port.get());
+    Some(if tcp && !own && view.is_gateway(&every) {
         Verdict::allow(Reason::Gateway)
     } else {
         Verdict::deny(Reason::GatewayPort)

@@ -5,6 +5,7 @@
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 pub mod abi;
+pub mod absent;
 pub mod addr;
 pub mod decide;
 pub mod endpoint;

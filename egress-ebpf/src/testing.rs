@@ -153,7 +153,7 @@ impl PolicyView for World {
             events_per_second: 0,
             default_policy: POLICY,
             uplink_policy: UPLINK_POLICY,
-            reserved: 0,
+            absent: 0,
         }
     }
 

@@ -113,7 +113,10 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     let (unmarks, unports): (Vec<_>, Vec<_>) =
         gateways.removes.into_iter().partition(|change| is_mark(change.key()));
 
-    let mut tighten: Vec<Op> = denied.puts.into_iter().map(Op::Denied).collect();
+    // First of all look-ups are made again that will find something from now on.
+    let fewer = fewer_absent(old, new);
+    let mut tighten: Vec<Op> = fewer.map(Op::Globals).into_iter().collect();
+    tighten.extend(denied.puts.into_iter().map(Op::Denied));
     tighten.extend(marks.into_iter().map(Op::Gateway));
     tighten.extend(internal.removes.into_iter().map(Op::Internal));
     tighten.extend(addresses.removes.into_iter().map(Op::PodAddress));
@@ -147,7 +150,7 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     loosen.extend(addresses.puts.into_iter().map(Op::PodAddress));
     loosen.extend(lenient);
     // Last: with generation zero everything is denied, so a first fill is atomic.
-    if old.globals != new.globals {
+    if fewer.or(old.globals) != new.globals {
         loosen.extend(new.globals.map(Op::Globals));
     }
     Ops { enforce, tighten, gateways, assign, redirect, loosen }
@@ -159,6 +162,13 @@ impl<K, V> Change<K, V> {
             Self::Put(key, _) | Self::Remove(key) => key,
         }
     }
+}
+
+/// The old globals, with what is absent from both, if that is less than before.
+fn fewer_absent(old: &Contents, new: &Contents) -> Option<Globals> {
+    let before = old.globals?;
+    let absent = before.absent & new.globals.map_or(0, |globals| globals.absent);
+    (absent != before.absent).then_some(Globals { absent, ..before })
 }
 
 /// An unknown mode enforces.

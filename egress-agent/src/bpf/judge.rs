@@ -93,7 +93,7 @@ impl PolicyView for Judge<'_> {
             events_per_second: 0,
             default_policy: 0,
             uplink_policy: 0,
-            reserved: 0,
+            absent: 0,
         })
     }
 
@@ -161,7 +161,7 @@ mod tests {
                 events_per_second: 0,
                 default_policy: 0,
                 uplink_policy: 0,
-                reserved: 0,
+                absent: 0,
             }),
             policies: [(1, Policy { mode: mode::AUDIT, table: 0 })].into(),
             routes: [

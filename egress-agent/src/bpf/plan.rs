@@ -13,6 +13,7 @@ use egress_ebpf::{
         ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, Policy,
         PolicyId, Route, RouteKey, TableId, mode,
     },
+    absent::Absent,
     addr::Addr,
 };
 use ipnet::IpNet;
@@ -163,7 +164,7 @@ impl Contents {
             events_per_second: facts.events_per_second,
             default_policy: POLICY,
             uplink_policy: POLICY,
-            reserved: 0,
+            absent: 0,
         });
         for (index, set) in snapshot.mesh.sets().enumerate() {
             contents
@@ -178,8 +179,21 @@ impl Contents {
         let mut routes = Builder::new(snapshot, facts);
         snapshot.node.routes.iter().for_each(|route| routes.add(route));
         routes.finish(&mut contents, &mut problems);
+        let absent = contents.absent();
+        if let Some(globals) = &mut contents.globals {
+            globals.absent = absent.raw();
+        }
         problems.dedup();
         (contents, problems)
+    }
+
+    /// What is in neither map, so that it needn't be looked for.
+    fn absent(&self) -> Absent {
+        let absent =
+            self.gateways.iter().fold(Absent::ALL, |absent, key| absent.with_gateway(&key.addr));
+        self.denied
+            .iter()
+            .fold(absent, |absent, prefix| absent.with_denied(prefix.bits, &prefix.data))
     }
 
     /// Replaces what is known of pods, which doesn't depend on a snapshot.

@@ -40,7 +40,7 @@ impl PolicyView for Maps {
                 events_per_second: 0,
                 default_policy: 0,
                 uplink_policy: 0,
-                reserved: 0,
+                absent: 0,
             },
         }
     }

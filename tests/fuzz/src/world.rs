@@ -12,7 +12,8 @@ use egress_ebpf::{
         ADMIN_PORTS, FlowKey, FlowState, GatewayKey, Globals, PodAddress, PolicyId, Route,
         RouteKey, TableId, mode, route_action,
     },
-    addr::{Addr, PortBe},
+    absent::Absent,
+    addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
     decide::{Place, PolicyRules, PolicyView},
     inbound::FlowTable,
     reason::Reason,
@@ -123,6 +124,19 @@ impl World {
             mode::EXEMPT => Some(Some(Reason::Exempt)),
             _ => None,
         }
+    }
+
+    /// What the agent would say of look-ups that aren't needed.
+    fn absent(&self) -> Absent {
+        let absent = self
+            .gateways
+            .keys()
+            .fold(Absent::ALL, |absent, ip| absent.with_gateway(&Addr::from(*ip)));
+        self.denied.iter().fold(absent, |absent, net| {
+            let bits = u32::from(net.prefix_len());
+            let mapped = if net.addr().is_ipv4() { MAPPED_PREFIX_BITS } else { 0 };
+            absent.with_denied(mapped + bits, &Addr::from(net.addr()))
+        })
     }
 
     /// Lets time pass.
@@ -304,7 +318,7 @@ impl PolicyView for World {
             events_per_second: 0,
             default_policy: 1,
             uplink_policy: self.uplink_policy,
-            reserved: 0,
+            absent: self.absent().raw(),
         }
     }
 

@@ -54,7 +54,7 @@ impl PolicyView for Contents {
             events_per_second: 0,
             default_policy: 0,
             uplink_policy: 0,
-            reserved: 0,
+            absent: 0,
         };
         self.globals.unwrap_or(zero)
     }
