@@ -1,6 +1,7 @@
 //! Routes as keys and values of the maps.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
@@ -10,6 +11,7 @@ use egress_ebpf::{
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use zerocopy::IntoBytes;
 
 use super::{Contents, Facts, PlanProblem, Prefix, TABLE};
 use crate::{
@@ -121,18 +123,38 @@ impl<'a> Builder<'a> {
                 contents.gateways.insert(gateway_key(*endpoint, port, TCP));
             }
         }
-        contents.routes = heaviest(entries);
+        contents.routes = heaviest(&entries);
         problems.extend(own);
     }
 }
 
-/// Of several for one key the heaviest, and of those the first of the file.
-fn heaviest(mut entries: Vec<Entry>) -> BTreeMap<Prefix<RouteKey>, Route> {
-    entries.sort_by(|(key, weight, _), (other, others, _)| {
-        key.cmp(other).then_with(|| others.cmp(weight))
-    });
-    entries.dedup_by_key(|(key, ..)| *key);
-    entries.into_iter().map(|(key, _, route)| (key, route)).collect()
+/// Of several for one key the heaviest, and of those the first of the file. What is sorted is small
+/// and quickly compared: that is most of the work where there are a hundred thousand.
+fn heaviest(entries: &[Entry]) -> BTreeMap<Prefix<RouteKey>, Route> {
+    let mut order: Vec<([u64; 3], Reverse<Weight>, usize)> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, (key, weight, _))| (rank(key), Reverse(*weight), index))
+        .collect();
+    order.sort_unstable();
+    order.dedup_by_key(|(rank, ..)| *rank);
+    let chosen = order.iter().filter_map(|(.., index)| entries.get(*index));
+    chosen.map(|(key, _, route)| (*key, *route)).collect()
+}
+
+/// A key as numbers, which have the order that keys have.
+pub(super) fn rank(key: &Prefix<RouteKey>) -> [u64; 3] {
+    let RouteKey { table, protocol, reserved: _, port, addr } = key.data;
+    let mut words = [0; 4];
+    for (word, bytes) in words.iter_mut().zip(addr.as_bytes().chunks_exact(4)) {
+        *word = bytes.try_into().map_or(0, u32::from_ne_bytes);
+    }
+    let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    let head = u64::from(key.bits) << 56
+        | u64::from(table) << 24
+        | u64::from(protocol) << 16
+        | u64::from(port.get());
+    [head, pair(words[0], words[1]), pair(words[2], words[3])]
 }
 
 /// The more specific route comes first, then the one to a gateway, which is the stricter one. Keys

@@ -6,7 +6,7 @@ use egress_ebpf::{abi::route_action, addr::PortBe};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::{
-    routes::{TCP, route_key},
+    routes::{TCP, rank, route_key},
     *,
 };
 use crate::{
@@ -258,6 +258,26 @@ fn all_of_ipv6_is_not_ipv4() {
     // The mapped network itself is IPv4's way of spelling everything, which `0.0.0.0/0` says.
     assert!(prefixes(&"::ffff:0:0/96".parse().unwrap()).is_empty());
     assert_eq!(prefixes(&"0.0.0.0/0".parse().unwrap()).len(), 1);
+}
+
+proptest! {
+    /// Sorted by rank, keys are in their own order, and only equal ones have equal ranks.
+    #[test]
+    fn a_rank_has_the_order_of_its_key(
+        keys in prop::array::uniform2((0u32..=192, 0u32..3, 0u8..3, any::<u16>(), any::<[u8; 16]>())),
+    ) {
+        let [a, b] = keys.map(|(bits, table, protocol, port, addr)| Prefix {
+            bits,
+            data: RouteKey {
+                table,
+                protocol,
+                reserved: 0,
+                port: PortBe::new(port),
+                addr: Addr::v6(addr),
+            },
+        });
+        prop_assert_eq!(rank(&a).cmp(&rank(&b)), a.cmp(&b));
+    }
 }
 
 proptest! {
