@@ -37,6 +37,19 @@ pub struct Globals {
     pub absent: u32,
 }
 
+impl Globals {
+    /// Flow events a CPU may emit in a second before a snapshot has been written: enough to show
+    /// why everything is denied.
+    pub const EVENTS_BEFORE: u32 = 100;
+
+    /// Flow events a CPU may emit in a second, now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn event_rate(&self) -> u32 {
+        if self.generation == 0 { Self::EVENTS_BEFORE } else { self.events_per_second }
+    }
+}
+
 /// What a policy is made of: `POLICIES` (array by [`PolicyId`]). Zeroed, the state of an empty map,
 /// it enforces table 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -378,6 +391,21 @@ mod tests {
     use zerocopy::IntoBytes;
 
     use super::*;
+
+    #[test]
+    fn a_node_without_a_configuration_says_why_it_denies() {
+        let globals = |generation, events_per_second| Globals {
+            generation,
+            events_per_second,
+            default_policy: 0,
+            uplink_policy: 0,
+            reserved: 0,
+        };
+        assert_eq!(globals(0, 0).event_rate(), Globals::EVENTS_BEFORE);
+        // With one, zero means none.
+        assert_eq!(globals(1, 0).event_rate(), 0);
+        assert_eq!(globals(1, 7).event_rate(), 7);
+    }
 
     #[test]
     fn every_verdict_has_its_own_counter() {

@@ -56,8 +56,15 @@ fn status(testbed: &Testbed, args: &[&str]) -> Finished {
     agent(testbed, &all)
 }
 
-/// `flows` of whoever listens there, as objects.
+/// `flows` of whoever listens there, as objects; what was lost is left out.
 fn flows(testbed: &Testbed, control: &Path, args: &[&str]) -> Vec<Value> {
+    let mut flows = all_flows(testbed, control, args);
+    flows.retain(|flow| flow["lost"].is_null());
+    flows
+}
+
+/// The same with what was lost.
+fn all_flows(testbed: &Testbed, control: &Path, args: &[&str]) -> Vec<Value> {
     let pins = testbed.pins();
     let mut all = vec!["flows", "--control", control.to_str().expect("UTF-8")];
     all.extend(["--bpffs", pins.to_str().expect("UTF-8"), "-o", "json"]);
@@ -343,7 +350,7 @@ fn lost_events_are_counted_and_said() {
         follower.stdout().lines().any(|line| is_loss(line)).then_some(())
     })
     .unwrap();
-    let lost = flows(&testbed, &testbed.node_control(), &[]);
+    let lost = all_flows(&testbed, &testbed.node_control(), &[]);
     assert!(lost[0]["lost"].as_u64() > Some(0), "{lost:?}");
     let status = status(&testbed, &[]);
     assert_eq!(status.code, 0, "a warning, no problem: {status:?}");
@@ -354,6 +361,26 @@ fn lost_events_are_counted_and_said() {
 fn is_loss(line: &str) -> bool {
     let count = line.strip_prefix("lost ").and_then(|rest| rest.strip_suffix(" events"));
     count.is_some_and(|count| count.parse::<u64>().is_ok())
+}
+
+#[test]
+fn without_a_configuration_the_cause_is_found_too() {
+    let testbed = testbed();
+    testbed.apply_mesh("outboundTrafficPolicy: {mode: SOMETIMES}\n").unwrap();
+    let _node = testbed.start_agent(testbed.app(), "node", &testbed.node_args()).unwrap();
+    let ask = || status(&testbed, &[]);
+    let rejected = |seen: &Finished| seen.stdout.contains("REJECTED");
+    let status = until_is(SOON, "the rejected configuration", ask, rejected).unwrap();
+    assert_eq!(status.code, 1, "{status:?}");
+    for part in ["no configuration is in force", "SOMETIMES", "mesh.yaml"] {
+        assert!(status.stdout.contains(part), "{part}:\n{}", status.stdout);
+    }
+    let (code, cause) = readiness(&testbed);
+    assert_eq!(code, "503");
+    assert!(cause.contains("no configuration has been accepted yet"), "{cause}");
+    refused_connect(&testbed, PORT);
+    let denied = some_flows(&testbed, &["--verdict", "denied", "--port", PORT]);
+    assert_eq!(denied[0]["reason"], "no_policy");
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn emit(site: Site, judgement: &Judgement, class: u32) {
     let Some(bucket) = EVENTS_STATE.get_ptr_mut(class) else { return };
     // SAFETY: the pointer is to this CPU's value. A softirq's program may interrupt this one on the
     // same CPU; then the bucket gives or keeps an event too many, which nothing depends on.
-    let allowed = unsafe { (*bucket).take(time, Maps.globals().events_per_second) };
+    let allowed = unsafe { (*bucket).take(time, Maps.globals().event_rate()) };
     if !allowed {
         return count(&LOST, lost::RATE);
     }
