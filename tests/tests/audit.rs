@@ -17,7 +17,7 @@ use egress_tests::{
     plan,
     process::{Place, Process},
     testbed::{Testbed, mesh_yaml},
-    wait::{SOON, until, until_is},
+    wait::{SOON, patience, until, until_is},
 };
 
 /// Longer than a download takes.
@@ -164,7 +164,10 @@ fn two_sets_are_in_different_modes_at_the_same_time() {
 fn download(testbed: &Testbed, name: &str, url: &str) -> (Process, PathBuf) {
     let file = testbed.dir().join(name);
     let path = file.to_string_lossy().into_owned();
-    let args = ["-sS", "--max-time", "120", "--limit-rate", "2M", "-o", &path, url];
+    // It has to last longer than the switching, on a slow machine too.
+    let (limit, rate) = (120 * patience(), 2048 / patience());
+    let (limit, rate) = (limit.to_string(), format!("{rate}K"));
+    let args = ["-sS", "--max-time", &limit, "--limit-rate", &rate, "-o", &path, url];
     let process = testbed.pod().start(&testbed.dir(), name, "curl", &args).unwrap();
     until(SOON, &format!("{name} to be under way"), || {
         fs::metadata(&file).ok().filter(|meta| meta.len() > 1 << 20)
