@@ -1,10 +1,10 @@
 //! Services as kube-proxy makes them: NAT rules on the app node, for its pods and for itself.
 
-use std::{fmt::Write as _, fs, net::SocketAddr};
+use std::{fmt::Write as _, fs, net::SocketAddr, path::Path};
 
 use anyhow::{Result, bail};
 
-use crate::{plan, testbed::Testbed};
+use crate::{plan, sh, testbed::Testbed};
 
 /// One port of a Service: whoever dials `address`, a cluster address, an external one or a node's,
 /// gets to the endpoint.
@@ -24,6 +24,10 @@ pub struct Service<'a> {
 /// # Errors
 /// An address can't be read, or `nft` fails.
 pub fn apply(testbed: &Testbed, services: &[Service<'_>]) -> Result<()> {
+    // An answer of a pod on the same bridge must meet the NAT rules too, as Kubernetes asks of a node.
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        sh("modprobe", &["br_netfilter"])?;
+    }
     let path = testbed.dir().join("services.nft");
     fs::write(&path, ruleset(services)?)?;
     let done = testbed.app().run("nft", &["-f", &path.to_string_lossy()])?;

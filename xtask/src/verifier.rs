@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{dist, kernels, run, setup};
+use crate::{kernels, run, setup};
 
 /// The file, in the repository.
 const FILE: &str = "egress-agent/tests/programs/verifier.txt";
@@ -49,7 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run(purpose)?;
     run::show(run::command("cargo").args(["build", "--workspace", "--bins"]))?;
     let debug = run::target_dir().join("debug/egress-agent");
-    let agents = [debug, dist::run()?];
+    let agents = [debug, kernels::released()?];
     let file = run::root().join(FILE);
     let mut counts = Counts::parse(&fs::read_to_string(&file).unwrap_or_default());
     for agent in &agents {

@@ -7,6 +7,7 @@ mod inbound;
 mod kernel;
 mod packets;
 mod sockets;
+mod verifier;
 
 use std::fmt::Write as _;
 

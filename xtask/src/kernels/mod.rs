@@ -66,10 +66,7 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     setup::run(setup::For::Kernels)?;
     let kernels = kernels(&options.kernels)?;
-    let released = match env::var_os(RELEASED) {
-        Some(path) => fs::canonicalize(&path).with_context(|| format!("{RELEASED}={path:?}"))?,
-        None => dist::run()?,
-    };
+    let released = released()?;
     let programs = suite::build()?;
     let jobs = suite::jobs(&programs, &options.test, &options.args)?;
     let all = each(&kernels, |kernel| {
@@ -98,6 +95,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the suite failed on Linux {}", failed_on.join(", "));
     }
     Ok(())
+}
+
+/// The static release build, or what the environment names.
+pub(crate) fn released() -> Result<PathBuf> {
+    match env::var_os(RELEASED) {
+        Some(path) => fs::canonicalize(&path).with_context(|| format!("{RELEASED}={path:?}")),
+        None => dist::run(),
+    }
 }
 
 /// Does something with every kernel, with as many at once as this machine has processors: a guest

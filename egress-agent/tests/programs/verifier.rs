@@ -1,0 +1,85 @@
+//! How many instructions the verifier goes through, against what `cargo xtask verifier` wrote down.
+
+use std::collections::BTreeMap;
+
+use egress_agent::bpf::{Kernel, Trial, object};
+
+const FILE: &str = include_str!("verifier.txt");
+const RENEW: &str = "`cargo xtask verifier` renews egress-agent/tests/programs/verifier.txt";
+/// The verifier gives up at a million (BPF_COMPLEXITY_LIMIT_INSNS). What comes this near may be too
+/// much for the next kernel, or when another compiler has built it.
+const BUDGET: u32 = 900_000;
+
+type Counts = BTreeMap<String, u32>;
+
+/// The counts by kernel and build.
+fn recorded() -> BTreeMap<(String, String), Counts> {
+    let mut recorded = BTreeMap::<_, Counts>::new();
+    for line in FILE.lines().filter(|line| !line.starts_with('#')) {
+        let [kernel, build, program, count] = line.split_whitespace().collect::<Vec<_>>()[..]
+        else {
+            panic!("{line:?} isn't kernel, build, program, instructions");
+        };
+        let counts = recorded.entry((kernel.to_owned(), build.to_owned())).or_default();
+        counts.insert(program.to_owned(), count.parse().unwrap());
+    }
+    recorded
+}
+
+#[test]
+fn every_kernel_on_record_has_every_program_well_within_the_limit() {
+    let trial = Trial::run().unwrap();
+    let recorded = recorded();
+    for kernel in ["6.1", "6.12"] {
+        for build in ["debug", "release"] {
+            let key = (kernel.to_owned(), build.to_owned());
+            assert!(recorded.contains_key(&key), "{key:?} is missing: {RENEW} with --kernels");
+        }
+    }
+    for (key, counts) in &recorded {
+        assert!(
+            counts.keys().eq(trial.programs.keys()),
+            "the programs aren't those on record for {key:?}, {:?}: {RENEW} with --kernels",
+            counts.keys()
+        );
+        for (program, count) in counts {
+            assert!(*count < BUDGET, "{key:?}: {program}: {count} instructions verified");
+        }
+    }
+}
+
+/// A tenth more or less is a change that the file's history should show.
+#[test]
+fn the_counts_on_record_are_this_kernels() {
+    let trial = Trial::run().unwrap();
+    let Some(counts) = trial
+        .programs
+        .iter()
+        .map(|(program, count)| Some((program.clone(), (*count)?)))
+        .collect::<Option<Counts>>()
+    else {
+        return println!("not applicable: Linux {} doesn't count (5.16)", trial.release);
+    };
+    for (program, count) in &counts {
+        println!("{program}: {count} instructions verified");
+        assert!(*count < BUDGET, "{program}: {count} instructions verified");
+    }
+    let compiler = FILE.lines().find_map(|line| line.strip_prefix("# Compiler: "));
+    if compiler != Some(object::TOOLCHAIN) {
+        return println!("not applicable: the counts on record are of {compiler:?}");
+    }
+    let kernel = Kernel::parse(&trial.release).unwrap();
+    let key = (format!("{}.{}", kernel.0, kernel.1), Trial::build().to_owned());
+    let recorded = recorded();
+    let Some(recorded) = recorded.get(&key) else {
+        return println!("not applicable: nothing is on record for {key:?}; {RENEW}");
+    };
+    for (program, count) in &counts {
+        let before = recorded.get(program).copied();
+        let before = before.unwrap_or_else(|| panic!("{program} isn't on record: {RENEW}"));
+        assert!(
+            count.abs_diff(before) * 10 <= before,
+            "{key:?}: {program}: {count} instructions verified, on record are {before}: {RENEW}"
+        );
+    }
+}
