@@ -72,7 +72,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let all = each(&kernels, |kernel| {
         let start = Instant::now();
         println!("\n=== Linux {} ({} test programs)", kernel.release, jobs.len());
-        let results = boot(kernel, &kernel.version, &jobs, &released).unwrap_or_else(|error| {
+        // A run of some tests keeps the log of all of them.
+        let name = [&[kernel.version.clone()], &options.test[..]].concat().join("-");
+        let results = boot(kernel, &name, &jobs, &released).unwrap_or_else(|error| {
             println!("Linux {}: {error:#}", kernel.release);
             Results::default()
         });
