@@ -86,7 +86,7 @@ pub fn refused(
                 if is_told && (way.face != Face::Gateway || hooks == Hooks::WallOnly) {
                     missing.push((attempt, way));
                 }
-                if let (Hooks::All, [reason]) = (hooks, way.reasons) {
+                if let (true, Hooks::All, [reason]) = (is_sent, hooks, way.reasons) {
                     *least.entry(reason).or_default() += 1;
                 }
             }
@@ -202,6 +202,10 @@ fn face(attempt: &Attempt, way: &Way, hooks: Hooks) -> Option<String> {
         (Hooks::All, Face::Socket) if chooses_errno() => &[("refused", "socket hook")],
         (Hooks::All, Face::Socket) => &[("refused", "socket hook"), ("refused", "packet hook")],
         (Hooks::All, Face::Packet) => &[("refused", "packet hook")],
+        // Linux 6.1 says EBUSY for a packet of AF_XDP that it dropped before it was sent.
+        (Hooks::All, Face::Wire) if attempt.attempt == "xdp" => {
+            &[("no_answer", "wall or uplink"), ("refused", "kernel")]
+        }
         (Hooks::All, Face::Wire) => &[("no_answer", "wall or uplink")],
         (Hooks::All, Face::Gateway) => &[("intercepted", "gateway")],
         (Hooks::All, Face::Any) => &[
