@@ -118,7 +118,8 @@ pub const SOCKETS: &[Way] = &[
     way("uring-socket", Socket, NO_ROUTE, Own, Answered),
     way("udplite", Socket, PROTOCOL, Own, Answered),
     way("udplite-connected", Packet, PROTOCOL, LITE, Answered),
-    way("sctp", Socket, PROTOCOL, Own, Arrives),
+    // No hook of a cgroup is asked for SCTP: the packets are judged, whose ports are not read.
+    way("sctp", Wire, PROTOCOL, Protocol("SCTP", "SCTP"), Arrives),
     way("dccp", Socket, PROTOCOL, Own, Arrives),
     way("ping-socket-v4", Packet, PROTOCOL, ICMP, Answered),
     // Linux keeps the error from the sender.
