@@ -1,7 +1,10 @@
 //! Compares what became of attempts with what is to become of them: the sender's view, the node's
 //! events and counters, the canary, and a capture outside.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -187,10 +190,22 @@ fn not_made(attempt: &Attempt) -> Option<Result<(), String>> {
     }
 }
 
-/// What this kernel can't make is said aloud.
+/// What this kernel can't make is said aloud: past the test harness, which shows only the output of
+/// tests that fail.
 fn print_not_made(run: &Run) {
-    for attempt in run.attempts.iter().filter(|attempt| attempt.result == "not_applicable") {
-        println!("not applicable: {:<22}{}", attempt.name, attempt.detail);
+    let not_made: Vec<_> =
+        run.attempts.iter().filter(|attempt| attempt.result == "not_applicable").collect();
+    let mut table = format!(
+        "{} attempts, {} not applicable on this kernel:\n",
+        run.attempts.len(),
+        not_made.len()
+    );
+    for attempt in &not_made {
+        table += &format!("  {:<22}{}\n", attempt.name, attempt.detail);
+    }
+    if !not_made.is_empty() {
+        // Nobody may be listening.
+        io::stderr().write_all(table.as_bytes()).ok();
     }
 }
 

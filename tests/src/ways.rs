@@ -156,9 +156,10 @@ pub const SOCKETS: &[Way] = &[
 /// Sockets from before, and from elsewhere.
 #[rustfmt::skip]
 pub const OLD: &[Way] = &[
-    // Where the agent closes what was open and isn't allowed, the socket is dead before it is used.
-    way("held-connection", Wire, NO_ROUTE, Event::Reason, Answered),
-    way("held-udp-connected", Packet, PROTOCOL, Event::Reason, Answered),
+    // The agent closes what was open and isn't allowed, where the kernel can: then the socket is
+    // dead before it is used, and no hook has anything to tell.
+    way("held-connection", Any, &[], Event::None, Answered),
+    way("held-udp-connected", Any, &[], Event::None, Answered),
     way("held-tcp", Socket, NO_ROUTE, Own, Answered),
     way("held-udp", Socket, PROTOCOL, Own, Answered),
     way("held-udplite", Socket, PROTOCOL, Own, Answered),

@@ -2,6 +2,8 @@
 //! is to have, with an event and a counter; nothing arrives outside. `testbed.rs` shows that each
 //! works without the agent.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
 use egress_tests::{
     capture::Capture,
     manifests::Walkthrough,

@@ -253,7 +253,7 @@ pub(crate) fn fragment(
 ) -> Vec<u8> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let field = offset / 8 | if more { 0x2000 } else { 0 };
+            let field = (offset / 8) | if more { 0x2000 } else { 0 };
             ipv4(source, destination, protocol, &[], (ident, field), payload)
         }
         (source, destination) => {
