@@ -399,7 +399,7 @@ mod tests {
             events_per_second,
             default_policy: 0,
             uplink_policy: 0,
-            reserved: 0,
+            absent: 0,
         };
         assert_eq!(globals(0, 0).event_rate(), Globals::EVENTS_BEFORE);
         // With one, zero means none.

@@ -1,6 +1,8 @@
 //! A workload dials out without pause while everything happens to the agent that can happen.
 //! Nothing gets out, and an allowed download runs through all of it.
 
+#![expect(clippy::unwrap_used, reason = "what a test can't go on without ends it")]
+
 use std::{
     fs,
     io::{Read, Write},

@@ -1,5 +1,7 @@
 //! The agent goes, enforcement stays; only `detach` removes it.
 
+#![expect(clippy::unwrap_used, reason = "what a test can't go on without ends it")]
+
 use std::fs;
 
 use egress_tests::{

@@ -347,7 +347,7 @@ fn lost_events_are_counted_and_said() {
     // Each attempt loses one event; the follower is there at one of them.
     until(SOON, "the loss to be said", || {
         refused_connect(&testbed, PORT);
-        follower.stdout().lines().any(|line| is_loss(line)).then_some(())
+        follower.stdout().lines().any(is_loss).then_some(())
     })
     .unwrap();
     let lost = all_flows(&testbed, &testbed.node_control(), &[]);

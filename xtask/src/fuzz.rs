@@ -45,7 +45,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 /// Fuzzes; a stage of `cargo xtask test`.
 ///
 /// # Errors
-/// As [`run`].
+/// As [`run()`].
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     let chosen: Vec<_> = TARGETS
         .into_iter()

@@ -161,8 +161,9 @@ impl Inbound {
     /// the uplink workloads' sockets count for themselves.
     fn is_answered(&self, at: At, packet: &Packet) -> bool {
         let counts = |place: At| place == at || (at, place) == (At::Uplink, At::Socket);
+        let begins = packet.protocol == TCP && packet.begins;
         !packet.fragment
-            && !(packet.protocol == TCP && packet.begins)
+            && !begins
             && self.began.iter().any(|(place, began)| counts(*place) && packet.answers(began))
     }
 }

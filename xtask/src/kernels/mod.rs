@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let start = Instant::now();
         println!("\n=== Linux {} ({} test programs)", kernel.release, jobs.len());
         // A run of some tests keeps the log of all of them.
-        let name = [&[kernel.version.clone()], &options.test[..]].concat().join("-");
+        let name = [std::slice::from_ref(&kernel.version), &options.test[..]].concat().join("-");
         let results = boot(kernel, &name, &jobs, &released).unwrap_or_else(|error| {
             println!("Linux {}: {error:#}", kernel.release);
             Results::default()
