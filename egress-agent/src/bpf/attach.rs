@@ -27,7 +27,7 @@ use self::{
 };
 pub(super) use self::{
     place::{PinnedPlace, pinned_cgroups},
-    stage::remove_clsact,
+    stage::{clsact_program, remove_clsact},
 };
 use super::{Error, host, kept::Kept, load, pins::Pins, workloads};
 use crate::sys::netlink::links;

@@ -17,7 +17,12 @@ use aya::{
 };
 use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, mode};
 
-use super::{Counters, Error, Lost, Verdicts, attach::PinnedPlace, pinned::open, pod::Raw};
+use super::{
+    Counters, Error, Lost, Verdicts,
+    attach::{PinnedPlace, clsact_program},
+    pinned::open,
+    pod::Raw,
+};
 
 /// Programs without which a cgroup isn't enforced on; the others are for comfort, or depend on the
 /// kernel.
@@ -51,7 +56,7 @@ pub struct Inspection {
 pub struct AttachedProgram {
     /// Its name in the object.
     pub name: String,
-    /// Its id in the kernel; `None` where the kernel doesn't tell (a filter of clsact).
+    /// Its id in the kernel; `None` where it is gone, with its interface or alone.
     pub id: Option<u32>,
     /// `cgroup /pods/web`, `interface veth-web`; `None` if that is gone.
     pub target: Option<String>,
@@ -126,13 +131,31 @@ pub fn inspect(dir: &Path) -> Result<Inspection, Error> {
     Ok(found)
 }
 
+/// The program of a filter that a pin's name stands for; `None` where the interface is gone.
+fn filter_program(place: &PinnedPlace<'_>) -> Result<Option<u32>, String> {
+    let (Some((index, interface)), Some(direction)) = (place.interface(), place.direction()) else {
+        return Ok(None);
+    };
+    match clsact_program(index, direction) {
+        Ok(Some(id)) => Ok(Some(id)),
+        Ok(None) => Err(format!("the filter of {} is gone from {interface}", place.program)),
+        Err(error) => Err(format!("the filters of {interface} can't be listed: {error}")),
+    }
+}
+
 impl Inspection {
     fn read_links(&mut self, links: &Path, version: u32, infos: &BTreeMap<u32, ProgramInfo>) {
         for path in below(links) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let Some(place) = PinnedPlace::parse(&name) else { continue };
             let (id, link) = if place.clsact {
-                (None, None)
+                match filter_program(&place) {
+                    Ok(id) => (id, None),
+                    Err(problem) => {
+                        self.problems.push(problem);
+                        (None, None)
+                    }
+                }
             } else {
                 match PinnedLink::from_pin(&path).and_then(|link| FdLink::from(link).info()) {
                     Ok(info) => (Some(info.program_id()), Some(info.id())),

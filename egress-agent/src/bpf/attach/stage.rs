@@ -337,6 +337,19 @@ pub(in crate::bpf) fn remove_clsact(
     Ok(())
 }
 
+/// The id of our filter's program on a kernel without tcx; `None` where it is gone.
+///
+/// # Errors
+/// The kernel can't be asked.
+pub(in crate::bpf) fn clsact_program(
+    index: u32,
+    direction: Direction,
+) -> std::io::Result<Option<u32>> {
+    let filters = filters::list(index, direction)?;
+    let ours = |filter: &&Filter| CLSACT_HANDLES.into_iter().any(|handle| is(filter, handle));
+    Ok(filters.iter().find(ours).and_then(|filter| filter.program))
+}
+
 fn detach_clsact(
     interface: &str,
     direction: TcAttachType,
