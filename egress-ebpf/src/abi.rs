@@ -184,8 +184,8 @@ pub struct GatewayKey {
 
 /// Key of `POD_ADDRESSES` (hash): an address that may be a packet's source on an interface.
 ///
-/// On an uplink: the link-local address of a hardware address that the node sends from, and the
-/// unspecified address to say that these are all.
+/// On an uplink: the link-local address of each hardware address that the node sends from, and
+/// [`PodAddress::ALL_KNOWN`] to say that these are all.
 #[derive(
     Clone,
     Copy,
@@ -206,6 +206,12 @@ pub struct PodAddress {
     pub ifindex: u32,
     /// The pod's address.
     pub addr: Addr,
+}
+
+impl PodAddress {
+    /// On an uplink: its other entries are all of the node's hardware addresses. In the order of
+    /// keys it comes last, so it is written when they are there.
+    pub const ALL_KNOWN: Addr = Addr::from_words([u32::MAX; 4]);
 }
 
 /// Value of `ORIGINAL_DST` (LRU hash by socket cookie): what the application asked for, so that

@@ -164,11 +164,10 @@ pub fn uplink(
 
 /// Whether a frame on an uplink was made by somebody who isn't this node: by the hardware address of
 /// a macvlan interface, say, which a pod has. Its packets needn't come out of the pod's sockets; its
-/// own system answers pings, and whom it answers is told by who pings. The node's own addresses are
-/// known once the unspecified address is.
+/// own system answers pings, and whom it answers is told by who pings.
 #[inline(always)]
 fn is_stranger(bytes: &impl Bytes, uplink: u32, view: &impl PolicyView) -> bool {
-    let known = PodAddress { ifindex: uplink, addr: Addr::UNSPECIFIED };
+    let known = PodAddress { ifindex: uplink, addr: PodAddress::ALL_KNOWN };
     view.is_pod_address(&known)
         && Ethernet::read(bytes).is_none_or(|ethernet| {
             let own = PodAddress { ifindex: uplink, addr: Addr::link_local(ethernet.source) };

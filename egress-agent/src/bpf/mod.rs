@@ -27,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use attach::{Attachments, Change, Pattern, Repair, Target, Targets, TcMode};
+pub use attach::{Attachments, Change, Hardware, Pattern, Repair, Target, Targets, TcMode};
 pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;

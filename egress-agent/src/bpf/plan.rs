@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use self::routes::{Builder, gateway_key, group_id, prefixes};
+use super::Hardware;
 use crate::{
     policy::{Enforcement, MeshConfig, Snapshot},
     types::Host,
@@ -91,6 +92,8 @@ pub struct Facts {
     pub healthy: HashSet<IpAddr>,
     /// The pods' interfaces that exist.
     pub pods: Vec<PodInterface>,
+    /// The uplinks, and the hardware addresses that the node sends from over each.
+    pub uplinks: Hardware,
     /// The cgroups that exist, by id, and the policies of their workloads.
     pub workloads: BTreeMap<u64, PolicyId>,
     /// Counts accepted snapshots, from 1.
@@ -158,6 +161,7 @@ impl Contents {
         let mut contents = Self::default();
         let mut problems = Vec::new();
         contents.set_pods(&facts.pods);
+        contents.set_uplinks(&facts.uplinks);
         contents.workloads.clone_from(&facts.workloads);
         contents.globals = Some(Globals {
             generation: facts.generation.max(1),
@@ -209,6 +213,15 @@ impl Contents {
                 pod.addresses.iter().map(on)
             })
             .collect();
+    }
+
+    /// Adds how the node is known on its uplinks, after [`Self::set_pods`].
+    pub fn set_uplinks(&mut self, uplinks: &Hardware) {
+        for (ifindex, hardware) in uplinks {
+            let known = hardware.iter().map(|address| Addr::link_local(*address));
+            let entry = |addr| PodAddress { ifindex: *ifindex, addr };
+            self.pod_addresses.extend(known.chain([PodAddress::ALL_KNOWN]).map(entry));
+        }
     }
 
     fn set_groups(&mut self, mesh: &MeshConfig, facts: &Facts, problems: &mut Vec<PlanProblem>) {

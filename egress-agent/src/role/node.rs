@@ -289,6 +289,7 @@ impl Node {
                     resolved,
                     healthy,
                     pods: bpf::pod_interfaces(mesh, found),
+                    uplinks: self.attachments.hardware().clone(),
                     workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
                     generation: loaded.accepted,
                     events_per_second: self.events_per_second,
@@ -306,7 +307,7 @@ impl Node {
             }
             // Nothing accepted yet: what an earlier agent left stays, only what is attached is
             // known anew.
-            None => bpf::adopted(self.maps.current(), found, &cgroups),
+            None => plan::adopted(self.maps.current(), &pods, &cgroups, &self.attachments),
         };
         let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {

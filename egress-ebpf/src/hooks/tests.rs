@@ -297,7 +297,7 @@ fn the_uplink_judges_whoever_has_another_hardware_address_than_the_node() {
         world.pod_addresses.extend(own.iter().map(on));
         world
     };
-    let (known, node) = (Addr::UNSPECIFIED, Addr::link_local(MAC));
+    let (known, node) = (PodAddress::ALL_KNOWN, Addr::link_local(MAC));
     let other = Addr::link_local([0x02, 0, 0, 0, 0, 9]);
     let (host, denied) = ((PASS, Reason::Host), (DROP, Reason::Protocol));
     assert_eq!(judge(&with(&[known, node]), 0), host);

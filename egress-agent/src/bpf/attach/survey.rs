@@ -59,8 +59,13 @@ struct Interface {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Survey {
     interfaces: BTreeMap<u32, Interface>,
+    /// The uplinks, and the hardware addresses that the node sends from over each.
+    hardware: Hardware,
     cgroups: BTreeMap<u64, PathBuf>,
 }
+
+/// Hardware addresses that the node sends from, by the index of the uplink.
+pub type Hardware = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 
 impl Survey {
     /// What is there now, given what was before.
@@ -94,7 +99,9 @@ impl Survey {
             }
         }
         let ids = targets.cgroups.iter().filter_map(|path| Some((cgroup_id(path)?, path.clone())));
-        Self { interfaces, cgroups: ids.collect() }
+        let uplinks = interfaces.iter().filter(|(_, found)| found.uplink).map(|(index, _)| *index);
+        let hardware = uplinks.filter_map(|uplink| hardware(uplink, links)).collect();
+        Self { interfaces, hardware, cgroups: ids.collect() }
     }
 
     /// The attachments that this asks for, the walls first.
@@ -145,6 +152,11 @@ impl Survey {
         pods.map(|(index, interface)| (*index, interface.found_as.as_str()))
     }
 
+    /// The uplinks, and the hardware addresses that the node sends from over each.
+    pub(super) fn hardware(&self) -> &Hardware {
+        &self.hardware
+    }
+
     /// The cgroups by their ids.
     pub(super) fn cgroups(&self) -> &BTreeMap<u64, PathBuf> {
         &self.cgroups
@@ -163,6 +175,25 @@ impl Survey {
     }
 }
 
+/// The hardware addresses of an uplink: its own, those of interfaces of this node that lie on it or
+/// that it is a port of, and those of the other ports (a bond sends with any of them). An interface
+/// that lies on it in a pod's namespace isn't listed here. `None` where it has no hardware address:
+/// then there is nothing to tell the node from others by.
+fn hardware(uplink: u32, links: &[Link]) -> Option<(u32, BTreeSet<[u8; 6]>)> {
+    let own = links.iter().find(|link| link.index == uplink)?;
+    own.hardware?;
+    let master = own.master;
+    let of_node = links.iter().filter(|link| {
+        let above = |index| link.below == Some(index);
+        link.index == uplink
+            || above(uplink)
+            || master.is_some_and(|master| {
+                link.index == master || link.master == Some(master) || above(master)
+            })
+    });
+    Some((uplink, of_node.filter_map(|link| link.hardware).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::table::TABLE, *};
@@ -176,7 +207,9 @@ mod tests {
     }
 
     fn links(list: &[(u32, &str)]) -> Vec<Link> {
-        list.iter().map(|(index, name)| Link { index: *index, name: (*name).into() }).collect()
+        list.iter()
+            .map(|(index, name)| Link { index: *index, name: (*name).into(), ..Link::default() })
+            .collect()
     }
 
     fn survey(before: &Survey, list: &[(u32, &str)]) -> Survey {
@@ -225,6 +258,33 @@ mod tests {
         assert_eq!(replaced.ifindex("pod0"), Some(7));
         assert_eq!(on(&replaced, 2), on(&first, 2), "it keeps its program");
         assert!(replaced.missing(&targets()).contains(&Target::Interface("vlan5".into())));
+    }
+
+    #[test]
+    fn the_node_sends_from_the_uplink_and_what_is_stacked_on_it() {
+        let mac = |last: u8| [2, 0, 0, 0, 0, last];
+        let link = |index: u32, last: u8, below, master| Link {
+            index,
+            name: format!("i{index}"),
+            hardware: Some(mac(last)),
+            below,
+            master,
+        };
+        let links = [
+            link(2, 2, None, Some(5)),
+            link(3, 3, None, Some(5)),
+            link(4, 4, Some(2), None),
+            link(5, 5, None, None),
+            link(6, 6, Some(5), None),
+            link(7, 7, None, None),
+        ];
+        let (_, found) = hardware(2, &links).unwrap();
+        assert_eq!(found, [2, 3, 4, 5, 6].map(mac).into_iter().collect());
+        let alone = hardware(7, &links).unwrap().1;
+        assert_eq!(alone, [mac(7)].into_iter().collect());
+        let bare = Link { index: 8, ..Link::default() };
+        assert_eq!(hardware(8, &[bare]), None);
+        assert_eq!(hardware(9, &links), None);
     }
 
     #[test]

@@ -62,9 +62,12 @@ fn wrappings_are_what_the_wall_takes_them_for() {
     }
     for (source, destination) in [V4, v6()] {
         for (offset, more) in [(0, true), (8, false), (8, true)] {
-            let piece = fragment(source, destination, protocol::UDP, (7, offset, more), &[0; 8]);
+            // The first one has the header, with the length of the whole.
+            let part = &udp_v6(b"payload!")[..8];
+            let piece = fragment(source, destination, protocol::UDP, (7, offset, more), part);
             let packet = read(&piece);
-            assert!(packet.flow.fragment && packet.flaw.is_none(), "{offset} {more}");
+            assert!(packet.flow.fragment, "{offset} {more}");
+            assert_eq!(packet.flaw, None, "{offset} {more}");
             assert_eq!(packet.flow.protocol, 17);
         }
         let whole = fragment(source, destination, protocol::UDP, (7, 0, false), &[0; 8]);

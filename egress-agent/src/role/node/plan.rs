@@ -9,7 +9,7 @@ use std::{
 
 use super::options::Pod;
 use crate::{
-    bpf::{Attachments, Contents, Facts, Interface, cgroup2_mount},
+    bpf::{self, Attachments, Contents, Facts, Interface, cgroup2_mount},
     policy::Snapshot,
 };
 
@@ -70,6 +70,18 @@ pub(super) fn found(
     pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
 ) -> impl Iterator<Item = Interface<'_>> {
     pods.iter().map(|(ifindex, (name, addresses))| Interface { name, ifindex: *ifindex, addresses })
+}
+
+/// What the maps should hold while no configuration was accepted yet.
+pub(super) fn adopted(
+    left: &Contents,
+    pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
+    cgroups: &BTreeMap<u64, PathBuf>,
+    attachments: &Attachments,
+) -> Contents {
+    let mut contents = bpf::adopted(left, found(pods), cgroups);
+    contents.set_uplinks(attachments.hardware());
+    contents
 }
 
 /// The cgroups that are enforced on, with their paths below the mount.

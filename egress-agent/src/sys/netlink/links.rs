@@ -17,8 +17,12 @@ use super::{BUFFER, Message, attributes, dump, open, text};
 /// `RTM_NEWLINK` and `RTM_GETLINK`, include/uapi/linux/rtnetlink.h.
 const NEWLINK: u16 = 16;
 const GETLINK: u16 = 18;
-/// `IFLA_IFNAME`, include/uapi/linux/if_link.h.
+/// `IFLA_*`, include/uapi/linux/if_link.h.
+const ADDRESS: u16 = 1;
 const IFNAME: u16 = 3;
+const LINK: u16 = 5;
+const MASTER: u16 = 10;
+const LINK_NETNSID: u16 = 37;
 /// `RTMGRP_LINK`.
 const GROUP_LINK: u32 = 1;
 /// Receive buffer: thousands of interfaces may come at a time. What doesn't fit is an overrun,
@@ -38,12 +42,18 @@ struct Header {
 }
 
 /// An interface of this network namespace.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Link {
     /// Its index, which stays when it is renamed.
     pub index: u32,
     /// Its name now.
     pub name: String,
+    /// Its hardware address, if that is Ethernet's.
+    pub hardware: Option<[u8; 6]>,
+    /// The interface of this namespace that it lies on, as macvlan and VLAN interfaces do.
+    pub below: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub master: Option<u32>,
 }
 
 /// All interfaces, in the order of their indices.
@@ -65,8 +75,17 @@ fn link(message: &Message) -> Option<Link> {
         return None;
     }
     let (header, rest) = Header::read_from_prefix(&message.payload).ok()?;
-    let name = attributes(rest).find(|(kind, _)| *kind == IFNAME)?.1;
-    Some(Link { index: header.index, name: text(name) })
+    let attribute =
+        |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, data)| data);
+    let index = |data: &[u8]| Some(u32::from_ne_bytes(data.try_into().ok()?));
+    Some(Link {
+        index: header.index,
+        name: text(attribute(IFNAME)?),
+        hardware: attribute(ADDRESS).and_then(|data| data.try_into().ok()),
+        // With an identifier of a namespace it is another one's index.
+        below: attribute(LINK).filter(|_| attribute(LINK_NETNSID).is_none()).and_then(index),
+        master: attribute(MASTER).and_then(index),
+    })
 }
 
 /// Tells when interfaces come, go or change.
@@ -135,7 +154,18 @@ mod tests {
         let name = [10, 0, 3, 0, b'v', b'e', b't', b'h', b'0', 0, 0, 0];
         let payload = [header.as_bytes(), &[4, 0, 99, 0], &name].concat();
         let message = Message { kind: NEWLINK, payload };
-        assert_eq!(link(&message), Some(Link { index: 7, name: "veth0".into() }));
+        let found = Link { index: 7, name: "veth0".into(), ..Link::default() };
+        assert_eq!(link(&message), Some(found.clone()));
+        let hardware = [10, 0, 1, 0, 2, 0, 0, 0, 0, 9, 0, 0];
+        let below = [&[8, 0, 5, 0][..], &3_u32.to_ne_bytes()].concat();
+        let master = [&[8, 0, 10, 0][..], &4_u32.to_ne_bytes()].concat();
+        let more = [&message.payload[..], &hardware, &below, &master].concat();
+        let stacked =
+            Link { hardware: Some([2, 0, 0, 0, 0, 9]), below: Some(3), master: Some(4), ..found };
+        assert_eq!(link(&Message { payload: more.clone(), ..message.clone() }), Some(stacked));
+        let elsewhere = [&more[..], &[8, 0, 37, 0, 0, 0, 0, 0]].concat();
+        let peer = link(&Message { payload: elsewhere, ..message.clone() }).unwrap();
+        assert_eq!((peer.below, peer.master), (None, Some(4)));
         let gone = Message { kind: 17, ..message.clone() };
         assert_eq!(link(&gone), None);
         for end in 0..message.payload.len() - 3 {
