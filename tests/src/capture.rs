@@ -20,8 +20,8 @@ use crate::{netns::NetNs, plan, wait};
 const EVERY_PACKET: u16 = 0x0003_u16.to_be();
 
 /// Frames that arrived outside since the capture began, or was last asked: pods' packets that got
-/// past the wall, by way of the app node or of an interface of their own. What the gateways and the
-/// remote node send isn't among them, nor are ARP and neighbour discovery between the nodes.
+/// past the wall, by way of the app node, of the remote node or of an interface of their own. What
+/// the gateways send isn't among them, nor are ARP and neighbour discovery between the nodes.
 #[derive(Debug)]
 pub struct Capture {
     outside: NetNs,
@@ -144,13 +144,14 @@ fn leak(frame: &[u8]) -> Option<String> {
     let (head, body) = frame.split_at_checked(14)?;
     let (to, from) = (&head[..6], &head[6..12]);
     let is = |address: &[u8], mac: &str| address == plan::mac_bytes(mac);
-    let others = [plan::OUTSIDE_MAC, plan::REMOTE_MAC].into_iter().chain(plan::GATEWAY_MACS);
+    let mut others = plan::GATEWAY_MACS.into_iter().chain([plan::OUTSIDE_MAC]);
     // Loopback's frames have addresses of zeros.
-    if others.into_iter().any(|mac| is(from, mac)) || from == [0; 6] {
+    if others.any(|mac| is(from, mac)) || from == [0; 6] {
         return None;
     }
-    // Group frames of the app node are its own: it doesn't forward any.
-    let group = to[0] & 1 == 1 && !is(from, plan::APP_MAC);
+    // Group frames of the nodes are their own: they don't forward any.
+    let node = is(from, plan::APP_MAC) || is(from, plan::REMOTE_MAC);
+    let group = to[0] & 1 == 1 && !node;
     if !is(to, plan::OUTSIDE_MAC) && !group {
         return None;
     }
@@ -158,12 +159,11 @@ fn leak(frame: &[u8]) -> Option<String> {
     match [head[12], head[13]] {
         // ARP
         [0x08, 0x06] => None,
-        // Neighbour discovery (RFC 4861: ICMPv6 types 133 to 137), the node's own; and that of an
-        // interface on the same link, which asks for its router.
+        // Neighbour discovery (RFC 4861: ICMPv6 types 133 to 137) on the link of the nodes.
         [0x86, 0xdd]
             if body.get(6) == Some(&58)
                 && matches!(body.get(40), Some(133..=137))
-                && (from_app_node(body) || group) =>
+                && (from_link(body)) =>
         {
             None
         }
@@ -187,10 +187,12 @@ fn leak(frame: &[u8]) -> Option<String> {
     }
 }
 
-/// Whether an IPv6 packet's source is the app node: its address, or a link-local one.
-fn from_app_node(packet: &[u8]) -> bool {
+/// Whether an IPv6 packet's source is on the link of the nodes, and no pod.
+fn from_link(packet: &[u8]) -> bool {
     let source = packet.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    source
-        .map(Ipv6Addr::from)
-        .is_some_and(|source| source.is_unicast_link_local() || plan::APP_V6.parse() == Ok(source))
+    source.map(Ipv6Addr::from).is_some_and(|source| {
+        source.is_unicast_link_local()
+            || source.is_unspecified()
+            || source.segments()[..4] == plan::NODES_V6
+    })
 }

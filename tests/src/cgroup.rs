@@ -26,6 +26,16 @@ pub fn mount_point() -> Result<PathBuf> {
     }
 }
 
+/// The path of a cgroup as `mesh.yaml` wants it: below the mount.
+///
+/// # Errors
+/// It isn't below the mount.
+pub fn below_mount(path: &Path) -> Result<String> {
+    let mount = mount_point()?;
+    let below = path.strip_prefix(&mount).with_context(|| path.display().to_string())?;
+    Ok(format!("/{}", below.display()))
+}
+
 /// Makes a cgroup below another.
 ///
 /// # Errors

@@ -2,7 +2,11 @@
 
 use anyhow::{Context, Result};
 
-use crate::{process::Finished, testbed::Testbed, wait};
+use crate::{
+    process::{Finished, Place},
+    testbed::Testbed,
+    wait,
+};
 
 /// Curl's limit, in this machine's seconds.
 fn max_time(seconds: u32) -> String {
@@ -35,6 +39,14 @@ impl Testbed {
         let statuses = done.stdout.lines().filter(|line| line.starts_with("HTTP/"));
         let codes = statuses.filter_map(|line| line.split(' ').nth(1));
         Ok(codes.collect::<Vec<_>>().join(" "))
+    }
+
+    /// One packet made by hand, see `frame.py`: exit code 1 refused, 2 sent.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn frame(&self, place: &Place, args: &[&str]) -> Result<Finished> {
+        place.run("/usr/bin/python3", &[&["-c", include_str!("frame.py")], args].concat())
     }
 
     /// `curl -s localhost:15000/PATH` on a gateway node.

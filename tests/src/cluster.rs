@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::{
-    netns::NetNs,
+    netns::{End, NetNs, link},
     outside::Servers,
     plan,
     process::{Finished, Place, Process},
@@ -91,13 +91,53 @@ impl Cluster {
     }
 }
 
+impl Testbed {
+    /// A host behind a pod, which forwards for it under its own addresses: `NETWORK.2` behind
+    /// `NETWORK.1`. Its processes are not in the pod's cgroup.
+    ///
+    /// # Errors
+    /// Something can't be set up.
+    pub fn inner(&self, pod: &Place, name: &str, network: &str) -> Result<Place> {
+        let inner = Place { ns: self.site().netns(name)?, ..self.outside_cgroup() };
+        let (outer_address, address) = (format!("{network}.1"), format!("{network}.2"));
+        link(
+            &End {
+                ns: &pod.ns,
+                name,
+                mac: "02:00:0a:63:00:01",
+                addresses: &[&format!("{outer_address}/24")],
+            },
+            &End {
+                ns: &inner.ns,
+                name: "eth0",
+                mac: "02:00:0a:63:00:02",
+                addresses: &[&format!("{address}/24")],
+            },
+        )?;
+        inner.ns.ip(&["route", "add", "default", "via", &outer_address])?;
+        pod.ns.forward()?;
+        let rules = format!(
+            "table ip inner {{ chain out {{ type nat hook postrouting priority 100; ip saddr {network}.0/24 masquerade; }}; }}"
+        );
+        let done = pod.run("nft", &[&rules])?;
+        if !done.ok() {
+            bail!("nft {rules}: {}", done.stderr.trim());
+        }
+        Ok(inner)
+    }
+}
+
 /// Starts the peers' program on a host.
 fn start_peer(testbed: &Testbed, place: &Place, name: &str, args: &[&str]) -> Result<Process> {
     let program = peer_program()?;
     place.start(&testbed.dir(), name, &program, args)
 }
 
-fn peer_program() -> Result<String> {
+/// The program that serves and asks in the cluster's pods.
+///
+/// # Errors
+/// It isn't built.
+pub fn peer_program() -> Result<String> {
     let path = site::demo_program()?.with_file_name("egress-peer");
     if !Path::is_file(&path) {
         bail!("{} isn't built: cargo build --workspace --bins", path.display());

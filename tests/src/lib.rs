@@ -20,6 +20,7 @@ pub mod capture;
 pub mod cgroup;
 mod clients;
 pub mod cluster;
+pub mod container;
 pub mod denied;
 pub mod manifests;
 pub mod netns;

@@ -25,6 +25,8 @@ pub const GATEWAY_MACS: [&str; 2] = ["02:00:0a:0a:00:11", "02:00:0a:0a:00:12"];
 pub const ROUTER: &str = "10.10.0.254";
 /// The same, IPv6.
 pub const ROUTER_V6: &str = "fd00:10:10::254";
+/// The nodes' network, IPv6.
+pub const NODES_V6: [u16; 4] = [0xfd00, 0x10, 0x10, 0];
 /// The cluster's DNS service, on the app node.
 pub const CLUSTER_DNS: &str = "10.96.0.10";
 /// What is inside.
@@ -111,4 +113,25 @@ pub const ZONE: &[(&str, Option<&str>, Option<&str>)] = &[
     ("evil.example.net", Some(ATTACKER), Some(ATTACKER_V6)),
     ("inside.example.com", Some(CLUSTER_DNS), None),
     ("metadata.example.com", Some(METADATA), None),
+    // Where a gateway must not go, in every disguise.
+    ("inside.trap.example.com", Some(CLUSTER_DNS), None),
+    ("inside-v6.trap.example.com", None, Some(APP_V6)),
+    ("pod.trap.example.com", Some(POD), Some(POD_V6)),
+    ("loopback.trap.example.com", Some("127.0.0.1"), None),
+    ("loopback-v6.trap.example.com", None, Some("::1")),
+    ("unspecified.trap.example.com", Some("0.0.0.0"), Some("::")),
+    ("link-local.trap.example.com", Some("169.254.1.1"), None),
+    ("link-local-v6.trap.example.com", None, Some("fe80::1")),
+    ("metadata.trap.example.com", Some(METADATA), None),
+    ("metadata-v6.trap.example.com", None, Some("fd00:ec2::254")),
+    ("multicast.trap.example.com", Some("224.0.0.1"), Some("ff02::1")),
+    ("broadcast.trap.example.com", Some("255.255.255.255"), None),
+    ("gateway.trap.example.com", Some(GATEWAYS[0]), None),
+    ("mapped.trap.example.com", None, Some("::ffff:10.96.0.10")),
+    ("mapped-metadata.trap.example.com", None, Some("::ffff:169.254.169.254")),
+    ("nat64.trap.example.com", None, Some("64:ff9b::10.96.0.10")),
+    ("nat64-local.trap.example.com", None, Some("64:ff9b:1::169.254.169.254")),
+    // 6to4 and Teredo of 169.254.169.254; Teredo has it inverted at the end.
+    ("sixtofour.trap.example.com", None, Some("2002:a9fe:a9fe::1")),
+    ("teredo.trap.example.com", None, Some("2001:0:c633:6401:0:0:5601:5601")),
 ];

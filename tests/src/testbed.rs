@@ -322,7 +322,7 @@ impl Testbed {
         // An earlier one wrote to the same file.
         let earlier = fs::read(self.dir().join("node.err")).map_or(0, |text| text.len());
         let mut node = self.start_agent(&self.app, "node", args)?;
-        wait::until(wait::SOON, "the node agent to enforce", || {
+        wait::until(wait::START, "the node agent to enforce", || {
             // It denies everything first, and is ready once the configuration is in force.
             let text = node.stderr();
             let ready = text.get(earlier..)?.lines().any(|line| line.ends_with(" ready"));
@@ -344,7 +344,7 @@ impl Testbed {
         let name = format!("gateway{}", number + 1);
         let args = self.gateway_args_with(&self.gateway_control(number));
         let mut gateway = self.start_agent(place, &name, &args)?;
-        wait::until(wait::SOON, "the gateway to be ready", || {
+        wait::until(wait::START, "the gateway to be ready", || {
             let ready = place.run("curl", &["-sf", "http://localhost:15021/healthz/ready"]);
             (ready.is_ok_and(|ready| ready.ok()) || gateway.ended().is_some()).then_some(())
         })

@@ -190,8 +190,13 @@ fn not_made(attempt: &Attempt) -> Option<Result<(), String>> {
     }
 }
 
-/// What this kernel can't make is said aloud: past the test harness, which shows only the output of
-/// tests that fail.
+/// Says a text aloud: past the test harness, which shows only the output of tests that fail.
+pub fn say(text: &str) {
+    // Nobody may be listening.
+    io::stderr().write_all(text.as_bytes()).ok();
+}
+
+/// What this kernel can't make is said aloud.
 fn print_not_made(run: &Run) {
     let not_made: Vec<_> =
         run.attempts.iter().filter(|attempt| attempt.result == "not_applicable").collect();
@@ -204,8 +209,7 @@ fn print_not_made(run: &Run) {
         table += &format!("  {:<22}{}\n", attempt.name, attempt.detail);
     }
     if !not_made.is_empty() {
-        // Nobody may be listening.
-        io::stderr().write_all(table.as_bytes()).ok();
+        say(&table);
     }
 }
 

@@ -11,6 +11,9 @@ use anyhow::{Result, bail};
 
 /// How long the testbed waits for what takes a moment.
 pub const SOON: Duration = Duration::from_secs(15);
+/// How long it waits for an agent to start: the kernel verifies the programs, seconds of work on a
+/// machine that has other things to do.
+pub const START: Duration = Duration::from_secs(60);
 
 /// How many times longer every wait may last than on an ordinary machine.
 const PATIENCE: &str = "EGRESS_TEST_PATIENCE";

@@ -3,15 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::PathBuf, time::Duration};
 
 use egress_tests::{
     capture::Capture,
-    cgroup,
+    cgroup::{self, below_mount},
     cluster::{Cluster, ask},
     manifests::Walkthrough,
     plan,
@@ -31,16 +27,10 @@ const DOWNLOAD_BYTES: u64 = 40 << 20;
 /// What the peer in the cluster is asked for.
 const INSIDE_BYTES: u64 = 40_000_000;
 
-/// The path of a cgroup as `mesh.yaml` wants it.
-fn below_mount(path: &Path) -> String {
-    let mount = cgroup::mount_point().unwrap();
-    format!("/{}", path.strip_prefix(mount).unwrap().display())
-}
-
 /// `mesh.yaml` with the pod in the set `batch`, in a mode, and another mode for all others.
 fn mesh(testbed: &Testbed, default: &str, batch: &str, more: &str) -> String {
     let text = mesh_yaml(1).replace("enforcement: enforce", &format!("enforcement: {default}"));
-    let pod = below_mount(&testbed.pod().cgroup);
+    let pod = below_mount(&testbed.pod().cgroup).unwrap();
     format!(
         "{text}enforcementOverrides:\n- name: pinned\n  labels: {{app: pinned}}\n  mode: enforce\n\
          - name: {SET}\n  namespaces: [dev]\n  mode: {batch}\n\
@@ -138,7 +128,7 @@ fn two_sets_are_in_different_modes_at_the_same_time() {
     let late = pod.cgroup.join("late");
     let more = format!(
         "- name: late\n  labels: {{app: pinned}}\n  cgroups: [\"{}\"]\n",
-        below_mount(&late)
+        below_mount(&late).unwrap()
     );
     switch(&testbed, "enforce", "audit", &more);
     cgroup::create(&late).unwrap();

@@ -5,14 +5,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use egress_tests::{
-    capture::Capture,
-    cluster::{Cluster, ask},
-    denied::Wall,
+    cluster::ask,
+    denied::Enforced,
     plan,
-    process::{Finished, Place, Process},
+    process::{Finished, Place},
     services::{self, Service},
     sh,
-    testbed::Testbed,
     wait::{SOON, until_is},
 };
 
@@ -40,39 +38,20 @@ fn reaches(from: &Place, to: &str, what: &str) {
     }
 }
 
-/// Two nodes with their pods, and an agent that enforces on the first.
-struct Hosts {
-    capture: Capture,
-    node: Process,
-    cluster: Cluster,
-    testbed: Testbed,
-}
-
-impl Hosts {
-    fn enforcing() -> Self {
-        let testbed = Testbed::test(0).unwrap();
-        let cluster = Cluster::grow(&testbed).unwrap();
-        let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
-        let capture = testbed.capture().unwrap();
-        Self { capture, node, cluster, testbed }
-    }
-
-    /// What must be refused, though its like to the inside passes.
-    fn refused(
-        &self,
-        what: &str,
-        reasons: &[&str],
-        attempt: impl FnOnce() -> anyhow::Result<Finished>,
-    ) {
-        let Self { capture, node, testbed, .. } = self;
-        Wall { testbed, node, capture }.stops(what, reasons, attempt).unwrap();
-    }
+/// What must be refused, though its like to the inside passes.
+fn refused(
+    hosts: &Enforced,
+    what: &str,
+    reasons: &[&str],
+    attempt: impl FnOnce() -> anyhow::Result<Finished>,
+) {
+    hosts.wall().stops(what, reasons, attempt).unwrap();
 }
 
 #[test]
 fn pods_and_nodes_reach_each_other_in_every_direction() {
-    let hosts = Hosts::enforcing();
-    let Hosts { capture, cluster, testbed, .. } = &hosts;
+    let hosts = Enforced::cluster().unwrap();
+    let Enforced { capture, cluster, testbed, .. } = &hosts;
     let (pod, on_host) = (testbed.pod(), testbed.host_network());
 
     for (from, to, what) in [
@@ -97,13 +76,13 @@ fn pods_and_nodes_reach_each_other_in_every_direction() {
     for to in [plan::ATTACKER, plan::ATTACKER_V6] {
         let udp =
             |from: &Place, bytes: &str| ask(from, "udp", to, plan::UDP_PORT, &["--bytes", bytes]);
-        hosts.refused("TCP", &["no_route"], || ask(pod, "tcp", to, 22, &[]));
-        hosts.refused("UDP", &["protocol"], || udp(pod, "100"));
-        hosts.refused("UDP in fragments", &["protocol"], || udp(pod, "9000"));
+        refused(&hosts, "TCP", &["no_route"], || ask(pod, "tcp", to, 22, &[]));
+        refused(&hosts, "UDP", &["protocol"], || udp(pod, "100"));
+        refused(&hosts, "UDP in fragments", &["protocol"], || udp(pod, "9000"));
         // Past the socket's hooks, the fragments themselves are judged.
-        hosts.refused("fragments", &["fragment"], || udp(&testbed.outside_cgroup(), "9000"));
+        refused(&hosts, "fragments", &["fragment"], || udp(&testbed.outside_cgroup(), "9000"));
         for size in ["56", "8000"] {
-            hosts.refused("ping", &["protocol"], || {
+            refused(&hosts, "ping", &["protocol"], || {
                 pod.run("ping", &["-c1", "-W1", "-s", size, to])
             });
         }
@@ -112,8 +91,8 @@ fn pods_and_nodes_reach_each_other_in_every_direction() {
 
 #[test]
 fn services_lead_to_pods_and_nodes_but_not_out() {
-    let hosts = Hosts::enforcing();
-    let Hosts { capture, cluster, testbed, .. } = &hosts;
+    let hosts = Enforced::cluster().unwrap();
+    let Enforced { capture, cluster, testbed, .. } = &hosts;
     let (pod, on_host) = (testbed.pod(), testbed.host_network());
     let service = |protocol, address, endpoint| Service { protocol, address, endpoint };
     let inside = [
@@ -166,10 +145,10 @@ fn services_lead_to_pods_and_nodes_but_not_out() {
     )
     .unwrap();
     for to in ["10.96.1.1", "fd00:10:96::2"] {
-        hosts.refused("TCP over a Service", &["no_route"], || ask(pod, "tcp", to, 80, &[]));
-        hosts.refused("UDP over a Service", &["protocol"], || ask(pod, "udp", to, 7, &[]));
+        refused(&hosts, "TCP over a Service", &["no_route"], || ask(pod, "tcp", to, 80, &[]));
+        refused(&hosts, "UDP over a Service", &["protocol"], || ask(pod, "udp", to, 7, &[]));
         let large = || ask(pod, "udp", to, 7, &["--bytes", "9000"]);
-        hosts.refused("fragments over a Service", &["protocol", "fragment"], large);
+        refused(&hosts, "fragments over a Service", &["protocol", "fragment"], large);
     }
 }
 
@@ -182,8 +161,8 @@ fn split(address: &str) -> (&str, u16) {
 #[test]
 fn icmp_errors_get_through() {
     const NARROW: &str = "1300";
-    let hosts = Hosts::enforcing();
-    let Hosts { capture, cluster, testbed, .. } = &hosts;
+    let hosts = Enforced::cluster().unwrap();
+    let Enforced { capture, cluster, testbed, .. } = &hosts;
     let pod = testbed.pod();
     // Each node is the narrow router of one direction; a route's MTU is no interface's.
     for (node, interface, to) in [
@@ -237,13 +216,13 @@ s.sendto(b'\3\4' + bytes(2) + bytes(2) + b'\5\0' + b'E' + bytes(27), (sys.argv[1
 sys.exit(2)";
     let send = |to| pod.run("python3", &["-c", error, to]);
     assert_eq!(send(plan::REMOTE_POD).unwrap().code, 2);
-    hosts.refused("an ICMP error", &["protocol"], || send(plan::ATTACKER));
+    refused(&hosts, "an ICMP error", &["protocol"], || send(plan::ATTACKER));
 }
 
 #[test]
 fn neighbours_are_found_and_chatter_harms_nobody() {
-    let hosts = Hosts::enforcing();
-    let Hosts { capture, cluster, testbed, .. } = &hosts;
+    let hosts = Enforced::cluster().unwrap();
+    let Enforced { capture, cluster, testbed, .. } = &hosts;
     let pod = testbed.pod();
     let everybody = [pod, testbed.app(), &cluster.neighbour, &cluster.remote, &cluster.remote_pod];
     let peers = [
@@ -296,7 +275,7 @@ fn neighbours_are_found_and_chatter_harms_nobody() {
 
     // Chatter for groups (mDNS here) is refused and disturbs nothing.
     for group in ["224.0.0.251", "ff02::fb"] {
-        hosts.refused("mDNS", &["multicast"], || ask(pod, "udp", group, 5353, &[]));
+        refused(&hosts, "mDNS", &["multicast"], || ask(pod, "udp", group, 5353, &[]));
     }
     all_answer("after chatter");
     assert_eq!(capture.frames(), Vec::<String>::new());
@@ -304,8 +283,8 @@ fn neighbours_are_found_and_chatter_harms_nobody() {
 
 #[test]
 fn dns_of_the_cluster_answers_over_udp_and_tcp() {
-    let hosts = Hosts::enforcing();
-    let Hosts { capture, testbed, .. } = &hosts;
+    let hosts = Enforced::cluster().unwrap();
+    let Enforced { capture, testbed, .. } = &hosts;
     let service =
         |protocol| Service { protocol, address: "10.96.0.53:53", endpoint: "10.244.2.10:53" };
     services::apply(testbed, &[service("udp"), service("tcp")]).unwrap();
@@ -326,8 +305,8 @@ fn dns_of_the_cluster_answers_over_udp_and_tcp() {
     assert_eq!(capture.frames(), Vec::<String>::new());
     for from in [pod, &on_host] {
         for server in [plan::OUTSIDE_DNS, "2001:db8::53"] {
-            hosts.refused("DNS over UDP", &["protocol"], || dig(from, server, "+notcp"));
-            hosts.refused("DNS over TCP", &["no_route"], || dig(from, server, "+tcp"));
+            refused(&hosts, "DNS over UDP", &["protocol"], || dig(from, server, "+notcp"));
+            refused(&hosts, "DNS over TCP", &["no_route"], || dig(from, server, "+tcp"));
         }
     }
 }

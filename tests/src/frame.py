@@ -1,0 +1,60 @@
+"""One packet, made by hand: frame.py INTERFACE ROUTER KIND SOURCE ADDRESS [PORT].
+
+Sent on INTERFACE to the hardware address ROUTER, or, where INTERFACE is `raw`, by a raw socket. KIND
+is udp or echo (an ICMP echo request). Exit code: 1 refused by the kernel, 2 sent; nobody waits for an answer.
+"""
+import errno
+import fcntl
+import socket
+import struct
+import sys
+
+DATA = b"the pod's secret"
+
+
+def checksum(data):
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def ipv4(protocol, source, address, payload):
+    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0,
+                       socket.inet_aton(source), socket.inet_aton(address))
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
+
+
+def udp(source, address, port, data, source_port=40000):
+    head = struct.pack("!HHHH", source_port, port, 8 + len(data), 0)
+    return ipv4(17, source, address, head + data)
+
+
+def echo(source, address):
+    body = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + DATA
+    return ipv4(1, source, address, body[:2] + struct.pack("!H", checksum(body)) + body[4:])
+
+
+def main(interface, router, kind, source, address, port="0"):
+    packet = {
+        "udp": lambda: udp(source, address, int(port), DATA, int(port)),
+        "echo": lambda: echo(source, address),
+    }[kind]()
+    if interface == "raw":
+        s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        s.sendto(packet, (address, 0))
+    else:
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
+        s.bind((interface, 0))
+        own = fcntl.ioctl(s, 0x8927, struct.pack("256s", interface.encode()))[18:24]
+        s.send(bytes.fromhex(router.replace(":", "")) + own + b"\x08\x00" + packet)
+
+
+try:
+    main(*sys.argv[1:])
+    print("sent")
+    sys.exit(2)
+except OSError as error:
+    print("refused: %s (%s)" % (errno.errorcode.get(error.errno, error.errno), error.strerror))
+    sys.exit(1)
