@@ -244,6 +244,49 @@ fn a_full_map_denies_the_new_and_says_so() {
     assert_eq!(behind(), Some(0));
 }
 
+/// What the application asked for is kept in a table that forgets, so it is never full; one that
+/// doesn't forget takes its place here.
+#[test]
+fn a_connect_whose_destination_cannot_be_kept_is_refused() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let mut node = testbed.start_node().unwrap();
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    node.kill();
+    let maps = testbed.pins().join(format!("v{}/maps", egress_ebpf::abi::ABI_VERSION));
+    let map = maps.join("ORIGINAL_DST");
+    fs::remove_file(&map).unwrap();
+    let map = map.to_string_lossy();
+    let (most, size) = (
+        egress_ebpf::abi::capacity::ORIGINAL_DST,
+        size_of::<egress_ebpf::abi::OriginalDst>().to_string(),
+    );
+    let table = ["map", "create", &map, "type", "hash", "key", "8", "value", &size];
+    sh("bpftool", &[&table[..], &["entries", &most.to_string(), "name", "full"]].concat()).unwrap();
+    let each = |change: &str, keys: std::ops::Range<u32>, value: &str| {
+        let line = |key: u32| {
+            let [a, b, c, d] = key.to_le_bytes();
+            format!("map {change} pinned {map} key {a} {b} {c} {d} 255 255 255 255 {value}\n")
+        };
+        let path = testbed.dir().join("batch");
+        fs::write(&path, keys.map(line).collect::<String>()).unwrap();
+        sh("bpftool", &["batch", "file", &path.to_string_lossy()]).unwrap();
+    };
+    let zeros = "0 ".repeat(size.parse().unwrap());
+    each("update", 0..most, &format!("value {zeros}"));
+
+    let node = testbed.start_node().unwrap();
+    let capture = testbed.capture().unwrap();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let dial = || testbed.pod().run("curl", &["-s", "-m", "5", URL]);
+    wall.stops_at(&["connect"], "the connect", &["original_dst_full"], dial).unwrap();
+    // With room for it, it is redirected again.
+    each("delete", 0..10, "");
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+}
+
 /// Opens sockets, waits for a file, and says what became of each.
 const OLD_SOCKETS: &str = r#"
 import errno, os, socket, sys, time

@@ -4,10 +4,11 @@
 mod flows;
 mod markdown;
 mod shell;
+mod ways;
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use egress_agent::{
     config::{self, RawFile},
     role::cli::Cli,
@@ -266,6 +267,26 @@ fn units_start_what_exists() {
         let words = &shell::simple_commands(&line)[0];
         assert!(check_agent(unit, words), "{unit}: {line}");
     }
+}
+
+/// After a reboot, workloads wait for enforcement: for the pins where the agent's unit makes them.
+#[test]
+fn workloads_start_after_enforcement() {
+    let text = |name: &str| {
+        fs::read_to_string(root().join("deploy/systemd").join(name)).expect("a unit's file")
+    };
+    let slice = text("workloads-.slice.d/egress.conf");
+    let has = |line: &str| slice.lines().any(|other| other == line);
+    assert!(has("After=egress-node.service") && has("Wants=egress-node.service"), "{slice}");
+    let pins = Path::new("/sys/fs/bpf/egress-agent");
+    assert!(has(&format!("AssertDirectoryNotEmpty={}", pins.display())), "{slice}");
+    // Where they are by default, and by the unit.
+    let unit = text("egress-node.service") + &text("egress-node.env");
+    assert!(!unit.contains("--bpffs"), "{unit}");
+    let command = Cli::command();
+    let node = command.find_subcommand("node").expect("egress-agent node");
+    let bpffs = node.get_arguments().find(|argument| argument.get_id() == "bpffs").expect("it");
+    assert_eq!(bpffs.get_default_values(), [pins.as_os_str()]);
 }
 
 /// The fence's words are only those that the tests know.
