@@ -128,11 +128,11 @@ fn a_second_interface_is_no_way_out() {
         pod.ns.name(),
     ])
     .unwrap();
-    app.ip(&["addr", "add", "172.20.0.1/24", "dev", "extra0"]).unwrap();
+    app.ip(&["addr", "add", "10.244.77.1/24", "dev", "extra0"]).unwrap();
     app.ip(&["link", "set", "extra0", "up"]).unwrap();
-    testbed.outside().ns.ip(&["route", "add", "172.20.0.0/24", "via", plan::APP]).unwrap();
+    testbed.outside().ns.ip(&["route", "add", "10.244.77.0/24", "via", plan::APP]).unwrap();
     for (interface, address) in
-        [("net1", "10.10.0.50/24"), ("net1", "fd00:10:10::50/64"), ("net2", "172.20.0.2/24")]
+        [("net1", "10.10.0.50/24"), ("net1", "fd00:10:10::50/64"), ("net2", "10.244.77.2/24")]
     {
         let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
         pod.ns.ip(&[&["addr", "add", address, "dev", interface], nodad].concat()).unwrap();
@@ -144,7 +144,7 @@ fn a_second_interface_is_no_way_out() {
         let via = match (interface, to.contains(':')) {
             ("net1", false) => plan::ROUTER,
             ("net1", true) => plan::ROUTER_V6,
-            _ => "172.20.0.1",
+            _ => "10.244.77.1",
         };
         let family = if to.contains(':') { "-6" } else { "-4" };
         pod.ns.ip(&[family, "route", "replace", to, "via", via, "dev", interface]).map(|_| to)
@@ -193,7 +193,7 @@ fn a_second_interface_is_no_way_out() {
 
     // The inside is reached by either.
     by("net2", plan::APP).unwrap();
-    for (from, to) in [("10.10.0.50", plan::REMOTE), ("172.20.0.2", plan::APP)] {
+    for (from, to) in [("10.10.0.50", plan::REMOTE), ("10.244.77.2", plan::APP)] {
         answers(pod, to, &["--from", from]);
     }
     assert_eq!(capture.frames(), Vec::<String>::new());
