@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What a kernel says of something that it was built without, or that it forbids everybody.
-const MISSING: [&str; 9] = [
+const MISSING: [&str; 10] = [
     "ENODEV, no hypervisor",
     "EPROTONOSUPPORT",
     "ESOCKTNOSUPPORT",
@@ -30,6 +30,7 @@ const MISSING: [&str; 9] = [
     "ENOSYS",
     "needs kernel",
     "io_uring_disabled",
+    "this kernel drops the frame before it is sent",
 ];
 
 /// Which hooks see the process that tries.
@@ -221,10 +222,6 @@ fn face(attempt: &Attempt, way: &Way, hooks: Hooks) -> Option<String> {
         (Hooks::All, Face::Socket) if chooses_errno() => &[("refused", "socket hook")],
         (Hooks::All, Face::Socket) => &[("refused", "socket hook"), ("refused", "packet hook")],
         (Hooks::All, Face::Packet) => &[("refused", "packet hook")],
-        // Linux 6.1 says EBUSY for a packet of AF_XDP that it dropped before it was sent.
-        (Hooks::All, Face::Wire) if attempt.attempt == "xdp" => {
-            &[("no_answer", "wall or uplink"), ("refused", "kernel")]
-        }
         (Hooks::All, Face::Wire) => &[("no_answer", "wall or uplink")],
         (Hooks::All, Face::Gateway) => &[("intercepted", "gateway")],
         (Hooks::All, Face::Any) => &[

@@ -119,7 +119,7 @@ pub const SOCKETS: &[Way] = &[
     way("udplite", Socket, PROTOCOL, Own, Answered),
     way("udplite-connected", Packet, PROTOCOL, LITE, Answered),
     // No hook of a cgroup is asked for SCTP: the packets are judged, whose ports are not read.
-    way("sctp", Wire, PROTOCOL, Protocol("SCTP", "SCTP"), Arrives),
+    way("sctp", Wire, PROTOCOL, Protocol("SCTP", "SCTP"), Answered),
     way("dccp", Socket, PROTOCOL, Own, Arrives),
     way("ping-socket-v4", Packet, PROTOCOL, ICMP, Answered),
     // Linux keeps the error from the sender.

@@ -45,7 +45,8 @@ pub struct Arrival {
 /// A canary whose sockets are open.
 #[derive(Debug)]
 pub struct Canary {
-    tcp: Vec<TcpListener>,
+    /// Listeners of TCP, and of SCTP, whose one-to-one sockets are used alike (RFC 6458 §4).
+    streams: Vec<(TcpListener, &'static str)>,
     udp: Vec<(UdpSocket, &'static str)>,
     capture: Option<Capture>,
     /// Where it listens.
@@ -65,11 +66,11 @@ impl Canary {
         if addresses.is_empty() {
             return Err(io::Error::other("this host has no address but loopback's: name one"));
         }
-        let (mut tcp, mut udp, mut deaf) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut streams, mut udp, mut deaf) = (Vec::new(), Vec::new(), Vec::new());
         for address in &addresses {
             for port in with(ports, &TCP_PORTS) {
-                match listen(SocketAddr::new(*address, port)) {
-                    Ok(listener) => tcp.push(listener),
+                match listen(SocketAddr::new(*address, port), Protocol::TCP) {
+                    Ok(listener) => streams.push((listener, "TCP")),
                     Err(error) => deaf.push(format!("TCP {address} port {port}: {error}")),
                 }
             }
@@ -88,6 +89,11 @@ impl Canary {
                     }
                 }
             }
+            // Many kernels have no SCTP. What comes all the same, the capture sees.
+            streams.extend(ports.iter().filter_map(|port| {
+                let listener = listen(SocketAddr::new(*address, *port), Protocol::SCTP).ok()?;
+                Some((listener, "SCTP"))
+            }));
         }
         let capture = match Capture::open() {
             Ok(capture) => Some(capture),
@@ -99,10 +105,10 @@ impl Canary {
                 None
             }
         };
-        if tcp.is_empty() && udp.is_empty() && capture.is_none() {
+        if streams.is_empty() && udp.is_empty() && capture.is_none() {
             return Err(io::Error::other(format!("nothing can be opened: {}", deaf.join("; "))));
         }
-        Ok(Self { tcp, udp, capture, addresses, deaf })
+        Ok(Self { streams, udp, capture, addresses, deaf })
     }
 
     /// Serves until the future is dropped; `arrived` hears of each attempt once.
@@ -113,8 +119,8 @@ impl Canary {
         let (tell, mut told) = mpsc::unbounded_channel();
         // What the capture sees, the sockets needn't tell.
         let from_sockets = self.capture.is_none().then(|| tell.clone());
-        for listener in self.tcp {
-            task::spawn_local(accept(listener, from_sockets.clone()));
+        for (listener, protocol) in self.streams {
+            task::spawn_local(accept(listener, protocol, from_sockets.clone()));
         }
         for (socket, protocol) in self.udp {
             task::spawn_local(echo(socket, protocol, from_sockets.clone()));
@@ -145,8 +151,8 @@ fn with(ports: &[u16], more: &[u16]) -> Vec<u16> {
     all
 }
 
-fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+fn listen(addr: SocketAddr, protocol: Protocol) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(protocol))?;
     socket.set_reuse_address(true)?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -169,11 +175,12 @@ fn datagrams(addr: SocketAddr, protocol: Protocol) -> io::Result<UdpSocket> {
 
 type Tell = mpsc::UnboundedSender<Arrival>;
 
-async fn accept(listener: TcpListener, tell: Option<Tell>) {
+async fn accept(listener: TcpListener, protocol: &'static str, tell: Option<Tell>) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                task::spawn_local(timeout(CONVERSATION, converse(stream, peer, tell.clone())));
+                let conversation = converse(stream, peer, protocol, tell.clone());
+                task::spawn_local(timeout(CONVERSATION, conversation));
             }
             // Out of files, or a connection that died early: others come.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -181,7 +188,12 @@ async fn accept(listener: TcpListener, tell: Option<Tell>) {
     }
 }
 
-async fn converse(mut stream: TcpStream, peer: SocketAddr, tell: Option<Tell>) {
+async fn converse(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    protocol: &'static str,
+    tell: Option<Tell>,
+) {
     let (mut said, mut buffer) = (Vec::new(), [0; 2048]);
     while said.len() < 8192 {
         let Ok(count) = stream.read(&mut buffer).await else { return };
@@ -196,7 +208,7 @@ async fn converse(mut stream: TcpStream, peer: SocketAddr, tell: Option<Tell>) {
                 tell.send(Arrival {
                     token,
                     from: peer.ip().to_string(),
-                    protocol: "TCP".into(),
+                    protocol: protocol.into(),
                     port,
                 })
                 .ok();
