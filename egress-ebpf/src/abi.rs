@@ -182,7 +182,8 @@ pub struct GatewayKey {
     pub reserved: u8,
 }
 
-/// Key of `POD_ADDRESSES` (hash): an address that may be a packet's source on an interface.
+/// Key of `POD_ADDRESSES` (hash): an address that may be a packet's source on an interface. Index
+/// zero holds those that may be the source of a workload's socket: the pods', and the node's own.
 ///
 /// On an uplink: the link-local address of each hardware address that the node sends from, and
 /// [`PodAddress::ALL_KNOWN`] to say that these are all.
@@ -202,7 +203,7 @@ pub struct GatewayKey {
 )]
 #[repr(C)]
 pub struct PodAddress {
-    /// Index of the host-side interface.
+    /// Index of the host-side interface, or zero.
     pub ifindex: u32,
     /// The pod's address.
     pub addr: Addr,
@@ -278,8 +279,10 @@ pub mod hook {
     pub const POD: u8 = 3;
     /// tc egress on the uplink.
     pub const UPLINK: u8 = 4;
+    /// The making of a socket (LSM).
+    pub const SOCKET: u8 = 5;
     /// How many there are.
-    pub const COUNT: u8 = 5;
+    pub const COUNT: u8 = 6;
 }
 
 /// Values of [`FlowEvent::action`].
@@ -354,6 +357,10 @@ pub mod capture_socket {
     /// How many there are.
     pub const COUNT: u32 = 2;
 }
+
+/// A socket of family `AF_UNSPEC` and this protocol is refused with `EPERM` where the program that
+/// judges sockets runs, and with another error where it doesn't: how the agent finds out.
+pub const SOCKET_PROBE: u32 = 0x6567_7265;
 
 /// The key in `CAPTURE_ADDRESSES` that stands for every local address but loopback. The map is
 /// empty at first, and empty captures nothing.

@@ -83,7 +83,12 @@ pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyVie
         return verdict;
     }
     if view.is_internal(&flow.destination) {
-        return Verdict::allow(Reason::Internal);
+        // A node without these programs might unpack it and send on what is inside.
+        return if flow.encapsulates() {
+            Verdict::deny(Reason::Encapsulation)
+        } else {
+            Verdict::allow(Reason::Internal)
+        };
     }
     if flow.destination.is_multicast() {
         return Verdict::deny(Reason::Multicast);

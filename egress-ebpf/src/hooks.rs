@@ -1,5 +1,8 @@
 //! What each hook has to judge: from what its context holds to a [`Judgement`].
 
+mod family;
+
+pub use self::family::{family, is_packet_family, ordinary};
 use crate::{
     abi::{PodAddress, PolicyId},
     addr::Addr,
@@ -47,7 +50,8 @@ pub fn skb(
         return exempt(policy, ether_type);
     }
     let packet = packet::ip(bytes, 0, ether_type);
-    let mut verdict = destination(Place::Skb, &packet, policy, view);
+    let verdict = settled(bytes, destination(Place::Skb, &packet, policy, view));
+    let mut verdict = own_source(verdict, &packet, view);
     if lacks_route(verdict) && answers_socket(cgroup, &packet, view) {
         verdict = Verdict::allow(Reason::Reply);
     }
@@ -80,7 +84,7 @@ pub fn pod(
         ether_type::ARP => (pod.arp(bytes), Flow::UNKNOWN),
         ether_type => {
             let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
-            (pod.ip(&packet, policy), packet.flow)
+            (pod.ip(bytes, &packet, policy), packet.flow)
         }
     };
     Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
@@ -155,7 +159,11 @@ pub fn uplink(
         },
         ether_type => {
             let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
-            let verdict = destination(Place::Wire, &packet, policy, view);
+            let mut verdict = settled(bytes, destination(Place::Wire, &packet, policy, view));
+            // What is forwarded may be translated, or come from who owns its address.
+            if matches!(origin, Origin::Workload(_)) {
+                verdict = own_source(verdict, &packet, view);
+            }
             (leaving(verdict, origin, &packet, view), packet.flow)
         }
     };
@@ -213,6 +221,26 @@ pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyV
     }
 }
 
+/// Refuses a packet of a workload's socket whose source is neither in the cluster nor an address of
+/// a pod's or the node's. The kernel gives sockets no other, but a raw socket takes any: sent to a
+/// host inside, which answers an outside source (echo, RST), it would carry data out.
+#[inline(always)]
+fn own_source(verdict: Verdict, packet: &Packet, view: &impl PolicyView) -> Verdict {
+    let source = &packet.flow.source;
+    let leaves = matches!(verdict.action, Action::Allow)
+        && matches!(verdict.reason, Reason::Internal | Reason::Gateway | Reason::Direct);
+    if !leaves
+        || view.is_internal(source)
+        || source.is_loopback()
+        || source.is_link_scope()
+        || source.is_unspecified()
+        || view.is_pod_address(&PodAddress { ifindex: 0, addr: *source })
+    {
+        return verdict;
+    }
+    Verdict::deny(Reason::SpoofedSource)
+}
+
 /// Whether a verdict only says that nothing leads there: then it may still be an answer.
 #[inline(always)]
 const fn lacks_route(verdict: Verdict) -> bool {
@@ -253,6 +281,15 @@ fn leaving(
     verdict
 }
 
+/// A verdict on a packet, of which only actions and reasons are left: see [`Bytes::forget`]. No
+/// packet can be redirected.
+#[inline(always)]
+fn settled(bytes: &impl Bytes, verdict: Verdict) -> Verdict {
+    let allowed = bytes.forget(matches!(verdict.action, Action::Allow));
+    let action = if allowed { Action::Allow } else { Action::Deny };
+    Verdict { action, reason: bytes.forget(verdict.reason) }
+}
+
 /// Judges a packet by everything but its source.
 #[inline(always)]
 fn destination(place: Place, packet: &Packet, policy: PolicyId, view: &impl PolicyView) -> Verdict {
@@ -290,7 +327,7 @@ impl<V: PolicyView + FlowTable> Pod<'_, V> {
     }
 
     #[inline(always)]
-    fn ip(&self, packet: &Packet, policy: PolicyId) -> Verdict {
+    fn ip(&self, bytes: &impl Bytes, packet: &Packet, policy: PolicyId) -> Verdict {
         if let Some(flaw) = packet.flaw {
             return Verdict::deny(flaw);
         }
@@ -298,24 +335,24 @@ impl<V: PolicyView + FlowTable> Pod<'_, V> {
         let honest = match packet.neighbour {
             // Asking whether an address is free (RFC 4862 §5.4.2), and for routers or groups before
             // one has an address.
-            Neighbour::Solicitation { target } if source.is_unspecified() => self.owns(&target),
+            Neighbour::Solicitation if source.is_unspecified() => self.owns(&packet.target),
             Neighbour::RouterSolicitation | Neighbour::ListenerReport
                 if source.is_unspecified() =>
             {
                 true
             }
-            Neighbour::Advertisement { target } => self.owns(&target) && self.owns(source),
+            Neighbour::Advertisement => self.owns(&packet.target) && self.owns(source),
             Neighbour::No if self.owns(source) => true,
             Neighbour::No => return Verdict::deny(Reason::SpoofedSource),
-            Neighbour::Solicitation { .. }
-            | Neighbour::RouterSolicitation
-            | Neighbour::ListenerReport => self.owns(source),
+            Neighbour::Solicitation | Neighbour::RouterSolicitation | Neighbour::ListenerReport => {
+                self.owns(source)
+            }
             Neighbour::RouterOnly => false,
         };
         if !honest {
             return Verdict::deny(Reason::SpoofedNeighbour);
         }
-        let verdict = destination(Place::Wire, packet, policy, self.view);
+        let verdict = settled(bytes, destination(Place::Wire, packet, policy, self.view));
         let scope = Scope::Pod(self.ifindex);
         if lacks_route(verdict) && inbound::answers(scope, Sender::Itself, packet, self.view) {
             return Verdict::allow(Reason::Reply);

@@ -4,6 +4,9 @@
 //! offsets and nothing has to be walked. The extension headers that pass are the fragment header (to
 //! the cluster) and the one of a report of multicast groups (to the link).
 
+mod transport;
+
+use self::transport::Part;
 use crate::{
     addr::{Addr, PortBe},
     reason::Reason,
@@ -15,6 +18,16 @@ pub trait Bytes {
     fn length(&self) -> u32;
     /// The `N` bytes from `offset`, or `None` where there aren't as many.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// The value, of one byte, with all forgotten that is known about it.
+    ///
+    /// The kernel's verifier goes on once for each value that it can tell apart. Where paths meet
+    /// again, every packet that was read and every reason that was found would have a path of its
+    /// own to the end of the program, so there it is made to forget.
+    #[inline(always)]
+    fn forget<T: Copy>(&self, value: T) -> T {
+        value
+    }
 }
 
 impl Bytes for &[u8] {
@@ -36,9 +49,19 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
 }
+
+/// UDP ports where Linux unpacks packets without asking who sent them: VXLAN (IANA's and Linux's
+/// own), Geneve.
+const TUNNEL_PORTS: [u16; 3] = [4789, 8472, 6081];
 
 /// Ethertypes (IANA).
 pub mod ether_type {
@@ -74,6 +97,25 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// Whether it may be a packet inside of a packet: anything but transports, and UDP to a tunnel.
+    #[inline(always)]
+    #[must_use]
+    pub const fn encapsulates(&self) -> bool {
+        match self.protocol {
+            protocol::UDP => {
+                let port = self.destination_port.get();
+                port == TUNNEL_PORTS[0] || port == TUNNEL_PORTS[1] || port == TUNNEL_PORTS[2]
+            }
+            protocol::TCP
+            | protocol::ICMP
+            | protocol::ICMPV6
+            | protocol::SCTP
+            | protocol::UDP_LITE
+            | protocol::DCCP => false,
+            _ => true,
+        }
+    }
+
     /// Nothing known.
     pub const UNKNOWN: Self = Self {
         source: Addr::UNSPECIFIED,
@@ -87,19 +129,14 @@ impl Flow {
 
 /// The link's own business in an IPv6 packet (RFC 4861, RFC 3810).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum Neighbour {
     /// It is no neighbour discovery.
     No,
-    /// "Who has `target`?"
-    Solicitation {
-        /// The address asked for.
-        target: Addr,
-    },
-    /// "`target` is here."
-    Advertisement {
-        /// The address spoken for.
-        target: Addr,
-    },
+    /// "Who has [`target`](Packet::target)?"
+    Solicitation,
+    /// "[`target`](Packet::target) is here."
+    Advertisement,
     /// "Which routers are there?"
     RouterSolicitation,
     /// "These groups I listen to." A bridge that heard of none keeps solicitations from the pod.
@@ -184,6 +221,9 @@ pub struct Packet {
     pub echo: PortBe,
     /// Whether it is neighbour discovery.
     pub neighbour: Neighbour,
+    /// The address that a solicitation asks for or an advertisement speaks for; unspecified
+    /// elsewhere.
+    pub target: Addr,
     /// Why it must not pass whatever its destination is.
     pub flaw: Option<Reason>,
 }
@@ -196,6 +236,7 @@ impl Packet {
             signal: Signal::Other,
             echo: PortBe([0; 2]),
             neighbour: Neighbour::No,
+            target: Addr::UNSPECIFIED,
             flaw: Some(flaw),
         }
     }
@@ -235,10 +276,19 @@ pub fn arp_sender(bytes: &impl Bytes, offset: u32) -> Option<Addr> {
 #[inline(always)]
 pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
     let available = bytes.length().saturating_sub(offset);
-    match ether_type {
+    let packet = match ether_type {
         ether_type::IPV4 => ipv4(bytes, offset, available),
         ether_type::IPV6 => ipv6(bytes, offset, available),
         _ => Packet::flawed(Flow::UNKNOWN, Reason::EtherType),
+    };
+    let protocol = bytes.forget(packet.flow.protocol);
+    let fragment = bytes.forget(packet.flow.fragment);
+    Packet {
+        flow: Flow { protocol, fragment, ..packet.flow },
+        signal: bytes.forget(packet.signal),
+        neighbour: bytes.forget(packet.neighbour),
+        flaw: bytes.forget(packet.flaw),
+        ..packet
     }
 }
 
@@ -271,7 +321,7 @@ fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     flow.fragment = fragment != 0;
     let part = Part { first: fragment & 0x1fff == 0, hops: header[8] };
-    transport(bytes, offset + 20, total - 20, flow, part)
+    transport::read(bytes, offset + 20, total - 20, flow, part)
 }
 
 /// RFC 8200 §3.
@@ -320,13 +370,14 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
             signal: Signal::Other,
             echo: PortBe([0; 2]),
             neighbour: Neighbour::ListenerReport,
+            target: Addr::UNSPECIFIED,
             flaw: None,
         };
     }
     if EXTENSION_HEADERS.contains(&flow.protocol) {
         return Packet::flawed(flow, Reason::ExtensionHeader);
     }
-    transport(bytes, start, length, flow, part)
+    transport::read(bytes, start, length, flow, part)
 }
 
 /// Whether it is a host's report of multicast groups: MLD version 2 (RFC 3810 §5.2), or 1 with its
@@ -340,117 +391,6 @@ fn listener_report(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> bo
         }
         _ => false,
     }
-}
-
-/// Which part of a datagram a packet is, and whence it may come.
-#[derive(Clone, Copy)]
-struct Part {
-    /// The whole, or the first of its fragments: it has the transport's header, all of it, or a
-    /// port could hide behind the cut (RFC 3128).
-    first: bool,
-    /// The hop limit.
-    hops: u8,
-}
-
-/// What the transport's header says.
-struct Header {
-    signal: Signal,
-    ports: [PortBe; 2],
-    echo: PortBe,
-    neighbour: Neighbour,
-}
-
-impl Header {
-    const NONE: Self = Self {
-        signal: Signal::Other,
-        ports: [PortBe([0; 2]); 2],
-        echo: PortBe([0; 2]),
-        neighbour: Neighbour::No,
-    };
-}
-
-/// Reads the `length` bytes that IP carries.
-#[inline(always)]
-fn transport(bytes: &impl Bytes, offset: u32, length: u32, mut flow: Flow, part: Part) -> Packet {
-    let v4 = flow.destination.is_v4();
-    let header = match flow.protocol {
-        _ if !part.first => Some(Header::NONE),
-        protocol::TCP => tcp(bytes, offset, length),
-        protocol::UDP => udp(bytes, offset, length, flow.fragment),
-        // Only what Linux itself would take for an echo; the rest has nothing to say.
-        protocol::ICMP if v4 => Some(icmp(bytes, offset, length)),
-        // Neighbour discovery is void in fragments (RFC 6980).
-        protocol::ICMPV6 if !v4 && !flow.fragment => icmpv6(bytes, offset, length, part.hops),
-        _ => Some(Header::NONE),
-    };
-    let flaw = if header.is_some() { None } else { Some(Reason::Malformed) };
-    let Header { signal, ports, echo, neighbour } = header.unwrap_or(Header::NONE);
-    [flow.source_port, flow.destination_port] = ports;
-    Packet { flow, signal, echo, neighbour, flaw }
-}
-
-/// RFC 9293 §3.1. `None` where it is malformed.
-#[inline(always)]
-fn tcp(bytes: &impl Bytes, offset: u32, length: u32) -> Option<Header> {
-    let header = bytes.load::<20>(offset).filter(|_| length >= 20)?;
-    let own = u32::from(header[12] >> 4) * 4;
-    if own < 20 || own > length {
-        return None;
-    }
-    let ports = [PortBe([header[0], header[1]]), PortBe([header[2], header[3]])];
-    Some(Header { signal: Signal::of_tcp(header[13]), ports, ..Header::NONE })
-}
-
-/// RFC 768. `None` where it is malformed.
-#[inline(always)]
-fn udp(bytes: &impl Bytes, offset: u32, length: u32, fragment: bool) -> Option<Header> {
-    let header = bytes.load::<8>(offset).filter(|_| length >= 8)?;
-    let own = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    // A fragment's length is that of the whole.
-    if own < 8 || (own > length && !fragment) {
-        return None;
-    }
-    let ports = [PortBe([header[0], header[1]]), PortBe([header[2], header[3]])];
-    Some(Header { signal: Signal::Datagram, ports, ..Header::NONE })
-}
-
-/// RFC 792. What is too short has nothing to say.
-#[inline(always)]
-fn icmp(bytes: &impl Bytes, offset: u32, length: u32) -> Header {
-    match bytes.load::<8>(offset).filter(|_| length >= 8) {
-        Some([8, 0, _, _, high, low, ..]) => echo(Signal::EchoRequest, high, low),
-        Some([0, 0, _, _, high, low, ..]) => echo(Signal::EchoReply, high, low),
-        _ => Header::NONE,
-    }
-}
-
-#[inline(always)]
-const fn echo(signal: Signal, high: u8, low: u8) -> Header {
-    Header { signal, echo: PortBe([high, low]), ..Header::NONE }
-}
-
-/// RFC 4443, and RFC 4861 for neighbour discovery, which is void when it came over a router
-/// (§7.1: hop limit 255). `None` where it is malformed.
-#[inline(always)]
-fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Header> {
-    let [kind, code, _, _, high, low, ..] = bytes.load::<8>(offset).filter(|_| length >= 8)?;
-    let neighbour = match kind {
-        133..=137 if hops != 255 => return None,
-        133 => Neighbour::RouterSolicitation,
-        134 | 137 => Neighbour::RouterOnly,
-        135 | 136 => {
-            let target = Addr::v6(bytes.load(offset + 8).filter(|_| length >= 24)?);
-            if kind == 135 {
-                Neighbour::Solicitation { target }
-            } else {
-                Neighbour::Advertisement { target }
-            }
-        }
-        128 if code == 0 => return Some(echo(Signal::EchoRequest, high, low)),
-        129 if code == 0 => return Some(echo(Signal::EchoReply, high, low)),
-        _ => Neighbour::No,
-    };
-    Some(Header { neighbour, ..Header::NONE })
 }
 
 #[cfg(test)]

@@ -89,6 +89,11 @@ reasons! {
     SpoofedNeighbour = 33, "spoofed_neighbour";
     /// An address family that the hook can't judge.
     AddressFamily = 34, "address_family";
+    /// A socket of a family that workloads have no business with, or a packet socket on the host's
+    /// network.
+    SocketFamily = 35, "socket_family";
+    /// A packet inside of a packet, which somebody in the cluster might unpack and send on.
+    Encapsulation = 36, "encapsulation";
 
     /// The host isn't in the registry (`outboundTrafficPolicy: REGISTRY_ONLY`).
     HostNotInRegistry = 64, "host_not_in_registry";

@@ -74,6 +74,8 @@ pub fn refused(
     let mut faults = Vec::new();
     let mut least: BTreeMap<&str, u64> = BTreeMap::new();
     let mut missing = Vec::new();
+    // The node tells if it can't refuse sockets by their family.
+    let families = !node.stderr().contains("NOT refused");
     for attempt in &run.attempts {
         let Some(way) = ways::find(&attempt.attempt, &attempt.name) else {
             faults.push(format!("{}: nobody says what is to become of it", attempt.name));
@@ -86,11 +88,16 @@ pub fn refused(
                 faults.extend(face(attempt, way, hooks));
                 // What the own kernel refuses never meets the wall.
                 let is_sent = attempt.layer.as_deref() != Some("kernel");
-                let is_told = is_sent && way.event != Event::None;
+                let is_told = match way.event {
+                    Event::None => false,
+                    // The kernel asks about families before it looks for the family.
+                    Event::Family => families && hooks == Hooks::All,
+                    _ => is_sent,
+                };
                 if is_told && (way.face != Face::Gateway || hooks == Hooks::WallOnly) {
                     missing.push((attempt, way));
                 }
-                if let (true, Hooks::All, [reason]) = (is_sent, hooks, way.reasons) {
+                if let (true, Hooks::All, [reason]) = (is_told, hooks, way.reasons) {
                     *least.entry(reason).or_default() += 1;
                 }
             }
@@ -286,7 +293,7 @@ fn is_of(event: &Value, attempt: &Attempt, way: &Way, hooks: Hooks) -> bool {
         Event::On(port) => event["destination_port"] == port,
         Event::Protocol(v4, v6) => event["protocol"] == if attempt.v6 { v6 } else { v4 },
         Event::EtherType(name) => event["protocol"] == name,
-        Event::Reason | Event::None => true,
+        Event::Reason | Event::Family | Event::None => true,
     };
     let of_family = match event["destination_address"].as_str() {
         Some(address) => address.contains(':') == attempt.v6,

@@ -43,6 +43,8 @@ pub enum Event {
     EtherType(&'static str),
     /// Only by its reason.
     Reason,
+    /// Only by its reason, and only where the kernel has an active BPF LSM.
+    Family,
     /// There may be none: the socket isn't made.
     None,
 }
@@ -77,6 +79,8 @@ const LITE: Event = Protocol("UDP-Lite", "UDP-Lite");
 const NO_ROUTE: &[&str] = &["no_route"];
 const PROTOCOL: &[&str] = &["protocol"];
 const EXTENSION: &[&str] = &["extension_header"];
+const TUNNEL: &[&str] = &["encapsulation"];
+const FAMILY: &[&str] = &["socket_family"];
 const ETHER_TYPE: &[&str] = &["ether_type"];
 const LINK: Open = Never("only the link's other end sees it, and a router forwards none of these");
 const UNPACKED: Open = Never("no host of the testbed takes packets out of packets");
@@ -202,13 +206,13 @@ pub const PACKETS: &[Way] = &[
     way("router-advert", Wire, &["spoofed_neighbour"], Event::Reason, LINK),
     way("reflect", Any, &["spoofed_source"], ICMP, Arrives),
     way("packet-reflect", Wire, &["spoofed_source"], ICMP, Arrives),
-    way("ipip-inside", Any, &[], Event::None, UNPACKED),
-    way("gre-inside", Any, &[], Event::None, UNPACKED),
-    way("vxlan-inside", Any, &[], Event::None, UNPACKED),
-    way("vxlan-fragments", Any, &[], Event::None, UNPACKED),
-    way("vsock", Any, &[], Event::None, Never("no hypervisor's program listens")),
-    way("smc", Any, &[], Event::None, Answered),
-    way("smc-inet", Any, &[], Event::None, Answered),
+    way("ipip-inside", Any, TUNNEL, Event::Reason, UNPACKED),
+    way("gre-inside", Any, TUNNEL, Event::Reason, UNPACKED),
+    way("vxlan-inside", Any, TUNNEL, Event::Reason, UNPACKED),
+    way("vxlan-fragments", Any, TUNNEL, Event::Reason, UNPACKED),
+    way("vsock", Any, FAMILY, Event::Family, Never("no hypervisor's program listens")),
+    way("smc", Any, FAMILY, Event::Family, Answered),
+    way("smc-inet", Any, FAMILY, Event::Family, Answered),
     way("xdp", Wire, PROTOCOL, Own, Answered),
     way("gateway-admin", Socket, &["gateway_port"], On(15_000), Answered),
     way("gateway-udp", Socket, &["gateway_port"], On(443), Answered),

@@ -63,6 +63,8 @@ codes! {
         Pod = hook::POD, "pod";
         /// tc egress of the uplink.
         Uplink = hook::UPLINK, "uplink";
+        /// The making of a socket (LSM).
+        Socket = hook::SOCKET, "socket";
     }
 }
 

@@ -17,7 +17,7 @@ use egress_ebpf::{
     inbound::REFUSED_SYNS,
 };
 
-use super::{Error, object::PROGRAMS, pins::Pins};
+use super::{Error, families, object::PROGRAMS, pins::Pins};
 
 /// Bytes of an LPM trie's prefix length, which comes before the data.
 const LPM: usize = 4;
@@ -75,6 +75,7 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     }
     let set_retval = u8::from(has_set_retval());
     loader.override_global(SET_RETVAL, &set_retval, true);
+    families::tell(&mut loader);
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -88,6 +89,7 @@ pub(super) fn unpinned() -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     let set_retval = u8::from(has_set_retval());
     loader.override_global(SET_RETVAL, &set_retval, true);
+    families::tell(&mut loader);
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -136,6 +138,7 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Prog
         Program::CgroupSkb(program) if program.fd().is_err() => program.load(),
         Program::SchedClassifier(program) if program.fd().is_err() => program.load(),
         Program::SkLookup(program) if program.fd().is_err() => program.load(),
+        Program::Lsm(program) if program.fd().is_err() => families::load(program),
         _ => Ok(()),
     };
     result.map_err(|error| Error::Verify { program: name.to_owned(), error })?;

@@ -1,11 +1,13 @@
 //! Loading, attaching and pinning the eBPF programs; keeping the maps equal to the snapshot.
 
 mod attach;
+mod btf;
 mod counters;
 mod detach;
 pub mod diff;
 mod error;
 mod events;
+mod families;
 mod host;
 mod inspect;
 mod judge;
@@ -32,12 +34,13 @@ pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
 pub use events::{Action, Events, Flow, Hook};
+pub use families::Families;
 pub use host::{Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname};
 pub use inspect::{AttachedProgram, Inspection, MapFill, inspect};
 pub use judge::Judge;
 pub use pinned::{orphaned, pins_owner};
 pub use pins::Pins;
-pub use plan::{Contents, Facts, PlanProblem, PodInterface};
+pub use plan::{Contents, Facts, NO_INTERFACE, PlanProblem, PodInterface};
 pub use reconcile::Maps;
 pub use trial::{OLDEST_TESTED_KERNEL, Trial};
 pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
@@ -56,6 +59,8 @@ pub struct Enforcer {
     /// The cgroups that programs are attached to, an earlier agent's too: their ids, and their paths
     /// below the cgroup2 mount.
     pub cgroups: BTreeMap<u64, PathBuf>,
+    /// Whether workloads are kept from making sockets that no hook judges.
+    pub families: Families,
     /// Whether an earlier agent's enforcement was taken over.
     pub adopted: bool,
     /// The pins, owned for as long as this value lives.
@@ -108,16 +113,16 @@ impl Enforcer {
         if let Some(aside) = aside.filter(|_| result.is_err()) {
             pins.bring_back(&aside);
         }
-        let (attachments, maps, counters, events) = result?;
+        let (attachments, maps, counters, events, families) = result?;
         let cgroups = attach::pinned_cgroups(&pins);
-        Ok(Self { attachments, maps, counters, events, cgroups, adopted, pins })
+        Ok(Self { attachments, maps, counters, events, cgroups, families, adopted, pins })
     }
 
     fn load(
         pins: &Pins,
         targets: &Targets,
         tc: TcMode,
-    ) -> Result<(Attachments, Maps, Counters, Events), Error> {
+    ) -> Result<(Attachments, Maps, Counters, Events, Families), Error> {
         pins.create()?;
         let mut ebpf = load::node(pins)?;
         // The maps first: if one can't be used, nothing is attached yet.
@@ -127,7 +132,8 @@ impl Enforcer {
         logs::forward(&mut ebpf)?;
         // Filled maps are those of a take-over that was cut short: ours may enforce at once.
         let waits = maps.current().globals.is_none();
+        let families = Families::attach(&mut ebpf, pins);
         let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, waits)?;
-        Ok((attachments, maps, counters, events))
+        Ok((attachments, maps, counters, events, families))
     }
 }

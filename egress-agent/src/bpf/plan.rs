@@ -72,10 +72,13 @@ pub struct Contents {
     pub workloads: BTreeMap<u64, PolicyId>,
 }
 
+/// Instead of an interface's index: the node itself, whose addresses its sockets may have.
+pub const NO_INTERFACE: u32 = 0;
+
 /// The host-side interface of a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PodInterface {
-    /// Its index now.
+    /// Its index now, or [`NO_INTERFACE`].
     pub ifindex: u32,
     /// What may be a source address of packets from it.
     pub addresses: Vec<IpAddr>,
@@ -202,15 +205,17 @@ impl Contents {
 
     /// Replaces what is known of pods, which doesn't depend on a snapshot.
     pub fn set_pods(&mut self, pods: &[PodInterface]) {
-        self.pod_interfaces = pods.iter().map(|pod| (pod.ifindex, pod.policy)).collect();
+        let interfaces = pods.iter().filter(|pod| pod.ifindex != NO_INTERFACE);
+        self.pod_interfaces = interfaces.map(|pod| (pod.ifindex, pod.policy)).collect();
         self.pod_addresses = pods
             .iter()
             .flat_map(|pod| {
-                let on = move |addr: &IpAddr| PodAddress {
-                    ifindex: pod.ifindex,
-                    addr: Addr::from(*addr),
+                // A pod's socket may have them too, before its packet is at the interface.
+                let on = move |addr: &IpAddr| {
+                    [pod.ifindex, NO_INTERFACE]
+                        .map(|ifindex| PodAddress { ifindex, addr: Addr::from(*addr) })
                 };
-                pod.addresses.iter().map(on)
+                pod.addresses.iter().flat_map(on)
             })
             .collect();
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Error, Kernel, MINIMUM_KERNEL, TcMode, host, load, object};
+use super::{Error, Kernel, MINIMUM_KERNEL, TcMode, families, host, load, object};
 
 /// The oldest kernel that all end-to-end tests run on. From [`MINIMUM_KERNEL`] up to it the programs
 /// should work, but nobody watches it.
@@ -19,6 +19,9 @@ pub struct Trial {
     pub set_retval: bool,
     /// Instructions that the verifier went through for each program; unknown before Linux 5.16.
     pub programs: BTreeMap<String, Option<u32>>,
+    /// Why the kernel takes no program of the security modules, if it takes none. It may take one
+    /// and never ask it, which only attaching tells.
+    pub no_lsm: Option<String>,
 }
 
 impl Trial {
@@ -30,9 +33,19 @@ impl Trial {
         host::check()?;
         let mut ebpf = load::unpinned()?;
         let names: Vec<String> = ebpf.programs().map(|(name, _)| name.to_owned()).collect();
-        let mut programs = BTreeMap::new();
+        let (mut programs, mut no_lsm) = (BTreeMap::new(), None);
         for name in names {
-            let program = load::program(&mut ebpf, &name)?;
+            let program = match load::program(&mut ebpf, &name) {
+                Ok(program) => program,
+                Err(Error::Verify { program, error }) if program == families::PROGRAM => {
+                    no_lsm = families::missing(&error);
+                    if no_lsm.is_none() {
+                        return Err(Error::Verify { program, error });
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let info =
                 program.info().map_err(|error| Error::Verify { program: name.clone(), error })?;
             programs.insert(name, info.verified_instruction_count());
@@ -42,6 +55,7 @@ impl Trial {
             tc: TcMode::detect(),
             set_retval: load::has_set_retval(),
             programs,
+            no_lsm,
         })
     }
 

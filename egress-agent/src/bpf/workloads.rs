@@ -16,7 +16,7 @@ use egress_ebpf::abi::PolicyId;
 
 use super::{
     Error, host,
-    plan::{Contents, POLICY, PlanProblem, PodInterface, policy_id},
+    plan::{Contents, NO_INTERFACE, POLICY, PlanProblem, PodInterface, policy_id},
 };
 use crate::{
     policy::{Enforcement, MeshConfig},
@@ -182,6 +182,8 @@ pub fn adopted<'a>(
         })
         .collect();
     contents.set_pods(&pods);
+    let own = left.pod_addresses.iter().filter(|entry| entry.ifindex == NO_INTERFACE);
+    contents.pod_addresses.extend(own);
     for id in attached.keys() {
         contents.workloads.entry(*id).or_insert(POLICY);
     }

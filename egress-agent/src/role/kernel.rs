@@ -35,6 +35,7 @@ struct Report<'a> {
     compiler: &'static str,
     tcx: bool,
     set_retval: bool,
+    no_lsm: Option<&'a str>,
     programs: &'a BTreeMap<String, Option<u32>>,
 }
 
@@ -55,6 +56,7 @@ pub fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
                 compiler: object::TOOLCHAIN,
                 tcx: trial.tc == TcMode::Tcx,
                 set_retval: trial.set_retval,
+                no_lsm: trial.no_lsm.as_deref(),
                 programs: &trial.programs,
             };
             serde_json::to_writer(&mut out, &report)?;
@@ -79,9 +81,14 @@ fn text(trial: &Trial) -> String {
         TcMode::Clsact => "no: clsact filters are used",
     };
     let set_retval = if trial.set_retval { "yes" } else { "no: a refused connect says EPERM" };
+    let lsm = match &trial.no_lsm {
+        None => "yes, if bpf is among the active ones (lsm=...,bpf)".to_owned(),
+        Some(why) => format!("no ({why}): workloads' packet sockets on the host's network pass"),
+    };
     let mut text = format!(
         "Linux {}: {age}\ntcx links: {tcx}\nerror numbers of refused connects: {set_retval}\n\
-         The kernel takes all {} programs. Instructions that it verified (it gives up at 1000000):\n",
+         programs of security modules: {lsm}\n\
+         The kernel takes {} programs. Instructions that it verified (it gives up at 1000000):\n",
         trial.release,
         trial.programs.len()
     );
@@ -103,15 +110,22 @@ mod tests {
             tc: TcMode::Clsact,
             set_retval: false,
             programs: [("connect4".to_owned(), None)].into(),
+            no_lsm: Some("no such hook".to_owned()),
         };
         let old = text(&trial);
-        for part in ["untested", "clsact", "EPERM", "connect4", "unknown"] {
+        for part in ["untested", "clsact", "EPERM", "connect4", "unknown", "no such hook"] {
             assert!(old.contains(part), "{part}: {old}");
         }
-        trial = Trial { release: "6.12.1".into(), tc: TcMode::Tcx, set_retval: true, ..trial };
+        trial = Trial {
+            release: "6.12.1".into(),
+            tc: TcMode::Tcx,
+            set_retval: true,
+            no_lsm: None,
+            ..trial
+        };
         trial.programs.insert("connect4".into(), Some(1234));
         let new = text(&trial);
-        for part in ["untested", "clsact", "EPERM", "unknown"] {
+        for part in ["untested", "clsact", "EPERM", "unknown", "no such hook"] {
             assert!(!new.contains(part), "{part}: {new}");
         }
         assert!(new.contains("1234"), "{new}");

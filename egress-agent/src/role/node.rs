@@ -125,7 +125,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         uplinks: args.uplinks,
     };
     let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
-    let Enforcer { attachments, maps, counters, events, cgroups, adopted, pins } = enforcer;
+    let Enforcer { attachments, maps, counters, events, cgroups, families, adopted, pins } =
+        enforcer;
     takeover::announce(adopted, attachments.is_waiting());
 
     let directory = args.config.config.display().to_string();
@@ -140,6 +141,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let (shout, modes) = Shout::new();
     let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
     let condition = Arc::<Condition>::default();
+    condition.set_gap(families.gap().as_deref());
     let counters = Arc::new(counters);
     let view = View {
         process: Process::this(),
@@ -288,7 +290,7 @@ impl Node {
                 let facts = Facts {
                     resolved,
                     healthy,
-                    pods: bpf::pod_interfaces(mesh, found),
+                    pods: bpf::pod_interfaces(mesh, found).into_iter().chain(plan::own()).collect(),
                     uplinks: self.attachments.hardware().clone(),
                     workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
                     generation: loaded.accepted,

@@ -3,6 +3,7 @@
 //! Messages are framed by `netlink-packet-core`; of their content only what is needed is read, so
 //! that an interface or a filter of a kind that nobody here has heard of is listed all the same.
 
+pub mod addresses;
 pub mod filters;
 pub mod links;
 pub mod sockets;

@@ -11,13 +11,17 @@ mod verifier;
 
 use std::fmt::Write as _;
 
-use aya::programs::{Program, ProgramError};
+use aya::{
+    Btf,
+    programs::{Program, ProgramError},
+};
 
 use crate::kernel::Kernel;
 
 /// All of them, on kernels with and without `bpf_set_retval`.
 #[test]
 fn the_verifier_accepts_every_program() {
+    let btf = Btf::from_sys_fs().unwrap();
     for set_retval in [0, 1] {
         let mut kernel = Kernel::load(set_retval);
         let mut names = Vec::new();
@@ -29,10 +33,20 @@ fn the_verifier_accepts_every_program() {
                 Program::CgroupSkb(program) => program.load(),
                 Program::SchedClassifier(program) => program.load(),
                 Program::SkLookup(program) => program.load(),
+                Program::Lsm(program) => program.load("socket_create", &btf),
                 other => panic!("{name} is of an unexpected type: {:?}", other.prog_type()),
             };
             match loaded {
                 Ok(()) => {}
+                // Some virtual machines' kernels refuse what is attached by trampolines, whatever it
+                // is; there the agent tells the gap. Others verify it.
+                Err(ProgramError::LoadError { verifier_log, io_error })
+                    if name == "socket_create"
+                        && io_error.kind() == std::io::ErrorKind::PermissionDenied
+                        && verifier_log.to_string().is_empty() =>
+                {
+                    println!("{name}: not applicable, this kernel takes no LSM programs");
+                }
                 Err(ProgramError::LoadError { verifier_log, io_error }) => {
                     let log = verifier_log.to_string();
                     let last = log.lines().count().saturating_sub(40);
@@ -60,6 +74,7 @@ fn the_verifier_accepts_every_program() {
                 "recvmsg6",
                 "sendmsg4",
                 "sendmsg6",
+                "socket_create",
                 "uplink_egress",
                 "uplink_ingress",
             ]

@@ -172,7 +172,7 @@ fn audit_and_exemption_are_the_policys_alone() {
 fn the_uplink_tells_pods_workloads_and_the_node_apart() {
     let mut kernel = Kernel::usual();
     let outward = frame(TCP, "192.0.2.1", "198.51.100.7", 443);
-    let inward = frame(TCP, "192.0.2.1", "10.1.2.3", 443);
+    let inward = frame(TCP, "10.1.0.1", "10.1.2.3", 443);
     // Forwarded.
     assert_eq!(kernel.classify("uplink_egress", &outward, IFINDEX), TC_DROP);
     assert_eq!(kernel.count(hook::UPLINK, action::DENY, Reason::NotRedirected, false), 1);
@@ -185,6 +185,9 @@ fn the_uplink_tells_pods_workloads_and_the_node_apart() {
         kernel.workload(own_cgroup(), policy);
         assert_eq!(kernel.classify("uplink_egress", &outward, 0), expected, "policy {policy}");
         assert_eq!(kernel.classify("uplink_egress", &inward, 0), TC_NEXT);
+        // A source that nobody here has: whoever is asked inside would answer it outside.
+        let forged = frame(TCP, "192.0.2.1", "10.1.2.3", 443);
+        assert_eq!(kernel.classify("uplink_egress", &forged, 0), expected, "policy {policy}");
     }
 }
 

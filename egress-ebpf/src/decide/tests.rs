@@ -108,14 +108,31 @@ fn a_route_is_its_own_policys() {
 }
 
 #[test]
-fn the_cluster_is_open_for_every_protocol() {
+fn the_cluster_is_open_for_transports() {
     for place in EVERYWHERE {
         for to in [INSIDE, INSIDE6, "::ffff:10.1.2.3"] {
-            for protocol in [TCP, UDP, protocol::ICMP, 47] {
+            for protocol in [TCP, UDP, protocol::ICMP, protocol::ICMPV6, 33, 132, 136] {
                 assert_eq!(at(place, protocol, to, 53), Verdict::allow(Reason::Internal));
             }
         }
         assert_eq!(at(place, TCP, "11.1.2.3", 53), Verdict::deny(Reason::NoRoute));
+    }
+}
+
+#[test]
+fn a_packet_in_a_packet_goes_nowhere() {
+    let denied = Verdict::deny(Reason::Encapsulation);
+    for place in EVERYWHERE {
+        for to in [INSIDE, INSIDE6] {
+            for protocol in [0, 4, 41, 47, 50, 51, 94, 97, 98, 115, 137, 143, 253, 255] {
+                assert_eq!(at(place, protocol, to, 0), denied, "protocol {protocol}");
+            }
+            for port in [4789, 8472, 6081] {
+                assert_eq!(at(place, UDP, to, port), denied, "port {port}");
+                assert_eq!(at(place, TCP, to, port), Verdict::allow(Reason::Internal));
+                assert_eq!(at(place, UDP, to, port + 1), Verdict::allow(Reason::Internal));
+            }
+        }
     }
 }
 
@@ -265,7 +282,14 @@ fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict 
         () if at_gateway(0, 0) && flow.fragment => Verdict::deny(Reason::Fragment),
         () if at_gateway(0, 0) && tcp && at_gateway(port, 6) => Verdict::allow(Reason::Gateway),
         () if at_gateway(0, 0) => Verdict::deny(Reason::GatewayPort),
-        () if inside(&world.internal) => Verdict::allow(Reason::Internal),
+        () if inside(&world.internal) && [1, 6, 17, 33, 58, 132, 136].contains(&flow.protocol) => {
+            if flow.protocol == 17 && [4789, 6081, 8472].contains(&port) {
+                Verdict::deny(Reason::Encapsulation)
+            } else {
+                Verdict::allow(Reason::Internal)
+            }
+        }
+        () if inside(&world.internal) => Verdict::deny(Reason::Encapsulation),
         () if ip.is_multicast() || broadcast => Verdict::deny(Reason::Multicast),
         () if flow.fragment => Verdict::deny(Reason::Fragment),
         () => match (route.map(|(.., route)| (route.action, route.port.get())), tcp) {
@@ -353,7 +377,7 @@ proptest! {
         world in worlds(),
         place in select(EVERYWHERE.to_vec()),
         destination in addresses(),
-        port in select(vec![0, 22, 80, 443, 9000, 15000, 47873]),
+        port in select(vec![0, 22, 80, 443, 4789, 9000, 15000, 47873]),
         protocol in select(vec![1_u8, 6, 17, 47]),
         fragment: bool,
         policy in select(vec![POLICY, AUDITED, UPLINK_POLICY, EXEMPT, 99]),

@@ -66,7 +66,12 @@ fn nothing_else_leaves_a_pod() {
         let packet = ip(protocol, POD, OUTSIDE, &[0; 40]);
         assert_eq!(from_pod(&packet), (DROP, Reason::Protocol), "protocol {protocol}");
         let inside = ip(protocol, POD, INSIDE, &[0; 40]);
-        assert_eq!(from_pod(&inside), (PASS, Reason::Internal), "protocol {protocol}");
+        let expected = if matches!(protocol, 1 | 132 | 136) {
+            (PASS, Reason::Internal)
+        } else {
+            (DROP, Reason::Encapsulation)
+        };
+        assert_eq!(from_pod(&inside), expected, "protocol {protocol}");
     }
 }
 
@@ -361,8 +366,8 @@ fn packets_of_a_workloads_sockets_are_judged_by_destination() {
         assert!(code == CGROUP_PASS || code == CGROUP_REFUSE);
         (code == CGROUP_PASS, reason)
     };
-    // Any source: it is a cgroup's, not an interface's.
-    assert_eq!(judge(&udp("192.0.2.77", INSIDE, 53), POLICY), (PASS, Reason::Internal));
+    // Any source inside: it is a cgroup's, not an interface's.
+    assert_eq!(judge(&udp("10.7.7.7", INSIDE, 53), POLICY), (PASS, Reason::Internal));
     assert_eq!(judge(&tcp(POD, "127.0.0.1", 53), POLICY), (PASS, Reason::Loopback));
     assert_eq!(judge(&tcp("::1", "::1", 53), POLICY), (PASS, Reason::Loopback));
     assert_eq!(judge(&tcp(POD, GATEWAY, 443), POLICY), (PASS, Reason::Gateway));
@@ -374,6 +379,65 @@ fn packets_of_a_workloads_sockets_are_judged_by_destination() {
     assert_eq!(judge(&ping, POLICY), (DROP, Reason::Protocol));
     assert_eq!(judge(&tcp(POD, OUTSIDE, 443), POLICY), (DROP, Reason::NotRedirected));
     assert_eq!(judge(&lite[..19], POLICY), (DROP, Reason::Malformed));
+}
+
+#[test]
+fn a_workloads_socket_forges_no_source_outside() {
+    let mut world = World::usual();
+    world.pod_addresses.insert(PodAddress { ifindex: 0, addr: addr("192.0.2.1") });
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    let spoofed = (DROP, Reason::SpoofedSource);
+    for (to, port, reason) in [
+        (INSIDE, 8080, Reason::Internal),
+        (GATEWAY, 443, Reason::Gateway),
+        (DIRECT, 9000, Reason::Direct),
+    ] {
+        for (source, expected) in [
+            (POD, (PASS, reason)),
+            ("10.1.0.1", (PASS, reason)),
+            ("192.0.2.1", (PASS, reason)),
+            ("127.0.0.1", (PASS, reason)),
+            ("192.0.2.2", spoofed),
+            (OUTSIDE, spoofed),
+        ] {
+            let packet = tcp(source, to, port);
+            let judgement = skb(&packet.as_slice(), 0x0800, POLICY, 1, &world);
+            assert_eq!((judgement.reason() as u8) < 16, expected.0, "{source} to {to}");
+            assert_eq!(judgement.reason(), expected.1, "{source} to {to}");
+            let judgement = uplink(&ip_frame(&packet).as_slice(), from(0), workload, false, &world);
+            assert_eq!(judged(judgement), expected, "{source} to {to}");
+            // A router's: not its own packets.
+            let judgement =
+                uplink(&ip_frame(&packet).as_slice(), from(FOREIGN), None, false, &world);
+            assert_eq!(judged(judgement), (PASS, reason), "{source} to {to}");
+        }
+    }
+}
+
+#[test]
+fn a_workload_makes_sockets_that_the_hooks_judge() {
+    const PACKET: [u32; 3] = [15, 17, 44];
+    let world = World::usual();
+    let refused = |kind, protocol, on_host, policy| {
+        let judgement = family(kind, protocol, on_host, policy, &world);
+        judgement.map(|judgement| (judgement.reason(), judgement.system_call()))
+    };
+    let denied = Some((Reason::SocketFamily, Err(Errno::EACCES)));
+    for kind in 0..=50 {
+        for on_host in [false, true] {
+            let expected = match kind {
+                1 | 2 | 10 | 16 | 38 => None,
+                kind if PACKET.contains(&kind) && !on_host => None,
+                _ => denied,
+            };
+            assert_eq!(refused(kind, 0, on_host, POLICY), expected, "family {kind}");
+            assert_eq!(refused(kind, 0, on_host, EXEMPT), None);
+            let audited = expected.map(|(reason, _)| (reason, Ok(())));
+            assert_eq!(refused(kind, 0, on_host, AUDITED), audited);
+        }
+    }
+    assert_eq!(refused(2, 6, true, POLICY), None);
+    assert_eq!(refused(2, 256, true, POLICY), denied, "SMC");
 }
 
 #[test]

@@ -237,11 +237,14 @@ fn transport_headers_must_fit_their_own_length() {
 #[test]
 fn neighbour_discovery_is_told_apart() {
     let target = addr(INSIDE6);
-    let read = |kind| read6(&neighbour(kind, POD6, "ff02::1", INSIDE6)).neighbour;
+    let whole = |kind| read6(&neighbour(kind, POD6, "ff02::1", INSIDE6));
+    let read = |kind| whole(kind).neighbour;
     assert_eq!(read(133), Neighbour::RouterSolicitation);
     assert_eq!(read(134), Neighbour::RouterOnly);
-    assert_eq!(read(135), Neighbour::Solicitation { target });
-    assert_eq!(read(136), Neighbour::Advertisement { target });
+    assert_eq!(read(135), Neighbour::Solicitation);
+    assert_eq!(whole(135).target, target);
+    assert_eq!(read(136), Neighbour::Advertisement);
+    assert_eq!(whole(136).target, target);
     assert_eq!(read(137), Neighbour::RouterOnly);
     assert_eq!(read(128), Neighbour::No);
     for kind in 133..=137 {

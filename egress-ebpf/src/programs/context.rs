@@ -1,6 +1,6 @@
 //! What the hooks' contexts hold, as types of the library.
 
-use core::mem::MaybeUninit;
+use core::mem::{self, MaybeUninit};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock_addr},
@@ -198,6 +198,44 @@ impl Bytes for Skb {
         // SAFETY: the whole buffer has been filled.
         Some(unsafe { bytes.assume_init() }.0)
     }
+
+    #[inline(always)]
+    fn forget<T: Copy>(&self, value: T) -> T {
+        const { assert!(size_of::<T>() == 1, "only bytes") };
+        // SAFETY: both are one byte, which an exclusive or with zero leaves as it is.
+        unsafe {
+            let byte: u8 = mem::transmute_copy(&value);
+            let byte = byte ^ zero(self.length());
+            mem::transmute_copy(&byte)
+        }
+    }
+}
+
+/// Zero, as neither the compiler nor the verifier knows: the verifier reckons with single bits of a
+/// number, and not with what two numbers have to do with each other.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+fn zero(any: u32) -> u8 {
+    let zero: u64;
+    // SAFETY: it changes two registers.
+    unsafe {
+        core::arch::asm!(
+            "{zero} = {any}",
+            "{zero} ^= -1",
+            "{zero} &= {any}",
+            any = in(reg) u64::from(any),
+            zero = out(reg) zero,
+            options(pure, nomem, nostack),
+        );
+    }
+    zero as u8
+}
+
+/// On the host programs only compile.
+#[cfg(not(target_arch = "bpf"))]
+#[inline(always)]
+const fn zero(_any: u32) -> u8 {
+    0
 }
 
 impl Skb {

@@ -13,4 +13,5 @@ mod message;
 mod packet;
 mod peer;
 mod report;
+mod socket;
 mod view;

@@ -7,7 +7,7 @@ use std::{
 
 use super::{TcMode, stage::remove_pin, table::by_name};
 use crate::{
-    bpf::{host, pins::Pins},
+    bpf::{families, host, pins::Pins},
     sys::netlink::filters::Direction,
 };
 
@@ -33,7 +33,7 @@ pub(super) fn pin_name(program: &str, place: Place, tc: TcMode) -> String {
 /// enforcement. What is gone from the host leaves only a name, which is removed.
 pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
     for name in pins.link_names() {
-        if ours.contains(&name) {
+        if ours.contains(&name) || name == families::PIN {
             continue;
         }
         match PinnedPlace::parse(&name).and_then(|place| place.now()) {

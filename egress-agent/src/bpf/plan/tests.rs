@@ -210,8 +210,19 @@ fn pods_are_known_by_interface_and_address() {
     let pods = vec![PodInterface { ifindex: 7, addresses, policy: 2 }];
     let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { pods, ..facts() });
     assert_eq!(contents.pod_interfaces, [(7, 2)].into());
-    assert_eq!(contents.pod_addresses.len(), 2);
-    assert!(contents.pod_addresses.iter().all(|entry| entry.ifindex == 7));
+    // By its interface, and on no interface yet: as a source of its sockets.
+    for ifindex in [7, NO_INTERFACE] {
+        let on = contents.pod_addresses.iter().filter(|entry| entry.ifindex == ifindex);
+        assert_eq!(on.count(), 2, "{ifindex}");
+    }
+    assert_eq!(contents.pod_addresses.len(), 4);
+
+    // The node is no pod, so its addresses are on no interface.
+    let addresses = vec!["192.0.2.1".parse().unwrap()];
+    let pods = vec![PodInterface { ifindex: NO_INTERFACE, addresses, policy: 0 }];
+    let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { pods, ..facts() });
+    assert!(contents.pod_interfaces.is_empty());
+    assert_eq!(contents.pod_addresses.len(), 1);
 }
 
 #[test]

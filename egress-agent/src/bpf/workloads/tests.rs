@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use egress_ebpf::{abi::PodAddress, addr::Addr};
 
@@ -115,8 +115,13 @@ fn without_a_configuration_what_was_there_stays() {
     let address = |ifindex, addr: &str| PodAddress { ifindex, addr: Addr::from(ip(addr)) };
     let left = Contents {
         pod_interfaces: [(1, 1), (2, 2), (3, 1)].into(),
-        pod_addresses: [address(1, "10.0.0.1"), address(2, "10.0.0.2"), address(3, "10.0.0.3")]
-            .into(),
+        pod_addresses: [
+            address(1, "10.0.0.1"),
+            address(2, "10.0.0.2"),
+            address(3, "10.0.0.3"),
+            address(NO_INTERFACE, "192.0.2.1"),
+        ]
+        .into(),
         workloads: [(10, 1), (11, 2)].into(),
         ..Contents::default()
     };
@@ -127,8 +132,12 @@ fn without_a_configuration_what_was_there_stays() {
     let attached = [(10, "/pods".into()), (20, "/more".into())].into();
     let contents = adopted(&left, found, &attached);
     assert_eq!(contents.pod_interfaces, [(1, 1), (2, 2), (4, 0)].into());
-    let addresses = [address(1, "10.0.0.1"), address(2, "10.0.0.22"), address(4, "10.0.0.4")];
-    assert_eq!(contents.pod_addresses, addresses.into());
+    let pods = [(1, "10.0.0.1"), (2, "10.0.0.22"), (4, "10.0.0.4")];
+    let mut addresses = BTreeSet::from([address(NO_INTERFACE, "192.0.2.1")]);
+    for (ifindex, addr) in pods {
+        addresses.extend([address(ifindex, addr), address(NO_INTERFACE, addr)]);
+    }
+    assert_eq!(contents.pod_addresses, addresses);
     assert_eq!(contents.workloads, [(10, 1), (11, 2), (20, 0)].into());
 }
 

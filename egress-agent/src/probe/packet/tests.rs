@@ -70,7 +70,7 @@ fn wrappings_are_what_the_wall_takes_them_for() {
             assert_eq!(packet.flaw, None, "{offset} {more}");
             assert_eq!(packet.flow.protocol, 17);
         }
-        let whole = fragment(source, destination, protocol::UDP, (7, 0, false), &[0; 8]);
+        let whole = fragment(source, destination, protocol::UDP, (7, 0, false), &udp_v6(b""));
         assert_eq!(read(&whole).flow.fragment, destination.is_ipv6(), "a header all the same");
     }
 }
@@ -95,14 +95,17 @@ fn neighbours_understand_each_other() {
 
     let (own, router): (Ipv6Addr, Ipv6Addr) =
         ("fd00::5".parse().unwrap(), "fd00::1".parse().unwrap());
-    let discovered = |frame: Vec<u8>| read(&frame[14..]).neighbour;
+    let discovered = |frame: Vec<u8>| {
+        let packet = read(&frame[14..]);
+        (packet.neighbour, packet.target)
+    };
     let target = egress_ebpf::addr::Addr::v6(router.octets());
     assert_eq!(
         discovered(neighbour_solicitation(mac, own, router)),
-        wall::Neighbour::Solicitation { target }
+        (wall::Neighbour::Solicitation, target)
     );
     let frame = neighbour_advertisement(mac, own, router);
     assert_eq!(claimed_mac(&frame, router.into()), Some(mac));
-    assert_eq!(discovered(frame), wall::Neighbour::Advertisement { target });
-    assert_eq!(discovered(router_advertisement(mac, own)), wall::Neighbour::RouterOnly);
+    assert_eq!(discovered(frame), (wall::Neighbour::Advertisement, target));
+    assert_eq!(discovered(router_advertisement(mac, own)).0, wall::Neighbour::RouterOnly);
 }

@@ -23,6 +23,7 @@ struct Inner {
     maps: Vec<String>,
     attachments: Vec<String>,
     plan: Vec<String>,
+    gaps: Vec<String>,
     /// Whether a configuration has been put into the maps since the start.
     filled: bool,
 }
@@ -51,6 +52,11 @@ impl Condition {
         self.lock().plan = told;
     }
 
+    /// What this kernel can't enforce.
+    pub(super) fn set_gap(&self, gap: Option<&str>) {
+        self.lock().gaps = gap.map(str::to_owned).into_iter().collect();
+    }
+
     /// Why the node isn't ready: sentences, none if it is.
     pub(super) fn unready(&self, loaded: &Loaded) -> Vec<String> {
         let inner = self.lock();
@@ -68,7 +74,8 @@ impl Condition {
     /// All that is wrong apart from the configuration.
     pub(super) fn problems(&self) -> Vec<String> {
         let inner = self.lock();
-        [&inner.maps, &inner.attachments, &inner.plan].into_iter().flatten().cloned().collect()
+        let all = [&inner.maps, &inner.attachments, &inner.plan, &inner.gaps];
+        all.into_iter().flatten().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -164,5 +171,9 @@ mod tests {
         condition.set_plan(&[PlanProblem::AdminPort { port: 15021 }]);
         assert!(condition.unready(&loaded).is_empty());
         assert_eq!(condition.problems().len(), 1);
+        // Nor does what the kernel can't do keep the rest from being in force.
+        condition.set_gap(Some("packet sockets aren't refused"));
+        assert!(condition.unready(&loaded).is_empty());
+        assert_eq!(condition.problems().len(), 2);
     }
 }

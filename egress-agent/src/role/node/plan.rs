@@ -9,8 +9,11 @@ use std::{
 
 use super::options::Pod;
 use crate::{
-    bpf::{self, Attachments, Contents, Facts, Interface, cgroup2_mount},
+    bpf::{
+        self, Attachments, Contents, Facts, Interface, NO_INTERFACE, PodInterface, cgroup2_mount,
+    },
     policy::Snapshot,
+    sys::netlink::addresses,
 };
 
 /// What the maps hold was made of this. With a hundred thousand routes it is worth asking before
@@ -70,6 +73,14 @@ pub(super) fn found(
     pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
 ) -> impl Iterator<Item = Interface<'_>> {
     pods.iter().map(|(ifindex, (name, addresses))| Interface { name, ifindex: *ifindex, addresses })
+}
+
+/// The node's own addresses, which its workloads' sockets may have.
+pub(super) fn own() -> Option<PodInterface> {
+    // Without them only sources in the cluster pass from workloads on the host's network.
+    let addresses = addresses::list()
+        .inspect_err(|error| tracing::warn!("can't ask for the node's addresses: {error}"));
+    Some(PodInterface { ifindex: NO_INTERFACE, addresses: addresses.ok()?, policy: 0 })
 }
 
 /// What the maps should hold while no configuration was accepted yet.

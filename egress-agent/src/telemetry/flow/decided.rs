@@ -92,6 +92,8 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::UnknownInterface
         | Reason::SpoofedNeighbour
         | Reason::AddressFamily
+        | Reason::SocketFamily
+        | Reason::Encapsulation
         | Reason::HostNotInRegistry
         | Reason::NoGatewayRoute
         | Reason::HostNotServed
