@@ -180,12 +180,22 @@ fn interfaces_of_the_pods_own_lead_nowhere() {
     let testbed = Testbed::test(0).unwrap();
     let cluster = Cluster::grow(&testbed).unwrap();
     let (pod, elsewhere) = (testbed.pod(), testbed.outside_cgroup());
+    // A node without an agent that takes tunnels apart and forwards what was in them.
+    let remote = &cluster.remote.ns;
+    let vx0 = format!("link add vx0 type vxlan id 7 local {} dstport 4789", plan::REMOTE);
+    remote.ip(&vx0.split(' ').collect::<Vec<_>>()).unwrap();
+    remote.ip(&["addr", "add", "10.98.0.2/24", "dev", "vx0"]).unwrap();
+    remote.ip(&["link", "set", "vx0", "up"]).unwrap();
+
     let del = "ip link del own0";
     let up = "ip addr add 10.98.0.1/24 dev own0 && ip link set own0 up";
     let ping = "ping -c1 -W1 10.98.0.2";
-    let vxlan = format!(
-        "ip link add own0 type vxlan id 7 remote {} dstport 4789 dev eth0 && {up}",
-        plan::ATTACKER
+    let vxlan = |remote: &str| {
+        format!("ip link add own0 type vxlan id 7 remote {remote} dstport 4789 dev eth0 && {up}")
+    };
+    let (outer, inner) = (
+        vxlan(plan::ATTACKER),
+        format!("{} && ip route replace 203.0.113.9 via 10.98.0.2", vxlan(plan::REMOTE)),
     );
     let tunnels: Vec<(&str, String)> = ["ipip", "gre", "sit"]
         .into_iter()
@@ -196,7 +206,8 @@ fn interfaces_of_the_pods_own_lead_nowhere() {
         })
         .collect();
     let mut attempts = vec![
-        undone("VXLAN to the outside", &["protocol"], &elsewhere, [&vxlan, ping, del]),
+        undone("VXLAN to the outside", &["protocol"], &elsewhere, [&outer, ping, del]),
+        undone("VXLAN to a node that forwards", &["encapsulation"], &elsewhere, [&inner, UDP, del]),
         undone(
             "macvlan on its own interface",
             &["spoofed_source", "spoofed_neighbour"],

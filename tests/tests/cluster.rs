@@ -63,6 +63,13 @@ fn a_pod_on_the_hosts_network_gets_no_further_than_another() {
         }),
         attempt("TCP over a Service", packet, &["no_route"], || tcp(&pod, "10.96.1.1")),
         attempt("UDP over a Service", packet, &["protocol"], || udp(&pod, "10.96.1.1")),
+        // A host inside would answer to the outside, on the attacker's behalf.
+        attempt("a forged source", packet, &["spoofed_source"], || {
+            testbed.frame(&pod, &["raw", "-", "echo", plan::ATTACKER, plan::REMOTE])
+        }),
+        attempt("a forged source, to the node", packet, &["spoofed_source"], || {
+            testbed.frame(&pod, &["raw", "-", "echo", plan::ATTACKER, plan::APP])
+        }),
     ];
     for from in [&pod, &below] {
         for to in [plan::ATTACKER, plan::ATTACKER_V6] {

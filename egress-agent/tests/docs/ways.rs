@@ -9,8 +9,17 @@ use crate::markdown::root;
 const DOCUMENT: &str = "docs/ways-around.md";
 
 /// Tests of these belong to a row each.
-const TESTS: [&str; 7] =
-    ["sockets", "packets", "lifetime", "endurance", "cluster", "attacker", "groups"];
+const TESTS: [&str; 9] = [
+    "sockets",
+    "packets",
+    "lifetime",
+    "endurance",
+    "cluster",
+    "attacker",
+    "groups",
+    "inbound",
+    "families",
+];
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
