@@ -1,8 +1,10 @@
 //! What each hook has to judge: from what its context holds to a [`Judgement`].
 
 mod family;
+mod origin;
 
 pub use self::family::{family, is_packet_family, ordinary};
+use self::origin::{Kind, Origin, leaving};
 use crate::{
     abi::{PodAddress, PolicyId},
     addr::Addr,
@@ -45,7 +47,7 @@ pub fn skb(
     cgroup: u64,
     view: &(impl PolicyView + FlowTable),
 ) -> Judgement {
-    let mode = view.policy(policy).mode;
+    let mode = bytes.forget(view.policy(policy).mode);
     if mode == Mode::Exempt {
         return exempt(policy, ether_type);
     }
@@ -71,7 +73,7 @@ pub fn pod(
         let unknown = Verdict::deny(Reason::UnknownInterface);
         return Judgement::new(unknown, Mode::Enforce, 0, Flow::UNKNOWN, 0);
     };
-    let mode = view.policy(policy).mode;
+    let mode = bytes.forget(view.policy(policy).mode);
     if mode == Mode::Exempt {
         return exempt(policy, 0);
     }
@@ -99,13 +101,6 @@ pub struct Workload {
     pub cgroup: u64,
 }
 
-/// Who sends what leaves by the uplink.
-#[derive(Clone, Copy)]
-enum Origin {
-    Workload(u64),
-    Forwarded(Sender),
-}
-
 /// By which interfaces a frame came to an uplink.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Way {
@@ -129,7 +124,9 @@ pub fn uplink(
     view: &(impl PolicyView + FlowTable),
 ) -> Judgement {
     let (policy, origin) = match workload {
-        Some(Workload { policy, cgroup }) => (policy, Origin::Workload(cgroup)),
+        Some(Workload { policy, cgroup }) => {
+            (policy, Origin { kind: Kind::Workload, cgroup, pod: 0 })
+        }
         None => {
             let stranger = is_stranger(bytes, way.uplink, view);
             if way.came_in_on == 0 && (!stranger || is_dhcp(bytes)) {
@@ -139,18 +136,22 @@ pub fn uplink(
             // In another namespace interfaces have other indices.
             let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
             match view.interface(pod) {
-                Some(policy) => (policy, Origin::Forwarded(Sender::Pod(pod))),
-                None => (view.globals().uplink_policy, Origin::Forwarded(Sender::Unknown)),
+                Some(policy) => (policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
+                None => {
+                    let kind = Kind::Unknown;
+                    (view.globals().uplink_policy, Origin { kind, cgroup: 0, pod: 0 })
+                }
             }
         }
     };
-    let mode = view.policy(policy).mode;
+    let mode = bytes.forget(view.policy(policy).mode);
     if mode == Mode::Exempt {
         return exempt(policy, 0);
     }
     let Some(ethernet) = Ethernet::read(bytes) else {
         return Judgement::new(malformed(), mode, policy, Flow::UNKNOWN, 0);
     };
+    let origin = Origin { kind: bytes.forget(origin.kind), ..origin };
     let (verdict, flow) = match ethernet.ether_type {
         _ if vlan => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
         ether_type::ARP => match packet::arp_sender(bytes, Ethernet::LENGTH) {
@@ -161,7 +162,7 @@ pub fn uplink(
             let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
             let mut verdict = settled(bytes, destination(Place::Wire, &packet, policy, view));
             // What is forwarded may be translated, or come from who owns its address.
-            if matches!(origin, Origin::Workload(_)) {
+            if origin.kind == Kind::Workload {
                 verdict = own_source(verdict, &packet, view);
             }
             (leaving(verdict, origin, &packet, view), packet.flow)
@@ -251,34 +252,6 @@ const fn lacks_route(verdict: Verdict) -> bool {
 #[inline(always)]
 fn answers_socket(cgroup: u64, packet: &Packet, view: &(impl PolicyView + FlowTable)) -> bool {
     cgroup != 0 && inbound::answers(Scope::Cgroup(cgroup), Sender::Itself, packet, view)
-}
-
-/// The verdict on a packet at the uplink, once it is known whether it answers one that came in.
-#[inline(always)]
-fn leaving(
-    verdict: Verdict,
-    origin: Origin,
-    packet: &Packet,
-    view: &(impl PolicyView + FlowTable),
-) -> Verdict {
-    let answers = lacks_route(verdict)
-        && match origin {
-            // What a workload's sockets were sent may have been sent by itself, over an interface of
-            // its own making. The uplink's flows weren't.
-            Origin::Workload(cgroup) => {
-                answers_socket(cgroup, packet, view)
-                    && inbound::answers(Scope::Uplink, Sender::Itself, packet, view)
-            }
-            Origin::Forwarded(sender) => inbound::answers(Scope::Uplink, sender, packet, view),
-        };
-    if answers {
-        return Verdict::allow(Reason::Reply);
-    }
-    // Whatever refused it: connection tracking has seen it on its way here.
-    if matches!((origin, verdict.action), (Origin::Forwarded(_), Action::Deny)) {
-        inbound::note_refused(packet, view);
-    }
-    verdict
 }
 
 /// A verdict on a packet, of which only actions and reasons are left: see [`Bytes::forget`]. No
