@@ -32,7 +32,8 @@ pub(crate) struct Results {
     pub(crate) done: bool,
 }
 
-/// The script that `/init` becomes. Nothing in it may stop it before the last line.
+/// The script that `/init` becomes. Modules load themselves, but for `tun`, whose device file there is
+/// no udev to make. Nothing in it may stop it before the last line.
 pub(crate) fn script(
     modules: &str,
     env: &[(&str, String)],
@@ -53,6 +54,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t securityfs securityfs /sys/kernel/security
 mount --bind {modules} /lib/modules
+modprobe tun
 ip link set lo up
 echo \"Linux $(uname -r); security modules: $(cat /sys/kernel/security/lsm)\"
 "

@@ -45,6 +45,7 @@ pub(crate) fn build(kernel: &Kernel, then: &Path) -> Result<Vec<u8>> {
         archive.program(Path::new(&path), fs::read(modules.join(&module))?)?;
         writeln!(init, "insmod {path}")?;
     }
+    // Moved, not only entered: Linux makes no user namespace in a changed root.
     write!(
         init,
         "mount -t proc proc /proc
@@ -52,7 +53,9 @@ mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro {TAG} /
 mount -t tmpfs tmpfs /rw
 mkdir /rw/upper /rw/work
 mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work overlay /root
-exec chroot /root /bin/sh {}
+cd /root
+mount --no-mtab --move . /
+exec chroot . /bin/sh {}
 ",
         then.display()
     )?;

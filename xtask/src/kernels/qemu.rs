@@ -68,8 +68,10 @@ impl Guest<'_> {
 
     /// Emulation, not virtualisation: it needs no privilege and behaves the same everywhere.
     fn command(&self, initrd: &Path, results: &Path) -> Command {
-        let mut command = run::command("qemu-system-x86_64");
+        // However this process ends, the guest ends with it.
+        let mut command = run::command("setpriv");
         command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
             .args(["-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"])
             .args(["-serial", "stdio"])
