@@ -90,6 +90,8 @@ pub(in crate::role) struct NodeReport {
     pub(in crate::role) maps_behind: bool,
     /// What is wrong now, a sentence each: maps, attachments, what the plan can't carry out.
     pub(in crate::role) problems: Vec<String>,
+    /// What this kernel can't enforce, a sentence each.
+    pub(in crate::role) warnings: Vec<String>,
     /// Attachments that were made again, or put first in their chain again.
     pub(in crate::role) repairs: u64,
     /// Sockets that were closed because they were open before the enforcement and aren't allowed.

@@ -68,6 +68,7 @@ impl View {
             events: self.events(),
             maps_behind: load(&self.tally.behind) != 0,
             problems: self.condition.problems(),
+            warnings: self.condition.warnings(),
             repairs: self.tally.repairs(),
             sockets_destroyed: load(&self.tally.sockets_destroyed),
         }

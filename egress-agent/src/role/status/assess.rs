@@ -118,6 +118,7 @@ impl Notes<'_> {
         if report.maps_behind && report.problems.is_empty() {
             self.problem("the maps don't hold the whole configuration; see the agent's log");
         }
+        self.warnings.extend(report.warnings.iter().cloned());
         self.gateways(&report.gateways);
         if report.process.version != self.version {
             self.warning(format!(

@@ -44,6 +44,7 @@ fn report() -> NodeReport {
         events: EventsReport::default(),
         maps_behind: false,
         problems: Vec::new(),
+        warnings: Vec::new(),
         repairs: 0,
         sockets_destroyed: 0,
     }
@@ -187,6 +188,12 @@ fn each_thing_that_is_wrong_is_a_problem() {
     draining.problems.push("it is draining".into());
     let draining = Found { node: None, gateway: Some(draining) };
     assert_eq!(problem(&draining), "gateway: it is draining");
+}
+
+#[test]
+fn what_the_kernel_lacks_is_a_warning() {
+    let gap = "packet sockets aren't refused";
+    assert_eq!(warning(&runs(|report| report.warnings.push(gap.into()))), gap);
 }
 
 #[test]
