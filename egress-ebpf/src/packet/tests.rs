@@ -247,6 +247,10 @@ fn neighbour_discovery_is_told_apart() {
     assert_eq!(whole(136).target, target);
     assert_eq!(read(137), Neighbour::RouterOnly);
     assert_eq!(read(128), Neighbour::No);
+    for kind in [135, 136] {
+        let mapped = neighbour(kind, POD6, "ff02::1", "::ffff:10.1.2.3");
+        assert_eq!(read6(&mapped).flaw, Some(Reason::Malformed), "{kind} for an IPv4 address");
+    }
     for kind in 133..=137 {
         let mut routed = neighbour(kind, POD6, "ff02::1", INSIDE6);
         routed[7] = 254;

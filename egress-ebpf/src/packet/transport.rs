@@ -111,7 +111,9 @@ fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Head
         133 => Neighbour::RouterSolicitation,
         134 | 137 => Neighbour::RouterOnly,
         135 | 136 => {
-            let target = Addr::v6(bytes.load(offset + 8).filter(|_| length >= 24)?);
+            // An IPv4 address is nobody's here, though the same pod may have it.
+            let target = bytes.load(offset + 8).filter(|_| length >= 24).map(Addr::v6);
+            let target = target.filter(|target| !target.is_v4())?;
             let neighbour =
                 if kind == 135 { Neighbour::Solicitation } else { Neighbour::Advertisement };
             return Some(Header { neighbour, target, ..Header::NONE });
