@@ -84,7 +84,7 @@ pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> 
         run::command("cargo").args(["test", "--workspace", "--no-fail-fast"]).args(args),
     );
     if !quick {
-        stages.stage("fuzz", || fuzz::fuzz(&fuzz::Options::default()));
+        stages.stage("fuzz", || fuzz::fuzz(&fuzz::Options::BRIEF));
     }
     if let Some(kernels) = kernels {
         stages.stage("kernels", || kernels::run(&kernels::Options::all_tests(kernels)));

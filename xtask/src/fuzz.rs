@@ -11,8 +11,20 @@ use clap::Args;
 
 use crate::{run, setup};
 
-/// Binaries of `tests/fuzz/libfuzzer`, and how large an input helps.
-const TARGETS: [(&str, u32); 3] = [("packet", 500), ("client_hello", 1200), ("snapshots", 600)];
+/// A binary of `tests/fuzz/libfuzzer`.
+struct Target {
+    name: &'static str,
+    /// How many bytes of an input help.
+    length: u32,
+    /// How many inputs a brief run tries.
+    runs: u32,
+}
+
+const TARGETS: [Target; 3] = [
+    Target { name: "packet", length: 500, runs: 1_000_000 },
+    Target { name: "client_hello", length: 1200, runs: 100_000 },
+    Target { name: "snapshots", length: 600, runs: 6_000 },
+];
 
 /// What to fuzz and for how long.
 #[derive(Args)]
@@ -21,16 +33,19 @@ pub(crate) struct Options {
     target: Option<String>,
     /// Seconds for each target.
     #[arg(long, default_value_t = 20)]
-    pub(crate) seconds: u32,
+    seconds: u32,
+    /// A fixed number of inputs from a fixed seed, about half a minute in all: what is tried then
+    /// doesn't depend on how fast the machine is, and hardly on chance.
+    #[arg(long, conflicts_with_all = ["seconds", "keep"])]
+    brief: bool,
     /// Add what was found to be new to the committed corpus, as few and small files as reach it.
     #[arg(long)]
     keep: bool,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { target: None, seconds: 20, keep: false }
-    }
+impl Options {
+    /// All targets.
+    pub(crate) const BRIEF: Self = Self { target: None, seconds: 0, brief: true, keep: false };
 }
 
 /// Sets up what is missing, then fuzzes.
@@ -49,32 +64,45 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn fuzz(options: &Options) -> Result<()> {
     let chosen: Vec<_> = TARGETS
         .into_iter()
-        .filter(|(name, _)| options.target.as_deref().is_none_or(|target| target == *name))
+        .filter(|known| options.target.as_deref().is_none_or(|target| target == known.name))
         .collect();
     if chosen.is_empty() {
-        let names = TARGETS.map(|(name, _)| name).join(", ");
+        let names = TARGETS.map(|target| target.name).join(", ");
         bail!("no target {}; there are {names}", options.target.as_deref().unwrap_or_default());
     }
     share_lock()?;
     let corpora = run::root().join("tests/fuzz/corpus");
-    for (name, length) in chosen {
+    for Target { name, length, runs } in chosen {
         let committed = corpora.join(name);
         // What libFuzzer finds to be new stays below target/, unless it is to be kept.
-        let fresh = work_dir().join("corpus").join(name);
+        let corpus = if options.brief { "brief" } else { "corpus" };
+        let fresh = work_dir().join(corpus).join(name);
         let finds = work_dir().join("finds");
+        if options.brief && fresh.exists() {
+            fs::remove_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
+        }
         for dir in [&fresh, &finds] {
             fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
         }
         let mut fuzz = cargo_fuzz("run", name);
-        fuzz.args([&fresh, &committed]).arg("--").args([
-            format!("-max_total_time={}", options.seconds),
+        fuzz.arg(&fresh);
+        if options.brief {
+            println!("{name}: {runs} inputs");
+            // A list, because directories have no order.
+            let seeds = format!("-seed_inputs=@{}", seeds(name, &committed)?.display());
+            fuzz.args(["--", "-seed=1", "-shuffle=0", "-reload=0"])
+                .args([format!("-runs={runs}"), seeds]);
+        } else {
+            println!("{name}: {} s", options.seconds);
+            fuzz.arg(&committed).args(["--", &format!("-max_total_time={}", options.seconds)]);
+        }
+        fuzz.args([
             format!("-max_len={length}"),
             format!("-artifact_prefix={}/{name}-", finds.display()),
             "-timeout=20".to_owned(),
             "-print_final_stats=1".to_owned(),
             "-verbosity=0".to_owned(),
         ]);
-        println!("{name}: {} s", options.seconds);
         run::show(&mut fuzz).with_context(|| {
             format!(
                 "{name} found something; the input is in {}. Copy it to {}, where a plain test \
@@ -88,6 +116,19 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lists the committed corpus in a file, in the order of names and with commas between.
+fn seeds(name: &str, committed: &Path) -> Result<PathBuf> {
+    let entries = fs::read_dir(committed).with_context(|| committed.display().to_string())?;
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry?.path().display().to_string());
+    }
+    files.sort_unstable();
+    let list = work_dir().join(format!("{name}.seeds"));
+    fs::write(&list, files.join(",")).with_context(|| list.display().to_string())?;
+    Ok(list)
 }
 
 /// Replaces the committed corpus by the smallest one that reaches as much.

@@ -111,8 +111,8 @@ pub(crate) struct Packet {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) protocol: u8,
-    /// Source and destination port, or an echo's identifier twice; zero where there is none. Those
-    /// of fragments aren't read here.
+    /// Source and destination port, or an echo's identifier twice; zero where there is none. Of
+    /// fragments the first has them.
     pub(crate) ports: [u16; 2],
     /// What begins a flow: a SYN alone, a datagram, an echo request.
     pub(crate) begins: bool,
@@ -165,6 +165,7 @@ fn read_v4(ip: &[u8]) -> Option<Packet> {
     let flags = number(header, 6)?;
     let address =
         |at: usize| Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]);
+    let first = flags % 0x2000 == 0;
     let packet = Packet {
         source: address(12).into(),
         destination: address(16).into(),
@@ -175,7 +176,7 @@ fn read_v4(ip: &[u8]) -> Option<Packet> {
         discovery: Discovery::No,
         end: 14 + total,
     };
-    if header[0] == 0x45 { carry(packet, payload, header[8]) } else { None }
+    if header[0] == 0x45 { carry(packet, payload, header[8], first) } else { None }
 }
 
 fn read_v6(ip: &[u8]) -> Option<Packet> {
@@ -195,9 +196,11 @@ fn read_v6(ip: &[u8]) -> Option<Packet> {
     }
     let mut protocol = header[6];
     let fragment = protocol == FRAGMENT;
+    let mut first = true;
     if fragment {
         let (header, rest) = payload.split_at_checked(8)?;
         protocol = header[0];
+        first = number(header, 2)? < 8;
         payload = rest;
     }
     // Hop-by-hop, routing, fragment (once more), authentication, destination options, mobility,
@@ -215,12 +218,15 @@ fn read_v6(ip: &[u8]) -> Option<Packet> {
         discovery: Discovery::No,
         end: 54 + length,
     };
-    carry(packet, payload, header[7])
+    carry(packet, payload, header[7], first)
 }
 
-/// Reads what IP carries.
-fn carry(mut packet: Packet, payload: &[u8], hops: u8) -> Option<Packet> {
+/// Reads what IP carries; `first` tells that it isn't a later fragment.
+fn carry(mut packet: Packet, payload: &[u8], hops: u8, first: bool) -> Option<Packet> {
     if packet.fragment {
+        if first {
+            packet.begin(payload);
+        }
         return Some(packet);
     }
     match packet.protocol {
@@ -269,6 +275,21 @@ fn ports(header: &[u8]) -> Option<[u16; 2]> {
 }
 
 impl Packet {
+    /// Takes from a first fragment what its flow is and whether it begins it.
+    fn begin(&mut self, payload: &[u8]) {
+        let Some(header) = payload.first_chunk::<8>() else { return };
+        match self.protocol {
+            TCP | UDP => {
+                self.ports = ports(header).unwrap_or_default();
+                let syn = payload.get(13).is_some_and(|flags| flags & 0x17 == 0x02);
+                self.begins = self.protocol == UDP || syn;
+            }
+            ICMPV6 if self.destination.is_ipv6() => self.echo(header, 128, 129),
+            ICMP if self.destination.is_ipv4() => self.echo(header, 8, 0),
+            _ => {}
+        }
+    }
+
     /// Takes the identifier of an echo.
     fn echo(&mut self, header: &[u8; 8], request: u8, reply: u8) {
         if header[1] == 0 && (header[0] == request || header[0] == reply) {
