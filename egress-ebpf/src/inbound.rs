@@ -280,21 +280,25 @@ pub fn note(scope: Scope, packet: &Packet, view: &(impl PolicyView + FlowTable))
             }
             Scope::Pod(ifindex) => {
                 let any = PortBe([0; 2]);
-                see(&mark(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any), now, view);
+                let mark = mark(flow_kind::POD_REMOTE, ifindex.into(), remote.addr, any);
+                update(&mark, Signal::Datagram, now, view);
             }
             Scope::Cgroup(id) if signal == Signal::Datagram => {
-                see(&mark(flow_kind::CGROUP_REMOTE, id, remote.addr, remote.port), now, view);
+                let mark = mark(flow_kind::CGROUP_REMOTE, id, remote.addr, remote.port);
+                update(&mark, Signal::Datagram, now, view);
             }
             Scope::Uplink | Scope::Cgroup(_) => {}
         }
     }
     let key = key(scope, packet, remote, local);
+    // Linux before 6.12 shows the socket's hook no SYN and ACK of IPv6 (`sk == skb->sk`). The
+    // outside's ACK stands for it: here nothing is translated, and what leaves is judged once more.
+    let unseen = matches!(scope, Scope::Cgroup(_)) && signal == Signal::Ack;
+    let asked = |state: FlowState| state.phase == flow_phase::ASKED && lives(&state, now);
+    if unseen && let Some(before) = view.flow(&key).filter(|state| asked(*state)) {
+        view.change_flow(&key, before, FlowState { phase: flow_phase::ANSWERED, ..before });
+    }
     update(&key, signal, now, view);
-}
-
-#[inline(always)]
-fn see(key: &FlowKey, now: u64, view: &impl FlowTable) {
-    update(key, Signal::Datagram, now, view);
 }
 
 #[inline(always)]

@@ -148,11 +148,13 @@ fn denied(testbed: &Testbed) -> u64 {
 #[test]
 fn a_pods_servers_are_reached_from_outside_and_send_nothing_else_there() {
     let testbed = Testbed::test(0).unwrap();
-    let _node = testbed.start_node().unwrap();
+    let node = testbed.start_node().unwrap();
     let _server = serve(&testbed, testbed.pod(), "server");
     for (client, server) in FAMILIES {
-        assert_eq!(ask(&testbed, &["tcp", client, server, PORT, "1000000"]), "echoed");
-        assert_eq!(ask(&testbed, &["udp", client, server, PORT, "100"]), "echoed");
+        for (kind, size) in [("tcp", "1000000"), ("udp", "100")] {
+            let got = ask(&testbed, &[kind, client, server, PORT, size]);
+            assert_eq!(got, "echoed", "{kind} to {server}: {}", node.stdout());
+        }
         assert!(ping(&testbed, client, server), "{server}");
         // A closed port says so at once.
         let closed = ask(&testbed, &["tcp", client, server, "8081", "1"]);

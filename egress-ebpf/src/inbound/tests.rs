@@ -143,6 +143,22 @@ fn a_closed_port_says_so_and_nothing_more() {
 }
 
 #[test]
+fn a_sockets_own_answer_may_go_unseen_and_nobody_elses() {
+    for (scope, taken) in
+        [(Scope::Cgroup(42), true), (Scope::Pod(IFINDEX), false), (Scope::Uplink, false)]
+    {
+        let table = Table::of(scope);
+        table.asks(ACK);
+        assert!(!table.says(ACK), "{scope:?}: nobody asked");
+        table.asks(SYN);
+        assert!(!table.says(ACK), "{scope:?}: nobody took it up");
+        table.asks(ACK);
+        assert_eq!(table.says(ACK), taken, "{scope:?}");
+        assert!(!table.says(SYN), "{scope:?}");
+    }
+}
+
+#[test]
 fn a_reset_ends_it() {
     let table = Table::established();
     table.asks(RST);
