@@ -59,7 +59,7 @@ pub struct ConfigArgs {
 
 /// Keeps a snapshot equal to a directory.
 pub struct Reload {
-    watcher: Watcher,
+    watcher: Watcher<Directory>,
     loaded: watch::Sender<Loaded>,
     again: Arc<Notify>,
 }

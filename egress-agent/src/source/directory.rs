@@ -8,12 +8,15 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
+use super::{
+    stamp::{Fingerprint, parent},
+    watch::Watched,
+};
 use crate::config::RawFile;
 
 /// The mesh-wide settings, where `--mesh` names no other file.
@@ -85,20 +88,6 @@ pub enum ReadError {
     },
 }
 
-/// What a file looked like when its metadata was read; two equal ones are the same content, as far
-/// as the file system tells.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Fingerprint(Vec<(PathBuf, Option<Stamp>)>);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
 impl Directory {
     /// `mesh`: the file of mesh-wide settings; `mesh.yaml` in the directory where absent.
     #[must_use]
@@ -160,24 +149,31 @@ impl Directory {
     fn mesh_path(&self) -> PathBuf {
         self.mesh.clone().unwrap_or_else(|| self.path.join(MESH_FILE))
     }
+}
 
-    /// What is there now, without reading it.
-    pub(super) fn fingerprint(&self) -> Fingerprint {
-        let mut stamps = vec![(self.path.clone(), None)];
-        if let Ok(paths) = self.list() {
-            stamps.extend(paths.into_iter().map(|path| (path.clone(), stamp(&path))));
-        } else {
-            // A directory that can't be listed differs from an empty one.
-            stamps.clear();
-        }
-        let mesh = self.mesh_path();
-        stamps.push((mesh.clone(), stamp(&mesh)));
-        Fingerprint(stamps)
+impl Watched for Directory {
+    type Content = Result<Files, Vec<ReadError>>;
+
+    const WHAT: &'static str = "configuration is";
+
+    fn read(&self) -> Self::Content {
+        Self::read(self)
     }
 
-    /// The directories whose entries make up the configuration. The parents are among them, so
-    /// that a directory or link which is replaced as a whole is noticed.
-    pub(super) fn watched(&self) -> Vec<PathBuf> {
+    fn fingerprint(&self) -> Fingerprint {
+        let mut paths = match self.list() {
+            Ok(paths) => paths,
+            // A directory that can't be listed differs from an empty one.
+            Err(_) => return Fingerprint::of([self.mesh_path()]),
+        };
+        paths.push(self.mesh_path());
+        // The directory itself counts by being listed, not by its times.
+        Fingerprint::of(paths).with(self.path.clone())
+    }
+
+    /// The parents are among them, so that a directory or link which is replaced as a whole is
+    /// noticed.
+    fn places(&self) -> Vec<PathBuf> {
         let mut watched = vec![self.path.clone()];
         watched.extend(parent(&self.path));
         watched.extend(parent(&self.mesh_path()));
@@ -188,12 +184,6 @@ impl Directory {
         watched.dedup();
         watched
     }
-}
-
-fn parent(path: &Path) -> Option<PathBuf> {
-    let parent = path.parent()?;
-    // The parent of a bare `mesh.yaml` is the empty path.
-    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() })
 }
 
 /// The entries that aren't hidden.
@@ -213,17 +203,6 @@ fn is_resource(path: &Path) -> bool {
     let suffix = path.extension().is_some_and(|suffix| suffix == "yaml" || suffix == "yml");
     // A broken link counts, so that it is reported instead of silently meaning "nothing".
     suffix && fs::metadata(path).map_or(true, |metadata| metadata.is_file())
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(path).ok()?;
-    Some(Stamp {
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-        changed: (metadata.ctime(), metadata.ctime_nsec()),
-    })
 }
 
 fn read_file(path: &Path) -> Result<RawFile, ReadError> {

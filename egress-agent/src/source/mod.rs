@@ -1,7 +1,12 @@
-//! Where the raw resources come from: a directory that is watched.
+//! Where what the agent reads comes from: a directory of resources and files of certificates, both
+//! watched.
 
 mod directory;
+mod files;
+mod stamp;
 mod watch;
 
 pub use directory::{Directory, Files, ReadError};
-pub use watch::{Timing, Watcher};
+pub use files::{FileContents, FileSet, Unreadable};
+pub use stamp::Fingerprint;
+pub use watch::{Timing, Watched, Watcher};

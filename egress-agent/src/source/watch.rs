@@ -1,10 +1,10 @@
-//! Noticing changes of a [`Directory`].
+//! Noticing changes of files.
 //!
 //! The truth is a fingerprint (names, inodes, sizes, times), compared every few seconds; inotify
 //! only makes it quick. So what inotify can't see (a link's target elsewhere, a network file
 //! system, an instance limit that is used up) is late, never lost.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-use super::directory::{Directory, Files, Fingerprint, ReadError};
+use super::stamp::Fingerprint;
 
 /// How long to wait for what.
 #[derive(Clone, Copy, Debug)]
@@ -35,39 +35,55 @@ impl Default for Timing {
     }
 }
 
-/// What was read, or why it couldn't be.
-type Read = Result<Files, Vec<ReadError>>;
+/// What can be watched: files that are read together.
+pub trait Watched: Clone + Send + 'static {
+    /// What was read, or why it couldn't be.
+    type Content: Clone + PartialEq + Send + 'static;
 
-/// Yields a directory's content whenever it changes.
-pub struct Watcher {
-    directory: Directory,
+    /// What they are for, in messages.
+    const WHAT: &'static str;
+
+    /// Reads everything.
+    fn read(&self) -> Self::Content;
+
+    /// What is there now, without reading it.
+    fn fingerprint(&self) -> Fingerprint;
+
+    /// The directories in which a change shows.
+    fn places(&self) -> Vec<PathBuf>;
+}
+
+/// Yields the content of files whenever it changes.
+pub struct Watcher<W: Watched> {
+    files: W,
     timing: Timing,
     /// Absent where inotify doesn't work: then polling does it alone.
     inotify: Option<RecommendedWatcher>,
     touched: Arc<Notify>,
     seen: Option<Fingerprint>,
-    last: Option<Read>,
+    last: Option<W::Content>,
 }
 
-impl Watcher {
-    /// Watches `directory`. Nothing is read yet.
+impl<W: Watched> Watcher<W> {
+    /// Watches these files. Nothing is read yet.
     #[must_use]
-    pub fn new(directory: Directory, timing: Timing) -> Self {
+    pub fn new(files: W, timing: Timing) -> Self {
         let touched = Arc::new(Notify::new());
         let inotify = inotify(&touched)
             .inspect_err(|error| {
                 tracing::warn!(
-                    "can't use inotify ({error}); the configuration is looked at every {:?}",
+                    "can't use inotify ({error}); the {} looked at every {:?}",
+                    W::WHAT,
                     timing.poll
                 );
             })
             .ok();
-        Self { directory, timing, inotify, touched, seen: None, last: None }
+        Self { files, timing, inotify, touched, seen: None, last: None }
     }
 
     /// The next content: at once when first called, later when it differs from what was yielded
-    /// last. A directory that can't be read yields its errors, once.
-    pub async fn next(&mut self) -> Read {
+    /// last. What can't be read yields its errors, once.
+    pub async fn next(&mut self) -> W::Content {
         loop {
             if self.seen.is_some() {
                 self.changed().await;
@@ -83,7 +99,7 @@ impl Watcher {
     }
 
     /// Reads again and yields it, changed or not (SIGHUP).
-    pub async fn again(&mut self) -> Read {
+    pub async fn again(&mut self) -> W::Content {
         self.watch();
         let read = self.read_at_rest().await;
         self.last = Some(read.clone());
@@ -116,12 +132,12 @@ impl Watcher {
 
     /// Reads content that didn't change while it was read. A writer that never rests doesn't hold
     /// it up for ever: half a file is the compiler's to refuse, and the next look reads it whole.
-    async fn read_at_rest(&mut self) -> Read {
+    async fn read_at_rest(&mut self) -> W::Content {
         let end = Instant::now() + self.timing.at_most;
         loop {
             let before = self.fingerprint().await;
-            let directory = self.directory.clone();
-            let read = blocking(move || directory.read()).await;
+            let files = self.files.clone();
+            let read = blocking(move || files.read()).await;
             let rest = self.fingerprint().await == before;
             if rest || Instant::now() >= end {
                 self.seen = Some(before);
@@ -132,15 +148,15 @@ impl Watcher {
     }
 
     async fn fingerprint(&self) -> Fingerprint {
-        let directory = self.directory.clone();
-        blocking(move || directory.fingerprint()).await
+        let files = self.files.clone();
+        blocking(move || files.fingerprint()).await
     }
 
     /// Watches what is there now. Directories come and go, and a watch belongs to an inode, so all
     /// are set again each time.
     fn watch(&mut self) {
         let Some(inotify) = &mut self.inotify else { return };
-        for path in self.directory.watched() {
+        for path in self.files.places() {
             // Absent ones are seen through their parents.
             drop(inotify.unwatch(&path));
             if let Err(error) = inotify.watch(&path, RecursiveMode::NonRecursive) {

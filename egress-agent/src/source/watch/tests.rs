@@ -3,6 +3,9 @@ use std::{fs, os::unix::fs::symlink, path::Path};
 use tempfile::TempDir;
 
 use super::*;
+use crate::source::{Directory, Files, ReadError};
+
+type Read = Result<Files, Vec<ReadError>>;
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -12,16 +15,16 @@ const NO_POLL: Timing =
 /// Quick polling, for what inotify doesn't see.
 const POLL: Timing = Timing { poll: Duration::from_millis(20), ..NO_POLL };
 
-async fn next(watcher: &mut Watcher) -> Read {
+async fn next(watcher: &mut Watcher<Directory>) -> Read {
     timeout(LONG / 2, watcher.next()).await.expect("no change was noticed")
 }
 
-async fn text(watcher: &mut Watcher) -> String {
+async fn text(watcher: &mut Watcher<Directory>) -> String {
     let files = next(watcher).await.unwrap();
     files.resources.into_iter().map(|file| file.text).collect()
 }
 
-fn watch(dir: &Path, timing: Timing) -> Watcher {
+fn watch(dir: &Path, timing: Timing) -> Watcher<Directory> {
     Watcher::new(Directory::new(dir.into(), None), timing)
 }
 
