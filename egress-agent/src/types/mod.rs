@@ -3,7 +3,9 @@
 mod host;
 mod identity;
 mod net;
+mod spiffe;
 
 pub use host::{Host, HostError};
 pub use identity::{GatewayIdentity, Labels, Namespace, Selector, Source, Workload};
 pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalPort, Port, UpstreamAddr};
+pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
