@@ -133,4 +133,18 @@ reasons! {
     RouteRefused = 81, "route_refused";
     /// No endpoint of the destination is healthy.
     NoHealthyUpstream = 82, "no_healthy_upstream";
+    /// A server of the gateway that ends TLS has no usable certificate.
+    NoServerCertificate = 83, "no_server_certificate";
+    /// TLS with the client failed: no version, suite or protocol in common, or it refused us.
+    DownstreamTls = 84, "downstream_tls";
+    /// The client showed no certificate where one is asked for.
+    NoClientCertificate = 85, "no_client_certificate";
+    /// No trusted CA vouches for the client's certificate.
+    UntrustedClient = 86, "untrusted_client_certificate";
+    /// The client's certificate has expired, or isn't valid yet.
+    ExpiredClient = 87, "expired_client_certificate";
+    /// The client's certificate is revoked, or nobody can tell.
+    RevokedClient = 88, "revoked_client_certificate";
+    /// The client's certificate is for somebody else: trust domain, name or fingerprint.
+    ClientIdentity = 89, "client_identity";
 }

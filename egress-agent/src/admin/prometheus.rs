@@ -1,9 +1,15 @@
 //! Prometheus' text exposition format, with Envoy's and Istio's names.
 
-use std::fmt::{self, Display, Write as _};
+use std::{
+    fmt::{self, Display, Write as _},
+    time::SystemTime,
+};
 
 use super::{State, Status, stats::denials};
-use crate::telemetry::{ClusterCounter, DURATION_BUCKETS, RequestProtocol, Series, Telemetry};
+use crate::{
+    telemetry::{ClusterCounter, DURATION_BUCKETS, RequestProtocol, Series, Telemetry},
+    tls::days_left,
+};
 
 /// The media type of the format.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -24,7 +30,26 @@ fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fm
         let value = telemetry.stats.denied_total(reason);
         out.sample("egress_denied_total", &[("reason", reason.name())], value)?;
     }
+    certificates(status, out)?;
     process(telemetry, status, out)
+}
+
+/// How the certificates of servers that end TLS fare.
+fn certificates(status: &Status, out: &mut Exposition) -> fmt::Result {
+    let states = status.certificates();
+    let now = SystemTime::now();
+    let name = "egress_certificate_days_left";
+    out.family(name, "gauge", "Whole days until the certificate in use expires; below 0 it has.")?;
+    for state in &states {
+        let Some(end) = state.not_after else { continue };
+        out.sample(name, &[("certificate", &state.name)], days_left(end, now))?;
+    }
+    let name = "egress_certificate_current";
+    out.family(name, "gauge", "Whether the files, as last read, are what is in use.")?;
+    for state in &states {
+        out.sample(name, &[("certificate", &state.name)], u8::from(state.current))?;
+    }
+    Ok(())
 }
 
 fn clusters(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
@@ -119,7 +144,7 @@ fn istio_labels(series: &Series) -> String {
         ("reporter", "source"),
         ("source_workload", workload),
         ("source_workload_namespace", namespace),
-        ("source_principal", "unknown"),
+        ("source_principal", key.principal.unwrap_or("unknown")),
         ("destination_workload", "unknown"),
         ("destination_workload_namespace", "unknown"),
         ("destination_principal", "unknown"),
@@ -131,7 +156,8 @@ fn istio_labels(series: &Series) -> String {
     if key.protocol == RequestProtocol::Http {
         all.push(("response_code", &code));
     }
-    all.extend([("response_flags", flags.as_str()), ("connection_security_policy", "unknown")]);
+    let security = if key.principal.is_some() { "mutual_tls" } else { "unknown" };
+    all.extend([("response_flags", flags.as_str()), ("connection_security_policy", security)]);
     let written = labels.labels(&all);
     debug_assert!(written.is_ok(), "a text in memory takes everything");
     labels.0
@@ -179,7 +205,7 @@ impl Exposition {
         writeln!(self.0, "# TYPE {name} {kind}")
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) -> fmt::Result {
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) -> fmt::Result {
         self.0.push_str(name);
         if !labels.is_empty() {
             self.0.push('{');

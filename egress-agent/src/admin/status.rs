@@ -8,9 +8,12 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::policy::{Cluster, Snapshot};
+use crate::{
+    policy::{Cluster, Snapshot},
+    tls::{CredentialState, Credentials},
+};
 
 /// The configuration as the role has it.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +36,7 @@ pub struct Status {
     config: ArcSwap<ConfigState>,
     draining: AtomicBool,
     faults: Mutex<BTreeMap<&'static str, String>>,
+    credentials: ArcSwapOption<Credentials>,
 }
 
 /// Envoy's server states, those that occur here.
@@ -79,6 +83,17 @@ impl Status {
             Some(problem) => faults.insert(name, problem),
             None => faults.remove(name),
         };
+    }
+
+    /// The process has these certificates.
+    pub fn set_credentials(&self, credentials: Arc<Credentials>) {
+        self.credentials.store(Some(credentials));
+    }
+
+    /// How they fare; none where the process has none.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CredentialState> {
+        self.credentials.load().as_ref().map(|all| all.states()).unwrap_or_default()
     }
 
     /// The configuration.

@@ -69,6 +69,8 @@ fn entry() -> AccessLogEntry {
         downstream_remote: ClientAddr("10.0.0.5:40000".parse().unwrap()),
         requested_server_name: None,
         route_name: None,
+        downstream_tls: None,
+        downstream_failure: None,
         reason: None,
         detail: None,
         workload: Some(workload()),
@@ -87,7 +89,7 @@ fn telemetry() -> Telemetry {
     let addr = UpstreamAddr("151.101.1.67:443".parse().unwrap());
     drop(stats.endpoint(&cnn(), addr).connection());
     cluster.set_membership(1, 1);
-    stats.connection_opened(Some(&workload()), &cnn());
+    stats.connection_opened(Some(&workload()), None, &cnn());
     telemetry.connection_finished(&entry());
     telemetry.request_finished(&entry());
     stats.denied(Reason::HostNotInRegistry);

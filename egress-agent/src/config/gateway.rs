@@ -49,47 +49,70 @@ record! {
 record! {
     /// TLS at the gateway.
     struct ServerTls {
-        /// `PASSTHROUGH` forwards TLS untouched, by its server name.
-        "mode" mode: Option<At<ServerTlsMode>> = "`SIMPLE`",
+        /// What is done with TLS; see below.
+        "mode" mode: Option<At<ServerMode>> = "`SIMPLE`",
         /// On a port that speaks HTTP: answer every request with a redirect to `https`.
         "httpsRedirect" https_redirect: Option<At<bool>> = "`false`",
-        /// File with the certificate chain. For modes that end TLS at the gateway, which are not supported yet.
+        /// File with the server's certificate chain, PEM, the leaf first.
         "serverCertificate" server_certificate: Option<At<String>> = "none",
-        /// File with the key. See `serverCertificate`.
+        /// File with its key, PEM.
         "privateKey" private_key: Option<At<String>> = "none",
-        /// File with the roots for client certificates. See `serverCertificate`.
+        /// File with the roots for client certificates, PEM. Required by `MUTUAL` and `OPTIONAL_MUTUAL`.
         "caCertificates" ca_certificates: Option<At<String>> = "none",
-        /// Secret with all three. See `serverCertificate`.
+        /// File with revocation lists, PEM. With it every client certificate must be covered by a list that is up to date.
+        "caCrl" ca_crl: Option<At<String>> = "none",
+        /// Instead of files: a directory of this name in the gateway's `--credentials-dir`, with `tls.crt`, `tls.key`, `ca.crt` and `ca.crl` as Kubernetes mounts a Secret.
         "credentialName" credential_name: Option<At<String>> = "none",
+        /// A client's certificate must hold one of these names.
+        "subjectAltNames" subject_alt_names: List<String> = "any",
+        /// A client's certificate must have one of these keys: base64 of the SHA-256 of the public key.
+        "verifyCertificateSpki" verify_certificate_spki: List<String> = "any",
+        /// A client's certificate must be one of these: SHA-256 in hexadecimal, with or without colons. Where `verifyCertificateSpki` is given too, one of both lists is enough.
+        "verifyCertificateHash" verify_certificate_hash: List<String> = "any",
+        /// Oldest version of TLS. Below `TLSV1_2` nothing is spoken.
+        "minProtocolVersion" min_protocol_version: Option<At<TlsProtocol>> = "`TLSV1_2`",
+        /// Newest version of TLS.
+        "maxProtocolVersion" max_protocol_version: Option<At<TlsProtocol>> = "`TLSV1_3`",
+        /// Cipher suites for TLS 1.2, by OpenSSL's names, the preferred one first. Those of TLS 1.3 are fixed.
+        "cipherSuites" cipher_suites: List<String> = "all that are supported",
     }
     unsupported {
-        "credentialNames": Error, "TLS is not ended at the gateway yet";
-        "tlsCertificates": Error, "TLS is not ended at the gateway yet";
-        "caCrl": Error, "TLS is not ended at the gateway yet";
-        "caCertCredentialName": Error, "TLS is not ended at the gateway yet";
-        "subjectAltNames": Error, "TLS is not ended at the gateway yet";
-        "verifyCertificateSpki": Error, "TLS is not ended at the gateway yet";
-        "verifyCertificateHash": Error, "TLS is not ended at the gateway yet";
-        "minProtocolVersion": Warning, "TLS is not ended at the gateway yet";
-        "maxProtocolVersion": Warning, "TLS is not ended at the gateway yet";
-        "cipherSuites": Warning, "TLS is not ended at the gateway yet";
+        "credentialNames": Error, "one certificate a server; give hosts with another one a server of their own";
+        "tlsCertificates": Error, "one certificate a server; give hosts with another one a server of their own";
+        "caCertCredentialName": Error, "the roots are `ca.crt` in the directory of `credentialName`";
     }
 }
 
 choice! {
     /// What a server does with TLS.
-    enum ServerTlsMode {
+    enum ServerMode {
         /// Forward it untouched.
         Passthrough = "PASSTHROUGH",
-        /// End it. Not supported yet.
+        /// End it.
         Simple = "SIMPLE",
-        /// End it, asking for a client certificate. Not supported yet.
+        /// End it; the client must show a certificate.
         Mutual = "MUTUAL",
-        /// The same with the mesh's certificates. Not supported yet.
+        /// End it with the gateway's own certificate in the mesh; the client must show one of the same trust domain.
         IstioMutual = "ISTIO_MUTUAL",
-        /// End it, taking a client certificate where one comes. Not supported yet.
+        /// End it; the client may show a certificate, which must be good then.
         OptionalMutual = "OPTIONAL_MUTUAL",
         /// Not supported.
         AutoPassthrough = "AUTO_PASSTHROUGH",
+    }
+}
+
+choice! {
+    /// A version of TLS.
+    enum TlsProtocol {
+        /// The default.
+        Auto = "TLS_AUTO",
+        /// Not spoken.
+        V1_0 = "TLSV1_0",
+        /// Not spoken.
+        V1_1 = "TLSV1_1",
+        /// TLS 1.2.
+        V1_2 = "TLSV1_2",
+        /// TLS 1.3.
+        V1_3 = "TLSV1_3",
     }
 }

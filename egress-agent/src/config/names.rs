@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     policy::{Exported, HostPattern, TextMatch},
-    types::{Host, HostError, Labels, Namespace},
+    types::{Host, HostError, Labels, Namespace, TrustDomain},
 };
 
 /// The domain of services in the cluster.
@@ -52,6 +52,16 @@ pub(super) fn pattern_of(full: &str, text: &At<String>, cx: &mut Cx<'_>) -> Opti
 fn bad_host(text: &At<String>, error: HostError, cx: &mut Cx<'_>) {
     let expected = "a DNS name, or *. and a DNS name";
     cx.wrong(&text.at, format!("{:?}", text.value), expected, error.to_string());
+}
+
+/// `trustDomain`.
+pub(super) fn trust_domain(text: &At<String>, cx: &mut Cx<'_>) -> Option<TrustDomain> {
+    let parsed = TrustDomain::parse(&text.value);
+    let told = parsed.map_err(|error| {
+        let expected = "a trust domain such as cluster.local";
+        cx.wrong(&text.at, format!("{:?}", text.value), expected, error.to_string());
+    });
+    told.ok()
 }
 
 /// `exportTo`.

@@ -5,7 +5,8 @@ use std::{net::IpAddr, sync::Arc};
 use super::{Compiled, Problem, Problems, RawFile, Severity, compile};
 use crate::{
     policy::{
-        Denied, GatewayPolicy, HttpRequest, HttpRoute, PortMode, Snapshot, TcpRoute, TlsConnection,
+        Denied, Entry, GatewayPolicy, HttpRequest, HttpRoute, PortMode, Snapshot, TcpRoute,
+        Termination, TlsConnection, TlsRoute,
     },
     types::{GatewayIdentity, Host, Labels, Namespace, OriginalPort, Port, Source},
 };
@@ -105,6 +106,7 @@ impl Gateway {
         }
         self.0.http(&HttpRequest {
             source,
+            entry: Entry::Mesh,
             port: original(port),
             host: &Host::parse(host).unwrap(),
             authority: host,
@@ -125,8 +127,48 @@ impl Gateway {
         port: u16,
         name: &str,
     ) -> Result<TcpRoute, Denied> {
+        match self.tls_route(source, port, name)? {
+            TlsRoute::Forward(route) => Ok(route),
+            TlsRoute::Terminate(to) => panic!("TLS for {name} would end here: {to:?}"),
+        }
+    }
+
+    pub(in crate::config) fn tls_route(
+        &self,
+        source: &Source,
+        port: u16,
+        name: &str,
+    ) -> Result<TlsRoute, Denied> {
         let server_name = &Host::parse(name).unwrap();
         self.0.tls(&TlsConnection { source, port: original(port), server_name })
+    }
+
+    /// Where TLS with this name ends here.
+    pub(in crate::config) fn terminated(&self, port: u16, name: &str) -> Termination {
+        match self.tls_route(&self.stranger(), port, name) {
+            Ok(TlsRoute::Terminate(to)) => to,
+            other => panic!("TLS for {name} doesn't end here: {other:?}"),
+        }
+    }
+
+    /// A request inside such a connection.
+    pub(in crate::config) fn get_inside(
+        &self,
+        termination: &Termination,
+        host: &str,
+        path: &str,
+    ) -> Result<HttpRoute, Denied> {
+        self.0.http(&HttpRequest {
+            source: &self.stranger(),
+            entry: Entry::Server(termination),
+            port: OriginalPort(termination.port.0),
+            host: &Host::parse(host).unwrap(),
+            authority: host,
+            scheme: "https",
+            method: &http::Method::GET,
+            path_and_query: path,
+            headers: &http::HeaderMap::new(),
+        })
     }
 
     pub(in crate::config) fn tcp(&self, port: u16) -> Result<TcpRoute, Denied> {

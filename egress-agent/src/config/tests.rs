@@ -317,7 +317,7 @@ fn mesh_settings() {
     let mesh = compiled(&[], full).snapshot.mesh;
     assert_eq!((mesh.direct, mesh.enforcement), (Direct::Registry, Enforcement::Audit));
     assert_eq!((mesh.access_log_file, mesh.access_log_encoding), (None, AccessLogEncoding::Json));
-    assert_eq!((&*mesh.trust_domain, &*mesh.root_namespace.0), ("td", "root"));
+    assert_eq!((&*mesh.trust_domain.to_string(), &*mesh.root_namespace.0), ("td", "root"));
     assert_eq!(mesh.cluster_cidrs[0].to_string(), "10.0.0.0/8");
     let denied: Vec<_> = mesh.denied_cidrs.iter().map(ToString::to_string).collect();
     assert!(
@@ -557,8 +557,8 @@ fn gateways() {
             "forwards by virtual services only",
         ),
         (
-            "{port: {number: 443, name: h, protocol: TLS}, hosts: [a.example], tls: {}}",
-            "found SIMPLE",
+            "{port: {number: 443, name: h, protocol: TLS}, hosts: [a.example], tls: {serverCertificate: /c}}",
+            "mode SIMPLE needs",
         ),
         (
             "{port: {number: 80, name: h, protocol: HTTP}, hosts: [a.example], tls: {mode: PASSTHROUGH}}",
@@ -577,12 +577,6 @@ fn gateways() {
         ("{hosts: [a.example]}", "\"port\" is missing"),
     ] {
         one_error(&[&gateway(server)], wanted);
-    }
-    for mode in ["SIMPLE", "MUTUAL", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"] {
-        let server = format!(
-            "{{port: {{number: 443, name: h, protocol: HTTPS}}, hosts: [a.example], tls: {{mode: {mode}}}}}"
-        );
-        one_error(&[&gateway(&server)], "nothing is accepted in clear instead");
     }
     let none = problems(
         &[&resource(
@@ -822,4 +816,121 @@ proptest! {
         let found = compile(&[file("a.yaml", &text)], None);
         prop_assert!(found.is_err() || found.is_ok_and(|c| c.snapshot.rules.services.is_empty()));
     }
+}
+
+/// A gateway with one server.
+fn with_server(server: &str) -> String {
+    let spec = format!("{{selector: {{istio: egressgateway}}, servers: [{server}]}}");
+    resource("Gateway", "g", &spec)
+}
+
+/// A gateway's server for HTTPS with these TLS settings.
+fn https(tls: &str) -> String {
+    with_server(&format!(
+        "{{port: {{number: 443, name: h, protocol: HTTPS}}, hosts: [a.example], tls: {{{tls}}}}}"
+    ))
+}
+
+const SERVER_FILES: &str = "serverCertificate: /c, privateKey: /k, caCertificates: /r";
+
+#[test]
+fn servers_that_end_tls_refused() {
+    let pin = "NvqYIYSbgK2vCJpQhObf77vv+bQWtc5ek5RIOwPiC9A=";
+    for (tls, wanted) in [
+        ("mode: SIMPLE, privateKey: /k".to_owned(), "mode SIMPLE needs the server's certificate"),
+        ("mode: SIMPLE, serverCertificate: /c".into(), "mode SIMPLE needs its key"),
+        ("mode: MUTUAL, serverCertificate: /c, privateKey: /k".into(), "needs the roots"),
+        ("mode: OPTIONAL_MUTUAL, serverCertificate: /c, privateKey: /k".into(), "needs the roots"),
+        (format!("mode: ISTIO_MUTUAL, {SERVER_FILES}"), "the gateway's own certificate"),
+        ("mode: ISTIO_MUTUAL, credentialName: a".into(), "the gateway's own certificate"),
+        (format!("mode: MUTUAL, credentialName: a, {SERVER_FILES}"), "one or the other"),
+        ("mode: SIMPLE, credentialName: ../a".into(), "not a credential's name"),
+        ("mode: SIMPLE, credentialName: 'kubernetes://a'".into(), "not a credential's name"),
+        ("mode: AUTO_PASSTHROUGH".into(), "by virtual services only"),
+        (
+            format!("mode: SIMPLE, {SERVER_FILES}, maxProtocolVersion: TLSV1_1"),
+            "nothing would be left",
+        ),
+        (
+            format!(
+                "mode: MUTUAL, {SERVER_FILES}, minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2"
+            ),
+            "no version is left",
+        ),
+        (
+            format!("mode: MUTUAL, {SERVER_FILES}, minProtocolVersion: TLSV9"),
+            "expected one of TLS_AUTO",
+        ),
+        (
+            format!("mode: MUTUAL, {SERVER_FILES}, cipherSuites: [AES128-SHA]"),
+            "no cipher suite is left",
+        ),
+        (
+            format!("mode: MUTUAL, {SERVER_FILES}, verifyCertificateSpki: [abc]"),
+            "not a fingerprint",
+        ),
+        (
+            format!("mode: MUTUAL, {SERVER_FILES}, verifyCertificateHash: ['{pin}']"),
+            "not a fingerprint",
+        ),
+        (format!("mode: MUTUAL, {SERVER_FILES}, credentialNames: [a]"), "one certificate a server"),
+    ] {
+        let all = errors(&[&https(&tls)]);
+        assert!(all.iter().any(|p| p.to_string().contains(wanted)), "{tls}: {all:?}");
+    }
+    let tcp =
+        "{port: {number: 443, name: h, protocol: TCP}, hosts: [a.example], tls: {mode: MUTUAL}}";
+    one_error(&[&with_server(tcp)], "expected protocol TLS or HTTPS");
+}
+
+#[test]
+fn servers_that_end_tls() {
+    use crate::policy::{
+        CipherSuite, CredentialFiles, CredentialSource, Inside, ServerProtocol, ServerTlsMode,
+        TlsVersion,
+    };
+    let settings = |text: &str| {
+        let servers = compiled(&[text], "trustDomain: td\n").snapshot.rules.servers;
+        match &servers[0].protocol {
+            ServerProtocol::Terminate(tls) => (**tls).clone(),
+            other => panic!("{other}"),
+        }
+    };
+    let files = CredentialSource::Files(CredentialFiles {
+        certificate: "/c".into(),
+        private_key: "/k".into(),
+        ca_certificates: Some("/r".into()),
+        ca_crl: Some("/l".into()),
+    });
+    let tls = settings(&https(&format!(
+        "mode: MUTUAL, {SERVER_FILES}, caCrl: /l, minProtocolVersion: TLSV1_3, subjectAltNames: [x], \
+         cipherSuites: [ECDHE-RSA-AES256-GCM-SHA384, AES128-SHA]"
+    )));
+    assert_eq!((&tls.mode, &tls.credential), (&ServerTlsMode::Mutual, &files));
+    assert_eq!((tls.min_version, tls.max_version), (TlsVersion::V1_3, TlsVersion::V1_3));
+    assert_eq!((tls.inside, tls.subject_alt_names), (Inside::Http, vec!["x".to_owned()]));
+    assert_eq!(tls.cipher_suites, [CipherSuite::RsaAes256]);
+    let own = settings(&https("mode: ISTIO_MUTUAL"));
+    assert_eq!(own.credential, CredentialSource::Own);
+    assert_eq!(
+        own.mode,
+        ServerTlsMode::IstioMutual(crate::types::TrustDomain::parse("td").unwrap())
+    );
+    assert_eq!((own.min_version, own.max_version), (TlsVersion::V1_2, TlsVersion::V1_3));
+    let named = settings(&https("credentialName: a-b"));
+    assert_eq!(named.mode, ServerTlsMode::Simple);
+    assert_eq!(named.credential, CredentialSource::Named("a-b".into()));
+    let raw = "{port: {number: 443, name: h, protocol: TLS}, hosts: [a.example], tls: {mode: OPTIONAL_MUTUAL, credentialName: a}}";
+    assert_eq!(settings(&with_server(raw)).inside, Inside::Tcp);
+    // What has no effect is told.
+    let told = problems(
+        &[&https(&format!(
+            "mode: SIMPLE, {SERVER_FILES}, subjectAltNames: [x], minProtocolVersion: TLSV1_0"
+        ))],
+        "",
+    );
+    let told: Vec<_> = told.iter().map(|p| &*p.message).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    let bad = problems(&[], "trustDomain: Bad\n");
+    assert!(bad[0].to_string().contains("found 'B' in the trust domain"), "{bad:?}");
 }

@@ -5,6 +5,7 @@ mod connect;
 mod dial;
 mod relay;
 mod resolve;
+mod rewound;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -13,3 +14,4 @@ pub use connect::{Connect, ConnectError, Connector};
 pub use dial::{DialError, Dialer, Upstream};
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
 pub use resolve::{Resolve, ResolveError, Resolver, ResolverSource};
+pub use rewound::Rewound;

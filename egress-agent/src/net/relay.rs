@@ -101,6 +101,16 @@ impl Side for TcpStream {
     }
 }
 
+impl<S: Side> Side for Box<S> {
+    fn plain(&self) -> Option<&TcpStream> {
+        (**self).plain()
+    }
+
+    fn reset(&self) {
+        (**self).reset();
+    }
+}
+
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use egress_ebpf::reason::Reason;
 
-use super::Cluster;
-use crate::types::{Host, OriginalPort, Source};
+use super::{Cluster, ServerTls};
+use crate::types::{GatewayPort, Host, OriginalPort, Source};
 
 /// How the bytes of a connection on some original port are to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,11 +18,31 @@ pub enum PortMode {
     Closed(Reason),
 }
 
+/// How a request or connection came in, which says what stages it goes through.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// As the application dialled it: the mesh's stage, then the gateway's.
+    Mesh,
+    /// Inside TLS that a server of this gateway ended: that server's stage alone.
+    Server(&'a Termination),
+}
+
+/// TLS that is to be ended, or was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Termination {
+    /// The server's port.
+    pub port: GatewayPort,
+    /// Its settings.
+    pub tls: Arc<ServerTls>,
+}
+
 /// A request as policy sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpRequest<'a> {
     /// Who asks.
     pub source: &'a Source,
+    /// How the request came in.
+    pub entry: Entry<'a>,
     /// The port it dialled.
     pub port: OriginalPort,
     /// Authority without port.
@@ -57,6 +77,15 @@ pub struct Denied {
     pub reason: Reason,
     /// A sentence for the person who reads the `403` or the log.
     pub detail: String,
+}
+
+/// What becomes of a TLS connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TlsRoute {
+    /// Its bytes are forwarded as they are.
+    Forward(TcpRoute),
+    /// A server of this gateway ends it; what is inside is decided then.
+    Terminate(Termination),
 }
 
 /// Where a TLS or TCP connection goes.

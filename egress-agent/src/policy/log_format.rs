@@ -1,11 +1,13 @@
 //! `accessLogFormat`: Envoy's format strings, parsed when the configuration is compiled.
 
 mod operators;
+mod peer;
 
 use thiserror::Error;
 
 use self::operators::{OPERATORS, REQUEST_HEADERS, RESPONSE_HEADERS, names, nearest};
 
+pub use self::peer::PeerPart;
 use super::AccessLogEncoding;
 
 /// Envoy's default text format.
@@ -43,6 +45,9 @@ const JSON_DEFAULT: &[(&str, &str)] = &[
     ("authority", "%REQ(:AUTHORITY)%"),
     ("upstream_host", "%UPSTREAM_HOST%"),
 ];
+
+/// What is known of a client that speaks TLS to the gateway itself; both JSON forms have it.
+const JSON_PEER: &[(&str, &str)] = &[("downstream_peer_uri_san", "%DOWNSTREAM_PEER_URI_SAN%")];
 
 /// What [`ISTIO`] has besides.
 const JSON_ISTIO: &[(&str, &str)] = &[
@@ -134,6 +139,14 @@ pub enum Field {
     RequestedServerName,
     /// `%ROUTE_NAME%`.
     RouteName,
+    /// `%DOWNSTREAM_TLS_VERSION%`.
+    DownstreamTlsVersion,
+    /// `%DOWNSTREAM_TLS_CIPHER%`.
+    DownstreamTlsCipher,
+    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
+    DownstreamTransportFailureReason,
+    /// `%DOWNSTREAM_PEER_URI_SAN%` and the like.
+    Peer(PeerPart),
 }
 
 /// Which part of an address.
@@ -228,9 +241,9 @@ impl LogFormat {
                 parse(text).map(Self::Text)
             }
             (AccessLogEncoding::Text, Some(text)) => parse(&format!("{text}\n")).map(Self::Text),
-            (AccessLogEncoding::Json, None) => keys(JSON_DEFAULT.iter().copied()),
+            (AccessLogEncoding::Json, None) => keys(JSON_DEFAULT.iter().chain(JSON_PEER).copied()),
             (AccessLogEncoding::Json, Some("istio")) => {
-                keys(JSON_DEFAULT.iter().chain(JSON_ISTIO).copied())
+                keys(JSON_DEFAULT.iter().chain(JSON_ISTIO).chain(JSON_PEER).copied())
             }
             (AccessLogEncoding::Json, Some(text)) => object(text),
         }

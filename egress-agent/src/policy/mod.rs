@@ -11,6 +11,8 @@ mod hosts;
 mod log_format;
 mod matching;
 mod rules;
+mod server;
+mod server_tls;
 mod snapshot;
 
 pub use cluster::{
@@ -18,17 +20,21 @@ pub use cluster::{
     HttpVersion, LoadBalancer, OutlierDetection,
 };
 pub use decision::{
-    Denied, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn, RetryPolicy,
-    TcpRoute, TlsConnection,
+    Denied, Entry, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn, RetryPolicy,
+    TcpRoute, Termination, TlsConnection, TlsRoute,
 };
 pub use dial::{AddressGuard, default_denied};
 pub use gateway::GatewayPolicy;
 pub use hosts::{HostPattern, HostTable};
-pub use log_format::{AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, Segment};
+pub use log_format::{AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment};
 pub use rules::{
     Exported, HttpMatch, HttpOutcome, HttpRule, PathRewrite, Protocol, Redirect, RedirectPort,
-    RouteSet, Rules, Server, ServerProtocol, Service, SourceMatch, StageRules, Target, TcpMatch,
-    TcpRule, TextMatch, TlsMatch, TlsRule, Weighted, has_labels,
+    RouteSet, Rules, Service, SourceMatch, StageRules, Target, TcpMatch, TcpRule, TextMatch,
+    TlsMatch, TlsRule, Weighted, has_labels,
+};
+pub use server::{Server, ServerProtocol};
+pub use server_tls::{
+    CipherSuite, CredentialFiles, CredentialSource, Inside, ServerTls, ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{
     AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, Enforcement, EnforcementOverride,

@@ -6,7 +6,7 @@ use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::{Cluster, HostPattern, HttpAction, RetryPolicy};
+use super::{Cluster, HostPattern, HttpAction, RetryPolicy, Server};
 use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Port, Source};
 
 /// Everything that decisions are made of.
@@ -74,37 +74,8 @@ impl Exported {
     /// Whether this source sees it.
     #[must_use]
     pub fn sees(&self, source: &Source) -> bool {
-        self.includes(source.workload.as_ref().map(|workload| &workload.namespace))
+        self.includes(source.namespace())
     }
-}
-
-/// One entry of `Gateway.spec.servers`.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// The gateway: `default/istio-egressgateway`.
-    pub gateway: Arc<str>,
-    /// Labels of the processes that it is for; empty is for none.
-    pub selector: Labels,
-    /// The port.
-    pub port: GatewayPort,
-    /// Hosts, each with the namespace that routes for it must be in.
-    pub hosts: Vec<(Option<Namespace>, HostPattern)>,
-    /// What it does.
-    pub protocol: ServerProtocol,
-}
-
-/// What a server does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ServerProtocol {
-    /// HTTP, by host.
-    Http {
-        /// Answer with a redirect to `https`.
-        https_redirect: bool,
-    },
-    /// TLS, untouched, by server name.
-    Passthrough,
-    /// TCP, by port.
-    Tcp,
 }
 
 /// A `VirtualService`.
@@ -286,10 +257,12 @@ impl SourceMatch {
         if self.labels.is_empty() && self.namespace.is_none() {
             return true;
         }
-        source.workload.as_ref().is_some_and(|workload| {
-            self.namespace.as_ref().is_none_or(|wanted| *wanted == workload.namespace)
-                && has_labels(&workload.labels, &self.labels)
-        })
+        let labels = || {
+            let workload = source.workload.as_ref();
+            workload.is_some_and(|workload| has_labels(&workload.labels, &self.labels))
+        };
+        self.namespace.as_ref().is_none_or(|wanted| Some(wanted) == source.namespace())
+            && (self.labels.is_empty() || labels())
     }
 }
 

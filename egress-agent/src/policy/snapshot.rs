@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{Rules, dial::default_denied};
-use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Selector, Workload};
+use crate::types::{
+    GatewayPort, Host, Labels, Namespace, OriginalPort, Selector, TrustDomain, Workload,
+};
 
 /// One accepted configuration, immutable.
 #[derive(Clone, Debug, Default)]
@@ -36,7 +38,7 @@ pub struct MeshConfig {
     /// `accessLogEncoding`.
     pub access_log_encoding: AccessLogEncoding,
     /// `trustDomain`.
-    pub trust_domain: Arc<str>,
+    pub trust_domain: TrustDomain,
     /// `rootNamespace`.
     pub root_namespace: Namespace,
     /// `clusterCidrs`: what is inside.
@@ -59,7 +61,7 @@ impl Default for MeshConfig {
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
-            trust_domain: "cluster.local".into(),
+            trust_domain: TrustDomain::default(),
             root_namespace: Namespace("istio-system".into()),
             cluster_cidrs: Vec::new(),
             denied_cidrs: default_denied(),

@@ -144,13 +144,14 @@ pub(super) fn downstream(
     let local = stream.local_addr().ok()?;
     let source = match &*worker.policy.load() {
         Some(policy) => policy.source(peer.ip()),
-        None => Source { addr: peer.ip(), workload: None },
+        None => Source::unauthenticated(peer.ip(), None),
     };
     Some(Downstream {
         peer,
         local: LocalAddr(local),
         port: OriginalPort(Port::new(local.port())?),
         source,
+        tls: None,
         start: Instant::now(),
         start_time: SystemTime::now(),
     })

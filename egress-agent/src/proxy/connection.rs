@@ -17,10 +17,12 @@ use super::{
     http::{self, Version},
     record::Record,
     refuse::{Manner, refuse},
+    terminate::terminate,
+    transport::Transport,
 };
 use crate::{
     net::Side,
-    policy::{Denied, GatewayPolicy, PortMode, TcpRoute, TlsConnection},
+    policy::{Denied, GatewayPolicy, PortMode, TcpRoute, Termination, TlsConnection, TlsRoute},
     telemetry::ResponseFlag,
     types::Host,
     wire::{ClientHello, HelloError, HelloReader, Parsed, Protocol, detect},
@@ -50,7 +52,7 @@ pub(super) fn serve(
 }
 
 /// What is left to do once everything is known.
-enum Act {
+pub(super) enum Act {
     Nothing,
     Http(LocalBoxFuture<'static, ()>),
     Forward(Box<Forward>),
@@ -70,6 +72,8 @@ enum State {
     Routed(TcpRoute, Option<Host>, BytesMut),
     /// Policy has none.
     Denied(Denied, Manner, Option<Host>, BytesMut),
+    /// TLS ends here.
+    Terminate(Termination, Host, BytesMut),
     /// It can't be understood.
     Unreadable(Reason, Manner, BytesMut),
     /// A deadline passed.
@@ -100,11 +104,18 @@ async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: TcpStrea
             State::Named(hello, read) => named(&policy, &downstream, hello, read),
             State::Http(version, read) => {
                 let worker = Rc::clone(worker);
-                return Act::Http(Box::pin(http::serve(worker, downstream, stream, read, version)));
+                let hop = http::Hop::Plain;
+                let serving = http::serve(worker, downstream, hop, stream, read, version);
+                return Act::Http(Box::pin(serving));
+            }
+            State::Terminate(termination, name, read) => {
+                let ending = terminate(worker, downstream, stream, termination, name, read);
+                return Box::pin(ending).await;
             }
             State::Routed(route, name, read) => {
+                let down = Transport::Plain(stream);
                 let forward =
-                    forward::prepare(worker, &policy, downstream, stream, route, name, read);
+                    forward::prepare(worker, &policy, downstream, down, route, name, read);
                 return forward.await.map_or(Act::Nothing, Act::Forward);
             }
             State::Denied(denied, manner, name, read) => {
@@ -260,7 +271,8 @@ fn named(
             let Downstream { source, port, .. } = downstream;
             let question = TlsConnection { source, port: *port, server_name: &name };
             match policy.tls(&question) {
-                Ok(route) => return State::Routed(route, Some(name), read),
+                Ok(TlsRoute::Forward(route)) => return State::Routed(route, Some(name), read),
+                Ok(TlsRoute::Terminate(to)) => return State::Terminate(to, name, read),
                 Err(denied) => {
                     let manner = Manner::tls(denied.reason);
                     (denied, manner, Some(name))

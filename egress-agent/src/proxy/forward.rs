@@ -1,26 +1,16 @@
 //! Acting on the decision for a TLS or TCP connection: dial, and relay its bytes.
 
-use std::{
-    cell::Cell,
-    io, mem,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{cell::Cell, mem, sync::Arc};
 
 use bytes::BytesMut;
 use egress_ebpf::reason::Reason;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-    time::Instant,
-};
-use tokio_rustls::client::TlsStream;
+use tokio::time::Instant;
 
 use super::{
     Downstream, Worker,
     record::Record,
     refuse::{Manner, refuse},
+    transport::Transport,
 };
 use crate::{
     net::{End, Lease, Meter, Peer, Side, Upstream, relay},
@@ -33,7 +23,7 @@ use crate::{
 /// A connection with both ends, ready to be relayed.
 pub(super) struct Forward {
     downstream: Downstream,
-    down: TcpStream,
+    down: Transport,
     up: Transport,
     early: Vec<u8>,
     record: Record,
@@ -53,7 +43,7 @@ pub(super) async fn prepare(
     worker: &Worker,
     policy: &GatewayPolicy,
     downstream: Downstream,
-    down: TcpStream,
+    down: Transport,
     route: TcpRoute,
     server_name: Option<Host>,
     read: BytesMut,
@@ -79,7 +69,11 @@ pub(super) async fn prepare(
             record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
             drop(read);
             let manner = if is_tls { Manner::tls(reason) } else { Manner::Reset };
-            refuse(worker, down, manner).await;
+            match down {
+                Transport::Plain(stream) => refuse(worker, stream, manner).await,
+                // What was promised inside can't be kept: nothing may look like its regular end.
+                Transport::Originated(_) | Transport::Terminated(_) => down.reset(),
+            }
             record.finish(worker, downstream);
             None
         }
@@ -113,7 +107,7 @@ async fn connect(
     match worker.originator.connect(tls, host, Alpn::None, stream, deadline).await {
         Ok(stream) => {
             stats.inc_ssl_handshake();
-            Ok((Transport::Tls(Box::new(stream)), held))
+            Ok((Transport::Originated(Box::new(stream)), held))
         }
         Err(error) => {
             stats.inc_ssl_connection_error();
@@ -201,69 +195,5 @@ impl Forward {
         }
         drop((down, up));
         record.finish(worker, downstream);
-    }
-}
-
-/// The connection to the upstream.
-enum Transport {
-    /// As the client's bytes are.
-    Plain(TcpStream),
-    /// Inside TLS that the gateway originates.
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Side for Transport {
-    fn plain(&self) -> Option<&TcpStream> {
-        match self {
-            Self::Plain(stream) => Some(stream),
-            Self::Tls(_) => None,
-        }
-    }
-
-    fn reset(&self) {
-        match self {
-            Self::Plain(stream) => stream.reset(),
-            Self::Tls(stream) => stream.reset(),
-        }
-    }
-}
-
-impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Transport {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
     }
 }

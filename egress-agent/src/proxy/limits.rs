@@ -15,7 +15,7 @@ pub struct Limits {
     pub idle: Duration,
     /// Without a byte of a request body or a response body that is under way.
     pub stream_idle: Duration,
-    /// TLS handshake with an upstream, on top of `connectTimeout`.
+    /// TLS handshake: with an upstream, on top of `connectTimeout`, and with a client.
     pub tls_handshake: Duration,
     /// How long a refused client is given to take its refusal.
     pub linger: Duration,

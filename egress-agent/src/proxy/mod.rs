@@ -9,6 +9,8 @@ mod forward;
 mod limits;
 mod record;
 mod refuse;
+mod terminate;
+mod transport;
 mod worker;
 
 use std::{
@@ -29,8 +31,8 @@ use crate::{
     net::{Buffers, DialError, Dialer, Upstream},
     policy::{Cluster, Denied, GatewayPolicy},
     telemetry::{ClusterStats, Telemetry},
-    tls::Originator,
-    types::{ClientAddr, Host, LocalAddr, OriginalPort, Source},
+    tls::{Credentials, Originator},
+    types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, Source},
 };
 
 /// The policy in force, swapped whole; empty until a configuration was accepted.
@@ -46,6 +48,8 @@ pub struct Worker {
     pub dialer: Dialer,
     /// TLS towards the outside.
     pub originator: Originator,
+    /// What TLS that ends here shows and asks for.
+    pub credentials: Arc<Credentials>,
     /// HTTP's pool.
     pub http: http::Shared,
     /// What relayed connections share.
@@ -116,6 +120,8 @@ pub struct Downstream {
     pub port: OriginalPort,
     /// Who is there.
     pub source: Source,
+    /// TLS that was ended here, once it was.
+    pub tls: Option<Arc<DownstreamTls>>,
     /// When it was accepted, for durations.
     pub start: Instant,
     /// When it was accepted, for people.

@@ -25,6 +25,8 @@ pub(super) struct Record {
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub(super) failure: Option<String>,
     pub(super) reason: Option<Reason>,
+    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub(super) downstream_failure: Option<String>,
     /// The refusal as a sentence.
     pub(super) detail: Option<String>,
     /// Bytes from the client.
@@ -40,7 +42,8 @@ impl Record {
         let cluster = ClusterName::black_hole();
         stats.denied(reason);
         drop(stats.black_hole().connection());
-        stats.connection_opened(downstream.source.workload.as_deref(), &cluster);
+        let workload = downstream.source.workload.as_deref();
+        stats.connection_opened(workload, downstream.tls.as_deref(), &cluster);
         Self { cluster: Some(cluster), reason: Some(reason), ..Self::default() }
     }
 
@@ -63,7 +66,8 @@ impl Record {
     /// It is on its way to this cluster.
     pub(super) fn opened(worker: &Worker, downstream: &Downstream, cluster: ClusterName) -> Self {
         let workload = downstream.source.workload.as_deref();
-        worker.telemetry.stats.connection_opened(workload, &cluster);
+        let tls = downstream.tls.as_deref();
+        worker.telemetry.stats.connection_opened(workload, tls, &cluster);
         Self { cluster: Some(cluster), ..Self::default() }
     }
 
@@ -103,6 +107,8 @@ impl Record {
             downstream_remote: downstream.peer,
             requested_server_name: self.server_name,
             route_name: None,
+            downstream_tls: downstream.tls,
+            downstream_failure: self.downstream_failure,
             reason: self.reason,
             detail: self.detail,
             workload: downstream.source.workload,

@@ -45,6 +45,7 @@ impl Manner {
             | Reason::Overflow
             | Reason::Reset
             | Reason::NotConfigured
+            | Reason::NoServerCertificate
             | Reason::NoHealthyUpstream => Alert::InternalError,
             // Everything else is about the name.
             _ => Alert::UnrecognizedName,
@@ -79,6 +80,20 @@ pub(super) async fn refuse(worker: &Worker, mut stream: TcpStream, manner: Manne
     };
     tokio::select! {
         // An error means that the client is gone, and a deadline that it doesn't listen.
+        _ = timeout_at(until, farewell) => {}
+        () = worker.drain.expired() => stream.reset(),
+    }
+}
+
+/// Closes a connection on which the refusal was written already.
+pub(super) async fn leave(worker: &Worker, mut stream: TcpStream) {
+    let until = Instant::now() + worker.limits.linger;
+    let farewell = async {
+        stream.shutdown().await?;
+        drain(&mut stream).await
+    };
+    tokio::select! {
+        // As above.
         _ = timeout_at(until, farewell) => {}
         () = worker.drain.expired() => stream.reset(),
     }

@@ -25,7 +25,7 @@ use crate::{
     net::{Buffers, ClusterStates, Connector, Dialer, Resolver, ResolverSource},
     sys::process::pin_to_core,
     telemetry::Telemetry,
-    tls::{Originator, TrustRoots},
+    tls::{Credentials, Originator, TrustRoots},
 };
 
 /// After the drain's deadline: for the connections to reset themselves.
@@ -42,6 +42,8 @@ pub struct WorkersConfig {
     pub resolver: ResolverSource,
     /// What originated TLS trusts.
     pub roots: TrustRoots,
+    /// What TLS that ends here shows and asks for.
+    pub credentials: Arc<Credentials>,
     /// Deadlines and limits, of each worker.
     pub limits: Limits,
 }
@@ -84,6 +86,7 @@ impl Workers {
                         telemetry: config.telemetry,
                         dialer: Dialer::new(Arc::new(resolver), Rc::new(Connector), states),
                         originator: Originator::new(config.roots),
+                        credentials: config.credentials,
                         http: http::Shared::default(),
                         buffers: Buffers::default(),
                         limits: config.limits,

@@ -14,7 +14,9 @@ use serde::Serialize;
 use super::cli::{FAILURE, USAGE};
 use crate::{
     config::{self, Problem, RawFile, Severity},
-    policy::{ClientTls, ClientTlsMode, Snapshot},
+    policy::{
+        ClientTls, ClientTlsMode, CredentialFiles, CredentialSource, ServerProtocol, Snapshot,
+    },
     source::{Directory, Files},
 };
 
@@ -220,6 +222,23 @@ fn nothing_there(path: &Path) -> Problem {
 fn missing_files(snapshot: &Snapshot) -> Vec<Problem> {
     let mut seen = HashSet::new();
     let mut problems = Vec::new();
+    for server in &snapshot.rules.servers {
+        let ServerProtocol::Terminate(tls) = &server.protocol else { continue };
+        let CredentialSource::Files(files) = &tls.credential else { continue };
+        let CredentialFiles { certificate, private_key, ca_certificates, ca_crl } = files;
+        for path in [certificate, private_key].into_iter().chain(ca_certificates).chain(ca_crl) {
+            if let Err(error) = File::open(path)
+                && seen.insert(path)
+            {
+                let message = format!(
+                    "can't be read here ({error}), but Gateway {} needs it on port {}; if the \
+                     gateway can't read it either, every connection there is refused",
+                    server.gateway, server.port
+                );
+                problems.push(Problem::new(Severity::Warning, path.display().to_string(), message));
+            }
+        }
+    }
     for cluster in &snapshot.rules.clusters {
         let Some(ClientTls { mode, ca_certificates, .. }) = &cluster.tls else { continue };
         let own = match mode {

@@ -9,6 +9,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use super::{
+    certs::{self, CertsArgs},
     check::{self, CheckArgs},
     detach::{self, DetachArgs},
     flows::{self, FlowsArgs},
@@ -54,6 +55,9 @@ Examples:
   egress-agent status
   egress-agent flows --verdict denied --since 5m
   egress-agent reasons no_route
+
+  # Which certificates does a gateway use, whom are they for, and when do they expire?
+  egress-agent certs show --config config/ --credentials-dir /etc/egress/credentials
 
   # Take enforcement away again. Stopping or killing the agent does not.
   egress-agent detach
@@ -102,6 +106,8 @@ enum Command {
     Gateway(GatewayArgs),
     /// Compile the configuration and print every problem in it.
     Check(CheckArgs),
+    /// Show certificates, their identities and validity, and what is wrong with them.
+    Certs(CertsArgs),
     /// Show what is in force on this host, and what is wrong with it.
     Status(StatusArgs),
     /// Show what was refused, redirected and allowed, and why.
@@ -125,6 +131,7 @@ pub fn main() -> ExitCode {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(args),
         Command::Check(args) => check::run(args),
+        Command::Certs(args) => certs::run(args),
         Command::Status(args) => status::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Reasons(args) => reasons::run(args),

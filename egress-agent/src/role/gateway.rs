@@ -18,6 +18,7 @@ use self::{
     view::View,
 };
 use super::{
+    certs::CertificateArgs,
     control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
     reload::{ConfigArgs, Loaded, Reload},
 };
@@ -28,7 +29,7 @@ use crate::{
     proxy::{Drain, Limits, PolicyCell, Workers, WorkersConfig},
     sys::process::{cores, raise_open_files},
     telemetry::Telemetry,
-    tls::TrustRoots,
+    tls::{Credentials, TrustRoots},
     types::{GatewayIdentity, Labels, Namespace, Port},
 };
 
@@ -43,6 +44,8 @@ pub struct GatewayArgs {
     /// The namespace of this gateway.
     #[arg(long, value_name = "NS", value_parser = namespace)]
     namespace: Namespace,
+    #[command(flatten)]
+    certificates: CertificateArgs,
     /// Where connections come from: `sk-lookup` takes every TCP port of this host's addresses
     /// (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), `bind:80,443` listens on these ports.
     #[arg(long, value_name = "sk-lookup|bind:PORTS")]
@@ -144,11 +147,14 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let admin = Admin::start(ports, Arc::clone(&telemetry), Arc::clone(&status))?;
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
+    let credentials = Arc::new(Credentials::new(args.certificates.places()));
+    status.set_credentials(Arc::clone(&credentials));
     let config = WorkersConfig {
         policy: Arc::clone(&policy),
         telemetry: Arc::clone(&telemetry),
         resolver: args.resolver.unwrap_or_default(),
         roots: TrustRoots::system(),
+        credentials: Arc::clone(&credentials),
         limits: Limits::default(),
     };
     // More workers than cores would only get into each other's way on one of them.
@@ -169,6 +175,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         policy,
         telemetry: Arc::clone(&telemetry),
         status,
+        credentials,
         control: control.map(|control| (control, view)),
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -186,6 +193,7 @@ struct Role {
     policy: PolicyCell,
     telemetry: Arc<Telemetry>,
     status: Arc<Status>,
+    credentials: Arc<Credentials>,
     control: Option<(Listening, View)>,
 }
 
@@ -206,6 +214,8 @@ impl Role {
         let _control = control.transpose().context("can't serve the control socket")?;
         let drains = workers.drains();
         let mut finished = spawn_blocking(move || workers.join());
+        let credentials = Arc::clone(&self.credentials);
+        let following = tokio::spawn(async move { credentials.watch().await });
         self.apply(&loaded.borrow_and_update().clone());
         loop {
             tokio::select! {
@@ -220,6 +230,7 @@ impl Role {
             }
         }
         reload.abort();
+        following.abort();
         self.status.set_draining();
         drain(&drains, finished, &mut ends, drain_timeout).await;
         tracing::info!("ended");
@@ -236,6 +247,8 @@ impl Role {
             let policy = GatewayPolicy::new(Arc::clone(snapshot), &self.identity);
             clusters = policy.clusters().map(Arc::clone).collect();
             self.telemetry.stats.configure(clusters.iter().map(|cluster| &cluster.name));
+            // Before the policy: its first connection finds the certificates.
+            self.credentials.configure(policy.terminating());
             let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();
             if let Some(error) = &fault {
                 tracing::error!("{error}");

@@ -1,5 +1,6 @@
 //! `node`, `gateway` and the commands: composition only.
 
+pub mod certs;
 pub mod check;
 pub mod cli;
 mod control;

@@ -10,7 +10,7 @@ use egress_ebpf::reason::Reason;
 
 use crate::{
     policy::ClusterName,
-    types::{ClientAddr, LocalAddr, UpstreamAddr, Workload},
+    types::{ClientAddr, DownstreamTls, LocalAddr, PeerCertificate, UpstreamAddr, Workload},
 };
 
 macro_rules! flags {
@@ -168,12 +168,24 @@ pub struct AccessLogEntry {
     pub requested_server_name: Option<String>,
     /// `%ROUTE_NAME%`.
     pub route_name: Option<Arc<str>>,
+    /// TLS that was ended here, and the client's certificate.
+    pub downstream_tls: Option<Arc<DownstreamTls>>,
+    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`: why TLS with the client failed.
+    pub downstream_failure: Option<String>,
     /// Why it was refused; JSON only.
     pub reason: Option<Reason>,
     /// A sentence that says more about it; for flows, not for the log.
     pub detail: Option<String>,
     /// Who asked; JSON only.
     pub workload: Option<Arc<Workload>>,
+}
+
+impl AccessLogEntry {
+    /// The client's certificate, if it showed one.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerCertificate> {
+        self.downstream_tls.as_ref()?.peer.as_ref()
+    }
 }
 
 #[cfg(test)]

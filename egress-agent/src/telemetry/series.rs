@@ -15,13 +15,18 @@ use std::{
 };
 
 use super::{AccessLogEntry, ResponseFlags, shard::Counters};
-use crate::{policy::ClusterName, types::Workload};
+use crate::{
+    policy::ClusterName,
+    types::{DownstreamTls, Workload},
+};
 
 /// What tells one series from another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SeriesKey<'a> {
     /// `source_workload`, `source_workload_namespace`.
     pub source: Option<(&'a str, &'a str)>,
+    /// `source_principal`: the SPIFFE ID that the client proved.
+    pub principal: Option<&'a str>,
     /// The cluster, which names `destination_service`.
     pub cluster: Option<&'a str>,
     /// `request_protocol`.
@@ -56,6 +61,7 @@ impl<'a> SeriesKey<'a> {
     pub(super) fn request(entry: &'a AccessLogEntry) -> Self {
         Self {
             source: entry.workload.as_deref().map(source),
+            principal: entry.downstream_tls.as_deref().and_then(DownstreamTls::principal_name),
             cluster: entry.upstream_cluster.as_ref().map(|name| &*name.0),
             protocol: RequestProtocol::Http,
             response_code: entry.response_code,
@@ -63,9 +69,14 @@ impl<'a> SeriesKey<'a> {
         }
     }
 
-    pub(super) fn opened(workload: Option<&'a Workload>, cluster: &'a ClusterName) -> Self {
+    pub(super) fn opened(
+        workload: Option<&'a Workload>,
+        tls: Option<&'a DownstreamTls>,
+        cluster: &'a ClusterName,
+    ) -> Self {
         Self {
             source: workload.map(source),
+            principal: tls.and_then(DownstreamTls::principal_name),
             cluster: Some(&cluster.0),
             protocol: RequestProtocol::Tcp,
             response_code: 0,
@@ -79,7 +90,7 @@ impl<'a> SeriesKey<'a> {
 
     /// What is counted here once there are too many series.
     fn overflow(self) -> Self {
-        Self { source: None, cluster: None, ..self }
+        Self { source: None, principal: None, cluster: None, ..self }
     }
 }
 
@@ -123,6 +134,7 @@ const CELLS: usize = FIRST_BUCKET + DURATION_BUCKETS.len() + 1;
 #[derive(Debug)]
 pub struct Series {
     source: Option<(Box<str>, Box<str>)>,
+    principal: Option<Box<str>>,
     cluster: Option<Box<str>>,
     protocol: RequestProtocol,
     response_code: u16,
@@ -134,6 +146,7 @@ impl Series {
     fn new(key: &SeriesKey<'_>) -> Self {
         Self {
             source: key.source.map(|(name, namespace)| (name.into(), namespace.into())),
+            principal: key.principal.map(Into::into),
             cluster: key.cluster.map(Into::into),
             protocol: key.protocol,
             response_code: key.response_code,
@@ -147,6 +160,7 @@ impl Series {
     pub fn key(&self) -> SeriesKey<'_> {
         SeriesKey {
             source: self.source.as_ref().map(|(name, namespace)| (&**name, &**namespace)),
+            principal: self.principal.as_deref(),
             cluster: self.cluster.as_deref(),
             protocol: self.protocol,
             response_code: self.response_code,
@@ -220,7 +234,8 @@ pub(super) struct SeriesTable {
     all: Mutex<BTreeMap<OwnedKey, Arc<Series>>>,
 }
 
-type OwnedKey = (Option<(Box<str>, Box<str>)>, Option<Box<str>>, RequestProtocol, u16, u16);
+type OwnedKey =
+    (Option<(Box<str>, Box<str>)>, Option<Box<str>>, Option<Box<str>>, RequestProtocol, u16, u16);
 
 impl Default for SeriesTable {
     fn default() -> Self {
@@ -282,6 +297,7 @@ impl SeriesTable {
 fn owned(key: &SeriesKey<'_>) -> OwnedKey {
     (
         key.source.map(|(name, namespace)| (name.into(), namespace.into())),
+        key.principal.map(Into::into),
         key.cluster.map(Into::into),
         key.protocol,
         key.response_code,
@@ -296,6 +312,7 @@ mod tests {
     fn key(cluster: &str, code: u16) -> SeriesKey<'_> {
         SeriesKey {
             source: Some(("curl", "default")),
+            principal: None,
             cluster: Some(cluster),
             protocol: RequestProtocol::Http,
             response_code: code,

@@ -15,7 +15,7 @@ use egress_ebpf::reason::Reason;
 use super::{AccessLogEntry, ClusterStats, EndpointStats, Series, SeriesKey, series::SeriesTable};
 use crate::{
     policy::ClusterName,
-    types::{UpstreamAddr, Workload},
+    types::{DownstreamTls, UpstreamAddr, Workload},
 };
 
 /// All counters of the process, shared by its workers.
@@ -135,8 +135,13 @@ impl Stats {
 
     /// A TCP or TLS connection was decided about; [`Stats::connection_finished`] must follow. What
     /// is refused belongs to [`ClusterName::black_hole`].
-    pub fn connection_opened(&self, workload: Option<&Workload>, cluster: &ClusterName) {
-        self.series.with(&SeriesKey::opened(workload, cluster), Series::opened);
+    pub fn connection_opened(
+        &self,
+        workload: Option<&Workload>,
+        tls: Option<&DownstreamTls>,
+        cluster: &ClusterName,
+    ) {
+        self.series.with(&SeriesKey::opened(workload, tls, cluster), Series::opened);
     }
 
     /// A TCP or TLS connection is over. [`super::Telemetry::connection_finished`] calls it.

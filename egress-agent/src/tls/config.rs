@@ -11,13 +11,10 @@ use rustls::{
     CipherSuite, ClientConfig, RootCertStore,
     crypto::{CryptoProvider, aws_lc_rs},
 };
-use rustls_pki_types::{
-    CertificateDer, PrivateKeyDer,
-    pem::{self, PemObject},
-};
+use rustls_pki_types::CertificateDer;
 
 use super::{
-    TlsError,
+    TlsError, pem,
     verify::{Names, Verifier},
 };
 use crate::policy::{ClientTls, ClientTlsMode};
@@ -95,6 +92,11 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(provider)
 });
 
+/// Our cryptography, for both sides.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::clone(&PROVIDER)
+}
+
 /// What a file looked like when it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Stamp {
@@ -145,10 +147,8 @@ pub(super) fn build(
         ClientTlsMode::Simple => builder.with_no_client_auth(),
         ClientTlsMode::Mutual { client_certificate, private_key } => {
             let chain = read_certificates(client_certificate)?;
-            let key = PrivateKeyDer::from_pem_slice(&read(private_key)?).map_err(|error| {
-                let why = pem_fault(&error, "a PEM private key (PKCS#8, PKCS#1 or SEC1)");
-                file(private_key, why)
-            })?;
+            let key =
+                pem::private_key(&read(private_key)?).map_err(|why| file(private_key, why))?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 let path = client_certificate.display();
                 file(private_key, format!("does not go with the certificate in {path}: {error}"))
@@ -170,22 +170,7 @@ fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = read(path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => {
-            Err(file(path, "found no `BEGIN CERTIFICATE`, expected PEM certificates".into()))
-        }
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(file(path, pem_fault(&error, "PEM certificates"))),
-    }
-}
-
-fn pem_fault(error: &pem::Error, expected: &str) -> String {
-    match error {
-        pem::Error::NoItemsFound => format!("found none, expected {expected}"),
-        error => format!("found broken PEM ({error}), expected {expected}"),
-    }
+    pem::certificates(&read(path)?).map_err(|why| file(path, why))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

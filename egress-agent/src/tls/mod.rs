@@ -1,10 +1,23 @@
-//! Trust roots, origination, certificates and their reload.
+//! Trust roots, origination, termination, certificates and their reload.
 
+mod accept;
+mod client;
 mod config;
+mod credential;
+mod credentials;
 mod error;
 mod origin;
+mod pem;
+mod server;
+#[cfg(test)]
+pub(crate) mod testing;
 mod verify;
+mod x509;
 
+pub use accept::{AcceptError, Refused, Terminated, accept};
 pub use config::{Alpn, TrustRoots};
+pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};
+pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;
 pub use origin::Originator;
+pub use x509::{CertificateInfo, CrlInfo, date, days_left};

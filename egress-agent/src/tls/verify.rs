@@ -122,14 +122,20 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-fn matches(name: &str, parsed: &ParsedCertificate<'_>, webpki: &EndEntityCert<'_>) -> bool {
+/// Whether a certificate holds this name: URIs exactly, DNS names as certificates match them.
+pub(super) fn matches(
+    name: &str,
+    parsed: &ParsedCertificate<'_>,
+    webpki: &EndEntityCert<'_>,
+) -> bool {
     if name.contains("://") {
         return webpki.valid_uri_names().any(|uri| uri == name);
     }
     ServerName::try_from(name).is_ok_and(|name| verify_server_name(parsed, &name).is_ok())
 }
 
-fn presented(webpki: &EndEntityCert<'_>) -> String {
+/// The names that a certificate holds.
+pub(super) fn presented(webpki: &EndEntityCert<'_>) -> String {
     let names: Vec<&str> = webpki.valid_dns_names().chain(webpki.valid_uri_names()).collect();
     match &names[..] {
         [] => "no name".into(),

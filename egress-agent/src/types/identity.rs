@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
+use super::SpiffeId;
+
 /// Kubernetes labels.
 pub type Labels = BTreeMap<String, String>;
 
@@ -72,6 +74,32 @@ pub struct Source {
     /// The workload at that address, if one is known. Without one, rules that ask for a namespace
     /// or labels don't match.
     pub workload: Option<Arc<Workload>>,
+    /// The identity that the client proved with its certificate, if it did.
+    pub principal: Option<SpiffeId>,
+}
+
+impl Source {
+    /// What the address says: nothing is proven.
+    #[must_use]
+    pub fn unauthenticated(addr: IpAddr, workload: Option<Arc<Workload>>) -> Self {
+        Self { addr, workload, principal: None }
+    }
+
+    /// The same source once it has proven who it is. A workload of another namespace that is known
+    /// at the address isn't it: the certificate is believed, the address isn't.
+    #[must_use]
+    pub fn authenticated(mut self, principal: SpiffeId) -> Self {
+        self.workload = self.workload.filter(|known| known.namespace == principal.namespace);
+        self.principal = Some(principal);
+        self
+    }
+
+    /// Its namespace: as proven, or else as known of the address.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&Namespace> {
+        let proven = self.principal.as_ref().map(|principal| &principal.namespace);
+        proven.or_else(|| self.workload.as_ref().map(|workload| &workload.namespace))
+    }
 }
 
 /// The gateway process: which `Gateway` resources select it.
@@ -123,6 +151,29 @@ mod tests {
             let selector = selector(namespaces, with);
             assert_eq!(selector.matches(&workload), matches, "{selector}");
         }
+    }
+
+    #[test]
+    fn what_is_proven_counts_for_more_than_the_address() {
+        let workload = Arc::new(Workload {
+            name: "job".into(),
+            namespace: Namespace("dev".into()),
+            labels: Labels::new(),
+            addresses: Vec::new(),
+            cgroups: Vec::new(),
+            interface: None,
+        });
+        let addr = IpAddr::from([10, 0, 0, 5]);
+        let source = Source::unauthenticated(addr, Some(workload));
+        assert_eq!(source.namespace(), Some(&Namespace("dev".into())));
+        let id = |namespace: &str| {
+            SpiffeId::parse(&format!("spiffe://cluster.local/ns/{namespace}/sa/job")).unwrap()
+        };
+        let same = source.clone().authenticated(id("dev"));
+        assert!(same.workload.is_some());
+        let other = source.authenticated(id("test"));
+        assert_eq!(other.namespace(), Some(&Namespace("test".into())));
+        assert!(other.workload.is_none());
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::{
     super::{
         decode::{At, Cx},
-        gateway::{Gateway, GatewayServerPort, Server as Mirror, ServerTls, ServerTlsMode},
+        gateway::{Gateway, GatewayServerPort, Server as Mirror, ServerTls},
         names,
         resource::{Meta, Resource},
     },
-    Compiler,
+    Compiler, server_tls,
 };
 use crate::{
-    policy::{HostPattern, Protocol, Server, ServerProtocol},
+    policy::{HostPattern, Inside, MeshConfig, Protocol, Server, ServerProtocol},
     types::{GatewayPort, Labels, Namespace},
 };
 
@@ -32,7 +32,7 @@ impl Compiler<'_> {
             cx.warn(&at.field("selector"), message).code = Some("IST0101");
         }
         let servers = servers.0.iter();
-        servers.filter_map(|mirror| server(mirror, meta, &selector, &mut cx)).collect()
+        servers.filter_map(|mirror| server(mirror, meta, &selector, &self.mesh, &mut cx)).collect()
     }
 
     /// Two servers for the same processes, port and host: IST0145.
@@ -58,12 +58,18 @@ impl Compiler<'_> {
     }
 }
 
-fn server(mirror: &Mirror, meta: &Meta, selector: &Labels, cx: &mut Cx<'_>) -> Option<Arc<Server>> {
+fn server(
+    mirror: &Mirror,
+    meta: &Meta,
+    selector: &Labels,
+    mesh: &MeshConfig,
+    cx: &mut Cx<'_>,
+) -> Option<Arc<Server>> {
     let Mirror { at, port, hosts, tls, name: _ } = mirror;
     let GatewayServerPort { at: _, number, name: _, protocol } = port.as_ref()?;
     let read: Vec<_> = hosts.iter().filter_map(|host| scoped(host, meta, cx)).collect();
     let (kind, _) = super::protocol(Some(protocol.as_ref()?), cx)?;
-    let protocol = server_protocol(kind, protocol.as_ref()?, tls.as_ref(), at, cx)?;
+    let protocol = server_protocol(kind, protocol.as_ref()?, tls.as_ref(), at, mesh, cx)?;
     Some(Arc::new(Server {
         gateway: meta.full_name().into(),
         selector: selector.clone(),
@@ -96,6 +102,7 @@ fn server_protocol(
     protocol: &At<String>,
     tls: Option<&ServerTls>,
     at: &super::super::decode::Spot,
+    mesh: &MeshConfig,
     cx: &mut Cx<'_>,
 ) -> Option<ServerProtocol> {
     let redirect = tls.and_then(|tls| tls.https_redirect.as_ref()).is_some_and(|r| r.value);
@@ -118,46 +125,17 @@ fn server_protocol(
             cx.wrong(
                 &at.field("tls"),
                 "nothing",
-                "tls with mode PASSTHROUGH",
+                "tls with a mode, such as PASSTHROUGH or SIMPLE",
                 format!("protocol {} needs tls settings", protocol.value),
             );
             None
         }
         (Protocol::Tls | Protocol::Tcp, Some(tls)) => {
-            let mode = tls.mode.as_ref();
-            let mode_at = mode.map_or_else(|| tls.at.field("mode"), |mode| mode.at.clone());
-            let mode = mode.map_or(ServerTlsMode::Simple, |mode| mode.value);
-            let why = match mode {
-                ServerTlsMode::Passthrough if kind == Protocol::Tls => {
-                    let files = [
-                        &tls.server_certificate,
-                        &tls.private_key,
-                        &tls.ca_certificates,
-                        &tls.credential_name,
-                    ];
-                    for file in files.into_iter().flatten() {
-                        cx.warn(&file.at, "has no effect: PASSTHROUGH doesn't touch TLS");
-                    }
-                    return Some(ServerProtocol::Passthrough);
-                }
-                ServerTlsMode::Passthrough => {
-                    let found = "PASSTHROUGH on a port of protocol TCP";
-                    let message = "only TLS can be passed through by its server name";
-                    cx.wrong(&mode_at, found, "protocol TLS or HTTPS", message);
-                    return None;
-                }
-                ServerTlsMode::AutoPassthrough => "the gateway forwards by virtual services only",
-                ServerTlsMode::Simple
-                | ServerTlsMode::Mutual
-                | ServerTlsMode::IstioMutual
-                | ServerTlsMode::OptionalMutual => NOT_YET,
+            let inside = match protocol.value.to_ascii_uppercase().as_str() {
+                "HTTPS" => Inside::Http,
+                _ => Inside::Tcp,
             };
-            let expected = "PASSTHROUGH, or protocol HTTP without tls";
-            cx.wrong(&mode_at, mode.to_string(), expected, format!("not supported: {why}"));
-            None
+            server_tls::compile(kind, inside, tls, mesh, cx)
         }
     }
 }
-
-const NOT_YET: &str = "ending TLS at the gateway (and with it the mTLS hop) doesn't exist yet; \
-                       nothing is accepted in clear instead";

@@ -90,7 +90,9 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         },
         access_log_format: access_log_format.map(|format| format.value),
         access_log_encoding: encoding,
-        trust_domain: trust_domain.map_or(default.trust_domain, |domain| domain.value.into()),
+        trust_domain: trust_domain
+            .and_then(|domain| names::trust_domain(&domain, cx))
+            .unwrap_or(default.trust_domain),
         root_namespace: root_namespace
             .map_or(default.root_namespace, |name| Namespace(name.value.into())),
         cluster_cidrs: networks(&cluster_cidrs, cx),

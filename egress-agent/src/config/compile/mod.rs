@@ -7,6 +7,7 @@ mod http;
 mod mesh;
 mod node;
 mod routes;
+mod server_tls;
 mod services;
 mod traffic;
 mod ways;

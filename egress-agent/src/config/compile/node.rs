@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     policy::{
-        Direct, DirectTarget, HostPattern, HttpOutcome, NodeAction, NodePolicy, NodeRoute,
-        OutboundMode, Protocol, RouteSet, Service, Target, Weighted,
+        Direct, DirectTarget, GatewayGroup, HostPattern, HttpOutcome, NodeAction, NodePolicy,
+        NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target, Weighted,
+        has_labels,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
@@ -34,6 +35,7 @@ impl Compiler<'_> {
         for (set, resource) in routes.iter().zip(resources) {
             self.named_ports(set, &resource.meta, services, &mut ports);
         }
+        self.terminating_ports(&mut ports);
         if self.mesh.direct == Direct::Registry {
             for service in services.iter().filter(|service| !is_routed(service, routes)) {
                 self.direct(service, &mut ports, &mut node);
@@ -115,6 +117,21 @@ impl Compiler<'_> {
                 }
                 (None, _) => {}
             }
+        }
+    }
+
+    /// Ports on which a gateway ends TLS: applications may dial them to speak to it themselves.
+    fn terminating_ports(&self, ports: &mut Ports) {
+        for server in &self.servers {
+            if !matches!(server.protocol, ServerProtocol::Terminate(_)) {
+                continue;
+            }
+            let meant = |group: &GatewayGroup| {
+                !server.selector.is_empty() && has_labels(&group.labels, &server.selector)
+            };
+            let Some(group) = self.mesh.gateways.iter().position(meant) else { continue };
+            let port = OriginalPort(server.port.0);
+            ports.entry(port).or_insert_with(|| (group, Arc::clone(&server.gateway)));
         }
     }
 

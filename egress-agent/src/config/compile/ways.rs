@@ -109,15 +109,16 @@ impl Compiler<'_> {
                 "{host} is led to the gateway's port {port}, where no Gateway serves it; it is refused"
             ));
         };
-        let fits = match (protocol, server.protocol) {
+        let fits = match (protocol, &server.protocol) {
             (Protocol::Http, ServerProtocol::Http { .. })
             | (Protocol::Tls, ServerProtocol::Passthrough | ServerProtocol::Tcp)
+            | (Protocol::Tls, ServerProtocol::Terminate(_))
             | (Protocol::Tcp, ServerProtocol::Tcp) => true,
             (Protocol::Http | Protocol::Tls | Protocol::Tcp, _) => false,
         };
         if !fits {
             return Some(format!(
-                "{host} is led to the gateway's port {port} by a rule for {protocol:?}, but Gateway {} serves {:?} there; it is refused",
+                "{host} is led to the gateway's port {port} by a rule for {protocol:?}, but Gateway {} serves {} there; it is refused",
                 server.gateway, server.protocol
             ));
         }
@@ -127,16 +128,16 @@ impl Compiler<'_> {
         let leads_on = routes.iter().any(|set| {
             let mut rules = set.gateways.iter().filter(|(name, _)| *name == server.gateway);
             let stage = port.0;
-            rules.any(|(_, rules)| match server.protocol {
-                ServerProtocol::Http { .. } => rules.http.iter().any(|rule| {
+            rules.any(|(_, rules)| match server.protocol.carries() {
+                Protocol::Http => rules.http.iter().any(|rule| {
                     rule.matches.is_empty()
                         || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
                 }),
-                ServerProtocol::Passthrough => rules
+                Protocol::Tls => rules
                     .tls
                     .iter()
                     .any(|rule| rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))),
-                ServerProtocol::Tcp => rules.tcp.iter().any(|rule| {
+                Protocol::Tcp => rules.tcp.iter().any(|rule| {
                     rule.matches.is_empty()
                         || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
                 }),

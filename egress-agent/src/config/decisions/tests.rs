@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::config::testing::{Gateway, compile_with, compiled, original, port};
 use crate::{
     policy::{DirectTarget, HttpRoute, NodeAction, NodeRoute, PortMode},
-    types::{GatewayPort, Host},
+    types::{GatewayPort, Host, SpiffeId},
 };
 
 const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
@@ -575,4 +575,130 @@ proptest! {
             prop_assert!(gateway.tls(number, &wanted).is_err());
         }
     }
+}
+
+const FILES: &str = "serverCertificate: /c, privateKey: /k, caCertificates: /r";
+
+/// A gateway that ends TLS on port 443 for `a.example` in this mode, and asks nothing of clients
+/// for `open.example`. Raw bytes for `raw.example` come in on port 8443.
+fn terminating(mode: &str) -> Gateway {
+    let servers = format!(
+        "{{selector: {{istio: egressgateway}}, servers: [
+          {{port: {{number: 443, name: s, protocol: HTTPS}}, hosts: [a.example], tls: {{{mode}}}}},
+          {{port: {{number: 443, name: o, protocol: HTTPS}}, hosts: [open.example], tls: {{mode: SIMPLE, {FILES}}}}},
+          {{port: {{number: 8443, name: r, protocol: TLS}}, hosts: [raw.example], tls: {{mode: SIMPLE, credentialName: raw}}}}]}}"
+    );
+    let rules = |host: &str| {
+        resource(
+            "VirtualService",
+            &host.replace('.', "-"),
+            &format!(
+                "{{hosts: [{host}], gateways: [egress], http: [{{route: [{{destination: {{host: a.example, port: {{number: 80}}}}}}]}}]}}"
+            ),
+        )
+    };
+    let raw = resource(
+        "VirtualService",
+        "raw",
+        "{hosts: [raw.example], gateways: [egress], tcp: [{match: [{port: 8443}], route: [{destination: {host: a.example, port: {number: 80}}}]}]}",
+    );
+    let texts = [
+        entry("a", "a.example", "resolution: DNS"),
+        entry("hidden", "hidden.example", "resolution: DNS, exportTo: ['.']"),
+        resource("Gateway", "egress", &servers),
+        rules("a.example"),
+        rules("open.example"),
+        raw,
+    ];
+    Gateway::new(&texts.each_ref().map(String::as_str), "")
+}
+
+#[test]
+fn tls_for_a_server_that_ends_it_ends_there() {
+    let gateway = terminating(&format!("mode: MUTUAL, {FILES}"));
+    let to = gateway.terminated(443, "a.example");
+    assert_eq!((to.port.0, to.tls.mode.to_string()), (port(443), "MUTUAL".into()));
+    let route = gateway.get_inside(&to, "a.example", "/").unwrap();
+    assert_eq!(&*route.cluster.name.0, "outbound|80||a.example");
+    assert_eq!(gateway.mode(443), PortMode::Detect);
+    // Another name, another port, and what isn't TLS.
+    let stranger = gateway.stranger();
+    let refused = |port, name: &str| gateway.tls_route(&stranger, port, name).unwrap_err().reason;
+    assert_eq!(refused(443, "other.example"), Reason::HostNotInRegistry);
+    assert_eq!(refused(80, "a.example"), Reason::WrongProtocol);
+    assert_eq!(refused(9443, "a.example"), Reason::HostNotInRegistry);
+    assert!(gateway.get(443, "a.example", "/").is_err());
+}
+
+#[test]
+fn a_lenient_server_is_no_way_to_what_a_strict_one_guards() {
+    let gateway = terminating(&format!("mode: MUTUAL, {FILES}"));
+    let open = gateway.terminated(443, "open.example");
+    assert!(gateway.get_inside(&open, "open.example", "/").is_ok());
+    let denied = gateway.get_inside(&open, "a.example", "/").unwrap_err();
+    assert_eq!(denied.reason, Reason::HostNotServed);
+    assert!(denied.detail.contains("connect with a.example as the server name"), "{denied:?}");
+    let strict = gateway.terminated(443, "a.example");
+    assert!(gateway.get_inside(&strict, "open.example", "/").is_err());
+    assert!(gateway.get_inside(&strict, "other.example", "/").is_err());
+    // Equal settings are one server: HTTP/2 clients share connections between its hosts.
+    let same = terminating(&format!("mode: SIMPLE, {FILES}"));
+    let open = same.terminated(443, "open.example");
+    assert!(same.get_inside(&open, "a.example", "/").is_ok());
+}
+
+#[test]
+fn any_bytes_inside_tls_are_routed_by_the_server_name() {
+    let gateway = terminating("mode: ISTIO_MUTUAL");
+    let to = gateway.terminated(8443, "raw.example");
+    let (raw, other) = (Host::parse("raw.example").unwrap(), Host::parse("a.example").unwrap());
+    let route = gateway.0.tcp_inside(&to, &raw, &gateway.stranger()).unwrap();
+    assert_eq!(&*route.cluster.name.0, "outbound|80||a.example");
+    assert!(gateway.0.tcp_inside(&to, &other, &gateway.stranger()).is_err());
+    assert!(gateway.get_inside(&to, "raw.example", "/").is_err());
+}
+
+#[test]
+fn what_is_hidden_from_a_source_stays_hidden_behind_tls() {
+    let texts = [
+        entry("h", "a.example", "resolution: DNS, exportTo: ['.']"),
+        resource(
+            "Gateway",
+            "egress",
+            &format!(
+                "{{selector: {{istio: egressgateway}}, servers: [{{port: {{number: 443, name: s, protocol: HTTPS}}, hosts: ['*'], tls: {{mode: SIMPLE, {FILES}}}}}]}}"
+            ),
+        ),
+        resource(
+            "VirtualService",
+            "v",
+            "{hosts: [a.example], gateways: [egress], http: [{route: [{destination: {host: a.example, port: {number: 80}}}]}]}",
+        ),
+    ];
+    let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "");
+    // A workload of the same namespace sees it, a stranger doesn't.
+    let (own, stranger) = (gateway.source("10.0.0.5"), gateway.stranger());
+    assert!(gateway.tls_route(&own, 443, "a.example").is_ok());
+    assert!(gateway.tls_route(&stranger, 443, "a.example").is_err());
+    // Until it proves that it is of that namespace.
+    let id = SpiffeId::parse("spiffe://cluster.local/ns/apps/sa/sleep").unwrap();
+    assert!(gateway.tls_route(&stranger.authenticated(id), 443, "a.example").is_ok());
+}
+
+#[test]
+fn nodes_let_applications_reach_ports_where_tls_ends() {
+    let servers = |tls: &str| {
+        resource(
+            "Gateway",
+            "egress",
+            &format!(
+                "{{selector: {{istio: egressgateway}}, servers: [{{port: {{number: 9443, name: s, protocol: HTTPS}}, hosts: [a.example], tls: {{{tls}}}}}]}}"
+            ),
+        )
+    };
+    let routes = |tls: &str| compiled(&[&servers(tls)], "").snapshot.node.routes;
+    let action = NodeAction::Redirect { group: 0, port: None };
+    let route = NodeRoute { port: Some(original(9443)), target: DirectTarget::Any, action };
+    assert!(routes(&format!("mode: SIMPLE, {FILES}")).contains(&route));
+    assert!(!routes("mode: PASSTHROUGH").contains(&route));
 }

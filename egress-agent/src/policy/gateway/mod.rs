@@ -3,6 +3,7 @@
 mod outcome;
 mod refusal;
 mod tables;
+mod tls;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -10,10 +11,10 @@ use egress_ebpf::reason::Reason;
 use tables::{MeshPort, StagePort, TcpEntry};
 
 use super::{
-    AddressGuard, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, HttpAction,
-    HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion, LoadBalancer,
-    OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy, ServerProtocol, Service,
-    Snapshot, Target, TcpRoute, TlsConnection, has_labels,
+    AddressGuard, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, Entry,
+    HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion,
+    LoadBalancer, OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy,
+    ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
     matching::{self, AmbiguousPath},
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, OriginalPort, Port, Source, Workload};
@@ -35,6 +36,8 @@ pub struct GatewayPolicy {
     plain: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
     to_https: Redirect,
+    /// What a request that no service is for is counted in, where a rule answers it.
+    nowhere: Arc<Cluster>,
 }
 
 impl GatewayPolicy {
@@ -70,6 +73,7 @@ impl GatewayPolicy {
                 port: RedirectPort::Default,
                 path: None,
             },
+            nowhere: Arc::new(plain(ClusterName::black_hole(), Discovery::Static(Vec::new()))),
             snapshot,
         }
     }
@@ -84,12 +88,18 @@ impl GatewayPolicy {
     #[must_use]
     pub fn source(&self, addr: IpAddr) -> Source {
         let addr = addr.to_canonical();
-        Source { addr, workload: self.workloads.get(&addr).cloned() }
+        Source::unauthenticated(addr, self.workloads.get(&addr).cloned())
     }
 
     /// Every cluster that a request could lead to, for `/clusters`, `/stats` and health.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         self.snapshot.rules.clusters.iter()
+    }
+
+    /// The TLS settings of every server of this process that ends TLS.
+    pub fn terminating(&self) -> impl Iterator<Item = Arc<ServerTls>> {
+        let own = self.stage.values().flat_map(|stage| &stage.terminating);
+        own.cloned()
     }
 
     /// How to read a connection that was dialled on this port.
@@ -99,6 +109,10 @@ impl GatewayPolicy {
             PortMode::Tcp
         } else if self.snapshot.mesh.outbound == OutboundMode::AllowAny
             || self.mesh.get(&port).is_some_and(|mesh| mesh.speaks)
+            || self
+                .stage
+                .get(&GatewayPort(port.0))
+                .is_some_and(|stage| !stage.terminating.is_empty())
         {
             PortMode::Detect
         } else {
@@ -112,6 +126,9 @@ impl GatewayPolicy {
     /// [`Denied`], with the reason.
     pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
         let (port, host) = (request.port, request.host);
+        if let Entry::Server(termination) = request.entry {
+            return self.http_inside(termination, request);
+        }
         let Some((mesh, service)) = self.service(port, host, request.source) else {
             let cluster = self.passthrough(port, host)?;
             return Ok(self.default_route(cluster, host));
@@ -164,6 +181,18 @@ impl GatewayPolicy {
             }
             other => return Err(refusal::wrong_stage(other, host, port, "plain HTTP")),
         }
+        self.http_rules(stage, port, request, own)
+    }
+
+    /// The rules of the gateway's stage for a request that a server there is for.
+    fn http_rules(
+        &self,
+        stage: &StagePort,
+        port: GatewayPort,
+        request: &HttpRequest<'_>,
+        own: &Arc<Cluster>,
+    ) -> Result<HttpRoute, Denied> {
+        let host = request.host;
         let rules = stage.http.get(host).map_or(&[][..], Vec::as_slice);
         let Some((rule, matched)) = first(rules, request, port.0)? else {
             return Err(refusal::no_stage_rule(host, port));
@@ -174,68 +203,6 @@ impl GatewayPolicy {
         let chosen = matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port))?;
         let (cluster, named) = outside(&chosen.target, port)?;
         Ok(self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request))
-    }
-
-    /// Decides a TLS connection by its server name.
-    ///
-    /// # Errors
-    /// [`Denied`], with the reason.
-    pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TcpRoute, Denied> {
-        let TlsConnection { source, port, server_name: host } = *connection;
-        let Some((mesh, service)) = self.service(port, host, source) else {
-            let cluster = self.passthrough(port, host)?;
-            return Ok(TcpRoute { cluster, host: Some(host.clone()) });
-        };
-        if service.protocol != Protocol::Tls {
-            return Err(refusal::wrong_protocol(service, "TLS"));
-        }
-        let found = mesh.tls.matches(host).flatten();
-        let Some((set, rules)) = found.into_iter().find(|(s, _)| s.exported.sees(source)) else {
-            self.direct(service)?;
-            let cluster = Arc::clone(&service.cluster);
-            return Ok(TcpRoute { cluster, host: Some(host.clone()) });
-        };
-        let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
-        let Some(chosen) = rule.and_then(|rule| matching::pick(&rule.targets)) else {
-            return Err(refusal::no_rule(set, host, port.0));
-        };
-        match &chosen.target {
-            Target::Gateway { group, port } => self.tls_stage(*group, *port, host, source),
-            Target::Cluster { cluster, host: named } => {
-                self.direct(service)?;
-                let host = named.as_ref().unwrap_or(host).clone();
-                Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
-            }
-            Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
-        }
-    }
-
-    /// The gateway's stage of [`Self::tls`].
-    fn tls_stage(
-        &self,
-        group: usize,
-        port: GatewayPort,
-        host: &Host,
-        source: &Source,
-    ) -> Result<TcpRoute, Denied> {
-        let (stage, served) = self.served(group, port, host)?;
-        let chosen = match served {
-            ServerProtocol::Passthrough => stage.tls.get(host).and_then(|rules| {
-                let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source))?;
-                matching::pick(&rule.targets)
-            }),
-            ServerProtocol::Tcp => stage.tcp.get(host).and_then(|rules| {
-                let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
-                matching::pick(&rule.targets)
-            }),
-            http @ ServerProtocol::Http { .. } => {
-                return Err(refusal::wrong_stage(http, host, port, "TLS"));
-            }
-        };
-        let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
-        let (cluster, named) = outside(&chosen.target, port)?;
-        let host = named.unwrap_or(host).clone();
-        Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
     }
 
     /// Decides a raw TCP connection by its port alone: the port at the gateway, which the node
@@ -287,15 +254,9 @@ impl GatewayPolicy {
                 reason: Reason::HostNotInRegistry,
                 detail: format!("no ServiceEntry names {host} with port {port}"),
             }),
-            OutboundMode::AllowAny => Ok(Arc::new(Cluster {
-                name: ClusterName::passthrough(),
-                discovery: Discovery::Request(port.0),
-                http: HttpVersion::Auto,
-                tls: None,
-                load_balancer: LoadBalancer::LeastRequest,
-                pool: ConnectionPool::default(),
-                outlier: None,
-            })),
+            OutboundMode::AllowAny => {
+                Ok(Arc::new(plain(ClusterName::passthrough(), Discovery::Request(port.0))))
+            }
         }
     }
 
@@ -318,7 +279,7 @@ impl GatewayPolicy {
         group: usize,
         port: GatewayPort,
         host: &Host,
-    ) -> Result<(&StagePort, ServerProtocol), Denied> {
+    ) -> Result<(&StagePort, &ServerProtocol), Denied> {
         let name = |group: usize| self.snapshot.mesh.gateways.get(group).map(|g| &g.service);
         if !self.member.get(group).is_some_and(|member| *member) {
             let other = name(group).map(ToString::to_string).unwrap_or_default();
@@ -327,12 +288,28 @@ impl GatewayPolicy {
                 detail: format!("{host} is routed to {other}, and this gateway isn't part of it"),
             });
         }
-        let stage = self.stage.get(&port);
-        let served = stage.and_then(|stage| Some((stage, (*stage.served.get(host)?)?)));
-        served.ok_or_else(|| Denied {
+        self.served_on(port, host).ok_or_else(|| Denied {
             reason: Reason::HostNotServed,
             detail: format!("no Gateway for this process serves {host} on port {port}"),
         })
+    }
+
+    fn served_on(&self, port: GatewayPort, host: &Host) -> Option<(&StagePort, &ServerProtocol)> {
+        let stage = self.stage.get(&port)?;
+        Some((stage, stage.served.get(host)?.as_ref()?))
+    }
+}
+
+/// A cluster without settings.
+fn plain(name: ClusterName, discovery: Discovery) -> Cluster {
+    Cluster {
+        name,
+        discovery,
+        http: HttpVersion::Auto,
+        tls: None,
+        load_balancer: LoadBalancer::LeastRequest,
+        pool: ConnectionPool::default(),
+        outlier: None,
     }
 }
 

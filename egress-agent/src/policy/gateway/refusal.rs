@@ -29,20 +29,15 @@ pub(super) fn wrong_protocol(service: &Service, spoken: &str) -> Denied {
 
 /// The bytes aren't what the gateway's server is for.
 pub(super) fn wrong_stage(
-    server: ServerProtocol,
+    server: &ServerProtocol,
     host: &Host,
     port: GatewayPort,
     spoken: &str,
 ) -> Denied {
-    let served = match server {
-        ServerProtocol::Http { .. } => "HTTP",
-        ServerProtocol::Passthrough => "TLS (PASSTHROUGH)",
-        ServerProtocol::Tcp => "TCP",
-    };
     Denied {
         reason: Reason::WrongProtocol,
         detail: format!(
-            "{spoken} for {host} is routed to the gateway's port {port}, which serves {served}"
+            "{spoken} for {host} is routed to the gateway's port {port}, which serves {server}"
         ),
     }
 }
@@ -61,6 +56,17 @@ pub(super) fn no_stage_rule(host: &Host, port: GatewayPort) -> Denied {
         reason: Reason::NoGatewayRoute,
         detail: format!(
             "no rule of a VirtualService leads {host} on from the gateway's port {port}"
+        ),
+    }
+}
+
+/// A request inside TLS for a host that another server, or none, is for.
+pub(super) fn other_server(host: &Host, port: GatewayPort) -> Denied {
+    Denied {
+        reason: Reason::HostNotServed,
+        detail: format!(
+            "{host} is not served on port {port} under the TLS settings of this connection; \
+             connect with {host} as the server name"
         ),
     }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use crate::{
     policy::{
-        HostPattern, HostTable, HttpRule, Protocol, RouteSet, Rules, Server, ServerProtocol,
-        Service, StageRules, Target, TcpRule, TlsRule, Weighted,
+        HostPattern, HostTable, HttpRule, Inside, Protocol, RouteSet, Rules, Server,
+        ServerProtocol, ServerTls, Service, StageRules, Target, TcpRule, TlsRule, Weighted,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
@@ -35,6 +35,8 @@ pub(super) struct StagePort {
     pub(super) tcp: HostTable<Vec<Arc<TcpRule>>>,
     /// All rules of `tcp`, for where no name is known.
     pub(super) any_tcp: Vec<Arc<TcpRule>>,
+    /// Settings of the servers that end TLS here.
+    pub(super) terminating: Vec<Arc<ServerTls>>,
 }
 
 /// A mesh-stage rule that leads raw TCP to this process.
@@ -108,7 +110,10 @@ pub(super) fn stages(
         let stage = stages.entry(server.port).or_default();
         for (_, host) in &server.hosts {
             // The first gateway wins; `check` tells of the conflict.
-            stage.served.entry(host).get_or_insert(server.protocol);
+            stage.served.entry(host).get_or_insert_with(|| server.protocol.clone());
+        }
+        if let ServerProtocol::Terminate(tls) = &server.protocol {
+            stage.terminating.push(Arc::clone(tls));
         }
     }
     let mut seen = HashSet::new();
@@ -122,7 +127,7 @@ pub(super) fn stages(
         let stage = stages.entry(server.port).or_default();
         let port = server.port.0;
         // A server for HTTP has no use for other rules, nor they for it.
-        match server.protocol {
+        match &server.protocol {
             ServerProtocol::Http { .. } => {
                 let rules = relevant(&rules.http, |rule| http_on(rule, port));
                 stage.http.entry(&host).extend(rules);
@@ -136,6 +141,16 @@ pub(super) fn stages(
                 stage.any_tcp.extend(rules.iter().cloned());
                 stage.tcp.entry(&host).extend(rules);
             }
+            ServerProtocol::Terminate(tls) => match tls.inside {
+                Inside::Http => {
+                    let rules = relevant(&rules.http, |rule| http_on(rule, port));
+                    stage.http.entry(&host).extend(rules);
+                }
+                Inside::Tcp => {
+                    let rules = relevant(&rules.tcp, |rule| tcp_on(rule, port));
+                    stage.tcp.entry(&host).extend(rules);
+                }
+            },
         }
     }
     stages

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{AddressPart, Field};
+use super::{AddressPart, Field, PeerPart};
 
 /// Operators without arguments. Envoy has more; what the gateway doesn't know is refused.
 pub(super) const OPERATORS: &[(&str, Field)] = &[
@@ -38,6 +38,17 @@ pub(super) const OPERATORS: &[(&str, Field)] = &[
     ("DOWNSTREAM_DIRECT_REMOTE_PORT", Field::DownstreamRemoteAddress(AddressPart::Port)),
     ("REQUESTED_SERVER_NAME", Field::RequestedServerName),
     ("ROUTE_NAME", Field::RouteName),
+    ("DOWNSTREAM_TLS_VERSION", Field::DownstreamTlsVersion),
+    ("DOWNSTREAM_TLS_CIPHER", Field::DownstreamTlsCipher),
+    ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", Field::DownstreamTransportFailureReason),
+    ("DOWNSTREAM_PEER_URI_SAN", Field::Peer(PeerPart::UriSan)),
+    ("DOWNSTREAM_PEER_DNS_SAN", Field::Peer(PeerPart::DnsSan)),
+    ("DOWNSTREAM_PEER_SUBJECT", Field::Peer(PeerPart::Subject)),
+    ("DOWNSTREAM_PEER_ISSUER", Field::Peer(PeerPart::Issuer)),
+    ("DOWNSTREAM_PEER_SERIAL", Field::Peer(PeerPart::Serial)),
+    ("DOWNSTREAM_PEER_FINGERPRINT_256", Field::Peer(PeerPart::Fingerprint)),
+    ("DOWNSTREAM_PEER_CERT_V_START", Field::Peer(PeerPart::Start)),
+    ("DOWNSTREAM_PEER_CERT_V_END", Field::Peer(PeerPart::End)),
 ];
 
 /// Request headers that `%REQ(…)%` may name; others aren't kept for the log.

@@ -94,6 +94,7 @@ fn decide(
     });
     let asked = HttpRequest {
         source: &connection.downstream.source,
+        entry: connection.entry(),
         port: connection.downstream.port,
         host: &request.authority.host,
         authority: &request.authority.text,

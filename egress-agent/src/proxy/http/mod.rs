@@ -45,7 +45,11 @@ use futures_util::future::Either;
 
 use self::pool::Pool;
 use super::{Downstream, Worker};
-use crate::net::Side;
+use crate::{
+    net::Side,
+    policy::{Entry, Termination},
+    types::Host,
+};
 
 /// The buffer that all connections of a worker read into, in bytes.
 const SCRATCH: usize = 64 * 1024;
@@ -83,13 +87,50 @@ pub enum Version {
 struct Connection {
     worker: Rc<Worker>,
     downstream: Downstream,
-    /// What is carried: `http`, or `https` where TLS was terminated.
-    scheme: &'static str,
+    hop: Hop,
+}
+
+/// How HTTP comes in.
+#[derive(Debug)]
+pub enum Hop {
+    /// In clear.
+    Plain,
+    /// Inside TLS that a server of this gateway ended.
+    Terminated(Box<Ended>),
+}
+
+/// TLS that was ended here.
+#[derive(Debug)]
+pub struct Ended {
+    /// By which server.
+    pub termination: Termination,
+    /// SNI.
+    pub server_name: Host,
 }
 
 impl Connection {
     fn origin(&self) -> request::Origin {
-        request::Origin { port: self.downstream.port, scheme: self.scheme }
+        let scheme = match self.hop {
+            Hop::Plain => "http",
+            Hop::Terminated(_) => "https",
+        };
+        request::Origin { port: self.downstream.port, scheme }
+    }
+
+    /// The stages that its requests go through.
+    fn entry(&self) -> Entry<'_> {
+        match &self.hop {
+            Hop::Plain => Entry::Mesh,
+            Hop::Terminated(ended) => Entry::Server(&ended.termination),
+        }
+    }
+
+    /// SNI, where TLS was ended here.
+    fn server_name(&self) -> Option<String> {
+        match &self.hop {
+            Hop::Plain => None,
+            Hop::Terminated(ended) => Some(ended.server_name.to_string()),
+        }
     }
 }
 
@@ -98,11 +139,12 @@ impl Connection {
 pub fn serve<I: Side + 'static>(
     worker: Rc<Worker>,
     downstream: Downstream,
+    hop: Hop,
     io: I,
     read: BytesMut,
     version: Version,
 ) -> impl Future<Output = ()> {
-    let connection = Connection { worker, downstream, scheme: "http" };
+    let connection = Connection { worker, downstream, hop };
     match version {
         Version::H1 => Either::Left(serve_h1::serve(connection, io, read)),
         // Kept out of what an idle HTTP/1 connection takes.

@@ -1,16 +1,9 @@
 //! An HTTP/2 connection from a client: every stream a task and a decision of its own.
 
-use std::{
-    cell::Cell,
-    io,
-    pin::{Pin, pin},
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::{cell::Cell, pin::pin, rc::Rc};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Connection,
@@ -23,13 +16,13 @@ use super::{
     reply::Reply,
     request::Request,
 };
-use crate::net::Side;
+use crate::net::{Rewound, Side};
 
 /// Serves until the client leaves, nothing happens for too long, or the worker ends.
 pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read: BytesMut) {
     let connection = Rc::new(connection);
     let limits = connection.worker.limits;
-    let io = Rewound { read: read.freeze(), io };
+    let io = Rewound::new(read.freeze(), io);
     let shaking = ours::server(limits.request_head_bytes).handshake::<_, Bytes>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
         Ok(Ok(http2)) => http2,
@@ -123,57 +116,5 @@ async fn stream(
     match after {
         After::Done | After::Close => {}
         After::Abort | After::Switch(..) => down.reset(),
-    }
-}
-
-/// A connection of which some bytes were read already.
-struct Rewound<I> {
-    read: Bytes,
-    io: I,
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Rewound<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.read.is_empty() {
-            return Pin::new(&mut self.io).poll_read(cx, buf);
-        }
-        let length = self.read.len().min(buf.remaining());
-        buf.put_slice(self.read.get(..length).unwrap_or_default());
-        self.read.advance(length);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Rewound<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -161,6 +161,7 @@ impl Gateway {
             telemetry,
             dialer: outside.dialer(),
             originator: Originator::new(TrustRoots::new(RootCertStore::empty())),
+            credentials: Arc::default(),
             http: http::Shared::default(),
             buffers: Buffers::default(),
             limits,

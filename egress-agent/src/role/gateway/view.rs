@@ -11,6 +11,7 @@ use crate::{
         reload::Loaded,
     },
     telemetry::{ClusterCounter, Telemetry},
+    tls::CredentialState,
 };
 
 /// Where the answers come from, apart from the configuration.
@@ -41,6 +42,9 @@ impl View {
         let sum = |counter| clusters.iter().map(|(_, stats)| stats.get(counter)).sum();
         let state = self.status.state();
         let mut problems = self.status.faults();
+        for CredentialState { name, problems: faults, .. } in self.status.certificates() {
+            problems.extend(faults.iter().map(|fault| format!("certificate {name}: {fault}")));
+        }
         match state {
             State::Draining => problems.push("it is draining: nothing new is accepted".into()),
             State::Initializing => problems

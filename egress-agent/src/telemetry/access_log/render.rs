@@ -10,8 +10,9 @@ use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use super::escape::{JsonEscaped, TextEscaped};
 use crate::{
-    policy::{AddressPart, Field, JSON_OWN, LogFormat, Segment},
+    policy::{AddressPart, Field, JSON_OWN, LogFormat, PeerPart, Segment},
     telemetry::AccessLogEntry,
+    types::PeerCertificate,
 };
 
 /// Appends the line with its newline.
@@ -160,7 +161,24 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::DownstreamRemoteAddress(part) => address(Some(entry.downstream_remote.0), *part),
         Field::RequestedServerName => string(entry.requested_server_name.as_deref()),
         Field::RouteName => string(entry.route_name.as_deref()),
+        Field::DownstreamTlsVersion => string(entry.downstream_tls.as_ref().map(|tls| tls.version)),
+        Field::DownstreamTlsCipher => string(entry.downstream_tls.as_ref().map(|tls| tls.cipher)),
+        Field::DownstreamTransportFailureReason => string(entry.downstream_failure.as_deref()),
+        Field::Peer(part) => entry.peer().map_or(Value::Unset, |peer| of_peer(peer, *part)),
     }
+}
+
+fn of_peer(peer: &PeerCertificate, part: PeerPart) -> Value<'_> {
+    string(Some(match part {
+        PeerPart::UriSan => &peer.uri_sans,
+        PeerPart::DnsSan => &peer.dns_sans,
+        PeerPart::Subject => &peer.subject,
+        PeerPart::Issuer => &peer.issuer,
+        PeerPart::Serial => &peer.serial,
+        PeerPart::Fingerprint => &peer.fingerprint,
+        PeerPart::Start => return Value::Time(peer.not_before, None),
+        PeerPart::End => return Value::Time(peer.not_after, None),
+    }))
 }
 
 fn string(text: Option<&str>) -> Value<'_> {

@@ -14,7 +14,10 @@ use super::*;
 use crate::{
     policy::{AccessLogEncoding, ClusterName},
     telemetry::ResponseFlag,
-    types::{ClientAddr, LocalAddr, Namespace, Port, UpstreamAddr, Workload},
+    types::{
+        ClientAddr, DownstreamTls, LocalAddr, Namespace, PeerCertificate, Port, SpiffeId,
+        UpstreamAddr, Workload,
+    },
 };
 
 fn addr(text: &str) -> SocketAddr {
@@ -52,6 +55,8 @@ fn request() -> AccessLogEntry {
         downstream_remote: ClientAddr(addr("[::ffff:10.244.0.7]:40404")),
         requested_server_name: None,
         route_name: Some("default".into()),
+        downstream_tls: None,
+        downstream_failure: None,
         reason: None,
         detail: None,
         workload: Some(Arc::new(Workload {
@@ -83,6 +88,8 @@ fn connection() -> AccessLogEntry {
         downstream_local: LocalAddr(addr("192.0.2.10:443")),
         requested_server_name: Some("edition.cnn.com".into()),
         route_name: None,
+        downstream_tls: None,
+        downstream_failure: None,
         ..request()
     }
 }
@@ -99,6 +106,8 @@ fn refused() -> AccessLogEntry {
         upstream_cluster: Some(ClusterName::black_hole()),
         upstream_local: None,
         route_name: None,
+        downstream_tls: None,
+        downstream_failure: None,
         reason: Some(Reason::HostNotInRegistry),
         ..request()
     }
@@ -213,6 +222,7 @@ fn json_has_envoys_names_and_ours() {
             "request_id": "a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e",
             "authority": "edition.cnn.com",
             "upstream_host": "151.101.1.67:443",
+            "downstream_peer_uri_san": null,
             "upstream_cluster": "outbound|443||edition.cnn.com",
             "upstream_local_address": "192.0.2.10:55394",
             "downstream_local_address": "192.0.2.10:80",
@@ -235,6 +245,50 @@ fn json_has_envoys_names_and_ours() {
     assert_eq!(custom["code"], 200);
     assert_eq!(custom["who"], "edition.cnn.com via 151.101.1.67:443");
     assert_eq!(custom["workload"], "sleep");
+}
+
+#[test]
+fn a_clients_certificate_is_shown() {
+    let id = "spiffe://cluster.local/ns/apps/sa/sleep";
+    let peer = PeerCertificate {
+        principal: Some(SpiffeId::parse(id).unwrap()),
+        uri_sans: id.into(),
+        dns_sans: "a.example,b.example".into(),
+        subject: "CN=sleep, O=\"x\"".into(),
+        issuer: "CN=root".into(),
+        serial: "1f".into(),
+        fingerprint: "ab".repeat(32),
+        not_before: SystemTime::UNIX_EPOCH,
+        not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(86_400),
+    };
+    let tls =
+        DownstreamTls { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", peer: Some(peer) };
+    let entry = AccessLogEntry { downstream_tls: Some(Arc::new(tls)), ..request() };
+    for (format, expected) in [
+        ("%DOWNSTREAM_PEER_URI_SAN%", id),
+        ("%DOWNSTREAM_PEER_DNS_SAN%", "a.example,b.example"),
+        ("%DOWNSTREAM_PEER_SUBJECT% %DOWNSTREAM_PEER_ISSUER%", "CN=sleep, O=\\\"x\\\" CN=root"),
+        ("%DOWNSTREAM_PEER_SERIAL% %DOWNSTREAM_PEER_FINGERPRINT_256:4%", "1f abab"),
+        (
+            "%DOWNSTREAM_PEER_CERT_V_START% %DOWNSTREAM_PEER_CERT_V_END%",
+            "1970-01-01T00:00:00.000Z 1970-01-02T00:00:00.000Z",
+        ),
+        ("%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER%", "TLSv1.3 TLS_AES_128_GCM_SHA256"),
+        ("%DOWNSTREAM_TRANSPORT_FAILURE_REASON%", "-"),
+    ] {
+        assert_eq!(text(Some(format), &entry), format!("{expected}\n"), "{format}");
+        if !format.contains("FAILURE") {
+            assert!(text(Some(format), &request()).starts_with('-'), "{format}");
+        }
+    }
+    assert_eq!(json(None, &entry)["downstream_peer_uri_san"], id);
+    assert_eq!(json(Some("istio"), &entry)["downstream_peer_uri_san"], id);
+    let failure = "the client showed no certificate";
+    let failed = AccessLogEntry { downstream_failure: Some(failure.into()), ..request() };
+    assert_eq!(
+        text(Some("%DOWNSTREAM_TRANSPORT_FAILURE_REASON%"), &failed),
+        format!("{failure}\n")
+    );
 }
 
 #[test]

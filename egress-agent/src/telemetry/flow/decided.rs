@@ -106,13 +106,20 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::AddressRefused
         | Reason::Overflow
         | Reason::NotConfigured
-        | Reason::RouteRefused => FlowVerdict::Deny,
+        | Reason::RouteRefused
+        | Reason::DownstreamTls
+        | Reason::NoClientCertificate
+        | Reason::UntrustedClient
+        | Reason::ExpiredClient
+        | Reason::RevokedClient
+        | Reason::ClientIdentity => FlowVerdict::Deny,
         Reason::ResolveFailed
         | Reason::ConnectFailed
         | Reason::UpstreamTls
         | Reason::Timeout
         | Reason::Reset
-        | Reason::NoHealthyUpstream => FlowVerdict::Fail,
+        | Reason::NoHealthyUpstream
+        | Reason::NoServerCertificate => FlowVerdict::Fail,
     }
 }
 

@@ -81,6 +81,8 @@ fn entry() -> AccessLogEntry {
         downstream_remote: ClientAddr("[::ffff:10.0.0.5]:40000".parse().unwrap()),
         requested_server_name: None,
         route_name: None,
+        downstream_tls: None,
+        downstream_failure: None,
         reason: Some(Reason::HostNotInRegistry),
         detail: Some("no ServiceEntry names unknown.example with port 80".into()),
         workload: Some(Arc::new(Workload {

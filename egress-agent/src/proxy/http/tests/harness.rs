@@ -216,6 +216,7 @@ spec:
             telemetry,
             dialer: self.outside.dialer(),
             originator: Originator::new(TrustRoots::new(self.roots)),
+            credentials: Arc::default(),
             http: http::Shared::default(),
             buffers: Buffers::default(),
             limits: self.limits,
@@ -246,7 +247,10 @@ async fn accept(worker: Rc<Worker>, version: Version) -> SocketAddr {
         loop {
             let (io, _) = listener.accept().await.unwrap();
             let downstream = downstream(&worker, &io);
-            let serving = http::serve(Rc::clone(&worker), downstream, io, BytesMut::new(), version);
+            let serving = {
+                let (worker, hop) = (Rc::clone(&worker), http::Hop::Plain);
+                http::serve(worker, downstream, hop, io, BytesMut::new(), version)
+            };
             spawn_local(serving);
         }
     });
@@ -261,6 +265,7 @@ fn downstream(worker: &Worker, io: &TcpStream) -> Downstream {
         local: LocalAddr(io.local_addr().unwrap()),
         port: OriginalPort(Port::new(80).unwrap()),
         source: worker.policy().unwrap().source(peer.ip()),
+        tls: None,
         start: Instant::now(),
         start_time: SystemTime::now(),
     }
@@ -301,7 +306,8 @@ impl Gateway {
         let io = TcpStream::connect(self.h1).await.unwrap();
         let downstream = downstream(&self.worker, &io);
         let worker = Rc::clone(&self.worker);
-        size_of_val(&http::serve(worker, downstream, io, BytesMut::new(), Version::H1))
+        let hop = http::Hop::Plain;
+        size_of_val(&http::serve(worker, downstream, hop, io, BytesMut::new(), Version::H1))
     }
 
     pub(super) fn cluster(&self, name: &str, counter: ClusterCounter) -> u64 {

@@ -1,0 +1,177 @@
+//! Decisions about TLS connections, and about what is inside those that end here.
+
+use std::sync::Arc;
+
+use egress_ebpf::reason::Reason;
+
+use super::{GatewayPolicy, outside, refusal, tables::StagePort};
+use crate::{
+    policy::{
+        Cluster, Denied, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol, Target,
+        TcpRoute, Termination, TlsConnection, TlsRoute, matching,
+    },
+    types::{GatewayPort, Host, Source},
+};
+
+impl GatewayPolicy {
+    /// Decides a TLS connection by its server name. A rule of the mesh's stage comes first; without
+    /// one, a server that ends TLS on the very port that was dialled is for clients that speak TLS
+    /// to the gateway itself.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TlsRoute, Denied> {
+        let TlsConnection { source, port, server_name: host } = *connection;
+        let own = || self.own_server(GatewayPort(port.0), host, source);
+        let Some((mesh, service)) = self.service(port, host, source) else {
+            if let Some(termination) = own() {
+                return Ok(TlsRoute::Terminate(termination));
+            }
+            let cluster = self.passthrough(port, host)?;
+            return Ok(TlsRoute::Forward(TcpRoute { cluster, host: Some(host.clone()) }));
+        };
+        if service.protocol != Protocol::Tls {
+            if let Some(termination) = own() {
+                return Ok(TlsRoute::Terminate(termination));
+            }
+            return Err(refusal::wrong_protocol(service, "TLS"));
+        }
+        let found = mesh.tls.matches(host).flatten();
+        let Some((set, rules)) = found.into_iter().find(|(s, _)| s.exported.sees(source)) else {
+            if let Some(termination) = own() {
+                return Ok(TlsRoute::Terminate(termination));
+            }
+            self.direct(service)?;
+            let cluster = Arc::clone(&service.cluster);
+            return Ok(TlsRoute::Forward(TcpRoute { cluster, host: Some(host.clone()) }));
+        };
+        let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
+        let Some(chosen) = rule.and_then(|rule| matching::pick(&rule.targets)) else {
+            return Err(refusal::no_rule(set, host, port.0));
+        };
+        match &chosen.target {
+            Target::Gateway { group, port } => self.tls_stage(*group, *port, host, source),
+            Target::Cluster { cluster, host: named } => {
+                self.direct(service)?;
+                let host = named.as_ref().unwrap_or(host).clone();
+                Ok(TlsRoute::Forward(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) }))
+            }
+            Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
+        }
+    }
+
+    /// The server of this process that ends TLS for the name on this port of its own. A service
+    /// that is hidden from the source stays hidden here.
+    fn own_server(&self, port: GatewayPort, host: &Host, source: &Source) -> Option<Termination> {
+        let (_, ServerProtocol::Terminate(tls)) = self.served_on(port, host)? else { return None };
+        let mut known = self.mesh.values().flat_map(|mesh| mesh.services.matches(host)).flatten();
+        let hidden = match known.next() {
+            None => false,
+            Some(first) => !first.exported.sees(source) && !known.any(|s| s.exported.sees(source)),
+        };
+        (!hidden).then(|| Termination { port, tls: Arc::clone(tls) })
+    }
+
+    /// The gateway's stage of [`Self::tls`].
+    fn tls_stage(
+        &self,
+        group: usize,
+        port: GatewayPort,
+        host: &Host,
+        source: &Source,
+    ) -> Result<TlsRoute, Denied> {
+        let (stage, served) = self.served(group, port, host)?;
+        let chosen = match served {
+            ServerProtocol::Passthrough => stage.tls.get(host).and_then(|rules| {
+                let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source))?;
+                matching::pick(&rule.targets)
+            }),
+            ServerProtocol::Tcp => {
+                return tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
+            }
+            ServerProtocol::Terminate(tls) => {
+                let tls = Arc::clone(tls);
+                return Ok(TlsRoute::Terminate(Termination { port, tls }));
+            }
+            http @ ServerProtocol::Http { .. } => {
+                return Err(refusal::wrong_stage(http, host, port, "TLS"));
+            }
+        };
+        let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let (cluster, named) = outside(&chosen.target, port)?;
+        let host = named.unwrap_or(host).clone();
+        Ok(TlsRoute::Forward(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) }))
+    }
+
+    /// A request inside TLS that this gateway ended. Only the hosts of servers with the very same
+    /// TLS settings may be asked for: else a connection that a lenient server accepted would reach
+    /// what a strict one guards.
+    pub(super) fn http_inside(
+        &self,
+        termination: &Termination,
+        request: &HttpRequest<'_>,
+    ) -> Result<HttpRoute, Denied> {
+        let (port, host) = (termination.port, request.host);
+        let stage = self.same_server(termination, host, request.source)?;
+        if termination.tls.inside != Inside::Http {
+            return Err(refusal::denied(
+                Reason::WrongProtocol,
+                "this server carries TCP, not HTTP",
+            ));
+        }
+        self.http_rules(stage, port, request, self.cluster_of(host))
+    }
+
+    /// Decides a connection of any bytes inside TLS that this gateway ended, by its server name.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn tcp_inside(
+        &self,
+        termination: &Termination,
+        host: &Host,
+        source: &Source,
+    ) -> Result<TcpRoute, Denied> {
+        let stage = self.same_server(termination, host, source)?;
+        tcp_rules(stage, termination.port, host, source)
+    }
+
+    /// The stage that serves the host under exactly these TLS settings, to this source.
+    fn same_server(
+        &self,
+        termination: &Termination,
+        host: &Host,
+        source: &Source,
+    ) -> Result<&StagePort, Denied> {
+        let port = termination.port;
+        let served = self.served_on(port, host);
+        served
+            .filter(|_| self.own_server(port, host, source).as_ref() == Some(termination))
+            .map(|(stage, _)| stage)
+            .ok_or_else(|| refusal::other_server(host, port))
+    }
+
+    /// The cluster of the host's own service, for what is answered without an upstream.
+    fn cluster_of(&self, host: &Host) -> &Arc<Cluster> {
+        let mut services =
+            self.mesh.values().flat_map(|mesh| mesh.services.matches(host)).flatten();
+        services.next().map_or(&self.nowhere, |service| &service.cluster)
+    }
+}
+
+/// The rules for TCP at the gateway's stage.
+fn tcp_rules(
+    stage: &StagePort,
+    port: GatewayPort,
+    host: &Host,
+    source: &Source,
+) -> Result<TcpRoute, Denied> {
+    let chosen = stage.tcp.get(host).and_then(|rules| {
+        let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
+        matching::pick(&rule.targets)
+    });
+    let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
+    let (cluster, named) = outside(&chosen.target, port)?;
+    let host = named.unwrap_or(host).clone();
+    Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
+}

@@ -1,0 +1,66 @@
+//! What gateways serve.
+
+use std::{fmt, sync::Arc};
+
+use super::{HostPattern, Inside, Protocol, ServerTls};
+use crate::types::{GatewayPort, Labels, Namespace};
+
+/// One entry of `Gateway.spec.servers`.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The gateway: `default/istio-egressgateway`.
+    pub gateway: Arc<str>,
+    /// Labels of the processes that it is for; empty is for none.
+    pub selector: Labels,
+    /// The port.
+    pub port: GatewayPort,
+    /// Hosts, each with the namespace that routes for it must be in.
+    pub hosts: Vec<(Option<Namespace>, HostPattern)>,
+    /// What it does.
+    pub protocol: ServerProtocol,
+}
+
+/// What a server does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ServerProtocol {
+    /// HTTP, by host.
+    Http {
+        /// Answer with a redirect to `https`.
+        https_redirect: bool,
+    },
+    /// TLS, untouched, by server name.
+    Passthrough,
+    /// TCP, by port.
+    Tcp,
+    /// TLS, ended here, by server name.
+    Terminate(Arc<ServerTls>),
+}
+
+impl ServerProtocol {
+    /// Which rules of a virtual service are for it.
+    #[must_use]
+    pub fn carries(&self) -> Protocol {
+        match self {
+            Self::Http { .. } => Protocol::Http,
+            Self::Passthrough => Protocol::Tls,
+            Self::Tcp => Protocol::Tcp,
+            Self::Terminate(tls) => match tls.inside {
+                Inside::Http => Protocol::Http,
+                Inside::Tcp => Protocol::Tcp,
+            },
+        }
+    }
+}
+
+impl fmt::Display for ServerProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { .. } => f.write_str("HTTP"),
+            Self::Passthrough => f.write_str("TLS (PASSTHROUGH)"),
+            Self::Tcp => f.write_str("TCP"),
+            Self::Terminate(tls) => {
+                write!(f, "TLS ({}): the client must speak TLS to the gateway itself", tls.mode)
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A connection whose TLS ends here: the handshake, then what is inside.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::BytesMut;
+use egress_ebpf::reason::Reason;
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    Downstream, Worker,
+    connection::Act,
+    forward,
+    http::{self, Version},
+    record::Record,
+    refuse::{Manner, leave, refuse},
+    transport::Transport,
+};
+use crate::{
+    net::{Rewound, Side},
+    policy::{Inside, Termination},
+    telemetry::ResponseFlag,
+    tls::{Refused, accept},
+    types::Host,
+};
+
+/// Why the connection ended, in the access log.
+const FAILED: &str = "tls_handshake_failed";
+
+/// Ends TLS as the server's settings say, and hands on what is inside. `read` is the ClientHello.
+pub(super) async fn terminate(
+    worker: &Rc<Worker>,
+    mut downstream: Downstream,
+    stream: TcpStream,
+    termination: Termination,
+    name: Host,
+    read: BytesMut,
+) -> Act {
+    let config = match worker.credentials.server(&termination.tls) {
+        Ok(config) => config,
+        Err(unusable) => {
+            let reason = Reason::NoServerCertificate;
+            let record = failed(worker, &downstream, &name, reason, unusable.to_string());
+            refuse(worker, stream, Manner::tls(reason)).await;
+            record.finish(worker, downstream);
+            return Act::Nothing;
+        }
+    };
+    let deadline = Instant::now() + worker.limits.tls_handshake;
+    let accepted = tokio::select! {
+        accepted = accept(config, Rewound::new(read.freeze(), stream), deadline) => accepted,
+        () = worker.drain.expired() => return Act::Nothing,
+    };
+    let (stream, tls) = match accepted {
+        Ok(accepted) => accepted,
+        Err(Refused { error, stream }) => {
+            let reason = error.reason();
+            let record = failed(worker, &downstream, &name, reason, error.to_string());
+            tracing::debug!("{}: {error} ({})", downstream.peer, reason.name());
+            if let Some(stream) = stream {
+                leave(worker, stream).await;
+            }
+            record.finish(worker, downstream);
+            return Act::Nothing;
+        }
+    };
+    if let Some(principal) = tls.principal() {
+        downstream.source = downstream.source.authenticated(principal.clone());
+    }
+    downstream.tls = Some(Arc::new(tls));
+    match termination.tls.inside {
+        Inside::Http => {
+            let version = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Version::H2,
+                _ => Version::H1,
+            };
+            let ended = http::Ended { termination, server_name: name };
+            let hop = http::Hop::Terminated(Box::new(ended));
+            let worker = Rc::clone(worker);
+            let read = BytesMut::new();
+            let serving = http::serve(worker, downstream, hop, Box::new(stream), read, version);
+            Act::Http(Box::pin(serving))
+        }
+        Inside::Tcp => {
+            let decided = worker.policy().and_then(|policy| {
+                let route = policy.tcp_inside(&termination, &name, &downstream.source)?;
+                Ok((policy, route))
+            });
+            let (policy, route) = match decided {
+                Ok(decided) => decided,
+                Err(denied) => {
+                    let mut record = Record::denied(worker, &downstream, &denied);
+                    record.server_name = Some(name.to_string());
+                    stream.reset();
+                    record.finish(worker, downstream);
+                    return Act::Nothing;
+                }
+            };
+            let down = Transport::Terminated(Box::new(stream));
+            let read = BytesMut::new();
+            let forward =
+                forward::prepare(worker, &policy, downstream, down, route, Some(name), read);
+            forward.await.map_or(Act::Nothing, Act::Forward)
+        }
+    }
+}
+
+/// The record of a connection that failed before anything was inside.
+fn failed(
+    worker: &Worker,
+    downstream: &Downstream,
+    name: &Host,
+    reason: Reason,
+    detail: String,
+) -> Record {
+    let mut record = Record::black_hole(worker, downstream, reason);
+    record.flags.set(match reason {
+        Reason::Reset => ResponseFlag::DownstreamConnectionTermination,
+        _ => ResponseFlag::LocalReset,
+    });
+    record.details = Some(FAILED);
+    record.server_name = Some(name.to_string());
+    record.downstream_failure = Some(detail.clone());
+    record.detail = Some(detail);
+    record
+}

@@ -1,0 +1,86 @@
+//! The two ends of a relayed connection.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+use crate::{net::Side, tls::Terminated};
+
+/// One end of a relay.
+pub(super) enum Transport {
+    /// The bytes of the connection as they are.
+    Plain(TcpStream),
+    /// Inside TLS that the gateway originates.
+    Originated(Box<TlsStream<TcpStream>>),
+    /// Inside TLS that the gateway ends.
+    Terminated(Box<Terminated>),
+}
+
+impl Side for Transport {
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Originated(_) | Self::Terminated(_) => None,
+        }
+    }
+
+    fn reset(&self) {
+        match self {
+            Self::Plain(stream) => stream.reset(),
+            Self::Originated(stream) => stream.reset(),
+            Self::Terminated(stream) => stream.reset(),
+        }
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Originated(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Terminated(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Originated(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Terminated(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Originated(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Terminated(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Originated(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Terminated(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+use std::fs;
+
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::*;
+use crate::tls::testing::{ca, expired, issue, params, write};
+
+const ID: &str = "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account";
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: ShowArgs,
+}
+
+fn shown(args: &[&str]) -> (String, serde_json::Value, bool) {
+    let line = Line::parse_from(["show"].iter().chain(args));
+    let shown = show::show(&line.args).unwrap();
+    let mut text = Vec::new();
+    show::text(&shown, &mut text).unwrap();
+    let json = serde_json::to_value(&shown).unwrap();
+    (String::from_utf8(text).unwrap(), json, shown.is_good())
+}
+
+#[test]
+fn a_directory_is_shown_with_what_is_wrong() {
+    let dir = TempDir::new().unwrap();
+    let root = ca("root");
+    let path = dir.path().to_str().unwrap();
+    write(dir.path(), &issue(&root, &params(&["a.example"], &[ID], 0xab)), Some(&root));
+    let (text, json, good) = shown(&[path]);
+    assert!(good, "{text}");
+    for part in [&format!("URI:{ID}"), "issued by CN=root", "names a.example", "nothing is wrong"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let leaf = &json["certificates"][0]["chain"][0];
+    assert_eq!((&leaf["spiffe_id"], &leaf["serial"]), (&ID.into(), &"ab".into()));
+    assert!(leaf["days_left"].as_i64().unwrap() > 0);
+    // Another trust domain is expected.
+    let (text, json, good) = shown(&[path, "--trust-domain", "other"]);
+    assert!(!good && text.contains("error: ") && text.contains("expected other"), "{text}");
+    assert_eq!(json["certificates"][0]["problems"][0]["severity"], "error");
+    // An expired one is shown all the same.
+    let old = expired(params(&["a.example"], &[ID], 1));
+    write(dir.path(), &issue(&root, &old), None);
+    let (text, json, good) = shown(&[path]);
+    assert!(!good && text.contains("it has expired") && text.contains("renew it"), "{text}");
+    assert!(json["certificates"][0]["chain"][0]["days_left"].as_i64().unwrap() < 0);
+}
+
+#[test]
+fn what_the_configuration_uses_is_shown() {
+    let dir = TempDir::new().unwrap();
+    let root = ca("root");
+    let at = |name: &str| dir.path().join(name);
+    for name in ["config", "credentials"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    write(&at("credentials").join("web"), &issue(&root, &params(&["a.example"], &[], 1)), None);
+    write(&at("credentials").join("idle"), &issue(&root, &params(&["b.example"], &[], 2)), None);
+    fs::write(
+        at("config").join("gateway.yaml"),
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: apps}\nspec:\n  selector: {a: b}\n  servers:\n  - port: {number: 443, name: h, protocol: HTTPS}\n    hosts: [a.example]\n    tls: {mode: MUTUAL, credentialName: web}\n",
+    )
+    .unwrap();
+    let (config, credentials) = (at("config"), at("credentials"));
+    let args =
+        ["--config", config.to_str().unwrap(), "--credentials-dir", credentials.to_str().unwrap()];
+    let (text, json, good) = shown(&args);
+    // The server needs roots, which aren't there; the other one is nobody's.
+    assert!(!good && text.contains("the CA's certificates: found none of"), "{text}");
+    assert!(text.contains("used by  Gateway apps/g port 443 (MUTUAL)"), "{text}");
+    assert_eq!(json["certificates"][0]["name"], "web");
+    assert_eq!(json["certificates"][1]["name"], "idle");
+    assert_eq!(json["certificates"][1]["problems"], serde_json::json!([]));
+    fs::write(credentials.join("web/ca.crt"), root.pem()).unwrap();
+    assert!(shown(&args).2);
+}

@@ -1,0 +1,294 @@
+//! A certificate with its key, and the roots that the other side is held to: found, read, and
+//! checked together.
+
+mod fault;
+mod places;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use rustls::{RootCertStore, sign::CertifiedKey};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use webpki::OwnedCertRevocationList;
+
+pub use self::{
+    fault::CredentialFault,
+    places::{Located, Places},
+};
+use super::{
+    config::provider,
+    pem,
+    x509::{CertificateInfo, CrlInfo},
+};
+use crate::{
+    source::{FileContents, Unreadable},
+    types::{SpiffeId, TrustDomain},
+};
+
+/// What a credential is needed for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Needs {
+    /// The other side's certificates are verified.
+    pub roots: bool,
+    /// It is an identity in this trust domain.
+    pub identity: Option<TrustDomain>,
+}
+
+/// A credential that can be used.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// The chain and its key.
+    pub key: Arc<CertifiedKey>,
+    /// Roots for the other side; empty where none are needed.
+    pub roots: Arc<RootCertStore>,
+    /// Revocation lists.
+    pub crls: Vec<CertificateRevocationListDer<'static>>,
+    /// The identity, where it is one.
+    pub id: Option<SpiffeId>,
+    /// Start of the leaf's validity.
+    pub not_before: SystemTime,
+    /// End of the leaf's validity.
+    pub not_after: SystemTime,
+}
+
+/// Everything that the files of a credential say.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// The chain, the leaf first.
+    pub chain: Vec<CertificateInfo>,
+    /// The roots.
+    pub roots: Vec<CertificateInfo>,
+    /// The revocation lists.
+    pub crls: Vec<CrlInfo>,
+    /// What is wrong, in the order in which it was found.
+    pub faults: Vec<CredentialFault>,
+    /// The credential, if none of the faults forbids it.
+    pub credential: Option<Credential>,
+}
+
+impl Inspection {
+    /// Checks what was read.
+    #[must_use]
+    pub fn of(files: &FileContents, at: &Located, needs: &Needs, now: SystemTime) -> Self {
+        let mut inspection = Self::default();
+        let chain = inspection.chain(files, at);
+        let key = inspection.key(files, at);
+        let roots = inspection.roots(files, at, needs.roots, now);
+        let crls = if needs.roots { inspection.revoked(files, at, now) } else { Vec::new() };
+        if let Some((path, _)) = &chain {
+            inspection.validity(path, now);
+            if let Some(domain) = &needs.identity {
+                inspection.identity(path, domain);
+            }
+        }
+        let certified = match (chain, key) {
+            (Some(chain), Some(key)) => inspection.matching(chain, key),
+            _ => None,
+        };
+        let fatal = inspection.faults.iter().any(CredentialFault::is_fatal);
+        if let (Some(key), Some(leaf), false) = (certified, inspection.chain.first(), fatal) {
+            inspection.credential = Some(Credential {
+                key: Arc::new(key),
+                roots: Arc::new(roots),
+                crls,
+                id: leaf.spiffe_id().ok(),
+                not_before: leaf.not_before,
+                not_after: leaf.not_after,
+            });
+        }
+        inspection
+    }
+
+    fn chain<'a>(
+        &mut self,
+        files: &FileContents,
+        at: &'a Located,
+    ) -> Option<(&'a Path, Vec<CertificateDer<'static>>)> {
+        let (path, bytes) = self.first(files, &at.certificate, "the certificate chain")?;
+        let chain = self.keep(path, pem::certificates(bytes))?;
+        self.chain = self.infos(path, &chain)?;
+        let pairs = self.chain.windows(2).enumerate();
+        let wrong = pairs.filter(|(_, pair)| pair[0].issuer != pair[1].subject);
+        let wrong = wrong.map(|(index, pair)| CredentialFault::Order {
+            path: path.to_owned(),
+            number: index + 1,
+            issuer: pair[0].issuer.clone(),
+            next: pair[1].subject.clone(),
+        });
+        self.faults.extend(wrong.collect::<Vec<_>>());
+        Some((path, chain))
+    }
+
+    fn key<'a>(
+        &mut self,
+        files: &FileContents,
+        at: &'a Located,
+    ) -> Option<(&'a Path, PrivateKeyDer<'static>)> {
+        if at.private_key.is_empty() {
+            // Certificates alone are looked at.
+            return None;
+        }
+        let (path, bytes) = self.first(files, &at.private_key, "the private key")?;
+        Some((path, self.keep(path, pem::private_key(bytes))?))
+    }
+
+    fn matching(
+        &mut self,
+        (certificate, chain): (&Path, Vec<CertificateDer<'static>>),
+        (path, key): (&Path, PrivateKeyDer<'static>),
+    ) -> Option<CertifiedKey> {
+        let error = match CertifiedKey::from_der(chain, key, &provider()) {
+            Ok(key) => return Some(key),
+            Err(error) => error,
+        };
+        self.faults.push(match error {
+            rustls::Error::InconsistentKeys(_) => CredentialFault::Mismatch {
+                key: path.to_owned(),
+                certificate: certificate.to_owned(),
+            },
+            error => CredentialFault::File {
+                path: path.to_owned(),
+                why: format!("this key can't be used: {error}"),
+            },
+        });
+        None
+    }
+
+    fn roots(
+        &mut self,
+        files: &FileContents,
+        at: &Located,
+        needed: bool,
+        now: SystemTime,
+    ) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        if !needed {
+            return roots;
+        }
+        let Some((path, bytes)) = self.first(files, &at.roots, "the CA's certificates") else {
+            return roots;
+        };
+        let Some(certificates) = self.keep(path, pem::certificates(bytes)) else { return roots };
+        let Some(infos) = self.infos(path, &certificates) else { return roots };
+        self.roots = infos;
+        for (certificate, info) in certificates.into_iter().zip(&self.roots) {
+            // What has expired vouches for nobody; webpki wouldn't ask a root for its dates.
+            if info.not_after <= now {
+                self.faults.push(CredentialFault::RootExpired {
+                    path: path.to_owned(),
+                    subject: info.subject.clone(),
+                    not_after: info.not_after,
+                });
+            } else if let Err(error) = roots.add(certificate) {
+                let why = format!("holds a certificate that can't be a trust root: {error}");
+                self.faults.push(CredentialFault::File { path: path.to_owned(), why });
+            }
+        }
+        if roots.is_empty() {
+            let why = "no root is left that could vouch for anybody; expected a CA's certificate";
+            self.faults.push(CredentialFault::File { path: path.to_owned(), why: why.into() });
+        }
+        roots
+    }
+
+    fn revoked(
+        &mut self,
+        files: &FileContents,
+        at: &Located,
+        now: SystemTime,
+    ) -> Vec<CertificateRevocationListDer<'static>> {
+        let there = at.crl.iter().any(|path| files.get(path) != Err(Unreadable::Absent));
+        if at.crl.is_empty() || (!there && !at.crl_named) {
+            return Vec::new();
+        }
+        let Some((path, bytes)) = self.first(files, &at.crl, "the revocation lists") else {
+            return Vec::new();
+        };
+        let Some(lists) = self.keep(path, pem::crls(bytes)) else { return Vec::new() };
+        for list in &lists {
+            let (Ok(_), Some(info)) =
+                (OwnedCertRevocationList::from_der(list), CrlInfo::parse(list))
+            else {
+                let why = "holds a revocation list that can't be read; expected one of X.509 \
+                           version 2 (RFC 5280 §5)";
+                self.faults.push(CredentialFault::File { path: path.to_owned(), why: why.into() });
+                continue;
+            };
+            if let Some(next_update) = info.next_update.filter(|due| *due <= now) {
+                let (path, issuer) = (path.to_owned(), info.issuer.clone());
+                self.faults.push(CredentialFault::CrlExpired { path, issuer, next_update });
+            }
+            self.crls.push(info);
+        }
+        lists
+    }
+
+    fn validity(&mut self, path: &Path, now: SystemTime) {
+        let Some(leaf) = self.chain.first() else { return };
+        let path = path.to_owned();
+        if now < leaf.not_before {
+            let not_before = leaf.not_before;
+            self.faults.push(CredentialFault::NotYetValid { path, not_before });
+        } else if now >= leaf.not_after {
+            let not_after = leaf.not_after;
+            self.faults.push(CredentialFault::Expired { path, not_after });
+        }
+    }
+
+    fn identity(&mut self, path: &Path, expected: &TrustDomain) {
+        let Some(leaf) = self.chain.first() else { return };
+        let path = path.to_owned();
+        match leaf.spiffe_id() {
+            Ok(id) if id.trust_domain == *expected => {}
+            Ok(id) => {
+                let expected = expected.clone();
+                self.faults.push(CredentialFault::TrustDomain { path, id, expected });
+            }
+            Err(why) => self.faults.push(CredentialFault::Identity { path, why }),
+        }
+    }
+
+    /// The first of these files that is there.
+    fn first<'f, 'p>(
+        &mut self,
+        files: &'f FileContents,
+        paths: &'p [PathBuf],
+        what: &'static str,
+    ) -> Option<(&'p Path, &'f [u8])> {
+        for path in paths {
+            match files.get(path) {
+                Ok(bytes) => return Some((path, bytes)),
+                Err(Unreadable::Absent) if paths.len() > 1 => {}
+                Err(error) => {
+                    let why = format!("{error}; expected {what}");
+                    self.faults.push(CredentialFault::File { path: path.clone(), why });
+                    return None;
+                }
+            }
+        }
+        self.faults.push(CredentialFault::Missing { what, paths: paths.to_vec() });
+        None
+    }
+
+    fn infos(
+        &mut self,
+        path: &Path,
+        certificates: &[CertificateDer<'static>],
+    ) -> Option<Vec<CertificateInfo>> {
+        let infos: Option<Vec<_>> =
+            certificates.iter().map(|der| CertificateInfo::parse(der)).collect();
+        let why = || "found something that is no X.509 certificate between the PEM markers".into();
+        self.keep(path, infos.ok_or_else(why))
+    }
+
+    fn keep<T>(&mut self, path: &Path, result: Result<T, String>) -> Option<T> {
+        let fault = |why| CredentialFault::File { path: path.to_owned(), why };
+        result.map_err(|why| self.faults.push(fault(why))).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+//! Where the files of a credential are.
+
+use std::path::{Path, PathBuf};
+
+use super::CredentialFault;
+use crate::{
+    policy::{CredentialFiles, CredentialSource},
+    source::FileSet,
+};
+
+/// The directories in which credentials are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Places {
+    /// One directory below it for each `credentialName`.
+    pub credentials: Option<PathBuf>,
+    /// The process's own identity in the mesh.
+    pub identity: Option<PathBuf>,
+}
+
+/// The files of a credential. Of each list the first one that is there counts; what isn't needed may
+/// be absent.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Located {
+    /// The chain, the leaf first.
+    pub certificate: Vec<PathBuf>,
+    /// The leaf's key.
+    pub private_key: Vec<PathBuf>,
+    /// Roots for the other side's certificates.
+    pub roots: Vec<PathBuf>,
+    /// Revocation lists of these CAs.
+    pub crl: Vec<PathBuf>,
+    /// Whether a list that can't be read is an error: it was named.
+    pub crl_named: bool,
+}
+
+impl Places {
+    /// Where the files of a credential are.
+    ///
+    /// # Errors
+    /// The directory isn't known.
+    pub fn locate(&self, source: &CredentialSource) -> Result<Located, CredentialFault> {
+        match source {
+            CredentialSource::Files(files) => {
+                let CredentialFiles { certificate, private_key, ca_certificates, ca_crl } = files;
+                Ok(Located {
+                    certificate: vec![certificate.clone()],
+                    private_key: vec![private_key.clone()],
+                    roots: ca_certificates.iter().cloned().collect(),
+                    crl: ca_crl.iter().cloned().collect(),
+                    crl_named: true,
+                })
+            }
+            CredentialSource::Named(name) => match &self.credentials {
+                Some(dir) => Ok(Located::named(dir, name)),
+                None => Err(CredentialFault::NoDirectory {
+                    what: format!("credentialName {name}"),
+                    option: "--credentials-dir",
+                }),
+            },
+            CredentialSource::Own => match &self.identity {
+                Some(dir) => Ok(Located::directory(dir)),
+                None => Err(CredentialFault::NoDirectory {
+                    what: "mode ISTIO_MUTUAL".into(),
+                    option: "--identity-dir",
+                }),
+            },
+        }
+    }
+}
+
+impl Located {
+    /// A Secret that is mounted as a directory, by the names of its keys; those of the files that
+    /// Istio gave to its proxies will do too.
+    #[must_use]
+    pub fn directory(dir: &Path) -> Self {
+        let all = |names: &[&str]| names.iter().map(|name| dir.join(name)).collect();
+        Self {
+            certificate: all(&["tls.crt", "cert", "cert-chain.pem"]),
+            private_key: all(&["tls.key", "key", "key.pem"]),
+            roots: all(&["ca.crt", "cacert", "root-cert.pem"]),
+            crl: all(&["ca.crl"]),
+            crl_named: false,
+        }
+    }
+
+    /// The directory of a credential; its roots may be in one of their own (`<name>-cacert`).
+    fn named(dir: &Path, name: &str) -> Self {
+        let mut located = Self::directory(&dir.join(name));
+        let other = dir.join(format!("{name}-cacert"));
+        located.roots.extend(["cacert", "ca.crt"].map(|name| other.join(name)));
+        located.crl.push(other.join("ca.crl"));
+        located
+    }
+
+    /// All of its files.
+    #[must_use]
+    pub fn files(&self) -> FileSet {
+        let Self { certificate, private_key, roots, crl, crl_named: _ } = self;
+        [certificate, private_key, roots, crl].into_iter().flatten().cloned().collect()
+    }
+}

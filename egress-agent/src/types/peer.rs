@@ -1,0 +1,55 @@
+//! What is known of a client that speaks TLS to the gateway itself.
+
+use std::time::SystemTime;
+
+use super::SpiffeId;
+
+/// TLS that a server of this gateway ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DownstreamTls {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite, by OpenSSL's name.
+    pub cipher: &'static str,
+    /// The client's certificate, verified; `None` where it showed none.
+    pub peer: Option<PeerCertificate>,
+}
+
+impl DownstreamTls {
+    /// The authenticated identity of the client.
+    #[must_use]
+    pub fn principal(&self) -> Option<&SpiffeId> {
+        self.peer.as_ref()?.principal.as_ref()
+    }
+
+    /// The same as text.
+    #[must_use]
+    pub fn principal_name(&self) -> Option<&str> {
+        let peer = self.peer.as_ref()?;
+        // It has one spelling alone, that of the certificate.
+        peer.principal.as_ref().map(|_| &*peer.uri_sans)
+    }
+}
+
+/// A client's certificate, as the access log shows it. Lists are joined by commas, as Envoy does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerCertificate {
+    /// The only URI name, where it is the SPIFFE ID of a workload.
+    pub principal: Option<SpiffeId>,
+    /// URI names.
+    pub uri_sans: String,
+    /// DNS names.
+    pub dns_sans: String,
+    /// Subject.
+    pub subject: String,
+    /// Issuer.
+    pub issuer: String,
+    /// Serial number, in hexadecimal.
+    pub serial: String,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub fingerprint: String,
+    /// Start of its validity.
+    pub not_before: SystemTime,
+    /// End of its validity.
+    pub not_after: SystemTime,
+}
