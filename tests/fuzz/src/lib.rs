@@ -6,6 +6,7 @@
 
 mod frame;
 mod hello;
+mod identity;
 mod intent;
 mod maps;
 mod packets;
@@ -14,6 +15,7 @@ mod snapshots;
 mod world;
 
 pub use hello::client_hello;
+pub use identity::identity;
 pub use packets::packet;
 pub use snapshots::snapshots;
 
@@ -21,5 +23,9 @@ pub use snapshots::snapshots;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. The names are those of the corpora and of libFuzzer's binaries.
-pub const TARGETS: [Target; 3] =
-    [("packet", packet), ("client_hello", client_hello), ("snapshots", snapshots)];
+pub const TARGETS: [Target; 4] = [
+    ("packet", packet),
+    ("client_hello", client_hello),
+    ("snapshots", snapshots),
+    ("identity", identity),
+];
