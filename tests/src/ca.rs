@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SanType, SerialNumber, date_time_ymd,
 };
 use rustls::{
     crypto::aws_lc_rs,
@@ -55,6 +56,72 @@ pub fn issue_pem(authority: &Authority, name: &str) -> Result<(String, String)> 
     let key = KeyPair::generate()?;
     let certificate = params(name)?.signed_by(&key, &authority.issuer)?;
     Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// What a certificate of a client or a gateway says.
+#[derive(Clone, Debug)]
+pub struct Subject<'a> {
+    /// DNS name.
+    pub name: &'a str,
+    /// URI name.
+    pub uri: &'a str,
+    /// Serial number, for revocation.
+    pub serial: u64,
+    /// When it is valid.
+    pub time: Time,
+}
+
+/// When a certificate is valid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Time {
+    /// Now.
+    Now,
+    /// It was.
+    Over,
+    /// It will be.
+    ToCome,
+}
+
+/// A certificate and its key, PEM, that both sides of mutual TLS can show.
+///
+/// # Errors
+/// Key generation fails, or the URI isn't ASCII.
+pub fn issue_mutual(authority: &Authority, subject: &Subject<'_>) -> Result<(String, String)> {
+    let mut params = params(subject.name)?;
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    params.subject_alt_names.push(SanType::URI(subject.uri.try_into()?));
+    params.serial_number = Some(SerialNumber::from(subject.serial));
+    (params.not_before, params.not_after) = match subject.time {
+        Time::Now => (params.not_before, params.not_after),
+        Time::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
+        Time::ToCome => (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1)),
+    };
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, &authority.issuer)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// A revocation list, PEM, with these serial numbers.
+///
+/// # Errors
+/// It can't be signed.
+pub fn revocation_list(authority: &Authority, serials: &[u64]) -> Result<String> {
+    let time = date_time_ymd(2020, 1, 1);
+    let revoked_certs = serials.iter().map(|serial| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: time,
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let params = CertificateRevocationListParams {
+        this_update: time,
+        next_update: date_time_ymd(2090, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked_certs.collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    Ok(params.signed_by(&authority.issuer)?.pem()?)
 }
 
 fn params(name: &str) -> Result<CertificateParams> {

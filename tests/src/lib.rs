@@ -15,6 +15,7 @@
 
 pub mod access_log;
 pub mod agent;
+mod agents;
 pub mod ca;
 pub mod capture;
 pub mod cgroup;

@@ -297,64 +297,6 @@ impl Testbed {
         args
     }
 
-    /// Starts an agent on a host.
-    ///
-    /// # Errors
-    /// It can't be started.
-    pub fn start_agent(&self, place: &Place, name: &str, args: &[String]) -> Result<Process> {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        place.start(&self.dir(), name, &self.agent.to_string_lossy(), &args)
-    }
-
-    /// Starts the node agent and waits until it enforces its configuration.
-    ///
-    /// # Errors
-    /// It ends, or doesn't enforce within the limit.
-    pub fn start_node(&self) -> Result<Process> {
-        self.start_node_with(&self.node_args())
-    }
-
-    /// The same with other arguments.
-    ///
-    /// # Errors
-    /// As for [`Self::start_node`].
-    pub fn start_node_with(&self, args: &[String]) -> Result<Process> {
-        // An earlier one wrote to the same file.
-        let earlier = fs::read(self.dir().join("node.err")).map_or(0, |text| text.len());
-        let mut node = self.start_agent(&self.app, "node", args)?;
-        wait::until(wait::START, "the node agent to enforce", || {
-            // It denies everything first, and is ready once the configuration is in force.
-            let text = node.stderr();
-            let ready = text.get(earlier..)?.lines().any(|line| line.ends_with(" ready"));
-            (ready || node.ended().is_some()).then_some(())
-        })
-        .with_context(|| node.stderr())?;
-        if let Some(status) = node.ended() {
-            anyhow::bail!("egress-agent node: {status}\n{}", node.stderr());
-        }
-        Ok(node)
-    }
-
-    /// Starts a gateway and waits until it is ready.
-    ///
-    /// # Errors
-    /// It ends, or isn't ready within the limit.
-    pub fn start_gateway(&self, number: usize) -> Result<Process> {
-        let place = self.gateway(number);
-        let name = format!("gateway{}", number + 1);
-        let args = self.gateway_args_with(&self.gateway_control(number));
-        let mut gateway = self.start_agent(place, &name, &args)?;
-        wait::until(wait::START, "the gateway to be ready", || {
-            let ready = place.run("curl", &["-sf", "http://localhost:15021/healthz/ready"]);
-            (ready.is_ok_and(|ready| ready.ok()) || gateway.ended().is_some()).then_some(())
-        })
-        .with_context(|| gateway.stderr())?;
-        if let Some(status) = gateway.ended() {
-            anyhow::bail!("egress-agent gateway: {status}\n{}", gateway.stderr());
-        }
-        Ok(gateway)
-    }
-
     /// What it leaves on the machine.
     pub(crate) fn site(&self) -> &Site {
         &self.site

@@ -1,0 +1,460 @@
+//! Gateway servers that end TLS, with real clients: who is served in each mode, who is refused and
+//! why, and that nothing is lost while certificates are replaced.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{
+    cell::Cell,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use egress_tests::{
+    ca::{Authority, Subject, Time, issue_mutual, revocation_list},
+    plan::{GATEWAYS, HOST},
+    process::Process,
+    testbed::{Testbed, mesh_yaml},
+    wait::{SOON, until},
+};
+
+const GATEWAY_ID: &str =
+    "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account";
+const CLIENT_ID: &str = "spiffe://cluster.local/ns/default/sa/sleep";
+
+const SIMPLE: u16 = 20443;
+const MUTUAL: u16 = 21443;
+const OPTIONAL: u16 = 22443;
+const MESH: u16 = 23443;
+const NEWEST: u16 = 24443;
+const RAW: u16 = 25443;
+const BROKEN: u16 = 26443;
+
+/// A gateway that ends TLS in every mode, its authorities, and clients' certificates.
+struct Site {
+    /// Ended before the hosts are taken away.
+    gateway: Process,
+    _node: Process,
+    testbed: Testbed,
+    root: Authority,
+    versions: Cell<u32>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let testbed = Testbed::test(1).unwrap();
+        let dir = testbed.dir();
+        let root = Authority::new("Mesh authority").unwrap();
+        let credentials = dir.join("credentials");
+        fs::create_dir(&credentials).unwrap();
+        fs::create_dir(dir.join("clients")).unwrap();
+        fs::write(dir.join("mesh-ca.pem"), root.pem()).unwrap();
+        let mesh = format!("{}accessLogEncoding: JSON\n", mesh_yaml(1));
+        testbed.apply_mesh(&mesh).unwrap();
+        let site = |gateway, node, testbed, root| Self {
+            gateway,
+            _node: node,
+            testbed,
+            root,
+            versions: Cell::new(0),
+        };
+        publish(&credentials.join("web"), 0, &secret(&root, 1), &root.pem());
+        let files = secret(&root, 2);
+        fs::write(dir.join("server.crt"), &files.0).unwrap();
+        fs::write(dir.join("server.key"), &files.1).unwrap();
+        fs::write(dir.join("server.crl"), revocation_list(&root, &[66]).unwrap()).unwrap();
+        testbed.apply("servers.yaml", &servers(&dir)).unwrap();
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        let more = [
+            "--credentials-dir".into(),
+            text(credentials.clone()),
+            "--identity-dir".into(),
+            text(credentials.join("web")),
+        ];
+        let gateway = testbed.start_gateway_with(0, &more).unwrap();
+        let node = testbed.start_node().unwrap();
+        site(gateway, node, testbed, root)
+    }
+
+    /// Replaces the credential `web` as kubelet does.
+    fn publish(&self, secret: &(String, String), roots: &str) {
+        self.versions.set(self.versions.get() + 1);
+        let dir = self.testbed.dir().join("credentials/web");
+        publish(&dir, self.versions.get(), secret, roots);
+    }
+
+    /// Arguments of curl that show a certificate of this authority.
+    fn client(&self, root: &Authority, name: &str, subject: &Subject<'_>) -> Vec<String> {
+        let dir = self.testbed.dir().join("clients");
+        let (certificate, key) = issue_mutual(root, subject).unwrap();
+        let path = |suffix: &str| dir.join(format!("{name}.{suffix}")).display().to_string();
+        fs::write(path("crt"), certificate).unwrap();
+        fs::write(path("key"), key).unwrap();
+        vec!["--cert".into(), path("crt"), "--key".into(), path("key")]
+    }
+
+    fn good(&self) -> Vec<String> {
+        self.client(&self.root, "good", &subject())
+    }
+
+    /// The status of one request from the pod to the gateway itself, or curl's exit code.
+    fn status(&self, port: u16, args: &[String]) -> String {
+        let dir = self.testbed.dir();
+        let mut all = vec!["--cacert".into(), dir.join("mesh-ca.pem").display().to_string()];
+        all.extend(["--resolve".into(), format!("{HOST}:{port}:{}", GATEWAYS[0])]);
+        all.extend_from_slice(args);
+        all.push(format!("https://{HOST}:{port}/"));
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        self.testbed.curl_status(&all).unwrap()
+    }
+
+    fn allowed(&self, port: u16, args: &[String]) {
+        let status = self.status(port, args);
+        assert_eq!(status, "301", "port {port}, {args:?}:\n{}", self.gateway.stderr());
+    }
+
+    /// Refused, and said so in log and metric.
+    fn denied(&self, port: u16, args: &[String], reason: &str) {
+        let metric = format!("egress_denied_total{{reason=\"{reason}\"}} ");
+        let count = || {
+            let url = "http://localhost:15090/stats/prometheus";
+            let text = self.testbed.gateway(0).run("curl", &["-s", url]).unwrap().stdout;
+            let line = text.lines().find_map(|line| line.strip_prefix(&metric));
+            line.map_or(0, |value| value.trim().parse::<u64>().unwrap())
+        };
+        let logged = || {
+            let quoted = format!("\"reason\":\"{reason}\"");
+            self.gateway.stdout().lines().filter(|line| line.contains(&quoted)).count()
+        };
+        let (counted, lines) = (count(), logged());
+        let status = self.status(port, args);
+        assert!(status.starts_with("curl: ("), "port {port} {reason}: {status}");
+        until(SOON, &format!("{reason} in metric and log"), || {
+            (count() > counted && logged() > lines).then_some(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}:\n{}", self.gateway.stdout()));
+    }
+}
+
+fn subject() -> Subject<'static> {
+    Subject { name: "sleep.example", uri: CLIENT_ID, serial: 65, time: Time::Now }
+}
+
+/// The gateway's own.
+fn secret(root: &Authority, serial: u64) -> (String, String) {
+    let subject = Subject { name: HOST, uri: GATEWAY_ID, serial, time: Time::Now };
+    issue_mutual(root, &subject).unwrap()
+}
+
+/// What kubelet does on every change of a Secret: a new directory, and one rename.
+fn publish(dir: &Path, version: u32, (certificate, key): &(String, String), roots: &str) {
+    let data = dir.join(format!("..{version}"));
+    fs::create_dir_all(&data).unwrap();
+    for (name, text) in [("tls.crt", certificate.as_str()), ("tls.key", key), ("ca.crt", roots)] {
+        fs::write(data.join(name), text).unwrap();
+        symlink(format!("..data/{name}"), dir.join(name)).ok();
+    }
+    symlink(format!("..{version}"), dir.join("..data_tmp")).unwrap();
+    fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+}
+
+/// One server a mode.
+fn servers(dir: &Path) -> String {
+    let dir = dir.display();
+    let files = format!(
+        "serverCertificate: {dir}/server.crt, privateKey: {dir}/server.key, \
+         caCertificates: {dir}/mesh-ca.pem, caCrl: {dir}/server.crl"
+    );
+    let server = |port: u16, protocol: &str, tls: &str| {
+        format!(
+            "  - port: {{number: {port}, name: p{port}, protocol: {protocol}}}\n    hosts: [{HOST}]\n    tls: {{{tls}}}\n"
+        )
+    };
+    let servers = [
+        server(SIMPLE, "HTTPS", "mode: SIMPLE, credentialName: web"),
+        server(MUTUAL, "HTTPS", &format!("mode: MUTUAL, {files}")),
+        server(OPTIONAL, "HTTPS", "mode: OPTIONAL_MUTUAL, credentialName: web"),
+        server(MESH, "HTTPS", "mode: ISTIO_MUTUAL"),
+        server(NEWEST, "HTTPS", "mode: SIMPLE, credentialName: web, minProtocolVersion: TLSV1_3"),
+        server(RAW, "TLS", "mode: MUTUAL, credentialName: web"),
+        server(BROKEN, "HTTPS", "mode: SIMPLE, credentialName: gone"),
+    ]
+    .concat();
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: outside}}
+spec:
+  hosts: [{HOST}]
+  ports:
+  - {{number: 80, name: http, protocol: HTTP}}
+  - {{number: 443, name: tls, protocol: TLS}}
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: egress}}
+spec:
+  selector: {{istio: egressgateway}}
+  servers:
+{servers}---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: inside}}
+spec:
+  hosts: [{HOST}]
+  gateways: [egress]
+  http:
+  - route: [{{destination: {{host: {HOST}, port: {{number: 80}}}}}}]
+  tcp:
+  - match: [{{port: {RAW}}}]
+    route: [{{destination: {{host: {HOST}, port: {{number: 443}}}}}}]
+"
+    )
+}
+
+#[test]
+fn every_mode_serves_its_clients_and_refuses_the_others() {
+    let site = Site::new();
+    let none: &[String] = &[];
+    let good = site.good();
+    let stranger = Authority::new("Nobody's authority").unwrap();
+    let foreign = site.client(&stranger, "foreign", &subject());
+    let with = |time, name: &str| site.client(&site.root, name, &Subject { time, ..subject() });
+    let (old, early) = (with(Time::Over, "old"), with(Time::ToCome, "early"));
+
+    site.allowed(SIMPLE, none);
+    site.allowed(SIMPLE, &["--http1.1".into()]);
+    site.allowed(OPTIONAL, none);
+    for port in [MUTUAL, OPTIONAL, MESH] {
+        site.allowed(port, &good);
+        site.denied(port, &foreign, "untrusted_client_certificate");
+        site.denied(port, &old, "expired_client_certificate");
+        site.denied(port, &early, "expired_client_certificate");
+    }
+    for port in [MUTUAL, MESH] {
+        site.denied(port, none, "no_client_certificate");
+    }
+    // A trust domain that isn't ours, and none at all.
+    for (name, uri) in
+        [("other", "spiffe://other.example/ns/default/sa/sleep"), ("none", "https://a.example/")]
+    {
+        let client = site.client(&site.root, name, &Subject { uri, ..subject() });
+        site.denied(MESH, &client, "client_identity");
+        site.allowed(OPTIONAL, &client);
+    }
+    // Revoked.
+    let revoked = site.client(&site.root, "revoked", &Subject { serial: 66, ..subject() });
+    site.denied(MUTUAL, &revoked, "revoked_client_certificate");
+    site.allowed(OPTIONAL, &revoked);
+
+    // The client's identity is in the log and in the metrics.
+    let line = until(SOON, "the identity in the log", || {
+        let text = site.gateway.stdout();
+        let line = text.lines().find(|line| {
+            line.contains(&format!("\"downstream_peer_uri_san\":\"{CLIENT_ID}\""))
+                && line.contains("\"response_code\":301")
+        });
+        line.map(str::to_owned)
+    });
+    line.unwrap();
+    let url = "http://localhost:15090/stats/prometheus";
+    let metrics = site.testbed.gateway(0).run("curl", &["-s", url]).unwrap().stdout;
+    let counted = metrics.lines().any(|line| {
+        line.starts_with("istio_requests_total{")
+            && line.contains(&format!("source_principal=\"{CLIENT_ID}\""))
+            && line.contains("connection_security_policy=\"mutual_tls\"")
+    });
+    assert!(counted, "{metrics}");
+    assert!(metrics.contains("egress_certificate_days_left{certificate=\"web\"} "), "{metrics}");
+    assert!(metrics.contains("egress_certificate_current{certificate=\"gone\"} 0"), "{metrics}");
+
+    // Other refusals: an old version, another name, no certificate, and no TLS at all.
+    site.allowed(NEWEST, none);
+    site.denied(NEWEST, &["--tls-max".into(), "1.2".into()], "downstream_tls");
+    site.denied(BROKEN, none, "no_server_certificate");
+    let dir = site.testbed.dir();
+    let roots = dir.join("mesh-ca.pem").display().to_string();
+    let curl = |args: &[&str]| site.testbed.curl_status(args).unwrap();
+    let other = format!("other.example.com:{SIMPLE}:{}", GATEWAYS[0]);
+    let url = format!("https://other.example.com:{SIMPLE}/");
+    let status = curl(&["-k", "--resolve", &other, &url]);
+    assert_eq!(status, "curl: (35)", "an unknown name");
+    let plain = format!("{HOST}:{MUTUAL}:{}", GATEWAYS[0]);
+    let status = curl(&["--resolve", &plain, &format!("http://{HOST}:{MUTUAL}/")]);
+    assert_eq!(status, "403", "clear text where TLS is asked for");
+    // The gateway's own identity is what curl verifies, whichever way the pod got there.
+    let status = curl(&["--cacert", &roots, &format!("https://{HOST}:{SIMPLE}/")]);
+    assert_eq!(status, "301", "redirected by the node");
+    let status = curl(&[
+        "--resolve",
+        &format!("{HOST}:{SIMPLE}:{}", GATEWAYS[0]),
+        &format!("https://{HOST}:{SIMPLE}/"),
+    ]);
+    assert_eq!(status, "curl: (60)", "verified against other roots");
+}
+
+#[test]
+fn any_bytes_inside_tls_are_forwarded() {
+    let site = Site::new();
+    let good = site.good();
+    let dir = site.testbed.dir();
+    let ca = dir.join("mesh-ca.pem").display().to_string();
+    // TLS in TLS: openssl ends the outer one, and curl speaks the inner one through it.
+    let relay = format!(
+        "exec openssl s_client -quiet -verify_quiet -verify_return_error -CAfile {ca} -servername {HOST} \
+         -connect {}:{RAW} $@",
+        GATEWAYS[0]
+    );
+    let through = |certificate: &[String]| {
+        let flags = match certificate {
+            [_, cert, _, key] => format!("-cert {cert} -key {key}"),
+            _ => String::new(),
+        };
+        // One request, and the half of the answer that matters.
+        let script = format!(
+            "printf 'x' | timeout 10 sh -c '{}' sh >/dev/null 2>&1; echo $?",
+            relay.replace("$@", &flags)
+        );
+        site.testbed.pod().run("sh", &["-c", &script]).unwrap().stdout.trim().to_owned()
+    };
+    through(&good);
+    let opened = || {
+        site.testbed.stat(0, &format!("cluster.outbound|443||{HOST}.upstream_cx_total")).unwrap()
+    };
+    until(SOON, "the inner bytes to be forwarded", || (opened() == 1).then_some(())).unwrap();
+    through(&[]);
+    until(SOON, "the refusal", || {
+        site.gateway.stdout().contains("\"reason\":\"no_client_certificate\"").then_some(())
+    })
+    .unwrap();
+    assert_eq!(opened(), 1);
+}
+
+#[test]
+fn certificates_are_replaced_under_load_and_nothing_is_lost() {
+    let site = Site::new();
+    let dir = site.testbed.dir();
+    let good = site.good();
+    let new = Authority::new("The next authority").unwrap();
+    let both = format!("{}{}", site.root.pem(), new.pem());
+    // The client trusts both all along.
+    fs::write(dir.join("both.pem"), &both).unwrap();
+    let common = format!(
+        "--cacert {} {} --resolve {HOST}:{OPTIONAL}:{}",
+        dir.join("both.pem").display(),
+        good.join(" "),
+        GATEWAYS[0]
+    );
+    let url = format!("https://{HOST}:{OPTIONAL}/");
+    let stop = dir.join("stop");
+    let (stop_path, out) = (stop.display(), "-s -o /dev/null -w '%{http_code}\\n' --max-time 20");
+    // Connections of one request each, and one connection for as long as it lasts.
+    let short =
+        format!("while [ ! -e {stop_path} ]; do curl {out} {common} {url} || echo failed; done");
+    let many = format!("{url}?[1-2000]");
+    let long = format!(
+        "exec curl -s --rate 20/s --fail-early -o /dev/null -w '%{{http_code}} %{{num_connects}}\\n' {common} '{many}'"
+    );
+    let start = |name: &str, script: &str| {
+        site.testbed.pod().start(&dir, name, "sh", &["-c", script]).unwrap()
+    };
+    let (mut short, mut long) = (start("short", &short), start("long", &long));
+    let lines = |process: &Process| process.stdout().lines().count();
+    let progress = |what: &str| {
+        let before = (lines(&short), lines(&long));
+        until(SOON, &format!("requests after {what}"), || {
+            (lines(&short) > before.0 + 3 && lines(&long) > before.1 + 3).then_some(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {}", site.gateway.stderr()));
+    };
+    let count = || site.gateway.stderr().matches("certificate web is in use").count();
+    // It is told for servers that ask clients, and for those that don't.
+    let publish = |secret: (String, String), roots: &str| {
+        let before = count();
+        site.publish(&secret, roots);
+        until(SOON, "the new certificate to be in use", || (count() >= before + 2).then_some(()))
+            .unwrap_or_else(|error| panic!("{error:#}: {}", site.gateway.stderr()));
+    };
+    progress("the start");
+    // Leaves, one after the other.
+    for round in 1..=3 {
+        publish(secret(&site.root, 100 + round), &site.root.pem());
+        progress("a new leaf");
+    }
+    // A mistake in between changes nothing.
+    let (certificate, _) = secret(&site.root, 200);
+    let (_, key) = secret(&site.root, 201);
+    site.publish(&(certificate, key), &both);
+    until(SOON, "the mistake to be told", || {
+        site.gateway.stderr().contains("replace both together").then_some(())
+    })
+    .unwrap();
+    progress("a mistake");
+    // The root: both are trusted first, then the leaf is the new one's.
+    for root in [&site.root, &new] {
+        publish(secret(root, 300), &both);
+        progress("a new root");
+    }
+    fs::write(&stop, "").unwrap();
+    short.wait(SOON).unwrap();
+    long.kill();
+    let codes = short.stdout();
+    assert!(codes.lines().all(|code| code == "301"), "{codes}");
+    let codes = long.stdout();
+    assert!(
+        codes
+            .lines()
+            .enumerate()
+            .all(|(index, line)| { line == if index == 0 { "301 1" } else { "301 0" } }),
+        "one connection all along: {codes}"
+    );
+    // At the end the old root is dropped: its clients are refused, the new one's are served.
+    publish(secret(&new, 301), &new.pem());
+    let bundle = dir.join("both.pem").display().to_string();
+    let with_bundle = |client: &[String]| [&["--cacert".into(), bundle.clone()], client].concat();
+    let next = site.client(&new, "next", &subject());
+    let status = site.status(OPTIONAL, &with_bundle(&next));
+    assert_eq!(status, "301");
+    site.denied(OPTIONAL, &with_bundle(&good), "untrusted_client_certificate");
+}
+
+#[test]
+fn certificates_are_shown() {
+    let site = Site::new();
+    let dir = site.testbed.dir();
+    let text = |path: &Path| path.display().to_string();
+    let (config, mesh) = (text(&site.testbed.config()), text(&site.testbed.mesh()));
+    let credentials = text(&dir.join("credentials"));
+    let identity = text(&dir.join("credentials/web"));
+    let agent = text(site.testbed.agent());
+    let args = [
+        "certs",
+        "show",
+        "--config",
+        &config,
+        "--mesh",
+        &mesh,
+        "--credentials-dir",
+        &credentials,
+        "--identity-dir",
+        &identity,
+    ];
+    let shown = site.testbed.gateway(0).run(&agent, &args).unwrap();
+    assert_eq!(shown.code, 1, "one is missing: {}", shown.stdout);
+    assert!(shown.stdout.contains(&format!("URI:{GATEWAY_ID}")), "{}", shown.stdout);
+    assert!(shown.stdout.contains("gone"), "{}", shown.stdout);
+    let shown = site.testbed.gateway(0).run(&agent, &["certs", "show", "-o", "json", &identity]);
+    let shown = shown.unwrap();
+    assert!(shown.ok(), "{}", shown.stderr);
+    let json: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!(json["certificates"][0]["chain"][0]["spiffe_id"], GATEWAY_ID);
+    // The walkthrough's way: openssl against the running gateway.
+    let script = format!(
+        "openssl s_client -connect {}:{MESH} -servername {HOST} </dev/null 2>/dev/null | \
+         openssl x509 -noout -ext subjectAltName",
+        GATEWAYS[0]
+    );
+    let seen = site.testbed.pod().run("sh", &["-c", &script]).unwrap().stdout;
+    assert!(seen.contains(&format!("URI:{GATEWAY_ID}")), "{seen}");
+}
