@@ -349,24 +349,29 @@ fn certificates_are_replaced_under_load_and_nothing_is_lost() {
     let url = format!("https://{HOST}:{OPTIONAL}/");
     let stop = dir.join("stop");
     let (stop_path, out) = (stop.display(), "-s -o /dev/null -w '%{http_code}\\n' --max-time 20");
-    // Connections of one request each, and one connection for as long as it lasts.
+    // Connections of one request each, and one connection for as long as it lasts: that one tells on
+    // standard error, which isn't held back.
     let short =
         format!("while [ ! -e {stop_path} ]; do curl {out} {common} {url} || echo failed; done");
     let many = format!("{url}?[1-2000]");
     let long = format!(
-        "exec curl -s --rate 20/s --fail-early -o /dev/null -w '%{{http_code}} %{{num_connects}}\\n' {common} '{many}'"
+        "exec curl -s --rate 20/s --fail-early -o /dev/null -w '%{{stderr}}%{{http_code}} %{{num_connects}}\\n' {common} '{many}'"
     );
     let start = |name: &str, script: &str| {
         site.testbed.pod().start(&dir, name, "sh", &["-c", script]).unwrap()
     };
     let (mut short, mut long) = (start("short", &short), start("long", &long));
-    let lines = |process: &Process| process.stdout().lines().count();
     let progress = |what: &str| {
-        let before = (lines(&short), lines(&long));
+        let seen = || (short.stdout().lines().count(), long.stderr().lines().count());
+        let before = seen();
         until(SOON, &format!("requests after {what}"), || {
-            (lines(&short) > before.0 + 3 && lines(&long) > before.1 + 3).then_some(())
+            let now = seen();
+            (now.0 > before.0 + 3 && now.1 > before.1 + 3).then_some(())
         })
-        .unwrap_or_else(|error| panic!("{error:#}: {}", site.gateway.stderr()));
+        .unwrap_or_else(|error| {
+            let (short, long) = (short.stdout(), long.stderr());
+            panic!("{error:#}: {short}\n{long}\n{}", site.gateway.stderr())
+        });
     };
     let count = || site.gateway.stderr().matches("certificate web is in use").count();
     // It is told for servers that ask clients, and for those that don't.
@@ -401,7 +406,7 @@ fn certificates_are_replaced_under_load_and_nothing_is_lost() {
     long.kill();
     let codes = short.stdout();
     assert!(codes.lines().all(|code| code == "301"), "{codes}");
-    let codes = long.stdout();
+    let codes = long.stderr();
     assert!(
         codes
             .lines()

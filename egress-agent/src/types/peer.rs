@@ -22,7 +22,13 @@ impl DownstreamTls {
         self.peer.as_ref()?.principal.as_ref()
     }
 
-    /// The same as text.
+    /// Whether the client's certificate, if it showed one, still proves something.
+    #[must_use]
+    pub fn is_proof_at(&self, now: SystemTime) -> bool {
+        self.peer.as_ref().is_none_or(|peer| now < peer.not_after)
+    }
+
+    /// [`Self::principal`] as text.
     #[must_use]
     pub fn principal_name(&self) -> Option<&str> {
         let peer = self.peer.as_ref()?;
@@ -52,4 +58,31 @@ pub struct PeerCertificate {
     pub not_before: SystemTime,
     /// End of its validity.
     pub not_after: SystemTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_proves_something_until_it_expires() {
+        let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let peer = PeerCertificate {
+            principal: None,
+            uri_sans: String::new(),
+            dns_sans: String::new(),
+            subject: String::new(),
+            issuer: String::new(),
+            serial: String::new(),
+            fingerprint: String::new(),
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after,
+        };
+        let tls = DownstreamTls { version: "TLSv1.3", cipher: "", peer: Some(peer) };
+        assert!(tls.is_proof_at(not_after - Duration::from_secs(1)));
+        assert!(!tls.is_proof_at(not_after));
+        assert!(DownstreamTls { peer: None, ..tls }.is_proof_at(not_after));
+    }
 }

@@ -86,6 +86,7 @@ fn decide(
         return Err(Failure::Upgrade("CONNECT"));
     }
     let policy = connection.worker.policy().map_err(Failure::Denied)?;
+    connection.still_identified().map_err(Failure::Denied)?;
     // A rule may ask for it, although it is a matter of this hop.
     let with_upgrade = request.upgrade.as_ref().map(|upgrade| {
         let mut headers = request.headers.clone();

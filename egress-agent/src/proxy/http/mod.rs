@@ -38,16 +38,17 @@ mod serve_h1;
 mod serve_h2;
 mod tunnel;
 
-use std::{cell::RefCell, fmt, rc::Rc};
+use std::{cell::RefCell, fmt, rc::Rc, time::SystemTime};
 
 use bytes::BytesMut;
+use egress_ebpf::reason::Reason;
 use futures_util::future::Either;
 
 use self::pool::Pool;
 use super::{Downstream, Worker};
 use crate::{
     net::Side,
-    policy::{Entry, Termination},
+    policy::{Denied, Entry, Termination},
     types::Host,
 };
 
@@ -122,6 +123,18 @@ impl Connection {
         match &self.hop {
             Hop::Plain => Entry::Mesh,
             Hop::Terminated(ended) => Entry::Server(&ended.termination),
+        }
+    }
+
+    /// Refuses once the client's certificate has expired, although its connection is open.
+    fn still_identified(&self) -> Result<(), Denied> {
+        match &self.downstream.tls {
+            Some(tls) if !tls.is_proof_at(SystemTime::now()) => Err(Denied {
+                reason: Reason::ExpiredClient,
+                detail: "the client's certificate has expired since it connected; connect anew"
+                    .into(),
+            }),
+            _ => Ok(()),
         }
     }
 
