@@ -126,13 +126,28 @@ impl Site {
             let quoted = format!("\"reason\":\"{reason}\"");
             self.gateway.stdout().lines().filter(|line| line.contains(&quoted)).count()
         };
-        let (counted, lines) = (count(), logged());
+        let name = format!("cluster.outbound|80||{HOST}.upstream_rq_total");
+        let sent = || self.testbed.stat(0, &name).unwrap();
+        let (counted, lines, before) = (count(), logged(), sent());
         let status = self.status(port, args);
         assert!(status.starts_with("curl: ("), "port {port} {reason}: {status}");
         until(SOON, &format!("{reason} in metric and log"), || {
             (count() > counted && logged() > lines).then_some(())
         })
         .unwrap_or_else(|error| panic!("{error:#}:\n{}", self.gateway.stdout()));
+        assert_eq!(sent(), before, "something was sent on, although it was refused: {reason}");
+    }
+
+    /// The reasons of all refusals that the gateway remembers.
+    fn flows(&self) -> Vec<String> {
+        let (agent, control) = (self.testbed.agent(), self.testbed.gateway_control(0));
+        let (agent, control) = (agent.to_string_lossy(), control.to_string_lossy());
+        let args = ["flows", "--control", &control, "-o", "json"];
+        let done = self.testbed.gateway(0).run(&agent, &args).unwrap();
+        assert!(done.ok(), "{done:?}");
+        let lines = done.stdout.lines();
+        let flows = lines.filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        flows.filter_map(|flow| flow["reason"].as_str().map(str::to_owned)).collect()
     }
 }
 
@@ -273,6 +288,18 @@ fn every_mode_serves_its_clients_and_refuses_the_others() {
     site.allowed(NEWEST, none);
     site.denied(NEWEST, &["--tls-max".into(), "1.2".into()], "downstream_tls");
     site.denied(BROKEN, none, "no_server_certificate");
+    let flows = site.flows();
+    for reason in [
+        "no_client_certificate",
+        "untrusted_client_certificate",
+        "expired_client_certificate",
+        "revoked_client_certificate",
+        "client_identity",
+        "downstream_tls",
+        "no_server_certificate",
+    ] {
+        assert!(flows.iter().any(|seen| seen == reason), "{reason}: {flows:?}");
+    }
     let dir = site.testbed.dir();
     let roots = dir.join("mesh-ca.pem").display().to_string();
     let curl = |args: &[&str]| site.testbed.curl_status(args).unwrap();
