@@ -63,8 +63,8 @@ pub(super) async fn terminate(
             return Act::Nothing;
         }
     };
-    if let Some(principal) = tls.principal() {
-        downstream.source = downstream.source.authenticated(principal.clone());
+    if let (Some(principal), Ok(policy)) = (tls.principal(), worker.policy()) {
+        downstream.source = policy.authenticated(downstream.source, principal);
     }
     downstream.tls = Some(Arc::new(tls));
     match termination.tls.inside {

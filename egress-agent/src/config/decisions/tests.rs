@@ -681,8 +681,19 @@ fn what_is_hidden_from_a_source_stays_hidden_behind_tls() {
     assert!(gateway.tls_route(&own, 443, "a.example").is_ok());
     assert!(gateway.tls_route(&stranger, 443, "a.example").is_err());
     // Until it proves that it is of that namespace.
-    let id = SpiffeId::parse("spiffe://cluster.local/ns/apps/sa/sleep").unwrap();
-    assert!(gateway.tls_route(&stranger.authenticated(id), 443, "a.example").is_ok());
+    let proven =
+        |id: &str| gateway.0.authenticated(stranger.clone(), &SpiffeId::parse(id).unwrap());
+    for (id, sees) in [
+        ("spiffe://cluster.local/ns/apps/sa/sleep", true),
+        ("spiffe://cluster.local/ns/other/sa/sleep", false),
+        ("spiffe://other.example/ns/apps/sa/sleep", false),
+    ] {
+        assert_eq!(gateway.tls_route(&proven(id), 443, "a.example").is_ok(), sees, "{id}");
+    }
+    // What it proves counts for more than its address.
+    let elsewhere = SpiffeId::parse("spiffe://cluster.local/ns/other/sa/x").unwrap();
+    let moved = gateway.0.authenticated(own, &elsewhere);
+    assert!(gateway.tls_route(&moved, 443, "a.example").is_err());
 }
 
 #[test]

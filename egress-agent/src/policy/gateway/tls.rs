@@ -10,7 +10,7 @@ use crate::{
         Cluster, Denied, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol, Target,
         TcpRoute, Termination, TlsConnection, TlsRoute, matching,
     },
-    types::{GatewayPort, Host, Source},
+    types::{GatewayPort, Host, Source, SpiffeId},
 };
 
 impl GatewayPolicy {
@@ -134,6 +134,17 @@ impl GatewayPolicy {
     ) -> Result<TcpRoute, Denied> {
         let stage = self.same_server(termination, host, source)?;
         tcp_rules(stage, termination.port, host, source)
+    }
+
+    /// The source once it has proven who it is. An identity of another trust domain says nothing
+    /// about namespaces here, whoever signed it: then the address counts, as without one.
+    #[must_use]
+    pub fn authenticated(&self, source: Source, principal: &SpiffeId) -> Source {
+        if principal.trust_domain == self.snapshot.mesh.trust_domain {
+            source.authenticated(principal.clone())
+        } else {
+            source
+        }
     }
 
     /// The stage that serves the host under exactly these TLS settings, to this source.
