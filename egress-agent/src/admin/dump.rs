@@ -9,10 +9,10 @@ use super::ConfigState;
 use crate::{
     policy::{
         AccessLogEncoding, ClientTls, ClientTlsMode, Cluster, ConnectionPool, Direct, DirectTarget,
-        Discovery, GatewayGroup, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodeRoute,
+        Discovery, GatewayGroup, Hop, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodeRoute,
         OutboundMode, OutlierDetection,
     },
-    types::Workload,
+    types::{Node, Workload},
 };
 
 /// The whole configuration, pretty-printed.
@@ -63,6 +63,7 @@ fn mesh(mesh: &MeshConfig) -> Value {
         "clusterCidrs": list(&mesh.cluster_cidrs, |net| json!(net.to_string())),
         "deniedCidrs": list(&mesh.denied_cidrs, |net| json!(net.to_string())),
         "gateways": list(&mesh.gateways, gateway),
+        "nodes": list(&mesh.nodes, |found| mesh_node(found)),
         "workloads": list(&mesh.workloads, |found| workload(found)),
     })
 }
@@ -72,6 +73,29 @@ fn gateway(gateway: &GatewayGroup) -> Value {
         "service": gateway.service.to_string(),
         "labels": gateway.labels,
         "endpoints": gateway.endpoints,
+        "principal": gateway.principal.as_ref().map(ToString::to_string),
+        "hop": hop_name(gateway.hop),
+        "tunnel": gateway.tunnel.as_deref().map(|tunnel| json!({
+            "credential": tunnel.credential.to_string(),
+            "subjectAltNames": tunnel.subject_alt_names,
+            "trustDomain": tunnel.trust_domain.to_string(),
+            "namespace": &*tunnel.namespace.0,
+        })),
+    })
+}
+
+fn hop_name(hop: Hop) -> &'static str {
+    match hop {
+        Hop::Plain => "plain",
+        Hop::Tunnel => "tunnel",
+    }
+}
+
+fn mesh_node(node: &Node) -> Value {
+    json!({
+        "name": &*node.name,
+        "principal": node.principal.to_string(),
+        "addresses": node.addresses,
     })
 }
 
@@ -83,6 +107,8 @@ fn workload(workload: &Workload) -> Value {
         "addresses": workload.addresses,
         "cgroups": workload.cgroups,
         "interface": workload.interface.as_deref(),
+        "node": workload.node.as_deref(),
+        "serviceAccount": &*workload.service_account,
     })
 }
 
@@ -93,9 +119,10 @@ fn node_route(route: &NodeRoute, mesh: &MeshConfig) -> Value {
         DirectTarget::Name(host) => json!(host.to_string()),
     };
     let action = match route.action {
-        NodeAction::Redirect { group, port } => json!({ "redirect": {
+        NodeAction::Redirect { group, port, hop } => json!({ "redirect": {
             "gateway": mesh.gateways.get(group).map(|gateway| gateway.service.to_string()),
             "port": port.map(|port| port.0.get()),
+            "hop": hop_name(hop),
         }}),
         NodeAction::Direct => json!("direct"),
     };

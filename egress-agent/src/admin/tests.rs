@@ -17,7 +17,7 @@ use super::{
 use crate::{
     policy::{
         ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, GatewayGroup,
-        HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
+        Hop, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
     },
     policy::{DirectTarget, OutlierDetection},
     telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags, Telemetry},
@@ -40,6 +40,8 @@ fn workload() -> Arc<Workload> {
         addresses: vec!["10.0.0.5".parse().unwrap()],
         cgroups: Vec::new(),
         interface: None,
+        node: None,
+        service_account: "default".into(),
     })
 }
 
@@ -113,6 +115,9 @@ fn status() -> Status {
             service: Host::parse("gw.example").unwrap(),
             labels: [("istio".to_owned(), "egressgateway".to_owned())].into(),
             endpoints: vec!["192.0.2.10".parse().unwrap()],
+            principal: None,
+            tunnel: None,
+            hop: Hop::Plain,
         }],
         workloads: vec![workload()],
         ..MeshConfig::default()
@@ -121,7 +126,7 @@ fn status() -> Status {
         routes: vec![NodeRoute {
             port: Some(OriginalPort(port(443))),
             target: DirectTarget::Any,
-            action: NodeAction::Redirect { group: 0, port: None },
+            action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
         }],
     };
     let cluster = Cluster {

@@ -29,6 +29,8 @@ record! {
         "deniedCidrs" denied_cidrs: List<String> = "none",
         /// The gateway services, where there is no Kubernetes to ask.
         "gateways" gateways: Records<MeshGateway> = "none",
+        /// The application nodes, where there is no Kubernetes to ask: who may speak for the workloads there, through the tunnel to a gateway.
+        "nodes" nodes: Records<MeshNode> = "none",
         /// The workloads, where there is no Kubernetes to ask.
         "workloads" workloads: Records<MeshWorkload> = "none",
     }
@@ -113,6 +115,20 @@ record! {
         "labels" labels: Dict<At<String>> = required,
         /// Their addresses.
         "endpoints" endpoints: List<String> = required,
+        /// Their identity, a SPIFFE ID. Without it, a node accepts any identity of the service's namespace in the trust domain.
+        "principal" principal: Option<At<String>> = "any of the namespace",
+    }
+}
+
+record! {
+    /// An application node.
+    struct MeshNode {
+        /// Its name, which workloads give.
+        "name" name: Option<At<String>> = required,
+        /// The identity that its agent proves to gateways, a SPIFFE ID of the mesh's trust domain.
+        "principal" principal: Option<At<String>> = required,
+        /// The addresses that its agent speaks from. Nodes that share an identity are told apart by them.
+        "addresses" addresses: List<String> = "any",
     }
 }
 
@@ -131,5 +147,9 @@ record! {
         "cgroups" cgroups: List<String> = "none",
         /// The host side of its interface, by name. Where `--pod-interface` gives a pattern, it tells whose the interface is.
         "interface" interface: Option<At<String>> = "none",
+        /// The node that it runs on, by its name in `nodes`. Without it, no node may speak for it through the tunnel.
+        "node" node: Option<At<String>> = "none",
+        /// Its service account, which is part of its identity.
+        "serviceAccount" service_account: Option<At<String>> = "`default`",
     }
 }

@@ -5,7 +5,9 @@ use egress_ebpf::reason::Reason;
 
 use super::testing::{Gateway, compiled, original, problems};
 use crate::{
-    policy::{ClientTlsMode, Denied, DirectTarget, Discovery, NodeAction, NodeRoute, PortMode},
+    policy::{
+        ClientTlsMode, Denied, DirectTarget, Discovery, Hop, NodeAction, NodeRoute, PortMode,
+    },
     types::Host,
 };
 
@@ -50,7 +52,7 @@ fn redirect(port: u16) -> NodeRoute {
     NodeRoute {
         port: Some(original(port)),
         target: DirectTarget::Any,
-        action: NodeAction::Redirect { group: 0, port: None },
+        action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
     }
 }
 

@@ -114,7 +114,7 @@ fn wrapped(addr: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
 mod tests {
     use super::*;
     use crate::{
-        policy::GatewayGroup,
+        policy::{GatewayGroup, Hop},
         types::{Host, Labels},
     };
 
@@ -125,6 +125,9 @@ mod tests {
                 service: Host::parse("gw.ns.svc.cluster.local").unwrap(),
                 labels: Labels::new(),
                 endpoints: vec!["203.0.113.9".parse().unwrap()],
+                principal: None,
+                tunnel: None,
+                hop: Hop::Plain,
             }],
             ..MeshConfig::default()
         })

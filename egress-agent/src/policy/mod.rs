@@ -14,6 +14,7 @@ mod rules;
 mod server;
 mod server_tls;
 mod snapshot;
+mod tunnel;
 
 pub use cluster::{
     ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, Endpoint,
@@ -41,3 +42,4 @@ pub use snapshot::{
     GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
     WorkloadSet,
 };
+pub use tunnel::{Hop, TunnelTls};

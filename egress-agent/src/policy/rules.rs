@@ -6,7 +6,7 @@ use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::{Cluster, HostPattern, HttpAction, RetryPolicy, Server};
+use super::{Cluster, Hop, HostPattern, HttpAction, RetryPolicy, Server};
 use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Port, Source};
 
 /// Everything that decisions are made of.
@@ -160,6 +160,8 @@ pub enum Target {
         group: usize,
         /// The port, which chooses the server.
         port: GatewayPort,
+        /// How traffic has to come there.
+        hop: Hop,
     },
     /// A service outside.
     Cluster {

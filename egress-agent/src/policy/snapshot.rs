@@ -4,9 +4,10 @@ use std::{net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{Rules, dial::default_denied};
+use super::{Hop, Rules, TunnelTls, dial::default_denied};
 use crate::types::{
-    GatewayPort, Host, Labels, Namespace, OriginalPort, Selector, TrustDomain, Workload,
+    GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Selector, SpiffeId, TrustDomain,
+    Workload,
 };
 
 /// One accepted configuration, immutable.
@@ -47,6 +48,8 @@ pub struct MeshConfig {
     pub denied_cidrs: Vec<IpNet>,
     /// `gateways`, in file order: their index is their group.
     pub gateways: Vec<GatewayGroup>,
+    /// `nodes`.
+    pub nodes: Vec<Arc<Node>>,
     /// `workloads`.
     pub workloads: Vec<Arc<Workload>>,
 }
@@ -66,6 +69,7 @@ impl Default for MeshConfig {
             cluster_cidrs: Vec::new(),
             denied_cidrs: default_denied(),
             gateways: Vec::new(),
+            nodes: Vec::new(),
             workloads: Vec::new(),
         }
     }
@@ -173,6 +177,13 @@ pub struct GatewayGroup {
     pub labels: Labels,
     /// Their addresses, healthy or not.
     pub endpoints: Vec<IpAddr>,
+    /// The identity of its processes, where it is known (`gateways[].principal`).
+    pub principal: Option<SpiffeId>,
+    /// How a node proves itself to it, and it to the node, where a destination rule asks for that
+    /// on any port.
+    pub tunnel: Option<Arc<TunnelTls>>,
+    /// The hop of traffic that no route leads to one of its ports.
+    pub hop: Hop,
 }
 
 /// What the node lets out, and where to.
@@ -213,6 +224,8 @@ pub enum NodeAction {
         group: usize,
         /// The port at the gateway where it differs (raw TCP services).
         port: Option<GatewayPort>,
+        /// Whether it goes there as it is, or through the tunnel.
+        hop: Hop,
     },
     /// Straight to the address it asked for.
     Direct,

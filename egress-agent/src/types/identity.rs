@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
-use super::SpiffeId;
+use super::{SpiffeId, TrustDomain};
 
 /// Kubernetes labels.
 pub type Labels = BTreeMap<String, String>;
@@ -26,6 +26,37 @@ pub struct Workload {
     pub cgroups: Vec<PathBuf>,
     /// The host side of its interface, by name. No other workload claims it.
     pub interface: Option<Arc<str>>,
+    /// The [`Node`] that it runs on, by name, where that is known. Only that node may speak for it.
+    pub node: Option<Arc<str>>,
+    /// Its service account, which is the last part of its identity.
+    pub service_account: Arc<str>,
+}
+
+/// The service account of workloads that name none, as in Kubernetes.
+pub const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+
+impl Workload {
+    /// Its identity in the mesh.
+    #[must_use]
+    pub fn principal(&self, trust_domain: &TrustDomain) -> SpiffeId {
+        SpiffeId {
+            trust_domain: trust_domain.clone(),
+            namespace: self.namespace.clone(),
+            service_account: Arc::clone(&self.service_account),
+        }
+    }
+}
+
+/// An application node: who may speak for the workloads that run there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its name; `workloads[].node` refers to it.
+    pub name: Arc<str>,
+    /// The identity that its agent proves.
+    pub principal: SpiffeId,
+    /// The addresses that its agent speaks from; empty for any. Nodes with the same identity are
+    /// told apart by them.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A set of workloads. What has no namespace and no label here isn't asked for; one without either
@@ -133,6 +164,8 @@ mod tests {
             addresses: Vec::new(),
             cgroups: Vec::new(),
             interface: None,
+            node: None,
+            service_account: DEFAULT_SERVICE_ACCOUNT.into(),
         };
         for (namespaces, with, matches) in [
             (&["dev"][..], &[][..], true),
@@ -162,6 +195,8 @@ mod tests {
             addresses: Vec::new(),
             cgroups: Vec::new(),
             interface: None,
+            node: None,
+            service_account: DEFAULT_SERVICE_ACCOUNT.into(),
         });
         let addr = IpAddr::from([10, 0, 0, 5]);
         let source = Source::unauthenticated(addr, Some(workload));

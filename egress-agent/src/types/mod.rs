@@ -1,13 +1,17 @@
 //! Values with a role. A bare `SocketAddr`, port or string doesn't cross a module's border.
 
+mod claim;
 mod host;
 mod identity;
 mod net;
 mod peer;
 mod spiffe;
 
+pub use claim::Claim;
 pub use host::{Host, HostError};
-pub use identity::{GatewayIdentity, Labels, Namespace, Selector, Source, Workload};
-pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalPort, Port, UpstreamAddr};
+pub use identity::{
+    DEFAULT_SERVICE_ACCOUNT, GatewayIdentity, Labels, Namespace, Node, Selector, Source, Workload,
+};
+pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalDst, OriginalPort, Port, UpstreamAddr};
 pub use peer::{DownstreamTls, PeerCertificate};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};

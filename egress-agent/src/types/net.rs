@@ -90,3 +90,18 @@ addr_role! {
     /// An endpoint outside that the gateway dials.
     UpstreamAddr
 }
+addr_role! {
+    /// The address and port that the application dialled, before anything was rewritten.
+    OriginalDst
+}
+
+impl OriginalDst {
+    /// The port, unless it is zero.
+    #[must_use]
+    pub const fn port(self) -> Option<OriginalPort> {
+        match Port::new(self.0.port()) {
+            Some(port) => Some(OriginalPort(port)),
+            None => None,
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod client_hello;
 mod detect;
+pub mod hbone;
 mod reader;
 
 pub use client_hello::{ClientHello, HelloError, HelloReader};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Result, anyhow};
 use egress_agent::{
     bpf::{Contents, Facts, PodInterface},
-    policy::{DirectTarget, GatewayGroup, NodeAction, NodeRoute, Snapshot},
+    policy::{DirectTarget, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot},
     types::{GatewayPort, Host, OriginalPort, Port},
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -38,8 +38,11 @@ pub(crate) fn snapshot(routes: u32) -> Result<Snapshot> {
         service: Host::parse("egress.example")?,
         labels: [].into(),
         endpoints: vec![GATEWAY.into()],
+        principal: None,
+        tunnel: None,
+        hop: Hop::Plain,
     }];
-    let redirect = |to| NodeAction::Redirect { group: 0, port: to };
+    let redirect = |to| NodeAction::Redirect { group: 0, port: to, hop: Hop::Plain };
     let routed = Some(OriginalPort(port(ROUTED_PORT)?));
     snapshot.node.routes.push(NodeRoute {
         port: routed,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use egress_agent::{
     bpf::plan::{Facts, PodInterface},
-    policy::{DirectTarget, Enforcement, GatewayGroup, NodeAction, NodeRoute, Snapshot},
+    policy::{DirectTarget, Enforcement, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot},
     types::{GatewayPort, Host, OriginalPort, Port},
 };
 use egress_ebpf::{abi::ADMIN_PORTS, decide::Place, packet::Flow, reason::Reason};
@@ -54,6 +54,9 @@ impl Intent {
             service: name(random),
             labels: [].into(),
             endpoints: random.list(3, Random::ip),
+            principal: None,
+            tunnel: None,
+            hop: Hop::Plain,
         });
         snapshot.node.routes = random.list(7, route);
         let endpoints = snapshot.mesh.gateways.iter().flat_map(|gateway| &gateway.endpoints);
@@ -142,7 +145,7 @@ impl Intent {
             Some(NodeAction::Redirect { .. }) if place != Place::Socket => {
                 Answer::Deny(Reason::NotRedirected)
             }
-            Some(NodeAction::Redirect { group, port }) => Answer::Redirect {
+            Some(NodeAction::Redirect { group, port, hop: _ }) => Answer::Redirect {
                 group: u32::try_from(group).unwrap_or(u32::MAX),
                 port: port.map_or(flow.destination_port.get(), |port| port.0.get()),
             },
@@ -269,7 +272,7 @@ fn route(random: &mut Random<'_>) -> NodeRoute {
         NodeAction::Direct
     } else {
         let to = if random.bool() { Port::new(random.port()).map(GatewayPort) } else { None };
-        NodeAction::Redirect { group: random.below(4), port: to }
+        NodeAction::Redirect { group: random.below(4), port: to, hop: Hop::Plain }
     };
     NodeRoute { port, target, action }
 }

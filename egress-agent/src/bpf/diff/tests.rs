@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     bpf::plan::{Facts, PodInterface},
     policy::{
-        DirectTarget, Enforcement, EnforcementOverride, GatewayGroup, NodeAction, NodeRoute,
+        DirectTarget, Enforcement, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute,
         Snapshot,
     },
     types::{Host, OriginalPort, Port},
@@ -115,7 +115,7 @@ fn target() -> impl Strategy<Value = DirectTarget> {
 fn route() -> impl Strategy<Value = NodeRoute> {
     let action = prop_oneof![
         Just(NodeAction::Direct),
-        (0usize..3).prop_map(|group| NodeAction::Redirect { group, port: None }),
+        (0usize..3).prop_map(|group| NodeAction::Redirect { group, port: None, hop: Hop::Plain }),
     ];
     let port = prop::option::weighted(0.8, prop::sample::select(&PORTS[..]));
     (port, target(), action).prop_map(|(port, target, action)| NodeRoute {
@@ -172,6 +172,9 @@ prop_compose! {
                 service: Host::parse("gw.example").unwrap(),
                 labels: Default::default(),
                 endpoints: endpoints.iter().map(|addr| IpAddr::from(*addr)).collect(),
+                principal: None,
+                tunnel: None,
+                hop: Hop::Plain,
             })
             .collect();
         snapshot.node.routes = routes;
@@ -328,11 +331,14 @@ fn a_denial_that_fails_opens_no_port_of_a_gateway() {
             service: Host::parse("gw.example").unwrap(),
             labels: Default::default(),
             endpoints: gateway.iter().map(|addr| IpAddr::from(*addr)).collect(),
+            principal: None,
+            tunnel: None,
+            hop: Hop::Plain,
         }];
         snapshot.node.routes = vec![NodeRoute {
             port: None,
             target: DirectTarget::Any,
-            action: NodeAction::Redirect { group: 0, port: None },
+            action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
         }];
         snapshot
     };
@@ -592,11 +598,14 @@ fn every_port_of_a_gateway_is_every_port_but_its_own() {
         service: Host::parse("gw.example").unwrap(),
         labels: Default::default(),
         endpoints: vec![ADDRESSES[3].into()],
+        principal: None,
+        tunnel: None,
+        hop: Hop::Plain,
     }];
     snapshot.node.routes = vec![NodeRoute {
         port: None,
         target: DirectTarget::Any,
-        action: NodeAction::Redirect { group: 0, port: None },
+        action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
     }];
     let facts = Facts { generation: 1, max_groups: 1, ..Facts::default() };
     let (contents, _) = Contents::desired(&snapshot, &facts);

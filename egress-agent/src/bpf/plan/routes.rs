@@ -65,7 +65,9 @@ impl<'a> Builder<'a> {
             NodeAction::Direct => {
                 Route { action: route_action::DIRECT, reserved: 0, port: PortBe::new(0), group: 0 }
             }
-            NodeAction::Redirect { group, port } => {
+            // The tunnel's routes go there as they are until the kernel has an action for them: what is
+            // told apart here is refused by the gateway, never sent in clear.
+            NodeAction::Redirect { group, port, hop: _ } => {
                 let Some(id) = group_id(group, self.facts) else { return };
                 let to = port.map(|port| port.0);
                 let at_gateway = to.or(dialled);

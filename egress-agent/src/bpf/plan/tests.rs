@@ -10,7 +10,7 @@ use super::{
     *,
 };
 use crate::{
-    policy::{DirectTarget, EnforcementOverride, GatewayGroup, NodeAction, NodeRoute},
+    policy::{DirectTarget, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute},
     types::{GatewayPort, OriginalPort, Port},
 };
 
@@ -23,7 +23,11 @@ fn route(dialled: Option<u16>, target: DirectTarget, action: NodeAction) -> Node
 }
 
 fn redirect(to: Option<u16>) -> NodeAction {
-    NodeAction::Redirect { group: 0, port: to.map(|number| GatewayPort(port(number))) }
+    NodeAction::Redirect {
+        group: 0,
+        port: to.map(|number| GatewayPort(port(number))),
+        hop: Hop::Plain,
+    }
 }
 
 fn snapshot(routes: Vec<NodeRoute>) -> Snapshot {
@@ -31,6 +35,9 @@ fn snapshot(routes: Vec<NodeRoute>) -> Snapshot {
         service: Host::parse("gw.example").unwrap(),
         labels: Default::default(),
         endpoints: vec!["192.0.2.10".parse().unwrap(), "192.0.2.11".parse().unwrap()],
+        principal: None,
+        tunnel: None,
+        hop: Hop::Plain,
     };
     let mut snapshot = Snapshot::default();
     snapshot.mesh.gateways.push(gateway);

@@ -20,6 +20,8 @@ fn workload(namespace: &str, addresses: &[&str]) -> Workload {
         addresses: addresses.iter().map(|addr| ip(addr)).collect(),
         cgroups: Vec::new(),
         interface: None,
+        node: None,
+        service_account: "default".into(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     routes::{Scope, Stage, Traffic},
 };
 use crate::{
-    policy::{Discovery, HostPattern, Protocol, Target},
+    policy::{Discovery, Hop, HostPattern, Protocol, Target},
     types::{GatewayPort, Port},
 };
 
@@ -153,7 +153,7 @@ impl Compiler<'_> {
             cx.note(Severity::Error, &at.field("port"), message).code = Some("IST0112");
             return refused(Reason::NoGatewayRoute, "the gateway's port is not said");
         };
-        Target::Gateway { group, port: GatewayPort(port) }
+        Target::Gateway { group, port: GatewayPort(port), hop: Hop::Plain }
     }
 
     /// The service entries for a destination: those of its own name, or else of the most specific

@@ -9,10 +9,10 @@ use super::super::{
     names,
     resource::documents,
 };
-use super::workloads;
+use super::{nodes, workloads};
 use crate::{
-    policy::{AccessLogEncoding, Direct, GatewayGroup, LogFormat, MeshConfig, OutboundMode},
-    types::Namespace,
+    policy::{AccessLogEncoding, Direct, GatewayGroup, Hop, LogFormat, MeshConfig, OutboundMode},
+    types::{Namespace, TrustDomain},
 };
 
 /// Endpoints that the kernel's map holds for a gateway.
@@ -56,6 +56,7 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         cluster_cidrs,
         denied_cidrs,
         gateways,
+        nodes,
         workloads: named,
     } = mesh;
     let default = MeshConfig::default();
@@ -71,7 +72,11 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
     }
     let mut denied = default.denied_cidrs;
     denied.extend(networks(&denied_cidrs, cx));
-    let workloads = workloads::workloads(&named.0, cx);
+    let trust_domain = trust_domain
+        .and_then(|domain| names::trust_domain(&domain, cx))
+        .unwrap_or(default.trust_domain);
+    let nodes = nodes::nodes(&nodes.0, &trust_domain, cx);
+    let workloads = workloads::workloads(&named.0, &nodes, cx);
     let overrides = workloads::overrides(&enforcement_overrides.0, &workloads, cx);
     MeshConfig {
         outbound: match outbound.map(|mode| mode.value) {
@@ -90,14 +95,13 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         },
         access_log_format: access_log_format.map(|format| format.value),
         access_log_encoding: encoding,
-        trust_domain: trust_domain
-            .and_then(|domain| names::trust_domain(&domain, cx))
-            .unwrap_or(default.trust_domain),
         root_namespace: root_namespace
             .map_or(default.root_namespace, |name| Namespace(name.value.into())),
         cluster_cidrs: networks(&cluster_cidrs, cx),
         denied_cidrs: denied,
-        gateways: groups(&gateways.0, cx),
+        gateways: groups(&gateways.0, &trust_domain, cx),
+        nodes,
+        trust_domain,
         workloads,
     }
 }
@@ -119,9 +123,13 @@ pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
     addresses
 }
 
-fn groups(gateways: &[MeshGateway], cx: &mut Cx<'_>) -> Vec<GatewayGroup> {
+fn groups(
+    gateways: &[MeshGateway],
+    trust_domain: &TrustDomain,
+    cx: &mut Cx<'_>,
+) -> Vec<GatewayGroup> {
     let mut groups: Vec<GatewayGroup> = Vec::new();
-    for MeshGateway { at, service, labels, endpoints } in gateways {
+    for MeshGateway { at, service, labels, endpoints, principal } in gateways {
         let Some(service) = service else { continue };
         let Some(name) = names::host(service, cx) else { continue };
         if groups.iter().any(|group| group.service == name) {
@@ -143,7 +151,16 @@ fn groups(gateways: &[MeshGateway], cx: &mut Cx<'_>) -> Vec<GatewayGroup> {
             let message = "without labels no process would belong to this gateway";
             cx.error(&at.field("labels"), message);
         }
-        groups.push(GatewayGroup { service: name, labels: names::labels(labels), endpoints });
+        let principal = principal.as_ref();
+        groups.push(GatewayGroup {
+            service: name,
+            labels: names::labels(labels),
+            endpoints,
+            principal: principal.and_then(|text| nodes::principal(text, trust_domain, cx)),
+            // Both come from the destination rules for the service.
+            tunnel: None,
+            hop: Hop::Plain,
+        });
     }
     groups
 }

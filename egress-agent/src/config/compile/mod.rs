@@ -6,6 +6,7 @@ mod gateways;
 mod http;
 mod mesh;
 mod node;
+mod nodes;
 mod routes;
 mod server_tls;
 mod services;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     policy::{
-        Direct, DirectTarget, GatewayGroup, HostPattern, HttpOutcome, NodeAction, NodePolicy,
+        Direct, DirectTarget, GatewayGroup, Hop, HostPattern, HttpOutcome, NodeAction, NodePolicy,
         NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target, Weighted,
         has_labels,
     },
@@ -42,13 +42,13 @@ impl Compiler<'_> {
             }
         }
         if self.mesh.outbound == OutboundMode::AllowAny && !self.mesh.gateways.is_empty() {
-            let action = NodeAction::Redirect { group: 0, port: None };
+            let action = NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain };
             node.push(NodeRoute { port: None, target: DirectTarget::Any, action });
         }
         let by_name = ports.iter().map(|(port, (group, _))| NodeRoute {
             port: Some(*port),
             target: DirectTarget::Any,
-            action: NodeAction::Redirect { group: *group, port: None },
+            action: NodeAction::Redirect { group: *group, port: None, hop: Hop::Plain },
         });
         node.splice(0..0, by_name);
         let mut taken = BTreeMap::new();
@@ -184,7 +184,7 @@ impl Compiler<'_> {
     ) {
         for rule in &set.mesh.tcp {
             let at = Spot::root(meta.line, "spec").field("tcp");
-            let Some(Target::Gateway { group, port: gateway_port }) =
+            let Some(Target::Gateway { group, port: gateway_port, hop }) =
                 rule.targets.first().map(|weighted| &weighted.target)
             else {
                 continue;
@@ -205,7 +205,8 @@ impl Compiler<'_> {
                 meta.cx(self.report).error(&at, message);
                 continue;
             }
-            let action = NodeAction::Redirect { group: *group, port: Some(*gateway_port) };
+            let action =
+                NodeAction::Redirect { group: *group, port: Some(*gateway_port), hop: *hop };
             let own = services.iter().filter(|s| meets(&s.host, set));
             let mut found = false;
             for service in own {

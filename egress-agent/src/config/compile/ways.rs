@@ -77,7 +77,7 @@ impl Compiler<'_> {
         let tcp = set.mesh.tcp.iter().map(|rule| (rule.targets.as_slice(), Protocol::Tcp, "tcp"));
         for (targets, protocol, field) in http.chain(tls).chain(tcp) {
             for weighted in targets {
-                let Target::Gateway { group, port } = weighted.target else { continue };
+                let Target::Gateway { group, port, .. } = weighted.target else { continue };
                 let at = spec.at.field(field);
                 for host in &set.hosts {
                     if let Some(message) = self.missing_way(host, group, port, protocol, routes) {

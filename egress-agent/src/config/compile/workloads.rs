@@ -14,10 +14,11 @@ use super::{
         names,
     },
     mesh::addresses,
+    nodes,
 };
 use crate::{
     policy::{DEFAULT_SET, Enforcement, EnforcementOverride},
-    types::{Namespace, Selector, Workload},
+    types::{Namespace, Node, Selector, Workload},
 };
 
 /// Sets that may have a mode of their own. The kernel has room for more, a reader's mind doesn't.
@@ -30,9 +31,13 @@ const MAX_INTERFACE: usize = 15;
 const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 
 /// The workloads, in file order.
-pub(super) fn workloads(named: &[MeshWorkload], cx: &mut Cx<'_>) -> Vec<Arc<Workload>> {
+pub(super) fn workloads(
+    named: &[MeshWorkload],
+    nodes: &[Arc<Node>],
+    cx: &mut Cx<'_>,
+) -> Vec<Arc<Workload>> {
     let mut claims = Claims::default();
-    named.iter().filter_map(|one| workload(one, &mut claims, cx)).map(Arc::new).collect()
+    named.iter().filter_map(|one| workload(one, nodes, &mut claims, cx)).map(Arc::new).collect()
 }
 
 /// What workloads say is theirs, and whose it is.
@@ -42,9 +47,23 @@ struct Claims {
     interfaces: BTreeMap<String, String>,
 }
 
-fn workload(workload: &MeshWorkload, claims: &mut Claims, cx: &mut Cx<'_>) -> Option<Workload> {
-    let MeshWorkload { at, name, namespace, labels, addresses: list, cgroups, interface } =
-        workload;
+fn workload(
+    workload: &MeshWorkload,
+    nodes: &[Arc<Node>],
+    claims: &mut Claims,
+    cx: &mut Cx<'_>,
+) -> Option<Workload> {
+    let MeshWorkload {
+        at,
+        name,
+        namespace,
+        labels,
+        addresses: list,
+        cgroups,
+        interface,
+        node,
+        service_account,
+    } = workload;
     let name = name.as_ref()?.value.as_str();
     let namespace = namespace.as_ref().map_or("default", |namespace| namespace.value.as_str());
     let full = format!("{namespace}/{name}");
@@ -69,6 +88,8 @@ fn workload(workload: &MeshWorkload, claims: &mut Claims, cx: &mut Cx<'_>) -> Op
         addresses: addresses(list, cx),
         cgroups: own,
         interface: interface.map(|name| name.value.as_str().into()),
+        node: node.as_ref().and_then(|name| nodes::known(name, nodes, cx)),
+        service_account: nodes::service_account(service_account.as_ref(), namespace, cx),
     })
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::config::testing::{Gateway, compile_with, compiled, original, port};
 use crate::{
-    policy::{DirectTarget, HttpRoute, NodeAction, NodeRoute, PortMode},
+    policy::{DirectTarget, Hop, HttpRoute, NodeAction, NodeRoute, PortMode},
     types::{GatewayPort, Host, SpiffeId},
 };
 
@@ -397,7 +397,7 @@ fn allow_any_serves_unknown_hosts_through_the_gateway_only() {
     let everything = NodeRoute {
         port: None,
         target: DirectTarget::Any,
-        action: NodeAction::Redirect { group: 0, port: None },
+        action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
     };
     assert_eq!(compiled.snapshot.node.routes, [everything]);
     let gateway = Gateway::of(compiled.snapshot);
@@ -427,7 +427,11 @@ fn raw_tcp_is_told_apart_by_its_port_at_the_gateway() {
     let redirect = |net: &str| NodeRoute {
         port: Some(original(5432)),
         target: DirectTarget::Net(net.parse().unwrap()),
-        action: NodeAction::Redirect { group: 0, port: Some(GatewayPort(port(15432))) },
+        action: NodeAction::Redirect {
+            group: 0,
+            port: Some(GatewayPort(port(15432))),
+            hop: Hop::Plain,
+        },
     };
     assert_eq!(snapshot.node.routes, [redirect("198.51.100.0/28")]);
     let gateway = Gateway::of(snapshot);
@@ -708,7 +712,7 @@ fn nodes_let_applications_reach_ports_where_tls_ends() {
         )
     };
     let routes = |tls: &str| compiled(&[&servers(tls)], "").snapshot.node.routes;
-    let action = NodeAction::Redirect { group: 0, port: None };
+    let action = NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain };
     let route = NodeRoute { port: Some(original(9443)), target: DirectTarget::Any, action };
     assert!(routes(&format!("mode: SIMPLE, {FILES}")).contains(&route));
     assert!(!routes("mode: PASSTHROUGH").contains(&route));

@@ -152,7 +152,7 @@ impl GatewayPolicy {
             return Err(refusal::no_rule(set, host, port.0));
         };
         match &chosen.target {
-            Target::Gateway { group, port } => {
+            Target::Gateway { group, port, .. } => {
                 self.http_stage(*group, *port, request, &service.cluster)
             }
             Target::Cluster { cluster, host: named } => {

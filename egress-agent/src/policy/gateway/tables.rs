@@ -218,7 +218,7 @@ pub(super) fn tcp(
 
 fn gateway_targets(targets: &[Weighted]) -> impl Iterator<Item = (usize, GatewayPort)> {
     targets.iter().filter_map(|target| match target.target {
-        Target::Gateway { group, port } => Some((group, port)),
+        Target::Gateway { group, port, .. } => Some((group, port)),
         Target::Cluster { .. } | Target::Refused { .. } => None,
     })
 }

@@ -50,7 +50,7 @@ impl GatewayPolicy {
             return Err(refusal::no_rule(set, host, port.0));
         };
         match &chosen.target {
-            Target::Gateway { group, port } => self.tls_stage(*group, *port, host, source),
+            Target::Gateway { group, port, .. } => self.tls_stage(*group, *port, host, source),
             Target::Cluster { cluster, host: named } => {
                 self.direct(service)?;
                 let host = named.as_ref().unwrap_or(host).clone();

@@ -218,6 +218,8 @@ mod tests {
             addresses: vec![addr.parse().unwrap()],
             cgroups: vec![format!("/pods/{name}").into()],
             interface: None,
+            node: None,
+            service_account: "default".into(),
         })
     }
 

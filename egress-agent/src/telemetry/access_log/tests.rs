@@ -66,6 +66,8 @@ fn request() -> AccessLogEntry {
             addresses: vec![],
             cgroups: vec![],
             interface: None,
+            node: None,
+            service_account: "default".into(),
         })),
     }
 }

@@ -92,6 +92,8 @@ fn entry() -> AccessLogEntry {
             addresses: vec![],
             cgroups: vec![],
             interface: None,
+            node: None,
+            service_account: "default".into(),
         })),
     }
 }
