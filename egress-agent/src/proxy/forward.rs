@@ -16,9 +16,12 @@ use crate::{
     net::{End, Lease, Meter, Peer, Side, Upstream, relay},
     policy::{Cluster, GatewayPolicy, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
-    tls::Alpn,
+    tls::{Alpn, PeerEnded},
     types::Host,
 };
+
+/// Why the connection ended, in the access log.
+const NOT_GOOD: &str = "client_certificate_not_good_any_more";
 
 /// A connection with both ends, ready to be relayed.
 pub(super) struct Forward {
@@ -175,10 +178,21 @@ impl Forward {
                 record.details = Some("idle_timeout");
                 record.reason = Some(Reason::Timeout);
             }
-            Some(End::Reset(Peer::Downstream, _)) => {
-                record.flags.set(ResponseFlag::DownstreamConnectionTermination);
-                record.reason = Some(Reason::Reset);
-            }
+            Some(End::Reset(Peer::Downstream, error)) => match PeerEnded::of(&error) {
+                Some(ended) => {
+                    up.reset();
+                    worker.telemetry.stats.denied(ended.reason());
+                    record.flags.set(ResponseFlag::LocalReset);
+                    record.details = Some(NOT_GOOD);
+                    record.downstream_failure = Some(ended.to_string());
+                    record.detail = Some(ended.to_string());
+                    record.reason = Some(ended.reason());
+                }
+                None => {
+                    record.flags.set(ResponseFlag::DownstreamConnectionTermination);
+                    record.reason = Some(Reason::Reset);
+                }
+            },
             Some(End::Reset(Peer::Upstream, error)) => {
                 held.lease.report(false);
                 record.flags.set(ResponseFlag::UpstreamConnectionTermination);

@@ -67,9 +67,11 @@ pub(super) async fn terminate(
         downstream.source = policy.authenticated(downstream.source, principal);
     }
     downstream.tls = Some(Arc::new(tls));
+    // Whatever is inside fails once the client's certificate isn't good any more.
+    let stream = stream.held_to(&worker.credentials, &termination.tls);
     match termination.tls.inside {
         Inside::Http => {
-            let version = match stream.get_ref().1.alpn_protocol() {
+            let version = match stream.tls().alpn_protocol() {
                 Some(b"h2") => Version::H2,
                 _ => Version::H1,
             };

@@ -216,13 +216,14 @@ impl Role {
         let mut finished = spawn_blocking(move || workers.join());
         let credentials = Arc::clone(&self.credentials);
         let following = tokio::spawn(async move { credentials.watch().await });
-        self.apply(&loaded.borrow_and_update().clone());
+        let first = loaded.borrow_and_update().clone();
+        self.apply(&first).await;
         loop {
             tokio::select! {
                 changed = loaded.changed() => {
                     changed.context("the configuration isn't watched any more")?;
                     let now = loaded.borrow_and_update().clone();
-                    self.apply(&now);
+                    self.apply(&now).await;
                 }
                 Some(()) = hup.recv() => again.notify_one(),
                 () = ends.next() => break,
@@ -238,7 +239,7 @@ impl Role {
     }
 
     /// Puts what was loaded in force, for the next decision of every worker.
-    fn apply(&self, loaded: &Loaded) {
+    async fn apply(&self, loaded: &Loaded) {
         let Loaded { snapshot, current, accepted, rejected, last: _ } = loaded;
         let mut clusters = self.status.config().clusters.clone();
         if let Some(snapshot) = snapshot
@@ -248,7 +249,7 @@ impl Role {
             clusters = policy.clusters().map(Arc::clone).collect();
             self.telemetry.stats.configure(clusters.iter().map(|cluster| &cluster.name));
             // Before the policy: its first connection finds the certificates.
-            self.credentials.configure(policy.terminating());
+            self.credentials.configure(policy.terminating(), []).await;
             let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();
             if let Some(error) = &fault {
                 tracing::error!("{error}");

@@ -14,14 +14,14 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{client::ClientFault, server, x509::CertificateInfo};
+use super::{client::ClientFault, judged::Judged, server, x509::CertificateInfo};
 use crate::{
     net::{Rewound, Side},
     types::DownstreamTls,
 };
 
-/// A client's connection inside TLS.
-pub type Terminated = TlsStream<Rewound<TcpStream>>;
+/// A client's connection inside TLS. It is judged once [`Judged::held_to`] was called.
+pub type Terminated = Judged<TlsStream<Rewound<TcpStream>>>;
 
 /// Why there is no connection.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -81,7 +81,8 @@ impl AcceptError {
         }
     }
 
-    fn from_rustls(error: &rustls::Error) -> Self {
+    /// What a failed handshake, or a later look at the client's certificate, means.
+    pub(super) fn from_rustls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
             rustls::Error::InvalidCertificate(error) => Self::from_certificate(error),
@@ -169,7 +170,7 @@ pub async fn accept(
     match timeout_at(deadline, accepting).await {
         Ok(Ok(stream)) => {
             let known = known(&stream);
-            Ok((stream, known))
+            Ok((Judged::never(stream), known))
         }
         Ok(Err((error, stream))) => {
             let error = AcceptError::from_io(&error);
@@ -180,7 +181,7 @@ pub async fn accept(
 }
 
 /// What the handshake told of the client.
-fn known(stream: &Terminated) -> DownstreamTls {
+fn known(stream: &TlsStream<Rewound<TcpStream>>) -> DownstreamTls {
     let tls = stream.get_ref().1;
     let version = match tls.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -194,7 +195,7 @@ fn known(stream: &Terminated) -> DownstreamTls {
     DownstreamTls { version, cipher, peer: leaf.map(CertificateInfo::into_peer) }
 }
 
-impl Side for Terminated {
+impl Side for TlsStream<Rewound<TcpStream>> {
     fn plain(&self) -> Option<&TcpStream> {
         None
     }

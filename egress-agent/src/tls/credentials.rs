@@ -1,7 +1,12 @@
-//! The credentials that the gateway's servers use, kept equal to their files.
+//! The credentials of a process, kept equal to their source: for the servers that end TLS, and for
+//! the tunnels of a node.
 //!
 //! A change that can't be used changes nothing: the last good credential stays as long as it is
-//! valid. Connections that are open stay open across every change.
+//! valid. Connections that are open stay open across a change, unless their other side isn't good
+//! any more ([`Credentials::client_ends`], [`Credentials::gateway_ends`]).
+
+mod held;
+mod live;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,75 +15,96 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
+use rustls::{ClientConfig, ServerConfig};
 use thiserror::Error;
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
 
+use self::held::{Held, Wanted};
 use super::{
-    credential::{Credential, CredentialFault, Inspection, Located, Needs, Places},
-    server,
-    x509::{date, days_left},
+    client::ClientVerifier,
+    credential::{Credential, Places},
+    gateway::GatewayVerifier,
+    x509::date,
 };
 use crate::{
-    policy::{CredentialSource, ServerTls, ServerTlsMode},
+    policy::{ServerTls, TunnelTls},
     source::{FileContents, FileSet, Timing, Watched, Watcher},
     types::SpiffeId,
 };
 
-/// How often the files that were read are judged again: a certificate becomes valid, or ceases to
-/// be, without a change of its file.
+/// How often what was read is judged again: a certificate becomes valid, or ceases to be, without a
+/// change of its file.
 const JUDGE: Duration = Duration::from_secs(30);
 /// Tries to read files while nobody changes them.
 const TRIES: usize = 5;
+/// How long a new configuration waits for its certificates. After it, connections that need one that
+/// wasn't read are refused until it is.
+const READING: Duration = Duration::from_secs(5);
 
 /// One a process, shared by its workers.
 #[derive(Debug, Default)]
 pub struct Credentials {
     places: Places,
-    held: Mutex<BTreeMap<Wanted, Held>>,
-    /// Replaced as a whole, so that looking a server up takes no lock.
-    served: ArcSwap<HashMap<Arc<ServerTls>, Result<Served, Unusable>>>,
+    state: Mutex<State>,
+    /// Replaced as a whole, so that looking a configuration up takes no lock.
+    served: ArcSwap<Served>,
     /// Other files are to be watched.
     moved: Notify,
+    /// Counts changes of what is served.
+    epoch: watch::Sender<u64>,
 }
 
-/// A credential, and what it must be good for.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Wanted {
-    source: CredentialSource,
-    needs: Needs,
-}
-
-/// What is known of a credential.
+/// What is wanted, and what is known of it.
 #[derive(Debug, Default)]
-struct Held {
-    /// Where its files are; absent where no directory is known.
-    located: Option<Located>,
-    good: Option<Good>,
-    /// What is wrong with the files as last read.
-    faults: Vec<CredentialFault>,
-    servers: Vec<Arc<ServerTls>>,
+struct State {
+    held: BTreeMap<Wanted, Held>,
+    /// As last read.
+    files: FileContents,
 }
 
-#[derive(Debug)]
-struct Good {
-    credential: Arc<Credential>,
-    /// Fingerprints of chain and roots, and the revocation lists.
-    marks: Marks,
+/// What connections are made with.
+#[derive(Debug, Default)]
+struct Served {
+    servers: HashMap<Arc<ServerTls>, Result<ServerEnd, Unusable>>,
+    tunnels: HashMap<Arc<TunnelTls>, Result<TunnelEnd, Unusable>>,
 }
-
-type Marks = (Vec<String>, Vec<Vec<u8>>);
 
 #[derive(Clone, Debug)]
-struct Served {
+struct ServerEnd {
     config: Arc<ServerConfig>,
+    /// Absent where clients aren't asked.
+    verifier: Option<Arc<ClientVerifier>>,
     credential: Arc<Credential>,
 }
 
-/// A server can't take connections for want of a certificate.
+#[derive(Clone, Debug)]
+struct TunnelEnd {
+    config: Arc<ClientConfig>,
+    verifier: Arc<GatewayVerifier>,
+    credential: Arc<Credential>,
+}
+
+/// Connections can't be made for want of a certificate.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("the gateway has no usable certificate for this server: {0}")]
-pub struct Unusable(String);
+#[error("{whose}: {why}")]
+pub struct Unusable {
+    whose: &'static str,
+    why: String,
+}
+
+impl Unusable {
+    fn server(why: impl Into<String>) -> Self {
+        Self { whose: "the gateway has no usable certificate for this server", why: why.into() }
+    }
+
+    fn tunnel(why: impl Into<String>) -> Self {
+        Self { whose: "the node has no usable certificate for this tunnel", why: why.into() }
+    }
+}
 
 /// How a credential fares, for metrics and `status`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -96,188 +122,158 @@ pub struct CredentialState {
 }
 
 impl Credentials {
-    /// Credentials in these directories; none are wanted yet.
+    /// Credentials in these places; none are wanted yet.
     #[must_use]
     pub fn new(places: Places) -> Self {
         Self { places, ..Self::default() }
     }
 
-    /// A new configuration has these servers. Their files are read before this returns, so that the
-    /// first connection finds them.
-    pub fn configure(&self, servers: impl IntoIterator<Item = Arc<ServerTls>>) {
-        let mut by_need: BTreeMap<Wanted, Vec<Arc<ServerTls>>> = BTreeMap::new();
+    /// A new configuration has these servers and tunnels. Their files are read before this returns,
+    /// so that the first connection finds them; but no file system holds it up for longer than some
+    /// seconds, and neither the runtime's thread nor a connection waits for one.
+    pub async fn configure(
+        &self,
+        servers: impl IntoIterator<Item = Arc<ServerTls>>,
+        tunnels: impl IntoIterator<Item = Arc<TunnelTls>>,
+    ) {
+        let mut wanted: BTreeMap<Wanted, Held> = BTreeMap::new();
         for settings in servers {
-            by_need.entry(wanted(&settings)).or_default().push(settings);
+            wanted.entry(Wanted::by_server(&settings)).or_default().servers.push(settings);
         }
-        let mut held = self.held();
-        let mut old = std::mem::take(&mut *held);
-        for (wanted, servers) in by_need {
-            let mut entry = old.remove(&wanted).unwrap_or_default();
-            entry.servers = servers;
-            entry.located = match self.places.locate(&wanted.source) {
-                Ok(located) => Some(located),
-                Err(fault) => {
-                    entry.replace_faults(&wanted.source, vec![fault]);
-                    None
-                }
-            };
-            held.insert(wanted, entry);
+        for settings in tunnels {
+            wanted.entry(Wanted::by_tunnel(&settings)).or_default().tunnels.push(settings);
         }
-        let files = files(&held);
-        self.judge(&mut held, &read_at_rest(&files), SystemTime::now());
-        drop(held);
+        for (wanted, held) in &mut wanted {
+            held.locate(&self.places, wanted);
+        }
+        let files = files(&wanted);
+        let read = timeout(READING, spawn_blocking(move || read_at_rest(&files))).await;
+        let mut state = self.state();
+        let mut old = std::mem::replace(&mut state.held, wanted);
+        for (wanted, held) in &mut state.held {
+            if let Some(old) = old.remove(wanted) {
+                held.inherit(old);
+            }
+        }
+        match read {
+            Ok(Ok(read)) => state.files = read,
+            Ok(Err(_)) | Err(_) => tracing::error!(
+                "certificates can't be read within {} s; what was read before stays",
+                READING.as_secs()
+            ),
+        }
+        self.judge(&mut state, SystemTime::now());
+        self.epoch.send_modify(|epoch| *epoch += 1);
+        drop(state);
         self.moved.notify_one();
     }
 
     /// Follows the files, for ever.
     pub async fn watch(&self) {
         loop {
-            let mut watcher = Watcher::new(files(&self.held()), Timing::default());
-            let mut last = None;
+            let files = files(&self.state().held);
+            let mut watcher = Watcher::new(files, Timing::default());
             loop {
-                tokio::select! {
-                    read = watcher.next() => last = Some(read),
+                let read = tokio::select! {
+                    read = watcher.next() => Some(read),
                     () = self.moved.notified() => break,
-                    () = sleep(JUDGE) => {}
+                    () = sleep(JUDGE) => None,
+                };
+                let mut state = self.state();
+                if let Some(read) = read {
+                    state.files = read;
                 }
-                if let Some(read) = &last {
-                    self.judge(&mut self.held(), read, SystemTime::now());
-                }
+                self.judge(&mut state, SystemTime::now());
             }
         }
     }
 
-    /// The configuration to accept a connection with.
+    /// The configuration to accept a connection with. It is the same one until the credential
+    /// changes.
     ///
     /// # Errors
     /// There is no usable certificate now.
     pub fn server(&self, settings: &ServerTls) -> Result<Arc<ServerConfig>, Unusable> {
-        match self.served.load().get(settings) {
-            Some(Ok(served)) if served.credential.not_after > SystemTime::now() => {
-                Ok(Arc::clone(&served.config))
-            }
-            Some(Ok(served)) => {
-                Err(Unusable(format!("it expired on {}", date(served.credential.not_after))))
-            }
+        match self.served.load().servers.get(settings) {
+            Some(Ok(end)) => match end.credential.over(SystemTime::now()) {
+                None => Ok(Arc::clone(&end.config)),
+                Some(over) => Err(Unusable::server(over)),
+            },
             Some(Err(unusable)) => Err(unusable.clone()),
-            None => Err(Unusable("its files were not read yet".into())),
+            None => Err(Unusable::server(UNREAD)),
         }
+    }
+
+    /// The configuration to connect to a gateway with: TLS 1.3 and `h2` alone, with a certificate of
+    /// ours, and verifying the gateway's identity ([`connect_gateway`](super::connect_gateway) does
+    /// the rest). It is the same one (`Arc::ptr_eq`) until the credential changes: what a pool holds
+    /// that was made with another one should take no new streams.
+    ///
+    /// # Errors
+    /// There is no usable certificate now.
+    pub fn client(&self, settings: &TunnelTls) -> Result<Arc<ClientConfig>, Unusable> {
+        match self.served.load().tunnels.get(settings) {
+            Some(Ok(end)) => match end.credential.over(SystemTime::now()) {
+                None => Ok(Arc::clone(&end.config)),
+                Some(over) => Err(Unusable::tunnel(over)),
+            },
+            Some(Err(unusable)) => Err(unusable.clone()),
+            None => Err(Unusable::tunnel(UNREAD)),
+        }
+    }
+
+    /// Changes whenever a certificate, a root or a revocation list does: then what is open is to be
+    /// judged again.
+    #[must_use]
+    pub fn epoch(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
     }
 
     /// How every credential fares.
     #[must_use]
     pub fn states(&self) -> Vec<CredentialState> {
-        let held = self.held();
-        let state = |(wanted, held): (&Wanted, &Held)| CredentialState {
-            name: wanted.source.to_string(),
-            current: held.good.is_some() && !held.faults.iter().any(CredentialFault::is_fatal),
-            not_after: held.good.as_ref().map(|good| good.credential.not_after),
-            id: held.good.as_ref().and_then(|good| good.credential.id.clone()),
-            problems: held.faults.iter().map(ToString::to_string).collect(),
-        };
-        let mut states: Vec<CredentialState> = held.iter().map(state).collect();
+        let state = self.state();
+        let mut states: Vec<CredentialState> =
+            state.held.iter().map(|(wanted, held)| held.state(wanted)).collect();
         // One that is good for one purpose and not for another shows its worse side.
         states.sort_by(|a, b| (&a.name, a.current).cmp(&(&b.name, b.current)));
         states.dedup_by(|a, b| a.name == b.name);
         states
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<Wanted, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes what was read, as far as it is good, and rebuilds what depends on it.
-    fn judge(&self, held: &mut BTreeMap<Wanted, Held>, read: &FileContents, now: SystemTime) {
-        let before = self.served.load_full();
-        let mut served = HashMap::new();
+    fn judge(&self, state: &mut State, now: SystemTime) {
+        let State { held, files } = state;
+        let before = self.served.load();
+        let mut served = Served::default();
+        let mut changed = false;
         for (wanted, held) in held {
-            if let Some(located) = held.located.clone() {
-                held.take(wanted, Inspection::of(read, &located, &wanted.needs, now), now);
-            }
-            for settings in &held.servers {
-                let config = match &held.good {
-                    None => Err(held.unusable()),
-                    Some(good) => match before.get(settings) {
-                        // The same credential keeps its sessions.
-                        Some(Ok(same)) if Arc::ptr_eq(&same.credential, &good.credential) => {
-                            Ok(same.clone())
-                        }
-                        _ => serve(settings, &good.credential),
-                    },
-                };
-                served.insert(Arc::clone(settings), config);
-            }
+            changed |= held.take(wanted, files, now);
+            held.serve(&before, &mut served);
         }
+        drop(before);
         self.served.store(Arc::new(served));
+        if changed {
+            self.epoch.send_modify(|epoch| *epoch += 1);
+        }
     }
 }
 
-impl Held {
-    fn take(&mut self, wanted: &Wanted, inspection: Inspection, now: SystemTime) {
-        let Inspection { chain, roots, crls: _, faults, credential } = inspection;
-        let name = &wanted.source;
-        if let Some(credential) = credential {
-            let fingerprints = chain.iter().chain(&roots).map(|info| info.fingerprint.clone());
-            let lists = credential.crls.iter().map(|list| list.as_ref().to_vec());
-            let marks: Marks = (fingerprints.collect(), lists.collect());
-            if self.good.as_ref().is_none_or(|good| good.marks != marks) {
-                let end = credential.not_after;
-                tracing::info!(
-                    "certificate {name} is in use, valid until {} ({} days)",
-                    date(end),
-                    days_left(end, now)
-                );
-                self.good = Some(Good { credential: Arc::new(credential), marks });
-            }
-        }
-        self.replace_faults(name, faults);
-    }
+const UNREAD: &str = "it was not read yet";
 
-    /// Tells of faults when they are new.
-    fn replace_faults(&mut self, name: &CredentialSource, faults: Vec<CredentialFault>) {
-        if self.faults != faults {
-            for fault in &faults {
-                let stays = match &self.good {
-                    _ if !fault.is_fatal() => String::new(),
-                    Some(good) => {
-                        let end = date(good.credential.not_after);
-                        format!("; the last good one stays in use until {end}")
-                    }
-                    None => "; connections that need it are refused".into(),
-                };
-                tracing::error!("certificate {name}: {fault}{stays}");
-            }
-        }
-        self.faults = faults;
-    }
-
-    fn unusable(&self) -> Unusable {
-        let faults = self.faults.iter().filter(|fault| fault.is_fatal());
-        Unusable(faults.map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    }
-}
-
-fn wanted(settings: &ServerTls) -> Wanted {
-    let identity = match &settings.mode {
-        ServerTlsMode::IstioMutual(domain) => Some(domain.clone()),
-        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => None,
-    };
-    let needs = Needs { roots: settings.mode.asks(), identity };
-    Wanted { source: settings.credential.clone(), needs }
-}
-
-fn serve(settings: &Arc<ServerTls>, credential: &Arc<Credential>) -> Result<Served, Unusable> {
-    match server::build(settings, credential) {
-        Ok(config) => Ok(Served { config: Arc::new(config), credential: Arc::clone(credential) }),
-        Err(why) => {
-            tracing::error!("certificate {}: {why}", settings.credential);
-            Err(Unusable(why))
-        }
+impl Credential {
+    /// What is over of it, if something is.
+    fn over(&self, now: SystemTime) -> Option<String> {
+        (self.not_after <= now).then(|| format!("it expired on {}", date(self.not_after)))
     }
 }
 
 fn files(held: &BTreeMap<Wanted, Held>) -> FileSet {
-    held.values().filter_map(|held| held.located.as_ref()).map(Located::files).collect()
+    held.values().filter_map(Held::files).collect()
 }
 
 /// Content that didn't change while it was read. After some tries it is taken as it is: the watcher

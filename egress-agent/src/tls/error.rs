@@ -50,6 +50,14 @@ pub enum TlsError {
         /// The name that was to be verified.
         host: String,
     },
+    /// It was revoked, or nobody can tell.
+    #[error("the certificate of {host} is revoked, or that can't be told: {why}")]
+    Revoked {
+        /// The name that was to be verified.
+        host: String,
+        /// What is known of it.
+        why: String,
+    },
     /// Some other fault of the certificate.
     #[error("the certificate of {host} is not acceptable: {why}")]
     Certificate {
@@ -94,6 +102,12 @@ pub enum TlsError {
         /// The upstream.
         host: String,
     },
+    /// There is none of ours to show.
+    #[error("{why}")]
+    NoCertificate {
+        /// What is wrong with it.
+        why: String,
+    },
     /// A file of the rule can't be used.
     #[error("{path}: {why}")]
     File {
@@ -115,11 +129,13 @@ impl TlsError {
             | Self::WrongName { .. }
             | Self::UnknownIssuer { .. }
             | Self::SelfSigned { .. }
+            | Self::Revoked { .. }
             | Self::Certificate { .. }
             | Self::Alert { .. }
             | Self::NotTls { .. }
             | Self::Protocol { .. }
             | Self::Broken { .. }
+            | Self::NoCertificate { .. }
             | Self::File { .. } => Reason::UpstreamTls,
         }
     }
@@ -136,7 +152,8 @@ impl TlsError {
         }
     }
 
-    fn from_rustls(error: &rustls::Error, host: String) -> Self {
+    /// What a failed handshake, or a later look at the certificate of `host`, means.
+    pub(super) fn from_rustls(error: &rustls::Error, host: String) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => Self::from_certificate(error, host),
             rustls::Error::AlertReceived(alert) => Self::Alert { host, alert: explain(*alert) },
@@ -168,11 +185,22 @@ impl TlsError {
                 },
             },
             CertificateError::UnknownIssuer => Self::UnknownIssuer { host },
+            CertificateError::Revoked => {
+                Self::Revoked { host, why: "a revocation list names it".into() }
+            }
+            CertificateError::UnknownRevocationStatus => {
+                Self::Revoked { host, why: "no revocation list covers its issuer".into() }
+            }
+            CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. } => {
+                Self::Revoked { host, why: format!("the revocation list is out of date ({error})") }
+            }
             CertificateError::Other(OtherError(inner)) => match inner.downcast_ref::<Fault>() {
                 Some(Fault::SelfSigned) => Self::SelfSigned { host },
                 Some(Fault::Names { expected, presented }) => {
                     Self::WrongName { expected: expected.clone(), presented: presented.clone() }
                 }
+                Some(Fault::Identity(why)) => Self::Certificate { host, why: why.clone() },
                 None => Self::Certificate { host, why: inner.to_string() },
             },
             error => Self::Certificate { host, why: error.to_string() },

@@ -12,13 +12,14 @@ use rustls::{
 use super::{client::ClientVerifier, config::provider, credential::Credential};
 use crate::policy::{CipherSuite, Inside, ServerTls, TlsVersion};
 
-/// Builds the configuration.
+/// Builds the configuration. `verifier` is there where clients are asked.
 ///
 /// # Errors
 /// Why the settings can't be carried out with this credential.
 pub(super) fn build(
     settings: &Arc<ServerTls>,
     credential: &Credential,
+    verifier: Option<&Arc<ClientVerifier>>,
 ) -> Result<ServerConfig, String> {
     let mut provider = rustls::crypto::CryptoProvider::clone(&provider());
     if !settings.cipher_suites.is_empty() {
@@ -36,13 +37,9 @@ pub(super) fn build(
         (TlsVersion::V1_2, TlsVersion::V1_3) => &[&TLS13, &TLS12],
         (TlsVersion::V1_3, _) => &[&TLS13],
     };
-    let verifier: Arc<dyn ClientCertVerifier> = if settings.mode.asks() {
-        let verifier = ClientVerifier::new(Arc::clone(settings), credential);
-        Arc::new(
-            verifier.map_err(|error| format!("client certificates can't be verified: {error}"))?,
-        )
-    } else {
-        WebPkiClientVerifier::no_client_auth()
+    let verifier: Arc<dyn ClientCertVerifier> = match verifier {
+        Some(verifier) => Arc::<ClientVerifier>::clone(verifier),
+        None => WebPkiClientVerifier::no_client_auth(),
     };
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)

@@ -1,6 +1,6 @@
 //! Certificates made on the spot.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
@@ -13,7 +13,15 @@ pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
 
 /// An authority of this name.
 pub(crate) fn ca(name: &str) -> Ca {
-    let mut params = CertificateParams::default();
+    authority(name, CertificateParams::default())
+}
+
+/// The same, until then.
+pub(crate) fn ca_until(name: &str, end: SystemTime) -> Ca {
+    authority(name, until(CertificateParams::default(), end))
+}
+
+fn authority(name: &str, mut params: CertificateParams) -> Ca {
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -42,6 +50,13 @@ pub(crate) fn expired(mut params: CertificateParams) -> CertificateParams {
 /// The same, with a time that hasn't come.
 pub(crate) fn early(mut params: CertificateParams) -> CertificateParams {
     (params.not_before, params.not_after) = (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1));
+    params
+}
+
+/// The same, valid until then; certificates count whole seconds.
+pub(crate) fn until(mut params: CertificateParams, end: SystemTime) -> CertificateParams {
+    params.not_after =
+        date_time_ymd(1970, 1, 1) + end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     params
 }
 

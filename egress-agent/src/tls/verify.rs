@@ -42,6 +42,9 @@ pub(super) enum Fault {
     SelfSigned,
     #[error("issued for {presented}, not for {expected}")]
     Names { expected: String, presented: String },
+    /// No SPIFFE ID, or more than one URI.
+    #[error("{0}")]
+    Identity(String),
 }
 
 impl From<Fault> for Error {

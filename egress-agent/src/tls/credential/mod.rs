@@ -44,6 +44,8 @@ pub struct Credential {
     pub key: Arc<CertifiedKey>,
     /// Roots for the other side; empty where none are needed.
     pub roots: Arc<RootCertStore>,
+    /// End of validity of each of them.
+    pub root_ends: Vec<SystemTime>,
     /// Revocation lists.
     pub crls: Vec<CertificateRevocationListDer<'static>>,
     /// The identity, where it is one.
@@ -69,6 +71,20 @@ pub struct Inspection {
     pub credential: Option<Credential>,
 }
 
+impl Credential {
+    /// The same without the roots whose time is over, if there are any: what has expired vouches for
+    /// nobody, also while a credential stays in use because its successor is no good.
+    #[must_use]
+    pub fn without_expired_roots(&self, now: SystemTime) -> Option<Self> {
+        if self.root_ends.iter().all(|end| *end > now) {
+            return None;
+        }
+        let left = self.roots.roots.iter().zip(&self.root_ends).filter(|(_, end)| **end > now);
+        let (roots, root_ends): (Vec<_>, _) = left.map(|(root, end)| (root.clone(), *end)).unzip();
+        Some(Self { roots: Arc::new(RootCertStore { roots }), root_ends, ..self.clone() })
+    }
+}
+
 impl Inspection {
     /// Checks what was read.
     #[must_use]
@@ -76,7 +92,7 @@ impl Inspection {
         let mut inspection = Self::default();
         let chain = inspection.chain(files, at);
         let key = inspection.key(files, at);
-        let roots = inspection.roots(files, at, needs.roots, now);
+        let (roots, root_ends) = inspection.roots(files, at, needs.roots, now);
         let crls = if needs.roots { inspection.revoked(files, at, now) } else { Vec::new() };
         if let Some((path, _)) = &chain {
             inspection.validity(path, now);
@@ -93,6 +109,7 @@ impl Inspection {
             inspection.credential = Some(Credential {
                 key: Arc::new(key),
                 roots: Arc::new(roots),
+                root_ends,
                 crls,
                 id: leaf.spiffe_id().ok(),
                 not_before: leaf.not_before,
@@ -163,16 +180,18 @@ impl Inspection {
         at: &Located,
         needed: bool,
         now: SystemTime,
-    ) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
+    ) -> (RootCertStore, Vec<SystemTime>) {
+        let (mut roots, mut ends) = (RootCertStore::empty(), Vec::new());
         if !needed {
-            return roots;
+            return (roots, ends);
         }
         let Some((path, bytes)) = self.first(files, &at.roots, "the CA's certificates") else {
-            return roots;
+            return (roots, ends);
         };
-        let Some(certificates) = self.keep(path, pem::certificates(bytes)) else { return roots };
-        let Some(infos) = self.infos(path, &certificates) else { return roots };
+        let Some(certificates) = self.keep(path, pem::certificates(bytes)) else {
+            return (roots, ends);
+        };
+        let Some(infos) = self.infos(path, &certificates) else { return (roots, ends) };
         self.roots = infos;
         for (certificate, info) in certificates.into_iter().zip(&self.roots) {
             // What has expired vouches for nobody; webpki wouldn't ask a root for its dates.
@@ -185,13 +204,15 @@ impl Inspection {
             } else if let Err(error) = roots.add(certificate) {
                 let why = format!("holds a certificate that can't be a trust root: {error}");
                 self.faults.push(CredentialFault::File { path: path.to_owned(), why });
+            } else {
+                ends.push(info.not_after);
             }
         }
         if roots.is_empty() {
             let why = "no root is left that could vouch for anybody; expected a CA's certificate";
             self.faults.push(CredentialFault::File { path: path.to_owned(), why: why.into() });
         }
-        roots
+        (roots, ends)
     }
 
     fn revoked(

@@ -18,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use super::*;
 use crate::{
     net::Rewound,
-    policy::{Inside, TlsVersion},
+    policy::{CredentialSource, Inside, ServerTlsMode, TlsVersion},
     tls::{
         AcceptError, Refused, accept,
         config::provider,
@@ -154,7 +154,7 @@ async fn each_mode_takes_its_clients_and_no_others() {
         [ServerTlsMode::Simple, ServerTlsMode::Mutual, ServerTlsMode::OptionalMutual, istio()]
     {
         let tls = settings(mode.clone());
-        site.credentials.configure([Arc::new(tls.clone())]);
+        site.credentials.configure([Arc::new(tls.clone())], []).await;
         // With a good certificate.
         let known = site.connect(&tls, site.client(&good())).await.unwrap();
         assert_eq!((known.version, known.cipher), ("TLSv1.3", "TLS_AES_128_GCM_SHA256"));
@@ -191,7 +191,7 @@ async fn each_mode_takes_its_clients_and_no_others() {
 async fn the_mesh_takes_identities_of_its_own_trust_domain() {
     let site = Site::new();
     let (mesh, mutual) = (settings(istio()), settings(ServerTlsMode::Mutual));
-    site.credentials.configure([Arc::new(mesh.clone()), Arc::new(mutual.clone())]);
+    site.credentials.configure([Arc::new(mesh.clone()), Arc::new(mutual.clone())], []).await;
     for (uris, wanted) in [
         (&["spiffe://other.example/ns/apps/sa/sleep"][..], "expected cluster.local"),
         (&[], "found no URI name"),
@@ -234,7 +234,7 @@ async fn names_and_fingerprints_narrow_it_down() {
         // One of both lists is enough.
         (ServerTls { spki_pins: vec![zero.clone()], ..hashes(&info.fingerprint) }, true),
     ] {
-        site.credentials.configure([Arc::new(tls.clone())]);
+        site.credentials.configure([Arc::new(tls.clone())], []).await;
         let known = site.connect(&tls, Some((chain.clone(), key.clone()))).await;
         let reason = known.map(|_| ()).map_err(|error| error.reason());
         let wanted = if allowed { Ok(()) } else { Err(Reason::ClientIdentity) };
@@ -247,23 +247,23 @@ async fn revoked_certificates_are_refused_and_so_is_doubt() {
     let site = Site::new();
     let tls = settings(ServerTlsMode::Mutual);
     fs::write(site.web("ca.crl"), crl(&site.root, &[7], true)).unwrap();
-    site.credentials.configure([Arc::new(tls.clone())]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
     site.connect(&tls, site.client(&params(&[], &[CLIENT], 8))).await.unwrap();
     let revoked = site.client(&params(&[], &[CLIENT], 7));
     let error = site.connect(&tls, revoked.clone()).await.unwrap_err();
     assert_eq!(error.reason(), Reason::RevokedClient, "{error}");
     // A list that is out of date proves nothing.
     fs::write(site.web("ca.crl"), crl(&site.root, &[], false)).unwrap();
-    site.credentials.configure([Arc::new(tls.clone())]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
     let error = site.connect(&tls, site.client(&good())).await.unwrap_err();
     assert_eq!(error.reason(), Reason::RevokedClient, "{error}");
     // Nor does another CA's.
     fs::write(site.web("ca.crl"), crl(&ca("other"), &[], true)).unwrap();
-    site.credentials.configure([Arc::new(tls.clone())]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
     let error = site.connect(&tls, site.client(&good())).await.unwrap_err();
     assert_eq!(error.reason(), Reason::RevokedClient, "{error}");
     fs::remove_file(site.web("ca.crl")).unwrap();
-    site.credentials.configure([Arc::new(tls.clone())]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
     site.connect(&tls, revoked).await.unwrap();
 }
 
@@ -283,7 +283,7 @@ async fn versions_below_the_minimum_are_refused() {
     let new = ServerTls { min_version: TlsVersion::V1_3, ..tls.clone() };
     let rsa =
         ServerTls { cipher_suites: vec![crate::policy::CipherSuite::EcdsaChaCha], ..tls.clone() };
-    site.credentials.configure([&tls, &new, &rsa].map(|tls| Arc::new(tls.clone())));
+    site.credentials.configure([&tls, &new, &rsa].map(|tls| Arc::new(tls.clone())), []).await;
     let known = site.connect_with(&tls, old()).await.unwrap();
     assert_eq!((known.version, known.cipher), ("TLSv1.2", "ECDHE-ECDSA-AES128-GCM-SHA256"));
     let known = site.connect_with(&rsa, old()).await.unwrap();
@@ -297,75 +297,75 @@ async fn versions_below_the_minimum_are_refused() {
 async fn a_client_that_does_not_trust_us_is_heard() {
     let site = Site::new();
     let tls = settings(ServerTlsMode::Simple);
-    site.credentials.configure([Arc::new(tls.clone())]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
     let error = site.connect_with(&tls, client_config(&ca("other"), None)).await.unwrap_err();
     assert_eq!(error.reason(), Reason::DownstreamTls);
     assert!(error.to_string().contains("does not accept the server's certificate"), "{error}");
 }
 
-#[test]
-fn clients_that_are_asked_are_asked_every_time() {
+#[tokio::test]
+async fn clients_that_are_asked_are_asked_every_time() {
     let site = Site::new();
     let (simple, mutual) = (settings(ServerTlsMode::Simple), settings(ServerTlsMode::Mutual));
-    site.credentials.configure([&simple, &mutual].map(|tls| Arc::new(tls.clone())));
+    site.credentials.configure([&simple, &mutual].map(|tls| Arc::new(tls.clone())), []).await;
     assert!(site.credentials.server(&simple).unwrap().session_storage.can_cache());
     let asked = site.credentials.server(&mutual).unwrap();
     assert!(!asked.session_storage.can_cache() && asked.send_tls13_tickets == 0);
 }
 
-#[test]
-fn the_last_good_one_stays_while_it_is_valid() {
+#[tokio::test]
+async fn the_last_good_one_stays_while_it_is_valid() {
     let site = Site::new();
     let tls = settings(ServerTlsMode::Mutual);
-    let configure = || site.credentials.configure([Arc::new(tls.clone())]);
+    let configure = || site.credentials.configure([Arc::new(tls.clone())], []);
     let state = || site.credentials.states().remove(0);
-    configure();
+    configure().await;
     let first = site.credentials.server(&tls).unwrap();
     assert!(state().current && state().problems.is_empty());
     assert_eq!((state().name.as_str(), state().id.unwrap().to_string().as_str()), ("web", GATEWAY));
     // Nothing changed: sessions are kept.
-    configure();
+    configure().await;
     assert!(Arc::ptr_eq(&first, &site.credentials.server(&tls).unwrap()));
     // A key that isn't the certificate's, an empty CA file, an expired certificate.
     let (_, key) = issue(&site.root, &good());
     let own = fs::read(site.web("tls.key")).unwrap();
     fs::write(site.web("tls.key"), key).unwrap();
-    configure();
+    configure().await;
     assert!(Arc::ptr_eq(&first, &site.credentials.server(&tls).unwrap()));
     assert!(!state().current && state().problems[0].contains("replace both"), "{:?}", state());
     fs::write(site.web("tls.key"), own).unwrap();
     fs::write(site.web("ca.crt"), "").unwrap();
-    configure();
+    configure().await;
     assert!(Arc::ptr_eq(&first, &site.credentials.server(&tls).unwrap()));
     let old = issue(&site.root, &expired(params(&["a.example"], &[], 9)));
     write(&site.dir.path().join("web"), &old, Some(&site.root));
-    configure();
+    configure().await;
     assert!(Arc::ptr_eq(&first, &site.credentials.server(&tls).unwrap()));
     assert!(state().not_after.unwrap() > SystemTime::now());
     // A new one takes over.
     let new = issue(&site.root, &params(&["a.example"], &[GATEWAY], 10));
     write(&site.dir.path().join("web"), &new, None);
-    configure();
+    configure().await;
     assert!(!Arc::ptr_eq(&first, &site.credentials.server(&tls).unwrap()));
     assert!(state().current);
     // A server that is gone is forgotten.
-    site.credentials.configure([]);
+    site.credentials.configure([], []).await;
     assert!(site.credentials.states().is_empty() && site.credentials.server(&tls).is_err());
 }
 
-#[test]
-fn without_a_good_one_there_is_none() {
+#[tokio::test]
+async fn without_a_good_one_there_is_none() {
     let site = Site::new();
     fs::remove_file(site.web("tls.key")).unwrap();
     let tls = settings(ServerTlsMode::Simple);
-    site.credentials.configure([Arc::new(tls.clone())]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
     let why = site.credentials.server(&tls).unwrap_err().to_string();
     assert!(
         why.contains("no usable certificate for this server") && why.contains("tls.key"),
         "{why}"
     );
     let gone = ServerTls { credential: CredentialSource::Named("gone".into()), ..tls };
-    site.credentials.configure([Arc::new(gone.clone())]);
+    site.credentials.configure([Arc::new(gone.clone())], []).await;
     assert!(site.credentials.server(&gone).is_err());
 }
 
@@ -373,7 +373,7 @@ fn without_a_good_one_there_is_none() {
 async fn files_are_followed() {
     let site = Site::new();
     let tls = settings(ServerTlsMode::Mutual);
-    site.credentials.configure([Arc::new(tls.clone())]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
     let first = site.credentials.server(&tls).unwrap();
     let dir: &Path = &site.dir.path().join("web");
     let followed = timeout(SOON, async {

@@ -1,0 +1,236 @@
+//! One credential: what it is wanted for, and the last good one.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::{CredentialState, Served, ServerEnd, TunnelEnd, Unusable};
+use crate::{
+    policy::{CredentialSource, ServerTls, ServerTlsMode, TunnelTls},
+    source::{FileContents, FileSet},
+    tls::{
+        Inspection, Located, Needs, Places,
+        client::ClientVerifier,
+        credential::{Credential, CredentialFault},
+        gateway::{self, GatewayVerifier},
+        server,
+        x509::{date, days_left},
+    },
+};
+
+/// A credential, and what it must be good for.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Wanted {
+    source: CredentialSource,
+    needs: Needs,
+}
+
+impl Wanted {
+    pub(super) fn by_server(settings: &ServerTls) -> Self {
+        let identity = match &settings.mode {
+            ServerTlsMode::IstioMutual(domain) => Some(domain.clone()),
+            ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => None,
+        };
+        let needs = Needs { roots: settings.mode.asks(), identity };
+        Self { source: settings.credential.clone(), needs }
+    }
+
+    /// The gateway takes nobody without an identity of the mesh.
+    pub(super) fn by_tunnel(settings: &TunnelTls) -> Self {
+        let needs = Needs { roots: true, identity: Some(settings.trust_domain.clone()) };
+        Self { source: settings.credential.clone(), needs }
+    }
+}
+
+/// What is known of a credential.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Where its files are; absent where no directory is known.
+    located: Option<Located>,
+    pub(super) good: Option<Good>,
+    /// What is wrong with the files as last read.
+    faults: Vec<CredentialFault>,
+    /// What was logged of it.
+    told: Vec<CredentialFault>,
+    pub(super) servers: Vec<Arc<ServerTls>>,
+    pub(super) tunnels: Vec<Arc<TunnelTls>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Good {
+    pub(super) credential: Arc<Credential>,
+    marks: Marks,
+}
+
+/// What makes one credential differ from another: the fingerprints of its chain and of the roots that
+/// are in their time, and the revocation lists with whether they are out of date.
+type Marks = (Vec<String>, Vec<(Vec<u8>, bool)>);
+
+impl Held {
+    /// Finds its files.
+    pub(super) fn locate(&mut self, places: &Places, wanted: &Wanted) {
+        match places.locate(&wanted.source) {
+            Ok(located) => self.located = Some(located),
+            Err(fault) => self.faults = vec![fault],
+        }
+    }
+
+    /// What an earlier configuration knew of the same credential.
+    pub(super) fn inherit(&mut self, old: Self) {
+        self.good = old.good;
+        self.told = old.told;
+        if self.located.is_some() {
+            self.faults = old.faults;
+        }
+    }
+
+    pub(super) fn files(&self) -> Option<FileSet> {
+        self.located.as_ref().map(Located::files)
+    }
+
+    /// Takes what was read, if it is good. Whether what is in use changed.
+    pub(super) fn take(&mut self, wanted: &Wanted, read: &FileContents, now: SystemTime) -> bool {
+        let name = &wanted.source;
+        let Some(located) = &self.located else {
+            self.tell(name);
+            return false;
+        };
+        let inspection = Inspection::of(read, located, &wanted.needs, now);
+        let marks = marks(&inspection, now);
+        let Inspection { faults, credential, .. } = inspection;
+        let mut changed = false;
+        match credential {
+            Some(credential) => {
+                if self.good.as_ref().is_none_or(|good| good.marks != marks) {
+                    let end = credential.not_after;
+                    tracing::info!(
+                        "certificate {name} is in use, valid until {} ({} days)",
+                        date(end),
+                        days_left(end, now)
+                    );
+                    self.good = Some(Good { credential: Arc::new(credential), marks });
+                    changed = true;
+                }
+            }
+            None => {
+                if let Some(good) = &mut self.good
+                    && let Some(pruned) = good.credential.without_expired_roots(now)
+                {
+                    good.credential = Arc::new(pruned);
+                    changed = true;
+                }
+            }
+        }
+        self.faults = faults;
+        self.tell(name);
+        changed
+    }
+
+    /// Tells of faults when they are new.
+    fn tell(&mut self, name: &CredentialSource) {
+        if self.faults == self.told {
+            return;
+        }
+        for fault in &self.faults {
+            let stays = match &self.good {
+                _ if !fault.is_fatal() => String::new(),
+                Some(good) => {
+                    let end = date(good.credential.not_after);
+                    format!("; the last good one stays in use until {end}")
+                }
+                None => "; connections that need it are refused".into(),
+            };
+            tracing::error!("certificate {name}: {fault}{stays}");
+        }
+        self.told.clone_from(&self.faults);
+    }
+
+    /// Adds what it serves; what didn't change since `before` stays the same.
+    pub(super) fn serve(&self, before: &Served, served: &mut Served) {
+        for settings in &self.servers {
+            let end = match &self.good {
+                None => Err(Unusable::server(self.why())),
+                Some(good) => match before.servers.get(settings) {
+                    Some(Ok(same)) if Arc::ptr_eq(&same.credential, &good.credential) => {
+                        Ok(same.clone())
+                    }
+                    _ => ServerEnd::new(settings, &good.credential).map_err(|why| {
+                        tracing::error!("certificate {}: {why}", settings.credential);
+                        Unusable::server(why)
+                    }),
+                },
+            };
+            served.servers.insert(Arc::clone(settings), end);
+        }
+        for settings in &self.tunnels {
+            let end = match &self.good {
+                None => Err(Unusable::tunnel(self.why())),
+                Some(good) => match before.tunnels.get(settings) {
+                    Some(Ok(same)) if Arc::ptr_eq(&same.credential, &good.credential) => {
+                        Ok(same.clone())
+                    }
+                    _ => TunnelEnd::new(settings, &good.credential).map_err(|why| {
+                        tracing::error!("certificate {}: {why}", settings.credential);
+                        Unusable::tunnel(why)
+                    }),
+                },
+            };
+            served.tunnels.insert(Arc::clone(settings), end);
+        }
+    }
+
+    pub(super) fn state(&self, wanted: &Wanted) -> CredentialState {
+        CredentialState {
+            name: wanted.source.to_string(),
+            current: self.good.is_some() && !self.faults.iter().any(CredentialFault::is_fatal),
+            not_after: self.good.as_ref().map(|good| good.credential.not_after),
+            id: self.good.as_ref().and_then(|good| good.credential.id.clone()),
+            problems: self.faults.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn why(&self) -> String {
+        let faults = self.faults.iter().filter(|fault| fault.is_fatal());
+        faults.map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl ServerEnd {
+    pub(super) fn new(
+        settings: &Arc<ServerTls>,
+        credential: &Arc<Credential>,
+    ) -> Result<Self, String> {
+        let verifier =
+            match settings.mode.asks() {
+                true => {
+                    let verifier = ClientVerifier::new(Arc::clone(settings), credential);
+                    Some(Arc::new(verifier.map_err(|error| {
+                        format!("client certificates can't be verified: {error}")
+                    })?))
+                }
+                false => None,
+            };
+        let config = Arc::new(server::build(settings, credential, verifier.as_ref())?);
+        Ok(Self { config, verifier, credential: Arc::clone(credential) })
+    }
+}
+
+impl TunnelEnd {
+    pub(super) fn new(
+        settings: &Arc<TunnelTls>,
+        credential: &Arc<Credential>,
+    ) -> Result<Self, String> {
+        let verifier = Arc::new(GatewayVerifier::new(Arc::clone(settings), credential)?);
+        let config = Arc::new(gateway::build(&verifier, credential)?);
+        Ok(Self { config, verifier, credential: Arc::clone(credential) })
+    }
+}
+
+fn marks(inspection: &Inspection, now: SystemTime) -> Marks {
+    let Inspection { chain, roots, crls, credential, .. } = inspection;
+    let roots = roots.iter().filter(|root| root.not_after > now);
+    let fingerprints = chain.iter().chain(roots).map(|info| info.fingerprint.clone());
+    let lists = credential.iter().flat_map(|credential| &credential.crls);
+    let lists = lists
+        .zip(crls)
+        .map(|(der, info)| (der.as_ref().to_vec(), info.next_update.is_some_and(|due| due <= now)));
+    (fingerprints.collect(), lists.collect())
+}

@@ -1,0 +1,252 @@
+//! The node's end of the tunnel: showing its own certificate, and verifying the gateway's. Neither
+//! the system's roots nor a name that DNS gave has a part in it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
+    SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    server::ParsedCertificate,
+    sign::SingleCertAndKey,
+    version::TLS13,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
+};
+
+use super::{
+    Credentials, TlsError,
+    config::provider,
+    credential::Credential,
+    judged::Judged,
+    verify::{Fault, matches, presented},
+    x509::CertificateInfo,
+};
+use crate::{policy::TunnelTls, types::Host};
+
+/// The one protocol of the tunnel (RFC 9113 §3.2).
+const H2: &[u8] = b"h2";
+
+/// Holds gateways to the settings of their service.
+#[derive(Debug)]
+pub(super) struct GatewayVerifier {
+    roots: Arc<RootCertStore>,
+    crls: Vec<CertRevocationList<'static>>,
+    settings: Arc<TunnelTls>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl GatewayVerifier {
+    /// For the gateways of one service.
+    ///
+    /// # Errors
+    /// There is no root, or a revocation list can't be used.
+    pub(super) fn new(settings: Arc<TunnelTls>, credential: &Credential) -> Result<Self, String> {
+        if credential.roots.is_empty() {
+            return Err("there is no root that could vouch for a gateway".into());
+        }
+        let mut crls = Vec::with_capacity(credential.crls.len());
+        for der in &credential.crls {
+            let list = OwnedCertRevocationList::from_der(der)
+                .map_err(|error| format!("a revocation list can't be used: {error}"))?;
+            crls.push(CertRevocationList::from(list));
+        }
+        Ok(Self {
+            roots: Arc::clone(&credential.roots),
+            crls,
+            settings,
+            algorithms: provider().signature_verification_algorithms,
+        })
+    }
+
+    /// Whether the gateway that showed this chain is the one that is meant, now.
+    pub(super) fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        let parsed = ParsedCertificate::try_from(leaf)?;
+        let webpki = EndEntityCert::try_from(leaf).map_err(from_webpki)?;
+        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().collect();
+        // With lists, every certificate of the chain must be covered by one that is up to date: what
+        // can't be told is refused.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
+        webpki
+            .verify_for_usage(
+                self.algorithms.all,
+                &self.roots.roots,
+                intermediates,
+                now,
+                KeyUsage::server_auth(),
+                revocation,
+                None,
+            )
+            .map_err(from_webpki)?;
+        let info = CertificateInfo::parse(leaf)
+            .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let id = info.spiffe_id().map_err(Fault::Identity)?;
+        if !self.settings.expects(&id) {
+            let expected = expected(&self.settings);
+            return Err(Fault::Names { expected, presented: id.to_string() }.into());
+        }
+        let names = &self.settings.subject_alt_names;
+        if !names.is_empty() && !names.iter().any(|name| matches(name, &parsed, &webpki)) {
+            let expected = names.join(" or ");
+            return Err(Fault::Names { expected, presented: presented(&webpki) }.into());
+        }
+        Ok(())
+    }
+}
+
+/// Whom the settings mean, in words.
+fn expected(settings: &TunnelTls) -> String {
+    match &settings.principal {
+        Some(id) => id.to_string(),
+        None => {
+            format!("spiffe://{}/ns/{}/sa/<any>", settings.trust_domain, settings.namespace.0)
+        }
+    }
+}
+
+/// As rustls says it; its own conversion isn't public.
+fn from_webpki(error: webpki::Error) -> Error {
+    Error::InvalidCertificate(match error {
+        webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {
+            CertificateError::BadEncoding
+        }
+        webpki::Error::CertExpired { time, not_after } => {
+            CertificateError::ExpiredContext { time, not_after }
+        }
+        webpki::Error::CertNotValidYet { time, not_before } => {
+            CertificateError::NotValidYetContext { time, not_before }
+        }
+        webpki::Error::CertRevoked => CertificateError::Revoked,
+        webpki::Error::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        webpki::Error::CrlExpired { time, next_update } => {
+            CertificateError::ExpiredRevocationListContext { time, next_update }
+        }
+        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
+        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        error => CertificateError::Other(OtherError(Arc::new(error))),
+    })
+}
+
+impl ServerCertVerifier for GatewayVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        // Gateways are known by their identity: their addresses are nobody's proof.
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity, intermediates, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Builds the configuration: TLS 1.3 alone, `h2` alone, and a whole handshake each time.
+///
+/// # Errors
+/// Why the credential can't be used.
+pub(super) fn build(
+    verifier: &Arc<GatewayVerifier>,
+    credential: &Credential,
+) -> Result<ClientConfig, String> {
+    let verifier: Arc<dyn ServerCertVerifier> = Arc::<GatewayVerifier>::clone(verifier);
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credential.key))));
+    config.alpn_protocols = vec![H2.to_vec()];
+    // Nobody on the way learns a name.
+    config.enable_sni = false;
+    // A resumed session verifies no certificate: one that was revoked meanwhile would pass.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// A connection to a gateway inside TLS. It fails with [`PeerEnded`](super::PeerEnded) once the
+/// gateway's certificates aren't good any more.
+pub type ToGateway = Judged<TlsStream<TcpStream>>;
+
+/// Handshakes with the gateway at `gateway` as its client. It must be called inside a runtime.
+///
+/// # Errors
+/// [`TlsError`]; the stream is gone then, and nothing of the caller's was sent on it.
+pub async fn connect_gateway(
+    credentials: &Arc<Credentials>,
+    settings: &Arc<TunnelTls>,
+    gateway: IpAddr,
+    stream: TcpStream,
+    deadline: Instant,
+) -> Result<ToGateway, TlsError> {
+    let host = Host::Ip(gateway);
+    let config = credentials
+        .client(settings)
+        .map_err(|unusable| TlsError::NoCertificate { why: unusable.to_string() })?;
+    let name = ServerName::IpAddress(gateway.into());
+    let stream = match timeout_at(deadline, TlsConnector::from(config).connect(name, stream)).await
+    {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(TlsError::from_io(&error, &host)),
+        Err(_) => return Err(TlsError::Timeout { host: host.to_string() }),
+    };
+    match stream.get_ref().1.alpn_protocol() {
+        Some(H2) => Ok(Judged::never(stream).held_to(credentials, settings, host)),
+        found => Err(TlsError::Protocol {
+            host: host.to_string(),
+            why: match found.map(String::from_utf8_lossy) {
+                Some(found) => format!("it chose {found:?}, expected h2 (ALPN)"),
+                None => "it chose no protocol, expected h2 (ALPN): is it a tunnel's port?".into(),
+            },
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! A connection inside TLS that ends when the certificates of its other end aren't good any more.
+//!
+//! It ends by failing: whatever reads or writes it gets an error that says why, and the socket is
+//! closed with a reset, which nobody takes for the regular end of the data.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use egress_ebpf::reason::Reason;
+use futures_util::task::AtomicWaker;
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    task::AbortHandle,
+};
+use tokio_rustls::{client, server};
+
+use super::{AcceptError, Credentials, TlsError};
+use crate::{
+    net::{Rewound, Side},
+    policy::{ServerTls, TunnelTls},
+    types::Host,
+};
+
+/// Why a connection was ended although both ends were content; it travels inside an [`io::Error`].
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum PeerEnded {
+    /// The client's certificates aren't good any more.
+    #[error("{0}; its connection was ended")]
+    Client(AcceptError),
+    /// The gateway's aren't.
+    #[error("{0}; the connection was ended")]
+    Gateway(TlsError),
+}
+
+impl PeerEnded {
+    /// The cause of an error, if it is this.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// The reason to log and count.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Client(error) => error.reason(),
+            Self::Gateway(error) => error.reason(),
+        }
+    }
+}
+
+/// A connection that is judged as long as it is open. One task reads and writes it.
+#[derive(Debug)]
+pub struct Judged<S> {
+    stream: S,
+    judge: Option<Judge>,
+}
+
+/// Waits for the certificates' end.
+#[derive(Debug)]
+struct Judge {
+    verdict: Arc<Verdict>,
+    waiting: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Verdict {
+    ended: OnceLock<PeerEnded>,
+    /// Who reads or writes.
+    waker: AtomicWaker,
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        self.waiting.abort();
+    }
+}
+
+impl Judge {
+    fn new(ends: impl Future<Output = PeerEnded> + Send + 'static) -> Self {
+        let verdict = Arc::<Verdict>::default();
+        let told = Arc::clone(&verdict);
+        let waiting = tokio::spawn(async move {
+            let ended = ends.await;
+            tracing::info!("{ended}");
+            // It is told once.
+            told.ended.set(ended).ok();
+            told.waker.wake();
+        });
+        Self { verdict, waiting: waiting.abort_handle() }
+    }
+}
+
+impl<S> Judged<S> {
+    /// Not judged: the other end showed no certificate.
+    pub(super) fn never(stream: S) -> Self {
+        Self { stream, judge: None }
+    }
+
+    /// The verdict, if there is one; else whoever asks is woken when there is.
+    fn check(&self, cx: &Context<'_>) -> io::Result<()> {
+        let Some(Judge { verdict, .. }) = &self.judge else { return Ok(()) };
+        // Registered first, so that no verdict falls in between.
+        verdict.waker.register(cx.waker());
+        match verdict.ended.get() {
+            None => Ok(()),
+            Some(ended) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, ended.clone())),
+        }
+    }
+}
+
+impl Judged<server::TlsStream<Rewound<TcpStream>>> {
+    /// The TLS of the connection.
+    #[must_use]
+    pub fn tls(&self) -> &rustls::ServerConnection {
+        self.stream.get_ref().1
+    }
+
+    /// Ends it when the client wouldn't be let in any more under these settings. It must be called
+    /// inside a runtime.
+    #[must_use]
+    pub fn held_to(mut self, credentials: &Arc<Credentials>, settings: &Arc<ServerTls>) -> Self {
+        if let Some(chain) = self.tls().peer_certificates() {
+            let (chain, credentials) = (owned(chain), Arc::clone(credentials));
+            let settings = Arc::clone(settings);
+            self.judge = Some(Judge::new(async move {
+                PeerEnded::Client(credentials.client_ends(&settings, &chain).await)
+            }));
+        }
+        self
+    }
+}
+
+impl Judged<client::TlsStream<TcpStream>> {
+    /// The TLS of the connection.
+    #[must_use]
+    pub fn tls(&self) -> &rustls::ClientConnection {
+        self.stream.get_ref().1
+    }
+
+    /// Ends it when the gateway wouldn't be believed any more under these settings. It must be
+    /// called inside a runtime.
+    #[must_use]
+    pub fn held_to(
+        mut self,
+        credentials: &Arc<Credentials>,
+        settings: &Arc<TunnelTls>,
+        gateway: Host,
+    ) -> Self {
+        let chain = owned(self.tls().peer_certificates().unwrap_or_default());
+        let (credentials, settings) = (Arc::clone(credentials), Arc::clone(settings));
+        self.judge = Some(Judge::new(async move {
+            PeerEnded::Gateway(credentials.gateway_ends(&settings, &gateway, &chain).await)
+        }));
+        self
+    }
+}
+
+fn owned(chain: &[CertificateDer<'_>]) -> Vec<CertificateDer<'static>> {
+    chain.iter().map(|der| der.clone().into_owned()).collect()
+}
+
+impl<S: Side> Judged<S> {
+    /// Fails with the verdict, and makes closing it a reset then.
+    fn judged(&self, cx: &Context<'_>) -> io::Result<()> {
+        self.check(cx).inspect_err(|_| self.stream.reset())
+    }
+}
+
+impl<S: Side> AsyncRead for Judged<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.judged(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: Side> AsyncWrite for Judged<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.judged(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.judged(cx)?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.judged(cx)?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.judged(cx)?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl<S: Side> Side for Judged<S> {
+    fn plain(&self) -> Option<&TcpStream> {
+        None
+    }
+
+    fn reset(&self) {
+        self.stream.reset();
+    }
+}
