@@ -4,14 +4,18 @@
 //! All structs are `repr(C)` and proven free of padding by their `IntoBytes` derive.
 
 mod flows;
+mod tunnel;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-pub use self::flows::{FlowKey, FlowState, flow_kind, flow_phase};
+pub use self::{
+    flows::{FlowKey, FlowState, flow_kind, flow_phase},
+    tunnel::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop},
+};
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;
@@ -132,6 +136,8 @@ pub mod route_action {
     pub const DIRECT: u8 = 1;
     /// Send it to a gateway of the group.
     pub const REDIRECT: u8 = 2;
+    /// Send it to the node's own tunnel listener, which takes it to a gateway of the group.
+    pub const TUNNEL: u8 = 3;
 }
 
 /// Endpoints a gateway group can hold.
@@ -156,6 +162,8 @@ pub const ADMIN_PORTS: [u16; 4] = [15000, 15008, 15021, 15090];
 /// Key of `GATEWAYS` (hash): a gateway's address and a port that a route names. The entry with port
 /// zero and protocol zero says that the address is a gateway's at all; the one with port zero and
 /// protocol 6 that a route names every TCP port (`ALLOW_ANY`), of which [`ADMIN_PORTS`] stay closed.
+/// The node's tunnel listener has an entry for its port alone: its address's other ports are judged
+/// as if it had none.
 #[derive(
     Clone,
     Copy,
@@ -213,22 +221,6 @@ impl PodAddress {
     /// On an uplink: its other entries are all of the node's hardware addresses. In the order of
     /// keys it comes last, so it is written when they are there.
     pub const ALL_KNOWN: Addr = Addr::from_words([u32::MAX; 4]);
-}
-
-/// Value of `ORIGINAL_DST` (LRU hash by socket cookie): what the application asked for, so that
-/// `getpeername` can say it. Nothing is decided by it. The gateway is held too, because a socket
-/// that was disconnected and connected elsewhere keeps its cookie.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct OriginalDst {
-    /// The address asked for.
-    pub addr: Addr,
-    /// The gateway's address that took its place.
-    pub gateway: Addr,
-    /// The port asked for.
-    pub port: PortBe,
-    /// The gateway's port.
-    pub gateway_port: PortBe,
 }
 
 /// One record of the ring buffer `EVENTS`.
@@ -291,7 +283,7 @@ pub mod action {
     pub const ALLOW: u8 = 0;
     /// It was refused or dropped.
     pub const DENY: u8 = 1;
-    /// It was sent to a gateway.
+    /// It was sent to a gateway, by the tunnel or without one: the reason says which.
     pub const REDIRECT: u8 = 2;
     /// How many there are.
     pub const COUNT: u8 = 3;
@@ -387,6 +379,8 @@ pub mod capacity {
     /// `ORIGINAL_DST`; beyond it the least recently used are forgotten, and `getpeername` shows
     /// the gateway.
     pub const ORIGINAL_DST: u32 = 65_536;
+    /// `TUNNELED`; beyond it the least recently used are forgotten, and their connections reset.
+    pub const TUNNELED: u32 = 65_536;
     /// `FLOWS`; beyond it the least recently used are forgotten, and their replies refused.
     pub const FLOWS: u32 = 65_536;
     /// `EVENTS`, in bytes.

@@ -168,14 +168,18 @@ fn routed(place: Place, flow: &Flow, table: TableId, view: &impl PolicyView) -> 
     match route.action {
         route_action::DIRECT => Verdict::allow(Reason::Direct),
         // Only a connection can be redirected, and only by the hook that sees it begin.
-        route_action::REDIRECT if tcp && place == Place::Socket => {
+        route_action::REDIRECT | route_action::TUNNEL if tcp && place == Place::Socket => {
             let port = if route.port.get() == 0 { flow.destination_port } else { route.port };
-            Verdict {
-                action: Action::Redirect(Target { group: route.group, port }),
-                reason: Reason::Routed,
+            let target = Target { group: route.group, port };
+            if route.action == route_action::TUNNEL {
+                Verdict { action: Action::Tunnel(target), reason: Reason::Tunneled }
+            } else {
+                Verdict { action: Action::Redirect(target), reason: Reason::Routed }
             }
         }
-        route_action::REDIRECT if tcp => Verdict::deny(Reason::NotRedirected),
+        route_action::REDIRECT | route_action::TUNNEL if tcp => {
+            Verdict::deny(Reason::NotRedirected)
+        }
         _ => Verdict::deny(none),
     }
 }

@@ -14,6 +14,7 @@ pub mod hooks;
 pub mod inbound;
 pub mod packet;
 pub mod reason;
+pub mod tunnel;
 pub mod verdict;
 
 #[cfg(test)]

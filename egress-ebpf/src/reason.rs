@@ -49,6 +49,8 @@ reasons! {
     Host = 8, "host";
     /// The answer to a connection, a datagram or a ping that came from outside.
     Reply = 9, "reply";
+    /// A route sends this port to the gateway through the node's tunnel (mutual TLS).
+    Tunneled = 10, "tunneled";
 
     /// The address is explicitly denied, as the cloud's metadata service is.
     DeniedPrefix = 16, "denied_prefix";
@@ -94,6 +96,9 @@ reasons! {
     SocketFamily = 35, "socket_family";
     /// A packet inside of a packet, which somebody in the cluster might unpack and send on.
     Encapsulation = 36, "encapsulation";
+    /// The route leads through the tunnel, but this node has no tunnel listener that the socket can
+    /// reach.
+    NoTunnel = 37, "no_tunnel";
 
     /// The host isn't in the registry (`outboundTrafficPolicy: REGISTRY_ONLY`).
     HostNotInRegistry = 64, "host_not_in_registry";

@@ -49,6 +49,8 @@ pub enum Action {
     Deny,
     /// Send it to a gateway. Only a connect can get this.
     Redirect(Target),
+    /// Send it to the node's tunnel listener, for a gateway. Only a connect can get this.
+    Tunnel(Target),
 }
 
 /// What to do, and why.
@@ -103,7 +105,7 @@ pub struct Errno(pub i32);
 impl Errno {
     /// Policy refuses it.
     pub const EACCES: Self = Self(13);
-    /// Policy allows it, but no gateway is there.
+    /// Policy allows it, but no gateway is there, or no tunnel to it.
     pub const ECONNREFUSED: Self = Self(111);
 }
 
@@ -144,7 +146,7 @@ impl Judgement {
             return Ok(());
         }
         Err(match self.verdict.reason {
-            Reason::NoHealthyGateway => Errno::ECONNREFUSED,
+            Reason::NoHealthyGateway | Reason::NoTunnel => Errno::ECONNREFUSED,
             _ => Errno::EACCES,
         })
     }
@@ -160,6 +162,17 @@ impl Judgement {
         }
     }
 
+    /// What a connect must be sent to the tunnel listener for, before it may pass. `None` in audit
+    /// mode, which changes nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tunnel(&self) -> Option<Target> {
+        match (self.mode, self.verdict.action) {
+            (Mode::Enforce, Action::Tunnel(target)) => Some(target),
+            _ => None,
+        }
+    }
+
     /// The same, but refused: a redirect could not be carried out.
     #[inline(always)]
     pub const fn refused(self, reason: Reason) -> Self {
@@ -170,7 +183,7 @@ impl Judgement {
     const fn passes(self) -> bool {
         match (self.mode, self.verdict.action) {
             (Mode::Audit | Mode::Exempt, _) => true,
-            (Mode::Enforce, Action::Allow | Action::Redirect(_)) => true,
+            (Mode::Enforce, Action::Allow | Action::Redirect(_) | Action::Tunnel(_)) => true,
             (Mode::Enforce, Action::Deny) => false,
         }
     }
@@ -210,7 +223,7 @@ impl Judgement {
         match self.verdict.action {
             Action::Allow => abi::action::ALLOW,
             Action::Deny => abi::action::DENY,
-            Action::Redirect(_) => abi::action::REDIRECT,
+            Action::Redirect(_) | Action::Tunnel(_) => abi::action::REDIRECT,
         }
     }
 

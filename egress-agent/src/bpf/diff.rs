@@ -25,8 +25,8 @@ use std::{
 
 use egress_ebpf::{
     abi::{
-        GatewayKey, Globals, Group, GroupId, PodAddress, Policy, PolicyId, Route, RouteKey, mode,
-        route_action,
+        GatewayKey, Globals, Group, GroupId, PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel,
+        mode, route_action,
     },
     addr::{Addr, PortBe},
 };
@@ -55,6 +55,8 @@ pub enum Op {
     Group(GroupId, Box<Group>),
     /// Of `GATEWAYS`.
     Gateway(Change<GatewayKey, ()>),
+    /// Of `TUNNEL`.
+    Tunnel(Tunnel),
     /// Of `INTERNAL`.
     Internal(Change<Prefix<Addr>, ()>),
     /// Of `DENIED`.
@@ -74,7 +76,7 @@ pub struct Ops {
     pub enforce: Vec<Op>,
     /// They only take away. A failed one leaves something as it was.
     pub tighten: Vec<Op>,
-    /// Groups and gateways' ports, which open the wall for what the new routes name, unless it is
+    /// Groups, gateways' ports and the tunnel's listener, which open the wall for what the new routes name, unless it is
     /// denied: when one of the former failed, none of these may follow.
     pub gateways: Vec<Op>,
     /// Workloads that get a policy that enforces, which it has to do already: when one of `enforce`
@@ -127,6 +129,9 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     // connects would be refused for a moment. Only what a route names is opened by it.
     let mut gateways: Vec<Op> = groups;
     gateways.extend(ports.into_iter().map(Op::Gateway));
+    // The listener after its port.
+    let listener = (old.tunnel != new.tunnel).then_some(new.tunnel);
+    gateways.extend(listener.flatten().map(Op::Tunnel));
 
     let mut assign: Vec<Op> = workloads.strict_puts.into_iter().map(Op::Workload).collect();
     assign.extend(interfaces.strict_moves.into_iter().map(Op::PodInterface));
@@ -142,6 +147,7 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     loosen.extend(workloads.strict_removes.into_iter().map(Op::Workload));
     loosen.extend(unports.into_iter().map(Op::Gateway));
     loosen.extend(emptied);
+    loosen.extend(listener.filter(Option::is_none).map(|_| Op::Tunnel(Tunnel::NONE)));
     // An address that was a gateway's or denied may be in a network that was internal before.
     loosen.extend(unmarks.into_iter().map(Op::Gateway));
     loosen.extend(denied.removes.into_iter().map(Op::Denied));
@@ -331,6 +337,7 @@ impl Contents {
             Op::Group(id, group) => put(&mut self.groups, &Change::Put(*id, **group)),
             Op::Route(change) => put(&mut self.routes, change),
             Op::Gateway(change) => put_in(&mut self.gateways, change),
+            Op::Tunnel(tunnel) => self.set_tunnel(*tunnel),
             Op::Internal(change) => put_in(&mut self.internal, change),
             Op::Denied(change) => put_in(&mut self.denied, change),
             Op::PodInterface(change) => put(&mut self.pod_interfaces, change),

@@ -27,6 +27,8 @@ use super::{
 /// Programs without which a cgroup isn't enforced on; the others are for comfort, or depend on the
 /// kernel.
 const ON_CGROUP: [&str; 5] = ["cgroup_egress", "connect4", "connect6", "sendmsg4", "sendmsg6"];
+/// What records, for the tunnel, where its connections were to go.
+const RECORDS: &str = "sock_ops";
 /// The same of an interface: programs that begin so, and the one that must be among them.
 const ON_INTERFACE: [(&str, &str); 2] = [("pod_", "pod_ingress"), ("uplink_", "uplink_egress")];
 
@@ -232,19 +234,19 @@ fn missing(programs: &[AttachedProgram]) -> Vec<String> {
     }
     let mut missing = Vec::new();
     for (target, names) in targets {
-        let mut tell = |program: &str| {
+        let refuses = "what it would refuse there may pass";
+        let mut tell = |program: &str, lost: &str| {
             if !names.contains(&program) {
-                missing.push(format!(
-                    "{program} isn't attached to {target}: what it would refuse there may pass"
-                ));
+                missing.push(format!("{program} isn't attached to {target}: {lost}"));
             }
         };
         if target.starts_with("cgroup ") {
-            ON_CGROUP.iter().for_each(|program| tell(program));
+            ON_CGROUP.iter().for_each(|program| tell(program, refuses));
+            tell(RECORDS, "connections through the tunnel are reset");
         }
         for (prefix, program) in ON_INTERFACE {
             if names.iter().any(|name| name.starts_with(prefix)) {
-                tell(program);
+                tell(program, refuses);
             }
         }
     }
@@ -296,7 +298,7 @@ fn count_hash(map: Map, key: u32, value: u32, capacity: u32) -> Result<Option<u3
         capacity,
         (key, value),
         [4, 8, 16, 20, 24, 32, 36, 40, 44, 48],
-        [4, 8, 12, 16, 24, 32, 36, 40, 48]
+        [4, 8, 12, 16, 24, 32, 36, 40, 48, 56]
     )
 }
 
@@ -341,6 +343,7 @@ mod tests {
     fn a_hole_in_the_wall_is_named() {
         let mut programs: Vec<_> =
             ON_CGROUP.iter().map(|name| attached(name, "cgroup /pods/web")).collect();
+        programs.push(attached(RECORDS, "cgroup /pods/web"));
         programs.push(attached("pod_ingress", "interface veth-web"));
         programs.push(attached("uplink_egress", "interface eth0"));
         assert_eq!(missing(&programs), Vec::<String>::new());
@@ -353,6 +356,7 @@ mod tests {
         let told = without("connect6");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].starts_with("connect6 isn't attached to cgroup /pods/web"), "{told:?}");
+        assert!(without(RECORDS)[0].ends_with("through the tunnel are reset"));
         assert!(without("pod_ingress")[0].contains("pod_ingress isn't attached to interface veth"));
     }
 

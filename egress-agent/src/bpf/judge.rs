@@ -81,7 +81,7 @@ impl Judge<'_> {
         let verdict = decide(Place::Skb, &flow, policy, self);
         match verdict.action {
             Action::Deny => Some(verdict.reason),
-            Action::Allow | Action::Redirect(_) => None,
+            Action::Allow | Action::Redirect(_) | Action::Tunnel(_) => None,
         }
     }
 }

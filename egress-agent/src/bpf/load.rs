@@ -11,7 +11,8 @@ use aya::{
 use egress_ebpf::{
     abi::{
         ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
-        PodAddress, Policy, PolicyId, Route, RouteKey, capacity, lost,
+        PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel, Tunneled, TunneledKey, capacity,
+        lost,
     },
     addr::Addr,
     inbound::REFUSED_SYNS,
@@ -27,7 +28,7 @@ const LPM: usize = 4;
 type Layout = (&'static str, usize, usize, u32);
 
 /// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned.
-const PINNED: [Layout; 15] = [
+const PINNED: [Layout; 17] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
     ("ROUTES", LPM + size_of::<RouteKey>(), size_of::<Route>(), capacity::ROUTES),
@@ -39,6 +40,8 @@ const PINNED: [Layout; 15] = [
     ("POD_INTERFACES", size_of::<u32>(), size_of::<PolicyId>(), capacity::POD_INTERFACES),
     ("WORKLOADS", size_of::<u64>(), size_of::<PolicyId>(), capacity::WORKLOADS),
     ("ORIGINAL_DST", size_of::<u64>(), size_of::<OriginalDst>(), capacity::ORIGINAL_DST),
+    ("TUNNEL", size_of::<u32>(), size_of::<Tunnel>(), 1),
+    ("TUNNELED", size_of::<TunneledKey>(), size_of::<Tunneled>(), capacity::TUNNELED),
     ("FLOWS", size_of::<FlowKey>(), size_of::<FlowState>(), capacity::FLOWS),
     ("REFUSED_SYNS", size_of::<u32>(), size_of::<u64>(), REFUSED_SYNS),
     ("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS_ENTRIES),
@@ -137,6 +140,7 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Prog
         Program::CgroupSockAddr(program) if program.fd().is_err() => program.load(),
         Program::CgroupSkb(program) if program.fd().is_err() => program.load(),
         Program::SchedClassifier(program) if program.fd().is_err() => program.load(),
+        Program::SockOps(program) if program.fd().is_err() => program.load(),
         Program::SkLookup(program) if program.fd().is_err() => program.load(),
         Program::Lsm(program) if program.fd().is_err() => families::load(program),
         _ => Ok(()),

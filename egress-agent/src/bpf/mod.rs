@@ -21,6 +21,7 @@ mod pins;
 pub mod plan;
 mod pod;
 mod reconcile;
+mod records;
 mod trial;
 mod workloads;
 
@@ -42,6 +43,7 @@ pub use pinned::{orphaned, pins_owner};
 pub use pins::Pins;
 pub use plan::{Contents, Facts, NO_INTERFACE, PlanProblem, PodInterface};
 pub use reconcile::Maps;
+pub use records::{Record, Records};
 pub use trial::{OLDEST_TESTED_KERNEL, Trial};
 pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
 
@@ -56,6 +58,8 @@ pub struct Enforcer {
     pub counters: Counters,
     /// What happens.
     pub events: Events,
+    /// What connections to the tunnel listener were meant for.
+    pub records: Records,
     /// The cgroups that programs are attached to, an earlier agent's too: their ids, and their paths
     /// below the cgroup2 mount.
     pub cgroups: BTreeMap<u64, PathBuf>,
@@ -65,6 +69,16 @@ pub struct Enforcer {
     pub adopted: bool,
     /// The pins, owned for as long as this value lives.
     pub pins: Pins,
+}
+
+/// What was loaded and attached.
+struct Loaded {
+    attachments: Attachments,
+    maps: Maps,
+    counters: Counters,
+    events: Events,
+    records: Records,
+    families: Families,
 }
 
 /// Refuses a host that can't enforce: an old kernel, or a process without the privileges. Lifts the
@@ -113,27 +127,24 @@ impl Enforcer {
         if let Some(aside) = aside.filter(|_| result.is_err()) {
             pins.bring_back(&aside);
         }
-        let (attachments, maps, counters, events, families) = result?;
+        let Loaded { attachments, maps, counters, events, records, families } = result?;
         let cgroups = attach::pinned_cgroups(&pins);
-        Ok(Self { attachments, maps, counters, events, cgroups, families, adopted, pins })
+        Ok(Self { attachments, maps, counters, events, records, cgroups, families, adopted, pins })
     }
 
-    fn load(
-        pins: &Pins,
-        targets: &Targets,
-        tc: TcMode,
-    ) -> Result<(Attachments, Maps, Counters, Events, Families), Error> {
+    fn load(pins: &Pins, targets: &Targets, tc: TcMode) -> Result<Loaded, Error> {
         pins.create()?;
         let mut ebpf = load::node(pins)?;
         // The maps first: if one can't be used, nothing is attached yet.
         let maps = Maps::take(&mut ebpf, pins)?;
         let counters = Counters::take(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
+        let records = Records::take_from(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
         // Filled maps are those of a take-over that was cut short: ours may enforce at once.
         let waits = maps.current().globals.is_none();
         let families = Families::attach(&mut ebpf, pins);
         let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, waits)?;
-        Ok((attachments, maps, counters, events, families))
+        Ok(Loaded { attachments, maps, counters, events, records, families })
     }
 }

@@ -5,25 +5,25 @@ mod routes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use egress_ebpf::{
     abi::{
         ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, Policy,
-        PolicyId, Route, RouteKey, TableId, mode,
+        PolicyId, Route, RouteKey, TableId, Tunnel, mode,
     },
     absent::Absent,
-    addr::Addr,
+    addr::{Addr, PortBe},
 };
 use ipnet::IpNet;
 use thiserror::Error;
 
-use self::routes::{Builder, gateway_key, group_id, prefixes};
+use self::routes::{Builder, TCP, gateway_key, group_id, prefixes};
 use super::Hardware;
 use crate::{
     policy::{Enforcement, MeshConfig, Snapshot},
-    types::Host,
+    types::{Host, Port},
 };
 
 /// The policy of workloads that are in no set of their own.
@@ -60,6 +60,8 @@ pub struct Contents {
     pub groups: BTreeMap<GroupId, Group>,
     /// `GATEWAYS`.
     pub gateways: BTreeSet<GatewayKey>,
+    /// `TUNNEL`; `None` is all zero, no listener.
+    pub tunnel: Option<Tunnel>,
     /// `INTERNAL`.
     pub internal: BTreeSet<Prefix<Addr>>,
     /// `DENIED`.
@@ -93,6 +95,9 @@ pub struct Facts {
     pub resolved: HashMap<Host, Vec<IpAddr>>,
     /// Endpoints of gateways that answer.
     pub healthy: HashSet<IpAddr>,
+    /// Where the tunnel's listener is, at most one of each family. Only addresses of the node: what
+    /// is sent there isn't encrypted yet.
+    pub tunnel: Vec<SocketAddr>,
     /// The pods' interfaces that exist.
     pub pods: Vec<PodInterface>,
     /// The uplinks, and the hardware addresses that the node sends from over each.
@@ -131,6 +136,15 @@ pub enum PlanProblem {
         group: usize,
         /// How many there may be.
         max: u32,
+    },
+    /// A route through the tunnel, and no listener.
+    #[error(
+        "routes lead to {service} through the tunnel, but this node has no tunnel listener; they are \
+         denied: give --tunnel-listen an address of this node, as in 10.0.0.7:15001"
+    )]
+    NoTunnelListener {
+        /// The gateway service.
+        service: Host,
     },
     /// A route to a gateway's own port.
     #[error("port {port} belongs to the gateway itself ({ADMIN_PORTS:?}); routes to it are denied")]
@@ -183,6 +197,7 @@ impl Contents {
         contents.denied =
             snapshot.mesh.denied_cidrs.iter().chain(&metadata).flat_map(prefixes).collect();
         contents.set_groups(&snapshot.mesh, facts, &mut problems);
+        contents.set_listeners(&facts.tunnel);
         let mut routes = Builder::new(snapshot, facts);
         snapshot.node.routes.iter().for_each(|route| routes.add(route));
         routes.finish(&mut contents, &mut problems);
@@ -192,6 +207,28 @@ impl Contents {
         }
         problems.dedup();
         (contents, problems)
+    }
+
+    /// What `TUNNEL` holds, as the kernel has it.
+    pub(super) fn set_tunnel(&mut self, tunnel: Tunnel) {
+        self.tunnel = (tunnel != Tunnel::NONE).then_some(tunnel);
+    }
+
+    /// Where the tunnel's listener is, and that it may be reached there; the address's other ports are
+    /// judged as if there were none.
+    fn set_listeners(&mut self, listeners: &[SocketAddr]) {
+        let mut tunnel = Tunnel::NONE;
+        for listener in listeners {
+            let (ip, port) = (listener.ip().to_canonical(), listener.port());
+            let Some(dialled) = Port::new(port) else { continue };
+            let (addr, at) = match ip {
+                IpAddr::V4(_) => (&mut tunnel.v4, &mut tunnel.port_v4),
+                IpAddr::V6(_) => (&mut tunnel.v6, &mut tunnel.port_v6),
+            };
+            (*addr, *at) = (ip.into(), PortBe::new(port));
+            self.gateways.insert(gateway_key(ip, Some(dialled), TCP));
+        }
+        self.set_tunnel(tunnel);
     }
 
     /// What is in neither map, so that it needn't be looked for.

@@ -10,7 +10,7 @@ use aya::{
     },
 };
 use egress_ebpf::{
-    abi::{GatewayKey, Globals, Group, PodAddress, Policy, PolicyId, Route, RouteKey},
+    abi::{GatewayKey, Globals, Group, PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel},
     addr::Addr,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -34,6 +34,7 @@ pub struct Maps {
     routes: Trie<RouteKey, Raw<Route>>,
     groups: Array<MapData, Raw<Group>>,
     gateways: Set<Raw<GatewayKey>, u32>,
+    tunnel: Array<MapData, Raw<Tunnel>>,
     internal: Trie<Addr, u32>,
     denied: Trie<Addr, u32>,
     pod_interfaces: Set<u32, PolicyId>,
@@ -66,6 +67,7 @@ impl Maps {
             routes: typed(ebpf, "ROUTES")?,
             groups: typed(ebpf, "GROUPS")?,
             gateways: typed(ebpf, "GATEWAYS")?,
+            tunnel: typed(ebpf, "TUNNEL")?,
             internal: typed(ebpf, "INTERNAL")?,
             denied: typed(ebpf, "DENIED")?,
             pod_interfaces: typed(ebpf, "POD_INTERFACES")?,
@@ -119,6 +121,7 @@ impl Maps {
                 named("ROUTES", absent(self.routes.remove(&trie_key(key))))
             }
             Op::Gateway(change) => named("GATEWAYS", change_set(&mut self.gateways, change)),
+            Op::Tunnel(tunnel) => named("TUNNEL", self.tunnel.set(0, Raw(*tunnel), 0)),
             Op::Internal(change) => named("INTERNAL", change_trie(&mut self.internal, change)),
             Op::Denied(change) => named("DENIED", change_trie(&mut self.denied, change)),
             Op::PodInterface(Change::Put(index, policy)) => {
@@ -165,6 +168,8 @@ impl Maps {
         for key in self.gateways.keys() {
             contents.gateways.insert(named("GATEWAYS", key)?.0);
         }
+        let tunnel = named("TUNNEL", self.tunnel.get(&0, 0))?.0;
+        contents.set_tunnel(tunnel);
         for key in self.internal.keys() {
             contents.internal.insert(prefix(named("INTERNAL", key)?));
         }

@@ -22,6 +22,7 @@ mod who;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
@@ -99,6 +100,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
     // Without the privileges nothing below could succeed, and would only hide the cause.
     bpf::check_host()?;
+    options::check_listeners(&args.tunnel_listen)?;
     // What can fail without the kernel comes first; then nothing was touched. A second agent must
     // hear that it is the second one, not that its port is taken.
     drop(bpf::Pins::own_existing(&args.bpffs)?);
@@ -125,8 +127,17 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         uplinks: args.uplinks,
     };
     let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
-    let Enforcer { attachments, maps, counters, events, cgroups, families, adopted, pins } =
-        enforcer;
+    let Enforcer {
+        attachments,
+        maps,
+        counters,
+        events,
+        records: _,
+        cgroups,
+        families,
+        adopted,
+        pins,
+    } = enforcer;
     takeover::announce(adopted, attachments.is_waiting());
 
     let directory = args.config.config.display().to_string();
@@ -186,6 +197,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         planned: Planned::default(),
         shout,
         pods: args.pod_interfaces,
+        tunnel: args.tunnel_listen,
         events_per_second: args.events_per_second,
         loaded,
         checker,
@@ -223,6 +235,8 @@ struct Node {
     planned: Planned,
     shout: Shout,
     pods: Vec<Pod>,
+    /// `--tunnel-listen`.
+    tunnel: Vec<SocketAddr>,
     events_per_second: u32,
     loaded: watch::Receiver<Loaded>,
     checker: Checker,
@@ -286,11 +300,12 @@ impl Node {
         let desired = match &loaded.snapshot {
             Some(snapshot) => {
                 self.ask(snapshot);
-                let mesh = &snapshot.mesh;
+                let (mesh, own) = (&snapshot.mesh, plan::own());
                 let facts = Facts {
                     resolved,
                     healthy,
-                    pods: bpf::pod_interfaces(mesh, found).into_iter().chain(plan::own()).collect(),
+                    tunnel: plan::listeners(&self.tunnel, own.as_ref()),
+                    pods: bpf::pod_interfaces(mesh, found).into_iter().chain(own).collect(),
                     uplinks: self.attachments.hardware().clone(),
                     workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
                     generation: loaded.accepted,

@@ -14,7 +14,7 @@ use egress_agent::bpf::object::PROGRAMS;
 use egress_ebpf::{
     abi::{
         self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, Policy,
-        PolicyId, Route, RouteKey, TableId, counter_index, route_action,
+        PolicyId, Route, RouteKey, TableId, Tunnel, counter_index, route_action,
     },
     addr::{Addr, PortBe},
     reason::Reason,
@@ -89,6 +89,11 @@ impl Kernel {
         self.set("GROUPS", 0, Group::new(&endpoints));
     }
 
+    /// Where the tunnel listens.
+    pub(crate) fn tunnel(&mut self, tunnel: Tunnel) {
+        self.set("TUNNEL", 0, tunnel);
+    }
+
     pub(crate) fn gateway(&mut self, at: &str, port: u16) {
         let any = GatewayKey { addr: addr(at), port: PortBe::new(0), protocol: 0, reserved: 0 };
         self.put("GATEWAYS", any, 1_u32);
@@ -132,6 +137,7 @@ impl Kernel {
         match bytes.len() {
             8 => set_bytes::<8>(map, index, bytes),
             24 => set_bytes::<24>(map, index, bytes),
+            36 => set_bytes::<36>(map, index, bytes),
             520 => set_bytes::<520>(map, index, bytes),
             other => panic!("no array has values of {other} bytes"),
         }

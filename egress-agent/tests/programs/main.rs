@@ -7,6 +7,7 @@ mod inbound;
 mod kernel;
 mod packets;
 mod sockets;
+mod tunnel;
 mod verifier;
 
 use std::fmt::Write as _;
@@ -33,6 +34,7 @@ fn the_verifier_accepts_every_program() {
                 Program::CgroupSkb(program) => program.load(),
                 Program::SchedClassifier(program) => program.load(),
                 Program::SkLookup(program) => program.load(),
+                Program::SockOps(program) => program.load(),
                 Program::Lsm(program) => program.load("socket_create", &btf),
                 other => panic!("{name} is of an unexpected type: {:?}", other.prog_type()),
             };
@@ -74,6 +76,7 @@ fn the_verifier_accepts_every_program() {
                 "recvmsg6",
                 "sendmsg4",
                 "sendmsg6",
+                "sock_ops",
                 "socket_create",
                 "uplink_egress",
                 "uplink_ingress",

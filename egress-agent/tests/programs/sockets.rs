@@ -20,13 +20,13 @@ use crate::kernel::{AUDITED, DEFAULT_POLICY, EXEMPT, Kernel, addr};
 
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
-const ECONNREFUSED: i32 = 111;
+pub(crate) const ECONNREFUSED: i32 = 111;
 
 /// What runs in the cgroup.
 const WORKLOAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/workload.py");
 
 /// A cgroup, and below it the one that a process is in; both are gone when this is dropped.
-struct Cgroup {
+pub(crate) struct Cgroup {
     parent: PathBuf,
     process: Child,
     input: Option<ChildStdin>,
@@ -34,7 +34,7 @@ struct Cgroup {
 }
 
 impl Cgroup {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mount = mounts
             .lines()
@@ -60,7 +60,7 @@ impl Cgroup {
     }
 
     /// The id by which the kernel knows the parent: the workload is the child's ancestor.
-    fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         fs::metadata(&self.parent).unwrap().ino()
     }
 
@@ -69,9 +69,20 @@ impl Cgroup {
     }
 
     /// Makes a call inside; the peer's address, or the error number.
-    fn call(&mut self, call: &str, to: &str) -> Result<SocketAddr, i32> {
+    pub(crate) fn call(&mut self, call: &str, to: &str) -> Result<SocketAddr, i32> {
+        self.call_with(call, to, &[])
+    }
+
+    /// The same for a call that takes ports besides.
+    pub(crate) fn call_with(
+        &mut self,
+        call: &str,
+        to: &str,
+        ports: &[u16],
+    ) -> Result<SocketAddr, i32> {
         let to: SocketAddr = to.parse().unwrap();
-        writeln!(self.input.as_mut().unwrap(), "{call} {} {}", to.ip(), to.port()).unwrap();
+        let ports: String = ports.iter().map(|port| format!(" {port}")).collect();
+        writeln!(self.input.as_mut().unwrap(), "{call} {} {}{ports}", to.ip(), to.port()).unwrap();
         let mut line = String::new();
         assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "the workload has ended");
         match line.split_whitespace().collect::<Vec<_>>()[..] {
@@ -81,8 +92,13 @@ impl Cgroup {
         }
     }
 
-    fn attach(&self, kernel: &mut Kernel) {
-        let cgroup = fs::File::open(&self.parent).unwrap();
+    /// The parent, to attach to.
+    pub(crate) fn directory(&self) -> fs::File {
+        fs::File::open(&self.parent).unwrap()
+    }
+
+    pub(crate) fn attach(&self, kernel: &mut Kernel) {
+        let cgroup = self.directory();
         for name in [
             "connect4",
             "connect6",

@@ -4,7 +4,7 @@ use proptest::{prelude::*, sample::select};
 
 use super::*;
 use crate::{
-    abi::route_action::{DENY, DIRECT, REDIRECT},
+    abi::route_action::{DENY, DIRECT, REDIRECT, TUNNEL},
     testing::{
         self, AUDITED, EXEMPT, GATEWAY, INSIDE, INSIDE6, METADATA, OUTSIDE, OUTSIDE6, POLICY,
         TABLE, UPLINK_POLICY, UPLINK_TABLE, World, addr, flow,
@@ -35,6 +35,46 @@ fn a_routed_connect_is_redirected_and_its_packet_is_dropped() {
     assert_eq!(connect(OUTSIDE, 5432), redirect(15432), "the route names the port");
     for place in [Place::Skb, Place::Wire] {
         assert_eq!(at(place, TCP, OUTSIDE, 443), Verdict::deny(Reason::NotRedirected));
+    }
+}
+
+#[test]
+fn a_connect_goes_through_the_tunnel_and_a_packet_nowhere() {
+    let mut world = World::usual();
+    world.add_route(TABLE, Some(8443), None, TUNNEL, 0);
+    world.add_route(TABLE, Some(5433), None, TUNNEL, 15432);
+    let decide =
+        |place, protocol, to, port| decide(place, &flow(protocol, to, port), POLICY, &world);
+    for (to, port, routed) in
+        [(OUTSIDE, 8443, 8443), (OUTSIDE6, 8443, 8443), (OUTSIDE, 5433, 15432)]
+    {
+        let target = Target { group: 2, port: PortBe::new(routed) };
+        let expected = Verdict { action: Action::Tunnel(target), reason: Reason::Tunneled };
+        assert_eq!(decide(Place::Socket, TCP, to, port), expected);
+        for place in [Place::Skb, Place::Wire] {
+            assert_eq!(decide(place, TCP, to, port), Verdict::deny(Reason::NotRedirected));
+        }
+    }
+    for place in EVERYWHERE {
+        assert_eq!(decide(place, UDP, OUTSIDE, 8443), Verdict::deny(Reason::Protocol));
+    }
+}
+
+/// The tunnel's listener: its port, and of its address nothing else changes.
+#[test]
+fn of_the_listeners_address_one_port_is_open() {
+    let listener = "192.0.2.7";
+    let mut world = World::usual();
+    let port = PortBe::new(15001);
+    let key = GatewayKey { addr: addr(listener), port, protocol: TCP, reserved: 0 };
+    world.gateways.insert(key);
+    for place in EVERYWHERE {
+        let decide =
+            |protocol, port| decide(place, &flow(protocol, listener, port), POLICY, &world);
+        assert_eq!(decide(TCP, 15001), Verdict::allow(Reason::Gateway));
+        assert_eq!(decide(UDP, 15001), Verdict::deny(Reason::Protocol));
+        assert_eq!(decide(TCP, 22), Verdict::deny(Reason::NoRoute));
+        assert_eq!(decide(TCP, 15000), Verdict::deny(Reason::NoRoute));
     }
 }
 
@@ -82,7 +122,7 @@ fn the_longest_route_wins_even_if_it_denies() {
 #[test]
 fn an_unknown_route_action_denies() {
     let mut world = World::usual();
-    for action in 3..=u8::MAX {
+    for action in 4..=u8::MAX {
         world.add_route(TABLE, Some(443), Some((128, addr(OUTSIDE))), action, 0);
         let verdict = decide(Place::Socket, &flow(TCP, OUTSIDE, 443), POLICY, &world);
         assert_eq!(verdict, Verdict::deny(Reason::NoRoute), "{action}");
@@ -294,10 +334,16 @@ fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict 
         () if flow.fragment => Verdict::deny(Reason::Fragment),
         () => match (route.map(|(.., route)| (route.action, route.port.get())), tcp) {
             (Some((DIRECT, _)), _) => Verdict::allow(Reason::Direct),
-            (Some((REDIRECT, to)), true) if place == Place::Socket => {
-                redirect(if to == 0 { port } else { to })
+            (Some((action @ (REDIRECT | TUNNEL), to)), true) if place == Place::Socket => {
+                let port = PortBe::new(if to == 0 { port } else { to });
+                let target = Target { group: 2, port };
+                if action == REDIRECT {
+                    Verdict { action: Action::Redirect(target), reason: Reason::Routed }
+                } else {
+                    Verdict { action: Action::Tunnel(target), reason: Reason::Tunneled }
+                }
             }
-            (Some((REDIRECT, _)), true) => Verdict::deny(Reason::NotRedirected),
+            (Some((REDIRECT | TUNNEL, _)), true) => Verdict::deny(Reason::NotRedirected),
             (_, true) => Verdict::deny(Reason::NoRoute),
             (_, false) => Verdict::deny(Reason::Protocol),
         },

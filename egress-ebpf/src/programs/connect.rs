@@ -1,4 +1,4 @@
-//! `connect4`, `connect6`: TCP to the outside is sent to a gateway, everything else to the outside
+//! `connect4`, `connect6`: TCP to the outside is sent to a gateway or the tunnel, everything else to the outside
 //! is refused. TCP fast open comes here with its `sendto`, MPTCP with each subflow.
 
 use aya_ebpf::{
@@ -8,15 +8,16 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use egress_ebpf::{
-    abi::{OriginalDst, hook},
+    abi::{OriginalDst, PolicyId, hook, hop},
     hooks,
     reason::Reason,
+    tunnel::End,
     verdict::{CGROUP_PASS, CGROUP_REFUSE, Judgement, Target},
 };
 
 use super::{
     context::{SocketAddr, V4, V6},
-    maps::{GROUPS, ORIGINAL_DST},
+    maps::{GROUPS, ORIGINAL_DST, TUNNEL},
     report::{Site, report},
     view::{Maps, Workload},
 };
@@ -47,27 +48,75 @@ fn connect(address: impl SocketAddr) -> i32 {
     let policy = workload.policy_or_default();
     let mut judgement =
         hooks::socket(address.flow(), address.judges(), policy, workload.listed(), &Maps);
-    if let Some(target) = judgement.redirect()
-        && let Err(reason) = redirect(address, target)
+    let asks = Asks { policy, cgroup: workload.listed() };
+    if let Some(target) = judgement.redirect() {
+        if let Err(reason) = redirect(address, target, asks) {
+            judgement = judgement.refused(reason);
+        }
+    } else if let Some(target) = judgement.tunnel()
+        && let Err(reason) = tunnel(address, target, asks)
     {
         judgement = judgement.refused(reason);
     }
     conclude(Site { hook: hook::CONNECT, cgroup: workload.cgroup, ifindex: 0 }, judgement)
 }
 
-/// Remembers what the socket asked for, then sends it to a gateway. Only the address changes,
-/// unless the route names another port.
+/// Who asks.
+#[derive(Clone, Copy)]
+struct Asks {
+    policy: PolicyId,
+    cgroup: u64,
+}
+
+/// Sends a socket to a gateway. Only the address changes, unless the route names another port.
 #[inline(always)]
-fn redirect(address: impl SocketAddr, target: Target) -> Result<(), Reason> {
-    let original = address.addr();
-    let port = address.port();
+fn redirect(address: impl SocketAddr, target: Target, asks: Asks) -> Result<(), Reason> {
     let group = GROUPS.get(target.group).ok_or(Reason::NoHealthyGateway)?;
     // SAFETY: the helper takes nothing.
     let random = unsafe { bpf_get_prandom_u32() };
-    let gateway = group.pick(random, address.reach(&original)).ok_or(Reason::NoHealthyGateway)?;
+    let reach = address.reach(&address.addr());
+    let gateway = group.pick(random, reach).ok_or(Reason::NoHealthyGateway)?;
+    send(address, End { addr: gateway, port: target.port }, hop::PLAIN, target, asks)
+}
+
+/// Sends a socket to the node's own tunnel listener, if there is a gateway that it can go on to. Which
+/// one, the node decides; its addresses needn't be of the socket's family.
+#[inline(always)]
+fn tunnel(address: impl SocketAddr, target: Target, asks: Asks) -> Result<(), Reason> {
+    let group = GROUPS.get(target.group).ok_or(Reason::NoHealthyGateway)?;
+    if group.count == 0 {
+        return Err(Reason::NoHealthyGateway);
+    }
+    let listeners = TUNNEL.get(0).ok_or(Reason::NoTunnel)?;
+    let listener = listeners.pick(address.reach(&address.addr())).ok_or(Reason::NoTunnel)?;
+    send(address, listener, hop::TUNNEL, target, asks)
+}
+
+/// Remembers what the socket asked for, then puts another end in its place.
+#[inline(always)]
+fn send(
+    address: impl SocketAddr,
+    there: End,
+    hop: u8,
+    target: Target,
+    asks: Asks,
+) -> Result<(), Reason> {
+    let original = address.addr();
+    let port = address.port();
     // SAFETY: the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
-    let entry = OriginalDst { addr: original, gateway, port, gateway_port: target.port };
+    let entry = OriginalDst {
+        cgroup: asks.cgroup,
+        addr: original,
+        gateway: there.addr,
+        group: target.group,
+        policy: asks.policy,
+        port,
+        gateway_port: there.port,
+        routed_port: target.port,
+        hop,
+        reserved: 0,
+    };
     ORIGINAL_DST.insert(cookie, entry, 0).map_err(|_full| Reason::OriginalDstFull)?;
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(
@@ -76,12 +125,12 @@ fn redirect(address: impl SocketAddr, target: Target) -> Result<(), Reason> {
         cookie,
         original.octets(),
         port.get(),
-        gateway.octets(),
-        target.port.get()
+        there.addr.octets(),
+        there.port.get()
     );
-    address.set_addr(gateway);
-    if target.port != port {
-        address.set_port(target.port);
+    address.set_addr(there.addr);
+    if there.port != port {
+        address.set_port(there.port);
     }
     Ok(())
 }

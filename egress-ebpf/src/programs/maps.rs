@@ -12,7 +12,8 @@ use aya_ebpf::{
 use egress_ebpf::{
     abi::{
         Bucket, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
-        PodAddress, Policy, PolicyId, Route, RouteKey, capacity, capture_socket, event_class, lost,
+        PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel, Tunneled, TunneledKey, capacity,
+        capture_socket, event_class, lost,
     },
     addr::{Addr, PortBe},
     inbound::REFUSED_SYNS as REFUSED_SYNS_ENTRIES,
@@ -69,6 +70,16 @@ pub(crate) static WORKLOADS: HashMap<u64, PolicyId> =
 #[map]
 pub(crate) static ORIGINAL_DST: LruHashMap<u64, OriginalDst> =
     LruHashMap::with_max_entries(capacity::ORIGINAL_DST, 0);
+
+/// Index 0: where the node's tunnel listener is.
+#[map]
+pub(crate) static TUNNEL: Array<Tunnel> = Array::with_max_entries(1, 0);
+
+/// What connections to the tunnel listener were meant for, by the workload's end. LRU is right here,
+/// too: a connection without an entry is reset.
+#[map]
+pub(crate) static TUNNELED: LruHashMap<TunneledKey, Tunneled> =
+    LruHashMap::with_max_entries(capacity::TUNNELED, 0);
 
 /// Flows that began outside. LRU is right here, though it never is for policy: an entry only lets
 /// pass what answers it, so a forgotten one denies. Entries that are in use are spared as long as

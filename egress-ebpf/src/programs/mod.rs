@@ -13,5 +13,6 @@ mod message;
 mod packet;
 mod peer;
 mod report;
+mod sock_ops;
 mod socket;
 mod view;

@@ -28,7 +28,7 @@ fn getpeername6(context: SockAddrContext) -> i32 {
 fn show_original(address: impl SocketAddr) {
     // SAFETY: the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
-    // SAFETY: an entry is written once, before its socket is connected.
+    // SAFETY: an entry is written before its socket is connected; what changes later is one byte.
     let Some(entry) = (unsafe { ORIGINAL_DST.get(cookie) }) else { return };
     // The socket may have been disconnected and have another peer by now.
     if address.addr() == entry.gateway && address.port() == entry.gateway_port {

@@ -1,7 +1,8 @@
 use super::*;
 
-const ACTIONS: [Action; 3] =
-    [Action::Allow, Action::Deny, Action::Redirect(Target { group: 1, port: PortBe::new(443) })];
+const TARGET: Target = Target { group: 1, port: PortBe::new(443) };
+const ACTIONS: [Action; 4] =
+    [Action::Allow, Action::Deny, Action::Redirect(TARGET), Action::Tunnel(TARGET)];
 
 fn judgement(action: Action, reason: Reason, mode: Mode) -> Judgement {
     Judgement::new(Verdict { action, reason }, mode, 7, Flow::UNKNOWN, 0x0800)
@@ -32,6 +33,7 @@ fn audit_passes_and_reports_what_would_have_been() {
             let audited = judgement(action, *reason, Mode::Audit);
             assert_eq!(results(audited), [true; 3], "{action:?} {reason:?}");
             assert_eq!(audited.redirect(), None, "audit changes nothing");
+            assert_eq!(audited.tunnel(), None, "audit changes nothing");
             assert_eq!(audited.audited(), action != Action::Allow);
             assert_eq!(audited.reason(), *reason);
             let enforced = judgement(action, *reason, Mode::Enforce);
@@ -49,8 +51,10 @@ fn audit_does_not_leak_into_enforce() {
         let passes = matches!(raw, abi::mode::AUDIT | abi::mode::EXEMPT);
         assert_eq!(results(denied), [passes; 3], "mode {raw}");
         assert_eq!(denied.audited(), raw == abi::mode::AUDIT);
-        let refused = judgement(ACTIONS[2], Reason::Routed, mode).refused(Reason::OriginalDstFull);
-        assert_eq!(results(refused), [passes; 3], "a failed redirect in mode {raw}");
+        for action in [ACTIONS[2], ACTIONS[3]] {
+            let refused = judgement(action, Reason::Routed, mode).refused(Reason::OriginalDstFull);
+            assert_eq!(results(refused), [passes; 3], "a failed {action:?} in mode {raw}");
+        }
     }
 }
 
@@ -64,12 +68,25 @@ fn a_redirect_that_fails_is_refused() {
     assert_eq!((refused.policy(), refused.ether_type()), (7, 0x0800));
 }
 
+/// A connect goes one way.
+#[test]
+fn what_goes_through_the_tunnel_goes_to_no_gateway_by_itself() {
+    let tunneled = judgement(ACTIONS[3], Reason::Tunneled, Mode::Enforce);
+    assert_eq!((tunneled.redirect(), tunneled.tunnel()), (None, Some(TARGET)));
+    assert_eq!(judgement(ACTIONS[2], Reason::Routed, Mode::Enforce).tunnel(), None);
+    assert_eq!(tunneled.action_code(), abi::action::REDIRECT);
+    let refused = tunneled.refused(Reason::NoTunnel);
+    assert_eq!((refused.redirect(), refused.tunnel()), (None, None));
+    assert_eq!(refused.system_call(), Err(Errno::ECONNREFUSED));
+    assert_eq!(refused.action_code(), abi::action::DENY);
+}
+
 #[test]
 fn only_a_missing_gateway_is_a_refused_connection() {
     for reason in Reason::ALL {
         let errno = judgement(Action::Deny, *reason, Mode::Enforce).system_call();
-        let expected =
-            if *reason == Reason::NoHealthyGateway { Errno::ECONNREFUSED } else { Errno::EACCES };
+        let nobody_there = matches!(reason, Reason::NoHealthyGateway | Reason::NoTunnel);
+        let expected = if nobody_there { Errno::ECONNREFUSED } else { Errno::EACCES };
         assert_eq!(errno, Err(expected), "{reason:?}");
     }
 }

@@ -1,6 +1,9 @@
 //! What a snapshot means, read off the snapshot itself.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use egress_agent::{
     bpf::plan::{Facts, PodInterface},
@@ -29,7 +32,7 @@ pub(crate) struct Intent {
 pub(crate) enum Answer {
     Allow(Reason),
     Deny(Reason),
-    Redirect { group: u32, port: u16 },
+    Redirect { group: u32, port: u16, hop: Hop },
 }
 
 /// Interfaces and addresses whose pods are looked at.
@@ -67,6 +70,7 @@ impl Intent {
                 .into_iter()
                 .collect(),
             healthy,
+            tunnel: random.list(2, |random| SocketAddr::new(random.ip(), random.port())),
             pods: random.list(3, |random| PodInterface {
                 ifindex: 7 + u32::from(random.u8() % 3),
                 addresses: random.list(2, |random| IpAddr::from([10, 0, 0, 5 + random.u8() % 2])),
@@ -91,6 +95,7 @@ impl Intent {
             DirectTarget::Any | DirectTarget::Name(_) => None,
         });
         let resolved = self.facts.resolved.values().flatten().copied();
+        let resolved = resolved.chain(self.facts.tunnel.iter().map(SocketAddr::ip));
         nets.map(IpNet::addr).chain(gateways.copied()).chain(routes).chain(resolved)
     }
 
@@ -124,6 +129,13 @@ impl Intent {
         if metadata || mesh.denied_cidrs.iter().any(|net| net.contains(&to)) {
             return Answer::Deny(Reason::DeniedPrefix);
         }
+        // The tunnel's listener: its port, and nothing of its address else.
+        let port = flow.destination_port.get();
+        let here = |at: &SocketAddr| at.ip().to_canonical() == to && at.port() == port;
+        let listens = port != 0 && self.facts.tunnel.iter().any(here);
+        if listens && flow.protocol == TCP && !flow.fragment {
+            return Answer::Allow(Reason::Gateway);
+        }
         if self.groups().any(|(_, gateway)| gateway.endpoints.contains(&to)) {
             return self.at_gateway(to, flow);
         }
@@ -145,7 +157,8 @@ impl Intent {
             Some(NodeAction::Redirect { .. }) if place != Place::Socket => {
                 Answer::Deny(Reason::NotRedirected)
             }
-            Some(NodeAction::Redirect { group, port, hop: _ }) => Answer::Redirect {
+            Some(NodeAction::Redirect { group, port, hop }) => Answer::Redirect {
+                hop,
                 group: u32::try_from(group).unwrap_or(u32::MAX),
                 port: port.map_or(flow.destination_port.get(), |port| port.0.get()),
             },
@@ -177,8 +190,9 @@ impl Intent {
         }
         let dialled = flow.destination_port.get();
         let opened = self.routes().any(|route| match route.action {
-            NodeAction::Direct => false,
-            NodeAction::Redirect { group, .. } => {
+            // What goes through the tunnel goes to no gateway by itself.
+            NodeAction::Direct | NodeAction::Redirect { hop: Hop::Tunnel, .. } => false,
+            NodeAction::Redirect { group, hop: Hop::Plain, .. } => {
                 let gateway = self.snapshot.mesh.gateways.get(group);
                 gateway.is_some_and(|gateway| gateway.endpoints.contains(&to))
                     && match at_gateway(route) {
@@ -194,15 +208,13 @@ impl Intent {
         }
     }
 
-    /// What the most specific route says; of two equally specific ones the one to a gateway.
+    /// What the most specific route says; of two equally specific ones the stricter one.
     fn route(&self, to: IpAddr, dialled: u16) -> Option<NodeAction> {
         let mut best: Option<(Specific, NodeAction)> = None;
         for route in self.routes() {
             let Some(specific) = self.specific(route, to, dialled) else { continue };
-            let redirects = |action| matches!(action, NodeAction::Redirect { .. });
             let wins = best.is_none_or(|(other, action)| {
-                specific > other
-                    || specific == other && redirects(route.action) && !redirects(action)
+                (specific, strict(route.action)) > (other, strict(action))
             });
             if wins {
                 best = Some((specific, route.action));
@@ -235,6 +247,15 @@ impl Intent {
                 known.contains(&to).then_some(Specific::Net(widest))
             }
         }
+    }
+}
+
+/// To a gateway is stricter than out, and through the tunnel than in clear.
+fn strict(action: NodeAction) -> u8 {
+    match action {
+        NodeAction::Direct => 0,
+        NodeAction::Redirect { hop: Hop::Plain, .. } => 1,
+        NodeAction::Redirect { hop: Hop::Tunnel, .. } => 2,
     }
 }
 
@@ -272,7 +293,8 @@ fn route(random: &mut Random<'_>) -> NodeRoute {
         NodeAction::Direct
     } else {
         let to = if random.bool() { Port::new(random.port()).map(GatewayPort) } else { None };
-        NodeAction::Redirect { group: random.below(4), port: to, hop: Hop::Plain }
+        let hop = random.choose(&[Hop::Plain, Hop::Plain, Hop::Tunnel]);
+        NodeAction::Redirect { group: random.below(4), port: to, hop }
     };
     NodeRoute { port, target, action }
 }

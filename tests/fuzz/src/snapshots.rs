@@ -2,9 +2,12 @@
 
 use std::net::IpAddr;
 
-use egress_agent::bpf::{
-    diff::{Op, diff},
-    plan::Contents,
+use egress_agent::{
+    bpf::{
+        diff::{Op, diff},
+        plan::Contents,
+    },
+    policy::Hop,
 };
 use egress_ebpf::{
     abi::PodAddress,
@@ -92,7 +95,10 @@ fn verdict(maps: &Maps, place: Place, flow: &Flow) -> (Answer, bool) {
         Action::Allow => Answer::Allow(verdict.reason),
         Action::Deny => Answer::Deny(verdict.reason),
         Action::Redirect(target) => {
-            Answer::Redirect { group: target.group, port: target.port.get() }
+            Answer::Redirect { group: target.group, port: target.port.get(), hop: Hop::Plain }
+        }
+        Action::Tunnel(target) => {
+            Answer::Redirect { group: target.group, port: target.port.get(), hop: Hop::Tunnel }
         }
     };
     (answer, maps.policy(DEFAULT).mode == Mode::Audit)

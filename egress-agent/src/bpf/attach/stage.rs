@@ -177,6 +177,10 @@ fn attach_cgroup(
             let link = program.attach(cgroup, direction, mode)?;
             Ok(program.take_link(link)?.try_into().map_err(link_error)?)
         }
+        Program::SockOps(program) => {
+            let link = program.attach(cgroup, mode)?;
+            Ok(program.take_link(link)?.try_into().map_err(link_error)?)
+        }
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }

@@ -42,6 +42,8 @@ pub(super) static TABLE: &[Entry] = &[
     entry("pod_ingress", On::Pod, Direction::Ingress),
     entry("uplink_egress", On::Uplink, Direction::Egress),
     entry("cgroup_egress", On::Cgroup, Direction::Egress),
+    // A connection that is sent to the tunnel needs its record.
+    entry("sock_ops", On::Cgroup, Direction::Egress),
     entry("connect4", On::Cgroup, Direction::Egress),
     entry("connect6", On::Cgroup, Direction::Egress),
     entry("sendmsg4", On::Cgroup, Direction::Egress),

@@ -24,6 +24,7 @@ const ADDRESSES: [[u8; 4]; 5] =
     [[10, 0, 0, 1], [10, 0, 0, 129], [10, 0, 1, 1], [192, 0, 2, 10], [169, 254, 169, 254]];
 const NETS: [&str; 6] =
     ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.128/25", "10.0.0.1/32", "192.0.2.0/24"];
+const LISTENERS: [&str; 2] = ["10.0.0.129:443", "10.0.1.1:80"];
 const PORTS: [u16; 3] = [80, 443, 15000];
 
 /// Cgroups and the ones above them.
@@ -115,7 +116,8 @@ fn target() -> impl Strategy<Value = DirectTarget> {
 fn route() -> impl Strategy<Value = NodeRoute> {
     let action = prop_oneof![
         Just(NodeAction::Direct),
-        (0usize..3).prop_map(|group| NodeAction::Redirect { group, port: None, hop: Hop::Plain }),
+        (0usize..3, prop::sample::select(vec![Hop::Plain, Hop::Tunnel]))
+            .prop_map(|(group, hop)| NodeAction::Redirect { group, port: None, hop }),
     ];
     let port = prop::option::weighted(0.8, prop::sample::select(&PORTS[..]));
     (port, target(), action).prop_map(|(port, target, action)| NodeRoute {
@@ -157,6 +159,7 @@ prop_compose! {
         pods in assigned(&INTERFACES),
         workloads in assigned(&CGROUPS),
         generation in 0u64..3,
+        tunnel in subsequence(&LISTENERS[..], 0..=2),
     ) -> Contents {
         // Zero stands for maps that nobody has filled.
         if generation == 0 {
@@ -190,6 +193,7 @@ prop_compose! {
                 .collect(),
             workloads,
             generation,
+            tunnel: tunnel.iter().map(|listener| listener.parse().unwrap()).collect(),
             max_groups: 8,
             ..Facts::default()
         };
@@ -510,11 +514,14 @@ proptest! {
             prop_assert_eq!(judgement.system_call().is_ok(), allowed || lenient);
             prop_assert_eq!(judgement.tc() == TC_NEXT, allowed || lenient);
             prop_assert_eq!(judgement.cgroup_skb() == CGROUP_PASS, allowed || lenient);
-            let target = match verdict {
-                Action::Redirect(target) if !lenient => Some(target),
-                Action::Redirect(_) | Action::Allow | Action::Deny => None,
+            let targets = match verdict {
+                Action::Redirect(target) if !lenient => (Some(target), None),
+                Action::Tunnel(target) if !lenient => (None, Some(target)),
+                Action::Redirect(_) | Action::Tunnel(_) | Action::Allow | Action::Deny => {
+                    (None, None)
+                }
             };
-            prop_assert_eq!(judgement.redirect(), target);
+            prop_assert_eq!((judgement.redirect(), judgement.tunnel()), targets);
             let audited = there && raw == mode::AUDIT && verdict != Action::Allow;
             prop_assert_eq!(judgement.audited(), audited);
         }
@@ -589,6 +596,44 @@ fn a_first_fill_takes_effect_as_a_whole() {
     })
     .unwrap();
     assert!(served(&maps, inside.0, &inside.1));
+}
+
+/// The listener is there before the first route to it, and goes after the last one.
+#[test]
+fn the_tunnels_listener_comes_first_and_goes_last() {
+    let with = |routes: bool| {
+        let mut snapshot = Snapshot::default();
+        snapshot.mesh.gateways = vec![GatewayGroup {
+            service: Host::parse("gw.example").unwrap(),
+            labels: Default::default(),
+            endpoints: vec![ADDRESSES[3].into()],
+            principal: None,
+            tunnel: None,
+            hop: Hop::Tunnel,
+        }];
+        let action = NodeAction::Redirect { group: 0, port: None, hop: Hop::Tunnel };
+        let port = Port::new(443).map(OriginalPort);
+        let route = NodeRoute { port, target: DirectTarget::Any, action };
+        snapshot.node.routes = routes.then_some(route).into_iter().collect();
+        let tunnel = routes.then(|| LISTENERS[0].parse().unwrap()).into_iter().collect();
+        let healthy = [IpAddr::from(ADDRESSES[3])].into();
+        let facts = Facts { generation: 1, max_groups: 1, tunnel, healthy, ..Facts::default() };
+        Contents::desired(&snapshot, &facts).0
+    };
+    for (old, new) in [(with(false), with(true)), (with(true), with(false))] {
+        let mut maps = old.clone();
+        let mut seen = 0;
+        make(&diff(&old, &new), |op| {
+            apply(&mut maps, op);
+            let routed = maps.routes.values().any(|route| route.action == route_action::TUNNEL);
+            let open = maps.gateways.iter().any(|key| key.port == PortBe::new(443));
+            prop_assert!(!routed || (maps.tunnel.is_some() && open), "after {op:?}");
+            seen += usize::from(matches!(op, Op::Tunnel(_)));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!((normal(maps), seen), (normal(new), 1));
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use zerocopy::IntoBytes;
 
 use super::{Contents, Facts, PlanProblem, Prefix, TABLE};
 use crate::{
-    policy::{DirectTarget, MeshConfig, NodeAction, NodeRoute, Snapshot},
+    policy::{DirectTarget, GatewayGroup, Hop, MeshConfig, NodeAction, NodeRoute, Snapshot},
     types::Port,
 };
 
@@ -27,7 +27,7 @@ const ANY_PORT_BITS: u32 = RouteKey::FIXED_BITS - 16;
 /// A key, how much it has to say there, and its value.
 type Entry = (Prefix<RouteKey>, Weight, Route);
 /// Where two are for one key, the heavier one stays: see [`weight`].
-type Weight = (bool, u32, bool);
+type Weight = (bool, u32, Option<Hop>);
 
 /// Routes that are being put together. There may be a hundred thousand, so they are sorted once
 /// instead of being looked up one by one.
@@ -37,6 +37,8 @@ pub(super) struct Builder<'a> {
     entries: Vec<Entry>,
     /// Ports that are opened at the endpoints of a group; `None` is every port.
     opened: BTreeSet<(usize, Option<Port>)>,
+    /// Groups that are reached through the tunnel.
+    tunnelled: BTreeSet<usize>,
     problems: Vec<PlanProblem>,
 }
 
@@ -47,6 +49,7 @@ impl<'a> Builder<'a> {
             facts,
             entries: Vec::with_capacity(snapshot.node.routes.len()),
             opened: BTreeSet::new(),
+            tunnelled: BTreeSet::new(),
             problems: Vec::new(),
         }
     }
@@ -65,9 +68,7 @@ impl<'a> Builder<'a> {
             NodeAction::Direct => {
                 Route { action: route_action::DIRECT, reserved: 0, port: PortBe::new(0), group: 0 }
             }
-            // The tunnel's routes go there as they are until the kernel has an action for them: what is
-            // told apart here is refused by the gateway, never sent in clear.
-            NodeAction::Redirect { group, port, hop: _ } => {
+            NodeAction::Redirect { group, port, hop } => {
                 let Some(id) = group_id(group, self.facts) else { return };
                 let to = port.map(|port| port.0);
                 let at_gateway = to.or(dialled);
@@ -75,16 +76,21 @@ impl<'a> Builder<'a> {
                     self.problems.push(PlanProblem::AdminPort { port: port.get() });
                     return;
                 }
-                self.opened.insert((group, at_gateway));
+                let action = match hop {
+                    Hop::Plain => {
+                        self.opened.insert((group, at_gateway));
+                        route_action::REDIRECT
+                    }
+                    // Pods don't go to the gateway themselves, so nothing is opened there.
+                    Hop::Tunnel => {
+                        self.tunnelled.insert(group);
+                        route_action::TUNNEL
+                    }
+                };
                 if dialled.is_none() {
                     self.deny_admin_ports(weight);
                 }
-                Route {
-                    action: route_action::REDIRECT,
-                    reserved: 0,
-                    port: PortBe::new(to.map_or(0, Port::get)),
-                    group: id,
-                }
+                Route { action, reserved: 0, port: PortBe::new(to.map_or(0, Port::get)), group: id }
             }
         };
         match &route.target {
@@ -118,12 +124,19 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn finish(self, contents: &mut Contents, problems: &mut Vec<PlanProblem>) {
-        let Self { mesh, facts: _, entries, opened, problems: own } = self;
+        let Self { mesh, facts, entries, opened, tunnelled, problems: own } = self;
         for (group, port) in opened {
             let endpoints = mesh.gateways.get(group).map(|gateway| &gateway.endpoints[..]);
             for endpoint in endpoints.unwrap_or_default() {
                 contents.gateways.insert(gateway_key(*endpoint, port, TCP));
             }
+        }
+        if facts.tunnel.is_empty() {
+            let groups = tunnelled.into_iter().filter_map(|group| mesh.gateways.get(group));
+            let missing = |group: &GatewayGroup| PlanProblem::NoTunnelListener {
+                service: group.service.clone(),
+            };
+            problems.extend(groups.map(missing));
         }
         contents.routes = heaviest(&entries);
         problems.extend(own);
@@ -159,7 +172,7 @@ pub(super) fn rank(key: &Prefix<RouteKey>) -> [u64; 3] {
     [head, pair(words[0], words[1]), pair(words[2], words[3])]
 }
 
-/// The more specific route comes first, then the one to a gateway, which is the stricter one. Keys
+/// The more specific route comes first, then the stricter one: through the tunnel, to a gateway. Keys
 /// can't tell: a wide IPv6 network has several keys, which may be those of a narrower one.
 fn weight(route: &NodeRoute) -> Weight {
     let bits = match &route.target {
@@ -168,7 +181,11 @@ fn weight(route: &NodeRoute) -> Weight {
         DirectTarget::Net(IpNet::V6(net)) => 1 + u32::from(net.prefix_len()),
         DirectTarget::Name(_) => 1 + 128,
     };
-    (route.port.is_some(), bits, matches!(route.action, NodeAction::Redirect { .. }))
+    let hop = match route.action {
+        NodeAction::Direct => None,
+        NodeAction::Redirect { hop, .. } => Some(hop),
+    };
+    (route.port.is_some(), bits, hop)
 }
 
 /// The addresses that a route names, as it names them; `None` where it is for all.

@@ -30,6 +30,15 @@ fn redirect(to: Option<u16>) -> NodeAction {
     }
 }
 
+fn through_the_tunnel(to: Option<u16>) -> NodeAction {
+    match redirect(to) {
+        NodeAction::Redirect { group, port, hop: _ } => {
+            NodeAction::Redirect { group, port, hop: Hop::Tunnel }
+        }
+        NodeAction::Direct => unreachable!("a redirect is none"),
+    }
+}
+
 fn snapshot(routes: Vec<NodeRoute>) -> Snapshot {
     let gateway = GatewayGroup {
         service: Host::parse("gw.example").unwrap(),
@@ -180,6 +189,63 @@ fn the_more_specific_wins_in_whatever_order_and_then_the_gateway() {
     let key = route_key(Some(port(15000)), None);
     assert_eq!(action(&[own, every.clone()], &key), route_action::REDIRECT);
     assert_eq!(action(&[every], &key), route_action::DENY);
+}
+
+#[test]
+fn a_route_through_the_tunnel_opens_the_listener_and_nothing_at_the_gateway() {
+    let routes = vec![
+        route(Some(443), DirectTarget::Any, through_the_tunnel(None)),
+        route(Some(5432), DirectTarget::Any, through_the_tunnel(Some(15432))),
+    ];
+    let listeners = ["10.0.0.7:15001", "[fd00::7]:15002"].map(|text| text.parse().unwrap());
+    let facts = Facts { tunnel: listeners.to_vec(), ..facts() };
+    let (contents, problems) = Contents::desired(&snapshot(routes), &facts);
+    assert_eq!(problems, []);
+    for (dialled, at_gateway) in [(443, 0), (5432, 15432)] {
+        let route = contents.routes[&route_key(Some(port(dialled)), None)];
+        let found = (route.action, route.port.get(), route.group);
+        assert_eq!(found, (route_action::TUNNEL, at_gateway, 0));
+    }
+    let tunnel = contents.tunnel.unwrap();
+    assert_eq!((tunnel.v4, tunnel.port_v4.get()), (Addr::v4([10, 0, 0, 7]), 15001));
+    assert_eq!(IpAddr::from(tunnel.v6), listeners[1].ip());
+    assert_eq!(tunnel.port_v6.get(), 15002);
+    // The gateways stay gateways, without a port; the listener is a port without a gateway.
+    let expected = [
+        key("10.0.0.7", 15001, TCP),
+        key("fd00::7", 15002, TCP),
+        key("192.0.2.10", 0, 0),
+        key("192.0.2.11", 0, 0),
+    ];
+    assert_eq!(contents.gateways, expected.into_iter().collect());
+    let absent = Absent::from_raw(contents.globals.unwrap().absent);
+    assert!(contents.gateways.iter().all(|key| !absent.gateway(&key.addr)));
+}
+
+#[test]
+fn without_a_listener_the_tunnels_routes_are_denied_and_it_is_said() {
+    let routes = vec![route(Some(443), DirectTarget::Any, through_the_tunnel(None))];
+    let (contents, problems) = Contents::desired(&snapshot(routes), &facts());
+    assert!(matches!(&problems[..], [PlanProblem::NoTunnelListener { .. }]), "{problems:?}");
+    assert_eq!(contents.tunnel, None);
+    // It stays the tunnel's, which refuses: nothing else may take it up.
+    let key = route_key(Some(port(443)), None);
+    assert_eq!(contents.routes[&key].action, route_action::TUNNEL);
+    // Without such a route nothing is missing.
+    let routes = vec![route(Some(443), DirectTarget::Any, redirect(None))];
+    assert_eq!(Contents::desired(&snapshot(routes), &facts()).1, []);
+}
+
+/// Of two routes for one key the one through the tunnel counts, whichever comes first.
+#[test]
+fn nothing_goes_in_clear_where_a_route_asks_for_the_tunnel() {
+    let plain = route(Some(443), DirectTarget::Any, redirect(None));
+    let tunnelled = route(Some(443), DirectTarget::Any, through_the_tunnel(None));
+    for routes in [vec![plain.clone(), tunnelled.clone()], vec![tunnelled, plain]] {
+        let (contents, _) = Contents::desired(&snapshot(routes), &facts());
+        let key = route_key(Some(port(443)), None);
+        assert_eq!(contents.routes[&key].action, route_action::TUNNEL);
+    }
 }
 
 #[test]

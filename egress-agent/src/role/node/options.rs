@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use egress_ebpf::abi::ADMIN_PORTS;
+
 use super::{DEFAULT_BPFFS, flows};
 use crate::{
     bpf::Pattern,
@@ -41,6 +43,11 @@ pub struct NodeArgs {
     /// An interface that leads out of the node.
     #[arg(long = "uplink", value_name = "NAME")]
     pub(super) uplinks: Vec<String>,
+    /// Where the tunnel listens, at an address of this node; once for IPv4 and once for IPv6. The
+    /// kernel sends it the connections of workloads that go to a gateway through mutual TLS; without
+    /// it they are refused.
+    #[arg(long = "tunnel-listen", value_name = "IP:PORT", value_parser = tunnel_listen)]
+    pub(super) tunnel_listen: Vec<SocketAddr>,
     /// Where programs and maps are pinned; below a mounted bpffs. One agent owns it at a time.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     pub(super) bpffs: PathBuf,
@@ -115,6 +122,39 @@ fn pod_interface(text: &str) -> Result<Pod, String> {
     Ok(Pod { name, addresses })
 }
 
+/// `--tunnel-listen`, without what its other occurrences say.
+fn tunnel_listen(text: &str) -> Result<SocketAddr, String> {
+    let expected = "expected IP:PORT, as in 10.0.0.7:15001 or [fd00::7]:15001";
+    let addr: SocketAddr = text.parse().map_err(|_| expected.to_owned())?;
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    if addr.ip().is_unspecified() {
+        return Err(format!(
+            "{addr} stands for every address, and the kernel sends connections to one; {expected}"
+        ));
+    }
+    if addr.port() == 0 {
+        return Err(format!("the kernel must be told the port; {expected}"));
+    }
+    if ADMIN_PORTS.contains(&addr.port()) {
+        return Err(format!("{} is one of a gateway's own ports; {expected}", addr.port()));
+    }
+    Ok(addr)
+}
+
+/// All of `--tunnel-listen`: one of each family at most.
+pub(super) fn check_listeners(listeners: &[SocketAddr]) -> anyhow::Result<()> {
+    for family in [SocketAddr::is_ipv4, SocketAddr::is_ipv6] {
+        let of_family: Vec<_> = listeners.iter().filter(|addr| family(addr)).collect();
+        if let [first, second, ..] = of_family[..] {
+            anyhow::bail!(
+                "--tunnel-listen {first} and {second} are of one family; the tunnel has one address \
+                 of each"
+            );
+        }
+    }
+    Ok(())
+}
+
 fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
     if text == "off" {
         return Ok(MetricsAddr(None));
@@ -165,6 +205,17 @@ mod tests {
         for bad in ["", "1", "0s", "-1s", "1h", "NaNs", "infs", "9999999s"] {
             assert!(duration(bad).unwrap_err().contains("500ms"), "{bad}");
         }
+        assert_eq!(tunnel_listen("10.0.0.7:15001"), Ok("10.0.0.7:15001".parse().unwrap()));
+        assert_eq!(tunnel_listen("[::ffff:10.0.0.7]:15001"), tunnel_listen("10.0.0.7:15001"));
+        for bad in ["10.0.0.7", "0.0.0.0:15001", "[::]:15001", "10.0.0.7:0", "10.0.0.7:15008"] {
+            assert!(tunnel_listen(bad).unwrap_err().contains("10.0.0.7:15001"), "{bad}");
+        }
+        let listeners = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert!(check_listeners(&listeners(&["10.0.0.7:15001", "[fd00::7]:15002"])).is_ok());
+        let twice = check_listeners(&listeners(&["10.0.0.7:15001", "10.0.0.8:15001"]));
+        assert!(twice.unwrap_err().to_string().contains("10.0.0.8:15001"));
         assert_eq!(metrics_addr("off"), Ok(MetricsAddr(None)));
         assert!(metrics_addr("15020").is_err());
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -83,6 +83,14 @@ pub(super) fn own() -> Option<PodInterface> {
     Some(PodInterface { ifindex: NO_INTERFACE, addresses: addresses.ok()?, policy: 0 })
 }
 
+/// The listeners of `--tunnel-listen` that are at addresses of this node. What the kernel sends there
+/// isn't encrypted yet, so it is sent nowhere else; without a listener it is refused.
+pub(super) fn listeners(wanted: &[SocketAddr], own: Option<&PodInterface>) -> Vec<SocketAddr> {
+    let own = own.map(|own| &own.addresses[..]).unwrap_or_default();
+    let here = |listener: &&SocketAddr| listener.ip().is_loopback() || own.contains(&listener.ip());
+    wanted.iter().filter(here).copied().collect()
+}
+
 /// What the maps should hold while no configuration was accepted yet.
 pub(super) fn adopted(
     left: &Contents,
@@ -112,6 +120,21 @@ pub(super) fn cgroups(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tunnel_listens_nowhere_but_here() {
+        let wanted = ["10.0.0.7:15001", "[fd00::7]:15001"].map(|text| text.parse().unwrap());
+        let own = |addresses: &[&str]| PodInterface {
+            ifindex: NO_INTERFACE,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            policy: 0,
+        };
+        assert_eq!(listeners(&wanted, Some(&own(&["10.0.0.7", "fd00::7"]))), wanted);
+        assert_eq!(listeners(&wanted, Some(&own(&["10.0.0.7", "fd00::8"]))), wanted[..1]);
+        assert_eq!(listeners(&wanted, None), []);
+        let loopback = ["127.0.0.1:15001".parse().unwrap()];
+        assert_eq!(listeners(&loopback, None), loopback);
+    }
 
     #[test]
     fn a_plan_is_made_again_when_anything_is_new() {

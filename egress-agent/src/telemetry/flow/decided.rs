@@ -72,7 +72,8 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::Direct
         | Reason::Neighbour
         | Reason::Host
-        | Reason::Reply => FlowVerdict::Allow,
+        | Reason::Reply
+        | Reason::Tunneled => FlowVerdict::Allow,
         Reason::DeniedPrefix
         | Reason::GatewayPort
         | Reason::NoRoute
@@ -94,6 +95,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::AddressFamily
         | Reason::SocketFamily
         | Reason::Encapsulation
+        | Reason::NoTunnel
         | Reason::HostNotInRegistry
         | Reason::NoGatewayRoute
         | Reason::HostNotServed

@@ -1,0 +1,145 @@
+//! The records of what connections to the tunnel listener were meant for.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, MapError},
+};
+use egress_ebpf::{
+    abi::{PolicyId, Tunneled, TunneledKey},
+    addr::PortBe,
+    tunnel::End,
+};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Error, load, pod::Raw};
+use crate::types::{GatewayPort, OriginalDst, Port};
+
+const MAP: &str = "TUNNELED";
+
+/// The kernel's records. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Records(Arc<Mutex<HashMap<MapData, Raw<TunneledKey>, Raw<Tunneled>>>>);
+
+/// What a connection to the tunnel listener was meant for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Where the application wanted to go.
+    pub original: OriginalDst,
+    /// The gateway group that the route leads to: an index in
+    /// [`MeshConfig::gateways`](crate::policy::MeshConfig::gateways) of the snapshot that the maps
+    /// hold.
+    pub group: usize,
+    /// The port at the gateway that the route means; `None` where a corrupt record has none.
+    pub gateway_port: Option<GatewayPort>,
+    /// The policy that decided.
+    pub policy: PolicyId,
+    /// The id of the cgroup that is listed for the workload, whose descendant the process's may be:
+    /// a `--cgroup`, or one that a workload of the configuration names. Zero for none.
+    pub cgroup: u64,
+}
+
+impl Records {
+    pub(super) fn take_from(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Self::open(load::map(ebpf, MAP)?)
+    }
+
+    /// Of the map `TUNNELED`.
+    ///
+    /// # Errors
+    /// The map is of another kind.
+    pub fn open(map: Map) -> Result<Self, Error> {
+        let map = HashMap::try_from(map).map_err(|error| Error::Map { map: MAP, error })?;
+        Ok(Self(Arc::new(Mutex::new(map))))
+    }
+
+    /// Takes the record for a connection that was accepted from `peer`: it is gone afterwards, and
+    /// nobody else gets it.
+    ///
+    /// `None` where there is none, as for a listener that was dialled directly; where it is so old
+    /// that it must be another connection's; or where two sockets claimed this end of a connection.
+    #[must_use]
+    pub fn take(&self, peer: SocketAddr) -> Option<Record> {
+        let end = End { addr: peer.ip().into(), port: PortBe::new(peer.port()) };
+        let key = Raw(end.key());
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Linux before 5.14 can't look up and delete in one step here. It needn't: the record of an
+        // accepted connection is changed by the kernel in one way alone, to be nobody's.
+        let found = match map.get(&key, 0) {
+            Ok(Raw(found)) => found,
+            Err(MapError::KeyNotFound) => return None,
+            Err(error) => {
+                tracing::debug!("no record for {peer}: {error}");
+                return None;
+            }
+        };
+        if let Err(error) = map.remove(&key) {
+            tracing::debug!("the record for {peer} was taken by another: {error}");
+            return None;
+        }
+        read(&found, now())
+    }
+}
+
+/// What a record says, if it counts.
+fn read(found: &Tunneled, now: u64) -> Option<Record> {
+    let Tunneled { group, policy, cgroup, addr, port, routed_port, contested, .. } = *found;
+    if contested != 0 || !found.is_fresh(now) {
+        return None;
+    }
+    Some(Record {
+        original: OriginalDst(SocketAddr::new(IpAddr::from(addr), port.get())),
+        group: usize::try_from(group).ok()?,
+        gateway_port: Port::new(routed_port.get()).map(GatewayPort),
+        policy,
+        cgroup,
+    })
+}
+
+/// The programs' clock (CLOCK_MONOTONIC), in nanoseconds.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use egress_ebpf::addr::Addr;
+
+    use super::*;
+
+    fn record() -> Tunneled {
+        Tunneled {
+            time: 1_000,
+            cookie: 9,
+            cgroup: 77,
+            addr: Addr::v4([198, 51, 100, 7]),
+            group: 2,
+            policy: 1,
+            port: PortBe::new(5432),
+            routed_port: PortBe::new(15432),
+            contested: 0,
+        }
+    }
+
+    #[test]
+    fn a_record_says_where_the_application_wanted_to_go() {
+        let read = read(&record(), 2_000).unwrap();
+        assert_eq!(read.original, OriginalDst("198.51.100.7:5432".parse().unwrap()));
+        assert_eq!(read.gateway_port, Port::new(15432).map(GatewayPort));
+        assert_eq!((read.group, read.policy, read.cgroup), (2, 1, 77));
+    }
+
+    #[test]
+    fn what_is_old_or_claimed_twice_is_nobodys() {
+        assert!(read(&record(), 1_000 + Tunneled::LIFETIME - 1).is_some());
+        assert_eq!(read(&record(), 1_000 + Tunneled::LIFETIME), None);
+        assert_eq!(read(&Tunneled { contested: 1, ..record() }, 1_000), None);
+        assert!(read(&record(), 0).is_some(), "clocks of two processors differ a little");
+    }
+}

@@ -1,0 +1,132 @@
+//! `sock_ops`: what a connection to the node's tunnel listener was meant for.
+
+use aya_ebpf::{
+    bindings::bpf_sock_ops,
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns},
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use egress_ebpf::{
+    abi::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop},
+    addr::{Addr, PortBe},
+    tunnel::{self, End, TunnelTable},
+};
+
+use super::{
+    context::read_addr6,
+    maps::{ORIGINAL_DST, TUNNEL, TUNNELED},
+    view::Maps,
+};
+
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+/// A socket that dialled has its answer; its own last word of the handshake isn't sent yet
+/// (include/uapi/linux/bpf.h).
+const ACTIVE_ESTABLISHED: u32 = 4;
+/// `BPF_NOEXIST`, include/uapi/linux/bpf.h.
+const ONLY_NEW: u64 = 1;
+/// Lets the kernel go on by itself: `reply` isn't touched, and its zero asks for nothing.
+const GO_ON: u32 = 1;
+
+/// Only takes note; it can't refuse anything. Minimum kernel version: 4.13 (the socket's cookie 4.12);
+/// as a link 5.7.
+#[sock_ops]
+fn sock_ops(context: SockOpsContext) -> u32 {
+    let ops = context.ops;
+    // SAFETY: the kernel gives a valid context, and the verifier checks each access to it.
+    let op = unsafe { (&raw const (*ops).op).read_volatile() };
+    if op == ACTIVE_ESTABLISHED
+        && let Some((local, remote)) = ends(ops)
+    {
+        // SAFETY: the context is valid.
+        let cookie = unsafe { bpf_get_socket_cookie(ops.cast()) };
+        tunnel::established(cookie, local, remote, &Maps);
+    }
+    GO_ON
+}
+
+/// Both ends of the connection, as packets have them. A socket for IPv6 that has dialled a mapped
+/// address has mapped addresses on both sides.
+#[inline(always)]
+fn ends(ops: *mut bpf_sock_ops) -> Option<(End, End)> {
+    // SAFETY: as in `sock_ops`. Volatile, since the verifier knows of no wider or merged access.
+    let (family, local_port, remote_port) = unsafe {
+        (
+            (&raw const (*ops).family).read_volatile(),
+            (&raw const (*ops).local_port).read_volatile(),
+            (&raw const (*ops).remote_port).read_volatile(),
+        )
+    };
+    let (local, remote) = match family {
+        AF_INET => {
+            // SAFETY: as above.
+            let (local, remote) = unsafe {
+                (
+                    (&raw const (*ops).local_ip4).read_volatile(),
+                    (&raw const (*ops).remote_ip4).read_volatile(),
+                )
+            };
+            (Addr::v4(local.to_ne_bytes()), Addr::v4(remote.to_ne_bytes()))
+        }
+        // SAFETY: as above.
+        AF_INET6 => unsafe { (read_addr6!((*ops).local_ip6), read_addr6!((*ops).remote_ip6)) },
+        _ => return None,
+    };
+    // The local port is in host byte order; the remote one is the last half of a word in network
+    // byte order.
+    let local_port = PortBe::new(u16::try_from(local_port).ok()?);
+    let [_, _, high, low] = remote_port.to_ne_bytes();
+    let remote_port = PortBe([high, low]);
+    Some((End { addr: local, port: local_port }, End { addr: remote, port: remote_port }))
+}
+
+impl TunnelTable for Maps {
+    #[inline(always)]
+    fn time(&self) -> u64 {
+        // SAFETY: the helper takes nothing.
+        unsafe { bpf_ktime_get_ns() }
+    }
+
+    #[inline(always)]
+    fn listener(&self) -> Tunnel {
+        TUNNEL.get(0).copied().unwrap_or(Tunnel::NONE)
+    }
+
+    #[inline(always)]
+    fn asked(&self, cookie: u64) -> Option<OriginalDst> {
+        // SAFETY: the socket is in the middle of a connect, which wrote the entry before.
+        unsafe { ORIGINAL_DST.get(cookie) }.copied()
+    }
+
+    #[inline(always)]
+    fn set_recorded(&self, cookie: u64) {
+        let Some(entry) = ORIGINAL_DST.get_ptr_mut(cookie) else { return };
+        // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the
+        // entry is forgotten meanwhile.
+        unsafe { (&raw mut (*entry).hop).write_volatile(hop::RECORDED) };
+    }
+
+    #[inline(always)]
+    fn add_record(&self, key: &TunneledKey, record: &Tunneled) -> bool {
+        TUNNELED.insert(key, record, ONLY_NEW).is_ok()
+    }
+
+    #[inline(always)]
+    fn record(&self, key: &TunneledKey) -> Option<Tunneled> {
+        // SAFETY: an entry is written whole; what changes later is one word.
+        unsafe { TUNNELED.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn contest(&self, key: &TunneledKey) {
+        let Some(entry) = TUNNELED.get_ptr_mut(key) else { return };
+        // SAFETY: as in `set_recorded`.
+        unsafe { (&raw mut (*entry).contested).write_volatile(1) };
+    }
+
+    #[inline(always)]
+    fn remove_record(&self, key: &TunneledKey) {
+        // It may be gone already.
+        let _gone = TUNNELED.remove(key);
+    }
+}
