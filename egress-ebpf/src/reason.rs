@@ -152,4 +152,8 @@ reasons! {
     RevokedClient = 88, "revoked_client_certificate";
     /// The client's certificate is for somebody else: trust domain, name or fingerprint.
     ClientIdentity = 89, "client_identity";
+    /// It came in clear, where the destination rule for the gateway asks for mutual TLS.
+    PlaintextHop = 90, "plaintext_hop";
+    /// A tunnel's client speaks for a workload that isn't known, or doesn't run where it does.
+    ClaimedWorkload = 91, "claimed_workload";
 }

@@ -198,7 +198,7 @@ record! {
 record! {
     /// `tls`: TLS origination. Certificates are always verified unless `insecureSkipVerify` is set.
     struct ClientTlsSettings {
-        /// `SIMPLE` and `MUTUAL` start TLS at the gateway.
+        /// `SIMPLE` and `MUTUAL` start TLS at the gateway. In a rule for a gateway's own service, `ISTIO_MUTUAL` (and `MUTUAL` with files) lead the node's traffic through its tunnel: mutual TLS to the gateway's port 15008. All places of one service must agree.
         "mode" mode: Option<At<ClientMode>> = "`DISABLE`",
         /// File with the client's certificate chain (PEM), for `MUTUAL`.
         "clientCertificate" client_certificate: Option<At<String>> = "none",
@@ -208,7 +208,7 @@ record! {
         "caCertificates" ca_certificates: Option<At<String>> = "the system's",
         /// Names of which the upstream's certificate must hold one.
         "subjectAltNames" subject_alt_names: List<String> = "the host",
-        /// The server name to send.
+        /// The server name to send. Towards a gateway's service it is accepted and has no use: the tunnel says which address was dialled.
         "sni" sni: Option<At<String>> = "the host",
         /// Don't verify the upstream's certificate. Anyone on the way can then read and change everything.
         "insecureSkipVerify" insecure_skip_verify: Option<At<bool>> = "`false`",
@@ -228,7 +228,7 @@ choice! {
         Simple = "SIMPLE",
         /// TLS with a client certificate.
         Mutual = "MUTUAL",
-        /// TLS with the mesh's certificates. Not supported yet.
+        /// TLS with the mesh's certificates, towards a gateway's service: the tunnel.
         IstioMutual = "ISTIO_MUTUAL",
     }
 }

@@ -34,6 +34,13 @@ pub(super) fn is_in_cluster(name: &str) -> bool {
 }
 
 /// A host or wildcard; what is wrong with it is noted.
+/// The namespace of a service, from its full name.
+pub(super) fn namespace_of(service: &str) -> Option<Namespace> {
+    let mut labels = service.split('.');
+    let (_, namespace, kind) = (labels.next()?, labels.next()?, labels.next()?);
+    (kind == "svc").then(|| Namespace(namespace.into()))
+}
+
 pub(super) fn pattern(text: &At<String>, cx: &mut Cx<'_>) -> Option<HostPattern> {
     pattern_of(&text.value, text, cx)
 }

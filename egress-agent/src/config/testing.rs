@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use super::{Compiled, Problem, Problems, RawFile, Severity, compile};
 use crate::{
     policy::{
-        Denied, Entry, GatewayPolicy, HttpRequest, HttpRoute, PortMode, Snapshot, TcpRoute,
+        Denied, Entry, GatewayPolicy, Hop, HttpRequest, HttpRoute, PortMode, Snapshot, TcpRoute,
         Termination, TlsConnection, TlsRoute,
     },
     types::{GatewayIdentity, Host, Labels, Namespace, OriginalPort, Port, Source},
@@ -140,7 +140,8 @@ impl Gateway {
         name: &str,
     ) -> Result<TlsRoute, Denied> {
         let server_name = &Host::parse(name).unwrap();
-        self.0.tls(&TlsConnection { source, port: original(port), server_name })
+        let hop = Hop::Plain;
+        self.0.tls(&TlsConnection { source, port: original(port), server_name, hop })
     }
 
     /// Where TLS with this name ends here.

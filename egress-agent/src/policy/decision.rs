@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, ServerTls};
+use super::{Cluster, Hop, ServerTls};
 use crate::types::{GatewayPort, Host, OriginalPort, Source};
 
 /// How the bytes of a connection on some original port are to be read.
@@ -23,8 +23,21 @@ pub enum PortMode {
 pub enum Entry<'a> {
     /// As the application dialled it: the mesh's stage, then the gateway's.
     Mesh,
+    /// The same, through the tunnel of a node that may speak for the source.
+    Tunnel,
     /// Inside TLS that a server of this gateway ended: that server's stage alone.
     Server(&'a Termination),
+}
+
+impl Entry<'_> {
+    /// How it came from the node.
+    #[must_use]
+    pub fn hop(self) -> Hop {
+        match self {
+            Self::Tunnel => Hop::Tunnel,
+            Self::Mesh | Self::Server(_) => Hop::Plain,
+        }
+    }
 }
 
 /// TLS that is to be ended, or was.
@@ -68,6 +81,8 @@ pub struct TlsConnection<'a> {
     pub port: OriginalPort,
     /// SNI.
     pub server_name: &'a Host,
+    /// How it came from the node.
+    pub hop: Hop,
 }
 
 /// Refused, and why.

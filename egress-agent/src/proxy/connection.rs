@@ -269,7 +269,12 @@ fn named(
         ),
         Some(name) => {
             let Downstream { source, port, .. } = downstream;
-            let question = TlsConnection { source, port: *port, server_name: &name };
+            let question = TlsConnection {
+                source,
+                port: *port,
+                server_name: &name,
+                hop: crate::policy::Hop::Plain,
+            };
             match policy.tls(&question) {
                 Ok(TlsRoute::Forward(route)) => return State::Routed(route, Some(name), read),
                 Ok(TlsRoute::Terminate(to)) => return State::Terminate(to, name, read),

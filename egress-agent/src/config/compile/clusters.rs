@@ -10,10 +10,13 @@ use super::{
     },
     Compiler,
     services::Entry,
-    traffic::{self, Policy},
+    traffic::{self, Policy, Settings, Tunnel},
 };
 use crate::{
-    policy::{ClientTls, Cluster, ClusterName, Exported, HostPattern, HttpVersion, LoadBalancer},
+    policy::{
+        ClientTls, Cluster, ClusterName, Exported, Hop, HostPattern, HttpVersion, LoadBalancer,
+        TunnelTls,
+    },
     types::{Labels, Namespace, Port},
 };
 
@@ -25,6 +28,17 @@ pub(super) struct Rule {
     exported: Exported,
     policy: Policy,
     subsets: Vec<RuleSubset>,
+}
+
+impl Rule {
+    /// Every wish for a tunnel, wherever in the rule it stands.
+    fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
+        let policies = self.subsets.iter().map(|subset| &subset.policy);
+        let settings = std::iter::once(&self.policy).chain(policies).flat_map(|policy| {
+            std::iter::once(&policy.settings).chain(policy.ports.iter().map(|(_, own)| own))
+        });
+        settings.filter_map(|settings| settings.tunnel.as_ref()?.as_ref())
+    }
 }
 
 #[derive(Debug)]
@@ -106,18 +120,7 @@ impl Compiler<'_> {
         }
         let entry = self.entries.get(entry)?;
         let service = entry.port(port)?;
-        let rules = self.rules_for(host, client);
-        let chosen = rules.iter().find_map(|r| r.subsets.iter().find(|s| s.name == subset));
-        let base = rules.first().map(|rule| rule.policy.on(port)).unwrap_or_default();
-        let labels = chosen.map(|subset| subset.labels.clone()).unwrap_or_default();
-        let settings = match chosen {
-            // The subset's own settings for the port replace everything, as the rule's do.
-            Some(subset) if subset.policy.ports.iter().any(|(number, _)| *number == port) => {
-                subset.policy.on(port)
-            }
-            Some(subset) => subset.policy.settings.clone().or(base),
-            None => base,
-        };
+        let (settings, labels) = self.settings_for(host, port, subset, client);
         let (pool, upgrade) = settings.pool.unwrap_or_default();
         let cluster = Arc::new(Cluster {
             discovery: entry.discovery(host, service, &labels),
@@ -130,6 +133,90 @@ impl Compiler<'_> {
         });
         self.clusters.insert(name, Arc::clone(&cluster));
         Some(cluster)
+    }
+
+    /// What holds for a host's port and subset, and the subset's labels.
+    fn settings_for(
+        &self,
+        host: &HostPattern,
+        port: Port,
+        subset: &str,
+        client: &Namespace,
+    ) -> (Settings, Labels) {
+        let rules = self.rules_for(host, client);
+        let chosen = rules.iter().find_map(|r| r.subsets.iter().find(|s| s.name == subset));
+        let base = rules.first().map(|rule| rule.policy.on(port)).unwrap_or_default();
+        let labels = chosen.map(|subset| subset.labels.clone()).unwrap_or_default();
+        let settings = match chosen {
+            // The subset's own settings for the port replace everything, as the rule's do.
+            Some(subset) if subset.policy.ports.iter().any(|(number, _)| *number == port) => {
+                subset.policy.on(port)
+            }
+            Some(subset) => subset.policy.settings.clone().or(base),
+            None => base,
+        };
+        (settings, labels)
+    }
+
+    /// How traffic that a rule of `client` leads to this port of a gateway's service has to come.
+    pub(super) fn hop(&self, group: usize, port: Port, subset: &str, client: &Namespace) -> Hop {
+        let Some(group) = self.mesh.gateways.get(group) else { return Hop::Plain };
+        let host = HostPattern::Exact(group.service.clone());
+        let (settings, _) = self.settings_for(&host, port, subset, client);
+        if settings.tunnel.flatten().is_some() { Hop::Tunnel } else { Hop::Plain }
+    }
+
+    /// The tunnels to the gateways' services: one each, whichever port and subset asks for it.
+    pub(super) fn tunnels(&mut self) {
+        for index in 0..self.mesh.gateways.len() {
+            let Some(group) = self.mesh.gateways.get(index) else { continue };
+            let host = HostPattern::Exact(group.service.clone());
+            let (service, principal) = (group.service.to_string(), group.principal.clone());
+            let namespace = principal.as_ref().map(|id| id.namespace.clone());
+            let namespace = namespace.or_else(|| names::namespace_of(&service));
+            let mut first: Option<(Tunnel, String)> = None;
+            let mut hop = Hop::Plain;
+            for rule in self.rules.iter().filter(|rule| rule.host == host) {
+                let at = super::super::decode::Spot::root(rule.meta.line, "spec");
+                if rule.policy.settings.tunnel.as_ref().is_some_and(Option::is_some) {
+                    hop = Hop::Tunnel;
+                }
+                for wish in rule.tunnels() {
+                    let mut cx = rule.meta.cx(self.report);
+                    match &first {
+                        None => first = Some((wish.clone(), rule.meta.label.clone())),
+                        Some((same, _)) if same == wish => {}
+                        Some((_, other)) => {
+                            let message = format!(
+                                "the tls settings for {service} differ from those of {other}: \
+                                 a node has one tunnel to a gateway, so all of them must have the \
+                                 same mode, files and subjectAltNames"
+                            );
+                            cx.error(&at, message);
+                        }
+                    }
+                }
+                if namespace.is_none() && first.is_some() {
+                    let message = format!(
+                        "the namespace of the gateway {service} can't be told, so nobody knows \
+                         which identity it must have; name it NAME.NAMESPACE.svc.cluster.local, \
+                         or give its `principal` in mesh.yaml"
+                    );
+                    rule.meta.cx(self.report).error(&at, message);
+                }
+            }
+            let (Some((wish, _)), Some(namespace)) = (first, namespace) else { continue };
+            let trust_domain = self.mesh.trust_domain.clone();
+            let Some(group) = self.mesh.gateways.get_mut(index) else { continue };
+            group.hop = hop;
+            group.tunnel = Some(Arc::new(TunnelTls {
+                credential: wish.credential,
+                subject_alt_names: wish.subject_alt_names,
+                trust_domain,
+                namespace,
+                principal,
+            }));
+        }
     }
 
     /// Warns about rules for hosts that don't exist, and about two for one host.

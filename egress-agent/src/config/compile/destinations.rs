@@ -8,7 +8,7 @@ use super::{
     routes::{Scope, Stage, Traffic},
 };
 use crate::{
-    policy::{Discovery, Hop, HostPattern, Protocol, Target},
+    policy::{Discovery, HostPattern, Protocol, Target},
     types::{GatewayPort, Port},
 };
 
@@ -153,7 +153,9 @@ impl Compiler<'_> {
             cx.note(Severity::Error, &at.field("port"), message).code = Some("IST0112");
             return refused(Reason::NoGatewayRoute, "the gateway's port is not said");
         };
-        Target::Gateway { group, port: GatewayPort(port), hop: Hop::Plain }
+        let subset = subset.as_ref().map_or("", |subset| subset.value.as_str());
+        let hop = self.hop(group, port, subset, &scope.meta.namespace);
+        Target::Gateway { group, port: GatewayPort(port), hop }
     }
 
     /// The service entries for a destination: those of its own name, or else of the most specific

@@ -91,6 +91,7 @@ impl Compiler<'_> {
             .iter()
             .map(|gateway| (gateway.meta.clone(), self.gateway(gateway)))
             .collect();
+        self.tunnels();
         self.check_gateways(&servers);
         self.gateways = servers.iter().map(|(meta, _)| meta.full_name()).collect();
         let given = resources.gateways.iter().zip(&servers);

@@ -19,8 +19,8 @@ use crate::{
     types::{GatewayPort, OriginalPort, Port},
 };
 
-/// What of a port is decided so far: the gateway group, and who sent it there.
-type Ports = BTreeMap<OriginalPort, (usize, Arc<str>)>;
+/// What of a port is decided so far: the gateway group, how it is reached, and who sent it there.
+type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
 
 impl Compiler<'_> {
     /// The node's routes.
@@ -42,13 +42,13 @@ impl Compiler<'_> {
             }
         }
         if self.mesh.outbound == OutboundMode::AllowAny && !self.mesh.gateways.is_empty() {
-            let action = NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain };
+            let action = NodeAction::Redirect { group: 0, port: None, hop: self.default_hop(0) };
             node.push(NodeRoute { port: None, target: DirectTarget::Any, action });
         }
-        let by_name = ports.iter().map(|(port, (group, _))| NodeRoute {
+        let by_name = ports.iter().map(|(port, (group, hop, _))| NodeRoute {
             port: Some(*port),
             target: DirectTarget::Any,
-            action: NodeAction::Redirect { group: *group, port: None, hop: Hop::Plain },
+            action: NodeAction::Redirect { group: *group, port: None, hop: *hop },
         });
         node.splice(0..0, by_name);
         let mut taken = BTreeMap::new();
@@ -76,7 +76,7 @@ impl Compiler<'_> {
             let own = services.iter().filter(|s| s.protocol == protocol && meets(&s.host, set));
             own.map(|service| service.port.0).collect()
         };
-        let mut wanted: Vec<(Port, Option<usize>)> = Vec::new();
+        let mut wanted: Vec<(Port, Option<(usize, Hop)>)> = Vec::new();
         for rule in &set.mesh.http {
             let group = match &rule.outcome {
                 HttpOutcome::Route(targets) => group_of(targets, self.mesh.direct),
@@ -97,9 +97,9 @@ impl Compiler<'_> {
         }
         for (port, group) in wanted {
             let port = OriginalPort(port);
-            let known = ports.get(&port).map(|(group, by)| (*group, Arc::clone(by)));
+            let known = ports.get(&port).map(|(group, _, by)| (*group, Arc::clone(by)));
             match (known, group) {
-                (Some((other, by)), Some(group)) if other != group => {
+                (Some((other, by)), Some((group, _))) if other != group => {
                     let name =
                         |group: usize| self.mesh.gateways.get(group).map(|g| g.service.to_string());
                     let message = format!(
@@ -111,9 +111,16 @@ impl Compiler<'_> {
                     let at = Spot::root(meta.line, "spec");
                     meta.cx(self.report).error(&at, message);
                 }
-                (Some(_), _) => {}
+                // The node sees no names, so all of one port goes the stricter way.
+                (Some(_), Some((_, hop))) => {
+                    if let Some((_, strictest, _)) = ports.get_mut(&port) {
+                        *strictest = hop.max(*strictest);
+                    }
+                }
+                (Some(_), None) => {}
                 (None, group) if !self.mesh.gateways.is_empty() => {
-                    ports.insert(port, (group.unwrap_or(0), Arc::clone(&set.name)));
+                    let (group, hop) = group.unwrap_or_else(|| (0, self.default_hop(0)));
+                    ports.insert(port, (group, hop, Arc::clone(&set.name)));
                 }
                 (None, _) => {}
             }
@@ -131,8 +138,14 @@ impl Compiler<'_> {
             };
             let Some(group) = self.mesh.gateways.iter().position(meant) else { continue };
             let port = OriginalPort(server.port.0);
-            ports.entry(port).or_insert_with(|| (group, Arc::clone(&server.gateway)));
+            // Whoever speaks TLS to the gateway itself doesn't need the node for it.
+            ports.entry(port).or_insert_with(|| (group, Hop::Plain, Arc::clone(&server.gateway)));
         }
+    }
+
+    /// The hop of what no route leads to a port of the group's service.
+    fn default_hop(&self, group: usize) -> Hop {
+        self.mesh.gateways.get(group).map_or(Hop::Plain, |group| group.hop)
     }
 
     /// `direct: registry` for a service without a route.
@@ -148,7 +161,8 @@ impl Compiler<'_> {
                 );
                 entry.meta.cx(self.report).warn(&at, message);
             } else {
-                ports.entry(service.port).or_insert_with(|| (0, Arc::clone(&service.name)));
+                let hop = self.default_hop(0);
+                ports.entry(service.port).or_insert_with(|| (0, hop, Arc::clone(&service.name)));
             }
             return;
         }
@@ -189,7 +203,7 @@ impl Compiler<'_> {
             else {
                 continue;
             };
-            if let Some((_, by)) = ports.get(&OriginalPort(gateway_port.0)) {
+            if let Some((.., by)) = ports.get(&OriginalPort(gateway_port.0)) {
                 let message = format!(
                     "the gateway's port {gateway_port} is used for HTTP or TLS (by {by}), so raw TCP can't be told apart there; choose another port for it"
                 );
@@ -293,13 +307,18 @@ fn expand(
     ports
 }
 
-/// The gateway group of a rule: `None` without a gateway, `Some(None)` where any can say that it is
+/// The gateway group of a rule, and the strictest hop of its destinations: `None` without a gateway, `Some(None)` where any can say that it is
 /// refused, or serves it as a sidecar would.
-fn group_of(targets: &[Weighted], direct: Direct) -> Option<Option<usize>> {
+fn group_of(targets: &[Weighted], direct: Direct) -> Option<Option<(usize, Hop)>> {
     let mut found = None;
+    let hops = targets.iter().filter_map(|weighted| match weighted.target {
+        Target::Gateway { hop, .. } => Some(hop),
+        Target::Refused { .. } | Target::Cluster { .. } => None,
+    });
+    let strictest = hops.max().unwrap_or_default();
     for weighted in targets {
         match weighted.target {
-            Target::Gateway { group, .. } => return Some(Some(group)),
+            Target::Gateway { group, .. } => return Some(Some((group, strictest))),
             Target::Refused { .. } => found = Some(None),
             Target::Cluster { .. } if direct == Direct::Registry => found = Some(None),
             Target::Cluster { .. } => {}

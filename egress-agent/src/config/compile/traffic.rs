@@ -11,7 +11,10 @@ use super::super::{
     names,
 };
 use crate::{
-    policy::{ClientTls, ClientTlsMode, ConnectionPool, LoadBalancer, OutlierDetection},
+    policy::{
+        ClientTls, ClientTlsMode, ConnectionPool, CredentialFiles, CredentialSource, LoadBalancer,
+        OutlierDetection,
+    },
     types::{Host, Port},
 };
 
@@ -29,6 +32,15 @@ pub(super) struct Settings {
     pub(super) outlier: Option<Option<OutlierDetection>>,
     /// `Some(None)` is `DISABLE`.
     pub(super) tls: Option<Option<ClientTls>>,
+    /// The same for services in the cluster.
+    pub(super) tunnel: Option<Option<Tunnel>>,
+}
+
+/// TLS towards a gateway's service: the tunnel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Tunnel {
+    pub(super) credential: CredentialSource,
+    pub(super) subject_alt_names: Vec<String>,
 }
 
 impl Policy {
@@ -46,6 +58,7 @@ impl Settings {
             pool: self.pool.or(base.pool),
             outlier: self.outlier.or(base.outlier),
             tls: self.tls.or(base.tls),
+            tunnel: self.tunnel.or(base.tunnel),
         }
     }
 }
@@ -69,7 +82,8 @@ pub(super) fn policy(policy: &TrafficPolicy, internal: bool, cx: &mut Cx<'_>) ->
         load_balancer: lb.as_ref().map(load_balancing),
         pool: pool.as_ref().map(|pool| connection_pool_of(pool, cx)),
         outlier: outlier.as_ref().map(|outlier| outlier_detection_of(outlier, cx)),
-        tls: tls.as_ref().map(|tls| client_tls(tls, internal, code, cx)),
+        tls: tls.as_ref().filter(|_| !internal).map(|tls| client_tls(tls, code, cx)),
+        tunnel: tls.as_ref().filter(|_| internal).map(|tls| tunnel(tls, cx)),
     };
     let settings = one(load_balancer, connection_pool, outlier_detection, tls, "IST0128", cx);
     let mut ports: Vec<(Port, Settings)> = Vec::new();
@@ -80,6 +94,10 @@ pub(super) fn policy(policy: &TrafficPolicy, internal: bool, cx: &mut Cx<'_>) ->
         if ports.iter().any(|(port, _)| *port == number.value) {
             cx.error(&number.at, format!("port {} is listed twice", number.value));
             continue;
+        }
+        let tunnelled = settings.tunnel.as_ref().is_some_and(Option::is_some);
+        if tunnelled && own.tunnel.is_none() {
+            cx.warn(at, format!("settings of a port inherit nothing: port {} has no tls, so the gateway takes it in clear, though the rule has it", number.value));
         }
         if settings.tls.as_ref().is_some_and(Option::is_some) && own.tls.is_none() {
             cx.warn(at, format!("settings of a port inherit nothing: port {} has no tls, so it is reached without, though the rule has it", number.value));
@@ -175,10 +193,66 @@ fn outlier_detection_of(settings: &OutlierSettings, cx: &mut Cx<'_>) -> Option<O
     })
 }
 
-/// `internal` says that the rule is for a service in the cluster, a gateway among them.
+/// `tls` towards a service in the cluster. Only a gateway's has an effect.
+fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
+    let ClientTlsSettings {
+        at,
+        mode,
+        client_certificate,
+        private_key,
+        ca_certificates,
+        subject_alt_names,
+        // What is asked for is an address: the tunnel has no use for a server's name.
+        sni: _,
+        insecure_skip_verify,
+    } = settings;
+    let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
+    let files = [client_certificate, private_key, ca_certificates];
+    if let Some(skip) = insecure_skip_verify.as_ref().filter(|skip| skip.value) {
+        let message = "the tunnel is there to prove who is at its ends; it is always verified";
+        cx.wrong(&skip.at, "true", "false, or the field left out", message);
+    }
+    let credential = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
+        ClientMode::Disable => return None,
+        ClientMode::Simple => {
+            let message = "towards a gateway both ends prove who they are; without a certificate \
+                           of the node's nobody would know who asks";
+            cx.wrong(mode_at, "SIMPLE", "ISTIO_MUTUAL, MUTUAL or DISABLE", message);
+            return None;
+        }
+        ClientMode::IstioMutual => {
+            if let Some(file) = files.into_iter().flatten().next() {
+                let message = "ISTIO_MUTUAL takes the node's own certificate (`--identity-dir`); \
+                               use MUTUAL for files";
+                cx.wrong(&file.at, format!("{:?}", file.value), "nothing", message);
+                return None;
+            }
+            CredentialSource::Own
+        }
+        ClientMode::Mutual => {
+            let path = |file: &Option<At<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
+            let names = ["clientCertificate", "privateKey", "caCertificates"];
+            let missing = files.into_iter().zip(names).find(|(file, _)| file.is_none());
+            if let Some((_, field)) = missing {
+                let message = "mode MUTUAL towards a gateway needs clientCertificate, privateKey \
+                               and caCertificates";
+                cx.wrong(&at.field(field), "nothing", "a file", message);
+            }
+            CredentialSource::Files(CredentialFiles {
+                certificate: path(client_certificate)?,
+                private_key: path(private_key)?,
+                ca_certificates: Some(path(ca_certificates)?),
+                ca_crl: None,
+            })
+        }
+    };
+    let subject_alt_names = subject_alt_names.iter().map(|name| name.value.clone()).collect();
+    Some(Tunnel { credential, subject_alt_names })
+}
+
+/// `tls` towards the outside.
 fn client_tls(
     settings: &ClientTlsSettings,
-    internal: bool,
     code: &'static str,
     cx: &mut Cx<'_>,
 ) -> Option<ClientTls> {
@@ -196,16 +270,12 @@ fn client_tls(
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
         ClientMode::Disable => return None,
-        mode if internal => {
-            cx.wrong(mode_at, mode.to_string(), "DISABLE, or no tls", "TLS between the application and the gateway (the mTLS hop) is not supported yet; nothing is sent in clear instead");
-            return None;
-        }
         ClientMode::IstioMutual => {
             cx.wrong(
                 mode_at,
                 "ISTIO_MUTUAL",
                 "SIMPLE or MUTUAL",
-                "the mesh's certificates are not supported yet",
+                "the mesh's certificates are for the way to the gateway; the outside has no use for them",
             );
             return None;
         }

@@ -13,9 +13,21 @@ use super::{
     node::meets,
 };
 use crate::{
-    policy::{HostPattern, HttpOutcome, Protocol, RouteSet, ServerProtocol, Target, has_labels},
+    policy::{
+        Hop, HostPattern, HttpOutcome, Inside, Protocol, RouteSet, ServerProtocol, Target,
+        has_labels,
+    },
     types::GatewayPort,
 };
+
+/// Where a mesh-stage rule leads.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    group: usize,
+    port: GatewayPort,
+    hop: Hop,
+    protocol: Protocol,
+}
 
 impl Compiler<'_> {
     /// What only shows with all routes at hand: hosts in conflict, ways that end at a gateway.
@@ -77,10 +89,11 @@ impl Compiler<'_> {
         let tcp = set.mesh.tcp.iter().map(|rule| (rule.targets.as_slice(), Protocol::Tcp, "tcp"));
         for (targets, protocol, field) in http.chain(tls).chain(tcp) {
             for weighted in targets {
-                let Target::Gateway { group, port, .. } = weighted.target else { continue };
+                let Target::Gateway { group, port, hop } = weighted.target else { continue };
                 let at = spec.at.field(field);
                 for host in &set.hosts {
-                    if let Some(message) = self.missing_way(host, group, port, protocol, routes) {
+                    let way = Way { group, port, hop, protocol };
+                    if let Some(message) = self.missing_way(host, way, routes) {
                         meta.cx(self.report).note(Severity::Error, &at, message).code =
                             Some("IST0132");
                     }
@@ -92,11 +105,10 @@ impl Compiler<'_> {
     fn missing_way(
         &self,
         host: &HostPattern,
-        group: usize,
-        port: GatewayPort,
-        protocol: Protocol,
+        way: Way,
         routes: &[Arc<RouteSet>],
     ) -> Option<String> {
+        let Way { group, port, hop, protocol } = way;
         let labels = &self.mesh.gateways.get(group)?.labels;
         let mut servers = self.servers.iter().filter(|server| {
             server.port == port
@@ -112,8 +124,17 @@ impl Compiler<'_> {
         let fits = match (protocol, &server.protocol) {
             (Protocol::Http, ServerProtocol::Http { .. })
             | (Protocol::Tls, ServerProtocol::Passthrough | ServerProtocol::Tcp)
-            | (Protocol::Tls, ServerProtocol::Terminate(_))
             | (Protocol::Tcp, ServerProtocol::Tcp) => true,
+            // The tunnel is the TLS that such a server ends; without it, the application's own is.
+            (Protocol::Http, ServerProtocol::Terminate(tls)) => {
+                hop == Hop::Tunnel && tls.inside == Inside::Http
+            }
+            (Protocol::Tls, ServerProtocol::Terminate(tls)) => {
+                hop == Hop::Plain || tls.inside == Inside::Tcp
+            }
+            (Protocol::Tcp, ServerProtocol::Terminate(tls)) => {
+                hop == Hop::Tunnel && tls.inside == Inside::Tcp
+            }
             (Protocol::Http | Protocol::Tls | Protocol::Tcp, _) => false,
         };
         if !fits {

@@ -4,15 +4,16 @@ mod outcome;
 mod refusal;
 mod tables;
 mod tls;
+mod tunnel;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
-use tables::{MeshPort, StagePort, TcpEntry};
+use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, Entry,
-    HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion,
+    AddressGuard, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, Entry, Hop,
+    HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion, Inside,
     LoadBalancer, OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy,
     ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
     matching::{self, AmbiguousPath},
@@ -32,6 +33,10 @@ pub struct GatewayPolicy {
     mesh: HashMap<OriginalPort, MeshPort>,
     stage: HashMap<GatewayPort, StagePort>,
     tcp: HashMap<OriginalPort, Vec<TcpEntry>>,
+    /// Raw TCP as it was dialled: what comes through the tunnel bears its original destination.
+    tunnel_tcp: HashMap<OriginalPort, Vec<TunnelTcp>>,
+    /// Settings of the listener for tunnels, where there are any.
+    tunnel: Option<Arc<ServerTls>>,
     guard: AddressGuard,
     plain: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
@@ -62,6 +67,8 @@ impl GatewayPolicy {
             mesh: tables::mesh(rules),
             stage: tables::stages(&servers, &rules.routes),
             tcp: tables::tcp(&rules.routes, &member),
+            tunnel_tcp: tables::tunnel_tcp(rules, &member),
+            tunnel: tunnel::settings(&snapshot.mesh, &member),
             member,
             guard: AddressGuard::new(&snapshot.mesh),
             plain: Arc::default(),
@@ -96,18 +103,22 @@ impl GatewayPolicy {
         self.snapshot.rules.clusters.iter()
     }
 
-    /// The TLS settings of every server of this process that ends TLS.
+    /// The TLS settings of every server of this process that ends TLS, the listener for tunnels
+    /// included.
     pub fn terminating(&self) -> impl Iterator<Item = Arc<ServerTls>> {
         let own = self.stage.values().flat_map(|stage| &stage.terminating);
-        own.cloned()
+        own.chain(&self.tunnel).cloned()
     }
 
     /// How to read a connection that was dialled on this port.
     #[must_use]
     pub fn port_mode(&self, port: OriginalPort) -> PortMode {
-        if self.tcp.contains_key(&port) {
-            PortMode::Tcp
-        } else if self.snapshot.mesh.outbound == OutboundMode::AllowAny
+        if self.tcp.contains_key(&port) { PortMode::Tcp } else { self.named_mode(port) }
+    }
+
+    /// How to read a connection that no raw TCP service is for.
+    fn named_mode(&self, port: OriginalPort) -> PortMode {
+        if self.snapshot.mesh.outbound == OutboundMode::AllowAny
             || self.mesh.get(&port).is_some_and(|mesh| mesh.speaks)
             || self
                 .stage
@@ -152,8 +163,9 @@ impl GatewayPolicy {
             return Err(refusal::no_rule(set, host, port.0));
         };
         match &chosen.target {
-            Target::Gateway { group, port, .. } => {
-                self.http_stage(*group, *port, request, &service.cluster)
+            Target::Gateway { group, port, hop } => {
+                let secured = self.secured(*hop, request.entry.hop(), *group, host)?;
+                self.http_stage(*group, *port, secured, request, &service.cluster)
             }
             Target::Cluster { cluster, host: named } => {
                 self.direct(service)?;
@@ -169,6 +181,7 @@ impl GatewayPolicy {
         &self,
         group: usize,
         port: GatewayPort,
+        secured: Secured,
         request: &HttpRequest<'_>,
         own: &Arc<Cluster>,
     ) -> Result<HttpRoute, Denied> {
@@ -178,6 +191,12 @@ impl GatewayPolicy {
             ServerProtocol::Http { https_redirect: false } => {}
             ServerProtocol::Http { https_redirect: true } => {
                 return Ok(self.redirect(&self.to_https, &self.plain, request, own, None));
+            }
+            // The tunnel is the mutual TLS that the destination rule asks for towards this server.
+            ServerProtocol::Terminate(tls)
+                if secured == Secured::Tunnel && tls.inside == Inside::Http =>
+            {
+                tunnel::satisfies(tls, request.source)?;
             }
             other => return Err(refusal::wrong_stage(other, host, port, "plain HTTP")),
         }
@@ -216,11 +235,14 @@ impl GatewayPolicy {
             detail: format!("no TCP service is routed to port {port} for this source"),
         };
         let mut entries = self.tcp.get(&port).into_iter().flatten();
-        entries
+        let entry = entries
             .find(|entry| {
                 entry.routes.exported.sees(source) && matching::tcp(&entry.rule, None, source)
             })
             .ok_or_else(refused)?;
+        if entry.hop == Hop::Tunnel {
+            return Err(refusal::plaintext(&format!("TCP to port {port}")));
+        }
         let stage = self.stage.get(&GatewayPort(port.0)).ok_or_else(refused)?;
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
         let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
@@ -298,6 +320,17 @@ impl GatewayPolicy {
         let stage = self.stage.get(&port)?;
         Some((stage, stage.served.get(host)?.as_ref()?))
     }
+}
+
+/// What the hop that a request took proves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Secured {
+    /// It took the way that the destination rule for the gateway asks for, in clear.
+    No,
+    /// It came through a tunnel that nobody asked for.
+    Besides,
+    /// It came through the tunnel, as the destination rule for the gateway asks.
+    Tunnel,
 }
 
 /// A cluster without settings.

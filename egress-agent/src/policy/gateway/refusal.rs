@@ -82,6 +82,17 @@ pub(super) fn loops(port: GatewayPort) -> Denied {
     }
 }
 
+/// It came in clear where it must not.
+pub(super) fn plaintext(what: &str) -> Denied {
+    Denied {
+        reason: Reason::PlaintextHop,
+        detail: format!(
+            "{what} came to the gateway in clear, but the DestinationRule for the gateway's service \
+             asks for mutual TLS: it is served through the node's tunnel alone"
+        ),
+    }
+}
+
 /// A path with dot segments, where a rule asks for the path.
 pub(super) fn ambiguous(request: &HttpRequest<'_>) -> Denied {
     Denied {

@@ -2,16 +2,18 @@
 
 use std::{
     cmp::Reverse,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use crate::{
     policy::{
-        HostPattern, HostTable, HttpRule, Inside, Protocol, RouteSet, Rules, Server,
-        ServerProtocol, ServerTls, Service, StageRules, Target, TcpRule, TlsRule, Weighted,
+        Discovery, Hop, HostPattern, HostTable, HttpRule, Inside, Protocol, RouteSet, Rules,
+        Server, ServerProtocol, ServerTls, Service, StageRules, Target, TcpRule, TlsRule, Weighted,
     },
-    types::{GatewayPort, OriginalPort, Port},
+    types::{GatewayPort, Host, OriginalPort, Port},
 };
 
 type Bound<T> = HostTable<Vec<(Arc<RouteSet>, Vec<Arc<T>>)>>;
@@ -44,6 +46,25 @@ pub(super) struct StagePort {
 pub(super) struct TcpEntry {
     pub(super) routes: Arc<RouteSet>,
     pub(super) rule: Arc<TcpRule>,
+    /// How it has to come here.
+    pub(super) hop: Hop,
+}
+
+/// A raw TCP service that a mesh-stage rule leads to this process, by what applications dial.
+#[derive(Debug)]
+pub(super) struct TunnelTcp {
+    pub(super) routes: Arc<RouteSet>,
+    pub(super) rule: Arc<TcpRule>,
+    /// Its addresses; empty where the node finds them by name.
+    pub(super) nets: Vec<IpNet>,
+    /// Its name, where it has one.
+    pub(super) host: Option<Host>,
+    /// The group that the rule leads to.
+    pub(super) group: usize,
+    /// The port at the gateway.
+    pub(super) stage: GatewayPort,
+    /// How it has to come here.
+    pub(super) hop: Hop,
 }
 
 /// The mesh stage by original port.
@@ -202,13 +223,15 @@ pub(super) fn tcp(
     let mut tcp: HashMap<_, Vec<TcpEntry>> = HashMap::new();
     for set in routes {
         for rule in &set.mesh.tcp {
-            let mut ports: Vec<_> = gateway_targets(&rule.targets)
-                .filter(|(group, _)| member.get(*group).is_some_and(|member| *member))
-                .map(|(_, port)| OriginalPort(port.0))
-                .collect();
-            ports.dedup();
-            for port in ports {
-                let entry = TcpEntry { routes: Arc::clone(set), rule: Arc::clone(rule) };
+            let targets = gateway_targets(&rule.targets)
+                .filter(|(group, ..)| member.get(*group).is_some_and(|member| *member));
+            let mut ports: BTreeMap<OriginalPort, Hop> = BTreeMap::new();
+            for (_, port, hop) in targets {
+                let strictest = ports.entry(OriginalPort(port.0)).or_default();
+                *strictest = hop.max(*strictest);
+            }
+            for (port, hop) in ports {
+                let entry = TcpEntry { routes: Arc::clone(set), rule: Arc::clone(rule), hop };
                 tcp.entry(port).or_default().push(entry);
             }
         }
@@ -216,9 +239,68 @@ pub(super) fn tcp(
     tcp
 }
 
-fn gateway_targets(targets: &[Weighted]) -> impl Iterator<Item = (usize, GatewayPort)> {
+/// Raw TCP services by the port that applications dial.
+pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort, Vec<TunnelTcp>> {
+    let mut tcp: HashMap<_, Vec<TunnelTcp>> = HashMap::new();
+    let led = rules.routes.iter().flat_map(|set| set.mesh.tcp.iter().map(move |rule| (set, rule)));
+    for (set, rule) in led {
+        // The node goes by the first destination too: it can't tell which one will be chosen.
+        let first = rule.targets.first().into_iter();
+        let first = first.flat_map(|first| gateway_targets(std::slice::from_ref(first)));
+        for (group, stage, hop) in first {
+            if !member.get(group).is_some_and(|member| *member) {
+                continue;
+            }
+            let named = |service: &&Arc<Service>| {
+                service.protocol == Protocol::Tcp
+                    && set.hosts.iter().any(|own| own.intersect(&service.host).is_some())
+                    && tcp_on(rule, service.port.0)
+            };
+            for service in rules.services.iter().filter(named) {
+                let matches = rule.matches.iter();
+                let here = matches.filter(|m| m.port.is_none_or(|port| port == service.port.0));
+                let mut nets: Vec<_> = here.flat_map(|m| m.subnets.iter().copied()).collect();
+                if nets.is_empty() {
+                    nets = addresses(service);
+                }
+                tcp.entry(service.port).or_default().push(TunnelTcp {
+                    routes: Arc::clone(set),
+                    rule: Arc::clone(rule),
+                    nets,
+                    host: service.host.exact().cloned(),
+                    group,
+                    stage,
+                    hop,
+                });
+            }
+        }
+    }
+    tcp
+}
+
+/// Addresses that applications dial for a service, where they are known.
+fn addresses(service: &Service) -> Vec<IpNet> {
+    if !service.addresses.is_empty() {
+        return service.addresses.clone();
+    }
+    match &service.cluster.discovery {
+        Discovery::Static(endpoints) => {
+            endpoints.iter().map(|endpoint| IpNet::from(endpoint.addr.ip())).collect()
+        }
+        Discovery::Dns(names) => {
+            let ips = names.iter().filter_map(|(host, _)| match host {
+                Host::Ip(ip) => Some(IpNet::from(*ip)),
+                Host::Name(_) => None,
+            });
+            ips.collect()
+        }
+        Discovery::Request(_) => Vec::new(),
+    }
+}
+
+fn gateway_targets(targets: &[Weighted]) -> impl Iterator<Item = (usize, GatewayPort, Hop)> {
     targets.iter().filter_map(|target| match target.target {
-        Target::Gateway { group, port, .. } => Some((group, port)),
+        Target::Gateway { group, port, hop } => Some((group, port, hop)),
         Target::Cluster { .. } | Target::Refused { .. } => None,
     })
 }

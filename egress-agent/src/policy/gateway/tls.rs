@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
-use super::{GatewayPolicy, outside, refusal, tables::StagePort};
+use super::{GatewayPolicy, Secured, outside, refusal, tables::StagePort, tunnel};
 use crate::{
     policy::{
-        Cluster, Denied, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol, Target,
+        Cluster, Denied, Hop, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol, Target,
         TcpRoute, Termination, TlsConnection, TlsRoute, matching,
     },
     types::{GatewayPort, Host, Source, SpiffeId},
@@ -21,8 +21,12 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TlsRoute, Denied> {
-        let TlsConnection { source, port, server_name: host } = *connection;
-        let own = || self.own_server(GatewayPort(port.0), host, source);
+        let TlsConnection { source, port, server_name: host, hop: came } = *connection;
+        // Through the tunnel nobody speaks to the gateway itself: the node does.
+        let own = || {
+            let own = || self.own_server(GatewayPort(port.0), host, source);
+            (came == Hop::Plain).then(own).flatten()
+        };
         let Some((mesh, service)) = self.service(port, host, source) else {
             if let Some(termination) = own() {
                 return Ok(TlsRoute::Terminate(termination));
@@ -50,7 +54,10 @@ impl GatewayPolicy {
             return Err(refusal::no_rule(set, host, port.0));
         };
         match &chosen.target {
-            Target::Gateway { group, port, .. } => self.tls_stage(*group, *port, host, source),
+            Target::Gateway { group, port, hop } => {
+                let secured = self.secured(*hop, came, *group, host)?;
+                self.tls_stage(*group, *port, secured, host, source)
+            }
             Target::Cluster { cluster, host: named } => {
                 self.direct(service)?;
                 let host = named.as_ref().unwrap_or(host).clone();
@@ -77,6 +84,7 @@ impl GatewayPolicy {
         &self,
         group: usize,
         port: GatewayPort,
+        secured: Secured,
         host: &Host,
         source: &Source,
     ) -> Result<TlsRoute, Denied> {
@@ -89,9 +97,20 @@ impl GatewayPolicy {
             ServerProtocol::Tcp => {
                 return tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
             }
-            ServerProtocol::Terminate(tls) => {
+            ServerProtocol::Terminate(tls) if secured == Secured::No => {
                 let tls = Arc::clone(tls);
                 return Ok(TlsRoute::Terminate(Termination { port, tls }));
+            }
+            // The tunnel is the TLS that this server ends; what the application speaks inside is
+            // not touched.
+            ServerProtocol::Terminate(tls)
+                if secured == Secured::Tunnel && tls.inside == Inside::Tcp =>
+            {
+                tunnel::satisfies(tls, source)?;
+                return tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
+            }
+            other @ ServerProtocol::Terminate(_) => {
+                return Err(refusal::wrong_stage(other, host, port, "TLS through the tunnel"));
             }
             http @ ServerProtocol::Http { .. } => {
                 return Err(refusal::wrong_stage(http, host, port, "TLS"));
@@ -171,7 +190,7 @@ impl GatewayPolicy {
 }
 
 /// The rules for TCP at the gateway's stage.
-fn tcp_rules(
+pub(super) fn tcp_rules(
     stage: &StagePort,
     port: GatewayPort,
     host: &Host,

@@ -114,7 +114,9 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::UntrustedClient
         | Reason::ExpiredClient
         | Reason::RevokedClient
-        | Reason::ClientIdentity => FlowVerdict::Deny,
+        | Reason::ClientIdentity
+        | Reason::PlaintextHop
+        | Reason::ClaimedWorkload => FlowVerdict::Deny,
         Reason::ResolveFailed
         | Reason::ConnectFailed
         | Reason::UpstreamTls
