@@ -57,4 +57,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tunnels {
+    mod tests;
+}
+#[cfg(test)]
 mod walkthrough;

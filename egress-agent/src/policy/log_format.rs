@@ -63,7 +63,8 @@ const JSON_ISTIO: &[(&str, &str)] = &[
 ];
 
 /// Keys that every JSON line has by itself.
-pub const JSON_OWN: [&str; 3] = ["reason", "workload", "workload_namespace"];
+pub const JSON_OWN: [&str; 5] =
+    ["reason", "workload", "workload_namespace", "source_principal", "tunnel_principal"];
 
 /// A compiled format.
 #[derive(Clone, PartialEq, Eq, Debug)]

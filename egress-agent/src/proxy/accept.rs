@@ -19,14 +19,24 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Downstream, Worker, connection, record::Record};
+use super::{Downstream, Worker, connection, record::Record, transport::Transport, tunnel};
 use crate::{
     net::Side,
+    policy::Hop,
     types::{ClientAddr, LocalAddr, OriginalPort, Port, Source},
 };
 
 /// First and longest wait when the process is out of files or memory.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// What comes in at a listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Listening {
+    /// Connections of applications, led here.
+    Captured,
+    /// Tunnels of nodes.
+    Tunnels,
+}
 
 /// The worker's connections, in all and by source.
 #[derive(Debug, Default)]
@@ -43,7 +53,7 @@ pub(super) struct Place {
 }
 
 impl Census {
-    fn admit(self: &Rc<Self>, worker: &Worker, source: IpAddr) -> Option<Place> {
+    pub(super) fn admit(self: &Rc<Self>, worker: &Worker, source: IpAddr) -> Option<Place> {
         let limits = &worker.limits;
         let mut sources = self.sources.borrow_mut();
         let of_source = sources.entry(source).or_default();
@@ -84,7 +94,12 @@ impl Drop for Place {
 }
 
 /// Accepts until the worker drains; what the kernel has queued by then is served too.
-pub(super) async fn accept(worker: Rc<Worker>, census: Rc<Census>, listener: TcpListener) {
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    census: Rc<Census>,
+    listener: TcpListener,
+    kind: Listening,
+) {
     let mut back_off = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
@@ -94,7 +109,7 @@ pub(super) async fn accept(worker: Rc<Worker>, census: Rc<Census>, listener: Tcp
         match accepted {
             Ok((stream, peer)) => {
                 back_off = BACK_OFF.0;
-                start(&worker, &census, stream, peer);
+                start(&worker, &census, stream, peer, kind);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -106,7 +121,7 @@ pub(super) async fn accept(worker: Rc<Worker>, census: Rc<Census>, listener: Tcp
     }
     // Closing the listener resets what waits in its queue.
     while let Some((stream, peer)) = queued(&listener).await {
-        start(&worker, &census, stream, peer);
+        start(&worker, &census, stream, peer, kind);
     }
 }
 
@@ -150,6 +165,7 @@ pub(super) fn downstream(
         peer,
         local: LocalAddr(local),
         port: OriginalPort(Port::new(local.port())?),
+        hop: Hop::Plain,
         source,
         tls: None,
         start: Instant::now(),
@@ -157,7 +173,13 @@ pub(super) fn downstream(
     })
 }
 
-fn start(worker: &Rc<Worker>, census: &Rc<Census>, stream: TcpStream, peer: SocketAddr) {
+fn start(
+    worker: &Rc<Worker>,
+    census: &Rc<Census>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    kind: Listening,
+) {
     let Some(downstream) = downstream(worker, &stream, peer) else { return };
     let Some(place) = census.admit(worker, downstream.peer.ip()) else {
         stream.reset();
@@ -166,8 +188,19 @@ fn start(worker: &Rc<Worker>, census: &Rc<Census>, stream: TcpStream, peer: Sock
         return;
     };
     let worker = Rc::clone(worker);
-    spawn_local(async move {
-        connection::serve(worker, downstream, stream).await;
-        drop(place);
-    });
+    match kind {
+        Listening::Captured => {
+            spawn_local(async move {
+                connection::serve(worker, downstream, Transport::Plain(stream)).await;
+                drop(place);
+            });
+        }
+        Listening::Tunnels => {
+            let census = Rc::clone(census);
+            spawn_local(async move {
+                tunnel::serve(worker, census, downstream, stream).await;
+                drop(place);
+            });
+        }
+    }
 }

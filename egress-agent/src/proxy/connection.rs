@@ -7,7 +7,6 @@ use egress_ebpf::reason::Reason;
 use futures_util::future::LocalBoxFuture;
 use tokio::{
     io::AsyncReadExt,
-    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
@@ -22,9 +21,11 @@ use super::{
 };
 use crate::{
     net::Side,
-    policy::{Denied, GatewayPolicy, PortMode, TcpRoute, Termination, TlsConnection, TlsRoute},
+    policy::{
+        Denied, GatewayPolicy, Hop, PortMode, TcpRoute, Termination, TlsConnection, TlsRoute,
+    },
     telemetry::ResponseFlag,
-    types::Host,
+    types::{Host, OriginalDst},
     wire::{ClientHello, HelloError, HelloReader, Parsed, Protocol, detect},
 };
 
@@ -37,7 +38,7 @@ const FIRST_READ: usize = 2048;
 pub(super) fn serve(
     worker: Rc<Worker>,
     downstream: Downstream,
-    stream: TcpStream,
+    stream: Transport,
 ) -> impl Future<Output = ()> + 'static {
     let deciding: LocalBoxFuture<'static, Act> =
         Box::pin(decide(Rc::clone(&worker), downstream, stream));
@@ -84,7 +85,7 @@ enum State {
     Http(Version, BytesMut),
 }
 
-async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: TcpStream) -> Act {
+async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: Transport) -> Act {
     let worker = &worker;
     let policy = match worker.policy() {
         Ok(policy) => policy,
@@ -105,17 +106,29 @@ async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: TcpStrea
             State::Http(version, read) => {
                 let worker = Rc::clone(worker);
                 let hop = http::Hop::Plain;
-                let serving = http::serve(worker, downstream, hop, stream, read, version);
-                return Act::Http(Box::pin(serving));
+                // The usual case pays for no other: a socket is served as a socket.
+                return Act::Http(match stream {
+                    Transport::Plain(stream) => {
+                        Box::pin(http::serve(worker, downstream, hop, stream, read, version))
+                    }
+                    other => Box::pin(http::serve(worker, downstream, hop, other, read, version)),
+                });
             }
-            State::Terminate(termination, name, read) => {
-                let ending = terminate(worker, downstream, stream, termination, name, read);
-                return Box::pin(ending).await;
-            }
+            State::Terminate(termination, name, read) => match stream {
+                Transport::Plain(stream) => {
+                    let ending = terminate(worker, downstream, stream, termination, name, read);
+                    return Box::pin(ending).await;
+                }
+                // No policy says so of what comes through a tunnel.
+                other => {
+                    let mut record = Record::black_hole(worker, &downstream, Reason::WrongProtocol);
+                    record.server_name = Some(name.to_string());
+                    return end(worker, downstream, other, record, Manner::Reset, read).await;
+                }
+            },
             State::Routed(route, name, read) => {
-                let down = Transport::Plain(stream);
                 let forward =
-                    forward::prepare(worker, &policy, downstream, down, route, name, read);
+                    forward::prepare(worker, &policy, downstream, stream, route, name, read);
                 return forward.await.map_or(Act::Nothing, Act::Forward);
             }
             State::Denied(denied, manner, name, read) => {
@@ -153,7 +166,7 @@ async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: TcpStrea
 async fn end(
     worker: &Worker,
     downstream: Downstream,
-    stream: TcpStream,
+    stream: Transport,
     mut record: Record,
     manner: Manner,
     read: BytesMut,
@@ -166,9 +179,17 @@ async fn end(
 }
 
 fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
-    match policy.port_mode(downstream.port) {
+    let Downstream { source, port, hop, .. } = downstream;
+    let dialled = OriginalDst(downstream.local.0);
+    let (mode, decide): (_, &dyn Fn() -> _) = match hop {
+        Hop::Plain => (policy.port_mode(*port), &|| policy.tcp(source, *port)),
+        Hop::Tunnel => {
+            (policy.tunnel_mode(source, dialled), &|| policy.tunnel_tcp(source, dialled))
+        }
+    };
+    match mode {
         PortMode::Detect => State::Detect(BytesMut::new()),
-        PortMode::Tcp => match policy.tcp(&downstream.source, downstream.port) {
+        PortMode::Tcp => match decide() {
             Ok(route) => State::Routed(route, None, BytesMut::new()),
             Err(denied) => State::Denied(denied, Manner::Reset, None, BytesMut::new()),
         },
@@ -179,7 +200,7 @@ fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
     }
 }
 
-async fn detected(worker: &Worker, stream: &mut TcpStream, mut read: BytesMut) -> State {
+async fn detected(worker: &Worker, stream: &mut Transport, mut read: BytesMut) -> State {
     let limits = &worker.limits;
     // No buffer is held while the client says nothing.
     let first = async {
@@ -216,7 +237,7 @@ async fn detected(worker: &Worker, stream: &mut TcpStream, mut read: BytesMut) -
 
 async fn hello(
     worker: &Worker,
-    stream: &mut TcpStream,
+    stream: &mut Transport,
     mut reader: HelloReader,
     mut read: BytesMut,
 ) -> State {
@@ -268,13 +289,9 @@ fn named(
             Some(name),
         ),
         Some(name) => {
-            let Downstream { source, port, .. } = downstream;
-            let question = TlsConnection {
-                source,
-                port: *port,
-                server_name: &name,
-                hop: crate::policy::Hop::Plain,
-            };
+            let Downstream { source, port, hop, .. } = downstream;
+            let (port, hop) = (*port, *hop);
+            let question = TlsConnection { source, port, server_name: &name, hop };
             match policy.tls(&question) {
                 Ok(TlsRoute::Forward(route)) => return State::Routed(route, Some(name), read),
                 Ok(TlsRoute::Terminate(to)) => return State::Terminate(to, name, read),

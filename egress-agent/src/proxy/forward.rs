@@ -74,6 +74,7 @@ pub(super) async fn prepare(
             let manner = if is_tls { Manner::tls(reason) } else { Manner::Reset };
             match down {
                 Transport::Plain(stream) => refuse(worker, stream, manner).await,
+                Transport::Tunnel(stream) => refuse(worker, stream, manner).await,
                 // What was promised inside can't be kept: nothing may look like its regular end.
                 Transport::Originated(_) | Transport::Terminated(_) => down.reset(),
             }

@@ -17,6 +17,8 @@ pub struct Limits {
     pub stream_idle: Duration,
     /// TLS handshake: with an upstream, on top of `connectTimeout`, and with a client.
     pub tls_handshake: Duration,
+    /// Without a connection in a tunnel.
+    pub tunnel_idle: Duration,
     /// How long a refused client is given to take its refusal.
     pub linger: Duration,
     /// Largest ClientHello, in bytes of handshake message.
@@ -29,6 +31,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections from one source address to one worker.
     pub connections_per_source: usize,
+    /// Connections in one tunnel at the same time.
+    pub tunnel_streams: u32,
 }
 
 impl Default for Limits {
@@ -40,12 +44,14 @@ impl Default for Limits {
             idle: Duration::from_secs(3600),
             stream_idle: Duration::from_secs(300),
             tls_handshake: Duration::from_secs(10),
+            tunnel_idle: Duration::from_secs(900),
             linger: Duration::from_secs(2),
             client_hello_bytes: 32 * 1024,
             request_head_bytes: 64 * 1024,
             headers: 100,
             connections: 50_000,
             connections_per_source: 10_000,
+            tunnel_streams: 10_000,
         }
     }
 }

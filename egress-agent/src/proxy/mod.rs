@@ -11,6 +11,7 @@ mod record;
 mod refuse;
 mod terminate;
 mod transport;
+mod tunnel;
 mod worker;
 
 use std::{
@@ -25,11 +26,11 @@ use egress_ebpf::reason::Reason;
 pub use self::{
     drain::Drain,
     limits::Limits,
-    worker::{Workers, WorkersConfig},
+    worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
     net::{Buffers, DialError, Dialer, Upstream},
-    policy::{Cluster, Denied, GatewayPolicy},
+    policy::{Cluster, Denied, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
     tls::{Credentials, Originator},
     types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, Source},
@@ -114,8 +115,11 @@ impl Worker {
 pub struct Downstream {
     /// Its other end.
     pub peer: ClientAddr,
-    /// Our end; its port is the one that the application dialled.
+    /// Our end; its port is the one that the application dialled. Through the tunnel it is the whole
+    /// address that was dialled.
     pub local: LocalAddr,
+    /// How it came from the node.
+    pub hop: Hop,
     /// That port.
     pub port: OriginalPort,
     /// Who is there.

@@ -3,7 +3,6 @@
 use egress_ebpf::reason::Reason;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{Instant, timeout_at},
 };
 
@@ -65,7 +64,7 @@ impl Manner {
 }
 
 /// Refuses and closes.
-pub(super) async fn refuse(worker: &Worker, mut stream: TcpStream, manner: Manner) {
+pub(super) async fn refuse<S: Side>(worker: &Worker, mut stream: S, manner: Manner) {
     let Manner::Alert(alert) = manner else {
         stream.reset();
         return;
@@ -86,7 +85,7 @@ pub(super) async fn refuse(worker: &Worker, mut stream: TcpStream, manner: Manne
 }
 
 /// Closes a connection on which the refusal was written already.
-pub(super) async fn leave(worker: &Worker, mut stream: TcpStream) {
+pub(super) async fn leave<S: Side>(worker: &Worker, mut stream: S) {
     let until = Instant::now() + worker.limits.linger;
     let farewell = async {
         stream.shutdown().await?;
@@ -101,7 +100,7 @@ pub(super) async fn leave(worker: &Worker, mut stream: TcpStream) {
 
 /// Reads what the client still sends. Closing with bytes unread would make the kernel send a reset,
 /// and a reset overtakes the alert (RFC 9112 §9.6 has the same for HTTP).
-async fn drain(stream: &mut TcpStream) -> std::io::Result<()> {
+async fn drain<S: Side>(stream: &mut S) -> std::io::Result<()> {
     let mut rest = LINGER_BYTES;
     let mut buffer = [0; 1024];
     while rest > 0 {

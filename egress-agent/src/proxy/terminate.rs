@@ -39,7 +39,7 @@ pub(super) async fn terminate(
         Ok(config) => config,
         Err(unusable) => {
             let reason = Reason::NoServerCertificate;
-            let record = failed(worker, &downstream, &name, reason, unusable.to_string());
+            let record = failed(worker, &downstream, Some(&name), reason, unusable.to_string());
             refuse(worker, stream, Manner::tls(reason)).await;
             record.finish(worker, downstream);
             return Act::Nothing;
@@ -54,7 +54,7 @@ pub(super) async fn terminate(
         Ok(accepted) => accepted,
         Err(Refused { error, stream }) => {
             let reason = error.reason();
-            let record = failed(worker, &downstream, &name, reason, error.to_string());
+            let record = failed(worker, &downstream, Some(&name), reason, error.to_string());
             tracing::debug!("{}: {error} ({})", downstream.peer, reason.name());
             if let Some(stream) = stream {
                 leave(worker, stream).await;
@@ -107,10 +107,10 @@ pub(super) async fn terminate(
 }
 
 /// The record of a connection that failed before anything was inside.
-fn failed(
+pub(super) fn failed(
     worker: &Worker,
     downstream: &Downstream,
-    name: &Host,
+    name: Option<&Host>,
     reason: Reason,
     detail: String,
 ) -> Record {
@@ -120,7 +120,7 @@ fn failed(
         _ => ResponseFlag::LocalReset,
     });
     record.details = Some(FAILED);
-    record.server_name = Some(name.to_string());
+    record.server_name = name.map(Host::to_string);
     record.downstream_failure = Some(detail.clone());
     record.detail = Some(detail);
     record

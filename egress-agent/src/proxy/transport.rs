@@ -12,6 +12,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::tunnel::TunnelStream;
 use crate::{net::Side, tls::Terminated};
 
 /// One end of a relay.
@@ -22,13 +23,27 @@ pub(super) enum Transport {
     Originated(Box<TlsStream<TcpStream>>),
     /// Inside TLS that the gateway ends.
     Terminated(Box<Terminated>),
+    /// A stream of a node's tunnel.
+    Tunnel(Box<TunnelStream>),
+}
+
+impl Transport {
+    /// Completes when there is something to read. As long as nothing is, it costs no buffer.
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.readable().await,
+            Self::Tunnel(stream) => stream.readable().await,
+            // Whoever reads these has read from them before.
+            Self::Originated(_) | Self::Terminated(_) => Ok(()),
+        }
+    }
 }
 
 impl Side for Transport {
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
-            Self::Originated(_) | Self::Terminated(_) => None,
+            Self::Originated(_) | Self::Terminated(_) | Self::Tunnel(_) => None,
         }
     }
 
@@ -37,6 +52,7 @@ impl Side for Transport {
             Self::Plain(stream) => stream.reset(),
             Self::Originated(stream) => stream.reset(),
             Self::Terminated(stream) => stream.reset(),
+            Self::Tunnel(stream) => stream.reset(),
         }
     }
 }
@@ -51,6 +67,7 @@ impl AsyncRead for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Originated(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Terminated(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -65,6 +82,7 @@ impl AsyncWrite for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Originated(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Terminated(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -73,6 +91,7 @@ impl AsyncWrite for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Originated(stream) => Pin::new(stream).poll_flush(cx),
             Self::Terminated(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -81,6 +100,7 @@ impl AsyncWrite for Transport {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Originated(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Terminated(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

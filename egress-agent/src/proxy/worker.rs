@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Drain, Limits, PolicyCell, Worker,
-    accept::{Census, accept},
+    accept::{Census, Listening, accept},
     http,
 };
 use crate::{
@@ -30,6 +30,15 @@ use crate::{
 
 /// After the drain's deadline: for the connections to reset themselves.
 const AFTER_EXPIRY: Duration = Duration::from_secs(1);
+
+/// What one worker listens on.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Where connections of applications come in.
+    pub captured: Vec<StdListener>,
+    /// Where nodes open their tunnels.
+    pub tunnels: Vec<StdListener>,
+}
 
 /// What all workers share.
 #[derive(Clone, Debug)]
@@ -62,7 +71,7 @@ impl Workers {
     /// Workers that were started are drained again.
     pub fn start(
         config: &WorkersConfig,
-        listeners: Vec<Vec<StdListener>>,
+        listeners: Vec<Listeners>,
         cores: &[usize],
     ) -> io::Result<Self> {
         let states = Arc::new(ClusterStates::default());
@@ -125,13 +134,16 @@ impl Drop for Workers {
 }
 
 /// A worker from its first connection to its last.
-pub(super) async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>) {
+pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
     let census = Rc::new(Census::default());
     let mut accepting = Vec::new();
-    for listener in listeners {
+    let Listeners { captured, tunnels } = listeners;
+    let captured = captured.into_iter().map(|listener| (listener, Listening::Captured));
+    let tunnels = tunnels.into_iter().map(|listener| (listener, Listening::Tunnels));
+    for (listener, kind) in captured.chain(tunnels) {
         match TcpListener::from_std(listener) {
             Ok(listener) => {
-                let task = accept(Rc::clone(&worker), Rc::clone(&census), listener);
+                let task = accept(Rc::clone(&worker), Rc::clone(&census), listener, kind);
                 accepting.push(spawn_local(task));
             }
             Err(error) => tracing::error!("a listener can't be used: {error}"),

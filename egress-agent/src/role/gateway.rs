@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use self::{
-    capture::{Capture, Captured},
+    capture::{Capture, Captured, TunnelPort},
     view::View,
 };
 use super::{
@@ -26,7 +26,7 @@ use crate::{
     admin::{Admin, AdminPorts, ConfigState, Status},
     net::ResolverSource,
     policy::{GatewayPolicy, Snapshot},
-    proxy::{Drain, Limits, PolicyCell, Workers, WorkersConfig},
+    proxy::{Drain, Limits, Listeners, PolicyCell, Workers, WorkersConfig},
     sys::process::{cores, raise_open_files},
     telemetry::Telemetry,
     tls::{Credentials, TrustRoots},
@@ -58,6 +58,9 @@ pub struct GatewayArgs {
     /// host but loopback].
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     capture_address: Vec<IpAddr>,
+    /// The port on which nodes open their tunnels (mutual TLS, HBONE); `off` for none.
+    #[arg(long, value_name = "PORT|off", default_value = "15008")]
+    tunnel_port: TunnelPort,
     /// Worker threads, each on a core of its own as far as there are cores [default: as many as
     /// there are cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -141,9 +144,16 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let telemetry = Arc::<Telemetry>::default();
     let status = Arc::<Status>::default();
     let own = [ports.admin, ports.health, ports.metrics];
+    let ports_taken: Vec<u16> = own.into_iter().chain(args.tunnel_port.number()).collect();
     let excluded = &args.capture_exclude.0;
     let Captured { listeners, lookup } =
-        capture::capture(&args.capture, count, &own, excluded, &args.capture_address)?;
+        capture::capture(&args.capture, count, &ports_taken, excluded, &args.capture_address)?;
+    let tunnels = args.tunnel_port.listen(&args.capture_address, count)?;
+    let listeners = listeners
+        .into_iter()
+        .zip(tunnels)
+        .map(|(captured, tunnels)| Listeners { captured, tunnels })
+        .collect();
     let admin = Admin::start(ports, Arc::clone(&telemetry), Arc::clone(&status))?;
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();

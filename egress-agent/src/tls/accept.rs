@@ -192,7 +192,7 @@ fn known(stream: &TlsStream<Rewound<TcpStream>>) -> DownstreamTls {
         tls.negotiated_cipher_suite().map_or("unknown", |suite| server::name(suite.suite()));
     // It was verified, so it is well-formed; what can't be put in words has no identity.
     let leaf = tls.peer_certificates().and_then(|chain| CertificateInfo::parse(chain.first()?));
-    DownstreamTls { version, cipher, peer: leaf.map(CertificateInfo::into_peer) }
+    DownstreamTls { version, cipher, peer: leaf.map(CertificateInfo::into_peer), vouched: None }
 }
 
 impl Side for TlsStream<Rewound<TcpStream>> {

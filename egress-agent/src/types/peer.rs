@@ -1,6 +1,6 @@
 //! What is known of a client that speaks TLS to the gateway itself.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use super::SpiffeId;
 
@@ -13,6 +13,9 @@ pub struct DownstreamTls {
     pub cipher: &'static str,
     /// The client's certificate, verified; `None` where it showed none.
     pub peer: Option<PeerCertificate>,
+    /// The identity that it vouches for, where it isn't its own: a workload's, through the tunnel of
+    /// the workload's node.
+    pub vouched: Option<Arc<str>>,
 }
 
 impl DownstreamTls {
@@ -28,9 +31,20 @@ impl DownstreamTls {
         self.peer.as_ref().is_none_or(|peer| now < peer.not_after)
     }
 
-    /// [`Self::principal`] as text.
+    /// Who asks, as text: whom the client vouches for, or itself.
     #[must_use]
     pub fn principal_name(&self) -> Option<&str> {
+        self.vouched.as_deref().or_else(|| self.own_name())
+    }
+
+    /// Who speaks for another, as text: a node, through its tunnel.
+    #[must_use]
+    pub fn tunnel_principal_name(&self) -> Option<&str> {
+        self.vouched.as_ref().and_then(|_| self.own_name())
+    }
+
+    /// [`Self::principal`] as text.
+    fn own_name(&self) -> Option<&str> {
         let peer = self.peer.as_ref()?;
         // It has one spelling alone, that of the certificate.
         peer.principal.as_ref().map(|_| &*peer.uri_sans)
@@ -80,7 +94,7 @@ mod tests {
             not_before: SystemTime::UNIX_EPOCH,
             not_after,
         };
-        let tls = DownstreamTls { version: "TLSv1.3", cipher: "", peer: Some(peer) };
+        let tls = DownstreamTls { version: "TLSv1.3", cipher: "", peer: Some(peer), vouched: None };
         assert!(tls.is_proof_at(not_after - Duration::from_secs(1)));
         assert!(!tls.is_proof_at(not_after));
         assert!(DownstreamTls { peer: None, ..tls }.is_proof_at(not_after));

@@ -4,7 +4,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{IpAddr, SocketAddr},
+    net::{AddrParseError, IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -160,11 +160,11 @@ pub fn forwarded(client: ClientAddr) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-/// The address of the first `for` of `forwarded`; its port doesn't count.
+/// The address of the first `for` of `forwarded`; the port is zero where there is none.
 ///
 /// # Errors
 /// [`HboneError::Forwarded`] or [`HboneError::TooLong`].
-pub fn read_forwarded(text: &str) -> Result<IpAddr, HboneError> {
+pub fn read_forwarded(text: &str) -> Result<ClientAddr, HboneError> {
     limit("forwarded", text)?;
     let bad = || HboneError::Forwarded(shortened(text));
     // An address has neither comma nor semicolon, quoted or not.
@@ -179,10 +179,9 @@ pub fn read_forwarded(text: &str) -> Result<IpAddr, HboneError> {
     let bare = node.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let addr = node
         .parse::<SocketAddr>()
-        .map(|addr| addr.ip())
-        .or_else(|_| bare.unwrap_or(node).parse())
-        .map_err(|_| bad())?;
-    Ok(addr.to_canonical())
+        .or_else(|_| Ok(SocketAddr::new(bare.unwrap_or(node).parse::<IpAddr>()?, 0)))
+        .map_err(|_: AddrParseError| bad())?;
+    Ok(ClientAddr(SocketAddr::new(addr.ip().to_canonical(), addr.port())))
 }
 
 /// The `:authority` for an original destination.

@@ -48,7 +48,7 @@ use self::pool::Pool;
 use super::{Downstream, Worker};
 use crate::{
     net::Side,
-    policy::{Denied, Entry, Termination},
+    policy::{self, Denied, Entry, Termination},
     types::Host,
 };
 
@@ -94,7 +94,7 @@ struct Connection {
 /// How HTTP comes in.
 #[derive(Debug)]
 pub enum Hop {
-    /// In clear.
+    /// In clear, as the application sent it.
     Plain,
     /// Inside TLS that a server of this gateway ended.
     Terminated(Box<Ended>),
@@ -121,7 +121,10 @@ impl Connection {
     /// The stages that its requests go through.
     fn entry(&self) -> Entry<'_> {
         match &self.hop {
-            Hop::Plain => Entry::Mesh,
+            Hop::Plain => match self.downstream.hop {
+                policy::Hop::Plain => Entry::Mesh,
+                policy::Hop::Tunnel => Entry::Tunnel,
+            },
             Hop::Terminated(ended) => Entry::Server(&ended.termination),
         }
     }

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{
-    super::{accept::downstream, connection},
+    super::{accept::downstream, connection, transport::Transport},
     *,
 };
 use crate::{
@@ -167,7 +167,10 @@ impl Gateway {
             limits,
             drain: Drain::default(),
         });
-        let running = spawn_local(work(Rc::clone(&worker), listeners));
+        let running = spawn_local(work(
+            Rc::clone(&worker),
+            Listeners { captured: listeners, ..Listeners::default() },
+        ));
         Self { worker, addr, tcp, closed, running, dir }
     }
 
@@ -664,7 +667,8 @@ fn an_idle_passthrough_connection_is_small() {
         let stream = gateway.connect().await;
         let peer = stream.peer_addr().unwrap();
         let downstream = downstream(&gateway.worker, &stream, peer).unwrap();
-        let serving = connection::serve(Rc::clone(&gateway.worker), downstream, stream);
+        let serving =
+            connection::serve(Rc::clone(&gateway.worker), downstream, Transport::Plain(stream));
         let size = size_of_val(&serving);
         assert!(size <= 1200, "{size} bytes a connection");
     });

@@ -49,6 +49,57 @@ impl FromStr for Capture {
     }
 }
 
+/// `--tunnel-port`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct TunnelPort(Option<Port>);
+
+impl FromStr for TunnelPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let port = text.parse().ok().and_then(Port::new);
+        port.map(|port| Self(Some(port)))
+            .ok_or_else(|| format!("found `{text}`, expected a port from 1 to 65535, or `off`"))
+    }
+}
+
+impl TunnelPort {
+    /// The number, if there is one.
+    pub(super) fn number(self) -> Option<u16> {
+        self.0.map(Port::get)
+    }
+
+    /// A set of listeners for each worker, on these addresses; on every one where none is given.
+    pub(super) fn listen(
+        self,
+        addresses: &[IpAddr],
+        workers: usize,
+    ) -> anyhow::Result<Vec<Vec<TcpListener>>> {
+        let mut sets: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let Some(port) = self.0 else { return Ok(sets) };
+        let on = |result: io::Result<Vec<TcpListener>>| {
+            result.map_err(|error| explain("--tunnel-port", port, error))
+        };
+        let mut bound = Vec::new();
+        if addresses.is_empty() {
+            let any = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+            bound.push(on(listen(any, port.get(), workers))?);
+        }
+        for address in addresses {
+            bound.push(on(listeners((*address, port.get()).into(), workers))?);
+        }
+        for listeners in bound {
+            for (set, listener) in sets.iter_mut().zip(listeners) {
+                set.push(listener);
+            }
+        }
+        Ok(sets)
+    }
+}
+
 /// Ports, separated by commas, none of them twice.
 pub(super) fn ports(list: &str) -> Result<Vec<Port>, String> {
     let mut seen = BTreeSet::new();
@@ -89,7 +140,7 @@ pub(super) fn capture(
                 }
                 let unspecified = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
                 let of_port = listen(unspecified, port.get(), workers)
-                    .map_err(|error| explain(*port, error))?;
+                    .map_err(|error| explain("--capture", *port, error))?;
                 for (of_worker, listener) in listeners.iter_mut().zip(of_port) {
                     of_worker.push(listener);
                 }
@@ -137,15 +188,15 @@ fn is_without_v6(error: &io::Error) -> bool {
     [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].iter().any(|e| errno == Some(e.raw_os_error()))
 }
 
-fn explain(port: Port, error: io::Error) -> anyhow::Error {
+fn explain(option: &str, port: Port, error: io::Error) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::AddrInUse => anyhow!(
-            "--capture: port {port} is in use by another process (`ss -ltnp sport = :{port}` shows which); stop it or leave the port out"
+            "{option}: port {port} is in use by another process (`ss -ltnp sport = :{port}` shows which); stop it or leave the port out"
         ),
         io::ErrorKind::PermissionDenied => anyhow!(
-            "--capture: this process may not listen on port {port}; ports below 1024 need CAP_NET_BIND_SERVICE"
+            "{option}: this process may not listen on port {port}; ports below 1024 need CAP_NET_BIND_SERVICE"
         ),
-        _ => anyhow!(error).context(format!("--capture: can't listen on port {port}")),
+        _ => anyhow!(error).context(format!("{option}: can't listen on port {port}")),
     }
 }
 

@@ -12,7 +12,7 @@ use super::escape::{JsonEscaped, TextEscaped};
 use crate::{
     policy::{AddressPart, Field, JSON_OWN, LogFormat, PeerPart, Segment},
     telemetry::AccessLogEntry,
-    types::PeerCertificate,
+    types::{DownstreamTls, PeerCertificate},
 };
 
 /// Appends the line with its newline.
@@ -59,10 +59,13 @@ fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<
         line.push(b',');
     }
     let workload = entry.workload.as_deref();
+    let tls = entry.downstream_tls.as_deref();
     let own = [
         entry.reason.map(|reason| reason.name()),
         workload.map(|workload| &*workload.name),
         workload.map(|workload| &*workload.namespace.0),
+        tls.and_then(DownstreamTls::principal_name),
+        tls.and_then(DownstreamTls::tunnel_principal_name),
     ];
     for (index, (key, text)) in JSON_OWN.into_iter().zip(own).enumerate() {
         if index > 0 {

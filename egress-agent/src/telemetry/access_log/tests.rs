@@ -263,8 +263,12 @@ fn a_clients_certificate_is_shown() {
         not_before: SystemTime::UNIX_EPOCH,
         not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(86_400),
     };
-    let tls =
-        DownstreamTls { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256", peer: Some(peer) };
+    let tls = DownstreamTls {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_128_GCM_SHA256",
+        peer: Some(peer),
+        vouched: None,
+    };
     let entry = AccessLogEntry { downstream_tls: Some(Arc::new(tls)), ..request() };
     for (format, expected) in [
         ("%DOWNSTREAM_PEER_URI_SAN%", id),

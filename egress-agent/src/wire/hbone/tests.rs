@@ -22,8 +22,9 @@ fn what_ztunnel_sends_is_read() {
     let read = read_baggage(text).unwrap();
     let expected = Claim { cluster: Some("Kubernetes".into()), service_account: None, ..claim() };
     assert_eq!(read, expected);
-    assert_eq!(read_forwarded("for=\"10.0.0.5:41234\"").unwrap(), ip("10.0.0.5"));
-    assert_eq!(read_forwarded("for=\"[fd00::5]:41234\";host=a").unwrap(), ip("fd00::5"));
+    let client = |text: &str| ClientAddr(text.parse().unwrap());
+    assert_eq!(read_forwarded("for=\"10.0.0.5:41234\""), Ok(client("10.0.0.5:41234")));
+    assert_eq!(read_forwarded("for=\"[fd00::5]:41234\";host=a"), Ok(client("[fd00::5]:41234")));
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn addresses_of_forwarded() {
         ("for=\"[::ffff:10.0.0.5]:1\"", "10.0.0.5"),
         ("for=10.0.0.5, for=10.0.0.6", "10.0.0.5"),
     ] {
-        assert_eq!(read_forwarded(text), Ok(ip(addr)), "{text}");
+        assert_eq!(read_forwarded(text).map(ClientAddr::ip), Ok(ip(addr)), "{text}");
     }
     for text in [
         "",
@@ -165,7 +166,8 @@ proptest! {
     fn addresses_are_read_back(addr: SocketAddr) {
         let client = ClientAddr(addr);
         let text = forwarded(client);
-        prop_assert_eq!(read_forwarded(text.to_str().unwrap()), Ok(client.ip()));
+        let read = read_forwarded(text.to_str().unwrap()).unwrap();
+        prop_assert_eq!((read.ip(), read.0.port()), (client.ip(), addr.port()));
         if addr.port() != 0 {
             let dialled = OriginalDst(addr);
             let read = read_authority(&authority(dialled)).unwrap();

@@ -265,6 +265,7 @@ fn downstream(worker: &Worker, io: &TcpStream) -> Downstream {
         local: LocalAddr(io.local_addr().unwrap()),
         port: OriginalPort(Port::new(80).unwrap()),
         source: worker.policy().unwrap().source(peer.ip()),
+        hop: crate::policy::Hop::Plain,
         tls: None,
         start: Instant::now(),
         start_time: SystemTime::now(),
