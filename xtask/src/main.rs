@@ -1,6 +1,7 @@
 //! `cargo xtask`: set-up, tests, demo and checks. See `--help`.
 
 mod bench;
+mod ca;
 mod check;
 mod demo;
 mod dist;
@@ -83,6 +84,21 @@ enum Command {
     },
     /// Fuzz the packet parser and its verdicts, the ClientHello, and random snapshots.
     Fuzz(fuzz::Options),
+    /// A small certificate authority for demos: a root, and identities that rotate, expire and are
+    /// revoked when you say so.
+    ///
+    /// Mutual TLS between nodes and gateways needs certificates with SPIFFE IDs. In a cluster Istio's
+    /// CA or SPIRE issues them; this stands in for it on one machine:
+    ///
+    ///     cargo xtask ca new /tmp/ca                       a root, gateway, node, workload
+    ///     cargo xtask ca issue /tmp/ca node --valid 60s    renew one; in a minute it has expired
+    ///     cargo xtask ca revoke /tmp/ca node               its tunnels end within seconds
+    ///     cargo xtask ca root /tmp/ca                      a new root beside the old one
+    ///
+    /// The agents notice every change of their directory by themselves. `egress-agent certs show DIR`
+    /// tells what is in one, and what is wrong with it. Needs openssl, and no root.
+    #[command(verbatim_doc_comment)]
+    Ca(ca::Options),
     /// The walkthrough with real curl, a real gateway and real enforcement, in network namespaces.
     ///
     /// Needs root. Ends with a table; the exit code is 0 only if everything was as it must be.
@@ -100,6 +116,7 @@ fn main() -> ExitCode {
         Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::run()).map(drop),
         Command::Bench { names } => bench::run(&names),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Ca(options) => ca::run(&options),
         Command::Demo(options) => demo::run(&options),
     };
     match result {

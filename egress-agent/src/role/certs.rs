@@ -3,6 +3,7 @@
 mod show;
 
 use std::{
+    env,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
@@ -11,10 +12,16 @@ use std::{
 use clap::{Subcommand, ValueEnum};
 
 use super::cli::{FAILURE, USAGE};
-use crate::{tls::Places, types::TrustDomain};
+use crate::{
+    tls::{Places, WorkloadApi},
+    types::TrustDomain,
+};
 
-/// Where certificates are; the gateway's options too.
-#[derive(clap::Args, Clone, Debug)]
+/// Where the standard has workloads look for the socket (SPIFFE Workload Endpoint §4).
+const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+/// Where certificates are; the options of the gateway and the node too.
+#[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct CertificateArgs {
     /// The directory of credentials: one directory below it for each `credentialName`, with
     /// `tls.crt`, `tls.key`, `ca.crt` and `ca.crl` as Kubernetes mounts a Secret. Changes are
@@ -25,12 +32,37 @@ pub(super) struct CertificateArgs {
     /// `tls.key`, `ca.crt` and `ca.crl`, or `cert-chain.pem`, `key.pem` and `root-cert.pem`.
     #[arg(long, value_name = "DIR")]
     identity_dir: Option<PathBuf>,
+    /// The same from the SPIFFE Workload API, as SPIRE's agent serves it on a socket: certificate,
+    /// key and roots, which it renews by itself [default: SPIFFE_ENDPOINT_SOCKET, where there is no
+    /// --identity-dir].
+    #[arg(long, value_name = "unix:PATH", conflicts_with = "identity_dir", value_parser = WorkloadApi::parse)]
+    workload_api: Option<WorkloadApi>,
+    /// Revocation lists for whoever shows a certificate of the mesh [default: ca.crl of
+    /// --identity-dir; none with --workload-api].
+    #[arg(long, value_name = "FILE")]
+    identity_crl: Option<PathBuf>,
 }
 
 impl CertificateArgs {
-    /// The directories.
-    pub(super) fn places(&self) -> Places {
-        Places { credentials: self.credentials_dir.clone(), identity: self.identity_dir.clone() }
+    /// Where they are.
+    ///
+    /// # Errors
+    /// `SPIFFE_ENDPOINT_SOCKET` counts, and names no socket.
+    pub(super) fn places(&self) -> anyhow::Result<Places> {
+        let Self { credentials_dir, identity_dir, workload_api, identity_crl } = self;
+        let workload_api = match (workload_api, identity_dir, env::var(ENDPOINT)) {
+            (Some(api), ..) => Some(api.clone()),
+            (None, None, Ok(text)) if !text.is_empty() => Some(
+                WorkloadApi::parse(&text).map_err(|why| anyhow::anyhow!("{ENDPOINT}: {why}"))?,
+            ),
+            (None, ..) => None,
+        };
+        Ok(Places {
+            credentials: credentials_dir.clone(),
+            identity: identity_dir.clone(),
+            workload_api: workload_api.map(|api| api.socket().to_owned()),
+            identity_crl: identity_crl.clone(),
+        })
     }
 }
 
@@ -97,7 +129,7 @@ pub fn run(args: CertsArgs) -> anyhow::Result<ExitCode> {
         writeln!(
             io::stderr(),
             "error: nothing to show: name a directory or file of certificates, or give --config, \
-             --credentials-dir or --identity-dir"
+             --credentials-dir, --identity-dir or --workload-api"
         )?;
         return Ok(ExitCode::from(USAGE));
     }

@@ -157,7 +157,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let admin = Admin::start(ports, Arc::clone(&telemetry), Arc::clone(&status))?;
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
-    let credentials = Arc::new(Credentials::new(args.certificates.places()));
+    let credentials = Arc::new(Credentials::new(args.certificates.places()?));
     status.set_credentials(Arc::clone(&credentials));
     let config = WorkersConfig {
         policy: Arc::clone(&policy),

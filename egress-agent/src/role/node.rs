@@ -4,6 +4,7 @@
 //! hold what an earlier agent left), and policy is loaded after. There is no order in which
 //! something could slip out.
 
+mod certs;
 mod changes;
 mod condition;
 mod flows;
@@ -113,6 +114,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
+    let places = args.certificates.places()?;
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
     // Every attachment is held open, besides its pin.
     if let Err(error) = raise_open_files() {
@@ -154,6 +156,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let condition = Arc::<Condition>::default();
     condition.set_gap(families.gap().as_deref());
     let counters = Arc::new(counters);
+    let credentials = certs::follow(places, loaded.clone());
     let view = View {
         process: Process::this(),
         bpffs: args.bpffs.display().to_string(),
@@ -165,6 +168,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         counters: Arc::clone(&counters),
         tally: Arc::clone(&tally),
         condition: Arc::clone(&condition),
+        credentials: Arc::clone(&credentials),
     };
     let flows = Arc::<FlowLog>::default();
     let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
@@ -177,6 +181,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
             loaded: loaded.clone(),
             healthy: checker.healthy.clone(),
             modes,
+            credentials: Arc::clone(&credentials),
         };
         tokio::spawn(metrics::serve(listener, Arc::new(sources)));
     }

@@ -28,6 +28,7 @@ use super::{
     client::ClientVerifier,
     credential::{Credential, Places},
     gateway::GatewayVerifier,
+    workload_api::{Given, WorkloadApi},
     x509::date,
 };
 use crate::{
@@ -45,6 +46,9 @@ const TRIES: usize = 5;
 /// wasn't read are refused until it is.
 const READING: Duration = Duration::from_secs(5);
 
+/// And for the first answer of the Workload API.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// One a process, shared by its workers.
 #[derive(Debug, Default)]
 pub struct Credentials {
@@ -56,6 +60,8 @@ pub struct Credentials {
     moved: Notify,
     /// Counts changes of what is served.
     epoch: watch::Sender<u64>,
+    /// Whether the Workload API, where it is a source, answered or failed to.
+    answered: watch::Sender<bool>,
 }
 
 /// What is wanted, and what is known of it.
@@ -64,6 +70,8 @@ struct State {
     held: BTreeMap<Wanted, Held>,
     /// As last read.
     files: FileContents,
+    /// As the Workload API last gave it.
+    given: Given,
 }
 
 /// What connections are made with.
@@ -148,6 +156,11 @@ impl Credentials {
         }
         let files = files(&wanted);
         let read = timeout(READING, spawn_blocking(move || read_at_rest(&files))).await;
+        if self.places.workload_api.is_some() && wanted.keys().any(Wanted::is_own) {
+            let mut answered = self.answered.subscribe();
+            // Without an answer there is a fault to tell, in the state.
+            timeout(ANSWER, answered.wait_for(|answered| *answered)).await.ok();
+        }
         let mut state = self.state();
         let mut old = std::mem::replace(&mut state.held, wanted);
         for (wanted, held) in &mut state.held {
@@ -168,8 +181,25 @@ impl Credentials {
         self.moved.notify_one();
     }
 
-    /// Follows the files, for ever.
+    /// Follows the files and the Workload API, for ever.
     pub async fn watch(&self) {
+        tokio::join!(self.watch_files(), self.watch_workload_api());
+    }
+
+    async fn watch_workload_api(&self) {
+        let Some(socket) = &self.places.workload_api else { return };
+        let api = WorkloadApi::new(socket.clone());
+        api.follow(|answer| {
+            let mut state = self.state();
+            state.given.take(answer);
+            self.judge(&mut state, SystemTime::now());
+            drop(state);
+            self.answered.send_replace(true);
+        })
+        .await;
+    }
+
+    async fn watch_files(&self) {
         loop {
             let files = files(&self.state().held);
             let mut watcher = Watcher::new(files, Timing::default());
@@ -247,12 +277,12 @@ impl Credentials {
 
     /// Takes what was read, as far as it is good, and rebuilds what depends on it.
     fn judge(&self, state: &mut State, now: SystemTime) {
-        let State { held, files } = state;
+        let State { held, files, given } = state;
         let before = self.served.load();
         let mut served = Served::default();
         let mut changed = false;
         for (wanted, held) in held {
-            changed |= held.take(wanted, files, now);
+            changed |= held.take(wanted, files, given, now);
             held.serve(&before, &mut served);
         }
         drop(before);

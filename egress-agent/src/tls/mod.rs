@@ -14,6 +14,7 @@ mod server;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verify;
+mod workload_api;
 mod x509;
 
 pub use accept::{AcceptError, Refused, Terminated, accept};
@@ -24,4 +25,7 @@ pub use error::TlsError;
 pub use gateway::{ToGateway, connect_gateway};
 pub use judged::{Judged, PeerEnded};
 pub use origin::Originator;
+#[cfg(test)]
+pub(crate) use workload_api::testing as workload_api_testing;
+pub use workload_api::{Given, Svid, WorkloadApi};
 pub use x509::{CertificateInfo, CrlInfo, date, days_left};

@@ -18,8 +18,8 @@ use crate::{
     source::{Directory, Watched as _},
     telemetry::rfc3339,
     tls::{
-        CertificateInfo, CredentialFault, CrlInfo, Inspection, Located, Needs, Places, date,
-        days_left,
+        CertificateInfo, CredentialFault, CrlInfo, Given, Inspection, Located, Needs, Places,
+        WorkloadApi, date, days_left,
     },
     types::TrustDomain,
 };
@@ -98,16 +98,31 @@ struct Asked {
 /// Reads everything that the options name.
 pub(super) fn show(args: &ShowArgs) -> anyhow::Result<Shown> {
     let now = SystemTime::now();
-    let places = args.certificates.places();
+    let places = args.certificates.places()?;
+    let given = places.workload_api.as_deref().map(ask).transpose()?.unwrap_or_default();
     let mut asked: Vec<Asked> =
         args.paths.iter().map(|path| of_path(path, args.trust_domain.clone())).collect();
     let snapshot = args.config.as_deref().map(|dir| compile(dir, args.mesh.clone())).transpose()?;
     if let Some(snapshot) = &snapshot {
         asked.extend(of_servers(snapshot, &places));
+        for tunnel in of_tunnels(snapshot, &places) {
+            match asked.iter_mut().find(|asked| asked.name == tunnel.name) {
+                Some(known) => known.join(tunnel),
+                None => asked.push(tunnel),
+            }
+        }
     }
     let domain = args.trust_domain.clone().or(snapshot.map(|snapshot| snapshot.mesh.trust_domain));
     asked.extend(of_places(&places, domain, &asked)?);
-    Ok(Shown { certificates: asked.into_iter().map(|asked| asked.look(now)).collect() })
+    Ok(Shown { certificates: asked.into_iter().map(|asked| asked.look(&given, now)).collect() })
+}
+
+/// What the Workload API gives now.
+fn ask(socket: &Path) -> anyhow::Result<Given> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut given = Given::default();
+    given.take(runtime.block_on(WorkloadApi::new(socket.to_owned()).once()));
+    Ok(given)
 }
 
 /// A directory, or a file of certificates alone.
@@ -121,6 +136,7 @@ fn of_path(path: &Path, identity: Option<TrustDomain>) -> Asked {
             roots: Vec::new(),
             crl: Vec::new(),
             crl_named: false,
+            workload_api: None,
         }
     };
     let roots = has_roots(&located);
@@ -178,6 +194,25 @@ fn of_servers(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
     asked.collect()
 }
 
+/// The credentials that tunnels to gateways show.
+fn of_tunnels(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
+    let mut all: Vec<Asked> = Vec::new();
+    for group in &snapshot.mesh.gateways {
+        let Some(tunnel) = &group.tunnel else { continue };
+        let user = format!("the tunnel to {}", group.service);
+        let name = tunnel.credential.to_string();
+        match all.iter_mut().find(|asked| asked.name == name) {
+            Some(asked) => asked.used_by.push(user),
+            None => {
+                let needs = Needs { roots: true, identity: Some(tunnel.trust_domain.clone()) };
+                let located = places.locate(&tunnel.credential);
+                all.push(Asked { name, located, needs, used_by: vec![user] });
+            }
+        }
+    }
+    all
+}
+
 /// What is in the directories, unless it was named already.
 fn of_places(
     places: &Places,
@@ -204,7 +239,7 @@ fn of_places(
             found.push(Asked { name, located, needs, used_by: Vec::new() });
         }
     }
-    if places.identity.is_some() {
+    if places.identity.is_some() || places.workload_api.is_some() {
         let located = places.locate(&CredentialSource::Own);
         let name = CredentialSource::Own.to_string();
         let needs = Needs { roots: true, identity: domain };
@@ -215,10 +250,18 @@ fn of_places(
 }
 
 impl Asked {
-    fn look(self, now: SystemTime) -> Shows {
+    /// The same credential, needed for something else besides.
+    fn join(&mut self, other: Self) {
+        let Needs { roots, identity } = other.needs;
+        self.needs.roots |= roots;
+        self.needs.identity = self.needs.identity.take().or(identity);
+        self.used_by.extend(other.used_by);
+    }
+
+    fn look(self, given: &Given, now: SystemTime) -> Shows {
         let Self { name, located, needs, used_by } = self;
         let inspection = match located {
-            Ok(located) => Inspection::of(&located.files().read(), &located, &needs, now),
+            Ok(located) => Inspection::of(&located.files().read(), given, &located, &needs, now),
             Err(fault) => Inspection { faults: vec![fault], ..Inspection::default() },
         };
         let Inspection { chain, roots, crls, faults, credential: _ } = inspection;

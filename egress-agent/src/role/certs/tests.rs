@@ -4,7 +4,11 @@ use clap::Parser;
 use tempfile::TempDir;
 
 use super::*;
-use crate::tls::testing::{ca, expired, issue, params, write};
+use crate::policy::CredentialSource;
+use crate::tls::{
+    testing::{ca, expired, issue, params, write},
+    workload_api_testing::{self, Server, given},
+};
 
 const ID: &str = "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account";
 
@@ -76,4 +80,46 @@ fn what_the_configuration_uses_is_shown() {
     assert_eq!(json["certificates"][1]["problems"], serde_json::json!([]));
     fs::write(credentials.join("web/ca.crt"), root.pem()).unwrap();
     assert!(shown(&args).2);
+}
+
+#[test]
+fn what_the_workload_api_gives_is_shown() {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let option = format!("unix:{}", socket.display());
+    let (text, _, good) = shown(&["--workload-api", &option]);
+    assert!(!good && text.contains("gave no identity") && text.contains("No such file"), "{text}");
+    let (message, _) = given(&ca("root"), &[]);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let serving = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let _server = Server::start(&socket, Ok(message));
+            ready.send(()).unwrap();
+            stopped.await.ok();
+        });
+    });
+    is_ready.recv().unwrap();
+    let (text, json, good) = shown(&["--workload-api", &option, "--trust-domain", "cluster.local"]);
+    assert!(good, "{text}");
+    assert!(text.contains(&format!("URI:{}", workload_api_testing::ID)), "{text}");
+    assert_eq!(json["certificates"][0]["roots"].as_array().unwrap().len(), 1);
+    let (text, _, good) = shown(&["--workload-api", &option, "--trust-domain", "other"]);
+    assert!(!good && text.contains("expected other"), "{text}");
+    drop(stop);
+    serving.join().unwrap();
+}
+
+#[test]
+fn the_own_identity_has_one_source() {
+    let both = ["show", "--identity-dir", "/a", "--workload-api", "unix:/b"];
+    assert!(Line::try_parse_from(both).is_err());
+    let refused = Line::try_parse_from(["show", "--workload-api", "tcp:127.0.0.1:1"]);
+    assert!(refused.is_err_and(|error| error.to_string().contains("in clear")));
+    let line = Line::parse_from(["show", "--workload-api", "unix:/b", "--identity-crl", "/c"]);
+    let places = line.args.certificates.places().unwrap();
+    assert_eq!(places.workload_api, Some("/b".into()));
+    let located = places.locate(&CredentialSource::Own).unwrap();
+    assert_eq!((located.crl, located.crl_named), (vec!["/c".into()], true));
 }

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use egress_ebpf::verdict::Mode;
@@ -35,6 +35,7 @@ use super::{
 use crate::{
     bpf::{Counters, Error, Lost, Repair, Verdicts},
     role::reload::Loaded,
+    tls::{CredentialState, Credentials, days_left},
 };
 
 /// Scrapes at a time; more wait.
@@ -83,6 +84,7 @@ pub(super) struct Sources {
     pub loaded: watch::Receiver<Loaded>,
     pub healthy: watch::Receiver<HashSet<IpAddr>>,
     pub modes: watch::Receiver<Modes>,
+    pub credentials: Arc<Credentials>,
 }
 
 impl Sources {
@@ -112,6 +114,7 @@ impl Sources {
             push(&mut text, format_args!("{name}{{kind=\"{label}\"}} {count}\n"));
         }
         counter(&mut text, "egress_sockets_destroyed_total", load(&tally.sockets_destroyed));
+        certificates(&mut text, &self.credentials.states(), SystemTime::now());
         gauge(&mut text, "egress_ready", u64::from(self.condition.unready(&loaded).is_empty()));
         Ok(text)
     }
@@ -129,6 +132,28 @@ impl Sources {
                 push(text, format_args!("{name}{{{labels}}} {value}\n"));
             }
         }
+    }
+}
+
+/// How the certificates of the tunnels fare; by the names that the gateway's metrics have.
+fn certificates(text: &mut String, states: &[CredentialState], now: SystemTime) {
+    if states.is_empty() {
+        return;
+    }
+    let label = |state: &CredentialState| state.name.replace('\\', r"\\").replace('"', "\\\"");
+    let name = "egress_certificate_days_left";
+    kind(text, name, "gauge");
+    for state in states {
+        if let Some(end) = state.not_after {
+            let days = days_left(end, now);
+            push(text, format_args!("{name}{{certificate=\"{}\"}} {days}\n", label(state)));
+        }
+    }
+    let name = "egress_certificate_current";
+    kind(text, name, "gauge");
+    for state in states {
+        let current = u8::from(state.current);
+        push(text, format_args!("{name}{{certificate=\"{}\"}} {current}\n", label(state)));
     }
 }
 

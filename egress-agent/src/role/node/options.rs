@@ -12,7 +12,7 @@ use super::{DEFAULT_BPFFS, flows};
 use crate::{
     bpf::Pattern,
     net::ResolverSource,
-    role::{control::ControlPath, reload::ConfigArgs},
+    role::{certs::CertificateArgs, control::ControlPath, reload::ConfigArgs},
 };
 
 /// Options of `node`.
@@ -31,6 +31,8 @@ Exit codes: 1 it could not start, 2 wrong options, 3 another agent owns the pins
 pub struct NodeArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
+    #[command(flatten)]
+    pub(super) certificates: CertificateArgs,
     /// A cgroup2 directory; its processes, and those of the cgroups below it, are enforced on.
     #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
     pub(super) cgroups: Vec<PathBuf>,

@@ -24,6 +24,7 @@ use crate::{
         reload::Loaded,
     },
     telemetry::FlowLog,
+    tls::{CredentialState, Credentials},
 };
 
 /// Where the answers come from.
@@ -38,6 +39,7 @@ pub(super) struct View {
     pub(super) counters: Arc<Counters>,
     pub(super) tally: Arc<Tally>,
     pub(super) condition: Arc<Condition>,
+    pub(super) credentials: Arc<Credentials>,
 }
 
 impl View {
@@ -67,11 +69,19 @@ impl View {
             gateways: mesh.map(|mesh| self.gateways(mesh)).unwrap_or_default(),
             events: self.events(),
             maps_behind: load(&self.tally.behind) != 0,
-            problems: self.condition.problems(),
+            problems: self.problems(),
             warnings: self.condition.warnings(),
             repairs: self.tally.repairs(),
             sockets_destroyed: load(&self.tally.sockets_destroyed),
         }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = self.condition.problems();
+        for CredentialState { name, problems: faults, .. } in self.credentials.states() {
+            problems.extend(faults.iter().map(|fault| format!("certificate {name}: {fault}")));
+        }
+        problems
     }
 
     fn gateways(&self, mesh: &MeshConfig) -> Vec<GatewayHealth> {

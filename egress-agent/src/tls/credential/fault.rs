@@ -13,12 +13,31 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum CredentialFault {
     /// The option that says where it is wasn't given.
-    #[error("{what} needs a directory of certificates: start the gateway with {option} DIR")]
+    #[error("{what} needs a certificate: start the agent with {option}")]
     NoDirectory {
         /// Who needs it.
         what: String,
         /// The option.
         option: &'static str,
+    },
+    /// The Workload API gave no identity yet.
+    #[error("the Workload API at {} gave no identity: {why}", socket.display())]
+    NoIdentity {
+        /// Its socket.
+        socket: PathBuf,
+        /// What it said.
+        why: String,
+    },
+    /// The Workload API doesn't tell of changes now.
+    #[error(
+        "the Workload API at {} tells no news ({why}); what it gave last stays in use while it is valid",
+        socket.display()
+    )]
+    NoNews {
+        /// Its socket.
+        socket: PathBuf,
+        /// What it said.
+        why: String,
     },
     /// A file can't be read, or holds something else.
     #[error("{}: {why}", path.display())]
@@ -141,8 +160,12 @@ impl CredentialFault {
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::Order { .. } | Self::RootExpired { .. } | Self::CrlExpired { .. } => false,
+            Self::Order { .. }
+            | Self::RootExpired { .. }
+            | Self::CrlExpired { .. }
+            | Self::NoNews { .. } => false,
             Self::NoDirectory { .. }
+            | Self::NoIdentity { .. }
             | Self::File { .. }
             | Self::Missing { .. }
             | Self::Mismatch { .. }

@@ -2,13 +2,10 @@
 //! checked together.
 
 mod fault;
+mod find;
 mod places;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{RootCertStore, sign::CertifiedKey};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -20,11 +17,11 @@ pub use self::{
 };
 use super::{
     config::provider,
-    pem,
+    workload_api::Given,
     x509::{CertificateInfo, CrlInfo},
 };
 use crate::{
-    source::{FileContents, Unreadable},
+    source::FileContents,
     types::{SpiffeId, TrustDomain},
 };
 
@@ -56,7 +53,7 @@ pub struct Credential {
     pub not_after: SystemTime,
 }
 
-/// Everything that the files of a credential say.
+/// Everything that is known of a credential.
 #[derive(Debug, Default)]
 pub struct Inspection {
     /// The chain, the leaf first.
@@ -70,6 +67,9 @@ pub struct Inspection {
     /// The credential, if none of the faults forbids it.
     pub credential: Option<Credential>,
 }
+
+/// Something that was read, and where.
+type Found<'a, T> = Option<(&'a Path, T)>;
 
 impl Credential {
     /// The same without the roots whose time is over, if there are any: what has expired vouches for
@@ -86,13 +86,29 @@ impl Credential {
 }
 
 impl Inspection {
-    /// Checks what was read.
+    /// Checks what was read. `given` counts where the Workload API is the credential's source.
     #[must_use]
-    pub fn of(files: &FileContents, at: &Located, needs: &Needs, now: SystemTime) -> Self {
+    pub fn of(
+        files: &FileContents,
+        given: &Given,
+        at: &Located,
+        needs: &Needs,
+        now: SystemTime,
+    ) -> Self {
         let mut inspection = Self::default();
-        let chain = inspection.chain(files, at);
-        let key = inspection.key(files, at);
-        let (roots, root_ends) = inspection.roots(files, at, needs.roots, now);
+        let (chain, key, roots) = match &at.workload_api {
+            Some(socket) => inspection.given(given, socket),
+            None => (
+                inspection.chain(files, at),
+                inspection.key(files, at),
+                if needs.roots { inspection.root_file(files, at) } else { None },
+            ),
+        };
+        let chain = chain.and_then(|(path, chain)| inspection.ordered(path, chain));
+        let (roots, root_ends) = match roots {
+            Some((path, certificates)) if needs.roots => inspection.roots(path, certificates, now),
+            _ => (RootCertStore::empty(), Vec::new()),
+        };
         let crls = if needs.roots { inspection.revoked(files, at, now) } else { Vec::new() };
         if let Some((path, _)) = &chain {
             inspection.validity(path, now);
@@ -119,13 +135,11 @@ impl Inspection {
         inspection
     }
 
-    fn chain<'a>(
+    fn ordered<'a>(
         &mut self,
-        files: &FileContents,
-        at: &'a Located,
-    ) -> Option<(&'a Path, Vec<CertificateDer<'static>>)> {
-        let (path, bytes) = self.first(files, &at.certificate, "the certificate chain")?;
-        let chain = self.keep(path, pem::certificates(bytes))?;
+        path: &'a Path,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Found<'a, Vec<CertificateDer<'static>>> {
         self.chain = self.infos(path, &chain)?;
         let pairs = self.chain.windows(2).enumerate();
         let wrong = pairs.filter(|(_, pair)| pair[0].issuer != pair[1].subject);
@@ -137,19 +151,6 @@ impl Inspection {
         });
         self.faults.extend(wrong.collect::<Vec<_>>());
         Some((path, chain))
-    }
-
-    fn key<'a>(
-        &mut self,
-        files: &FileContents,
-        at: &'a Located,
-    ) -> Option<(&'a Path, PrivateKeyDer<'static>)> {
-        if at.private_key.is_empty() {
-            // Certificates alone are looked at.
-            return None;
-        }
-        let (path, bytes) = self.first(files, &at.private_key, "the private key")?;
-        Some((path, self.keep(path, pem::private_key(bytes))?))
     }
 
     fn matching(
@@ -176,21 +177,11 @@ impl Inspection {
 
     fn roots(
         &mut self,
-        files: &FileContents,
-        at: &Located,
-        needed: bool,
+        path: &Path,
+        certificates: Vec<CertificateDer<'static>>,
         now: SystemTime,
     ) -> (RootCertStore, Vec<SystemTime>) {
         let (mut roots, mut ends) = (RootCertStore::empty(), Vec::new());
-        if !needed {
-            return (roots, ends);
-        }
-        let Some((path, bytes)) = self.first(files, &at.roots, "the CA's certificates") else {
-            return (roots, ends);
-        };
-        let Some(certificates) = self.keep(path, pem::certificates(bytes)) else {
-            return (roots, ends);
-        };
         let Some(infos) = self.infos(path, &certificates) else { return (roots, ends) };
         self.roots = infos;
         for (certificate, info) in certificates.into_iter().zip(&self.roots) {
@@ -221,14 +212,7 @@ impl Inspection {
         at: &Located,
         now: SystemTime,
     ) -> Vec<CertificateRevocationListDer<'static>> {
-        let there = at.crl.iter().any(|path| files.get(path) != Err(Unreadable::Absent));
-        if at.crl.is_empty() || (!there && !at.crl_named) {
-            return Vec::new();
-        }
-        let Some((path, bytes)) = self.first(files, &at.crl, "the revocation lists") else {
-            return Vec::new();
-        };
-        let Some(lists) = self.keep(path, pem::crls(bytes)) else { return Vec::new() };
+        let Some((path, lists)) = self.lists(files, at) else { return Vec::new() };
         for list in &lists {
             let (Ok(_), Some(info)) =
                 (OwnedCertRevocationList::from_der(list), CrlInfo::parse(list))
@@ -270,28 +254,6 @@ impl Inspection {
             }
             Err(why) => self.faults.push(CredentialFault::Identity { path, why }),
         }
-    }
-
-    /// The first of these files that is there.
-    fn first<'f, 'p>(
-        &mut self,
-        files: &'f FileContents,
-        paths: &'p [PathBuf],
-        what: &'static str,
-    ) -> Option<(&'p Path, &'f [u8])> {
-        for path in paths {
-            match files.get(path) {
-                Ok(bytes) => return Some((path, bytes)),
-                Err(Unreadable::Absent) if paths.len() > 1 => {}
-                Err(error) => {
-                    let why = format!("{error}; expected {what}");
-                    self.faults.push(CredentialFault::File { path: path.clone(), why });
-                    return None;
-                }
-            }
-        }
-        self.faults.push(CredentialFault::Missing { what, paths: paths.to_vec() });
-        None
     }
 
     fn infos(

@@ -8,13 +8,17 @@ use crate::{
     source::FileSet,
 };
 
-/// The directories in which credentials are.
+/// Where credentials are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Places {
     /// One directory below it for each `credentialName`.
     pub credentials: Option<PathBuf>,
-    /// The process's own identity in the mesh.
+    /// The directory of the process's own identity in the mesh.
     pub identity: Option<PathBuf>,
+    /// The socket of the SPIFFE Workload API, which gives the own identity instead.
+    pub workload_api: Option<PathBuf>,
+    /// Revocation lists for the peers of the own identity; instead of those in its directory.
+    pub identity_crl: Option<PathBuf>,
 }
 
 /// The files of a credential. Of each list the first one that is there counts; what isn't needed may
@@ -31,6 +35,8 @@ pub struct Located {
     pub crl: Vec<PathBuf>,
     /// Whether a list that can't be read is an error: it was named.
     pub crl_named: bool,
+    /// The Workload API's socket, if chain, key and roots come from there.
+    pub workload_api: Option<PathBuf>,
 }
 
 impl Places {
@@ -48,22 +54,32 @@ impl Places {
                     roots: ca_certificates.iter().cloned().collect(),
                     crl: ca_crl.iter().cloned().collect(),
                     crl_named: true,
+                    workload_api: None,
                 })
             }
             CredentialSource::Named(name) => match &self.credentials {
                 Some(dir) => Ok(Located::named(dir, name)),
                 None => Err(CredentialFault::NoDirectory {
                     what: format!("credentialName {name}"),
-                    option: "--credentials-dir",
+                    option: "--credentials-dir DIR",
                 }),
             },
-            CredentialSource::Own => match &self.identity {
-                Some(dir) => Ok(Located::directory(dir)),
-                None => Err(CredentialFault::NoDirectory {
-                    what: "mode ISTIO_MUTUAL".into(),
-                    option: "--identity-dir",
-                }),
-            },
+            CredentialSource::Own => {
+                let mut located = match (&self.workload_api, &self.identity) {
+                    (Some(socket), _) => Located::workload_api(socket),
+                    (None, Some(dir)) => Located::directory(dir),
+                    (None, None) => {
+                        return Err(CredentialFault::NoDirectory {
+                            what: "mode ISTIO_MUTUAL".into(),
+                            option: "--identity-dir DIR or --workload-api unix:PATH",
+                        });
+                    }
+                };
+                if let Some(list) = &self.identity_crl {
+                    (located.crl, located.crl_named) = (vec![list.clone()], true);
+                }
+                Ok(located)
+            }
         }
     }
 }
@@ -80,6 +96,19 @@ impl Located {
             roots: all(&["ca.crt", "cacert", "root-cert.pem"]),
             crl: all(&["ca.crl"]),
             crl_named: false,
+            workload_api: None,
+        }
+    }
+
+    /// What the Workload API gives.
+    fn workload_api(socket: &Path) -> Self {
+        Self {
+            certificate: Vec::new(),
+            private_key: Vec::new(),
+            roots: Vec::new(),
+            crl: Vec::new(),
+            crl_named: false,
+            workload_api: Some(socket.to_owned()),
         }
     }
 
@@ -95,7 +124,7 @@ impl Located {
     /// All of its files.
     #[must_use]
     pub fn files(&self) -> FileSet {
-        let Self { certificate, private_key, roots, crl, crl_named: _ } = self;
+        let Self { certificate, private_key, roots, crl, crl_named: _, workload_api: _ } = self;
         [certificate, private_key, roots, crl].into_iter().flatten().cloned().collect()
     }
 }

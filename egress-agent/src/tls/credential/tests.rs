@@ -13,7 +13,7 @@ const ID: &str = "spiffe://cluster.local/ns/istio-system/sa/gateway";
 
 fn look(dir: &Path, needs: &Needs) -> Inspection {
     let located = Located::directory(dir);
-    Inspection::of(&located.files().read(), &located, needs, SystemTime::now())
+    Inspection::of(&located.files().read(), &Given::default(), &located, needs, SystemTime::now())
 }
 
 fn identity() -> Needs {
@@ -154,7 +154,13 @@ fn revocation_lists_are_read_and_their_age_is_told() {
         crl_named: true,
         ..Located::directory(dir.path())
     };
-    let inspection = Inspection::of(&located.files().read(), &located, &mutual, SystemTime::now());
+    let inspection = Inspection::of(
+        &located.files().read(),
+        &Given::default(),
+        &located,
+        &mutual,
+        SystemTime::now(),
+    );
     assert!(inspection.credential.is_none());
     assert!(fault(&inspection).contains("gone.crl: the file does not exist"));
 }
@@ -175,12 +181,18 @@ fn a_chain_out_of_order_is_told() {
 fn credentials_are_found_by_name() {
     let dir = TempDir::new().unwrap();
     let root = ca("root");
-    let places = Places { credentials: Some(dir.path().into()), identity: None };
+    let places = Places { credentials: Some(dir.path().into()), ..Places::default() };
     let named = CredentialSource::Named("web".into());
     let look = |places: &Places, source: &CredentialSource| {
         let located = places.locate(source)?;
         let needs = Needs { roots: true, identity: None };
-        let found = Inspection::of(&located.files().read(), &located, &needs, SystemTime::now());
+        let found = Inspection::of(
+            &located.files().read(),
+            &Given::default(),
+            &located,
+            &needs,
+            SystemTime::now(),
+        );
         Ok::<_, CredentialFault>(found.credential.is_some())
     };
     write(&dir.path().join("web"), &issue(&root, &params(&["a.example"], &[], 1)), None);
@@ -190,7 +202,7 @@ fn credentials_are_found_by_name() {
     fs::write(dir.path().join("web-cacert/ca.crt"), root.pem()).unwrap();
     assert_eq!(look(&places, &named), Ok(true));
     let none = look(&Places::default(), &named).unwrap_err().to_string();
-    assert!(none.contains("start the gateway with --credentials-dir DIR"), "{none}");
+    assert!(none.contains("start the agent with --credentials-dir DIR"), "{none}");
     let none = look(&places, &CredentialSource::Own).unwrap_err().to_string();
     assert!(none.contains("--identity-dir DIR"), "{none}");
 }

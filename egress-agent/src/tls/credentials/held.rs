@@ -12,6 +12,7 @@ use crate::{
         credential::{Credential, CredentialFault},
         gateway::{self, GatewayVerifier},
         server,
+        workload_api::Given,
         x509::{date, days_left},
     },
 };
@@ -31,6 +32,11 @@ impl Wanted {
         };
         let needs = Needs { roots: settings.mode.asks(), identity };
         Self { source: settings.credential.clone(), needs }
+    }
+
+    /// Whether it is the process's own identity.
+    pub(super) fn is_own(&self) -> bool {
+        self.source == CredentialSource::Own
     }
 
     /// The gateway takes nobody without an identity of the mesh.
@@ -87,13 +93,19 @@ impl Held {
     }
 
     /// Takes what was read, if it is good. Whether what is in use changed.
-    pub(super) fn take(&mut self, wanted: &Wanted, read: &FileContents, now: SystemTime) -> bool {
+    pub(super) fn take(
+        &mut self,
+        wanted: &Wanted,
+        read: &FileContents,
+        given: &Given,
+        now: SystemTime,
+    ) -> bool {
         let name = &wanted.source;
         let Some(located) = &self.located else {
             self.tell(name);
             return false;
         };
-        let inspection = Inspection::of(read, located, &wanted.needs, now);
+        let inspection = Inspection::of(read, given, located, &wanted.needs, now);
         let marks = marks(&inspection, now);
         let Inspection { faults, credential, .. } = inspection;
         let mut changed = false;

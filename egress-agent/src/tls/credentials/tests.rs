@@ -46,7 +46,11 @@ impl Site {
         let (dir, root) = (TempDir::new().unwrap(), ca("root"));
         let web = dir.path().join("web");
         write(&web, &issue(&root, &params(&["a.example"], &[GATEWAY], 1)), Some(&root));
-        let places = Places { credentials: Some(dir.path().into()), identity: Some(web) };
+        let places = Places {
+            credentials: Some(dir.path().into()),
+            identity: Some(web),
+            ..Places::default()
+        };
         Self { dir, root, credentials: Credentials::new(places) }
     }
 
