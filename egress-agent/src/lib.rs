@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main, role, admin
-//! proxy
+//! proxy, tunnel
 //! tls
 //! net, bpf, source, telemetry, probe
 //! config, policy, wire
@@ -23,5 +23,6 @@ pub mod source;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod tunnel;
 pub mod types;
 pub mod wire;

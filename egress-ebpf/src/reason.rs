@@ -99,6 +99,15 @@ reasons! {
     /// The route leads through the tunnel, but this node has no tunnel listener that the socket can
     /// reach.
     NoTunnel = 37, "no_tunnel";
+    /// A connection to the node's tunnel that the kernel didn't lead there.
+    NoRecord = 38, "no_record";
+    /// The tunnel's TLS failed: the gateway isn't trusted, doesn't trust this node, or one of them
+    /// has no usable certificate.
+    GatewayTls = 39, "gateway_tls";
+    /// The gateway refused what the node asked of its tunnel.
+    GatewayRefused = 40, "gateway_refused";
+    /// The tunnel's gateway can't be reached, or doesn't answer.
+    GatewayUnreachable = 41, "gateway_unreachable";
 
     /// The host isn't in the registry (`outboundTrafficPolicy: REGISTRY_ONLY`).
     HostNotInRegistry = 64, "host_not_in_registry";

@@ -13,7 +13,7 @@ use crate::run;
 /// From top to bottom. Modules of one line are siblings.
 const LAYERS: &[&[&str]] = &[
     &["main", "role", "admin"],
-    &["proxy"],
+    &["proxy", "tunnel"],
     &["tls"],
     &["net", "bpf", "source", "telemetry", "probe"],
     &["config", "policy", "wire"],

@@ -16,7 +16,9 @@ pub use cluster::{
     RequestGuard,
 };
 pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
-pub use flow::{FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, rfc3339};
+pub use flow::{
+    FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,
+};
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
 pub use stats::Stats;
 

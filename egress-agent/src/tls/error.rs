@@ -141,7 +141,8 @@ impl TlsError {
     }
 
     /// What a failed handshake with `host` means.
-    pub(super) fn from_io(error: &io::Error, host: &Host) -> Self {
+    #[must_use]
+    pub fn from_io(error: &io::Error, host: &Host) -> Self {
         let host = host.to_string();
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(error) => Self::from_rustls(error, host),

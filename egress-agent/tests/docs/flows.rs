@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use egress_agent::bpf::Hook;
+use egress_agent::{bpf::Hook, telemetry::TUNNEL_HOOK};
 use egress_ebpf::reason::Reason;
 
 use super::{TROUBLESHOOTING, markdown::root};
@@ -32,7 +32,11 @@ fn every_reason_shows_how_it_looks() {
         // Who gives a reason, and whether it lets pass: the ranges are the map ABI's.
         let (verbs, hooks): (&[&str], Vec<&str>) = match *reason as u8 {
             0..16 => (&["ALLOWED", "REDIRECTED"], Hook::ALL.map(Hook::name).into()),
-            16..64 => (&["DENIED"], Hook::ALL.map(Hook::name).into()),
+            // The node's tunnel refuses too, and may fail.
+            16..64 => {
+                let hooks = Hook::ALL.map(Hook::name).into_iter().chain([TUNNEL_HOOK]);
+                (&["DENIED", "FAILED"], hooks.collect())
+            }
             64.. => (&["DENIED", "FAILED"], vec!["gateway"]),
         };
         let is_counter = line.starts_with("egress_verdicts_total{hook=\"")
@@ -42,7 +46,7 @@ fn every_reason_shows_how_it_looks() {
             && verbs.iter().any(|verb| {
                 hooks.iter().any(|hook| {
                     let middle = format!(" {verb} ({name}) at {hook}");
-                    line.split_once(&*middle).is_some_and(|(_, rest)| rest.starts_with(','))
+                    line.split_once(&*middle).is_some_and(|(_, rest)| rest.starts_with([',', ':']))
                 })
             });
         assert!(is_counter || is_flow, "`{name}`: {line}");

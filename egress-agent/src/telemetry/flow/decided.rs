@@ -96,6 +96,8 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::SocketFamily
         | Reason::Encapsulation
         | Reason::NoTunnel
+        | Reason::NoRecord
+        | Reason::GatewayRefused
         | Reason::HostNotInRegistry
         | Reason::NoGatewayRoute
         | Reason::HostNotServed
@@ -123,6 +125,8 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::Timeout
         | Reason::Reset
         | Reason::NoHealthyUpstream
+        | Reason::GatewayTls
+        | Reason::GatewayUnreachable
         | Reason::NoServerCertificate => FlowVerdict::Fail,
     }
 }

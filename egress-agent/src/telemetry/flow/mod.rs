@@ -12,6 +12,8 @@ pub use self::log::{FlowLog, Follower, Seen};
 
 /// The hook of a flow that the gateway decided; the node's are its programs' names.
 pub const GATEWAY_HOOK: &str = "gateway";
+/// The hook of a flow that the node's tunnel refused.
+pub const TUNNEL_HOOK: &str = "tunnel";
 
 /// What became of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]

@@ -1,0 +1,134 @@
+//! One dial: TCP, mutual TLS 1.3, HTTP/2, and a first sign of life.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use h2::{
+    Ping, PingPong,
+    client::{Connection, SendRequest},
+};
+use rustls::{ClientConfig, ProtocolVersion};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{DialError, Limits};
+use crate::{tls::TlsError, types::Host, wire::hbone};
+
+/// Window of a connection, in bytes. What streams hold for pods that don't read comes on top; see
+/// [`Connection::target`](super::connection::Connection::target).
+pub(super) const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// Window of one stream, in bytes: 4 MiB are 3.3 Gbit/s at 10 ms.
+pub(super) const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// Largest frame taken, in bytes. Streams take turns frame by frame.
+const FRAME: u32 = 64 * 1024;
+/// What one stream may have waiting to be sent, in bytes.
+const SEND_BUFFER: usize = 256 * 1024;
+/// An answer to CONNECT has few headers.
+const HEADER_LIST: u32 = 16 * 1024;
+/// Streams that were reset here and whose late frames are ignored.
+const RESET_STREAMS: usize = 10_000;
+
+/// A connection to a gateway that has shown to be alive.
+pub(super) struct Opened {
+    pub(super) sender: SendRequest<Bytes>,
+    pub(super) connection: Connection<TlsStream<TcpStream>, Bytes>,
+    pub(super) ping: PingPong,
+    /// What the gateway showed.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+}
+
+/// Dials. With TLS 1.3 a client has finished before the server judges its certificate, and an HTTP/2
+/// server names its limits unasked. One ping tells both: it comes back after them.
+pub(super) async fn open(
+    to: SocketAddr,
+    config: Arc<ClientConfig>,
+    limits: &Limits,
+) -> Result<Opened, DialError> {
+    let stream = match timeout(limits.connect, connect(to)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(DialError::Connect { to, why: error.to_string() }),
+        Err(_) => return Err(DialError::Timeout { to, during: "connecting" }),
+    };
+    match timeout(limits.handshake, handshake(to, config, stream)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(DialError::Timeout { to, during: "the TLS and HTTP/2 handshakes" }),
+    }
+}
+
+async fn connect(to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_nodelay(true)?;
+    socket.connect(to).await
+}
+
+async fn handshake(
+    to: SocketAddr,
+    config: Arc<ClientConfig>,
+    stream: TcpStream,
+) -> Result<Opened, DialError> {
+    let host = Host::Ip(to.ip());
+    // Gateways are known by their identity; the name is a formality.
+    let name = ServerName::IpAddress(to.ip().into());
+    let stream = TlsConnector::from(config).connect(name, stream).await;
+    let stream =
+        stream.map_err(|error| DialError::Tls { to, why: TlsError::from_io(&error, &host) })?;
+    let tls = stream.get_ref().1;
+    // The configuration sees to both; a tunnel's promise doesn't rest on one place alone.
+    if tls.alpn_protocol() != Some(hbone::ALPN) {
+        let found = tls.alpn_protocol().map(String::from_utf8_lossy);
+        let found = found.map_or("no ALPN".into(), |alpn| format!("ALPN {alpn}"));
+        return Err(DialError::Protocol { to, found, expected: "ALPN h2" });
+    }
+    if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        let found = format!("{:?}", tls.protocol_version());
+        return Err(DialError::Protocol { to, found, expected: "TLS 1.3" });
+    }
+    let chain = tls.peer_certificates().unwrap_or_default();
+    let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+    let ended = |error: h2::Error| ended(to, &host, error);
+    let handshake = builder().handshake::<_, Bytes>(stream).await;
+    let (sender, mut connection) = handshake.map_err(ended)?;
+    let Some(mut ping) = connection.ping_pong() else {
+        return Err(DialError::Ended { to, why: "no way to ask for a sign of life".into() });
+    };
+    tokio::select! {
+        result = &mut connection => {
+            result.map_err(ended)?;
+            return Err(DialError::Ended { to, why: "it was closed without a word".into() });
+        }
+        pong = ping.ping(Ping::opaque()) => drop(pong.map_err(ended)?),
+    }
+    Ok(Opened { sender, connection, ping, chain })
+}
+
+fn builder() -> h2::client::Builder {
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_LIST)
+        // Pods go away in the middle of downloads; that mustn't end a connection that others share.
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(None)
+        .enable_push(false);
+    builder
+}
+
+/// With TLS 1.3 a refusal of the client's certificate arrives after the handshake. HTTP/2 keeps the
+/// text of such an error alone.
+fn ended(to: SocketAddr, host: &Host, error: h2::Error) -> DialError {
+    let why = error.to_string();
+    match why.rsplit_once("received fatal alert: ") {
+        Some((_, alert)) => {
+            let alert = format!("{alert}, it does not accept this node's client certificate");
+            DialError::Tls { to, why: TlsError::Alert { host: host.to_string(), alert } }
+        }
+        None => DialError::Ended { to, why },
+    }
+}

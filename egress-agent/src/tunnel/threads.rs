@@ -1,0 +1,158 @@
+//! The tunnel's threads: a runtime, listeners and a pool of connections of their own each, apart
+//! from what watches and configures.
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt, io,
+    net::TcpListener as StdListener,
+    rc::Rc,
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use tokio::{
+    net::TcpListener,
+    runtime,
+    sync::watch,
+    task::{LocalSet, spawn_local},
+};
+
+use super::{
+    Credentials, Limits, Origins, Settings, Stats,
+    listener::{self, Told},
+    pool::Pool,
+    relay::Scratch,
+};
+use crate::telemetry::FlowLog;
+
+/// What all threads share.
+#[derive(Clone)]
+pub struct TunnelConfig {
+    /// What is to be done, swapped whole.
+    pub settings: Arc<ArcSwap<Settings>>,
+    /// The kernel's records.
+    pub origins: Arc<dyn Origins>,
+    /// Whom to trust.
+    pub credentials: Arc<dyn Credentials>,
+    /// Counters.
+    pub stats: Arc<Stats>,
+    /// Where refusals are shown.
+    pub flows: Arc<FlowLog>,
+    /// Deadlines and limits, of each thread.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for TunnelConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TunnelConfig").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// What the connections of one thread share.
+pub(super) struct Worker {
+    pub(super) settings: Arc<ArcSwap<Settings>>,
+    pub(super) origins: Arc<dyn Origins>,
+    pub(super) credentials: Arc<dyn Credentials>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) flows: Arc<FlowLog>,
+    pub(super) limits: Limits,
+    /// Bytes that wait for pods, of all tunnels.
+    pub(super) held: Cell<usize>,
+    pub(super) scratch: Scratch,
+    pub(super) told: Told,
+    turn: Cell<usize>,
+}
+
+impl Worker {
+    pub(super) fn new(config: TunnelConfig) -> Self {
+        let TunnelConfig { settings, origins, credentials, stats, flows, limits } = config;
+        Self {
+            settings,
+            origins,
+            credentials,
+            stats,
+            flows,
+            limits,
+            held: Cell::new(0),
+            scratch: RefCell::new(BytesMut::new()),
+            told: Told::default(),
+            turn: Cell::new(0),
+        }
+    }
+
+    /// The next connection's turn in the round robin over gateways.
+    pub(super) fn turn(&self) -> usize {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+}
+
+/// Running threads; dropping it ends them, and resets what they relay.
+#[derive(Debug)]
+pub struct Tunnel {
+    end: watch::Sender<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Tunnel {
+    /// Starts a thread for each set of listeners.
+    ///
+    /// # Errors
+    /// A thread or its runtime can't be made.
+    pub fn start(config: &TunnelConfig, listeners: Vec<Vec<StdListener>>) -> io::Result<Self> {
+        let (end, ended) = watch::channel(());
+        let mut tunnel = Self { end, threads: Vec::new() };
+        for (number, listeners) in listeners.into_iter().enumerate() {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let (config, mut ended) = (config.clone(), ended.clone());
+            let thread = thread::Builder::new().name(format!("tunnel-{number}"));
+            tunnel.threads.push(thread.spawn(move || {
+                let local = LocalSet::new();
+                let work = work(Rc::new(Worker::new(config)), listeners);
+                runtime.block_on(local.run_until(async {
+                    tokio::select! {
+                        () = work => {}
+                        _ = ended.changed() => {}
+                    }
+                }));
+            })?);
+        }
+        Ok(tunnel)
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.end.send_replace(());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the tunnel panicked");
+            }
+        }
+    }
+}
+
+/// Serves the listeners for as long as it is polled.
+async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>) {
+    let pool = Rc::<Pool>::default();
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        match TcpListener::from_std(listener) {
+            Ok(listener) => {
+                let accept = listener::accept(Rc::clone(&worker), Rc::clone(&pool), listener);
+                accepting.push(spawn_local(accept));
+            }
+            Err(error) => tracing::error!("a listener of the tunnel can't be used: {error}"),
+        }
+    }
+    for task in accepting {
+        // They never end by themselves; a panic there mustn't take the others along.
+        if task.await.is_err() {
+            tracing::error!("an accepting task of the tunnel panicked");
+        }
+    }
+    std::future::pending::<()>().await;
+}
