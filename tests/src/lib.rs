@@ -16,6 +16,7 @@
 pub mod access_log;
 pub mod agent;
 mod agents;
+pub mod between;
 pub mod ca;
 pub mod capture;
 pub mod cgroup;
@@ -24,6 +25,7 @@ pub mod cluster;
 pub mod container;
 pub mod denied;
 pub mod manifests;
+pub mod mtls;
 pub mod netns;
 pub mod outside;
 pub mod plan;

@@ -50,6 +50,24 @@ impl Walkthrough {
         })
     }
 
+    /// The same in its other form: mutual TLS between node and gateway. Certificates are in
+    /// `/etc/certs`.
+    ///
+    /// # Errors
+    /// A file is missing.
+    pub fn example_mtls() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/example");
+        let root = root.canonicalize().with_context(|| root.display().to_string())?;
+        let all = ["service-entry.yaml", "gateway-mtls.yaml", "virtual-service.yaml"];
+        let raw = ["service-entry.yaml", "gateway-mtls.yaml", "virtual-service-mtls.yaml"];
+        Ok(Self {
+            service_entry: step(&root.join("1-service-entry"), &all[..1])?,
+            http: step(&root.join("2-http-gateway"), &all)?,
+            tls_origination: step(&root.join("3-tls-origination"), &all)?,
+            passthrough: step(&root.join("4-https-passthrough"), &raw)?,
+        })
+    }
+
     /// The one that the environment names, if it does.
     ///
     /// # Errors

@@ -18,12 +18,12 @@ mod plan;
 mod questions;
 mod sockets;
 mod takeover;
+mod tunnel;
 mod view;
 mod who;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, atomic::Ordering},
@@ -51,6 +51,7 @@ use self::{
     plan::Planned,
     sockets::Closer,
     takeover::TakeOver,
+    tunnel::NodeTunnel,
     view::View,
 };
 use super::{
@@ -116,6 +117,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     };
     let places = args.certificates.places()?;
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
+    let tunnels = tunnel::listen(&args.tunnel_listen)?;
     // Every attachment is held open, besides its pin.
     if let Err(error) = raise_open_files() {
         tracing::warn!("can't raise the limit of open files: {error}");
@@ -129,17 +131,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         uplinks: args.uplinks,
     };
     let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
-    let Enforcer {
-        attachments,
-        maps,
-        counters,
-        events,
-        records: _,
-        cgroups,
-        families,
-        adopted,
-        pins,
-    } = enforcer;
+    let records = enforcer.records.clone();
+    let Enforcer { attachments, maps, counters, events, cgroups, families, adopted, pins, .. } =
+        enforcer;
     takeover::announce(adopted, attachments.is_waiting());
 
     let directory = args.config.config.display().to_string();
@@ -171,6 +165,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         credentials: Arc::clone(&credentials),
     };
     let flows = Arc::<FlowLog>::default();
+    let listeners = (args.tunnel_listen, tunnels);
+    let tunnel = NodeTunnel::new(listeners, records, Arc::clone(&credentials), Arc::clone(&flows));
     let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
     let _control = control.transpose().context("can't serve the control socket")?;
     if let Some(listener) = listener {
@@ -181,7 +177,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
             loaded: loaded.clone(),
             healthy: checker.healthy.clone(),
             modes,
-            credentials: Arc::clone(&credentials),
+            credentials,
+            tunnel: Arc::clone(&tunnel.stats),
         };
         tokio::spawn(metrics::serve(listener, Arc::new(sources)));
     }
@@ -202,7 +199,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         planned: Planned::default(),
         shout,
         pods: args.pod_interfaces,
-        tunnel: args.tunnel_listen,
+        tunnel,
         events_per_second: args.events_per_second,
         loaded,
         checker,
@@ -240,8 +237,7 @@ struct Node {
     planned: Planned,
     shout: Shout,
     pods: Vec<Pod>,
-    /// `--tunnel-listen`.
-    tunnel: Vec<SocketAddr>,
+    tunnel: NodeTunnel,
     events_per_second: u32,
     loaded: watch::Receiver<Loaded>,
     checker: Checker,
@@ -305,11 +301,12 @@ impl Node {
         let desired = match &loaded.snapshot {
             Some(snapshot) => {
                 self.ask(snapshot);
+                self.tunnel.publish(snapshot, &healthy);
                 let (mesh, own) = (&snapshot.mesh, plan::own());
                 let facts = Facts {
                     resolved,
                     healthy,
-                    tunnel: plan::listeners(&self.tunnel, own.as_ref()),
+                    tunnel: plan::listeners(&self.tunnel.addresses, own.as_ref()),
                     pods: bpf::pod_interfaces(mesh, found).into_iter().chain(own).collect(),
                     uplinks: self.attachments.hardware().clone(),
                     workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),

@@ -120,8 +120,8 @@ fn builder() -> h2::client::Builder {
     builder
 }
 
-/// With TLS 1.3 a refusal of the client's certificate arrives after the handshake. HTTP/2 keeps the
-/// text of such an error alone.
+/// With TLS 1.3 a refusal of the client's certificate arrives after the handshake, or not at all, when
+/// the connection is gone before it is read. HTTP/2 keeps the text of such an error alone.
 fn ended(to: SocketAddr, host: &Host, error: h2::Error) -> DialError {
     let why = error.to_string();
     match why.rsplit_once("received fatal alert: ") {
@@ -129,6 +129,13 @@ fn ended(to: SocketAddr, host: &Host, error: h2::Error) -> DialError {
             let alert = format!("{alert}, it does not accept this node's client certificate");
             DialError::Tls { to, why: TlsError::Alert { host: host.to_string(), alert } }
         }
+        None if error.is_io() => DialError::Ended {
+            to,
+            why: format!(
+                "{why}, right after the TLS handshake, as a gateway does that does not accept this \
+                 node's client certificate; its log says why"
+            ),
+        },
         None => DialError::Ended { to, why },
     }
 }

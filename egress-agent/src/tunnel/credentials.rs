@@ -46,9 +46,7 @@ impl Credentials for tls::Credentials {
         gateway: IpAddr,
         chain: &'a [CertificateDer<'static>],
     ) -> LocalBoxFuture<'a, String> {
-        async move {
-            self.gateway_ends(tls, &Host::Ip(gateway), chain).await.to_string()
-        }
-        .boxed_local()
+        async move { self.gateway_ends(tls, &Host::Ip(gateway), chain).await.to_string() }
+            .boxed_local()
     }
 }

@@ -232,7 +232,13 @@ async fn open(
 fn order(group: &Group, turn: usize, tries: usize) -> Vec<SocketAddr> {
     let healthy = &group.healthy;
     let start = turn.checked_rem(healthy.len()).unwrap_or(0);
-    healthy.iter().cycle().skip(start).take(if healthy.is_empty() { 0 } else { tries }).copied().collect()
+    healthy
+        .iter()
+        .cycle()
+        .skip(start)
+        .take(if healthy.is_empty() { 0 } else { tries })
+        .copied()
+        .collect()
 }
 
 /// Tells and counts; the connection is reset when it is dropped.
@@ -249,7 +255,9 @@ fn refuse(
     match worker.told.ask(refusal) {
         Some(0) => tracing::warn!("tunnel: connection of {peer}{to} reset: {refused}"),
         Some(more) => {
-            tracing::warn!("tunnel: connection of {peer}{to} reset, and {more} before it: {refused}");
+            tracing::warn!(
+                "tunnel: connection of {peer}{to} reset, and {more} before it: {refused}"
+            );
         }
         None => tracing::debug!("tunnel: connection of {peer}{to} reset: {refused}"),
     }

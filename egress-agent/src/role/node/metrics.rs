@@ -36,6 +36,7 @@ use crate::{
     bpf::{Counters, Error, Lost, Repair, Verdicts},
     role::reload::Loaded,
     tls::{CredentialState, Credentials, days_left},
+    tunnel::Stats,
 };
 
 /// Scrapes at a time; more wait.
@@ -85,6 +86,7 @@ pub(super) struct Sources {
     pub healthy: watch::Receiver<HashSet<IpAddr>>,
     pub modes: watch::Receiver<Modes>,
     pub credentials: Arc<Credentials>,
+    pub tunnel: Arc<Stats>,
 }
 
 impl Sources {
@@ -116,6 +118,7 @@ impl Sources {
         counter(&mut text, "egress_sockets_destroyed_total", load(&tally.sockets_destroyed));
         certificates(&mut text, &self.credentials.states(), SystemTime::now());
         gauge(&mut text, "egress_ready", u64::from(self.condition.unready(&loaded).is_empty()));
+        super::tunnel::render(&mut text, &self.tunnel);
         Ok(text)
     }
 

@@ -156,13 +156,23 @@ impl Node {
     }
 
     pub(super) async fn dial_from(&self, from: &str, port: u16) -> (TcpStream, SocketAddr) {
+        let (stream, peer) = self.attempt(from, port).await;
+        (stream.unwrap(), peer)
+    }
+
+    /// One that may be reset while it is made.
+    pub(super) async fn attempt(
+        &self,
+        from: &str,
+        port: u16,
+    ) -> (std::io::Result<TcpStream>, SocketAddr) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
         let peer = socket.local_addr().unwrap();
         let original = OriginalDst(SocketAddr::from(([198, 51, 100, 7], port)));
         let origin = Origin { original, group: 0, cgroup: 0 };
         self.records.0.lock().unwrap().insert(peer, origin);
-        (socket.connect(self.listener).await.unwrap(), peer)
+        (socket.connect(self.listener).await, peer)
     }
 
     /// One connection that is served.
@@ -182,10 +192,14 @@ impl Node {
     /// One that is reset, and counted so.
     pub(super) async fn is_reset(&self, port: u16, refusal: Refusal) {
         let before = self.refused(refusal);
-        let (mut pod, _) = self.dial(port).await;
-        // It may be too late to write.
-        pod.write_all(SECRET).await.ok();
-        let error = pod.read_u8().await.expect_err("it is refused");
+        let error = match self.attempt("127.0.0.1", port).await.0 {
+            Ok(mut pod) => {
+                // It may be too late to write.
+                pod.write_all(SECRET).await.ok();
+                pod.read_u8().await.expect_err("it is refused")
+            }
+            Err(error) => error,
+        };
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
         until(|| self.refused(refusal) == before + 1).await;
         let flows = self.flows.history();
@@ -225,8 +239,7 @@ fn settings(healthy: Vec<SocketAddr>) -> Settings {
         };
         (addr, Arc::new(workload))
     };
-    let group =
-        Group { service: "gateway.istio-system".into(), tls: Some(Arc::new(tls)), healthy };
+    let group = Group { service: "gateway.istio-system".into(), tls: Some(Arc::new(tls)), healthy };
     Settings {
         groups: vec![group],
         addresses: [workload("web", "127.0.0.1"), workload("job", "127.0.0.2")].into(),

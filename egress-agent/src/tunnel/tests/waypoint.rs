@@ -233,9 +233,8 @@ async fn answer(
 ) {
     assert_eq!(request.method(), Method::CONNECT);
     let authority: SocketAddr = request.uri().authority().unwrap().as_str().parse().unwrap();
-    let header = |name: &str| {
-        request.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
-    };
+    let header =
+        |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
     let seen = Seen {
         authority: authority.to_string(),
         baggage: header("baggage"),

@@ -1,0 +1,174 @@
+//! The tunnel's part in the node agent: its threads, and what they go by.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Write as _,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::Context;
+
+use crate::{
+    bpf,
+    policy::Snapshot,
+    sys::socket,
+    telemetry::FlowLog,
+    tls::Credentials,
+    tunnel::{Limits, Origin, Origins, Settings, Stats, Tunnel, TunnelConfig},
+    types::{ClientAddr, Workload},
+};
+
+/// Threads that relay. Each has connections of its own to the gateways; one keeps a workload's
+/// connections on a single one.
+const THREADS: usize = 1;
+
+/// A set of listeners for each thread.
+pub(super) type Listeners = Vec<Vec<TcpListener>>;
+
+/// Listens. What the kernel led here meanwhile waits.
+///
+/// # Errors
+/// An address can't be listened on.
+pub(super) fn listen(addresses: &[SocketAddr]) -> anyhow::Result<Listeners> {
+    let mut sets: Listeners = (0..THREADS).map(|_| Vec::new()).collect();
+    for addr in addresses {
+        let listeners = socket::listeners(*addr, THREADS).with_context(|| {
+            format!(
+                "can't listen on {addr}; choose another --tunnel-listen, at an address of this node \
+                 and a port that nobody uses"
+            )
+        })?;
+        for (set, listener) in sets.iter_mut().zip(listeners) {
+            set.push(listener);
+        }
+    }
+    Ok(sets)
+}
+
+/// The tunnel of this node.
+pub(super) struct NodeTunnel {
+    /// `--tunnel-listen`.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// What it counts.
+    pub(super) stats: Arc<Stats>,
+    config: TunnelConfig,
+    /// What the settings are of: the snapshot, the healthy gateways, and the cgroups of workloads.
+    of: Option<(Arc<Snapshot>, HashSet<IpAddr>, HashMap<u64, Arc<Workload>>)>,
+    /// Until the first configuration: connections wait for it rather than being refused.
+    waiting: Listeners,
+    /// Ends when it is dropped.
+    threads: Option<Tunnel>,
+}
+
+impl NodeTunnel {
+    /// Connections are served from the first configuration on.
+    pub(super) fn new(
+        (addresses, waiting): (Vec<SocketAddr>, Listeners),
+        records: bpf::Records,
+        credentials: Arc<Credentials>,
+        flows: Arc<FlowLog>,
+    ) -> Self {
+        let stats = Arc::<Stats>::default();
+        let config = TunnelConfig {
+            settings: Arc::default(),
+            origins: Arc::new(Recorded(records)),
+            credentials,
+            stats: Arc::clone(&stats),
+            flows,
+            limits: Limits::default(),
+        };
+        Self { addresses, stats, config, of: None, waiting, threads: None }
+    }
+
+    /// What is to be done from here on. Called before the kernel's maps say the same, so that a
+    /// connection which the kernel leads here finds its group.
+    pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>, healthy: &HashSet<IpAddr>) {
+        let find = bpf::find_cgroup();
+        let cgroups: HashMap<_, _> = snapshot
+            .mesh
+            .workloads
+            .iter()
+            .flat_map(|workload| workload.cgroups.iter().map(move |path| (path, workload)))
+            .filter_map(|(path, workload)| Some((find(path)?, Arc::clone(workload))))
+            .collect();
+        let same = self.of.as_ref().is_some_and(|(of, with, known)| {
+            Arc::ptr_eq(of, snapshot) && with == healthy && *known == cgroups
+        });
+        if !same {
+            let settings = Settings::new(snapshot, healthy, cgroups.clone());
+            self.config.settings.store(Arc::new(settings));
+            self.of = Some((Arc::clone(snapshot), healthy.clone(), cgroups));
+        }
+        if self.waiting.iter().any(|listeners| !listeners.is_empty()) {
+            match Tunnel::start(&self.config, std::mem::take(&mut self.waiting)) {
+                Ok(threads) => self.threads = Some(threads),
+                Err(error) => tracing::error!(
+                    "can't start the tunnel's threads: {error}; connections that need it are refused"
+                ),
+            }
+        }
+    }
+}
+
+/// The kernel's records.
+struct Recorded(bpf::Records);
+
+impl Origins for Recorded {
+    fn take(&self, peer: ClientAddr) -> Option<Origin> {
+        let bpf::Record { original, group, gateway_port: _, policy: _, cgroup } =
+            self.0.take(SocketAddr::new(peer.ip(), peer.0.port()))?;
+        Some(Origin { original, group, cgroup })
+    }
+}
+
+/// The tunnel's metrics, in Prometheus' text form.
+pub(super) fn render(text: &mut String, stats: &Stats) {
+    let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+    let mut series = |name: &str, kind: &str, values: &[(String, u64)]| {
+        // Writing to a string can't fail.
+        writeln!(text, "# TYPE {name} {kind}").ok();
+        for (labels, value) in values {
+            writeln!(text, "{name}{labels} {value}").ok();
+        }
+    };
+    let mut single = |name: &str, kind: &str, value: &AtomicU64| {
+        series(name, kind, &[(String::new(), load(value))]);
+    };
+    single("egress_tunnel_connections", "gauge", &stats.connections);
+    single("egress_tunnel_handshakes_total", "counter", &stats.handshakes);
+    single("egress_tunnel_failed_dials_total", "counter", &stats.failed_dials);
+    single("egress_tunnel_streams", "gauge", &stats.streams);
+    single("egress_tunnel_streams_total", "counter", &stats.streams_total);
+    single("egress_tunnel_streams_reset_total", "counter", &stats.streams_reset);
+    let bytes = [("sent", load(&stats.sent)), ("received", load(&stats.received))];
+    let bytes = bytes.map(|(direction, count)| (format!("{{direction=\"{direction}\"}}"), count));
+    series("egress_tunnel_bytes_total", "counter", &bytes);
+    let label = |name: &str, value: &str| format!("{{{name}=\"{value}\"}}");
+    let closed = stats.closed().map(|(cause, count)| (label("cause", cause.name()), count));
+    series("egress_tunnel_closed_total", "counter", &closed.collect::<Vec<_>>());
+    let refused = stats.refused().map(|(reason, count)| (label("reason", reason.name()), count));
+    series("egress_tunnel_refused_total", "counter", &refused.collect::<Vec<_>>());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_own_series() {
+        let mut text = String::new();
+        render(&mut text, &Stats::default());
+        for line in [
+            "egress_tunnel_handshakes_total 0",
+            "egress_tunnel_bytes_total{direction=\"received\"} 0",
+            "egress_tunnel_closed_total{cause=\"silent\"} 0",
+            "egress_tunnel_refused_total{reason=\"no_record\"} 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The way from node to gateway through mutual TLS, with real curl: the walkthrough in that form,
+//! what the wire shows, and what becomes of it when the agent is killed.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{net::IpAddr, time::Duration};
+
+use egress_tests::{
+    between::{Between, is_tls13},
+    manifests::{Step, Walkthrough},
+    mtls::{LISTENER, NODE_ID, POD_ID, TUNNEL},
+    outside::{PAGE_BYTES, Seen},
+    plan,
+    process::Process,
+    testbed::Testbed,
+    wait::{SOON, until, until_is},
+};
+
+const URL: &str = "http://edition.cnn.com/politics";
+const SECURE_URL: &str = "https://edition.cnn.com/politics";
+const DOWNLOAD: &str = "https://edition.cnn.com/download";
+/// The gateways' health checks, which aren't traffic of workloads.
+const HEALTH: u16 = 15021;
+
+const HANDSHAKES: &str = "egress_tunnel_handshakes_total";
+const STREAMS: &str = "egress_tunnel_streams_total";
+
+/// The walkthrough's steps, with the gateway's certificates.
+fn steps(testbed: &Testbed) -> Walkthrough {
+    let dir = testbed.dir().join("gateway");
+    let with = |step: Step| step.with_certificates(&dir);
+    let files = Walkthrough::example_mtls().unwrap();
+    Walkthrough {
+        service_entry: with(files.service_entry),
+        http: with(files.http),
+        tls_origination: with(files.tls_origination),
+        passthrough: with(files.passthrough),
+    }
+}
+
+/// Waits until curl sees this.
+fn sees(testbed: &Testbed, node: &Process, gateway: &Process, args: &[&str], expected: &str) {
+    let ask = || testbed.curl_status(args).unwrap();
+    let what = format!("curl {args:?} to see {expected}");
+    until_is(SOON, &what, ask, |seen| seen == expected).unwrap_or_else(|error| {
+        panic!(
+            "{error:#}\nnode:\n{}\n{}\ngateway:\n{}\n{}",
+            node.stderr(),
+            node.stdout(),
+            gateway.stderr(),
+            gateway.stdout()
+        )
+    });
+}
+
+fn refused(testbed: &Testbed, url: &str) {
+    let ask = || testbed.curl_status(&[url]).unwrap();
+    let refused = |seen: &String| seen == "403" || seen.starts_with("curl: ");
+    until_is(SOON, &format!("{url} to be refused"), ask, refused).unwrap();
+}
+
+#[test]
+fn the_walkthrough_goes_through_mutual_tls() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.prepare_mtls(1).unwrap();
+    let files = steps(&testbed);
+    let gateway = testbed.start_gateway_mtls(0).unwrap();
+    let node = testbed.start_node_mtls().unwrap();
+    let wire = Between::start(&testbed.gateway(0).ns).unwrap();
+    let capture = testbed.capture().unwrap();
+    refused(&testbed, URL);
+    refused(&testbed, SECURE_URL);
+
+    // HTTP through the gateway, led to its port 80.
+    files.http.apply(&testbed).unwrap();
+    sees(&testbed, &node, &gateway, &[URL], "301");
+    let line = logged(&gateway, "\"response_code\":301");
+    assert!(line.contains(POD_ID), "{line}");
+    assert!(line.contains(NODE_ID), "{line}");
+    files.http.delete(&testbed).unwrap();
+    refused(&testbed, URL);
+
+    // TLS origination, led to its port 443.
+    files.tls_origination.apply(&testbed).unwrap();
+    sees(&testbed, &node, &gateway, &[URL], "200");
+    assert_eq!(testbed.curl(&[URL]).unwrap().stdout.len(), PAGE_BYTES);
+    testbed.record().take();
+    sees(&testbed, &node, &gateway, &[URL], "200");
+    let over_tls = Seen::Https {
+        server_name: Some(plan::HOST.into()),
+        host: plan::HOST.into(),
+        path: "/politics".into(),
+    };
+    assert_eq!(testbed.record().take(), [over_tls]);
+    files.tls_origination.delete(&testbed).unwrap();
+    refused(&testbed, URL);
+
+    // The application's own TLS, inside.
+    files.passthrough.apply(&testbed).unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+    // A warm tunnel: connections without a handshake.
+    let (handshakes, streams) =
+        (testbed.node_metric(HANDSHAKES).unwrap(), testbed.node_metric(STREAMS).unwrap());
+    for _ in 0..5 {
+        assert_eq!(testbed.curl_status(&[SECURE_URL]).unwrap(), "200");
+    }
+    assert_eq!(testbed.node_metric(HANDSHAKES).unwrap(), handshakes);
+    assert_eq!(testbed.node_metric(STREAMS).unwrap(), streams + 5);
+    let download = testbed.curl(&["-o", "/dev/null", "-w", "%{size_download}", DOWNLOAD]);
+    let size: u64 = download.unwrap().stdout.parse().unwrap();
+    assert!(size > 1 << 20, "{size} bytes");
+    files.passthrough.delete(&testbed).unwrap();
+    refused(&testbed, SECURE_URL);
+
+    assert_eq!(capture.take(), Vec::<String>::new(), "all of it went through the gateway");
+    only_tls13(&wire);
+}
+
+/// Between node and gateway nothing but TLS 1.3 on the tunnel's port, and the health check.
+fn only_tls13(wire: &Between) {
+    let node: [IpAddr; 2] = [plan::APP.parse().unwrap(), plan::APP_V6.parse().unwrap()];
+    let pods: [IpAddr; 2] = [plan::POD.parse().unwrap(), plan::POD_V6.parse().unwrap()];
+    let is_ours = |addr: IpAddr| node.contains(&addr) || pods.contains(&addr);
+    let mut checked = 0;
+    for (flow, bytes) in wire.streams() {
+        let (there, port) = match (is_ours(flow.from.ip()), is_ours(flow.to.ip())) {
+            (true, _) => (flow.from.ip(), flow.to.port()),
+            (_, true) => (flow.to.ip(), flow.from.port()),
+            // The gateway's own way to the outside.
+            (false, false) => continue,
+        };
+        assert!(node.contains(&there), "a pod's own packets: {flow:?}");
+        if port == HEALTH {
+            continue;
+        }
+        assert_eq!(port, TUNNEL, "{flow:?}");
+        is_tls13(&bytes).unwrap_or_else(|error| panic!("{flow:?}: {error:#}"));
+        let host = plan::HOST.as_bytes();
+        assert!(
+            !bytes.windows(host.len()).any(|part| part == host),
+            "the host's name in the clear"
+        );
+        checked += bytes.len();
+    }
+    assert!(checked > 1 << 20, "{checked} bytes of the download were seen");
+}
+
+/// The last line of the gateway's log with this text.
+fn logged(gateway: &Process, text: &str) -> String {
+    let last = || gateway.stdout().lines().rfind(|line| line.contains(text)).map(str::to_owned);
+    until(SOON, &format!("{text} in the log"), last)
+        .unwrap_or_else(|error| panic!("{error:#}:\n{}", gateway.stdout()))
+}
+
+#[test]
+fn a_killed_agent_ends_what_runs_and_nothing_goes_past_the_gateway() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.prepare_mtls(1).unwrap();
+    steps(&testbed).passthrough.apply(&testbed).unwrap();
+    let gateway = testbed.start_gateway_mtls(0).unwrap();
+    let mut node = testbed.start_node_mtls().unwrap();
+    let capture = testbed.capture().unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+
+    let file = testbed.dir().join("download").to_string_lossy().into_owned();
+    let args = ["-s", "--max-time", "60", "--limit-rate", "1M", "-o", &file, DOWNLOAD];
+    let mut download = testbed.pod().start(&testbed.dir(), "download", "curl", &args).unwrap();
+    until(SOON, "the download to be under way", || {
+        std::fs::metadata(&file).ok().filter(|meta| meta.len() > 1 << 18)
+    })
+    .unwrap();
+    assert!(download.ended().is_none(), "it must be running when the agent is killed");
+    node.kill();
+    let ended = download.wait(Duration::from_secs(30)).unwrap();
+    assert!(!ended.success(), "a short download must not look whole");
+    // Curl's words for a reset: 35 or 56 in TLS, never the end of the data.
+    assert!(matches!(ended.code(), Some(35 | 56)), "{ended}");
+    for url in [URL, SECURE_URL] {
+        let seen = testbed.curl_status(&[url]).unwrap();
+        assert!(seen.starts_with("curl: ("), "{url}: {seen}");
+    }
+    assert_eq!(capture.take(), Vec::<String>::new(), "nothing went directly");
+
+    let node = testbed.start_node_mtls().unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+    assert_eq!(capture.take(), Vec::<String>::new());
+}
+
+#[test]
+fn only_what_the_kernel_led_there_gets_into_the_tunnel() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.prepare_mtls(1).unwrap();
+    steps(&testbed).passthrough.apply(&testbed).unwrap();
+    let gateway = testbed.start_gateway_mtls(0).unwrap();
+    let node = testbed.start_node_mtls().unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+
+    let refused =
+        || testbed.node_metric("egress_tunnel_refused_total{reason=\"no_record\"}").unwrap();
+    let streams = testbed.node_metric(STREAMS).unwrap();
+    let before = refused();
+    let url = format!("http://{}:{LISTENER}/", plan::APP);
+    let seen = testbed.curl_status(&[&url]).unwrap();
+    // Reset: at the first byte, or before it.
+    assert!(["curl: (56)", "curl: (52)", "curl: (7)"].contains(&&*seen), "{seen}");
+    until_is(SOON, "the direct dial to be counted", refused, |now| *now == before + 1).unwrap();
+    assert_eq!(testbed.node_metric(STREAMS).unwrap(), streams);
+    let (agent, control) = (testbed.agent(), testbed.node_control());
+    let (agent, control) = (agent.to_string_lossy(), control.to_string_lossy());
+    let flows = testbed.app().run(&agent, &["flows", "--control", &control]).unwrap().stdout;
+    assert!(flows.contains("DENIED (no_record) at tunnel"), "{flows}");
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+}
+
+#[test]
+fn a_gateway_that_dies_leaves_its_tunnels_to_the_other() {
+    let testbed = Testbed::test(2).unwrap();
+    testbed.prepare_mtls(2).unwrap();
+    steps(&testbed).passthrough.apply(&testbed).unwrap();
+    let mut gateways =
+        [testbed.start_gateway_mtls(0).unwrap(), testbed.start_gateway_mtls(1).unwrap()];
+    let node = testbed.start_node_mtls().unwrap();
+    let capture = testbed.capture().unwrap();
+    sees(&testbed, &node, &gateways[0], &[SECURE_URL], "200");
+    // Both take part.
+    until(SOON, "a tunnel to each gateway", || {
+        assert_eq!(testbed.curl_status(&[SECURE_URL]).unwrap(), "200");
+        (testbed.node_metric(HANDSHAKES).unwrap() >= 2).then_some(())
+    })
+    .unwrap();
+    gateways[0].kill();
+    // Even before the health check says so: what fails is tried at the other one.
+    for _ in 0..10 {
+        sees(&testbed, &node, &gateways[1], &[SECURE_URL], "200");
+    }
+    gateways[1].kill();
+    until_is(
+        SOON,
+        "connects to be refused",
+        || testbed.probe(&["tcp", plan::WEB, "443"]).unwrap(),
+        |probe| probe.stdout.contains("ECONNREFUSED"),
+    )
+    .unwrap();
+    let back = testbed.start_gateway_mtls(0).unwrap();
+    sees(&testbed, &node, &back, &[SECURE_URL], "200");
+    assert_eq!(capture.frames(), Vec::<String>::new());
+}
