@@ -358,7 +358,7 @@ fn the_configuration_is_shown_without_secrets() {
         json["node"]["routes"][0],
         serde_json::json!({
             "port": 443, "target": "any",
-            "action": { "redirect": { "gateway": "gw.example", "port": null } },
+            "action": { "redirect": { "gateway": "gw.example", "hop": "plain", "port": null } },
         })
     );
     let cluster = &json["clusters"][0];

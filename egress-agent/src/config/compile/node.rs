@@ -203,7 +203,9 @@ impl Compiler<'_> {
             else {
                 continue;
             };
-            if let Some((.., by)) = ports.get(&OriginalPort(gateway_port.0)) {
+            // Through the tunnel the gateway learns what was dialled: its port is of no account.
+            let plain = *hop == Hop::Plain;
+            if let Some((.., by)) = ports.get(&OriginalPort(gateway_port.0)).filter(|_| plain) {
                 let message = format!(
                     "the gateway's port {gateway_port} is used for HTTP or TLS (by {by}), so raw TCP can't be told apart there; choose another port for it"
                 );
@@ -212,7 +214,7 @@ impl Compiler<'_> {
             }
             let first =
                 taken.entry((*group, *gateway_port)).or_insert_with(|| Arc::clone(&set.name));
-            if *first != set.name {
+            if plain && *first != set.name {
                 let message = format!(
                     "the gateway's port {gateway_port} belongs to VirtualService {first} already; raw TCP is told apart by the gateway's port alone, so choose another"
                 );

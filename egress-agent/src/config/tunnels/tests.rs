@@ -116,7 +116,10 @@ fn route(to: u16, hop: Hop) -> NodeRoute {
 fn the_walkthrough_goes_through_the_tunnel() {
     for (texts, to) in [(&HTTP[..], 80), (&ORIGINATION, 80), (&HTTPS, 443)] {
         let compiled = compiled(texts, &mesh());
-        assert!(compiled.warnings.is_empty(), "{:#?}", compiled.warnings);
+        // The original has an old spelling in one of its files.
+        let old = |message: &str| message.starts_with("old spelling of a field");
+        let other: Vec<_> = compiled.warnings.iter().filter(|p| !old(&p.message)).collect();
+        assert!(other.is_empty(), "{other:#?}");
         let snapshot = compiled.snapshot;
         assert!(snapshot.node.routes.contains(&route(to, Hop::Tunnel)), "{:?}", snapshot.node);
         let tunnel = snapshot.mesh.gateways[0].tunnel.as_ref().unwrap();
@@ -339,6 +342,9 @@ fn raw_tcp_is_known_by_what_was_dialled() {
         assert_eq!(gateway.tcp(port).unwrap_err().reason, Reason::PlaintextHop);
     }
     let routes = compiled(&[RAW], "").snapshot.node.routes;
+    // Besides, applications may speak TLS to the gateway's own server for it.
+    let own = |route: &NodeRoute| route.port == Some(original(15432));
+    let routes: Vec<_> = routes.into_iter().filter(|route| !own(route)).collect();
     assert_eq!(routes.len(), 2);
     for route in routes {
         assert!(matches!(route.action, NodeAction::Redirect { hop: Hop::Tunnel, .. }), "{route:?}");

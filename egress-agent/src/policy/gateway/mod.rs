@@ -113,17 +113,19 @@ impl GatewayPolicy {
     /// How to read a connection that was dialled on this port.
     #[must_use]
     pub fn port_mode(&self, port: OriginalPort) -> PortMode {
-        if self.tcp.contains_key(&port) { PortMode::Tcp } else { self.named_mode(port) }
+        if self.tcp.contains_key(&port) { PortMode::Tcp } else { self.named_mode(port, Hop::Plain) }
     }
 
     /// How to read a connection that no raw TCP service is for.
-    fn named_mode(&self, port: OriginalPort) -> PortMode {
+    fn named_mode(&self, port: OriginalPort, hop: Hop) -> PortMode {
+        // Through the tunnel nobody speaks TLS to the gateway itself.
+        let own = || {
+            let stage = self.stage.get(&GatewayPort(port.0));
+            hop == Hop::Plain && stage.is_some_and(|stage| !stage.terminating.is_empty())
+        };
         if self.snapshot.mesh.outbound == OutboundMode::AllowAny
             || self.mesh.get(&port).is_some_and(|mesh| mesh.speaks)
-            || self
-                .stage
-                .get(&GatewayPort(port.0))
-                .is_some_and(|stage| !stage.terminating.is_empty())
+            || own()
         {
             PortMode::Detect
         } else {

@@ -152,7 +152,7 @@ impl GatewayPolicy {
         if self.dialled_by_address(source, dialled).is_some() {
             return PortMode::Tcp;
         }
-        match self.named_mode(port) {
+        match self.named_mode(port, Hop::Tunnel) {
             PortMode::Closed(reason) => match self.dialled_by_name(source, dialled) {
                 Some(_) => PortMode::Tcp,
                 None => PortMode::Closed(reason),

@@ -234,6 +234,8 @@ fn json_has_envoys_names_and_ours() {
             "reason": null,
             "workload": "sleep",
             "workload_namespace": "default",
+            "source_principal": null,
+            "tunnel_principal": null,
         })
     );
     let refused = json(None, &refused());
