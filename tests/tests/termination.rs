@@ -250,6 +250,19 @@ fn every_mode_serves_its_clients_and_refuses_the_others() {
     for port in [MUTUAL, MESH] {
         site.denied(port, none, "no_client_certificate");
     }
+    // Without a server name (an address has none) the request inside says which host it is for.
+    let unnamed = |port: u16, args: &[String], host: &str| {
+        let header = format!("Host: {host}:{port}");
+        let url = format!("https://{}:{port}/", GATEWAYS[0]);
+        let mut all = vec!["-k", "-H", &header];
+        all.extend(args.iter().map(String::as_str));
+        all.push(&url);
+        site.testbed.curl_status(&all).unwrap()
+    };
+    assert_eq!(unnamed(SIMPLE, none, HOST), "301");
+    assert_eq!(unnamed(MESH, &good, HOST), "301");
+    assert!(unnamed(MESH, none, HOST).starts_with("curl: ("), "no certificate");
+    assert_eq!(unnamed(SIMPLE, none, "other.example.com"), "403");
     // A trust domain that isn't ours, and none at all.
     for (name, uri) in
         [("other", "spiffe://other.example/ns/default/sa/sleep"), ("none", "https://a.example/")]

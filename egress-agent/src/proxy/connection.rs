@@ -74,7 +74,7 @@ enum State {
     /// Policy has none.
     Denied(Denied, Manner, Option<Host>, BytesMut),
     /// TLS ends here.
-    Terminate(Termination, Host, BytesMut),
+    Terminate(Termination, Option<Host>, BytesMut),
     /// It can't be understood.
     Unreadable(Reason, Manner, BytesMut),
     /// A deadline passed.
@@ -122,7 +122,7 @@ async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: Transpor
                 // No policy says so of what comes through a tunnel.
                 other => {
                     let mut record = Record::black_hole(worker, &downstream, Reason::WrongProtocol);
-                    record.server_name = Some(name.to_string());
+                    record.server_name = name.as_ref().map(Host::to_string);
                     return end(worker, downstream, other, record, Manner::Reset, read).await;
                 }
             },
@@ -282,7 +282,10 @@ fn named(
         (denied, Manner::tls(reason), name)
     };
     let (denied, manner, name) = match server_name {
-        None => refuse(Reason::NoServerName, "TLS without a server name", None),
+        None => match policy.unnamed(downstream.port, downstream.hop).filter(|_| !encrypted) {
+            Some(to) => return State::Terminate(to, None, read),
+            None => refuse(Reason::NoServerName, "TLS without a server name", None),
+        },
         Some(name) if encrypted => refuse(
             Reason::EncryptedClientHello,
             "the ClientHello hides its server name (ECH)",
@@ -294,7 +297,7 @@ fn named(
             let question = TlsConnection { source, port, server_name: &name, hop };
             match policy.tls(&question) {
                 Ok(TlsRoute::Forward(route)) => return State::Routed(route, Some(name), read),
-                Ok(TlsRoute::Terminate(to)) => return State::Terminate(to, name, read),
+                Ok(TlsRoute::Terminate(to)) => return State::Terminate(to, Some(name), read),
                 Err(denied) => {
                     let manner = Manner::tls(denied.reason);
                     (denied, manner, Some(name))

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     net::{Rewound, Side},
-    policy::{Inside, Termination},
+    policy::{Denied, Inside, Termination},
     telemetry::ResponseFlag,
     tls::{Refused, accept},
     types::Host,
@@ -32,14 +32,14 @@ pub(super) async fn terminate(
     mut downstream: Downstream,
     stream: TcpStream,
     termination: Termination,
-    name: Host,
+    name: Option<Host>,
     read: BytesMut,
 ) -> Act {
     let config = match worker.credentials.server(&termination.tls) {
         Ok(config) => config,
         Err(unusable) => {
             let reason = Reason::NoServerCertificate;
-            let record = failed(worker, &downstream, Some(&name), reason, unusable.to_string());
+            let record = failed(worker, &downstream, name.as_ref(), reason, unusable.to_string());
             refuse(worker, stream, Manner::tls(reason)).await;
             record.finish(worker, downstream);
             return Act::Nothing;
@@ -54,7 +54,7 @@ pub(super) async fn terminate(
         Ok(accepted) => accepted,
         Err(Refused { error, stream }) => {
             let reason = error.reason();
-            let record = failed(worker, &downstream, Some(&name), reason, error.to_string());
+            let record = failed(worker, &downstream, name.as_ref(), reason, error.to_string());
             tracing::debug!("{}: {error} ({})", downstream.peer, reason.name());
             if let Some(stream) = stream {
                 leave(worker, stream).await;
@@ -84,14 +84,14 @@ pub(super) async fn terminate(
         }
         Inside::Tcp => {
             let decided = worker.policy().and_then(|policy| {
-                let route = policy.tcp_inside(&termination, &name, &downstream.source)?;
+                let route = policy.tcp_inside(&termination, named(&name)?, &downstream.source)?;
                 Ok((policy, route))
             });
             let (policy, route) = match decided {
                 Ok(decided) => decided,
                 Err(denied) => {
                     let mut record = Record::denied(worker, &downstream, &denied);
-                    record.server_name = Some(name.to_string());
+                    record.server_name = name.as_ref().map(Host::to_string);
                     stream.reset();
                     record.finish(worker, downstream);
                     return Act::Nothing;
@@ -99,11 +99,18 @@ pub(super) async fn terminate(
             };
             let down = Transport::Terminated(Box::new(stream));
             let read = BytesMut::new();
-            let forward =
-                forward::prepare(worker, &policy, downstream, down, route, Some(name), read);
+            let forward = forward::prepare(worker, &policy, downstream, down, route, name, read);
             forward.await.map_or(Act::Nothing, Act::Forward)
         }
     }
+}
+
+/// The server name, where one is needed.
+fn named(name: &Option<Host>) -> Result<&Host, Denied> {
+    name.as_ref().ok_or_else(|| Denied {
+        reason: Reason::NoServerName,
+        detail: "TLS without a server name, where nothing inside names the host".into(),
+    })
 }
 
 /// The record of a connection that failed before anything was inside.

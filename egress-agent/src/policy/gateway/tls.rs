@@ -10,7 +10,7 @@ use crate::{
         Cluster, Denied, Hop, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol, Target,
         TcpRoute, Termination, TlsConnection, TlsRoute, matching,
     },
-    types::{GatewayPort, Host, Source, SpiffeId},
+    types::{GatewayPort, Host, OriginalPort, Source, SpiffeId},
 };
 
 impl GatewayPolicy {
@@ -65,6 +65,17 @@ impl GatewayPolicy {
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
         }
+    }
+
+    /// Where TLS without a server name ends: on the very port that was dialled, if all servers that
+    /// end TLS there do it in the same way, and the request inside says which host it is for.
+    #[must_use]
+    pub fn unnamed(&self, port: OriginalPort, hop: Hop) -> Option<Termination> {
+        let port = GatewayPort(port.0);
+        let (first, others) = self.stage.get(&port)?.terminating.split_first()?;
+        let one = others.iter().all(|other| other == first);
+        let usable = one && hop == Hop::Plain && first.inside == Inside::Http;
+        usable.then(|| Termination { port, tls: Arc::clone(first) })
     }
 
     /// The server of this process that ends TLS for the name on this port of its own. A service

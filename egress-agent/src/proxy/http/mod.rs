@@ -105,8 +105,8 @@ pub enum Hop {
 pub struct Ended {
     /// By which server.
     pub termination: Termination,
-    /// SNI.
-    pub server_name: Host,
+    /// SNI, where the client sent one.
+    pub server_name: Option<Host>,
 }
 
 impl Connection {
@@ -145,7 +145,7 @@ impl Connection {
     fn server_name(&self) -> Option<String> {
         match &self.hop {
             Hop::Plain => None,
-            Hop::Terminated(ended) => Some(ended.server_name.to_string()),
+            Hop::Terminated(ended) => ended.server_name.as_ref().map(Host::to_string),
         }
     }
 }
