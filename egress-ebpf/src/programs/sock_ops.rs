@@ -49,27 +49,23 @@ fn sock_ops(context: SockOpsContext) -> u32 {
 /// address has mapped addresses on both sides.
 #[inline(always)]
 fn ends(ops: *mut bpf_sock_ops) -> Option<(End, End)> {
-    // SAFETY: as in `sock_ops`. Volatile, since the verifier knows of no wider or merged access.
-    let (family, local_port, remote_port) = unsafe {
+    // All is read whatever the family. In branches the compiler merges the reads of both families into
+    // one through a computed pointer, which the verifier refuses, even if they are volatile.
+    // SAFETY: as in `sock_ops`; fields of the other family may be read, and say nothing.
+    let (family, local_port, remote_port, local_v4, remote_v4, local_v6, remote_v6) = unsafe {
         (
             (&raw const (*ops).family).read_volatile(),
             (&raw const (*ops).local_port).read_volatile(),
             (&raw const (*ops).remote_port).read_volatile(),
+            (&raw const (*ops).local_ip4).read_volatile(),
+            (&raw const (*ops).remote_ip4).read_volatile(),
+            read_addr6!((*ops).local_ip6),
+            read_addr6!((*ops).remote_ip6),
         )
     };
     let (local, remote) = match family {
-        AF_INET => {
-            // SAFETY: as above.
-            let (local, remote) = unsafe {
-                (
-                    (&raw const (*ops).local_ip4).read_volatile(),
-                    (&raw const (*ops).remote_ip4).read_volatile(),
-                )
-            };
-            (Addr::v4(local.to_ne_bytes()), Addr::v4(remote.to_ne_bytes()))
-        }
-        // SAFETY: as above.
-        AF_INET6 => unsafe { (read_addr6!((*ops).local_ip6), read_addr6!((*ops).remote_ip6)) },
+        AF_INET => (Addr::v4(local_v4.to_ne_bytes()), Addr::v4(remote_v4.to_ne_bytes())),
+        AF_INET6 => (local_v6, remote_v6),
         _ => return None,
     };
     // The local port is in host byte order; the remote one is the last half of a word in network
