@@ -83,6 +83,21 @@ impl Walkthrough {
         }))
     }
 
+    /// The one that the environment names in its other form: mutual TLS between node and gateway.
+    ///
+    /// # Errors
+    /// A file is missing.
+    pub fn given_mtls() -> Result<Option<Self>> {
+        let Some(root) = env::var_os(DIRECTORY).map(PathBuf::from) else { return Ok(None) };
+        let all = ["service-entry.yaml", "gateway-mtls.yaml", "virtual-service.yaml"];
+        Ok(Some(Self {
+            service_entry: step(&root.join("1-http"), &all[..1])?,
+            http: step(&root.join("1-http"), &all)?,
+            tls_origination: step(&root.join("2-tls-origination"), &all)?,
+            passthrough: step(&root.join("3-https"), &all[..2])?,
+        }))
+    }
+
     /// The same resources in another version of the API group.
     #[must_use]
     pub fn in_version(mut self, version: &str) -> Self {

@@ -26,9 +26,12 @@ const STREAMS: &str = "egress_tunnel_streams_total";
 
 /// The walkthrough's steps, with the gateway's certificates.
 fn steps(testbed: &Testbed) -> Walkthrough {
+    with_certificates(testbed, Walkthrough::example_mtls().unwrap())
+}
+
+fn with_certificates(testbed: &Testbed, files: Walkthrough) -> Walkthrough {
     let dir = testbed.dir().join("gateway");
     let with = |step: Step| step.with_certificates(&dir);
-    let files = Walkthrough::example_mtls().unwrap();
     Walkthrough {
         service_entry: with(files.service_entry),
         http: with(files.http),
@@ -60,9 +63,21 @@ fn refused(testbed: &Testbed, url: &str) {
 
 #[test]
 fn the_walkthrough_goes_through_mutual_tls() {
+    walk(Walkthrough::example_mtls().unwrap());
+}
+
+/// In the walkthrough's own version; or another directory's files, unchanged but for the paths of
+/// certificates.
+#[test]
+fn the_walkthrough_in_v1alpha3_or_as_given_goes_through_mutual_tls() {
+    let given = Walkthrough::given_mtls().unwrap();
+    walk(given.unwrap_or_else(|| Walkthrough::example_mtls().unwrap().in_version("v1alpha3")));
+}
+
+fn walk(files: Walkthrough) {
     let testbed = Testbed::test(1).unwrap();
     testbed.prepare_mtls(1).unwrap();
-    let files = steps(&testbed);
+    let files = with_certificates(&testbed, files);
     let gateway = testbed.start_gateway_mtls(0).unwrap();
     let node = testbed.start_node_mtls().unwrap();
     let wire = Between::start(&testbed.gateway(0).ns).unwrap();
