@@ -244,7 +244,7 @@ fn status_tells_a_living_agent_from_a_dead_one_and_from_none() {
     let maps = value["node"]["maps"].as_array().unwrap();
     for name in ["ROUTES", "GATEWAYS", "INTERNAL", "DENIED", "POD_ADDRESSES", "POD_INTERFACES"]
         .into_iter()
-        .chain(["WORKLOADS", "ORIGINAL_DST", "FLOWS"])
+        .chain(["WORKLOADS", "ORIGINAL_DST", "FLOWS", "TUNNELED"])
     {
         let map = maps.iter().find(|map| map["name"] == name).unwrap_or_else(|| panic!("{name}"));
         assert!(map["entries"].is_u64(), "{map}");

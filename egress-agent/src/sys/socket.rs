@@ -33,7 +33,9 @@ pub fn listeners(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>>
     (0..count)
         .map(|_| {
             let socket = socket(addr)?;
-            socket.set_reuse_port(true)?;
+            // One alone shares with nobody: any process of the same user could join, as a workload on
+            // the host's network that runs as root.
+            socket.set_reuse_port(count > 1)?;
             socket.bind(&SockAddr::from(bound))?;
             socket.listen(BACKLOG)?;
             Ok(socket.into())
@@ -68,6 +70,17 @@ mod tests {
         assert_eq!(listeners[1].local_addr().unwrap(), bound);
         let error = super::listeners(bound, 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn nobody_joins_one_that_listens_alone() {
+        for (count, joins) in [(1, false), (2, true)] {
+            let listeners = listeners(([127, 0, 0, 1], 0).into(), count).unwrap();
+            let bound = listeners[0].local_addr().unwrap();
+            let other = socket(bound).unwrap();
+            other.set_reuse_port(true).unwrap();
+            assert_eq!(other.bind(&SockAddr::from(bound)).is_ok(), joins, "{count} listeners");
+        }
     }
 
     #[test]
