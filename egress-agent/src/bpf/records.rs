@@ -21,9 +21,11 @@ use crate::types::{GatewayPort, OriginalDst, Port};
 
 const MAP: &str = "TUNNELED";
 
+type Entries = HashMap<MapData, Raw<TunneledKey>, Raw<Tunneled>>;
+
 /// The kernel's records. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Records(Arc<Mutex<HashMap<MapData, Raw<TunneledKey>, Raw<Tunneled>>>>);
+pub struct Records(Arc<Mutex<Entries>>);
 
 /// What a connection to the tunnel listener was meant for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

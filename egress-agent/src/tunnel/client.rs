@@ -100,7 +100,9 @@ async fn handshake(
             result.map_err(ended)?;
             return Err(DialError::Ended { to, why: "it was closed without a word".into() });
         }
-        pong = ping.ping(Ping::opaque()) => drop(pong.map_err(ended)?),
+        pong = ping.ping(Ping::opaque()) => {
+            let _alive = pong.map_err(ended)?;
+        }
     }
     Ok(Opened { sender, connection, ping, chain })
 }

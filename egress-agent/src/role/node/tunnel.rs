@@ -26,6 +26,8 @@ use crate::{
 /// connections on a single one.
 const THREADS: usize = 1;
 
+/// Workloads by the ids of their cgroups.
+type Cgroups = HashMap<u64, Arc<Workload>>;
 /// A set of listeners for each thread.
 pub(super) type Listeners = Vec<Vec<TcpListener>>;
 
@@ -57,7 +59,7 @@ pub(super) struct NodeTunnel {
     pub(super) stats: Arc<Stats>,
     config: TunnelConfig,
     /// What the settings are of: the snapshot, the healthy gateways, and the cgroups of workloads.
-    of: Option<(Arc<Snapshot>, HashSet<IpAddr>, HashMap<u64, Arc<Workload>>)>,
+    of: Option<(Arc<Snapshot>, HashSet<IpAddr>, Cgroups)>,
     /// Until the first configuration: connections wait for it rather than being refused.
     waiting: Listeners,
     /// Ends when it is dropped.
@@ -88,7 +90,7 @@ impl NodeTunnel {
     /// connection which the kernel leads here finds its group.
     pub(super) fn publish(&mut self, snapshot: &Arc<Snapshot>, healthy: &HashSet<IpAddr>) {
         let find = bpf::find_cgroup();
-        let cgroups: HashMap<_, _> = snapshot
+        let cgroups: Cgroups = snapshot
             .mesh
             .workloads
             .iter()
