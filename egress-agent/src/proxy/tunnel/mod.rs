@@ -47,6 +47,10 @@ const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 const FRAME: u32 = 64 * 1024;
 /// Bytes of one stream that wait to be written.
 const SEND_BUFFER: usize = 1024 * 1024;
+/// Connections of pods that may have come and gone before they were answered. With h2's own 20 a pod
+/// that dials and resets in a burst would end the tunnel for all of its identity; what one costs here
+/// is its entry in a list.
+const GONE: usize = 4096;
 /// Bytes of a CONNECT's headers.
 const HEAD: u32 = 32 * 1024;
 /// For the last frames of a tunnel that is ended at once.
@@ -214,6 +218,7 @@ async fn open(
         .max_concurrent_streams(streams)
         .max_header_list_size(HEAD)
         .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(GONE)
         .handshake(stream)
         .await
 }
