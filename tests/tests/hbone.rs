@@ -500,6 +500,9 @@ fn everybody_else_is_refused() {
     .unwrap();
 }
 
+/// Method, authority, headers; status and reason of the answer.
+type Case<'a> = (Method, &'a str, &'a [(&'a str, &'a str)], u16, &'a str);
+
 #[test]
 fn what_is_asked_wrongly_is_answered_with_a_status() {
     let site = Site::new();
@@ -511,7 +514,7 @@ fn what_is_asked_wrongly_is_answered_with_a_status() {
     let url = format!("https://{HOST}/");
     let twice = [FROM, ("baggage", "k8s.namespace.name=other")];
     let unrouted = format!("{WEB}:8443");
-    let cases: [(Method, &str, &[(&str, &str)], u16, &str); 6] = [
+    let cases: [Case<'_>; 6] = [
         (connect.clone(), &name, &[FROM], 400, "bad_request"),
         (connect.clone(), &web, &twice, 400, "bad_request"),
         (connect.clone(), &web, &[("forwarded", "for=unknown")], 400, "bad_request"),
