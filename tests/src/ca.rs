@@ -1,7 +1,10 @@
 //! A certificate authority made on the spot, and the certificates of the outside's servers: good
 //! ones, and each kind of bad one.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result};
 use rcgen::{
@@ -80,6 +83,8 @@ pub enum Time {
     Over,
     /// It will be.
     ToCome,
+    /// Until then; certificates count whole seconds.
+    Until(SystemTime),
 }
 
 /// A certificate and its key, PEM, that both sides of mutual TLS can show.
@@ -95,6 +100,9 @@ pub fn issue_mutual(authority: &Authority, subject: &Subject<'_>) -> Result<(Str
         Time::Now => (params.not_before, params.not_after),
         Time::Over => (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1)),
         Time::ToCome => (date_time_ymd(2090, 1, 1), date_time_ymd(2091, 1, 1)),
+        Time::Until(end) => {
+            (params.not_before, date_time_ymd(1970, 1, 1) + end.duration_since(UNIX_EPOCH)?)
+        }
     };
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &authority.issuer)?;

@@ -8,6 +8,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
 use egress_tests::{
@@ -369,6 +370,65 @@ fn any_bytes_inside_tls_are_forwarded() {
     })
     .unwrap();
     assert_eq!(opened(), 1);
+}
+
+#[test]
+fn what_is_open_ends_with_the_clients_certificate() {
+    let site = Site::new();
+    let dir = site.testbed.dir();
+    let ca = dir.join("mesh-ca.pem").display().to_string();
+    // Raw TCP inside TLS, for as long as it lasts.
+    let [_, certificate, _, key] = &site.good()[..] else { panic!("a certificate and a key") };
+    let script = format!(
+        "sleep 120 | openssl s_client -quiet -verify_quiet -CAfile {ca} -cert {certificate} -key {key} \
+         -servername {HOST} -connect {}:{RAW}",
+        GATEWAYS[0]
+    );
+    let mut raw = site.testbed.pod().start(&dir, "raw", "sh", &["-c", &script]).unwrap();
+    let active = || {
+        let name = format!("cluster.outbound|443||{HOST}.upstream_cx_active");
+        site.testbed.stat(0, &name).unwrap()
+    };
+    until(SOON, "the raw connection", || (active() == 1).then_some(())).unwrap();
+    // A list with somebody else's number ends nothing.
+    let list = |serial| revocation_list(&site.root, &[serial]).unwrap();
+    let taken = || site.gateway.stderr().matches("certificate web is in use").count();
+    let before = taken();
+    fs::write(dir.join("credentials/web/ca.crl"), list(99)).unwrap();
+    until(SOON, "the list to be read", || (taken() > before).then_some(())).unwrap();
+    assert_eq!(active(), 1);
+    fs::write(dir.join("credentials/web/ca.crl"), list(65)).unwrap();
+    let line = until(SOON, "the end of the raw connection", || {
+        let log = site.gateway.stdout();
+        let ended = "client_certificate_not_good_any_more";
+        log.lines().find(|line| line.contains(ended)).map(str::to_owned)
+    });
+    let line = line.unwrap_or_else(|error| panic!("{error:#}:\n{}", site.gateway.stderr()));
+    assert!(line.contains("\"reason\":\"revoked_client_certificate\""), "{line}");
+    assert_eq!(active(), 0);
+    raw.kill();
+
+    // HTTP on one connection, whose client's certificate expires.
+    let end = SystemTime::now() + Duration::from_secs(8);
+    let brief = Subject { serial: 70, time: Time::Until(end), ..subject() };
+    let brief = site.client(&site.root, "brief", &brief).join(" ");
+    let script = format!(
+        "exec curl -s --rate 10/s --fail-early -o /dev/null -w '%{{stderr}}%{{http_code}}\\n' --cacert \
+         {ca} {brief} --resolve {HOST}:{MUTUAL}:{} 'https://{HOST}:{MUTUAL}/?[1-2000]'",
+        GATEWAYS[0]
+    );
+    let mut http = site.testbed.pod().start(&dir, "http", "sh", &["-c", &script]).unwrap();
+    let served = || http.stderr().lines().filter(|line| *line == "301").count();
+    until(SOON, "requests of the open connection", || (served() > 3).then_some(())).unwrap();
+    until(SOON, "the end of the HTTP connection", || {
+        let log = site.gateway.stdout();
+        log.contains("\"reason\":\"expired_client_certificate\"").then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}:\n{}", site.gateway.stderr()));
+    assert!(SystemTime::now() >= end, "not before it expired");
+    let codes = http.stderr();
+    assert!(!codes.contains("200"), "{codes}");
+    http.wait(SOON).unwrap();
 }
 
 #[test]

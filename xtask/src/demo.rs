@@ -10,6 +10,9 @@ use crate::{run, setup};
 /// What the demo is to do.
 #[derive(Args)]
 pub(crate) struct Options {
+    /// The walkthrough's other form: mutual TLS between node and gateway, with a small authority.
+    #[arg(long, conflicts_with_all = ["down", "shell"])]
+    mtls: bool,
     /// Leave everything up at the end, and say how to get a shell in the pod.
     #[arg(long)]
     keep: bool,
@@ -36,9 +39,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     run::show(run::command("cargo").args(build))?;
     let program = run::target_dir().join("debug/egress-demo");
     let mut demo = run::command(&program.to_string_lossy());
-    for (flag, set) in
-        [("--keep", options.keep), ("--down", options.down), ("--shell", options.shell)]
-    {
+    for (flag, set) in [
+        ("--mtls", options.mtls),
+        ("--keep", options.keep),
+        ("--down", options.down),
+        ("--shell", options.shell),
+    ] {
         if set {
             demo.arg(flag);
         }

@@ -1,6 +1,7 @@
 //! `egress-demo`: see `cargo xtask demo --help`.
 
 mod bypass;
+mod mutual;
 mod screen;
 mod shell;
 mod stage;
@@ -15,6 +16,9 @@ use egress_tests::{site, testbed};
 /// The egress-gateway walkthrough, live, on hosts in network namespaces.
 #[derive(Parser)]
 struct Cli {
+    /// The walkthrough's other form: mutual TLS between node and gateway.
+    #[arg(long, conflicts_with_all = ["down", "shell"])]
+    mtls: bool,
     /// Leave everything up at the end, and say how to get a shell in the pod.
     #[arg(long)]
     keep: bool,
@@ -56,14 +60,18 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     } else if cli.shell {
         shell::enter()?;
     } else {
-        return demo(cli.keep);
+        return demo(cli.keep, cli.mtls);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn demo(keep: bool) -> Result<ExitCode> {
-    let mut stage = stage::Stage::set()?;
-    walkthrough::run(&mut stage)?;
+fn demo(keep: bool, mtls: bool) -> Result<ExitCode> {
+    let mut stage = stage::Stage::set(mtls)?;
+    if mtls {
+        mutual::run(&mut stage)?;
+    } else {
+        walkthrough::run(&mut stage)?;
+    }
     bypass::run(&mut stage)?;
     let good = stage.screen.table();
     if keep {

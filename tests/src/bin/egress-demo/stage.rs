@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use egress_tests::{
-    plan,
+    mtls, plan,
     process::{Finished, Process},
     testbed::Testbed,
     wait,
@@ -22,20 +22,28 @@ pub(crate) struct Stage {
     pub(crate) gateways: Vec<Process>,
     node: Option<Process>,
     servers: Process,
+    /// Mutual TLS between node and gateway.
+    mtls: bool,
     /// Bytes of each log, the gateways' and then the node's, that are older than the last command.
     mark: Vec<usize>,
 }
 
 impl Stage {
     /// Builds the hosts. No agent runs yet.
-    pub(crate) fn set() -> Result<Self> {
+    pub(crate) fn set(mtls: bool) -> Result<Self> {
         let screen = Screen::new();
         println!(
             "Building hosts in network namespaces: a pod, an app node, two gateway nodes, and an"
         );
         println!("outside with DNS, HTTP and HTTPS at documentation addresses (some seconds)…");
         let (testbed, servers) = Testbed::demo(2)?;
-        Ok(Self { screen, testbed, gateways: Vec::new(), node: None, servers, mark: Vec::new() })
+        if mtls {
+            testbed.prepare_mtls(2)?;
+            // The log as the other form has it.
+            testbed.apply_mesh(&mtls::mesh(2).replace("accessLogEncoding: JSON\n", ""))?;
+        }
+        let (gateways, mark) = (Vec::new(), Vec::new());
+        Ok(Self { screen, testbed, gateways, node: None, servers, mtls, mark })
     }
 
     /// Starts both gateways, then enforcement.
@@ -43,21 +51,40 @@ impl Stage {
         for number in 0..2 {
             let host = self.testbed.gateway(number).ns.name().to_owned();
             let control = self.testbed.gateway_control(number);
-            self.screen.command(&host, &command_line(&self.testbed.gateway_args_with(&control)));
-            let gateway = self.testbed.start_gateway(number)?;
+            let mut args = self.testbed.gateway_args_with(&control);
+            if self.mtls {
+                args.extend(self.testbed.identity_args("gateway"));
+            }
+            self.screen.command(&host, &command_line(&args));
+            let gateway = self.start_gateway(number)?;
             self.gateways.push(gateway);
         }
         let host = self.testbed.app().ns.name().to_owned();
-        self.screen.command(&host, &command_line(&self.testbed.node_args()));
-        self.node = Some(self.testbed.start_node()?);
+        let mut args = self.testbed.node_args();
+        if self.mtls {
+            args.extend(self.testbed.identity_args("node"));
+            args.extend(Testbed::tunnel_args());
+        }
+        self.screen.command(&host, &command_line(&args));
+        self.node = Some(self.testbed.start_node_with(&args)?);
         Ok(())
+    }
+
+    /// Starts one gateway, in the form of this demo.
+    pub(crate) fn start_gateway(&self, number: usize) -> Result<Process> {
+        if self.mtls {
+            self.testbed.start_gateway_mtls(number)
+        } else {
+            self.testbed.start_gateway(number)
+        }
     }
 
     /// Puts a file of a step into the agents' configuration.
     pub(crate) fn apply(&self, name: &str, text: &str) -> Result<()> {
         self.screen.fact("apply", name);
         let file = name.rsplit('/').next().unwrap_or(name);
-        self.testbed.apply(file, text)
+        let certificates = self.testbed.dir().join("gateway");
+        self.testbed.apply(file, &text.replace("/etc/certs", &certificates.to_string_lossy()))
     }
 
     /// Takes every resource out of the configuration.

@@ -5,6 +5,7 @@ use egress_tests::{outside, plan};
 
 use crate::stage::{Stage, last_line, politics};
 
+/// A file of the examples, with its text.
 macro_rules! example {
     ($name:literal) => {
         (
@@ -14,9 +15,11 @@ macro_rules! example {
     };
 }
 
-type File = (&'static str, &'static str);
+pub(crate) use example;
 
-const SERVICE_ENTRY: File = example!("1-service-entry/service-entry.yaml");
+pub(crate) type File = (&'static str, &'static str);
+
+pub(crate) const SERVICE_ENTRY: File = example!("1-service-entry/service-entry.yaml");
 const HTTP: [File; 2] =
     [example!("2-http-gateway/gateway.yaml"), example!("2-http-gateway/virtual-service.yaml")];
 const ORIGINATION: [File; 3] = [
@@ -42,11 +45,11 @@ pub(crate) fn run(stage: &mut Stage) -> Result<()> {
     failover(stage)
 }
 
-fn apply(stage: &Stage, files: &[File]) -> Result<()> {
+pub(crate) fn apply(stage: &Stage, files: &[File]) -> Result<()> {
     files.iter().try_for_each(|(name, text)| stage.apply(name, text))
 }
 
-fn before(stage: &mut Stage) -> Result<()> {
+pub(crate) fn before(stage: &mut Stage) -> Result<()> {
     stage.screen.step("Before: nothing enforces");
     stage.screen.say("The app node routes for the pod, so whatever the pod sends leaves.");
     let capture = stage.testbed.capture()?;
@@ -61,7 +64,7 @@ fn before(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn enforcement(stage: &mut Stage) -> Result<()> {
+pub(crate) fn enforcement(stage: &mut Stage) -> Result<()> {
     stage.screen.step("Gateways and enforcement, no configuration yet");
     stage.start_agents()?;
     let done = stage.curl(&["--max-time", "5", &politics()])?;
@@ -157,7 +160,7 @@ fn deletion(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-fn failover(stage: &mut Stage) -> Result<()> {
+pub(crate) fn failover(stage: &mut Stage) -> Result<()> {
     stage.screen.step("A gateway dies, then the other");
     let url = format!("https://{}/politics", plan::HOST);
     for (number, wanted, what) in [
@@ -171,7 +174,7 @@ fn failover(stage: &mut Stage) -> Result<()> {
         stage.screen.check(what, &seen, seen == wanted);
     }
     for number in 0..2 {
-        stage.gateways[number] = stage.testbed.start_gateway(number)?;
+        stage.gateways[number] = stage.start_gateway(number)?;
     }
     let seen = stage.statuses(&[&url], "200")?;
     stage.screen.check("started again, they serve again", &seen, seen == "200");
