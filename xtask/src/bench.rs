@@ -13,8 +13,11 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
     if !run::is_root() {
         bail!("measuring makes network namespaces and loads eBPF programs: run this as root");
     }
-    // The tests' own program stays behind to clean up.
-    let build = ["build", "--release", "--package", "egress-bench", "--package", "egress-tests"];
-    run::show(run::command("cargo").args(build).arg("--bins"))?;
-    run::show(run::command("target/release/egress-bench").args(names))
+    // The tests' own program stays behind to clean up; what is measured beside it is the agent.
+    let packages = ["egress-bench", "egress-tests", "egress-agent"];
+    let packages = packages.iter().flat_map(|name| ["--package", name]);
+    run::show(run::command("cargo").args(["build", "--release", "--bins"]).args(packages))?;
+    let release = run::root().join("target/release");
+    let mut bench = run::command("target/release/egress-bench");
+    run::show(bench.args(names).env("EGRESS_AGENT", release.join("egress-agent")))
 }

@@ -8,8 +8,10 @@ mod connect;
 mod empty;
 mod load;
 mod policy;
+mod stream;
 mod table;
 mod throughput;
+mod tunnel;
 mod wall;
 
 use anyhow::{Result, bail};
@@ -21,17 +23,18 @@ use crate::table::Row;
 /// A measurement.
 type Measure = fn(&Site) -> Result<Vec<Row>>;
 
-const MEASURES: [(&str, &str, Measure); 4] = [
+const MEASURES: [(&str, &str, Measure); 5] = [
     ("wall", "A packet (BPF_PROG_TEST_RUN, 10,000 routes)", wall::run),
     ("connect", "connect()", connect::run),
     ("throughput", "An allowed flow", throughput::run),
     ("load", "Loading and changing policy", load::run),
+    ("tunnel", "The tunnel beside the plain hop", tunnel::run),
 ];
 
 /// Measures what enforcement costs. Needs root; makes namespaces and cgroups and removes them.
 #[derive(Parser)]
 struct Cli {
-    /// Which to make: wall, connect, throughput, load. All of them by default.
+    /// Which to make: wall, connect, throughput, load, tunnel. All of them by default.
     names: Vec<String>,
 }
 
