@@ -70,10 +70,17 @@ pub(crate) fn run(_site: &Site) -> Result<Vec<Row>> {
     let connections = (ROUNDS * CONNECTIONS).to_string();
     let beside = |tunnel: f64, plain: f64, unit: &str| format!("{tunnel:.2} {unit} ({plain:.2})");
     Ok(vec![
-        Row::new("bulk through the tunnel, against one TLS stream from gateway to node", ratio, "≥ 0.8"),
+        Row::new(
+            "bulk through the tunnel, against one TLS stream from gateway to node",
+            ratio,
+            "≥ 0.8",
+        ),
         Row::new("bulk through the plain hop", format!("{:.2} Gbit/s", gigabits(plain.rate)), ""),
         Row::new(
-            format!("TLS handshakes for {connections} connections and {} requests in a warm tunnel", ROUNDS * CLIENTS * REQUESTS),
+            format!(
+                "TLS handshakes for {connections} connections and {} requests in a warm tunnel",
+                ROUNDS * CLIENTS * REQUESTS
+            ),
             handshakes.to_string(),
             "0",
         ),
