@@ -39,7 +39,7 @@ pub mod wait;
 pub mod ways;
 mod wiring;
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -63,4 +63,13 @@ pub fn sh(program: &str, args: &[&str]) -> Result<String> {
         bail!("`{}`: {}", text(), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Copies a program that is to be run. Another process does it: what this one has open for writing,
+/// a child that another thread forks meanwhile may keep open, and then it can't be run (`ETXTBSY`).
+///
+/// # Errors
+/// It can't be copied.
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    sh("cp", &[&from.to_string_lossy(), &to.to_string_lossy()]).map(drop)
 }

@@ -37,7 +37,8 @@ pub(crate) fn connect(
     routes(pod, plan::POD_ROUTER, plan::POD_ROUTER_V6)?;
     app.ip(&["addr", "add", &format!("{}/32", plan::CLUSTER_DNS), "dev", "lo"])?;
 
-    fabric.ip(&["link", "add", "br0", "type", "bridge"])?;
+    // A bridge that snoops has its own reports to send, which would be taken for somebody's.
+    fabric.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
     fabric.ip(&["link", "set", "br0", "up"])?;
     node(fabric, app, "app", plan::APP_MAC, plan::APP, plan::APP_V6)?;
     routes(app, plan::ROUTER, plan::ROUTER_V6)?;

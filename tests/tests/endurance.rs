@@ -14,6 +14,7 @@ use std::{
 use egress_tests::{
     agent,
     capture::Capture,
+    copy_program,
     manifests::Walkthrough,
     netns::{End, link},
     plan,
@@ -265,7 +266,7 @@ fn nothing_leaks_and_nothing_breaks_whatever_happens_to_the_agent() {
     stage.more("with an agent");
 
     // Upgrades: to a copy, and to a program that was built in another way.
-    fs::copy(testbed.agent(), &copy).unwrap();
+    copy_program(testbed.agent(), &copy).unwrap();
     let other: PathBuf = agent::released().unwrap().to_owned();
     let mut node = first;
     for (round, program) in

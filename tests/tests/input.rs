@@ -7,7 +7,7 @@ use std::{
 };
 
 use egress_tests::{
-    agent,
+    agent, copy_program,
     manifests::Walkthrough,
     plan,
     process::Finished,
@@ -155,7 +155,7 @@ fn agents_that_cannot_start_say_why() {
         all.extend(args.iter().map(String::as_str));
         // The program must be readable for that user, wherever it was built.
         let copy = testbed.dir().join("agent");
-        std::fs::copy(&agent, &copy).unwrap();
+        copy_program(testbed.agent(), &copy).unwrap();
         let copy = copy.to_string_lossy();
         all[3] = &copy;
         let done = testbed.app().run("setpriv", &all).unwrap();
