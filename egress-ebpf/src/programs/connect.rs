@@ -1,5 +1,5 @@
-//! `connect4`, `connect6`: TCP to the outside is sent to a gateway or the tunnel, everything else to the outside
-//! is refused. TCP fast open comes here with its `sendto`, MPTCP with each subflow.
+//! `connect4`, `connect6`: TCP to the outside is sent to a gateway or the tunnel, everything else to
+//! the outside is refused. TCP fast open comes here with its `sendto`, MPTCP with each subflow.
 
 use aya_ebpf::{
     Global,
@@ -79,8 +79,8 @@ fn redirect(address: impl SocketAddr, target: Target, asks: Asks) -> Result<(), 
     send(address, End { addr: gateway, port: target.port }, hop::PLAIN, target, asks)
 }
 
-/// Sends a socket to the node's own tunnel listener, if there is a gateway that it can go on to. Which
-/// one, the node decides; its addresses needn't be of the socket's family.
+/// Sends a socket to the node's own tunnel listener, if there is a gateway that it can go on to.
+/// Which one, the node decides; its addresses needn't be of the socket's family.
 #[inline(always)]
 fn tunnel(address: impl SocketAddr, target: Target, asks: Asks) -> Result<(), Reason> {
     let group = GROUPS.get(target.group).ok_or(Reason::NoHealthyGateway)?;

@@ -78,6 +78,11 @@ impl Openssl {
         self
     }
 
+    pub(super) fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.0.args(args);
+        self
+    }
+
     pub(super) fn finish(mut self) -> Result<()> {
         let output = self
             .0

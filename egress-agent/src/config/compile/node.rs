@@ -309,8 +309,8 @@ fn expand(
     ports
 }
 
-/// The gateway group of a rule, and the strictest hop of its destinations: `None` without a gateway, `Some(None)` where any can say that it is
-/// refused, or serves it as a sidecar would.
+/// The gateway group of a rule, and the strictest hop of its destinations: `None` without a gateway,
+/// `Some(None)` where any can say that it is refused, or serves it as a sidecar would.
 fn group_of(targets: &[Weighted], direct: Direct) -> Option<Option<(usize, Hop)>> {
     let mut found = None;
     let hops = targets.iter().filter_map(|weighted| match weighted.target {
