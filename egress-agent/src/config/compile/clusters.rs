@@ -8,7 +8,7 @@ use super::{
         names,
         resource::{Meta, Resource},
     },
-    Compiler,
+    Compiler, nodes,
     services::Entry,
     traffic::{self, Policy, Settings, Tunnel},
 };
@@ -168,6 +168,7 @@ impl Compiler<'_> {
 
     /// The tunnels to the gateways' services: one each, whichever port and subset asks for it.
     pub(super) fn tunnels(&mut self) {
+        let mut unspoken = nodes::unspoken(&self.mesh.workloads);
         for index in 0..self.mesh.gateways.len() {
             let Some(group) = self.mesh.gateways.get(index) else { continue };
             let host = HostPattern::Exact(group.service.clone());
@@ -183,6 +184,9 @@ impl Compiler<'_> {
                 }
                 for wish in rule.tunnels() {
                     let mut cx = rule.meta.cx(self.report);
+                    if let Some(message) = unspoken.take() {
+                        cx.warn(&at, message);
+                    }
                     match &first {
                         None => first = Some((wish.clone(), rule.meta.label.clone())),
                         Some((same, _)) if same == wish => {}

@@ -9,7 +9,7 @@ use super::{
     },
     mesh::addresses,
 };
-use crate::types::{DEFAULT_SERVICE_ACCOUNT, Node, SpiffeId, TrustDomain};
+use crate::types::{DEFAULT_SERVICE_ACCOUNT, Node, SpiffeId, TrustDomain, Workload};
 
 /// The nodes, in file order.
 pub(super) fn nodes(
@@ -94,6 +94,27 @@ pub(super) fn known(name: &At<String>, nodes: &[Arc<Node>], cx: &mut Cx<'_>) -> 
     let message = format!("`nodes` has no node of this name{hint}");
     cx.wrong(&name.at, format!("{:?}", name.value), "the name of one of `nodes`", message);
     None
+}
+
+/// Who gets nowhere through a tunnel, in words: a node may speak only for workloads that name it.
+pub(super) fn unspoken(workloads: &[Arc<Workload>]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let name = |workload: &Workload| format!("{}/{}", workload.namespace.0, workload.name);
+    let without: Vec<_> = workloads.iter().filter(|workload| workload.node.is_none()).collect();
+    let who = match without.len() {
+        _ if workloads.is_empty() => "there are no `workloads` in mesh.yaml".to_owned(),
+        0 => return None,
+        number => {
+            let shown: Vec<_> = without.iter().take(SHOWN).map(|workload| name(workload)).collect();
+            let more = number.saturating_sub(SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{}{more}: no `node` is named for them in mesh.yaml", shown.join(", "))
+        }
+    };
+    Some(format!(
+        "{who}, and a gateway believes a node's tunnel only for workloads that name the node; what \
+         comes from others is refused (claimed_workload)"
+    ))
 }
 
 /// The service account, in the characters that an identity has.

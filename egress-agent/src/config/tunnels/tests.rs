@@ -3,7 +3,10 @@
 
 use egress_ebpf::reason::Reason;
 
-use super::super::testing::{Gateway, compiled, errors, original, problems};
+use super::super::{
+    compile,
+    testing::{Gateway, MESH, compiled, errors, file, original, problems},
+};
 use crate::{
     policy::{
         CredentialSource, Denied, DirectTarget, Entry, Hop, HttpRequest, HttpRoute, NodeAction,
@@ -36,11 +39,15 @@ nodes:
 - {name: n2, principal: spiffe://cluster.local/ns/kube-system/sa/node-2}
 - {name: n3, principal: spiffe://cluster.local/ns/kube-system/sa/node, addresses: [10.1.0.3]}
 - {name: n4, principal: spiffe://cluster.local/ns/kube-system/sa/node, addresses: [10.1.0.4]}
+- name: n5
+  principal: spiffe://cluster.local/ns/kube-system/sa/node-5
+  addresses: [10.1.0.5, \"fd00::5\"]
 ";
 const WORKLOADS: &str = "\
 - {name: one, namespace: apps, addresses: [10.0.1.1], node: n1, serviceAccount: one}
 - {name: three, namespace: apps, addresses: [10.0.1.3], node: n3}
 - {name: host, namespace: apps, cgroups: [/pods/host], node: n1}
+- {name: system, namespace: apps, cgroups: [/pods/system], node: n5}
 - {name: nowhere, namespace: apps, addresses: [10.0.1.9]}
 ";
 
@@ -119,7 +126,9 @@ fn the_walkthrough_goes_through_the_tunnel() {
         // The original has an old spelling in one of its files.
         let old = |message: &str| message.starts_with("old spelling of a field");
         let other: Vec<_> = compiled.warnings.iter().filter(|p| !old(&p.message)).collect();
-        assert!(other.is_empty(), "{other:#?}");
+        let [unspoken] = other[..] else { panic!("{other:#?}") };
+        let who = "apps/sleep, apps/nowhere: no `node`";
+        assert!(unspoken.message.starts_with(who), "{unspoken:#?}");
         let snapshot = compiled.snapshot;
         assert!(snapshot.node.routes.contains(&route(to, Hop::Tunnel)), "{:?}", snapshot.node);
         let tunnel = snapshot.mesh.gateways[0].tunnel.as_ref().unwrap();
@@ -128,6 +137,32 @@ fn the_walkthrough_goes_through_the_tunnel() {
         assert!(tunnel.expects(&id("istio-system/sa/istio-egressgateway-service-account")));
         assert!(!tunnel.expects(&id("apps/sa/default")));
     }
+}
+
+#[test]
+fn workloads_that_no_node_speaks_for_are_told_once() {
+    // What the tests' settings have before their workloads.
+    let (settings, _) = MESH.split_once("workloads:").unwrap();
+    let warned = |mesh: &str| -> Vec<String> {
+        let files: Vec<_> = HTTP.iter().map(|text| file("walkthrough.yaml", text)).collect();
+        let mesh = file("mesh.yaml", &format!("{settings}{mesh}"));
+        let all = compile(&files, Some(&mesh)).unwrap().warnings.into_iter();
+        let all = all.map(|problem| problem.message);
+        all.filter(|message| message.contains("claimed_workload")).collect()
+    };
+    let [none] = &warned("")[..] else { panic!("{:?}", warned("")) };
+    assert!(none.starts_with("there are no `workloads`"), "{none}");
+    let spoken = "workloads:\n- {name: one, addresses: [10.0.1.1], node: n1}\n";
+    assert!(warned(&format!("{spoken}{NODES}")).is_empty());
+    let more: String = (2..7)
+        .map(|n| format!("- {{name: w{n}, namespace: apps, addresses: [10.0.1.{n}]}}\n"))
+        .collect();
+    let many = warned(&format!("{spoken}{more}{NODES}"));
+    assert!(many[0].starts_with("apps/w2, apps/w3, apps/w4 and 2 more: no `node`"), "{many:?}");
+    assert_eq!(many.len(), 1);
+    // Without a tunnel nobody has to speak for anybody.
+    let plain = [HTTP[0], include_str!("../testdata/1-http/egress.yaml"), HTTP[2]];
+    assert!(problems(&plain, "").is_empty());
 }
 
 #[test]
@@ -222,6 +257,13 @@ fn a_node_speaks_for_its_own_workloads_alone() {
     };
     assert!(allowed(n1, "10.1.0.9", "one", Some("10.0.1.1")));
     assert!(allowed(n1, "10.1.0.9", "host", Some("10.1.0.9")));
+    // On the host's network: by which of the node's addresses is believed, no other address is.
+    for (forwarded, believed) in [("fd00::5", "fd00::5"), ("10.0.1.1", "10.1.0.5")] {
+        let system = Some(&claim("system"));
+        let n5 = "kube-system/sa/node-5";
+        let source = claimed(&gateway, n5, "10.1.0.5", system, Some(forwarded)).unwrap();
+        assert_eq!(source.addr.to_string(), believed);
+    }
     assert!(allowed(shared, "10.1.0.3", "three", None));
     assert!(denied(n2, "10.1.0.9", "one", None).contains("whose identity is"));
     assert!(denied(n1, "10.1.0.9", "three", None).contains("it runs on n3"));

@@ -10,7 +10,7 @@ use crate::{
         CredentialSource, Denied, Hop, Inside, MeshConfig, PortMode, ServerProtocol, ServerTls,
         ServerTlsMode, TcpRoute, TlsVersion,
     },
-    types::{Claim, Host, OriginalDst, Source, SpiffeId, Workload},
+    types::{Claim, Host, Node, OriginalDst, Source, SpiffeId, Workload},
 };
 
 /// How the listener for tunnels speaks TLS; `None` where no tunnel leads to this process.
@@ -106,7 +106,9 @@ impl GatewayPolicy {
             match self.speaks_for(client, peer, workload) {
                 Ok(()) => {
                     // One on the host's network has no address but its node's.
-                    let own = forwarded_for.filter(|_| !addresses.is_empty());
+                    let nodes = self.node_of(workload).map_or(&[][..], |node| &node.addresses);
+                    let own = forwarded_for
+                        .filter(|addr| addresses.contains(addr) || nodes.contains(addr));
                     return Ok(Source {
                         addr: own.or_else(|| addresses.first().copied()).unwrap_or(peer),
                         workload: Some(Arc::clone(workload)),
@@ -133,7 +135,7 @@ impl GatewayPolicy {
         let Some(name) = &workload.node else {
             return Err("no node is known to run it (workloads[].node)".into());
         };
-        let Some(node) = mesh.nodes.iter().find(|node| node.name == *name) else {
+        let Some(node) = self.node_of(workload) else {
             return Err(format!("its node {name} isn't known"));
         };
         if *client != node.principal {
@@ -143,6 +145,11 @@ impl GatewayPolicy {
             return Err(format!("it runs on {name}, and {peer} is none of that node's addresses"));
         }
         Ok(())
+    }
+
+    fn node_of(&self, workload: &Workload) -> Option<&Node> {
+        let name = workload.node.as_ref()?;
+        self.snapshot.mesh.nodes.iter().find(|node| node.name == *name).map(Arc::as_ref)
     }
 
     /// How to read a connection that came through the tunnel.
