@@ -4,7 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::{fs, future::poll_fn, path::PathBuf, sync::Arc};
+use std::{fs, future::poll_fn, path::PathBuf, sync::Arc, time::SystemTime};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -38,6 +38,8 @@ const PORT: u16 = 15008;
 static NEW: &[&SupportedProtocolVersion] = &[&version::TLS13];
 static OLD: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Less than the outside's long download has.
+const DOWNLOAD: usize = 40 << 20;
 
 /// A gateway alone: no node's agent leads anything to it.
 struct Site {
@@ -541,6 +543,14 @@ fn what_is_asked_wrongly_is_answered_with_a_status() {
     }
 }
 
+/// A connection that has served some bytes and now waits for more.
+async fn echoing(client: &Client) -> DuplexStream {
+    let mut raw = client.dial(&format!("{TCP_SERVICE}:5432"), &[FROM]).await.unwrap();
+    raw.write_all(b"one").await.unwrap();
+    raw.read_exact(&mut [0; 3]).await.unwrap();
+    raw
+}
+
 #[test]
 fn a_revoked_certificate_ends_a_live_tunnel() {
     let site = Site::new();
@@ -548,23 +558,62 @@ fn a_revoked_certificate_ends_a_live_tunnel() {
     let (crl, more) = (site.identity("ca.crl"), revocation_list(&site.root, &[65, 66]).unwrap());
     let beside = site.identity(".crl.new");
     let broke = site.on_node(async || {
-        let mut raw = node.dial(&format!("{TCP_SERVICE}:5432"), &[FROM]).await.unwrap();
-        raw.write_all(b"one").await.unwrap();
-        let mut echo = [0; 3];
-        raw.read_exact(&mut echo).await.unwrap();
+        let mut raw = echoing(&node).await;
+        // A request in a tunnel of its own, in the middle of its response.
+        let mut http = node.dial(&format!("{WEB}:80"), &[FROM]).await.unwrap();
+        let request = format!("GET /download HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        http.write_all(request.as_bytes()).await.unwrap();
+        http.read_exact(&mut [0; 1024]).await.unwrap();
         fs::write(&beside, &more).unwrap();
         fs::rename(&beside, &crl).unwrap();
-        // It ends by itself, without another byte.
-        raw.read(&mut echo).await.unwrap_or(0) == 0
+        // Both end by themselves, without another byte to them.
+        let mut rest = Vec::new();
+        http.read_to_end(&mut rest).await.ok();
+        raw.read(&mut [0; 3]).await.unwrap_or(0) == 0 && rest.len() < DOWNLOAD
     });
     assert!(broke);
     let reason = "revoked_client_certificate";
-    until(SOON, reason, || (site.logged(reason) > 0).then_some(())).unwrap();
+    // The request is accounted for as the connection is: by what ended it.
+    let request = until(SOON, "the request in the log", || {
+        let log = site.gateway.stdout();
+        log.lines().find(|line| line.contains("\"path\":\"/download\"")).map(str::to_owned)
+    })
+    .unwrap();
+    let request: serde_json::Value = serde_json::from_str(&request).unwrap();
+    assert_eq!(request["reason"], reason, "{request}");
+    assert_eq!(request["response_flags"], "LR", "{request}");
+    assert_eq!(request["response_code"], 200, "{request}");
+    // Two tunnels, the connection in one and the request in the other.
+    until(SOON, reason, || (site.logged(reason) == 4).then_some(())).unwrap();
+    assert_eq!(site.denied_total(reason), 4);
     site.denied(reason, async || {
         let raw = node.dial(&format!("{TCP_SERVICE}:5432"), &[FROM]).await?;
         drop(raw);
         Ok(())
     });
+}
+
+#[test]
+fn an_expired_certificate_ends_a_live_tunnel() {
+    let site = Site::new();
+    // Certificates tell time in whole seconds.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs() + 8);
+    let brief = Subject { time: Time::Until(end), serial: 70, ..subject(NODE) };
+    let brief = site.client(&site.root, &brief);
+    let broke =
+        site.on_node(async || echoing(&brief).await.read(&mut [0; 3]).await.unwrap_or(0) == 0);
+    assert!(broke);
+    assert!(SystemTime::now() >= end, "not before it expired");
+    let reason = "expired_client_certificate";
+    // The tunnel, and the connection in it.
+    until(SOON, reason, || (site.logged(reason) == 2).then_some(()))
+        .unwrap_or_else(|error| panic!("{error:#}:\n{}", site.gateway.stdout()));
+    site.denied(reason, async || get(brief.dial(&format!("{WEB}:80"), &[FROM]).await?).await);
+    // Whose certificate is good is served on.
+    let node = site.node();
+    let answer = site.on_node(async || get(node.dial(&format!("{WEB}:80"), &[FROM]).await?).await);
+    assert_eq!(answer.unwrap(), "HTTP/1.1 301 Moved Permanently", "{}", site.gateway.stdout());
 }
 
 #[test]

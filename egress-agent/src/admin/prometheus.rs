@@ -2,6 +2,7 @@
 
 use std::{
     fmt::{self, Display, Write as _},
+    sync::atomic::Ordering::Relaxed,
     time::SystemTime,
 };
 
@@ -30,8 +31,35 @@ fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fm
         let value = telemetry.stats.denied_total(reason);
         out.sample("egress_denied_total", &[("reason", reason.name())], value)?;
     }
+    tunnels(telemetry, out)?;
     certificates(status, out)?;
     process(telemetry, status, out)
+}
+
+/// Tunnels of nodes; by the names that the node's end has for the same.
+fn tunnels(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
+    let stats = telemetry.stats.tunnels();
+    let all = [
+        ("egress_tunnel_connections", "gauge", "Tunnels of nodes that are open.", &stats.open),
+        (
+            "egress_tunnel_handshakes_total",
+            "counter",
+            "Tunnels of nodes that were ever opened.",
+            &stats.opened,
+        ),
+        ("egress_tunnel_streams", "gauge", "Connections in tunnels that are open.", &stats.streams),
+        (
+            "egress_tunnel_streams_total",
+            "counter",
+            "Connections in tunnels that were ever accepted.",
+            &stats.streams_opened,
+        ),
+    ];
+    for (name, kind, help, value) in all {
+        out.family(name, kind, help)?;
+        out.sample(name, &[], value.load(Relaxed))?;
+    }
+    Ok(())
 }
 
 /// How the certificates of servers that end TLS fare.

@@ -3,6 +3,7 @@
 mod balance;
 mod connect;
 mod dial;
+mod linger;
 mod relay;
 mod resolve;
 mod rewound;
@@ -12,6 +13,7 @@ pub(crate) mod testing;
 pub use balance::{ClusterStates, Lease, Membership};
 pub use connect::{Connect, ConnectError, Connector};
 pub use dial::{DialError, Dialer, Upstream};
+pub use linger::Linger;
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
 pub use resolve::{Resolve, ResolveError, Resolver, ResolverSource};
 pub use rewound::Rewound;

@@ -168,6 +168,7 @@ pub(super) fn downstream(
         hop: Hop::Plain,
         source,
         tls: None,
+        ending: None,
         start: Instant::now(),
         start_time: SystemTime::now(),
     })

@@ -20,9 +20,6 @@ use crate::{
     types::Host,
 };
 
-/// Why the connection ended, in the access log.
-const NOT_GOOD: &str = "client_certificate_not_good_any_more";
-
 /// A connection with both ends, ready to be relayed.
 pub(super) struct Forward {
     downstream: Downstream,
@@ -183,11 +180,7 @@ impl Forward {
                 Some(ended) => {
                     up.reset();
                     worker.telemetry.stats.denied(ended.reason());
-                    record.flags.set(ResponseFlag::LocalReset);
-                    record.details = Some(NOT_GOOD);
-                    record.downstream_failure = Some(ended.to_string());
-                    record.detail = Some(ended.to_string());
-                    record.reason = Some(ended.reason());
+                    record.ended(ended);
                 }
                 None => {
                     record.flags.set(ResponseFlag::DownstreamConnectionTermination);

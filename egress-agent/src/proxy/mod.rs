@@ -32,7 +32,7 @@ use crate::{
     net::{Buffers, DialError, Dialer, Upstream},
     policy::{Cluster, Denied, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
-    tls::{Credentials, Originator},
+    tls::{Credentials, Ending, Originator},
     types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, Source},
 };
 
@@ -126,6 +126,8 @@ pub struct Downstream {
     pub source: Source,
     /// TLS that was ended here, once it was.
     pub tls: Option<Arc<DownstreamTls>>,
+    /// Where it is told that its certificates aren't good any more; `None` where it showed none.
+    pub ending: Option<Ending>,
     /// When it was accepted, for durations.
     pub start: Instant,
     /// When it was accepted, for people.

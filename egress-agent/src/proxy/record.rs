@@ -7,8 +7,12 @@ use crate::{
     net::DialError,
     policy::{ClusterName, Denied},
     telemetry::{AccessLogEntry, ClusterStats, ResponseFlag, ResponseFlags},
+    tls::PeerEnded,
     types::{LocalAddr, UpstreamAddr},
 };
+
+/// Why a connection was ended, in the access log: its client's certificates aren't good any more.
+pub(super) const NOT_GOOD: &str = "client_certificate_not_good_any_more";
 
 /// How a connection went, gathered while it runs.
 #[derive(Debug, Default)]
@@ -61,6 +65,15 @@ impl Record {
         let mut record = Self::black_hole(worker, downstream, reason);
         record.flags.set(ResponseFlag::LocalReset);
         record
+    }
+
+    /// Ended although both ends were content.
+    pub(super) fn ended(&mut self, ended: &PeerEnded) {
+        self.flags.set(ResponseFlag::LocalReset);
+        self.details = Some(NOT_GOOD);
+        self.downstream_failure = Some(ended.to_string());
+        self.detail = Some(ended.to_string());
+        self.reason = Some(ended.reason());
     }
 
     /// It is on its way to this cluster.

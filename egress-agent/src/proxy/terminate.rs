@@ -69,6 +69,7 @@ pub(super) async fn terminate(
     downstream.tls = Some(Arc::new(tls));
     // Whatever is inside fails once the client's certificate isn't good any more.
     let stream = stream.held_to(&worker.credentials, &termination.tls);
+    downstream.ending = stream.ending();
     match termination.tls.inside {
         Inside::Http => {
             let version = match stream.tls().alpn_protocol() {

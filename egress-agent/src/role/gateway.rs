@@ -176,6 +176,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         directory: args.config.config.display().to_string(),
         capture: args.capture.to_string(),
         ports: own,
+        tunnel: args.tunnel_port.number(),
         workers: count,
         telemetry: Arc::clone(&telemetry),
         status: Arc::clone(&status),

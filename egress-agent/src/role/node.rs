@@ -151,6 +151,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     condition.set_gap(families.gap().as_deref());
     let counters = Arc::new(counters);
     let credentials = certs::follow(places, loaded.clone());
+    let flows = Arc::<FlowLog>::default();
+    let listeners = (args.tunnel_listen, tunnels);
+    let tunnel = NodeTunnel::new(listeners, records, Arc::clone(&credentials), Arc::clone(&flows));
     let view = View {
         process: Process::this(),
         bpffs: args.bpffs.display().to_string(),
@@ -163,10 +166,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         tally: Arc::clone(&tally),
         condition: Arc::clone(&condition),
         credentials: Arc::clone(&credentials),
+        tunnel: (tunnel.addresses.clone(), Arc::clone(&tunnel.stats)),
     };
-    let flows = Arc::<FlowLog>::default();
-    let listeners = (args.tunnel_listen, tunnels);
-    let tunnel = NodeTunnel::new(listeners, records, Arc::clone(&credentials), Arc::clone(&flows));
     let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
     let _control = control.transpose().context("can't serve the control socket")?;
     if let Some(listener) = listener {

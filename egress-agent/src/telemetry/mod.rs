@@ -7,6 +7,7 @@ mod flow;
 mod series;
 mod shard;
 mod stats;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ pub use flow::{
 };
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
 pub use stats::Stats;
+pub use tunnels::{Open, TunnelStats};
 
 #[cfg(test)]
 pub(crate) use flow::tests as flow_tests;

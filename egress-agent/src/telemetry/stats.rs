@@ -12,7 +12,10 @@ use std::{
 use arc_swap::ArcSwap;
 use egress_ebpf::reason::Reason;
 
-use super::{AccessLogEntry, ClusterStats, EndpointStats, Series, SeriesKey, series::SeriesTable};
+use super::{
+    AccessLogEntry, ClusterStats, EndpointStats, Series, SeriesKey, TunnelStats,
+    series::SeriesTable,
+};
 use crate::{
     policy::ClusterName,
     types::{DownstreamTls, UpstreamAddr, Workload},
@@ -30,6 +33,7 @@ pub struct Stats {
     /// By number of the reason.
     denied: [AtomicU64; 256],
     series: SeriesTable,
+    tunnels: Arc<TunnelStats>,
     started: Instant,
 }
 
@@ -48,6 +52,7 @@ impl Default for Stats {
             passthrough,
             denied: [const { AtomicU64::new(0) }; 256],
             series: SeriesTable::default(),
+            tunnels: Arc::default(),
             started: Instant::now(),
         }
     }
@@ -155,6 +160,12 @@ impl Stats {
     #[must_use]
     pub fn series(&self) -> Vec<Arc<Series>> {
         self.series.all()
+    }
+
+    /// Tunnels of nodes.
+    #[must_use]
+    pub fn tunnels(&self) -> &Arc<TunnelStats> {
+        &self.tunnels
     }
 
     /// Seconds since start.

@@ -235,8 +235,7 @@ impl Credentials {
     }
 
     /// The configuration to connect to a gateway with: TLS 1.3 and `h2` alone, with a certificate of
-    /// ours, and verifying the gateway's identity ([`connect_gateway`](super::connect_gateway) does
-    /// the rest). It is the same one (`Arc::ptr_eq`) until the credential changes: what a pool holds
+    /// ours, and verifying the gateway's identity. It is the same one (`Arc::ptr_eq`) until the credential changes: what a pool holds
     /// that was made with another one should take no new streams.
     ///
     /// # Errors

@@ -102,12 +102,6 @@ pub enum TlsError {
         /// The upstream.
         host: String,
     },
-    /// There is none of ours to show.
-    #[error("{why}")]
-    NoCertificate {
-        /// What is wrong with it.
-        why: String,
-    },
     /// A file of the rule can't be used.
     #[error("{path}: {why}")]
     File {
@@ -135,7 +129,6 @@ impl TlsError {
             | Self::NotTls { .. }
             | Self::Protocol { .. }
             | Self::Broken { .. }
-            | Self::NoCertificate { .. }
             | Self::File { .. } => Reason::UpstreamTls,
         }
     }

@@ -1,7 +1,7 @@
 //! The node's end of the tunnel: showing its own certificate, and verifying the gateway's. Neither
 //! the system's roots nor a name that DNS gave has a part in it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
@@ -16,25 +16,18 @@ use rustls::{
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
 use webpki::{
     CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
 use super::{
-    Credentials, TlsError,
     config::provider,
     credential::Credential,
-    judged::Judged,
     verify::{Fault, matches, presented},
     x509::CertificateInfo,
 };
-use crate::{policy::TunnelTls, types::Host};
+use crate::policy::TunnelTls;
 
 /// The one protocol of the tunnel (RFC 9113 §3.2).
 const H2: &[u8] = b"h2";
@@ -208,44 +201,6 @@ pub(super) fn build(
     // A resumed session verifies no certificate: one that was revoked meanwhile would pass.
     config.resumption = Resumption::disabled();
     Ok(config)
-}
-
-/// A connection to a gateway inside TLS. It fails with [`PeerEnded`](super::PeerEnded) once the
-/// gateway's certificates aren't good any more.
-pub type ToGateway = Judged<TlsStream<TcpStream>>;
-
-/// Handshakes with the gateway at `gateway` as its client. It must be called inside a runtime.
-///
-/// # Errors
-/// [`TlsError`]; the stream is gone then, and nothing of the caller's was sent on it.
-pub async fn connect_gateway(
-    credentials: &Arc<Credentials>,
-    settings: &Arc<TunnelTls>,
-    gateway: IpAddr,
-    stream: TcpStream,
-    deadline: Instant,
-) -> Result<ToGateway, TlsError> {
-    let host = Host::Ip(gateway);
-    let config = credentials
-        .client(settings)
-        .map_err(|unusable| TlsError::NoCertificate { why: unusable.to_string() })?;
-    let name = ServerName::IpAddress(gateway.into());
-    let stream = match timeout_at(deadline, TlsConnector::from(config).connect(name, stream)).await
-    {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(TlsError::from_io(&error, &host)),
-        Err(_) => return Err(TlsError::Timeout { host: host.to_string() }),
-    };
-    match stream.get_ref().1.alpn_protocol() {
-        Some(H2) => Ok(Judged::never(stream).held_to(credentials, settings, host)),
-        found => Err(TlsError::Protocol {
-            host: host.to_string(),
-            why: match found.map(String::from_utf8_lossy) {
-                Some(found) => format!("it chose {found:?}, expected h2 (ALPN)"),
-                None => "it chose no protocol, expected h2 (ALPN): is it a tunnel's port?".into(),
-            },
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -12,32 +12,25 @@ use std::{
 
 use egress_ebpf::reason::Reason;
 use futures_util::task::AtomicWaker;
-use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     task::AbortHandle,
 };
-use tokio_rustls::{client, server};
+use tokio_rustls::server;
 
-use super::{AcceptError, Credentials, TlsError};
+use super::{AcceptError, Credentials};
 use crate::{
     net::{Rewound, Side},
-    policy::{ServerTls, TunnelTls},
-    types::Host,
+    policy::ServerTls,
 };
 
-/// Why a connection was ended although both ends were content; it travels inside an [`io::Error`].
+/// Why a connection was ended although both ends were content: the client's certificates aren't good
+/// any more. It travels inside an [`io::Error`].
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum PeerEnded {
-    /// The client's certificates aren't good any more.
-    #[error("{0}; its connection was ended")]
-    Client(AcceptError),
-    /// The gateway's aren't.
-    #[error("{0}; the connection was ended")]
-    Gateway(TlsError),
-}
+#[error("{0}; its connection was ended")]
+pub struct PeerEnded(pub AcceptError);
 
 impl PeerEnded {
     /// The cause of an error, if it is this.
@@ -49,10 +42,24 @@ impl PeerEnded {
     /// The reason to log and count.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        match self {
-            Self::Client(error) => error.reason(),
-            Self::Gateway(error) => error.reason(),
-        }
+        self.0.reason()
+    }
+}
+
+/// Where all who share a connection are told that it was ended, and why; empty until then.
+#[derive(Clone, Debug, Default)]
+pub struct Ending(Arc<OnceLock<PeerEnded>>);
+
+impl Ending {
+    /// Why it was ended, if it was.
+    #[must_use]
+    pub fn get(&self) -> Option<&PeerEnded> {
+        self.0.get()
+    }
+
+    /// Tells it; what was told first stays.
+    pub fn set(&self, ended: PeerEnded) {
+        self.0.set(ended).ok();
     }
 }
 
@@ -72,7 +79,7 @@ struct Judge {
 
 #[derive(Debug, Default)]
 struct Verdict {
-    ended: OnceLock<PeerEnded>,
+    ending: Ending,
     /// Who reads or writes.
     waker: AtomicWaker,
 }
@@ -90,8 +97,7 @@ impl Judge {
         let waiting = tokio::spawn(async move {
             let ended = ends.await;
             tracing::info!("{ended}");
-            // It is told once.
-            told.ended.set(ended).ok();
+            told.ending.set(ended);
             told.waker.wake();
         });
         Self { verdict, waiting: waiting.abort_handle() }
@@ -104,12 +110,18 @@ impl<S> Judged<S> {
         Self { stream, judge: None }
     }
 
+    /// Where its end is told; `None` if it isn't judged.
+    #[must_use]
+    pub fn ending(&self) -> Option<Ending> {
+        self.judge.as_ref().map(|judge| judge.verdict.ending.clone())
+    }
+
     /// The verdict, if there is one; else whoever asks is woken when there is.
     fn check(&self, cx: &Context<'_>) -> io::Result<()> {
         let Some(Judge { verdict, .. }) = &self.judge else { return Ok(()) };
         // Registered first, so that no verdict falls in between.
         verdict.waker.register(cx.waker());
-        match verdict.ended.get() {
+        match verdict.ending.get() {
             None => Ok(()),
             Some(ended) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, ended.clone())),
         }
@@ -128,43 +140,15 @@ impl Judged<server::TlsStream<Rewound<TcpStream>>> {
     #[must_use]
     pub fn held_to(mut self, credentials: &Arc<Credentials>, settings: &Arc<ServerTls>) -> Self {
         if let Some(chain) = self.tls().peer_certificates() {
-            let (chain, credentials) = (owned(chain), Arc::clone(credentials));
+            let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
+            let credentials = Arc::clone(credentials);
             let settings = Arc::clone(settings);
             self.judge = Some(Judge::new(async move {
-                PeerEnded::Client(credentials.client_ends(&settings, &chain).await)
+                PeerEnded(credentials.client_ends(&settings, &chain).await)
             }));
         }
         self
     }
-}
-
-impl Judged<client::TlsStream<TcpStream>> {
-    /// The TLS of the connection.
-    #[must_use]
-    pub fn tls(&self) -> &rustls::ClientConnection {
-        self.stream.get_ref().1
-    }
-
-    /// Ends it when the gateway wouldn't be believed any more under these settings. It must be
-    /// called inside a runtime.
-    #[must_use]
-    pub fn held_to(
-        mut self,
-        credentials: &Arc<Credentials>,
-        settings: &Arc<TunnelTls>,
-        gateway: Host,
-    ) -> Self {
-        let chain = owned(self.tls().peer_certificates().unwrap_or_default());
-        let (credentials, settings) = (Arc::clone(credentials), Arc::clone(settings));
-        self.judge = Some(Judge::new(async move {
-            PeerEnded::Gateway(credentials.gateway_ends(&settings, &gateway, &chain).await)
-        }));
-        self
-    }
-}
-
-fn owned(chain: &[CertificateDer<'_>]) -> Vec<CertificateDer<'static>> {
-    chain.iter().map(|der| der.clone().into_owned()).collect()
 }
 
 impl<S: Side> Judged<S> {

@@ -22,8 +22,7 @@ pub use config::{Alpn, TrustRoots};
 pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};
 pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;
-pub use gateway::{ToGateway, connect_gateway};
-pub use judged::{Judged, PeerEnded};
+pub use judged::{Ending, Judged, PeerEnded};
 pub use origin::Originator;
 #[cfg(test)]
 pub(crate) use workload_api::testing as workload_api_testing;

@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     policy::{ClusterName, HttpRoute},
-    proxy::Worker,
+    proxy::{Worker, record::NOT_GOOD},
     telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
+    tls::Ending,
 };
 
 /// When a request's first byte arrived.
@@ -40,6 +41,7 @@ pub(super) struct Record {
     worker: Rc<Worker>,
     started: Instant,
     complete: bool,
+    ending: Option<Ending>,
     pub(super) entry: AccessLogEntry,
 }
 
@@ -78,7 +80,13 @@ impl Record {
             detail: None,
             workload: downstream.source.workload.clone(),
         };
-        Self { worker: Rc::clone(&connection.worker), started: started.at, complete: false, entry }
+        Self {
+            worker: Rc::clone(&connection.worker),
+            started: started.at,
+            complete: false,
+            ending: downstream.ending.clone(),
+            entry,
+        }
     }
 
     /// The request, as the client sent it.
@@ -142,6 +150,9 @@ impl Record {
         entry.upstream_host = failure.upstream().or(entry.upstream_host);
         entry.reason = Some(account.reason);
         entry.detail = Some(failure.sentence());
+        if account.flag == ResponseFlag::DownstreamConnectionTermination && self.is_ended() {
+            return account;
+        }
         let stats = &self.worker.telemetry.stats;
         stats.denied(account.reason);
         if let (Failure::Denied(_), Some(status)) = (failure, account.status) {
@@ -149,7 +160,7 @@ impl Record {
             let request = black_hole.request();
             black_hole.response(status);
             drop(request);
-            entry.upstream_cluster = Some(ClusterName::black_hole());
+            self.entry.upstream_cluster = Some(ClusterName::black_hole());
         }
         account
     }
@@ -157,6 +168,29 @@ impl Record {
     /// All that the exchange had to say has been noted.
     pub(super) fn complete(&mut self) {
         self.complete = true;
+    }
+
+    /// The client went away, or was sent away.
+    pub(super) fn gone(&mut self) {
+        if !self.is_ended() {
+            let flag = ResponseFlag::DownstreamConnectionTermination;
+            self.broken(flag, "downstream_remote_disconnect");
+        }
+    }
+
+    /// Whether the connection was ended because its client's certificates aren't good any more. Then
+    /// this is noted.
+    fn is_ended(&mut self) -> bool {
+        let Some(ended) = self.ending.as_ref().and_then(Ending::get) else { return false };
+        let entry = &mut self.entry;
+        entry.response_flags = ResponseFlags::default();
+        entry.response_flags.set(ResponseFlag::LocalReset);
+        entry.response_code_details = Some(NOT_GOOD);
+        entry.downstream_failure = Some(ended.to_string());
+        entry.detail = Some(ended.to_string());
+        entry.reason = Some(ended.reason());
+        self.worker.telemetry.stats.denied(ended.reason());
+        true
     }
 
     /// The response broke off after its head.
@@ -169,7 +203,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.complete {
-            // Dropped in the middle: the worker ends, or the connection of which it is a stream.
+            // Dropped in the middle: the worker ends.
             self.flag(ResponseFlag::LocalReset);
         }
         self.entry.duration = self.started.elapsed();

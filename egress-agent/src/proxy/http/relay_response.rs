@@ -40,8 +40,7 @@ pub(super) async fn run<D: Inbound>(
     // Until its body has arrived the request isn't over, and what follows it can't be found.
     let last = worker.drain.is_draining() || !down.is_received();
     if down.respond(response, last).is_err() {
-        record
-            .broken(ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+        record.gone();
         return (After::Abort, None);
     }
     let mut relay = Relay::new();
@@ -94,7 +93,8 @@ pub(super) async fn run<D: Inbound>(
             )
         }
         End::Client => {
-            (ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect")
+            record.gone();
+            return (After::Abort, None);
         }
         End::Expired(failure) => {
             let account = failure.account();
@@ -102,8 +102,6 @@ pub(super) async fn run<D: Inbound>(
         }
     };
     record.broken(flag, details);
-    if flag != ResponseFlag::DownstreamConnectionTermination {
-        up.link().lease.report(false);
-    }
+    up.link().lease.report(false);
     (After::Abort, None)
 }

@@ -16,13 +16,13 @@ use super::{
     reply::Reply,
     request::Request,
 };
-use crate::net::{Rewound, Side};
+use crate::net::{Linger, Rewound, Side};
 
 /// Serves until the client leaves, nothing happens for too long, or the worker ends.
 pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read: BytesMut) {
     let connection = Rc::new(connection);
     let limits = connection.worker.limits;
-    let io = Rewound::new(read.freeze(), io);
+    let io = Linger::new(Rewound::new(read.freeze(), io), limits.linger);
     let shaking = ours::server(limits.request_head_bytes).handshake::<_, Bytes>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
         Ok(Ok(http2)) => http2,

@@ -28,8 +28,7 @@ pub(super) async fn run<I: Side>(
     let said = up.outbound.stream.take_input();
     down.stream.queue(&said);
     if poll_fn(|cx| down.stream.poll_flush(cx)).await.is_err() {
-        record
-            .broken(ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect");
+        record.gone();
         return false;
     }
     let early = down.stream.take_input().to_vec();
@@ -43,8 +42,7 @@ pub(super) async fn run<I: Side>(
     match end {
         End::Closed => return true,
         End::Idle => record.broken(ResponseFlag::StreamIdleTimeout, "stream_idle_timeout"),
-        End::Reset(Peer::Downstream, _) => record
-            .broken(ResponseFlag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
+        End::Reset(Peer::Downstream, _) => record.gone(),
         End::Reset(Peer::Upstream, _) => record.broken(
             ResponseFlag::UpstreamConnectionTermination,
             "upstream_reset_after_response_started{connection_termination}",

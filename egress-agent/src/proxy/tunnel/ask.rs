@@ -17,6 +17,7 @@ use super::{Tunnel, TunnelStream};
 use crate::{
     policy::{Denied, Hop, PortMode},
     proxy::{Downstream, accept::Place, connection, record::Record, transport::Transport},
+    telemetry::Open,
     types::{ClientAddr, DownstreamTls, LocalAddr, OriginalDst},
     wire::hbone::{self, HboneError},
 };
@@ -30,19 +31,23 @@ struct Refusal {
 }
 
 /// Counts a connection of the tunnel as long as it is open.
-struct Active(Rc<Tunnel>);
+struct Active {
+    tunnel: Rc<Tunnel>,
+    _open: Open,
+}
 
 impl Active {
     fn new(tunnel: &Rc<Tunnel>) -> Self {
         tunnel.active.set(tunnel.active.get() + 1);
-        Self(Rc::clone(tunnel))
+        let open = tunnel.worker.telemetry.stats.tunnels().stream();
+        Self { tunnel: Rc::clone(tunnel), _open: open }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
-        self.0.idle_since.set(tokio::time::Instant::now());
+        self.tunnel.active.set(self.tunnel.active.get() - 1);
+        self.tunnel.idle_since.set(tokio::time::Instant::now());
     }
 }
 
@@ -57,8 +62,8 @@ impl Tunnel {
             Ok((downstream, place)) => {
                 // A client that is gone by now has nothing to be told.
                 let Ok(send) = respond.send_response(Response::new(()), false) else { return };
-                let ended = Rc::clone(&self.ended);
-                let stream = TunnelStream::new(send, request.into_body(), ended);
+                let ending = self.ending.clone();
+                let stream = TunnelStream::new(send, request.into_body(), ending);
                 let (worker, active) = (Rc::clone(&self.worker), Active::new(self));
                 spawn_local(async move {
                     let stream = Transport::Tunnel(Box::new(stream));
@@ -90,6 +95,7 @@ impl Tunnel {
             start_time: SystemTime::now(),
             hop: Hop::Tunnel,
             tls: Some(Arc::new(self.tls.clone())),
+            ending: Some(self.ending.clone()),
             ..self.downstream.clone()
         };
         let refuse = |status, reason, detail: String, downstream: &Downstream| {

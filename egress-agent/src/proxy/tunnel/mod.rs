@@ -4,13 +4,7 @@
 mod ask;
 mod stream;
 
-use std::{
-    cell::{Cell, OnceCell},
-    future::poll_fn,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::Cell, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use egress_ebpf::reason::Reason;
@@ -31,10 +25,9 @@ use super::{
     terminate::failed,
 };
 use crate::{
-    net::{Rewound, Side},
+    net::{Linger, Rewound, Side},
     policy::{Denied, ServerTls},
-    telemetry::ResponseFlag,
-    tls::{AcceptError, PeerEnded, Refused, Terminated, accept},
+    tls::{AcceptError, Ending, PeerEnded, Refused, Terminated, accept},
     types::{DownstreamTls, SpiffeId},
     wire::hbone,
 };
@@ -56,9 +49,6 @@ const HEAD: u32 = 32 * 1024;
 /// For the last frames of a tunnel that is ended at once.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Why the tunnel ended, in the access log.
-const NOT_GOOD: &str = "client_certificate_not_good_any_more";
-
 /// An open tunnel.
 struct Tunnel {
     worker: Rc<Worker>,
@@ -69,7 +59,7 @@ struct Tunnel {
     tls: DownstreamTls,
     principal: SpiffeId,
     /// Set once its certificates aren't good any more.
-    ended: Rc<OnceCell<PeerEnded>>,
+    ending: Ending,
     /// Connections in it.
     active: Cell<usize>,
     /// When the last one ended.
@@ -107,6 +97,7 @@ pub(super) async fn serve(
     };
     let chain = stream.tls().peer_certificates().unwrap_or_default();
     let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
+    let stream = Linger::new(stream, worker.limits.linger);
     let opening = open(worker.limits.tunnel_streams, stream);
     let connection = tokio::select! {
         opened = timeout_at(deadline, opening) => opened,
@@ -126,13 +117,14 @@ pub(super) async fn serve(
         }
     };
     tracing::debug!("{}: a tunnel of {principal}", downstream.peer);
+    let _open = worker.telemetry.stats.tunnels().tunnel();
     let tunnel = Rc::new(Tunnel {
         worker,
         census,
         downstream,
         tls,
         principal,
-        ended: Rc::default(),
+        ending: Ending::default(),
         active: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
     });
@@ -209,8 +201,8 @@ fn http2_alone(config: &ServerConfig) -> Arc<ServerConfig> {
 
 async fn open(
     streams: u32,
-    stream: Terminated,
-) -> Result<Connection<Terminated, Bytes>, h2::Error> {
+    stream: Linger<Terminated>,
+) -> Result<Connection<Linger<Terminated>, Bytes>, h2::Error> {
     Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -226,7 +218,7 @@ async fn open(
 impl Tunnel {
     async fn run(
         self: Rc<Self>,
-        mut connection: Connection<Terminated, Bytes>,
+        mut connection: Connection<Linger<Terminated>, Bytes>,
         settings: &Arc<ServerTls>,
         chain: &[CertificateDer<'static>],
     ) {
@@ -272,23 +264,19 @@ impl Tunnel {
 
     /// Its client's certificates aren't good any more: what runs in it fails for that reason.
     fn end(&self, error: AcceptError) {
-        let ended = PeerEnded::Client(error);
+        let ended = PeerEnded(error);
         tracing::info!("{}: {ended}", self.downstream.peer);
         let mut downstream = self.downstream.clone();
         downstream.tls = Some(Arc::new(self.tls.clone()));
         let mut record = Record::black_hole(&self.worker, &downstream, ended.reason());
-        record.flags.set(ResponseFlag::LocalReset);
-        record.details = Some(NOT_GOOD);
-        record.downstream_failure = Some(ended.to_string());
-        record.detail = Some(ended.to_string());
+        record.ended(&ended);
         record.finish(&self.worker, downstream);
-        // Nobody else sets it.
-        self.ended.set(ended).ok();
+        self.ending.set(ended);
     }
 }
 
 /// Ends a tunnel and all in it, with a word of why as far as the other end listens.
-async fn at_once(mut connection: Connection<Terminated, Bytes>, why: h2::Reason) {
+async fn at_once(mut connection: Connection<Linger<Terminated>, Bytes>, why: h2::Reason) {
     connection.abrupt_shutdown(why);
     // An end that doesn't come in time is made by dropping the connection.
     timeout(LAST_WORDS, poll_fn(|cx| connection.poll_closed(cx))).await.ok();

@@ -1,11 +1,10 @@
 //! One connection of a tunnel: an HTTP/2 stream, read and written as a socket is.
 
 use std::{
-    cell::{Cell, OnceCell},
+    cell::Cell,
     future::poll_fn,
     io,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{net::Side, tls::PeerEnded};
+use crate::{net::Side, tls::Ending};
 
 /// Bytes that are handed to HTTP/2 at once.
 const CHUNK: usize = 64 * 1024;
@@ -30,20 +29,16 @@ pub(in crate::proxy) struct TunnelStream {
     receive: RecvStream,
     /// What was received and not read yet.
     read: Bytes,
-    /// Why the whole tunnel was ended, if it was.
-    ended: Rc<OnceCell<PeerEnded>>,
+    /// The whole tunnel's.
+    ending: Ending,
     /// The end of our data was sent.
     shut: bool,
     reset: Cell<bool>,
 }
 
 impl TunnelStream {
-    pub(super) fn new(
-        send: SendStream<Bytes>,
-        receive: RecvStream,
-        ended: Rc<OnceCell<PeerEnded>>,
-    ) -> Self {
-        Self { send, receive, read: Bytes::new(), ended, shut: false, reset: Cell::new(false) }
+    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, ending: Ending) -> Self {
+        Self { send, receive, read: Bytes::new(), ending, shut: false, reset: Cell::new(false) }
     }
 
     /// Completes when there is something to read, the end included.
@@ -64,7 +59,7 @@ impl TunnelStream {
     }
 
     fn error(&self, error: h2::Error) -> io::Error {
-        if let Some(ended) = self.ended.get() {
+        if let Some(ended) = self.ending.get() {
             return io::Error::new(io::ErrorKind::ConnectionAborted, ended.clone());
         }
         if error.is_io() {

@@ -18,7 +18,7 @@ pub(super) use self::{
     client::{AskError, Stream, ask_status, open_flows},
     report::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, NodeReport,
-        Process, SetReport,
+        Process, SetReport, TunnelReport,
     },
     server::{Listening, Serving, listen},
     stream::Line,

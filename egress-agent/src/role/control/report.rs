@@ -96,6 +96,19 @@ pub(in crate::role) struct NodeReport {
     pub(in crate::role) repairs: u64,
     /// Sockets that were closed because they were open before the enforcement and aren't allowed.
     pub(in crate::role) sockets_destroyed: u64,
+    /// The tunnel to gateways; `None` without a listener for it.
+    pub(in crate::role) tunnel: Option<TunnelReport>,
+}
+
+/// One end of the tunnels between nodes and gateways.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(in crate::role) struct TunnelReport {
+    /// The addresses (node) or the port (gateway) that it listens on.
+    pub(in crate::role) listen: Vec<String>,
+    /// TLS connections between node and gateway that are open.
+    pub(in crate::role) connections: u64,
+    /// Connections of workloads inside them.
+    pub(in crate::role) streams: u64,
 }
 
 /// A set of workloads with a mode of its own.
@@ -144,6 +157,8 @@ pub(in crate::role) struct GatewayReport {
     /// Open connections to the outside, and requests under way.
     pub(in crate::role) connections: u64,
     pub(in crate::role) requests: u64,
+    /// Tunnels of nodes; `None` with `--tunnel-port off`.
+    pub(in crate::role) tunnel: Option<TunnelReport>,
     /// What is wrong now.
     pub(in crate::role) problems: Vec<String>,
 }

@@ -37,6 +37,7 @@ fn report() -> AgentReport {
         workers: 2,
         connections: 0,
         requests: 0,
+        tunnel: None,
         problems: Vec::new(),
     })
 }

@@ -224,6 +224,16 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnels_port_is_read_and_a_wrong_one_explained() {
+        assert_eq!("15008".parse::<TunnelPort>().unwrap().number(), Some(15008));
+        assert_eq!("off".parse::<TunnelPort>().unwrap().number(), None);
+        for text in ["", "0", "65536", "-1", "on", "15008,15009"] {
+            let error = text.parse::<TunnelPort>().unwrap_err();
+            assert!(error.contains("expected a port from 1 to 65535, or `off`"), "{error}");
+        }
+    }
+
+    #[test]
     fn ports_in_use_and_own_ports_are_refused() {
         let taken = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = Port::new(taken.local_addr().unwrap().port()).unwrap();

@@ -1,13 +1,13 @@
 //! What a gateway tells on its control socket.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use tokio::sync::watch;
 
 use crate::{
     admin::{State, Status},
     role::{
-        control::{AgentReport, Configuration, GatewayReport, Process, Serving},
+        control::{AgentReport, Configuration, GatewayReport, Process, Serving, TunnelReport},
         reload::Loaded,
     },
     telemetry::{ClusterCounter, Telemetry},
@@ -20,6 +20,8 @@ pub(super) struct View {
     pub(super) directory: String,
     pub(super) capture: String,
     pub(super) ports: [u16; 3],
+    /// `--tunnel-port`.
+    pub(super) tunnel: Option<u16>,
     pub(super) workers: usize,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) status: Arc<Status>,
@@ -60,7 +62,17 @@ impl View {
             workers: self.workers,
             connections: sum(ClusterCounter::CxActive),
             requests: sum(ClusterCounter::RqActive),
+            tunnel: self.tunnel.map(|port| self.tunnel(port)),
             problems,
+        }
+    }
+
+    fn tunnel(&self, port: u16) -> TunnelReport {
+        let stats = self.telemetry.stats.tunnels();
+        TunnelReport {
+            listen: vec![format!("port {port}")],
+            connections: stats.open.load(Relaxed),
+            streams: stats.streams.load(Relaxed),
         }
     }
 }

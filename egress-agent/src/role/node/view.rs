@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
 };
 
@@ -19,12 +19,13 @@ use crate::{
     role::{
         control::{
             AgentReport, Configuration, EventsReport, GatewayHealth, NodeReport, Process, Serving,
-            SetReport,
+            SetReport, TunnelReport,
         },
         reload::Loaded,
     },
     telemetry::FlowLog,
     tls::{CredentialState, Credentials},
+    tunnel::Stats,
 };
 
 /// Where the answers come from.
@@ -40,6 +41,8 @@ pub(super) struct View {
     pub(super) tally: Arc<Tally>,
     pub(super) condition: Arc<Condition>,
     pub(super) credentials: Arc<Credentials>,
+    /// Where the tunnel listens, and what it counts.
+    pub(super) tunnel: (Vec<SocketAddr>, Arc<Stats>),
 }
 
 impl View {
@@ -73,7 +76,17 @@ impl View {
             warnings: self.condition.warnings(),
             repairs: self.tally.repairs(),
             sockets_destroyed: load(&self.tally.sockets_destroyed),
+            tunnel: self.tunnel(),
         }
+    }
+
+    fn tunnel(&self) -> Option<TunnelReport> {
+        let (listen, stats) = &self.tunnel;
+        (!listen.is_empty()).then(|| TunnelReport {
+            listen: listen.iter().map(ToString::to_string).collect(),
+            connections: stats.connections.load(Ordering::Relaxed),
+            streams: stats.streams.load(Ordering::Relaxed),
+        })
     }
 
     fn problems(&self) -> Vec<String> {

@@ -5,7 +5,7 @@ use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 use super::*;
 use crate::{
     bpf::{Action, AttachedProgram, Hook, Lost, MapFill, Verdicts},
-    role::control::{Configuration, EventsReport, GatewayHealth, Process, SetReport},
+    role::control::{Configuration, EventsReport, GatewayHealth, Process, SetReport, TunnelReport},
 };
 
 const VERSION: &str = "0.1.0";
@@ -47,6 +47,11 @@ fn report() -> NodeReport {
         warnings: Vec::new(),
         repairs: 0,
         sockets_destroyed: 0,
+        tunnel: Some(TunnelReport {
+            listen: vec!["10.10.0.2:15001".into(), "[fd00:10::2]:15001".into()],
+            connections: 2,
+            streams: 14,
+        }),
     }
 }
 
@@ -90,6 +95,11 @@ fn gateway() -> GatewayReport {
         workers: 2,
         connections: 3,
         requests: 1,
+        tunnel: Some(TunnelReport {
+            listen: vec!["port 15008".into()],
+            connections: 3,
+            streams: 4,
+        }),
         problems: Vec::new(),
     }
 }
@@ -240,7 +250,9 @@ fn the_page_for_people_holds_all_of_it() {
         "pod_ingress  12  interface veth-web  link 34  2026-11-18 11:05:40 UTC  efcdab8967452301",
         "DENIED  2        16384     0%",
         "connect     no_route  7",
+        "tunnel         10.10.0.2:15001, [fd00:10::2]:15001; 2 open to gateways, 14 connections in them",
         "state          LIVE",
+        "tunnel         port 15008; 3 open of nodes, 4 connections in them",
         "capture        sk-lookup",
         "2 workers, 3 connections to the outside, 1 requests",
     ] {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bpf::{Action, Inspection},
-    role::control::{Configuration, GatewayReport, NodeReport, Process},
+    role::control::{Configuration, GatewayReport, NodeReport, Process, TunnelReport},
 };
 
 /// Refusals that are shown, the most frequent first.
@@ -137,6 +137,9 @@ impl Page {
         }
         self.fact("repairs", &format!("{} attachments", report.repairs));
         self.fact("sockets", &format!("{} closed that weren't allowed", report.sockets_destroyed));
+        if let Some(tunnel) = &report.tunnel {
+            self.tunnel(tunnel, "to gateways");
+        }
     }
 
     fn modes(&mut self, inspection: &Inspection) {
@@ -255,12 +258,25 @@ impl Page {
         self.fact("capture", &gateway.capture);
         let [admin, health, metrics] = gateway.ports;
         self.fact("ports", &format!("admin {admin}, health {health}, metrics {metrics}"));
+        match &gateway.tunnel {
+            Some(tunnel) => self.tunnel(tunnel, "of nodes"),
+            None => self.fact("tunnel", "off"),
+        }
         let GatewayReport { workers, connections, requests, .. } = gateway;
         self.fact(
             "load",
             &format!(
                 "{workers} workers, {connections} connections to the outside, {requests} requests"
             ),
+        );
+    }
+
+    fn tunnel(&mut self, tunnel: &TunnelReport, whose: &str) {
+        let TunnelReport { listen, connections, streams } = tunnel;
+        let listen = listen.join(", ");
+        self.fact(
+            "tunnel",
+            &format!("{listen}; {connections} open {whose}, {streams} connections in them"),
         );
     }
 

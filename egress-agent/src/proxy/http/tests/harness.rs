@@ -267,6 +267,7 @@ fn downstream(worker: &Worker, io: &TcpStream) -> Downstream {
         source: worker.policy().unwrap().source(peer.ip()),
         hop: crate::policy::Hop::Plain,
         tls: None,
+        ending: None,
         start: Instant::now(),
         start_time: SystemTime::now(),
     }
