@@ -6,11 +6,12 @@ use std::{net::IpAddr, time::Duration};
 
 use egress_tests::{
     between::{Between, is_tls13},
+    cgroup::below_mount,
     manifests::{Step, Walkthrough},
-    mtls::{LISTENER, NODE_ID, POD_ID, TUNNEL},
+    mtls::{self, LISTENER, NODE_ID, POD_ID, TUNNEL},
     outside::{PAGE_BYTES, Seen},
     plan,
-    process::Process,
+    process::{Place, Process},
     testbed::Testbed,
     wait::{SOON, until, until_is},
 };
@@ -20,6 +21,9 @@ const SECURE_URL: &str = "https://edition.cnn.com/politics";
 const DOWNLOAD: &str = "https://edition.cnn.com/download";
 /// The gateways' health checks, which aren't traffic of workloads.
 const HEALTH: u16 = 15021;
+
+/// The identity of what runs in the pod's cgroup, on the node's network.
+const DAEMON_ID: &str = "spiffe://cluster.local/ns/default/sa/daemon";
 
 const HANDSHAKES: &str = "egress_tunnel_handshakes_total";
 const STREAMS: &str = "egress_tunnel_streams_total";
@@ -127,11 +131,12 @@ fn walk(files: Walkthrough) {
     refused(&testbed, SECURE_URL);
 
     assert_eq!(capture.take(), Vec::<String>::new(), "all of it went through the gateway");
-    only_tls13(&wire);
+    only_tls13(&wire, 1 << 20);
 }
 
-/// Between node and gateway nothing but TLS 1.3 on the tunnel's port, and the health check.
-fn only_tls13(wire: &Between) {
+/// Between node and gateway nothing but TLS 1.3 on the tunnel's port, at least so many bytes of it,
+/// and the health check.
+fn only_tls13(wire: &Between, at_least: usize) {
     let node: [IpAddr; 2] = [plan::APP.parse().unwrap(), plan::APP_V6.parse().unwrap()];
     let pods: [IpAddr; 2] = [plan::POD.parse().unwrap(), plan::POD_V6.parse().unwrap()];
     let is_ours = |addr: IpAddr| node.contains(&addr) || pods.contains(&addr);
@@ -156,7 +161,7 @@ fn only_tls13(wire: &Between) {
         );
         checked += bytes.len();
     }
-    assert!(checked > 1 << 20, "{checked} bytes of the download were seen");
+    assert!(checked > at_least, "{checked} bytes were seen");
 }
 
 /// The last line of the gateway's log with this text.
@@ -164,6 +169,55 @@ fn logged(gateway: &Process, text: &str) -> String {
     let last = || gateway.stdout().lines().rfind(|line| line.contains(text)).map(str::to_owned);
     until(SOON, &format!("{text} in the log"), last)
         .unwrap_or_else(|error| panic!("{error:#}:\n{}", gateway.stdout()))
+}
+
+/// The pod's IPv6, and a workload on the node's network, which is known by its cgroup.
+#[test]
+fn ipv6_and_workloads_on_the_nodes_network_go_through_it() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.prepare_mtls(1).unwrap();
+    let cgroup = below_mount(&testbed.pod().cgroup).unwrap();
+    let more = format!(
+        "- name: daemon\n  namespace: default\n  node: app\n  serviceAccount: daemon\n  cgroups: \
+         [{cgroup}]\naccessLogFormat: istio\n"
+    );
+    testbed.apply_mesh(&format!("{}{more}", mtls::mesh(1))).unwrap();
+    steps(&testbed).passthrough.apply(&testbed).unwrap();
+    let gateway = testbed.start_gateway_mtls(0).unwrap();
+    let node = testbed.start_node_mtls().unwrap();
+    let wire = Between::start(&testbed.gateway(0).ns).unwrap();
+    let capture = testbed.capture().unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+
+    let curl = |place: &Place, args: &[&str]| {
+        let common =
+            ["-s", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code} %{remote_ip}"];
+        place.run("curl", &[&common, args].concat()).unwrap()
+    };
+    let (pod, host) = (testbed.pod(), testbed.host_network());
+    for (place, family, to, from, id) in [
+        (pod, "-6", plan::WEB_V6, plan::POD_V6, POD_ID),
+        (&host, "-4", plan::WEB, plan::APP, DAEMON_ID),
+        (&host, "-6", plan::WEB_V6, plan::APP_V6, DAEMON_ID),
+    ] {
+        let streams = testbed.node_metric(STREAMS).unwrap();
+        let seen = curl(place, &[family, SECURE_URL]);
+        assert_eq!(seen.stdout, format!("200 {to}"), "{seen:?}\n{}", node.stderr());
+        assert_eq!(testbed.node_metric(STREAMS).unwrap(), streams + 1, "from {from}");
+        let from = match family {
+            "-6" => format!("\"downstream_remote_address\":\"[{from}]:"),
+            _ => format!("\"downstream_remote_address\":\"{from}:"),
+        };
+        let line = logged(&gateway, &from);
+        assert!(line.contains(id) && line.contains(NODE_ID), "{line}");
+        // Its refused twin: a host that has no route, and a port that nothing is known of.
+        for other in ["https://www.example.com/", "https://edition.cnn.com:8443/"] {
+            let seen = curl(place, &[family, other]);
+            assert!(!seen.ok(), "{other} from {from}: {seen:?}");
+        }
+    }
+    assert_eq!(capture.take(), Vec::<String>::new(), "all of it went through the gateway");
+    only_tls13(&wire, 1 << 10);
 }
 
 #[test]
