@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 use egress_tests::{
     ca::{Authority, issue_pem},
     plan::APP,
@@ -21,10 +21,19 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
 
 const PORT: u16 = 9443;
+/// Where the node hands on what it received.
+const NEXT: u16 = 9444;
 const NAME: &str = "node.example";
+/// Bytes that are read and written at once.
+const BLOCK: usize = 64 << 10;
 
-/// Bytes a second from the gateway to the node, as in a download.
-pub(crate) fn rate(node: &Place, gateway: &Place, time: Duration) -> Result<f64> {
+/// The gateway's end, which sends.
+type Sender = StreamOwned<ClientConnection, TcpStream>;
+/// The node's end.
+type Receiver = StreamOwned<ServerConnection, TcpStream>;
+
+/// A stream from the gateway to the node.
+fn open(node: &Place, gateway: &Place) -> Result<(Sender, Receiver)> {
     let authority = Authority::new("Measuring")?;
     let (chain, key) = issue_pem(&authority, NAME)?;
     let root = CertificateDer::from_pem_slice(authority.pem().as_bytes())?;
@@ -39,13 +48,22 @@ pub(crate) fn rate(node: &Place, gateway: &Place, time: Duration) -> Result<f64>
         .with_root_certificates(roots)
         .with_no_client_auth();
 
-    let at = SocketAddr::new(APP.parse::<IpAddr>()?, PORT);
+    let at = node_at(PORT)?;
     let listener = node.ns.enter(|| TcpListener::bind(at))??;
     let sender = gateway.ns.enter(|| TcpStream::connect(at))??;
     let (receiver, _) = listener.accept()?;
     let client = ClientConnection::new(Arc::new(client), ServerName::try_from(NAME)?)?;
     let sender = StreamOwned::new(client, sender);
-    let receiver = StreamOwned::new(ServerConnection::new(Arc::new(server))?, receiver);
+    Ok((sender, StreamOwned::new(ServerConnection::new(Arc::new(server))?, receiver)))
+}
+
+fn node_at(port: u16) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(APP.parse::<IpAddr>()?, port))
+}
+
+/// Bytes a second from the gateway to the node, as in a download: made here, and thrown away there.
+pub(crate) fn rate(node: &Place, gateway: &Place, time: Duration) -> Result<f64> {
+    let (sender, receiver) = open(node, gateway)?;
     thread::scope(|scope| {
         let received = scope.spawn(|| receive(receiver));
         send(sender, time)?;
@@ -53,8 +71,55 @@ pub(crate) fn rate(node: &Place, gateway: &Place, time: Duration) -> Result<f64>
     })
 }
 
-fn send(mut stream: StreamOwned<ClientConnection, TcpStream>, time: Duration) -> Result<()> {
-    let block = vec![0; 64 << 10];
+/// The same between two relays: what the gateway sends it reads from `source`, and the node hands on
+/// what it receives to the pod. So four threads work at it, as with a tunnel. `pod` dials as the pod
+/// and reads.
+pub(crate) fn relayed(
+    node: &Place,
+    gateway: &Place,
+    source: SocketAddr,
+    pod: impl FnOnce(SocketAddr) -> Result<f64>,
+) -> Result<f64> {
+    let (mut sender, mut receiver) = open(node, gateway)?;
+    let at = node_at(NEXT)?;
+    let listener = node.ns.enter(|| TcpListener::bind(at))??;
+    let mut source = gateway.ns.enter(|| TcpStream::connect(source))??;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut block = vec![0; BLOCK];
+            // It ends when the node listens no more.
+            while let Ok(read @ 1..) = source.read(&mut block) {
+                if sender.write_all(&block[..read]).is_err() {
+                    return;
+                }
+            }
+        });
+        let handing = scope.spawn(move || -> Result<()> {
+            let (mut pod, _) = listener.accept()?;
+            let mut block = vec![0; BLOCK];
+            // It ends when the pod listens no more.
+            while let read @ 1.. = receiver.read(&mut block)? {
+                if pod.write_all(&block[..read]).is_err() {
+                    return Ok(());
+                }
+            }
+            Ok(())
+        });
+        let rate = pod(at);
+        if rate.is_err() {
+            // Nobody else would end the wait for the pod.
+            node.ns.enter(|| TcpStream::connect(at))?.ok();
+        }
+        handing
+            .join()
+            .map_err(|_| anyhow!("the node's end panicked"))?
+            .context("the node's end")?;
+        rate
+    })
+}
+
+fn send(mut stream: Sender, time: Duration) -> Result<()> {
+    let block = vec![0; BLOCK];
     let start = Instant::now();
     while start.elapsed() < time {
         stream.write_all(&block)?;
@@ -64,8 +129,8 @@ fn send(mut stream: StreamOwned<ClientConnection, TcpStream>, time: Duration) ->
     Ok(())
 }
 
-fn receive(mut stream: StreamOwned<ServerConnection, TcpStream>) -> Result<f64> {
-    let mut block = vec![0; 64 << 10];
+fn receive(mut stream: Receiver) -> Result<f64> {
+    let mut block = vec![0; BLOCK];
     // The handshake isn't counted.
     let mut bytes = stream.read(&mut block)?;
     let start = Instant::now();
