@@ -137,7 +137,7 @@ impl Attachments {
             match target {
                 Target::Interface(name) => drop(host::require_interface(name)?),
                 Target::Cgroup(path) => drop(host::cgroup_id(path)?),
-                Target::Map(_) => {}
+                Target::Map(_) | Target::Host => {}
             }
         }
         all.attach_missing(pins, None)?;
@@ -267,7 +267,9 @@ impl Attachments {
         let repair = match &target {
             Target::Cgroup(_) => Repair::Cgroup,
             Target::Interface(name) if again || self.is_named(name) => Repair::Interface,
-            Target::Interface(_) | Target::Map(_) => return Change::Appeared { target },
+            Target::Interface(_) | Target::Map(_) | Target::Host => {
+                return Change::Appeared { target };
+            }
         };
         Change::Repaired { target, repair }
     }
@@ -368,6 +370,6 @@ fn is_there(place: Place, target: &Target) -> bool {
         (Place::Cgroup(id), Target::Cgroup(path)) => {
             host::cgroup_id(path).is_ok_and(|now| now == id)
         }
-        (Place::Cgroup(_), Target::Interface(_) | Target::Map(_)) => false,
+        (Place::Cgroup(_), Target::Interface(_) | Target::Map(_) | Target::Host) => false,
     }
 }

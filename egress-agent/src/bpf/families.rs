@@ -4,14 +4,11 @@
 //! Most of all it is for workloads on the host's network: a packet socket there can send past `tc`.
 //! Where the kernel has no active BPF LSM the rest of enforcement holds, and this gap is told.
 
-use std::{fs, num::NonZeroU32, os::unix::fs::MetadataExt, path::Path, sync::OnceLock};
+use std::{fs, mem, num::NonZeroU32, os::unix::fs::MetadataExt, path::Path, sync::OnceLock};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    programs::{
-        Lsm, Program, ProgramError,
-        links::{FdLink, PinnedLink},
-    },
+    programs::{Lsm, Program, ProgramError, links::FdLink},
 };
 use egress_ebpf::abi::SOCKET_PROBE;
 use rustix::{
@@ -19,7 +16,11 @@ use rustix::{
     net::{AddressFamily, Protocol, SocketType, socket},
 };
 
-use super::{btf::Types, pins::Pins};
+use super::{
+    Change, Error, Repair, Target,
+    btf::Types,
+    pins::{Pins, is_link},
+};
 
 pub(super) const PROGRAM: &str = "socket_create";
 /// The pin's name: it is the whole host's.
@@ -33,7 +34,9 @@ pub enum Families {
     /// They are, for as long as the pin is there.
     Judged {
         /// Held so that it outlives somebody who removes the pin.
-        _link: PinnedLink,
+        link: FdLink,
+        /// The link's, in the kernel.
+        id: u32,
     },
     /// They aren't.
     Open {
@@ -60,18 +63,36 @@ impl Families {
     /// Attaches the program; what an earlier agent attached is let go once ours is in place. Its
     /// failure is no reason not to enforce everything else.
     pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Self {
-        let families = match attach(ebpf, pins) {
-            Ok(link) => Self::Judged { _link: link },
-            Err(why) => Self::Open { why },
-        };
+        let families = attach(ebpf, pins).unwrap_or_else(|why| Self::Open { why });
         if let Some(gap) = families.gap() {
             tracing::warn!("{gap}");
         }
         families
     }
+
+    /// Pins the program's link again, if somebody removed its pin.
+    pub fn repair(&mut self, pins: &Pins) -> Option<Result<Change, Error>> {
+        let Self::Judged { id, .. } = self else { return None };
+        if is_link(&pins.links().join(PIN), *id) {
+            return None;
+        }
+        if let Err(error) = pins.create() {
+            return Some(Err(error));
+        }
+        let why = "its pin was removed, and it couldn't be pinned again".to_owned();
+        let Self::Judged { link, .. } = mem::replace(self, Self::Open { why }) else { return None };
+        Some(match pin(link, &pins.links()) {
+            Ok(judged) => {
+                *self = judged;
+                Ok(Change::Repaired { target: Target::Host, repair: Repair::Pin })
+            }
+            // The link is gone with its pin; the next agent attaches the program again.
+            Err(why) => Err(Error::Attach { program: PROGRAM, target: PIN.into(), error: why }),
+        })
+    }
 }
 
-fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<PinnedLink, String> {
+fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<Families, String> {
     if fields().is_none() {
         return Err(format!("{VMLINUX} doesn't tell where the kernel keeps network namespaces"));
     }
@@ -118,13 +139,14 @@ pub(super) fn missing(error: &ProgramError) -> Option<String> {
 }
 
 /// Pins under a temporary name, then in the place of an earlier agent's.
-fn pin(link: FdLink, links: &Path) -> Result<PinnedLink, String> {
+fn pin(link: FdLink, links: &Path) -> Result<Families, String> {
+    let id = link.info().map_err(|error| text(&error))?.id();
     let (fresh, place) = (links.join(format!("new-{PIN}")), links.join(PIN));
     fs::remove_file(&fresh).ok();
     let link = link.pin(&fresh).map_err(|error| error.to_string())?;
     fs::rename(&fresh, &place)
         .map_err(|error| format!("can't pin {}: {error}", place.display()))?;
-    Ok(link)
+    Ok(Families::Judged { link: link.into(), id })
 }
 
 /// Whether the kernel asks the program: it refuses this socket with an error of its own.

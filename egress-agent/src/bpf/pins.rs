@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::programs::links::{FdLink, PinnedLink};
 use egress_ebpf::abi::ABI_VERSION;
 use rustix::{
     fs::{FlockOperation, flock, statfs},
@@ -22,6 +23,12 @@ use super::Error;
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Where systemd and everybody else mount it.
 const STANDARD_MOUNT: &str = "/sys/fs/bpf";
+
+/// Whether this link is pinned there.
+pub(super) fn is_link(path: &Path, id: u32) -> bool {
+    let Ok(pinned) = PinnedLink::from_pin(path) else { return false };
+    FdLink::from(pinned).info().is_ok_and(|info| info.id() == id)
+}
 
 /// The pins' directory, owned by this process for as long as this value lives.
 #[derive(Debug)]

@@ -193,6 +193,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let printing = flows::run(events, printer, naming, flows, Arc::clone(&tally));
     let mut node = Node {
         attachments,
+        families,
         watch: listen(),
         maps,
         pins,
@@ -229,6 +230,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
 /// What keeps the kernel equal to the configuration.
 struct Node {
     attachments: bpf::Attachments,
+    families: bpf::Families,
     /// `None` where the kernel doesn't tell of interfaces.
     watch: Option<Watch>,
     maps: bpf::Maps,
@@ -277,7 +279,9 @@ impl Node {
 
     /// Looks at everything that is attached, and for sockets that aren't allowed any more.
     async fn look(&mut self) {
-        let changes = self.attachments.refresh(&self.pins);
+        let mut changes = self.attachments.refresh(&self.pins);
+        changes.extend(self.families.repair(&self.pins));
+        self.condition.set_gap(self.families.gap().as_deref());
         self.report_changes(changes);
         if self.ready {
             let (cgroups, count) = (self.attachments.cgroups(), &self.tally.sockets_destroyed);

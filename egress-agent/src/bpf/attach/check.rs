@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, fs, io, path::Path};
 
-use aya::programs::{
-    SchedClassifier,
-    links::{FdLink, PinnedLink},
-};
+use aya::programs::SchedClassifier;
 
 use super::{
     TcMode,
@@ -15,7 +12,7 @@ use super::{
     table::{On, attach_type},
 };
 use crate::{
-    bpf::Error,
+    bpf::{Error, pins::is_link},
     sys::netlink::filters::{self, Direction, Filter},
 };
 
@@ -121,7 +118,7 @@ pub(super) fn fault(
             {
                 return Some(Repair::Order);
             }
-            (!is_pinned(&pin, *id)).then_some(Repair::Pin)
+            (!is_link(&pin, *id)).then_some(Repair::Pin)
         }
         Held::Clsact { program } => {
             let Place::Interface(index) = hook.place else { return None };
@@ -157,11 +154,6 @@ fn is_first(interface: &str, direction: Direction, program: u32) -> bool {
             true
         }
     }
-}
-
-fn is_pinned(path: &Path, id: u32) -> bool {
-    let Ok(pinned) = PinnedLink::from_pin(path) else { return false };
-    FdLink::from(pinned).info().is_ok_and(|info| info.id() == id)
 }
 
 /// Pins what this process still holds.

@@ -146,7 +146,7 @@ fn attach(
             };
             (link, program.info()?.id())
         }
-        (Target::Interface(_) | Target::Map(_), _) => {
+        (Target::Interface(_) | Target::Map(_) | Target::Host, _) => {
             return Err(ProgramError::UnexpectedProgramType.into());
         }
     };

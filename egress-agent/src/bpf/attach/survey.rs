@@ -32,6 +32,8 @@ pub enum Target {
     Interface(String),
     /// A pinned map.
     Map(&'static str),
+    /// The whole host: what sockets workloads may make.
+    Host,
 }
 
 impl fmt::Display for Target {
@@ -40,6 +42,7 @@ impl fmt::Display for Target {
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
             Self::Interface(name) => write!(f, "interface {name}"),
             Self::Map(name) => write!(f, "map {name}"),
+            Self::Host => f.write_str("the host"),
         }
     }
 }
