@@ -11,17 +11,25 @@ use std::{
 
 use aya::maps::MapData;
 
-use super::site::{INSIDE, OUTSIDE, Site, sh, until};
+use super::site::{INSIDE, OUTSIDE, Site, links_in, sh, until};
 
 const QUIET: [&str; 2] = ["--metrics-addr", "off"];
 
 /// Connects without pause, to what is allowed and to what isn't; gives back what went wrong, and
 /// how often it tried.
 fn connecting<T>(site: &Site, during: impl FnOnce(&AtomicU64) -> T) -> T {
-    let (done, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
+    /// Also when an assertion fails in the meantime.
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let (over, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
+        let done = Done(&over);
         let trying = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
+            while !over.load(Ordering::Relaxed) {
                 assert_eq!(site.connect(INSIDE, 443), "ok", "what is allowed");
                 let refused = site.connect(OUTSIDE, 443);
                 assert!(refused.contains("Permission denied"), "what isn't: {refused}");
@@ -29,7 +37,7 @@ fn connecting<T>(site: &Site, during: impl FnOnce(&AtomicU64) -> T) -> T {
             }
         });
         let result = during(&rounds);
-        done.store(true, Ordering::Relaxed);
+        drop(done);
         trying.join().unwrap();
         result
     })
@@ -57,7 +65,7 @@ fn another_versions_programs_enforce_until_a_configuration_is_accepted() {
         site.start(&QUIET).kill();
         let theirs = site.bpffs.join(other);
         fs::rename(site.version(), &theirs).unwrap();
-        let before = fs::read_dir(theirs.join("links")).unwrap().count();
+        let before = links_in(&theirs);
         connecting(&site, |rounds| {
             site.mesh(BAD);
             let pattern = [&QUIET[..], &["--pod-interface", "veth*"]].concat();
@@ -65,7 +73,7 @@ fn another_versions_programs_enforce_until_a_configuration_is_accepted() {
             agent.says("nonsense");
             more(rounds);
             assert_eq!(site.links(), Vec::<String>::new());
-            assert_eq!(fs::read_dir(theirs.join("links")).unwrap().count(), before);
+            assert_eq!(links_in(&theirs), before);
             // Where the other version isn't, ours denies at once.
             sh(&format!("ip -n {} link add veth1 type veth peer name veth2", site.name));
             until("programs on the new interfaces", || {
@@ -78,7 +86,7 @@ fn another_versions_programs_enforce_until_a_configuration_is_accepted() {
             assert!(!theirs.exists());
             more(rounds);
             sh(&format!("ip -n {} link del veth1", site.name));
-            until("nothing on them", || site.links().len() == before);
+            until("nothing on them", || site.links().len() == before.len());
             agent.end();
         });
     }
