@@ -150,7 +150,7 @@ impl Record {
         entry.upstream_host = failure.upstream().or(entry.upstream_host);
         entry.reason = Some(account.reason);
         entry.detail = Some(failure.sentence());
-        if account.flag == ResponseFlag::DownstreamConnectionTermination && self.is_ended() {
+        if account.flag == ResponseFlag::DownstreamConnectionTermination && self.note_end() {
             return account;
         }
         let stats = &self.worker.telemetry.stats;
@@ -172,15 +172,15 @@ impl Record {
 
     /// The client went away, or was sent away.
     pub(super) fn gone(&mut self) {
-        if !self.is_ended() {
+        if !self.note_end() {
             let flag = ResponseFlag::DownstreamConnectionTermination;
             self.broken(flag, "downstream_remote_disconnect");
         }
     }
 
-    /// Whether the connection was ended because its client's certificates aren't good any more. Then
-    /// this is noted.
-    fn is_ended(&mut self) -> bool {
+    /// Notes that the connection was ended because its client's certificates aren't good any more;
+    /// `false` if it wasn't.
+    fn note_end(&mut self) -> bool {
         let Some(ended) = self.ending.as_ref().and_then(Ending::get) else { return false };
         let entry = &mut self.entry;
         entry.response_flags = ResponseFlags::default();
