@@ -158,6 +158,15 @@ impl Step {
         self.files.iter().rev().try_for_each(|(path, _)| testbed.delete(&name(path)))
     }
 
+    /// The same in one file, which is there as a whole or not at all. In between two files the agents
+    /// may do what the first one says by itself: a server of the gateway that no rule leads to is for
+    /// applications that speak to it themselves, and their connections don't go through the tunnel.
+    #[must_use]
+    pub fn as_one(&self) -> Self {
+        let texts: Vec<&str> = self.files.iter().map(|(_, text)| text.as_str()).collect();
+        Self { files: vec![("step.yaml".into(), texts.join("\n---\n"))] }
+    }
+
     /// The service entry alone.
     #[must_use]
     pub fn service_entry(&self) -> Self {

@@ -35,7 +35,7 @@ fn steps(testbed: &Testbed) -> Walkthrough {
 
 fn with_certificates(testbed: &Testbed, files: Walkthrough) -> Walkthrough {
     let dir = testbed.dir().join("gateway");
-    let with = |step: Step| step.with_certificates(&dir);
+    let with = |step: Step| step.with_certificates(&dir).as_one();
     Walkthrough {
         service_entry: with(files.service_entry),
         http: with(files.http),
