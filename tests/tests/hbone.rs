@@ -38,7 +38,7 @@ const PORT: u16 = 15008;
 static NEW: &[&SupportedProtocolVersion] = &[&version::TLS13];
 static OLD: &[&SupportedProtocolVersion] = &[&version::TLS12];
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Less than the outside's long download has.
+/// What the outside's long download has, in bytes.
 const DOWNLOAD: usize = 40 << 20;
 
 /// A gateway alone: no node's agent leads anything to it.
