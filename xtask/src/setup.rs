@@ -29,6 +29,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("cc", "gcc"),
     ("c++", "g++"),
+    ("bpftool", "bpftool"),
+    ("openssl", "openssl"),
 ];
 
 /// Programs that run other kernels, and the packages that hold them.
