@@ -2,13 +2,16 @@
 
 use std::{
     fmt::{self, Display, Write as _},
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::SystemTime,
 };
 
 use super::{State, Status, stats::denials};
 use crate::{
-    telemetry::{ClusterCounter, DURATION_BUCKETS, RequestProtocol, Series, Telemetry},
+    telemetry::{
+        ClusterCounter, DURATION_BUCKETS, LineFate, RequestProtocol, Series, Telemetry,
+        UnwrittenLines,
+    },
     tls::days_left,
 };
 
@@ -219,8 +222,36 @@ fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt:
             out.sample(name, &[], *value)?;
         }
     }
+    unwritten(telemetry, out)?;
     out.family("egress_build_info", "gauge", "Always 1.")?;
     out.sample("egress_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1)
+}
+
+/// Lines of the access log by workload, whose names are the configuration's.
+fn unwritten(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
+    let all = telemetry.access_log.unwritten();
+    let lost = "egress_access_log_lost_total";
+    let aggregated = "egress_access_log_aggregated_total";
+    out.family(lost, "counter", "Lines lost: the output was too slow or failed; by workload.")?;
+    for UnwrittenLines { workload, fate, count } in &all {
+        if *fate == LineFate::Lost {
+            out.sample(lost, &workload_labels(workload.as_ref()), *count)?;
+        }
+    }
+    out.family(aggregated, "counter", "Refusals that share a line of the access log with others.")?;
+    for UnwrittenLines { workload, fate, count } in &all {
+        if let LineFate::Aggregated(reason) = fate {
+            let [name, namespace] = workload_labels(workload.as_ref());
+            out.sample(aggregated, &[name, namespace, ("reason", reason.name())], *count)?;
+        }
+    }
+    Ok(())
+}
+
+fn workload_labels(workload: Option<&(Arc<str>, Arc<str>)>) -> [(&'static str, &str); 2] {
+    let (namespace, name) =
+        workload.map_or(("unknown", "unknown"), |(namespace, name)| (namespace, name));
+    [("source_workload", name), ("source_workload_namespace", namespace)]
 }
 
 struct Exposition(String);

@@ -5,7 +5,7 @@ use regex::Regex;
 use serde_json::json;
 
 use super::{State, Status};
-use crate::telemetry::{ClusterCounter, Telemetry};
+use crate::telemetry::{ClusterCounter, LineFate, Telemetry};
 
 /// Which values to show.
 #[derive(Debug, Default)]
@@ -73,6 +73,11 @@ fn all(telemetry: &Telemetry, status: &Status) -> Vec<(String, u64)> {
     let log = telemetry.access_log.counts();
     add("access_log.written".into(), log.lines);
     add("access_log.dropped".into(), log.dropped);
+    let aggregated =
+        telemetry.access_log.unwritten().into_iter().filter_map(|lines| {
+            matches!(lines.fate, LineFate::Aggregated(_)).then_some(lines.count)
+        });
+    add("access_log.aggregated".into(), aggregated.sum());
     add("access_log.write_failed".into(), log.write_failed);
     add("access_log.reopened".into(), log.reopened);
     add("server.live".into(), (status.state() == State::Live).into());

@@ -53,8 +53,12 @@ pub(super) async fn prepare(
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
     record.server_name = server_name.as_ref().map(Host::to_string);
     let is_tls = server_name.is_some();
+    let connecting = async {
+        worker.room_in_log(&downstream).await;
+        connect(worker, policy, &cluster, host.as_ref(), &stats, &mut record).await
+    };
     let result = tokio::select! {
-        result = connect(worker, policy, &cluster, host.as_ref(), &stats, &mut record) => result,
+        result = connecting => result,
         () = worker.drain.expired() => {
             record.flags.set(ResponseFlag::LocalReset);
             Err(Reason::Reset)

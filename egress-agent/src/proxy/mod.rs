@@ -33,7 +33,7 @@ use crate::{
     policy::{Cluster, Denied, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
     tls::{Credentials, Ending, Originator},
-    types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, Source},
+    types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, ShareOwner, Source},
 };
 
 /// The policy in force, swapped whole; empty until a configuration was accepted.
@@ -77,6 +77,13 @@ impl Worker {
             reason: Reason::NotConfigured,
             detail: "this gateway has no configuration yet".into(),
         })
+    }
+
+    /// Waits, before something is forwarded, until the access log has room for its line.
+    async fn room_in_log(&self, downstream: &Downstream) {
+        let Downstream { source, peer, .. } = downstream;
+        let owner = ShareOwner::of(source.workload.as_deref(), peer.ip());
+        self.telemetry.access_log.wait_for_room(&owner).await;
     }
 
     /// Dials, and counts what is counted alike for requests and connections: endpoints, and

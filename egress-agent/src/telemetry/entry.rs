@@ -10,7 +10,9 @@ use egress_ebpf::reason::Reason;
 
 use crate::{
     policy::ClusterName,
-    types::{ClientAddr, DownstreamTls, LocalAddr, PeerCertificate, UpstreamAddr, Workload},
+    types::{
+        ClientAddr, DownstreamTls, LocalAddr, PeerCertificate, ShareOwner, UpstreamAddr, Workload,
+    },
 };
 
 macro_rules! flags {
@@ -181,6 +183,18 @@ pub struct AccessLogEntry {
 }
 
 impl AccessLogEntry {
+    /// Whose line it is.
+    #[must_use]
+    pub fn owner(&self) -> ShareOwner {
+        ShareOwner::of(self.workload.as_deref(), self.downstream_remote.ip())
+    }
+
+    /// Whether it got as far as a connection to an upstream, whatever became of it there.
+    #[must_use]
+    pub fn was_forwarded(&self) -> bool {
+        self.upstream_local.is_some()
+    }
+
     /// The client's certificate, if it showed one.
     #[must_use]
     pub fn peer(&self) -> Option<&PeerCertificate> {

@@ -11,7 +11,7 @@ mod tunnels;
 
 use std::sync::Arc;
 
-pub use access_log::{AccessLog, AccessLogCounts, AccessLogError};
+pub use access_log::{AccessLog, AccessLogCounts, AccessLogError, LineFate, UnwrittenLines};
 pub use cluster::{
     ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,
     RequestGuard,

@@ -5,6 +5,7 @@ mod host;
 mod identity;
 mod net;
 mod peer;
+mod share;
 mod spiffe;
 
 pub use claim::Claim;
@@ -14,4 +15,5 @@ pub use identity::{
 };
 pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalDst, OriginalPort, Port, UpstreamAddr};
 pub use peer::{DownstreamTls, PeerCertificate};
+pub use share::{ShareOwner, within_share};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};

@@ -129,6 +129,8 @@ async fn exchange<D: Inbound>(
     if let Some(reply) = own_answer(&route.action, record) {
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
     }
+    let room = worker.room_in_log(&connection.downstream);
+    watch(connection, down, &mut clock, room).await?;
     let stats = worker.telemetry.stats.cluster(&route.cluster.name);
     let limit = route.cluster.pool.max_requests;
     if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {

@@ -1,6 +1,9 @@
 //! The access log: workers write lines into memory, one thread writes them out.
 
 mod escape;
+mod lane;
+mod losses;
+mod refusals;
 mod render;
 mod writer;
 
@@ -13,9 +16,16 @@ use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
 pub(super) use self::escape::is_unseen;
-use self::writer::{Target, Writer};
+pub use self::losses::{LineFate, UnwrittenLines};
+use self::{
+    refusals::Refusal,
+    writer::{Target, Writer},
+};
 use super::AccessLogEntry;
-use crate::policy::{LogFormat, LogFormatError, MeshConfig};
+use crate::{
+    policy::{LogFormat, LogFormatError, MeshConfig},
+    types::ShareOwner,
+};
 
 /// Why the access log can't be written as configured.
 #[derive(Debug, Error)]
@@ -37,9 +47,13 @@ pub enum AccessLogError {
 }
 
 /// The access log of the process. Never blocks who logs: what can't be held is dropped and counted.
+///
+/// Lines about what was forwarded and lines about what was refused wait in buffers of their own, and
+/// each workload has a share of both. Refusals beyond a rate, by workload and reason, become one line
+/// with a count.
 #[derive(Debug, Default)]
 pub struct AccessLog {
-    format: ArcSwapOption<LogFormat>,
+    format: Arc<ArcSwapOption<LogFormat>>,
     writer: ArcSwapOption<Writer>,
     /// The target that is in force, to tell whether it changes.
     path: Mutex<Option<String>>,
@@ -66,7 +80,14 @@ impl AccessLog {
             match &*self.writer.load() {
                 Some(writer) => writer.redirect(target),
                 None => {
-                    let writer = Writer::start(target).map_err(AccessLogError::Thread)?;
+                    let format = Arc::clone(&self.format);
+                    let summarize = Box::new(move |summary: &_, line: &mut _| {
+                        if let Some(format) = &*format.load() {
+                            render::aggregate(format, summary, line);
+                        }
+                    });
+                    let writer =
+                        Writer::start(target, summarize).map_err(AccessLogError::Thread)?;
                     self.writer.store(Some(Arc::new(writer)));
                 }
             }
@@ -84,8 +105,31 @@ impl AccessLog {
 
     /// Logs one request or connection.
     pub fn log(&self, entry: &AccessLogEntry) {
-        if let (Some(format), Some(writer)) = (&*self.format.load(), &*self.writer.load()) {
-            writer.push(|line| render::render(format, entry, line));
+        let (Some(format), Some(writer)) = (&*self.format.load(), &*self.writer.load()) else {
+            return;
+        };
+        let render = |line: &mut Vec<u8>| render::render(format, entry, line);
+        let owner = entry.owner();
+        match entry.reason.filter(|_| !entry.was_forwarded()) {
+            None => writer.forwarded(&owner, render),
+            Some(reason) => {
+                let time = entry.start_time + entry.duration;
+                let address = entry.downstream_remote.ip();
+                writer.refused(&Refusal { owner, reason, time, address }, render);
+            }
+        }
+    }
+
+    /// Call it before something is forwarded. If the output is behind, it waits until there is room
+    /// for the owner's line: a second at most, and not at all if nothing is being written.
+    pub async fn wait_for_room(&self, owner: &ShareOwner) {
+        if !self.is_on() {
+            return;
+        }
+        // Kept across the wait, which may outlast a change of the settings.
+        let writer = self.writer.load_full();
+        if let Some(writer) = writer {
+            writer.wait_for_room(owner).await;
         }
     }
 
@@ -95,6 +139,12 @@ impl AccessLog {
         if let Some(writer) = &*self.writer.load() {
             writer.stop();
         }
+    }
+
+    /// Lines that were not written one by one, by workload.
+    #[must_use]
+    pub fn unwritten(&self) -> Vec<UnwrittenLines> {
+        self.writer.load().as_ref().map(|writer| writer.losses().all()).unwrap_or_default()
     }
 
     /// How it fares.
@@ -123,5 +173,7 @@ pub struct AccessLogCounts {
     pub reopened: u64,
 }
 
+#[cfg(test)]
+mod flood_tests;
 #[cfg(test)]
 mod tests;

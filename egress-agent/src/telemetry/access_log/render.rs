@@ -8,11 +8,14 @@ use std::{
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
-use super::escape::{JsonEscaped, TextEscaped};
+use super::{
+    escape::{JsonEscaped, TextEscaped},
+    refusals::Aggregate,
+};
 use crate::{
     policy::{AddressPart, Field, JSON_OWN, LogFormat, PeerPart, Segment},
     telemetry::AccessLogEntry,
-    types::{DownstreamTls, PeerCertificate},
+    types::{DownstreamTls, PeerCertificate, ShareOwner},
 };
 
 /// Appends the line with its newline.
@@ -20,6 +23,48 @@ pub(super) fn render(format: &LogFormat, entry: &AccessLogEntry, line: &mut Vec<
     match format {
         LogFormat::Text(segments) => text(segments, entry, line),
         LogFormat::Json(keys) => json(keys, entry, line),
+    }
+}
+
+/// Appends the line about several refusals. No format shapes it: it tells of no single request.
+pub(super) fn aggregate(format: &LogFormat, aggregate: &Aggregate, line: &mut Vec<u8>) {
+    let Aggregate { owner, reason, count, first, last, address } = aggregate;
+    let (namespace, name) = match owner {
+        Some(ShareOwner::Workload { namespace, name }) => (Some(&**namespace), Some(&**name)),
+        Some(ShareOwner::Address(_) | ShareOwner::Own) | None => (None, None),
+    };
+    // Of several owners, the last address would name one of them alone.
+    let address = owner.as_ref().map(|_| SocketAddr::new(*address, 0));
+    let values = [
+        ("aggregated", Value::Number(*count)),
+        ("reason", string(Some(reason.name()))),
+        ("workload", string(name)),
+        ("workload_namespace", string(namespace)),
+        ("downstream_remote_address", address.map_or(Value::Unset, Value::Ip)),
+        ("first", Value::Time(*first, None)),
+        ("last", Value::Time(*last, None)),
+    ];
+    match format {
+        LogFormat::Text(_) => {
+            line.push(b'[');
+            Value::Time(*last, None).write(&mut TextEscaped::new(line, None));
+            line.push(b']');
+            for (key, value) in values {
+                line.push(b' ');
+                line.extend_from_slice(key.as_bytes());
+                line.push(b'=');
+                value.write(&mut TextEscaped::new(line, None));
+            }
+            line.push(b'\n');
+        }
+        LogFormat::Json(_) => {
+            for (index, (key, value)) in values.into_iter().enumerate() {
+                line.push(if index == 0 { b'{' } else { b',' });
+                json_key(key, line);
+                json_value(&value, None, line);
+            }
+            line.extend_from_slice(b"}\n");
+        }
     }
 }
 

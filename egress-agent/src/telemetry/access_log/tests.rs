@@ -25,7 +25,7 @@ fn addr(text: &str) -> SocketAddr {
 }
 
 /// The walkthrough's TLS origination: `curl http://edition.cnn.com/politics`.
-fn request() -> AccessLogEntry {
+pub(super) fn request() -> AccessLogEntry {
     AccessLogEntry {
         start_time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_592_308_843_052),
         duration: Duration::from_micros(48_900),
@@ -97,7 +97,7 @@ fn connection() -> AccessLogEntry {
 }
 
 /// A host that isn't in the registry.
-fn refused() -> AccessLogEntry {
+pub(super) fn refused() -> AccessLogEntry {
     AccessLogEntry {
         response_code: 403,
         response_flags: ResponseFlag::NoRouteFound.into(),
@@ -334,7 +334,41 @@ fn cut_values_end_at_a_character() {
     }
 }
 
-fn mesh(file: Option<&Path>) -> MeshConfig {
+#[test]
+fn several_refusals_in_one_line() {
+    let owner = ShareOwner::of(refused().workload.as_deref(), [10, 0, 0, 5].into());
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+    let of = |owner| refusals::Aggregate {
+        owner,
+        reason: Reason::HostNotInRegistry,
+        count: 12,
+        first: SystemTime::UNIX_EPOCH,
+        last,
+        address: [10, 0, 0, 5].into(),
+    };
+    let line = |encoding, owner| {
+        let mut line = Vec::new();
+        render::aggregate(&LogFormat::compile(None, encoding).unwrap(), &of(owner), &mut line);
+        String::from_utf8(line).unwrap()
+    };
+    assert_eq!(
+        line(AccessLogEncoding::Text, Some(owner.clone())),
+        "[1970-01-01T00:01:00.000Z] aggregated=12 reason=host_not_in_registry workload=sleep \
+         workload_namespace=default downstream_remote_address=10.0.0.5 \
+         first=1970-01-01T00:00:00.000Z last=1970-01-01T00:01:00.000Z\n"
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&line(AccessLogEncoding::Json, Some(owner))).unwrap();
+    assert_eq!(json["aggregated"], 12);
+    assert_eq!(json["workload"], "sleep");
+    assert_eq!(json["last"], "1970-01-01T00:01:00.000Z");
+    let several: serde_json::Value =
+        serde_json::from_str(&line(AccessLogEncoding::Json, None)).unwrap();
+    assert_eq!(several["workload"], serde_json::Value::Null);
+    assert_eq!(several["downstream_remote_address"], serde_json::Value::Null);
+}
+
+pub(super) fn mesh(file: Option<&Path>) -> MeshConfig {
     MeshConfig {
         access_log_file: file.map(|file| file.to_str().unwrap().into()),
         access_log_format: Some("%REQ(:PATH)%".into()),

@@ -15,15 +15,31 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::AccessLogCounts;
-use crate::telemetry::shard::{shard_count, thread_number};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{
+    AccessLogCounts,
+    lane::{Batch, Lane},
+    losses::Losses,
+    refusals::{Aggregate, Refusal, Refusals},
+};
+use crate::{
+    telemetry::shard::{shard_count, thread_number},
+    types::ShareOwner,
+};
 
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(50);
 /// A buffer of this size is written without further delay.
 const URGENT: usize = 64 << 10;
-/// A buffer that has reached this size takes no more lines.
-const FULL: usize = 1 << 20;
+/// Bytes in memory, of lines about what was forwarded: of all shards together, and of one at least.
+const FORWARDED: (usize, usize) = (16 << 20, 1 << 20);
+/// The same, of lines about what was refused.
+const REFUSED: (usize, usize) = (4 << 20, 256 << 10);
+/// How long a request or connection waits for room before it is forwarded.
+const ROOM: Duration = Duration::from_secs(1);
+/// A write that lasts this long says that nobody reads: waiting for it would only delay.
+const STUCK: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the output.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -93,10 +109,20 @@ pub(super) struct Writer {
     thread: Thread,
 }
 
+/// Makes the line of gathered refusals, in the format that is in force.
+pub(super) type Summarize = Box<dyn Fn(&Aggregate, &mut Vec<u8>) + Send>;
+
 #[derive(Debug, Default)]
 struct Shared {
     /// One a shard, so that workers don't wait for each other.
     buffers: Box<[Mutex<Buffer>]>,
+    /// Of all shards: a rate is a rate, however many workers serve who is refused.
+    refusals: Mutex<Refusals>,
+    losses: Losses,
+    /// Notified after each write.
+    written: Notify,
+    /// When the write that is under way began.
+    writing: Mutex<Option<Instant>>,
     pending: AtomicBool,
     urgent: AtomicBool,
     stop: AtomicBool,
@@ -109,46 +135,113 @@ struct Shared {
     reopened: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+/// Lines of a shard. What was refused never takes room from what was forwarded.
+#[derive(Debug)]
 #[repr(align(128))]
 struct Buffer {
-    bytes: Vec<u8>,
-    lines: u64,
+    forwarded: Lane,
+    refused: Lane,
     /// The last look has been taken: nobody would write another line.
     closed: bool,
 }
 
+impl Buffer {
+    fn new(shards: usize) -> Self {
+        let lane = |(all, least): (usize, usize)| Lane::new((all / shards.max(1)).max(least));
+        Self { forwarded: lane(FORWARDED), refused: lane(REFUSED), closed: false }
+    }
+}
+
 impl Writer {
-    pub(super) fn start(target: Target) -> io::Result<Self> {
-        let buffers = (0..shard_count()).map(|_| Mutex::default()).collect();
+    pub(super) fn start(target: Target, summarize: Summarize) -> io::Result<Self> {
+        let shards = shard_count();
+        let buffers = (0..shards).map(|_| Mutex::new(Buffer::new(shards))).collect();
         let shared = Arc::new(Shared { buffers, ..Shared::default() });
         let thread = thread::Builder::new().name("access-log".into()).spawn({
             let shared = Arc::clone(&shared);
-            move || shared.run(target)
+            move || shared.run(target, &summarize)
         })?;
         Ok(Self { shared, thread: thread.thread().clone() })
     }
 
-    /// Appends the line that `render` writes, unless the output is too far behind.
-    pub(super) fn push(&self, render: impl FnOnce(&mut Vec<u8>)) {
+    /// Waits until the owner's share has room for the line of what it is about to begin: not longer
+    /// than [`ROOM`], and not at all for an output that nobody reads.
+    pub(super) async fn wait_for_room(&self, owner: &ShareOwner) {
         let shared = &*self.shared;
-        let buffer = &shared.buffers[thread_number() & (shared.buffers.len() - 1)];
-        let mut buffer = lock(buffer);
-        if buffer.bytes.len() >= FULL || buffer.closed {
-            shared.dropped.fetch_add(1, Ordering::Relaxed);
+        let has_room = || lock(shared.buffer()).forwarded.has_room(owner);
+        // Nearly always: no timer is needed.
+        if has_room() {
             return;
         }
-        let before = buffer.bytes.len();
-        render(&mut buffer.bytes);
-        buffer.lines += 1;
-        let urgent = before < URGENT && buffer.bytes.len() >= URGENT;
-        drop(buffer);
-        if urgent {
-            shared.urgent.store(true, Ordering::Release);
+        let waiting = async {
+            loop {
+                let written = shared.written.notified();
+                // From here on a write is not missed.
+                tokio::pin!(written);
+                written.as_mut().enable();
+                if has_room() || shared.is_stuck() {
+                    return;
+                }
+                self.wake();
+                written.await;
+            }
+        };
+        timeout(ROOM, waiting).await.ok();
+    }
+
+    /// Appends the line that `render` writes about something that was forwarded, unless the output
+    /// is too far behind.
+    pub(super) fn forwarded(&self, owner: &ShareOwner, render: impl FnOnce(&mut Vec<u8>)) {
+        let shared = &*self.shared;
+        let mut buffer = lock(shared.buffer());
+        let before = buffer.forwarded.len();
+        if buffer.closed || !buffer.forwarded.append(owner, render) {
+            drop(buffer);
+            shared.lost(owner, 1);
+            return;
         }
-        if !shared.pending.swap(true, Ordering::AcqRel) || urgent {
+        let urgent = before < URGENT && buffer.forwarded.len() >= URGENT;
+        drop(buffer);
+        self.announce(urgent);
+    }
+
+    /// Appends the line that `render` writes about something that was refused, or counts it for the
+    /// line that tells of many.
+    pub(super) fn refused(&self, refusal: &Refusal, render: impl FnOnce(&mut Vec<u8>)) {
+        let shared = &*self.shared;
+        let now = Instant::now();
+        if lock(&shared.refusals).admit(now, refusal) {
+            let mut buffer = lock(shared.buffer());
+            if buffer.closed {
+                drop(buffer);
+                shared.lost(&refusal.owner, 1);
+                return;
+            }
+            if buffer.refused.append(&refusal.owner, render) {
+                drop(buffer);
+                self.announce(false);
+                return;
+            }
+        }
+        shared.losses.aggregated(&refusal.owner, refusal.reason);
+        if lock(&shared.refusals).add(now, refusal) {
+            self.announce(false);
+        }
+    }
+
+    /// There is something to write.
+    fn announce(&self, urgent: bool) {
+        if urgent {
+            self.shared.urgent.store(true, Ordering::Release);
+        }
+        if !self.shared.pending.swap(true, Ordering::AcqRel) || urgent {
             self.thread.unpark();
         }
+    }
+
+    /// Lines are waited for: they are written without further delay.
+    fn wake(&self) {
+        self.announce(true);
     }
 
     /// Lines go there from the next write on.
@@ -175,6 +268,10 @@ impl Writer {
             reopened: shared.reopened.load(Ordering::Relaxed),
         }
     }
+
+    pub(super) fn losses(&self) -> &Losses {
+        &self.shared.losses
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -182,14 +279,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Shared {
-    fn run(&self, mut target: Target) {
-        let mut spare = Vec::new();
+    /// The calling thread's buffer.
+    fn buffer(&self) -> &Mutex<Buffer> {
+        &self.buffers[thread_number() & (self.buffers.len() - 1)]
+    }
+
+    fn lost(&self, owner: &ShareOwner, lines: u64) {
+        self.dropped.fetch_add(lines, Ordering::Relaxed);
+        self.losses.lost(owner, lines);
+    }
+
+    fn is_stuck(&self) -> bool {
+        lock(&self.writing).is_some_and(|since| since.elapsed() >= STUCK)
+    }
+
+    fn run(&self, mut target: Target, summarize: &Summarize) {
+        let mut spare = Batch::default();
         let mut failing = false;
         loop {
             let stopping = self.stop.load(Ordering::Acquire);
             // Cleared before the buffers are read: what comes after that sets it again.
-            if !self.pending.swap(false, Ordering::AcqRel) && !stopping {
-                thread::park();
+            let pending = self.pending.swap(false, Ordering::AcqRel);
+            let summaries = lock(&self.refusals).due(Instant::now(), stopping);
+            if !pending && !stopping && summaries.is_empty() {
+                let wait = lock(&self.refusals).wait();
+                match wait {
+                    Some(wait) => thread::park_timeout(wait),
+                    None => thread::park(),
+                }
                 continue;
             }
             if !stopping {
@@ -198,8 +315,11 @@ impl Shared {
             if let Some(next) = lock(&self.next).take() {
                 target = next;
             }
+            let written = self
+                .write_out(&mut target, &mut spare, stopping)
+                .and(self.write_summaries(&mut target, &summaries, summarize));
             // Said once, not twenty times a second.
-            match self.write_out(&mut target, &mut spare, stopping) {
+            match written {
                 Ok(()) => failing = false,
                 Err(error) => {
                     self.write_failed.fetch_add(1, Ordering::Relaxed);
@@ -215,6 +335,7 @@ impl Shared {
         }
         *lock(&self.ended) = true;
         self.ending.notify_all();
+        self.written.notify_waiters();
     }
 
     /// Lets a few more lines come, unless there are many already.
@@ -229,32 +350,69 @@ impl Shared {
     }
 
     /// Writes every buffer; each is exchanged for an empty one first, so that nobody waits for the
-    /// output while holding a lock.
-    fn write_out(&self, target: &mut Target, spare: &mut Vec<u8>, last: bool) -> io::Result<()> {
+    /// output while holding a lock. What was forwarded comes first.
+    fn write_out(&self, target: &mut Target, spare: &mut Batch, last: bool) -> io::Result<()> {
         let mut result = target.follow().map(|reopened| {
             self.reopened.fetch_add(u64::from(reopened), Ordering::Relaxed);
         });
-        for buffer in &self.buffers {
-            spare.clear();
-            let lines = {
-                let mut buffer = lock(buffer);
-                buffer.closed = last;
-                std::mem::swap(&mut buffer.bytes, spare);
-                std::mem::take(&mut buffer.lines)
-            };
-            if spare.is_empty() {
-                continue;
-            }
-            match target.write(spare) {
-                Ok(()) => {
-                    self.lines.fetch_add(lines, Ordering::Relaxed);
+        let lanes: [fn(&mut Buffer) -> &mut Lane; 2] =
+            [|buffer| &mut buffer.forwarded, |buffer| &mut buffer.refused];
+        for lane in lanes {
+            for buffer in &self.buffers {
+                spare.clear();
+                {
+                    let mut buffer = lock(buffer);
+                    buffer.closed = last;
+                    lane(&mut buffer).take(spare);
                 }
-                Err(error) => {
-                    self.dropped.fetch_add(lines, Ordering::Relaxed);
-                    result = Err(error);
+                if spare.bytes.is_empty() {
+                    continue;
+                }
+                match self.write(target, &spare.bytes) {
+                    Ok(()) => {
+                        self.lines.fetch_add(spare.lines(), Ordering::Relaxed);
+                    }
+                    Err(error) => {
+                        for (owner, held) in &spare.owners {
+                            self.lost(owner, held.lines);
+                        }
+                        result = Err(error);
+                    }
                 }
             }
         }
+        result
+    }
+
+    fn write_summaries(
+        &self,
+        target: &mut Target,
+        summaries: &[Aggregate],
+        summarize: &Summarize,
+    ) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for summary in summaries {
+            summarize(summary, &mut bytes);
+        }
+        // Without a format the log is off.
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.write(target, &bytes).inspect_err(|_| {
+            for Aggregate { owner, count, .. } in summaries {
+                self.lost(owner.as_ref().unwrap_or(&ShareOwner::Own), *count);
+            }
+        })?;
+        let lines = u64::try_from(summaries.len()).unwrap_or(u64::MAX);
+        self.lines.fetch_add(lines, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write(&self, target: &mut Target, bytes: &[u8]) -> io::Result<()> {
+        *lock(&self.writing) = Some(Instant::now());
+        let result = target.write(bytes);
+        *lock(&self.writing) = None;
+        self.written.notify_waiters();
         result
     }
 }

@@ -144,6 +144,23 @@ fn a_host_cannot_forge_a_line_or_fill_the_memory() {
 }
 
 #[test]
+fn no_name_in_a_flow_can_forge_a_line() {
+    let forged = "/pods/a\nJan 01 00:00:00.000: b\u{1b}[2J\u{202e}";
+    let flow = FlowRecord {
+        cgroup: Some(forged.into()),
+        interface: Some(forged.into()),
+        set: Some(forged.into()),
+        workload: Some(forged.into()),
+        namespace: Some(forged.into()),
+        ..dropped()
+    };
+    let line = flow.text();
+    let unseen = |c: char| c.is_control() || c == '\u{202e}';
+    assert!(!line.contains(unseen), "{line:?}");
+    assert_eq!(line.matches("/pods/a\\u{a}Jan").count(), 5, "{line}");
+}
+
+#[test]
 fn what_failed_is_not_what_was_denied() {
     let failed = AccessLogEntry {
         upstream_host: Some(UpstreamAddr("198.51.100.10:443".parse().unwrap())),

@@ -20,14 +20,17 @@ pub(super) fn line(flow: &FlowRecord) -> String {
     verdict(&mut text, flow);
     push(&mut text, format_args!(" at {}", flow.hook));
     if let Some(cgroup) = &flow.cgroup {
-        push(&mut text, format_args!(", cgroup {cgroup}"));
+        text.push_str(", cgroup ");
+        harmless(&mut text, cgroup);
     }
     if let Some(interface) = &flow.interface {
-        push(&mut text, format_args!(", interface {interface}"));
+        text.push_str(", interface ");
+        harmless(&mut text, interface);
     }
     // Everybody else's set goes without saying.
     if let Some(set) = flow.set.as_ref().filter(|set| *set != DEFAULT_SET) {
-        push(&mut text, format_args!(", set {set}"));
+        text.push_str(", set ");
+        harmless(&mut text, set);
     }
     if let Some(code) = flow.response_code {
         push(&mut text, format_args!(", {code}"));
@@ -47,7 +50,9 @@ pub(super) fn line(flow: &FlowRecord) -> String {
 
 fn source(text: &mut String, flow: &FlowRecord) {
     if let (Some(namespace), Some(workload)) = (&flow.namespace, &flow.workload) {
-        push(text, format_args!("{namespace}/{workload}"));
+        harmless(text, namespace);
+        text.push('/');
+        harmless(text, workload);
     }
     match (flow.source_address, &flow.workload) {
         (Some(addr), workload) => {
@@ -105,7 +110,8 @@ fn shown(addr: SocketAddr) -> String {
     if addr.port() == 0 { addr.ip().to_string() } else { addr.to_string() }
 }
 
-/// Hosts are the client's words: they mustn't steer the terminal, nor end the line.
+/// Hosts are the client's words, and names of cgroups and interfaces can be: none of them may steer
+/// the terminal or end the line.
 fn harmless(text: &mut String, words: &str) {
     for c in words.chars() {
         if is_unseen(c) {
