@@ -165,4 +165,8 @@ reasons! {
     PlaintextHop = 90, "plaintext_hop";
     /// A tunnel's client speaks for a workload that isn't known, or doesn't run where it does.
     ClaimedWorkload = 91, "claimed_workload";
+    /// A destination rule asks for TLS to the destination, and it cannot be applied.
+    TlsPolicyUnavailable = 92, "tls_policy_unavailable";
+    /// The host is known and routed, but none of its rules is for this request.
+    NoMatchingRule = 93, "no_matching_rule";
 }

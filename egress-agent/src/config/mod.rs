@@ -50,6 +50,7 @@ pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Pr
 
 #[cfg(test)]
 mod decisions {
+    mod scopes;
     mod tests;
 }
 #[cfg(test)]

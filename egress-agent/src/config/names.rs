@@ -71,20 +71,45 @@ pub(super) fn trust_domain(text: &At<String>, cx: &mut Cx<'_>) -> Option<TrustDo
     told.ok()
 }
 
-/// `exportTo`.
-pub(super) fn exported(list: &List<String>, own: &Namespace) -> Exported {
-    if list.is_empty() || list.iter().any(|entry| entry.value == "*") {
-        return Exported::All;
+/// `exportTo`. To nobody (`~`) only service entries can be exported.
+pub(super) fn exported(
+    list: &List<String>,
+    own: &Namespace,
+    to_nobody: bool,
+    cx: &mut Cx<'_>,
+) -> Exported {
+    let mut names: Vec<Namespace> = Vec::new();
+    let (mut all, mut nobody) = (false, false);
+    for entry in list {
+        let found = format!("{:?}", entry.value);
+        let name = match entry.value.as_str() {
+            "*" | "~" if list.len() > 1 => {
+                cx.wrong(&entry.at, found, "either * or ~ alone, or namespaces", "a contradiction");
+                continue;
+            }
+            "*" => {
+                all = true;
+                continue;
+            }
+            "~" if to_nobody => {
+                nobody = true;
+                continue;
+            }
+            "~" => {
+                let expected = "`.`, `*` or a namespace";
+                cx.wrong(&entry.at, found, expected, "it would be in force for nobody");
+                continue;
+            }
+            "." => own.clone(),
+            name => Namespace(name.into()),
+        };
+        if names.contains(&name) {
+            cx.error(&entry.at, format!("the namespace {} is listed twice", name.0));
+        } else {
+            names.push(name);
+        }
     }
-    let names = list.iter().filter(|entry| entry.value != "~");
-    Exported::To(
-        names
-            .map(|entry| match entry.value.as_str() {
-                "." => own.clone(),
-                name => Namespace(name.into()),
-            })
-            .collect(),
-    )
+    if all || (names.is_empty() && !nobody) { Exported::All } else { Exported::To(names) }
 }
 
 /// Labels.
@@ -131,6 +156,11 @@ pub(super) fn host(text: &At<String>, cx: &mut Cx<'_>) -> Option<Host> {
 /// A condition on a text.
 pub(super) fn text_match(wanted: &StringMatch, cx: &mut Cx<'_>) -> Option<TextMatch> {
     let StringMatch { at, exact, prefix, regex } = wanted;
+    if let Some(empty) = [prefix, regex].into_iter().flatten().find(|text| text.value.is_empty()) {
+        let expected = "a prefix or an expression, or {} where any value will do";
+        cx.wrong(&empty.at, "\"\"", expected, "it would match everything");
+        return None;
+    }
     match (exact, prefix, regex) {
         (None, None, None) => Some(TextMatch::Present),
         (Some(exact), None, None) => Some(TextMatch::Exact(exact.value.as_str().into())),

@@ -38,6 +38,8 @@ pub(super) struct Meta {
     pub(super) label: String,
     /// The line that it begins on.
     pub(super) line: u64,
+    /// `metadata.creationTimestamp`, where there is one: of two, the lesser text is the older.
+    pub(super) created: Option<Box<str>>,
 }
 
 impl Meta {
@@ -66,7 +68,8 @@ pub(super) struct Resource<T> {
     pub(super) spec: T,
 }
 
-/// All resources, by kind, in the order of files and documents.
+/// All resources, by kind, the oldest first: those with a creation time by it, then all others in
+/// the order of files and documents.
 #[derive(Debug, Default)]
 pub(super) struct Resources {
     pub(super) entries: Vec<Resource<ServiceEntry>>,
@@ -87,6 +90,10 @@ impl Resources {
                 all.document(&name, &document, report);
             }
         }
+        sort(&mut all.entries);
+        sort(&mut all.gateways);
+        sort(&mut all.rules);
+        sort(&mut all.routes);
         all
     }
 
@@ -244,6 +251,7 @@ impl Resources {
             namespace: Namespace(namespace.into()),
             label: format!("{kind} {namespace}/{name}"),
             line: node.line,
+            created: metadata.and_then(|m| m.text("creationTimestamp")).map(Into::into),
         };
         if let Some(other) = self.seen.insert(meta.label.clone(), meta.place()) {
             let message = format!("{} is defined twice; the other one is at {other}", meta.label);
@@ -252,6 +260,16 @@ impl Resources {
         }
         Some(meta)
     }
+}
+
+/// The oldest first; what has no creation time was never applied, so it is the youngest.
+fn sort<T>(all: &mut [Resource<T>]) {
+    all.sort_by(|a, b| {
+        let created = |resource: &Resource<T>| {
+            (resource.meta.created.is_none(), resource.meta.created.clone())
+        };
+        created(a).cmp(&created(b))
+    });
 }
 
 /// The documents of a file that could be read; the others are noted.

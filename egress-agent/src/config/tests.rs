@@ -416,7 +416,7 @@ const FILES: &str = "clientCertificate: /c.pem, privateKey: /k.pem";
 fn destination_rules() {
     let registry = service("a.example", "HTTP", "resolution: DNS");
     for (policy, wanted) in [
-        ("{tls: {mode: ISTIO_MUTUAL}}", "the outside has no use for them"),
+        ("{tls: {mode: ISTIO_MUTUAL}}", "for the way to a gateway of the mesh"),
         ("{tls: {mode: MUTUAL}}", "needs clientCertificate and privateKey"),
         ("{tls: {mode: MUTUAL, clientCertificate: /c.pem}}", "privateKey"),
         ("{tls: {mode: SIMPEL}}", "expected one of DISABLE"),
@@ -441,11 +441,12 @@ fn destination_rules() {
         "defined twice",
     );
     one_error(&[&registry, &rule("{host: a.example, workloadSelector: {}}")], "can't be limited");
-    for gateway in [
-        "istio-egressgateway.istio-system.svc.cluster.local",
-        "istio-egressgateway.istio-system",
-        "other",
-    ] {
+    one_error(&[&registry, &rule("{host: a.example, exportTo: ['~']}")], "in force for nobody");
+    let both = &registry.replace("hosts:", "exportTo: ['.', '*'], hosts:");
+    one_error(&[both], "a contradiction");
+    for gateway in
+        ["istio-egressgateway.istio-system.svc.cluster.local", "istio-egressgateway.istio-system"]
+    {
         for (mode, wanted) in [
             ("SIMPLE", "both ends prove who they are"),
             ("MUTUAL", "needs clientCertificate, privateKey and caCertificates"),
@@ -618,12 +619,22 @@ fn virtual_services_refused() {
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{response: {{remove: [content-length]}}}}}}]}}"), "frames the message"),
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{request: {{set: {{x: \"a\\r\\nb\"}}}}}}}}]}}"), "not a header value"),
         (format!("{{hosts: [a.example], http: [{{{to}, timeout: soon}}]}}"), "expected a duration"),
-        (format!("{{hosts: [a.example], http: [{{{to}, retries: {{retryOn: 5xy}}}}]}}"), "unknown condition"),
+        (format!("{{hosts: [a.example], http: [{{{to}, retries: {{attempts: 1, retryOn: 5xy}}}}]}}"), "unknown condition"),
         (format!("{{hosts: [a.example], http: [{{{to}, retries: {{attempts: 101}}}}]}}"), "too many attempts"),
         (format!("{{hosts: [a.example], http: [{{{to}, rewrite: {{uri: 'a b'}}}}]}}"), "not a path"),
         (format!("{{hosts: [a.example], http: [{{{to}, fault: {{abort: {{httpStatus: 99}}}}}}]}}"), "not the status"),
         (format!("{{hosts: [a.example], http: [{{{to}, fault: {{delay: {{fixedDelay: 1s, percentage: {{value: 101}}}}}}}}]}}"), "not a percentage"),
-        ("{hosts: [a.example], http: [{redirect: {redirectCode: 200}}]}".into(), "not a redirect's status"),
+        ("{hosts: [a.example], http: [{redirect: {uri: /, redirectCode: 200}}]}".into(), "not a redirect's status"),
+        ("{hosts: [a.example], http: [{redirect: {}}]}".into(), "the very same place"),
+        ("{hosts: [a.example], http: [{redirect: {redirectCode: 302}}]}".into(), "the very same place"),
+        (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{regex: ''}}}}]}}]}}"), "would match everything"),
+        (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{prefix: ''}}}}]}}]}}"), "would match everything"),
+        (format!("{{hosts: [a.example], http: [{{{to}, match: [{{headers: {{x: {{prefix: ''}}}}}}]}}]}}"), "would match everything"),
+        (format!("{{hosts: [a.example], http: [{{{to}, retries: {{attempts: 1, retryOn: '600'}}}}]}}"), "unknown condition"),
+        (format!("{{hosts: [a.example], http: [{{{to}, retries: {{attempts: 0, retryOn: 5xx}}}}]}}"), "retries that are never made"),
+        (format!("{{hosts: [a.example], http: [{{{to}, retries: {{perTryTimeout: 1s}}}}]}}"), "retries that are never made"),
+        (format!("{{hosts: [a.example], exportTo: ['~'], http: [{{{to}}}]}}"), "in force for nobody"),
+        (format!("{{hosts: [a.example], exportTo: [default, '.'], http: [{{{to}}}]}}"), "listed twice"),
         ("{hosts: [a.example], http: [{redirect: {scheme: ftp}}]}".into(), "unknown scheme"),
         ("{hosts: [a.example], http: [{directResponse: {status: 42}}]}".into(), "not the status"),
         ("{hosts: [a.example], http: [{route: [{destination: {host: a.example}, weight: 0}, {destination: {host: a.example}}]}]}".into(), "nothing could be routed"),

@@ -41,7 +41,7 @@ record! {
         /// For the whole request with its retries.
         "timeout" timeout: Option<At<Duration>> = "none",
         /// When to try again.
-        "retries" retries: Option<Retries> = "2 attempts on `connect-failure,refused-stream,unavailable,cancelled,503`",
+        "retries" retries: Option<Retries> = "2 attempts on `connect-failure,refused-stream,unavailable,cancelled`",
         /// Faults to inject.
         "fault" fault: Option<Fault> = "none",
         /// Headers to change.
@@ -194,7 +194,7 @@ record! {
 record! {
     /// `rewrite`.
     struct Rewrite {
-        /// Replaces the path, or the prefix that was matched.
+        /// Replaces the path, or the prefix that was matched. A rule without a match on the path matches the prefix `/`.
         "uri" uri: Option<At<String>> = "none",
         /// Replaces the authority.
         "authority" authority: Option<At<String>> = "none",
@@ -206,7 +206,7 @@ record! {
 record! {
     /// `rewrite.uriRegexRewrite`.
     struct RegexRewrite {
-        /// A regular expression (RE2's syntax); the first part of the path that it matches is replaced.
+        /// A regular expression (RE2's syntax); every part of the path that it matches is replaced.
         "match" pattern: Option<At<String>> = required,
         /// With what; `\1` is the first group.
         "rewrite" rewrite: Option<At<String>> = required,
@@ -217,11 +217,11 @@ record! {
     /// `retries`.
     struct Retries {
         /// Tries after the first.
-        "attempts" attempts: Option<At<u32>> = "2",
+        "attempts" attempts: Option<At<u32>> = "0",
         /// Limit of one try.
         "perTryTimeout" per_try_timeout: Option<At<Duration>> = "the rule's timeout",
         /// Conditions, separated by commas: `connect-failure`, `refused-stream`, `reset`, `5xx`, `gateway-error`, `retriable-4xx`, `retriable-status-codes`, status codes, and of gRPC `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`.
-        "retryOn" retry_on: Option<At<String>> = "`connect-failure,refused-stream,unavailable,cancelled,503`",
+        "retryOn" retry_on: Option<At<String>> = "`connect-failure,refused-stream,unavailable,cancelled`",
     }
     unsupported {
         "backoff": Warning, "the time between tries can't be set yet";
@@ -246,7 +246,7 @@ record! {
         /// How long.
         "fixedDelay" fixed_delay: Option<At<Duration>> = required,
         /// How often.
-        "percentage" percentage: Option<Percentage> = "always",
+        "percentage" percentage: Option<Percentage> = "never",
         /// Old form of `percentage`.
         "percent" percent: Option<At<u32>> = "none",
     }
@@ -261,7 +261,7 @@ record! {
         /// The status.
         "httpStatus" http_status: Option<At<u32>> = required,
         /// How often.
-        "percentage" percentage: Option<Percentage> = "always",
+        "percentage" percentage: Option<Percentage> = "never",
         /// Old form of `percentage`.
         "percent" percent: Option<At<u32>> = "none",
     }
@@ -275,7 +275,7 @@ record! {
     /// A share.
     struct Percentage {
         /// From 0 to 100.
-        "value" value: Option<At<f64>> = "100",
+        "value" value: Option<At<f64>> = "0",
     }
 }
 

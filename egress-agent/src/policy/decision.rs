@@ -177,7 +177,8 @@ impl RetryOn {
 }
 
 impl Default for RetryPolicy {
-    /// Istio's: two retries on `connect-failure,refused-stream,unavailable,cancelled,503`.
+    /// Istio's since 1.24: two retries on `connect-failure,refused-stream,unavailable,cancelled`.
+    /// A status that the upstream sent is never tried again by itself: it may have acted.
     fn default() -> Self {
         Self {
             attempts: 2,
@@ -186,7 +187,6 @@ impl Default for RetryPolicy {
                 connect_failure: true,
                 refused_stream: true,
                 grpc_statuses: vec![14, 1],
-                statuses: vec![503],
                 ..RetryOn::default()
             },
         }

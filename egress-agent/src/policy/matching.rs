@@ -181,15 +181,19 @@ pub(super) fn rewrite(
     let (path, query) = split_query(path_and_query);
     let new = match rewrite {
         PathRewrite::Keep => return None,
-        PathRewrite::Replace(new) => match matched.and_then(|m| m.path.as_ref()) {
+        PathRewrite::Replace(new) => {
             // Only a prefix is replaced alone; the length is that of the request's own text, since
-            // case differs in ASCII at most.
-            Some(TextMatch::Prefix(prefix)) => {
-                format!("{new}{}", path.get(prefix.len()..).unwrap_or(""))
-            }
-            _ => new.to_string(),
-        },
-        PathRewrite::Regex(regex, new) => regex.replace(path, &**new).into_owned(),
+            // case differs in ASCII at most. A rule that asks nothing of the path is for the prefix
+            // `/` to Envoy.
+            let replaced = match matched.and_then(|m| m.path.as_ref()) {
+                Some(TextMatch::Prefix(prefix)) => prefix.len(),
+                Some(TextMatch::Exact(_) | TextMatch::Regex(_)) => path.len(),
+                Some(TextMatch::Present) | None => usize::from(path.starts_with('/')),
+            };
+            format!("{new}{}", path.get(replaced..).unwrap_or(""))
+        }
+        // All matches, as Envoy's `regex_rewrite`.
+        PathRewrite::Regex(regex, new) => regex.replace_all(path, &**new).into_owned(),
     };
     let new = if new.starts_with('/') { new } else { format!("/{new}") };
     let mark = if path_and_query.contains('?') { "?" } else { "" };

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod decision;
+mod destination;
 mod dial;
 mod gateway;
 mod hosts;
@@ -24,6 +25,7 @@ pub use decision::{
     Denied, Entry, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn, RetryPolicy,
     TcpRoute, Termination, TlsConnection, TlsRoute,
 };
+pub use destination::{Client, Destination, Provider, Reached, Refusal, Scoped, preferred};
 pub use dial::{AddressGuard, default_denied};
 pub use gateway::GatewayPolicy;
 pub use hosts::{HostPattern, HostTable};

@@ -6,13 +6,13 @@ use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::{Cluster, Hop, HostPattern, HttpAction, RetryPolicy, Server};
+use super::{Cluster, Destination, Hop, HostPattern, HttpAction, RetryPolicy, Scoped, Server};
 use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Port, Source};
 
 /// Everything that decisions are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// The registry: one entry a host and port.
+    /// The registry: one entry a host and port of a service entry, the oldest first.
     pub services: Vec<Arc<Service>>,
     /// One entry a server of a `Gateway`.
     pub servers: Vec<Arc<Server>>,
@@ -27,6 +27,8 @@ pub struct Rules {
 pub struct Service {
     /// `default/cnn`.
     pub name: Arc<str>,
+    /// Its service entry's namespace.
+    pub namespace: Namespace,
     /// The host.
     pub host: HostPattern,
     /// The port that applications dial.
@@ -37,8 +39,19 @@ pub struct Service {
     pub exported: Exported,
     /// Addresses that identify it, for raw TCP and direct allowances.
     pub addresses: Vec<IpNet>,
-    /// Its own cluster: the default route.
+    /// What its own requests are counted in where nothing is dialled.
     pub cluster: Arc<Cluster>,
+    /// How it is reached without a route.
+    pub destination: Arc<Destination>,
+}
+
+impl Scoped for Service {
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+    fn exported(&self) -> &Exported {
+        &self.exported
+    }
 }
 
 /// What is spoken on a port.
@@ -93,6 +106,15 @@ pub struct RouteSet {
     pub mesh: StageRules,
     /// Its rules at gateways, by their names (`default/istio-egressgateway`).
     pub gateways: Vec<(Arc<str>, StageRules)>,
+}
+
+impl Scoped for RouteSet {
+    fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+    fn exported(&self) -> &Exported {
+        &self.exported
+    }
 }
 
 /// The rules of a route set at one stage, in order; each holds only the matches of that stage.
@@ -165,8 +187,8 @@ pub enum Target {
     },
     /// A service outside.
     Cluster {
-        /// Its cluster.
-        cluster: Arc<Cluster>,
+        /// Its clusters, by who asks.
+        destination: Arc<Destination>,
         /// Its name, where the cluster stands for one; a wildcard's takes the request's host.
         host: Option<Host>,
     },

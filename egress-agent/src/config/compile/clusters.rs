@@ -4,19 +4,18 @@ use std::sync::Arc;
 
 use super::{
     super::{
+        decode::{Cx, Spot},
         destination_rule::{DestinationRule, Subset},
         names,
         resource::{Meta, Resource},
     },
     Compiler, nodes,
+    providers::{merged, most_specific},
     services::Entry,
-    traffic::{self, Policy, Settings, Tunnel},
+    traffic::{self, Kinds, Policy, TlsWish, Tunnel},
 };
 use crate::{
-    policy::{
-        ClientTls, Cluster, ClusterName, Exported, Hop, HostPattern, HttpVersion, LoadBalancer,
-        TunnelTls,
-    },
+    policy::{ClientTls, Exported, Hop, HostPattern, TunnelTls},
     types::{Labels, Namespace, Port},
 };
 
@@ -25,27 +24,54 @@ use crate::{
 pub(super) struct Rule {
     pub(super) meta: Meta,
     pub(super) host: HostPattern,
-    exported: Exported,
-    policy: Policy,
-    subsets: Vec<RuleSubset>,
+    pub(super) exported: Exported,
+    /// Its own traffic policy, if it has one.
+    pub(super) policy: Option<Policy>,
+    pub(super) subsets: Vec<RuleSubset>,
 }
 
 impl Rule {
     /// Every wish for a tunnel, wherever in the rule it stands.
     fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
         let policies = self.subsets.iter().map(|subset| &subset.policy);
-        let settings = std::iter::once(&self.policy).chain(policies).flat_map(|policy| {
+        let settings = self.policy.iter().chain(policies).flat_map(|policy| {
             std::iter::once(&policy.settings).chain(policy.ports.iter().map(|(_, own)| own))
         });
         settings.filter_map(|settings| settings.tunnel.as_ref()?.as_ref())
     }
+
+    /// Whether it is for its own namespace alone.
+    pub(super) fn is_private(&self) -> bool {
+        match &self.exported {
+            Exported::All => false,
+            Exported::To(names) => names.iter().all(|name| *name == self.meta.namespace),
+        }
+    }
+
+    /// The namespaces that it names.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        let exported = match &self.exported {
+            Exported::All => &[][..],
+            Exported::To(names) => names,
+        };
+        exported.iter().chain(std::iter::once(&self.meta.namespace))
+    }
+
+    /// Whether it asks for TLS to a service of the registry, on this port and subset.
+    pub(super) fn asks_tls(&self, port: Port, subset: &str) -> bool {
+        let named = self.subsets.iter().filter(|own| own.name == subset).map(|own| &own.policy);
+        self.policy.iter().chain(named).any(|policy| {
+            matches!(policy.on(port).tls, Some(TlsWish::Originate(_) | TlsWish::Unavailable(_)))
+        })
+    }
 }
 
+/// A subset of a rule.
 #[derive(Debug)]
-struct RuleSubset {
-    name: String,
-    labels: Labels,
-    policy: Policy,
+pub(super) struct RuleSubset {
+    pub(super) name: String,
+    pub(super) labels: Labels,
+    pub(super) policy: Policy,
 }
 
 impl Compiler<'_> {
@@ -55,11 +81,20 @@ impl Compiler<'_> {
         let DestinationRule { at: _, host, traffic_policy, subsets, export_to } = spec;
         let host_text = host.as_ref()?;
         let full = names::expand(&host_text.value, &meta.namespace);
-        let internal = self.group(&full).is_some() || names::is_in_cluster(&full);
+        let mut host = names::pattern_of(&full, host_text, &mut meta.cx(self.report))?;
+        let group = self.group(&full).and_then(|index| self.mesh.gateways.get(index));
+        if let Some(group) = group {
+            host = HostPattern::Exact(group.service.clone());
+        }
+        // What the host is says what the rule means; how its name is spelled does not.
+        let meets = |other: &HostPattern| host.covers(other) || other.covers(&host);
+        let mut groups = self.mesh.gateways.iter();
+        let kinds = Kinds {
+            gateway: groups.any(|group| host.matches(&group.service)),
+            registry: self.entries.iter().flat_map(|entry| &entry.hosts).any(meets),
+        };
         let mut cx = meta.cx(self.report);
-        let host = names::pattern_of(&full, host_text, &mut cx)?;
-        let policy = traffic_policy.as_ref().map(|p| traffic::policy(p, internal, &mut cx));
-        let policy = policy.unwrap_or_default();
+        let policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
         let mut read: Vec<RuleSubset> = Vec::new();
         for Subset { at: _, name, labels, traffic_policy } in &subsets.0 {
             let Some(name) = name else { continue };
@@ -67,7 +102,7 @@ impl Compiler<'_> {
                 cx.error(&name.at, format!("the subset {:?} is defined twice", name.value));
                 continue;
             }
-            let own = traffic_policy.as_ref().map(|p| traffic::policy(p, internal, &mut cx));
+            let own = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
             read.push(RuleSubset {
                 name: name.value.clone(),
                 labels: names::labels(labels),
@@ -77,92 +112,29 @@ impl Compiler<'_> {
         Some(Rule {
             meta: meta.clone(),
             host,
-            exported: names::exported(export_to, &meta.namespace),
+            exported: names::exported(export_to, &meta.namespace, false, &mut cx),
             policy,
             subsets: read,
         })
     }
 
-    /// The rules for a host: of those that cover it and are visible, the most specific.
-    fn rules_for(&self, host: &HostPattern, client: &Namespace) -> Vec<&Rule> {
-        let mut found: Vec<&Rule> = Vec::new();
-        for rule in &self.rules {
-            if !rule.host.covers(host) || !rule.exported.includes(Some(client)) {
-                continue;
-            }
-            match found.first() {
-                Some(best) if best.host == rule.host => found.push(rule),
-                Some(best) if !best.host.covers(&rule.host) => {}
-                _ => found = vec![rule],
-            }
-        }
-        found
-    }
-
-    /// Whether a destination rule for the host has this subset.
+    /// Whether a destination rule for a gateway's service has this subset.
     pub(super) fn has_subset(&self, host: &HostPattern, subset: &str, client: &Namespace) -> bool {
-        let mut rules = self.rules_for(host, client).into_iter();
-        rules.any(|rule| rule.subsets.iter().any(|s| s.name == subset))
+        self.gateway_rules(host, client).iter().any(|r| r.subsets.iter().any(|s| s.name == subset))
     }
 
-    /// The cluster of a service's port; its subset is known to exist.
-    pub(super) fn cluster(
-        &mut self,
-        entry: usize,
-        host: &HostPattern,
-        port: Port,
-        subset: &str,
-        client: &Namespace,
-    ) -> Option<Arc<Cluster>> {
-        let name = ClusterName::outbound(port, subset, &host.to_string());
-        if let Some(cluster) = self.clusters.get(&name) {
-            return Some(Arc::clone(cluster));
-        }
-        let entry = self.entries.get(entry)?;
-        let service = entry.port(port)?;
-        let (settings, labels) = self.settings_for(host, port, subset, client);
-        let (pool, upgrade) = settings.pool.unwrap_or_default();
-        let cluster = Arc::new(Cluster {
-            discovery: entry.discovery(host, service, &labels),
-            http: if upgrade { HttpVersion::Http2 } else { service.http },
-            tls: settings.tls.flatten().map(|tls| with_names(tls, entry)),
-            load_balancer: settings.load_balancer.unwrap_or(LoadBalancer::LeastRequest),
-            pool,
-            outlier: settings.outlier.flatten(),
-            name: name.clone(),
-        });
-        self.clusters.insert(name, Arc::clone(&cluster));
-        Some(cluster)
-    }
-
-    /// What holds for a host's port and subset, and the subset's labels.
-    fn settings_for(
-        &self,
-        host: &HostPattern,
-        port: Port,
-        subset: &str,
-        client: &Namespace,
-    ) -> (Settings, Labels) {
-        let rules = self.rules_for(host, client);
-        let chosen = rules.iter().find_map(|r| r.subsets.iter().find(|s| s.name == subset));
-        let base = rules.first().map(|rule| rule.policy.on(port)).unwrap_or_default();
-        let labels = chosen.map(|subset| subset.labels.clone()).unwrap_or_default();
-        let settings = match chosen {
-            // The subset's own settings for the port replace everything, as the rule's do.
-            Some(subset) if subset.policy.ports.iter().any(|(number, _)| *number == port) => {
-                subset.policy.on(port)
-            }
-            Some(subset) => subset.policy.settings.clone().or(base),
-            None => base,
-        };
-        (settings, labels)
+    /// The rules for a gateway's service. Whichever namespace asks for mutual TLS there is heeded:
+    /// the way to a gateway must not be the weaker for somebody's choice of a namespace.
+    fn gateway_rules(&self, host: &HostPattern, client: &Namespace) -> Vec<&Rule> {
+        let rules: Vec<_> = self.rules.iter().collect();
+        most_specific(&rules, host, |rule| rule.exported.includes(Some(client)))
     }
 
     /// How traffic that a rule of `client` leads to this port of a gateway's service has to come.
     pub(super) fn hop(&self, group: usize, port: Port, subset: &str, client: &Namespace) -> Hop {
         let Some(group) = self.mesh.gateways.get(group) else { return Hop::Plain };
         let host = HostPattern::Exact(group.service.clone());
-        let (settings, _) = self.settings_for(&host, port, subset, client);
+        let (settings, _) = merged(&self.gateway_rules(&host, client), port, subset);
         if settings.tunnel.flatten().is_some() { Hop::Tunnel } else { Hop::Plain }
     }
 
@@ -177,9 +149,11 @@ impl Compiler<'_> {
             let namespace = namespace.or_else(|| names::namespace_of(&service));
             let mut first: Option<(Tunnel, String)> = None;
             let mut hop = Hop::Plain;
-            for rule in self.rules.iter().filter(|rule| rule.host == host) {
-                let at = super::super::decode::Spot::root(rule.meta.line, "spec");
-                if rule.policy.settings.tunnel.as_ref().is_some_and(Option::is_some) {
+            let rules: Vec<_> = self.rules.iter().collect();
+            for rule in most_specific(&rules, &host, |_| true) {
+                let at = Spot::root(rule.meta.line, "spec");
+                let own = rule.policy.as_ref().and_then(|policy| policy.settings.tunnel.as_ref());
+                if own.is_some_and(Option::is_some) {
                     hop = Hop::Tunnel;
                 }
                 for wish in rule.tunnels() {
@@ -225,14 +199,15 @@ impl Compiler<'_> {
 
     /// Warns about rules for hosts that don't exist, and about two for one host.
     pub(super) fn check_rules(&mut self) {
-        let mut seen: Vec<(&HostPattern, &Exported, String)> = Vec::new();
+        let mut seen: Vec<&Rule> = Vec::new();
         for rule in &self.rules {
             let mut cx = rule.meta.cx(self.report);
-            let at = super::super::decode::Spot::root(rule.meta.line, "spec").field("host");
+            let at = Spot::root(rule.meta.line, "spec").field("host");
             let known = self.entries.iter().flat_map(|entry| &entry.hosts);
             let covers = known.into_iter().any(|h| rule.host.covers(h) || h.covers(&rule.host));
             let name = rule.host.to_string();
-            let group = super::group_named(&self.mesh, &name).is_some();
+            let group = self.mesh.gateways.iter().any(|group| rule.host.matches(&group.service));
+            // Without mesh.yaml no gateway is known.
             let excused = names::is_in_cluster(&name) && !self.mesh_given;
             if !(covers || group || excused) {
                 let message = format!(
@@ -240,21 +215,40 @@ impl Compiler<'_> {
                 );
                 cx.warn(&at, message).code = Some("IST0174");
             }
-            match seen
-                .iter()
-                .find(|(host, exported, _)| **host == rule.host && **exported == rule.exported)
-            {
-                Some((.., other)) => {
-                    cx.warn(&at, format!("{other} is for the same host; its traffic policy is used, and the subsets of both"));
-                }
-                None => seen.push((&rule.host, &rule.exported, rule.meta.label.clone())),
+            let same = seen.iter().find(|other| {
+                other.host == rule.host
+                    && other.meta.namespace == rule.meta.namespace
+                    && other.exported == rule.exported
+            });
+            if let Some(other) = same {
+                merge_notes(other, rule, &at, &mut cx);
             }
+            seen.push(rule);
         }
     }
 }
 
+/// What of a later rule for the same host has no effect.
+fn merge_notes(first: &Rule, rule: &Rule, at: &Spot, cx: &mut Cx<'_>) {
+    let other = &first.meta.label;
+    if first.policy.is_some() && rule.policy.is_some() {
+        let message = format!(
+            "{other} is for the same host; its traffic policy is used, and the subsets of both"
+        );
+        cx.warn(at, message);
+    }
+    let mut own = rule.subsets.iter();
+    if let Some(twice) = own.find(|own| first.subsets.iter().any(|s| s.name == own.name)) {
+        let message = format!(
+            "{other} is for the same host and defines the subset {:?}; its own is used",
+            twice.name
+        );
+        cx.warn(at, message);
+    }
+}
+
 /// `subjectAltNames` of the service entry, where the rule names none.
-fn with_names(mut tls: ClientTls, entry: &Entry) -> ClientTls {
+pub(super) fn with_names(mut tls: ClientTls, entry: &Entry) -> ClientTls {
     if tls.subject_alt_names.is_empty() {
         tls.subject_alt_names.clone_from(&entry.subject_alt_names);
     }

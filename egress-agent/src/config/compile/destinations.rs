@@ -5,11 +5,12 @@ use egress_ebpf::reason::Reason;
 use super::{
     super::{decode::At, names, problem::Severity, virtual_service::Destination},
     Compiler,
+    providers::Wanted,
     routes::{Scope, Stage, Traffic},
 };
 use crate::{
-    policy::{Discovery, HostPattern, Protocol, Target},
-    types::{GatewayPort, Port},
+    policy::{Client, Destination, Discovery, HostPattern, Protocol, Refusal, Target, has_labels},
+    types::{GatewayPort, Namespace, Port},
 };
 
 impl Compiler<'_> {
@@ -40,7 +41,12 @@ impl Compiler<'_> {
             .iter()
             .filter_map(|index| self.entries.get(*index))
             .flat_map(|entry| entry.ports.iter().map(|port| port.number))
-            .collect();
+            .fold(Vec::new(), |mut all, number| {
+                if !all.contains(&number) {
+                    all.push(number);
+                }
+                all
+            });
         let mut entries = indices.iter().filter_map(|index| self.entries.get(*index));
         let told = entries.any(|entry| entry.broken);
         let number = match (port, declared.as_slice()) {
@@ -79,45 +85,93 @@ impl Compiler<'_> {
             return refused(Reason::HostNotInRegistry, &detail);
         };
         let subset_name = subset.as_ref().map_or("", |subset| subset.value.as_str());
+        let wanted =
+            Wanted { host: pattern.clone(), port: number, subset: subset_name.into(), traffic };
+        let declared = self.entries.get(entry).and_then(|entry| entry.port(number));
+        let declared = declared.map_or(Protocol::Tcp, |port| port.protocol);
+        let destination = self.destination(&wanted);
+        let refusals = self.refusals(&destination, stage, scope);
         if let Some(subset) = subset
-            && !self.has_subset(&pattern, &subset.value, &scope.meta.namespace)
+            && refusals.iter().any(|refusal| refusal.reason == Reason::NoGatewayRoute)
         {
             return self.unknown_subset(subset, &name, scope);
         }
-        let own = &scope.meta.namespace;
-        let Some(cluster) = self.cluster(entry, &pattern, number, subset_name, own) else {
-            return refused(Reason::NoGatewayRoute, "no such cluster");
-        };
-        let declared = self.entries.get(entry).and_then(|entry| entry.port(number));
-        let declared = declared.map_or(Protocol::Tcp, |port| port.protocol);
         let mut cx = scope.meta.cx(self.report);
-        match traffic {
-            Traffic::Http if declared == Protocol::Tls && cluster.tls.is_none() => {
-                cx.note(Severity::Error, at, format!("plain HTTP would be sent to {name} port {number}, which is declared to speak TLS; it is refused instead. A DestinationRule with tls.mode SIMPLE for it makes the gateway start TLS"));
-                refused(
-                    Reason::WrongProtocol,
-                    &format!(
-                        "plain HTTP must not be sent to {name} port {number}, which is declared to speak TLS"
-                    ),
-                )
-            }
-            Traffic::Tls if cluster.tls.is_some() => {
-                cx.note(Severity::Error, at, format!("TLS of the application would be wrapped in TLS again: a DestinationRule starts TLS to {name} port {number}; it is refused instead"));
-                refused(
-                    Reason::WrongProtocol,
-                    &format!("TLS to {name} port {number} would be wrapped in TLS again"),
-                )
-            }
-            Traffic::Tcp
-                if matches!(cluster.discovery, Discovery::Request(_)) && *stage != Stage::Mesh =>
-            {
-                cx.note(Severity::Error, at, format!("raw TCP can't be sent to the wildcard {name}: there is no name to resolve; it is refused"));
-                refused(Reason::NoGatewayRoute, "raw TCP to a wildcard")
-            }
-            Traffic::Http | Traffic::Tls | Traffic::Tcp => {
-                Target::Cluster { cluster, host: pattern.exact().cloned() }
+        let request = matches!(
+            destination.providers.first().map(|first| &first.others.cluster.discovery),
+            Some(Discovery::Request(_))
+        );
+        if traffic == Traffic::Tcp && request && *stage != Stage::Mesh {
+            cx.note(Severity::Error, at, format!("raw TCP can't be sent to the wildcard {name}: there is no name to resolve; it is refused"));
+            return refused(Reason::NoGatewayRoute, "raw TCP to a wildcard");
+        }
+        for refusal in refusals {
+            let message = match (refusal.reason, traffic) {
+                (Reason::WrongProtocol, Traffic::Http) if declared == Protocol::Tls => {
+                    format!(
+                        "plain HTTP would be sent to {name} port {number}, which is declared to speak TLS; it is refused instead. A DestinationRule with tls.mode SIMPLE for it makes the gateway start TLS"
+                    )
+                }
+                (Reason::WrongProtocol, _) => {
+                    format!(
+                        "TLS of the application would be wrapped in TLS again: a DestinationRule starts TLS to {name} port {number}; it is refused instead"
+                    )
+                }
+                _ => format!("{}; it is refused", refusal.detail),
+            };
+            cx.note(Severity::Error, at, message);
+        }
+        Target::Cluster { destination, host: pattern.exact().cloned() }
+    }
+
+    /// What of a destination is refused at a stage, to anybody at all.
+    fn refusals(
+        &self,
+        destination: &Destination,
+        stage: &Stage,
+        scope: &Scope<'_>,
+    ) -> Vec<Refusal> {
+        let own = &scope.meta.namespace;
+        let clients = match stage {
+            Stage::Mesh => vec![own.clone()],
+            Stage::Gateway(name) => self.gateway_namespaces(name),
+        };
+        let mut found: Vec<Refusal> = Vec::new();
+        for client in &clients {
+            let gateway = (*stage != Stage::Mesh).then_some(client);
+            let seen = destination.provider(Client { source: Some(own), gateway });
+            // A route may be for other namespaces than its own.
+            let provider = seen.or(destination.providers.first());
+            let refusals = provider.map(|provider| &provider.reached(Some(client)).refusals);
+            for refusal in refusals.into_iter().flatten() {
+                if !found.iter().any(|known| known.detail == refusal.detail) {
+                    found.push(refusal.clone());
+                }
             }
         }
+        found
+    }
+
+    /// The namespaces of the gateways that a `Gateway` is for; the root namespace where none is
+    /// known.
+    fn gateway_namespaces(&self, gateway: &str) -> Vec<Namespace> {
+        let servers = self.servers.iter().filter(|server| *server.gateway == *gateway);
+        let mut found: Vec<Namespace> = servers
+            .flat_map(|server| {
+                let groups = self.mesh.gateways.iter();
+                groups.filter(|group| has_labels(&group.labels, &server.selector))
+            })
+            .filter_map(|group| {
+                let proven = group.principal.as_ref().map(|id| id.namespace.clone());
+                proven.or_else(|| names::namespace_of(&group.service.to_string()))
+            })
+            .collect();
+        found.sort_unstable();
+        found.dedup();
+        if found.is_empty() {
+            found.push(self.mesh.root_namespace.clone());
+        }
+        found
     }
 
     fn gateway_target(

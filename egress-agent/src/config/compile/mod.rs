@@ -7,6 +7,7 @@ mod http;
 mod mesh;
 mod node;
 mod nodes;
+mod providers;
 mod routes;
 mod server_tls;
 mod services;
@@ -14,9 +15,13 @@ mod traffic;
 mod ways;
 mod workloads;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use clusters::Rule;
+use providers::Wanted;
 use services::Entry;
 
 use super::{
@@ -26,10 +31,10 @@ use super::{
 };
 use crate::{
     policy::{
-        AddressGuard, Cluster, ClusterName, HostPattern, HttpVersion, MeshConfig, Protocol, Rules,
-        Server, Service, Snapshot,
+        AddressGuard, Cluster, ClusterName, Destination, Exported, HostPattern, HttpVersion,
+        MeshConfig, Protocol, Rules, Server, Service, Snapshot,
     },
-    types::OriginalPort,
+    types::{Namespace, OriginalPort},
 };
 
 /// What compilation knows so far.
@@ -46,7 +51,9 @@ struct Compiler<'r> {
     gateways: Vec<String>,
     /// Whether servers are missing because of errors in them, told already.
     broken_gateways: bool,
-    clusters: BTreeMap<ClusterName, Arc<Cluster>>,
+    /// By name; those of one name differ in their settings.
+    clusters: BTreeMap<ClusterName, Vec<Arc<Cluster>>>,
+    destinations: HashMap<Wanted, Arc<Destination>>,
 }
 
 /// See [`super::compile()`].
@@ -70,6 +77,7 @@ pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compi
         gateways: Vec::new(),
         broken_gateways: false,
         clusters: BTreeMap::new(),
+        destinations: HashMap::new(),
         report: &mut report,
     };
     let snapshot = compiler.run(&resources);
@@ -112,15 +120,15 @@ impl Compiler<'_> {
                 services,
                 servers: self.servers,
                 routes,
-                clusters: self.clusters.into_values().collect(),
+                clusters: self.clusters.into_values().flatten().collect(),
             },
         }
     }
 
-    /// The registry, one service a host and port, each with its own cluster.
+    /// The registry, one service a host and port of an entry.
     fn services(&mut self) -> Vec<Arc<Service>> {
         let mut services: Vec<Arc<Service>> = Vec::new();
-        let mut places: BTreeMap<(HostPattern, OriginalPort), usize> = BTreeMap::new();
+        let mut places: BTreeMap<(HostPattern, OriginalPort), Vec<usize>> = BTreeMap::new();
         for index in 0..self.entries.len() {
             let Some(entry) = self.entries.get(index) else { continue };
             let (name, own) = (Arc::<str>::from(entry.meta.full_name()), entry.meta.clone());
@@ -133,31 +141,47 @@ impl Compiler<'_> {
             let (exported, addresses) = (entry.exported.clone(), entry.addresses.clone());
             for (host, number, protocol) in pairs {
                 let port = OriginalPort(number);
-                if let Some(first) =
-                    places.get(&(host.clone(), port)).and_then(|i| services.get(*i))
-                {
+                let others = places.entry((host.clone(), port)).or_default();
+                let first = others.iter().filter_map(|index| services.get(*index));
+                let first = first.into_iter().find(|first| {
+                    overlaps((&first.namespace, &first.exported), (&own.namespace, &exported))
+                });
+                if let Some(first) = first {
                     let code = if first.protocol == protocol { "IST0109" } else { "IST0177" };
                     let message = format!(
-                        "{host} port {port} is declared by ServiceEntry {} too; the first one's settings are used",
+                        "{host} port {port} is declared by ServiceEntry {} too; the first one's \
+                         settings are used by workloads that see both and are of neither's \
+                         namespace",
                         first.name
                     );
+                    let message = if first.namespace == own.namespace {
+                        format!(
+                            "{host} port {port} is declared by ServiceEntry {} too; the first \
+                             one's settings are used",
+                            first.name
+                        )
+                    } else {
+                        message
+                    };
                     let at = Spot::root(own.line, "spec").field("hosts");
                     own.cx(self.report).note(super::Severity::Error, &at, message).code =
                         Some(code);
-                } else {
-                    places.insert((host.clone(), port), services.len());
                 }
-                let Some(cluster) = self.cluster(index, &host, number, "", &own.namespace) else {
+                others.push(services.len());
+                let Some((cluster, destination)) = self.own_destination(index, &host, number)
+                else {
                     continue;
                 };
                 services.push(Arc::new(Service {
                     name: Arc::clone(&name),
+                    namespace: own.namespace.clone(),
                     host,
                     port,
                     protocol,
                     exported: exported.clone(),
                     addresses: addresses.clone(),
                     cluster,
+                    destination,
                 }));
             }
         }
@@ -167,6 +191,21 @@ impl Compiler<'_> {
     /// The index of the gateway service of this name.
     fn group(&self, name: &str) -> Option<usize> {
         group_named(&self.mesh, name)
+    }
+}
+
+/// Whether two resources for the same host are in each other's way: some namespace sees both, and
+/// neither, or each, is its own.
+fn overlaps(a: (&Namespace, &Exported), b: (&Namespace, &Exported)) -> bool {
+    match (a.1, b.1) {
+        (Exported::All, Exported::All) => true,
+        (Exported::All, Exported::To(names)) | (Exported::To(names), Exported::All) => {
+            names.iter().any(|name| (name == a.0) == (name == b.0))
+        }
+        (Exported::To(names), Exported::To(others)) => names
+            .iter()
+            .filter(|name| others.contains(name))
+            .any(|name| (name == a.0) == (name == b.0)),
     }
 }
 

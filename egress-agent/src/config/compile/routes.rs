@@ -43,7 +43,7 @@ impl Stage {
 }
 
 /// What is sent to a destination.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Traffic {
     Http,
     Tls,
@@ -72,6 +72,8 @@ impl Compiler<'_> {
                 "a VirtualService without rules",
             );
         }
+        let exported =
+            names::exported(export_to, &meta.namespace, false, &mut meta.cx(self.report));
         let scope = Scope { meta, hosts, stages };
         let mut mesh = StageRules::default();
         let mut at_gateways = Vec::new();
@@ -89,7 +91,7 @@ impl Compiler<'_> {
         RouteSet {
             name: meta.full_name().into(),
             namespace: meta.namespace.clone(),
-            exported: names::exported(export_to, &meta.namespace),
+            exported,
             hosts: scope.hosts,
             mesh,
             gateways: at_gateways,

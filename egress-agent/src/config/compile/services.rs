@@ -204,7 +204,7 @@ impl Compiler<'_> {
         let hosts: Vec<_> = hosts.into_iter().map(|(host, _)| host).collect();
         (!hosts.is_empty()).then(|| Entry {
             broken: told || ports.len() != given,
-            exported: names::exported(export_to, &meta.namespace),
+            exported: names::exported(export_to, &meta.namespace, true, &mut cx),
             meta: meta.clone(),
             hosts,
             ports,

@@ -1,6 +1,6 @@
 //! `trafficPolicy`: load balancing, limits, outliers, TLS.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::super::{
     decode::{At, Cx},
@@ -9,6 +9,7 @@ use super::super::{
         LoadBalancerSettings, OutlierSettings, PortPolicy, SimpleLb, TcpPool, TrafficPolicy,
     },
     names,
+    problem::Severity,
 };
 use crate::{
     policy::{
@@ -30,10 +31,30 @@ pub(super) struct Settings {
     pub(super) load_balancer: Option<LoadBalancer>,
     pub(super) pool: Option<(ConnectionPool, bool)>,
     pub(super) outlier: Option<Option<OutlierDetection>>,
-    /// `Some(None)` is `DISABLE`.
-    pub(super) tls: Option<Option<ClientTls>>,
-    /// The same for services in the cluster.
+    /// Towards services of the registry.
+    pub(super) tls: Option<TlsWish>,
+    /// Towards gateways' services. `Some(None)` is `DISABLE`.
     pub(super) tunnel: Option<Option<Tunnel>>,
+}
+
+/// What a rule says about TLS towards a service of the registry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum TlsWish {
+    /// `DISABLE`: as the application sends it.
+    Disable,
+    /// The gateway starts TLS.
+    Originate(ClientTls),
+    /// TLS is asked for in a way that cannot be carried out.
+    Unavailable(Arc<str>),
+}
+
+/// What the host of a rule is, which says what the rule means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Kinds {
+    /// A gateway's service, or more than that.
+    pub(super) gateway: bool,
+    /// A host of a service entry, or more than that.
+    pub(super) registry: bool,
 }
 
 /// TLS towards a gateway's service: the tunnel.
@@ -63,8 +84,8 @@ impl Settings {
     }
 }
 
-/// Reads a traffic policy; `internal` says that it is for a service in the cluster.
-pub(super) fn policy(policy: &TrafficPolicy, internal: bool, cx: &mut Cx<'_>) -> Policy {
+/// Reads a traffic policy of a rule for hosts of these kinds.
+pub(super) fn policy(policy: &TrafficPolicy, kinds: Kinds, cx: &mut Cx<'_>) -> Policy {
     let TrafficPolicy {
         at: _,
         load_balancer,
@@ -82,8 +103,8 @@ pub(super) fn policy(policy: &TrafficPolicy, internal: bool, cx: &mut Cx<'_>) ->
         load_balancer: lb.as_ref().map(load_balancing),
         pool: pool.as_ref().map(|pool| connection_pool_of(pool, cx)),
         outlier: outlier.as_ref().map(|outlier| outlier_detection_of(outlier, cx)),
-        tls: tls.as_ref().filter(|_| !internal).map(|tls| client_tls(tls, code, cx)),
-        tunnel: tls.as_ref().filter(|_| internal).map(|tls| tunnel(tls, cx)),
+        tls: tls.as_ref().filter(|_| kinds.registry).map(|tls| client_tls(tls, code, cx)),
+        tunnel: tls.as_ref().filter(|_| kinds.gateway).map(|tls| tunnel(tls, cx)),
     };
     let settings = one(load_balancer, connection_pool, outlier_detection, tls, "IST0128", cx);
     let mut ports: Vec<(Port, Settings)> = Vec::new();
@@ -99,7 +120,7 @@ pub(super) fn policy(policy: &TrafficPolicy, internal: bool, cx: &mut Cx<'_>) ->
         if tunnelled && own.tunnel.is_none() {
             cx.warn(at, format!("settings of a port inherit nothing: port {} has no tls, so the gateway takes it in clear, though the rule has it", number.value));
         }
-        if settings.tls.as_ref().is_some_and(Option::is_some) && own.tls.is_none() {
+        if settings.tls.as_ref().is_some_and(|tls| *tls != TlsWish::Disable) && own.tls.is_none() {
             cx.warn(at, format!("settings of a port inherit nothing: port {} has no tls, so it is reached without, though the rule has it", number.value));
         }
         ports.push((number.value, own));
@@ -250,12 +271,8 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
     Some(Tunnel { credential, subject_alt_names })
 }
 
-/// `tls` towards the outside.
-fn client_tls(
-    settings: &ClientTlsSettings,
-    code: &'static str,
-    cx: &mut Cx<'_>,
-) -> Option<ClientTls> {
+/// `tls` towards a service of the registry.
+fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>) -> TlsWish {
     let ClientTlsSettings {
         at,
         mode,
@@ -269,15 +286,17 @@ fn client_tls(
     let path = |file: &Option<At<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
-        ClientMode::Disable => return None,
+        ClientMode::Disable => return TlsWish::Disable,
         ClientMode::IstioMutual => {
-            cx.wrong(
-                mode_at,
-                "ISTIO_MUTUAL",
-                "SIMPLE or MUTUAL",
-                "the mesh's certificates are for the way to the gateway; the outside has no use for them",
+            let message = "the mesh's certificates are for the way to a gateway of the mesh, and \
+                           the destination is a ServiceEntry's; requests that need this policy \
+                           are refused";
+            let problem = cx.note(Severity::Error, mode_at, message);
+            problem.found = Some("ISTIO_MUTUAL".into());
+            problem.expected = Some("SIMPLE or MUTUAL".into());
+            return TlsWish::Unavailable(
+                "asks for ISTIO_MUTUAL, which is for gateways of the mesh".into(),
             );
-            return None;
         }
         ClientMode::Simple => {
             if let Some(file) = client_certificate.as_ref().or(private_key.as_ref()) {
@@ -301,7 +320,7 @@ fn client_tls(
                     "a file",
                     "mode MUTUAL needs clientCertificate and privateKey",
                 );
-                return None;
+                return TlsWish::Unavailable("asks for MUTUAL without a certificate".into());
             }
         },
     };
@@ -321,7 +340,7 @@ fn client_tls(
             None
         }
     });
-    Some(ClientTls {
+    TlsWish::Originate(ClientTls {
         mode,
         sni,
         subject_alt_names: subject_alt_names.iter().map(|name| name.value.clone()).collect(),

@@ -36,23 +36,36 @@ impl Compiler<'_> {
         resources: &[Resource<VirtualService>],
         routes: &[Arc<RouteSet>],
     ) {
-        let mut at_mesh: BTreeMap<&HostPattern, &RouteSet> = BTreeMap::new();
+        let mut at_mesh: BTreeMap<(&HostPattern, &str), Vec<&RouteSet>> = BTreeMap::new();
         for (set, Resource { meta, spec }) in routes.iter().zip(resources) {
             let hosts_at = Spot::root(spec.at.line, "spec").field("hosts");
             let mesh = &set.mesh;
-            if !(mesh.http.is_empty() && mesh.tls.is_empty() && mesh.tcp.is_empty()) {
-                for host in &set.hosts {
-                    let Some(other) = at_mesh.insert(host, set) else { continue };
-                    if other.exported == set.exported {
-                        let message = format!(
-                            "VirtualService {} routes {host} at the mesh stage too; its rules are used there",
-                            other.name
-                        );
-                        meta.cx(self.report).note(Severity::Error, &hosts_at, message).code =
-                            Some("IST0109");
-                    }
-                    at_mesh.insert(host, other);
+            let kinds = [
+                ("http", mesh.http.is_empty()),
+                ("tls", mesh.tls.is_empty()),
+                ("tcp", mesh.tcp.is_empty()),
+            ];
+            for host in &set.hosts {
+                let mut conflict = None;
+                for (kind, _) in kinds.into_iter().filter(|(_, empty)| !empty) {
+                    let others = at_mesh.entry((host, kind)).or_default();
+                    let own = (&set.namespace, &set.exported);
+                    conflict = conflict.or_else(|| {
+                        let mut others = others.iter();
+                        others.find(|o| super::overlaps((&o.namespace, &o.exported), own)).copied()
+                    });
+                    others.push(set);
                 }
+                let Some(other) = conflict else { continue };
+                let mut message = format!(
+                    "VirtualService {} routes {host} at the mesh stage too; its rules are used there",
+                    other.name
+                );
+                if other.namespace != set.namespace {
+                    message += ", except for workloads of this one's own namespace";
+                }
+                meta.cx(self.report).note(Severity::Error, &hosts_at, message).code =
+                    Some("IST0109");
             }
             for (gateway, _) in &set.gateways {
                 let own: Vec<_> = self.servers.iter().filter(|s| s.gateway == *gateway).collect();

@@ -85,7 +85,7 @@ fn conditions_hold_or_not() {
         assert_eq!(cluster(&route), "outbound|80||b.example");
         assert_eq!(route.host, Host::parse("b.example").unwrap());
         let denied = gateway.get(80, "a.example", no).unwrap_err();
-        assert_eq!(denied.reason, Reason::NoGatewayRoute, "{conditions} {no}");
+        assert_eq!(denied.reason, Reason::NoMatchingRule, "{conditions} {no}");
     }
     let ask = |conditions: &str, method: &str, headers: &[(&'static str, &'static str)]| {
         let gateway = with_rules(&on(conditions, &to("b.example")));
@@ -243,6 +243,20 @@ fn what_a_rule_does_on_the_way() {
     assert_eq!(route.action.request_headers.remove[0], "z");
     assert!(!route.action.allow_upgrade);
 
+    for (conditions, rewrite, wanted) in [
+        ("port: 80", "{uri: /new}", "/newold/x?q=1"),
+        ("uri: {}", "{uri: /new/}", "/new/old/x?q=1"),
+        ("uri: {exact: /old/x}", "{uri: /new}", "/new?q=1"),
+        ("uri: {regex: '/old/.*'}", "{uri: /new}", "/new?q=1"),
+        ("uri: {prefix: /old/}", "{uri: /}", "/x?q=1"),
+        ("port: 80", "{uriRegexRewrite: {match: '[lx]', rewrite: '_'}}", "/o_d/_?q=1"),
+    ] {
+        let gateway =
+            with_rules(&on(conditions, &format!("rewrite: {rewrite}, {}", to("b.example"))));
+        let route = gateway.get(80, "a.example", "/old/x?q=1").unwrap();
+        assert_eq!(route.action.rewrite_path.as_deref(), Some(wanted), "{conditions} {rewrite}");
+    }
+
     let regex = "rewrite: {uriRegexRewrite: {match: '^/user/([0-9]+)', rewrite: '/id/\\1$'}}, ";
     let gateway = with_rules(&on("port: 80", &format!("{regex}{}", to("b.example"))));
     let route = gateway.get(80, "a.example", "/user/42/x?q").unwrap();
@@ -274,15 +288,19 @@ fn rules_that_answer_themselves() {
     let (status, body) = route.action.respond.clone().unwrap();
     assert_eq!((status.as_u16(), &*body), (418, "teapot"));
     let fault = format!(
-        "fault: {{delay: {{fixedDelay: 2s}}, abort: {{httpStatus: 503}}}}, {}",
+        "fault: {{delay: {{fixedDelay: 2s, percentage: {{value: 100}}}}, abort: {{httpStatus: 503, percentage: {{value: 100}}}}}}, {}",
         to("b.example")
     );
     let route = with_rules(&on("port: 80", &fault)).get(80, "a.example", "/").unwrap();
     assert_eq!(route.action.delay.unwrap().as_secs(), 2);
     assert_eq!(route.action.respond.as_ref().unwrap().0.as_u16(), 503);
-    let never = fault
-        .replace("503", "503, percentage: {value: 0}")
-        .replace("2s", "2s, percentage: {value: 0}");
+    // Without a percentage the fault is for no request, as in Istio.
+    for never in ["percentage: {value: 0}", "percentage: {}", "percent: 0"] {
+        let never = fault.replace("percentage: {value: 100}", never);
+        let route = with_rules(&on("port: 80", &never)).get(80, "a.example", "/").unwrap();
+        assert_eq!((route.action.delay, route.action.respond.clone()), (None, None), "{never}");
+    }
+    let never = fault.replace(", percentage: {value: 100}", "");
     let route = with_rules(&on("port: 80", &never)).get(80, "a.example", "/").unwrap();
     assert_eq!((route.action.delay, route.action.respond.clone()), (None, None));
 }

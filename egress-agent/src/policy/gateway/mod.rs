@@ -9,16 +9,19 @@ mod tunnel;
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
-use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
+use tables::{Bound, MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, Entry, Hop,
-    HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion, Inside,
+    AddressGuard, Client, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, Entry,
+    Hop, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion, Inside,
     LoadBalancer, OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy,
     ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
     matching::{self, AmbiguousPath},
+    preferred,
 };
-use crate::types::{GatewayIdentity, GatewayPort, Host, OriginalPort, Port, Source, Workload};
+use crate::types::{
+    GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Port, Source, Workload,
+};
 
 /// What one gateway process does: the snapshot seen with its labels.
 ///
@@ -27,6 +30,8 @@ use crate::types::{GatewayIdentity, GatewayPort, Host, OriginalPort, Port, Sourc
 #[derive(Debug)]
 pub struct GatewayPolicy {
     snapshot: Arc<Snapshot>,
+    /// The namespace of this process: its destination rules count at the gateway's stage.
+    namespace: Namespace,
     workloads: HashMap<IpAddr, Arc<Workload>>,
     /// Whether this process belongs to the gateway group with this index.
     member: Vec<bool>,
@@ -81,6 +86,7 @@ impl GatewayPolicy {
                 path: None,
             },
             nowhere: Arc::new(plain(ClusterName::black_hole(), Discovery::Static(Vec::new()))),
+            namespace: identity.namespace.clone(),
             snapshot,
         }
     }
@@ -98,9 +104,10 @@ impl GatewayPolicy {
         Source::unauthenticated(addr, self.workloads.get(&addr).cloned())
     }
 
-    /// Every cluster that a request could lead to, for `/clusters`, `/stats` and health.
+    /// Every cluster that a request could lead to, one a name, for `/clusters`, `/stats` and health.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
-        self.snapshot.rules.clusters.iter()
+        let all = self.snapshot.rules.clusters.chunk_by(|a, b| a.name == b.name);
+        all.filter_map(|variants| variants.first())
     }
 
     /// The TLS settings of every server of this process that ends TLS, the listener for tunnels
@@ -149,11 +156,10 @@ impl GatewayPolicy {
         if service.protocol != Protocol::Http {
             return Err(refusal::wrong_protocol(service, "plain HTTP"));
         }
-        let found = mesh.http.matches(host).flatten();
-        let Some((set, rules)) = found.into_iter().find(|(s, _)| s.exported.sees(request.source))
-        else {
-            self.direct(service)?;
-            return Ok(self.default_route(Arc::clone(&service.cluster), host));
+        let mut bound = mesh.http.matches(host);
+        let bound = bound.find_map(|bound| preferred(bound, request.source.namespace()));
+        let Some(Bound { set, rules }) = bound else {
+            return Ok(self.default_route(self.direct(service, host, request.source)?, host));
         };
         let Some((rule, matched)) = first(rules, request, port.0)? else {
             return Err(refusal::no_rule(set, host, port.0));
@@ -169,9 +175,11 @@ impl GatewayPolicy {
                 let secured = self.secured(*hop, request.entry.hop(), *group, host)?;
                 self.http_stage(*group, *port, secured, request, &service.cluster)
             }
-            Target::Cluster { cluster, host: named } => {
-                self.direct(service)?;
+            Target::Cluster { destination, host: named } => {
+                self.allows_direct(service)?;
                 let host = named.as_ref().unwrap_or(host);
+                let client = Client { source: request.source.namespace(), gateway: None };
+                let cluster = destination.cluster(client, Some(host))?;
                 Ok(self.route(rule, matched, chosen, cluster, host, request))
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
@@ -222,7 +230,7 @@ impl GatewayPolicy {
             return Ok(self.answer(rule, request, own));
         };
         let chosen = matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port))?;
-        let (cluster, named) = outside(&chosen.target, port)?;
+        let (cluster, named) = self.outside(&chosen.target, port, request.source, Some(host))?;
         Ok(self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request))
     }
 
@@ -248,7 +256,7 @@ impl GatewayPolicy {
         let stage = self.stage.get(&GatewayPort(port.0)).ok_or_else(refused)?;
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
         let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
-        let (cluster, host) = outside(&chosen.target, GatewayPort(port.0))?;
+        let (cluster, host) = self.outside(&chosen.target, GatewayPort(port.0), source, None)?;
         Ok(TcpRoute { cluster: Arc::clone(cluster), host: host.cloned() })
     }
 
@@ -267,8 +275,8 @@ impl GatewayPolicy {
         source: &Source,
     ) -> Option<(&MeshPort, &Service)> {
         let mesh = self.mesh.get(&port)?;
-        let mut services = mesh.services.matches(host).flatten();
-        Some((mesh, services.find(|service| service.exported.sees(source))?))
+        let mut services = mesh.services.matches(host);
+        Some((mesh, services.find_map(|all| preferred(all, source.namespace()))?))
     }
 
     /// What a host outside the registry is answered.
@@ -284,8 +292,20 @@ impl GatewayPolicy {
         }
     }
 
+    /// The cluster of a service that no route leads through the gateway.
+    fn direct(
+        &self,
+        service: &Service,
+        host: &Host,
+        source: &Source,
+    ) -> Result<Arc<Cluster>, Denied> {
+        self.allows_direct(service)?;
+        let client = Client { source: source.namespace(), gateway: None };
+        service.destination.cluster(client, Some(host)).map(Arc::clone)
+    }
+
     /// Whether a service may be reached although no route leads it through the gateway.
-    fn direct(&self, service: &Service) -> Result<(), Denied> {
+    fn allows_direct(&self, service: &Service) -> Result<(), Denied> {
         match self.snapshot.mesh.direct {
             Direct::Registry => Ok(()),
             Direct::Deny => Err(Denied {
@@ -295,6 +315,26 @@ impl GatewayPolicy {
                     service.host, service.port
                 ),
             }),
+        }
+    }
+
+    /// The destination of a rule at the gateway's stage. `host` is the one that was asked for,
+    /// where it is known.
+    fn outside<'t>(
+        &self,
+        target: &'t Target,
+        port: GatewayPort,
+        source: &Source,
+        host: Option<&Host>,
+    ) -> Result<(&'t Arc<Cluster>, Option<&'t Host>), Denied> {
+        match target {
+            Target::Cluster { destination, host: named } => {
+                let client = Client { source: source.namespace(), gateway: Some(&self.namespace) };
+                let cluster = destination.cluster(client, named.as_ref().or(host))?;
+                Ok((cluster, named.as_ref()))
+            }
+            Target::Gateway { .. } => Err(refusal::loops(port)),
+            Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
         }
     }
 
@@ -362,13 +402,4 @@ fn first<'r>(
         }
     }
     Ok(None)
-}
-
-/// The destination of a rule at the gateway's stage.
-fn outside(target: &Target, port: GatewayPort) -> Result<(&Arc<Cluster>, Option<&Host>), Denied> {
-    match target {
-        Target::Cluster { cluster, host } => Ok((cluster, host.as_ref())),
-        Target::Gateway { .. } => Err(refusal::loops(port)),
-        Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
-    }
 }

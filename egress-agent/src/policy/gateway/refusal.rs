@@ -45,7 +45,7 @@ pub(super) fn wrong_stage(
 /// A virtual service is for the host, but none of its rules is for this request.
 pub(super) fn no_rule(set: &RouteSet, host: &Host, port: Port) -> Denied {
     Denied {
-        reason: Reason::NoGatewayRoute,
+        reason: Reason::NoMatchingRule,
         detail: format!("no rule of VirtualService {} matches {host} port {port}", set.name),
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn no_rule(set: &RouteSet, host: &Host, port: Port) -> Denied {
 /// The same at the gateway's stage.
 pub(super) fn no_stage_rule(host: &Host, port: GatewayPort) -> Denied {
     Denied {
-        reason: Reason::NoGatewayRoute,
+        reason: Reason::NoMatchingRule,
         detail: format!(
             "no rule of a VirtualService leads {host} on from the gateway's port {port}"
         ),

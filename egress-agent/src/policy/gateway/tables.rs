@@ -10,20 +10,35 @@ use ipnet::IpNet;
 
 use crate::{
     policy::{
-        Discovery, Hop, HostPattern, HostTable, HttpRule, Inside, Protocol, RouteSet, Rules,
-        Server, ServerProtocol, ServerTls, Service, StageRules, Target, TcpRule, TlsRule, Weighted,
+        Discovery, Exported, Hop, HostPattern, HostTable, HttpRule, Inside, Protocol, RouteSet,
+        Rules, Scoped, Server, ServerProtocol, ServerTls, Service, StageRules, Target, TcpRule,
+        TlsRule, Weighted,
     },
-    types::{GatewayPort, Host, OriginalPort, Port},
+    types::{GatewayPort, Host, Namespace, OriginalPort, Port},
 };
 
-type Bound<T> = HostTable<Vec<(Arc<RouteSet>, Vec<Arc<T>>)>>;
+/// The rules of a route set that are for a port.
+#[derive(Debug)]
+pub(super) struct Bound<T> {
+    pub(super) set: Arc<RouteSet>,
+    pub(super) rules: Vec<Arc<T>>,
+}
+
+impl<T> Scoped for Bound<T> {
+    fn namespace(&self) -> &Namespace {
+        &self.set.namespace
+    }
+    fn exported(&self) -> &Exported {
+        &self.set.exported
+    }
+}
 
 /// The mesh stage on one original port.
 #[derive(Debug, Default)]
 pub(super) struct MeshPort {
     pub(super) services: HostTable<Vec<Arc<Service>>>,
-    pub(super) http: Bound<HttpRule>,
-    pub(super) tls: Bound<TlsRule>,
+    pub(super) http: HostTable<Vec<Bound<HttpRule>>>,
+    pub(super) tls: HostTable<Vec<Bound<TlsRule>>>,
     /// Whether the node sends connections here that deserve an answer in their own protocol.
     pub(super) speaks: bool,
 }
@@ -55,6 +70,7 @@ pub(super) struct TcpEntry {
 pub(super) struct TunnelTcp {
     pub(super) routes: Arc<RouteSet>,
     pub(super) rule: Arc<TcpRule>,
+    pub(super) service: Arc<Service>,
     /// Its addresses; empty where the node finds them by name.
     pub(super) nets: Vec<IpNet>,
     /// Its name, where it has one.
@@ -84,10 +100,12 @@ pub(super) fn mesh(rules: &Rules) -> HashMap<OriginalPort, MeshPort> {
             let tls = relevant(&set.mesh.tls, |rule| tls_on(rule, port.0));
             for host in &set.hosts {
                 if !http.is_empty() {
-                    table.http.entry(host).push((Arc::clone(set), http.clone()));
+                    let (set, rules) = (Arc::clone(set), http.clone());
+                    table.http.entry(host).push(Bound { set, rules });
                 }
                 if !tls.is_empty() {
-                    table.tls.entry(host).push((Arc::clone(set), tls.clone()));
+                    let (set, rules) = (Arc::clone(set), tls.clone());
+                    table.tls.entry(host).push(Bound { set, rules });
                 }
             }
         }
@@ -266,6 +284,7 @@ pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort
                 tcp.entry(service.port).or_default().push(TunnelTcp {
                     routes: Arc::clone(set),
                     rule: Arc::clone(rule),
+                    service: Arc::clone(service),
                     nets,
                     host: service.host.exact().cloned(),
                     group,

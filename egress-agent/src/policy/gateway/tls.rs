@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
-use super::{GatewayPolicy, Secured, outside, refusal, tables::StagePort, tunnel};
+use super::{
+    GatewayPolicy, Secured, refusal,
+    tables::{Bound, StagePort},
+    tunnel,
+};
 use crate::{
     policy::{
-        Cluster, Denied, Hop, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol, Target,
-        TcpRoute, Termination, TlsConnection, TlsRoute, matching,
+        Client, Cluster, Denied, Hop, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol,
+        Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching, preferred,
     },
     types::{GatewayPort, Host, OriginalPort, Source, SpiffeId},
 };
@@ -40,13 +44,13 @@ impl GatewayPolicy {
             }
             return Err(refusal::wrong_protocol(service, "TLS"));
         }
-        let found = mesh.tls.matches(host).flatten();
-        let Some((set, rules)) = found.into_iter().find(|(s, _)| s.exported.sees(source)) else {
+        let mut bound = mesh.tls.matches(host);
+        let bound = bound.find_map(|bound| preferred(bound, source.namespace()));
+        let Some(Bound { set, rules }) = bound else {
             if let Some(termination) = own() {
                 return Ok(TlsRoute::Terminate(termination));
             }
-            self.direct(service)?;
-            let cluster = Arc::clone(&service.cluster);
+            let cluster = self.direct(service, host, source)?;
             return Ok(TlsRoute::Forward(TcpRoute { cluster, host: Some(host.clone()) }));
         };
         let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
@@ -58,9 +62,11 @@ impl GatewayPolicy {
                 let secured = self.secured(*hop, came, *group, host)?;
                 self.tls_stage(*group, *port, secured, host, source)
             }
-            Target::Cluster { cluster, host: named } => {
-                self.direct(service)?;
+            Target::Cluster { destination, host: named } => {
+                self.allows_direct(service)?;
                 let host = named.as_ref().unwrap_or(host).clone();
+                let client = Client { source: source.namespace(), gateway: None };
+                let cluster = destination.cluster(client, Some(&host))?;
                 Ok(TlsRoute::Forward(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) }))
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
@@ -106,7 +112,7 @@ impl GatewayPolicy {
                 matching::pick(&rule.targets)
             }),
             ServerProtocol::Tcp => {
-                return tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
+                return self.tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
             }
             ServerProtocol::Terminate(tls) if secured == Secured::No => {
                 let tls = Arc::clone(tls);
@@ -118,7 +124,7 @@ impl GatewayPolicy {
                 if secured == Secured::Tunnel && tls.inside == Inside::Tcp =>
             {
                 tunnel::satisfies(tls, source)?;
-                return tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
+                return self.tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
             }
             other @ ServerProtocol::Terminate(_) => {
                 return Err(refusal::wrong_stage(other, host, port, "TLS through the tunnel"));
@@ -128,7 +134,7 @@ impl GatewayPolicy {
             }
         };
         let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
-        let (cluster, named) = outside(&chosen.target, port)?;
+        let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
         Ok(TlsRoute::Forward(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) }))
     }
@@ -163,7 +169,7 @@ impl GatewayPolicy {
         source: &Source,
     ) -> Result<TcpRoute, Denied> {
         let stage = self.same_server(termination, host, source)?;
-        tcp_rules(stage, termination.port, host, source)
+        self.tcp_rules(stage, termination.port, host, source)
     }
 
     /// The source once it has proven who it is. An identity of another trust domain says nothing
@@ -198,21 +204,22 @@ impl GatewayPolicy {
             self.mesh.values().flat_map(|mesh| mesh.services.matches(host)).flatten();
         services.next().map_or(&self.nowhere, |service| &service.cluster)
     }
-}
 
-/// The rules for TCP at the gateway's stage.
-pub(super) fn tcp_rules(
-    stage: &StagePort,
-    port: GatewayPort,
-    host: &Host,
-    source: &Source,
-) -> Result<TcpRoute, Denied> {
-    let chosen = stage.tcp.get(host).and_then(|rules| {
-        let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
-        matching::pick(&rule.targets)
-    });
-    let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
-    let (cluster, named) = outside(&chosen.target, port)?;
-    let host = named.unwrap_or(host).clone();
-    Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
+    /// The rules for TCP at the gateway's stage.
+    pub(super) fn tcp_rules(
+        &self,
+        stage: &StagePort,
+        port: GatewayPort,
+        host: &Host,
+        source: &Source,
+    ) -> Result<TcpRoute, Denied> {
+        let chosen = stage.tcp.get(host).and_then(|rules| {
+            let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
+            matching::pick(&rule.targets)
+        });
+        let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
+        let host = named.unwrap_or(host).clone();
+        Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
+    }
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 
-use super::{GatewayPolicy, Secured, matching, outside, refusal, tables::TunnelTcp, tls};
+use super::{GatewayPolicy, Secured, matching, refusal, tables::TunnelTcp};
 use crate::{
     policy::{
         CredentialSource, Denied, Hop, Inside, MeshConfig, PortMode, ServerProtocol, ServerTls,
@@ -184,7 +184,7 @@ impl GatewayPolicy {
             let rule =
                 stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(entry.stage.0), source));
             let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
-            let (cluster, host) = outside(&chosen.target, entry.stage)?;
+            let (cluster, host) = self.outside(&chosen.target, entry.stage, source, None)?;
             return Ok(TcpRoute { cluster: Arc::clone(cluster), host: host.cloned() });
         };
         let (_, served) = self.served(entry.group, entry.stage, host)?;
@@ -197,7 +197,7 @@ impl GatewayPolicy {
             }
             other => return Err(refusal::wrong_stage(other, host, entry.stage, "raw TCP")),
         }
-        tls::tcp_rules(stage, entry.stage, host, source)
+        self.tcp_rules(stage, entry.stage, host, source)
     }
 
     fn candidates(
@@ -207,7 +207,9 @@ impl GatewayPolicy {
     ) -> impl Iterator<Item = &TunnelTcp> {
         let entries = dialled.port().and_then(|port| self.tunnel_tcp.get(&port));
         entries.into_iter().flatten().filter(move |entry| {
-            entry.routes.exported.sees(source) && matching::tcp(&entry.rule, None, source)
+            entry.routes.exported.sees(source)
+                && entry.service.exported.sees(source)
+                && matching::tcp(&entry.rule, None, source)
         })
     }
 
@@ -218,7 +220,9 @@ impl GatewayPolicy {
             nets.map(ipnet::IpNet::prefix_len).max()
         };
         let found = self.candidates(source, dialled);
-        let found = found.filter_map(|entry| Some((longest(&entry)?, entry)));
+        // Among equals the source's own namespace comes first.
+        let own = |entry: &TunnelTcp| Some(&entry.service.namespace) == source.namespace();
+        let found = found.filter_map(|entry| Some(((longest(&entry)?, own(entry)), entry)));
         // The first of equals, as everywhere.
         found.reduce(|best, next| if next.0 > best.0 { next } else { best }).map(|(_, entry)| entry)
     }

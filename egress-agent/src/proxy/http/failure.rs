@@ -115,6 +115,10 @@ impl Failure {
                 "request_header_timeout",
                 Reason::Timeout,
             ),
+            // Nothing is forbidden to ask here: as in Istio, the rules have no answer to it.
+            Self::Denied(denied) if denied.reason == Reason::NoMatchingRule => {
+                (Some(StatusCode::NOT_FOUND), Flag::NoRouteFound, "route_not_found", denied.reason)
+            }
             Self::Denied(denied) => {
                 (Some(StatusCode::FORBIDDEN), Flag::NoRouteFound, "route_not_found", denied.reason)
             }

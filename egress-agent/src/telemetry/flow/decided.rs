@@ -118,7 +118,9 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::RevokedClient
         | Reason::ClientIdentity
         | Reason::PlaintextHop
-        | Reason::ClaimedWorkload => FlowVerdict::Deny,
+        | Reason::ClaimedWorkload
+        | Reason::TlsPolicyUnavailable
+        | Reason::NoMatchingRule => FlowVerdict::Deny,
         Reason::ResolveFailed
         | Reason::ConnectFailed
         | Reason::UpstreamTls

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{
-    decode::{At, Cx, nearest},
+    decode::{At, Cx, Spot, nearest},
     names,
     virtual_service::{
         Abort, Delay, DerivePort, DirectResponse, Fault, Percentage, Redirect as RedirectMirror,
@@ -60,7 +60,15 @@ fn substitution(text: &str) -> String {
 }
 
 pub(super) fn redirect(mirror: &RedirectMirror, cx: &mut Cx<'_>) -> Redirect {
-    let RedirectMirror { at: _, uri, authority, port, derive_port, scheme, redirect_code } = mirror;
+    let RedirectMirror { at, uri, authority, port, derive_port, scheme, redirect_code } = mirror;
+    let changes = [uri, authority, scheme].into_iter().flatten().any(|text| !text.value.is_empty());
+    if !changes && port.is_none() && derive_port.is_none() {
+        let expected = "uri, authority, scheme, port or derivePort";
+        cx.wrong(at, "none of them", expected, "a redirect to the very same place");
+    }
+    if let (Some(_), Some(derive)) = (port, derive_port) {
+        cx.warn(&derive.at, "has no effect beside port; the current API takes one of the two");
+    }
     let status = redirect_code.as_ref().map_or(301, |code| {
         if !matches!(code.value, 301 | 302 | 303 | 307 | 308) {
             let found = code.value.to_string();
@@ -98,6 +106,11 @@ fn status_code(number: u32) -> Option<http::StatusCode> {
     http::StatusCode::from_u16(u16::try_from(number).ok()?).ok()
 }
 
+/// Whether a status is registered, as Istio asks of those to retry on.
+fn is_known(status: http::StatusCode) -> bool {
+    status.canonical_reason().is_some()
+}
+
 /// A status of a final response.
 fn final_status(number: &At<u32>, cx: &mut Cx<'_>) -> http::StatusCode {
     match status_code(number.value).filter(|status| (200..600).contains(&status.as_u16())) {
@@ -124,10 +137,19 @@ pub(super) fn direct(response: &DirectResponse, cx: &mut Cx<'_>) -> HttpOutcome 
 }
 
 pub(super) fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
-    let Retries { at: _, attempts, per_try_timeout, retry_on } = retries;
+    let Retries { at, attempts, per_try_timeout, retry_on } = retries;
     let default = RetryPolicy::default();
+    let conditional = per_try_timeout.is_some() || retry_on.is_some();
+    if conditional && attempts.as_ref().is_none_or(|attempts| attempts.value == 0) {
+        cx.wrong(
+            &at.field("attempts"),
+            attempts.as_ref().map_or("nothing, which is 0", |_| "0"),
+            "a number above 0",
+            "conditions for retries that are never made",
+        );
+    }
     RetryPolicy {
-        attempts: attempts.as_ref().map_or(default.attempts, |attempts| {
+        attempts: attempts.as_ref().map_or(0, |attempts| {
             if attempts.value > 100 {
                 cx.wrong(
                     &attempts.at,
@@ -183,7 +205,7 @@ fn conditions(text: &At<String>, cx: &mut Cx<'_>) -> RetryOn {
             "resource-exhausted" => on.grpc_statuses.push(8),
             "internal" => on.grpc_statuses.push(13),
             "unavailable" => on.grpc_statuses.push(14),
-            number if number.parse::<u32>().ok().and_then(status_code).is_some() => {
+            number if number.parse().ok().and_then(status_code).is_some_and(is_known) => {
                 on.statuses.extend(number.parse::<u16>());
             }
             unknown => {
@@ -207,25 +229,35 @@ pub(super) type Faults = (Option<(Duration, f64)>, Option<(http::StatusCode, f64
 pub(super) fn faults(fault: &Fault, cx: &mut Cx<'_>) -> Faults {
     let Fault { at: _, delay, abort } = fault;
     let delay = delay.as_ref().and_then(|delay| {
-        let Delay { at: _, fixed_delay, percentage, percent } = delay;
-        let share = share(percentage.as_ref(), percent.as_ref(), cx);
+        let Delay { at, fixed_delay, percentage, percent } = delay;
+        let share = share(at, percentage.as_ref(), percent.as_ref(), cx);
         Some((fixed_delay.as_ref()?.value, share))
     });
     let abort = abort.as_ref().and_then(|abort| {
-        let Abort { at: _, http_status, percentage, percent } = abort;
-        let share = share(percentage.as_ref(), percent.as_ref(), cx);
+        let Abort { at, http_status, percentage, percent } = abort;
+        let share = share(at, percentage.as_ref(), percent.as_ref(), cx);
         Some((final_status(http_status.as_ref()?, cx), share))
     });
     (delay, abort)
 }
 
-/// A percentage as a share from 0 to 1.
-fn share(percentage: Option<&Percentage>, percent: Option<&At<u32>>, cx: &mut Cx<'_>) -> f64 {
+/// A percentage as a share from 0 to 1. Without one it is 0, as Istio reads it.
+fn share(
+    fault: &Spot,
+    percentage: Option<&Percentage>,
+    percent: Option<&At<u32>>,
+    cx: &mut Cx<'_>,
+) -> f64 {
     let given = percentage.and_then(|percentage| percentage.value.as_ref());
     let (value, at) = match (given, percent) {
         (Some(value), _) => (value.value, &value.at),
         (None, Some(percent)) => (f64::from(percent.value), &percent.at),
-        (None, None) => return 1.0,
+        (None, None) => {
+            let message = "has no effect: without percentage.value the fault is for no request, \
+                           as in Istio";
+            cx.warn(fault, message);
+            return 0.0;
+        }
     };
     if !(0.0..=100.0).contains(&value) {
         cx.wrong(at, value.to_string(), "0 to 100", "not a percentage");

@@ -1,0 +1,331 @@
+//! A host, port and subset of the registry as each namespace sees it: scoping first, then the
+//! destination rules that count, then the cluster. A rule that asks for TLS and does not count
+//! turns into a refusal, never into clear text.
+
+use std::sync::Arc;
+
+use egress_ebpf::reason::Reason;
+
+use super::{
+    Compiler,
+    clusters::{Rule, with_names},
+    routes::Traffic,
+    services::Entry,
+    traffic::{Settings, TlsWish},
+};
+use crate::{
+    policy::{
+        Cluster, ClusterName, Destination, HostPattern, HttpVersion, LoadBalancer, Protocol,
+        Provider, Reached, Refusal,
+    },
+    types::{Labels, Namespace, Port},
+};
+
+/// What is looked for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Wanted {
+    pub(super) host: HostPattern,
+    pub(super) port: Port,
+    pub(super) subset: String,
+    pub(super) traffic: Traffic,
+}
+
+impl Wanted {
+    fn cluster_name(&self) -> ClusterName {
+        ClusterName::outbound(self.port, &self.subset, &self.host.to_string())
+    }
+}
+
+impl Compiler<'_> {
+    /// Everything that declares the host and port, whoever sees it.
+    pub(super) fn destination(&mut self, wanted: &Wanted) -> Arc<Destination> {
+        if let Some(known) = self.destinations.get(wanted) {
+            return Arc::clone(known);
+        }
+        let mut found: Vec<(HostPattern, usize)> = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            if entry.port(wanted.port).is_none() {
+                continue;
+            }
+            let mut best: Option<&HostPattern> = None;
+            for host in entry.hosts.iter().filter(|host| host.covers(&wanted.host)) {
+                if best.is_none_or(|best| best.covers(host)) {
+                    best = Some(host);
+                }
+            }
+            found.extend(best.map(|host| (host.clone(), index)));
+        }
+        // All of them cover the same host, so that the longer one is the more specific.
+        found.sort_by_key(|(host, _)| std::cmp::Reverse(host.to_string().len()));
+        let providers = found
+            .into_iter()
+            .filter_map(|(host, index)| self.provider(index, host, wanted))
+            .collect();
+        let destination = Arc::new(Destination { providers });
+        self.destinations.insert(wanted.clone(), Arc::clone(&destination));
+        destination
+    }
+
+    /// The destination of an entry's own port, without any route.
+    pub(super) fn own_destination(
+        &mut self,
+        entry: usize,
+        host: &HostPattern,
+        port: Port,
+    ) -> Option<(Arc<Cluster>, Arc<Destination>)> {
+        let traffic = match self.entries.get(entry)?.port(port)?.protocol {
+            Protocol::Http => Traffic::Http,
+            Protocol::Tls => Traffic::Tls,
+            Protocol::Tcp => Traffic::Tcp,
+        };
+        let wanted = Wanted { host: host.clone(), port, subset: String::new(), traffic };
+        let provider = self.provider(entry, host.clone(), &wanted)?;
+        let cluster = Arc::clone(&provider.others.cluster);
+        Some((cluster, Arc::new(Destination { providers: vec![provider] })))
+    }
+
+    /// One entry's part of a destination.
+    fn provider(&mut self, index: usize, host: HostPattern, wanted: &Wanted) -> Option<Provider> {
+        let entry = self.entries.get(index)?;
+        let rules: Vec<&Rule> = self
+            .rules
+            .iter()
+            .filter(|rule| rule.host.covers(&wanted.host) || wanted.host.covers(&rule.host))
+            .collect();
+        let mut clients: Vec<&Namespace> =
+            rules.iter().flat_map(|rule| rule.namespaces()).collect();
+        clients.push(&self.mesh.root_namespace);
+        clients.sort_unstable();
+        clients.dedup();
+        let others = self.reached(entry, &rules, wanted, None)?;
+        let mut by_client = Vec::new();
+        for client in clients {
+            let reached = self.reached(entry, &rules, wanted, Some(client))?;
+            if reached != others {
+                by_client.push((client.clone(), reached));
+            }
+        }
+        let (namespace, exported) = (entry.meta.namespace.clone(), entry.exported.clone());
+        let others = self.shared(others);
+        let by_client =
+            by_client.into_iter().map(|(client, reached)| (client, self.shared(reached))).collect();
+        Some(Provider { host, namespace, exported, by_client, others })
+    }
+
+    /// The same with one cluster for all that are equal.
+    fn shared(&mut self, reached: Reached) -> Reached {
+        let all = self.clusters.entry(reached.cluster.name.clone()).or_default();
+        let cluster = match all.iter().find(|known| **known == reached.cluster) {
+            Some(known) => Arc::clone(known),
+            None => {
+                all.push(Arc::clone(&reached.cluster));
+                reached.cluster
+            }
+        };
+        Reached { cluster, refusals: reached.refusals }
+    }
+
+    /// How clients of a namespace reach a host and port of an entry.
+    fn reached(
+        &self,
+        entry: &Entry,
+        rules: &[&Rule],
+        wanted: &Wanted,
+        client: Option<&Namespace>,
+    ) -> Option<Reached> {
+        let Wanted { host, port, subset, traffic } = wanted;
+        let service = entry.port(*port)?;
+        let chosen = self.chosen(rules, host, &entry.meta.namespace, client);
+        let merged = Merged::of(&chosen, *port, subset);
+        let mut refusals = Vec::new();
+        let name = format!("{host} port {port}");
+        if !subset.is_empty() && !merged.has_subset {
+            let detail = format!("no DestinationRule for {host} has the subset {subset:?}");
+            refusals.push(Refusal::of_all(Reason::NoGatewayRoute, &detail));
+        }
+        let tls = match &merged.settings.tls {
+            Some(TlsWish::Originate(tls)) => Some(with_names(tls.clone(), entry)),
+            Some(TlsWish::Unavailable(why)) if *traffic != Traffic::Tls => {
+                let rule = merged.base.map(|rule| rule.meta.label.as_str()).unwrap_or_default();
+                let detail =
+                    format!("{rule} asks for TLS to {name} and cannot be applied: it {why}");
+                refusals.push(Refusal::of_all(Reason::TlsPolicyUnavailable, &detail));
+                None
+            }
+            Some(TlsWish::Disable | TlsWish::Unavailable(_)) => None,
+            // What the application has encrypted is never sent in clear.
+            None if *traffic == Traffic::Tls => None,
+            None => {
+                refusals.extend(self.missed(entry, rules, &chosen, &merged, wanted, client));
+                None
+            }
+        };
+        match traffic {
+            Traffic::Http if service.protocol == Protocol::Tls && tls.is_none() => {
+                let detail = format!(
+                    "plain HTTP must not be sent to {name}, which is declared to speak TLS"
+                );
+                refusals.push(Refusal::of_all(Reason::WrongProtocol, &detail));
+            }
+            Traffic::Tls if tls.is_some() => {
+                let detail = format!("TLS to {name} would be wrapped in TLS again");
+                refusals.push(Refusal::of_all(Reason::WrongProtocol, &detail));
+            }
+            Traffic::Http | Traffic::Tls | Traffic::Tcp => {}
+        }
+        let settings = merged.settings;
+        let (pool, upgrade) = settings.pool.unwrap_or_default();
+        let cluster = Arc::new(Cluster {
+            discovery: entry.discovery(host, service, &merged.labels),
+            http: if upgrade { HttpVersion::Http2 } else { service.http },
+            tls,
+            load_balancer: settings.load_balancer.unwrap_or(LoadBalancer::LeastRequest),
+            pool,
+            outlier: settings.outlier.flatten(),
+            name: wanted.cluster_name(),
+        });
+        Some(Reached { cluster, refusals })
+    }
+
+    /// The rules that count for a host: of the client's namespace, or else of the service's, or
+    /// else of the root namespace, and there the most specific that the client sees. For clients
+    /// in the root namespace the service's comes before what the root exports to all (Istio's
+    /// `PushContext.destinationRule`).
+    pub(super) fn chosen<'a>(
+        &self,
+        rules: &[&'a Rule],
+        host: &HostPattern,
+        service: &Namespace,
+        client: Option<&Namespace>,
+    ) -> Vec<&'a Rule> {
+        let root = &self.mesh.root_namespace;
+        if let Some(client) = client {
+            let own = most_specific(rules, host, |rule| {
+                rule.meta.namespace == *client
+                    && rule.exported.includes(Some(client))
+                    && (client != root || rule.is_private())
+            });
+            if !own.is_empty() {
+                return own;
+            }
+        }
+        let exported_from = |namespace: &Namespace| {
+            most_specific(rules, host, |rule| {
+                rule.meta.namespace == *namespace
+                    && !rule.is_private()
+                    && rule.exported.includes(client)
+            })
+        };
+        let found = exported_from(service);
+        if found.is_empty() { exported_from(root) } else { found }
+    }
+
+    /// Rules that ask for TLS to this destination, although what counts says nothing about it.
+    fn missed(
+        &self,
+        entry: &Entry,
+        rules: &[&Rule],
+        chosen: &[&Rule],
+        merged: &Merged<'_>,
+        wanted: &Wanted,
+        client: Option<&Namespace>,
+    ) -> Vec<Refusal> {
+        let Wanted { host, port, subset, traffic: _ } = wanted;
+        let (service, root) = (&entry.meta.namespace, &self.mesh.root_namespace);
+        let mut refusals = Vec::new();
+        for rule in rules {
+            let is_base = merged.base.is_some_and(|base| std::ptr::eq(base, *rule));
+            if is_base || !rule.asks_tls(*port, subset) {
+                continue;
+            }
+            let own = &rule.meta.namespace;
+            let label = &rule.meta.label;
+            let why = if !rule.host.covers(host) {
+                format!("it is for {} alone, and {host} is one destination", rule.host)
+            } else if chosen.iter().any(|other| std::ptr::eq(*other, *rule)) {
+                let base = merged.base.map(|base| base.meta.label.clone()).unwrap_or_default();
+                format!("{base} is for the same host and its traffic policy comes first")
+            } else if let Some(first) = chosen.first() {
+                format!("{} is used instead and says nothing about TLS", first.meta.label)
+            } else if rule.exported.includes(client) {
+                format!(
+                    "only rules of the client's namespace{}, of the ServiceEntry's ({}) and of \
+                     the root namespace ({}) count",
+                    client.map(|client| format!(" ({})", client.0)).unwrap_or_default(),
+                    service.0,
+                    root.0
+                )
+            } else {
+                format!(
+                    "it is not exported to the client's namespace{}",
+                    client.map(|client| format!(" ({})", client.0)).unwrap_or_default()
+                )
+            };
+            let detail = format!(
+                "{label} asks for TLS to {} port {port} and cannot be applied: {why}",
+                if rule.host.covers(host) { host } else { &rule.host }
+            );
+            // A namespace decides about its own services and its own workloads, the root about all;
+            // nobody else's requests are refused because of its rules.
+            let for_all = own == service || own == root && !rule.is_private();
+            refusals.push(Refusal {
+                hosts: (!rule.host.covers(host)).then(|| rule.host.clone()),
+                source: (!for_all).then(|| own.clone()),
+                reason: Reason::TlsPolicyUnavailable,
+                detail: detail.into(),
+            });
+        }
+        refusals
+    }
+}
+
+/// Several rules as one: the subsets of all, and the first traffic policy.
+struct Merged<'a> {
+    settings: Settings,
+    labels: Labels,
+    has_subset: bool,
+    /// The rule whose own traffic policy counts.
+    base: Option<&'a Rule>,
+}
+
+impl<'a> Merged<'a> {
+    fn of(rules: &[&'a Rule], port: Port, subset: &str) -> Self {
+        let base = rules.iter().find(|rule| rule.policy.is_some()).copied();
+        let own = base.and_then(|rule| rule.policy.as_ref()).map(|policy| policy.on(port));
+        let own = own.unwrap_or_default();
+        let chosen = rules.iter().find_map(|r| r.subsets.iter().find(|s| s.name == subset));
+        let labels = chosen.map(|subset| subset.labels.clone()).unwrap_or_default();
+        let settings = match chosen {
+            // The subset's own settings for the port replace everything, as the rule's do.
+            Some(subset) if subset.policy.ports.iter().any(|(number, _)| *number == port) => {
+                subset.policy.on(port)
+            }
+            Some(subset) => subset.policy.settings.clone().or(own),
+            None => own,
+        };
+        Self { settings, labels, has_subset: chosen.is_some(), base }
+    }
+}
+
+/// The rules for a host, of those that count: all of the most specific one that covers it.
+pub(super) fn most_specific<'a>(
+    rules: &[&'a Rule],
+    host: &HostPattern,
+    counts: impl Fn(&Rule) -> bool,
+) -> Vec<&'a Rule> {
+    let mut found: Vec<&Rule> = Vec::new();
+    for rule in rules.iter().filter(|rule| rule.host.covers(host) && counts(rule)) {
+        match found.first() {
+            Some(best) if best.host == rule.host => found.push(rule),
+            Some(best) if !best.host.covers(&rule.host) => {}
+            _ => found = vec![rule],
+        }
+    }
+    found
+}
+
+/// What holds for a host's port and subset under these rules.
+pub(super) fn merged(rules: &[&Rule], port: Port, subset: &str) -> (Settings, bool) {
+    let Merged { settings, has_subset, .. } = Merged::of(rules, port, subset);
+    (settings, has_subset)
+}
