@@ -160,8 +160,13 @@ fn cluster(cluster: &Cluster) -> Value {
 }
 
 fn tls(tls: &ClientTls) -> Value {
+    let name = match &tls.mode {
+        ClientTlsMode::SimpleNamed(name) | ClientTlsMode::MutualNamed(name) => Some(&**name),
+        ClientTlsMode::Simple | ClientTlsMode::Mutual { .. } => None,
+    };
     let (mode, certificate, key) = match &tls.mode {
-        ClientTlsMode::Simple => ("SIMPLE", None, None),
+        ClientTlsMode::Simple | ClientTlsMode::SimpleNamed(_) => ("SIMPLE", None, None),
+        ClientTlsMode::MutualNamed(_) => ("MUTUAL", None, None),
         ClientTlsMode::Mutual { client_certificate, private_key } => {
             ("MUTUAL", Some(client_certificate), Some(private_key))
         }
@@ -170,9 +175,11 @@ fn tls(tls: &ClientTls) -> Value {
         "mode": mode,
         "clientCertificate": certificate,
         "privateKey": key,
+        "credentialName": name,
         "sni": tls.sni.as_ref().map(ToString::to_string),
         "subjectAltNames": tls.subject_alt_names,
         "caCertificates": tls.ca_certificates,
+        "caCrl": tls.ca_crl,
         "insecureSkipVerify": tls.insecure_skip_verify,
     })
 }

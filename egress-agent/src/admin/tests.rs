@@ -141,6 +141,7 @@ fn status() -> Status {
             sni: None,
             subject_alt_names: vec![],
             ca_certificates: None,
+            ca_crl: None,
             insecure_skip_verify: false,
         }),
         load_balancer: LoadBalancer::RoundRobin,

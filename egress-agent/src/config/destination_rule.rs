@@ -206,16 +206,16 @@ record! {
         "privateKey" private_key: Option<At<String>> = "none",
         /// File with the roots to trust (PEM).
         "caCertificates" ca_certificates: Option<At<String>> = "the system's",
+        /// File with revocation lists (PEM). With it every certificate of the other side must be covered by a list that is up to date.
+        "caCrl" ca_crl: Option<At<String>> = "none",
+        /// Instead of files: a directory of this name in the gateway's `--credentials-dir`, as for a server. It must have `ca.crt`, and for `MUTUAL` `tls.crt` and `tls.key`.
+        "credentialName" credential_name: Option<At<String>> = "none",
         /// Names of which the upstream's certificate must hold one.
         "subjectAltNames" subject_alt_names: List<String> = "the host",
         /// The server name to send. Towards a gateway's service it is accepted and has no use: the tunnel says which address was dialled.
         "sni" sni: Option<At<String>> = "the host",
         /// Don't verify the upstream's certificate. Anyone on the way can then read and change everything.
         "insecureSkipVerify" insecure_skip_verify: Option<At<bool>> = "`false`",
-    }
-    unsupported {
-        "credentialName": Error, "Secrets can't be read without Kubernetes; name files in `clientCertificate`, `privateKey` and `caCertificates`";
-        "caCrl": Error, "revocation lists are not supported yet, and without one a revoked certificate would be accepted";
     }
 }
 

@@ -32,9 +32,9 @@ pub struct RawFile {
 pub struct Compiled {
     /// What to put in force.
     pub snapshot: Snapshot,
-    /// What to tell the user all the same, sorted by file and line. Some have the severity of an
-    /// error: a reference to what doesn't exist (any more) is answered by refusing what depends on
-    /// it, so that deleting a resource takes effect at once whatever still names it.
+    /// What to tell the user all the same, sorted by file and line. Some are refusals: a reference
+    /// to what doesn't exist (any more) is answered by refusing what depends on it, so that deleting
+    /// a resource takes effect at once whatever still names it.
     pub warnings: Vec<Problem>,
 }
 

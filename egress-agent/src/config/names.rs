@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 
 use super::{
-    decode::{At, Cx, Dict, List},
+    decode::{At, Cx, Dict, List, Spot},
     virtual_service::StringMatch,
 };
 use crate::{
@@ -69,6 +69,24 @@ pub(super) fn trust_domain(text: &At<String>, cx: &mut Cx<'_>) -> Option<TrustDo
         cx.wrong(&text.at, format!("{:?}", text.value), expected, error.to_string());
     });
     told.ok()
+}
+
+/// Hosts of one resource that an API server takes.
+const MAX_HOSTS: usize = 256;
+
+/// Warns of lists of hosts that a current API server refuses.
+pub(super) fn host_count(hosts: &List<String>, at: &Spot, cx: &mut Cx<'_>) {
+    let field = at.field("hosts");
+    if hosts.is_empty() && !cx.has_told(&field.path.to_string()) {
+        let message = "a current API server refuses a list without hosts; this is for no host";
+        cx.warn(&field, message);
+    }
+    if hosts.len() > MAX_HOSTS {
+        let message = format!(
+            "a current API server refuses more than {MAX_HOSTS} hosts; use several resources"
+        );
+        cx.warn(&field, message).found = Some(format!("{} hosts", hosts.len()));
+    }
 }
 
 /// `exportTo`. To nobody (`~`) only service entries can be exported.

@@ -10,7 +10,10 @@ use serde::Serialize;
 pub enum Severity {
     /// It has an effect that is probably not wanted.
     Warning,
-    /// It can't be carried out.
+    /// It can't be carried out and is refused or passed over; everything else is in force.
+    #[serde(rename = "refused")]
+    Refusal,
+    /// It can't be carried out, and nothing of the configuration is put in force.
     Error,
 }
 
@@ -18,6 +21,7 @@ impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Warning => "warning",
+            Self::Refusal => "refused",
             Self::Error => "error",
         })
     }
@@ -136,7 +140,7 @@ impl fmt::Display for Problem {
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
-    /// How many errors, how many warnings.
+    /// How many errors, how many of anything less.
     #[must_use]
     pub fn count(&self) -> (usize, usize) {
         let errors = self.0.iter().filter(|p| p.severity == Severity::Error).count();

@@ -27,8 +27,9 @@ whole mesh are in `mesh.yaml`.
 - What is wrong is reported all at once, each with file, line, resource, field, what was found and \
 what was expected: `egress-agent check PATH…`. A configuration with errors changes nothing; the last \
 good one stays in force.
-- A reference to what doesn't exist is an error too, but it doesn't hold back the rest: what depends \
-on it is refused. So deleting a resource takes effect at once, whatever still names it.
+- What `check` calls `refused` is refused or passed over, and holds nothing else back: a reference to \
+what doesn't exist, a rule that asks for TLS and can't be applied, a resource that another one takes \
+precedence over. So deleting a resource takes effect at once, whatever still names it.
 - A field that isn't known is a warning, with the nearest known name. Fields in the spelling of old \
 examples (`sni_hosts`) are accepted with a warning.
 - Resources of other kinds in the same files are ignored, with a warning.
@@ -37,6 +38,21 @@ examples (`sni_hosts`) are accepted with a warning.
 
 Names are relative to the resource's namespace: a gateway `name` is `namespace/name`, a service \
 `name` is `name.namespace.svc.cluster.local`.
+
+Whose resource counts, where several are for one host:
+
+- What a rule means follows from what its host is: a gateway's service (`gateways` in `mesh.yaml`) or a \
+host of a service entry. How the name is spelled doesn't matter.
+- `exportTo` comes first: what a namespace doesn't see decides nothing there. Of what it sees, its own \
+resources come first, then the oldest: by `metadata.creationTimestamp`, or where that is absent in the \
+order of files and documents.
+- Destination rules are looked for in the client's namespace, then the service entry's, then the root \
+namespace, and in each the most specific host counts. At the gateway's stage the client is the gateway. \
+Several rules of a namespace for one host count as one: the subsets of all, and the first traffic policy.
+- A rule that asks for TLS and doesn't count in this way is never ignored: what it is for is refused \
+(`tls_policy_unavailable`), unless the rule that counts says `DISABLE`.
+- A request for a known host that no rule matches is answered 404, as in Istio (`no_matching_rule`); what \
+policy refuses is answered 403.
 ";
 
 /// The reference of every supported field, in Markdown.
@@ -93,7 +109,7 @@ impl Tables<'_> {
         }
         for bad in record.unsupported {
             let what = match bad.severity {
-                Severity::Error => "refused",
+                Severity::Error | Severity::Refusal => "refused",
                 Severity::Warning => "ignored, with a warning",
             };
             self.line(&format!("| `{}` | | | *not supported, {what}*: {} |", bad.key, bad.why));

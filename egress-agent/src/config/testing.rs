@@ -40,10 +40,10 @@ pub(in crate::config) fn problems(texts: &[&str], more_mesh: &str) -> Vec<Proble
     }
 }
 
-/// The errors.
+/// The errors and refusals.
 pub(in crate::config) fn errors(texts: &[&str]) -> Vec<Problem> {
     let all = problems(texts, "").into_iter();
-    all.filter(|problem| problem.severity == Severity::Error).collect()
+    all.filter(|problem| problem.severity != Severity::Warning).collect()
 }
 
 /// One gateway, asked in short.

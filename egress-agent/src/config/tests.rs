@@ -421,7 +421,9 @@ fn destination_rules() {
         ("{tls: {mode: MUTUAL, clientCertificate: /c.pem}}", "privateKey"),
         ("{tls: {mode: SIMPEL}}", "expected one of DISABLE"),
         ("{tls: {mode: SIMPLE, sni: 192.0.2.1}}", "a server name is no address"),
-        ("{tls: {mode: SIMPLE, credentialName: x}}", "Secrets can't be read"),
+        ("{tls: {mode: SIMPLE, credentialName: ../x}}", "not a credential's name"),
+        ("{tls: {mode: SIMPLE, credentialName: x, caCertificates: /r}}", "stands for all files"),
+        ("{tls: {mode: MUTUAL, credentialName: x, caCrl: /r}}", "stands for all files"),
         ("{tls: {mode: SIMPLE, insecureSkipVerify: 'true'}}", "expected `true` or `false`"),
         ("{connectionPool: {tcp: {maxConnections: 0}}}", "refuse everything"),
         ("{connectionPool: {tcp: {connectTimeout: 10}}}", "expected a duration"),
@@ -615,9 +617,11 @@ fn virtual_services_refused() {
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{regex: 'a)|(b'}}}}]}}]}}"), "expected a regular expression"),
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{headers: {{':path': {{exact: /}}}}}}]}}]}}"), "pseudo-headers"),
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{headers: {{'a b': {{}}}}}}]}}]}}"), "not a header name"),
-        (format!("{{hosts: [a.example], http: [{{{to}, headers: {{request: {{set: {{host: x}}}}}}}}]}}"), "use rewrite.authority"),
+        (format!("{{hosts: [a.example], http: [{{{to}, headers: {{response: {{set: {{host: x}}}}}}}}]}}"), "use rewrite.authority"),
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{response: {{remove: [content-length]}}}}}}]}}"), "frames the message"),
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{request: {{set: {{x: \"a\\r\\nb\"}}}}}}}}]}}"), "not a header value"),
+        (format!("{{hosts: [a.example], http: [{{{to}, headers: {{request: {{set: {{x: '50%'}}}}}}}}]}}"), "for a percent sign"),
+        (format!("{{hosts: [a.example], http: [{{{to}, headers: {{response: {{add: {{x: '%HOSTNAME%'}}}}}}}}]}}"), "unknown operator"),
         (format!("{{hosts: [a.example], http: [{{{to}, timeout: soon}}]}}"), "expected a duration"),
         (format!("{{hosts: [a.example], http: [{{{to}, retries: {{attempts: 1, retryOn: 5xy}}}}]}}"), "unknown condition"),
         (format!("{{hosts: [a.example], http: [{{{to}, retries: {{attempts: 101}}}}]}}"), "too many attempts"),
@@ -673,7 +677,7 @@ fn references_to_nothing_are_errors_that_hold_nothing_back() {
         );
         let compiled = compiled(&[&registry, &text], "");
         let found: Vec<_> =
-            compiled.warnings.iter().filter(|p| p.severity == Severity::Error).collect();
+            compiled.warnings.iter().filter(|p| p.severity == Severity::Refusal).collect();
         assert_eq!(found.len(), 1, "{destination}: {found:#?}");
         assert_eq!(found[0].code, Some(code), "{}", found[0]);
         assert!(found[0].message.contains(wanted), "{wanted}: {}", found[0]);
@@ -857,7 +861,7 @@ fn servers_that_end_tls_refused() {
         ("mode: OPTIONAL_MUTUAL, serverCertificate: /c, privateKey: /k".into(), "needs the roots"),
         (format!("mode: ISTIO_MUTUAL, {SERVER_FILES}"), "the gateway's own certificate"),
         ("mode: ISTIO_MUTUAL, credentialName: a".into(), "the gateway's own certificate"),
-        (format!("mode: MUTUAL, credentialName: a, {SERVER_FILES}"), "one or the other"),
+        ("mode: MUTUAL, credentialName: a, caCrl: /l".into(), "stands for all files"),
         ("mode: SIMPLE, credentialName: ../a".into(), "not a credential's name"),
         ("mode: SIMPLE, credentialName: 'kubernetes://a'".into(), "not a credential's name"),
         ("mode: AUTO_PASSTHROUGH".into(), "by virtual services only"),

@@ -290,7 +290,7 @@ record! {
 }
 
 record! {
-    /// Changes of headers, in this order.
+    /// Changes of headers, in this order. Values may hold the operators of the access log (`%START_TIME%`, `%REQ(USER-AGENT)%`); `%%` is a percent sign. A header whose operators are all unset is left out.
     struct HeaderChanges {
         /// Overwrite.
         "set" set: Dict<At<String>> = "none",

@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -32,13 +32,35 @@ pub(super) struct ClusterState {
     connections: AtomicU32,
     turn: AtomicUsize,
     total: AtomicUsize,
+    /// Whether the cluster has had outlier detection since ejections were last cleared.
+    may_eject: AtomicBool,
     endpoints: Mutex<HashMap<UpstreamAddr, Arc<EndpointState>>>,
 }
 
 #[derive(Debug, Default)]
 struct EndpointState {
+    /// Connections that stand.
+    connections: AtomicU32,
+    /// Requests under way, and connections that carry something other than HTTP.
     active: AtomicU32,
     health: Mutex<Health>,
+}
+
+/// A request's part of its endpoint's load; given back on drop.
+#[derive(Debug)]
+pub struct InFlight(Arc<EndpointState>);
+
+impl InFlight {
+    fn new(endpoint: &Arc<EndpointState>) -> Self {
+        endpoint.active.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(endpoint))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +99,8 @@ impl ClusterStates {
     }
 }
 
-/// A connection's place in its cluster's limits and its endpoint's load; given back on drop.
+/// A connection's place in its cluster's limits and among its endpoint's connections; given back on
+/// drop.
 #[derive(Debug)]
 pub struct Lease {
     cluster: Arc<ClusterState>,
@@ -89,12 +112,18 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.cluster.connections.fetch_sub(1, Ordering::Relaxed);
         if let Some(endpoint) = &self.endpoint {
-            endpoint.active.fetch_sub(1, Ordering::Relaxed);
+            endpoint.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
 
 impl Lease {
+    /// Counts a request on the connection for its endpoint's load.
+    #[must_use]
+    pub fn request(&self) -> Option<InFlight> {
+        self.endpoint.as_ref().map(InFlight::new)
+    }
+
     /// A place in the cluster, unless `maxConnections` are taken.
     pub(super) fn take(state: &Arc<ClusterState>, cluster: &Cluster) -> Option<Self> {
         let max = cluster.pool.max_connections;
@@ -106,9 +135,9 @@ impl Lease {
     /// Counts it for this endpoint from here on.
     pub(super) fn bind(&mut self, addr: UpstreamAddr) {
         let endpoint = self.cluster.endpoint(addr);
-        endpoint.active.fetch_add(1, Ordering::Relaxed);
+        endpoint.connections.fetch_add(1, Ordering::Relaxed);
         if let Some(before) = self.endpoint.replace(endpoint) {
-            before.active.fetch_sub(1, Ordering::Relaxed);
+            before.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -153,7 +182,8 @@ impl ClusterState {
         if endpoints.len() >= ENDPOINTS {
             let now = Instant::now();
             endpoints.retain(|_, endpoint| {
-                endpoint.active.load(Ordering::Relaxed) > 0
+                endpoint.connections.load(Ordering::Relaxed) > 0
+                    || endpoint.active.load(Ordering::Relaxed) > 0
                     || lock(&endpoint.health).is_ejected(now)
             });
         }
@@ -166,15 +196,29 @@ impl ClusterState {
         endpoints.values().filter(|endpoint| lock(&endpoint.health).is_ejected(now)).count()
     }
 
-    /// The order in which to try `candidates`: the balancer's choice, then the other healthy ones.
-    /// Empty if none is healthy.
+    /// Ends all ejections: the rule that they came from is gone.
+    fn restore(&self) {
+        for endpoint in lock(&self.endpoints).values() {
+            *lock(&endpoint.health) = Health::default();
+        }
+    }
+
+    /// The order in which to try `candidates` for one request: the balancer's choice, then the
+    /// other healthy ones. Empty if none is healthy.
     pub(super) fn order(
         &self,
         candidates: &[Endpoint],
-        balancer: LoadBalancer,
+        cluster: &Cluster,
         random: &Random,
     ) -> Vec<Endpoint> {
         self.total.store(candidates.len(), Ordering::Relaxed);
+        if cluster.outlier.is_none() && self.may_eject.swap(false, Ordering::Relaxed) {
+            self.restore();
+        }
+        if cluster.outlier.is_some() {
+            self.may_eject.store(true, Ordering::Relaxed);
+        }
+        let balancer = cluster.load_balancer;
         if let [only] = candidates {
             let healthy = !self.is_ejected(UpstreamAddr(only.addr));
             return if healthy { vec![*only] } else { Vec::new() };

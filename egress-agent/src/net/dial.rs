@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Connect, ConnectError, Resolve, ResolveError,
-    balance::{ClusterStates, Lease, Membership, Random},
+    balance::{ClusterStates, InFlight, Lease, Membership, Random},
 };
 use crate::{
     policy::{Cluster, Discovery, Endpoint, GatewayPolicy},
@@ -48,8 +48,21 @@ pub struct Upstream {
     pub local: LocalAddr,
     /// Keep it as long as the connection: it holds the place under `maxConnections`.
     pub lease: Lease,
+    /// Its part of the endpoint's load, where it carries one thing from its beginning to its end.
+    pub in_flight: Option<InFlight>,
     /// Connects that failed before this one, to other addresses.
     pub failed_attempts: u32,
+}
+
+/// The endpoints to try for one request, in order; at least one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan(Vec<Endpoint>);
+
+impl Plan {
+    /// Their addresses, the balancer's choice first.
+    pub fn addresses(&self) -> impl Iterator<Item = UpstreamAddr> {
+        self.0.iter().map(|endpoint| UpstreamAddr(endpoint.addr))
+    }
 }
 
 /// Why there is no connection.
@@ -147,9 +160,10 @@ impl Dialer {
         self.states.membership(&cluster.name)
     }
 
-    /// Connects to an endpoint of `cluster`. Resolving and connecting take `connectTimeout` each at
-    /// most, all addresses tried together. `host` is the request's host; a
-    /// [`Discovery::Request`] cluster resolves it.
+    /// Connects to an endpoint of `cluster`, for a connection that carries one thing from its
+    /// beginning to its end. Resolving and connecting take `connectTimeout` each at most, all
+    /// addresses tried together. `host` is the request's host; a [`Discovery::Request`] cluster
+    /// resolves it.
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
@@ -159,13 +173,22 @@ impl Dialer {
         cluster: &Cluster,
         host: Option<&Host>,
     ) -> Result<Upstream, DialError> {
-        let state = self.states.get(&cluster.name);
-        let Some(lease) = Lease::take(&state, cluster) else {
-            return Err(DialError::Overflow {
-                cluster: cluster.name.to_string(),
-                limit: cluster.pool.max_connections,
-            });
-        };
+        let plan = self.plan(policy, cluster, host).await?;
+        let mut upstream = self.connect(cluster, &plan).await?;
+        upstream.in_flight = upstream.lease.request();
+        Ok(upstream)
+    }
+
+    /// The endpoints for one request, the balancer's choice first.
+    ///
+    /// # Errors
+    /// [`DialError`]: there is none, or none that may be dialled.
+    pub async fn plan(
+        &self,
+        policy: &GatewayPolicy,
+        cluster: &Cluster,
+        host: Option<&Host>,
+    ) -> Result<Plan, DialError> {
         let mut candidates = self.candidates(cluster, host).await?;
         let refused = candidates.iter().find(|endpoint| !policy.may_dial(endpoint.addr.ip()));
         let refused = refused.map(|endpoint| endpoint.addr.ip());
@@ -178,10 +201,28 @@ impl Dialer {
         let first_is_v6 = candidates.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
         let (first, other): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|endpoint| endpoint.addr.is_ipv6() == first_is_v6);
-        let mut order = state.order(&first, cluster.load_balancer, &self.random);
+        let mut order = self.states.get(&cluster.name).order(&first, cluster, &self.random);
         order.extend(other);
         order.truncate(ATTEMPTS);
-        self.attempt(cluster, &order, lease).await
+        if order.is_empty() {
+            return Err(DialError::NoHealthyUpstream { cluster: cluster.name.to_string() });
+        }
+        Ok(Plan(order))
+    }
+
+    /// Connects to the first endpoint of the plan that answers.
+    ///
+    /// # Errors
+    /// [`DialError`]; nothing was sent.
+    pub async fn connect(&self, cluster: &Cluster, plan: &Plan) -> Result<Upstream, DialError> {
+        let state = self.states.get(&cluster.name);
+        let Some(lease) = Lease::take(&state, cluster) else {
+            return Err(DialError::Overflow {
+                cluster: cluster.name.to_string(),
+                limit: cluster.pool.max_connections,
+            });
+        };
+        self.attempt(cluster, &plan.0, lease).await
     }
 
     /// Tries the addresses in turn; each but the last leaves time for those after it.
@@ -217,7 +258,8 @@ impl Dialer {
                 Ok((stream, local)) => {
                     let failed_attempts = u32::try_from(order.len() - left).unwrap_or(u32::MAX);
                     let local = LocalAddr(local);
-                    return Ok(Upstream { stream, addr, local, lease, failed_attempts });
+                    let in_flight = None;
+                    return Ok(Upstream { stream, addr, local, lease, in_flight, failed_attempts });
                 }
                 Err(source) => {
                     lease.report(false);

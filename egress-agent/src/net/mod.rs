@@ -10,9 +10,9 @@ mod rewound;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use balance::{ClusterStates, Lease, Membership};
+pub use balance::{ClusterStates, InFlight, Lease, Membership};
 pub use connect::{Connect, ConnectError, Connector};
-pub use dial::{DialError, Dialer, Upstream};
+pub use dial::{DialError, Dialer, Plan, Upstream};
 pub use linger::Linger;
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
 pub use resolve::{Resolve, ResolveError, Resolver, ResolverSource};

@@ -91,8 +91,10 @@ pub struct ClientTls {
     pub sni: Option<Host>,
     /// The certificate must hold one of these names; the SNI's host where empty.
     pub subject_alt_names: Vec<String>,
-    /// Trust only these roots; the system's where absent.
+    /// Trust only these roots; those of the credential, or the system's, where absent.
     pub ca_certificates: Option<PathBuf>,
+    /// Revocation lists: each certificate of the chain must be covered by one that is up to date.
+    pub ca_crl: Option<PathBuf>,
     /// Don't verify at all. `check` warns.
     pub insecure_skip_verify: bool,
 }
@@ -109,6 +111,10 @@ pub enum ClientTlsMode {
         /// PEM key.
         private_key: PathBuf,
     },
+    /// `SIMPLE` with `credentialName`: the roots are the credential's.
+    SimpleNamed(Arc<str>),
+    /// `MUTUAL` with `credentialName`: certificate, key and roots are the credential's.
+    MutualNamed(Arc<str>),
 }
 
 /// `loadBalancer.simple`.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, Hop, ServerTls};
+use super::{Cluster, Hop, Segment, ServerTls};
 use crate::types::{GatewayPort, Host, OriginalPort, Source};
 
 /// How the bytes of a connection on some original port are to be read.
@@ -218,9 +218,19 @@ pub struct HttpAction {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HeaderOps {
     /// Overwrite.
-    pub set: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub set: Vec<(http::HeaderName, HeaderText)>,
     /// Append.
-    pub add: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub add: Vec<(http::HeaderName, HeaderText)>,
     /// Remove.
     pub remove: Vec<http::HeaderName>,
+}
+
+/// The value of a header that a route sets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum HeaderText {
+    /// The same for every request.
+    Fixed(http::HeaderValue),
+    /// With Envoy's operators, those of the access log; where nothing of it is set the header is
+    /// left out.
+    Format(Arc<[Segment]>),
 }

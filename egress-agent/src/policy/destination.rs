@@ -5,36 +5,8 @@ use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, Denied, Exported, HostPattern};
+use super::{Cluster, Denied, Exported, HostPattern, Scoped, preferred};
 use crate::types::{Host, Namespace};
-
-/// What belongs to a namespace and is exported to some.
-pub trait Scoped {
-    /// The namespace that it belongs to.
-    fn namespace(&self) -> &Namespace;
-    /// The namespaces that see it.
-    fn exported(&self) -> &Exported;
-}
-
-impl<T: Scoped> Scoped for Arc<T> {
-    fn namespace(&self) -> &Namespace {
-        T::namespace(self)
-    }
-    fn exported(&self) -> &Exported {
-        T::exported(self)
-    }
-}
-
-/// The one that a namespace uses, of several for the same host: the first of its own, or else the
-/// first that it sees. The list begins with the oldest.
-pub fn preferred<'a, T: Scoped>(all: &'a [T], client: Option<&Namespace>) -> Option<&'a T> {
-    let mut visible = all.iter().filter(|one| one.exported().includes(client));
-    let first = visible.next()?;
-    if Some(first.namespace()) == client {
-        return Some(first);
-    }
-    Some(visible.find(|one| Some(one.namespace()) == client).unwrap_or(first))
-}
 
 /// A host, port and subset, as each namespace sees it.
 #[derive(Clone, Debug, Default)]

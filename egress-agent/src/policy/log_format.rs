@@ -251,6 +251,14 @@ impl LogFormat {
     }
 }
 
+/// Compiles the value of a header with the same operators.
+///
+/// # Errors
+/// [`LogFormatError`] with the first thing that is wrong.
+pub fn header_segments(text: &str) -> Result<Vec<Segment>, LogFormatError> {
+    parse(text)
+}
+
 fn keys<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<LogFormat, LogFormatError> {
     let pairs = pairs.map(|(key, format)| Ok((key.to_owned(), parse(format)?)));
     pairs.collect::<Result<_, _>>().map(LogFormat::Json)

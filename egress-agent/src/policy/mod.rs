@@ -12,6 +12,7 @@ mod hosts;
 mod log_format;
 mod matching;
 mod rules;
+mod scope;
 mod server;
 mod server_tls;
 mod snapshot;
@@ -22,19 +23,22 @@ pub use cluster::{
     HttpVersion, LoadBalancer, OutlierDetection,
 };
 pub use decision::{
-    Denied, Entry, HeaderOps, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn, RetryPolicy,
-    TcpRoute, Termination, TlsConnection, TlsRoute,
+    Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
+    RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,
 };
-pub use destination::{Client, Destination, Provider, Reached, Refusal, Scoped, preferred};
+pub use destination::{Client, Destination, Provider, Reached, Refusal};
 pub use dial::{AddressGuard, default_denied};
 pub use gateway::GatewayPolicy;
 pub use hosts::{HostPattern, HostTable};
-pub use log_format::{AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment};
-pub use rules::{
-    Exported, HttpMatch, HttpOutcome, HttpRule, PathRewrite, Protocol, Redirect, RedirectPort,
-    RouteSet, Rules, Service, SourceMatch, StageRules, Target, TcpMatch, TcpRule, TextMatch,
-    TlsMatch, TlsRule, Weighted, has_labels,
+pub use log_format::{
+    AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment, header_segments,
 };
+pub use rules::{
+    HttpMatch, HttpOutcome, HttpRule, PathRewrite, Protocol, Redirect, RedirectPort, RouteSet,
+    Rules, Service, SourceMatch, StageRules, Target, TcpMatch, TcpRule, TextMatch, TlsMatch,
+    TlsRule, Weighted, has_labels,
+};
+pub use scope::{Exported, Scoped, preferred};
 pub use server::{Server, ServerProtocol};
 pub use server_tls::{
     CipherSuite, CredentialFiles, CredentialSource, Inside, ServerTls, ServerTlsMode, TlsVersion,

@@ -6,7 +6,9 @@ use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 use regex::Regex;
 
-use super::{Cluster, Destination, Hop, HostPattern, HttpAction, RetryPolicy, Scoped, Server};
+use super::{
+    Cluster, Destination, Exported, Hop, HostPattern, HttpAction, RetryPolicy, Scoped, Server,
+};
 use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Port, Source};
 
 /// Everything that decisions are made of.
@@ -63,32 +65,6 @@ pub enum Protocol {
     Tls,
     /// Anything else.
     Tcp,
-}
-
-/// `exportTo`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Exported {
-    /// To all.
-    All,
-    /// To workloads in these namespaces. One that isn't known is in none.
-    To(Vec<Namespace>),
-}
-
-impl Exported {
-    /// Whether a workload there sees it.
-    #[must_use]
-    pub fn includes(&self, namespace: Option<&Namespace>) -> bool {
-        match self {
-            Self::All => true,
-            Self::To(all) => namespace.is_some_and(|namespace| all.contains(namespace)),
-        }
-    }
-
-    /// Whether this source sees it.
-    #[must_use]
-    pub fn sees(&self, source: &Source) -> bool {
-        self.includes(source.namespace())
-    }
 }
 
 /// A `VirtualService`.

@@ -13,7 +13,7 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    net::{End, Lease, Meter, Peer, Side, Upstream, relay},
+    net::{End, InFlight, Lease, Meter, Peer, Side, Upstream, relay},
     policy::{Cluster, GatewayPolicy, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
     tls::{Alpn, PeerEnded},
@@ -33,6 +33,7 @@ pub(super) struct Forward {
 /// What is counted or limited as long as the connection is open.
 struct Held {
     lease: Lease,
+    _in_flight: Option<InFlight>,
     connection: ConnectionGuard,
     _endpoint: EndpointGuard,
 }
@@ -94,14 +95,16 @@ async fn connect(
     record: &mut Record,
 ) -> Result<(Transport, Held), Reason> {
     let dialled = worker.dial(policy, cluster, host, stats).await;
-    let Upstream { stream, addr, local, lease, failed_attempts: _ } = dialled.map_err(|error| {
+    let dialled = dialled.map_err(|error| {
         record.dial_failed(worker, stats, &error);
         error.reason()
     })?;
+    let Upstream { stream, addr, local, lease, in_flight, failed_attempts: _ } = dialled;
     record.upstream = Some(addr);
     record.upstream_local = Some(local);
     let held = Held {
         lease,
+        _in_flight: in_flight,
         connection: stats.connection(),
         _endpoint: stats.endpoint(addr).connection(),
     };

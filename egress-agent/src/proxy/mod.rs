@@ -29,7 +29,7 @@ pub use self::{
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
-    net::{Buffers, DialError, Dialer, Upstream},
+    net::{Buffers, DialError, Dialer, Plan, Upstream},
     policy::{Cluster, Denied, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
     tls::{Credentials, Ending, Originator},
@@ -96,12 +96,46 @@ impl Worker {
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
         let dialled = self.dialer.dial(policy, cluster, host).await;
+        self.count_members(cluster, stats);
+        Self::count_dial(&dialled, stats);
+        dialled
+    }
+
+    /// The endpoints for one request, the balancer's choice first.
+    async fn plan(
+        &self,
+        policy: &GatewayPolicy,
+        cluster: &Cluster,
+        host: &Host,
+        stats: &ClusterStats,
+    ) -> Result<Plan, DialError> {
+        let plan = self.dialer.plan(policy, cluster, Some(host)).await;
+        self.count_members(cluster, stats);
+        plan
+    }
+
+    /// Dials by a plan, and counts as [`Self::dial`] does.
+    async fn connect(
+        &self,
+        cluster: &Cluster,
+        plan: &Plan,
+        stats: &ClusterStats,
+    ) -> Result<Upstream, DialError> {
+        let dialled = self.dialer.connect(cluster, plan).await;
+        Self::count_dial(&dialled, stats);
+        dialled
+    }
+
+    fn count_members(&self, cluster: &Cluster, stats: &ClusterStats) {
         let members = self.dialer.membership(cluster);
         let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let healthy = members.total.saturating_sub(members.ejected);
         stats.set_membership(number(healthy), number(members.total));
         stats.set_ejections_active(number(members.ejected));
-        match &dialled {
+    }
+
+    fn count_dial(dialled: &Result<Upstream, DialError>, stats: &ClusterStats) {
+        match dialled {
             Ok(upstream) => {
                 for _ in 0..upstream.failed_attempts {
                     stats.inc_upstream_cx_connect_fail();
@@ -113,7 +147,6 @@ impl Worker {
                 }
             }
         }
-        dialled
     }
 }
 

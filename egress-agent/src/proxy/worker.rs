@@ -3,6 +3,7 @@
 use std::{
     io,
     net::TcpListener as StdListener,
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -51,6 +52,8 @@ pub struct WorkersConfig {
     pub resolver: ResolverSource,
     /// What originated TLS trusts.
     pub roots: TrustRoots,
+    /// Where the directories of `credentialName` are, for originated TLS.
+    pub credentials_directory: Option<PathBuf>,
     /// What TLS that ends here shows and asks for.
     pub credentials: Arc<Credentials>,
     /// Deadlines and limits, of each worker.
@@ -94,7 +97,8 @@ impl Workers {
                         policy: config.policy,
                         telemetry: config.telemetry,
                         dialer: Dialer::new(Arc::new(resolver), Rc::new(Connector), states),
-                        originator: Originator::new(config.roots),
+                        originator: Originator::new(config.roots)
+                            .with_credentials(config.credentials_directory),
                         credentials: config.credentials,
                         http: http::Shared::default(),
                         buffers: Buffers::default(),

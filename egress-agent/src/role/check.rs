@@ -20,11 +20,15 @@ use crate::{
     source::{Directory, Files},
 };
 
+/// The exit code where the configuration would be in force and parts of it refused.
+const REFUSALS: u8 = 3;
+
 /// Options of `check`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Exit code: 0 without errors (warnings are allowed), 1 with errors, 2 where \
-                        something can't be read."
+    after_help = "Exit code: 0 where all of it is in force (warnings are allowed), 1 with errors \
+                        (nothing of it would be in force), 2 where something can't be read, 3 \
+                        where it is in force and parts of it are refused."
 )]
 pub struct CheckArgs {
     /// Files, or directories of *.yaml and *.yml as `--config` takes them.
@@ -50,6 +54,7 @@ enum Output {
 struct Report<'a> {
     files: usize,
     errors: usize,
+    refusals: usize,
     warnings: usize,
     problems: &'a [Problem],
 }
@@ -90,11 +95,13 @@ fn check(
     if files.resources.is_empty() {
         problems.extend(args.paths.iter().map(|path| nothing_there(path)));
     }
-    let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
+    let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
+    let (errors, refusals) = (count(Severity::Error), count(Severity::Refusal));
     let report = Report {
         files: files.resources.len() + usize::from(files.mesh.is_some()),
         errors,
-        warnings: problems.len() - errors,
+        refusals,
+        warnings: count(Severity::Warning),
         problems: &problems,
     };
     match args.output {
@@ -104,7 +111,11 @@ fn check(
             writeln!(out)?;
         }
     }
-    Ok(if errors > 0 { FAILURE } else { 0 })
+    Ok(match (errors, refusals) {
+        (0, 0) => 0,
+        (0, _) => REFUSALS,
+        _ => FAILURE,
+    })
 }
 
 fn text(report: &Report<'_>, colours: bool, out: &mut impl Write) -> io::Result<()> {
@@ -113,6 +124,7 @@ fn text(report: &Report<'_>, colours: bool, out: &mut impl Write) -> io::Result<
         if colours {
             let (word, code) = match problem.severity {
                 Severity::Error => (": error", "1;31"),
+                Severity::Refusal => (": refused", "31"),
                 Severity::Warning => (": warning", "1;33"),
             };
             let painted = format!(": \x1b[{code}m{}\x1b[0m", &word[2..]);
@@ -126,9 +138,18 @@ fn text(report: &Report<'_>, colours: bool, out: &mut impl Write) -> io::Result<
         1 => format!("1 {word}"),
         n => format!("{n} {word}s"),
     };
-    let Report { files, errors, warnings, problems: _ } = report;
+    let Report { files, errors, refusals, warnings, problems: _ } = report;
+    let what = match (errors, refusals) {
+        (0, 0) => "",
+        (0, _) => "; all of it is in force but what is refused",
+        _ => "; nothing of it is put in force before the errors are gone",
+    };
+    let refusals = match refusals {
+        0 => String::new(),
+        n => format!("{}, ", count(*n, "refusal")),
+    };
     let (errors, warnings) = (count(*errors, "error"), count(*warnings, "warning"));
-    writeln!(out, "{errors}, {warnings} in {}", count(*files, "file"))
+    writeln!(out, "{errors}, {refusals}{warnings} in {}{what}", count(*files, "file"))
 }
 
 /// Everything that the paths name, or every path that can't be read.
@@ -240,14 +261,17 @@ fn missing_files(snapshot: &Snapshot) -> Vec<Problem> {
         }
     }
     for cluster in &snapshot.rules.clusters {
-        let Some(ClientTls { mode, ca_certificates, .. }) = &cluster.tls else { continue };
+        let Some(ClientTls { mode, ca_certificates, ca_crl, .. }) = &cluster.tls else { continue };
         let own = match mode {
-            ClientTlsMode::Simple => Vec::new(),
+            // Where the credential is, only the gateway knows (`--credentials-dir`).
+            ClientTlsMode::Simple
+            | ClientTlsMode::SimpleNamed(_)
+            | ClientTlsMode::MutualNamed(_) => Vec::new(),
             ClientTlsMode::Mutual { client_certificate, private_key } => {
                 vec![client_certificate, private_key]
             }
         };
-        for path in own.into_iter().chain(ca_certificates) {
+        for path in own.into_iter().chain(ca_certificates).chain(ca_crl) {
             if let Err(error) = File::open(path)
                 && seen.insert(path)
             {

@@ -157,13 +157,16 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let admin = Admin::start(ports, Arc::clone(&telemetry), Arc::clone(&status))?;
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
-    let credentials = Arc::new(Credentials::new(args.certificates.places()?));
+    let places = args.certificates.places()?;
+    let credentials_directory = places.credentials.clone();
+    let credentials = Arc::new(Credentials::new(places));
     status.set_credentials(Arc::clone(&credentials));
     let config = WorkersConfig {
         policy: Arc::clone(&policy),
         telemetry: Arc::clone(&telemetry),
         resolver: args.resolver.unwrap_or_default(),
         roots: TrustRoots::system(),
+        credentials_directory,
         credentials: Arc::clone(&credentials),
         limits: Limits::default(),
     };

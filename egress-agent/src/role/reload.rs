@@ -146,7 +146,7 @@ fn compile(files: &Files) -> (Option<Arc<Snapshot>>, Vec<String>) {
     for problem in &problems {
         match problem.severity {
             Severity::Warning => tracing::warn!("{problem}"),
-            Severity::Error => tracing::error!("{problem}"),
+            Severity::Refusal | Severity::Error => tracing::error!("{problem}"),
         }
     }
     (snapshot, problems.iter().map(ToString::to_string).collect())

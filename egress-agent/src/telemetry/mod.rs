@@ -11,7 +11,9 @@ mod tunnels;
 
 use std::sync::Arc;
 
-pub use access_log::{AccessLog, AccessLogCounts, AccessLogError, LineFate, UnwrittenLines};
+pub use access_log::{
+    AccessLog, AccessLogCounts, AccessLogError, LineFate, UnwrittenLines, header_text,
+};
 pub use cluster::{
     ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,
     RequestGuard,

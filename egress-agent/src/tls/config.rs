@@ -9,15 +9,18 @@ use std::{
 
 use rustls::{
     CipherSuite, ClientConfig, RootCertStore,
+    client::WebPkiServerVerifier,
     crypto::{CryptoProvider, aws_lc_rs},
 };
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    TlsError, pem,
+    TlsError,
+    credential::{Located, Places},
+    pem,
     verify::{Names, Verifier},
 };
-use crate::policy::{ClientTls, ClientTlsMode};
+use crate::policy::{ClientTls, ClientTlsMode, CredentialSource};
 
 /// Which protocols are offered in the handshake (RFC 7301).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -105,30 +108,78 @@ pub(super) struct Stamp {
     len: Option<u64>,
 }
 
-/// The files that a rule names, as they are now.
-pub(super) fn stamps(tls: &ClientTls) -> Vec<Stamp> {
-    let pair = match &tls.mode {
-        ClientTlsMode::Simple => [None, None],
-        ClientTlsMode::Mutual { client_certificate, private_key } => {
-            [Some(client_certificate), Some(private_key)]
-        }
-    };
-    let stamp = |path: &PathBuf| {
-        let metadata = fs::metadata(path).ok();
-        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
-        Stamp { path: path.clone(), modified, len: metadata.map(|metadata| metadata.len()) }
-    };
-    tls.ca_certificates.iter().chain(pair.into_iter().flatten()).map(stamp).collect()
+/// The files of a rule's TLS settings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Files {
+    /// Certificate and key.
+    pair: Option<(PathBuf, PathBuf)>,
+    roots: Option<PathBuf>,
+    crl: Option<PathBuf>,
+}
+
+impl Files {
+    /// Those that the rule names, or those in the directory of its credential.
+    pub(super) fn of(tls: &ClientTls, credentials: Option<&Path>) -> Result<Self, TlsError> {
+        let (name, mutual) = match &tls.mode {
+            ClientTlsMode::Simple => (None, None),
+            ClientTlsMode::Mutual { client_certificate, private_key } => {
+                (None, Some((client_certificate.clone(), private_key.clone())))
+            }
+            ClientTlsMode::SimpleNamed(name) => (Some((name, false)), None),
+            ClientTlsMode::MutualNamed(name) => (Some((name, true)), None),
+        };
+        let Some((name, shows)) = name else {
+            let (roots, crl) = (tls.ca_certificates.clone(), tls.ca_crl.clone());
+            return Ok(Self { pair: mutual, roots, crl });
+        };
+        let places = Places { credentials: credentials.map(Into::into), ..Places::default() };
+        let located = places.locate(&CredentialSource::Named(Arc::clone(name)));
+        let located = located.map_err(|error| {
+            file(Path::new(&format!("credentialName {name}")), error.to_string())
+        })?;
+        let Located { certificate, private_key, roots, crl, crl_named: _, workload_api: _ } =
+            located;
+        let pair = match (first(&certificate), first(&private_key)) {
+            (Some(certificate), Some(key)) if shows => Some((certificate, key)),
+            _ => None,
+        };
+        Ok(Self { pair, roots: first(&roots), crl: first(&crl).filter(|path| path.exists()) })
+    }
+
+    /// How they look now.
+    pub(super) fn stamps(&self) -> Vec<Stamp> {
+        let Self { pair, roots, crl } = self;
+        let pair = pair.iter().flat_map(|(certificate, key)| [certificate, key]);
+        let stamp = |path: &PathBuf| {
+            let metadata = fs::metadata(path).ok();
+            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+            Stamp { path: path.clone(), modified, len: metadata.map(|metadata| metadata.len()) }
+        };
+        pair.chain(roots).chain(crl).map(stamp).collect()
+    }
+}
+
+/// The first that is there, or else the first, which is missed by its name.
+fn first(paths: &[PathBuf]) -> Option<PathBuf> {
+    paths.iter().find(|path| path.exists()).or(paths.first()).cloned()
 }
 
 /// Reads the files and builds the configuration.
 pub(super) fn build(
     tls: &ClientTls,
+    files: &Files,
     alpn: Alpn,
     system: &TrustRoots,
 ) -> Result<ClientConfig, TlsError> {
-    let ClientTls { mode, sni: _, subject_alt_names, ca_certificates, insecure_skip_verify } = tls;
-    let roots = match ca_certificates {
+    let ClientTls {
+        mode: _,
+        sni: _,
+        subject_alt_names,
+        ca_certificates: _,
+        ca_crl: _,
+        insecure_skip_verify,
+    } = tls;
+    let roots = match &files.roots {
         Some(path) => read_roots(path)?,
         None => Arc::clone(&system.0),
     };
@@ -137,15 +188,19 @@ pub(super) fn build(
         (false, []) => Names::Server,
         (false, names) => Names::Any(names.to_vec()),
     };
-    let verifier = Verifier::new(roots, names, &PROVIDER);
+    let lists = match &files.crl {
+        Some(path) => Some(revocation(path, &roots)?),
+        None => None,
+    };
+    let verifier = Verifier::new(roots, names, lists, &PROVIDER);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Protocol { host: "upstream".into(), why: error.to_string() })?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier));
-    let mut config = match mode {
-        ClientTlsMode::Simple => builder.with_no_client_auth(),
-        ClientTlsMode::Mutual { client_certificate, private_key } => {
+    let mut config = match &files.pair {
+        None => builder.with_no_client_auth(),
+        Some((client_certificate, private_key)) => {
             let chain = read_certificates(client_certificate)?;
             let key =
                 pem::private_key(&read(private_key)?).map_err(|why| file(private_key, why))?;
@@ -157,6 +212,20 @@ pub(super) fn build(
     };
     config.alpn_protocols = alpn.protocols();
     Ok(config)
+}
+
+/// What refuses certificates that a list revokes, or that no list that is up to date covers.
+fn revocation(
+    path: &Path,
+    roots: &Arc<RootCertStore>,
+) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+    let lists = pem::crls(&read(path)?).map_err(|why| file(path, why))?;
+    let provider = Arc::clone(&PROVIDER);
+    WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider)
+        .with_crls(lists)
+        .enforce_revocation_expiration()
+        .build()
+        .map_err(|error| file(path, error.to_string()))
 }
 
 fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {

@@ -1,6 +1,6 @@
 //! TLS origination: from a rule's settings to a verified connection.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use rustls_pki_types::{DnsName, ServerName};
@@ -12,7 +12,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Alpn, TlsError, TrustRoots,
-    config::{Stamp, build, stamps},
+    config::{Files, Stamp, build},
 };
 use crate::{net::Side, policy::ClientTls, types::Host};
 
@@ -26,6 +26,8 @@ const CACHED: usize = 1024;
 #[derive(Debug)]
 pub struct Originator {
     system: TrustRoots,
+    /// Where the directories of `credentialName` are.
+    credentials: Option<PathBuf>,
     cache: RefCell<HashMap<ClientTls, HashMap<Alpn, Cached>>>,
 }
 
@@ -40,7 +42,14 @@ impl Originator {
     /// `system` is trusted where a rule names no `caCertificates`.
     #[must_use]
     pub fn new(system: TrustRoots) -> Self {
-        Self { system, cache: RefCell::default() }
+        Self { system, credentials: None, cache: RefCell::default() }
+    }
+
+    /// The same, with the directory that has those of `credentialName`.
+    #[must_use]
+    pub fn with_credentials(mut self, directory: Option<PathBuf>) -> Self {
+        self.credentials = directory;
+        self
     }
 
     /// Handshakes on `stream` as the client. The verified name is the rule's SNI or, without one,
@@ -69,19 +78,20 @@ impl Originator {
     /// The configuration for this rule, read again if its files changed.
     fn config(&self, tls: &ClientTls, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsError> {
         let now = Instant::now();
+        let files = Files::of(tls, self.credentials.as_deref())?;
         let mut cache = self.cache.borrow_mut();
         if let Some(cached) = cache.get_mut(tls).and_then(|by_alpn| by_alpn.get_mut(&alpn)) {
             if now < cached.checked + RECHECK {
                 return Ok(Arc::clone(&cached.config));
             }
-            if cached.stamps == stamps(tls) {
+            if cached.stamps == files.stamps() {
                 cached.checked = now;
                 return Ok(Arc::clone(&cached.config));
             }
         }
         // The stamps come first: a file that changes in between is read again next time.
-        let stamps = stamps(tls);
-        let config = Arc::new(build(tls, alpn, &self.system)?);
+        let stamps = files.stamps();
+        let config = Arc::new(build(tls, &files, alpn, &self.system)?);
         if cache.len() >= CACHED {
             cache.clear();
         }

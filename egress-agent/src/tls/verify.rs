@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
     client::{
+        WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
@@ -32,6 +33,8 @@ pub(super) enum Names {
 pub(super) struct Verifier {
     roots: Arc<RootCertStore>,
     names: Names,
+    /// What refuses revoked certificates, where there are lists.
+    lists: Option<Arc<WebPkiServerVerifier>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -54,8 +57,13 @@ impl From<Fault> for Error {
 }
 
 impl Verifier {
-    pub(super) fn new(roots: Arc<RootCertStore>, names: Names, provider: &CryptoProvider) -> Self {
-        Self { roots, names, algorithms: provider.signature_verification_algorithms }
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        names: Names,
+        lists: Option<Arc<WebPkiServerVerifier>>,
+        provider: &CryptoProvider,
+    ) -> Self {
+        Self { roots, names, lists, algorithms: provider.signature_verification_algorithms }
     }
 }
 
@@ -89,6 +97,18 @@ impl ServerCertVerifier for Verifier {
             ) if webpki.issuer() == webpki.subject() => Fault::SelfSigned.into(),
             error => error,
         })?;
+        if let Some(lists) = &self.lists {
+            let listed = lists.verify_server_cert(end_entity, intermediates, server_name, &[], now);
+            match listed {
+                // Names are compared below; here they come after the lists.
+                Ok(_)
+                | Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName
+                    | CertificateError::NotValidForNameContext { .. },
+                )) => {}
+                Err(error) => return Err(error),
+            }
+        }
         match &self.names {
             Names::Server => verify_server_name(&parsed, server_name)?,
             Names::Any(names) => {

@@ -1,15 +1,20 @@
 //! What a destination of a rule means: a gateway, a service outside, or nothing.
 
+use std::sync::Arc;
+
 use egress_ebpf::reason::Reason;
 
 use super::{
-    super::{decode::At, names, problem::Severity, virtual_service::Destination},
+    super::{decode::At, names, problem::Severity, virtual_service::Destination as Mirror},
     Compiler,
     providers::Wanted,
     routes::{Scope, Stage, Traffic},
 };
 use crate::{
-    policy::{Client, Destination, Discovery, HostPattern, Protocol, Refusal, Target, has_labels},
+    policy::{
+        Client, Destination, Discovery, HostPattern, Inside, Protocol, Refusal, Server,
+        ServerProtocol, Target, has_labels,
+    },
     types::{GatewayPort, Namespace, Port},
 };
 
@@ -17,13 +22,13 @@ impl Compiler<'_> {
     /// What a destination means at a stage.
     pub(super) fn target(
         &mut self,
-        destination: &Destination,
+        destination: &Mirror,
         stage: &Stage,
         stage_port: Option<Port>,
         traffic: Traffic,
         scope: &Scope<'_>,
     ) -> Target {
-        let Destination { at, host, subset, port } = destination;
+        let Mirror { at, host, subset, port } = destination;
         let Some(host) = host else { return refused(Reason::NoGatewayRoute, "no destination") };
         let name = names::expand(&host.value, &scope.meta.namespace);
         let port = port.as_ref().and_then(|port| port.number.as_ref());
@@ -59,7 +64,7 @@ impl Compiler<'_> {
                 let list = declared.iter().map(ToString::to_string).collect::<Vec<_>>();
                 let mut cx = scope.meta.cx(self.report);
                 let message = format!("{name} has several ports; say which");
-                let problem = cx.note(Severity::Error, &at.field("port"), message);
+                let problem = cx.note(Severity::Refusal, &at.field("port"), message);
                 problem.code = Some("IST0112");
                 problem.expected = Some(format!("one of {}", list.join(", ")));
                 return refused(Reason::NoGatewayRoute, "the destination's port is not said");
@@ -96,13 +101,14 @@ impl Compiler<'_> {
         {
             return self.unknown_subset(subset, &name, scope);
         }
-        let mut cx = scope.meta.cx(self.report);
         let request = matches!(
             destination.providers.first().map(|first| &first.others.cluster.discovery),
             Some(Discovery::Request(_))
         );
-        if traffic == Traffic::Tcp && request && *stage != Stage::Mesh {
-            cx.note(Severity::Error, at, format!("raw TCP can't be sent to the wildcard {name}: there is no name to resolve; it is refused"));
+        let nameless = traffic == Traffic::Tcp && !self.knows_names(stage, stage_port);
+        let mut cx = scope.meta.cx(self.report);
+        if nameless && request {
+            cx.note(Severity::Refusal, at, format!("raw TCP can't be sent to the wildcard {name}: there is no name to resolve; it is refused"));
             return refused(Reason::NoGatewayRoute, "raw TCP to a wildcard");
         }
         for refusal in refusals {
@@ -119,9 +125,20 @@ impl Compiler<'_> {
                 }
                 _ => format!("{}; it is refused", refusal.detail),
             };
-            cx.note(Severity::Error, at, message);
+            cx.note(Severity::Refusal, at, message);
         }
         Target::Cluster { destination, host: pattern.exact().cloned() }
+    }
+
+    /// Whether the name that was asked for is known of raw TCP at this stage: behind servers that
+    /// end TLS it is the server name.
+    fn knows_names(&self, stage: &Stage, port: Option<Port>) -> bool {
+        let Stage::Gateway(name) = stage else { return true };
+        let mut own = self.servers.iter().filter(|server| {
+            *server.gateway == **name && port.is_none_or(|port| server.port.0 == port)
+        });
+        let ends = |server: &Arc<Server>| matches!(&server.protocol, ServerProtocol::Terminate(tls) if tls.inside == Inside::Tcp);
+        own.next().is_some_and(ends) && own.all(ends)
     }
 
     /// What of a destination is refused at a stage, to anybody at all.
@@ -177,16 +194,16 @@ impl Compiler<'_> {
     fn gateway_target(
         &mut self,
         group: usize,
-        destination: &Destination,
+        destination: &Mirror,
         name: &str,
         stage: &Stage,
         stage_port: Option<Port>,
         scope: &Scope<'_>,
     ) -> Target {
-        let Destination { at, host: _, subset, port } = destination;
+        let Mirror { at, host: _, subset, port } = destination;
         if *stage != Stage::Mesh {
             let mut cx = scope.meta.cx(self.report);
-            cx.note(Severity::Error, at, "at the gateway's stage a rule leads to the gateway again; give its match `gateways: [mesh]`, and add a rule that leads to the external host. It is refused");
+            cx.note(Severity::Refusal, at, "at the gateway's stage a rule leads to the gateway again; give its match `gateways: [mesh]`, and add a rule that leads to the external host. It is refused");
             return refused(
                 Reason::NoGatewayRoute,
                 "the gateway's rule leads to the gateway again",
@@ -204,7 +221,7 @@ impl Compiler<'_> {
         let Some(port) = port else {
             let mut cx = scope.meta.cx(self.report);
             let message = "the gateway has several ports; say which";
-            cx.note(Severity::Error, &at.field("port"), message).code = Some("IST0112");
+            cx.note(Severity::Refusal, &at.field("port"), message).code = Some("IST0112");
             return refused(Reason::NoGatewayRoute, "the gateway's port is not said");
         };
         let subset = subset.as_ref().map_or("", |subset| subset.value.as_str());

@@ -66,7 +66,12 @@ fn server(
     cx: &mut Cx<'_>,
 ) -> Option<Arc<Server>> {
     let Mirror { at, port, hosts, tls, name: _ } = mirror;
-    let GatewayServerPort { at: _, number, name: _, protocol } = port.as_ref()?;
+    names::host_count(hosts, at, cx);
+    let GatewayServerPort { at: port_at, number, name, protocol } = port.as_ref()?;
+    if name.is_none() {
+        let message = "a current API server refuses a port without a name";
+        cx.warn(&port_at.field("name"), message);
+    }
     let read: Vec<_> = hosts.iter().filter_map(|host| scoped(host, meta, cx)).collect();
     let (kind, _) = super::protocol(Some(protocol.as_ref()?), cx)?;
     let protocol = server_protocol(kind, protocol.as_ref()?, tls.as_ref(), at, mesh, cx)?;

@@ -164,7 +164,7 @@ impl Compiler<'_> {
                         message
                     };
                     let at = Spot::root(own.line, "spec").field("hosts");
-                    own.cx(self.report).note(super::Severity::Error, &at, message).code =
+                    own.cx(self.report).note(super::Severity::Refusal, &at, message).code =
                         Some(code);
                 }
                 others.push(services.len());

@@ -63,6 +63,7 @@ impl Compiler<'_> {
         let Resource { meta, spec } = resource;
         let VirtualService { at, hosts, gateways, http, tls, tcp, export_to } = spec;
         let stages = self.stages(gateways, meta);
+        names::host_count(hosts, at, &mut meta.cx(self.report));
         let hosts = self.route_hosts(hosts, stages.contains(&Stage::Mesh), meta);
         if http.0.is_empty() && tls.0.is_empty() && tcp.0.is_empty() {
             meta.cx(self.report).wrong(

@@ -97,10 +97,18 @@ fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Cre
         }
         return Some(CredentialSource::Own);
     }
+    let plural = ["credentialNames", "tlsCertificates"];
+    if plural.into_iter().any(|name| cx.has_told(&tls.at.field(name).path.to_string())) {
+        return None;
+    }
     if let Some(name) = &tls.credential_name {
-        let others = [&tls.server_certificate, &tls.private_key, &tls.ca_certificates, &tls.ca_crl];
-        if let Some(file) = others.into_iter().flatten().next() {
-            let message = "credentialName stands for all files: give one or the other";
+        let others = [&tls.server_certificate, &tls.private_key, &tls.ca_certificates];
+        for file in others.into_iter().flatten() {
+            cx.warn(&file.at, "has no effect: credentialName stands for all files, as in Istio");
+        }
+        if let Some(file) = &tls.ca_crl {
+            let message = "credentialName stands for all files; a list that is not looked at would \
+                           let revoked certificates in. Put it into the credential as ca.crl";
             cx.wrong(&file.at, format!("{:?}", file.value), "nothing", message);
             return None;
         }
@@ -142,7 +150,7 @@ fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Cre
 }
 
 /// A name as Kubernetes gives to Secrets (RFC 1123); it can't leave the directory.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
     let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     (1..=253).contains(&text.len())

@@ -127,6 +127,7 @@ impl Compiler<'_> {
                 "MESH_INTERNAL is not supported: services inside the mesh are not egress",
             );
         }
+        names::host_count(hosts, at, &mut cx);
         let hosts = entry_hosts(hosts, &mut cx);
         let given = ports.0.len();
         let told = given == 0 && cx.has_told("spec.ports");
@@ -168,7 +169,7 @@ impl Compiler<'_> {
                     "resolution NONE takes no endpoints; say STATIC or DNS",
                 );
             }
-            Resolution::Static if count == 0 => {
+            Resolution::Static if count == 0 && !cx.has_told("spec.workloadSelector") => {
                 cx.error(&at.field("endpoints"), "resolution STATIC needs endpoints");
             }
             Resolution::Dns | Resolution::DnsRoundRobin if wildcard && count == 0 => {

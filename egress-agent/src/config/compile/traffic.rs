@@ -11,6 +11,7 @@ use super::super::{
     names,
     problem::Severity,
 };
+use super::server_tls::is_name;
 use crate::{
     policy::{
         ClientTls, ClientTlsMode, ConnectionPool, CredentialFiles, CredentialSource, LoadBalancer,
@@ -222,6 +223,8 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
         client_certificate,
         private_key,
         ca_certificates,
+        ca_crl,
+        credential_name,
         subject_alt_names,
         // What is asked for is an address: the tunnel has no use for a server's name.
         sni: _,
@@ -229,9 +232,16 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
     } = settings;
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let files = [client_certificate, private_key, ca_certificates];
+    let listed = [client_certificate, private_key, ca_certificates, ca_crl];
     if let Some(skip) = insecure_skip_verify.as_ref().filter(|skip| skip.value) {
         let message = "the tunnel is there to prove who is at its ends; it is always verified";
         cx.wrong(&skip.at, "true", "false, or the field left out", message);
+    }
+    if let Some(name) = credential_name {
+        let message =
+            "the tunnel takes the node's own certificate (ISTIO_MUTUAL) or files (MUTUAL)";
+        cx.wrong(&name.at, format!("{:?}", name.value), "nothing", message);
+        return None;
     }
     let credential = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
         ClientMode::Disable => return None,
@@ -242,7 +252,7 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
             return None;
         }
         ClientMode::IstioMutual => {
-            if let Some(file) = files.into_iter().flatten().next() {
+            if let Some(file) = listed.into_iter().flatten().next() {
                 let message = "ISTIO_MUTUAL takes the node's own certificate (`--identity-dir`); \
                                use MUTUAL for files";
                 cx.wrong(&file.at, format!("{:?}", file.value), "nothing", message);
@@ -263,7 +273,7 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
                 certificate: path(client_certificate)?,
                 private_key: path(private_key)?,
                 ca_certificates: Some(path(ca_certificates)?),
-                ca_crl: None,
+                ca_crl: path(ca_crl),
             })
         }
     };
@@ -279,6 +289,8 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
         client_certificate,
         private_key,
         ca_certificates,
+        ca_crl,
+        credential_name,
         subject_alt_names,
         sni,
         insecure_skip_verify,
@@ -291,12 +303,33 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
             let message = "the mesh's certificates are for the way to a gateway of the mesh, and \
                            the destination is a ServiceEntry's; requests that need this policy \
                            are refused";
-            let problem = cx.note(Severity::Error, mode_at, message);
+            let problem = cx.note(Severity::Refusal, mode_at, message);
             problem.found = Some("ISTIO_MUTUAL".into());
             problem.expected = Some("SIMPLE or MUTUAL".into());
             return TlsWish::Unavailable(
                 "asks for ISTIO_MUTUAL, which is for gateways of the mesh".into(),
             );
+        }
+        ClientMode::Simple | ClientMode::Mutual if credential_name.is_some() => {
+            let files = [client_certificate, private_key, ca_certificates, ca_crl];
+            if let Some(file) = files.into_iter().flatten().next() {
+                let message = "credentialName stands for all files: give one or the other";
+                cx.wrong(&file.at, format!("{:?}", file.value), "nothing", message);
+            }
+            let Some(name) = credential_name.as_ref().filter(|name| is_name(&name.value)) else {
+                if let Some(name) = credential_name {
+                    let expected = "the name of a directory below --credentials-dir: lower-case \
+                                    letters, digits, hyphens and dots";
+                    let found = format!("{:?}", name.value);
+                    cx.wrong(&name.at, found, expected, "not a credential's name");
+                }
+                return TlsWish::Unavailable("asks for a credential without a valid name".into());
+            };
+            let text: Arc<str> = name.value.as_str().into();
+            match mode.as_ref().map(|mode| mode.value) {
+                Some(ClientMode::Mutual) => ClientTlsMode::MutualNamed(text),
+                _ => ClientTlsMode::SimpleNamed(text),
+            }
         }
         ClientMode::Simple => {
             if let Some(file) = client_certificate.as_ref().or(private_key.as_ref()) {
@@ -345,6 +378,7 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
         sni,
         subject_alt_names: subject_alt_names.iter().map(|name| name.value.clone()).collect(),
         ca_certificates: path(ca_certificates),
+        ca_crl: path(ca_crl),
         insecure_skip_verify: insecure.is_some(),
     })
 }

@@ -64,7 +64,7 @@ impl Compiler<'_> {
                 if other.namespace != set.namespace {
                     message += ", except for workloads of this one's own namespace";
                 }
-                meta.cx(self.report).note(Severity::Error, &hosts_at, message).code =
+                meta.cx(self.report).note(Severity::Refusal, &hosts_at, message).code =
                     Some("IST0109");
             }
             for (gateway, _) in &set.gateways {
@@ -107,7 +107,7 @@ impl Compiler<'_> {
                 for host in &set.hosts {
                     let way = Way { group, port, hop, protocol };
                     if let Some(message) = self.missing_way(host, way, routes) {
-                        meta.cx(self.report).note(Severity::Error, &at, message).code =
+                        meta.cx(self.report).note(Severity::Refusal, &at, message).code =
                             Some("IST0132");
                     }
                 }

@@ -312,7 +312,7 @@ fn entries_of_one_host_conflict_where_somebody_sees_both() {
         let texts: Vec<_> = texts.iter().map(String::as_str).collect();
         problems(&texts, "").iter().map(|p| (p.code, p.severity)).collect()
     };
-    let conflict = vec![(Some("IST0109"), Severity::Error)];
+    let conflict = vec![(Some("IST0109"), Severity::Refusal)];
     assert_eq!(codes(&[one("aaa/a", ""), one("team-b/b", "")]), conflict);
     assert_eq!(codes(&[one("aaa/a", ""), one("aaa/b", "")]), conflict);
     assert_eq!(

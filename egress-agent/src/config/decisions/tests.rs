@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use crate::config::testing::{Gateway, compile_with, compiled, original, port};
 use crate::{
-    policy::{DirectTarget, Hop, HttpRoute, NodeAction, NodeRoute, PortMode},
+    policy::{DirectTarget, HeaderText, Hop, HttpRoute, NodeAction, NodeRoute, PortMode},
     types::{GatewayPort, Host, SpiffeId},
 };
 
@@ -239,7 +239,8 @@ fn what_a_rule_does_on_the_way() {
     assert!(!route.retry.retry_on.status(status(404)));
     assert_eq!(route.action.rewrite_path.as_deref(), Some("/new/x?q=1"));
     assert_eq!(route.action.rewrite_authority.as_deref(), Some("other.example"));
-    assert_eq!(route.action.request_headers.set[0].1, "y");
+    let fixed = HeaderText::Fixed(http::HeaderValue::from_static("y"));
+    assert_eq!(route.action.request_headers.set[0].1, fixed);
     assert_eq!(route.action.request_headers.remove[0], "z");
     assert!(!route.action.allow_upgrade);
 
@@ -255,6 +256,21 @@ fn what_a_rule_does_on_the_way() {
             with_rules(&on(conditions, &format!("rewrite: {rewrite}, {}", to("b.example"))));
         let route = gateway.get(80, "a.example", "/old/x?q=1").unwrap();
         assert_eq!(route.action.rewrite_path.as_deref(), Some(wanted), "{conditions} {rewrite}");
+    }
+
+    for (changes, wanted) in [
+        ("headers: {request: {set: {Host: h.example}}}", "h.example"),
+        ("headers: {request: {add: {':authority': h.example}}}", "h.example"),
+        (
+            "headers: {request: {set: {host: h.example}}}, rewrite: {authority: r.example}",
+            "r.example",
+        ),
+    ] {
+        let gateway = with_rules(&on("port: 80", &format!("{changes}, {}", to("b.example"))));
+        let route = gateway.get(80, "a.example", "/").unwrap();
+        assert_eq!(route.action.rewrite_authority.as_deref(), Some(wanted), "{changes}");
+        assert_eq!(route.action.request_headers.set, []);
+        assert_eq!(route.action.request_headers.add, []);
     }
 
     let regex = "rewrite: {uriRegexRewrite: {match: '^/user/([0-9]+)', rewrite: '/id/\\1$'}}, ";

@@ -123,7 +123,7 @@ impl Cx<'_> {
 
     /// An error that the snapshot answers with a refusal: a reference to what doesn't exist.
     pub(super) fn dangling(&mut self, at: &Spot, message: impl Into<String>) -> &mut Problem {
-        let problem = self.note(Severity::Error, at, message);
+        let problem = self.note(Severity::Refusal, at, message);
         problem.code = Some("IST0101");
         problem
     }

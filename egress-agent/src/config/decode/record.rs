@@ -125,6 +125,8 @@ pub(in crate::config) trait Record: Sized {
 pub(in crate::config) struct Entries<'a> {
     at: &'a Spot,
     entries: Vec<(&'static str, u64, &'a Node)>,
+    /// Whether a field that isn't supported was refused: it may have stood for what is missing.
+    refused: bool,
 }
 
 impl<'a> Entries<'a> {
@@ -141,6 +143,7 @@ impl<'a> Entries<'a> {
             return None;
         };
         let mut entries = Vec::with_capacity(map.len());
+        let mut refused = false;
         for (key, value) in map {
             let spot = |text: &str| at.step(key.line, Step::Key(text.into()));
             if let Some(known) = keys.iter().find(|known| **known == key.text) {
@@ -150,8 +153,11 @@ impl<'a> Entries<'a> {
                     continue;
                 }
                 let place = at.step(key.line, Step::Field(bad.key));
+                refused |= bad.severity != Severity::Warning;
                 match bad.severity {
-                    Severity::Error => cx.error(&place, format!("not supported: {}", bad.why)),
+                    Severity::Error | Severity::Refusal => {
+                        cx.error(&place, format!("not supported: {}", bad.why))
+                    }
                     Severity::Warning => cx.warn(&place, format!("has no effect: {}", bad.why)),
                 };
             } else if let Some(known) = keys.iter().find(|known| **known == camel(&key.text)) {
@@ -169,7 +175,7 @@ impl<'a> Entries<'a> {
                 cx.warn(&spot(&key.text), message);
             }
         }
-        Some(Self { at, entries })
+        Some(Self { at, entries, refused })
     }
 
     /// Decodes the entry at this key.
@@ -182,7 +188,7 @@ impl<'a> Entries<'a> {
         let mut found = self.entries.iter().filter(|(k, ..)| *k == key);
         let Some((_, line, node)) = found.next().filter(|(.., node)| node.value != Value::Null)
         else {
-            if required {
+            if required && !self.refused {
                 let place = self.at.field(key);
                 cx.wrong(
                     &place,

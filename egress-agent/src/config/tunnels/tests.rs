@@ -193,6 +193,24 @@ fn tls_of_the_application_is_led_on_untouched() {
 }
 
 #[test]
+fn a_wildcard_is_led_on_by_its_server_name() {
+    let texts = HTTPS.map(|text| {
+        text.replace(HOST, "\"*.cnn.com\"").replace("resolution: DNS", "resolution: NONE")
+    });
+    let gateway = gateway(&texts.each_ref().map(String::as_str));
+    let source = one(&gateway);
+    match tls(&gateway, &source, Hop::Tunnel, 443).unwrap() {
+        TlsRoute::Forward(to) => {
+            assert_eq!(&*to.cluster.name.0, "outbound|443||*.cnn.com");
+            assert_eq!(to.host, Some(Host::parse(HOST).unwrap()));
+        }
+        other @ TlsRoute::Terminate(_) => panic!("{other:?}"),
+    }
+    let plain = tls(&gateway, &source, Hop::Plain, 443).unwrap_err();
+    assert_eq!(plain.reason, Reason::PlaintextHop);
+}
+
+#[test]
 fn what_needs_no_tunnel_may_come_through_it() {
     let plain: [&str; 3] = [HTTP[0], include_str!("../testdata/1-http/egress.yaml"), HTTP[2]];
     let gateway = gateway(&plain);

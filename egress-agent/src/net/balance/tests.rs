@@ -22,9 +22,10 @@ fn cluster(max_connections: u32, outlier: Option<OutlierDetection>) -> Cluster {
 
 fn choose(state: &ClusterState, from: &[Endpoint], how: LoadBalancer, times: usize) -> Vec<usize> {
     let random = Random::default();
+    let how = Cluster { load_balancer: how, ..cluster(u32::MAX, None) };
     let mut counts = vec![0; from.len()];
     for _ in 0..times {
-        let first = state.order(from, how, &random)[0];
+        let first = state.order(from, &how, &random)[0];
         counts[from.iter().position(|e| *e == first).unwrap()] += 1;
     }
     counts
@@ -53,12 +54,16 @@ fn least_request_avoids_the_loaded_one() {
     let from = endpoints(&[1, 1]);
     let mut lease = Lease::take(&state, &cluster).unwrap();
     lease.bind(UpstreamAddr(from[0].addr));
+    // A connection that waits for its next request is no load.
+    let counts = choose(&state, &from, LoadBalancer::LeastRequest, 4000);
+    assert!(counts[0] > 1600, "{counts:?}");
+    let request = lease.request();
     // The loaded one is chosen only when both draws hit it.
     let counts = choose(&state, &from, LoadBalancer::LeastRequest, 4000);
     assert!(counts[0] < 1400 && counts[0] > 600, "{counts:?}");
-    drop(lease);
+    drop(request);
     let counts = choose(&state, &from, LoadBalancer::LeastRequest, 4000);
-    assert!(counts[0] > 1600, "the lease was not given back: {counts:?}");
+    assert!(counts[0] > 1600, "the request was not given back: {counts:?}");
 }
 
 #[test]
@@ -85,7 +90,7 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     let state = states.get(&cluster.name);
     let from = endpoints(&[1, 1]);
     let random = Random::default();
-    let order = || state.order(&from, LoadBalancer::RoundRobin, &random);
+    let order = || state.order(&from, &cluster, &random);
     let lease = |index: usize| {
         let mut lease = Lease::take(&state, &cluster).unwrap();
         lease.bind(UpstreamAddr(from[index].addr));
@@ -113,4 +118,10 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     let again = lock(&state.endpoint(UpstreamAddr(from[0].addr)).health).ejected_until.unwrap();
     let time = again.saturating_duration_since(Instant::now());
     assert!(time > Duration::from_millis(60), "the second ejection is longer: {time:?}");
+    // Without the rule the endpoint is back at once, and stays when the rule returns.
+    assert_eq!(order().len(), 1);
+    let without = Cluster { outlier: None, ..cluster.clone() };
+    assert_eq!(state.order(&from, &without, &random).len(), 2);
+    assert_eq!(order().len(), 2);
+    assert_eq!(states.membership(&cluster.name), Membership { total: 2, ejected: 0 });
 }

@@ -15,7 +15,7 @@ use super::{
     bad::BadMessage,
     body::{Relay, RelayError},
     clock::Clock,
-    connect::connect,
+    connect::{connect, plan},
     exchange::watch,
     failure::Failure,
     framing::Framing,
@@ -30,8 +30,10 @@ use super::{
     retry,
 };
 use crate::{
+    net::DialError,
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
-    telemetry::{ClusterStats, ResponseFlag},
+    telemetry::{AccessLogEntry, ClusterStats, ResponseFlag},
+    types::UpstreamAddr,
 };
 
 /// First pause before a retry; it doubles with each, and is cut at random (Envoy's default).
@@ -60,11 +62,12 @@ impl<'a> Attempt<'a> {
         request: &'a Request,
         key: Key,
         stats: &'a Arc<ClusterStats>,
+        entry: &AccessLogEntry,
     ) -> Self {
         let action = &route.action;
         let mut headers = Cow::Borrowed(&request.headers);
         if action.request_headers != HeaderOps::default() {
-            headers::apply(headers.to_mut(), &action.request_headers);
+            headers::apply(headers.to_mut(), &action.request_headers, entry);
         }
         let rewritten =
             action.rewrite_authority.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
@@ -167,20 +170,28 @@ impl<'a> Attempt<'a> {
         untouched: &mut bool,
     ) -> Result<(Outbound, Response), Failure> {
         let worker = &self.connection.worker;
-        let pooled = if fresh {
-            None
-        } else {
-            let scratch = &mut worker.http.scratch.borrow_mut();
-            worker.http.pool.checkout(&self.key, self.policy, scratch)
-        };
-        *reused = pooled.is_some();
+        let planning = plan(worker, self.policy, &self.key, self.stats);
+        let plan = watch(self.connection, down, clock, planning).await??;
+        let pooled = if fresh { None } else { self.pooled(plan.addresses().take(1)) };
         let mut up = match pooled {
-            Some(up) => up,
+            Some(up) => {
+                *reused = true;
+                up
+            }
             None => {
-                let connecting = connect(worker, self.policy, &self.key, self.stats);
-                watch(self.connection, down, clock, connecting).await??
+                let connecting = connect(worker, &self.key, &plan, self.stats);
+                match watch(self.connection, down, clock, connecting).await? {
+                    Ok(up) => up,
+                    // No room for a connection of its own: one that waits, to whichever endpoint.
+                    Err(full @ Failure::Dial(DialError::Overflow { .. })) if !fresh => {
+                        *reused = true;
+                        self.pooled(plan.addresses()).ok_or(full)?
+                    }
+                    Err(failure) => return Err(failure),
+                }
             }
         };
+        up.begin();
         record.link(up.link());
         let _endpoint = up.link().endpoint.request();
         let sent = Instant::now();
@@ -231,6 +242,13 @@ impl<'a> Attempt<'a> {
                 Err(failure)
             }
         }
+    }
+
+    /// A connection that waits, to the first of these endpoints that has one.
+    fn pooled(&self, mut addresses: impl Iterator<Item = UpstreamAddr>) -> Option<Outbound> {
+        let http = &self.connection.worker.http;
+        let scratch = &mut http.scratch.borrow_mut();
+        addresses.find_map(|addr| http.pool.checkout(&self.key, addr, self.policy, scratch))
     }
 
     fn send_head(&self, up: &mut Outbound) -> Result<(), Failure> {

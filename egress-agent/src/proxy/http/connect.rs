@@ -13,12 +13,26 @@ use super::{
     pool::Key,
 };
 use crate::{
-    net::{DialError, Upstream},
+    net::{DialError, Plan, Upstream},
     policy::{GatewayPolicy, HttpVersion},
     proxy::Worker,
     telemetry::ClusterStats,
     tls::Alpn,
 };
+
+/// The endpoints for one request, the balancer's choice first.
+///
+/// # Errors
+/// [`Failure`]; nothing of the request was sent.
+pub(super) async fn plan(
+    worker: &Worker,
+    policy: &GatewayPolicy,
+    key: &Key,
+    stats: &ClusterStats,
+) -> Result<Plan, Failure> {
+    let planned = worker.plan(policy, &key.cluster, &key.host, stats).await;
+    planned.map_err(|error| failed(error, stats))
+}
 
 /// Dials, starts TLS if the cluster asks for it, and settles on a version. With TLS nothing of the
 /// request is sent before the certificate was verified.
@@ -27,16 +41,14 @@ use crate::{
 /// [`Failure`]; nothing of the request was sent.
 pub(super) async fn connect(
     worker: &Worker,
-    policy: &GatewayPolicy,
     key: &Key,
+    plan: &Plan,
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
     let Key { cluster, host } = key;
-    let dialled = worker.dial(policy, cluster, Some(host), stats).await;
-    let Upstream { stream, addr, local, lease, failed_attempts: _ } = dialled.map_err(|error| {
-        count(&error, stats);
-        Failure::Dial(error)
-    })?;
+    let dialled = worker.connect(cluster, plan, stats).await;
+    let dialled = dialled.map_err(|error| failed(error, stats))?;
+    let Upstream { stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
     let link = Link::new(addr, local, lease, stats);
     let mut http2 = cluster.http == HttpVersion::Http2;
     let io = match &cluster.tls {
@@ -68,7 +80,12 @@ pub(super) async fn connect(
     };
     if !http2 {
         let outbound = H1Outbound::new(io);
-        return Ok(Outbound::H1(Box::new(H1Connection { outbound, link, started: 0 })));
+        return Ok(Outbound::H1(Box::new(H1Connection {
+            outbound,
+            link,
+            started: 0,
+            in_flight: None,
+        })));
     }
     let shaking = h2::handshake(io, link, worker.limits.request_head_bytes);
     let why = match tokio::time::timeout(worker.limits.tls_handshake, shaking).await {
@@ -81,8 +98,8 @@ pub(super) async fn connect(
     Err(Failure::NotHttp2 { host: host.clone(), addr, why })
 }
 
-fn count(error: &DialError, stats: &ClusterStats) {
-    match error {
+fn failed(error: DialError, stats: &ClusterStats) -> Failure {
+    match &error {
         DialError::Timeout { .. } => {
             stats.inc_upstream_cx_connect_timeout();
             stats.inc_upstream_cx_connect_fail();
@@ -97,4 +114,5 @@ fn count(error: &DialError, stats: &ClusterStats) {
         }
         DialError::AddressRefused { .. } => {}
     }
+    Failure::Dial(error)
 }

@@ -140,7 +140,7 @@ async fn exchange<D: Inbound>(
     let under_way = stats.request();
     let mut relay = Relay::new();
     let key = Key { cluster: Arc::clone(&route.cluster), host: route.host.clone() };
-    let attempt = Attempt::new(connection, &policy, &route, request, key, &stats);
+    let attempt = Attempt::new(connection, &policy, &route, request, key, &stats, &record.entry);
     let answered = attempt.until_answered(down, &mut relay, &mut clock, record).await;
     let (up, mut response) = answered.inspect_err(|failure| {
         if let Some(status) = failure.account().status {
@@ -152,7 +152,7 @@ async fn exchange<D: Inbound>(
     up.link().lease.report(!response.status.is_server_error());
     record.answered(response.status);
     clock.answered();
-    headers::apply(&mut response.headers, &route.action.response_headers);
+    headers::apply(&mut response.headers, &route.action.response_headers, &record.entry);
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match up {
             Outbound::H1(up) => Ok(After::Switch(up, response)),
@@ -177,7 +177,7 @@ fn own_answer(action: &HttpAction, record: &mut Record) -> Option<Reply> {
         if let Ok(location) = http::HeaderValue::from_str(location) {
             reply.headers.insert(header::LOCATION, location);
         }
-        headers::apply(&mut reply.headers, &action.response_headers);
+        headers::apply(&mut reply.headers, &action.response_headers, &record.entry);
         return Some(reply);
     }
     let (status, body) = action.respond.as_ref()?;
@@ -187,7 +187,7 @@ fn own_answer(action: &HttpAction, record: &mut Record) -> Option<Reply> {
         record.flag(ResponseFlag::FaultInjected);
     }
     let mut reply = Reply::new(*status, body.to_string());
-    headers::apply(&mut reply.headers, &action.response_headers);
+    headers::apply(&mut reply.headers, &action.response_headers, &record.entry);
     Some(reply)
 }
 

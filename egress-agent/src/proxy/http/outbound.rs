@@ -15,6 +15,7 @@ use super::{
     link::Link,
     response::Response,
 };
+use crate::net::InFlight;
 
 /// An HTTP/1 connection with what belongs to it.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct H1Connection {
     pub(super) link: Link,
     /// Requests that were sent on it.
     pub(super) started: u32,
+    /// The request under way, in its endpoint's load.
+    pub(super) in_flight: Option<InFlight>,
 }
 
 impl H1Connection {
@@ -54,6 +57,15 @@ impl Outbound {
         match self {
             Self::H1(connection) => &connection.link,
             Self::H2(stream) => &stream.connection().link,
+        }
+    }
+
+    /// A request begins: from here to its end it counts for its endpoint's load.
+    pub(super) fn begin(&mut self) {
+        let in_flight = self.link().lease.request();
+        match self {
+            Self::H1(connection) => connection.in_flight = in_flight,
+            Self::H2(stream) => stream.in_flight = in_flight,
         }
     }
 

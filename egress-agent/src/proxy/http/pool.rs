@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     hash::{Hash, Hasher},
     rc::{Rc, Weak},
     sync::Arc,
@@ -17,8 +17,8 @@ use super::{
     outbound::{H1Connection, Outbound},
 };
 use crate::{
-    policy::{Cluster, Discovery, GatewayPolicy},
-    types::Host,
+    policy::{Cluster, GatewayPolicy},
+    types::{Host, UpstreamAddr},
 };
 
 /// What a connection was made for. The whole cluster is part of it: when the configuration changes
@@ -46,7 +46,7 @@ struct Idle {
 
 #[derive(Debug, Default)]
 struct Entry {
-    h1: VecDeque<Idle>,
+    h1: Vec<Idle>,
     /// With the time at which it was last seen in use.
     h2: Vec<(Rc<H2Connection>, Instant)>,
 }
@@ -57,21 +57,23 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// The pool of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    entries: RefCell<HashMap<Key, Entry>>,
+    /// By endpoint: which one a request takes is the balancer's choice.
+    entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, Entry>>>,
     sweeping: std::cell::Cell<bool>,
 }
 
 impl Pool {
-    /// A connection that stands and may take another request. Its address is checked again: policy
+    /// A connection to this endpoint that stands and may take another request. Its address is checked again: policy
     /// may have changed since it was dialled.
     pub(super) fn checkout(
         &self,
         key: &Key,
+        addr: UpstreamAddr,
         policy: &GatewayPolicy,
         scratch: &mut [u8],
     ) -> Option<Outbound> {
         let mut entries = self.entries.borrow_mut();
-        let entry = entries.get_mut(key)?;
+        let entry = entries.get_mut(key)?.get_mut(&addr)?;
         let limit = key.cluster.pool.max_requests_per_connection;
         entry.h2.retain(|(connection, _)| {
             connection.is_open()
@@ -83,7 +85,8 @@ impl Pool {
             *used = Instant::now();
             return Some(Outbound::H2(H2Outbound::new(Rc::clone(connection))));
         }
-        while let Some(mut idle) = next_idle(&key.cluster, &mut entry.h1) {
+        // The one used last, so that what isn't needed grows old.
+        while let Some(mut idle) = entry.h1.pop() {
             if policy.may_dial(idle.connection.link.addr.ip())
                 && idle.connection.outbound.is_alive(scratch)
                 && idle.since.elapsed() < key.cluster.pool.idle_timeout
@@ -98,7 +101,11 @@ impl Pool {
     pub(super) fn share(self: &Rc<Self>, key: Key, connection: H2Connection) -> H2Outbound {
         let connection = Rc::new(connection);
         let place = H2Outbound::new(Rc::clone(&connection));
-        self.entries.borrow_mut().entry(key).or_default().h2.push((connection, Instant::now()));
+        let addr = connection.link.addr;
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(key).or_default().entry(addr).or_default();
+        entry.h2.push((connection, Instant::now()));
+        drop(entries);
         self.sweep();
         place
     }
@@ -109,11 +116,12 @@ impl Pool {
         if !connection.outbound.is_reusable() || (limit != 0 && connection.started >= limit) {
             return;
         }
+        connection.in_flight = None;
         connection.outbound.stream.release();
+        let addr = connection.link.addr;
         let idle = Idle { connection, since: Instant::now() };
         let mut entries = self.entries.borrow_mut();
-        let h1 = &mut entries.entry(key).or_default().h1;
-        h1.push_back(idle);
+        entries.entry(key).or_default().entry(addr).or_default().h1.push(idle);
         drop(entries);
         self.sweep();
     }
@@ -141,29 +149,22 @@ impl Pool {
     /// Whether nothing is left.
     fn sweep_once(&self, scratch: &mut [u8]) -> bool {
         let mut entries = self.entries.borrow_mut();
-        entries.retain(|key, entry| {
+        entries.retain(|key, endpoints| {
             let timeout = key.cluster.pool.idle_timeout;
-            entry.h1.retain_mut(|idle| {
-                idle.since.elapsed() < timeout && idle.connection.outbound.is_alive(scratch)
+            endpoints.retain(|_, entry| {
+                entry.h1.retain_mut(|idle| {
+                    idle.since.elapsed() < timeout && idle.connection.outbound.is_alive(scratch)
+                });
+                entry.h2.retain_mut(|(connection, used)| {
+                    if !connection.is_idle() {
+                        *used = Instant::now();
+                    }
+                    connection.is_open() && used.elapsed() < timeout
+                });
+                !entry.h1.is_empty() || !entry.h2.is_empty()
             });
-            entry.h2.retain_mut(|(connection, used)| {
-                if !connection.is_idle() {
-                    *used = Instant::now();
-                }
-                connection.is_open() && used.elapsed() < timeout
-            });
-            !entry.h1.is_empty() || !entry.h2.is_empty()
+            !endpoints.is_empty()
         });
         entries.is_empty()
-    }
-}
-
-/// The connection used last, so that what isn't needed grows old; with several endpoints the one
-/// that has waited longest, so that requests go round.
-fn next_idle(cluster: &Cluster, idle: &mut VecDeque<Idle>) -> Option<Idle> {
-    match &cluster.discovery {
-        Discovery::Static(endpoints) if endpoints.len() > 1 => idle.pop_front(),
-        Discovery::Dns(names) if names.len() > 1 => idle.pop_front(),
-        Discovery::Static(_) | Discovery::Dns(_) | Discovery::Request(_) => idle.pop_back(),
     }
 }

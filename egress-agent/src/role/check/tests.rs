@@ -82,6 +82,37 @@ fn errors_are_1_all_of_them_at_once() {
 }
 
 #[test]
+fn what_is_refused_while_the_rest_is_in_force_is_3() {
+    let route = "\
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: cnn
+spec:
+  hosts: [edition.cnn.com]
+  http:
+  - route: [{destination: {host: nowhere.example}}]
+";
+    let dir = directory(&[("a.yaml", &format!("{ENTRY}{route}"))]);
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Text), false);
+    assert_eq!(code, 3);
+    assert!(out.contains(": refused[IST0101]: no ServiceEntry has the host"), "{out}");
+    let end =
+        "no errors, 1 refusal, no warnings in 1 file; all of it is in force but what is refused\n";
+    assert!(out.ends_with(end), "{out}");
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Json), false);
+    let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["errors"], &json["refusals"]), (3, &0.into(), &1.into()));
+    assert_eq!(json["problems"][0]["severity"], "refused");
+    // An error beside it keeps all of it from being put in force.
+    fs::write(dir.path().join("b.yaml"), "a: [\n").unwrap();
+    let (code, out, _) = ran(&args(&[dir.path()], None, Output::Text), false);
+    assert_eq!(code, 1);
+    assert!(out.contains("1 error, 1 refusal, no warnings in 2 files; nothing of it"), "{out}");
+}
+
+#[test]
 fn colours_are_for_terminals() {
     let dir = directory(&[("a.yaml", "a: [\n")]);
     let (_, out, _) = ran(&args(&[dir.path()], None, Output::Text), true);

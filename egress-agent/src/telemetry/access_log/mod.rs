@@ -17,6 +17,7 @@ use thiserror::Error;
 
 pub(super) use self::escape::is_unseen;
 pub use self::losses::{LineFate, UnwrittenLines};
+pub use self::render::header as header_text;
 use self::{
     refusals::Refusal,
     writer::{Target, Writer},

@@ -68,6 +68,26 @@ pub(super) fn aggregate(format: &LogFormat, aggregate: &Aggregate, line: &mut Ve
     }
 }
 
+/// The value of a header; empty parts are left out, and so is what no header may hold.
+pub fn header(segments: &[Segment], entry: &AccessLogEntry) -> String {
+    let mut text = String::new();
+    for segment in segments {
+        match segment {
+            Segment::Literal(literal) => text.push_str(literal),
+            Segment::Value { fields, max } => {
+                let value = value(fields, entry);
+                if !matches!(value, Value::Unset) {
+                    let mut own = String::new();
+                    value.write(&mut own);
+                    let own = own.chars().filter(|c| matches!(c, ' '..='~'));
+                    text.extend(own.take(max.unwrap_or(usize::MAX)));
+                }
+            }
+        }
+    }
+    text
+}
+
 fn text(segments: &[Segment], entry: &AccessLogEntry, line: &mut Vec<u8>) {
     for segment in segments {
         match segment {

@@ -69,6 +69,7 @@ fn simple() -> ClientTls {
         sni: None,
         subject_alt_names: Vec::new(),
         ca_certificates: None,
+        ca_crl: None,
         insecure_skip_verify: false,
     }
 }
@@ -328,6 +329,67 @@ async fn a_client_certificate_is_shown_and_read_again_when_it_changes() {
         assert!(error.to_string().contains("it wants a client certificate"), "{error}");
     }
     assert!(server.await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_credential_is_found_by_its_name() {
+    let dir = TempDir::new().unwrap();
+    let ca = ca("root");
+    let leaf = Leaf::signed(&params(&["a.example"]), &ca);
+    let client = Leaf::signed(&params(&["client.example"]), &ca);
+    let secret = dir.path().join("client-credential");
+    fs::create_dir(&secret).unwrap();
+    write_pair(&secret, &client);
+    fs::write(secret.join("ca.crt"), ca.pem()).unwrap();
+    // The system trusts nobody: the roots are the credential's.
+    let nobody = || Originator::new(TrustRoots::new(RootCertStore::empty()));
+    let originator = nobody().with_credentials(Some(dir.path().into()));
+    let name = || "client-credential".into();
+    let mutual = ClientTls { mode: ClientTlsMode::MutualNamed(name()), ..simple() };
+    let wants = Arc::new(server_config(&leaf, Some(&ca)));
+    assert!(attempt(&originator, &mutual, "a.example", &wants).await.unwrap().client_certificate);
+    let one_way = ClientTls { mode: ClientTlsMode::SimpleNamed(name()), ..simple() };
+    let config = Arc::new(server_config(&leaf, None));
+    let seen = attempt(&originator, &one_way, "a.example", &config).await.unwrap();
+    assert!(!seen.client_certificate);
+    // What isn't there is named.
+    let gone = ClientTls { mode: ClientTlsMode::MutualNamed("gone".into()), ..simple() };
+    let error = attempt(&originator, &gone, "a.example", &config).await.unwrap_err().to_string();
+    assert!(error.contains("gone") && error.contains("does not exist"), "{error}");
+    let error = attempt(&nobody(), &mutual, "a.example", &config).await.unwrap_err().to_string();
+    assert!(error.contains("--credentials-dir"), "{error}");
+}
+
+#[tokio::test]
+async fn revoked_certificates_are_refused() {
+    use crate::tls::testing::{ca, crl};
+
+    let dir = TempDir::new().unwrap();
+    let ca = ca("root");
+    let list = dir.path().join("ca.crl");
+    let mut with_serial = params(&["a.example"]);
+    with_serial.serial_number = Some(rcgen::SerialNumber::from(7));
+    let leaf = Leaf::signed(&with_serial, &ca);
+    let config = Arc::new(server_config(&leaf, None));
+    let tls = ClientTls { ca_crl: Some(list.clone()), ..simple() };
+    for (serials, current, says) in
+        [(&[8][..], true, None), (&[7, 8], true, Some("revoked")), (&[8], false, Some(""))]
+    {
+        fs::write(&list, crl(&ca, serials, current)).unwrap();
+        let answer = attempt(&trusting(&ca), &tls, "a.example", &config).await;
+        match (answer, says) {
+            (Ok(_), None) => {}
+            (Err(error), Some(says)) => assert!(error.to_string().contains(says), "{error}"),
+            (answer, says) => panic!("{serials:?} {current}: {answer:?}, expected {says:?}"),
+        }
+    }
+    // A list of another authority covers nobody here.
+    fs::write(&list, crl(&crate::tls::testing::ca("other"), &[], true)).unwrap();
+    attempt(&trusting(&ca), &tls, "a.example", &config).await.unwrap_err();
+    // Names are compared all the same.
+    fs::write(&list, crl(&ca, &[], true)).unwrap();
+    let error = attempt(&trusting(&ca), &tls, "b.example", &config).await.unwrap_err();
+    assert!(error.to_string().contains("a.example"), "{error}");
 }
 
 #[tokio::test]

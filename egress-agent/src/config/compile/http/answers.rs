@@ -12,6 +12,12 @@ use crate::config::{
 };
 use crate::policy::{HttpOutcome, PathRewrite, Redirect, RedirectPort, RetryOn, RetryPolicy};
 
+/// Warns of a duration of zero, which stands for none here.
+pub(super) fn zero(at: &Spot, cx: &mut Cx<'_>) {
+    let message = "a current API server refuses durations below 1ms; leave the field out";
+    cx.warn(at, message).found = Some("0s".into());
+}
+
 pub(super) fn path_rewrite(rewrite: &Rewrite, cx: &mut Cx<'_>) -> PathRewrite {
     let Rewrite { at, uri, authority: _, uri_regex_rewrite } = rewrite;
     match (uri, uri_regex_rewrite) {
@@ -139,6 +145,9 @@ pub(super) fn direct(response: &DirectResponse, cx: &mut Cx<'_>) -> HttpOutcome 
 pub(super) fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
     let Retries { at, attempts, per_try_timeout, retry_on } = retries;
     let default = RetryPolicy::default();
+    if let Some(none) = per_try_timeout.as_ref().filter(|timeout| timeout.value.is_zero()) {
+        zero(&none.at, cx);
+    }
     let conditional = per_try_timeout.is_some() || retry_on.is_some();
     if conditional && attempts.as_ref().is_none_or(|attempts| attempts.value == 0) {
         cx.wrong(

@@ -6,7 +6,7 @@ mod answers;
 
 use super::{
     super::{
-        decode::{At, Cx, RecordDict},
+        decode::{At, Cx, Dict, RecordDict},
         names,
         virtual_service::{
             HeaderChanges, Headers, HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror,
@@ -17,7 +17,8 @@ use super::{
     routes::{Scope, Stage, Traffic, check_stages, in_stage, only_port, shares, source},
 };
 use crate::policy::{
-    HeaderOps, HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Weighted,
+    HeaderOps, HeaderText, HttpAction, HttpMatch, HttpOutcome, HttpRule, Segment, Target,
+    TextMatch, Weighted, header_segments,
 };
 
 impl Compiler<'_> {
@@ -101,11 +102,19 @@ impl Compiler<'_> {
             || matches
                 .iter()
                 .any(|m| m.headers.iter().any(|(name, _)| name == http::header::UPGRADE));
+        if let Some(upgrade) = websocket_upgrade {
+            cx.warn(&upgrade.at, "the current API has no such field, and an API server refuses it");
+        }
+        if let Some(zero) = timeout.as_ref().filter(|timeout| timeout.value.is_zero()) {
+            answers::zero(&zero.at, &mut cx);
+        }
         let (request_headers, response_headers) = header_ops(headers.as_ref(), &mut cx);
         let base = HttpAction {
+            // As in Istio, the rewrite counts for more than the header.
             rewrite_authority: rewrite
                 .as_ref()
                 .and_then(|rewrite| rewrite.authority.as_ref())
+                .or_else(|| authority(headers.as_ref()))
                 .map(|authority| authority.value.as_str().into()),
             request_headers,
             response_headers,
@@ -118,7 +127,8 @@ impl Compiler<'_> {
         let (delay, abort) =
             fault.as_ref().map_or((None, None), |fault| answers::faults(fault, &mut cx));
         let given = [!route.0.is_empty(), redirect.is_some(), direct_response.is_some()];
-        if given.into_iter().filter(|given| *given).count() != 1 {
+        let told = cx.has_told(&format!("{}.delegate", at.path));
+        if !told && given.into_iter().filter(|given| *given).count() != 1 {
             cx.wrong(
                 at,
                 "none or several of route, redirect, directResponse",
@@ -187,6 +197,9 @@ impl Compiler<'_> {
             let mut action = base.clone();
             append(&mut action.request_headers, request);
             append(&mut action.response_headers, response);
+            if let Some(authority) = authority(headers.as_ref()) {
+                action.rewrite_authority = Some(authority.value.as_str().into());
+            }
             let target = self.target(destination, stage, port, Traffic::Http, scope);
             targets.push(Weighted { weight, target, action: Arc::new(action) });
         }
@@ -268,41 +281,72 @@ fn header_matches(
     Some(read)
 }
 
+/// `Host` or `:authority` among the headers of the request that are set or added: it takes the
+/// place of the request's.
+fn authority(headers: Option<&Headers>) -> Option<&At<String>> {
+    let HeaderChanges { at: _, set, add, remove: _ } = headers?.request.as_ref()?;
+    let mut all = set.0.iter().chain(&add.0);
+    all.find(|(name, _)| is_authority(name)).map(|(_, value)| value)
+}
+
+fn is_authority(name: &At<String>) -> bool {
+    name.value.eq_ignore_ascii_case("host") || name.value == ":authority"
+}
+
 fn header_ops(headers: Option<&Headers>, cx: &mut Cx<'_>) -> (HeaderOps, HeaderOps) {
     let Some(Headers { at: _, request, response }) = headers else {
         return (HeaderOps::default(), HeaderOps::default());
     };
-    let mut one = |changes: &Option<HeaderChanges>| {
+    let mut one = |changes: &Option<HeaderChanges>, is_request: bool| {
         let Some(HeaderChanges { at: _, set, add, remove }) = changes else {
             return HeaderOps::default();
         };
+        let mut read = |all: &Dict<At<String>>| -> Vec<_> {
+            let own = all.0.iter().filter(|(name, _)| !(is_request && is_authority(name)));
+            own.filter_map(|(name, value)| header(name, value, cx)).collect()
+        };
+        let (set, add) = (read(set), read(add));
         HeaderOps {
-            set: set.0.iter().filter_map(|(name, value)| header(name, value, cx)).collect(),
-            add: add.0.iter().filter_map(|(name, value)| header(name, value, cx)).collect(),
+            set,
+            add,
             remove: remove.iter().filter_map(|name| changeable(name, cx)).collect(),
         }
     };
-    (one(request), one(response))
+    (one(request, true), one(response, false))
 }
 
 fn header(
     name: &At<String>,
     value: &At<String>,
     cx: &mut Cx<'_>,
-) -> Option<(http::HeaderName, http::HeaderValue)> {
+) -> Option<(http::HeaderName, HeaderText)> {
     let name = changeable(name, cx)?;
-    match http::HeaderValue::from_str(&value.value) {
-        Ok(value) => Some((name, value)),
-        Err(_) => {
-            cx.wrong(
-                &value.at,
-                format!("{:?}", value.value),
-                "visible ASCII characters",
-                "not a header value",
-            );
-            None
-        }
+    if http::HeaderValue::from_str(&value.value).is_err() {
+        cx.wrong(
+            &value.at,
+            format!("{:?}", value.value),
+            "visible ASCII characters",
+            "not a header value",
+        );
+        return None;
     }
+    let segments = match header_segments(&value.value) {
+        Ok(segments) => segments,
+        Err(error) => {
+            cx.error(&value.at, error.to_string());
+            return None;
+        }
+    };
+    let fixed = match segments.as_slice() {
+        [] => Some(String::new()),
+        [Segment::Literal(text)] => Some(text.clone()),
+        _ => None,
+    };
+    let text = match fixed {
+        Some(text) => HeaderText::Fixed(http::HeaderValue::from_str(&text).ok()?),
+        None => HeaderText::Format(segments.into()),
+    };
+    Some((name, text))
 }
 
 /// Headers that frame a message are the proxy's own.

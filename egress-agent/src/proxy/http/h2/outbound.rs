@@ -26,6 +26,7 @@ use super::{
     },
     stream::{Sender, io_error, poll_recv},
 };
+use crate::net::InFlight;
 
 /// A connection to an upstream, shared by the requests of one worker.
 #[derive(Debug)]
@@ -99,6 +100,8 @@ pub(in super::super) struct H2Outbound {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     sender: Sender,
+    /// Its part of the endpoint's load.
+    pub(in super::super) in_flight: Option<InFlight>,
 }
 
 impl H2Outbound {
@@ -108,7 +111,15 @@ impl H2Outbound {
         shared.active.set(shared.active.get() + 1);
         shared.started.set(shared.started.get().saturating_add(1));
         let method = Method::GET;
-        Self { connection, method, sent: false, response: None, body: None, sender: Sender(None) }
+        Self {
+            connection,
+            method,
+            sent: false,
+            response: None,
+            body: None,
+            sender: Sender(None),
+            in_flight: None,
+        }
     }
 
     /// The connection that it is on.

@@ -374,3 +374,38 @@ fn an_idle_connection_is_small() {
         assert!(gateway.connection_size().await <= 1200, "{}", gateway.connection_size().await);
     });
 }
+
+#[test]
+fn routes_set_headers_with_the_operators_of_the_log() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let rule = "    headers:
+      request:
+        set: {x-from: 'ip %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%', x-agent: '%REQ(USER-AGENT)%', x-half: 50%%, x-none: '%REQUESTED_SERVER_NAME%'}
+        add: {x-more: '%REQ(:METHOD)% %PROTOCOL%'}
+        remove: [x-secret]
+      response:
+        set: {x-route: '%ROUTE_NAME%:%RESPONSE_CODE%'}
+    name: the-route
+    route: [{destination: {host: a.example, port: {number: 80}}}]
+";
+        let gateway = Setup::new().http("a.example", addr).route("a.example", rule).start().await;
+        let mut client = gateway.connect().await;
+        client
+            .send("GET / HTTP/1.1\r\nHost: a.example\r\nUser-Agent: curl\r\nX-Secret: 1\r\nX-More: own\r\n\r\n")
+            .await;
+        let answer = client.answer().await.unwrap();
+        assert!(answer.head.contains("x-route: the-route:200"), "{}", answer.head);
+        let head = seen.heads()[0].clone();
+        for line in [
+            "x-from: ip 127.0.0.1\r\n",
+            "x-agent: curl\r\n",
+            "x-half: 50%\r\n",
+            "x-more: own\r\n",
+            "x-more: get http/1.1\r\n",
+        ] {
+            assert!(head.to_ascii_lowercase().contains(line), "{line}: {head}");
+        }
+        assert!(!head.contains("x-none") && !head.contains("x-secret"), "{head}");
+    });
+}

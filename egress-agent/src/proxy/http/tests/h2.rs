@@ -15,7 +15,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const CLUSTER: &str = "outbound|80||a.example";
 
 /// Echoes bodies, ends with a trailer, and writes down what it was asked for.
-async fn echo(io: impl AsyncRead + AsyncWrite + Unpin, seen: Seen) {
+pub(super) async fn echo(io: impl AsyncRead + AsyncWrite + Unpin, seen: Seen) {
     let mut connection = h2::server::handshake(io).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         let seen = seen.clone();
@@ -59,7 +59,10 @@ fn ask(uri: &str) -> Request<()> {
     Request::builder().uri(uri).body(()).unwrap()
 }
 
-async fn get(client: &SendRequest<Bytes>, uri: &str) -> (StatusCode, Vec<u8>, HeaderMap) {
+pub(super) async fn get(
+    client: &SendRequest<Bytes>,
+    uri: &str,
+) -> (StatusCode, Vec<u8>, HeaderMap) {
     let mut client = client.clone().ready().await.unwrap();
     let (response, _) = client.send_request(ask(uri), true).unwrap();
     read(response.await.unwrap()).await

@@ -121,6 +121,29 @@ impl Setup {
         self.entry(host, "HTTP", ", targetPort: 443", &policy)
     }
 
+    /// `host` has these endpoints on its port 80, with their weights.
+    pub(super) fn endpoints(
+        mut self,
+        host: &str,
+        protocol: &str,
+        upstreams: &[(SocketAddr, u32)],
+        policy: &str,
+    ) -> Self {
+        let mut endpoints = String::new();
+        for (upstream, weight) in upstreams {
+            self.hosts += 1;
+            let ip = format!("198.51.100.{}", self.hosts);
+            self.outside = std::mem::take(&mut self.outside).route(&format!("{ip}:80"), *upstream);
+            endpoints += &format!("{{address: {ip}, weight: {weight}}}, ");
+        }
+        let before = self.yaml.len();
+        let mut setup = self.entry(host, protocol, "", policy);
+        let own = setup.yaml.split_off(before);
+        let list = format!("resolution: STATIC\n  endpoints: [{endpoints}]");
+        setup.yaml += &own.replace("resolution: DNS", &list);
+        setup
+    }
+
     /// `host` has no address.
     pub(super) fn unknown(self, host: &str) -> Self {
         self.entry(host, "HTTP", "", "")
@@ -196,6 +219,14 @@ spec:
             name = host.replace('.', "-"),
         );
         self
+    }
+
+    /// The gateway's stages of all routes so far are for these requests only.
+    pub(super) fn only(&mut self, condition: &str) {
+        let before = "], port: 80}]\n    route: [{destination: {host: ";
+        let narrowed = format!("], port: 80, {condition}}}]\n    route: [{{destination: {{host: ");
+        assert!(self.yaml.contains(before));
+        self.yaml = self.yaml.replace(before, &narrowed);
     }
 
     /// Puts the gateway in front of it all.

@@ -1,0 +1,81 @@
+//! TLS that a rule asks for is spoken, or nothing is sent; and what no rule matches is not found.
+
+use std::sync::Arc;
+
+use tokio_rustls::TlsAcceptor;
+
+use super::harness::{Authority, Setup, answer_all, answering, local, upstream};
+use crate::telemetry::ClusterCounter;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+/// A name as services in a cluster have, of a service outside.
+const HOST: &str = "my-nginx.mesh-external.svc.cluster.local";
+
+#[test]
+fn a_host_outside_is_reached_over_tls_whatever_its_name() {
+    local(async {
+        let authority = Authority::new("the authority");
+        let config = authority.server(HOST, [2020, 2100], &["http/1.1"]);
+        let (addr, seen) = upstream(move |io, _, seen| {
+            let acceptor = TlsAcceptor::from(Arc::clone(&config));
+            async move {
+                if let Ok(io) = acceptor.accept(io).await {
+                    answer_all(io, seen, OK).await;
+                }
+            }
+        })
+        .await;
+        let mut setup = Setup::new().origination(HOST, addr, "");
+        setup.roots = authority.roots;
+        let gateway = setup.start().await;
+        assert_eq!(gateway.get(HOST).await.text(), "hello");
+        assert_eq!(seen.requests.borrow().len(), 1);
+        let cluster = format!("outbound|80||{HOST}");
+        assert_eq!(gateway.cluster(&cluster, ClusterCounter::SslHandshake), 1);
+    });
+}
+
+#[test]
+fn tls_that_cannot_be_had_is_no_clear_text() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let policy = "{tls: {mode: ISTIO_MUTUAL}}";
+        let setup = Setup::new().service(HOST, "HTTP", Some(addr), policy);
+        let gateway = setup.http("plain.example", addr).start().await;
+        let answer = gateway.get(HOST).await;
+        assert_eq!(answer.status, 403);
+        assert!(answer.text().contains("tls_policy_unavailable"), "{}", answer.text());
+        assert!(answer.text().contains("DestinationRule default/my-nginx"), "{}", answer.text());
+        assert_eq!(seen.connections.get(), 0);
+        let log = gateway.log(1).await;
+        assert_eq!(log[0]["reason"], "tls_policy_unavailable");
+        assert_eq!(gateway.get("plain.example").await.text(), "hello");
+    });
+}
+
+#[test]
+fn what_no_rule_matches_is_not_found_and_an_unknown_host_is_forbidden() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let setup = Setup::new().http("a.example", addr);
+        let rule = "    route: [{destination: {host: a.example, port: {number: 80}}}]\n";
+        let mut setup = setup.route("a.example", rule);
+        setup.only("uri: {prefix: /known}");
+        let gateway = setup.start().await;
+        let mut client = gateway.connect().await;
+        for (path, host, status) in [
+            ("/known/x", "a.example", 200),
+            ("/other", "a.example", 404),
+            ("/known/x", "b.example", 403),
+        ] {
+            client.send(&format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            assert_eq!(client.answer().await.unwrap().status, status, "{host}{path}");
+        }
+        assert_eq!(seen.requests.borrow().len(), 1);
+        let log = gateway.log(3).await;
+        assert_eq!(log[1]["response_flags"], "NR");
+        assert_eq!(log[1]["response_code_details"], "route_not_found");
+        assert_eq!(log[1]["reason"], "no_matching_rule");
+        assert_eq!(log[2]["reason"], "host_not_in_registry");
+    });
+}
