@@ -290,11 +290,11 @@ record! {
 }
 
 record! {
-    /// Changes of headers, in this order. Values may hold the operators of the access log (`%START_TIME%`, `%REQ(USER-AGENT)%`); `%%` is a percent sign. A header whose operators are all unset is left out.
+    /// Changes of headers, in this order.
     struct HeaderChanges {
-        /// Overwrite.
+        /// Overwrite. Values may hold the operators of the access log (`%START_TIME%`, `%REQ(USER-AGENT)%`); `%%` is a percent sign. A header that would be empty is left out. `Host` and `:authority` of a request change its authority.
         "set" set: Dict<At<String>> = "none",
-        /// Append.
+        /// Append; values as in `set`.
         "add" add: Dict<At<String>> = "none",
         /// Remove.
         "remove" remove: List<String> = "none",
