@@ -1,18 +1,22 @@
 //! The admin endpoints: `/stats`, `/clusters`, `/config_dump`, readiness, Prometheus.
 //!
-//! All of them only read. They run on a thread of their own, so that neither a slow scraper nor a
-//! long `/stats` disturbs the workers.
+//! All of them only read. They run on threads of their own, health on one apart from the rest: neither
+//! a slow scraper nor a long `/stats` disturbs the workers or a node's question whether this gateway
+//! is ready. Who is served: [`Callers`](crate::policy::Callers). How many
+//! connections a source may hold: [`places`].
 
 mod clusters;
 mod dump;
+mod places;
 mod prometheus;
 mod query;
 mod routes;
+mod serve;
 mod server;
 mod stats;
 mod status;
 
-pub use server::{Admin, AdminError, AdminPorts};
+pub use server::{Admin, AdminError, AdminPorts, AdminSources};
 pub use status::{ConfigState, State, Status};
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use std::{
 use super::{State, Status, stats::denials};
 use crate::{
     telemetry::{
-        ClusterCounter, DURATION_BUCKETS, LineFate, RequestProtocol, Series, Telemetry,
-        UnwrittenLines,
+        ADMIN_ENDPOINTS, AdminRefusal, ClusterCounter, DURATION_BUCKETS, LimitStats, LineFate,
+        RequestProtocol, Resource, Series, Telemetry, UnwrittenLines,
     },
     tls::days_left,
 };
@@ -35,6 +35,7 @@ fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fm
         out.sample("egress_denied_total", &[("reason", reason.name())], value)?;
     }
     tunnels(telemetry, out)?;
+    limits(telemetry, out)?;
     certificates(status, out)?;
     process(telemetry, status, out)
 }
@@ -61,6 +62,43 @@ fn tunnels(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
     for (name, kind, help, value) in all {
         out.family(name, kind, help)?;
         out.sample(name, &[], value.load(Relaxed))?;
+    }
+    Ok(())
+}
+
+/// Shared resources, and the places at the admin endpoints.
+fn limits(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
+    type Value = fn(&LimitStats, Resource) -> u64;
+    let all: [(&str, &str, &str, Value); 4] = [
+        ("egress_limit", "gauge", "Bounds of shared resources.", LimitStats::limit),
+        ("egress_limit_used", "gauge", "Use of shared resources.", LimitStats::used),
+        (
+            "egress_limit_refused_total",
+            "counter",
+            "Connections and requests refused because their source had its share.",
+            LimitStats::refused_total,
+        ),
+        (
+            "egress_limit_closed_total",
+            "counter",
+            "Connections closed because their source had the most and another needed room.",
+            LimitStats::closed_total,
+        ),
+    ];
+    for (name, kind, help, value) in all {
+        out.family(name, kind, help)?;
+        for resource in Resource::ALL {
+            let value = value(telemetry.stats.limits(), resource);
+            out.sample(name, &[("resource", resource.name())], value)?;
+        }
+    }
+    let name = "egress_admin_refused_total";
+    out.family(name, "counter", "Connections to admin endpoints that were not served.")?;
+    for (index, endpoint) in ADMIN_ENDPOINTS.iter().enumerate() {
+        for why in AdminRefusal::ALL {
+            let value = telemetry.stats.admin_refusals().get(index, why);
+            out.sample(name, &[("endpoint", endpoint), ("cause", why.name())], value)?;
+        }
     }
     Ok(())
 }

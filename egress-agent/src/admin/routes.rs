@@ -42,6 +42,15 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Endpoint {
+    /// As metrics and messages name it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Health => "health",
+            Self::Metrics => "metrics",
+        }
+    }
+
     fn pages(self) -> &'static [Page] {
         match self {
             Self::Admin => ADMIN,

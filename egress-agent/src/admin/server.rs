@@ -1,41 +1,27 @@
-//! Listeners and connections of the admin endpoints.
+//! Listeners and threads of the admin endpoints.
 
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::Arc,
     thread,
-    time::Duration,
 };
 
-use http::{Response, header};
-use http_body_util::Full;
-use hyper::{body::Bytes, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
-use tokio::{
-    sync::{Semaphore, watch},
-    time,
-};
+use tokio::sync::watch;
 
 use super::{
     Status,
-    routes::{self, Endpoint},
+    routes::Endpoint,
+    serve::{Service, accept},
 };
 use crate::telemetry::Telemetry;
 
-/// Connections at a time, each listener; more wait in the kernel's queue.
-const CONNECTIONS: usize = 64;
-/// From one request's end, or the accept, to the next one's head.
-const HEAD: Duration = Duration::from_secs(5);
-/// A whole connection, however many requests it carries.
-const CONNECTION: Duration = Duration::from_secs(60);
-/// How long to wait after the process ran out of descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// Largest head.
-const HEAD_BYTES: usize = 16 * 1024;
+/// Connections that wait to be accepted. They are taken and judged at once, so the queue is as long
+/// as a burst.
+const BACKLOG: i32 = 1024;
 
 /// The ports; zero is any free one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,6 +39,16 @@ impl Default for AdminPorts {
     fn default() -> Self {
         Self { admin: 15000, health: 15021, metrics: 15090 }
     }
+}
+
+/// Sources that the health and metrics endpoints serve besides nodes and loopback. With an empty
+/// list an endpoint serves every source but the workloads under enforcement.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AdminSources {
+    /// `/healthz/ready`.
+    pub health: Vec<IpNet>,
+    /// `/stats/prometheus`.
+    pub metrics: Vec<IpNet>,
 }
 
 /// Why the admin endpoints can't be served.
@@ -81,16 +77,18 @@ pub enum AdminError {
 pub struct Admin {
     ports: AdminPorts,
     end: watch::Sender<bool>,
-    thread: Option<thread::JoinHandle<()>>,
+    threads: Vec<thread::JoinHandle<()>>,
 }
 
 impl Admin {
-    /// Listens, and serves on a thread of its own.
+    /// Listens, and serves on threads of its own: one for health, which a long answer to a scraper
+    /// must not delay, and one for the rest.
     ///
     /// # Errors
     /// A port is taken or not allowed.
     pub fn start(
         ports: AdminPorts,
+        sources: AdminSources,
         telemetry: Arc<Telemetry>,
         status: Arc<Status>,
     ) -> Result<Self, AdminError> {
@@ -102,26 +100,38 @@ impl Admin {
             health: port(&health).map_err(AdminError::Thread)?,
             metrics: port(&metrics).map_err(AdminError::Thread)?,
         };
-        let mut listeners = vec![
-            (Endpoint::Admin, admin),
-            (Endpoint::Health, health),
-            (Endpoint::Metrics, metrics),
-        ];
+        let service = Arc::new(Service { telemetry, status, sources });
+        let mut rest = vec![(Endpoint::Admin, admin), (Endpoint::Metrics, metrics)];
         match listen("admin", IpAddr::V6(Ipv6Addr::LOCALHOST), ports.admin) {
-            Ok(listener) => listeners.push((Endpoint::Admin, listener)),
+            Ok(listener) => rest.push((Endpoint::Admin, listener)),
             Err(AdminError::Listen { source, .. }) if is_without_ipv6(&source) => {}
             Err(error) => return Err(error),
         }
+        let (end, ended) = watch::channel(false);
+        let mut running = Self { ports, end, threads: Vec::new() };
+        running.start_thread("health", vec![(Endpoint::Health, health)], &service, &ended)?;
+        running.start_thread("admin", rest, &service, &ended)?;
+        Ok(running)
+    }
+
+    fn start_thread(
+        &mut self,
+        name: &str,
+        listeners: Vec<(Endpoint, TcpListener)>,
+        service: &Arc<Service>,
+        ended: &watch::Receiver<bool>,
+    ) -> Result<(), AdminError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(AdminError::Thread)?;
-        let (end, ended) = watch::channel(false);
+        let (service, ended) = (Arc::clone(service), ended.clone());
         let thread = thread::Builder::new()
-            .name("admin".into())
-            .spawn(move || runtime.block_on(serve(listeners, telemetry, status, ended)))
+            .name(name.into())
+            .spawn(move || runtime.block_on(serve(listeners, service, ended)))
             .map_err(AdminError::Thread)?;
-        Ok(Self { ports, end, thread: Some(thread) })
+        self.threads.push(thread);
+        Ok(())
     }
 
     /// The ports that it listens on.
@@ -134,10 +144,10 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         self.end.send_replace(true);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the admin endpoints' thread panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the admin endpoints panicked");
+            }
         }
     }
 }
@@ -175,22 +185,20 @@ fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     // A restart mustn't wait for the last run's connections to be forgotten.
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.listen(128)?;
+    socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
 async fn serve(
     listeners: Vec<(Endpoint, TcpListener)>,
-    telemetry: Arc<Telemetry>,
-    status: Arc<Status>,
+    service: Arc<Service>,
     mut ended: watch::Receiver<bool>,
 ) {
     for (endpoint, listener) in listeners {
         match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => {
-                let (telemetry, status) = (Arc::clone(&telemetry), Arc::clone(&status));
-                tokio::spawn(accept(endpoint, listener, telemetry, status));
+                tokio::spawn(accept(endpoint, listener, Arc::clone(&service)));
             }
             Err(error) => tracing::error!(%error, "an admin endpoint can't be served"),
         }
@@ -199,51 +207,4 @@ async fn serve(
     if ended.wait_for(|ended| *ended).await.is_err() {
         tracing::debug!("the admin endpoints' handle is gone");
     }
-}
-
-async fn accept(
-    endpoint: Endpoint,
-    listener: tokio::net::TcpListener,
-    telemetry: Arc<Telemetry>,
-    status: Arc<Status>,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "an admin endpoint can't accept a connection");
-                time::sleep(ACCEPT_AGAIN).await;
-                continue;
-            }
-        };
-        let (telemetry, status) = (Arc::clone(&telemetry), Arc::clone(&status));
-        tokio::spawn(async move {
-            let service = service_fn(|request: http::Request<hyper::body::Incoming>| {
-                let (head, _) = request.into_parts();
-                let response = routes::respond(endpoint, &head, &telemetry, &status);
-                std::future::ready(Ok::<_, Infallible>(finish(response)))
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD)
-                .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(stream), service);
-            match time::timeout(CONNECTION, connection).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "a connection to an admin endpoint failed")
-                }
-                Err(_) => tracing::debug!("a connection to an admin endpoint took too long"),
-            }
-            drop(place);
-        });
-    }
-}
-
-fn finish(response: Response<String>) -> Response<Full<Bytes>> {
-    let mut response = response.map(|text| Full::new(Bytes::from(text)));
-    response.headers_mut().insert(header::SERVER, http::HeaderValue::from_static("egress-agent"));
-    response
 }

@@ -5,7 +5,7 @@ use regex::Regex;
 use serde_json::json;
 
 use super::{State, Status};
-use crate::telemetry::{ClusterCounter, LineFate, Telemetry};
+use crate::telemetry::{ClusterCounter, LineFate, Resource, Telemetry};
 
 /// Which values to show.
 #[derive(Debug, Default)]
@@ -65,6 +65,14 @@ fn all(telemetry: &Telemetry, status: &Status) -> Vec<(String, u64)> {
     for reason in denials(telemetry) {
         let value = telemetry.stats.denied_total(reason);
         add(format!("egress.denied.{}", reason.name()), value);
+    }
+    let limits = telemetry.stats.limits();
+    for resource in Resource::ALL {
+        let name = resource.name();
+        add(format!("egress.limit.{name}.bound"), limits.limit(resource));
+        add(format!("egress.limit.{name}.used"), limits.used(resource));
+        add(format!("egress.limit.{name}.refused"), limits.refused_total(resource));
+        add(format!("egress.limit.{name}.closed"), limits.closed_total(resource));
     }
     let config = status.config();
     add("egress.config.accepted".into(), config.accepted);

@@ -11,7 +11,7 @@ use std::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::{
-    policy::{Cluster, Snapshot},
+    policy::{Callers, Cluster, Snapshot},
     tls::{CredentialState, Credentials},
 };
 
@@ -34,6 +34,7 @@ pub struct ConfigState {
 #[derive(Debug, Default)]
 pub struct Status {
     config: ArcSwap<ConfigState>,
+    callers: ArcSwap<Callers>,
     draining: AtomicBool,
     faults: Mutex<BTreeMap<&'static str, String>>,
     credentials: ArcSwapOption<Credentials>,
@@ -68,6 +69,9 @@ impl State {
 impl Status {
     /// A configuration was accepted or refused.
     pub fn set_config(&self, config: ConfigState) {
+        if let Some(snapshot) = &config.snapshot {
+            self.callers.store(Arc::new(Callers::new(&snapshot.mesh)));
+        }
         self.config.store(Arc::new(config));
     }
 
@@ -94,6 +98,11 @@ impl Status {
     #[must_use]
     pub fn certificates(&self) -> Vec<CredentialState> {
         self.credentials.load().as_ref().map(|all| all.states()).unwrap_or_default()
+    }
+
+    /// Who the configuration says a source is.
+    pub(super) fn callers(&self) -> Arc<Callers> {
+        self.callers.load_full()
     }
 
     /// The configuration.

@@ -11,7 +11,7 @@ use egress_ebpf::reason::Reason;
 use http::{Method, Request, Response, StatusCode, header};
 
 use super::{
-    Admin, AdminPorts, ConfigState, Status,
+    Admin, AdminPorts, AdminSources, ConfigState, Status,
     routes::{Endpoint, respond},
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         Hop, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
     },
     policy::{DirectTarget, OutlierDetection},
-    telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags, Telemetry},
+    telemetry::{AccessLogEntry, AdminRefusal, ResponseFlag, ResponseFlags, Telemetry},
     types::{ClientAddr, Host, LocalAddr, Namespace, OriginalPort, Port, UpstreamAddr, Workload},
 };
 
@@ -115,6 +115,7 @@ fn status() -> Status {
             service: Host::parse("gw.example").unwrap(),
             labels: [("istio".to_owned(), "egressgateway".to_owned())].into(),
             endpoints: vec!["192.0.2.10".parse().unwrap()],
+            other_addresses: Vec::new(),
             principal: None,
             tunnel: None,
             hop: Hop::Plain,
@@ -451,7 +452,8 @@ fn what_is_not_there_or_not_allowed() {
 const ANY: AdminPorts = AdminPorts { admin: 0, health: 0, metrics: 0 };
 
 fn start() -> Admin {
-    Admin::start(ANY, Arc::new(telemetry()), Arc::new(status())).unwrap()
+    let sources = AdminSources::default();
+    Admin::start(ANY, sources, Arc::new(telemetry()), Arc::new(status())).unwrap()
 }
 
 fn exchange(addr: SocketAddr, request: &str) -> String {
@@ -516,7 +518,8 @@ fn a_taken_port_is_a_clear_error() {
         (AdminPorts { health: ports.health, ..ANY }, "health"),
         (AdminPorts { metrics: ports.metrics, ..ANY }, "metrics"),
     ] {
-        let error = Admin::start(taken, Arc::default(), Arc::default()).unwrap_err().to_string();
+        let error = Admin::start(taken, AdminSources::default(), Arc::default(), Arc::default());
+        let error = error.unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("the {what} endpoint can't listen on "))
                 && error.ends_with("another process has the port"),
@@ -561,6 +564,38 @@ fn a_slow_client_is_cut_off_and_keeps_nobody_waiting() {
 }
 
 #[test]
+fn idle_connections_of_one_source_keep_no_other_waiting() {
+    let telemetry = Arc::new(telemetry());
+    let sources = AdminSources::default();
+    let admin = Admin::start(ANY, sources, Arc::clone(&telemetry), Arc::new(status())).unwrap();
+    let AdminPorts { admin: _, health, metrics } = admin.ports();
+    for (endpoint, port) in [(1, health), (2, metrics)] {
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        // More than all places, and none of them says a word.
+        let idle: Vec<_> = (0..300).map(|_| connect_from([127, 0, 0, 2], addr)).collect();
+        let mut stream = connect_from([127, 0, 0, 3], addr);
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let path = if port == health { "/healthz/ready" } else { "/stats/prometheus" };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        // The oldest gave way to the later ones of their own source, long before their time was up.
+        let closed = telemetry.stats.admin_refusals().get(endpoint, AdminRefusal::Overflow);
+        assert!(closed >= 300 - 16, "{closed}");
+        drop(idle);
+    }
+}
+
+fn connect_from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+#[test]
 fn every_value_is_documented() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/telemetry.md");
     let document = std::fs::read_to_string(path).unwrap();
@@ -569,7 +604,7 @@ fn every_value_is_documented() {
     for line in get("/stats").lines() {
         let name = line.rsplit_once(": ").unwrap().0;
         // Reasons and other clusters' names are not listed one by one.
-        if name.starts_with("egress.denied") {
+        if name.starts_with("egress.denied") || name.starts_with("egress.limit.") {
             continue;
         }
         let name = match name.strip_prefix("cluster.") {

@@ -290,8 +290,9 @@ impl Contents {
             }
             self.groups.insert(id, Group::new(&healthy));
             // An endpoint that isn't healthy is a gateway all the same: its other ports stay shut.
-            for endpoint in &gateway.endpoints {
-                self.gateways.insert(gateway_key(*endpoint, None, 0));
+            // At a host's other addresses all ports do: nothing is routed there.
+            for address in gateway.endpoints.iter().chain(&gateway.other_addresses) {
+                self.gateways.insert(gateway_key(*address, None, 0));
             }
         }
     }

@@ -115,6 +115,8 @@ record! {
         "labels" labels: Dict<At<String>> = required,
         /// Their addresses.
         "endpoints" endpoints: List<String> = required,
+        /// Further addresses of their hosts: of the other family, or of a second interface. No traffic is sent there, and workloads reach none of their ports.
+        "otherAddresses" other_addresses: List<String> = "none",
         /// Their identity, a SPIFFE ID. Without it, a node accepts any identity of the service's namespace in the trust domain.
         "principal" principal: Option<At<String>> = "any of the namespace",
     }

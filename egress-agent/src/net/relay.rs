@@ -32,8 +32,6 @@ const SHARED: usize = 64 * 1024;
 const PIPE: usize = 256 * 1024;
 /// Empty pipes kept for later.
 const POOLED: usize = 64;
-/// Pipes in use at once; connections over it copy.
-const PIPES: usize = 1024;
 
 /// What the relayed connections of a worker share.
 #[derive(Debug)]
@@ -41,22 +39,30 @@ pub struct Buffers {
     shared: RefCell<Box<[u8]>>,
     pool: RefCell<Vec<Pipe>>,
     lent: Cell<usize>,
+    most: usize,
 }
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self {
-            shared: RefCell::new(vec![0; SHARED].into()),
-            pool: RefCell::default(),
-            lent: Cell::new(0),
-        }
+        Self::new(1024)
     }
 }
 
 impl Buffers {
+    /// With so many pipes at most, which take two descriptors each; connections beyond them copy.
+    #[must_use]
+    pub fn new(pipes: usize) -> Self {
+        Self {
+            shared: RefCell::new(vec![0; SHARED].into()),
+            pool: RefCell::default(),
+            lent: Cell::new(0),
+            most: pipes,
+        }
+    }
+
     /// An empty pipe, unless too many are lent or the process is out of files.
     fn lend(&self) -> Option<Pipe> {
-        if self.lent.get() >= PIPES {
+        if self.lent.get() >= self.most {
             return None;
         }
         let pooled = self.pool.borrow_mut().pop();
@@ -69,7 +75,7 @@ impl Buffers {
     fn give_back(&self, pipe: Pipe) {
         self.lent.set(self.lent.get() - 1);
         let mut pool = self.pool.borrow_mut();
-        if pipe.is_empty() && pool.len() < POOLED {
+        if pipe.is_empty() && self.lent.get() + pool.len() < self.most && pool.len() < POOLED {
             pool.push(pipe);
         }
     }

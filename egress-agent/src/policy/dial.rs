@@ -53,7 +53,10 @@ impl AddressGuard {
     /// From the mesh's settings: `clusterCidrs`, `deniedCidrs`, the gateways' own addresses.
     #[must_use]
     pub fn new(mesh: &MeshConfig) -> Self {
-        let gateways = mesh.gateways.iter().flat_map(|group| &group.endpoints);
+        let gateways = mesh
+            .gateways
+            .iter()
+            .flat_map(|group| group.endpoints.iter().chain(&group.other_addresses));
         let mut refused: Vec<IpNet> = mesh.cluster_cidrs.clone();
         refused.extend(&mesh.denied_cidrs);
         refused.extend(gateways.map(|ip| IpNet::from(ip.to_canonical())));
@@ -125,6 +128,7 @@ mod tests {
                 service: Host::parse("gw.ns.svc.cluster.local").unwrap(),
                 labels: Labels::new(),
                 endpoints: vec!["203.0.113.9".parse().unwrap()],
+                other_addresses: Vec::new(),
                 principal: None,
                 tunnel: None,
                 hop: Hop::Plain,

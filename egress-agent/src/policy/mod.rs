@@ -3,6 +3,7 @@
 //! [`Snapshot`] is published whole on every change. The node derives its kernel plan from it, a
 //! gateway its [`GatewayPolicy`]; so the two can't disagree.
 
+mod callers;
 mod cluster;
 mod decision;
 mod destination;
@@ -18,6 +19,7 @@ mod server_tls;
 mod snapshot;
 mod tunnel;
 
+pub use callers::{Caller, Callers, OwnPort};
 pub use cluster::{
     ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, Endpoint,
     HttpVersion, LoadBalancer, OutlierDetection,

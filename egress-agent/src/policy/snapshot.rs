@@ -177,6 +177,8 @@ pub struct GatewayGroup {
     pub labels: Labels,
     /// Their addresses, healthy or not.
     pub endpoints: Vec<IpAddr>,
+    /// Further addresses of their hosts, where nothing is sent.
+    pub other_addresses: Vec<IpAddr>,
     /// The identity of its processes, where it is known (`gateways[].principal`).
     pub principal: Option<SpiffeId>,
     /// How a node proves itself to it, and it to the node, where a destination rule asks for that

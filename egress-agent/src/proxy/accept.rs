@@ -1,11 +1,9 @@
 //! Accepting connections, and how many there may be.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
     future::poll_fn,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     task::Poll,
     time::{Duration, Instant, SystemTime},
@@ -14,15 +12,16 @@ use std::{
 use egress_ebpf::reason::Reason;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
     task::spawn_local,
     time::sleep,
 };
 
-use super::{Downstream, Worker, connection, record::Record, transport::Transport, tunnel};
+use super::{Downstream, Holder, Worker, connection, record::Record, transport::Transport, tunnel};
 use crate::{
     net::Side,
-    policy::Hop,
+    policy::{Caller, Denied, Hop, OwnPort},
+    sys::spare::Spare,
+    telemetry::Resource,
     types::{ClientAddr, LocalAddr, OriginalPort, Port, Source},
 };
 
@@ -38,69 +37,10 @@ pub(super) enum Listening {
     Tunnels,
 }
 
-/// The worker's connections, in all and by source.
-#[derive(Debug, Default)]
-pub(super) struct Census {
-    total: Cell<usize>,
-    sources: RefCell<HashMap<IpAddr, usize>>,
-    empty: Notify,
-}
-
-/// One connection's place; given back on drop.
-pub(super) struct Place {
-    census: Rc<Census>,
-    source: IpAddr,
-}
-
-impl Census {
-    pub(super) fn admit(self: &Rc<Self>, worker: &Worker, source: IpAddr) -> Option<Place> {
-        let limits = &worker.limits;
-        let mut sources = self.sources.borrow_mut();
-        let of_source = sources.entry(source).or_default();
-        if self.total.get() >= limits.connections || *of_source >= limits.connections_per_source {
-            if *of_source == 0 {
-                sources.remove(&source);
-            }
-            return None;
-        }
-        *of_source += 1;
-        self.total.set(self.total.get() + 1);
-        Some(Place { census: Rc::clone(self), source })
-    }
-
-    /// Completes when no connection is left.
-    pub(super) async fn empty(&self) {
-        while self.total.get() > 0 {
-            self.empty.notified().await;
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let census = &self.census;
-        let mut sources = census.sources.borrow_mut();
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&self.source);
-            }
-        }
-        census.total.set(census.total.get() - 1);
-        if census.total.get() == 0 {
-            census.empty.notify_one();
-        }
-    }
-}
-
 /// Accepts until the worker drains; what the kernel has queued by then is served too.
-pub(super) async fn accept(
-    worker: Rc<Worker>,
-    census: Rc<Census>,
-    listener: TcpListener,
-    kind: Listening,
-) {
+pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: Listening) {
     let mut back_off = BACK_OFF.0;
+    let mut spare = Spare::new(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -109,9 +49,17 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 back_off = BACK_OFF.0;
-                start(&worker, &census, stream, peer, kind);
+                start(&worker, stream, peer, kind);
             }
             Err(error) if is_of_one_connection(&error) => {}
+            // Nobody is to wait in the queue for an answer that does not come.
+            Err(error) if is_out_of_files(&error) && spare.release() => {
+                if let Some((stream, peer)) = queued(&listener).await {
+                    refuse(&worker, stream, peer);
+                }
+                spare.refill();
+                sleep(BACK_OFF.0).await;
+            }
             Err(error) => {
                 tracing::warn!("accept: {error}; trying again in {} ms", back_off.as_millis());
                 sleep(back_off).await;
@@ -121,7 +69,7 @@ pub(super) async fn accept(
     }
     // Closing the listener resets what waits in its queue.
     while let Some((stream, peer)) = queued(&listener).await {
-        start(&worker, &census, stream, peer, kind);
+        start(&worker, stream, peer, kind);
     }
 }
 
@@ -132,6 +80,21 @@ async fn queued(listener: &TcpListener) -> Option<(TcpStream, SocketAddr)> {
         Poll::Pending => Poll::Ready(None),
     })
     .await
+}
+
+/// There is no descriptor for what the connection would need.
+fn refuse(worker: &Worker, stream: TcpStream, peer: SocketAddr) {
+    let Some(downstream) = downstream(worker, &stream, peer) else { return };
+    stream.reset();
+    drop(stream);
+    worker.telemetry.stats.limits().refused(Resource::Descriptors);
+    Record::overflow(worker, &downstream).finish(worker, downstream);
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|e| errno == Some(e.raw_os_error()))
 }
 
 /// Whether only the connection that was to be accepted is concerned (`accept(2)`).
@@ -169,25 +132,44 @@ pub(super) fn downstream(
         source,
         tls: None,
         ending: None,
+        holder: Holder::default(),
         start: Instant::now(),
         start_time: SystemTime::now(),
     })
 }
 
-fn start(
-    worker: &Rc<Worker>,
-    census: &Rc<Census>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    kind: Listening,
-) {
-    let Some(downstream) = downstream(worker, &stream, peer) else { return };
-    let Some(place) = census.admit(worker, downstream.peer.ip()) else {
+/// Why a connection to a port that only nodes use is refused, where it comes from a workload.
+fn own_port(worker: &Worker, downstream: &Downstream, kind: Listening) -> Option<Denied> {
+    if kind == Listening::Captured {
+        return None;
+    }
+    let policy = worker.policy.load();
+    let callers = policy.as_ref()?.callers();
+    let (source, local) = (downstream.peer.ip(), downstream.local.0.ip());
+    match callers.classify(source, local, OwnPort::ForNodes, &[]) {
+        Caller::Node | Caller::Other => None,
+        Caller::Refused => Some(Denied {
+            reason: Reason::GatewayPort,
+            detail: format!("port {} is for nodes; the source is a workload", downstream.port),
+        }),
+    }
+}
+
+fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, kind: Listening) {
+    let Some(mut downstream) = downstream(worker, &stream, peer) else { return };
+    if let Some(denied) = own_port(worker, &downstream, kind) {
         stream.reset();
         drop(stream);
-        Record::local(worker, &downstream, Reason::Overflow).finish(worker, downstream);
+        Record::denied(worker, &downstream, &denied).finish(worker, downstream);
+        return;
+    }
+    let Some(place) = worker.limiter.admit(&downstream.source) else {
+        stream.reset();
+        drop(stream);
+        Record::overflow(worker, &downstream).finish(worker, downstream);
         return;
     };
+    downstream.holder = place.holder();
     let worker = Rc::clone(worker);
     match kind {
         Listening::Captured => {
@@ -197,9 +179,8 @@ fn start(
             });
         }
         Listening::Tunnels => {
-            let census = Rc::clone(census);
             spawn_local(async move {
-                tunnel::serve(worker, census, downstream, stream).await;
+                tunnel::serve(worker, downstream, stream).await;
                 drop(place);
             });
         }

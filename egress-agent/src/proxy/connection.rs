@@ -81,6 +81,8 @@ enum State {
     Late(BytesMut),
     /// The client went away, or the worker ends.
     Gone(BytesMut),
+    /// Another source needs the room.
+    Evicted(BytesMut),
     /// It speaks HTTP.
     Http(Version, BytesMut),
 }
@@ -100,8 +102,10 @@ async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: Transpor
     loop {
         state = match state {
             State::Accepted => accepted(&policy, &downstream),
-            State::Detect(read) => detected(worker, &mut stream, read).await,
-            State::Hello(reader, read) => hello(worker, &mut stream, reader, read).await,
+            State::Detect(read) => detected(worker, &downstream, &mut stream, read).await,
+            State::Hello(reader, read) => {
+                hello(worker, &downstream, &mut stream, reader, read).await
+            }
             State::Named(hello, read) => named(&policy, &downstream, hello, read),
             State::Http(version, read) => {
                 let worker = Rc::clone(worker);
@@ -149,6 +153,10 @@ async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: Transpor
             }
             State::Late(read) => {
                 let record = Record::local(worker, &downstream, Reason::Timeout);
+                return end(worker, downstream, stream, record, Manner::Reset, read).await;
+            }
+            State::Evicted(read) => {
+                let record = Record::overflow(worker, &downstream);
                 return end(worker, downstream, stream, record, Manner::Reset, read).await;
             }
             // A connection without a byte is a health check's: nothing to tell.
@@ -200,7 +208,12 @@ fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
     }
 }
 
-async fn detected(worker: &Worker, stream: &mut Transport, mut read: BytesMut) -> State {
+async fn detected(
+    worker: &Worker,
+    downstream: &Downstream,
+    stream: &mut Transport,
+    mut read: BytesMut,
+) -> State {
     let limits = &worker.limits;
     // No buffer is held while the client says nothing.
     let first = async {
@@ -208,10 +221,11 @@ async fn detected(worker: &Worker, stream: &mut Transport, mut read: BytesMut) -
         read.reserve(FIRST_READ);
         stream.read_buf(&mut read).await
     };
-    match within(worker, limits.first_byte, first).await {
+    match within(worker, downstream, limits.first_byte, first).await {
         Heard::Some => {}
         Heard::Late => return State::Late(read),
         Heard::Nothing => return State::Gone(read),
+        Heard::Evicted => return State::Evicted(read),
     }
     let until = Instant::now() + limits.request_head;
     loop {
@@ -227,16 +241,18 @@ async fn detected(worker: &Worker, stream: &mut Transport, mut read: BytesMut) -
             Parsed::Incomplete => {}
         }
         let left = until.saturating_duration_since(Instant::now());
-        match within(worker, left, stream.read_buf(&mut read)).await {
+        match within(worker, downstream, left, stream.read_buf(&mut read)).await {
             Heard::Some => {}
             Heard::Late => return State::Late(read),
             Heard::Nothing => return State::Gone(read),
+            Heard::Evicted => return State::Evicted(read),
         }
     }
 }
 
 async fn hello(
     worker: &Worker,
+    downstream: &Downstream,
     stream: &mut Transport,
     mut reader: HelloReader,
     mut read: BytesMut,
@@ -262,10 +278,11 @@ async fn hello(
             read.reserve(FIRST_READ);
         }
         let left = until.saturating_duration_since(Instant::now());
-        match within(worker, left, stream.read_buf(&mut read)).await {
+        match within(worker, downstream, left, stream.read_buf(&mut read)).await {
             Heard::Some => {}
             Heard::Late => return State::Late(read),
             Heard::Nothing => return State::Gone(read),
+            Heard::Evicted => return State::Evicted(read),
         }
     }
 }
@@ -314,10 +331,13 @@ enum Heard {
     /// The end, an error, or the worker's end.
     Nothing,
     Late,
+    /// Another source needs the room.
+    Evicted,
 }
 
 async fn within(
     worker: &Worker,
+    downstream: &Downstream,
     limit: Duration,
     read: impl Future<Output = io::Result<usize>>,
 ) -> Heard {
@@ -328,5 +348,6 @@ async fn within(
             Err(_) => Heard::Late,
         },
         () = worker.drain.expired() => Heard::Nothing,
+        () = downstream.holder.evicted() => Heard::Evicted,
     }
 }

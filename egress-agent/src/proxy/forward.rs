@@ -7,7 +7,7 @@ use egress_ebpf::reason::Reason;
 use tokio::time::Instant;
 
 use super::{
-    Downstream, Worker,
+    Downstream, Work, Worker,
     record::Record,
     refuse::{Manner, refuse},
     transport::Transport,
@@ -28,6 +28,7 @@ pub(super) struct Forward {
     early: Vec<u8>,
     record: Record,
     held: Held,
+    work: Option<Work>,
 }
 
 /// What is counted or limited as long as the connection is open.
@@ -54,21 +55,30 @@ pub(super) async fn prepare(
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
     record.server_name = server_name.as_ref().map(Host::to_string);
     let is_tls = server_name.is_some();
+    let work = downstream.holder.request(read.len());
     let connecting = async {
         worker.room_in_log(&downstream).await;
         connect(worker, policy, &cluster, host.as_ref(), &stats, &mut record).await
     };
-    let result = tokio::select! {
-        result = connecting => result,
-        () = worker.drain.expired() => {
-            record.flags.set(ResponseFlag::LocalReset);
-            Err(Reason::Reset)
+    let result = if work.is_none() {
+        drop(connecting);
+        Err(record.overflowed(worker))
+    } else {
+        tokio::select! {
+            result = connecting => result,
+            () = worker.ends(&downstream.holder) => Err(match downstream.holder.is_evicted() {
+                true => record.overflowed(worker),
+                false => {
+                    record.flags.set(ResponseFlag::LocalReset);
+                    Reason::Reset
+                }
+            }),
         }
     };
     match result {
         Ok((up, held)) => {
             let early = read.into();
-            Some(Box::new(Forward { downstream, down, up, early, record, held }))
+            Some(Box::new(Forward { downstream, down, up, early, record, held, work }))
         }
         Err(reason) => {
             record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
@@ -161,12 +171,12 @@ impl Forward {
             received: Cell::new(0),
             sent: Cell::new(0),
         };
-        let Self { down, up, early, .. } = &mut *self;
+        let Self { downstream, down, up, early, .. } = &mut *self;
         let relayed =
             relay(&worker.buffers, down, up, mem::take(early), worker.limits.idle, &counter);
         let end = tokio::select! {
             end = relayed => Some(end),
-            () = worker.drain.expired() => None,
+            () = worker.ends(&downstream.holder) => None,
         };
         self.record.received = counter.received.get();
         self.record.sent = counter.sent.get();
@@ -175,7 +185,7 @@ impl Forward {
 
     /// Closes both ends, and logs how it went.
     fn end(self: Box<Self>, worker: &Worker, end: Option<End>) {
-        let Self { downstream, down, up, early: _, mut record, held } = *self;
+        let Self { downstream, down, up, early: _, mut record, held, work } = *self;
         match end {
             Some(End::Closed) => held.lease.report(true),
             Some(End::Idle) => {
@@ -200,6 +210,11 @@ impl Forward {
                 record.failure = Some(error.to_string());
                 record.reason = Some(Reason::Reset);
             }
+            None if downstream.holder.is_evicted() => {
+                down.reset();
+                up.reset();
+                record.overflowed(worker);
+            }
             None => {
                 down.reset();
                 up.reset();
@@ -208,7 +223,7 @@ impl Forward {
                 record.reason = Some(Reason::Timeout);
             }
         }
-        drop((down, up));
+        drop((down, up, work));
         record.finish(worker, downstream);
     }
 }

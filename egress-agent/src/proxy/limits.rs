@@ -29,8 +29,22 @@ pub struct Limits {
     pub headers: usize,
     /// Connections from clients to one worker.
     pub connections: usize,
-    /// Connections from one source address to one worker.
+    /// Connections from one source (a workload, or an address) to one worker.
     pub connections_per_source: usize,
+    /// Requests and forwarded connections of one worker that are under way.
+    pub requests: usize,
+    /// The same of one source.
+    pub requests_per_source: usize,
+    /// Bytes that the heads of requests under way take.
+    pub request_bytes: usize,
+    /// The same of one source.
+    pub request_bytes_per_source: usize,
+    /// Bytes that wait for readers of HTTP/2 streams; every connection may have one frame besides.
+    pub queued_bytes: usize,
+    /// Connections to upstreams that wait for a request.
+    pub idle_upstreams: usize,
+    /// Pipes that bulk is spliced through; connections beyond them copy.
+    pub pipes: usize,
     /// Connections in one tunnel at the same time.
     pub tunnel_streams: u32,
 }
@@ -50,7 +64,14 @@ impl Default for Limits {
             request_head_bytes: 64 * 1024,
             headers: 100,
             connections: 50_000,
-            connections_per_source: 10_000,
+            connections_per_source: 25_000,
+            requests: 50_000,
+            requests_per_source: 25_000,
+            request_bytes: 512 * 1024 * 1024,
+            request_bytes_per_source: 256 * 1024 * 1024,
+            queued_bytes: 512 * 1024 * 1024,
+            idle_upstreams: 10_000,
+            pipes: 1024,
             tunnel_streams: 10_000,
         }
     }

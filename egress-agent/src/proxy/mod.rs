@@ -6,6 +6,7 @@ mod accept;
 mod connection;
 mod drain;
 mod forward;
+mod limiter;
 mod limits;
 mod record;
 mod refuse;
@@ -16,6 +17,7 @@ mod worker;
 
 use std::{
     fmt,
+    rc::Rc,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -25,6 +27,7 @@ use egress_ebpf::reason::Reason;
 
 pub use self::{
     drain::Drain,
+    limiter::{Holder, Limiter, Permit, Queued, Work},
     limits::Limits,
     worker::{Listeners, Workers, WorkersConfig},
 };
@@ -57,6 +60,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Deadlines and limits.
     pub limits: Limits,
+    /// What its sources share.
+    pub limiter: Rc<Limiter>,
     /// The worker's end.
     pub drain: Drain,
 }
@@ -84,6 +89,15 @@ impl Worker {
         let Downstream { source, peer, .. } = downstream;
         let owner = ShareOwner::of(source.workload.as_deref(), peer.ip());
         self.telemetry.access_log.wait_for_room(&owner).await;
+    }
+
+    /// Completes when the connection must end at once: the worker ends, or another source needs the
+    /// room that the source of this one has too much of.
+    async fn ends(&self, holder: &Holder) {
+        tokio::select! {
+            () = self.drain.expired() => {}
+            () = holder.evicted() => {}
+        }
     }
 
     /// Dials, and counts what is counted alike for requests and connections: endpoints, and
@@ -168,6 +182,8 @@ pub struct Downstream {
     pub tls: Option<Arc<DownstreamTls>>,
     /// Where it is told that its certificates aren't good any more; `None` where it showed none.
     pub ending: Option<Ending>,
+    /// Its place among all connections.
+    pub holder: Holder,
     /// When it was accepted, for durations.
     pub start: Instant,
     /// When it was accepted, for people.

@@ -14,6 +14,12 @@ use crate::{
 /// Why a connection was ended, in the access log: its client's certificates aren't good any more.
 pub(super) const NOT_GOOD: &str = "client_certificate_not_good_any_more";
 
+/// Why a connection was refused or ended, in the access log: another source needed the room.
+pub(super) const OVERFLOW: &str = "source_overflow";
+/// The same as a sentence.
+pub(super) const OVERFLOW_SENTENCE: &str =
+    "the gateway is at a limit, and this source has its share of it";
+
 /// How a connection went, gathered while it runs.
 #[derive(Debug, Default)]
 pub(super) struct Record {
@@ -67,6 +73,14 @@ impl Record {
         record
     }
 
+    /// Refused or ended because its source has its share of what all sources use.
+    pub(super) fn overflow(worker: &Worker, downstream: &Downstream) -> Self {
+        let mut record = Self::local(worker, downstream, Reason::Overflow);
+        record.details = Some(OVERFLOW);
+        record.detail = Some(OVERFLOW_SENTENCE.into());
+        record
+    }
+
     /// Ended although both ends were content.
     pub(super) fn ended(&mut self, ended: &PeerEnded) {
         self.flags.set(ResponseFlag::LocalReset);
@@ -74,6 +88,16 @@ impl Record {
         self.downstream_failure = Some(ended.to_string());
         self.detail = Some(ended.to_string());
         self.reason = Some(ended.reason());
+    }
+
+    /// What was on its way is refused or ended for another source's sake.
+    pub(super) fn overflowed(&mut self, worker: &Worker) -> Reason {
+        worker.telemetry.stats.denied(Reason::Overflow);
+        self.flags.set(ResponseFlag::LocalReset);
+        self.details = Some(OVERFLOW);
+        self.reason = Some(Reason::Overflow);
+        self.detail = Some(OVERFLOW_SENTENCE.into());
+        Reason::Overflow
     }
 
     /// It is on its way to this cluster.

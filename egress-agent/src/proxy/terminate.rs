@@ -49,6 +49,10 @@ pub(super) async fn terminate(
     let accepted = tokio::select! {
         accepted = accept(config, Rewound::new(read.freeze(), stream), deadline) => accepted,
         () = worker.drain.expired() => return Act::Nothing,
+        () = downstream.holder.evicted() => {
+            Record::overflow(worker, &downstream).finish(worker, downstream);
+            return Act::Nothing;
+        }
     };
     let (stream, tls) = match accepted {
         Ok(accepted) => accepted,

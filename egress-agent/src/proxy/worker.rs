@@ -14,12 +14,12 @@ use tokio::{
     net::TcpListener,
     runtime,
     task::{LocalSet, spawn_local},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
-    Drain, Limits, PolicyCell, Worker,
-    accept::{Census, Listening, accept},
+    Drain, Limiter, Limits, PolicyCell, Worker,
+    accept::{Listening, accept},
     http,
 };
 use crate::{
@@ -31,6 +31,9 @@ use crate::{
 
 /// After the drain's deadline: for the connections to reset themselves.
 const AFTER_EXPIRY: Duration = Duration::from_secs(1);
+
+/// How often a worker looks whether memory is short.
+const SHED: Duration = Duration::from_millis(250);
 
 /// What one worker listens on.
 #[derive(Debug, Default)]
@@ -93,6 +96,8 @@ impl Workers {
                     {
                         tracing::warn!("worker {number} can't stay on core {core}: {error}");
                     }
+                    let stats = Arc::clone(config.telemetry.stats.limits());
+                    let limits = config.limits;
                     let worker = Worker {
                         policy: config.policy,
                         telemetry: config.telemetry,
@@ -100,9 +105,10 @@ impl Workers {
                         originator: Originator::new(config.roots)
                             .with_credentials(config.credentials_directory),
                         credentials: config.credentials,
-                        http: http::Shared::default(),
-                        buffers: Buffers::default(),
-                        limits: config.limits,
+                        http: http::Shared::new(limits.idle_upstreams),
+                        buffers: Buffers::new(limits.pipes),
+                        limits,
+                        limiter: Limiter::new(limits, stats),
                         drain: its_drain,
                     };
                     let local = LocalSet::new();
@@ -137,17 +143,25 @@ impl Drop for Workers {
     }
 }
 
+/// Gives memory back while the process is short of it, a connection at a time.
+async fn shed(worker: Rc<Worker>) {
+    loop {
+        sleep(SHED).await;
+        worker.limiter.shed();
+    }
+}
+
 /// A worker from its first connection to its last.
 pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
-    let census = Rc::new(Census::default());
     let mut accepting = Vec::new();
+    let shedding = spawn_local(shed(Rc::clone(&worker)));
     let Listeners { captured, tunnels } = listeners;
     let captured = captured.into_iter().map(|listener| (listener, Listening::Captured));
     let tunnels = tunnels.into_iter().map(|listener| (listener, Listening::Tunnels));
     for (listener, kind) in captured.chain(tunnels) {
         match TcpListener::from_std(listener) {
             Ok(listener) => {
-                let task = accept(Rc::clone(&worker), Rc::clone(&census), listener, kind);
+                let task = accept(Rc::clone(&worker), listener, kind);
                 accepting.push(spawn_local(task));
             }
             Err(error) => tracing::error!("a listener can't be used: {error}"),
@@ -160,11 +174,12 @@ pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
         }
     }
     tokio::select! {
-        () = census.empty() => {}
+        () = worker.limiter.empty() => {}
         () = worker.drain.expired() => {
-            timeout(AFTER_EXPIRY, census.empty()).await.ok();
+            timeout(AFTER_EXPIRY, worker.limiter.empty()).await.ok();
         }
     }
+    shedding.abort();
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
 
 mod capture;
+mod limits;
+mod pressure;
 mod view;
 
 use std::{net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use ipnet::IpNet;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -15,6 +18,7 @@ use tokio::{
 
 use self::{
     capture::{Capture, Captured, TunnelPort},
+    limits::{Allowance, LimitArgs},
     view::View,
 };
 use super::{
@@ -23,11 +27,14 @@ use super::{
     reload::{ConfigArgs, Loaded, Reload},
 };
 use crate::{
-    admin::{Admin, AdminPorts, ConfigState, Status},
+    admin::{Admin, AdminPorts, AdminSources, ConfigState, Status},
     net::ResolverSource,
     policy::{GatewayPolicy, Snapshot},
-    proxy::{Drain, Limits, Listeners, PolicyCell, Workers, WorkersConfig},
-    sys::process::{cores, raise_open_files},
+    proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
+    sys::{
+        memory,
+        process::{cores, open_files, raise_open_files},
+    },
     telemetry::Telemetry,
     tls::{Credentials, TrustRoots},
     types::{GatewayIdentity, Labels, Namespace, Port},
@@ -85,6 +92,16 @@ pub struct GatewayArgs {
     /// Port of /stats/prometheus.
     #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().metrics)]
     metrics_port: u16,
+    /// The networks that /healthz/ready answers to, besides nodes (`nodes` in mesh.yaml) and this
+    /// host [default: every source but the workloads under enforcement].
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    health_from: Vec<IpNet>,
+    /// The networks that /stats/prometheus answers to, besides nodes and this host [default: every
+    /// source but the workloads under enforcement].
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    metrics_from: Vec<IpNet>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// Ports on the command line; empty for none.
@@ -133,10 +150,10 @@ fn namespace(text: &str) -> Result<Namespace, String> {
 /// # Errors
 /// What the user has to know.
 pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
-    match raise_open_files() {
-        Ok(limit) => tracing::debug!("open files: {limit:?}"),
-        Err(error) => tracing::warn!("the limit of open files can't be raised: {error}"),
-    }
+    let descriptors = raise_open_files().unwrap_or_else(|error| {
+        tracing::warn!("the limit of open files can't be raised: {error}");
+        open_files()
+    });
     let ports =
         AdminPorts { admin: args.admin_port, health: args.health_port, metrics: args.metrics_port };
     let cores = cores();
@@ -154,13 +171,27 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         .zip(tunnels)
         .map(|(captured, tunnels)| Listeners { captured, tunnels })
         .collect();
-    let admin = Admin::start(ports, Arc::clone(&telemetry), Arc::clone(&status))?;
+    let sources = AdminSources { health: args.health_from, metrics: args.metrics_from };
+    let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
     let places = args.certificates.places()?;
     let credentials_directory = places.credentials.clone();
     let credentials = Arc::new(Credentials::new(places));
     status.set_credentials(Arc::clone(&credentials));
+    let allowance = Allowance {
+        memory: match args.limits.memory() {
+            Some(memory) => memory,
+            None => memory::memory_limit().context("can't find out the memory limit")?,
+        },
+        descriptors,
+        open: memory::descriptors_used().context("can't count open files")?,
+    };
+    let bounds = args.limits.derive(allowance, count)?;
+    bounds.publish(telemetry.stats.limits());
+    tracing::info!("bounds of what sources share: {bounds:?}");
+    let watched = pressure::watch(Arc::clone(telemetry.stats.limits()))
+        .context("can't watch the process's memory")?;
     let config = WorkersConfig {
         policy: Arc::clone(&policy),
         telemetry: Arc::clone(&telemetry),
@@ -168,7 +199,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         roots: TrustRoots::system(),
         credentials_directory,
         credentials: Arc::clone(&credentials),
-        limits: Limits::default(),
+        limits: bounds.of_worker(),
     };
     // More workers than cores would only get into each other's way on one of them.
     let cores = if count <= cores.len() { &cores[..] } else { &[] };
@@ -195,6 +226,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let drain = Duration::from_secs(args.drain_timeout);
     let result = runtime.block_on(role.run(args.config, workers, drain));
+    drop(watched);
     drop(lookup);
     drop(admin);
     telemetry.access_log.shutdown();

@@ -1,11 +1,13 @@
 //! Sockets, namespaces, cgroups, splice: the only `unsafe` besides `bpf::pod`.
 
 pub mod interface;
+pub mod memory;
 pub mod netlink;
 pub mod netns;
 pub mod process;
 pub mod raw;
 pub mod socket;
+pub mod spare;
 pub mod splice;
 pub mod tx_ring;
 pub mod uring;

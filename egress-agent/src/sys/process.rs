@@ -20,6 +20,12 @@ pub fn raise_open_files() -> io::Result<Option<u64>> {
     Ok(maximum)
 }
 
+/// The soft limit of open files; `None` is no limit.
+#[must_use]
+pub fn open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// The cores that this process may use, by number.
 #[must_use]
 pub fn cores() -> Vec<usize> {

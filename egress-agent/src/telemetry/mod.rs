@@ -4,6 +4,7 @@ mod access_log;
 mod cluster;
 mod entry;
 mod flow;
+mod limits;
 mod series;
 mod shard;
 mod stats;
@@ -22,6 +23,7 @@ pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
 pub use flow::{
     FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,
 };
+pub use limits::{ADMIN_ENDPOINTS, AdminRefusal, AdminRefusals, LimitStats, Resource};
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
 pub use stats::Stats;
 pub use tunnels::{Open, TunnelStats};

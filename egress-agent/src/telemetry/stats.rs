@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use egress_ebpf::reason::Reason;
 
 use super::{
-    AccessLogEntry, ClusterStats, EndpointStats, Series, SeriesKey, TunnelStats,
-    series::SeriesTable,
+    AccessLogEntry, AdminRefusals, ClusterStats, EndpointStats, LimitStats, Series, SeriesKey,
+    TunnelStats, series::SeriesTable,
 };
 use crate::{
     policy::ClusterName,
@@ -34,6 +34,8 @@ pub struct Stats {
     denied: [AtomicU64; 256],
     series: SeriesTable,
     tunnels: Arc<TunnelStats>,
+    limits: Arc<LimitStats>,
+    admin_refusals: AdminRefusals,
     started: Instant,
 }
 
@@ -53,6 +55,8 @@ impl Default for Stats {
             denied: [const { AtomicU64::new(0) }; 256],
             series: SeriesTable::default(),
             tunnels: Arc::default(),
+            limits: Arc::default(),
+            admin_refusals: AdminRefusals::default(),
             started: Instant::now(),
         }
     }
@@ -166,6 +170,18 @@ impl Stats {
     #[must_use]
     pub fn tunnels(&self) -> &Arc<TunnelStats> {
         &self.tunnels
+    }
+
+    /// Shared resources: bounds, use, refusals.
+    #[must_use]
+    pub fn limits(&self) -> &Arc<LimitStats> {
+        &self.limits
+    }
+
+    /// Connections to admin endpoints that were not served.
+    #[must_use]
+    pub fn admin_refusals(&self) -> &AdminRefusals {
+        &self.admin_refusals
     }
 
     /// Seconds since start.

@@ -38,6 +38,7 @@ pub(crate) fn snapshot(routes: u32) -> Result<Snapshot> {
         service: Host::parse("egress.example")?,
         labels: [].into(),
         endpoints: vec![GATEWAY.into()],
+        other_addresses: Vec::new(),
         principal: None,
         tunnel: None,
         hop: Hop::Plain,

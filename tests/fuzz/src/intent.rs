@@ -57,6 +57,7 @@ impl Intent {
             service: name(random),
             labels: [].into(),
             endpoints: random.list(3, Random::ip),
+            other_addresses: Vec::new(),
             principal: None,
             tunnel: None,
             hop: Hop::Plain,

@@ -44,6 +44,7 @@ fn snapshot(routes: Vec<NodeRoute>) -> Snapshot {
         service: Host::parse("gw.example").unwrap(),
         labels: Default::default(),
         endpoints: vec!["192.0.2.10".parse().unwrap(), "192.0.2.11".parse().unwrap()],
+        other_addresses: Vec::new(),
         principal: None,
         tunnel: None,
         hop: Hop::Plain,
@@ -107,6 +108,25 @@ fn a_tcp_service_is_sent_to_its_gateway_port() {
     assert_eq!(route.port.get(), 15443);
     assert!(contents.gateways.contains(&key("192.0.2.10", 15443, TCP)));
     assert!(!contents.gateways.contains(&key("192.0.2.10", 3306, TCP)));
+}
+
+#[test]
+fn a_gateways_other_addresses_are_closed_and_nothing_is_sent_there() {
+    let other: IpAddr = "2001:db8::10".parse().unwrap();
+    for dialled in [Some(443), None] {
+        let mut snapshot = snapshot(vec![route(dialled, DirectTarget::Any, redirect(None))]);
+        snapshot.mesh.gateways[0].other_addresses = vec![other];
+        let (contents, problems) =
+            Contents::desired(&snapshot, &Facts { healthy: [other].into(), ..facts() });
+        assert!(problems.is_empty());
+        assert_eq!(contents.groups[&0].count, 0);
+        // The address is a gateway's, and no port there is open.
+        let at: Vec<_> =
+            contents.gateways.iter().filter(|key| key.addr == Addr::from(other)).collect();
+        assert_eq!(at, [&key("2001:db8::10", 0, 0)]);
+        let opened = key("192.0.2.10", dialled.unwrap_or(0), TCP);
+        assert!(contents.gateways.contains(&opened));
+    }
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn groups(
     cx: &mut Cx<'_>,
 ) -> Vec<GatewayGroup> {
     let mut groups: Vec<GatewayGroup> = Vec::new();
-    for MeshGateway { at, service, labels, endpoints, principal } in gateways {
+    for MeshGateway { at, service, labels, endpoints, other_addresses, principal } in gateways {
         let Some(service) = service else { continue };
         let Some(name) = names::host(service, cx) else { continue };
         if groups.iter().any(|group| group.service == name) {
@@ -156,6 +156,7 @@ fn groups(
             service: name,
             labels: names::labels(labels),
             endpoints,
+            other_addresses: addresses(other_addresses, cx),
             principal: principal.and_then(|text| nodes::principal(text, trust_domain, cx)),
             // Both come from the destination rules for the service.
             tunnel: None,

@@ -12,9 +12,9 @@ use egress_ebpf::reason::Reason;
 use tables::{Bound, MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Client, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery, Entry,
-    Hop, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion, Inside,
-    LoadBalancer, OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy,
+    AddressGuard, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery,
+    Entry, Hop, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion,
+    Inside, LoadBalancer, OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy,
     ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
     matching::{self, AmbiguousPath},
     preferred,
@@ -43,6 +43,7 @@ pub struct GatewayPolicy {
     /// Settings of the listener for tunnels, where there are any.
     tunnel: Option<Arc<ServerTls>>,
     guard: AddressGuard,
+    callers: Callers,
     plain: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
     to_https: Redirect,
@@ -76,6 +77,7 @@ impl GatewayPolicy {
             tunnel: tunnel::settings(&snapshot.mesh, &member),
             member,
             guard: AddressGuard::new(&snapshot.mesh),
+            callers: Callers::new(&snapshot.mesh),
             plain: Arc::default(),
             retry: Arc::default(),
             to_https: Redirect {
@@ -102,6 +104,12 @@ impl GatewayPolicy {
     pub fn source(&self, addr: IpAddr) -> Source {
         let addr = addr.to_canonical();
         Source::unauthenticated(addr, self.workloads.get(&addr).cloned())
+    }
+
+    /// Who may use this process's own ports.
+    #[must_use]
+    pub fn callers(&self) -> &Callers {
+        &self.callers
     }
 
     /// Every cluster that a request could lead to, one a name, for `/clusters`, `/stats` and health.

@@ -272,7 +272,8 @@ impl<'a> Attempt<'a> {
                     headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
                 }
                 let ended = matches!(self.request.framing, Framing::None | Framing::Length(0));
-                up.request(&self.request.method, uri, headers, ended)
+                let holder = &self.connection.downstream.holder;
+                up.request(&self.request.method, uri, headers, ended, holder)
                     .map_err(|error| Failure::Reset(error.to_string()))
             }
         }

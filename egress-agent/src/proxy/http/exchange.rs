@@ -57,7 +57,13 @@ pub(super) async fn run<D: Inbound>(
     headers::ensure_request_id(&mut request.headers);
     let mut record = Record::new(connection, started, request.version);
     record.request(&request);
-    let after = match exchange(connection, &request, &mut record, down, deadline).await {
+    record.work = connection.downstream.holder.request(request.held_bytes());
+    let exchanged = if record.work.is_some() {
+        exchange(connection, &request, &mut record, down, deadline).await
+    } else {
+        Err(Failure::SourceOverflow)
+    };
+    let after = match exchanged {
         Ok(after) => after,
         Err(failure) => {
             let account = record.failed(&failure);

@@ -9,6 +9,7 @@ use super::{bad::BadMessage, body::RecvError};
 use crate::{
     net::DialError,
     policy::Denied,
+    proxy::record::{OVERFLOW, OVERFLOW_SENTENCE},
     telemetry::ResponseFlag,
     tls::TlsError,
     types::{Host, UpstreamAddr},
@@ -32,6 +33,9 @@ pub(super) enum Failure {
     /// `maxRequests`.
     #[error("{cluster} has its limit of {limit} requests under way")]
     Overflow { cluster: String, limit: u32 },
+    /// Its source has its share of what all sources use.
+    #[error("{OVERFLOW_SENTENCE}")]
+    SourceOverflow,
     /// No connection.
     #[error("{0}")]
     Dial(DialError),
@@ -132,6 +136,12 @@ impl Failure {
                 Some(StatusCode::SERVICE_UNAVAILABLE),
                 Flag::UpstreamOverflow,
                 "upstream_reset_before_response_started{overflow}",
+                Reason::Overflow,
+            ),
+            Self::SourceOverflow => (
+                Some(StatusCode::SERVICE_UNAVAILABLE),
+                Flag::UpstreamOverflow,
+                OVERFLOW,
                 Reason::Overflow,
             ),
             Self::Dial(error) => return dial_account(error),

@@ -63,9 +63,14 @@ pub struct Shared {
     scratch: RefCell<Box<[u8]>>,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Self { pool: Rc::default(), scratch: RefCell::new(vec![0; SCRATCH].into()) }
+impl Shared {
+    /// With so many connections to upstreams, at most, that wait for a request.
+    #[must_use]
+    pub fn new(idle_upstreams: usize) -> Self {
+        Self {
+            pool: Rc::new(Pool::new(idle_upstreams)),
+            scratch: RefCell::new(vec![0; SCRATCH].into()),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! connection never changes its core.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     hash::{Hash, Hasher},
     rc::{Rc, Weak},
@@ -51,18 +51,55 @@ struct Entry {
     h2: Vec<(Rc<H2Connection>, Instant)>,
 }
 
+impl Entry {
+    fn len(&self) -> usize {
+        self.h1.len() + self.h2.len()
+    }
+}
+
 /// How often idle connections are looked through.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The pool of one worker.
-#[derive(Debug, Default)]
+/// The pool of one worker. Connections that wait for a request are bounded in all: one more takes the
+/// place of another.
+#[derive(Debug)]
 pub(super) struct Pool {
     /// By endpoint: which one a request takes is the balancer's choice.
     entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, Entry>>>,
-    sweeping: std::cell::Cell<bool>,
+    sweeping: Cell<bool>,
+    /// Connections in it; those of HTTP/2 that are in use too.
+    count: Cell<usize>,
+    most: usize,
 }
 
 impl Pool {
+    /// With room for so many connections that wait.
+    pub(super) fn new(most: usize) -> Self {
+        let (entries, sweeping) = (RefCell::default(), Cell::new(false));
+        Self { entries, sweeping, count: Cell::new(0), most }
+    }
+
+    /// Makes room for one more, if there is none: the connection goes that has waited longest.
+    fn make_room(&self, entries: &mut HashMap<Key, HashMap<UpstreamAddr, Entry>>) {
+        if self.count.get() < self.most {
+            return;
+        }
+        let all = || entries.values().flat_map(HashMap::values);
+        let h1 = all().filter_map(|entry| entry.h1.first()).map(|idle| idle.since);
+        let h2 = all().flat_map(|entry| &entry.h2);
+        let h2 = h2.filter(|(connection, _)| connection.is_idle()).map(|(_, used)| *used);
+        let Some(oldest) = h1.chain(h2).min() else { return };
+        for entry in entries.values_mut().flat_map(HashMap::values_mut) {
+            let before = entry.len();
+            if entry.h1.first().is_some_and(|idle| idle.since == oldest) {
+                entry.h1.remove(0);
+            } else {
+                entry.h2.retain(|(connection, used)| *used != oldest || !connection.is_idle());
+            }
+            self.count.set(self.count.get() - (before - entry.len()));
+        }
+    }
+
     /// A connection to this endpoint that stands and may take another request. Its address is checked again: policy
     /// may have changed since it was dialled.
     pub(super) fn checkout(
@@ -74,6 +111,18 @@ impl Pool {
     ) -> Option<Outbound> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?.get_mut(&addr)?;
+        let before = entry.len();
+        let found = Self::take(key, entry, policy, scratch);
+        self.count.set(self.count.get() - (before - entry.len()));
+        found
+    }
+
+    fn take(
+        key: &Key,
+        entry: &mut Entry,
+        policy: &GatewayPolicy,
+        scratch: &mut [u8],
+    ) -> Option<Outbound> {
         let limit = key.cluster.pool.max_requests_per_connection;
         entry.h2.retain(|(connection, _)| {
             connection.is_open()
@@ -103,8 +152,10 @@ impl Pool {
         let place = H2Outbound::new(Rc::clone(&connection));
         let addr = connection.link.addr;
         let mut entries = self.entries.borrow_mut();
+        self.make_room(&mut entries);
         let entry = entries.entry(key).or_default().entry(addr).or_default();
         entry.h2.push((connection, Instant::now()));
+        self.count.set(self.count.get() + 1);
         drop(entries);
         self.sweep();
         place
@@ -121,7 +172,9 @@ impl Pool {
         let addr = connection.link.addr;
         let idle = Idle { connection, since: Instant::now() };
         let mut entries = self.entries.borrow_mut();
+        self.make_room(&mut entries);
         entries.entry(key).or_default().entry(addr).or_default().h1.push(idle);
+        self.count.set(self.count.get() + 1);
         drop(entries);
         self.sweep();
     }
@@ -152,6 +205,7 @@ impl Pool {
         entries.retain(|key, endpoints| {
             let timeout = key.cluster.pool.idle_timeout;
             endpoints.retain(|_, entry| {
+                let before = entry.len();
                 entry.h1.retain_mut(|idle| {
                     idle.since.elapsed() < timeout && idle.connection.outbound.is_alive(scratch)
                 });
@@ -161,6 +215,7 @@ impl Pool {
                     }
                     connection.is_open() && used.elapsed() < timeout
                 });
+                self.count.set(self.count.get() - (before - entry.len()));
                 !entry.h1.is_empty() || !entry.h2.is_empty()
             });
             !endpoints.is_empty()

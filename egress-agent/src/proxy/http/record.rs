@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     policy::{ClusterName, HttpRoute},
-    proxy::{Worker, record::NOT_GOOD},
+    proxy::{Work, Worker, record::NOT_GOOD},
     telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
     tls::Ending,
 };
@@ -42,6 +42,8 @@ pub(super) struct Record {
     started: Instant,
     complete: bool,
     ending: Option<Ending>,
+    /// Its place, as long as anything of it is under way.
+    pub(super) work: Option<Work>,
     pub(super) entry: AccessLogEntry,
 }
 
@@ -85,6 +87,7 @@ impl Record {
             started: started.at,
             complete: false,
             ending: downstream.ending.clone(),
+            work: None,
             entry,
         }
     }

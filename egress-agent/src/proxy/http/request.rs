@@ -12,6 +12,9 @@ use super::{
 };
 use crate::types::OriginalPort;
 
+/// What a request takes besides its head, in bytes, about: its task and its buffers.
+const TASK: usize = 8 * 1024;
+
 /// What a connection contributes to its requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
@@ -41,6 +44,17 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// What it takes in memory while it is under way, in bytes, about: its head as received, a copy
+    /// on its way to the upstream, and what a task needs.
+    pub(super) fn held_bytes(&self) -> usize {
+        // RFC 9113 §6.5.2 counts 32 bytes for each field besides its text.
+        let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
+            name.as_str().len() + value.len() + 32
+        };
+        let fields: usize = self.headers.iter().map(field).sum();
+        2 * (fields + self.path.as_str().len() + self.authority.text.len()) + TASK
+    }
+
     /// From an HTTP/1 head.
     ///
     /// # Errors

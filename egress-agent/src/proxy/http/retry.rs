@@ -32,6 +32,7 @@ pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
         | Failure::Denied(_)
         | Failure::Upgrade(_)
         | Failure::Overflow { .. }
+        | Failure::SourceOverflow
         // Another try would find the same: the policy, the limit, the certificate.
         | Failure::Dial(
             DialError::Resolve { .. }

@@ -35,7 +35,7 @@ pub(super) fn serve<I: Side + 'static>(
     async move {
         let end = {
             let mut requests = pin!(requests(&connection, &mut down));
-            let mut expired = pin!(connection.worker.drain.expired());
+            let mut expired = pin!(connection.worker.ends(&connection.downstream.holder));
             poll_fn(|cx| {
                 if let Poll::Ready(end) = requests.as_mut().poll(cx) {
                     return Poll::Ready(end);

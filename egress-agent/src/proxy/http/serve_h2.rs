@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, pin::pin, rc::Rc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use h2::server::SendResponse;
 
 use super::{
@@ -16,23 +16,28 @@ use super::{
     reply::Reply,
     request::Request,
 };
-use crate::net::{Linger, Rewound, Side};
+use crate::{
+    net::{Linger, Rewound, Side},
+    proxy::Queued,
+};
 
 /// Serves until the client leaves, nothing happens for too long, or the worker ends.
 pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read: BytesMut) {
     let connection = Rc::new(connection);
+    let holder = connection.downstream.holder.clone();
     let limits = connection.worker.limits;
     let io = Linger::new(Rewound::new(read.freeze(), io), limits.linger);
-    let shaking = ours::server(limits.request_head_bytes).handshake::<_, Bytes>(io);
+    let shaking = ours::server(limits.request_head_bytes).handshake::<_, Queued>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
         Ok(Ok(http2)) => http2,
         Ok(Err(error)) => return tracing::debug!(%error, "no HTTP/2 connection"),
         Err(_) => return tracing::debug!("no HTTP/2 preface in time"),
     };
     let active = Rc::new(Cell::new(0_usize));
-    let drain = connection.worker.drain.clone();
+    let worker = Rc::clone(&connection.worker);
+    let drain = worker.drain.clone();
     let mut draining = pin!(drain.started());
-    let mut expired = pin!(drain.expired());
+    let mut expired = pin!(worker.ends(&holder));
     let mut leaving = false;
     loop {
         let accepted = tokio::select! {
@@ -85,12 +90,13 @@ impl Drop for Active {
 async fn stream(
     connection: &Connection,
     request: http::Request<h2::RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Queued>,
 ) {
     let started = Started::now();
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
-    let mut down = H2Inbound::new(body, respond);
+    let holder = connection.downstream.holder.clone();
+    let mut down = H2Inbound::new(body, respond, holder);
     let mut deadline = Deadline::default();
     let max_headers = connection.worker.limits.headers;
     let after = match Request::from_h2(parts, ended, connection.origin(), max_headers) {

@@ -7,7 +7,6 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use bytes::Bytes;
 use egress_ebpf::reason::Reason;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderName, Method, Request, Response, StatusCode};
@@ -16,7 +15,11 @@ use tokio::task::spawn_local;
 use super::{Tunnel, TunnelStream};
 use crate::{
     policy::{Denied, Hop, PortMode},
-    proxy::{Downstream, accept::Place, connection, record::Record, transport::Transport},
+    proxy::{
+        Downstream, Permit, Queued, connection,
+        record::{OVERFLOW_SENTENCE, Record},
+        transport::Transport,
+    },
     telemetry::Open,
     types::{ClientAddr, DownstreamTls, LocalAddr, OriginalDst},
     wire::hbone::{self, HboneError},
@@ -56,14 +59,15 @@ impl Tunnel {
     pub(super) fn start(
         self: &Rc<Self>,
         request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
+        mut respond: SendResponse<Queued>,
     ) {
         match self.judge(&request) {
             Ok((downstream, place)) => {
                 // A client that is gone by now has nothing to be told.
                 let Ok(send) = respond.send_response(Response::new(()), false) else { return };
                 let ending = self.ending.clone();
-                let stream = TunnelStream::new(send, request.into_body(), ending);
+                let holder = downstream.holder.clone();
+                let stream = TunnelStream::new(send, request.into_body(), holder, ending);
                 let (worker, active) = (Rc::clone(&self.worker), Active::new(self));
                 spawn_local(async move {
                     let stream = Transport::Tunnel(Box::new(stream));
@@ -89,7 +93,7 @@ impl Tunnel {
     }
 
     /// Who asks and for what, or why it is refused.
-    fn judge(&self, request: &Request<RecvStream>) -> Result<(Downstream, Place), Box<Refusal>> {
+    fn judge(&self, request: &Request<RecvStream>) -> Result<(Downstream, Permit), Box<Refusal>> {
         let mut downstream = Downstream {
             start: Instant::now(),
             start_time: SystemTime::now(),
@@ -142,10 +146,11 @@ impl Tunnel {
             let detail = closed(dialled);
             return Err(refuse(StatusCode::FORBIDDEN, reason, detail, &downstream));
         }
-        let Some(place) = self.census.admit(&self.worker, downstream.source.addr) else {
-            let detail = "too many connections".into();
+        let Some(place) = self.worker.limiter.admit(&downstream.source) else {
+            let detail = OVERFLOW_SENTENCE.into();
             return Err(refuse(unavailable, Reason::Overflow, detail, &downstream));
         };
+        downstream.holder = place.holder();
         Ok((downstream, place))
     }
 }

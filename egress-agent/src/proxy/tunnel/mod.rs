@@ -18,8 +18,7 @@ use tokio::{
 
 pub(super) use self::stream::TunnelStream;
 use super::{
-    Downstream, Worker,
-    accept::Census,
+    Downstream, Queued, Worker,
     record::Record,
     refuse::{Manner, leave, refuse},
     terminate::failed,
@@ -52,7 +51,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// An open tunnel.
 struct Tunnel {
     worker: Rc<Worker>,
-    census: Rc<Census>,
     /// The tunnel itself, as its listener accepted it.
     downstream: Downstream,
     /// What its client proved.
@@ -67,12 +65,7 @@ struct Tunnel {
 }
 
 /// Serves a tunnel from its handshake to its end.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    census: Rc<Census>,
-    downstream: Downstream,
-    stream: TcpStream,
-) {
+pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: TcpStream) {
     let wanted = worker.policy().and_then(|policy| {
         policy.tunnel().cloned().ok_or_else(|| Denied {
             reason: Reason::NoRoute,
@@ -101,7 +94,7 @@ pub(super) async fn serve(
     let opening = open(worker.limits.tunnel_streams, stream);
     let connection = tokio::select! {
         opened = timeout_at(deadline, opening) => opened,
-        () = worker.drain.expired() => return,
+        () = worker.ends(&downstream.holder) => return,
     };
     let connection = match connection {
         Ok(Ok(connection)) => connection,
@@ -120,7 +113,6 @@ pub(super) async fn serve(
     let _open = worker.telemetry.stats.tunnels().tunnel();
     let tunnel = Rc::new(Tunnel {
         worker,
-        census,
         downstream,
         tls,
         principal,
@@ -160,7 +152,7 @@ async fn shake(
     let handshake = accept(http2_alone(&config), Rewound::new(Bytes::new(), stream), deadline);
     let accepted = tokio::select! {
         accepted = handshake => accepted,
-        () = worker.drain.expired() => return None,
+        () = worker.ends(&downstream.holder) => return None,
     };
     let refused = |error: AcceptError| {
         tracing::debug!("{}: {error} ({})", downstream.peer, error.reason().name());
@@ -202,7 +194,7 @@ fn http2_alone(config: &ServerConfig) -> Arc<ServerConfig> {
 async fn open(
     streams: u32,
     stream: Linger<Terminated>,
-) -> Result<Connection<Linger<Terminated>, Bytes>, h2::Error> {
+) -> Result<Connection<Linger<Terminated>, Queued>, h2::Error> {
     Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -218,7 +210,7 @@ async fn open(
 impl Tunnel {
     async fn run(
         self: Rc<Self>,
-        mut connection: Connection<Linger<Terminated>, Bytes>,
+        mut connection: Connection<Linger<Terminated>, Queued>,
         settings: &Arc<ServerTls>,
         chain: &[CertificateDer<'static>],
     ) {
@@ -276,7 +268,7 @@ impl Tunnel {
 }
 
 /// Ends a tunnel and all in it, with a word of why as far as the other end listens.
-async fn at_once(mut connection: Connection<Linger<Terminated>, Bytes>, why: h2::Reason) {
+async fn at_once(mut connection: Connection<Linger<Terminated>, Queued>, why: h2::Reason) {
     connection.abrupt_shutdown(why);
     // An end that doesn't come in time is made by dropping the connection.
     timeout(LAST_WORDS, poll_fn(|cx| connection.poll_closed(cx))).await.ok();

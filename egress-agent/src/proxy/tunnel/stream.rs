@@ -15,7 +15,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{net::Side, tls::Ending};
+use crate::{
+    net::Side,
+    proxy::{Holder, Queued},
+    tls::Ending,
+};
 
 /// Bytes that are handed to HTTP/2 at once.
 const CHUNK: usize = 64 * 1024;
@@ -23,10 +27,12 @@ const CHUNK: usize = 64 * 1024;
 /// The stream of a CONNECT that was answered with 200.
 ///
 /// The window is given back as bytes are read, and bytes are taken as the other side's window
-/// allows: nobody holds more than the two windows.
+/// allows, and the bound on what waits for the connection: nobody holds more than the two windows.
 pub(in crate::proxy) struct TunnelStream {
-    send: SendStream<Bytes>,
+    send: SendStream<Queued>,
     receive: RecvStream,
+    /// The connection's place, which bounds what waits to be written for it.
+    holder: Holder,
     /// What was received and not read yet.
     read: Bytes,
     /// The whole tunnel's.
@@ -37,8 +43,14 @@ pub(in crate::proxy) struct TunnelStream {
 }
 
 impl TunnelStream {
-    pub(super) fn new(send: SendStream<Bytes>, receive: RecvStream, ending: Ending) -> Self {
-        Self { send, receive, read: Bytes::new(), ending, shut: false, reset: Cell::new(false) }
+    pub(super) fn new(
+        send: SendStream<Queued>,
+        receive: RecvStream,
+        holder: Holder,
+        ending: Ending,
+    ) -> Self {
+        let (read, reset) = (Bytes::new(), Cell::new(false));
+        Self { send, receive, holder, read, ending, shut: false, reset }
     }
 
     /// Completes when there is something to read, the end included.
@@ -98,6 +110,11 @@ impl AsyncWrite for TunnelStream {
         if wanted == 0 {
             return Poll::Ready(Ok(0));
         }
+        if this.holder.poll_queue(cx).is_pending() {
+            // What was promised meanwhile would be kept from other streams.
+            this.send.reserve_capacity(0);
+            return Poll::Pending;
+        }
         this.send.reserve_capacity(wanted);
         // Room that is there already isn't announced again.
         let mut room = this.send.capacity();
@@ -109,7 +126,8 @@ impl AsyncWrite for TunnelStream {
             };
         }
         let taken = bytes.get(..room.min(wanted)).unwrap_or_default();
-        match this.send.send_data(Bytes::copy_from_slice(taken), false) {
+        let queued = this.holder.queue(Bytes::copy_from_slice(taken));
+        match this.send.send_data(queued, false) {
             Ok(()) => Poll::Ready(Ok(taken.len())),
             Err(error) => Poll::Ready(Err(this.error(error))),
         }
@@ -125,7 +143,7 @@ impl AsyncWrite for TunnelStream {
             return Poll::Ready(Ok(()));
         }
         self.shut = true;
-        match self.send.send_data(Bytes::new(), true) {
+        match self.send.send_data(Queued::none(), true) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(self.error(error))),
         }

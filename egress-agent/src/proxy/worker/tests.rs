@@ -27,7 +27,7 @@ use crate::{
     config::{RawFile, compile},
     net::testing::Outside,
     policy::{ClusterName, GatewayPolicy, MeshConfig},
-    telemetry::ClusterCounter,
+    telemetry::{ClusterCounter, Resource},
     types::{GatewayIdentity, Labels, Namespace},
 };
 
@@ -156,15 +156,17 @@ impl Gateway {
         telemetry.access_log.configure(&mesh).unwrap();
         let cell = PolicyCell::default();
         cell.store(Some(policy(resources(addr.port(), tcp.port()))));
+        let stats = Arc::clone(telemetry.stats.limits());
         let worker = Rc::new(Worker {
             policy: cell,
             telemetry,
             dialer: outside.dialer(),
             originator: Originator::new(TrustRoots::new(RootCertStore::empty())),
             credentials: Arc::default(),
-            http: http::Shared::default(),
-            buffers: Buffers::default(),
+            http: http::Shared::new(limits.idle_upstreams),
+            buffers: Buffers::new(limits.pipes),
             limits,
+            limiter: Limiter::new(limits, stats),
             drain: Drain::default(),
         });
         let running = spawn_local(work(
@@ -574,6 +576,61 @@ fn too_many_connections_of_one_source_are_reset() {
         let lines = gateway.end().await;
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[0].contains("\"- - -\" 0 LR "), "{lines:#?}");
+    });
+}
+
+/// A connection from this loopback address.
+async fn connect_from(last: u8, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+#[test]
+fn where_all_is_taken_another_source_gets_room_from_the_one_with_the_most() {
+    local(async {
+        let limits = Limits { connections: 3, connections_per_source: 3, ..Limits::default() };
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, limits);
+        let mut carried = TcpStream::connect(gateway.tcp).await.unwrap();
+        let mut server = upstream.accept().await;
+        let mut waiting = [gateway.connect().await, gateway.connect().await];
+        until(|| gateway.worker.telemetry.stats.limits().used(Resource::Connections) == 3).await;
+        // Two others come: what waits gives way first, the oldest of it.
+        let _second = connect_from(2, gateway.tcp).await;
+        let _its_server = upstream.accept().await;
+        assert!(is_reset(&mut waiting[0]).await);
+        let _third = connect_from(3, gateway.tcp).await;
+        let _its_server_too = upstream.accept().await;
+        assert!(is_reset(&mut waiting[1]).await);
+        // Everybody has the same: a newcomer is refused.
+        let mut fourth = connect_from(4, gateway.tcp).await;
+        assert!(is_reset(&mut fourth).await);
+        carried.write_all(b"still here").await.unwrap();
+        let mut read = [0; 10];
+        server.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"still here");
+        assert_eq!(gateway.denied(Reason::Overflow), 3);
+    });
+}
+
+#[test]
+fn a_connection_that_gives_way_is_reset_on_both_sides_and_told() {
+    local(async {
+        let limits = Limits { connections: 2, connections_per_source: 2, ..Limits::default() };
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, limits);
+        let mut first = TcpStream::connect(gateway.tcp).await.unwrap();
+        let mut server = upstream.accept().await;
+        let second = TcpStream::connect(gateway.tcp).await.unwrap();
+        let its_server = upstream.accept().await;
+        let other = connect_from(2, gateway.tcp).await;
+        let others_server = upstream.accept().await;
+        assert!(is_reset(&mut first).await && is_reset(&mut server).await);
+        drop((second, its_server, other, others_server));
+        let lines = gateway.end().await;
+        assert_eq!(lines.len(), 3, "{lines:#?}");
+        assert!(lines[0].contains("source_overflow"), "{lines:#?}");
     });
 }
 

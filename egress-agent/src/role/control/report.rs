@@ -159,6 +159,22 @@ pub(in crate::role) struct GatewayReport {
     pub(in crate::role) requests: u64,
     /// Tunnels of nodes; `None` with `--tunnel-port off`.
     pub(in crate::role) tunnel: Option<TunnelReport>,
+    /// What its sources share.
+    #[serde(default)]
+    pub(in crate::role) limits: Vec<LimitReport>,
     /// What is wrong now.
     pub(in crate::role) problems: Vec<String>,
+}
+
+/// A resource that the sources of a gateway share.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(in crate::role) struct LimitReport {
+    pub(in crate::role) resource: String,
+    pub(in crate::role) used: u64,
+    /// Zero for none.
+    pub(in crate::role) bound: u64,
+    /// Refused because their source had its share.
+    pub(in crate::role) refused: u64,
+    /// Closed because their source had the most.
+    pub(in crate::role) closed: u64,
 }

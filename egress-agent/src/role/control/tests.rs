@@ -38,6 +38,7 @@ fn report() -> AgentReport {
         connections: 0,
         requests: 0,
         tunnel: None,
+        limits: Vec::new(),
         problems: Vec::new(),
     })
 }

@@ -7,10 +7,12 @@ use tokio::sync::watch;
 use crate::{
     admin::{State, Status},
     role::{
-        control::{AgentReport, Configuration, GatewayReport, Process, Serving, TunnelReport},
+        control::{
+            AgentReport, Configuration, GatewayReport, LimitReport, Process, Serving, TunnelReport,
+        },
         reload::Loaded,
     },
-    telemetry::{ClusterCounter, Telemetry},
+    telemetry::{ClusterCounter, Resource, Telemetry},
     tls::CredentialState,
 };
 
@@ -47,6 +49,10 @@ impl View {
         for CredentialState { name, problems: faults, .. } in self.status.certificates() {
             problems.extend(faults.iter().map(|fault| format!("certificate {name}: {fault}")));
         }
+        if self.telemetry.stats.limits().is_pressed() {
+            let why = "memory is short: sources with more than their share are refused";
+            problems.push(why.into());
+        }
         match state {
             State::Draining => problems.push("it is draining: nothing new is accepted".into()),
             State::Initializing => problems
@@ -63,7 +69,19 @@ impl View {
             connections: sum(ClusterCounter::CxActive),
             requests: sum(ClusterCounter::RqActive),
             tunnel: self.tunnel.map(|port| self.tunnel(port)),
+            limits: Resource::ALL.map(|resource| self.limit(resource)).into(),
             problems,
+        }
+    }
+
+    fn limit(&self, resource: Resource) -> LimitReport {
+        let stats = self.telemetry.stats.limits();
+        LimitReport {
+            resource: resource.name().into(),
+            used: stats.used(resource),
+            bound: stats.limit(resource),
+            refused: stats.refused_total(resource),
+            closed: stats.closed_total(resource),
         }
     }
 

@@ -100,6 +100,7 @@ fn gateway() -> GatewayReport {
             connections: 3,
             streams: 4,
         }),
+        limits: Vec::new(),
         problems: Vec::new(),
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     bpf::{Action, Inspection},
-    role::control::{Configuration, GatewayReport, NodeReport, Process, TunnelReport},
+    role::control::{Configuration, GatewayReport, LimitReport, NodeReport, Process, TunnelReport},
 };
 
 /// Refusals that are shown, the most frequent first.
@@ -269,6 +269,20 @@ impl Page {
                 "{workers} workers, {connections} connections to the outside, {requests} requests"
             ),
         );
+        self.limits(&gateway.limits);
+    }
+
+    fn limits(&mut self, limits: &[LimitReport]) {
+        if limits.is_empty() {
+            return;
+        }
+        let mut rows = vec![["SHARED", "USED", "BOUND", "REFUSED", "CLOSED"].map(str::to_owned)];
+        rows.extend(limits.iter().map(|limit| {
+            let LimitReport { resource, used, bound, refused, closed } = limit;
+            let bound = if *bound == 0 { "none".to_owned() } else { bound.to_string() };
+            [resource.clone(), used.to_string(), bound, refused.to_string(), closed.to_string()]
+        }));
+        self.table(&rows);
     }
 
     fn tunnel(&mut self, tunnel: &TunnelReport, whose: &str) {

@@ -5,7 +5,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -18,21 +17,28 @@ use super::{
     },
     stream::{Sender, io_error, poll_recv},
 };
+use crate::proxy::{Holder, Queued};
 
 /// A stream that a client opened.
 #[derive(Debug)]
 pub(in super::super) struct H2Inbound {
     body: RecvStream,
     received: bool,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Queued>,
     responded: bool,
+    holder: Holder,
     sender: Sender,
 }
 
 impl H2Inbound {
-    pub(in super::super) fn new(body: RecvStream, respond: SendResponse<Bytes>) -> Self {
+    pub(in super::super) fn new(
+        body: RecvStream,
+        respond: SendResponse<Queued>,
+        holder: Holder,
+    ) -> Self {
         let received = body.is_end_stream();
-        Self { body, received, respond, responded: false, sender: Sender(None) }
+        let sender = Sender::none();
+        Self { body, received, respond, responded: false, holder, sender }
     }
 
     /// Ends the stream with an error, so that no part of a response can be taken for the whole.
@@ -83,7 +89,7 @@ impl Inbound for H2Inbound {
         let ended = matches!(response.framing, Framing::None | Framing::Length(0));
         let stream = self.respond.send_response(head, ended).map_err(io_error)?;
         self.responded = true;
-        self.sender = Sender((!ended).then_some(stream));
+        self.sender = Sender::new((!ended).then_some(stream), self.holder.clone());
         Ok(())
     }
 }

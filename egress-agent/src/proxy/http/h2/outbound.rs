@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::Bytes;
 use h2::{
     Reason, RecvStream,
     client::{ResponseFuture, SendRequest},
@@ -26,13 +25,16 @@ use super::{
     },
     stream::{Sender, io_error, poll_recv},
 };
-use crate::net::InFlight;
+use crate::{
+    net::InFlight,
+    proxy::{Holder, Queued},
+};
 
 /// A connection to an upstream, shared by the requests of one worker.
 #[derive(Debug)]
 pub(in super::super) struct H2Connection {
     pub(in super::super) link: Link,
-    sender: SendRequest<Bytes>,
+    sender: SendRequest<Queued>,
     active: Cell<usize>,
     /// Requests that were started on it.
     pub(in super::super) started: Cell<u32>,
@@ -57,7 +59,7 @@ where
         .max_send_buffer_size(super::SEND_BUFFER)
         .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
         .enable_push(false)
-        .handshake::<_, Bytes>(io)
+        .handshake::<_, Queued>(io)
         .await?;
     let closed = Rc::new(Cell::new(false));
     let ended = Rc::clone(&closed);
@@ -117,7 +119,7 @@ impl H2Outbound {
             sent: false,
             response: None,
             body: None,
-            sender: Sender(None),
+            sender: Sender::none(),
             in_flight: None,
         }
     }
@@ -132,7 +134,8 @@ impl H2Outbound {
         self.sent
     }
 
-    /// Sends the request's head; `ended` if no body follows.
+    /// Sends the request's head; `ended` if no body follows. What is sent counts for the connection
+    /// of `holder`.
     ///
     /// # Errors
     /// The connection takes no more requests; nothing was sent.
@@ -142,6 +145,7 @@ impl H2Outbound {
         uri: Uri,
         headers: HeaderMap,
         ended: bool,
+        holder: &Holder,
     ) -> Result<(), h2::Error> {
         let mut head = http::Request::new(());
         *head.method_mut() = method.clone();
@@ -153,7 +157,7 @@ impl H2Outbound {
         self.method = method.clone();
         self.sent = true;
         self.response = Some(response);
-        self.sender = Sender((!ended).then_some(stream));
+        self.sender = Sender::new((!ended).then_some(stream), holder.clone());
         Ok(())
     }
 

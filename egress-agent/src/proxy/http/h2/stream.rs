@@ -5,7 +5,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
@@ -14,6 +13,7 @@ use super::super::{
     h1::is_forbidden_trailer,
     headers,
 };
+use crate::proxy::{Holder, Queued};
 
 /// An HTTP/2 failure as an I/O error.
 pub(super) fn io_error(error: h2::Error) -> io::Error {
@@ -55,14 +55,31 @@ fn clean(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
-/// The sending half of a stream; `None` where END_STREAM went with the head.
+/// The sending half of a stream; none where END_STREAM went with the head.
 #[derive(Debug)]
-pub(super) struct Sender(pub(super) Option<SendStream<Bytes>>);
+pub(super) struct Sender {
+    stream: Option<SendStream<Queued>>,
+    /// The client's connection, which bounds what waits to be written for it.
+    holder: Holder,
+}
 
 impl Sender {
+    pub(super) fn new(stream: Option<SendStream<Queued>>, holder: Holder) -> Self {
+        Self { stream, holder }
+    }
+
+    pub(super) fn none() -> Self {
+        Self { stream: None, holder: Holder::default() }
+    }
+
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // Without a stream only the body's end is to come.
-        let Some(stream) = &mut self.0 else { return Poll::Ready(Ok(1)) };
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Ok(1)) };
+        if self.holder.poll_queue(cx).is_pending() {
+            // What was promised meanwhile would be kept from other streams.
+            stream.reserve_capacity(0);
+            return Poll::Pending;
+        }
         if stream.capacity() == 0 {
             stream.reserve_capacity(super::STREAM_WINDOW as usize / 4);
             while stream.capacity() == 0 {
@@ -77,31 +94,34 @@ impl Sender {
     }
 
     pub(super) fn send(&mut self, data: Data<'_>) -> io::Result<()> {
-        match &mut self.0 {
-            Some(stream) => stream.send_data(data.into_bytes(), false).map_err(io_error),
+        match &mut self.stream {
+            Some(stream) => {
+                let queued = self.holder.queue(data.into_bytes());
+                stream.send_data(queued, false).map_err(io_error)
+            }
             None if data.as_slice().is_empty() => Ok(()),
             None => Err(io::Error::other("a body where none was announced")),
         }
     }
 
     pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
-        let Some(stream) = &mut self.0 else { return Ok(()) };
+        let Some(stream) = &mut self.stream else { return Ok(()) };
         match trailers {
             Some(trailers) => stream.send_trailers(trailers).map_err(io_error),
-            None => stream.send_data(Bytes::new(), true).map_err(io_error),
+            None => stream.send_data(Queued::none(), true).map_err(io_error),
         }
     }
 
     /// Ready when the peer has reset the stream.
     pub(super) fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.0 {
+        match &mut self.stream {
             Some(stream) => stream.poll_reset(cx).map(drop),
             None => Poll::Pending,
         }
     }
 
     pub(super) fn reset(&mut self, reason: Reason) {
-        if let Some(stream) = &mut self.0 {
+        if let Some(stream) = &mut self.stream {
             stream.send_reset(reason);
         }
     }

@@ -29,7 +29,7 @@ use crate::{
     net::{Buffers, testing::Outside},
     policy::{AccessLogEncoding, ClusterName, GatewayPolicy, MeshConfig},
     proxy::{
-        Downstream, Drain, Limits, PolicyCell, Worker,
+        Downstream, Drain, Holder, Limiter, Limits, PolicyCell, Worker,
         http::{self, Version},
     },
     telemetry::{ClusterCounter, Telemetry},
@@ -242,15 +242,18 @@ spec:
         telemetry.access_log.configure(&mesh).unwrap();
         let cell = PolicyCell::default();
         cell.store(Some(policy(self.yaml)));
+        let limits = self.limits;
+        let limiter = Limiter::new(limits, Arc::clone(telemetry.stats.limits()));
         let worker = Rc::new(Worker {
             policy: cell,
             telemetry,
             dialer: self.outside.dialer(),
             originator: Originator::new(TrustRoots::new(self.roots)),
             credentials: Arc::default(),
-            http: http::Shared::default(),
-            buffers: Buffers::default(),
-            limits: self.limits,
+            http: http::Shared::new(limits.idle_upstreams),
+            buffers: Buffers::new(limits.pipes),
+            limits,
+            limiter,
             drain: Drain::default(),
         });
         let h1 = accept(Rc::clone(&worker), Version::H1).await;
@@ -299,6 +302,7 @@ fn downstream(worker: &Worker, io: &TcpStream) -> Downstream {
         hop: crate::policy::Hop::Plain,
         tls: None,
         ending: None,
+        holder: Holder::default(),
         start: Instant::now(),
         start_time: SystemTime::now(),
     }

@@ -1,0 +1,145 @@
+//! Connections to the admin endpoints: who gets a place, and what is answered.
+
+use std::{collections::HashMap, convert::Infallible, io, net::SocketAddr, sync::Arc};
+
+use http::{Response, header};
+use http_body_util::Full;
+use hyper::{body::Bytes, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{mpsc, oneshot},
+    time::{self, Duration},
+};
+
+use super::{
+    AdminSources, Status,
+    places::{Admission, Id, Places, origin},
+    routes::{self, Endpoint},
+};
+use crate::{
+    policy::{Caller, OwnPort},
+    sys::spare::Spare,
+    telemetry::{AdminRefusal, Telemetry},
+};
+
+/// From one request's end, or the accept, to the next one's head.
+const HEAD: Duration = Duration::from_secs(5);
+/// A whole connection, however many requests it carries.
+const CONNECTION: Duration = Duration::from_secs(60);
+/// How long to wait when there is no descriptor, not even a spare one.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Largest head.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Descriptors that an endpoint holds so that it can accept where the process has no others.
+const SPARE: usize = 16;
+
+/// What all endpoints answer from.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) status: Arc<Status>,
+    pub(super) sources: AdminSources,
+}
+
+impl Service {
+    fn caller(&self, endpoint: Endpoint, stream: &TcpStream, peer: SocketAddr) -> Caller {
+        let Ok(local) = stream.local_addr() else { return Caller::Refused };
+        let (port, served) = match endpoint {
+            // It listens on loopback only.
+            Endpoint::Admin => (OwnPort::ForObservers, &[][..]),
+            Endpoint::Health => (OwnPort::ForNodes, &self.sources.health[..]),
+            Endpoint::Metrics => (OwnPort::ForObservers, &self.sources.metrics[..]),
+        };
+        self.status.callers().classify(peer.ip(), local.ip(), port, served)
+    }
+}
+
+/// Accepts, judges and serves until the runtime ends. No source keeps another one waiting: a
+/// connection is judged as soon as it is there.
+pub(super) async fn accept(endpoint: Endpoint, listener: TcpListener, service: Arc<Service>) {
+    let mut places = Places::default();
+    // Dropping a connection's sender closes it.
+    let mut open: HashMap<Id, oneshot::Sender<Infallible>> = HashMap::new();
+    let (over, mut ended) = mpsc::unbounded_channel();
+    let mut spare = Spare::new(SPARE);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(id) = ended.recv() => {
+                places.leave(id);
+                open.remove(&id);
+                spare.refill();
+                continue;
+            }
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) if is_out_of_files(&error) && spare.release() => continue,
+            Err(error) => {
+                tracing::warn!(%error, "an admin endpoint can't accept a connection");
+                time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let refusals = service.telemetry.stats.admin_refusals();
+        let caller = service.caller(endpoint, &stream, peer);
+        let id = match places.admit(origin(peer.ip()), caller) {
+            Admission::Admitted(id) => id,
+            Admission::Instead { id, of } => {
+                refusals.add(endpoint.name(), AdminRefusal::Overflow);
+                open.remove(&of);
+                id
+            }
+            Admission::Refused => {
+                refusals.add(endpoint.name(), AdminRefusal::Source);
+                tracing::debug!(%peer, endpoint = endpoint.name(), "not served: its source is refused");
+                // The client sees a reset, as of a port that is closed. It fails only where the
+                // client has gone.
+                stream.set_zero_linger().ok();
+                continue;
+            }
+        };
+        let (keep, closed) = oneshot::channel();
+        open.insert(id, keep);
+        let (service, over) = (Arc::clone(&service), over.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = answer(endpoint, stream, &service) => {}
+                _ = closed => {}
+            }
+            // The receiver lives as long as the loop above.
+            over.send(id).ok();
+        });
+    }
+}
+
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let errno = error.raw_os_error();
+    [Errno::MFILE, Errno::NFILE].iter().any(|e| errno == Some(e.raw_os_error()))
+}
+
+async fn answer(endpoint: Endpoint, stream: TcpStream, service: &Service) {
+    let answering = service_fn(|request: http::Request<hyper::body::Incoming>| {
+        let (head, _) = request.into_parts();
+        let response = routes::respond(endpoint, &head, &service.telemetry, &service.status);
+        std::future::ready(Ok::<_, Infallible>(finish(response)))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), answering);
+    match time::timeout(CONNECTION, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection to an admin endpoint failed"),
+        Err(_) => tracing::debug!("a connection to an admin endpoint took too long"),
+    }
+}
+
+fn finish(response: Response<String>) -> Response<Full<Bytes>> {
+    let mut response = response.map(|text| Full::new(Bytes::from(text)));
+    response.headers_mut().insert(header::SERVER, http::HeaderValue::from_static("egress-agent"));
+    response
+}

@@ -1,0 +1,404 @@
+//! What the sources of a worker share, and their shares of it: connections, requests under way, bytes
+//! of request heads, bytes that wait for readers.
+//!
+//! A source is a workload that the configuration knows, or an address. Each resource has a bound for
+//! all and one for each source. Where a bound is reached, or the process is short of memory, the
+//! shares are equal: a source that has its share is refused, and one that has less gets room from the
+//! source with the most, one of whose connections is closed ([`shares`]). One source's load so costs
+//! no other one anything.
+
+mod queue;
+mod shares;
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, HashMap},
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    task::Waker,
+};
+
+use tokio::sync::Notify;
+
+pub use self::queue::Queued;
+use self::shares::{Bound, State, Verdict, judge};
+use super::Limits;
+use crate::{
+    telemetry::{LimitStats, Resource},
+    types::{ShareOwner, Source},
+};
+
+/// What a connection uses, or a source, or all.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Usage {
+    connections: usize,
+    requests: usize,
+    bytes: usize,
+}
+
+impl Usage {
+    const CONNECTION: Self = Self { connections: 1, requests: 0, bytes: 0 };
+
+    const fn request(bytes: usize) -> Self {
+        Self { connections: 0, requests: 1, bytes }
+    }
+
+    const fn of(self, resource: Resource) -> usize {
+        match resource {
+            Resource::Connections => self.connections,
+            Resource::Requests => self.requests,
+            Resource::RequestBytes => self.bytes,
+            Resource::QueuedBytes | Resource::Memory | Resource::Descriptors => 0,
+        }
+    }
+
+    fn add(&mut self, more: Self) {
+        self.connections += more.connections;
+        self.requests += more.requests;
+        self.bytes += more.bytes;
+    }
+
+    fn sub(&mut self, less: Self) {
+        self.connections = self.connections.saturating_sub(less.connections);
+        self.requests = self.requests.saturating_sub(less.requests);
+        self.bytes = self.bytes.saturating_sub(less.bytes);
+    }
+}
+
+/// The resources that a source asks for.
+const ASKED: [Resource; 3] = [Resource::Connections, Resource::Requests, Resource::RequestBytes];
+
+/// One source.
+#[derive(Debug, Default)]
+struct Share {
+    used: Usage,
+    /// Its connections, the oldest first.
+    slots: BTreeMap<u64, Rc<Slot>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    used: Usage,
+    shares: HashMap<ShareOwner, Share>,
+    next: u64,
+}
+
+/// One a worker.
+pub struct Limiter {
+    limits: Limits,
+    stats: Arc<LimitStats>,
+    table: RefCell<Table>,
+    /// Connections that have not ended, those that were told to included.
+    open: Cell<usize>,
+    /// Bytes that wait for readers, of all connections.
+    queued: Cell<usize>,
+    empty: Notify,
+}
+
+/// A connection as the limiter knows it.
+struct Slot {
+    limiter: Rc<Limiter>,
+    owner: ShareOwner,
+    id: u64,
+    used: Cell<Usage>,
+    evicted: Cell<bool>,
+    told: Notify,
+    queued: Cell<usize>,
+    /// Who waits for room in the connection's queue.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+/// What a connection asks the limiter with; the default one is not limited.
+#[derive(Clone, Default)]
+pub struct Holder(Option<Rc<Slot>>);
+
+/// One connection's place; given back on drop.
+pub struct Permit {
+    slot: Rc<Slot>,
+}
+
+/// One request's place; given back on drop.
+#[derive(Debug)]
+pub struct Work {
+    slot: Option<Rc<Slot>>,
+    used: Usage,
+}
+
+impl fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limiter").field("open", &self.open.get()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Holder").field(&self.0.as_ref().map(|slot| slot.id)).finish()
+    }
+}
+
+impl Limiter {
+    /// For one worker with these limits.
+    #[must_use]
+    pub fn new(limits: Limits, stats: Arc<LimitStats>) -> Rc<Self> {
+        Rc::new(Self {
+            limits,
+            stats,
+            table: RefCell::default(),
+            open: Cell::new(0),
+            queued: Cell::new(0),
+            empty: Notify::new(),
+        })
+    }
+
+    /// A place for a connection; `None` if its source has its share.
+    pub fn admit(self: &Rc<Self>, source: &Source) -> Option<Permit> {
+        let owner = ShareOwner::of(source.workload.as_deref(), source.addr);
+        if !self.has_room(&owner, Usage::CONNECTION) {
+            return None;
+        }
+        let mut table = self.table.borrow_mut();
+        let id = table.next;
+        table.next += 1;
+        let slot = Rc::new(Slot {
+            limiter: Rc::clone(self),
+            owner: owner.clone(),
+            id,
+            used: Cell::default(),
+            evicted: Cell::new(false),
+            told: Notify::new(),
+            queued: Cell::new(0),
+            waiting: RefCell::default(),
+        });
+        table.shares.entry(owner).or_default().slots.insert(id, Rc::clone(&slot));
+        drop(table);
+        self.take(&slot, Usage::CONNECTION);
+        self.open.set(self.open.get() + 1);
+        Some(Permit { slot })
+    }
+
+    /// Completes when no connection is left.
+    pub async fn empty(&self) {
+        while self.open.get() > 0 {
+            self.empty.notified().await;
+        }
+    }
+
+    /// The process is short of memory: whoever has the most gives back a connection.
+    pub fn shed(&self) {
+        if !self.stats.is_pressed() {
+            return;
+        }
+        let of = [Resource::RequestBytes, Resource::Requests, Resource::Connections];
+        let most = of.into_iter().find(|of| self.table.borrow().used.of(*of) > 0);
+        if let Some(resource) = most {
+            self.evict_from_largest(resource, None, 0);
+        }
+    }
+
+    fn bound(&self, resource: Resource) -> Bound {
+        let limits = &self.limits;
+        let (all, each) = match resource {
+            Resource::Connections => (limits.connections, limits.connections_per_source),
+            Resource::Requests => (limits.requests, limits.requests_per_source),
+            Resource::RequestBytes => (limits.request_bytes, limits.request_bytes_per_source),
+            Resource::QueuedBytes | Resource::Memory | Resource::Descriptors => {
+                (usize::MAX, usize::MAX)
+            }
+        };
+        Bound { all, each }
+    }
+
+    /// Whether the source may have this much more; others may have to make room for it.
+    fn has_room(&self, owner: &ShareOwner, more: Usage) -> bool {
+        ASKED.into_iter().filter(|resource| more.of(*resource) > 0).all(|resource| {
+            let room = self.room(owner, resource, more.of(resource));
+            if !room {
+                self.stats.refused(resource);
+            }
+            room
+        })
+    }
+
+    fn room(&self, owner: &ShareOwner, resource: Resource, amount: usize) -> bool {
+        let bound = self.bound(resource);
+        let mut pressed = self.stats.is_pressed();
+        loop {
+            let (state, own) = {
+                let table = self.table.borrow();
+                let share = table.shares.get(owner);
+                let own = share.map_or(0, |share| share.used.of(resource));
+                let sources = table.shares.len() + usize::from(share.is_none());
+                let used = table.used.of(resource);
+                (State { used, own, sources, pressed }, own)
+            };
+            match judge(bound, state, amount) {
+                Verdict::Admit => return true,
+                Verdict::Refuse => return false,
+                Verdict::MakeRoom => {
+                    if !self.evict_from_largest(resource, Some(owner), own + amount) {
+                        return false;
+                    }
+                    // One for one is enough: pressure is the process's, not this worker's alone.
+                    pressed = false;
+                }
+            }
+        }
+    }
+
+    /// Ends the connection that costs most of the source that has the most, if it has more than
+    /// `above`. Whether there was one.
+    fn evict_from_largest(
+        &self,
+        resource: Resource,
+        but: Option<&ShareOwner>,
+        above: usize,
+    ) -> bool {
+        let mut table = self.table.borrow_mut();
+        let candidates = table.shares.iter().filter(|(owner, _)| Some(*owner) != but);
+        let largest = candidates.max_by_key(|(_, share)| share.used.of(resource));
+        let Some((owner, share)) = largest.filter(|(_, share)| share.used.of(resource) > above)
+        else {
+            return false;
+        };
+        // What carries no request is missed least; otherwise what costs most.
+        let idle = |slot: &&Rc<Slot>| slot.used.get() == Usage::CONNECTION;
+        let victim = match resource {
+            Resource::Connections => {
+                share.slots.values().find(idle).or_else(|| share.slots.values().next())
+            }
+            _ => share.slots.values().max_by_key(|slot| slot.used.get().of(resource)),
+        };
+        let (Some(slot), owner) = (victim.map(Rc::clone), owner.clone()) else {
+            return false;
+        };
+        let used = slot.used.take();
+        slot.evicted.set(true);
+        slot.told.notify_waiters();
+        slot.wake();
+        if let Some(share) = table.shares.get_mut(&owner) {
+            share.slots.remove(&slot.id);
+            share.used.sub(used);
+            if share.slots.is_empty() {
+                table.shares.remove(&owner);
+            }
+        }
+        table.used.sub(used);
+        self.gauge(used, LimitStats::sub);
+        self.stats.closed(resource);
+        tracing::debug!("{owner} has the most {}: a connection is closed", resource.name());
+        true
+    }
+
+    fn take(&self, slot: &Slot, used: Usage) {
+        let mut table = self.table.borrow_mut();
+        table.used.add(used);
+        if let Some(share) = table.shares.get_mut(&slot.owner) {
+            share.used.add(used);
+        }
+        let mut own = slot.used.get();
+        own.add(used);
+        slot.used.set(own);
+        self.gauge(used, LimitStats::add);
+    }
+
+    fn give_back(&self, slot: &Slot, used: Usage) {
+        // What was evicted has given everything back.
+        if slot.evicted.get() {
+            return;
+        }
+        let mut own = slot.used.get();
+        own.sub(used);
+        slot.used.set(own);
+        let mut table = self.table.borrow_mut();
+        table.used.sub(used);
+        if let Some(share) = table.shares.get_mut(&slot.owner) {
+            share.used.sub(used);
+            if own == Usage::default() {
+                share.slots.remove(&slot.id);
+            }
+            if share.slots.is_empty() {
+                table.shares.remove(&slot.owner);
+            }
+        }
+        self.gauge(used, LimitStats::sub);
+    }
+
+    fn gauge(&self, used: Usage, change: fn(&LimitStats, Resource, usize)) {
+        for resource in ASKED {
+            if used.of(resource) > 0 {
+                change(&self.stats, resource, used.of(resource));
+            }
+        }
+    }
+}
+
+impl Holder {
+    /// A place for a request with so many bytes of head, or for a forwarded connection; `None` if
+    /// its source has its share.
+    #[must_use]
+    pub fn request(&self, bytes: usize) -> Option<Work> {
+        let used = Usage::request(bytes);
+        let Some(slot) = &self.0 else { return Some(Work { slot: None, used }) };
+        // A stream of a connection that was told to end.
+        if slot.evicted.get() || !slot.limiter.has_room(&slot.owner, used) {
+            return None;
+        }
+        slot.limiter.take(slot, used);
+        Some(Work { slot: Some(Rc::clone(slot)), used })
+    }
+
+    /// Completes when the connection is to be ended for another source's sake.
+    pub async fn evicted(&self) {
+        match &self.0 {
+            None => std::future::pending().await,
+            Some(slot) => {
+                while !slot.evicted.get() {
+                    slot.told.notified().await;
+                }
+            }
+        }
+    }
+
+    /// Whether it is to be ended.
+    #[must_use]
+    pub fn is_evicted(&self) -> bool {
+        self.0.as_ref().is_some_and(|slot| slot.evicted.get())
+    }
+}
+
+impl Permit {
+    /// For the connection's own questions.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        Holder(Some(Rc::clone(&self.slot)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let limiter = &self.slot.limiter;
+        limiter.give_back(&self.slot, Usage::CONNECTION);
+        limiter.open.set(limiter.open.get().saturating_sub(1));
+        if limiter.open.get() == 0 {
+            limiter.empty.notify_one();
+        }
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            slot.limiter.give_back(slot, self.used);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! Watches what the process uses, and says when memory is short.
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{
+    sys::memory,
+    telemetry::{LimitStats, Resource},
+};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_millis(100);
+/// Looks between two attempts to give memory back.
+const TRIM_EVERY: u32 = 20;
+/// Memory that is worth giving back, in bytes.
+const WORTH: u64 = 16 << 20;
+
+/// When memory is short, and when it no longer is. Pure.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gauge {
+    pressed: bool,
+    /// What was used right after memory was given back the last time.
+    floor: u64,
+    looks: u32,
+}
+
+/// What follows from a look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Advice {
+    /// Nothing more is to be given out.
+    pub(super) pressed: bool,
+    /// The allocator may hold memory without use.
+    pub(super) trim: bool,
+}
+
+impl Gauge {
+    /// `used` of `limit` bytes. Short is above four fifths, until it is below seven tenths.
+    pub(super) fn look(&mut self, used: u64, limit: u64) -> Advice {
+        let above = if self.pressed { limit / 10 * 7 } else { limit / 5 * 4 };
+        self.pressed = limit > 0 && used > above;
+        self.looks = self.looks.saturating_add(1);
+        let grown = used > self.floor.saturating_add(WORTH);
+        let trim = (grown && self.looks >= TRIM_EVERY) || self.pressed;
+        if trim {
+            self.looks = 0;
+        }
+        Advice { pressed: self.pressed, trim }
+    }
+
+    /// What is used after memory was given back.
+    pub(super) fn trimmed(&mut self, used: u64) {
+        self.floor = used;
+    }
+}
+
+/// The running watch; it ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Watch {
+    _end: watch::Sender<()>,
+}
+
+/// Starts it.
+///
+/// # Errors
+/// The thread cannot be started.
+pub(super) fn watch(stats: Arc<LimitStats>) -> io::Result<Watch> {
+    let (end, ended) = watch::channel(());
+    thread::Builder::new().name("limits".into()).spawn(move || {
+        let mut gauge = Gauge::default();
+        // It is closed when the handle is dropped.
+        while ended.has_changed().is_ok() {
+            look(&mut gauge, &stats);
+            thread::sleep(EVERY);
+        }
+    })?;
+    Ok(Watch { _end: end })
+}
+
+fn look(gauge: &mut Gauge, stats: &LimitStats) {
+    if let Ok(open) = memory::descriptors_used() {
+        stats.set_used(Resource::Descriptors, open);
+    }
+    let Ok(mut used) = memory::memory_used() else { return };
+    let limit = stats.limit(Resource::Memory);
+    let mut advice = gauge.look(used, limit);
+    if advice.trim {
+        memory::trim();
+        used = memory::memory_used().unwrap_or(used);
+        gauge.trimmed(used);
+        advice = gauge.look(used, limit);
+    }
+    stats.set_used(Resource::Memory, used);
+    if advice.pressed != stats.is_pressed() {
+        if advice.pressed {
+            tracing::warn!(
+                "memory is short: {used} of {limit} bytes are used; sources with more than their share are refused"
+            );
+        } else {
+            tracing::info!("memory is no longer short: {used} of {limit} bytes are used");
+        }
+        stats.set_pressed(advice.pressed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_short_above_four_fifths_until_below_seven_tenths() {
+        let mut gauge = Gauge::default();
+        let mut look = |used| gauge.look(used, 1000).pressed;
+        assert!(!look(800));
+        assert!(look(801));
+        assert!(look(750));
+        assert!(!look(700));
+        assert!(!look(750));
+        // No limit is none.
+        assert!(!Gauge::default().look(u64::MAX, 0).pressed);
+    }
+
+    #[test]
+    fn memory_is_given_back_now_and_then_where_it_is_worth_it() {
+        let limit = 1 << 40;
+        let mut gauge = Gauge::default();
+        let trims = |gauge: &mut Gauge, used, looks: u32| {
+            (0..looks).filter(|_| gauge.look(used, limit).trim).count()
+        };
+        assert_eq!(trims(&mut gauge, WORTH + 1, TRIM_EVERY * 2), 2);
+        gauge.trimmed(WORTH + 1);
+        assert_eq!(trims(&mut gauge, WORTH + 1, TRIM_EVERY * 2), 0);
+        assert_eq!(trims(&mut gauge, 2 * WORTH + 2, TRIM_EVERY), 1);
+    }
+}

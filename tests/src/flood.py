@@ -1,0 +1,165 @@
+"""What a workload does to take a gateway from others. Raw sockets and HTTP/2 frames made by hand, so
+that nothing a client library is careful about stands in the way.
+
+    flood.py idle    HOST PORT COUNT             connections that say nothing, opened again when closed
+    flood.py heads   HOST PORT NAME CONNECTIONS STREAMS BYTES
+                                                 HTTP/2 streams with large heads, and no reading
+    flood.py unread  HOST PORT NAME PATH CONNECTIONS STREAMS
+                                                 HTTP/2 streams whose responses nobody reads
+    flood.py silent  HOST PORT                   a server that takes connections and never answers
+
+It writes `ready` once everything is under way, and goes on until it is ended."""
+
+import selectors
+import socket
+import struct
+import sys
+import time
+
+
+def connect(host, port):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    client = socket.socket(family, socket.SOCK_STREAM)
+    client.settimeout(2)
+    try:
+        client.connect((host, port))
+    except OSError:
+        client.close()
+        return None
+    client.setblocking(False)
+    return client
+
+
+def is_open(client):
+    try:
+        return client.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def idle(host, port, count):
+    clients, ready = [], False
+    while True:
+        for client in clients:
+            if not is_open(client):
+                client.close()
+        clients = [client for client in clients if client.fileno() != -1]
+        for _ in range(count - len(clients)):
+            client = connect(host, port)
+            if client is not None:
+                clients.append(client)
+        if not ready:
+            ready = True
+            print("ready", flush=True)
+        time.sleep(0.05)
+
+
+def integer(value, bits):
+    most = (1 << bits) - 1
+    if value < most:
+        return bytes([value])
+    rest, out = value - most, [most]
+    while rest >= 128:
+        out.append(rest % 128 + 128)
+        rest //= 128
+    return bytes(out + [rest])
+
+
+def field(name, value):
+    # A literal field without indexing, with a new name (RFC 7541 section 6.2.2).
+    name, value = name.encode(), value.encode()
+    return b"\0" + integer(len(name), 7) + name + integer(len(value), 7) + value
+
+
+def frame(kind, flags, stream, payload):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def head(stream, name, path, size):
+    fields = [(":method", "GET"), (":scheme", "http"), (":authority", name), (":path", path)]
+    while size > 0:
+        fields.append((f"x-{size}", "a" * min(size, 8000)))
+        size -= 8000
+    block = b"".join(field(*pair) for pair in fields)
+    pieces = [block[at:at + 16384] for at in range(0, len(block), 16384)]
+    # HEADERS with END_STREAM, then CONTINUATION; the last one has END_HEADERS.
+    frames = []
+    for index, piece in enumerate(pieces):
+        flags = (1 if index == 0 else 0) | (4 if index == len(pieces) - 1 else 0)
+        frames.append(frame(1 if index == 0 else 9, flags, stream, piece))
+    return b"".join(frames)
+
+
+def start(host, port, name, path, streams, size):
+    client = connect(host, port)
+    if client is None:
+        return None, b""
+    # Every window as large as may be: what is not read waits at the other end.
+    settings = struct.pack(">HI", 4, 0x7FFFFFFF)
+    out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, settings) + frame(4, 1, 0, b"")
+    out += frame(8, 0, 0, struct.pack(">I", 0x7FFFFFFF - 65535))
+    for number in range(streams):
+        out += head(2 * number + 1, name, path, size)
+    return client, out
+
+
+def streams(host, port, name, path, connections, count, size):
+    clients = []
+    for _ in range(connections):
+        client, out = start(host, port, name, path, count, size)
+        if client is not None:
+            clients.append([client, out])
+    # As much as the other end takes, whoever it closes.
+    waits = 0
+    while any(out for _, out in clients) and waits < 40:
+        moved = False
+        for pair in clients:
+            try:
+                sent = pair[0].send(pair[1]) if pair[1] else 0
+                pair[1] = pair[1][sent:]
+                moved = moved or sent > 0
+            except BlockingIOError:
+                pass
+            except OSError:
+                pair[1] = b""
+        if moved:
+            waits = 0
+        else:
+            waits += 1
+            time.sleep(0.05)
+    print("ready", flush=True)
+    while True:
+        time.sleep(1)
+
+
+def silent(host, port):
+    server = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((host, port))
+    server.listen(4096)
+    server.setblocking(False)
+    print("ready", flush=True)
+    waiting, held = selectors.DefaultSelector(), []
+    waiting.register(server, selectors.EVENT_READ)
+    while True:
+        waiting.select()
+        try:
+            held.append(server.accept()[0])
+        except OSError:
+            time.sleep(0.05)
+
+
+kind, host, port, *rest = sys.argv[1:]
+port = int(port)
+if kind == "idle":
+    idle(host, port, int(rest[0]))
+elif kind == "heads":
+    streams(host, port, rest[0], "/", int(rest[1]), int(rest[2]), int(rest[3]))
+elif kind == "unread":
+    streams(host, port, rest[0], rest[1], int(rest[2]), int(rest[3]), 0)
+elif kind == "silent":
+    silent(host, port)
+else:
+    sys.exit(f"what is {kind}?")

@@ -1,0 +1,321 @@
+//! What one workload does costs no other one its egress: a workload floods, and meanwhile every
+//! request of a well-behaved one is answered in whole, and its node finds the gateway healthy.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{collections::BTreeMap, fs};
+
+use egress_tests::{
+    cluster::Cluster,
+    plan,
+    process::{Place, Process},
+    testbed::{Testbed, mesh_yaml},
+    wait::{SOON, START, until, until_is},
+};
+
+/// Requests of the well-behaved workload during a flood.
+const REQUESTS: usize = 40;
+/// The gateway's own ports.
+const OWN_PORTS: [(u16, &str); 2] = [(15021, "healthz/ready"), (15090, "stats/prometheus")];
+/// The gateway's address of the other family, which no endpoint names.
+const OTHER: &str = "fd00:10:10::11";
+/// Where an upstream takes connections and never answers.
+const SILENT: u16 = 8091;
+
+/// The mesh with both pods as workloads.
+fn mesh() -> String {
+    format!(
+        "{}workloads:\n- {{name: good, namespace: a, addresses: [{}, \"{}\"]}}\n\
+         - {{name: flood, namespace: b, addresses: [{}, \"{}\"]}}\n",
+        mesh_yaml(1),
+        plan::POD,
+        plan::POD_V6,
+        plan::NEIGHBOUR,
+        plan::NEIGHBOUR_V6,
+    )
+}
+
+/// A host over plain HTTP, and one whose server never answers.
+fn routes() -> String {
+    let route = |name: &str, host: &str, resolution: &str, port: u16| {
+        format!(
+            "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}}}
+spec:
+  hosts: [{host}]
+  ports: [{{number: {port}, name: http, protocol: HTTP}}]
+  {resolution}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: {name}}}
+spec:
+  selector: {{istio: egressgateway}}
+  servers:
+  - port: {{number: {port}, name: http, protocol: HTTP}}
+    hosts: [{host}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec:
+  hosts: [{host}]
+  gateways: [mesh, {name}]
+  http:
+  - match: [{{gateways: [mesh], port: {port}}}]
+    route: [{{destination: {{host: istio-egressgateway.istio-system.svc.cluster.local, port: {{number: {port}}}}}}}]
+  - match: [{{gateways: [{name}], port: {port}}}]
+    route: [{{destination: {{host: {host}, port: {{number: {port}}}}}}}]
+---
+"
+        )
+    };
+    let silent = format!("resolution: STATIC\n  endpoints: [{{address: {}}}]", plan::WEB);
+    route("web", "www.example.com", "resolution: DNS", 80)
+        + &route("silent", "silent.example.com", &silent, SILENT)
+}
+
+/// Runs `flood.py` until the value is dropped, and waits until its load is there.
+fn flood(testbed: &Testbed, from: &Place, name: &str, args: &[&str]) -> Process {
+    let script = testbed.dir().join("flood.py");
+    fs::write(&script, include_str!("../src/flood.py")).unwrap();
+    let script = script.to_string_lossy().into_owned();
+    let args = [&[script.as_str()], args].concat();
+    let mut running = from.start(&testbed.dir(), name, "/usr/bin/python3", &args).unwrap();
+    until(START, "the flood to be under way", || {
+        (running.stdout().contains("ready") || running.ended().is_some()).then_some(())
+    })
+    .unwrap();
+    assert!(running.ended().is_none(), "{}", running.stderr());
+    running
+}
+
+/// A request of the well-behaved workload: its status and how many bytes came.
+fn request(testbed: &Testbed) -> String {
+    let written = "%{http_code} %{size_download}";
+    let url = "http://www.example.com/plain";
+    testbed.curl(&["-o", "/dev/null", "-w", written, url]).unwrap().stdout
+}
+
+/// What the node and the well-behaved workload see while somebody floods: every answer, counted.
+fn observe(testbed: &Testbed) -> BTreeMap<String, usize> {
+    let mut seen = BTreeMap::new();
+    let health = format!("http://{}:15021/healthz/ready", plan::GATEWAYS[0]);
+    for _ in 0..REQUESTS {
+        *seen.entry(format!("request {}", request(testbed))).or_default() += 1;
+        let code =
+            testbed.app().run("curl", &["-s", "-m5", "-o/dev/null", "-w%{http_code}", &health]);
+        *seen.entry(format!("health {}", code.unwrap().stdout)).or_default() += 1;
+    }
+    seen
+}
+
+/// What it should be.
+fn all_well(whole: &str) -> BTreeMap<String, usize> {
+    [(format!("request {whole}"), REQUESTS), ("health 200".to_owned(), REQUESTS)].into()
+}
+
+/// A testbed with a second pod, and how a whole answer looks.
+struct Site {
+    testbed: Testbed,
+    cluster: Cluster,
+    whole: String,
+    node: Process,
+    gateway: Process,
+}
+
+impl Site {
+    fn new(descriptors: Option<u32>, more: &[&str]) -> Self {
+        let testbed = Testbed::test(1).unwrap();
+        let cluster = Cluster::grow(&testbed).unwrap();
+        testbed.apply_mesh(&mesh()).unwrap();
+        testbed.apply("routes.yaml", &routes()).unwrap();
+        let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
+        let gateway = match descriptors {
+            None => testbed.start_gateway_with(0, &more).unwrap(),
+            Some(limit) => {
+                let limit = format!("--nofile={limit}:{limit}");
+                let agent = testbed.agent().to_string_lossy().into_owned();
+                let own = testbed.gateway_args_with(&testbed.gateway_control(0));
+                let args = [vec![limit, agent], own, more].concat();
+                let args: Vec<&str> = args.iter().map(String::as_str).collect();
+                let place = testbed.gateway(0);
+                let gateway = place.start(&testbed.dir(), "gateway1", "prlimit", &args).unwrap();
+                until(START, "the gateway to be ready", || {
+                    let url = "http://localhost:15021/healthz/ready";
+                    place.run("curl", &["-sf", url]).ok()?.ok().then_some(())
+                })
+                .unwrap();
+                gateway
+            }
+        };
+        let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+        let asked = || request(&testbed);
+        let whole = until_is(SOON, "the allowed way", asked, |seen| seen.starts_with("200 "));
+        let whole = whole.unwrap();
+        Self { testbed, cluster, whole, node, gateway }
+    }
+
+    fn stat(&self, name: &str) -> u64 {
+        self.testbed.stat(0, &format!("egress.limit.{name}")).unwrap()
+    }
+
+    /// Memory of the gateway that no file backs, in KiB.
+    fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.gateway.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// The well-behaved workload lost nothing, and the node never doubted the gateway.
+    fn undisturbed(&self) {
+        assert_eq!(observe(&self.testbed), all_well(&self.whole), "{}", self.gateway.stderr());
+        let doubts = self.node.stderr();
+        let doubts: Vec<_> = doubts.lines().filter(|line| line.contains("unhealthy")).collect();
+        assert_eq!(doubts, Vec::<&str>::new());
+    }
+}
+
+/// What curl says of one of the gateway's own ports: a status, or its own exit code.
+fn own_port(from: &Place, address: &str, (port, path): (u16, &str)) -> String {
+    let url = format!("http://{address}:{port}/{path}");
+    let done =
+        from.run("curl", &["-s", "-g", "-m5", "-o/dev/null", "-w%{http_code}", &url]).unwrap();
+    if done.ok() { done.stdout } else { format!("curl: ({})", done.code) }
+}
+
+#[test]
+fn the_gateways_own_ports_are_for_no_workload_at_any_address() {
+    let site = Site::new(None, &[]);
+    let other = format!("[{OTHER}]");
+    for port in OWN_PORTS {
+        // The nodes, and a pod that is no workload of the mesh.
+        for from in [site.testbed.app(), &site.cluster.remote, &site.cluster.remote_pod] {
+            for address in [plan::GATEWAYS[0], &other] {
+                assert_eq!(own_port(from, address, port), "200", "{port:?} at {address}");
+            }
+        }
+        for from in [site.testbed.pod(), &site.testbed.outside_cgroup(), &site.cluster.neighbour] {
+            // No node knows this address, so the gateway itself refuses: 52 and 56 are a reset.
+            let seen = own_port(from, &other, port);
+            assert!(["curl: (52)", "curl: (56)"].contains(&seen.as_str()), "{port:?}: {seen}");
+        }
+    }
+    let metrics = site.testbed.admin(0, "stats/prometheus").unwrap();
+    let refused = |endpoint: &str| {
+        let name =
+            format!("egress_admin_refused_total{{endpoint=\"{endpoint}\",cause=\"source\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
+    };
+    assert_eq!((refused("health"), refused("metrics")), (3, 3));
+
+    // The tunnel's port is for nodes too: a workload is reset before a byte of TLS.
+    let tunnel = (15008, "");
+    let seen = own_port(&site.cluster.neighbour, &other, tunnel);
+    assert!(["curl: (52)", "curl: (56)"].contains(&seen.as_str()), "{seen}");
+    until(SOON, "the refusal to be counted", || {
+        (site.testbed.stat(0, "egress.denied.gateway_port").ok()? > 0).then_some(())
+    })
+    .unwrap();
+
+    // Where the mesh names the address, the node refuses already.
+    let endpoints = format!("endpoints: [{}]", plan::GATEWAYS[0]);
+    let named = format!("{endpoints}\n  otherAddresses: [\"{OTHER}\"]");
+    site.testbed.apply_mesh(&mesh().replace(&endpoints, &named)).unwrap();
+    for port in OWN_PORTS {
+        until_is(
+            SOON,
+            "the node to refuse the connect",
+            || own_port(&site.cluster.neighbour, &other, port),
+            |seen| seen == "curl: (7)",
+        )
+        .unwrap();
+        assert_eq!(own_port(site.testbed.app(), &other, port), "200", "{port:?}");
+    }
+    assert_eq!(request(&site.testbed), site.whole);
+}
+
+#[test]
+fn idle_connections_to_the_health_port_take_no_gateway_from_others() {
+    let site = Site::new(None, &[]);
+    // From where no workload of the mesh is, at both addresses: the gateway has to serve it.
+    let from = &site.cluster.remote_pod;
+    let _floods: Vec<_> =
+        [(plan::GATEWAYS[0], "15021"), (OTHER, "15021"), (plan::GATEWAYS[0], "15090")]
+            .into_iter()
+            .enumerate()
+            .map(|(number, (address, port))| {
+                let name = format!("flood{number}");
+                flood(&site.testbed, from, &name, &["idle", address, port, "200"])
+            })
+            .collect();
+    site.undisturbed();
+    let metrics = own_port(site.testbed.app(), plan::GATEWAYS[0], OWN_PORTS[1]);
+    assert_eq!(metrics, "200");
+}
+
+#[test]
+fn one_workload_takes_no_descriptors_from_others() {
+    let site = Site::new(Some(512), &[]);
+    let _flood =
+        flood(&site.testbed, &site.cluster.neighbour, "flood", &["idle", plan::WEB, "80", "800"]);
+    site.undisturbed();
+    assert!(site.stat("connections.refused") > 0, "the flood was no flood");
+    let (used, bound) = (site.stat("descriptors.used"), site.stat("descriptors.bound"));
+    assert_eq!(bound, 512);
+    assert!(used < bound, "{used} of {bound}");
+    // A new configuration is read all the same.
+    let accepted = site.testbed.stat(0, "egress.config.accepted").unwrap();
+    site.testbed.apply_mesh(&format!("{}accessLogEncoding: JSON\n", mesh())).unwrap();
+    until(SOON, "the new configuration", || {
+        (site.testbed.stat(0, "egress.config.accepted").ok()? > accepted).then_some(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn large_heads_towards_a_silent_upstream_are_bounded_and_given_back() {
+    let site = Site::new(None, &["--memory-limit", "256MiB", "--max-request-bytes", "64MiB"]);
+    let port = SILENT.to_string();
+    let _silent =
+        flood(&site.testbed, site.testbed.outside(), "silent", &["silent", plan::WEB, &port]);
+    let before = site.memory();
+    // 380 MB of heads.
+    let heads =
+        ["heads", plan::WEB, &port, &format!("silent.example.com:{port}"), "60", "128", "50000"];
+    let running = flood(&site.testbed, &site.cluster.neighbour, "flood", &heads);
+    assert!(site.stat("request_bytes.refused") > 0, "the flood was no flood");
+    let held = site.stat("request_bytes.used");
+    assert!(held > 1 << 20 && held <= 32 << 20, "{held}: a source has half of 64 MiB");
+    site.undisturbed();
+    let most = site.memory();
+    assert!(most < 256 * 1024, "{most} KiB");
+    drop(running);
+    let used = || (site.stat("request_bytes.used"), site.memory());
+    let fallen = |(held, memory): &(u64, u64)| *held == 0 && *memory < before + 32 * 1024;
+    until_is(SOON, "the memory to be given back", used, fallen).unwrap();
+    site.undisturbed();
+}
+
+#[test]
+fn responses_that_nobody_reads_are_bounded_and_given_back() {
+    let site = Site::new(None, &["--max-queued-bytes", "8MiB"]);
+    let before = site.memory();
+    let unread = ["unread", plan::WEB, "80", "www.example.com", "/download", "20", "30"];
+    let running = flood(&site.testbed, &site.cluster.neighbour, "flood", &unread);
+    until(SOON, "the responses to pile up", || {
+        (site.stat("queued_bytes.used") > 1 << 20).then_some(())
+    })
+    .unwrap();
+    site.undisturbed();
+    // One worker; every connection may have a frame beyond the bound, and one on its way.
+    let held = site.stat("queued_bytes.used");
+    assert!(held <= (8 << 20) + 20 * (16 + 64) * 1024, "{held}");
+    let most = site.memory();
+    assert!(most < before + 96 * 1024, "{most} KiB, {before} before");
+    drop(running);
+    let used = || (site.stat("queued_bytes.used"), site.memory());
+    let fallen = |(held, memory): &(u64, u64)| *held == 0 && *memory < before + 32 * 1024;
+    until_is(SOON, "the memory to be given back", used, fallen).unwrap();
+}
