@@ -190,8 +190,8 @@ fn the_gateways_own_ports_are_for_no_workload_at_any_address() {
     let site = Site::new(None, &[]);
     let other = format!("[{OTHER}]");
     for port in OWN_PORTS {
-        // The nodes, and a pod that is no workload of the mesh.
-        for from in [site.testbed.app(), &site.cluster.remote, &site.cluster.remote_pod] {
+        // The node, and a host that is no workload of the mesh.
+        for from in [site.testbed.app(), &site.cluster.remote] {
             for address in [plan::GATEWAYS[0], &other] {
                 assert_eq!(own_port(from, address, port), "200", "{port:?} at {address}");
             }
@@ -240,7 +240,7 @@ fn the_gateways_own_ports_are_for_no_workload_at_any_address() {
 fn idle_connections_to_the_health_port_take_no_gateway_from_others() {
     let site = Site::new(None, &[]);
     // From where no workload of the mesh is, at both addresses: the gateway has to serve it.
-    let from = &site.cluster.remote_pod;
+    let from = &site.cluster.remote;
     let _floods: Vec<_> =
         [(plan::GATEWAYS[0], "15021"), (OTHER, "15021"), (plan::GATEWAYS[0], "15090")]
             .into_iter()

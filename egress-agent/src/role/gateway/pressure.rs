@@ -11,18 +11,28 @@ use crate::{
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(100);
-/// Looks between two attempts to give memory back.
-const TRIM_EVERY: u32 = 20;
+/// Looks between two attempts to give memory back; more while they bring nothing.
+const TRIM_EVERY: (u32, u32) = (20, 80);
 /// Memory that is worth giving back, in bytes.
 const WORTH: u64 = 16 << 20;
+/// An attempt that brought less than this, in bytes, brought nothing.
+const NOTHING: u64 = 1 << 20;
 
 /// When memory is short, and when it no longer is. Pure.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Gauge {
     pressed: bool,
-    /// What was used right after memory was given back the last time.
-    floor: u64,
+    /// The least that was used after memory was given back.
+    floor: Option<u64>,
+    /// Looks since the last attempt, and until the next one.
     looks: u32,
+    wait: u32,
+}
+
+impl Default for Gauge {
+    fn default() -> Self {
+        Self { pressed: false, floor: None, looks: 0, wait: TRIM_EVERY.0 }
+    }
 }
 
 /// What follows from a look.
@@ -40,17 +50,24 @@ impl Gauge {
         let above = if self.pressed { limit / 10 * 7 } else { limit / 5 * 4 };
         self.pressed = limit > 0 && used > above;
         self.looks = self.looks.saturating_add(1);
-        let grown = used > self.floor.saturating_add(WORTH);
-        let trim = (grown && self.looks >= TRIM_EVERY) || self.pressed;
+        // What the allocator holds without use can't be told from what is used: whoever uses more
+        // than once is asked now and then.
+        let grown = used > self.floor.unwrap_or(0).saturating_add(WORTH);
+        let wait = if self.pressed { TRIM_EVERY.0 / 4 } else { self.wait };
+        let trim = (grown || self.pressed) && self.looks >= wait;
         if trim {
             self.looks = 0;
         }
         Advice { pressed: self.pressed, trim }
     }
 
-    /// What is used after memory was given back.
-    pub(super) fn trimmed(&mut self, used: u64) {
-        self.floor = used;
+    /// What was used before and after memory was given back.
+    pub(super) fn trimmed(&mut self, before: u64, after: u64) {
+        self.floor = Some(self.floor.map_or(after, |floor| floor.min(after)));
+        self.wait = match before.saturating_sub(after) {
+            ..NOTHING => self.wait.saturating_mul(2).min(TRIM_EVERY.1),
+            _ => TRIM_EVERY.0,
+        };
     }
 }
 
@@ -86,8 +103,9 @@ fn look(gauge: &mut Gauge, stats: &LimitStats) {
     let mut advice = gauge.look(used, limit);
     if advice.trim {
         memory::trim();
+        let before = used;
         used = memory::memory_used().unwrap_or(used);
-        gauge.trimmed(used);
+        gauge.trimmed(before, used);
         advice = gauge.look(used, limit);
     }
     stats.set_used(Resource::Memory, used);
@@ -127,9 +145,19 @@ mod tests {
         let trims = |gauge: &mut Gauge, used, looks: u32| {
             (0..looks).filter(|_| gauge.look(used, limit).trim).count()
         };
-        assert_eq!(trims(&mut gauge, WORTH + 1, TRIM_EVERY * 2), 2);
-        gauge.trimmed(WORTH + 1);
-        assert_eq!(trims(&mut gauge, WORTH + 1, TRIM_EVERY * 2), 0);
-        assert_eq!(trims(&mut gauge, 2 * WORTH + 2, TRIM_EVERY), 1);
+        let (least, most) = TRIM_EVERY;
+        assert_eq!(trims(&mut gauge, WORTH, most), 0);
+        let mut gauge = Gauge::default();
+        assert_eq!(trims(&mut gauge, 9 * WORTH, 2 * least), 2);
+        // Nothing came of it: it is tried less often, but not given up.
+        gauge.trimmed(9 * WORTH, 9 * WORTH);
+        assert_eq!(trims(&mut gauge, 19 * WORTH, 2 * least), 1);
+        gauge.trimmed(19 * WORTH, 19 * WORTH);
+        gauge.trimmed(19 * WORTH, 19 * WORTH);
+        assert_eq!(trims(&mut gauge, 19 * WORTH, most), 1);
+        // Something came of it.
+        gauge.trimmed(19 * WORTH, 2 * WORTH);
+        assert_eq!(trims(&mut gauge, 3 * WORTH, most), 0);
+        assert_eq!(trims(&mut gauge, 4 * WORTH, 2 * least), 2);
     }
 }
