@@ -7,11 +7,11 @@ use crate::types::{ShareOwner, within_share};
 /// An owner may use as many bytes as are left free.
 const DIVISOR: usize = 1;
 
-/// Lines in memory: `capacity` bytes in all (and the line that reaches it), shared by owner as
-/// [`within_share`] says.
+/// Room for lines of one kind in a buffer that both kinds share, so that they stay in their order:
+/// `capacity` bytes in all (and the line that reaches it), shared by owner as [`within_share`] says.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    batch: Batch,
+    used: Used,
     capacity: usize,
 }
 
@@ -19,74 +19,85 @@ pub(super) struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) bytes: Vec<u8>,
-    /// Who has how many of them.
-    pub(super) owners: HashMap<ShareOwner, Held>,
+    pub(super) forwarded: Used,
+    pub(super) refused: Used,
 }
 
-/// What an owner has in a batch.
+/// Who has how many lines of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    bytes: usize,
+    owners: HashMap<ShareOwner, Held>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Held {
-    pub(super) bytes: usize,
-    pub(super) lines: u64,
+struct Held {
+    bytes: usize,
+    lines: u64,
 }
 
 impl Batch {
-    pub(super) fn lines(&self) -> u64 {
-        self.owners.values().map(|held| held.lines).sum()
+    /// How many lines of whom.
+    pub(super) fn owners(&self) -> impl Iterator<Item = (&ShareOwner, u64)> {
+        let all = self.forwarded.owners.iter().chain(&self.refused.owners);
+        all.map(|(owner, held)| (owner, held.lines))
     }
 
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
-        self.owners.clear();
+        for used in [&mut self.forwarded, &mut self.refused] {
+            used.bytes = 0;
+            used.owners.clear();
+        }
     }
 }
 
 impl Lane {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { batch: Batch::default(), capacity }
-    }
-
-    /// Bytes that wait.
-    pub(super) fn len(&self) -> usize {
-        self.batch.bytes.len()
+        Self { used: Used::default(), capacity }
     }
 
     /// Whether the owner may begin something whose line comes later: it uses at most half of its
     /// share, so that what it has begun already finds room too.
     pub(super) fn has_room(&self, owner: &ShareOwner) -> bool {
-        let total = self.len();
+        let total = self.used.bytes;
         // Then nobody can be beyond half a share.
         if total < self.capacity / 4 {
             return true;
         }
-        let used = self.used(owner).saturating_mul(2);
-        within_share(used, total, self.capacity, DIVISOR)
+        within_share(self.bytes(owner).saturating_mul(2), total, self.capacity, DIVISOR)
     }
 
-    /// Appends what `render` writes, if the owner's share has room for it.
-    pub(super) fn append(&mut self, owner: &ShareOwner, render: impl FnOnce(&mut Vec<u8>)) -> bool {
-        let before = self.len();
-        if !within_share(self.used(owner), before, self.capacity, DIVISOR) {
+    /// Appends what `render` writes to `buffer`, if the owner's share has room for it.
+    pub(super) fn append(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        owner: &ShareOwner,
+        render: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        if !within_share(self.bytes(owner), self.used.bytes, self.capacity, DIVISOR) {
             return false;
         }
-        render(&mut self.batch.bytes);
-        let bytes = self.batch.bytes.len() - before;
-        let held = match self.batch.owners.get_mut(owner) {
+        let before = buffer.len();
+        render(buffer);
+        let bytes = buffer.len() - before;
+        let held = match self.used.owners.get_mut(owner) {
             Some(held) => held,
-            None => self.batch.owners.entry(owner.clone()).or_default(),
+            None => self.used.owners.entry(owner.clone()).or_default(),
         };
         held.bytes += bytes;
         held.lines += 1;
+        self.used.bytes += bytes;
         true
     }
 
-    /// Exchanges what waits for an empty batch.
-    pub(super) fn take(&mut self, empty: &mut Batch) {
-        std::mem::swap(&mut self.batch, empty);
+    /// All lines are taken out: exchanges what is used for nothing.
+    pub(super) fn take(&mut self, empty: &mut Used) {
+        std::mem::swap(&mut self.used, empty);
     }
 
-    fn used(&self, owner: &ShareOwner) -> usize {
-        self.batch.owners.get(owner).map_or(0, |held| held.bytes)
+    fn bytes(&self, owner: &ShareOwner) -> usize {
+        self.used.owners.get(owner).map_or(0, |held| held.bytes)
     }
 }
 
@@ -105,36 +116,35 @@ mod tests {
         fn no_flood_of_some_takes_anothers_place(
             lines in prop::collection::vec((0_u8..5, 1_usize..200), 0..2000),
         ) {
-            let mut lane = Lane::new(16 << 10);
+            let (mut lane, mut buffer) = (Lane::new(16 << 10), Vec::new());
             let mut taken = 0;
             for (who, length) in lines {
-                taken += u64::from(lane.append(&owner(who), |line| {
+                taken += u64::from(lane.append(&mut buffer, &owner(who), |line| {
                     line.extend(std::iter::repeat_n(b'x', length));
                 }));
             }
             prop_assert!(lane.has_room(&owner(9)));
-            prop_assert!(lane.append(&owner(9), |line| line.push(b'y')));
-            let mut batch = Batch::default();
-            lane.take(&mut batch);
-            prop_assert_eq!(batch.lines(), taken + 1);
-            let bytes: usize = batch.owners.values().map(|held| held.bytes).sum();
-            prop_assert_eq!(bytes, batch.bytes.len());
-            prop_assert_eq!(lane.len(), 0);
+            prop_assert!(lane.append(&mut buffer, &owner(9), |line| line.push(b'y')));
+            let mut batch = Batch { bytes: buffer, ..Batch::default() };
+            lane.take(&mut batch.refused);
+            prop_assert_eq!(batch.owners().map(|(_, lines)| lines).sum::<u64>(), taken + 1);
+            prop_assert_eq!(batch.refused.bytes, batch.bytes.len());
+            prop_assert_eq!(lane.used.bytes, 0);
         }
     }
 
     #[test]
     fn what_was_begun_while_there_was_room_finds_room() {
-        let mut lane = Lane::new(16 << 10);
+        let (mut lane, mut buffer) = (Lane::new(16 << 10), Vec::new());
         let line = |line: &mut Vec<u8>| line.extend([b'x'; 100]);
         while lane.has_room(&owner(1)) {
-            assert!(lane.append(&owner(1), line));
+            assert!(lane.append(&mut buffer, &owner(1), line));
         }
         // As many again as would fit into a sixteenth of the room.
         for _ in 0..10 {
-            assert!(lane.append(&owner(1), line));
+            assert!(lane.append(&mut buffer, &owner(1), line));
         }
-        while lane.append(&owner(1), line) {}
+        while lane.append(&mut buffer, &owner(1), line) {}
         assert!(!lane.has_room(&owner(1)) && lane.has_room(&owner(2)));
     }
 }

@@ -135,10 +135,11 @@ struct Shared {
     reopened: AtomicU64,
 }
 
-/// Lines of a shard. What was refused never takes room from what was forwarded.
+/// Lines of a shard, in their order. What was refused never takes room from what was forwarded.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Buffer {
+    bytes: Vec<u8>,
     forwarded: Lane,
     refused: Lane,
     /// The last look has been taken: nobody would write another line.
@@ -148,7 +149,8 @@ struct Buffer {
 impl Buffer {
     fn new(shards: usize) -> Self {
         let lane = |(all, least): (usize, usize)| Lane::new((all / shards.max(1)).max(least));
-        Self { forwarded: lane(FORWARDED), refused: lane(REFUSED), closed: false }
+        let (forwarded, refused) = (lane(FORWARDED), lane(REFUSED));
+        Self { bytes: Vec::new(), forwarded, refused, closed: false }
     }
 }
 
@@ -193,15 +195,16 @@ impl Writer {
     /// is too far behind.
     pub(super) fn forwarded(&self, owner: &ShareOwner, render: impl FnOnce(&mut Vec<u8>)) {
         let shared = &*self.shared;
-        let mut buffer = lock(shared.buffer());
-        let before = buffer.forwarded.len();
-        if buffer.closed || !buffer.forwarded.append(owner, render) {
-            drop(buffer);
+        let mut guard = lock(shared.buffer());
+        let Buffer { bytes, forwarded, closed, .. } = &mut *guard;
+        let before = bytes.len();
+        if *closed || !forwarded.append(bytes, owner, render) {
+            drop(guard);
             shared.lost(owner, 1);
             return;
         }
-        let urgent = before < URGENT && buffer.forwarded.len() >= URGENT;
-        drop(buffer);
+        let urgent = before < URGENT && bytes.len() >= URGENT;
+        drop(guard);
         self.announce(urgent);
     }
 
@@ -211,14 +214,15 @@ impl Writer {
         let shared = &*self.shared;
         let now = Instant::now();
         if lock(&shared.refusals).admit(now, refusal) {
-            let mut buffer = lock(shared.buffer());
-            if buffer.closed {
-                drop(buffer);
+            let mut guard = lock(shared.buffer());
+            let Buffer { bytes, refused, closed, .. } = &mut *guard;
+            if *closed {
+                drop(guard);
                 shared.lost(&refusal.owner, 1);
                 return;
             }
-            if buffer.refused.append(&refusal.owner, render) {
-                drop(buffer);
+            if refused.append(bytes, &refusal.owner, render) {
+                drop(guard);
                 self.announce(false);
                 return;
             }
@@ -350,34 +354,33 @@ impl Shared {
     }
 
     /// Writes every buffer; each is exchanged for an empty one first, so that nobody waits for the
-    /// output while holding a lock. What was forwarded comes first.
+    /// output while holding a lock.
     fn write_out(&self, target: &mut Target, spare: &mut Batch, last: bool) -> io::Result<()> {
         let mut result = target.follow().map(|reopened| {
             self.reopened.fetch_add(u64::from(reopened), Ordering::Relaxed);
         });
-        let lanes: [fn(&mut Buffer) -> &mut Lane; 2] =
-            [|buffer| &mut buffer.forwarded, |buffer| &mut buffer.refused];
-        for lane in lanes {
-            for buffer in &self.buffers {
-                spare.clear();
-                {
-                    let mut buffer = lock(buffer);
-                    buffer.closed = last;
-                    lane(&mut buffer).take(spare);
+        for buffer in &self.buffers {
+            spare.clear();
+            {
+                let mut buffer = lock(buffer);
+                buffer.closed = last;
+                std::mem::swap(&mut buffer.bytes, &mut spare.bytes);
+                buffer.forwarded.take(&mut spare.forwarded);
+                buffer.refused.take(&mut spare.refused);
+            }
+            if spare.bytes.is_empty() {
+                continue;
+            }
+            match self.write(target, &spare.bytes) {
+                Ok(()) => {
+                    let lines = spare.owners().map(|(_, lines)| lines).sum();
+                    self.lines.fetch_add(lines, Ordering::Relaxed);
                 }
-                if spare.bytes.is_empty() {
-                    continue;
-                }
-                match self.write(target, &spare.bytes) {
-                    Ok(()) => {
-                        self.lines.fetch_add(spare.lines(), Ordering::Relaxed);
+                Err(error) => {
+                    for (owner, lines) in spare.owners() {
+                        self.lost(owner, lines);
                     }
-                    Err(error) => {
-                        for (owner, held) in &spare.owners {
-                            self.lost(owner, held.lines);
-                        }
-                        result = Err(error);
-                    }
+                    result = Err(error);
                 }
             }
         }
