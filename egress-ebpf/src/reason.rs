@@ -169,4 +169,6 @@ reasons! {
     TlsPolicyUnavailable = 92, "tls_policy_unavailable";
     /// The host is known and routed, but none of its rules is for this request.
     NoMatchingRule = 93, "no_matching_rule";
+    /// The workload has as many look-ups of names waiting as its share allows.
+    ResolveOverflow = 96, "resolve_overflow";
 }

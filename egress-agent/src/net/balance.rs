@@ -144,7 +144,18 @@ impl Lease {
     /// Tells outlier detection how an exchange with the endpoint ended: `false` for a `5xx`, a
     /// reset, a failed connect or failed TLS.
     pub fn report(&self, good: bool) {
-        let (Some(endpoint), Some(outlier)) = (&self.endpoint, self.outlier) else { return };
+        if let Some(endpoint) = &self.endpoint {
+            self.judge(endpoint, good);
+        }
+    }
+
+    /// The same about an endpoint that the connection was not made to in the end.
+    pub(super) fn report_failed(&self, addr: UpstreamAddr) {
+        self.judge(&self.cluster.endpoint(addr), false);
+    }
+
+    fn judge(&self, endpoint: &EndpointState, good: bool) {
+        let Some(outlier) = self.outlier else { return };
         let mut health = lock(&endpoint.health);
         if good {
             health.errors = 0;

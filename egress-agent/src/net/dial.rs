@@ -1,5 +1,7 @@
 //! From a cluster to a connection: resolve once, check every address, dial what was checked.
 
+mod order;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -9,24 +11,25 @@ use std::{
 };
 
 use egress_ebpf::reason::Reason;
-use futures_util::future;
+use futures_util::{
+    future,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use thiserror::Error;
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
+use self::order::stagger;
 use super::{
-    Connect, ConnectError, Resolve, ResolveError,
+    Connect, ConnectError, Question, Resolve, ResolveError,
     balance::{ClusterStates, InFlight, Lease, Membership, Random},
 };
 use crate::{
     policy::{Cluster, Discovery, Endpoint, GatewayPolicy},
-    types::{Host, LocalAddr, Port, UpstreamAddr},
+    types::{Host, LocalAddr, Port, ShareOwner, UpstreamAddr},
 };
-
-/// Addresses tried for one connection at most.
-const ATTEMPTS: usize = 4;
 
 /// Makes connections to clusters. One a worker; limits and health are shared by all workers.
 #[derive(Debug)]
@@ -121,6 +124,7 @@ impl DialError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
+            Self::Resolve { why: ResolveError::Overflow, .. } => Reason::ResolveOverflow,
             Self::Resolve { .. } => Reason::ResolveFailed,
             Self::AddressRefused { .. } => Reason::AddressRefused,
             Self::NoHealthyUpstream { .. } => Reason::NoHealthyUpstream,
@@ -163,7 +167,7 @@ impl Dialer {
     /// Connects to an endpoint of `cluster`, for a connection that carries one thing from its
     /// beginning to its end. Resolving and connecting take `connectTimeout` each at most, all
     /// addresses tried together. `host` is the request's host; a [`Discovery::Request`] cluster
-    /// resolves it.
+    /// resolves it. `owner` is who asks: it is its share of the look-ups that is used.
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
@@ -172,8 +176,9 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
+        owner: &ShareOwner,
     ) -> Result<Upstream, DialError> {
-        let plan = self.plan(policy, cluster, host).await?;
+        let plan = self.plan(policy, cluster, host, owner).await?;
         let mut upstream = self.connect(cluster, &plan).await?;
         upstream.in_flight = upstream.lease.request();
         Ok(upstream)
@@ -188,8 +193,9 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
+        owner: &ShareOwner,
     ) -> Result<Plan, DialError> {
-        let mut candidates = self.candidates(cluster, host).await?;
+        let mut candidates = self.candidates(cluster, host, owner).await?;
         let refused = candidates.iter().find(|endpoint| !policy.may_dial(endpoint.addr.ip()));
         let refused = refused.map(|endpoint| endpoint.addr.ip());
         candidates.retain(|endpoint| policy.may_dial(endpoint.addr.ip()));
@@ -197,13 +203,12 @@ impl Dialer {
             let host = host.map_or_else(|| cluster.name.to_string(), Host::to_string);
             return Err(DialError::AddressRefused { host, addr });
         }
-        // Balancing is among the first family; the other one is only a way out.
+        // Balancing is among the first family; the other one is a way out.
         let first_is_v6 = candidates.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
         let (first, other): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|endpoint| endpoint.addr.is_ipv6() == first_is_v6);
-        let mut order = self.states.get(&cluster.name).order(&first, cluster, &self.random);
-        order.extend(other);
-        order.truncate(ATTEMPTS);
+        let first = self.states.get(&cluster.name).order(&first, cluster, &self.random);
+        let order = order::interleave(first, other);
         if order.is_empty() {
             return Err(DialError::NoHealthyUpstream { cluster: cluster.name.to_string() });
         }
@@ -225,7 +230,8 @@ impl Dialer {
         self.attempt(cluster, &plan.0, lease).await
     }
 
-    /// Tries the addresses in turn; each but the last leaves time for those after it.
+    /// Tries the addresses in their order, as RFC 8305 §5 has it: the next one as soon as one failed, or
+    /// has not answered for a while. The first connection counts, all within `connectTimeout`.
     async fn attempt(
         &self,
         cluster: &Cluster,
@@ -234,40 +240,69 @@ impl Dialer {
     ) -> Result<Upstream, DialError> {
         let limit = cluster.pool.connect_timeout;
         let deadline = Instant::now() + limit;
+        let stagger = stagger(limit, order.len());
         let mut last = DialError::NoHealthyUpstream { cluster: cluster.name.to_string() };
-        for (left, endpoint) in (1..=order.len()).rev().zip(order) {
-            let addr = UpstreamAddr(endpoint.addr);
-            lease.bind(addr);
-            let now = Instant::now();
-            let share = deadline.saturating_duration_since(now) / u32::try_from(left).unwrap_or(1);
-            let result = match timeout_at(now + share, self.connector.connect(addr)).await {
-                Ok(Ok(stream)) => stream.local_addr().map(|local| (stream, local)),
-                Ok(Err(ConnectError::Io(source))) => Err(source),
-                Ok(Err(ConnectError::Own)) => {
+        let mut left = order.iter().map(|endpoint| UpstreamAddr(endpoint.addr));
+        let mut racing = FuturesUnordered::new();
+        let mut under_way: Vec<UpstreamAddr> = Vec::new();
+        let mut failed_attempts = 0;
+        let mut next = left.next();
+        let mut due = Instant::now();
+        loop {
+            if let Some(addr) = next.filter(|_| racing.is_empty() || due <= Instant::now()) {
+                lease.bind(addr);
+                let connector = &self.connector;
+                racing.push(async move { (addr, connector.connect(addr).await) });
+                under_way.push(addr);
+                next = left.next();
+                due = Instant::now() + stagger;
+            }
+            let (addr, connected) = tokio::select! {
+                biased;
+                Some(ended) = racing.next() => ended,
+                () = sleep_until(deadline), if !under_way.is_empty() => {
+                    for silent in &under_way {
+                        lease.report_failed(*silent);
+                    }
+                    return Err(match under_way.last() {
+                        Some(addr) => DialError::Timeout { addr: *addr, after: limit },
+                        None => last,
+                    });
+                }
+                () = sleep_until(due), if next.is_some() => continue,
+                else => return Err(last),
+            };
+            let before = under_way.iter().position(|its| *its == addr).unwrap_or(0);
+            under_way.retain(|its| *its != addr);
+            let result = match connected {
+                Ok(stream) => stream.local_addr().map(|local| (stream, local)),
+                Err(ConnectError::Io(source)) => Err(source),
+                Err(ConnectError::Own) => {
                     let (host, addr) = (cluster.name.to_string(), addr.ip());
                     last = DialError::AddressRefused { host, addr };
-                    continue;
-                }
-                Err(_) => {
-                    lease.report(false);
-                    last = DialError::Timeout { addr, after: limit };
+                    due = Instant::now();
                     continue;
                 }
             };
             match result {
                 Ok((stream, local)) => {
-                    let failed_attempts = u32::try_from(order.len() - left).unwrap_or(u32::MAX);
+                    // Those that began before it and have not answered.
+                    for slower in under_way.iter().take(before) {
+                        lease.report_failed(*slower);
+                    }
+                    lease.bind(addr);
                     let local = LocalAddr(local);
                     let in_flight = None;
                     return Ok(Upstream { stream, addr, local, lease, in_flight, failed_attempts });
                 }
                 Err(source) => {
-                    lease.report(false);
+                    lease.report_failed(addr);
+                    failed_attempts += 1;
                     last = DialError::Connect { addr, source };
+                    due = Instant::now();
                 }
             }
         }
-        Err(last)
     }
 
     /// Where the cluster's endpoints are now. This is the only resolution for the dial.
@@ -275,19 +310,21 @@ impl Dialer {
         &self,
         cluster: &Cluster,
         host: Option<&Host>,
+        owner: &ShareOwner,
     ) -> Result<Vec<Endpoint>, DialError> {
         let limit = cluster.pool.connect_timeout;
         match &cluster.discovery {
             Discovery::Static(endpoints) => Ok(endpoints.clone()),
             Discovery::Request(port) => match host {
-                Some(host) => self.addresses(host, *port, limit).await,
+                Some(host) => self.addresses(host, *port, owner, limit).await,
                 None => Ok(Vec::new()),
             },
             Discovery::Dns(names) => {
                 if let [(host, port)] = &names[..] {
-                    return self.addresses(host, *port, limit).await;
+                    return self.addresses(host, *port, owner, limit).await;
                 }
-                let lookups = names.iter().map(|(host, port)| self.addresses(host, *port, limit));
+                let lookups =
+                    names.iter().map(|(host, port)| self.addresses(host, *port, owner, limit));
                 let mut endpoints = Vec::new();
                 let mut failed = None;
                 for result in future::join_all(lookups).await {
@@ -308,6 +345,7 @@ impl Dialer {
         &self,
         host: &Host,
         port: Port,
+        owner: &ShareOwner,
         limit: Duration,
     ) -> Result<Vec<Endpoint>, DialError> {
         let endpoint = |ip: &IpAddr| Endpoint { addr: SocketAddr::new(*ip, port.get()), weight: 1 };
@@ -315,7 +353,8 @@ impl Dialer {
             Host::Ip(ip) => return Ok(vec![endpoint(ip)]),
             Host::Name(name) => name,
         };
-        let lookup = timeout_at(Instant::now() + limit, self.resolver.resolve(name)).await;
+        let question = Question { owner, name, within: limit };
+        let lookup = timeout_at(Instant::now() + limit, self.resolver.resolve(question)).await;
         match lookup.unwrap_or(Err(ResolveError::Timeout)) {
             Ok(addresses) => Ok(addresses.iter().map(endpoint).collect()),
             Err(why) => Err(DialError::Resolve { host: host.clone(), why }),

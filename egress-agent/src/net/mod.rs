@@ -15,5 +15,5 @@ pub use connect::{Connect, ConnectError, Connector};
 pub use dial::{DialError, Dialer, Plan, Upstream};
 pub use linger::Linger;
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
-pub use resolve::{Resolve, ResolveError, Resolver, ResolverSource};
+pub use resolve::{Question, Resolve, ResolveError, Resolver, ResolverSource};
 pub use rewound::Rewound;

@@ -1,32 +1,63 @@
-//! From a name to addresses.
+//! From a name to addresses: one resolver a process, on a thread of its own.
+
+mod cache;
+mod desk;
+mod found;
+mod negative;
+mod queue;
+mod server;
 
 use std::{
-    collections::HashMap,
     fmt, io,
     net::{IpAddr, SocketAddr},
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
-use hickory_resolver::{
-    TokioResolver,
-    config::{
-        ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
-        ResolverOpts,
-    },
-    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::op::ResponseCode,
-    system_conf::read_system_conf,
-};
+use hickory_resolver::proto::rr::RecordType;
 use thiserror::Error;
-use tokio::{sync::OnceCell, time::Instant};
+use tokio::{
+    runtime,
+    sync::{Notify, oneshot},
+    task::{LocalSet, spawn_local},
+    time::timeout,
+};
+
+use self::{
+    cache::Addresses,
+    desk::{Desk, Job, Reply, Waiter},
+    found::Found,
+    server::{Client, Files, NameServers},
+};
+use crate::types::ShareOwner;
+
+/// How long a look-up may take before an old answer is used (RFC 8767 §5: the client response timer).
+const STALE_ANSWER: Duration = Duration::from_millis(1800);
+
+/// A question about a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Who asks: whose share of the look-ups it takes.
+    pub owner: &'a ShareOwner,
+    /// The name.
+    pub name: &'a str,
+    /// How long whoever asks waits at most. An old answer is given in time.
+    pub within: Duration,
+}
 
 /// What stands between names and addresses; the resolver in production.
 pub trait Resolve: fmt::Debug + Send + Sync {
     /// The addresses of a DNS name, IPv4 first; never an empty list.
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>>;
+    fn resolve<'a>(
+        &'a self,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>>;
 }
 
 /// Why a name has no address.
@@ -44,9 +75,22 @@ pub enum ResolveError {
     /// The server refused or failed.
     #[error("the DNS server answered {0}")]
     Server(String),
+    /// The asking workload has as many look-ups waiting as its share allows.
+    #[error("too many look-ups of this workload are waiting for an answer")]
+    Overflow,
     /// Anything else.
     #[error("{0}")]
     Failed(String),
+}
+
+impl ResolveError {
+    /// Whether the name server said something about the name, rather than failing.
+    fn is_about_the_name(&self) -> bool {
+        match self {
+            Self::NoSuchName | Self::NoAddress => true,
+            Self::Timeout | Self::Server(_) | Self::Overflow | Self::Failed(_) => false,
+        }
+    }
 }
 
 /// Which DNS server is asked.
@@ -72,134 +116,139 @@ impl FromStr for ResolverSource {
     }
 }
 
-/// Asks DNS and remembers the answers as long as they live.
+/// Asks DNS and remembers the answers. One a process: its bounds hold for all workers together, and
+/// each workload has a share of them. Its thread ends when it is dropped.
 pub struct Resolver {
-    dns: TokioResolver,
-    cache: Mutex<HashMap<Box<str>, Arc<OnceCell<Answer>>>>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Clone, Debug)]
-struct Answer {
-    result: Result<Arc<[IpAddr]>, ResolveError>,
-    valid_until: Instant,
+struct Shared {
+    desk: Mutex<Desk<oneshot::Sender<Result<Addresses, ResolveError>>>>,
+    /// There may be a look-up to make.
+    work: Notify,
+    over: AtomicBool,
 }
 
-/// Bounds of a positive answer's life: a TTL of zero must not cost a query per connection, and a
-/// day must not outlive a move.
-const POSITIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Life of a negative answer.
-const NEGATIVE: Duration = Duration::from_secs(2);
-/// Names remembered at most.
-const CACHE: usize = 8192;
+impl Waiter for oneshot::Sender<Result<Addresses, ResolveError>> {
+    fn is_waiting(&self) -> bool {
+        !self.is_closed()
+    }
+
+    fn answer(self, answer: Result<Addresses, ResolveError>) {
+        // Whoever has gone needs none.
+        self.send(answer).ok();
+    }
+}
 
 impl Resolver {
-    /// Reads the configuration; queries are made from the runtime that calls [`Resolve::resolve`].
+    /// Reads the configuration and starts the thread.
     ///
     /// # Errors
-    /// `/etc/resolv.conf` can't be read or names no server.
+    /// `/etc/resolv.conf` can't be read or names no server, or the thread can't be started.
     pub fn new(source: ResolverSource) -> io::Result<Self> {
-        let (servers, mut options) = match source {
-            ResolverSource::System => {
-                let (config, options) = read_system_conf().map_err(|error| {
-                    io::Error::other(format!(
-                        "/etc/resolv.conf: {error}; expected `nameserver` lines, or name the server with --resolver IP[:PORT]"
-                    ))
-                })?;
-                // Hosts are fully qualified: search domains would make one name mean two.
-                (ResolverConfig::from_parts(None, Vec::new(), config.into_parts().2), options)
-            }
-            ResolverSource::Server(addr) => {
-                let connections =
-                    [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut c| {
-                        c.port = addr.port();
-                        c
-                    });
-                let server = NameServerConfig::new(addr.ip(), true, connections.into());
-                let mut options = ResolverOpts::default();
-                options.use_hosts_file = ResolveHosts::Never;
-                (ResolverConfig::from_parts(None, Vec::new(), vec![server]), options)
-            }
-        };
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.timeout = options.timeout.min(Duration::from_secs(3));
-        options.max_active_requests = 4096;
-        // The answers are kept here, where a hit costs no allocation.
-        options.cache_size = 0;
-        let mut builder =
-            TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
-        *builder.options_mut() = options;
-        let dns = builder.build().map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(Self { dns, cache: Mutex::default() })
+        Self::with_files(source, Files::default())
     }
 
-    /// The cell of this name: filled, being filled by another task, or new.
-    fn cell(&self, name: &str) -> Arc<OnceCell<Answer>> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let alive = |cell: &OnceCell<Answer>| cell.get().is_none_or(|a| a.valid_until > now);
-        if let Some(cell) = cache.get(name).filter(|cell| alive(cell)) {
-            return Arc::clone(cell);
-        }
-        if cache.len() >= CACHE {
-            cache.retain(|_, cell| alive(cell));
-            if cache.len() >= CACHE {
-                cache.clear();
-            }
-        }
-        let cell = Arc::default();
-        cache.insert(name.into(), Arc::clone(&cell));
-        cell
-    }
-
-    async fn ask(&self, name: &str) -> Answer {
-        // The trailing dot keeps search domains out of it.
-        match self.dns.lookup_ip(format!("{name}.")).await {
-            Ok(lookup) => {
-                let mut addresses: Vec<IpAddr> =
-                    lookup.iter().map(|ip| ip.to_canonical()).collect();
-                addresses.sort_by_key(IpAddr::is_ipv6);
-                addresses.dedup();
-                let now = Instant::now();
-                let life = Instant::from_std(lookup.valid_until()).saturating_duration_since(now);
-                let valid_until = now + life.clamp(POSITIVE.0, POSITIVE.1);
-                let result = match addresses.is_empty() {
-                    true => Err(ResolveError::NoAddress),
-                    false => Ok(addresses.into()),
-                };
-                Answer { result, valid_until }
-            }
-            Err(error) => {
-                Answer { result: Err(error.into()), valid_until: Instant::now() + NEGATIVE }
-            }
-        }
+    fn with_files(source: ResolverSource, files: Files) -> io::Result<Self> {
+        let servers = NameServers::new(source, files)?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let shared = Arc::new(Shared {
+            desk: Mutex::default(),
+            work: Notify::new(),
+            over: AtomicBool::new(false),
+        });
+        let its = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("resolver".into())
+            .spawn(move || LocalSet::new().block_on(&runtime, serve(its, servers)))?;
+        Ok(Self { shared })
     }
 }
 
 impl Resolve for Resolver {
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>> {
+    fn resolve<'a>(
+        &'a self,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>> {
         Box::pin(async move {
-            let cell = self.cell(name);
-            // Many connections to one name wait for one query. If its task is dropped, the next
-            // one asks.
-            cell.get_or_init(|| self.ask(name)).await.result.clone()
+            let Question { owner, name, within } = question;
+            let mut receiver = None;
+            let reply = self.shared.desk().ask(Instant::now(), owner, name, || {
+                let (sender, its) = oneshot::channel();
+                receiver = Some(its);
+                sender
+            });
+            self.shared.work.notify_one();
+            let (stale, receiver) = match (reply, receiver) {
+                (Reply::Now(answer), _) => return answer,
+                (Reply::Later(stale), Some(receiver)) => (stale, receiver),
+                (Reply::Later(_), None) => return Err(ended()),
+            };
+            match stale {
+                None => receiver.await.unwrap_or_else(|_| Err(ended())),
+                Some(stale) => {
+                    let patience = STALE_ANSWER.min(within / 2);
+                    match timeout(patience, receiver).await {
+                        Ok(Ok(answer)) => answer,
+                        Ok(Err(_)) | Err(_) => Ok(stale),
+                    }
+                }
+            }
         })
     }
 }
 
-impl From<NetError> for ResolveError {
-    fn from(error: NetError) -> Self {
-        match error {
-            NetError::Timeout => Self::Timeout,
-            NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-                ResponseCode::NXDomain => Self::NoSuchName,
-                ResponseCode::NoError => Self::NoAddress,
-                code => Self::Server(code.to_str().into()),
-            },
-            NetError::Dns(DnsError::ResponseCode(code)) => Self::Server(code.to_str().into()),
-            NetError::NoConnections => Self::Failed("no DNS server can be reached".into()),
-            NetError::Io(error) => Self::Failed(format!("asking the DNS server: {error}")),
-            other => Self::Failed(other.to_string()),
+fn ended() -> ResolveError {
+    ResolveError::Failed("the resolver has ended".into())
+}
+
+impl Drop for Resolver {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        self.shared.work.notify_one();
+    }
+}
+
+impl Shared {
+    /// What a panic left behind there is still in order: no state spans a call.
+    fn desk(&self) -> MutexGuard<'_, Desk<oneshot::Sender<Result<Addresses, ResolveError>>>> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The resolver's thread: makes the look-ups that the desk hands out.
+async fn serve(shared: Arc<Shared>, mut servers: NameServers) {
+    while !shared.over.load(Ordering::Acquire) {
+        servers.follow(Instant::now());
+        loop {
+            let Some(job) = shared.desk().next() else { break };
+            spawn_local(look_up(Arc::clone(&shared), servers.client(), job));
         }
+        shared.work.notified().await;
+    }
+}
+
+async fn look_up(shared: Arc<Shared>, client: Client, job: Job) {
+    let v4 = client.records(&job.name, RecordType::A);
+    let v6 = client.records(&job.name, RecordType::AAAA);
+    let mut under_way = UnderWay { shared: &shared, job: &job, result: None };
+    let early = |found: &_| shared.desk().early(Instant::now(), &job, found);
+    under_way.result = Some(found::both(v4, v6, early).await);
+}
+
+/// A look-up, reported to the desk whatever becomes of it: a panic must not leave its name behind as
+/// one that is under way for ever.
+struct UnderWay<'a> {
+    shared: &'a Shared,
+    job: &'a Job,
+    result: Option<Result<Found, ResolveError>>,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let result = self.result.take().unwrap_or_else(|| Err(ended()));
+        self.shared.desk().finish(Instant::now(), self.job, result);
+        self.shared.work.notify_one();
     }
 }
 

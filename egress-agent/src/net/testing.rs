@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::{BoxFuture, LocalBoxFuture};
 use tokio::net::TcpStream;
 
-use super::{ClusterStates, Connect, ConnectError, Dialer, Resolve, ResolveError};
+use super::{ClusterStates, Connect, ConnectError, Dialer, Question, Resolve, ResolveError};
 use crate::types::UpstreamAddr;
 
 /// Names and where connections really go.
@@ -41,8 +41,11 @@ impl Outside {
 }
 
 impl Resolve for Outside {
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>> {
-        let result = self.names.get(name).cloned().ok_or(ResolveError::NoSuchName);
+    fn resolve<'a>(
+        &'a self,
+        question: Question<'a>,
+    ) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>> {
+        let result = self.names.get(question.name).cloned().ok_or(ResolveError::NoSuchName);
         Box::pin(async { result })
     }
 }

@@ -58,7 +58,8 @@ pub(super) async fn prepare(
     let work = downstream.holder.request(read.len());
     let connecting = async {
         worker.room_in_log(&downstream).await;
-        connect(worker, policy, &cluster, host.as_ref(), &stats, &mut record).await
+        let host = host.as_ref();
+        connect(worker, policy, &cluster, host, &downstream, &stats, &mut record).await
     };
     let result = if work.is_none() {
         drop(connecting);
@@ -101,10 +102,11 @@ async fn connect(
     policy: &GatewayPolicy,
     cluster: &Cluster,
     host: Option<&Host>,
+    downstream: &Downstream,
     stats: &Arc<ClusterStats>,
     record: &mut Record,
 ) -> Result<(Transport, Held), Reason> {
-    let dialled = worker.dial(policy, cluster, host, stats).await;
+    let dialled = worker.dial(policy, cluster, host, downstream, stats).await;
     let dialled = dialled.map_err(|error| {
         record.dial_failed(worker, stats, &error);
         error.reason()

@@ -86,9 +86,7 @@ impl Worker {
 
     /// Waits, before something is forwarded, until the access log has room for its line.
     async fn room_in_log(&self, downstream: &Downstream) {
-        let Downstream { source, peer, .. } = downstream;
-        let owner = ShareOwner::of(source.workload.as_deref(), peer.ip());
-        self.telemetry.access_log.wait_for_room(&owner).await;
+        self.telemetry.access_log.wait_for_room(&downstream.owner()).await;
     }
 
     /// Completes when the connection must end at once: the worker ends, or another source needs the
@@ -107,9 +105,10 @@ impl Worker {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
+        downstream: &Downstream,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
-        let dialled = self.dialer.dial(policy, cluster, host).await;
+        let dialled = self.dialer.dial(policy, cluster, host, &downstream.owner()).await;
         self.count_members(cluster, stats);
         Self::count_dial(&dialled, stats);
         dialled
@@ -121,9 +120,10 @@ impl Worker {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: &Host,
+        downstream: &Downstream,
         stats: &ClusterStats,
     ) -> Result<Plan, DialError> {
-        let plan = self.dialer.plan(policy, cluster, Some(host)).await;
+        let plan = self.dialer.plan(policy, cluster, Some(host), &downstream.owner()).await;
         self.count_members(cluster, stats);
         plan
     }
@@ -188,4 +188,11 @@ pub struct Downstream {
     pub start: Instant,
     /// When it was accepted, for people.
     pub start_time: SystemTime,
+}
+
+impl Downstream {
+    /// Whose share of what is bounded it uses.
+    pub(crate) fn owner(&self) -> ShareOwner {
+        ShareOwner::of(self.source.workload.as_deref(), self.peer.ip())
+    }
 }

@@ -4,7 +4,7 @@ use egress_ebpf::reason::Reason;
 
 use super::{Downstream, Worker};
 use crate::{
-    net::DialError,
+    net::{DialError, ResolveError},
     policy::{ClusterName, Denied},
     telemetry::{AccessLogEntry, ClusterStats, ResponseFlag, ResponseFlags},
     tls::PeerEnded,
@@ -156,6 +156,7 @@ impl Record {
 /// Counts a failed dial as Envoy does, and names its flag.
 fn count_dial(stats: &ClusterStats, error: &DialError) -> ResponseFlag {
     match error {
+        DialError::Resolve { why: ResolveError::Overflow, .. } => ResponseFlag::DropOverload,
         DialError::Resolve { .. } => ResponseFlag::UpstreamConnectionFailure,
         DialError::AddressRefused { .. } => ResponseFlag::NoRouteFound,
         DialError::NoHealthyUpstream { .. } => {

@@ -38,6 +38,7 @@ impl Manner {
         Self::Alert(match reason {
             Reason::WrongProtocol => Alert::ProtocolVersion,
             Reason::ResolveFailed
+            | Reason::ResolveOverflow
             | Reason::ConnectFailed
             | Reason::UpstreamTls
             | Reason::Timeout

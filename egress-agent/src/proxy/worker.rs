@@ -23,7 +23,7 @@ use super::{
     http,
 };
 use crate::{
-    net::{Buffers, ClusterStates, Connector, Dialer, Resolver, ResolverSource},
+    net::{Buffers, ClusterStates, Connector, Dialer, Resolve, Resolver, ResolverSource},
     sys::process::pin_to_core,
     telemetry::Telemetry,
     tls::{Credentials, Originator, TrustRoots},
@@ -81,11 +81,12 @@ impl Workers {
         cores: &[usize],
     ) -> io::Result<Self> {
         let states = Arc::new(ClusterStates::default());
+        let resolver: Arc<dyn Resolve> = Arc::new(Resolver::new(config.resolver)?);
         let mut workers = Self { threads: Vec::new() };
         let mut cores = cores.iter().cycle();
         for (number, listeners) in listeners.into_iter().enumerate() {
             let drain = Drain::default();
-            let resolver = Resolver::new(config.resolver)?;
+            let resolver = Arc::clone(&resolver);
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             let (config, states, its_drain) = (config.clone(), Arc::clone(&states), drain.clone());
             let core = cores.next().copied();
@@ -101,7 +102,7 @@ impl Workers {
                     let worker = Worker {
                         policy: config.policy,
                         telemetry: config.telemetry,
-                        dialer: Dialer::new(Arc::new(resolver), Rc::new(Connector), states),
+                        dialer: Dialer::new(resolver, Rc::new(Connector), states),
                         originator: Originator::new(config.roots)
                             .with_credentials(config.credentials_directory),
                         credentials: config.credentials,

@@ -68,11 +68,13 @@ flags! {
     DownstreamProtocolError = "DPE";
     /// Upstream protocol error.
     UpstreamProtocolError = "UPE";
+    /// Dropped because of overload.
+    DropOverload = "DO";
 }
 
 /// A set of [`ResponseFlag`]s; displayed as `UF,URX`, the empty set as `-`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
-pub struct ResponseFlags(u16);
+pub struct ResponseFlags(u32);
 
 impl ResponseFlags {
     /// Adds a flag.
@@ -91,7 +93,7 @@ impl ResponseFlags {
         ResponseFlag::ALL.iter().copied().filter(move |flag| self.has(*flag))
     }
 
-    pub(super) const fn bits(self) -> u16 {
+    pub(super) const fn bits(self) -> u32 {
         self.0
     }
 }
@@ -216,7 +218,7 @@ mod tests {
         assert_eq!(flags.to_string(), "UF,URX");
         assert!(flags.has(ResponseFlag::UpstreamConnectionFailure));
         assert!(!flags.has(ResponseFlag::NoRouteFound));
-        // The set is 16 bits wide.
-        assert!(ResponseFlag::ALL.len() <= 16);
+        // The set is 32 bits wide.
+        assert!(ResponseFlag::ALL.len() <= 32);
     }
 }

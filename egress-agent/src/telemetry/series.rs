@@ -235,7 +235,7 @@ pub(super) struct SeriesTable {
 }
 
 type OwnedKey =
-    (Option<(Box<str>, Box<str>)>, Option<Box<str>>, Option<Box<str>>, RequestProtocol, u16, u16);
+    (Option<(Box<str>, Box<str>)>, Option<Box<str>>, Option<Box<str>>, RequestProtocol, u16, u32);
 
 impl Default for SeriesTable {
     fn default() -> Self {

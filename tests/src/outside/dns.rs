@@ -37,7 +37,7 @@ async fn tcp(mut stream: TcpStream) {
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
-        let Some(answer) = answer(&query) else { return };
+        let Some(answer) = answer(&query) else { continue };
         let Ok(length) = u16::try_from(answer.len()) else { return };
         if stream.write_u16(length).await.is_err() || stream.write_all(&answer).await.is_err() {
             return;
@@ -54,6 +54,13 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     for question in &query.queries {
         reply.add_query(question.clone());
         let name = question.name().to_ascii().to_ascii_lowercase();
+        // Whoever asks for these hears nothing: a dead name server, and one that ignores AAAA.
+        let plain = name.trim_end_matches('.');
+        let ignored = plain.ends_with(".v4only.wild.example.com")
+            && question.query_type() == RecordType::AAAA;
+        if ignored || plain.ends_with(".dead.wild.example.com") {
+            return None;
+        }
         let Some((v4, v6)) = find(name.trim_end_matches('.')) else {
             reply.metadata.response_code = ResponseCode::NXDomain;
             continue;
@@ -70,7 +77,8 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     reply.to_vec().ok()
 }
 
-/// The addresses of a name; `wild.example.com` has a wildcard.
+/// The addresses of a name; `wild.example.com` has a wildcard. Nothing below `dead.wild.example.com` is
+/// answered, and below `v4only.wild.example.com` only questions for IPv4 addresses are.
 fn find(name: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
     let parse = |v4: Option<&str>, v6: Option<&str>| {
         (v4.and_then(|v4| v4.parse().ok()), v6.and_then(|v6| v6.parse().ok()))

@@ -46,13 +46,13 @@ async fn the_resolved_address_is_dialled_and_the_place_is_held() {
         .dialer();
     let mut cluster = cluster(names(&["a.example"]));
     cluster.pool.max_connections = 1;
-    let upstream = dialer.dial(&policy(), &cluster, None).await.unwrap();
+    let upstream = dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap();
     assert_eq!(upstream.addr.to_string(), "198.51.100.7:443");
     assert_eq!(upstream.failed_attempts, 0);
-    let over = dialer.dial(&policy(), &cluster, None).await.unwrap_err();
+    let over = dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap_err();
     assert!(matches!(over, DialError::Overflow { limit: 1, .. }), "{over:?}");
     drop(upstream);
-    dialer.dial(&policy(), &cluster, None).await.unwrap();
+    dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap();
 }
 
 #[tokio::test]
@@ -64,11 +64,14 @@ async fn a_dead_address_is_passed_over_and_counted() {
         .dialer();
     let mut failed = 0;
     for _ in 0..2 {
-        let upstream = dialer.dial(&policy(), &cluster(names(&["a.example"])), None).await.unwrap();
+        let upstream = dialer
+            .dial(&policy(), &cluster(names(&["a.example"])), None, &ShareOwner::Own)
+            .await
+            .unwrap();
         assert_eq!(upstream.addr.to_string(), "198.51.100.2:443");
         failed += upstream.failed_attempts;
     }
-    assert_eq!(failed, 1, "round robin starts with the dead one once");
+    assert_eq!(failed, 2, "round robin starts with the dead one once; then IPv6 has its turn");
 }
 
 #[tokio::test]
@@ -78,13 +81,16 @@ async fn addresses_inside_are_never_dialled() {
         let outside = Outside::default().name("evil.example", &[inside]);
         let addr = SocketAddr::new(inside.parse().unwrap(), 443).to_string();
         let dialer = outside.route(&addr, real).dialer();
-        let by_name = dialer.dial(&policy(), &cluster(names(&["evil.example"])), None).await;
+        let by_name = dialer
+            .dial(&policy(), &cluster(names(&["evil.example"])), None, &ShareOwner::Own)
+            .await;
         let error = by_name.unwrap_err();
         assert!(matches!(error, DialError::AddressRefused { .. }), "{error:?}");
         assert_eq!(error.reason(), Reason::AddressRefused);
         let request = cluster(Discovery::Request(Port::new(443).unwrap()));
         let host = Host::parse(inside).unwrap();
-        let error = dialer.dial(&policy(), &request, Some(&host)).await.unwrap_err();
+        let error =
+            dialer.dial(&policy(), &request, Some(&host), &ShareOwner::Own).await.unwrap_err();
         assert!(matches!(error, DialError::AddressRefused { .. }), "{error:?}");
     }
     // Beside an outside address it is left out.
@@ -94,8 +100,10 @@ async fn addresses_inside_are_never_dialled() {
         .route("198.51.100.7:443", real)
         .dialer();
     for _ in 0..4 {
-        let upstream =
-            dialer.dial(&policy(), &cluster(names(&["mixed.example"])), None).await.unwrap();
+        let upstream = dialer
+            .dial(&policy(), &cluster(names(&["mixed.example"])), None, &ShareOwner::Own)
+            .await
+            .unwrap();
         assert_eq!(upstream.addr.to_string(), "198.51.100.7:443");
     }
 }
@@ -103,12 +111,18 @@ async fn addresses_inside_are_never_dialled() {
 #[tokio::test]
 async fn failures_say_what_happened() {
     let dialer = Outside::default().name("dead.example", &["198.51.100.1"]).dialer();
-    let error = dialer.dial(&policy(), &cluster(names(&["none.example"])), None).await.unwrap_err();
+    let error = dialer
+        .dial(&policy(), &cluster(names(&["none.example"])), None, &ShareOwner::Own)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "none.example could not be resolved: no such name (NXDOMAIN)");
-    let error = dialer.dial(&policy(), &cluster(names(&["dead.example"])), None).await.unwrap_err();
+    let error = dialer
+        .dial(&policy(), &cluster(names(&["dead.example"])), None, &ShareOwner::Own)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "198.51.100.1:443: connection refused");
     let nobody = cluster(Discovery::Static(Vec::new()));
-    let error = dialer.dial(&policy(), &nobody, None).await.unwrap_err();
+    let error = dialer.dial(&policy(), &nobody, None, &ShareOwner::Own).await.unwrap_err();
     assert_eq!(error.reason(), Reason::NoHealthyUpstream);
 }
 
@@ -133,9 +147,69 @@ async fn silence_ends_at_the_connect_timeout_for_all_addresses_together() {
     let mut cluster = cluster(names(&["a.example"]));
     cluster.pool.connect_timeout = Duration::from_millis(60);
     let start = Instant::now();
-    let error = dialer.dial(&policy(), &cluster, None).await.unwrap_err();
+    let error = dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap_err();
     assert!(matches!(error, DialError::Timeout { .. }), "{error:?}");
     assert!(
         start.elapsed() >= Duration::from_millis(55) && start.elapsed() < Duration::from_secs(5)
     );
+}
+
+/// Answers at one address only; all others are silent, and written down in their order.
+#[derive(Debug)]
+struct OnlyAt {
+    addr: SocketAddr,
+    real: SocketAddr,
+    tried: std::cell::RefCell<Vec<SocketAddr>>,
+}
+
+impl Connect for OnlyAt {
+    fn connect(
+        &self,
+        addr: UpstreamAddr,
+    ) -> future::LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
+        self.tried.borrow_mut().push(addr.0);
+        Box::pin(async move {
+            if addr.0 == self.addr {
+                return Ok(TcpStream::connect(self.real).await?);
+            }
+            future::pending().await
+        })
+    }
+}
+
+async fn dial_only(names: &[&str], addr: &str) -> (Upstream, Vec<String>) {
+    let (listener, real) = server().await;
+    let resolver = Outside::default().name("a.example", names);
+    let tried = std::cell::RefCell::default();
+    let connector = Rc::new(OnlyAt { addr: addr.parse().unwrap(), real, tried });
+    let states = Arc::new(ClusterStates::default());
+    let dialer =
+        Dialer::new(Arc::new(resolver), Rc::<OnlyAt>::clone(&connector) as Rc<dyn Connect>, states);
+    let mut cluster = cluster(self::names(&["a.example"]));
+    cluster.load_balancer = LoadBalancer::RoundRobin;
+    let upstream = dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap();
+    drop(listener);
+    let tried = connector.tried.borrow().iter().map(|addr| addr.ip().to_string()).collect();
+    (upstream, tried)
+}
+
+#[tokio::test]
+async fn silent_addresses_of_one_family_do_not_hide_the_other() {
+    let all = ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4", "2001:db8::7"];
+    let (upstream, tried) = dial_only(&all, "[2001:db8::7]:443").await;
+    assert_eq!(upstream.addr.to_string(), "[2001:db8::7]:443");
+    assert_eq!(tried[..2], ["198.51.100.1", "2001:db8::7"], "IPv6 has the second turn");
+    let all = ["198.51.100.1", "2001:db8::1", "2001:db8::2", "2001:db8::3"];
+    let (upstream, tried) = dial_only(&all, "198.51.100.1:443").await;
+    assert_eq!(upstream.addr.to_string(), "198.51.100.1:443");
+    assert_eq!(tried[0], "198.51.100.1");
+}
+
+#[tokio::test]
+async fn sixteen_addresses_are_tried_within_the_deadline() {
+    let all: Vec<_> = (1..=20).map(|n| format!("198.51.100.{n}")).collect();
+    let all: Vec<_> = all.iter().map(String::as_str).collect();
+    let (upstream, tried) = dial_only(&all, "198.51.100.16:443").await;
+    assert_eq!(upstream.addr.to_string(), "198.51.100.16:443");
+    assert_eq!(tried.len(), 16);
 }

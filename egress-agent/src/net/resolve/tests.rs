@@ -1,6 +1,7 @@
 use std::{
+    fs,
     net::Ipv4Addr,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::atomic::{AtomicU8, AtomicUsize},
 };
 
 use tokio::net::UdpSocket;
@@ -8,87 +9,258 @@ use tokio::net::UdpSocket;
 use super::*;
 
 const A: u16 = 1;
+const OPT: u8 = 41;
+/// Long for a resolver, short for a test that fails.
+const LONG: Duration = Duration::from_secs(30);
 
-/// A DNS server that knows one name, and counts the questions about it.
-async fn server(ttl: u32) -> (SocketAddr, Arc<AtomicUsize>) {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let addr = socket.local_addr().unwrap();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
-    tokio::spawn(async move {
-        let mut buffer = [0; 512];
-        loop {
-            let (len, peer) = socket.recv_from(&mut buffer).await.unwrap();
-            let answer = answer(&buffer[..len], ttl, &count);
-            socket.send_to(&answer, peer).await.unwrap();
-        }
-    });
-    (addr, asked)
+/// A DNS server on loopback that knows `known.test` and names below it by one IPv4 address. It never
+/// answers about names below `dead.test`, nor for IPv6 addresses of names below `v4.known.test`.
+struct Server {
+    addr: SocketAddr,
+    state: Arc<State>,
 }
 
-/// RFC 1035 §4.1, by hand: the header, the question as it came, and one A record for `known.test`.
-fn answer(query: &[u8], ttl: u32, asked: &AtomicUsize) -> Vec<u8> {
-    let end = 12 + query[12..].iter().position(|b| *b == 0).unwrap() + 1;
-    let question = &query[12..end + 4];
-    let kind = u16::from_be_bytes([query[end], query[end + 1]]);
-    let name = query[12..end].to_ascii_lowercase();
-    let known = name == b"\x05known\x04test\0";
-    let has = known && kind == A;
-    if has {
-        asked.fetch_add(1, Ordering::Relaxed);
+#[derive(Default)]
+struct State {
+    /// Questions for IPv4 addresses of `known.test`.
+    asked: AtomicUsize,
+    /// All questions.
+    questions: AtomicUsize,
+    /// Those with an OPT record.
+    edns: AtomicUsize,
+    dead: AtomicBool,
+    /// The last byte of the address.
+    last: AtomicU8,
+}
+
+async fn server(ttl: u32) -> Server {
+    server_at("127.0.0.1:0", ttl, 7).await
+}
+
+async fn server_at(at: &str, ttl: u32, last: u8) -> Server {
+    let socket = UdpSocket::bind(at).await.unwrap();
+    let addr = socket.local_addr().unwrap();
+    let state = Arc::new(State { last: last.into(), ..State::default() });
+    let its = Arc::clone(&state);
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let (len, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            if let Some(answer) = its.answer(&buffer[..len], ttl) {
+                socket.send_to(&answer, peer).await.unwrap();
+            }
+        }
+    });
+    Server { addr, state }
+}
+
+impl State {
+    /// RFC 1035 §4.1, by hand: the header, the question as it came, and at most one A record.
+    fn answer(&self, query: &[u8], ttl: u32) -> Option<Vec<u8>> {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        let end = 12 + query[12..].iter().position(|b| *b == 0).unwrap() + 1;
+        let question = &query[12..end + 4];
+        let kind = u16::from_be_bytes([query[end], query[end + 1]]);
+        // The root's name, and the type.
+        if query[end + 4..].starts_with(&[0, 0, OPT]) {
+            self.edns.fetch_add(1, Ordering::Relaxed);
+        }
+        let name = query[12..end].to_ascii_lowercase();
+        let known = name.ends_with(b"\x05known\x04test\0");
+        if self.dead.load(Ordering::Relaxed)
+            || name.ends_with(b"\x04dead\x04test\0")
+            || (kind != A && name.ends_with(b"\x02v4\x05known\x04test\0"))
+        {
+            return None;
+        }
+        let has = known && kind == A;
+        if has {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+        }
+        let code = match &name[..] {
+            _ if known => 0,
+            b"\x06broken\x04test\0" => 2,
+            _ => 3,
+        };
+        let mut out = query[..2].to_vec();
+        out.extend([0x81, 0x80 | code, 0, 1, 0, u8::from(has), 0, 0, 0, 0]);
+        out.extend(question);
+        if has {
+            out.extend([0xc0, 12, 0, 1, 0, 1]);
+            out.extend(ttl.to_be_bytes());
+            out.extend([0, 4, 198, 51, 100, self.last.load(Ordering::Relaxed)]);
+        }
+        Some(out)
     }
-    let code = match &name[..] {
-        _ if known => 0,
-        b"\x06broken\x04test\0" => 2,
-        _ => 3,
-    };
-    let mut out = query[..2].to_vec();
-    out.extend([0x81, 0x80 | code, 0, 1, 0, u8::from(has), 0, 0, 0, 0]);
-    out.extend(question);
-    if has {
-        out.extend([0xc0, 12, 0, 1, 0, 1]);
-        out.extend(ttl.to_be_bytes());
-        out.extend([0, 4, 198, 51, 100, 7]);
+}
+
+impl Server {
+    fn resolver(&self) -> Arc<Resolver> {
+        Arc::new(Resolver::new(ResolverSource::Server(self.addr)).unwrap())
     }
-    out
+
+    fn asked(&self) -> usize {
+        self.state.asked.load(Ordering::Relaxed)
+    }
+}
+
+fn workload(name: &str) -> ShareOwner {
+    ShareOwner::Workload { namespace: "default".into(), name: name.into() }
+}
+
+async fn resolve(
+    resolver: &Resolver,
+    owner: &ShareOwner,
+    name: &str,
+) -> Result<Arc<[IpAddr]>, ResolveError> {
+    let question = Question { owner, name, within: LONG };
+    timeout(LONG, resolver.resolve(question)).await.expect("an answer")
+}
+
+fn address(last: u8) -> Vec<IpAddr> {
+    vec![Ipv4Addr::new(198, 51, 100, last).into()]
 }
 
 #[tokio::test]
 async fn a_name_is_asked_once_while_its_answer_lives() {
-    let (addr, asked) = server(60).await;
-    let resolver = Resolver::new(ResolverSource::Server(addr)).unwrap();
-    let one = || async { resolver.resolve("known.test").await };
-    let (first, second) = tokio::join!(one(), one());
-    let expected: [IpAddr; 1] = [Ipv4Addr::new(198, 51, 100, 7).into()];
-    assert_eq!(first.unwrap()[..], expected);
-    assert_eq!(second.unwrap()[..], expected);
-    assert_eq!(one().await.unwrap()[..], expected);
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
-    let alive = |resolver: &Resolver| {
-        let cache = resolver.cache.lock().unwrap();
-        let answer = cache["known.test"].get().cloned().unwrap();
-        answer.valid_until.saturating_duration_since(Instant::now())
-    };
-    assert!(alive(&resolver) > Duration::from_secs(50));
-    // A TTL of zero lives a second, a long one five minutes.
-    for (ttl, from, to) in [(0, 0, 1), (86_400, 290, 300)] {
-        let resolver = Resolver::new(ResolverSource::Server(server(ttl).await.0)).unwrap();
-        resolver.resolve("known.test").await.unwrap();
-        let life = alive(&resolver).as_secs_f64();
-        assert!((f64::from(from)..=f64::from(to)).contains(&life), "{ttl}: {life}");
-    }
+    let server = server(60).await;
+    let resolver = server.resolver();
+    let (web, other) = (workload("web"), workload("other"));
+    let (first, second) = tokio::join!(
+        resolve(&resolver, &web, "known.test"),
+        resolve(&resolver, &other, "known.test")
+    );
+    assert_eq!(first.unwrap()[..], address(7));
+    assert_eq!(second.unwrap()[..], address(7));
+    assert_eq!(resolve(&resolver, &web, "known.test").await.unwrap()[..], address(7));
+    assert_eq!(server.asked(), 1);
+    let questions = server.state.questions.load(Ordering::Relaxed);
+    assert_eq!(server.state.edns.load(Ordering::Relaxed), questions, "EDNS with each");
 }
 
 #[tokio::test]
 async fn what_has_no_address_says_why() {
-    let (addr, _) = server(60).await;
-    let resolver = Resolver::new(ResolverSource::Server(addr)).unwrap();
-    assert_eq!(resolver.resolve("unknown.test").await, Err(ResolveError::NoSuchName));
-    let broken = resolver.resolve("broken.test").await.unwrap_err();
+    let server = server(60).await;
+    let resolver = server.resolver();
+    let web = workload("web");
+    let unknown = resolve(&resolver, &web, "unknown.test").await;
+    assert_eq!(unknown, Err(ResolveError::NoSuchName));
+    let broken = resolve(&resolver, &web, "broken.test").await.unwrap_err();
     assert!(
         matches!(&broken, ResolveError::Server(code) if code.contains("Server Failure")),
         "{broken:?}"
     );
+}
+
+#[tokio::test]
+async fn dead_names_of_one_delay_no_other() {
+    let server = server(60).await;
+    let resolver = server.resolver();
+    let (ended, flood) = (Arc::new(AtomicUsize::new(0)), 5000);
+    let mut refused = 0;
+    let mut tasks = Vec::new();
+    for number in 0..flood {
+        let (resolver, ended) = (Arc::clone(&resolver), Arc::clone(&ended));
+        tasks.push(tokio::spawn(async move {
+            let name = format!("{number}.dead.test");
+            let answer = resolve(&resolver, &workload("flood"), &name).await;
+            ended.fetch_add(1, Ordering::Relaxed);
+            answer
+        }));
+    }
+    // What is beyond its share is refused at once.
+    while ended.load(Ordering::Relaxed) < flood - 600 {
+        tokio::task::yield_now().await;
+    }
+    // The other's names are all answered while the dead ones wait.
+    for number in 0..100 {
+        let name = format!("{number}.known.test");
+        assert_eq!(resolve(&resolver, &workload("good"), &name).await.unwrap()[..], address(7));
+    }
+    for task in &mut tasks {
+        if task.is_finished() {
+            refused += usize::from(task.await.unwrap() == Err(ResolveError::Overflow));
+        } else {
+            task.abort();
+        }
+    }
+    assert!(refused >= flood - 600 && refused < flood, "{refused}");
+}
+
+#[tokio::test]
+async fn ipv4_addresses_are_used_where_ipv6_is_never_answered() {
+    let server = server(60).await;
+    let resolver = server.resolver();
+    let web = workload("web");
+    // Many in a row: the time of one that waits for the end of both would not do.
+    let answers = async {
+        for number in 0..20 {
+            let name = format!("{number}.v4.known.test");
+            assert_eq!(resolve(&resolver, &web, &name).await.unwrap()[..], address(7));
+        }
+    };
+    timeout(LONG, answers).await.expect("not the time-outs of twenty questions");
+}
+
+#[tokio::test]
+async fn the_last_good_answer_is_served_over_an_outage() {
+    let server = server(0).await;
+    let resolver = server.resolver();
+    let web = workload("web");
+    assert_eq!(resolve(&resolver, &web, "known.test").await.unwrap()[..], address(7));
+    server.state.dead.store(true, Ordering::Relaxed);
+    let before = server.state.questions.load(Ordering::Relaxed);
+    // Beyond the first questions without an answer, so after the answer's life.
+    while server.state.questions.load(Ordering::Relaxed) < before + 4 {
+        assert_eq!(resolve(&resolver, &web, "known.test").await.unwrap()[..], address(7));
+        tokio::task::yield_now().await;
+    }
+    // A name without an answer fails.
+    let dead = resolve(&resolver, &web, "a.known.test").await;
+    assert!(dead.is_err_and(|why| !why.is_about_the_name()));
+    // It is back, with another address.
+    server.state.last.store(8, Ordering::Relaxed);
+    server.state.dead.store(false, Ordering::Relaxed);
+    while resolve(&resolver, &web, "known.test").await.unwrap()[..] != address(8) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn resolv_conf_is_followed() {
+    let one = server_at("127.77.53.1:53", 60, 1).await;
+    let two = server_at("127.77.53.2:53", 60, 2).await;
+    let dir = tempfile::tempdir().unwrap();
+    let files =
+        Files { resolv_conf: dir.path().join("resolv.conf"), hosts: dir.path().join("hosts") };
+    let say = |text: &str| {
+        // Replaced as a whole, as those who write it do.
+        fs::write(dir.path().join("new"), text).unwrap();
+        fs::rename(dir.path().join("new"), &files.resolv_conf).unwrap();
+    };
+    let missing = Resolver::with_files(ResolverSource::System, files.clone()).unwrap_err();
+    assert!(missing.to_string().contains("expected `nameserver` lines"), "{missing}");
+    say(&format!("nameserver {}\nsearch known.test\noptions ndots:5\n", one.addr.ip()));
+    let resolver = Resolver::with_files(ResolverSource::System, files.clone()).unwrap();
+    let web = workload("web");
+    assert_eq!(resolve(&resolver, &web, "a.known.test").await.unwrap()[..], address(1));
+    // Search domains are not used.
+    assert_eq!(resolve(&resolver, &web, "a").await, Err(ResolveError::NoSuchName));
+    // What can't be used changes nothing.
+    say("nothing\n");
+    let before = Instant::now();
+    let mut number = 0;
+    let mut cold = async || {
+        number += 1;
+        resolve(&resolver, &web, &format!("{number}.known.test")).await.unwrap()[..].to_vec()
+    };
+    while before.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(cold().await, address(1));
+    }
+    say(&format!("nameserver {}\n", two.addr.ip()));
+    while cold().await != address(2) {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[test]

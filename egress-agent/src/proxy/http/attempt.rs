@@ -170,7 +170,8 @@ impl<'a> Attempt<'a> {
         untouched: &mut bool,
     ) -> Result<(Outbound, Response), Failure> {
         let worker = &self.connection.worker;
-        let planning = plan(worker, self.policy, &self.key, self.stats);
+        let downstream = &self.connection.downstream;
+        let planning = plan(worker, self.policy, downstream, &self.key, self.stats);
         let plan = watch(self.connection, down, clock, planning).await??;
         let pooled = if fresh { None } else { self.pooled(plan.addresses().take(1)) };
         let mut up = match pooled {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     net::{DialError, Plan, Upstream},
     policy::{GatewayPolicy, HttpVersion},
-    proxy::Worker,
+    proxy::{Downstream, Worker},
     telemetry::ClusterStats,
     tls::Alpn,
 };
@@ -27,10 +27,11 @@ use crate::{
 pub(super) async fn plan(
     worker: &Worker,
     policy: &GatewayPolicy,
+    downstream: &Downstream,
     key: &Key,
     stats: &ClusterStats,
 ) -> Result<Plan, Failure> {
-    let planned = worker.plan(policy, &key.cluster, &key.host, stats).await;
+    let planned = worker.plan(policy, &key.cluster, &key.host, downstream, stats).await;
     planned.map_err(|error| failed(error, stats))
 }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{bad::BadMessage, body::RecvError};
 use crate::{
-    net::DialError,
+    net::{DialError, ResolveError},
     policy::Denied,
     proxy::record::{OVERFLOW, OVERFLOW_SENTENCE},
     telemetry::ResponseFlag,
@@ -281,6 +281,9 @@ fn dial_account(error: &DialError) -> Account {
         }
         DialError::NoHealthyUpstream { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "no_healthy_upstream")
+        }
+        DialError::Resolve { why: ResolveError::Overflow, .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, Flag::DropOverload, "dns_resolution_overload")
         }
         DialError::Resolve { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,

@@ -8,20 +8,26 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt as _},
+};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
-    net::{Resolve, ResolveError},
-    types::Host,
+    net::{Question, Resolve, ResolveError},
+    types::{Host, ShareOwner},
 };
 
 /// How long an address stays allowed after DNS stopped naming it: applications keep answers too.
 const GRACE: Duration = Duration::from_secs(60);
 /// Between two questions. The resolver answers from memory for as long as an answer's TTL lasts.
 const EVERY: Duration = Duration::from_secs(2);
+/// How long an answer may take before the last one is used again.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Addresses kept of one name; a name with more is a mistake or an attack.
 const MOST: usize = 256;
 
@@ -116,12 +122,42 @@ impl Names {
     }
 }
 
+/// Names that are being asked for.
+#[derive(Default)]
+struct Asking {
+    hosts: HashSet<Host>,
+    answers: FuturesUnordered<BoxFuture<'static, (Host, Answer)>>,
+}
+
+type Answer = Result<Arc<[IpAddr]>, ResolveError>;
+
+/// Asks for all names that are not asked for yet.
+fn ask(resolver: &Arc<dyn Resolve>, wanted: &watch::Receiver<HashSet<Host>>, asking: &mut Asking) {
+    for host in wanted.borrow().iter() {
+        if host.as_name().is_none() || !asking.hosts.insert(host.clone()) {
+            continue;
+        }
+        let (resolver, host) = (Arc::clone(resolver), host.clone());
+        asking.answers.push(Box::pin(async move {
+            let answer = match host.as_name() {
+                Some(name) => {
+                    let owner = &ShareOwner::Own;
+                    resolver.resolve(Question { owner, name, within: PATIENCE }).await
+                }
+                None => Err(ResolveError::NoAddress),
+            };
+            (host, answer)
+        }));
+    }
+}
+
 async fn keep(
     resolver: Arc<dyn Resolve>,
     mut wanted: watch::Receiver<HashSet<Host>>,
     published: watch::Sender<Resolved>,
 ) {
     let mut memory = Memory::default();
+    let mut asking = Asking::default();
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -130,19 +166,18 @@ async fn keep(
                 if changed.is_err() {
                     return;
                 }
+                ask(&resolver, &wanted, &mut asking);
             }
-            _ = ticks.tick() => {}
+            _ = ticks.tick() => ask(&resolver, &wanted, &mut asking),
+            // Each answer counts as soon as it is there: none waits for another name's.
+            Some((host, answer)) = asking.answers.next() => {
+                asking.hosts.remove(&host);
+                if wanted.borrow().contains(&host) {
+                    memory.observe(Instant::now(), &host, answer.as_deref());
+                }
+            }
         }
-        let names = wanted.borrow_and_update().clone();
-        memory.retain(&names);
-        let questions = names.iter().filter_map(|host| Some((host, host.as_name()?)));
-        let answers = questions.map(|(host, name)| {
-            let resolver = &resolver;
-            async move { (host, resolver.resolve(name).await) }
-        });
-        for (host, answer) in futures_util::future::join_all(answers).await {
-            memory.observe(Instant::now(), host, answer.as_deref());
-        }
+        memory.retain(&wanted.borrow());
         let resolved = memory.resolved();
         published.send_if_modified(|old| {
             let changed = *old != resolved;
@@ -155,6 +190,34 @@ async fn keep(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Answers every name but those below `dead.example`, which it never does.
+    #[derive(Debug)]
+    struct PartlyDead;
+
+    impl Resolve for PartlyDead {
+        fn resolve<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Answer> {
+            let dead = question.name.ends_with("dead.example");
+            Box::pin(async move {
+                match dead {
+                    true => std::future::pending().await,
+                    false => Ok([IpAddr::from([203, 0, 113, 1])].into()),
+                }
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_never_answered_delays_no_other() {
+        let mut names = Names::spawn(Arc::new(PartlyDead));
+        for wanted in [&["dead.example", "a.example"][..], &["x.dead.example", "b.example"]] {
+            let hosts: HashSet<_> = wanted.iter().map(|name| Host::parse(name).unwrap()).collect();
+            names.wanted.send_replace(hosts);
+            let good = Host::parse(wanted[1]).unwrap();
+            let its = |resolved: &Resolved| resolved.get(&good).is_some_and(|its| !its.is_empty());
+            names.resolved.wait_for(its).await.unwrap();
+        }
+    }
 
     fn addrs(list: &[&str]) -> Vec<IpAddr> {
         list.iter().map(|addr| addr.parse().unwrap()).collect()

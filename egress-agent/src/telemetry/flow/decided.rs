@@ -109,6 +109,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::UpgradeRefused
         | Reason::AddressRefused
         | Reason::Overflow
+        | Reason::ResolveOverflow
         | Reason::NotConfigured
         | Reason::RouteRefused
         | Reason::DownstreamTls
