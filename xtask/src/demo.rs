@@ -30,10 +30,14 @@ pub(crate) struct Options {
 /// Set-up or build failed, root is missing, or the demo can't be started. Otherwise this process
 /// becomes the demo, and its exit code is the demo's.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    if !run::is_root() {
-        bail!("the demo makes network namespaces and loads eBPF programs: run it as root");
-    }
+    // Without root it prints the commands that install what is missing, and stops.
     setup::run(setup::For::Demo)?;
+    if !run::is_root() {
+        bail!(
+            "the demo makes network namespaces and loads eBPF programs: run it as root, as in \
+             `sudo --preserve-env=PATH cargo xtask demo`"
+        );
+    }
     println!("building (the first time a few minutes)");
     let build = ["build", "--package", "egress-agent", "--package", "egress-tests", "--bins"];
     run::show(run::command("cargo").args(build))?;

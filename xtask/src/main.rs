@@ -5,6 +5,7 @@ mod ca;
 mod check;
 mod demo;
 mod dist;
+mod fresh;
 mod fuzz;
 mod kernels;
 mod layers;
@@ -82,6 +83,12 @@ enum Command {
         /// Only these: wall, connect, throughput, load.
         names: Vec<String>,
     },
+    /// The README's two commands on a fresh machine: a minimal Debian 12 below target/fresh.
+    ///
+    /// It holds git, gcc and rustup's toolchain, and a fresh clone of the last commit; kernel,
+    /// namespaces and eBPF are this machine's. Run it whenever the set-up changes. No part of a
+    /// pipeline's run: everything is downloaded and built again. Needs root.
+    Fresh(fresh::Options),
     /// Fuzz the packet parser and its verdicts, the ClientHello, and random snapshots.
     Fuzz(fuzz::Options),
     /// A small certificate authority for demos: a root, and identities that rotate, expire and are
@@ -115,6 +122,7 @@ fn main() -> ExitCode {
         Command::Layers => layers::run(),
         Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::run()).map(drop),
         Command::Bench { names } => bench::run(&names),
+        Command::Fresh(options) => fresh::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Ca(options) => ca::run(&options),
         Command::Demo(options) => demo::run(&options),

@@ -19,6 +19,8 @@ const EBPF_PACKAGES: &[&str] =
 /// Programs of the demo and the tests, and the packages that hold them.
 const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("bridge", "iproute2"),
     ("curl", "curl"),
     ("ping", "iputils-ping"),
     ("nft", "nftables"),
@@ -31,6 +33,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("c++", "g++"),
     ("bpftool", "bpftool"),
     ("openssl", "openssl"),
+    ("sysctl", "procps"),
+    ("modprobe", "kmod"),
+    ("systemd-nspawn", "systemd-container"),
 ];
 
 /// Programs that run other kernels, and the packages that hold them.
@@ -39,6 +44,15 @@ const KERNEL_TOOLS: &[(&str, &str)] = &[
     ("depmod", "kmod"),
     ("insmod", "kmod"),
     ("ldd", "libc-bin"),
+];
+
+/// Programs that make a fresh machine, and the packages that hold them.
+const FRESH_TOOLS: &[(&str, &str)] = &[
+    ("debootstrap", "debootstrap"),
+    ("pivot_root", "util-linux"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+    ("git", "git"),
 ];
 
 /// What the set-up is for.
@@ -50,6 +64,8 @@ pub(crate) enum For {
     Everything,
     /// All of it, and other kernels in an emulator.
     Kernels,
+    /// A fresh machine, which has a set-up of its own.
+    Fresh,
 }
 
 /// How the eBPF programs are compiled.
@@ -93,6 +109,10 @@ impl Step {
 /// # Errors
 /// A step failed, or needs root and there is none; the message holds the commands.
 pub(crate) fn run(purpose: For) -> Result<()> {
+    if purpose == For::Fresh {
+        let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
+        return perform(&packages(missing_tools(FRESH_TOOLS), apt, false)?);
+    }
     let asked = asked_toolchain()?;
     let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
     let there = apt && has_packages(EBPF_PACKAGES);
@@ -145,36 +165,13 @@ fn asked_toolchain() -> Result<Option<Toolchain>> {
 }
 
 fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Result<Vec<Step>> {
-    let mut steps = Vec::new();
     let kernels: &[_] = if purpose == For::Kernels { KERNEL_TOOLS } else { &[] };
-    let mut packages: Vec<&str> = TOOLS
-        .iter()
-        .chain(kernels)
-        .filter(|(program, _)| !run::has_program(program))
-        .map(|(_, package)| *package)
-        .collect();
+    let mut names = missing_tools(TOOLS);
+    names.extend(missing_tools(kernels));
     if toolchain == Toolchain::Debian {
-        packages.extend(EBPF_PACKAGES.iter().filter(|package| !has_packages(&[package])));
+        names.extend(EBPF_PACKAGES.iter().filter(|package| !has_packages(&[package])));
     }
-    packages.sort_unstable();
-    packages.dedup();
-    if !packages.is_empty() {
-        let names = packages.join(" ");
-        if !apt {
-            bail!("missing on this machine: {names}. Install them with its package manager");
-        }
-        if !updated {
-            steps.push(update_lists());
-        }
-        let mut install = Step::new(
-            format!("Debian packages: {names}"),
-            "up to two minutes",
-            true,
-            &format!("apt-get install --yes --no-install-recommends {names}"),
-        );
-        install.env.push(("DEBIAN_FRONTEND", "noninteractive"));
-        steps.push(install);
-    }
+    let mut steps = packages(names, apt, updated)?;
     if toolchain == Toolchain::Nightly && !nightly_has_source() {
         steps.push(Step::new(
             "rustup's nightly compiler with the standard library's source",
@@ -203,6 +200,39 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Resu
         }
     }
     Ok(steps)
+}
+
+/// The programs of the demo and the tests.
+pub(crate) fn tools() -> impl Iterator<Item = &'static str> {
+    TOOLS.iter().map(|(program, _)| *program)
+}
+
+/// Packages of the programs that aren't there.
+fn missing_tools(tools: &[(&str, &'static str)]) -> Vec<&'static str> {
+    let missing = tools.iter().filter(|(program, _)| !run::has_program(program));
+    missing.map(|(_, package)| *package).collect()
+}
+
+/// The steps that install these packages.
+fn packages(mut names: Vec<&str>, apt: bool, updated: bool) -> Result<Vec<Step>> {
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names = names.join(" ");
+    if !apt {
+        bail!("missing on this machine: {names}. Install them with its package manager");
+    }
+    let mut install = Step::new(
+        format!("Debian packages: {names}"),
+        "up to two minutes",
+        true,
+        &format!("apt-get install --yes --no-install-recommends {names}"),
+    );
+    install.env.push(("DEBIAN_FRONTEND", "noninteractive"));
+    let lists = (!updated).then(update_lists);
+    Ok(lists.into_iter().chain([install]).collect())
 }
 
 fn update_lists() -> Step {
@@ -293,4 +323,84 @@ fn has_bpf_linker(toolchain: Toolchain) -> bool {
     };
     let entry = entry.split('}').next().unwrap_or_default();
     entry.contains("\"llvm-22\"") == (toolchain == Toolchain::Debian)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use super::*;
+
+    /// In Debian's essential packages, or what the README asks for.
+    const GIVEN: [&str; 16] = [
+        "apt-cache",
+        "apt-get",
+        "bash",
+        "cargo",
+        "chroot",
+        "cp",
+        "dpkg-deb",
+        "dpkg-query",
+        "env",
+        "git",
+        "rustc",
+        "rustup",
+        "sh",
+        "timeout",
+        "umount",
+        "unshare",
+    ];
+
+    fn sources(dir: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(fs::read_to_string(&path).expect("a source"));
+            }
+        }
+    }
+
+    /// Programs that the sources name where something is run.
+    fn called(text: &str) -> impl Iterator<Item = &str> {
+        let calls =
+            ["Command::new(", "run::command(", "= command(", "run::output(", ".run(", " sh("];
+        calls.into_iter().flat_map(|call| text.split(call).skip(1)).filter_map(|rest| {
+            let name = rest.trim_start().strip_prefix('"')?.split('"').next()?;
+            let path = name.starts_with('/') || name.starts_with("target/");
+            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-_.".contains(&b));
+            (plain && !path && !name.is_empty()).then_some(name)
+        })
+    }
+
+    #[test]
+    fn every_program_that_is_run_is_installed() {
+        let mut texts = Vec::new();
+        for dir in
+            ["xtask/src", "tests/src", "tests/tests", "tests/bench/src", "egress-agent/tests"]
+        {
+            sources(&run::root().join(dir), &mut texts);
+        }
+        let called: BTreeSet<&str> = texts.iter().flat_map(|text| called(text)).collect();
+        for known in ["ip", "bpftool", "curl", "openssl", "modprobe"] {
+            assert!(called.contains(known), "{called:?}");
+        }
+        let installed = |name: &&str| {
+            let all = TOOLS.iter().chain(KERNEL_TOOLS).chain(FRESH_TOOLS).chain(ON_THE_HOST);
+            GIVEN.contains(name) || all.into_iter().any(|(program, _)| program == name)
+        };
+        let missing: Vec<_> = called.iter().filter(|name| !installed(name)).collect();
+        assert!(missing.is_empty(), "no package of the set-up has {missing:?}");
+    }
+
+    /// Part of systemd, on the host that `systemd-nspawn` boots; and the program under test.
+    const ON_THE_HOST: &[(&str, &str)] = &[
+        ("journalctl", "systemd"),
+        ("systemctl", "systemd"),
+        ("cat", "coreutils"),
+        ("find", "findutils"),
+        ("egress-agent", ""),
+        ("bpf-linker", ""),
+    ];
 }
