@@ -39,15 +39,7 @@ impl Walkthrough {
     /// # Errors
     /// A file is missing.
     pub fn example() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/example");
-        let root = root.canonicalize().with_context(|| root.display().to_string())?;
-        let all = ["service-entry.yaml", "gateway.yaml", "virtual-service.yaml"];
-        Ok(Self {
-            service_entry: step(&root.join("1-service-entry"), &all[..1])?,
-            http: step(&root.join("2-http-gateway"), &all)?,
-            tls_origination: step(&root.join("3-tls-origination"), &all)?,
-            passthrough: step(&root.join("4-https-passthrough"), &all)?,
-        })
+        Self::shipped("../deploy/example")
     }
 
     /// The same in its other form: mutual TLS between node and gateway. Certificates are in
@@ -56,15 +48,18 @@ impl Walkthrough {
     /// # Errors
     /// A file is missing.
     pub fn example_mtls() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/example");
+        Self::shipped("../deploy/example-mtls")
+    }
+
+    fn shipped(directory: &str) -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
         let root = root.canonicalize().with_context(|| root.display().to_string())?;
-        let all = ["service-entry.yaml", "gateway-mtls.yaml", "virtual-service.yaml"];
-        let raw = ["service-entry.yaml", "gateway-mtls.yaml", "virtual-service-mtls.yaml"];
+        let all = ["service-entry.yaml", "gateway.yaml", "virtual-service.yaml"];
         Ok(Self {
             service_entry: step(&root.join("1-service-entry"), &all[..1])?,
             http: step(&root.join("2-http-gateway"), &all)?,
             tls_origination: step(&root.join("3-tls-origination"), &all)?,
-            passthrough: step(&root.join("4-https-passthrough"), &raw)?,
+            passthrough: step(&root.join("4-https-passthrough"), &all)?,
         })
     }
 

@@ -11,17 +11,19 @@ use crate::{
     walkthrough::{self, File, SERVICE_ENTRY, apply, example},
 };
 
-const HTTP: [File; 2] =
-    [example!("2-http-gateway/gateway-mtls.yaml"), example!("2-http-gateway/virtual-service.yaml")];
+const HTTP: [File; 2] = [
+    example!("example-mtls/2-http-gateway/gateway.yaml"),
+    example!("example-mtls/2-http-gateway/virtual-service.yaml"),
+];
 const ORIGINATION: [File; 3] = [
-    example!("3-tls-origination/service-entry.yaml"),
-    example!("3-tls-origination/gateway-mtls.yaml"),
-    example!("3-tls-origination/virtual-service.yaml"),
+    example!("example-mtls/3-tls-origination/service-entry.yaml"),
+    example!("example-mtls/3-tls-origination/gateway.yaml"),
+    example!("example-mtls/3-tls-origination/virtual-service.yaml"),
 ];
 const PASSTHROUGH: [File; 3] = [
-    example!("4-https-passthrough/service-entry.yaml"),
-    example!("4-https-passthrough/gateway-mtls.yaml"),
-    example!("4-https-passthrough/virtual-service-mtls.yaml"),
+    example!("example-mtls/4-https-passthrough/service-entry.yaml"),
+    example!("example-mtls/4-https-passthrough/gateway.yaml"),
+    example!("example-mtls/4-https-passthrough/virtual-service.yaml"),
 ];
 
 /// All steps. At the end HTTPS passthrough is configured.

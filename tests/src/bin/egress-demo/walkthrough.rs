@@ -8,10 +8,7 @@ use crate::stage::{Stage, last_line, politics};
 /// A file of the examples, with its text.
 macro_rules! example {
     ($name:literal) => {
-        (
-            concat!("deploy/example/", $name),
-            include_str!(concat!("../../../../deploy/example/", $name)),
-        )
+        (concat!("deploy/", $name), include_str!(concat!("../../../../deploy/", $name)))
     };
 }
 
@@ -19,18 +16,20 @@ pub(crate) use example;
 
 pub(crate) type File = (&'static str, &'static str);
 
-pub(crate) const SERVICE_ENTRY: File = example!("1-service-entry/service-entry.yaml");
-const HTTP: [File; 2] =
-    [example!("2-http-gateway/gateway.yaml"), example!("2-http-gateway/virtual-service.yaml")];
+pub(crate) const SERVICE_ENTRY: File = example!("example/1-service-entry/service-entry.yaml");
+const HTTP: [File; 2] = [
+    example!("example/2-http-gateway/gateway.yaml"),
+    example!("example/2-http-gateway/virtual-service.yaml"),
+];
 const ORIGINATION: [File; 3] = [
-    example!("3-tls-origination/service-entry.yaml"),
-    example!("3-tls-origination/gateway.yaml"),
-    example!("3-tls-origination/virtual-service.yaml"),
+    example!("example/3-tls-origination/service-entry.yaml"),
+    example!("example/3-tls-origination/gateway.yaml"),
+    example!("example/3-tls-origination/virtual-service.yaml"),
 ];
 const PASSTHROUGH: [File; 3] = [
-    example!("4-https-passthrough/service-entry.yaml"),
-    example!("4-https-passthrough/gateway.yaml"),
-    example!("4-https-passthrough/virtual-service.yaml"),
+    example!("example/4-https-passthrough/service-entry.yaml"),
+    example!("example/4-https-passthrough/gateway.yaml"),
+    example!("example/4-https-passthrough/virtual-service.yaml"),
 ];
 
 /// All steps. At the end HTTPS passthrough is configured.
