@@ -15,7 +15,7 @@ pub use self::{
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;
@@ -39,9 +39,24 @@ pub struct Globals {
     pub uplink_policy: PolicyId,
     /// Which look-ups can be left out: see [`Absent`](crate::absent::Absent). Zero leaves out none.
     pub absent: u32,
+    /// Which configuration the maps hold: the first bytes of its digest.
+    pub digest: [u8; 16],
+    /// When an agent accepted it, in seconds since 1970.
+    pub accepted_at: u64,
 }
 
 impl Globals {
+    /// Before a snapshot has been written.
+    pub const NONE: Self = Self {
+        generation: 0,
+        events_per_second: 0,
+        default_policy: 0,
+        uplink_policy: 0,
+        absent: 0,
+        digest: [0; 16],
+        accepted_at: 0,
+    };
+
     /// Flow events a CPU may emit in a second before a snapshot has been written: enough to show
     /// why everything is denied.
     pub const EVENTS_BEFORE: u32 = 100;
@@ -404,9 +419,7 @@ mod tests {
         let globals = |generation, events_per_second| Globals {
             generation,
             events_per_second,
-            default_policy: 0,
-            uplink_policy: 0,
-            absent: 0,
+            ..Globals::NONE
         };
         assert_eq!(globals(0, 0).event_rate(), Globals::EVENTS_BEFORE);
         // With one, zero means none.

@@ -6,7 +6,7 @@ mod origin;
 pub use self::family::{family, is_packet_family, ordinary};
 use self::origin::{Kind, Origin, leaving};
 use crate::{
-    abi::{PodAddress, PolicyId},
+    abi::{PodAddress, PolicyId, action},
     addr::Addr,
     decide::{Place, PolicyView, decide},
     inbound::{self, FlowTable, Scope, Sender},
@@ -35,6 +35,29 @@ pub fn socket(
         verdict = Verdict::allow(Reason::Reply);
     }
     Judgement::new(verdict, mode, policy, flow, 0)
+}
+
+/// Whether a refused `connect()` sends nothing, so that nothing has left yet that could be refused:
+/// resolvers connect UDP sockets to every address of a name to ask for the source address (RFC 6724
+/// §6), and send nothing. The datagram is judged when it is sent, by `cgroup_skb` and what comes
+/// after it. An address family that the hook does not know stays refused.
+#[inline(always)]
+#[must_use]
+pub fn sends_nothing(judgement: &Judgement) -> bool {
+    judgement.action_code() == action::DENY
+        && !matches!(judgement.reason(), Reason::AddressFamily)
+        && matches!(
+            judgement.flow().protocol,
+            protocol::UDP | protocol::UDP_LITE | protocol::ICMP | protocol::ICMPV6
+        )
+}
+
+/// Whether an audited refusal of a packet tells nothing new: TCP to a port that is routed to a
+/// gateway. Enforced, the connection would have been redirected, which `connect()` reports.
+#[inline(always)]
+#[must_use]
+pub fn is_told_by_connect(judgement: &Judgement) -> bool {
+    matches!(judgement.reason(), Reason::NotRedirected)
 }
 
 /// `cgroup_skb` egress: a packet that begins with its IP header. `cgroup` is the workload's, zero

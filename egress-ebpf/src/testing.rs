@@ -153,7 +153,7 @@ impl PolicyView for World {
             events_per_second: 0,
             default_policy: POLICY,
             uplink_policy: UPLINK_POLICY,
-            absent: 0,
+            ..Globals::NONE
         }
     }
 

@@ -151,6 +151,13 @@ impl Judgement {
         })
     }
 
+    /// What a hook on a system call returns that sends nothing: what it lets be sent is judged then.
+    #[inline(always)]
+    #[must_use]
+    pub const fn deferred(self) -> i32 {
+        CGROUP_PASS
+    }
+
     /// Where a connect must be sent before it may pass. `None` in audit mode, which changes
     /// nothing.
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Reading the access log in Envoy's default text format.
+//! Reading the access log in the default text format, Istio's.
 
 /// One line, field by field.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +29,12 @@ pub struct Line {
     pub authority: String,
     /// `%UPSTREAM_HOST%`.
     pub upstream_host: String,
+    /// `%UPSTREAM_CLUSTER_RAW%`.
+    pub upstream_cluster: String,
+    /// `%DOWNSTREAM_REMOTE_ADDRESS%`.
+    pub downstream_remote: String,
+    /// `%REQUESTED_SERVER_NAME%`.
+    pub server_name: String,
     /// The line itself.
     pub text: String,
 }
@@ -42,6 +48,9 @@ pub fn parse(line: &str) -> Option<Line> {
         request,
         code,
         flags,
+        _details,
+        _termination,
+        _failure,
         received,
         sent,
         duration,
@@ -51,6 +60,12 @@ pub fn parse(line: &str) -> Option<Line> {
         id,
         authority,
         upstream,
+        cluster,
+        _upstream_local,
+        _downstream_local,
+        remote,
+        server_name,
+        _route,
     ] = fields.as_slice()
     else {
         return None;
@@ -73,6 +88,9 @@ pub fn parse(line: &str) -> Option<Line> {
         request_id: quoted(id)?,
         authority: quoted(authority)?,
         upstream_host: quoted(upstream)?,
+        upstream_cluster: cluster.clone(),
+        downstream_remote: remote.clone(),
+        server_name: server_name.clone(),
         text: line.to_owned(),
     })
 }
@@ -120,14 +138,17 @@ mod tests {
 
     #[test]
     fn the_line_of_the_walkthrough_is_read() {
-        let line = "[2019-09-03T20:57:49.103Z] \"GET /politics HTTP/2\" 301 - 0 0 90 89 \
+        let line = "[2019-09-03T20:57:49.103Z] \"GET /politics HTTP/2\" 301 - via_upstream - \
+                    \"-\" 0 0 90 89 \
                     \"10.244.2.10\" \"curl/7.64.0\" \"ea379962-9b5c-4431-ab66-f01994f5a5a5\" \
-                    \"edition.cnn.com\" \"151.101.65.67:80\"";
+                    \"edition.cnn.com\" \"151.101.65.67:80\" outbound|80||edition.cnn.com \
+                    192.0.2.10:55394 192.0.2.10:80 10.244.2.10:40404 - default";
         let line = parse(line).unwrap();
         assert_eq!((line.code, line.flags.as_str()), (301, "-"));
         assert_eq!(line.request, "GET /politics HTTP/2");
         assert_eq!(line.service_time, Some(89));
         assert_eq!(line.upstream_host, "151.101.65.67:80");
+        assert_eq!(line.downstream_remote, "10.244.2.10:40404");
         assert_eq!(parse("2019 INFO ready"), None);
     }
 }

@@ -148,6 +148,8 @@ pub fn exists(prefix: &str) -> bool {
 /// Something can't be removed.
 pub fn sweep(prefix: &str) -> Result<()> {
     cgroup::remove(&cgroup::mount_point()?.join(prefix))?;
+    // A host with systemd has its own there too, on a hybrid hierarchy.
+    cgroup::remove(&Path::new("/sys/fs/cgroup/systemd").join(prefix))?;
     for name in namespaces(prefix) {
         sh("ip", &["netns", "del", &name])?;
     }

@@ -91,7 +91,7 @@ const ANOTHERS: Open = Never("its target is another's address, where nobody is")
 pub const SOCKETS: &[Way] = &[
     way("tcp", Socket, NO_ROUTE, Own, Answered),
     way("tcp-blocking", Socket, NO_ROUTE, Own, Answered),
-    way("udp-connected", Socket, PROTOCOL, Own, Answered),
+    way("udp-connected", Packet, PROTOCOL, Own, Answered),
     // Without enforcement it is the outside's web server that they reach.
     way("http", Socket, NO_ROUTE, On(80), Arrives),
     // Routed to the gateway, where the bytes aren't what the port carries.
@@ -215,7 +215,7 @@ pub const PACKETS: &[Way] = &[
     way("smc-inet", Any, FAMILY, Event::Family, Answered),
     way("xdp", Wire, PROTOCOL, Own, Answered),
     way("gateway-admin", Socket, &["gateway_port"], On(15_000), Answered),
-    way("gateway-udp", Socket, &["gateway_port"], On(443), Answered),
+    way("gateway-udp", Packet, &["gateway_port"], On(443), Answered),
     way("gateway-icmp", Packet, &["gateway_port"], ICMP, Answered),
 ];
 

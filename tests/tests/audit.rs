@@ -274,3 +274,65 @@ fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
     until_is(SOON, "the interface that nobody names any more", reaches, |reached| !*reached)
         .unwrap();
 }
+
+/// The roll-out that the documentation describes: audit, read the summary, enforce. The summary names
+/// exactly what enforcement refuses afterwards.
+#[test]
+fn the_summary_names_what_enforcement_would_refuse_and_nothing_else() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    testbed.apply_mesh(&mesh(&testbed, "audit", "audit", "")).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    in_force(&testbed, SET, "audit");
+    let pod = testbed.pod();
+
+    // Allowed: a large download, and a peer inside. Forbidden: a port without a route, and UDP.
+    assert_eq!(testbed.curl_status(&[DOWNLOAD]).unwrap(), "200");
+    let inside = |from| ask(from, "tcp", plan::NEIGHBOUR, plan::PEER_ECHO, &[]).unwrap().ok();
+    assert!(inside(pod));
+    let forbidden = |from| {
+        ["tcp", "udp"].map(|protocol| {
+            let port = if protocol == "tcp" { plan::TCP_PORTS[0] } else { plan::UDP_PORT };
+            ask(from, protocol, plan::ATTACKER, port, &[]).unwrap().ok()
+        })
+    };
+    assert_eq!(forbidden(pod), [true, true]);
+    let redirects = || node.stdout().matches("AUDIT would redirect (routed)").count();
+    until_is(SOON, "one event for the download", redirects, |count| *count == 1).unwrap();
+    assert_eq!(counted(&testbed, "not_redirected", true), 0);
+
+    let (control, pins) = (testbed.node_control(), testbed.pins());
+    let summary = || {
+        let args = ["flows", "--verdict", "denied", "--summary", "-o", "json", "--control"];
+        let rest = [control.to_str().unwrap(), "--bpffs", pins.to_str().unwrap()];
+        let args = [&args[..], &rest].concat();
+        let done = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+        assert!(done.ok(), "{done:?}");
+        let rows = done.stdout.lines().filter(|line| line.contains("would deny"));
+        let mut rows: Vec<String> = rows
+            .map(|line| {
+                let row: serde_json::Value = serde_json::from_str(line).unwrap();
+                assert!(row["times"].as_u64().unwrap() > 0 && row["first"].is_string(), "{row}");
+                ["workload", "destination", "reason"]
+                    .map(|key| row[key].as_str().unwrap())
+                    .join(" ")
+            })
+            .collect();
+        rows.sort();
+        rows
+    };
+    let expected = [
+        format!("dev/job {}:{} no_route", plan::ATTACKER, plan::TCP_PORTS[0]),
+        format!("dev/job {}:{} protocol", plan::ATTACKER, plan::UDP_PORT),
+    ];
+    until_is(SOON, "the summary", summary, |rows| *rows == expected).unwrap();
+
+    // Enforced, that is what is refused, and the rest goes on.
+    switch(&testbed, "enforce", "enforce", "");
+    assert_eq!(forbidden(pod), [false, false]);
+    assert!(inside(pod));
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+}

@@ -7,7 +7,7 @@ use egress_tests::{
     access_log::{self, Line},
     outside::Seen,
     plan,
-    process::Process,
+    process::{Place, Process},
     testbed::Testbed,
     wait::{SOON, until, until_is},
 };
@@ -148,6 +148,10 @@ fn a_host_that_is_not_in_the_registry_is_refused_in_every_protocol() {
     assert!(tls.stderr.contains("alert") || tls.stderr.contains("unrecognized name"), "{tls:?}");
     let line = refused_line(&gateway, |line| line.request == "- - -" && line.flags == "NR");
     assert_eq!((line.code, line.upstream_host.as_str()), (0, "-"), "{line:?}");
+    // Who, and where to.
+    assert!(line.downstream_remote.starts_with(plan::POD), "{line:?}");
+    assert_eq!(line.server_name, "www.example.com");
+    assert_eq!(line.upstream_cluster, "BlackHoleCluster");
 
     // Anything else on a routed port: a reset, not silence.
     let script = "exec 3<>/dev/tcp/203.0.113.9/443 && printf '\\1\\2\\3\\4garbage\\r\\n\\r\\n' >&3 && cat <&3";
@@ -228,4 +232,63 @@ fn refused_line(gateway: &Process, meant: impl Fn(&Line) -> bool) -> Line {
         access_log::lines(&gateway.stdout()).into_iter().rfind(&meant)
     })
     .unwrap_or_else(|error| panic!("{error:#}:\n{}", gateway.stdout()))
+}
+
+/// What glibc's getaddrinfo does with each address of a name; then a datagram.
+const SORT: &str = "
+import errno, socket, sys
+sent = sys.argv[1] == 'send'
+for family, to in (socket.AF_INET, sys.argv[2]), (socket.AF_INET6, sys.argv[3]):
+    with socket.socket(family, socket.SOCK_DGRAM) as asked:
+        asked.connect((to, 53))
+        print(asked.getsockname()[0])
+        if sent:
+            try:
+                asked.send(b'secret')
+            except PermissionError as error:
+                print(errno.errorcode[error.errno])
+";
+
+#[test]
+fn a_udp_connect_that_sends_nothing_is_no_refusal() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.apply("routed.yaml", &routed(plan::HOST)).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let capture = testbed.capture().unwrap();
+    let url = "https://edition.cnn.com/";
+    let served = || testbed.curl_status(&[url]).unwrap();
+    until_is(SOON, "the routed host to be served", served, |seen| seen == "200").unwrap();
+    let refused = || -> u64 {
+        let metrics = testbed.node_metrics().unwrap();
+        let denied = metrics.lines().filter(|line| {
+            line.starts_with("egress_verdicts_total") && line.contains("reason=\"protocol\"")
+        });
+        denied.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    };
+    let before = refused();
+    let from = |place: &Place, what: &str| {
+        let args = ["-c", SORT, what, plan::ATTACKER, plan::ATTACKER_V6];
+        let done = place.run("/usr/bin/python3", &args).unwrap();
+        assert!(done.ok(), "{done:?}");
+        done.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+
+    // Names with several addresses, and the same by hand: nothing is sent, nothing is refused.
+    for _ in 0..5 {
+        assert_eq!(served(), "200");
+    }
+    assert_eq!(from(testbed.pod(), "sort"), [plan::POD, plan::POD_V6]);
+    from(&testbed.host_network(), "sort");
+    assert_eq!(refused(), before);
+    assert!(!node.stdout().contains("(protocol)"), "{}", node.stdout());
+
+    // The datagram is refused, and said so.
+    for place in [testbed.pod(), &testbed.host_network()] {
+        let said = from(place, "send");
+        assert_eq!(said.iter().filter(|line| *line == "EPERM").count(), 2, "{said:?}");
+    }
+    until_is(SOON, "the datagrams to be counted", refused, |now| *now >= before + 4).unwrap();
+    until(SOON, "an event", || node.stdout().contains("DENIED (protocol)").then_some(())).unwrap();
+    assert_eq!(capture.frames(), Vec::<String>::new());
 }

@@ -1,6 +1,8 @@
 //! `/config_dump`: the configuration in force. Paths of keys are shown, keys are not: the snapshot
 //! doesn't hold any.
 
+mod rules;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -28,6 +30,7 @@ pub(super) fn json(config: &ConfigState) -> String {
         "node": snapshot.map(|snapshot| json!({
             "routes": list(&snapshot.node.routes, |route| node_route(route, &snapshot.mesh)),
         })),
+        "gateway": snapshot.map(|snapshot| rules::rules(&snapshot.rules, &snapshot.mesh)),
         "clusters": list(&config.clusters, |found| cluster(found)),
     });
     format!("{dump:#}\n")

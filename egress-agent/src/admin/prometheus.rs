@@ -12,7 +12,7 @@ use crate::{
         ADMIN_ENDPOINTS, AdminRefusal, ClusterCounter, DURATION_BUCKETS, LimitStats, LineFate,
         RequestProtocol, Resource, Series, Telemetry, UnwrittenLines,
     },
-    tls::days_left,
+    tls::{days_left, unix_seconds},
 };
 
 /// The media type of the format.
@@ -112,6 +112,12 @@ fn certificates(status: &Status, out: &mut Exposition) -> fmt::Result {
     for state in &states {
         let Some(end) = state.not_after else { continue };
         out.sample(name, &[("certificate", &state.name)], days_left(end, now))?;
+    }
+    let name = "egress_certificate_not_after_timestamp_seconds";
+    out.family(name, "gauge", "When the certificate in use expires, in seconds since 1970.")?;
+    for state in &states {
+        let Some(end) = state.not_after else { continue };
+        out.sample(name, &[("certificate", &state.name)], unix_seconds(end))?;
     }
     let name = "egress_certificate_current";
     out.family(name, "gauge", "Whether the files, as last read, are what is in use.")?;

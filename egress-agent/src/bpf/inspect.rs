@@ -18,7 +18,7 @@ use aya::{
 use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, mode};
 
 use super::{
-    Counters, Error, Lost, Verdicts,
+    Counters, Error, Held, Lost, Verdicts,
     attach::{PinnedPlace, clsact_program},
     pinned::open,
     pod::Raw,
@@ -41,8 +41,8 @@ pub struct Inspection {
     pub programs: Vec<AttachedProgram>,
     /// The maps of this agent's version.
     pub maps: Vec<MapFill>,
-    /// Whether a configuration was ever put into the maps.
-    pub configured: bool,
+    /// Which configuration the maps hold; `None` before the first one.
+    pub held: Option<Held>,
     /// Modes other than `enforce`, by policy: `audit`, `exempt`.
     pub modes: BTreeMap<PolicyId, &'static str>,
     /// What was counted.
@@ -197,7 +197,7 @@ impl Inspection {
     fn read_contents(&mut self, maps: &Path) -> Result<(), Error> {
         let globals: Array<_, Raw<Globals>> = typed(maps, "GLOBALS")?;
         let globals = globals.get(&0, 0).map_err(|error| Error::Map { map: "GLOBALS", error })?;
-        self.configured = globals.0.generation != 0;
+        self.held = Held::of(&globals.0);
         let policies: Array<_, Raw<Policy>> = typed(maps, "POLICIES")?;
         for (id, policy) in (0..).zip(policies.iter()) {
             let policy = policy.map_err(|error| Error::Map { map: "POLICIES", error })?.0;

@@ -88,13 +88,7 @@ impl Judge<'_> {
 
 impl PolicyView for Judge<'_> {
     fn globals(&self) -> Globals {
-        self.contents.globals.unwrap_or(Globals {
-            generation: 0,
-            events_per_second: 0,
-            default_policy: 0,
-            uplink_policy: 0,
-            absent: 0,
-        })
+        self.contents.globals.unwrap_or(Globals::NONE)
     }
 
     fn policy(&self, policy: PolicyId) -> PolicyRules {
@@ -156,13 +150,7 @@ mod tests {
             reserved: 0,
         };
         Contents {
-            globals: Some(Globals {
-                generation: 1,
-                events_per_second: 0,
-                default_policy: 0,
-                uplink_policy: 0,
-                absent: 0,
-            }),
+            globals: Some(Globals { generation: 1, ..Globals::NONE }),
             policies: [(1, Policy { mode: mode::AUDIT, table: 0 })].into(),
             routes: [
                 (key(443, 0, "::"), route(route_action::REDIRECT)),

@@ -106,6 +106,8 @@ pub struct Facts {
     pub workloads: BTreeMap<u64, PolicyId>,
     /// Counts accepted snapshots, from 1.
     pub generation: u64,
+    /// Which configuration the snapshot was compiled from.
+    pub held: super::Held,
     /// Flow events that a CPU may emit in a second.
     pub events_per_second: u32,
     /// How many groups the map holds.
@@ -186,6 +188,8 @@ impl Contents {
             default_policy: POLICY,
             uplink_policy: POLICY,
             absent: 0,
+            digest: facts.held.digest,
+            accepted_at: facts.held.accepted_at,
         });
         for (index, set) in snapshot.mesh.sets().enumerate() {
             contents

@@ -9,8 +9,8 @@ record! {
         "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy> = "`REGISTRY_ONLY`",
         /// Where the gateway's access log goes: a file, or none where empty.
         "accessLogFile" access_log_file: Option<At<String>> = "`/dev/stdout`",
-        /// Its format: Envoy's operators; `istio` stands for Istio's format.
-        "accessLogFormat" access_log_format: Option<At<String>> = "Envoy's default format",
+        /// Its format: Envoy's operators; `istio` stands for Istio's format, `envoy` for Envoy's default.
+        "accessLogFormat" access_log_format: Option<At<String>> = "Istio's format",
         /// Its encoding.
         "accessLogEncoding" access_log_encoding: Option<At<Encoding>> = "`TEXT`",
         /// The trust domain of identities.

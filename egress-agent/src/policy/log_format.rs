@@ -10,14 +10,15 @@ use self::operators::{OPERATORS, REQUEST_HEADERS, RESPONSE_HEADERS, names, neare
 pub use self::peer::PeerPart;
 use super::AccessLogEncoding;
 
-/// Envoy's default text format.
+/// Envoy's default text format, chosen by `accessLogFormat: envoy`.
 const ENVOY_DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
     %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% \
     %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
     \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
     \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
-/// Istio's text format since 1.9, chosen by `accessLogFormat: istio`.
+/// Istio's text format since 1.9, the default, also chosen by `accessLogFormat: istio`. For TLS it
+/// says who went where, which [`ENVOY_DEFAULT`] does not.
 const ISTIO: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
     %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% \
     %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
@@ -218,7 +219,7 @@ pub enum LogFormatError {
     },
     /// With `accessLogEncoding: JSON` the format isn't an object of strings.
     #[error(
-        "with accessLogEncoding JSON expected `istio`, nothing, or a JSON object whose values are format strings: {problem}"
+        "with accessLogEncoding JSON expected `istio`, `envoy`, nothing, or a JSON object whose values are format strings: {problem}"
     )]
     Json {
         /// What is wrong.
@@ -227,7 +228,8 @@ pub enum LogFormatError {
 }
 
 impl LogFormat {
-    /// Compiles `accessLogFormat`: Envoy's default where it is absent, Istio's for `istio`.
+    /// Compiles `accessLogFormat`: Istio's where it is absent and for `istio`, Envoy's default for
+    /// `envoy`.
     ///
     /// # Errors
     /// [`LogFormatError`] with the first thing that is wrong.
@@ -236,14 +238,16 @@ impl LogFormat {
         encoding: AccessLogEncoding,
     ) -> Result<Self, LogFormatError> {
         match (encoding, format) {
-            (AccessLogEncoding::Text, None) => parse(ENVOY_DEFAULT).map(Self::Text),
-            (AccessLogEncoding::Text, Some("istio")) => parse(ISTIO).map(Self::Text),
+            (AccessLogEncoding::Text, None | Some("istio")) => parse(ISTIO).map(Self::Text),
+            (AccessLogEncoding::Text, Some("envoy")) => parse(ENVOY_DEFAULT).map(Self::Text),
             (AccessLogEncoding::Text, Some(text)) if text.ends_with('\n') => {
                 parse(text).map(Self::Text)
             }
             (AccessLogEncoding::Text, Some(text)) => parse(&format!("{text}\n")).map(Self::Text),
-            (AccessLogEncoding::Json, None) => keys(JSON_DEFAULT.iter().chain(JSON_PEER).copied()),
-            (AccessLogEncoding::Json, Some("istio")) => {
+            (AccessLogEncoding::Json, Some("envoy")) => {
+                keys(JSON_DEFAULT.iter().chain(JSON_PEER).copied())
+            }
+            (AccessLogEncoding::Json, None | Some("istio")) => {
                 keys(JSON_DEFAULT.iter().chain(JSON_ISTIO).chain(JSON_PEER).copied())
             }
             (AccessLogEncoding::Json, Some(text)) => object(text),

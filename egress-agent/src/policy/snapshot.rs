@@ -34,7 +34,7 @@ pub struct MeshConfig {
     pub overrides: Vec<EnforcementOverride>,
     /// `accessLogFile`: a path, `/dev/stdout`, or none.
     pub access_log_file: Option<String>,
-    /// `accessLogFormat`: Envoy's default where absent; `istio` names Istio's.
+    /// `accessLogFormat`: Istio's where absent; `envoy` names Envoy's default.
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: AccessLogEncoding,

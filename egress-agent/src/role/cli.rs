@@ -1,12 +1,8 @@
 //! The command line: what all commands share, and which one runs.
 
-use std::{
-    io::{self, IsTerminal},
-    process::ExitCode,
-};
+use std::{io, process::ExitCode};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::{Parser, Subcommand};
 
 use super::{
     certs::{self, CertsArgs},
@@ -15,10 +11,12 @@ use super::{
     flows::{self, FlowsArgs},
     gateway::{self, GatewayArgs},
     kernel::{self, KernelArgs},
+    log::{self, LogArgs},
     node::{self, NodeArgs},
     probe::{self, ProbeArgs},
     reasons::{self, ReasonsArgs},
     status::{self, StatusArgs},
+    uninstall::{self, UninstallArgs},
 };
 
 /// Exit code of a command that failed.
@@ -39,7 +37,8 @@ Examples:
   # What would these files do? Every problem at once, nothing is changed.
   egress-agent check --mesh mesh.yaml config/
 
-  # A gateway that needs no privilege: it listens on the ports that applications dial.
+  # A gateway without eBPF: it listens on the ports that applications dial. Ports below 1024 need
+  # CAP_NET_BIND_SERVICE, others no privilege.
   egress-agent gateway --config config/ --mesh mesh.yaml \\
       --labels istio=egressgateway --namespace istio-system --capture bind:80,443
 
@@ -62,6 +61,9 @@ Examples:
   # Take enforcement away again. Stopping or killing the agent does not.
   egress-agent detach
 
+  # Stop both roles, take enforcement away and remove the units. Shows first what it would do.
+  egress-agent uninstall --dry-run
+
   # Try every way around it, from inside a pod, to a canary outside.
   egress-agent probe 203.0.113.9
 
@@ -78,24 +80,6 @@ pub struct Cli {
     log: LogArgs,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Args, Debug)]
-struct LogArgs {
-    /// How the agent's own messages are written to standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "EGRESS_LOG_FORMAT")]
-    log_format: LogFormat,
-    /// Say more: `-v` debug, `-vv` trace. `RUST_LOG` does it per module.
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    verbose: u8,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum LogFormat {
-    /// One line a message.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 #[derive(Subcommand, Debug)]
@@ -118,6 +102,8 @@ enum Command {
     Kernel(KernelArgs),
     /// Remove enforcement from this node. Nothing else removes it.
     Detach(DetachArgs),
+    /// Remove the units of this product from this host, and enforcement with them.
+    Uninstall(UninstallArgs),
     /// Try every way out that is known from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
 }
@@ -126,7 +112,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    init_log(&cli.log);
+    log::init(&cli.log);
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(args),
@@ -137,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Reasons(args) => reasons::run(args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Detach(args) => detach::run(args),
+        Command::Uninstall(args) => uninstall::run(&args),
         Command::Probe(args) => probe::run(*args),
     };
     result.unwrap_or_else(|error| {
@@ -152,24 +139,6 @@ pub fn main() -> ExitCode {
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Messages go to standard error: standard output belongs to events, access log and results.
-fn init_log(args: &LogArgs) {
-    let level = match args.verbose {
-        0 => "info",
-        1 => "info,egress_agent=debug",
-        _ => "info,egress_agent=trace",
-    };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
-    match args.log_format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
 }
 
 #[cfg(test)]

@@ -286,7 +286,7 @@ impl Role {
 
     /// Puts what was loaded in force, for the next decision of every worker.
     async fn apply(&self, loaded: &Loaded) {
-        let Loaded { snapshot, current, accepted, rejected, last: _ } = loaded;
+        let Loaded { snapshot, current, accepted, rejected, held: _, last: _ } = loaded;
         let mut clusters = self.status.config().clusters.clone();
         if let Some(snapshot) = snapshot
             && !self.is_in_force(snapshot)

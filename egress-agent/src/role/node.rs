@@ -4,6 +4,7 @@
 //! hold what an earlier agent left), and policy is loaded after. There is no order in which
 //! something could slip out.
 
+mod behind;
 mod certs;
 mod changes;
 mod condition;
@@ -47,6 +48,7 @@ use self::{
     metrics::{Sources, Tally},
     modes::Shout,
     names::Names,
+    notify::Manager,
     options::Pod,
     plan::Planned,
     sockets::Closer,
@@ -60,7 +62,7 @@ use super::{
     reload::{Loaded, Reload},
 };
 use crate::{
-    bpf::{self, Contents, Enforcer, Facts, PlanProblem, Targets, TcMode},
+    bpf::{self, Contents, Enforcer, Facts, Held, PlanProblem, Targets, TcMode},
     net::Resolver,
     sys::{netlink::links::Watch, process::raise_open_files},
     telemetry::FlowLog,
@@ -134,10 +136,12 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let records = enforcer.records.clone();
     let Enforcer { attachments, maps, counters, events, cgroups, families, adopted, pins, .. } =
         enforcer;
-    takeover::announce(adopted, attachments.is_waiting());
+    let held = maps.current().globals.as_ref().and_then(Held::of);
+    takeover::announce(adopted, attachments.is_waiting(), held);
 
     let directory = args.config.config.display().to_string();
     let (reload, loaded) = Reload::new(args.config);
+    let reload = reload.inheriting(takeover::inherited(attachments.is_waiting(), held));
     let again = reload.again();
     let probing = Probing {
         port: args.health_port,
@@ -213,6 +217,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         take_over: TakeOver::default(),
         closer: Closer::default(),
         ready: false,
+        manager: Manager::new(Instant::now()),
     };
     tokio::select! {
         () = node.run() => {}
@@ -221,6 +226,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
         () = async { while hangup.recv().await.is_some() { again.notify_one(); } } => {}
     }
+    notify::stopping();
     tracing::info!(
         "stopping; enforcement stays in force, as it is now, until `egress-agent detach`"
     );
@@ -253,6 +259,7 @@ struct Node {
     take_over: TakeOver,
     closer: Closer,
     ready: bool,
+    manager: Manager,
 }
 
 impl Node {
@@ -261,6 +268,7 @@ impl Node {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.reconcile();
+            self.tell_manager();
             tokio::select! {
                 changed = self.loaded.changed() => if changed.is_err() { return },
                 changed = self.checker.healthy.changed() => if changed.is_err() { return },
@@ -269,6 +277,17 @@ impl Node {
                 _ = looks.tick() => self.look().await,
             }
         }
+    }
+
+    /// Says to systemd how the node fares.
+    fn tell_manager(&mut self) {
+        let loaded = self.loaded.borrow().clone();
+        let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
+        let refused = loaded.last.as_ref().is_some_and(|last| !last.accepted);
+        let held = self.maps.current().globals.as_ref().and_then(Held::of);
+        let held = takeover::inherited(self.attachments.is_waiting(), held);
+        let status = notify::sentence(&loaded, held.as_deref(), &self.condition.unready(&loaded));
+        self.manager.tell(self.ready || behind || refused, status);
     }
 
     /// Looks at what came and went.
@@ -316,6 +335,7 @@ impl Node {
                     uplinks: self.attachments.hardware().clone(),
                     workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
                     generation: loaded.accepted,
+                    held: loaded.held,
                     events_per_second: self.events_per_second,
                     max_groups: self.maps.max_groups(),
                 };
@@ -375,7 +395,6 @@ impl Node {
             self.ready = true;
             self.closer.request(true);
             self.pins.remove_other_versions();
-            notify::ready();
             tracing::info!("ready");
         }
     }

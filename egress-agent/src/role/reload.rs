@@ -6,9 +6,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    bpf::Held,
     config::{self, Severity},
     policy::Snapshot,
     source::{Directory, Files, ReadError, Timing, Watcher},
@@ -25,6 +27,8 @@ pub struct Loaded {
     pub accepted: u64,
     /// Configurations refused since the start.
     pub rejected: u64,
+    /// Which configuration `snapshot` was compiled from.
+    pub held: Held,
     /// What became of the last one; `None` before the files were read.
     pub last: Option<Arc<LastReload>>,
 }
@@ -62,6 +66,8 @@ pub struct Reload {
     watcher: Watcher<Directory>,
     loaded: watch::Sender<Loaded>,
     again: Arc<Notify>,
+    /// What is in force before a configuration was accepted.
+    inherited: Option<String>,
 }
 
 impl Reload {
@@ -74,7 +80,13 @@ impl Reload {
     fn with_timing(args: ConfigArgs, timing: Timing) -> (Self, watch::Receiver<Loaded>) {
         let (loaded, receiver) = watch::channel(Loaded::default());
         let watcher = Watcher::new(Directory::new(args.config, args.mesh), timing);
-        (Self { watcher, loaded, again: Arc::new(Notify::new()) }, receiver)
+        (Self { watcher, loaded, again: Arc::new(Notify::new()), inherited: None }, receiver)
+    }
+
+    /// Says, where a configuration is refused before one was accepted, that this stays in force.
+    #[must_use]
+    pub fn inheriting(self, inherited: Option<String>) -> Self {
+        Self { inherited, ..self }
     }
 
     /// Notify it to read again at once (SIGHUP).
@@ -100,8 +112,13 @@ impl Reload {
     }
 
     fn take(&self, files: Result<Files, Vec<ReadError>>) {
+        let at = SystemTime::now();
+        let mut held = Held::default();
         let (accepted, problems) = match files {
-            Ok(files) => compile(&files),
+            Ok(files) => {
+                held = Held { digest: digest(&files), accepted_at: seconds(at) };
+                compile(&files)
+            }
             Err(errors) => {
                 let problems = errors.iter().map(ToString::to_string).collect::<Vec<_>>();
                 for problem in &problems {
@@ -110,11 +127,7 @@ impl Reload {
                 (None, problems)
             }
         };
-        let last = LastReload {
-            at: SystemTime::now(),
-            accepted: accepted.is_some(),
-            problems: shortened(problems),
-        };
+        let last = LastReload { at, accepted: accepted.is_some(), problems: shortened(problems) };
         self.loaded.send_modify(|loaded| {
             loaded.current = accepted.is_some();
             loaded.last = Some(Arc::new(last));
@@ -122,19 +135,48 @@ impl Reload {
                 Some(snapshot) => {
                     loaded.accepted += 1;
                     loaded.snapshot = Some(snapshot);
-                    tracing::info!("configuration {} is in force", loaded.accepted);
+                    loaded.held = held;
+                    tracing::info!(
+                        "configuration {} is in force ({})",
+                        loaded.accepted,
+                        held.digest_text()
+                    );
                 }
                 None => {
                     loaded.rejected += 1;
-                    let stays = match &loaded.snapshot {
-                        Some(_) => "the last good one stays in force",
-                        None => "none was accepted yet, so everything external is denied",
+                    let stays = match (&loaded.snapshot, &self.inherited) {
+                        (Some(_), _) => "the last good one stays in force".into(),
+                        (None, Some(inherited)) => format!("{inherited} stays in force"),
+                        (None, None) => {
+                            "none was accepted yet, so everything external is denied".to_owned()
+                        }
                     };
                     tracing::error!("the configuration is refused; {stays}");
                 }
             }
         });
     }
+}
+
+/// Of what was read, in the order of paths: each file's name and text, with their lengths. Where the
+/// directory is doesn't matter.
+fn digest(files: &Files) -> [u8; 16] {
+    let mut context = Context::new(&SHA256);
+    for file in files.resources.iter().chain(&files.mesh) {
+        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+        for part in [name, &file.text] {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+    }
+    let digest = context.finish();
+    let mut first = [0; 16];
+    first.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    first
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Compiles and reports; every problem is a message of its own.
@@ -169,6 +211,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+    use crate::config::RawFile;
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -214,6 +257,21 @@ mod tests {
         again.notify_one();
         until(&mut receiver, |loaded| loaded.accepted > before).await;
         running.abort();
+    }
+
+    #[test]
+    fn configurations_are_told_apart_by_their_files() {
+        let files = |path: &str, text: &str| Files {
+            resources: vec![RawFile { path: path.into(), text: text.into() }],
+            mesh: None,
+        };
+        let one = digest(&files("/a/x.yaml", "text"));
+        assert_eq!(one, digest(&files("/b/x.yaml", "text")), "wherever the directory is");
+        assert_ne!(one, digest(&files("/a/x.yaml", "texts")));
+        assert_ne!(one, digest(&files("/a/y.yaml", "text")));
+        assert_ne!(digest(&files("x.yam", "ltext")), digest(&files("x.yaml", "text")));
+        let mesh = Files { mesh: files("mesh.yaml", "").resources.pop(), ..Files::default() };
+        assert_ne!(digest(&mesh), digest(&Files::default()));
     }
 
     #[test]

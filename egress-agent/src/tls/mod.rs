@@ -27,4 +27,4 @@ pub use origin::Originator;
 #[cfg(test)]
 pub(crate) use workload_api::testing as workload_api_testing;
 pub use workload_api::{Given, Svid, WorkloadApi};
-pub use x509::{CertificateInfo, CrlInfo, date, days_left};
+pub use x509::{CertificateInfo, CrlInfo, date, days_left, unix_seconds};

@@ -154,6 +154,12 @@ pub fn date(time: SystemTime) -> String {
     }
 }
 
+/// Seconds since 1970; 0 for what is before.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Whole days from `now` to `end`; negative once it is over.
 #[must_use]
 pub fn days_left(end: SystemTime, now: SystemTime) -> i64 {

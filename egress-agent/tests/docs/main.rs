@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use clap::{CommandFactory, Parser};
 use egress_agent::{
     config::{self, RawFile},
-    role::cli::Cli,
+    role::{cli::Cli, uninstall},
     telemetry::ResponseFlag,
 };
 use egress_ebpf::reason::Reason;
@@ -166,6 +166,42 @@ fn shipped_configuration_compiles() {
     assert!(compiled.warnings.is_empty(), "{:#?}", compiled.warnings);
 }
 
+/// Each step of the walkthrough is a directory that is whole, in either form, and each step's files
+/// replace those of the step before.
+#[test]
+fn each_step_of_the_examples_is_a_configuration() {
+    for form in ["deploy/example", "deploy/example-mtls"] {
+        let root = root().join(form);
+        let read = |path: &Path| RawFile {
+            path: path.display().to_string(),
+            text: fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())),
+        };
+        let mesh = read(&root.join("mesh.yaml"));
+        let mut applied = BTreeMap::new();
+        let mut steps = 0;
+        let mut dirs: Vec<_> =
+            fs::read_dir(&root).expect(form).map(|entry| entry.expect(form).path()).collect();
+        dirs.sort();
+        for dir in dirs.iter().filter(|path| path.is_dir()) {
+            let files: Vec<_> = fs::read_dir(dir)
+                .expect("a step")
+                .map(|entry| read(&entry.expect("a file").path()))
+                .collect();
+            applied.extend(files.iter().map(|file| {
+                let name = file.path.rsplit('/').next().unwrap_or_default().to_owned();
+                (name, file.clone())
+            }));
+            for files in [files, applied.values().cloned().collect()] {
+                if let Err(problems) = config::compile(&files, Some(&mesh)) {
+                    panic!("{}: {problems}", dir.display());
+                }
+            }
+            steps += 1;
+        }
+        assert_eq!(steps, 4, "{form}");
+    }
+}
+
 #[test]
 fn command_lines_parse() {
     let (mut agent, mut xtask) = (0, 0);
@@ -269,6 +305,28 @@ fn units_start_what_exists() {
     }
 }
 
+/// `uninstall` knows every unit that is shipped, and no other.
+#[test]
+fn what_is_installed_is_what_is_uninstalled() {
+    fn below(dir: &Path, prefix: &str, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir).expect("a directory").flatten() {
+            let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            match entry.path().is_dir() {
+                true => below(&entry.path(), &format!("{name}/"), found),
+                false => found.push(name),
+            }
+        }
+    }
+    let mut shipped = Vec::new();
+    below(&root().join("deploy/systemd"), "", &mut shipped);
+    // They go into the configuration's directory.
+    shipped.retain(|name| !name.ends_with(".env"));
+    shipped.sort();
+    let mut known = uninstall::UNITS.map(str::to_owned).to_vec();
+    known.sort();
+    assert_eq!(shipped, known);
+}
+
 /// After a reboot, workloads wait for enforcement: for the pins where the agent's unit makes them.
 #[test]
 fn workloads_start_after_enforcement() {
@@ -277,11 +335,13 @@ fn workloads_start_after_enforcement() {
     };
     let slice = text("workloads-.slice.d/egress.conf");
     let has = |line: &str| slice.lines().any(|other| other == line);
-    assert!(has("After=egress-node.service") && has("Wants=egress-node.service"), "{slice}");
+    assert!(has("After=egress-node.service"), "{slice}");
     let pins = Path::new("/sys/fs/bpf/egress-agent");
     assert!(has(&format!("AssertDirectoryNotEmpty={}", pins.display())), "{slice}");
     // Where they are by default, and by the unit.
     let unit = text("egress-node.service") + &text("egress-node.env");
+    // The agent is started with the slice by its own [Install], so that `disable` undoes it.
+    assert!(unit.contains("\nWantedBy=multi-user.target workloads.slice\n"), "{unit}");
     assert!(!unit.contains("--bpffs"), "{unit}");
     let command = Cli::command();
     let node = command.find_subcommand("node").expect("egress-agent node");

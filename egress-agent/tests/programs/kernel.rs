@@ -75,7 +75,7 @@ impl Kernel {
             events_per_second,
             default_policy: DEFAULT_POLICY,
             uplink_policy: DEFAULT_POLICY,
-            absent: 0,
+            ..Globals::NONE
         };
         self.set("GLOBALS", 0, globals);
     }

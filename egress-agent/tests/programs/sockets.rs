@@ -20,6 +20,7 @@ use crate::kernel::{AUDITED, DEFAULT_POLICY, EXEMPT, Kernel, addr};
 
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
 pub(crate) const ECONNREFUSED: i32 = 111;
 
 /// What runs in the cgroup.
@@ -181,10 +182,14 @@ fn what_policy_refuses_fails_with_a_meaningful_error() {
     for to in
         ["198.51.100.7:53", "[::ffff:198.51.100.7]:443", "[2001:db8::7]:53", "224.0.0.251:5353"]
     {
-        assert_eq!(cgroup.call("udp-connect", to), Err(EACCES), "{to}");
         assert_eq!(cgroup.call("udp-send", to), Err(EACCES), "{to}");
     }
     assert!(kernel.events().iter().all(|event| event.action == action::DENY));
+    // Connecting a UDP socket sends nothing; whether there is a way, the network says.
+    for to in ["198.51.100.7:53", "[2001:db8::7]:53", "169.254.169.254:53"] {
+        assert_ne!(cgroup.call("udp-connect", to), Err(EACCES), "{to}");
+    }
+    assert!(kernel.events().is_empty());
     // Loopback is open: nobody listens there, which is the kernel's own answer.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     assert_eq!(cgroup.call("connect", &closed.to_string()), Err(ECONNREFUSED));
@@ -222,6 +227,9 @@ fn a_workloads_policy_is_its_cgroups_or_its_nearest_ancestors() {
     let (mut kernel, mut cgroup, _listener) = gateway("ancestor");
     // An address without a route of the kernel's own would hide the verdict; loopback never does.
     let here = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nothing is ever sent to this network (RFC 1122 §3.2.1.3): the kernel refuses it by itself.
+    let nowhere = "0.1.2.3:443";
+    kernel.prefix("DENIED", "0.1.2.3", 128);
     kernel.prefix("DENIED", "198.51.100.7", 128);
     let to = "198.51.100.7:443";
     assert_eq!(cgroup.call("connect", to), Err(EACCES), "the default policy enforces");
@@ -229,9 +237,9 @@ fn a_workloads_policy_is_its_cgroups_or_its_nearest_ancestors() {
         kernel.count(hook::CONNECT, action::DENY, Reason::DeniedPrefix, audit)
     };
     assert_eq!((denied(&kernel, false), denied(&kernel, true)), (1, 0));
-    // Audited, the connect goes on; where it ends is the network's matter. UDP's needs no answer.
+    // Audited, the connect goes on; where it ends is the network's matter.
     kernel.workload(cgroup.id(), AUDITED);
-    let _network = cgroup.call("udp-connect", to);
+    assert_eq!(cgroup.call("connect", nowhere), Err(EINVAL));
     assert_eq!((denied(&kernel, false), denied(&kernel, true)), (1, 1));
     kernel.workload(cgroup.child_id(), DEFAULT_POLICY);
     assert_eq!(cgroup.call("connect", to), Err(EACCES), "the nearest counts");

@@ -48,6 +48,9 @@ fn connect(address: impl SocketAddr) -> i32 {
     let policy = workload.policy_or_default();
     let mut judgement =
         hooks::socket(address.flow(), address.judges(), policy, workload.listed(), &Maps);
+    if hooks::sends_nothing(&judgement) {
+        return judgement.deferred();
+    }
     let asks = Asks { policy, cgroup: workload.listed() };
     if let Some(target) = judgement.redirect() {
         if let Err(reason) = redirect(address, target, asks) {

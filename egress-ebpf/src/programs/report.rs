@@ -4,6 +4,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::PerCpuArray};
 use egress_ebpf::{
     abi::{FlowEvent, action, counter_index, event_class, hook, lost},
     decide::PolicyView as _,
+    hooks,
     reason::Reason,
     verdict::Judgement,
 };
@@ -30,6 +31,9 @@ pub(crate) fn report(site: Site, judgement: &Judgement) {
     let code = judgement.action_code();
     let reason = judgement.reason();
     let audited = judgement.audited();
+    if audited && hooks::is_told_by_connect(judgement) {
+        return;
+    }
     if let Some(index) = counter_index(site.hook, code, reason as u8, audited) {
         // Nothing else counts for a hook of an interface while this runs: packets are classified with
         // softirqs off, and this CPU's counters of a hook are its own.

@@ -35,13 +35,7 @@ impl PolicyView for Maps {
     fn globals(&self) -> Globals {
         match GLOBALS.get(0) {
             Some(globals) => *globals,
-            None => Globals {
-                generation: 0,
-                events_per_second: 0,
-                default_policy: 0,
-                uplink_policy: 0,
-                absent: 0,
-            },
+            None => Globals::NONE,
         }
     }
 

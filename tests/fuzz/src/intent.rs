@@ -82,6 +82,7 @@ impl Intent {
             generation,
             events_per_second: u32::from(random.u8()),
             max_groups: if random.rarely() { 1 } else { 8 },
+            ..Facts::default()
         };
         Self { snapshot, facts }
     }

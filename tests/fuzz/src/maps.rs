@@ -32,14 +32,7 @@ fn has_prefix<T: IntoBytes + zerocopy::Immutable>(key: &T, prefix: &Prefix<T>) -
 
 impl PolicyView for Maps {
     fn globals(&self) -> Globals {
-        let zero = Globals {
-            generation: 0,
-            events_per_second: 0,
-            default_policy: 0,
-            uplink_policy: 0,
-            absent: 0,
-        };
-        self.0.globals.unwrap_or(zero)
+        self.0.globals.unwrap_or(Globals::NONE)
     }
 
     fn policy(&self, policy: PolicyId) -> PolicyRules {

@@ -319,6 +319,7 @@ impl PolicyView for World {
             default_policy: 1,
             uplink_policy: self.uplink_policy,
             absent: self.absent().raw(),
+            ..Globals::NONE
         }
     }
 

@@ -50,14 +50,7 @@ fn normal(mut contents: Contents) -> Contents {
 /// The maps as the programs see them.
 impl PolicyView for Contents {
     fn globals(&self) -> Globals {
-        let zero = Globals {
-            generation: 0,
-            events_per_second: 0,
-            default_policy: 0,
-            uplink_policy: 0,
-            absent: 0,
-        };
-        self.globals.unwrap_or(zero)
+        self.globals.unwrap_or(Globals::NONE)
     }
 
     fn policy(&self, policy: PolicyId) -> PolicyRules {

@@ -16,10 +16,12 @@ fn json(format: &str) -> Result<LogFormat, LogFormatError> {
 #[test]
 fn the_known_formats_compile() {
     for encoding in [AccessLogEncoding::Text, AccessLogEncoding::Json] {
-        for format in [None, Some("istio")] {
+        for format in [None, Some("istio"), Some("envoy")] {
             LogFormat::compile(format, encoding).unwrap();
         }
     }
+    assert_eq!(LogFormat::compile(None, AccessLogEncoding::Text), text("istio"));
+    assert_eq!(LogFormat::compile(None, AccessLogEncoding::Json), json("istio"));
     for (name, _) in OPERATORS {
         text(&format!("%{name}%")).unwrap();
     }

@@ -18,8 +18,9 @@ use crate::{
 /// match.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct Filter {
-    /// With this verdict: `denied` by policy, `failed` on the way out of a gateway, `audited` is
-    /// what audit mode let pass.
+    /// With this verdict: `denied` by policy, what audit mode let pass included (`AUDIT would
+    /// deny`); `failed` on the way out of a gateway; `audited` is what enforcement would have denied
+    /// or redirected.
     #[arg(long, value_enum, value_delimiter = ',')]
     verdict: Vec<Verdict>,
     /// With this reason; `egress-agent reasons` lists them.
@@ -56,7 +57,7 @@ impl Verdict {
     fn is_of(self, flow: &FlowRecord) -> bool {
         match self {
             Self::Audited => flow.audit,
-            Self::Denied => flow.verdict == FlowVerdict::Deny && !flow.audit,
+            Self::Denied => flow.verdict == FlowVerdict::Deny,
             Self::Allowed => flow.verdict == FlowVerdict::Allow && !flow.audit,
             Self::Redirected => flow.verdict == FlowVerdict::Redirect && !flow.audit,
             Self::Failed => flow.verdict == FlowVerdict::Fail && !flow.audit,
@@ -212,11 +213,16 @@ mod tests {
     }
 
     #[test]
-    fn an_audited_flow_is_no_denied_one() {
-        let flow = FlowRecord { audit: true, ..dropped() };
+    fn an_audited_refusal_is_a_denied_flow_and_an_audited_redirect_is_none() {
         let now = SystemTime::UNIX_EPOCH;
-        assert!(filter(&["--verdict", "audited"]).unwrap().matches(&flow, now));
-        assert!(!filter(&["--verdict", "denied"]).unwrap().matches(&flow, now));
+        let refusal = FlowRecord { audit: true, ..dropped() };
+        let redirect = FlowRecord { audit: true, ..redirected() };
+        for flow in [&refusal, &redirect] {
+            assert!(filter(&["--verdict", "audited"]).unwrap().matches(flow, now));
+        }
+        let denied = filter(&["--verdict", "denied"]).unwrap();
+        assert!(denied.matches(&refusal, now) && !denied.matches(&redirect, now));
+        assert!(refusal.is_refusal() && !redirect.is_refusal());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod filter;
 mod source;
+mod summary;
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +15,7 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
-use self::{filter::Filter, source::Sources};
+use self::{filter::Filter, source::Sources, summary::Summary};
 use super::{control::Line, node::DEFAULT_BPFFS, reasons::meaning};
 use crate::telemetry::FlowRecord;
 
@@ -32,6 +33,9 @@ Examples:
   # What was refused in the last five minutes?
   egress-agent flows --verdict denied,failed --since 5m
 
+  # What would enforcement refuse, while audit mode is on?
+  egress-agent flows --verdict denied --summary
+
   # Whatever one workload does, from now on.
   egress-agent flows --follow --last 0 --pod shop/web
 
@@ -45,6 +49,10 @@ pub struct FlowsArgs {
     /// Of those that are remembered and match, the last N alone.
     #[arg(long, value_name = "N")]
     last: Option<usize>,
+    /// One row for each workload, destination and reason: how often, when first, when last. With
+    /// `--verdict denied` in audit mode it lists what enforcement would refuse.
+    #[arg(long, conflicts_with = "follow")]
+    summary: bool,
     /// How they are written.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -92,6 +100,14 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<()> {
     let shown = selected(history, &args.filter, args.last, SystemTime::now());
     if lost > 0 {
         screen.lost_before(lost)?;
+    }
+    if args.summary {
+        let summary = Summary::of(&shown);
+        match args.output {
+            Output::Json => summary.write_json(&mut screen.out)?,
+            Output::Text | Output::Wide => summary.write_text(&mut screen.out)?,
+        }
+        return Ok(screen.out.flush()?);
     }
     for flow in &shown {
         screen.flow(flow)?;

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     bpf::{Counters, Error, Lost, Repair, Verdicts},
     role::reload::Loaded,
-    tls::{CredentialState, Credentials, days_left},
+    tls::{CredentialState, Credentials, days_left, unix_seconds},
     tunnel::Stats,
 };
 
@@ -150,6 +150,14 @@ fn certificates(text: &mut String, states: &[CredentialState], now: SystemTime) 
         if let Some(end) = state.not_after {
             let days = days_left(end, now);
             push(text, format_args!("{name}{{certificate=\"{}\"}} {days}\n", label(state)));
+        }
+    }
+    let name = "egress_certificate_not_after_timestamp_seconds";
+    kind(text, name, "gauge");
+    for state in states {
+        if let Some(end) = state.not_after {
+            let (label, end) = (label(state), unix_seconds(end));
+            push(text, format_args!("{name}{{certificate=\"{label}\"}} {end}\n"));
         }
     }
     let name = "egress_certificate_current";

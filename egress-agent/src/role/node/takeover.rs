@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bpf::{Attachments, Pins};
+use crate::bpf::{Attachments, Held, Pins};
 
 /// How long a take-over waits for gateways' health and for addresses of names: whatever is unknown
 /// then is refused until it is known.
@@ -59,15 +59,30 @@ impl TakeOver {
     }
 }
 
+/// What is in force until a configuration is accepted; `None` where everything external is denied.
+pub(super) fn inherited(waiting: bool, held: Option<Held>) -> Option<String> {
+    if waiting {
+        return Some("what another version's programs hold".into());
+    }
+    held.map(|held| held.to_string())
+}
+
 /// Says how enforcement begins.
-pub(super) fn announce(adopted: bool, waiting: bool) {
+pub(super) fn announce(adopted: bool, waiting: bool, held: Option<Held>) {
     if waiting {
         tracing::warn!(
             "programs of another version enforce here; they stay in force as they are until this \
              agent has accepted a configuration"
         );
+    } else if let (true, Some(held)) = (adopted, held) {
+        tracing::info!(
+            "took over enforcement from an earlier agent, without a gap; the maps hold {held}"
+        );
     } else if adopted {
-        tracing::info!("took over enforcement from an earlier agent, without a gap");
+        tracing::info!(
+            "took over enforcement from an earlier agent, without a gap; the maps hold no \
+             configuration, so everything external is denied"
+        );
     } else {
         tracing::info!("enforcing; everything external is denied until a configuration is read");
     }

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{names::Resolved, options::Pod};
+use super::{behind::Behind, names::Resolved, options::Pod};
 use crate::{
     bpf::{Action, Flow, cgroup_path, ifname},
     policy::MeshConfig,
@@ -25,6 +25,8 @@ pub(super) struct Who {
     interfaces: HashMap<String, Arc<Workload>>,
     /// Paths below the cgroup2 mount.
     cgroups: HashMap<PathBuf, Arc<Workload>>,
+    /// Addresses of pods, by interface.
+    sources: HashMap<String, IpAddr>,
     /// Names of sets, by policy.
     sets: Vec<String>,
 }
@@ -44,6 +46,9 @@ impl Who {
             }
         }
         for pod in pods {
+            if let Some(first) = pod.addresses.first() {
+                who.sources.insert(pod.name.to_string(), first.to_canonical());
+            }
             let mut addresses = pod.addresses.iter();
             if let Some(workload) = addresses.find_map(|addr| who.addresses.get(addr)) {
                 who.interfaces.insert(pod.name.to_string(), Arc::clone(workload));
@@ -52,6 +57,9 @@ impl Who {
         // What the configuration says counts more than what follows from addresses.
         for workload in workloads {
             if let Some(name) = &workload.interface {
+                if let Some(first) = workload.addresses.first() {
+                    who.sources.insert(name.to_string(), first.to_canonical());
+                }
                 who.interfaces.insert(name.to_string(), Arc::clone(workload));
             }
         }
@@ -83,6 +91,7 @@ pub(in crate::role) struct Namer {
     hosts: HashMap<IpAddr, String>,
     cgroups: HashMap<u64, Arc<str>>,
     interfaces: HashMap<u32, Arc<str>>,
+    behind: Behind,
 }
 
 impl Namer {
@@ -116,9 +125,20 @@ impl Namer {
             })
         });
         let interface = flow.ifindex.map(|index| remembered(&mut self.interfaces, index, ifname));
+        // A system call is judged before there is a packet, which would tell both.
+        let behind = match (flow.cgroup, cgroup.as_deref(), &interface) {
+            (Some(id), Some(path), None) => self.behind.interface(id, path),
+            _ => None,
+        };
+        let place = interface.as_deref().or(behind.as_deref());
         let source = flow.source.map(|source| source.ip());
-        let workload = self.who.find(cgroup.as_deref(), interface.as_deref(), source);
         let destination = flow.destination.map(|destination| destination.ip());
+        let of_its_family = |source: &IpAddr| {
+            destination.is_none_or(|destination| destination.is_ipv4() == source.is_ipv4())
+        };
+        let known = behind.as_deref().and_then(|name| self.who.sources.get(name));
+        let source = source.or_else(|| known.copied().filter(of_its_family));
+        let workload = self.who.find(cgroup.as_deref(), place, source);
         FlowRecord {
             time: flow.time,
             hook: flow.hook.name().into(),

@@ -6,7 +6,7 @@ use egress_ebpf::abi::ABI_VERSION;
 
 use super::{Agent, Found, Node};
 use crate::{
-    bpf::Inspection,
+    bpf::{Held, Inspection},
     role::control::{Configuration, GatewayHealth, GatewayReport, NodeReport},
 };
 
@@ -76,7 +76,7 @@ impl Notes<'_> {
                         bpffs.display()
                     ));
                 }
-                self.agent(report);
+                self.agent(report, inspection.held);
             }
             Agent::Dead if attached => {
                 self.problem(
@@ -103,8 +103,15 @@ impl Notes<'_> {
         attached
     }
 
-    fn agent(&mut self, report: &NodeReport) {
-        self.configuration(&report.configuration, "everything external is denied");
+    fn agent(&mut self, report: &NodeReport, held: Option<Held>) {
+        match held {
+            Some(held) if !report.configuration.in_force => {
+                self.problem(format!("{}; {held} stays in force", not_accepted(report)));
+            }
+            Some(_) | None => {
+                self.configuration(&report.configuration, "everything external is denied");
+            }
+        }
         for set in report.enforcement.iter().filter(|set| set.mode != "enforce") {
             self.problem(format!(
                 "{} mode is on for the workload set `{}`: nothing is refused there, only reported",
@@ -204,7 +211,7 @@ impl Notes<'_> {
                 ));
             }
         }
-        if !inspection.maps.is_empty() && !inspection.configured {
+        if !inspection.maps.is_empty() && inspection.held.is_none() {
             self.problem(
                 "no configuration was ever put into the maps: everything external is denied",
             );
@@ -255,5 +262,13 @@ impl Notes<'_> {
                 report.process.version, self.version
             ));
         }
+    }
+}
+
+/// Why what an earlier agent left is still in force.
+fn not_accepted(report: &NodeReport) -> &'static str {
+    match &report.configuration.last_reload {
+        Some(_) => "the configuration was rejected, and none was accepted since the agent started",
+        None => "the agent hasn't read its configuration yet",
     }
 }

@@ -38,7 +38,11 @@ fn node(node: &Node) -> Value {
         "agent": report,
         "bpffs": bpffs.display().to_string(),
         "abi_versions": inspection.versions,
-        "configured": inspection.configured,
+        "configured": inspection.held.is_some(),
+        "held": inspection.held.map(|held| json!({
+            "digest": held.digest_text(),
+            "accepted_at": rfc3339::text(held.accepted()),
+        })),
         "programs": list(inspection.programs.iter().map(program).collect()),
         "maps": list(inspection.maps.iter().map(map).collect()),
         // JSON's keys are texts.

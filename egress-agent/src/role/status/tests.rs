@@ -4,7 +4,7 @@ use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 
 use super::*;
 use crate::{
-    bpf::{Action, AttachedProgram, Hook, Lost, MapFill, Verdicts},
+    bpf::{Action, AttachedProgram, Held, Hook, Lost, MapFill, Verdicts},
     role::control::{Configuration, EventsReport, GatewayHealth, Process, SetReport, TunnelReport},
 };
 
@@ -73,7 +73,7 @@ fn inspection() -> Inspection {
             capacity: 16_384,
             evicts: false,
         }],
-        configured: true,
+        held: Some(Held::default()),
         verdicts: vec![Verdicts {
             hook: Hook::Connect,
             action: Action::Deny,
@@ -183,14 +183,18 @@ fn audit_is_shouted_with_and_without_an_agent() {
 #[test]
 fn each_thing_that_is_wrong_is_a_problem() {
     assert!(problem(&runs(|report| report.configuration.current = false)).contains("rejected"));
-    let none = runs(|report| report.configuration.in_force = false);
-    assert!(problem(&none).contains("no configuration is in force"));
+    // What an earlier agent left is in force, until this one has accepted something.
+    let mut none = runs(|report| report.configuration.in_force = false);
+    let told = problem(&none);
+    assert!(told.contains("stays in force") && !told.contains("denied"), "{told}");
+    none.node.as_mut().unwrap().inspection.held = None;
+    assert!(assess(&none, VERSION).problems[0].contains("no configuration is in force"));
     assert!(problem(&runs(|report| report.maps_behind = true)).contains("maps don't hold"));
     let sick = runs(|report| report.gateways.iter_mut().for_each(|one| one.healthy = false));
     assert!(
         problem(&sick).contains("no gateway of gw.example is healthy (10.10.0.11, 10.10.0.12)")
     );
-    assert!(problem(&pinned(|found| found.configured = false)).contains("ever put into the maps"));
+    assert!(problem(&pinned(|found| found.held = None)).contains("ever put into the maps"));
     let hole = pinned(|found| found.problems.push("connect6 isn't attached".into()));
     assert_eq!(problem(&hole), "connect6 isn't attached");
     let full = pinned(|found| found.maps[0].entries = Some(16_384));

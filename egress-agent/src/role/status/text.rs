@@ -104,8 +104,11 @@ impl Page {
         }
         let versions: Vec<String> = inspection.versions.iter().map(u32::to_string).collect();
         self.fact("pins", &format!("{} (map layout {})", bpffs.display(), versions.join(" and ")));
+        let held =
+            inspection.held.map_or_else(|| "no configuration".into(), |held| held.to_string());
+        self.fact("maps hold", &held);
         match agent {
-            Agent::Runs(report) => self.report(report),
+            Agent::Runs(report) => self.report(report, inspection.held.is_some()),
             Agent::Dead | Agent::Mute { .. } | Agent::Failed(_) => self.modes(inspection),
         }
         self.fact(
@@ -123,8 +126,8 @@ impl Page {
         self.refusals(inspection);
     }
 
-    fn report(&mut self, report: &NodeReport) {
-        self.configuration(&report.configuration);
+    fn report(&mut self, report: &NodeReport, held: bool) {
+        self.configuration(&report.configuration, held);
         for (index, set) in report.enforcement.iter().enumerate() {
             let mode = match set.mode.as_str() {
                 "enforce" => "enforce".to_owned(),
@@ -152,8 +155,10 @@ impl Page {
         }
     }
 
-    fn configuration(&mut self, configuration: &Configuration) {
+    /// `held`: the kernel's maps hold one, whoever put it there.
+    fn configuration(&mut self, configuration: &Configuration, held: bool) {
         let state = match (configuration.in_force, configuration.current) {
+            (false, _) if held => self.paint.bad("what the maps hold is in force"),
             (false, _) => self.paint.bad("none is in force"),
             (true, true) => "in force".to_owned(),
             (true, false) => self.paint.bad("an earlier one is in force"),
@@ -254,7 +259,7 @@ impl Page {
             other => self.paint.bad(other),
         };
         self.fact("state", &state);
-        self.configuration(&gateway.configuration);
+        self.configuration(&gateway.configuration, false);
         self.fact("capture", &gateway.capture);
         let [admin, health, metrics] = gateway.ports;
         self.fact("ports", &format!("admin {admin}, health {health}, metrics {metrics}"));

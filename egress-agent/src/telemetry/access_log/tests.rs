@@ -134,7 +134,7 @@ fn json(format: Option<&str>, entry: &AccessLogEntry) -> serde_json::Value {
 #[test]
 fn envoys_default_line() {
     assert_eq!(
-        text(None, &request()),
+        text(Some("envoy"), &request()),
         "[2020-06-16T12:00:43.052Z] \"GET /politics HTTP/2\" 200 - 0 150793 48 47 \
          \"10.244.0.7\" \"curl/7.64.0\" \"a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e\" \
          \"edition.cnn.com\" \"151.101.1.67:443\"\n"
@@ -144,7 +144,7 @@ fn envoys_default_line() {
 #[test]
 fn tcp_lines_begin_with_three_dashes_and_zero() {
     assert_eq!(
-        text(None, &connection()),
+        text(Some("envoy"), &connection()),
         "[2020-06-16T12:00:43.052Z] \"- - -\" 0 - 778 155228 48 - \"-\" \"-\" \"-\" \"-\" \
          \"151.101.1.67:443\"\n"
     );
@@ -153,7 +153,7 @@ fn tcp_lines_begin_with_three_dashes_and_zero() {
 #[test]
 fn refusals_carry_their_flag() {
     assert_eq!(
-        text(None, &refused()),
+        text(Some("envoy"), &refused()),
         "[2020-06-16T12:00:43.052Z] \"GET /politics HTTP/2\" 403 NR 0 150793 48 - \
          \"10.244.0.7\" \"curl/7.64.0\" \"a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e\" \
          \"evil.example\" \"-\"\n"
@@ -184,6 +184,35 @@ fn istios_line() {
         text(Some("istio"), &failed)
             .contains("503 UF,URX via_upstream - \"certificate expired on 2020-01-01\" 0")
     );
+}
+
+/// What nobody configured says of TLS who went where, also where it was refused.
+#[test]
+fn the_default_says_who_went_where_for_tls() {
+    let refused = AccessLogEntry {
+        response_flags: ResponseFlag::NoRouteFound.into(),
+        upstream_host: None,
+        upstream_cluster: Some(ClusterName::black_hole()),
+        upstream_local: None,
+        reason: Some(Reason::HostNotInRegistry),
+        ..connection()
+    };
+    for entry in [connection(), refused] {
+        let cluster = entry.upstream_cluster.as_ref().unwrap().to_string();
+        let line = text(None, &entry);
+        for said in ["10.244.0.7:40404", "edition.cnn.com", &cluster] {
+            assert!(line.contains(said), "{said}: {line}");
+        }
+        let object = json(None, &entry);
+        assert_eq!(object["downstream_remote_address"], "10.244.0.7:40404");
+        assert_eq!(
+            (&object["workload"], &object["workload_namespace"]),
+            (&"sleep".into(), &"default".into())
+        );
+        assert_eq!(object["requested_server_name"], "edition.cnn.com");
+        assert_eq!(object["upstream_cluster"], cluster);
+        assert_eq!(object["reason"].as_str(), entry.reason.map(Reason::name));
+    }
 }
 
 #[test]

@@ -95,12 +95,12 @@ pub struct FlowRecord {
 
 impl FlowRecord {
     /// Whether it is one of those that people look for: refused, failed, or would have been but
-    /// for audit mode.
+    /// for audit mode. What audit mode would have redirected is none: enforced, it works.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self.verdict {
             FlowVerdict::Deny | FlowVerdict::Fail => true,
-            FlowVerdict::Allow | FlowVerdict::Redirect => self.audit,
+            FlowVerdict::Allow | FlowVerdict::Redirect => false,
         }
     }
 

@@ -1,0 +1,183 @@
+//! `flows --summary`: per workload, destination and reason, how often and when. It is what to read
+//! before enforcement follows audit.
+
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    io::{self, Write},
+    net::SocketAddr,
+    time::SystemTime,
+};
+
+use serde_json::json;
+
+use crate::telemetry::{FlowRecord, FlowVerdict, rfc3339};
+
+/// What the flows of a row have in common.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+struct Key {
+    workload: String,
+    destination: String,
+    protocol: String,
+    verdict: &'static str,
+    reason: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Tally {
+    times: u64,
+    first: SystemTime,
+    last: SystemTime,
+}
+
+/// The rows, most frequent first.
+#[derive(Debug)]
+pub(super) struct Summary(Vec<(Key, Tally)>);
+
+impl Summary {
+    /// Of flows in any order.
+    pub(super) fn of<'a>(flows: impl IntoIterator<Item = &'a FlowRecord>) -> Self {
+        let mut rows: HashMap<Key, Tally> = HashMap::new();
+        for flow in flows {
+            let FlowRecord { time, .. } = *flow;
+            let tally =
+                rows.entry(key(flow)).or_insert(Tally { times: 0, first: time, last: time });
+            tally.times += 1;
+            tally.first = tally.first.min(time);
+            tally.last = tally.last.max(time);
+        }
+        let mut rows: Vec<_> = rows.into_iter().collect();
+        rows.sort_by(|(a, x), (b, y)| (Reverse(x.times), a).cmp(&(Reverse(y.times), b)));
+        Self(rows)
+    }
+
+    /// As a table for people.
+    pub(super) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        let head = ["TIMES", "WORKLOAD", "DESTINATION", "PROTOCOL", "VERDICT", "FIRST", "LAST"];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(self.0.iter().map(|(key, tally)| {
+            let Key { workload, destination, protocol, verdict, reason } = key.clone();
+            let verdict =
+                if reason.is_empty() { verdict.into() } else { format!("{verdict} ({reason})") };
+            let [first, last] = [tally.first, tally.last].map(rfc3339::text);
+            [tally.times.to_string(), workload, destination, protocol, verdict, first, last]
+        }));
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+        let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
+        for row in &rows {
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            writeln!(out, "{}", cells.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+
+    /// As a JSON object a row.
+    pub(super) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        for (key, tally) in &self.0 {
+            let row = json!({
+                "times": tally.times,
+                "workload": key.workload,
+                "destination": key.destination,
+                "protocol": key.protocol,
+                "verdict": key.verdict,
+                "reason": key.reason,
+                "first": rfc3339::text(tally.first),
+                "last": rfc3339::text(tally.last),
+            });
+            writeln!(out, "{row}")?;
+        }
+        Ok(())
+    }
+}
+
+fn key(flow: &FlowRecord) -> Key {
+    Key {
+        workload: workload(flow),
+        destination: destination(flow),
+        protocol: flow.protocol.clone(),
+        verdict: verdict(flow),
+        reason: flow.reason.as_deref().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The best name that the flow has.
+fn workload(flow: &FlowRecord) -> String {
+    if let (Some(namespace), Some(name)) = (&flow.namespace, &flow.workload) {
+        return format!("{namespace}/{name}");
+    }
+    let place = flow.cgroup.as_ref().or(flow.interface.as_ref());
+    match (place, flow.source_address) {
+        (Some(place), _) => place.clone(),
+        (None, Some(source)) => source.to_string(),
+        (None, None) => "?".into(),
+    }
+}
+
+/// With the name that is known. Names are the client's words and mustn't steer the terminal.
+fn destination(flow: &FlowRecord) -> String {
+    let port = flow.destination_port.unwrap_or(0);
+    let address = flow.destination_address.map(|addr| match port {
+        0 => addr.to_string(),
+        port => SocketAddr::new(addr, port).to_string(),
+    });
+    let host = flow.host.as_deref().map(|host| host.escape_debug().to_string());
+    match (host, address) {
+        (Some(host), Some(address)) => format!("{host} ({address})"),
+        (Some(host), None) => host,
+        (None, Some(address)) => address,
+        (None, None) => "?".into(),
+    }
+}
+
+fn verdict(flow: &FlowRecord) -> &'static str {
+    match (flow.verdict, flow.audit) {
+        (FlowVerdict::Allow, _) => "allowed",
+        (FlowVerdict::Redirect, false) => "redirected",
+        (FlowVerdict::Redirect, true) => "would redirect",
+        (FlowVerdict::Deny, false) => "denied",
+        (FlowVerdict::Deny, true) => "would deny",
+        (FlowVerdict::Fail, _) => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::flow_tests::{dropped, redirected};
+
+    #[test]
+    fn flows_of_one_kind_are_one_row() {
+        let later =
+            |flow: FlowRecord| FlowRecord { time: flow.time + Duration::from_secs(9), ..flow };
+        let audited = FlowRecord { audit: true, ..dropped() };
+        let flows = [later(dropped()), redirected(), dropped(), audited];
+        let mut text = Vec::new();
+        Summary::of(&flows).write_text(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(lines[1].starts_with("2      default/web"), "{text}");
+        assert!(lines[1].contains("denied (not_redirected)"), "{text}");
+        assert!(lines[1].ends_with("1970-01-01T00:00:01.5Z  1970-01-01T00:00:10.5Z"), "{text}");
+        assert_eq!(lines.iter().filter(|line| line.contains("would deny")).count(), 1);
+
+        let mut json = Vec::new();
+        Summary::of(&flows).write_json(&mut json).unwrap();
+        let first = String::from_utf8(json).unwrap().lines().next().unwrap().to_owned();
+        let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+        assert_eq!((&first["times"], &first["workload"]), (&2.into(), &"default/web".into()));
+        assert_eq!(first["destination"], "198.51.100.7:443");
+    }
+
+    #[test]
+    fn the_same_address_of_another_workload_is_another_row() {
+        let other = FlowRecord { workload: Some("batch".into()), ..dropped() };
+        let unknown = FlowRecord { workload: None, namespace: None, ..dropped() };
+        let Summary(rows) = Summary::of(&[dropped(), other, unknown]);
+        let names: Vec<_> = rows.iter().map(|(key, _)| key.workload.as_str()).collect();
+        assert_eq!(names, ["default/batch", "default/web", "veth-web"]);
+    }
+}

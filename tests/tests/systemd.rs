@@ -1,0 +1,229 @@
+//! The units that are shipped, under a real systemd as process 1, from installation to removal.
+
+#![expect(clippy::unwrap_used, reason = "what a test can't go on without ends it")]
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use egress_tests::{
+    copy_program,
+    machine::{GATEWAY_NETWORK, Machine},
+    manifests::Walkthrough,
+    plan,
+    testbed::Testbed,
+    wait::{SOON, START, until, until_is},
+};
+
+const NODE: &str = "egress-node.service";
+const GATEWAY: &str = "egress-gateway.service";
+const WEB: &str = "web.service";
+/// Where the workload writes what it reached.
+const REACHED: &str = "/var/lib/reached";
+
+/// A workload in a slice below `workloads.slice`: what is allowed, then what is not.
+const WORKLOAD: &str = "[Service]\nType=oneshot\nSlice=workloads-web.slice\nExecStart=/bin/sh \
+                        /var/lib/workload.sh\n[Install]\nWantedBy=multi-user.target\n";
+
+fn edit(root: &Path) -> Result<()> {
+    let write = |name: &str, text: String| {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().context("a directory")?)?;
+        fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    let script = format!(
+        "allowed=$(curl -s -o /dev/null -w '%{{http_code}}' --max-time 10 http://{}/)\n\
+         timeout 3 bash -c '</dev/tcp/{}/{}' 2>/dev/null && attack=open || attack=refused\n\
+         echo \"$allowed $attack\" >{REACHED}\n",
+        plan::HOST,
+        plan::ATTACKER,
+        plan::TCP_PORTS[0],
+    );
+    write("var/lib/workload.sh", script)?;
+    write("etc/systemd/system/web.service", WORKLOAD.into())?;
+    // Who may read keys: docs/operations.md.
+    append(&root.join("etc/group"), "egress-keys:x:987:\n")?;
+    let keys = "[Service]\nSupplementaryGroups=egress-keys\n";
+    write("etc/systemd/system/egress-gateway.service.d/keys.conf", keys.into())?;
+    // The gateway's node is another host; here it is another network.
+    let network = format!(
+        "[Service]\nNetworkNamespacePath={GATEWAY_NETWORK}\nEnvironment=SSL_CERT_FILE=/var/ca.pem\n"
+    );
+    write("etc/systemd/system/egress-gateway.service.d/network.conf", network)?;
+    let options = format!("EGRESS_OPTIONS=\"--resolver {} --workers 1\"\n", plan::OUTSIDE_DNS);
+    append(&root.join("etc/egress/egress-gateway.env"), &options)?;
+    let options = format!("EGRESS_OPTIONS=\"--resolver {}\"\n", plan::CLUSTER_DNS);
+    append(&root.join("etc/egress/egress-node.env"), &options)
+}
+
+fn append(path: &Path, text: &str) -> Result<()> {
+    let old = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(fs::write(path, old + text)?)
+}
+
+/// What a new run of the workload reaches: the status of the allowed host, and whether an address
+/// outside is open to it.
+fn reached(machine: &Machine<'_>) -> Result<String> {
+    let file = machine.path(REACHED);
+    fs::remove_file(&file).ok();
+    machine.systemctl(&["start", WEB])?;
+    Ok(fs::read_to_string(&file)?.trim().to_owned())
+}
+
+const ENFORCED: &str = "301 refused";
+
+fn enforced(machine: &Machine<'_>, when: &str) {
+    let seen = || reached(machine).unwrap();
+    until_is(SOON, when, seen, |seen| seen == ENFORCED).unwrap();
+}
+
+fn pid(machine: &Machine<'_>, unit: &str) -> String {
+    machine.property(unit, "MainPID").unwrap()
+}
+
+fn status(machine: &Machine<'_>) -> String {
+    machine.property(NODE, "StatusText").unwrap()
+}
+
+#[test]
+fn the_shipped_units_live_under_systemd() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().http.apply(&testbed).unwrap();
+    let mut machine = Machine::boot(&testbed, edit).unwrap();
+
+    // The twin of everything below: without enforcement a workload doesn't start, because its slice
+    // demands the pins; and nothing brings the agent up by itself.
+    assert!(!machine.run("systemctl", &["start", WEB]).unwrap().ok());
+    assert_eq!(machine.property(NODE, "ActiveState").unwrap(), "inactive");
+
+    // Start.
+    machine.systemctl(&["enable", "--now", GATEWAY, NODE]).unwrap();
+    enforced(&machine, "enforcement after the start");
+    let in_force = |text: &String| {
+        text.starts_with("attached; configuration") && text.ends_with("is in force")
+    };
+    until_is(SOON, "the state", || status(&machine), in_force).unwrap();
+    let journal = machine.journal(&["--unit", NODE, "--output", "json"]).unwrap();
+    let lines: Vec<serde_json::Value> =
+        journal.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ready = lines.iter().find(|line| line["MESSAGE"] == "ready").expect("without a time");
+    assert_eq!(ready["PRIORITY"], "6");
+
+    // The gateway is nobody that there is, and may read what the group of keys may.
+    let status_file = format!("/proc/{}/status", pid(&machine, GATEWAY));
+    let credentials = machine.run("cat", &[&status_file]).unwrap().stdout;
+    let ids = |name: &str| {
+        let line = credentials.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(!ids("Uid:").contains(&"0".to_owned()) && ids("Groups:").contains(&"987".to_owned()));
+
+    // Restart: what runs is another process, and a workload notices nothing.
+    let before = pid(&machine, NODE);
+    machine.systemctl(&["restart", NODE]).unwrap();
+    assert_ne!(pid(&machine, NODE), before);
+    enforced(&machine, "enforcement after a restart");
+
+    // A broken configuration: a reload keeps the last good one, a restart is up at once and says
+    // what it enforces.
+    let mesh = machine.path("/etc/egress/config/mesh.yaml");
+    let good = fs::read_to_string(&mesh).unwrap();
+    fs::write(&mesh, good.replace("REGISTRY_ONLY", "SOMETIMES")).unwrap();
+    machine.systemctl(&["reload", NODE]).unwrap();
+    until_is(SOON, "the refusal", || status(&machine), |text| text.contains("refused")).unwrap();
+    assert!(status(&machine).starts_with("attached; configuration 1 is in force"));
+    machine.systemctl(&["restart", NODE]).unwrap();
+    let text = until_is(SOON, "the refusal", || status(&machine), |text| text.contains("refused"));
+    assert!(!text.unwrap().contains("everything external is denied"));
+    enforced(&machine, "what the maps hold");
+    let errors = machine.journal(&["--unit", NODE, "--priority", "err"]).unwrap();
+    assert!(errors.contains("SOMETIMES"), "{errors}");
+    fs::write(&mesh, &good).unwrap();
+    machine.systemctl(&["reload", NODE]).unwrap();
+    until_is(SOON, "the repair", || status(&machine), in_force).unwrap();
+
+    // kill -9: enforced in the meantime, and back by itself.
+    let before = pid(&machine, NODE);
+    machine.systemctl(&["kill", "--signal=KILL", NODE]).unwrap();
+    enforced(&machine, "enforcement without an agent");
+    let after = || pid(&machine, NODE);
+    until_is(START, "another agent", after, |pid| *pid != before && pid != "0").unwrap();
+
+    // However often the start fails, it is tried again.
+    let env = machine.path("/etc/egress/egress-node.env");
+    let good = fs::read_to_string(&env).unwrap();
+    fs::write(&env, good.replace("--uplink eth0", "--uplink gone0")).unwrap();
+    assert!(!machine.run("systemctl", &["restart", NODE]).unwrap().ok());
+    let restarts = || machine.property(NODE, "NRestarts").unwrap().parse::<u32>().unwrap();
+    until_is(START, "more attempts than systemd's own limit", restarts, |count| *count > 5)
+        .unwrap();
+    fs::write(&env, good).unwrap();
+    let active = || machine.property(NODE, "ActiveState").unwrap();
+    until_is(START, "the agent to come up by itself", active, |state| state == "active").unwrap();
+    enforced(&machine, "enforcement after failures");
+
+    // An upgrade of both roles.
+    for unit in [GATEWAY, NODE] {
+        copy_program(testbed.agent(), &machine.path("/var/bin/new")).unwrap();
+        fs::rename(machine.path("/var/bin/new"), machine.path("/var/bin/egress-agent")).unwrap();
+        let before = pid(&machine, unit);
+        machine.systemctl(&["restart", unit]).unwrap();
+        assert_ne!(pid(&machine, unit), before);
+    }
+    enforced(&machine, "enforcement after an upgrade");
+    // The gateway restarts by itself too.
+    let before = pid(&machine, GATEWAY);
+    machine.systemctl(&["kill", "--signal=KILL", GATEWAY]).unwrap();
+    let after = || pid(&machine, GATEWAY);
+    until_is(START, "another gateway", after, |pid| *pid != before && pid != "0").unwrap();
+    enforced(&machine, "the way through the new gateway");
+
+    // A boot: the workload starts after enforcement, although both are wanted at once.
+    machine.systemctl(&["enable", WEB]).unwrap();
+    fs::remove_file(machine.path(REACHED)).unwrap();
+    machine.reboot().unwrap();
+    let first = until(START, "the workload", || fs::read_to_string(machine.path(REACHED)).ok());
+    assert!(first.unwrap().trim().ends_with("refused"));
+    let time = |unit: &str, name: &str| machine.property(unit, name).unwrap().parse::<u64>();
+    let node = time(NODE, "ActiveEnterTimestampMonotonic").unwrap();
+    let workload = time(WEB, "ExecMainStartTimestampMonotonic").unwrap();
+    assert!(0 < node && node <= workload, "{node} {workload}");
+    enforced(&machine, "enforcement after a boot");
+
+    removal(&machine);
+}
+
+/// `disable` and `detach` are heard, and `uninstall` leaves the host as it was.
+fn removal(machine: &Machine<'_>) {
+    machine.systemctl(&["disable", "--now", NODE]).unwrap();
+    enforced(machine, "enforcement of a node that was stopped");
+    let detach = machine.run("/usr/local/bin/egress-agent", &["detach"]).unwrap();
+    assert!(detach.ok(), "{}", detach.stderr);
+    // A slice that is up already demands nothing again, one that is to come up does; neither brings
+    // the agent back.
+    assert!(reached(machine).unwrap().ends_with("open"));
+    machine.systemctl(&["stop", "workloads-web.slice"]).unwrap();
+    assert!(!machine.run("systemctl", &["start", WEB]).unwrap().ok());
+    assert_eq!(machine.property(NODE, "ActiveState").unwrap(), "inactive");
+    machine.systemctl(&["enable", "--now", NODE]).unwrap();
+    enforced(machine, "enforcement that is wanted again");
+
+    let agent = |args: &[&str]| machine.run("/usr/local/bin/egress-agent", args).unwrap();
+    let planned = agent(&["uninstall", "--purge", "--dry-run"]);
+    enforced(machine, "enforcement after a dry run");
+    let done = agent(&["uninstall", "--purge"]);
+    assert!(done.ok(), "{}", done.stderr);
+    assert_eq!(done.stdout, planned.stdout);
+    assert_eq!(agent(&["status"]).code, 3);
+    for unit in [NODE, GATEWAY] {
+        assert_eq!(machine.property(unit, "LoadState").unwrap(), "not-found");
+    }
+    // Nothing of ours is left: files, links of `enable`, pins, sockets; the test's own drop-in is.
+    let left =
+        machine.run("find", &["/etc", "/run", "/sys/fs/bpf", "-name", "*egress*"]).unwrap().stdout;
+    assert_eq!(left.trim(), "/etc/systemd/system/egress-gateway.service.d");
+    let slices = machine.run("find", &["/etc", "-name", "workloads*"]).unwrap().stdout;
+    assert_eq!(slices, "");
+    // And a workload is as free as it was.
+    assert!(reached(machine).unwrap().ends_with("open"));
+    assert!(agent(&["uninstall"]).stdout.contains("nothing is installed"));
+}
