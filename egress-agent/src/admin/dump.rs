@@ -156,6 +156,7 @@ fn cluster(cluster: &Cluster) -> Value {
             LoadBalancer::LeastRequest => "LEAST_REQUEST",
             LoadBalancer::RoundRobin => "ROUND_ROBIN",
             LoadBalancer::Random => "RANDOM",
+            LoadBalancer::First => "FIRST",
         },
         "connectionPool": pool(&cluster.pool),
         "outlierDetection": cluster.outlier.as_ref().map(outlier),

@@ -521,6 +521,9 @@ fn discovery_follows_the_resolution() {
     let ports: Vec<_> = names.iter().map(|(host, port)| (host.to_string(), port.get())).collect();
     assert_eq!(ports, [("x.example".into(), 8080), ("y.example".into(), 81)]);
     assert_eq!(target.http, HttpVersion::Http2);
+    assert_eq!(dns.load_balancer, LoadBalancer::LeastRequest);
+    let one = found(&service("a.example", "HTTP", "resolution: DNS_ROUND_ROBIN"));
+    assert_eq!(one.load_balancer, LoadBalancer::First);
     let wild = found(&service("'*.a.example'", "TLS", ""));
     assert!(matches!(wild.discovery, Discovery::Request(port) if port.get() == 443));
     let fixed = found(&service(

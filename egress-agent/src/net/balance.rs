@@ -246,6 +246,7 @@ impl ClusterState {
                 by_weight(&healthy, u64::try_from(turn).unwrap_or(0) % total)
             }
             LoadBalancer::Random => by_weight(&healthy, random.below(total)),
+            LoadBalancer::First => 0,
             LoadBalancer::LeastRequest => {
                 let first = by_weight(&healthy, random.below(total));
                 let second = by_weight(&healthy, random.below(total));

@@ -126,6 +126,8 @@ pub enum LoadBalancer {
     RoundRobin,
     /// Any.
     Random,
+    /// The first address that DNS names (`DNS_ROUND_ROBIN`); the others where that one fails.
+    First,
 }
 
 /// `connectionPool`.

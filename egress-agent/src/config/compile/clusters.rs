@@ -215,6 +215,25 @@ impl Compiler<'_> {
                 );
                 cx.warn(&at, message).code = Some("IST0174");
             }
+            let own = &rule.meta.namespace;
+            let of_service = self.entries.iter().any(|entry| {
+                let meets = |h: &HostPattern| rule.host.covers(h) || h.covers(&rule.host);
+                entry.meta.namespace == *own && entry.hosts.iter().any(meets)
+            });
+            let of_gateway = self.mesh.gateways.iter().any(|group| {
+                let proven = group.principal.as_ref().map(|id| id.namespace.clone());
+                let named = || names::namespace_of(&group.service.to_string());
+                proven.or_else(named).is_some_and(|namespace| namespace == *own)
+            });
+            let used = group || of_service || of_gateway || *own == self.mesh.root_namespace;
+            if covers && !used && self.mesh_given {
+                let message = format!(
+                    "gateways do not use this rule: only those of the gateway's namespace, of the \
+                     ServiceEntry's and of the root namespace ({}) count there",
+                    self.mesh.root_namespace.0
+                );
+                cx.warn(&at, message);
+            }
             let same = seen.iter().find(|other| {
                 other.host == rule.host
                     && other.meta.namespace == rule.meta.namespace

@@ -179,7 +179,11 @@ impl Compiler<'_> {
             discovery: entry.discovery(host, service, &merged.labels),
             http: if upgrade { HttpVersion::Http2 } else { service.http },
             tls,
-            load_balancer: settings.load_balancer.unwrap_or(LoadBalancer::LeastRequest),
+            load_balancer: if entry.uses_one_address() {
+                LoadBalancer::First
+            } else {
+                settings.load_balancer.unwrap_or(LoadBalancer::LeastRequest)
+            },
             pool,
             outlier: settings.outlier.flatten(),
             name: wanted.cluster_name(),

@@ -90,6 +90,11 @@ impl Entry {
         }
     }
 
+    /// Whether one of the addresses is used at a time.
+    pub(super) fn uses_one_address(&self) -> bool {
+        self.resolution == Resolution::DnsRoundRobin
+    }
+
     /// Addresses that applications dial for it without asking the gateway, where they are known.
     pub(super) fn dialled(&self) -> Vec<IpNet> {
         if !self.addresses.is_empty() {

@@ -237,6 +237,9 @@ fn a_rule_of_a_third_namespace_is_for_its_own_workloads() {
         gateway(),
         routes("team-a/a", "a.example", "a.example", ""),
     ];
+    let told = problems(&texts.each_ref().map(String::as_str), "");
+    let told = told.iter().find(|p| p.severity == Severity::Warning).unwrap();
+    assert_eq!(told.resource.as_deref(), Some("DestinationRule team-b/r"));
     let gateway = asked(&texts);
     assert_eq!(from(&gateway, "team-a", "a.example").unwrap().cluster.tls, None);
     let (reason, detail) = refused(from(&gateway, "team-b", "a.example"));

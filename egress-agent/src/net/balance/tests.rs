@@ -40,6 +40,12 @@ fn round_robin_takes_turns_and_keeps_to_the_weights() {
 }
 
 #[test]
+fn the_first_address_is_kept_to() {
+    let counts = choose(&ClusterState::default(), &endpoints(&[1, 1]), LoadBalancer::First, 9);
+    assert_eq!(counts, [9, 0]);
+}
+
+#[test]
 fn random_reaches_all() {
     let counts =
         choose(&ClusterState::default(), &endpoints(&[1, 1, 1]), LoadBalancer::Random, 3000);
