@@ -207,9 +207,6 @@ pub struct GatewayKey {
 
 /// Key of `POD_ADDRESSES` (hash): an address that may be a packet's source on an interface. Index
 /// zero holds those that may be the source of a workload's socket: the pods', and the node's own.
-///
-/// On an uplink: the link-local address of each hardware address that the node sends from, and
-/// [`PodAddress::ALL_KNOWN`] to say that these are all.
 #[derive(
     Clone,
     Copy,
@@ -230,12 +227,6 @@ pub struct PodAddress {
     pub ifindex: u32,
     /// The pod's address.
     pub addr: Addr,
-}
-
-impl PodAddress {
-    /// On an uplink: its other entries are all of the node's hardware addresses. In the order of
-    /// keys it comes last, so it is written when they are there.
-    pub const ALL_KNOWN: Addr = Addr::from_words([u32::MAX; 4]);
 }
 
 /// One record of the ring buffer `EVENTS`.

@@ -117,6 +117,13 @@ impl Addr {
             || u32::from_be(self.0[0]) >> 24 == 0xff
     }
 
+    /// The limited broadcast address (RFC 919), which no router forwards.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_broadcast(&self) -> bool {
+        self.is_v4() && self.0[3] == u32::MAX
+    }
+
     /// Link-local unicast (`fe80::/10`, RFC 4291 §2.5.6) or multicast of link scope (`ff02::/16`,
     /// RFC 4291 §2.7), which no router forwards.
     #[inline(always)]

@@ -4,7 +4,8 @@ mod family;
 mod origin;
 
 pub use self::family::{family, is_packet_family, ordinary};
-use self::origin::{Kind, Origin, leaving};
+use self::origin::{Kind, Origin, is_dhcp_broadcast, leaving};
+pub use self::origin::{Namespace, Socket};
 use crate::{
     abi::{PodAddress, PolicyId, action},
     addr::Addr,
@@ -115,6 +116,53 @@ pub fn pod(
     Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
 }
 
+/// tc ingress on a bridge that pods are ports of: a frame that the host takes in, by whatever port.
+/// `pod` is the interface of the pod whose program let it pass, zero for none: then the port may be
+/// that of a pod which appeared while no agent ran. `None` where there is nothing to say against it.
+///
+/// The node's system and its processes answer whoever asks. So nobody asks here in the name of an
+/// address outside; what a pod without a program sends outside itself, the uplink refuses.
+#[inline(always)]
+pub fn bridge(
+    bytes: &impl Bytes,
+    pod: u32,
+    vlan: bool,
+    view: &impl PolicyView,
+) -> Option<Judgement> {
+    let globals = view.globals();
+    // Without a configuration nobody knows what is inside.
+    if pod != 0 || globals.generation == 0 {
+        return None;
+    }
+    let policy = globals.uplink_policy;
+    let mode = view.policy(policy).mode;
+    if mode == Mode::Exempt {
+        return None;
+    }
+    let ethernet = Ethernet::read(bytes)?;
+    let (reason, flow) = match ethernet.ether_type {
+        ether_type::ARP if !vlan => return None,
+        ether_type::IPV4 | ether_type::IPV6 if !vlan => {
+            let flow = packet::ip(bytes, Ethernet::LENGTH, ethernet.ether_type).flow;
+            if may_ask(&flow.source, view) {
+                return None;
+            }
+            (Reason::SpoofedSource, flow)
+        }
+        _ => (Reason::EtherType, Flow::UNKNOWN),
+    };
+    Some(Judgement::new(Verdict::deny(reason), mode, policy, flow, ethernet.ether_type))
+}
+
+/// Whether an answer to this address stays inside.
+#[inline(always)]
+fn may_ask(source: &Addr, view: &impl PolicyView) -> bool {
+    view.is_internal(source)
+        || source.is_link_scope()
+        || source.is_unspecified()
+        || view.is_pod_address(&PodAddress { ifindex: 0, addr: *source })
+}
+
 /// The workload whose socket sent a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Workload {
@@ -124,20 +172,25 @@ pub struct Workload {
     pub cgroup: u64,
 }
 
-/// By which interfaces a frame came to an uplink.
+/// How a frame came to an uplink, by the kernel's own objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Way {
-    /// The uplink.
-    pub uplink: u32,
     /// The interface that it was forwarded from, zero for none.
     pub came_in_on: u32,
     /// The pod's interface whose program let it pass, zero for none that is known: on a bridge the
     /// frame came in on the bridge, as far as the kernel knows.
     pub pod: u32,
+    /// The network namespace that it was made in.
+    pub namespace: Namespace,
+    /// What it was sent with.
+    pub socket: Socket,
 }
 
 /// tc egress on the uplink: a frame about to leave the node. `workload` is whose socket sent it, if
 /// any.
+///
+/// What a process of the node sends passes. What the node's kernel sends by itself is an answer to
+/// whoever provoked it, so it leaves for the outside only if the question came in by an uplink.
 #[inline(always)]
 pub fn uplink(
     bytes: &impl Bytes,
@@ -151,17 +204,23 @@ pub fn uplink(
             (policy, Origin { kind: Kind::Workload, cgroup, pod: 0 })
         }
         None => {
-            let stranger = is_stranger(bytes, way.uplink, view);
-            if way.came_in_on == 0 && (!stranger || is_dhcp(bytes)) {
+            let stranger = way.namespace != Namespace::Node;
+            let begun_here = way.came_in_on == 0;
+            if begun_here && stranger && way.socket == Socket::Process && is_dhcp_broadcast(bytes) {
                 let host = Verdict::allow(Reason::Host);
                 return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
             }
             // In another namespace interfaces have other indices.
             let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
+            let of_node = begun_here && !stranger;
             match view.interface(pod) {
-                Some(policy) => (policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
-                None => {
-                    let kind = Kind::Unknown;
+                Some(policy) if !of_node => (policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
+                _ => {
+                    let kind = match way.socket {
+                        _ if !of_node => Kind::Unknown,
+                        Socket::Process => Kind::NodeProcess,
+                        Socket::None => Kind::NodeKernel,
+                    };
                     (view.globals().uplink_policy, Origin { kind, cgroup: 0, pod: 0 })
                 }
             }
@@ -175,47 +234,63 @@ pub fn uplink(
         return Judgement::new(malformed(), mode, policy, Flow::UNKNOWN, 0);
     };
     let origin = Origin { kind: bytes.forget(origin.kind), ..origin };
+    let is_ip = matches!(ethernet.ether_type, ether_type::IPV4 | ether_type::IPV6);
     let (verdict, flow) = match ethernet.ether_type {
-        _ if vlan => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
+        _ if origin.is_node() && !is_ip => (Verdict::allow(Reason::Host), Flow::UNKNOWN),
+        _ if vlan && !origin.is_node() => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
         ether_type::ARP => match packet::arp_sender(bytes, Ethernet::LENGTH) {
             Some(_) => (Verdict::allow(Reason::Neighbour), Flow::UNKNOWN),
             None => (malformed(), Flow::UNKNOWN),
         },
         ether_type => {
             let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
-            let mut verdict = settled(bytes, destination(Place::Wire, &packet, policy, view));
-            // What is forwarded may be translated, or come from who owns its address.
-            if origin.kind == Kind::Workload {
-                verdict = own_source(verdict, &packet, view);
-            }
-            (leaving(verdict, origin, &packet, view), packet.flow)
+            (settled(bytes, outward(bytes, &packet, policy, origin, view)), packet.flow)
         }
     };
     Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
 }
 
-/// Whether a frame on an uplink was made by somebody who isn't this node: by the hardware address of
-/// a macvlan interface, say, which a pod has. Its packets needn't come out of the pod's sockets; its
-/// own system answers pings, and whom it answers is told by who pings.
+/// An IP packet at the uplink.
 #[inline(always)]
-fn is_stranger(bytes: &impl Bytes, uplink: u32, view: &impl PolicyView) -> bool {
-    let known = PodAddress { ifindex: uplink, addr: PodAddress::ALL_KNOWN };
-    view.is_pod_address(&known)
-        && Ethernet::read(bytes).is_none_or(|ethernet| {
-            let own = PodAddress { ifindex: uplink, addr: Addr::link_local(ethernet.source) };
-            !view.is_pod_address(&own)
-        })
+fn outward(
+    bytes: &impl Bytes,
+    packet: &Packet,
+    policy: PolicyId,
+    origin: Origin,
+    view: &(impl PolicyView + FlowTable),
+) -> Verdict {
+    // Nobody is at a loopback address on a wire (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3). What has one
+    // for its source answers who could only reach it from here.
+    if packet.flow.source.is_loopback() {
+        return Verdict::deny(Reason::SpoofedSource);
+    }
+    if origin.kind == Kind::NodeProcess {
+        inbound::note_begun(packet, view);
+        return Verdict::allow(Reason::Host);
+    }
+    let mut subject = *packet;
+    if origin.kind == Kind::NodeKernel {
+        if is_of_the_link(packet) {
+            return Verdict::allow(Reason::Host);
+        }
+        subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet);
+    }
+    let mut verdict = settled(bytes, destination(Place::Wire, &subject, policy, view));
+    // What is forwarded may be translated, or come from who owns its address.
+    if origin.kind == Kind::Workload {
+        verdict = own_source(verdict, packet, view);
+    }
+    leaving(verdict, origin, &subject, view)
 }
 
-/// Whether a frame is a DHCP client's request (RFC 2131 §4.1): the node's, for the macvlan interface
-/// of a pod, as CNI's plug-in asks. A pod's system sends none by itself, and its sockets are judged.
+/// Whether a packet goes no further than the link: neighbour discovery, and groups.
 #[inline(always)]
-fn is_dhcp(bytes: &impl Bytes) -> bool {
-    let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type::IPV4);
-    let Packet { flow, flaw: None, .. } = packet else { return false };
-    flow.protocol == protocol::UDP
-        && flow.source_port.get() == 68
-        && flow.destination_port.get() == 67
+const fn is_of_the_link(packet: &Packet) -> bool {
+    let destination = &packet.flow.destination;
+    // Not a router's: a redirect quotes what it is about, and goes to whoever that names.
+    !matches!(packet.neighbour, Neighbour::No | Neighbour::RouterOnly)
+        || destination.is_link_scope()
+        || destination.is_multicast()
 }
 
 /// `cgroup_skb` ingress: a packet for a socket of the workload's cgroup, beginning with its IP
@@ -246,20 +321,18 @@ pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyV
 }
 
 /// Refuses a packet of a workload's socket whose source is neither in the cluster nor an address of
-/// a pod's or the node's. The kernel gives sockets no other, but a raw socket takes any: sent to a
-/// host inside, which answers an outside source (echo, RST), it would carry data out.
+/// a pod's or the node's. The kernel gives sockets no other unless they ask for it: a raw socket takes
+/// any, and so does `IPV6_FREEBIND`. Whoever is asked inside, the node's own kernel over loopback
+/// included, would answer the outside (echo, RST, unreachable port), and so carry data out.
 #[inline(always)]
 fn own_source(verdict: Verdict, packet: &Packet, view: &impl PolicyView) -> Verdict {
     let source = &packet.flow.source;
     let leaves = matches!(verdict.action, Action::Allow)
-        && matches!(verdict.reason, Reason::Internal | Reason::Gateway | Reason::Direct);
-    if !leaves
-        || view.is_internal(source)
-        || source.is_loopback()
-        || source.is_link_scope()
-        || source.is_unspecified()
-        || view.is_pod_address(&PodAddress { ifindex: 0, addr: *source })
-    {
+        && matches!(
+            verdict.reason,
+            Reason::Loopback | Reason::Internal | Reason::Gateway | Reason::Direct
+        );
+    if !leaves || source.is_loopback() || may_ask(source, view) {
         return verdict;
     }
     Verdict::deny(Reason::SpoofedSource)

@@ -30,6 +30,9 @@
 //! tracking's own for that state (its defaults, and those of kube-proxy), which is counted from the
 //! last packet of either side and so never ends sooner.
 
+mod begun;
+
+pub use self::begun::{continues_begun, note_begun};
 use crate::{
     abi::{FlowKey, FlowState, flow_kind, flow_phase},
     addr::{Addr, PortBe},
@@ -114,7 +117,7 @@ const fn lifetime(phase: u32) -> u64 {
         flow_phase::SEEN => idle::DATAGRAM,
         flow_phase::ECHOED => idle::ECHO,
         flow_phase::ASKED | flow_phase::ANSWERED => idle::HALF_OPEN,
-        flow_phase::ESTABLISHED => idle::ESTABLISHED,
+        flow_phase::ESTABLISHED | flow_phase::BEGUN => idle::ESTABLISHED,
         flow_phase::CLOSING => idle::CLOSING,
         flow_phase::CLOSED => idle::CLOSED,
         flow_phase::RESET => idle::RESET,
@@ -154,7 +157,9 @@ pub fn observe(signal: Signal, before: Option<FlowState>, now: u64) -> Observed 
             return if before.is_some() { Observed::End } else { Observed::Nothing };
         }
         // The answer to something that the inside asked.
-        Signal::SynAck | Signal::EchoReply | Signal::Other => return Observed::Nothing,
+        Signal::SynAck | Signal::EchoReply | Signal::FlowError | Signal::Other => {
+            return Observed::Nothing;
+        }
     };
     match before {
         Some(state) if state.phase == phase && now.saturating_sub(state.last_inbound) < REFRESH => {
@@ -177,6 +182,7 @@ pub fn reply(signal: Signal, before: FlowState, now: u64, known: bool) -> Option
         (flow_phase::ECHOED, Signal::EchoReply) if known => flow_phase::ECHOED,
         (flow_phase::ASKED, Signal::SynAck) => flow_phase::ANSWERED,
         (flow_phase::ASKED, Signal::RstAck) if known => flow_phase::ASKED,
+        (_, Signal::FlowError) if known => before.phase,
         (
             flow_phase::ANSWERED
             | flow_phase::ESTABLISHED

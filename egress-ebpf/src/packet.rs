@@ -4,8 +4,10 @@
 //! offsets and nothing has to be walked. The extension headers that pass are the fragment header (to
 //! the cluster) and the one of a report of multicast groups (to the link).
 
+mod quoted;
 mod transport;
 
+pub use self::quoted::subject_of_error;
 use self::transport::Part;
 use crate::{
     addr::{Addr, PortBe},
@@ -169,6 +171,8 @@ pub enum Signal {
     Rst,
     /// TCP: RST with ACK.
     RstAck,
+    /// ICMP: an error about a packet of the flow. Only [`subject_of_error`] says so.
+    FlowError,
 }
 
 impl Signal {
@@ -205,7 +209,8 @@ impl Signal {
             | Self::Ack
             | Self::Fin
             | Self::Rst
-            | Self::RstAck => true,
+            | Self::RstAck
+            | Self::FlowError => true,
         }
     }
 }

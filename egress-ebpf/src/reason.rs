@@ -108,6 +108,9 @@ reasons! {
     GatewayRefused = 40, "gateway_refused";
     /// The tunnel's gateway can't be reached, or doesn't answer.
     GatewayUnreachable = 41, "gateway_unreachable";
+    /// The node's kernel would answer an outside address that didn't ask over the uplink: the question
+    /// came from the node itself or from one of its pods, in that address's name.
+    UnsolicitedAnswer = 42, "unsolicited_answer";
 
     /// The host isn't in the registry (`outboundTrafficPolicy: REGISTRY_ONLY`).
     HostNotInRegistry = 64, "host_not_in_registry";

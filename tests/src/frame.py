@@ -1,7 +1,8 @@
-"""One packet, made by hand: frame.py INTERFACE ROUTER KIND SOURCE ADDRESS [PORT].
+"""One packet, made by hand: frame.py INTERFACE ROUTER KIND SOURCE ADDRESS [PORT [HARDWARE]].
 
 Sent on INTERFACE to the hardware address ROUTER, or, where INTERFACE is `raw`, by a raw socket. KIND
-is udp or echo (an ICMP echo request). Exit code: 1 refused by the kernel, 2 sent; nobody waits for an answer.
+is udp, echo (an ICMP echo request) or dhcp (from a client's port to a server's); HARDWARE is the
+frame's source, in place of the interface's own. Exit code: 1 refused by the kernel, 2 sent; nobody waits for an answer.
 """
 import errno
 import fcntl
@@ -36,10 +37,11 @@ def echo(source, address):
     return ipv4(1, source, address, body[:2] + struct.pack("!H", checksum(body)) + body[4:])
 
 
-def main(interface, router, kind, source, address, port="0"):
+def main(interface, router, kind, source, address, port="0", hardware=""):
     packet = {
         "udp": lambda: udp(source, address, int(port), DATA, int(port)),
         "echo": lambda: echo(source, address),
+        "dhcp": lambda: udp(source, address, 67, DATA, 68),
     }[kind]()
     if interface == "raw":
         s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
@@ -48,6 +50,7 @@ def main(interface, router, kind, source, address, port="0"):
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
         s.bind((interface, 0))
         own = fcntl.ioctl(s, 0x8927, struct.pack("256s", interface.encode()))[18:24]
+        own = bytes.fromhex(hardware.replace(":", "")) or own
         s.send(bytes.fromhex(router.replace(":", "")) + own + b"\x08\x00" + packet)
 
 

@@ -206,6 +206,8 @@ pub const PACKETS: &[Way] = &[
     way("router-advert", Wire, &["spoofed_neighbour"], Event::Reason, LINK),
     way("reflect", Any, &["spoofed_source"], ICMP, Arrives),
     way("packet-reflect", Wire, &["spoofed_source"], ICMP, Arrives),
+    // Where no hook sees the question, the answer is refused, which is an ICMP error.
+    way("reflect-self", Any, &["spoofed_source", "protocol"], Event::Reason, Arrives),
     way("ipip-inside", Any, TUNNEL, Event::Reason, UNPACKED),
     way("gre-inside", Any, TUNNEL, Event::Reason, UNPACKED),
     way("vxlan-inside", Any, TUNNEL, Event::Reason, UNPACKED),

@@ -170,6 +170,16 @@ fn a_second_interface_is_no_way_out() {
         attempt("a packet socket's frame", uplink, &["protocol"], || {
             testbed.frame(pod, &frame("udp"))
         }),
+        // Nor does the node's own address make it the node's, or a client's port a DHCP client's.
+        attempt("a frame in the uplink's name", uplink, &["protocol"], || {
+            testbed.frame(&elsewhere, &[&frame("udp")[..], &[plan::APP_MAC]].concat())
+        }),
+        attempt("a DHCP request to the outside", uplink, &["protocol"], || {
+            testbed.frame(&elsewhere, &frame("dhcp"))
+        }),
+        attempt("a DHCP request in the uplink's name", uplink, &["protocol"], || {
+            testbed.frame(&elsewhere, &[&frame("dhcp")[..], &[plan::APP_MAC]].concat())
+        }),
         attempt("TCP by a veth", uplink, &["no_route"], || {
             tcp(&elsewhere, by("net2", plan::ATTACKER)?)
         }),

@@ -18,11 +18,7 @@ use std::{
 
 use aya::Ebpf;
 
-pub use self::{
-    check::Repair,
-    pattern::Pattern,
-    survey::{Hardware, Target},
-};
+pub use self::{check::Repair, pattern::Pattern, survey::Target};
 use self::{
     check::{Links, fault, pin_again},
     place::{Place, pin_name, report_strangers},
@@ -172,12 +168,6 @@ impl Attachments {
     /// The interfaces of pods that are enforced on: index and name.
     pub fn pods(&self) -> impl Iterator<Item = (u32, &str)> {
         self.survey.pods()
-    }
-
-    /// The uplinks, and the hardware addresses that the node sends from over each.
-    #[must_use]
-    pub fn hardware(&self) -> &Hardware {
-        self.survey.hardware()
     }
 
     /// Names of what is to be enforced on, was named by itself, and isn't there.

@@ -1,6 +1,9 @@
 //! Where the kernel keeps a field, by its own description of its types (BTF,
 //! Documentation/bpf/btf.rst). aya reads it too, but keeps members to itself.
 
+/// Linux's types, described by itself (5.4, `CONFIG_DEBUG_INFO_BTF`).
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
 /// `BTF_MAGIC`.
 const MAGIC: u16 = 0xeb9f;
 

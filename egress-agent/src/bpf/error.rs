@@ -20,6 +20,15 @@ pub enum Error {
         /// The oldest that works.
         minimum: String,
     },
+    /// The kernel doesn't say where it keeps what the programs have to see.
+    #[error(
+        "the kernel doesn't describe its own types as expected in {path}: who made a packet couldn't \
+         be recognised; use a kernel with BTF (CONFIG_DEBUG_INFO_BTF)"
+    )]
+    Types {
+        /// The description.
+        path: &'static str,
+    },
     /// The process may not do it.
     #[error(
         "missing privilege: {missing}; run as root, or give the process CAP_BPF, CAP_PERFMON and \

@@ -18,15 +18,13 @@ use rustix::{
 
 use super::{
     Change, Error, Repair, Target,
-    btf::Types,
+    btf::{Types, VMLINUX},
     pins::{Pins, is_link},
 };
 
 pub(super) const PROGRAM: &str = "socket_create";
 /// The pin's name: it is the whole host's.
 pub(super) const PIN: &str = "socket_create-host";
-/// Linux's types, described by itself (5.4, `CONFIG_DEBUG_INFO_BTF`).
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Whether workloads are kept from making sockets that no hook judges.
 #[derive(Debug)]

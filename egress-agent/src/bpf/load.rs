@@ -18,7 +18,7 @@ use egress_ebpf::{
     inbound::REFUSED_SYNS,
 };
 
-use super::{Error, families, object::PROGRAMS, pins::Pins};
+use super::{Error, families, maker, object::PROGRAMS, pins::Pins};
 
 /// Bytes of an LPM trie's prefix length, which comes before the data.
 const LPM: usize = 4;
@@ -79,6 +79,7 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     let set_retval = u8::from(has_set_retval());
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
+    maker::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -93,6 +94,7 @@ pub(super) fn unpinned() -> Result<Ebpf, Error> {
     let set_retval = u8::from(has_set_retval());
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
+    maker::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
 }
 

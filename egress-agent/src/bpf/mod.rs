@@ -16,6 +16,7 @@ mod kept;
 mod load;
 mod logs;
 pub mod lookup;
+mod maker;
 pub mod object;
 mod pinned;
 mod pins;
@@ -31,7 +32,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use attach::{Attachments, Change, Hardware, Pattern, Repair, Target, Targets, TcMode};
+pub use attach::{Attachments, Change, Pattern, Repair, Target, Targets, TcMode};
 pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
@@ -41,6 +42,7 @@ pub use held::Held;
 pub use host::{Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname};
 pub use inspect::{AttachedProgram, Inspection, MapFill, inspect};
 pub use judge::Judge;
+pub use maker::tell as tell_maker;
 pub use pinned::{orphaned, pins_owner};
 pub use pins::Pins;
 pub use plan::{Contents, Facts, NO_INTERFACE, PlanProblem, PodInterface};

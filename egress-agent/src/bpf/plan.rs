@@ -20,7 +20,6 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use self::routes::{Builder, TCP, gateway_key, group_id, prefixes};
-use super::Hardware;
 use crate::{
     policy::{Enforcement, MeshConfig, Snapshot},
     types::{Host, Port},
@@ -100,8 +99,6 @@ pub struct Facts {
     pub tunnel: Vec<SocketAddr>,
     /// The pods' interfaces that exist.
     pub pods: Vec<PodInterface>,
-    /// The uplinks, and the hardware addresses that the node sends from over each.
-    pub uplinks: Hardware,
     /// The cgroups that exist, by id, and the policies of their workloads.
     pub workloads: BTreeMap<u64, PolicyId>,
     /// Counts accepted snapshots, from 1.
@@ -180,7 +177,6 @@ impl Contents {
         let mut contents = Self::default();
         let mut problems = Vec::new();
         contents.set_pods(&facts.pods);
-        contents.set_uplinks(&facts.uplinks);
         contents.workloads.clone_from(&facts.workloads);
         contents.globals = Some(Globals {
             generation: facts.generation.max(1),
@@ -260,16 +256,6 @@ impl Contents {
             })
             .collect();
     }
-
-    /// Adds how the node is known on its uplinks, after [`Self::set_pods`].
-    pub fn set_uplinks(&mut self, uplinks: &Hardware) {
-        for (ifindex, hardware) in uplinks {
-            let known = hardware.iter().map(|address| Addr::link_local(*address));
-            let entry = |addr| PodAddress { ifindex: *ifindex, addr };
-            self.pod_addresses.extend(known.chain([PodAddress::ALL_KNOWN]).map(entry));
-        }
-    }
-
     fn set_groups(&mut self, mesh: &MeshConfig, facts: &Facts, problems: &mut Vec<PlanProblem>) {
         for (index, gateway) in mesh.gateways.iter().enumerate() {
             let Some(id) = group_id(index, facts) else {

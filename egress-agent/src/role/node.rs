@@ -10,6 +10,7 @@ mod changes;
 mod condition;
 mod flows;
 mod health;
+mod inside;
 mod metrics;
 mod modes;
 mod names;
@@ -332,7 +333,6 @@ impl Node {
                     healthy,
                     tunnel: plan::listeners(&self.tunnel.addresses, own.as_ref()),
                     pods: bpf::pod_interfaces(mesh, found).into_iter().chain(own).collect(),
-                    uplinks: self.attachments.hardware().clone(),
                     workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
                     generation: loaded.accepted,
                     held: loaded.held,
@@ -346,12 +346,13 @@ impl Node {
                 let (desired, mut problems) = Contents::desired(snapshot, &facts);
                 problems.extend(bpf::not_attached(mesh, &cgroups));
                 self.report(problems);
+                self.condition.set_routes(inside::warnings(&mesh.cluster_cidrs));
                 planned = Some((Arc::clone(snapshot), facts));
                 desired
             }
             // Nothing accepted yet: what an earlier agent left stays, only what is attached is
             // known anew.
-            None => plan::adopted(self.maps.current(), &pods, &cgroups, &self.attachments),
+            None => plan::adopted(self.maps.current(), &pods, &cgroups),
         };
         let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {

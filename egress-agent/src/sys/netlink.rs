@@ -7,6 +7,7 @@ pub mod addresses;
 pub mod filters;
 pub mod links;
 pub mod namespaces;
+pub mod routes;
 pub mod sockets;
 
 use std::{convert::Infallible, io, ops::ControlFlow, os::fd::OwnedFd};

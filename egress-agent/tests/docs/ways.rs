@@ -9,7 +9,7 @@ use crate::markdown::root;
 const DOCUMENT: &str = "docs/ways-around.md";
 
 /// Tests of these belong to a row each.
-const TESTS: [&str; 9] = [
+const TESTS: [&str; 10] = [
     "sockets",
     "packets",
     "lifetime",
@@ -19,6 +19,7 @@ const TESTS: [&str; 9] = [
     "groups",
     "inbound",
     "families",
+    "answers",
 ];
 
 fn read(path: &str) -> String {

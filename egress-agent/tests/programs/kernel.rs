@@ -10,7 +10,7 @@ use aya::{
     },
     programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions},
 };
-use egress_agent::bpf::object::PROGRAMS;
+use egress_agent::bpf::{object::PROGRAMS, tell_maker};
 use egress_ebpf::{
     abi::{
         self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, Policy,
@@ -41,10 +41,10 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub(crate) fn load(set_retval: u8) -> Self {
-        let ebpf = EbpfLoader::new()
-            .override_global("SET_RETVAL", &set_retval, true)
-            .load(PROGRAMS)
-            .expect("the object must load; this test needs root");
+        let mut loader = EbpfLoader::new();
+        loader.override_global("SET_RETVAL", &set_retval, true);
+        tell_maker(&mut loader).expect("the kernel describes its types");
+        let ebpf = loader.load(PROGRAMS).expect("the object must load; this test needs root");
         Self { ebpf }
     }
 

@@ -63,6 +63,7 @@ fn the_verifier_accepts_every_program() {
         assert_eq!(
             names,
             [
+                "bridge_ingress",
                 "capture",
                 "cgroup_egress",
                 "cgroup_ingress",

@@ -177,9 +177,12 @@ fn the_uplink_tells_pods_workloads_and_the_node_apart() {
     assert_eq!(kernel.classify("uplink_egress", &outward, IFINDEX), TC_DROP);
     assert_eq!(kernel.count(hook::UPLINK, action::DENY, Reason::NotRedirected, false), 1);
     assert_eq!(kernel.classify("uplink_egress", &inward, IFINDEX), TC_NEXT);
-    // The node's own.
-    assert_eq!(kernel.classify("uplink_egress", &outward, 0), TC_NEXT);
+    // The node's own: the socket that the kernel lends here is in the node's namespace, and no
+    // process has it open.
+    assert_eq!(kernel.classify("uplink_egress", &inward, 0), TC_NEXT);
     assert_eq!(kernel.count(hook::UPLINK, action::ALLOW, Reason::Host, false), 1);
+    assert_eq!(kernel.classify("uplink_egress", &outward, 0), TC_DROP);
+    assert_eq!(kernel.count(hook::UPLINK, action::DENY, Reason::UnsolicitedAnswer, false), 1);
     // A workload on the host's network: the test's own process, whose socket the kernel lends.
     for (policy, expected) in [(DEFAULT_POLICY, TC_DROP), (AUDITED, TC_NEXT), (EXEMPT, TC_NEXT)] {
         kernel.workload(own_cgroup(), policy);

@@ -45,7 +45,7 @@ pub mod flow_kind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowState {
-    /// When the last packet came in, nanoseconds since boot.
+    /// When the last packet came in, or the node dialled, nanoseconds since boot.
     pub last_inbound: u64,
     /// One of [`flow_phase`].
     pub phase: u32,
@@ -71,4 +71,7 @@ pub mod flow_phase {
     pub const RESET: u32 = 6;
     /// An ICMP echo request came in.
     pub const ECHOED: u32 = 7;
+    /// TCP: a process of the node dialled. It makes nothing an answer; only what the node's kernel
+    /// says last for such a connection leaves.
+    pub const BEGUN: u32 = 8;
 }

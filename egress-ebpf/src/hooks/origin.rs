@@ -4,10 +4,32 @@ use super::{answers_socket, lacks_route};
 use crate::{
     decide::PolicyView,
     inbound::{self, FlowTable, Scope, Sender},
-    packet::Packet,
+    packet::{self, Bytes, Ethernet, Packet, ether_type, protocol},
     reason::Reason,
     verdict::{Action, Verdict},
 };
+
+/// The network namespace that a packet was made in, by its socket and its route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Namespace {
+    /// The node's.
+    Node,
+    /// Another one, or none that could be found: a pod's interface may lie on the uplink (macvlan),
+    /// and then its frames come by here without having come in.
+    Other,
+}
+
+/// What a packet was sent with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Socket {
+    /// A socket that a process made, and a connection that has been established or dialled.
+    Process,
+    /// None of a process's: the kernel made the packet by itself, for a closed port, an echo, an
+    /// error, a connection that isn't there yet or is over. Or nobody can tell.
+    None,
+}
 
 /// Who sends what leaves by the uplink.
 #[derive(Clone, Copy)]
@@ -29,6 +51,30 @@ pub(super) enum Kind {
     Pod,
     /// The packet is forwarded.
     Unknown,
+    /// A process of the node.
+    NodeProcess,
+    /// The node's kernel.
+    NodeKernel,
+}
+
+impl Origin {
+    /// Whether it is the node itself.
+    #[inline(always)]
+    pub(super) const fn is_node(self) -> bool {
+        matches!(self.kind, Kind::NodeProcess | Kind::NodeKernel)
+    }
+}
+
+/// Whether a frame is a DHCP client's request (RFC 2131 §4.1) that goes no further than the link: the
+/// node's, for the macvlan interface of a pod, as CNI's plug-in asks.
+#[inline(always)]
+pub(super) fn is_dhcp_broadcast(bytes: &impl Bytes) -> bool {
+    let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type::IPV4);
+    let Packet { flow, flaw: None, .. } = packet else { return false };
+    flow.protocol == protocol::UDP
+        && flow.source_port.get() == 68
+        && flow.destination_port.get() == 67
+        && flow.destination.is_broadcast()
 }
 
 /// The verdict on a packet at the uplink, once it is known whether it answers one that came in.
@@ -40,22 +86,46 @@ pub(super) fn leaving(
     view: &(impl PolicyView + FlowTable),
 ) -> Verdict {
     let sender = match origin.kind {
-        Kind::Workload => Sender::Itself,
+        Kind::Workload | Kind::NodeProcess | Kind::NodeKernel => Sender::Itself,
         Kind::Pod => Sender::Pod(origin.pod),
         Kind::Unknown => Sender::Unknown,
     };
+    let denied = matches!(verdict.action, Action::Deny);
+    if origin.is_node() && (!denied || is_for_the_inside(verdict, packet, view)) {
+        return Verdict::allow(Reason::Host);
+    }
     // What a workload's sockets were sent may have been sent by itself, over an interface of its own
     // making. The uplink's flows weren't.
-    let forwarded = origin.kind != Kind::Workload;
-    if lacks_route(verdict)
-        && (forwarded || answers_socket(origin.cgroup, packet, view))
-        && inbound::answers(Scope::Uplink, sender, packet, view)
-    {
+    let may_answer = match origin.kind {
+        Kind::Workload => lacks_route(verdict) && answers_socket(origin.cgroup, packet, view),
+        Kind::Pod | Kind::Unknown => lacks_route(verdict),
+        Kind::NodeProcess | Kind::NodeKernel => denied,
+    };
+    if may_answer && inbound::answers(Scope::Uplink, sender, packet, view) {
         return Verdict::allow(Reason::Reply);
     }
-    // Whatever refused it: connection tracking has seen it on its way here.
-    if forwarded && matches!(verdict.action, Action::Deny) {
-        inbound::note_refused(packet, view);
+    match origin.kind {
+        // The last words of a connection that a process of the node began.
+        Kind::NodeProcess | Kind::NodeKernel if inbound::continues_begun(packet, view) => {
+            Verdict::allow(Reason::Host)
+        }
+        Kind::NodeProcess | Kind::NodeKernel => Verdict::deny(Reason::UnsolicitedAnswer),
+        // Whatever refused it: connection tracking has seen it on its way here.
+        Kind::Pod | Kind::Unknown if denied => {
+            inbound::note_refused(packet, view);
+            verdict
+        }
+        Kind::Workload | Kind::Pod | Kind::Unknown => verdict,
     }
-    verdict
+}
+
+/// Whether a refused packet of the node's kernel stays inside: a tunnel between nodes, whatever its
+/// headers, or an answer to a gateway.
+#[inline(always)]
+fn is_for_the_inside(verdict: Verdict, packet: &Packet, view: &impl PolicyView) -> bool {
+    match verdict.reason {
+        Reason::GatewayPort | Reason::Encapsulation => true,
+        Reason::DeniedPrefix => false,
+        _ => packet.flaw.is_some() && view.is_internal(&packet.flow.destination),
+    }
 }

@@ -1,3 +1,5 @@
+mod node;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -32,10 +34,8 @@ fn forwarded(packet: &[u8]) -> (bool, Reason) {
 
 /// To the uplink from an interface, without a note of a pod's.
 const fn from(came_in_on: u32) -> Way {
-    Way { uplink: UPLINK, came_in_on, pod: 0 }
+    Way { came_in_on, pod: 0, namespace: Namespace::Node, socket: Socket::Process }
 }
-
-const UPLINK: u32 = 2;
 
 /// An interface that is no pod's.
 const FOREIGN: u32 = 77;
@@ -291,44 +291,6 @@ fn the_uplink_judges_a_pods_packets_by_the_pods_policy() {
 }
 
 #[test]
-fn the_uplink_judges_whoever_has_another_hardware_address_than_the_node() {
-    let datagram = ip_frame(&udp(INSIDE, OUTSIDE, 53));
-    let judge = |world: &World, came_in_on| {
-        judged(uplink(&datagram.as_slice(), from(came_in_on), None, false, world))
-    };
-    let with = |own: &[Addr]| {
-        let mut world = World::usual().with_policy(AUDITED);
-        let on = |addr: &Addr| PodAddress { ifindex: UPLINK, addr: *addr };
-        world.pod_addresses.extend(own.iter().map(on));
-        world
-    };
-    let (known, node) = (PodAddress::ALL_KNOWN, Addr::link_local(MAC));
-    let other = Addr::link_local([0x02, 0, 0, 0, 0, 9]);
-    let (host, denied) = ((PASS, Reason::Host), (DROP, Reason::Protocol));
-    assert_eq!(judge(&with(&[known, node]), 0), host);
-    assert_eq!(judge(&with(&[known, other, node]), 0), host, "a bond has several");
-    assert_eq!(judge(&with(&[known, other]), 0), denied);
-    assert_eq!(judge(&with(&[other]), 0), host, "not known yet");
-    // An index of its own choice, in its own namespace, isn't a pod's.
-    assert_eq!(judge(&with(&[known, node]), IFINDEX), (PASS, Reason::Protocol), "in audit");
-    assert_eq!(judge(&with(&[known, other]), IFINDEX), denied);
-    // The node asks for an address in its name.
-    let request = [0, 68, 0, 67, 0, 9, 0, 0, b'x'];
-    let dhcp = ip_frame(&ip(protocol::UDP, "0.0.0.0", "255.255.255.255", &request));
-    let world = with(&[known, other]);
-    let ask = |way, workload| judged(uplink(&dhcp.as_slice(), way, workload, false, &world));
-    assert_eq!(ask(from(0), None), host);
-    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
-    assert_eq!(ask(from(0), workload), (DROP, Reason::Multicast));
-    assert_eq!(ask(from(FOREIGN), None), (DROP, Reason::Multicast));
-    // It asks for its neighbours like any.
-    let asks = |frame: &[u8]| judged(uplink(&frame, from(0), None, false, &world));
-    assert_eq!(asks(&frame(0x0806, &arp(1, INSIDE, INSIDE))), (PASS, Reason::Neighbour));
-    let solicitation = ip_frame(&neighbour(135, INSIDE6, "ff02::1:ff00:1", "fd00::1"));
-    assert_eq!(asks(&solicitation), (PASS, Reason::Neighbour));
-}
-
-#[test]
 fn a_workloads_answer_needs_a_flow_that_the_uplink_saw() {
     let world = World::usual();
     let workload = Some(Workload { policy: POLICY, cgroup: 1 });
@@ -396,7 +358,6 @@ fn a_workloads_socket_forges_no_source_outside() {
             (POD, (PASS, reason)),
             ("10.1.0.1", (PASS, reason)),
             ("192.0.2.1", (PASS, reason)),
-            ("127.0.0.1", (PASS, reason)),
             ("192.0.2.2", spoofed),
             (OUTSIDE, spoofed),
         ] {

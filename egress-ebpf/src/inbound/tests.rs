@@ -401,7 +401,7 @@ fn an_unknown_phase_lets_nothing_pass() {
     }
 }
 
-const SIGNALS: [Signal; 10] = [
+const SIGNALS: [Signal; 11] = [
     Signal::Other,
     Signal::Datagram,
     Signal::EchoRequest,
@@ -412,6 +412,7 @@ const SIGNALS: [Signal; 10] = [
     Signal::Fin,
     Signal::Rst,
     Signal::RstAck,
+    Signal::FlowError,
 ];
 
 /// What happens to one flow: a packet comes in, one wants to go out, or time passes.
@@ -481,6 +482,10 @@ proptest! {
                         }
                         Signal::Ack | Signal::Fin | Signal::Rst => {
                             prop_assert!(asked == Some(Signal::Syn) && answered);
+                        }
+                        Signal::FlowError => {
+                            prop_assert!(asked.is_some() && known);
+                            prop_assert_eq!(after, before);
                         }
                         Signal::Syn | Signal::EchoRequest | Signal::Other => {
                             prop_assert!(false, "{:?} answers nothing", signal);

@@ -8,6 +8,8 @@
 mod capture;
 mod connect;
 mod context;
+mod kernel;
+mod maker;
 mod maps;
 mod message;
 mod packet;

@@ -1,4 +1,5 @@
-//! `cgroup_egress`, `pod_ingress`, `uplink_egress`: what judges packets, whatever made them.
+//! `cgroup_egress`, `pod_ingress`, `bridge_ingress`, `uplink_egress`: what judges packets, whatever
+//! made them.
 //! `cgroup_ingress`, `pod_egress`, `uplink_ingress`: what takes note of packets that come in, so that
 //! they can be answered; these let everything pass.
 
@@ -15,6 +16,7 @@ use egress_ebpf::{
 
 use super::{
     context::Skb,
+    maker::Maker,
     report::{Site, report},
     view::{Maps, Workload},
 };
@@ -44,14 +46,35 @@ fn pod_ingress(context: TcContext) -> i32 {
     judgement.tc()
 }
 
+/// What the host takes in by a bridge that pods are ports of, for ports at which there is no program
+/// yet (Ethernet). Minimum kernel version: 4.5 with clsact, 6.6 with tcx; with the ring buffer, 5.8.
+#[classifier]
+fn bridge_ingress(context: TcContext) -> i32 {
+    let skb = Skb(context.skb.skb);
+    match hooks::bridge(&skb, skb.pod(), skb.has_vlan(), &Maps) {
+        Some(judgement) => {
+            report(Site { hook: hook::POD, cgroup: 0, ifindex: skb.ifindex() }, &judgement);
+            judgement.tc()
+        }
+        None => TC_NEXT,
+    }
+}
+
 /// The second wall, on the interface that leads outside (Ethernet): what is forwarded to it, and
-/// what the sockets of host-network workloads send. The node's own traffic passes. Minimum kernel
-/// version: 4.5 with clsact, 6.6 with tcx; with the ring buffer, 5.8.
+/// what the sockets of host-network workloads send, and what the node's kernel answers. What the
+/// node's own processes send passes. Minimum kernel version: 4.5 with clsact, 6.6 with tcx; with the
+/// ring buffer, 5.8.
 #[classifier]
 fn uplink_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
-    let way = Way { uplink: skb.ifindex(), came_in_on: skb.came_in_on(), pod: skb.pod() };
+    let maker = Maker::of(skb);
+    let way = Way {
+        came_in_on: skb.came_in_on(),
+        pod: skb.pod(),
+        namespace: maker.namespace,
+        socket: maker.socket,
+    };
     let judgement = hooks::uplink(&skb, way, workload.known(), skb.has_vlan(), &Maps);
     report(
         Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() },

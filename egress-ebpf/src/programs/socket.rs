@@ -1,11 +1,7 @@
 //! `socket_create`: which sockets a workload may make.
 
 use aya_ebpf::{
-    Global,
-    cty::c_int,
-    helpers::{bpf_get_current_task, bpf_probe_read_kernel},
-    macros::lsm,
-    programs::LsmContext,
+    Global, cty::c_int, helpers::bpf_get_current_task, macros::lsm, programs::LsmContext,
 };
 use egress_ebpf::{
     abi::{SOCKET_PROBE, hook},
@@ -14,6 +10,7 @@ use egress_ebpf::{
 };
 
 use super::{
+    kernel::{HOST_NETNS, NET_INUM, read},
     report::{Site, report},
     view::{Maps, Workload},
 };
@@ -24,11 +21,6 @@ use super::{
 static TASK_NSPROXY: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NSPROXY_NET: Global<u32> = Global::new(0);
-#[unsafe(no_mangle)]
-static NET_INUM: Global<u32> = Global::new(0);
-/// The number of the host's network namespace.
-#[unsafe(no_mangle)]
-static HOST_NETNS: Global<u32> = Global::new(0);
 
 const EPERM: i32 = -1;
 const AF_UNSPEC: u32 = 0;
@@ -84,12 +76,4 @@ fn number_of_netns(task: u64) -> Option<u32> {
     let nsproxy: u64 = read(task, TASK_NSPROXY.load())?;
     let net: u64 = read(nsproxy, NSPROXY_NET.load())?;
     read(net, NET_INUM.load())
-}
-
-/// Reads a field of the kernel's.
-#[inline(always)]
-fn read<T>(structure: u64, field: u32) -> Option<T> {
-    let address = structure.wrapping_add(u64::from(field)) as *const T;
-    // SAFETY: the helper copies from any address, and answers an error for one that can't be read.
-    unsafe { bpf_probe_read_kernel(address) }.ok()
 }

@@ -7,7 +7,7 @@ use aya::{
     Ebpf, EbpfLoader, TestRunResult,
     programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions},
 };
-use egress_agent::bpf::{Enforcer, Targets, TcMode, object::PROGRAMS};
+use egress_agent::bpf::{Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker};
 use egress_ebpf::verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT};
 use egress_tests::site::Site;
 
@@ -112,6 +112,7 @@ impl Programs {
         for (name, path) in &names {
             loader.map_pin_path(name, path);
         }
+        tell_maker(&mut loader)?;
         let mut ebpf = loader.load(PROGRAMS)?;
         for name in ["pod_ingress", "uplink_egress"] {
             classifier(&mut ebpf, name)?.load()?;

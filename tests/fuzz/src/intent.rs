@@ -77,7 +77,6 @@ impl Intent {
                 addresses: random.list(2, |random| IpAddr::from([10, 0, 0, 5 + random.u8() % 2])),
                 policy: 0,
             }),
-            uplinks: BTreeMap::new(),
             workloads: BTreeMap::new(),
             generation,
             events_per_second: u32::from(random.u8()),

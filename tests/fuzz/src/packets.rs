@@ -4,7 +4,7 @@
 use egress_ebpf::{
     abi::action,
     addr::Addr,
-    hooks::{self, Way, Workload},
+    hooks::{self, Namespace, Socket, Way, Workload},
     inbound::Scope,
     packet::Flow,
     reason::Reason,
@@ -19,8 +19,7 @@ use crate::{
 
 /// Cgroups of workloads; zero is none.
 const CGROUPS: [u64; 3] = [0, 5, 6];
-/// Indices of other interfaces than pods'.
-const UPLINK: u32 = 100;
+/// The index of another interface than pods'.
 const BRIDGE: u32 = 101;
 const SECOND: u64 = 1_000_000_000;
 
@@ -58,14 +57,23 @@ pub fn packet(bytes: &[u8]) {
     let policy = workload.map(|workload| workload.policy);
     // Which pod's program let it pass is known, or else where it came in.
     let pod = if bridged { ifindex } else { 0 };
-    let way = Way { uplink: UPLINK, came_in_on: if bridged { BRIDGE } else { ifindex }, pod };
+    let came_in_on = if bridged { BRIDGE } else { ifindex };
+    let way = Way { came_in_on, pod, namespace: Namespace::Node, socket: Socket::None };
     let at_uplink = |vlan| hooks::uplink(&frame, way, workload, vlan, &world);
     let allowed = |sound| world.at_uplink(ifindex, policy, sound);
     case.check(At::Uplink, allowed(sound), tc(at_uplink(false)));
     case.check(At::Uplink, allowed(None), tc(at_uplink(true)));
-    let own = Way { uplink: UPLINK, came_in_on: 0, pod: 0 };
-    let own = hooks::uplink(&frame, own, None, false, &world);
-    case.check(At::Uplink, Expected::Passes(Reason::Host), tc(own));
+    // The node's processes send what they like, but for a loopback source.
+    let own = Way { came_in_on: 0, socket: Socket::Process, ..way };
+    let own = tc(hooks::uplink(&frame, own, None, false, &world));
+    let allowed = matches!(own.reason, Reason::Host | Reason::Exempt);
+    let refused = matches!(own.reason, Reason::SpoofedSource | Reason::Malformed);
+    assert!(own.allowed == allowed && (allowed || refused), "{own:?} of {sound:?}");
+    // Nothing that the node's kernel makes passes as a pod's or a workload's.
+    let kernel = Way { came_in_on: 0, ..way };
+    let kernel = tc(hooks::uplink(&frame, kernel, None, false, &world));
+    let of_node = matches!(kernel.reason, Reason::Host | Reason::Exempt | Reason::Reply);
+    assert!(kernel.allowed == of_node, "{kernel:?} of {sound:?}");
 
     at_sockets(&world, &case, policy.unwrap_or(1), cgroup);
 

@@ -55,6 +55,7 @@ struct Interface {
     /// Its name when it was found. What it is to us doesn't change with its name: its index stays.
     found_as: String,
     pod: bool,
+    bridge: bool,
     uplink: bool,
 }
 
@@ -62,13 +63,8 @@ struct Interface {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Survey {
     interfaces: BTreeMap<u32, Interface>,
-    /// The uplinks, and the hardware addresses that the node sends from over each.
-    hardware: Hardware,
     cgroups: BTreeMap<u64, PathBuf>,
 }
-
-/// Hardware addresses that the node sends from, by the index of the uplink.
-pub type Hardware = BTreeMap<u32, BTreeSet<[u8; 6]>>;
 
 impl Survey {
     /// What is there now, given what was before.
@@ -79,32 +75,29 @@ impl Survey {
         cgroup_id: impl Fn(&Path) -> Option<u64>,
     ) -> Self {
         let mut interfaces = BTreeMap::new();
+        let bridges = bridges(targets, links);
         for link in links.iter().filter(|link| link.name != LOOPBACK) {
-            let uplink = targets.uplinks.contains(&link.name);
-            // A pattern may match an uplink's name, and doesn't mean it.
-            let pod = targets.pod_interfaces.iter().any(|pattern| match pattern.exact() {
-                Some(name) => name == link.name,
-                None => !uplink && pattern.matches(&link.name),
-            });
+            let (uplink, pod) = (is_uplink(targets, link), is_pod(targets, link));
+            let bridge = bridges.contains(&link.index);
             let interface = match before.interfaces.get(&link.index) {
                 Some(known) => Interface {
                     name: link.name.clone(),
                     pod: known.pod || pod,
+                    bridge: known.bridge || bridge,
                     uplink: known.uplink || uplink,
                     ..known.clone()
                 },
                 None => {
-                    Interface { name: link.name.clone(), found_as: link.name.clone(), pod, uplink }
+                    let name = link.name.clone();
+                    Interface { found_as: name.clone(), name, pod, bridge, uplink }
                 }
             };
-            if interface.pod || interface.uplink {
+            if interface.pod || interface.bridge || interface.uplink {
                 interfaces.insert(link.index, interface);
             }
         }
         let ids = targets.cgroups.iter().filter_map(|path| Some((cgroup_id(path)?, path.clone())));
-        let uplinks = interfaces.iter().filter(|(_, found)| found.uplink).map(|(index, _)| *index);
-        let hardware = uplinks.filter_map(|uplink| hardware(uplink, links)).collect();
-        Self { interfaces, hardware, cgroups: ids.collect() }
+        Self { interfaces, cgroups: ids.collect() }
     }
 
     /// The attachments that this asks for, the walls first.
@@ -112,6 +105,7 @@ impl Survey {
         let mut hooks = Vec::new();
         for (on, wanted) in [
             (On::Pod, (|interface| interface.pod) as fn(&Interface) -> bool),
+            (On::Bridge, |interface| interface.bridge),
             (On::Uplink, |interface| interface.uplink),
         ] {
             for (index, interface) in self.interfaces.iter().filter(|(_, found)| wanted(found)) {
@@ -155,11 +149,6 @@ impl Survey {
         pods.map(|(index, interface)| (*index, interface.found_as.as_str()))
     }
 
-    /// The uplinks, and the hardware addresses that the node sends from over each.
-    pub(super) fn hardware(&self) -> &Hardware {
-        &self.hardware
-    }
-
     /// The cgroups by their ids.
     pub(super) fn cgroups(&self) -> &BTreeMap<u64, PathBuf> {
         &self.cgroups
@@ -178,23 +167,32 @@ impl Survey {
     }
 }
 
-/// The hardware addresses of an uplink: its own, those of interfaces of this node that lie on it or
-/// that it is a port of, and those of the other ports (a bond sends with any of them). An interface
-/// that lies on it in a pod's namespace isn't listed here. `None` where it has no hardware address:
-/// then there is nothing to tell the node from others by.
-fn hardware(uplink: u32, links: &[Link]) -> Option<(u32, BTreeSet<[u8; 6]>)> {
-    let own = links.iter().find(|link| link.index == uplink)?;
-    own.hardware?;
-    let master = own.master;
-    let of_node = links.iter().filter(|link| {
-        let above = |index| link.below == Some(index);
-        link.index == uplink
-            || above(uplink)
-            || master.is_some_and(|master| {
-                link.index == master || link.master == Some(master) || above(master)
-            })
-    });
-    Some((uplink, of_node.filter_map(|link| link.hardware).collect()))
+fn is_uplink(targets: &Targets, link: &Link) -> bool {
+    targets.uplinks.contains(&link.name)
+}
+
+/// A pattern may match an uplink's name, and doesn't mean it.
+fn is_pod(targets: &Targets, link: &Link) -> bool {
+    targets.pod_interfaces.iter().any(|pattern| match pattern.exact() {
+        Some(name) => name == link.name,
+        None => !is_uplink(targets, link) && pattern.matches(&link.name),
+    })
+}
+
+/// The bridges that pods' interfaces are ports of. One with a port of another kind than pods have, or
+/// that is an uplink, leads elsewhere too, so what comes in there may have any source.
+fn bridges(targets: &Targets, links: &[Link]) -> BTreeSet<u32> {
+    let of_pods: BTreeSet<u32> =
+        links.iter().filter(|link| is_pod(targets, link)).filter_map(|link| link.master).collect();
+    let is_ours = |bridge: &&Link| {
+        let mut ports = links.iter().filter(|link| link.master == Some(bridge.index));
+        bridge.kind == "bridge"
+            && of_pods.contains(&bridge.index)
+            && !is_uplink(targets, bridge)
+            && !is_pod(targets, bridge)
+            && ports.all(|port| port.kind == "veth" && !is_uplink(targets, port))
+    };
+    links.iter().filter(is_ours).map(|bridge| bridge.index).collect()
 }
 
 #[cfg(test)]
@@ -229,7 +227,8 @@ mod tests {
     fn walls_come_first_and_nothing_twice() {
         let survey = survey(&Survey::default(), &[(2, "pod0"), (3, "vlan5")]);
         let hooks = survey.hooks();
-        assert_eq!(hooks.len(), TABLE.len());
+        let here = TABLE.iter().filter(|entry| entry.on != On::Bridge);
+        assert_eq!(hooks.len(), here.count());
         assert_eq!(hooks[0].0.entry.on, On::Pod);
         assert_eq!(hooks[hooks.len() - 1].0.place, Place::Cgroup(9));
         assert!(survey.missing(&targets()).is_empty());
@@ -264,30 +263,38 @@ mod tests {
     }
 
     #[test]
-    fn the_node_sends_from_the_uplink_and_what_is_stacked_on_it() {
-        let mac = |last: u8| [2, 0, 0, 0, 0, last];
-        let link = |index: u32, last: u8, below, master| Link {
+    fn a_bridge_of_pods_alone_is_enforced_on() {
+        let link = |index: u32, name: &str, kind: &str, master: Option<u32>| Link {
             index,
-            name: format!("i{index}"),
-            hardware: Some(mac(last)),
-            below,
+            name: name.into(),
+            kind: kind.into(),
             master,
+            ..Link::default()
         };
-        let links = [
-            link(2, 2, None, Some(5)),
-            link(3, 3, None, Some(5)),
-            link(4, 4, Some(2), None),
-            link(5, 5, None, None),
-            link(6, 6, Some(5), None),
-            link(7, 7, None, None),
+        let usual = vec![
+            link(2, "pod0", "veth", Some(7)),
+            link(3, "vlan5", "", None),
+            link(4, "other", "veth", Some(7)),
+            link(7, "cni0", "bridge", None),
+            link(8, "docker0", "bridge", None),
+            link(9, "else", "veth", Some(8)),
         ];
-        let (_, found) = hardware(2, &links).unwrap();
-        assert_eq!(found, [2, 3, 4, 5, 6].map(mac).into_iter().collect());
-        let alone = hardware(7, &links).unwrap().1;
-        assert_eq!(alone, [mac(7)].into_iter().collect());
-        let bare = Link { index: 8, ..Link::default() };
-        assert_eq!(hardware(8, &[bare]), None);
-        assert_eq!(hardware(9, &links), None);
+        let look = |links: &[Link]| Survey::new(&targets(), &Survey::default(), links, |_| None);
+        assert_eq!(on(&look(&usual), 7), ["bridge_ingress"]);
+        assert_eq!(on(&look(&usual), 8), Vec::<&str>::new(), "no pod of ours is there");
+        let changed = |index: usize, change: fn(&mut Link)| {
+            let mut links = usual.clone();
+            change(&mut links[index]);
+            on(&look(&links), 7)
+        };
+        let nothing = Vec::<&str>::new();
+        assert_eq!(changed(1, |uplink| uplink.master = Some(7)), nothing, "it leads outside");
+        assert_eq!(changed(2, |port| port.kind = String::new()), nothing, "a port of hardware");
+        assert_eq!(changed(3, |master| master.kind = "bond".into()), nothing);
+        assert_eq!(changed(0, |pod| pod.master = None), nothing);
+        // Once found, it stays.
+        let later = Survey::new(&targets(), &look(&usual), &usual[2..], |_| None);
+        assert_eq!(on(&later, 7), ["bridge_ingress"]);
     }
 
     #[test]

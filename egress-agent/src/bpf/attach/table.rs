@@ -22,6 +22,8 @@ pub(super) struct Entry {
 pub(super) enum On {
     /// The host-side interface of a pod.
     Pod,
+    /// A bridge that pods' interfaces, and nothing but pods' kind of interfaces, are ports of.
+    Bridge,
     /// An interface that leads out of the node.
     Uplink,
     /// A cgroup2 directory.
@@ -40,6 +42,7 @@ pub(super) static TABLE: &[Entry] = &[
     entry("uplink_ingress", On::Uplink, Direction::Ingress),
     entry("cgroup_ingress", On::Cgroup, Direction::Ingress),
     entry("pod_ingress", On::Pod, Direction::Ingress),
+    entry("bridge_ingress", On::Bridge, Direction::Ingress),
     entry("uplink_egress", On::Uplink, Direction::Egress),
     entry("cgroup_egress", On::Cgroup, Direction::Egress),
     // A connection that is sent to the tunnel needs its record.

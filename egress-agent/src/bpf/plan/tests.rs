@@ -319,17 +319,6 @@ fn pods_are_known_by_interface_and_address() {
 }
 
 #[test]
-fn the_node_is_known_by_its_hardware_addresses_and_never_by_none() {
-    let uplinks = [(2, [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]].into())].into();
-    let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { uplinks, ..facts() });
-    let known: Vec<_> = contents.pod_addresses.iter().map(|entry| entry.ifindex).collect();
-    assert_eq!(known, [2, 2, 2]);
-    // Written in this order: with it alone the node would be a stranger to itself.
-    let last = contents.pod_addresses.last().unwrap();
-    assert_eq!(last.addr, PodAddress::ALL_KNOWN);
-}
-
-#[test]
 fn audit_is_audit_only_where_it_is_asked_for() {
     let mut audited = Snapshot::default();
     audited.mesh.enforcement = Enforcement::Audit;

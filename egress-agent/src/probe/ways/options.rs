@@ -40,6 +40,24 @@ pub(crate) fn transparent(this: &Try<'_>) -> Tried {
 
 /// A neighbour's address as the socket's own, by `IP_FREEBIND`.
 pub(crate) fn freebind(this: &Try<'_>) -> Tried {
+    foreign(this, &free(this)?)
+}
+
+/// A datagram to a closed port of the own host in the canary's name: the own kernel's error, which
+/// quotes it, goes to the canary.
+pub(crate) fn reflect_self(this: &Try<'_>) -> Tried {
+    let socket = free(this)?;
+    this.needed("bind", socket.bind(&SocketAddr::new(this.target, 0).into()))?;
+    let own = SocketAddr::new(this.own()?, DISCARD);
+    this.tried(Call::Send, socket.send_to(&this.data(), &own.into()))?;
+    Ok(Outcome::NoAnswer("sent; the own kernel's answer would go to the canary".into()))
+}
+
+/// A port at which nobody listens (RFC 863's service is long gone).
+const DISCARD: u16 = 9;
+
+/// A socket that takes any address for its own.
+fn free(this: &Try<'_>) -> Result<socket2::Socket, Outcome> {
     let socket = socket(this, this.to(), None)?;
     let set = if this.target.is_ipv6() {
         socket.set_freebind_v6(true)
@@ -47,7 +65,7 @@ pub(crate) fn freebind(this: &Try<'_>) -> Tried {
         socket.set_freebind_v4(true)
     };
     this.needed("IP_FREEBIND", set)?;
-    foreign(this, &socket)
+    Ok(socket)
 }
 
 fn foreign(this: &Try<'_>, socket: &socket2::Socket) -> Tried {

@@ -24,6 +24,7 @@ struct Inner {
     attachments: Vec<String>,
     plan: Vec<String>,
     gaps: Vec<String>,
+    routes: Vec<String>,
     /// Whether a configuration has been put into the maps since the start.
     filled: bool,
 }
@@ -57,6 +58,15 @@ impl Condition {
         self.lock().gaps = gap.map(str::to_owned).into_iter().collect();
     }
 
+    /// What of the inside has no route of its own. What is new is logged.
+    pub(super) fn set_routes(&self, warnings: Vec<String>) {
+        let mut inner = self.lock();
+        for warning in warnings.iter().filter(|warning| !inner.routes.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        inner.routes = warnings;
+    }
+
     /// Why the node isn't ready: sentences, none if it is.
     pub(super) fn unready(&self, loaded: &Loaded) -> Vec<String> {
         let inner = self.lock();
@@ -80,7 +90,8 @@ impl Condition {
 
     /// What to know of a node that does all it can.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.lock().gaps.clone()
+        let inner = self.lock();
+        inner.gaps.iter().chain(&inner.routes).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -180,5 +191,9 @@ mod tests {
         condition.set_gap(Some("packet sockets aren't refused"));
         assert!(condition.unready(&loaded).is_empty());
         assert_eq!((condition.problems().len(), condition.warnings().len()), (1, 1));
+        condition.set_routes(vec!["no route covers 10.96.0.0/12".to_owned()]);
+        assert_eq!((condition.problems().len(), condition.warnings().len()), (1, 2));
+        condition.set_routes(Vec::new());
+        assert_eq!(condition.warnings().len(), 1);
     }
 }

@@ -96,11 +96,8 @@ pub(super) fn adopted(
     left: &Contents,
     pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
     cgroups: &BTreeMap<u64, PathBuf>,
-    attachments: &Attachments,
 ) -> Contents {
-    let mut contents = bpf::adopted(left, found(pods), cgroups);
-    contents.set_uplinks(attachments.hardware());
-    contents
+    bpf::adopted(left, found(pods), cgroups)
 }
 
 /// The cgroups that are enforced on, with their paths below the mount.

@@ -20,9 +20,10 @@ const GETLINK: u16 = 18;
 /// `IFLA_*`, include/uapi/linux/if_link.h.
 const ADDRESS: u16 = 1;
 const IFNAME: u16 = 3;
-const LINK: u16 = 5;
 const MASTER: u16 = 10;
-const LINK_NETNSID: u16 = 37;
+const LINKINFO: u16 = 18;
+/// `IFLA_INFO_KIND`, inside `IFLA_LINKINFO`.
+const INFO_KIND: u16 = 1;
 /// `RTMGRP_LINK`.
 const GROUP_LINK: u32 = 1;
 /// Receive buffer: thousands of interfaces may come at a time. What doesn't fit is an overrun,
@@ -50,10 +51,10 @@ pub struct Link {
     pub name: String,
     /// Its hardware address, if that is Ethernet's.
     pub hardware: Option<[u8; 6]>,
-    /// The interface of this namespace that it lies on, as macvlan and VLAN interfaces do.
-    pub below: Option<u32>,
     /// The bridge or bond that it is a port of.
     pub master: Option<u32>,
+    /// What kind of virtual interface it is (`veth`, `bridge`); empty for others.
+    pub kind: String,
 }
 
 /// All interfaces, in the order of their indices.
@@ -82,9 +83,11 @@ fn link(message: &Message) -> Option<Link> {
         index: header.index,
         name: text(attribute(IFNAME)?),
         hardware: attribute(ADDRESS).and_then(|data| data.try_into().ok()),
-        // With an identifier of a namespace it is another one's index.
-        below: attribute(LINK).filter(|_| attribute(LINK_NETNSID).is_none()).and_then(index),
         master: attribute(MASTER).and_then(index),
+        kind: attribute(LINKINFO)
+            .and_then(|info| attributes(info).find(|(kind, _)| *kind == INFO_KIND))
+            .map(|(_, kind)| text(kind))
+            .unwrap_or_default(),
     })
 }
 
@@ -157,15 +160,12 @@ mod tests {
         let found = Link { index: 7, name: "veth0".into(), ..Link::default() };
         assert_eq!(link(&message), Some(found.clone()));
         let hardware = [10, 0, 1, 0, 2, 0, 0, 0, 0, 9, 0, 0];
-        let below = [&[8, 0, 5, 0][..], &3_u32.to_ne_bytes()].concat();
+        let kind = [&[13, 0, 18, 0, 9, 0, 1, 0][..], b"veth\0", &[0; 3]].concat();
         let master = [&[8, 0, 10, 0][..], &4_u32.to_ne_bytes()].concat();
-        let more = [&message.payload[..], &hardware, &below, &master].concat();
-        let stacked =
-            Link { hardware: Some([2, 0, 0, 0, 0, 9]), below: Some(3), master: Some(4), ..found };
-        assert_eq!(link(&Message { payload: more.clone(), ..message.clone() }), Some(stacked));
-        let elsewhere = [&more[..], &[8, 0, 37, 0, 0, 0, 0, 0]].concat();
-        let peer = link(&Message { payload: elsewhere, ..message.clone() }).unwrap();
-        assert_eq!((peer.below, peer.master), (None, Some(4)));
+        let payload = [&message.payload[..], &hardware, &kind, &master].concat();
+        let hardware = Some([2, 0, 0, 0, 0, 9]);
+        let port = Link { hardware, master: Some(4), kind: "veth".into(), ..found };
+        assert_eq!(link(&Message { payload, ..message.clone() }), Some(port));
         let gone = Message { kind: 17, ..message.clone() };
         assert_eq!(link(&gone), None);
         for end in 0..message.payload.len() - 3 {

@@ -97,6 +97,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::Encapsulation
         | Reason::NoTunnel
         | Reason::NoRecord
+        | Reason::UnsolicitedAnswer
         | Reason::GatewayRefused
         | Reason::HostNotInRegistry
         | Reason::NoGatewayRoute

@@ -1,0 +1,357 @@
+//! What the node itself sends over an uplink: its processes, and its kernel.
+
+use super::*;
+use crate::testing::{UPLINK_POLICY, tcp_header};
+
+const NODE: &str = "10.1.0.1";
+const NODE6: &str = "fd00::1";
+const HOST: (bool, Reason) = (PASS, Reason::Host);
+const REPLY: (bool, Reason) = (PASS, Reason::Reply);
+const UNSOLICITED: (bool, Reason) = (DROP, Reason::UnsolicitedAnswer);
+
+/// A packet that a socket of nobody's sent, here.
+const KERNEL: Way = Way { socket: Socket::None, ..from(0) };
+
+fn sent(world: &World, way: Way, packet: &[u8]) -> (bool, Reason) {
+    judged(uplink(&ip_frame(packet).as_slice(), way, None, false, world))
+}
+
+fn seen(world: &World, packet: &[u8]) {
+    inward(&ip_frame(packet).as_slice(), Scope::Uplink, false, world);
+}
+
+/// A segment between port 49153 and a port, with these flags.
+fn segment(from: &str, to: &str, port: u16, flags: u8) -> Vec<u8> {
+    let mut header = tcp_header(port);
+    header[13] = flags;
+    ip(protocol::TCP, from, to, &header)
+}
+
+/// The answer's ports are those of what it answers, swapped.
+fn swapped(mut packet: Vec<u8>) -> Vec<u8> {
+    let at = if packet[0] >> 4 == 4 { 20 } else { 40 };
+    let ports: Vec<u8> = packet.drain(at..at + 4).collect();
+    packet.splice(at..at, [ports[2], ports[3], ports[0], ports[1]]);
+    packet
+}
+
+fn icmp(from: &str, to: &str, message: &[u8]) -> Vec<u8> {
+    let kind = if from.contains(':') { protocol::ICMPV6 } else { protocol::ICMP };
+    ip(kind, from, to, message)
+}
+
+fn echo(from: &str, to: &str, reply: bool) -> Vec<u8> {
+    let kind = match (from.contains(':'), reply) {
+        (false, false) => 8,
+        (false, true) => 0,
+        (true, false) => 128,
+        (true, true) => 129,
+    };
+    icmp(from, to, &[kind, 0, 0, 0, 0x12, 0x34, 0, 1])
+}
+
+/// An error about a packet, to whoever sent it.
+fn error(from: &str, about: &[u8]) -> Vec<u8> {
+    let v6 = about[0] >> 4 == 6;
+    let to = match v6 {
+        false => std::net::IpAddr::from(<[u8; 4]>::try_from(&about[12..16]).unwrap()),
+        true => std::net::IpAddr::from(<[u8; 16]>::try_from(&about[8..24]).unwrap()),
+    };
+    let kind = if v6 { 1 } else { 3 };
+    icmp(from, &to.to_string(), &[&[kind, 3, 0, 0, 0, 0, 0, 0], about].concat())
+}
+
+/// The node's address and one outside, of each family.
+const FAMILIES: [(&str, &str); 2] = [(NODE, OUTSIDE), (NODE6, OUTSIDE6)];
+
+#[test]
+fn what_the_nodes_kernel_answers_leaves_only_if_the_question_came_in() {
+    for (node, outside) in FAMILIES {
+        let question = segment(outside, node, 9, 0x02);
+        let datagram = udp(outside, node, 9);
+        let pairs = [
+            (echo(outside, node, false), echo(node, outside, true)),
+            (question.clone(), swapped(segment(node, outside, 9, 0x14))),
+            (question.clone(), swapped(segment(node, outside, 9, 0x12))),
+            (question.clone(), error(node, &question)),
+            (datagram.clone(), error(node, &datagram)),
+            (echo(outside, node, false), error(node, &echo(outside, node, false))),
+        ];
+        for (question, answer) in pairs {
+            let world = World::usual();
+            assert_eq!(sent(&world, KERNEL, &answer), UNSOLICITED, "{answer:02x?}");
+            // A question of another's doesn't count.
+            seen(&world, &udp(outside, node, 10));
+            assert_eq!(sent(&world, KERNEL, &answer), UNSOLICITED, "{answer:02x?}");
+            seen(&world, &question);
+            assert_eq!(sent(&world, KERNEL, &answer), REPLY, "{answer:02x?}");
+            // It isn't for a process to decide.
+            assert_eq!(sent(&World::usual(), from(0), &answer), HOST);
+        }
+    }
+}
+
+#[test]
+fn an_error_goes_to_whoever_sent_what_it_is_about() {
+    for (node, outside) in FAMILIES {
+        let other = if outside == OUTSIDE { "198.51.100.8" } else { "2001:db8:ffff::8" };
+        let world = World::usual();
+        seen(&world, &udp(outside, node, 9));
+        let about = udp(outside, node, 9);
+        assert_eq!(sent(&world, KERNEL, &error(node, &about)), REPLY);
+        let mut elsewhere = error(node, &about);
+        let at = if outside == OUTSIDE { 16..20 } else { 24..40 };
+        let to = addr(other);
+        match to.as_v4() {
+            Some(octets) => elsewhere[at].copy_from_slice(&octets),
+            None => elsewhere[at].copy_from_slice(&to.octets()),
+        }
+        assert_eq!(sent(&world, KERNEL, &elsewhere), UNSOLICITED);
+        // The flow stays what it was.
+        seen(&world, &segment(outside, node, 22, 0x02));
+        let connection = segment(outside, node, 22, 0x02);
+        assert_eq!(sent(&world, KERNEL, &error(node, &connection)), REPLY);
+        assert_eq!(sent(&world, KERNEL, &swapped(segment(node, outside, 22, 0x12))), REPLY);
+    }
+    // A direct destination is told that its packets are too big.
+    let from_direct = swapped(segment(DIRECT, NODE, 9000, 0x10));
+    assert_eq!(sent(&World::usual(), KERNEL, &error(NODE, &from_direct)), HOST);
+    assert_eq!(
+        sent(&World::usual(), KERNEL, &error(NODE, &segment(DIRECT, NODE, 9000, 0x10))),
+        UNSOLICITED
+    );
+}
+
+#[test]
+fn every_prefix_of_an_error_is_refused_or_about_the_same() {
+    for (node, outside) in FAMILIES {
+        let world = World::usual();
+        seen(&world, &udp(outside, node, 9));
+        let whole = error(node, &udp(outside, node, 9));
+        let header = if node == NODE { 20 } else { 40 };
+        for length in header..whole.len() {
+            let payload = whole[header..length].to_vec();
+            let verdict = sent(&world, KERNEL, &icmp(node, outside, &payload));
+            // The quoted header and eight bytes behind it are enough.
+            let enough = payload.len() >= 8 + header + 8;
+            let refused = [UNSOLICITED, (DROP, Reason::Malformed)].contains(&verdict);
+            assert!(if enough { verdict == REPLY } else { refused }, "{length}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn the_nodes_processes_send_what_they_like() {
+    for (node, outside) in FAMILIES {
+        for packet in [
+            tcp(node, outside, 443),
+            udp(node, outside, 53),
+            echo(node, outside, false),
+            ip(47, node, outside, &[0; 40]),
+        ] {
+            assert_eq!(sent(&World::usual(), from(0), &packet), HOST);
+            assert_ne!(sent(&World::usual(), KERNEL, &packet), HOST, "{packet:02x?}");
+        }
+    }
+    let mut options = udp(NODE, "224.0.0.22", 53);
+    options[0] = 0x46;
+    for way in [from(0), KERNEL] {
+        assert_eq!(sent(&World::usual(), way, &options), HOST, "groups are of the link");
+    }
+    let tagged = uplink(
+        &ip_frame(&tcp(NODE, OUTSIDE, 443)).as_slice(),
+        from(0),
+        None,
+        true,
+        &World::usual(),
+    );
+    assert_eq!(judged(tagged), HOST);
+    let other = uplink(&frame(0x88cc, &[0; 40]).as_slice(), from(0), None, false, &World::usual());
+    assert_eq!(judged(other), HOST);
+}
+
+#[test]
+fn the_inside_is_answered_and_tunnels_between_nodes_stay() {
+    for packet in [
+        echo(NODE, INSIDE, true),
+        segment(NODE, INSIDE, 9, 0x14),
+        udp(NODE, INSIDE, 4789),
+        ip(4, NODE, INSIDE, &[0; 40]),
+        ip(60, NODE6, INSIDE6, &[0; 40]),
+        segment(NODE, GATEWAY, 15021, 0x10),
+        neighbour(136, NODE6, OUTSIDE6, NODE6),
+    ] {
+        assert_eq!(sent(&World::usual(), KERNEL, &packet), HOST, "{packet:02x?}");
+    }
+    // A redirect quotes what it is about.
+    let redirect = neighbour(137, NODE6, OUTSIDE6, NODE6);
+    assert_eq!(sent(&World::usual(), KERNEL, &redirect), UNSOLICITED);
+    // What is denied is not answered.
+    assert_eq!(sent(&World::usual(), KERNEL, &echo(NODE, METADATA, true)), UNSOLICITED);
+    // Where nothing is configured yet there is no inside, and who asks is answered.
+    let mut empty = World { generation: 0, ..World::default() };
+    empty.policies.clear();
+    assert_eq!(sent(&empty, KERNEL, &echo(NODE, INSIDE, true)), UNSOLICITED);
+    seen(&empty, &echo(INSIDE, NODE, false));
+    assert_eq!(sent(&empty, KERNEL, &echo(NODE, INSIDE, true)), REPLY);
+    assert_eq!(sent(&empty, from(0), &tcp(NODE, INSIDE, 443)), HOST);
+}
+
+#[test]
+fn the_last_words_of_the_nodes_own_connections_leave() {
+    for (node, outside) in FAMILIES {
+        let world = World::usual();
+        let last = [0x10, 0x11, 0x04, 0x14];
+        for flags in last {
+            assert_eq!(sent(&world, KERNEL, &segment(node, outside, 443, flags)), UNSOLICITED);
+        }
+        // A workload's, or the kernel's own, begins none.
+        let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+        let syn = ip_frame(&tcp(node, outside, 443));
+        assert!(!judged(uplink(&syn.as_slice(), from(0), workload, false, &world)).0);
+        assert_eq!(sent(&world, KERNEL, &tcp(node, outside, 443)), UNSOLICITED);
+        assert_eq!(sent(&world, from(FOREIGN), &tcp(node, outside, 443)).0, DROP);
+        for flags in last {
+            assert_eq!(sent(&world, KERNEL, &segment(node, outside, 443, flags)), UNSOLICITED);
+        }
+        assert_eq!(sent(&world, from(0), &tcp(node, outside, 443)), HOST);
+        for flags in last {
+            assert_eq!(sent(&world, KERNEL, &segment(node, outside, 443, flags)), HOST);
+            assert_eq!(sent(&world, KERNEL, &segment(node, outside, 444, flags)), UNSOLICITED);
+            // Nobody else's do.
+            let packet = segment(node, outside, 443, flags);
+            assert_eq!(sent(&world, from(FOREIGN), &packet).0, DROP);
+            let frame = ip_frame(&packet);
+            assert!(!judged(uplink(&frame.as_slice(), from(0), workload, false, &world)).0);
+        }
+        assert_eq!(sent(&world, KERNEL, &segment(node, outside, 443, 0x12)), UNSOLICITED);
+        // The other end's reset is the end.
+        seen(&world, &swapped(segment(outside, node, 443, 0x04)));
+        assert_eq!(sent(&world, KERNEL, &segment(node, outside, 443, 0x10)), UNSOLICITED);
+    }
+}
+
+#[test]
+fn a_loopback_source_leaves_in_nobodys_name() {
+    let spoofed = (DROP, Reason::SpoofedSource);
+    for (source, to) in [("127.0.0.1", OUTSIDE), ("::1", OUTSIDE6), ("127.0.0.1", INSIDE)] {
+        for way in [from(0), KERNEL, from(FOREIGN)] {
+            assert_eq!(sent(&World::usual(), way, &udp(source, to, 53)), spoofed, "{way:?}");
+        }
+        let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+        let frame = ip_frame(&tcp(source, to, 80));
+        let verdict = judged(uplink(&frame.as_slice(), from(0), workload, false, &World::usual()));
+        assert_eq!(verdict, spoofed);
+    }
+}
+
+#[test]
+fn a_workloads_question_in_anothers_name_is_not_asked_over_loopback() {
+    let mut world = World::usual();
+    world.pod_addresses.insert(PodAddress { ifindex: 0, addr: addr("192.0.2.1") });
+    let ask = |from: &str, to: &str| {
+        let packet = udp(from, to, 9);
+        let ether_type = if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
+        skb(&packet.as_slice(), ether_type, POLICY, 1, &world).reason()
+    };
+    for (from, to) in [(OUTSIDE, "127.0.0.1"), (OUTSIDE6, "::1"), (OUTSIDE, "127.9.9.9")] {
+        assert_eq!(ask(from, to), Reason::SpoofedSource, "{from} to {to}");
+    }
+    for (from, to) in
+        [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("192.0.2.1", "127.0.0.1"), (POD6, "::1")]
+    {
+        assert_eq!(ask(from, to), Reason::Loopback, "{from} to {to}");
+    }
+}
+
+#[test]
+fn another_namespace_is_not_the_node_whatever_it_sends() {
+    let stranger = |socket| Way { namespace: Namespace::Other, socket, ..from(0) };
+    let judge = |way, packet: &[u8]| sent(&World::usual(), way, packet);
+    for socket in [Socket::Process, Socket::None] {
+        let way = stranger(socket);
+        assert_eq!(judge(way, &udp(INSIDE, OUTSIDE, 53)), (DROP, Reason::Protocol));
+        assert_eq!(judge(way, &echo(INSIDE, OUTSIDE, true)), (DROP, Reason::Protocol));
+        assert_eq!(judge(way, &tcp(INSIDE, OUTSIDE, 443)), (DROP, Reason::NotRedirected));
+        assert_eq!(judge(way, &tcp(INSIDE, GATEWAY, 443)), (PASS, Reason::Gateway));
+        // An index of its own choice, in its own namespace, isn't a pod's.
+        let audited = World::usual().with_policy(AUDITED);
+        let packet = udp(INSIDE, OUTSIDE, 53);
+        let way = Way { came_in_on: IFINDEX, ..way };
+        assert_eq!(sent(&audited, way, &packet), (DROP, Reason::Protocol));
+        assert_eq!(sent(&audited, from(IFINDEX), &packet), (PASS, Reason::Protocol));
+    }
+    // It asks for its neighbours like any.
+    let asks = |frame: &[u8]| {
+        let way = stranger(Socket::None);
+        judged(uplink(&frame, way, None, false, &World::usual()))
+    };
+    assert_eq!(asks(&frame(0x0806, &arp(1, INSIDE, INSIDE))), (PASS, Reason::Neighbour));
+    assert_eq!(asks(&frame(0x88cc, &[0; 40])), (DROP, Reason::EtherType));
+    let solicitation = ip_frame(&neighbour(135, INSIDE6, "ff02::1:ff00:1", "fd00::1"));
+    assert_eq!(asks(&solicitation), (PASS, Reason::Neighbour));
+}
+
+#[test]
+fn a_dhcp_request_for_a_pods_interface_goes_to_the_link_and_no_further() {
+    let request =
+        |from: &str, to: &str| ip(protocol::UDP, from, to, &[0, 68, 0, 67, 0, 9, 0, 0, b'x']);
+    let broadcast = request("0.0.0.0", "255.255.255.255");
+    let stranger = |socket| Way { namespace: Namespace::Other, socket, ..from(0) };
+    let world = World::usual();
+    assert_eq!(sent(&world, stranger(Socket::Process), &broadcast), HOST);
+    // Not by the pod's own system, a workload or somebody behind; not beyond the link.
+    let multicast = (DROP, Reason::Multicast);
+    assert_eq!(sent(&world, stranger(Socket::None), &broadcast), multicast);
+    assert_eq!(sent(&world, from(FOREIGN), &broadcast), multicast);
+    let behind = Way { came_in_on: 9, ..stranger(Socket::Process) };
+    assert_eq!(sent(&world, behind, &broadcast), multicast);
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    let frame = ip_frame(&broadcast);
+    let verdict =
+        judged(uplink(&frame.as_slice(), stranger(Socket::Process), workload, false, &world));
+    assert_eq!(verdict, multicast);
+    let far = request("10.0.0.9", OUTSIDE);
+    assert_eq!(sent(&world, stranger(Socket::Process), &far), (DROP, Reason::Protocol));
+    assert_eq!(sent(&world, from(0), &far), HOST, "the node's own client");
+}
+
+#[test]
+fn audit_reports_the_nodes_unsolicited_answers() {
+    let mut world = World::usual();
+    let audited = world.policies[&AUDITED];
+    world.policies.insert(UPLINK_POLICY, audited);
+    let answer = echo(NODE, OUTSIDE, true);
+    assert_eq!(sent(&world, KERNEL, &answer), (PASS, Reason::UnsolicitedAnswer));
+}
+
+#[test]
+fn nobody_asks_over_a_bridge_in_the_name_of_the_outside() {
+    let mut world = World::usual();
+    world.pod_addresses.insert(PodAddress { ifindex: 0, addr: addr("192.0.2.1") });
+    let judge =
+        |world: &World, frame: &[u8], pod, vlan| bridge(&frame, pod, vlan, world).map(judged);
+    let spoofed = Some((DROP, Reason::SpoofedSource));
+    for (from, to) in [(OUTSIDE, NODE), (OUTSIDE6, NODE6), ("127.0.0.1", NODE), (METADATA, NODE)] {
+        let expected = if from == METADATA { None } else { spoofed };
+        for packet in [echo(from, to, false), udp(from, to, 53), tcp(from, to, 22)] {
+            assert_eq!(judge(&world, &ip_frame(&packet), 0, false), expected, "{from}");
+            // A program has let it pass, and knows better.
+            assert_eq!(judge(&world, &ip_frame(&packet), IFINDEX, false), None);
+        }
+    }
+    for (from, to) in [(POD, NODE), (INSIDE, OUTSIDE), ("192.0.2.1", NODE), ("fe80::1", "ff02::1")]
+    {
+        assert_eq!(judge(&world, &ip_frame(&udp(from, to, 53)), 0, false), None, "{from}");
+    }
+    assert_eq!(judge(&world, &frame(0x0806, &arp(1, OUTSIDE, NODE)), 0, false), None);
+    let tagged = ip_frame(&udp(POD, NODE, 53));
+    assert_eq!(judge(&world, &tagged, 0, true), Some((DROP, Reason::EtherType)));
+    assert_eq!(judge(&world, &frame(0x8847, &[0; 40]), 0, false), Some((DROP, Reason::EtherType)));
+    let forged = ip_frame(&udp(OUTSIDE, NODE, 53));
+    let unconfigured = World { generation: 0, ..World::usual() };
+    assert_eq!(judge(&unconfigured, &forged, 0, false), None);
+    let audited = world.policies[&AUDITED];
+    world.policies.insert(UPLINK_POLICY, audited);
+    assert_eq!(judge(&world, &forged, 0, false), Some((PASS, Reason::SpoofedSource)));
+}

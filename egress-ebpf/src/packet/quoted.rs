@@ -1,0 +1,102 @@
+//! What an ICMP error is about.
+
+use super::{Bytes, Flow, Neighbour, Packet, Signal, protocol};
+use crate::addr::{Addr, PortBe};
+
+/// The packet that an ICMP error quotes, as far as its flow goes.
+struct Quoted {
+    source: Addr,
+    destination: Addr,
+    protocol: u8,
+    /// The first bytes of what IP carried.
+    payload: [u8; 8],
+}
+
+/// For an ICMP error at `offset` that can be read: an answer of the flow of the packet that it quotes,
+/// with [`Signal::FlowError`]. An error goes to whoever sent what it quotes (RFC 1122 §3.2.2, RFC 4443
+/// §2.2). For anything else: the packet itself.
+#[inline(always)]
+pub fn subject_of_error(bytes: &impl Bytes, offset: u32, packet: &Packet) -> Packet {
+    let subject = subject(bytes, offset, packet);
+    Packet {
+        flow: Flow {
+            protocol: bytes.forget(subject.flow.protocol),
+            fragment: bytes.forget(subject.flow.fragment),
+            ..subject.flow
+        },
+        signal: bytes.forget(subject.signal),
+        neighbour: bytes.forget(subject.neighbour),
+        flaw: bytes.forget(subject.flaw),
+        ..subject
+    }
+}
+
+#[inline(always)]
+fn subject(bytes: &impl Bytes, offset: u32, packet: &Packet) -> Packet {
+    let flow = &packet.flow;
+    let v4 = flow.destination.is_v4();
+    let error = match (packet.flaw, v4, flow.protocol) {
+        (None, true, protocol::ICMP) if !flow.fragment => quoted_v4(bytes, offset + 20),
+        (None, false, protocol::ICMPV6) if !flow.fragment => quoted_v6(bytes, offset + 40),
+        _ => None,
+    };
+    let Some(quoted) = error.filter(|quoted| quoted.source == flow.destination) else {
+        return *packet;
+    };
+    let [a, b, c, d, high, low, ..] = quoted.payload;
+    let [remote_port, local_port] = match (quoted.protocol, a) {
+        (protocol::TCP | protocol::UDP, _) => [PortBe([a, b]), PortBe([c, d])],
+        // An echo request's identifier stands for the local port.
+        (protocol::ICMP, 8) if v4 => [PortBe([0; 2]), PortBe([high, low])],
+        (protocol::ICMPV6, 128) if !v4 => [PortBe([0; 2]), PortBe([high, low])],
+        _ => return *packet,
+    };
+    Packet {
+        flow: Flow {
+            source: quoted.destination,
+            destination: flow.destination,
+            source_port: local_port,
+            destination_port: remote_port,
+            protocol: quoted.protocol,
+            fragment: false,
+        },
+        signal: Signal::FlowError,
+        echo: PortBe([0; 2]),
+        neighbour: Neighbour::No,
+        target: Addr::UNSPECIFIED,
+        flaw: None,
+    }
+}
+
+/// Unreachable, time exceeded, parameter problem (RFC 792). A redirect is for the link.
+#[inline(always)]
+fn quoted_v4(bytes: &impl Bytes, offset: u32) -> Option<Quoted> {
+    let [3 | 11 | 12, ..] = bytes.load::<8>(offset)? else { return None };
+    let header = bytes.load::<20>(offset + 8)?;
+    let later = u16::from_be_bytes([header[6], header[7]]) & 0x1fff;
+    if header[0] != 0x45 || later != 0 {
+        return None;
+    }
+    Some(Quoted {
+        source: Addr::v4([header[12], header[13], header[14], header[15]]),
+        destination: Addr::v4([header[16], header[17], header[18], header[19]]),
+        protocol: header[9],
+        payload: bytes.load(offset + 28)?,
+    })
+}
+
+/// Unreachable, too big, time exceeded, parameter problem (RFC 4443 §3).
+#[inline(always)]
+fn quoted_v6(bytes: &impl Bytes, offset: u32) -> Option<Quoted> {
+    let [1..=4, ..] = bytes.load::<8>(offset)? else { return None };
+    let header = bytes.load::<8>(offset + 8)?;
+    if header[0] >> 4 != 6 {
+        return None;
+    }
+    Some(Quoted {
+        source: Addr::v6(bytes.load(offset + 16)?),
+        destination: Addr::v6(bytes.load(offset + 32)?),
+        protocol: header[6],
+        payload: bytes.load(offset + 48)?,
+    })
+}

@@ -1,0 +1,155 @@
+//! Who made a packet that leaves by an uplink: which network namespace, and whether a process.
+
+use aya_ebpf::{
+    Global,
+    bindings::bpf_sock,
+    helpers::{bpf_probe_read_kernel, bpf_sk_fullsock},
+};
+use egress_ebpf::hooks::{Namespace, Socket};
+
+use super::{
+    context::Skb,
+    kernel::{HOST_NETNS, NET_INUM, read},
+};
+
+/// Where the kernel keeps what, as in [`super::kernel`].
+#[unsafe(no_mangle)]
+static SKB_SK: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SKB_DST: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static DST_DEV: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static DEV_NET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SOCK_NET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SOCK_SOCKET: Global<u32> = Global::new(0);
+#[unsafe(no_mangle)]
+static SOCKET_FILE: Global<u32> = Global::new(0);
+
+/// Kinds of sockets (`include/linux/net.h`) that no kernel's control socket is of.
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+/// States of a TCP socket (`include/net/tcp_states.h`) in which the other end hasn't proven that it
+/// is there: a server's, and that of a connection with data in its SYN (TCP fast open).
+const SYN_RECV: u32 = 3;
+const LISTEN: u32 = 10;
+const NEW_SYN_RECV: u32 = 12;
+/// A packet's route may be borrowed (`SKB_DST_NOREF`).
+const BORROWED: u64 = 1;
+
+/// Who made a packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Maker {
+    pub(crate) namespace: Namespace,
+    pub(crate) socket: Socket,
+}
+
+impl Maker {
+    /// Of a packet that didn't come in. Minimum kernel version: 5.1; with the namespace, 5.8 and the
+    /// kernel's description of its types (BTF).
+    #[inline(always)]
+    pub(crate) fn of(skb: Skb) -> Self {
+        let full = full_socket(skb);
+        let Some(address) = address(skb) else {
+            return Self { namespace: Namespace::Other, socket: Socket::None };
+        };
+        let sock: u64 = read(address, SKB_SK.load()).unwrap_or(0);
+        let socket = match full {
+            Some(kind) if kind.is_ordinary() || (kind.is_other() && has_file(sock)) => {
+                Socket::Process
+            }
+            _ => Socket::None,
+        };
+        // A control socket of the kernel's may serve all namespaces in turn, so the route counts, too.
+        let by_socket = if sock == 0 { None } else { netns_of(sock, SOCK_NET.load()) };
+        let by_route = if socket == Socket::Process { None } else { netns_of_route(address) };
+        let own = HOST_NETNS.load();
+        let namespace = match (by_socket, by_route) {
+            (Some(one), None) | (None, Some(one)) if one == own => Namespace::Node,
+            (Some(one), Some(other)) if one == own && other == own => Namespace::Node,
+            _ => Namespace::Other,
+        };
+        Self { namespace, socket }
+    }
+}
+
+/// What is known of a socket that has all its fields.
+#[derive(Clone, Copy)]
+struct Full {
+    kind: u32,
+    state: u32,
+}
+
+impl Full {
+    /// TCP and UDP, with somebody at the other end or nobody yet asked.
+    #[inline(always)]
+    const fn is_ordinary(self) -> bool {
+        let answers = matches!(self.state, SYN_RECV | LISTEN | NEW_SYN_RECV);
+        match self.kind {
+            SOCK_STREAM => !answers,
+            SOCK_DGRAM => true,
+            _ => false,
+        }
+    }
+
+    /// Raw and packet sockets and the like: the kernel has such for its own use.
+    #[inline(always)]
+    const fn is_other(self) -> bool {
+        !matches!(self.kind, SOCK_STREAM | SOCK_DGRAM)
+    }
+}
+
+#[inline(always)]
+fn full_socket(skb: Skb) -> Option<Full> {
+    // SAFETY: the kernel gives a valid context, and the verifier checks each access to it.
+    let socket = unsafe { (*skb.0).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: the pointer is the kernel's and isn't null.
+    let socket: *mut bpf_sock = unsafe { bpf_sk_fullsock(socket) };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: as above.
+    unsafe { Some(Full { kind: (*socket).type_, state: (*socket).state }) }
+}
+
+/// Where the packet lies in the kernel, as a number: the verifier lets nobody reckon with the pointer
+/// itself, but the helper reads it like anything else on the stack.
+#[inline(always)]
+fn address(skb: Skb) -> Option<u64> {
+    let context = skb.0 as usize;
+    // SAFETY: the helper copies from any address; this one is a variable.
+    unsafe { bpf_probe_read_kernel((&raw const context).cast::<u64>()) }.ok()
+}
+
+/// Whether a process has the socket open: the kernel's own have no file.
+#[inline(always)]
+fn has_file(sock: u64) -> bool {
+    let socket: Option<u64> = read(sock, SOCK_SOCKET.load());
+    let file: Option<u64> =
+        socket.filter(|at| *at != 0).and_then(|at| read(at, SOCKET_FILE.load()));
+    file.is_some_and(|file| file != 0)
+}
+
+/// The number of the namespace that a field points to.
+#[inline(always)]
+fn netns_of(structure: u64, field: u32) -> Option<u32> {
+    let net: u64 = read(structure, field)?;
+    read(net, NET_INUM.load())
+}
+
+/// The number of the namespace whose route the packet takes.
+#[inline(always)]
+fn netns_of_route(skb: u64) -> Option<u32> {
+    let dst: u64 = read(skb, SKB_DST.load())?;
+    let dst = dst & !BORROWED;
+    if dst == 0 {
+        return None;
+    }
+    let device: u64 = read(dst, DST_DEV.load())?;
+    netns_of(device, DEV_NET.load())
+}
