@@ -10,7 +10,8 @@ use super::{State, Status, stats::denials};
 use crate::{
     telemetry::{
         ADMIN_ENDPOINTS, AdminRefusal, ClusterCounter, DURATION_BUCKETS, LimitStats, LineFate,
-        RequestProtocol, Resource, Series, Telemetry, UnwrittenLines,
+        Normalized, RequestProtocol, Resource, Series, Telemetry, UnwrittenLines, normalized,
+        panics,
     },
     tls::{days_left, unix_seconds},
 };
@@ -33,6 +34,11 @@ fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fm
     for reason in denials(telemetry) {
         let value = telemetry.stats.denied_total(reason);
         out.sample("egress_denied_total", &[("reason", reason.name())], value)?;
+    }
+    let name = "egress_upstream_normalized_total";
+    out.family(name, "counter", "Responses of upstreams that were put right, by what was wrong.")?;
+    for kind in Normalized::ALL {
+        out.sample(name, &[("kind", kind.name())], normalized(kind))?;
     }
     tunnels(telemetry, out)?;
     limits(telemetry, out)?;
@@ -259,6 +265,7 @@ fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt:
             "Lines of the access log lost: its output was too slow or failed.",
             log.dropped,
         ),
+        ("egress_panics_total", "Faults of this program that interrupted something.", panics()),
     ];
     for (kind, values) in [("gauge", &gauges[..]), ("counter", &counters[..])] {
         for (name, help, value) in values {

@@ -1,6 +1,7 @@
 //! Mirror of `Gateway`: what a gateway process serves.
 
 use super::decode::{At, Dict, List, Records, choice, record};
+use super::mesh::HelloChoice;
 use crate::types::Port;
 
 record! {
@@ -51,6 +52,8 @@ record! {
     struct ServerTls {
         /// What is done with TLS; see below.
         "mode" mode: Option<At<ServerMode>> = "`SIMPLE`",
+        /// With `PASSTHROUGH`: what becomes of an encrypted ClientHello, as `encryptedClientHello` of mesh.yaml.
+        "encryptedClientHello" encrypted_client_hello: Option<At<HelloChoice>> = "the mesh's",
         /// On a port that speaks HTTP: answer every request with a redirect to `https`.
         "httpsRedirect" https_redirect: Option<At<bool>> = "`false`",
         /// File with the server's certificate chain, PEM, the leaf first.

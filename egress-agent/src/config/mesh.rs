@@ -7,6 +7,10 @@ record! {
     struct Mesh {
         /// What happens to hosts that no service entry names.
         "outboundTrafficPolicy" outbound_traffic_policy: Option<OutboundTrafficPolicy> = "`REGISTRY_ONLY`",
+        /// How paths are normalised before rules are asked.
+        "pathNormalization" path_normalization: Option<PathNormalization> = "`BASE`",
+        /// What becomes of TLS that is forwarded with an encrypted ClientHello inside (ECH), or with random bytes in its place, as current browsers send to every server: `deny` refuses it. The outer server name decides in any case; the log marks it.
+        "encryptedClientHello" encrypted_client_hello: Option<At<HelloChoice>> = "`allow`",
         /// Where the gateway's access log goes: a file, or none where empty.
         "accessLogFile" access_log_file: Option<At<String>> = "`/dev/stdout`",
         /// Its format: Envoy's operators; `istio` stands for Istio's format, `envoy` for Envoy's default.
@@ -27,6 +31,10 @@ record! {
         "clusterCidrs" cluster_cidrs: List<String> = "none",
         /// Networks refused in any case, besides the cloud's metadata services (`169.254.0.0/16`, `fe80::/10`, `fd00:ec2::254/128`, `100.100.100.200/32`, `168.63.129.16/32`).
         "deniedCidrs" denied_cidrs: List<String> = "none",
+        /// Prefixes under which this network's NAT64 reaches IPv4 (RFC 6052), besides `64:ff9b::/96` and `64:ff9b:1::/48`: an address below one is judged by the IPv4 address in it. Of 32, 40, 48, 56, 64 or 96 bits.
+        "nat64Prefixes" nat64_prefixes: List<String> = "none",
+        /// Istio's settings of proxies; here for the gateway.
+        "defaultConfig" default_config: Option<DefaultConfig> = "none",
         /// The gateway services, where there is no Kubernetes to ask.
         "gateways" gateways: Records<MeshGateway> = "none",
         /// The application nodes, where there is no Kubernetes to ask: who may speak for the workloads there, through the tunnel to a gateway.
@@ -36,7 +44,6 @@ record! {
     }
     unsupported {
         "enableTracing": Warning, "tracing is not supported";
-        "defaultConfig": Warning, "there are no sidecars";
         "connectTimeout": Warning, "set `connectionPool.tcp.connectTimeout` in a destination rule";
         "tcpKeepalive": Warning, "keepalive probes follow the gateway's own settings";
         "discoverySelectors": Warning, "all files are read";
@@ -59,6 +66,56 @@ choice! {
         RegistryOnly = "REGISTRY_ONLY",
         /// Serve them.
         AllowAny = "ALLOW_ANY",
+    }
+}
+
+record! {
+    /// `defaultConfig`. Other settings of sidecars have no effect.
+    struct DefaultConfig {
+        /// What is in front of the gateway.
+        "gatewayTopology" gateway_topology: Option<GatewayTopology> = "nothing",
+    }
+}
+
+record! {
+    /// `defaultConfig.gatewayTopology`.
+    struct GatewayTopology {
+        /// How many trusted proxies are between applications and the gateway: so many addresses at the end of `X-Forwarded-For` are logged, before the peer's. They are never forwarded.
+        "numTrustedProxies" num_trusted_proxies: Option<At<u32>> = "`0`",
+    }
+}
+
+record! {
+    /// `pathNormalization`. The normalised path is what rules match, what is rewritten, forwarded and logged; queries are never touched.
+    struct PathNormalization {
+        /// `NONE` leaves paths as they come. `BASE` (`DEFAULT`) decodes unreserved characters, resolves dot segments and turns backslashes into slashes. `MERGE_SLASHES` makes one of repeated slashes, too. `DECODE_AND_MERGE_SLASHES` decodes `%2F` and `%5C` before.
+        "normalization" normalization: Option<At<Normalization>> = "`BASE`",
+    }
+}
+
+choice! {
+    /// `pathNormalization.normalization`.
+    enum Normalization {
+        /// As `BASE`.
+        Default = "DEFAULT",
+        /// Nothing.
+        None = "NONE",
+        /// RFC 3986.
+        Base = "BASE",
+        /// And slashes.
+        MergeSlashes = "MERGE_SLASHES",
+        /// And encoded slashes.
+        DecodeAndMergeSlashes = "DECODE_AND_MERGE_SLASHES",
+    }
+}
+
+choice! {
+    /// `encryptedClientHello`, of the mesh or of a server.
+    enum HelloChoice {
+        /// Forward.
+        Allow = "allow",
+        /// Refuse.
+        Deny = "deny",
     }
 }
 

@@ -63,14 +63,20 @@ impl Gateway {
         let labels: Labels =
             labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         let namespace = Namespace("istio-system".into());
-        Self(GatewayPolicy::new(snapshot, &GatewayIdentity { labels, namespace }))
+        Self(GatewayPolicy::new(
+            snapshot,
+            &GatewayIdentity { labels, namespace, addresses: Vec::new() },
+        ))
     }
 
     /// The gateway of `testdata/mesh.yaml` with this snapshot.
     pub(in crate::config) fn of(snapshot: Snapshot) -> Self {
         let labels = Labels::from([("istio".into(), "egressgateway".into())]);
         let namespace = Namespace("istio-system".into());
-        Self(GatewayPolicy::new(Arc::new(snapshot), &GatewayIdentity { labels, namespace }))
+        Self(GatewayPolicy::new(
+            Arc::new(snapshot),
+            &GatewayIdentity { labels, namespace, addresses: Vec::new() },
+        ))
     }
 
     /// A workload that nothing is known of.
@@ -141,7 +147,8 @@ impl Gateway {
     ) -> Result<TlsRoute, Denied> {
         let server_name = &Host::parse(name).unwrap();
         let hop = Hop::Plain;
-        self.0.tls(&TlsConnection { source, port: original(port), server_name, hop })
+        let port = original(port);
+        self.0.tls(&TlsConnection { source, port, server_name, hop, encrypted: false })
     }
 
     /// Where TLS with this name ends here.

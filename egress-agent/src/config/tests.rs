@@ -10,7 +10,7 @@ use super::{
 };
 use crate::policy::{
     AccessLogEncoding, ClientTlsMode, Direct, Discovery, Enforcement, HttpVersion, LoadBalancer,
-    OutboundMode,
+    OutboundMode, PathNormalization,
 };
 
 fn resource(kind: &str, name: &str, spec: &str) -> String {
@@ -313,12 +313,14 @@ fn too_much_is_refused() {
 
 #[test]
 fn mesh_settings() {
-    let full = "direct: registry\nenforcement: audit\naccessLogFile: ''\naccessLogEncoding: JSON\ntrustDomain: td\nrootNamespace: root\nclusterCidrs: [10.1.2.3/8, 'fd00::/8']\ndeniedCidrs: [198.51.100.0/24]\n";
+    let full = "direct: registry\npathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}\ndefaultConfig: {gatewayTopology: {numTrustedProxies: 2}}\nnat64Prefixes: ['2001:db8:64::/48']\nenforcement: audit\naccessLogFile: ''\naccessLogEncoding: JSON\ntrustDomain: td\nrootNamespace: root\nclusterCidrs: [10.1.2.3/8, 'fd00::/8']\ndeniedCidrs: [198.51.100.0/24]\n";
     let mesh = compiled(&[], full).snapshot.mesh;
     assert_eq!((mesh.direct, mesh.enforcement), (Direct::Registry, Enforcement::Audit));
     assert_eq!((mesh.access_log_file, mesh.access_log_encoding), (None, AccessLogEncoding::Json));
     assert_eq!((&*mesh.trust_domain.to_string(), &*mesh.root_namespace.0), ("td", "root"));
     assert_eq!(mesh.cluster_cidrs[0].to_string(), "10.0.0.0/8");
+    assert_eq!(mesh.path_normalization, PathNormalization::DecodeAndMergeSlashes);
+    assert_eq!((mesh.trusted_proxies, mesh.nat64_prefixes[0].prefix_len()), (2, 48));
     let denied: Vec<_> = mesh.denied_cidrs.iter().map(ToString::to_string).collect();
     assert!(
         denied.contains(&"198.51.100.0/24".into()) && denied.contains(&"169.254.0.0/16".into())
@@ -327,6 +329,16 @@ fn mesh_settings() {
     let default = compile(&[], None).unwrap().snapshot.mesh;
     assert_eq!((default.outbound, default.direct), (OutboundMode::RegistryOnly, Direct::Deny));
     assert_eq!(default.access_log_file.as_deref(), Some("/dev/stdout"));
+    assert_eq!((default.path_normalization, default.trusted_proxies), (PathNormalization::Base, 0));
+    for (name, wanted) in [
+        ("DEFAULT", PathNormalization::Base),
+        ("NONE", PathNormalization::None),
+        ("BASE", PathNormalization::Base),
+        ("MERGE_SLASHES", PathNormalization::MergeSlashes),
+    ] {
+        let more = format!("pathNormalization: {{normalization: {name}}}\n");
+        assert_eq!(compiled(&[], &more).snapshot.mesh.path_normalization, wanted);
+    }
 
     for (more, wanted) in [
         ("direct: yes\n", "expected one of deny registry"),
@@ -334,6 +346,9 @@ fn mesh_settings() {
         ("clusterCidrs: [10.0.0.0/33]\n", "not an address"),
         ("accessLogFormat: '%NONSENSE%'\n", "NONSENSE"),
         ("accessLogEncoding: XML\n", "expected one of TEXT JSON"),
+        ("pathNormalization: {normalization: ALL}\n", "expected one of DEFAULT NONE BASE"),
+        ("nat64Prefixes: ['2001:db8::/60']\n", "no prefix of NAT64"),
+        ("nat64Prefixes: [10.0.0.0/8]\n", "no prefix of NAT64"),
     ] {
         let found = compile_with(&[], more).unwrap_err();
         assert!(found.to_string().contains(wanted), "{found}");

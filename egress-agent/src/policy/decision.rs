@@ -83,6 +83,8 @@ pub struct TlsConnection<'a> {
     pub server_name: &'a Host,
     /// How it came from the node.
     pub hop: Hop,
+    /// Whether the ClientHello has the extension of Encrypted Client Hello.
+    pub encrypted: bool,
 }
 
 /// Refused, and why.

@@ -47,10 +47,12 @@ pub fn default_denied() -> Vec<IpNet> {
 #[derive(Clone, Debug, Default)]
 pub struct AddressGuard {
     refused: Vec<IpNet>,
+    /// Prefixes under which the network translates to IPv4 (RFC 6052).
+    nat64: Vec<Ipv6Net>,
 }
 
 impl AddressGuard {
-    /// From the mesh's settings: `clusterCidrs`, `deniedCidrs`, the gateways' own addresses.
+    /// From the mesh's settings: `clusterCidrs`, `deniedCidrs`, the addresses of gateways and nodes.
     #[must_use]
     pub fn new(mesh: &MeshConfig) -> Self {
         let gateways = mesh
@@ -59,13 +61,21 @@ impl AddressGuard {
             .flat_map(|group| group.endpoints.iter().chain(&group.other_addresses));
         let mut refused: Vec<IpNet> = mesh.cluster_cidrs.clone();
         refused.extend(&mesh.denied_cidrs);
-        refused.extend(gateways.map(|ip| IpNet::from(ip.to_canonical())));
-        Self { refused }
+        let nodes = mesh.nodes.iter().flat_map(|node| &node.addresses);
+        refused.extend(gateways.chain(nodes).map(|ip| IpNet::from(ip.to_canonical())));
+        Self { refused, nat64: mesh.nat64_prefixes.clone() }
+    }
+
+    /// Refuses these, too: the addresses of the machine that the gateway runs on.
+    #[must_use]
+    pub fn and(mut self, own: &[IpAddr]) -> Self {
+        self.refused.extend(own.iter().map(|ip| IpNet::from(ip.to_canonical())));
+        self
     }
 
     /// Whether this address may be dialled. An IPv4 address is judged also where it is wrapped in
-    /// an IPv6 one: mapped (RFC 4291), compatible, NAT64 (RFC 6052, RFC 8215), 6to4 (RFC 3056),
-    /// Teredo (RFC 4380).
+    /// an IPv6 one: mapped (RFC 4291), compatible, SIIT (RFC 2765), NAT64 (RFC 6052, RFC 8215 and
+    /// `nat64Prefixes`), ISATAP (RFC 5214), 6to4 (RFC 3056), Teredo (RFC 4380).
     #[must_use]
     pub fn allows(&self, addr: IpAddr) -> bool {
         match addr {
@@ -93,6 +103,12 @@ impl AddressGuard {
         !never
             && !self.is_refused(IpAddr::V6(addr))
             && wrapped(addr).into_iter().flatten().all(|v4| self.allows_v4(v4))
+            && self.translated(addr).all(|v4| self.allows_v4(v4))
+    }
+
+    fn translated(&self, addr: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+        let prefixes = self.nat64.iter().filter(move |net| net.contains(&addr));
+        prefixes.map(move |net| embedded(addr, net.prefix_len()))
     }
 
     fn is_refused(&self, addr: IpAddr) -> bool {
@@ -100,29 +116,66 @@ impl AddressGuard {
     }
 }
 
-/// The IPv4 addresses that an IPv6 address stands for.
+/// The IPv4 addresses that an IPv6 address may stand for, in any network.
 fn wrapped(addr: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let pair = |a: u16, b: u16| Ipv4Addr::from_bits((u32::from(a) << 16) | u32::from(b));
     match addr.segments() {
-        [0, 0, 0, 0, 0, 0, a, b]
+        // Compatible, SIIT, NAT64.
+        [0, 0, 0, 0, 0 | 0xffff, 0, a, b]
         | [0x64, 0xff9b, 0, 0, 0, 0, a, b]
-        | [0x64, 0xff9b, 1, _, _, _, a, b]
+        // 6to4.
         | [0x2002, a, b, ..] => [Some(pair(a, b)), None],
+        // The prefix is for any length; shorter ones than 64 end in zeros, which the last 32 bits
+        // show as 0.0.0.0.
+        [0x64, 0xff9b, 1, _, _, _, a, b] => {
+            let short = (b == 0 && a & 0xff == 0).then(|| embedded(addr, 64));
+            [Some(pair(a, b)), short]
+        }
         [0x2001, 0, a, b, _, _, c, d] => [Some(pair(a, b)), Some(pair(!c, !d))],
+        // ISATAP, under any prefix.
+        [_, _, _, _, 0 | 0x200, 0x5efe, a, b] => [Some(pair(a, b)), None],
         _ => [None, None],
+    }
+}
+
+/// The IPv4 address behind a prefix of this length (RFC 6052 §2.2): bits 64 to 71 aren't part of it.
+fn embedded(addr: Ipv6Addr, prefix: u8) -> Ipv4Addr {
+    let octets = addr.octets();
+    let from = usize::from(prefix / 8);
+    let mut rest = (from..16).filter(|at| from == 12 || *at != 8).filter_map(|at| octets.get(at));
+    let mut next = || rest.next().copied().unwrap_or_default();
+    Ipv4Addr::new(next(), next(), next(), next())
+}
+
+/// Whether a prefix is as long as RFC 6052 §2.2 wants it.
+#[must_use]
+pub fn is_nat64_prefix(net: &IpNet) -> Option<Ipv6Net> {
+    match net {
+        IpNet::V6(net) if matches!(net.prefix_len(), 32 | 40 | 48 | 56 | 64 | 96) => Some(*net),
+        IpNet::V6(_) | IpNet::V4(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         policy::{GatewayGroup, Hop},
-        types::{Host, Labels},
+        types::{Host, Labels, Node, SpiffeId},
     };
 
     fn guard() -> AddressGuard {
         AddressGuard::new(&MeshConfig {
+            nat64_prefixes: ["2001:db8:64::/48", "2001:db8:6::/96", "2001:db9::/32"]
+                .map(|net| net.parse().unwrap())
+                .to_vec(),
+            nodes: vec![Arc::new(Node {
+                name: "n1".into(),
+                principal: SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap(),
+                addresses: vec!["203.0.113.20".parse().unwrap()],
+            })],
             cluster_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "fd12::/16".parse().unwrap()],
             gateways: vec![GatewayGroup {
                 service: Host::parse("gw.ns.svc.cluster.local").unwrap(),
@@ -135,6 +188,7 @@ mod tests {
             }],
             ..MeshConfig::default()
         })
+        .and(&["203.0.113.30".parse().unwrap(), "2001:db8:a::30".parse().unwrap()])
     }
 
     #[test]
@@ -176,6 +230,30 @@ mod tests {
             "2001:0:7f00:1::",
             // Teredo hides the client's address by inverting it: 10.0.0.1.
             "2001:0:c633:6401:0:0:f5ff:fffe",
+            // SIIT.
+            "::ffff:0:127.0.0.1",
+            "::ffff:0:10.0.0.1",
+            "::ffff:0:169.254.169.254",
+            // ISATAP, under any prefix, of private and of global addresses.
+            "2001:db8:1::5efe:10.0.0.1",
+            "2001:db8:1::200:5efe:10.0.0.1",
+            "fd99::5efe:169.254.169.254",
+            "2606:4700:1:2:200:5efe:7f00:1",
+            // NAT64, prefixes of 96 and 64 bits under the local one.
+            "64:ff9b:1::169.254.169.254",
+            "64:ff9b:1:abcd::a00:1",
+            "64:ff9b:1:abcd:a:0:100:0",
+            "64:ff9b:1:a00:0:100::",
+            // NAT64 under configured prefixes of 48, 96 and 32 bits.
+            "2001:db8:64:a00:0:100::",
+            "2001:db8:6::10.0.0.1",
+            "2001:db9:a9fe:a9fe::",
+            // A node's, and the machine's own.
+            "203.0.113.20",
+            "203.0.113.30",
+            "2001:db8:a::30",
+            "::ffff:0:203.0.113.20",
+            "64:ff9b::203.0.113.30",
         ] {
             assert!(!guard.allows(addr.parse().unwrap()), "{addr}");
         }
@@ -197,6 +275,19 @@ mod tests {
             "64:ff9b::198.51.100.7",
             "2002:c633:6407::1",
             "100.100.100.201",
+            "::ffff:0:198.51.100.7",
+            "2001:db8:1::5efe:198.51.100.7",
+            "2001:db8:1::200:5efe:198.51.100.7",
+            // Neither of ISATAP's marks.
+            "2001:db8:1::100:5efe:10.0.0.1",
+            "2001:db8:1::5eff:10.0.0.1",
+            "64:ff9b:1::198.51.100.7",
+            "2001:db8:64:c633:64:700::",
+            "2001:db8:6::198.51.100.7",
+            // No configured prefix.
+            "2001:db8:7::10.0.0.1",
+            "203.0.113.21",
+            "2001:db8:a::31",
         ] {
             assert!(guard.allows(addr.parse().unwrap()), "{addr}");
         }

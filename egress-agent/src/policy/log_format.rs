@@ -64,8 +64,8 @@ const JSON_ISTIO: &[(&str, &str)] = &[
 ];
 
 /// Keys that every JSON line has by itself.
-pub const JSON_OWN: [&str; 5] =
-    ["reason", "workload", "workload_namespace", "source_principal", "tunnel_principal"];
+pub const JSON_OWN: [&str; 6] =
+    ["reason", "workload", "workload_namespace", "source_principal", "tunnel_principal", "ech"];
 
 /// A compiled format.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,8 +97,10 @@ pub enum Field {
     StartTime(Option<String>),
     /// `%REQ(:METHOD)%`.
     Method,
-    /// `%REQ(:PATH)%`, `%REQ(X-ENVOY-ORIGINAL-PATH)%`: as the client sent it.
+    /// `%REQ(:PATH)%`: normalised.
     Path,
+    /// `%REQ(X-ENVOY-ORIGINAL-PATH)%`: as the client sent it, where that differs.
+    OriginalPath,
     /// `%PROTOCOL%`.
     Protocol,
     /// `%RESPONSE_CODE%`, `%RESP(:STATUS)%`.

@@ -9,12 +9,9 @@ use std::{
 use super::{
     HttpMatch, HttpRequest, HttpRule, PathRewrite, Redirect, RedirectPort, TcpRule, TextMatch,
     TlsRule, Weighted,
+    path::{self, AmbiguousPath},
 };
 use crate::types::{Host, Port, Source};
-
-/// A path that two servers could read as two different ones, so no condition on it can be decided.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct AmbiguousPath;
 
 /// Whether the rule is for this request, at a stage where the port is `port`; the match that says
 /// so, where the rule has any.
@@ -51,7 +48,8 @@ fn matches_http(
         query,
         source,
     } = wanted;
-    let (uri, parameters) = split_query(request.path_and_query);
+    let (uri, parameters) = path::split_query(request.path_and_query);
+    let parameters = parameters.unwrap_or_default();
     let text = |wanted: &Option<TextMatch>, text: &str| {
         wanted.as_ref().is_none_or(|wanted| wanted.matches(text))
     };
@@ -63,11 +61,8 @@ fn matches_http(
         && !without_headers.iter().any(|(name, wanted)| has_header(request, name, wanted))
         && query.iter().all(|(name, wanted)| has_parameter(parameters, name, wanted))
         && source.matches(request.source);
-    let Some(path) = path.as_ref().filter(|_| holds) else { return Ok(holds) };
-    if is_ambiguous(uri) {
-        return Err(AmbiguousPath);
-    }
-    Ok(if *ignore_case { path.matches(&uri.to_ascii_lowercase()) } else { path.matches(uri) })
+    let Some(wanted) = path.as_ref().filter(|_| holds) else { return Ok(holds) };
+    path::matches(wanted, uri, *ignore_case)
 }
 
 /// Several lines of one header count as one, joined by commas (RFC 9110 §5.3).
@@ -95,28 +90,6 @@ fn has_parameter(parameters: &str, name: &str, wanted: &TextMatch) -> bool {
         (key == name).then_some(value)
     });
     value.is_some_and(|value| wanted.matches(value))
-}
-
-/// Path and query, the query without its `?`.
-fn split_query(path_and_query: &str) -> (&str, &str) {
-    path_and_query.split_once('?').unwrap_or((path_and_query, ""))
-}
-
-/// Dot segments (RFC 3986 §5.2.4), encoded or not, encoded slashes, and backslashes, which some
-/// servers take for slashes.
-fn is_ambiguous(path: &str) -> bool {
-    path.split('/').any(|segment| {
-        let decoded_dots = segment.len() <= 6 && {
-            let plain = segment.to_ascii_lowercase().replace("%2e", ".");
-            plain == "." || plain == ".."
-        };
-        decoded_dots
-            || segment.contains('\\')
-            || segment.match_indices('%').any(|(at, _)| {
-                let code = segment.get(at + 1..at + 3).unwrap_or("");
-                ["2f", "5c", "00"].iter().any(|bad| bad.eq_ignore_ascii_case(code))
-            })
-    })
 }
 
 /// Whether the rule is for this server name.
@@ -173,31 +146,46 @@ fn random() -> u64 {
 }
 
 /// The path and query after `rewrite`, where it changes them.
+///
+/// # Errors
+/// [`AmbiguousPath`]: the result would lead out of what the rule put the path into.
 pub(super) fn rewrite(
     rewrite: &PathRewrite,
     matched: Option<&HttpMatch>,
     path_and_query: &str,
-) -> Option<Arc<str>> {
-    let (path, query) = split_query(path_and_query);
+) -> Result<Option<Arc<str>>, AmbiguousPath> {
+    let (path, query) = path::split_query(path_and_query);
     let new = match rewrite {
-        PathRewrite::Keep => return None,
+        PathRewrite::Keep => return Ok(None),
         PathRewrite::Replace(new) => {
-            // Only a prefix is replaced alone; the length is that of the request's own text, since
-            // case differs in ASCII at most. A rule that asks nothing of the path is for the prefix
+            // Only a prefix is replaced alone. A rule that asks nothing of the path is for the prefix
             // `/` to Envoy.
-            let replaced = match matched.and_then(|m| m.path.as_ref()) {
-                Some(TextMatch::Prefix(prefix)) => prefix.len(),
-                Some(TextMatch::Exact(_) | TextMatch::Regex(_)) => path.len(),
-                Some(TextMatch::Present) | None => usize::from(path.starts_with('/')),
+            let rest = match matched.map(|m| (m.path.as_ref(), m.ignore_case)) {
+                Some((Some(TextMatch::Prefix(prefix)), ignore_case)) => {
+                    path::after_prefix(path, prefix, ignore_case)
+                }
+                Some((Some(TextMatch::Exact(_) | TextMatch::Regex(_)), _)) => String::new(),
+                Some((Some(TextMatch::Present) | None, _)) | None => {
+                    path::check(path)?;
+                    path.strip_prefix('/').unwrap_or(path).to_owned()
+                }
             };
-            format!("{new}{}", path.get(replaced..).unwrap_or(""))
+            format!("{new}{rest}")
         }
         // All matches, as Envoy's `regex_rewrite`.
-        PathRewrite::Regex(regex, new) => regex.replace_all(path, &**new).into_owned(),
+        PathRewrite::Regex(regex, new) => {
+            path::check(path)?;
+            regex.replace_all(path, &**new).into_owned()
+        }
     };
     let new = if new.starts_with('/') { new } else { format!("/{new}") };
-    let mark = if path_and_query.contains('?') { "?" } else { "" };
-    Some(format!("{new}{mark}{query}").into())
+    if path::climbs(&new) {
+        return Err(AmbiguousPath);
+    }
+    Ok(Some(match query {
+        Some(query) => format!("{new}?{query}").into(),
+        None => new.into(),
+    }))
 }
 
 /// `Location` of a redirect.

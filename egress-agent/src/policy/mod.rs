@@ -12,6 +12,7 @@ mod gateway;
 mod hosts;
 mod log_format;
 mod matching;
+mod path;
 mod rules;
 mod scope;
 mod server;
@@ -29,19 +30,20 @@ pub use decision::{
     RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,
 };
 pub use destination::{Client, Destination, Provider, Reached, Refusal};
-pub use dial::{AddressGuard, default_denied};
+pub use dial::{AddressGuard, default_denied, is_nat64_prefix};
 pub use gateway::GatewayPolicy;
 pub use hosts::{HostPattern, HostTable};
 pub use log_format::{
     AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment, header_segments,
 };
+pub use path::{PathNormalization, normalise};
 pub use rules::{
     HttpMatch, HttpOutcome, HttpRule, PathRewrite, Protocol, Redirect, RedirectPort, RouteSet,
     Rules, Service, SourceMatch, StageRules, Target, TcpMatch, TcpRule, TextMatch, TlsMatch,
     TlsRule, Weighted, has_labels,
 };
 pub use scope::{Exported, Scoped, preferred};
-pub use server::{Server, ServerProtocol};
+pub use server::{EncryptedHello, Server, ServerProtocol};
 pub use server_tls::{
     CipherSuite, CredentialFiles, CredentialSource, Inside, ServerTls, ServerTlsMode, TlsVersion,
 };

@@ -20,6 +20,17 @@ pub struct Server {
     pub protocol: ServerProtocol,
 }
 
+/// `encryptedClientHello`: what becomes of a ClientHello that has, or pretends to have, an encrypted
+/// one inside. The outer server name decides in any case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EncryptedHello {
+    /// It is forwarded, and marked in the log.
+    #[default]
+    Allow,
+    /// It is refused.
+    Deny,
+}
+
 /// What a server does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ServerProtocol {
@@ -29,7 +40,7 @@ pub enum ServerProtocol {
         https_redirect: bool,
     },
     /// TLS, untouched, by server name.
-    Passthrough,
+    Passthrough(EncryptedHello),
     /// TCP, by port.
     Tcp,
     /// TLS, ended here, by server name.
@@ -42,7 +53,7 @@ impl ServerProtocol {
     pub fn carries(&self) -> Protocol {
         match self {
             Self::Http { .. } => Protocol::Http,
-            Self::Passthrough => Protocol::Tls,
+            Self::Passthrough(_) => Protocol::Tls,
             Self::Tcp => Protocol::Tcp,
             Self::Terminate(tls) => match tls.inside {
                 Inside::Http => Protocol::Http,
@@ -56,7 +67,7 @@ impl fmt::Display for ServerProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http { .. } => f.write_str("HTTP"),
-            Self::Passthrough => f.write_str("TLS (PASSTHROUGH)"),
+            Self::Passthrough(_) => f.write_str("TLS (PASSTHROUGH)"),
             Self::Tcp => f.write_str("TCP"),
             Self::Terminate(tls) => {
                 write!(f, "TLS ({}): the client must speak TLS to the gateway itself", tls.mode)

@@ -2,9 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
-use super::{Hop, Rules, TunnelTls, dial::default_denied};
+use super::{EncryptedHello, Hop, PathNormalization, Rules, TunnelTls, dial::default_denied};
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Selector, SpiffeId, TrustDomain,
     Workload,
@@ -28,6 +28,10 @@ pub struct MeshConfig {
     pub outbound: OutboundMode,
     /// `direct`.
     pub direct: Direct,
+    /// `encryptedClientHello`.
+    pub encrypted_hello: EncryptedHello,
+    /// `pathNormalization`.
+    pub path_normalization: PathNormalization,
     /// `enforcement`.
     pub enforcement: Enforcement,
     /// `enforcementOverrides`, in file order: the first that a workload is in counts.
@@ -46,6 +50,10 @@ pub struct MeshConfig {
     pub cluster_cidrs: Vec<IpNet>,
     /// `deniedCidrs`: what is denied in any case, the cloud's metadata service by default.
     pub denied_cidrs: Vec<IpNet>,
+    /// `nat64Prefixes`: where the network translates to IPv4.
+    pub nat64_prefixes: Vec<Ipv6Net>,
+    /// `defaultConfig.gatewayTopology.numTrustedProxies`.
+    pub trusted_proxies: usize,
     /// `gateways`, in file order: their index is their group.
     pub gateways: Vec<GatewayGroup>,
     /// `nodes`.
@@ -59,6 +67,8 @@ impl Default for MeshConfig {
         Self {
             outbound: OutboundMode::RegistryOnly,
             direct: Direct::Deny,
+            encrypted_hello: EncryptedHello::default(),
+            path_normalization: PathNormalization::default(),
             enforcement: Enforcement::Enforce,
             overrides: Vec::new(),
             access_log_file: Some("/dev/stdout".into()),
@@ -68,6 +78,8 @@ impl Default for MeshConfig {
             root_namespace: Namespace("istio-system".into()),
             cluster_cidrs: Vec::new(),
             denied_cidrs: default_denied(),
+            nat64_prefixes: Vec::new(),
+            trusted_proxies: 0,
             gateways: Vec::new(),
             nodes: Vec::new(),
             workloads: Vec::new(),

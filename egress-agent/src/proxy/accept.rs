@@ -130,6 +130,7 @@ pub(super) fn downstream(
         port: OriginalPort(Port::new(local.port())?),
         hop: Hop::Plain,
         source,
+        encrypted_hello: false,
         tls: None,
         ending: None,
         holder: Holder::default(),

@@ -87,7 +87,7 @@ enum State {
     Http(Version, BytesMut),
 }
 
-async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: Transport) -> Act {
+async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Transport) -> Act {
     let worker = &worker;
     let policy = match worker.policy() {
         Ok(policy) => policy,
@@ -106,7 +106,10 @@ async fn decide(worker: Rc<Worker>, downstream: Downstream, mut stream: Transpor
             State::Hello(reader, read) => {
                 hello(worker, &downstream, &mut stream, reader, read).await
             }
-            State::Named(hello, read) => named(&policy, &downstream, hello, read),
+            State::Named(hello, read) => {
+                downstream.encrypted_hello = hello.encrypted;
+                named(&policy, &downstream, hello, read)
+            }
             State::Http(version, read) => {
                 let worker = Rc::clone(worker);
                 let hop = http::Hop::Plain;
@@ -303,15 +306,10 @@ fn named(
             Some(to) => return State::Terminate(to, None, read),
             None => refuse(Reason::NoServerName, "TLS without a server name", None),
         },
-        Some(name) if encrypted => refuse(
-            Reason::EncryptedClientHello,
-            "the ClientHello hides its server name (ECH)",
-            Some(name),
-        ),
         Some(name) => {
             let Downstream { source, port, hop, .. } = downstream;
             let (port, hop) = (*port, *hop);
-            let question = TlsConnection { source, port, server_name: &name, hop };
+            let question = TlsConnection { source, port, server_name: &name, hop, encrypted };
             match policy.tls(&question) {
                 Ok(TlsRoute::Forward(route)) => return State::Routed(route, Some(name), read),
                 Ok(TlsRoute::Terminate(to)) => return State::Terminate(to, Some(name), read),

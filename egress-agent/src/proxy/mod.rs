@@ -178,6 +178,8 @@ pub struct Downstream {
     pub port: OriginalPort,
     /// Who is there.
     pub source: Source,
+    /// Its ClientHello had the extension of Encrypted Client Hello.
+    pub encrypted_hello: bool,
     /// TLS that was ended here, once it was.
     pub tls: Option<Arc<DownstreamTls>>,
     /// Where it is told that its certificates aren't good any more; `None` where it showed none.

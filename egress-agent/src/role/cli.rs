@@ -18,6 +18,7 @@ use super::{
     status::{self, StatusArgs},
     uninstall::{self, UninstallArgs},
 };
+use crate::telemetry::watch_panics;
 
 /// Exit code of a command that failed.
 pub const FAILURE: u8 = 1;
@@ -113,6 +114,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log::init(&cli.log);
+    watch_panics();
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(args),

@@ -13,7 +13,7 @@ use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
     task::{JoinHandle, spawn_blocking},
-    time::{Instant, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 
 use self::{
@@ -33,12 +33,16 @@ use crate::{
     proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
     sys::{
         memory,
+        netlink::addresses,
         process::{cores, open_files, raise_open_files},
     },
     telemetry::Telemetry,
     tls::{Credentials, TrustRoots},
     types::{GatewayIdentity, Labels, Namespace, Port},
 };
+
+/// How often the host's own addresses are looked at.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
 
 /// Options of `gateway`.
 #[derive(clap::Args, Debug)]
@@ -216,7 +220,11 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         status: Arc::clone(&status),
     };
     let role = Role {
-        identity: GatewayIdentity { labels: args.labels, namespace: args.namespace },
+        identity: GatewayIdentity {
+            labels: args.labels,
+            namespace: args.namespace,
+            addresses: addresses::list().context("can't list this host's addresses")?,
+        },
         policy,
         telemetry: Arc::clone(&telemetry),
         status,
@@ -264,6 +272,8 @@ impl Role {
         let following = tokio::spawn(async move { credentials.watch().await });
         let first = loaded.borrow_and_update().clone();
         self.apply(&first).await;
+        let mut looking = interval(ADDRESSES_EVERY);
+        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 changed = loaded.changed() => {
@@ -271,6 +281,7 @@ impl Role {
                     let now = loaded.borrow_and_update().clone();
                     self.apply(&now).await;
                 }
+                _ = looking.tick() => self.follow_addresses(),
                 Some(()) = hup.recv() => again.notify_one(),
                 () = ends.next() => break,
                 _ = &mut finished => bail!("the workers ended by themselves"),
@@ -310,6 +321,21 @@ impl Role {
             accepted: *accepted,
             rejected: *rejected,
         });
+    }
+
+    /// Never dials an address that the host was given meanwhile.
+    fn follow_addresses(&mut self) {
+        match addresses::list() {
+            Ok(now) if now != self.identity.addresses => {
+                self.identity.addresses = now;
+                if let Some(snapshot) = &self.status.config().snapshot {
+                    let policy = GatewayPolicy::new(Arc::clone(snapshot), &self.identity);
+                    self.policy.store(Some(Arc::new(policy)));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("can't list this host's addresses: {error}"),
+        }
     }
 
     fn is_in_force(&self, snapshot: &Arc<Snapshot>) -> bool {

@@ -132,8 +132,10 @@ pub struct AccessLogEntry {
     pub protocol: Option<http::Version>,
     /// `%REQ(:METHOD)%`.
     pub method: Option<http::Method>,
-    /// `%REQ(:PATH)%`, as the client sent it.
+    /// `%REQ(:PATH)%`, normalised, before a route rewrites it.
     pub path: Option<String>,
+    /// `%REQ(X-ENVOY-ORIGINAL-PATH)%`: the path as the client sent it, where normalisation changed it.
+    pub original_path: Option<String>,
     /// `%REQ(:AUTHORITY)%`.
     pub authority: Option<String>,
     /// `%REQ(USER-AGENT)%`.
@@ -172,6 +174,8 @@ pub struct AccessLogEntry {
     pub requested_server_name: Option<String>,
     /// `%ROUTE_NAME%`.
     pub route_name: Option<Arc<str>>,
+    /// The ClientHello had the extension of Encrypted Client Hello; JSON and flows only.
+    pub encrypted_hello: bool,
     /// TLS that was ended here, and the client's certificate.
     pub downstream_tls: Option<Arc<DownstreamTls>>,
     /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`: why TLS with the client failed.

@@ -5,6 +5,8 @@ mod cluster;
 mod entry;
 mod flow;
 mod limits;
+mod normalized;
+mod panics;
 mod series;
 mod shard;
 mod stats;
@@ -24,6 +26,8 @@ pub use flow::{
     FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,
 };
 pub use limits::{ADMIN_ENDPOINTS, AdminRefusal, AdminRefusals, LimitStats, Resource};
+pub use normalized::{Normalized, count_normalized, normalized};
+pub use panics::{panics, watch_panics};
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
 pub use stats::Stats;
 pub use tunnels::{Open, TunnelStats};

@@ -279,6 +279,7 @@ fn refuse(
         destination_port: origin.map(|origin| origin.original.0.port()),
         host: None,
         protocol: "TCP".into(),
+        ech: false,
         upstream: refused.gateway(),
         response_code: None,
         response_flags: None,

@@ -140,6 +140,8 @@ pub struct GatewayIdentity {
     pub labels: Labels,
     /// Its namespace.
     pub namespace: Namespace,
+    /// Every address of the machine, or the network namespace, that it runs in.
+    pub addresses: Vec<IpAddr>,
 }
 
 #[cfg(test)]

@@ -178,7 +178,16 @@ fn a_packet_in_a_packet_goes_nowhere() {
 
 #[test]
 fn wrapped_internal_addresses_are_not_internal() {
-    for wrapped in ["::10.1.2.3", "64:ff9b::a01:203", "2002:a01:203::", "::ffff:0:10.1.2.3"] {
+    for wrapped in [
+        "::10.1.2.3",
+        "64:ff9b::a01:203",
+        "64:ff9b:1::a01:203",
+        "2002:a01:203::",
+        "2001:0:a01:203::",
+        "::ffff:0:10.1.2.3",
+        "2001:db8::5efe:10.1.2.3",
+        "2001:db8::200:5efe:10.1.2.3",
+    ] {
         assert_eq!(connect(wrapped, 22), Verdict::deny(Reason::NoRoute), "{wrapped}");
     }
 }

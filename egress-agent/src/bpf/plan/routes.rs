@@ -15,7 +15,9 @@ use zerocopy::IntoBytes;
 
 use super::{Contents, Facts, PlanProblem, Prefix, TABLE};
 use crate::{
-    policy::{DirectTarget, GatewayGroup, Hop, MeshConfig, NodeAction, NodeRoute, Snapshot},
+    policy::{
+        AddressGuard, DirectTarget, GatewayGroup, Hop, MeshConfig, NodeAction, NodeRoute, Snapshot,
+    },
     types::Port,
 };
 
@@ -34,6 +36,7 @@ type Weight = (bool, u32, Option<Hop>);
 pub(super) struct Builder<'a> {
     mesh: &'a MeshConfig,
     facts: &'a Facts,
+    guard: AddressGuard,
     entries: Vec<Entry>,
     /// Ports that are opened at the endpoints of a group; `None` is every port.
     opened: BTreeSet<(usize, Option<Port>)>,
@@ -47,6 +50,7 @@ impl<'a> Builder<'a> {
         Self {
             mesh: &snapshot.mesh,
             facts,
+            guard: AddressGuard::new(&snapshot.mesh),
             entries: Vec::with_capacity(snapshot.node.routes.len()),
             opened: BTreeSet::new(),
             tunnelled: BTreeSet::new(),
@@ -97,8 +101,11 @@ impl<'a> Builder<'a> {
             DirectTarget::Any => self.entries.push((route_key(dialled, None), weight, value)),
             DirectTarget::Net(net) => self.add_net(dialled, *net, weight, value),
             DirectTarget::Name(host) => {
-                for addr in self.facts.resolved.get(host).into_iter().flatten() {
-                    self.add_net(dialled, IpNet::from(*addr), weight, value);
+                // A name opens no address inside, in no disguise: the network might translate it.
+                let found = self.facts.resolved.get(host).into_iter().flatten().copied();
+                let allowed: Vec<_> = found.filter(|addr| self.guard.allows(*addr)).collect();
+                for addr in allowed {
+                    self.add_net(dialled, IpNet::from(addr), weight, value);
                 }
             }
         }
@@ -124,7 +131,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn finish(self, contents: &mut Contents, problems: &mut Vec<PlanProblem>) {
-        let Self { mesh, facts, entries, opened, tunnelled, problems: own } = self;
+        let Self { mesh, facts, guard: _, entries, opened, tunnelled, problems: own } = self;
         for (group, port) in opened {
             let endpoints = mesh.gateways.get(group).map(|gateway| &gateway.endpoints[..]);
             for endpoint in endpoints.unwrap_or_default() {

@@ -164,6 +164,31 @@ fn names_are_direct_where_they_resolve_and_nowhere_else() {
 }
 
 #[test]
+fn a_name_opens_no_address_inside_in_any_disguise() {
+    let host = Host::parse("db.example").unwrap();
+    let routes = vec![route(Some(5432), DirectTarget::Name(host.clone()), NodeAction::Direct)];
+    let snapshot = snapshot(routes);
+    let opened = |addr: &str| {
+        let facts =
+            Facts { resolved: [(host.clone(), vec![addr.parse().unwrap()])].into(), ..facts() };
+        Contents::desired(&snapshot, &facts).0.routes.len()
+    };
+    for addr in [
+        "::ffff:0:169.254.169.254",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b:1::169.254.169.254",
+        "2002:a9fe:a9fe::",
+        "2001:db8::5efe:169.254.169.254",
+        "::169.254.169.254",
+        // A gateway's.
+        "64:ff9b::192.0.2.10",
+    ] {
+        assert_eq!(opened(addr), 0, "{addr}");
+    }
+    assert_eq!(opened("64:ff9b::203.0.113.9"), 1);
+}
+
+#[test]
 fn where_two_disagree_on_one_prefix_the_gateway_wins() {
     let net = || DirectTarget::Net("198.51.100.7/32".parse().unwrap());
     let direct = || route(Some(443), net(), NodeAction::Direct);

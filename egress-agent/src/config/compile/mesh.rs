@@ -2,16 +2,21 @@
 
 use std::net::IpAddr;
 
+use ipnet::Ipv6Net;
+
 use super::super::{
     RawFile,
-    decode::{Cx, List, Report, Spot},
-    mesh::{DirectMode, Encoding, Mesh, MeshGateway, Outbound},
+    decode::{At, Cx, List, Report, Spot},
+    mesh::{DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound},
     names,
     resource::documents,
 };
 use super::{nodes, workloads};
 use crate::{
-    policy::{AccessLogEncoding, Direct, GatewayGroup, Hop, LogFormat, MeshConfig, OutboundMode},
+    policy::{
+        AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, LogFormat, MeshConfig,
+        OutboundMode, PathNormalization, is_nat64_prefix,
+    },
     types::{Namespace, TrustDomain},
 };
 
@@ -45,6 +50,8 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
     let Mesh {
         at: _,
         outbound_traffic_policy,
+        path_normalization,
+        encrypted_client_hello,
         access_log_file,
         access_log_format,
         access_log_encoding,
@@ -55,6 +62,8 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         direct,
         cluster_cidrs,
         denied_cidrs,
+        nat64_prefixes,
+        default_config,
         gateways,
         nodes,
         workloads: named,
@@ -87,6 +96,16 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
             None | Some(DirectMode::Deny) => Direct::Deny,
             Some(DirectMode::Registry) => Direct::Registry,
         },
+        encrypted_hello: encrypted_hello(encrypted_client_hello.as_ref()).unwrap_or_default(),
+        path_normalization: match path_normalization
+            .and_then(|paths| paths.normalization)
+            .map(|normalization| normalization.value)
+        {
+            Some(Normalization::None) => PathNormalization::None,
+            None | Some(Normalization::Default | Normalization::Base) => PathNormalization::Base,
+            Some(Normalization::MergeSlashes) => PathNormalization::MergeSlashes,
+            Some(Normalization::DecodeAndMergeSlashes) => PathNormalization::DecodeAndMergeSlashes,
+        },
         enforcement: workloads::mode(enforcement.as_ref(), "everything", cx),
         overrides,
         access_log_file: match access_log_file {
@@ -99,6 +118,11 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
             .map_or(default.root_namespace, |name| Namespace(name.value.into())),
         cluster_cidrs: networks(&cluster_cidrs, cx),
         denied_cidrs: denied,
+        nat64_prefixes: translated(&nat64_prefixes, cx),
+        trusted_proxies: default_config
+            .and_then(|config| config.gateway_topology)
+            .and_then(|topology| topology.num_trusted_proxies)
+            .map_or(0, |number| usize::try_from(number.value).unwrap_or(usize::MAX)),
         gateways: groups(&gateways.0, &trust_domain, cx),
         nodes,
         trust_domain,
@@ -108,6 +132,30 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
 
 fn networks(list: &List<String>, cx: &mut Cx<'_>) -> Vec<ipnet::IpNet> {
     list.iter().filter_map(|text| names::network(text, cx)).collect()
+}
+
+/// The choice, where one is made.
+pub(super) fn encrypted_hello(choice: Option<&At<HelloChoice>>) -> Option<EncryptedHello> {
+    choice.map(|choice| match choice.value {
+        HelloChoice::Allow => EncryptedHello::Allow,
+        HelloChoice::Deny => EncryptedHello::Deny,
+    })
+}
+
+fn translated(list: &List<String>, cx: &mut Cx<'_>) -> Vec<Ipv6Net> {
+    let mut prefixes = Vec::new();
+    for text in list {
+        let Some(net) = names::network(text, cx) else { continue };
+        match is_nat64_prefix(&net) {
+            Some(net) => prefixes.push(net),
+            None => {
+                let expected = "an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits";
+                let found = format!("{:?}", text.value);
+                cx.wrong(&text.at, found, expected, "no prefix of NAT64 (RFC 6052 section 2.2)");
+            }
+        }
+    }
+    prefixes
 }
 
 pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {

@@ -6,6 +6,7 @@ use super::super::{
     decode::{At, Cx, List, nearest},
     gateway::{ServerMode, ServerTls as Mirror, TlsProtocol},
 };
+use super::mesh::encrypted_hello;
 use crate::policy::{
     CipherSuite, CredentialFiles, CredentialSource, Inside, MeshConfig, Protocol, ServerProtocol,
     ServerTls, ServerTlsMode, TlsVersion,
@@ -30,12 +31,18 @@ pub(super) fn compile(
         cx.wrong(&mode_at, found, "protocol TLS or HTTPS", message);
         return None;
     }
+    if let Some(choice) = tls.encrypted_client_hello.as_ref()
+        && mode != ServerMode::Passthrough
+    {
+        cx.warn(&choice.at, "has no effect: where TLS ends here the inner ClientHello isn't read");
+    }
     let mode = match mode {
         ServerMode::Passthrough => {
             for file in own_files(tls).into_iter().flatten() {
                 cx.warn(&file.at, "has no effect: PASSTHROUGH doesn't touch TLS");
             }
-            return Some(ServerProtocol::Passthrough);
+            let choice = encrypted_hello(tls.encrypted_client_hello.as_ref());
+            return Some(ServerProtocol::Passthrough(choice.unwrap_or(mesh.encrypted_hello)));
         }
         ServerMode::AutoPassthrough => {
             let expected = "PASSTHROUGH, or a mode that ends TLS";

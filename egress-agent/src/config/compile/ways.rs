@@ -136,7 +136,7 @@ impl Compiler<'_> {
         };
         let fits = match (protocol, &server.protocol) {
             (Protocol::Http, ServerProtocol::Http { .. })
-            | (Protocol::Tls, ServerProtocol::Passthrough | ServerProtocol::Tcp)
+            | (Protocol::Tls, ServerProtocol::Passthrough(_) | ServerProtocol::Tcp)
             | (Protocol::Tcp, ServerProtocol::Tcp) => true,
             // The tunnel is the TLS that such a server ends; without it, the application's own is.
             (Protocol::Http, ServerProtocol::Terminate(tls)) => {

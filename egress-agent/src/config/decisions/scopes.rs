@@ -73,7 +73,8 @@ fn asked_in(texts: &[String], namespace: &str) -> Gateway {
     let compiled = crate::config::compile(&files, Some(&file("mesh.yaml", &mesh)));
     let compiled = compiled.unwrap_or_else(|problems| panic!("{problems}"));
     let labels = Labels::from([("istio".into(), "egressgateway".into())]);
-    let identity = GatewayIdentity { labels, namespace: Namespace(namespace.into()) };
+    let namespace = Namespace(namespace.into());
+    let identity = GatewayIdentity { labels, namespace, addresses: Vec::new() };
     Gateway(crate::policy::GatewayPolicy::new(compiled.snapshot.into(), &identity))
 }
 

@@ -131,6 +131,11 @@ fn paths_that_two_servers_read_differently_are_not_judged() {
         "/public/..%5Csecret",
         "/public\\..\\secret",
         "/public/%00",
+        "/public/..;/secret",
+        "/public/%252e%252e/secret",
+        "/public/%c0%ae%c0%ae/secret",
+        "/public/%",
+        "//public/x",
     ] {
         let denied = gateway.get(80, "a.example", path).unwrap_err();
         assert_eq!(denied.reason, Reason::BadRequest, "{path}");
@@ -138,6 +143,24 @@ fn paths_that_two_servers_read_differently_are_not_judged() {
     // Where no rule asks for the path, it is the destination's business.
     let gateway = with_rules(&on("port: 80", &to("b.example")));
     assert!(gateway.get(80, "a.example", "/public/../secret").is_ok());
+}
+
+#[test]
+fn a_rewritten_path_stays_below_its_prefix() {
+    let rewrite = |uri: &str| format!("rewrite: {{uri: {uri}}}, {}", to("b.example"));
+    let gateway = with_rules(&on("uri: {prefix: /api}", &rewrite("/v1/")));
+    let route = gateway.get(80, "a.example", "/api/x").unwrap();
+    assert_eq!(route.action.rewrite_path.as_deref(), Some("/v1//x"));
+    for path in ["/api../secret", "/api..", "/api..?q"] {
+        let denied = gateway.get(80, "a.example", path).unwrap_err();
+        assert_eq!(denied.reason, Reason::BadRequest, "{path}");
+    }
+    let regex = "rewrite: {uriRegexRewrite: {match: '^/(.*)$', rewrite: '/tenant/$1'}}";
+    let gateway = with_rules(&on("port: 80", &format!("{regex}, {}", to("b.example"))));
+    assert!(gateway.get(80, "a.example", "/x").is_ok());
+    for path in ["/..%2fsecret", "/..;/secret", "/%252e%252e/secret"] {
+        assert!(gateway.get(80, "a.example", path).is_err(), "{path}");
+    }
 }
 
 #[test]

@@ -104,7 +104,8 @@ fn get(gateway: &Gateway, source: &Source, entry: Entry<'_>, to: u16) -> Result<
 
 fn tls(gateway: &Gateway, source: &Source, hop: Hop, to: u16) -> Result<TlsRoute, Denied> {
     let server_name = &Host::parse(HOST).unwrap();
-    gateway.0.tls(&TlsConnection { source, port: original(to), server_name, hop })
+    let port = original(to);
+    gateway.0.tls(&TlsConnection { source, port, server_name, hop, encrypted: false })
 }
 
 fn dialled(text: &str) -> OriginalDst {

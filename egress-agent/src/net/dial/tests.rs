@@ -22,7 +22,11 @@ fn cluster(discovery: Discovery) -> Cluster {
 }
 
 fn policy() -> GatewayPolicy {
-    let identity = GatewayIdentity { labels: Labels::new(), namespace: Namespace("test".into()) };
+    let identity = GatewayIdentity {
+        labels: Labels::new(),
+        namespace: Namespace("test".into()),
+        addresses: Vec::new(),
+    };
     GatewayPolicy::new(Arc::new(Snapshot::default()), &identity)
 }
 

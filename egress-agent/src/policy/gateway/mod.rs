@@ -15,9 +15,8 @@ use super::{
     AddressGuard, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery,
     Entry, Hop, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, HttpVersion,
     Inside, LoadBalancer, OutboundMode, PortMode, Protocol, Redirect, RedirectPort, RetryPolicy,
-    ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
-    matching::{self, AmbiguousPath},
-    preferred,
+    ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels, matching,
+    path::AmbiguousPath, preferred,
 };
 use crate::types::{
     GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Port, Source, Workload,
@@ -76,7 +75,7 @@ impl GatewayPolicy {
             tunnel_tcp: tables::tunnel_tcp(rules, &member),
             tunnel: tunnel::settings(&snapshot.mesh, &member),
             member,
-            guard: AddressGuard::new(&snapshot.mesh),
+            guard: AddressGuard::new(&snapshot.mesh).and(&identity.addresses),
             callers: Callers::new(&snapshot.mesh),
             plain: Arc::default(),
             retry: Arc::default(),
@@ -188,7 +187,7 @@ impl GatewayPolicy {
                 let host = named.as_ref().unwrap_or(host);
                 let client = Client { source: request.source.namespace(), gateway: None };
                 let cluster = destination.cluster(client, Some(host))?;
-                Ok(self.route(rule, matched, chosen, cluster, host, request))
+                self.route(rule, matched, chosen, cluster, host, request)
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
         }
@@ -239,7 +238,7 @@ impl GatewayPolicy {
         };
         let chosen = matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port))?;
         let (cluster, named) = self.outside(&chosen.target, port, request.source, Some(host))?;
-        Ok(self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request))
+        self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request)
     }
 
     /// Decides a raw TCP connection by its port alone: the port at the gateway, which the node

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::GatewayPolicy;
+use super::{GatewayPolicy, refusal};
 use crate::{
     policy::{
-        Cluster, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule, Redirect,
-        Weighted, matching,
+        Cluster, Denied, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
+        Redirect, Weighted, matching, path::AmbiguousPath,
     },
     types::Host,
 };
@@ -31,19 +31,20 @@ impl GatewayPolicy {
         cluster: &Arc<Cluster>,
         host: &Host,
         request: &HttpRequest<'_>,
-    ) -> HttpRoute {
+    ) -> Result<HttpRoute, Denied> {
         let mut action = Arc::clone(&chosen.action);
-        if let Some(path) = matching::rewrite(&rule.path, matched, request.path_and_query) {
+        let rewritten = matching::rewrite(&rule.path, matched, request.path_and_query);
+        if let Some(path) = rewritten.map_err(|AmbiguousPath| refusal::ambiguous(request))? {
             Arc::make_mut(&mut action).rewrite_path = Some(path);
         }
-        HttpRoute {
+        Ok(HttpRoute {
             cluster: Arc::clone(cluster),
             host: host.clone(),
             name: rule.name.clone(),
             timeout: rule.timeout,
             retry: Arc::clone(&rule.retry),
             action: with_faults(rule, action),
-        }
+        })
     }
 
     /// A redirect or a direct response. `own` is the cluster of the requested service itself.

@@ -93,13 +93,24 @@ pub(super) fn plaintext(what: &str) -> Denied {
     }
 }
 
-/// A path with dot segments, where a rule asks for the path.
+/// A ClientHello with an encrypted one inside, where that isn't wanted.
+pub(super) fn encrypted_hello(host: &Host) -> Denied {
+    Denied {
+        reason: Reason::EncryptedClientHello,
+        detail: format!(
+            "the ClientHello for {host} has an encrypted one inside (ECH), and encryptedClientHello \
+             is deny"
+        ),
+    }
+}
+
+/// A path without one meaning, where a rule asks for the path.
 pub(super) fn ambiguous(request: &HttpRequest<'_>) -> Denied {
     Denied {
         reason: Reason::BadRequest,
         detail: format!(
-            "the path of this request to {} can be read in two ways (dot segments, encoded \
-             slashes or backslashes), and a rule depends on it",
+            "the path of this request to {} can be read in two ways (dot segments, repeated or \
+             encoded slashes, parameters, double or broken encoding), and a rule depends on it",
             request.host
         ),
     }

@@ -171,7 +171,7 @@ pub(super) fn stages(
                 let rules = relevant(&rules.http, |rule| http_on(rule, port));
                 stage.http.entry(&host).extend(rules);
             }
-            ServerProtocol::Passthrough => {
+            ServerProtocol::Passthrough(_) => {
                 let rules = relevant(&rules.tls, |rule| tls_on(rule, port));
                 stage.tls.entry(&host).extend(rules);
             }

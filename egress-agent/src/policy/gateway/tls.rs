@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     policy::{
-        Client, Cluster, Denied, Hop, HttpRequest, HttpRoute, Inside, Protocol, ServerProtocol,
-        Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching, preferred,
+        Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, Inside, Protocol,
+        ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
+        preferred,
     },
     types::{GatewayPort, Host, OriginalPort, Source, SpiffeId},
 };
@@ -25,7 +26,9 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TlsRoute, Denied> {
-        let TlsConnection { source, port, server_name: host, hop: came } = *connection;
+        let TlsConnection { source, port, server_name: host, hop: came, encrypted } = *connection;
+        let mesh_allows =
+            || Self::hello_allowed(encrypted, self.snapshot.mesh.encrypted_hello, host);
         // Through the tunnel nobody speaks to the gateway itself: the node does.
         let own = || {
             let own = || self.own_server(GatewayPort(port.0), host, source);
@@ -36,6 +39,7 @@ impl GatewayPolicy {
                 return Ok(TlsRoute::Terminate(termination));
             }
             let cluster = self.passthrough(port, host)?;
+            mesh_allows()?;
             return Ok(TlsRoute::Forward(TcpRoute { cluster, host: Some(host.clone()) }));
         };
         if service.protocol != Protocol::Tls {
@@ -51,6 +55,7 @@ impl GatewayPolicy {
                 return Ok(TlsRoute::Terminate(termination));
             }
             let cluster = self.direct(service, host, source)?;
+            mesh_allows()?;
             return Ok(TlsRoute::Forward(TcpRoute { cluster, host: Some(host.clone()) }));
         };
         let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
@@ -60,10 +65,11 @@ impl GatewayPolicy {
         match &chosen.target {
             Target::Gateway { group, port, hop } => {
                 let secured = self.secured(*hop, came, *group, host)?;
-                self.tls_stage(*group, *port, secured, host, source)
+                self.tls_stage(*group, *port, secured, host, source, encrypted)
             }
             Target::Cluster { destination, host: named } => {
                 self.allows_direct(service)?;
+                mesh_allows()?;
                 let host = named.as_ref().unwrap_or(host).clone();
                 let client = Client { source: source.namespace(), gateway: None };
                 let cluster = destination.cluster(client, Some(&host))?;
@@ -104,14 +110,21 @@ impl GatewayPolicy {
         secured: Secured,
         host: &Host,
         source: &Source,
+        encrypted: bool,
     ) -> Result<TlsRoute, Denied> {
         let (stage, served) = self.served(group, port, host)?;
+        let mesh = self.snapshot.mesh.encrypted_hello;
         let chosen = match served {
-            ServerProtocol::Passthrough => stage.tls.get(host).and_then(|rules| {
-                let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source))?;
-                matching::pick(&rule.targets)
-            }),
+            ServerProtocol::Passthrough(setting) => {
+                Self::hello_allowed(encrypted, *setting, host)?;
+                stage.tls.get(host).and_then(|rules| {
+                    let mut rules = rules.iter();
+                    let rule = rules.find(|rule| matching::tls(rule, host, port.0, source))?;
+                    matching::pick(&rule.targets)
+                })
+            }
             ServerProtocol::Tcp => {
+                Self::hello_allowed(encrypted, mesh, host)?;
                 return self.tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
             }
             ServerProtocol::Terminate(tls) if secured == Secured::No => {
@@ -124,6 +137,7 @@ impl GatewayPolicy {
                 if secured == Secured::Tunnel && tls.inside == Inside::Tcp =>
             {
                 tunnel::satisfies(tls, source)?;
+                Self::hello_allowed(encrypted, mesh, host)?;
                 return self.tcp_rules(stage, port, host, source).map(TlsRoute::Forward);
             }
             other @ ServerProtocol::Terminate(_) => {
@@ -137,6 +151,15 @@ impl GatewayPolicy {
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
         Ok(TlsRoute::Forward(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) }))
+    }
+
+    /// Whether a ClientHello may be forwarded under this setting. Where TLS ends here, the inner one
+    /// is never read, so the question doesn't arise.
+    fn hello_allowed(encrypted: bool, setting: EncryptedHello, host: &Host) -> Result<(), Denied> {
+        match setting {
+            EncryptedHello::Deny if encrypted => Err(refusal::encrypted_hello(host)),
+            EncryptedHello::Deny | EncryptedHello::Allow => Ok(()),
+        }
     }
 
     /// A request inside TLS that this gateway ended. Only the hosts of servers with the very same

@@ -55,7 +55,7 @@ pub(super) const OPERATORS: &[(&str, Field)] = &[
 pub(super) const REQUEST_HEADERS: &[(&str, Field)] = &[
     (":METHOD", Field::Method),
     (":PATH", Field::Path),
-    ("X-ENVOY-ORIGINAL-PATH", Field::Path),
+    ("X-ENVOY-ORIGINAL-PATH", Field::OriginalPath),
     (":AUTHORITY", Field::Authority),
     ("HOST", Field::Authority),
     ("USER-AGENT", Field::UserAgent),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
 
 use super::{
     Connection,
@@ -72,7 +72,7 @@ impl<'a> Attempt<'a> {
         let rewritten =
             action.rewrite_authority.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
         let host = rewritten.unwrap_or_else(|| request.authority.to_header());
-        let path = action.rewrite_path.as_deref().unwrap_or(request.path.as_str());
+        let path = action.rewrite_path.as_deref().unwrap_or(&request.path);
         Self { connection, policy, route, request, key, stats, path, host, headers }
     }
 
@@ -198,15 +198,14 @@ impl<'a> Attempt<'a> {
         let sent = Instant::now();
         let before = up.written();
         self.send_head(&mut up)?;
-        if self.request.expects_continue && !down.is_received() {
-            down.interim(StatusCode::CONTINUE, &HeaderMap::new());
-        }
         let limits =
             HeadLimits { bytes: worker.limits.request_head_bytes, headers: worker.limits.headers };
         let mut stopped = false;
         let head = poll_fn(|cx| {
             let scratch = &mut worker.http.scratch.borrow_mut();
-            let polled = poll_head(cx, &mut up, down, relay, &mut stopped, scratch, limits);
+            let expects = self.request.expects_continue;
+            let polled =
+                poll_head(cx, &mut up, down, relay, &mut stopped, scratch, limits, expects);
             if polled.is_ready() {
                 return polled;
             }
@@ -265,12 +264,15 @@ impl<'a> Attempt<'a> {
                 let uri = Uri::builder()
                     .scheme(scheme)
                     .authority(self.host.as_bytes())
-                    .path_and_query(self.path)
+                    .path_and_query(h2_path(self.path)?)
                     .build()
                     .map_err(|_| Failure::Bad(BadMessage::Target))?;
                 let mut headers = self.headers.as_ref().clone();
+                if self.request.expects_continue {
+                    headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+                }
                 if let Framing::Length(length) = self.request.framing {
-                    headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+                    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
                 }
                 let ended = matches!(self.request.framing, Framing::None | Framing::Length(0));
                 let holder = &self.connection.downstream.holder;
@@ -281,7 +283,27 @@ impl<'a> Attempt<'a> {
     }
 }
 
+/// A path for an HTTP/2 upstream. Characters that the library takes for none of a path's are
+/// encoded, as RFC 3986 §2.1 wants them anyway.
+fn h2_path(path: &str) -> Result<PathAndQuery, Failure> {
+    if let Ok(path) = PathAndQuery::try_from(path) {
+        return Ok(path);
+    }
+    let mut encoded = String::with_capacity(path.len());
+    for c in path.chars() {
+        match c {
+            '"' => encoded.push_str("%22"),
+            '<' => encoded.push_str("%3C"),
+            '>' => encoded.push_str("%3E"),
+            '`' => encoded.push_str("%60"),
+            c => encoded.push(c),
+        }
+    }
+    PathAndQuery::try_from(encoded).map_err(|_| Failure::Bad(BadMessage::Target))
+}
+
 /// Moves the request's body and waits for the response's head.
+#[expect(clippy::too_many_arguments, reason = "both ends of one try, borrowed apart")]
 fn poll_head<D: Inbound>(
     cx: &mut Context<'_>,
     up: &mut Outbound,
@@ -290,6 +312,7 @@ fn poll_head<D: Inbound>(
     stopped: &mut bool,
     scratch: &mut [u8],
     limits: HeadLimits,
+    expects_continue: bool,
 ) -> Poll<Result<Response, Failure>> {
     if !*stopped && !relay.is_done() {
         match relay.poll(cx, down, up, scratch) {
@@ -310,8 +333,8 @@ fn poll_head<D: Inbound>(
             Poll::Pending => break,
         };
         match response.status {
-            // The gateway has said that by itself.
-            StatusCode::CONTINUE => {}
+            // For a client that didn't ask it means nothing (RFC 9110 §15.2.1).
+            StatusCode::CONTINUE if !expects_continue => {}
             StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Ok(response)),
             status if status.is_informational() => down.interim(status, &response.headers),
             _ => return Poll::Ready(Ok(response)),

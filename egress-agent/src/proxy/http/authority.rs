@@ -54,8 +54,8 @@ impl Authority {
         }
     }
 
-    fn same_as(&self, other: &Self) -> bool {
-        self.host == other.host && self.port == other.port
+    fn same_as(&self, other: &Self, default: Option<Port>) -> bool {
+        self.host == other.host && self.port.or(default) == other.port.or(default)
     }
 
     /// What is sent upstream: the normal form, with the port if the client named it.
@@ -93,16 +93,18 @@ pub(super) fn host_header(headers: &HeaderMap) -> Result<Option<Authority>, BadM
     Authority::parse(value.as_bytes()).map(Some)
 }
 
-/// One host out of a target's or `:authority`'s and the `Host` header's.
+/// One host out of a target's or `:authority`'s and the `Host` header's. One without a port stands
+/// for the scheme's, `default`.
 ///
 /// # Errors
 /// They differ, or there is none.
 pub(super) fn reconcile(
     target: Option<Authority>,
     header: Option<Authority>,
+    default: Option<Port>,
 ) -> Result<Authority, BadMessage> {
     match (target, header) {
-        (Some(target), Some(header)) if !target.same_as(&header) => {
+        (Some(target), Some(header)) if !target.same_as(&header, default) => {
             Err(BadMessage::HostContradiction)
         }
         (Some(authority), _) | (None, Some(authority)) => Ok(authority),
@@ -243,8 +245,16 @@ mod tests {
     #[test]
     fn two_hosts_are_a_contradiction() {
         let authority = |text: &str| Some(Authority::parse(text.as_bytes()).unwrap());
+        let reconcile = |a, b| reconcile(a, b, Port::new(80));
         assert!(reconcile(authority("example.com"), authority("EXAMPLE.com.")).is_ok());
-        for (a, b) in [("a.example", "b.example"), ("a.example", "a.example:80")] {
+        // The scheme's port may be named or not (RFC 9110 §4.2.3).
+        assert!(reconcile(authority("a.example"), authority("a.example:80")).is_ok());
+        assert!(reconcile(authority("a.example:80"), authority("a.example")).is_ok());
+        for (a, b) in [
+            ("a.example", "b.example"),
+            ("a.example", "a.example:8080"),
+            ("a.example:80", "a.example:443"),
+        ] {
             let contradiction = Err(BadMessage::HostContradiction);
             assert_eq!(reconcile(authority(a), authority(b)), contradiction);
         }

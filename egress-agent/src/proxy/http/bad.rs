@@ -75,6 +75,9 @@ pub(super) enum BadMessage {
     /// A header field that HTTP/2 does not know, or a missing pseudo-header.
     #[error("header field not allowed in HTTP/2")]
     Http2Field,
+    /// A request that the library took for none, and reset.
+    #[error("malformed HTTP/2 request: its target, pseudo-headers or length")]
+    Http2Malformed,
 }
 
 impl BadMessage {
@@ -106,7 +109,8 @@ impl BadMessage {
             | Self::ChunkEnd
             | Self::Trailers
             | Self::Switch
-            | Self::Http2Field => StatusCode::BAD_REQUEST,
+            | Self::Http2Field
+            | Self::Http2Malformed => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -29,7 +29,7 @@ use super::{
     response::Response,
 };
 use crate::{
-    policy::{GatewayPolicy, HttpAction, HttpRequest, HttpRoute},
+    policy::{Denied, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
     telemetry::{ClusterCounter, ResponseFlag},
 };
 
@@ -40,6 +40,8 @@ pub(super) enum After {
     Done,
     /// The response is complete, but nothing can follow.
     Close,
+    /// The response broke off: the client gets what came of it, and no sign that it was all.
+    Cut,
     /// The response is not complete, and must not look as if it were.
     Abort,
     /// A `101` came: from here on bytes are copied.
@@ -54,12 +56,18 @@ pub(super) async fn run<D: Inbound>(
     down: &mut D,
     deadline: &mut Deadline,
 ) -> (After, Record) {
+    let policy = connection.worker.policy();
+    let mesh = policy.as_ref().ok().map(|policy| &policy.snapshot().mesh);
+    let received = mesh.and_then(|mesh| normalise(&request.path, mesh.path_normalization));
+    let received = received.map(|path| std::mem::replace(&mut request.path, path));
+    let trusted = mesh.map_or(0, |mesh| mesh.trusted_proxies);
+    let forwarded = headers::take_claims(&mut request.headers, trusted);
     headers::ensure_request_id(&mut request.headers);
     let mut record = Record::new(connection, started, request.version);
-    record.request(&request);
+    record.request(&request, received, forwarded);
     record.work = connection.downstream.holder.request(request.held_bytes());
     let exchanged = if record.work.is_some() {
-        exchange(connection, &request, &mut record, down, deadline).await
+        exchange(connection, policy, &request, &mut record, down, deadline).await
     } else {
         Err(Failure::SourceOverflow)
     };
@@ -86,12 +94,13 @@ pub(super) async fn run<D: Inbound>(
 /// The policy to serve the request by, and its verdict.
 fn decide(
     connection: &Connection,
+    policy: Result<Arc<GatewayPolicy>, Denied>,
     request: &Request,
 ) -> Result<(Arc<GatewayPolicy>, HttpRoute), Failure> {
     if request.method == Method::CONNECT {
         return Err(Failure::Upgrade("CONNECT"));
     }
-    let policy = connection.worker.policy().map_err(Failure::Denied)?;
+    let policy = policy.map_err(Failure::Denied)?;
     connection.still_identified().map_err(Failure::Denied)?;
     // A rule may ask for it, although it is a matter of this hop.
     let with_upgrade = request.upgrade.as_ref().map(|upgrade| {
@@ -107,7 +116,7 @@ fn decide(
         authority: &request.authority.text,
         scheme: request.scheme,
         method: &request.method,
-        path_and_query: request.path.as_str(),
+        path_and_query: &request.path,
         headers: with_upgrade.as_ref().unwrap_or(&request.headers),
     };
     let route = policy.http(&asked).map_err(Failure::Denied)?;
@@ -119,13 +128,14 @@ fn decide(
 
 async fn exchange<D: Inbound>(
     connection: &Connection,
+    policy: Result<Arc<GatewayPolicy>, Denied>,
     request: &Request,
     record: &mut Record,
     down: &mut D,
     deadline: &mut Deadline,
 ) -> Result<After, Failure> {
     let worker = &connection.worker;
-    let (policy, route) = decide(connection, request)?;
+    let (policy, route) = decide(connection, policy, request)?;
     record.route(&route);
     let mut clock = Clock::new(deadline, route.timeout, worker.limits.stream_idle);
     if let Some(delay) = route.action.delay {

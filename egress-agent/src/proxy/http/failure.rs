@@ -15,6 +15,9 @@ use crate::{
     types::{Host, UpstreamAddr},
 };
 
+/// What is logged where this program failed.
+pub(super) const INTERNAL_ERROR: &str = "internal_error";
+
 /// Why a request wasn't answered by the upstream. Displayed as a sentence for people.
 #[derive(Debug, Error)]
 pub(super) enum Failure {
@@ -81,6 +84,9 @@ pub(super) enum Failure {
     /// The client went away.
     #[error("the client went away")]
     Gone,
+    /// A fault of this program.
+    #[error("the gateway failed; its log says why")]
+    Panicked,
 }
 
 /// What is logged about a failure.
@@ -123,6 +129,13 @@ impl Failure {
             Self::Denied(denied) if denied.reason == Reason::NoMatchingRule => {
                 (Some(StatusCode::NOT_FOUND), Flag::NoRouteFound, "route_not_found", denied.reason)
             }
+            // The path has no single meaning, as Envoy says it.
+            Self::Denied(denied) if denied.reason == Reason::BadRequest => (
+                Some(StatusCode::BAD_REQUEST),
+                Flag::DownstreamProtocolError,
+                "path_normalization_failed",
+                denied.reason,
+            ),
             Self::Denied(denied) => {
                 (Some(StatusCode::FORBIDDEN), Flag::NoRouteFound, "route_not_found", denied.reason)
             }
@@ -218,6 +231,12 @@ impl Failure {
                 None,
                 Flag::DownstreamConnectionTermination,
                 "downstream_remote_disconnect",
+                Reason::Reset,
+            ),
+            Self::Panicked => (
+                Some(StatusCode::INTERNAL_SERVER_ERROR),
+                Flag::LocalReset,
+                INTERNAL_ERROR,
                 Reason::Reset,
             ),
         };

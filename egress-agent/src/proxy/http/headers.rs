@@ -66,6 +66,79 @@ pub(super) fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
     hop
 }
 
+/// What a server may not know of, or must not believe: fields by which a client could claim another
+/// address, host, scheme or path than the gateway sees. Envoy removes or overwrites them at the edge.
+const CLAIMS: [&str; 13] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "x-originating-ip",
+    "x-remote-ip",
+    "x-remote-addr",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-original-url",
+    "x-rewrite-url",
+];
+/// Beginnings of others.
+const CLAIM_PREFIXES: [&str; 4] =
+    ["x-forwarded", "x-original-forwarded", "x-envoy-", "x-original-host"];
+
+/// Whether a field makes such a claim. Many servers take `_` for `-`.
+pub(super) fn is_claim(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let hyphenated;
+    let text = if text.contains('_') {
+        hyphenated = text.replace('_', "-");
+        &hyphenated
+    } else {
+        text
+    };
+    CLAIMS.contains(&text) || CLAIM_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+}
+
+/// Takes all claims out, and returns the last `trusted` addresses of `X-Forwarded-For`: those that
+/// trusted proxies in front of the gateway have written.
+pub(super) fn take_claims(headers: &mut HeaderMap, trusted: usize) -> Option<String> {
+    let claims: Vec<_> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
+    if claims.is_empty() {
+        return None;
+    }
+    let all: Vec<String> = headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .map(|address| String::from_utf8_lossy(address.trim_ascii()).into_owned())
+        .collect();
+    for name in claims {
+        headers.remove(name);
+    }
+    let kept = all.get(all.len().saturating_sub(trusted)..).unwrap_or_default();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+/// The part of `Upgrade` that asks for something: HTTP/2 in clear and TLS are answered in HTTP/1.1,
+/// as any server may (RFC 9110 §7.8).
+pub(super) fn wanted_upgrade(upgrade: &HeaderValue) -> Option<HeaderValue> {
+    let ignored = |protocol: &[u8]| {
+        let name = protocol.split(|b| *b == b'/').next().unwrap_or_default();
+        protocol.is_empty()
+            || [&b"h2c"[..], b"h2", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
+    };
+    let protocols = || upgrade.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+    if !protocols().any(ignored) {
+        return Some(upgrade.clone());
+    }
+    let wanted: Vec<_> = protocols().filter(|protocol| !ignored(protocol)).collect();
+    if wanted.is_empty() {
+        return None;
+    }
+    HeaderValue::from_bytes(&wanted.join(&b", "[..])).ok()
+}
+
 /// Carries out a route's changes. `entry` is what is known of the request so far.
 pub(super) fn apply(headers: &mut HeaderMap, ops: &HeaderOps, entry: &AccessLogEntry) {
     let HeaderOps { set, add, remove } = ops;

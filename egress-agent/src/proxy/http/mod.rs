@@ -8,7 +8,8 @@
 //! What is sent on: the host in its normal form, the end-to-end headers, framing of our own, and an
 //! `X-Request-Id` where there was none. Nothing tells the outside about the inside: no
 //! `X-Forwarded-For` is added (Istio's gateway appends the pod's address; here it is in the log
-//! alone), no `Via`, no `x-envoy-*`; what the client itself sends of these stays. A port in the
+//! alone), no `Via`, no `x-envoy-*`; what the client itself claims with such headers is removed
+//! ([`headers`]). The path is sent in its normal form. A port in the
 //! request's host must be the one that was dialled: `example.com:22` asked for on port 80 is a
 //! contradiction, and refused.
 

@@ -6,11 +6,12 @@ use std::{
     time::{Instant, SystemTime},
 };
 
+use egress_ebpf::reason::Reason;
 use http::{HeaderName, StatusCode, header};
 
 use super::{
     Connection,
-    failure::{Account, Failure},
+    failure::{Account, Failure, INTERNAL_ERROR},
     headers,
     link::Link,
     request::Request,
@@ -57,6 +58,7 @@ impl Record {
             protocol: Some(version),
             method: None,
             path: None,
+            original_path: None,
             authority: None,
             user_agent: None,
             forwarded_for: None,
@@ -76,6 +78,7 @@ impl Record {
             downstream_remote: downstream.peer,
             requested_server_name: connection.server_name(),
             route_name: None,
+            encrypted_hello: downstream.encrypted_hello,
             downstream_tls: downstream.tls.clone(),
             downstream_failure: None,
             reason: None,
@@ -92,8 +95,14 @@ impl Record {
         }
     }
 
-    /// The request, as the client sent it.
-    pub(super) fn request(&mut self, request: &Request) {
+    /// The request. `received` is its path as the client sent it, where the normalised one differs;
+    /// `forwarded` is what trusted proxies say of where it comes from.
+    pub(super) fn request(
+        &mut self,
+        request: &Request,
+        received: Option<String>,
+        forwarded: Option<String>,
+    ) {
         let text = |name: &HeaderName| {
             let value = request.headers.get(name)?;
             Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -101,12 +110,14 @@ impl Record {
         let entry = &mut self.entry;
         entry.protocol = Some(request.version);
         entry.method = Some(request.method.clone());
-        entry.path = Some(request.path.as_str().to_owned());
+        entry.path = Some(request.path.clone());
+        entry.original_path = received;
         entry.authority = Some(request.authority.text.clone());
         entry.user_agent = text(&header::USER_AGENT);
         // As Envoy's header after it appended the client (`use_remote_address`); only the log has it.
+        // What nobody vouches for is not in it.
         let client = entry.downstream_remote.ip();
-        entry.forwarded_for = Some(match text(&headers::FORWARDED_FOR) {
+        entry.forwarded_for = Some(match forwarded {
             Some(before) => format!("{before},{client}"),
             None => client.to_string(),
         });
@@ -206,8 +217,14 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.complete {
-            // Dropped in the middle: the worker ends.
+            // Dropped in the middle: the worker ends, or this program failed.
             self.flag(ResponseFlag::LocalReset);
+            if std::thread::panicking() {
+                self.entry.response_code = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
+                self.entry.response_code_details = Some(INTERNAL_ERROR);
+                self.entry.reason = Some(Reason::Reset);
+                self.worker.telemetry.stats.denied(Reason::Reset);
+            }
         }
         self.entry.duration = self.started.elapsed();
         self.worker.telemetry.request_finished(&self.entry);

@@ -70,6 +70,7 @@ pub(super) async fn run<D: Inbound>(
     })
     .await;
     up.count(request.bytes, relay.bytes);
+    let cut = matches!(end, End::Upstream(_));
     let (flag, details) = match end {
         End::Complete if request.is_done() => return (After::Done, Some(up)),
         // The rest of the request goes nowhere: neither connection can carry on.
@@ -103,5 +104,5 @@ pub(super) async fn run<D: Inbound>(
     };
     record.broken(flag, details);
     up.link().lease.report(false);
-    (After::Abort, None)
+    (if cut { After::Cut } else { After::Abort }, None)
 }

@@ -10,7 +10,7 @@ use super::{
     h1::RequestHead,
     headers::{self, Hop},
 };
-use crate::types::OriginalPort;
+use crate::types::{OriginalPort, Port};
 
 /// What a request takes besides its head, in bytes, about: its task and its buffers.
 const TASK: usize = 8 * 1024;
@@ -24,6 +24,13 @@ pub(super) struct Origin {
     pub(super) scheme: &'static str,
 }
 
+impl Origin {
+    /// The port that a host without one stands for.
+    fn default_port(self) -> Option<Port> {
+        Port::new(if self.scheme == "https" { 443 } else { 80 })
+    }
+}
+
 /// A request without contradictions; its headers are end-to-end ones only, without `Host` and
 /// without framing.
 #[derive(Debug)]
@@ -32,7 +39,8 @@ pub(super) struct Request {
     pub(super) scheme: &'static str,
     pub(super) method: Method,
     pub(super) authority: Authority,
-    pub(super) path: PathAndQuery,
+    /// Path and query in visible ASCII, or `*`.
+    pub(super) path: String,
     pub(super) headers: HeaderMap,
     pub(super) framing: Framing,
     /// The client waits for `100 Continue`.
@@ -68,16 +76,13 @@ impl Request {
         if version == Version::HTTP_11 && named.is_none() {
             return Err(BadMessage::NoHost);
         }
-        let authority = authority::reconcile(authority, named)?;
+        let authority = authority::reconcile(authority, named, origin.default_port())?;
         // CONNECT names the port of the far end, which is refused as CONNECT, not as this.
         let authority =
             if method == Method::CONNECT { authority } else { authority.on_port(origin.port)? };
-        let path = match path {
-            "" => PathAndQuery::from_static("/"),
-            path => PathAndQuery::from_maybe_shared(target.slice_ref(path.as_bytes()))
-                .map_err(|_| BadMessage::Target)?,
-        };
-        let expects_continue = expectation(&headers)? && version == Version::HTTP_11;
+        let path = if path.is_empty() { "/" } else { path }.to_owned();
+        let expects_continue =
+            expectation(&headers)? && version == Version::HTTP_11 && framing != Framing::None;
         let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
         remove_framing(&mut headers);
         Ok(Self {
@@ -90,7 +95,9 @@ impl Request {
             framing,
             expects_continue,
             // With a body it could not be told where the other protocol begins.
-            upgrade: upgrade.filter(|_| version == Version::HTTP_11 && framing == Framing::None),
+            upgrade: upgrade
+                .filter(|_| version == Version::HTTP_11 && framing == Framing::None)
+                .and_then(|upgrade| headers::wanted_upgrade(&upgrade)),
             keep_alive: !close && (version == Version::HTTP_11 || keep_alive),
         })
     }
@@ -120,11 +127,12 @@ impl Request {
         }
         let target =
             uri.authority().map(|text| Authority::parse(text.as_str().as_bytes())).transpose()?;
-        let authority = authority::reconcile(target, authority::host_header(&headers)?)?;
+        let header = authority::host_header(&headers)?;
+        let authority = authority::reconcile(target, header, origin.default_port())?;
         let authority =
             if method == Method::CONNECT { authority } else { authority.on_port(origin.port)? };
-        let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        if path.as_str() == "*" && method != Method::OPTIONS {
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
+        if path == "*" && method != Method::OPTIONS {
             return Err(BadMessage::Target);
         }
         let framing = match (framing::content_length(&headers)?, ended) {
@@ -135,7 +143,7 @@ impl Request {
             (None, true) => Framing::None,
             (None, false) => Framing::Chunked,
         };
-        let expects_continue = expectation(&headers)?;
+        let expects_continue = expectation(&headers)? && framing != Framing::None;
         headers::take_hop_by_hop(&mut headers);
         remove_framing(&mut headers);
         join_cookies(&mut headers);

@@ -29,7 +29,7 @@ impl Response {
     /// # Errors
     /// Framing that could be read in two ways.
     pub(super) fn from_h1(head: ResponseHead, method: &Method) -> Result<Self, BadMessage> {
-        let ResponseHead { status, version, mut headers } = head;
+        let ResponseHead { status, version, mut headers, folded: _ } = head;
         let framing = framing::of_response(version, status, method, &headers)?;
         let length = stated_length(status, framing, &headers)?;
         let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);

@@ -48,7 +48,8 @@ pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
         | Failure::StreamIdle
         | Failure::BodyTimeout
         | Failure::Body(_)
-        | Failure::Gone => false,
+        | Failure::Gone
+        | Failure::Panicked => false,
     }
 }
 

@@ -2,24 +2,29 @@
 
 use std::{
     future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     task::{Poll, ready},
 };
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::{
     Connection,
     bad::BadMessage,
+    body::Sink as _,
     clock::Clock,
     deadline::Deadline,
     exchange::{self, After},
     failure::Failure,
-    h1::{H1Inbound, HeadLimits, Stream, parse_request},
+    h1::{H1Inbound, HeadLimits, Sender, Stream, parse_request},
+    inbound::Inbound as _,
     record::{Record, Started},
     reply::Reply,
     request::Request,
+    response::Response,
     tunnel,
 };
 use crate::net::Side;
@@ -31,7 +36,7 @@ pub(super) fn serve<I: Side + 'static>(
     read: BytesMut,
 ) -> impl Future<Output = ()> {
     // Made out here: what an `async fn` moves about it keeps room for more than once.
-    let mut down = H1Inbound::new(Stream::new(io, read));
+    let mut down = H1Inbound::new(Stream::new(io, read, Sender::Client));
     async move {
         let end = {
             let mut requests = pin!(requests(&connection, &mut down));
@@ -79,7 +84,11 @@ async fn requests<I: Side + 'static>(connection: &Connection, down: &mut H1Inbou
                 Box::pin(refuse(connection, down, &mut deadline, failure, started)).await
             }
             Next::Request(request, started) => {
-                Box::pin(one(connection, down, &mut deadline, request, started)).await
+                let one = Box::pin(one(connection, down, &mut deadline, request, started));
+                match AssertUnwindSafe(one).catch_unwind().await {
+                    Ok(end) => end,
+                    Err(_) => Some(Box::pin(fail(connection, down)).await),
+                }
             }
         };
         if let Some(end) = end {
@@ -101,7 +110,8 @@ async fn one<I: Side + 'static>(
     match after {
         After::Done if down.keep_alive && down.stream.is_at_rest() => None,
         After::Done | After::Close => Some(End::Close),
-        After::Abort => Some(End::Abort),
+        After::Cut if down.delimited => Some(flush(connection, down).await),
+        After::Cut | After::Abort => Some(End::Abort),
         After::Switch(up, response) => {
             let whole = tunnel::run(connection, down, up, &response, record).await;
             Some(if whole { End::Idle } else { End::Abort })
@@ -163,12 +173,34 @@ async fn next<I: Side>(
         Ok(None) => return Next::End,
         Err(failure) => return Next::Bad(Box::new(failure), started),
     };
-    let request: Result<Request, BadMessage> = parse_request(&head, head_limits)
-        .and_then(|head| Request::from_h1(head, connection.origin()));
-    match request {
-        Ok(request) => Next::Request(Box::new(request), started),
-        Err(bad) => Next::Bad(Box::new(Failure::Bad(bad)), started),
+    let parse = || -> Result<Request, BadMessage> {
+        Request::from_h1(parse_request(&head, head_limits)?, connection.origin())
+    };
+    match catch_unwind(AssertUnwindSafe(parse)) {
+        Ok(Ok(request)) => Next::Request(Box::new(request), started),
+        Ok(Err(bad)) => Next::Bad(Box::new(Failure::Bad(bad)), started),
+        Err(_) => Next::Bad(Box::new(Failure::Panicked), started),
     }
+}
+
+/// Answers after a fault of this program, where nothing was answered yet. It is logged already.
+async fn fail<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
+    let response = Response::text(http::StatusCode::INTERNAL_SERVER_ERROR, 0);
+    if down.responded || down.respond(&response, true).is_err() {
+        return End::Abort;
+    }
+    flush(connection, down).await
+}
+
+/// Sends what is queued before the end.
+async fn flush<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
+    let mut deadline = Deadline::default();
+    deadline.set(Instant::now().checked_add(connection.worker.limits.linger));
+    let sent = poll_fn(|cx| match down.poll_flush(cx) {
+        Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
+        Poll::Pending => deadline.poll_expired(cx).map(|()| false),
+    });
+    if sent.await { End::Close } else { End::Abort }
 }
 
 /// Answers what isn't a request, and nothing after it.

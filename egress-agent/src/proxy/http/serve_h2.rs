@@ -1,17 +1,19 @@
 //! An HTTP/2 connection from a client: every stream a task and a decision of its own.
 
-use std::{cell::Cell, pin::pin, rc::Rc};
+use std::{cell::Cell, panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use h2::server::SendResponse;
 
 use super::{
     Connection,
+    bad::BadMessage,
     clock::Clock,
     deadline::Deadline,
     exchange::{self, After},
     failure::Failure,
-    h2::{self as ours, H2Inbound},
+    h2::{self as ours, H2Inbound, Watch},
     record::{Record, Started},
     reply::Reply,
     request::Request,
@@ -27,6 +29,8 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
     let holder = connection.downstream.holder.clone();
     let limits = connection.worker.limits;
     let io = Linger::new(Rewound::new(read.freeze(), io), limits.linger);
+    let refusing = Rc::clone(&connection);
+    let io = Watch::new(io, move || refused(&refusing));
     let shaking = ours::server(limits.request_head_bytes).handshake::<_, Queued>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
         Ok(Ok(http2)) => http2,
@@ -78,6 +82,13 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
     }
 }
 
+/// Logs and counts a request that the library refused: nothing else is known of it.
+fn refused(connection: &Connection) {
+    let mut record = Record::new(connection, Started::now(), http::Version::HTTP_2);
+    record.failed(&Failure::Bad(BadMessage::Http2Malformed));
+    record.complete();
+}
+
 /// Counts a stream for as long as it lives.
 struct Active(Rc<Cell<usize>>);
 
@@ -97,12 +108,26 @@ async fn stream(
     let ended = body.is_end_stream();
     let holder = connection.downstream.holder.clone();
     let mut down = H2Inbound::new(body, respond, holder);
+    let serving = serve_one(connection, &mut down, parts, ended, started);
+    match AssertUnwindSafe(serving).catch_unwind().await {
+        Ok(After::Done | After::Close) => {}
+        Ok(After::Cut | After::Abort | After::Switch(..)) => down.reset(),
+        // It is logged already.
+        Err(_) => down.fail(),
+    }
+}
+
+async fn serve_one(
+    connection: &Connection,
+    down: &mut H2Inbound,
+    parts: http::request::Parts,
+    ended: bool,
+    started: Started,
+) -> After {
     let mut deadline = Deadline::default();
     let max_headers = connection.worker.limits.headers;
-    let after = match Request::from_h2(parts, ended, connection.origin(), max_headers) {
-        Ok(request) => {
-            exchange::run(connection, request, started, &mut down, &mut deadline).await.0
-        }
+    match Request::from_h2(parts, ended, connection.origin(), max_headers) {
+        Ok(request) => exchange::run(connection, request, started, down, &mut deadline).await.0,
         Err(bad) => {
             let failure = Failure::Bad(bad);
             let mut record = Record::new(connection, started, http::Version::HTTP_2);
@@ -113,14 +138,10 @@ async fn stream(
                 Some(status) => {
                     let reply = Reply::new(status, failure.body(None));
                     let method = http::Method::GET;
-                    reply.send(connection, &mut record, &method, &mut down, &mut clock).await
+                    reply.send(connection, &mut record, &method, down, &mut clock).await
                 }
                 None => After::Abort,
             }
         }
-    };
-    match after {
-        After::Done | After::Close => {}
-        After::Abort | After::Switch(..) => down.reset(),
     }
 }

@@ -98,6 +98,7 @@ impl Tunnel {
             start: Instant::now(),
             start_time: SystemTime::now(),
             hop: Hop::Tunnel,
+            encrypted_hello: false,
             tls: Some(Arc::new(self.tls.clone())),
             ending: Some(self.ending.clone()),
             ..self.downstream.clone()

@@ -106,19 +106,20 @@ spec:
     )
 }
 
-fn policy(resources: String) -> Arc<GatewayPolicy> {
+fn policy(resources: String, more_mesh: &str) -> Arc<GatewayPolicy> {
     let mesh = "gateways:
 - service: istio-egressgateway.istio-system.svc.cluster.local
   labels: {istio: egressgateway}
   endpoints: [192.0.2.10]
 ";
     let file = |path: &str, text: String| RawFile { path: path.into(), text };
-    let mesh = file("mesh.yaml", mesh.into());
+    let mesh = file("mesh.yaml", format!("{mesh}{more_mesh}"));
     let compiled = compile(&[file("test.yaml", resources)], Some(&mesh));
     let compiled = compiled.unwrap_or_else(|problems| panic!("{problems}"));
     let identity = GatewayIdentity {
         labels: Labels::from([("istio".into(), "egressgateway".into())]),
         namespace: Namespace("istio-system".into()),
+        addresses: Vec::new(),
     };
     Arc::new(GatewayPolicy::new(compiled.snapshot.into(), &identity))
 }
@@ -155,7 +156,7 @@ impl Gateway {
         };
         telemetry.access_log.configure(&mesh).unwrap();
         let cell = PolicyCell::default();
-        cell.store(Some(policy(resources(addr.port(), tcp.port()))));
+        cell.store(Some(policy(resources(addr.port(), tcp.port()), "")));
         let stats = Arc::clone(telemetry.stats.limits());
         let worker = Rc::new(Worker {
             policy: cell,
@@ -174,6 +175,14 @@ impl Gateway {
             Listeners { captured: listeners, ..Listeners::default() },
         ));
         Self { worker, addr, tcp, closed, running, dir }
+    }
+
+    /// From here on with more settings of the mesh, and one of the server for TLS.
+    fn configure(&self, mesh: &str, server: &str) {
+        let resources = resources(self.addr.port(), self.tcp.port());
+        let resources =
+            resources.replace("mode: PASSTHROUGH", &format!("mode: PASSTHROUGH{server}"));
+        self.worker.policy.store(Some(policy(resources, mesh)));
     }
 
     async fn connect(&self) -> TcpStream {
@@ -382,17 +391,9 @@ fn hellos_that_hide_their_name_are_refused_with_an_alert() {
         client.write_all(&hello("192.0.2.1")).await.unwrap();
         assert_eq!(alert(&mut client).await, 112);
         assert_eq!(gateway.denied(Reason::NoServerName), 1);
-        // An empty extension at the end makes it an encrypted one.
-        let mut bytes = hello("a.example");
-        bytes.extend([0xfe, 0x0d, 0, 0]);
-        // Record, message and extension list are each four bytes longer then.
-        let extensions = extensions_at(&bytes);
-        for at in [3, 7, extensions] {
-            let len = u16::from_be_bytes([bytes[at], bytes[at + 1]]) + 4;
-            bytes[at..at + 2].copy_from_slice(&len.to_be_bytes());
-        }
+        gateway.configure("encryptedClientHello: deny\n", "");
         let mut client = gateway.connect().await;
-        client.write_all(&bytes).await.unwrap();
+        client.write_all(&encrypted("a.example")).await.unwrap();
         assert_eq!(alert(&mut client).await, 112);
         assert_eq!(gateway.denied(Reason::EncryptedClientHello), 1);
         // More than the gateway reads may follow: the alert arrives all the same.
@@ -410,6 +411,50 @@ fn hellos_that_hide_their_name_are_refused_with_an_alert() {
         assert_eq!(gateway.black_hole(), 4);
         assert!(upstream.is_untouched().await);
     });
+}
+
+#[test]
+fn an_encrypted_hello_goes_where_its_outer_name_says_and_is_marked() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let hello = encrypted("a.example");
+        // By default; and where the server allows what the mesh denies.
+        for (mesh, server) in
+            [("", ""), ("encryptedClientHello: deny\n", ", encryptedClientHello: allow")]
+        {
+            gateway.configure(mesh, server);
+            let mut client = gateway.connect().await;
+            client.write_all(&hello).await.unwrap();
+            let mut io = upstream.accept().await;
+            let mut read = vec![0; hello.len()];
+            io.read_exact(&mut read).await.unwrap();
+            assert_eq!(read, hello, "it arrives as it was sent");
+        }
+        // Another outer name is refused as ever, and so is a server that denies what the mesh allows.
+        let mut client = gateway.connect().await;
+        client.write_all(&encrypted("b.example")).await.unwrap();
+        assert_eq!(alert(&mut client).await, 112);
+        assert_eq!(gateway.denied(Reason::HostNotInRegistry), 1);
+        gateway.configure("", ", encryptedClientHello: deny");
+        let mut client = gateway.connect().await;
+        client.write_all(&encrypted("a.example")).await.unwrap();
+        assert_eq!(alert(&mut client).await, 112);
+        assert_eq!(gateway.denied(Reason::EncryptedClientHello), 1);
+    });
+}
+
+/// A ClientHello with an empty extension of Encrypted Client Hello at its end.
+fn encrypted(name: &str) -> Vec<u8> {
+    let mut bytes = hello(name);
+    bytes.extend([0xfe, 0x0d, 0, 0]);
+    // Record, message and extension list are each four bytes longer then.
+    let extensions = extensions_at(&bytes);
+    for at in [3, 7, extensions] {
+        let len = u16::from_be_bytes([bytes[at], bytes[at + 1]]) + 4;
+        bytes[at..at + 2].copy_from_slice(&len.to_be_bytes());
+    }
+    bytes
 }
 
 /// Where a ClientHello's list of extensions has its length.
@@ -659,7 +704,7 @@ fn a_new_policy_holds_for_the_next_connection() {
         before.write_all(&hello("a.example")).await.unwrap();
         let mut server = upstream.accept().await;
         // Deleted: what was allowed is refused.
-        gateway.worker.policy.store(Some(policy(String::new())));
+        gateway.worker.policy.store(Some(policy(String::new(), "")));
         let mut after = gateway.connect().await;
         after.write_all(&hello("a.example")).await.ok();
         assert!(is_reset(&mut after).await, "no port is routed any more");

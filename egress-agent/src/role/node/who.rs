@@ -158,6 +158,7 @@ impl Namer {
             destination_port: flow.destination.map(|addr| addr.port()).filter(|port| *port != 0),
             host: destination.and_then(|addr| self.hosts.get(&addr).cloned()),
             protocol: protocol(flow),
+            ech: false,
             upstream: None,
             response_code: None,
             response_flags: None,

@@ -131,6 +131,7 @@ fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<
         workload.map(|workload| &*workload.namespace.0),
         tls.and_then(DownstreamTls::principal_name),
         tls.and_then(DownstreamTls::tunnel_principal_name),
+        entry.encrypted_hello.then_some("present"),
     ];
     for (index, (key, text)) in JSON_OWN.into_iter().zip(own).enumerate() {
         if index > 0 {
@@ -202,6 +203,7 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::StartTime(format) => Value::Time(entry.start_time, format.as_deref()),
         Field::Method => string(entry.method.as_ref().map(http::Method::as_str)),
         Field::Path => string(entry.path.as_deref()),
+        Field::OriginalPath => string(entry.original_path.as_deref()),
         Field::Protocol => string(entry.protocol.and_then(protocol)),
         Field::ResponseCode => Value::Number(entry.response_code.into()),
         Field::ResponseFlags => Value::Shown(&entry.response_flags),

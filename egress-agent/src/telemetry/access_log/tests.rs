@@ -32,6 +32,7 @@ pub(super) fn request() -> AccessLogEntry {
         protocol: Some(http::Version::HTTP_2),
         method: Some(http::Method::GET),
         path: Some("/politics".into()),
+        original_path: None,
         authority: Some("edition.cnn.com".into()),
         user_agent: Some("curl/7.64.0".into()),
         forwarded_for: Some("10.244.0.7".into()),
@@ -55,6 +56,7 @@ pub(super) fn request() -> AccessLogEntry {
         downstream_remote: ClientAddr(addr("[::ffff:10.244.0.7]:40404")),
         requested_server_name: None,
         route_name: Some("default".into()),
+        encrypted_hello: false,
         downstream_tls: None,
         downstream_failure: None,
         reason: None,
@@ -78,6 +80,7 @@ fn connection() -> AccessLogEntry {
         protocol: None,
         method: None,
         path: None,
+        original_path: None,
         authority: None,
         user_agent: None,
         forwarded_for: None,
@@ -90,6 +93,7 @@ fn connection() -> AccessLogEntry {
         downstream_local: LocalAddr(addr("192.0.2.10:443")),
         requested_server_name: Some("edition.cnn.com".into()),
         route_name: None,
+        encrypted_hello: false,
         downstream_tls: None,
         downstream_failure: None,
         ..request()
@@ -108,6 +112,7 @@ pub(super) fn refused() -> AccessLogEntry {
         upstream_cluster: Some(ClusterName::black_hole()),
         upstream_local: None,
         route_name: None,
+        encrypted_hello: false,
         downstream_tls: None,
         downstream_failure: None,
         reason: Some(Reason::HostNotInRegistry),
@@ -230,6 +235,17 @@ fn custom_lines() {
 }
 
 #[test]
+fn an_encrypted_hello_and_a_normalised_path_are_marked() {
+    let marked = json(None, &AccessLogEntry { encrypted_hello: true, ..request() });
+    assert_eq!(marked["ech"], "present");
+    let entry = AccessLogEntry { original_path: Some("/x/../politics".into()), ..request() };
+    let format = "%REQ(:PATH)% %REQ(X-ENVOY-ORIGINAL-PATH)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%\n";
+    let text = |entry| line(Some(format), AccessLogEncoding::Text, entry);
+    assert_eq!(text(&entry), "/politics /x/../politics /x/../politics\n");
+    assert_eq!(text(&request()), "/politics - /politics\n");
+}
+
+#[test]
 fn json_has_envoys_names_and_ours() {
     let all = json(Some("istio"), &request());
     assert_eq!(
@@ -265,6 +281,7 @@ fn json_has_envoys_names_and_ours() {
             "workload_namespace": "default",
             "source_principal": null,
             "tunnel_principal": null,
+            "ech": null,
         })
     );
     let refused = json(None, &refused());

@@ -52,6 +52,7 @@ impl From<&AccessLogEntry> for FlowRecord {
             destination_port: Some(entry.downstream_local.0.port()),
             host: host.map(|host| cut(host, HOST_BYTES)),
             protocol,
+            ech: entry.encrypted_hello,
             upstream: entry.upstream_host.map(|upstream| upstream.0),
             response_code: (entry.response_code != 0).then_some(entry.response_code),
             response_flags: (entry.response_flags != ResponseFlags::default())

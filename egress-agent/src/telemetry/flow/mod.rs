@@ -79,6 +79,9 @@ pub struct FlowRecord {
     pub host: Option<String>,
     /// `TCP`, `ICMP`, `TLS`, `HTTP/1.1`, …
     pub protocol: String,
+    /// The ClientHello had, or pretended to have, an encrypted one inside (ECH).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ech: bool,
     /// Whom the gateway dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<SocketAddr>,

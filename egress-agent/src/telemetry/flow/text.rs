@@ -38,6 +38,9 @@ pub(super) fn line(flow: &FlowRecord) -> String {
     if let Some(flags) = &flow.response_flags {
         push(&mut text, format_args!(", {flags}"));
     }
+    if flow.ech {
+        text.push_str(", ech");
+    }
     if let Some(upstream) = flow.upstream {
         push(&mut text, format_args!(", upstream {upstream}"));
     }

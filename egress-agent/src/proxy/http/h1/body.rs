@@ -10,8 +10,10 @@ use super::{
     super::{bad::BadMessage, framing::Framing},
     head::{HeadLimits, parse_trailers},
 };
+use crate::telemetry::Normalized;
 
-/// Longest chunk extension, in bytes. Extensions are read over and not passed on.
+/// Longest chunk extension of a client, in bytes; an upstream's may take all of [`MAX_EXTENSIONS`].
+/// Extensions are read over and not passed on.
 const MAX_EXTENSION: u16 = 256;
 /// Chunk extensions of one body together.
 const MAX_EXTENSIONS: u32 = 16 * 1024;
@@ -25,6 +27,16 @@ const TRAILERS: HeadLimits = HeadLimits { bytes: 8 * 1024, headers: 32 };
 pub(in super::super) struct Decoder {
     state: State,
     extensions: u32,
+    from: Sender,
+    normalized: Vec<Normalized>,
+}
+
+/// Who sends the message. What two parsers could read differently is refused of both; what has one
+/// meaning, though it breaks the standard, is put right where an upstream says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in super::super) enum Sender {
+    Client,
+    Upstream,
 }
 
 #[derive(Debug)]
@@ -36,6 +48,10 @@ enum State {
     Size {
         value: u64,
         digits: u8,
+    },
+    /// Blanks between the size and what follows it.
+    SizeBlanks {
+        size: u64,
     },
     Extension {
         size: u64,
@@ -68,14 +84,30 @@ pub(in super::super) enum Step {
 
 impl Decoder {
     /// A decoder for a body with this framing.
-    pub(in super::super) fn new(framing: Framing) -> Self {
+    pub(in super::super) fn new(framing: Framing, from: Sender) -> Self {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Done,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Size { value: 0, digits: 0 },
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, extensions: 0 }
+        Self { state, extensions: 0, from, normalized: Vec::new() }
+    }
+
+    /// What was put right since the last time.
+    pub(in super::super) fn take_normalized(&mut self) -> Vec<Normalized> {
+        std::mem::take(&mut self.normalized)
+    }
+
+    /// Whether the body ends with the connection.
+    pub(in super::super) fn is_until_close(&self) -> bool {
+        matches!(self.state, State::UntilClose)
+    }
+
+    fn note(&mut self, kind: Normalized) {
+        if !self.normalized.contains(&kind) {
+            self.normalized.push(kind);
+        }
     }
 
     /// Whether the body has ended.
@@ -131,8 +163,11 @@ impl Decoder {
                     let byte = input.get(at).copied().unwrap_or_default();
                     at += 1;
                     section.push(byte);
-                    if let Some(trailers) = trailer_section(section)? {
+                    if let Some((trailers, dropped)) = trailer_section(section, self.from)? {
                         self.state = State::Done;
+                        if dropped {
+                            self.note(Normalized::Trailer);
+                        }
                         return Ok(Step::End { trailers, consumed: at });
                     }
                 }
@@ -150,7 +185,22 @@ impl Decoder {
         self.state = match (std::mem::replace(&mut self.state, State::Done), byte) {
             (State::Size { value, digits }, byte) => self.size_byte(value, digits, byte)?,
             (State::Extension { size, .. }, b'\r') => State::SizeEnd { size },
-            (State::Extension { size, length }, b'\t' | b' '..=b'~') if length < MAX_EXTENSION => {
+            (State::SizeBlanks { size }, b' ' | b'\t') => {
+                self.extensions += 1;
+                if self.extensions > MAX_EXTENSIONS {
+                    return Err(BadMessage::ChunkSize);
+                }
+                State::SizeBlanks { size }
+            }
+            (State::SizeBlanks { size }, b'\r') => State::SizeEnd { size },
+            (State::SizeBlanks { size }, b';') => State::Extension { size, length: 0 },
+            (State::SizeBlanks { .. }, _) => return Err(BadMessage::ChunkSize),
+            (State::Extension { size, length }, b'\t' | b' '..=b'~')
+                if length < MAX_EXTENSION || self.from == Sender::Upstream =>
+            {
+                if length == MAX_EXTENSION {
+                    self.note(Normalized::ChunkExtension);
+                }
                 self.extensions += 1;
                 if self.extensions > MAX_EXTENSIONS {
                     return Err(BadMessage::ChunkExtension);
@@ -177,28 +227,35 @@ impl Decoder {
         Ok(())
     }
 
-    fn size_byte(&self, value: u64, digits: u8, byte: u8) -> Result<State, BadMessage> {
+    fn size_byte(&mut self, value: u64, digits: u8, byte: u8) -> Result<State, BadMessage> {
         match (byte, char::from(byte).to_digit(16)) {
             (_, Some(digit)) if digits < MAX_DIGITS => {
                 Ok(State::Size { value: value << 4 | u64::from(digit), digits: digits + 1 })
             }
             (b'\r', None) if digits > 0 => Ok(State::SizeEnd { size: value }),
+            (b' ' | b'\t', None) if digits > 0 && self.from == Sender::Upstream => {
+                self.note(Normalized::ChunkBlanks);
+                Ok(State::SizeBlanks { size: value })
+            }
             (b';', None) if digits > 0 => Ok(State::Extension { size: value, length: 0 }),
             _ => Err(BadMessage::ChunkSize),
         }
     }
 }
 
-/// The trailers, once `section` is whole; `None` inside `Some` where there are none.
-#[expect(clippy::option_option, reason = "whole or not, and then empty or not")]
-fn trailer_section(section: &mut Vec<u8>) -> Result<Option<Option<HeaderMap>>, BadMessage> {
+/// The trailers, once `section` is whole, and whether some were left out; there may be none.
+fn trailer_section(
+    section: &mut Vec<u8>,
+    from: Sender,
+) -> Result<Option<(Option<HeaderMap>, bool)>, BadMessage> {
     match section.as_slice() {
-        b"\r\n" => Ok(Some(None)),
+        b"\r\n" => Ok(Some((None, false))),
         b"\n" => Err(BadMessage::LineEnding),
         [.., before, b'\n'] if *before != b'\r' => Err(BadMessage::LineEnding),
         [.., b'\r', b'\n', b'\r', b'\n'] => {
             let section = Bytes::from(std::mem::take(section));
-            parse_trailers(&section, TRAILERS).map(|trailers| Some(Some(trailers)))
+            let (trailers, dropped) = parse_trailers(&section, TRAILERS, from)?;
+            Ok(Some((Some(trailers), dropped)))
         }
         section if section.len() >= TRAILERS.bytes => Err(BadMessage::Trailers),
         _ => Ok(None),

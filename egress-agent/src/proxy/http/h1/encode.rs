@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, head
 use super::super::framing::Framing;
 
 /// Appends a request head. `path` is `*`, or a path with its query.
+#[expect(clippy::too_many_arguments, reason = "the parts of one head")]
 pub(in super::super) fn request(
     out: &mut Vec<u8>,
     method: &Method,
@@ -15,13 +16,19 @@ pub(in super::super) fn request(
     headers: &HeaderMap,
     framing: Framing,
     upgrade: Option<&HeaderValue>,
+    expects_continue: bool,
 ) {
     for part in [method.as_str().as_bytes(), b" ", path.as_bytes(), b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
     field(out, &header::HOST, host);
     fields(out, headers);
-    body(out, framing, None);
+    // Where a body is usual, its absence is said (RFC 9110 §8.6).
+    let usual = matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+    body(out, framing, usual.then_some(0));
+    if expects_continue {
+        out.extend_from_slice(b"expect: 100-continue\r\n");
+    }
     match upgrade {
         Some(protocol) => {
             out.extend_from_slice(b"connection: upgrade\r\n");

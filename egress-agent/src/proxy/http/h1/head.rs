@@ -4,7 +4,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use std::mem::MaybeUninit;
 
-use super::super::bad::BadMessage;
+use super::{
+    super::{bad::BadMessage, headers::is_claim},
+    body::Sender,
+};
 
 /// Most headers that any limit can ask for.
 const MAX_HEADERS: usize = 128;
@@ -65,6 +68,8 @@ pub(in super::super) struct ResponseHead {
     pub(in super::super) status: StatusCode,
     pub(in super::super) version: Version,
     pub(in super::super) headers: HeaderMap,
+    /// A header was over several lines, which were joined.
+    pub(in super::super) folded: bool,
 }
 
 /// Parses a whole request head, the empty line included.
@@ -108,7 +113,10 @@ pub(in super::super) fn parse_response(
 ) -> Result<ResponseHead, BadMessage> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
-    let done = httparse::ParserConfig::default()
+    let folded = has_folds(head)?;
+    let mut config = httparse::ParserConfig::default();
+    config.allow_obsolete_multiline_headers_in_responses(true);
+    let done = config
         .parse_response_with_uninit_headers(&mut parsed, head, &mut fields)
         .map_err(syntax)?;
     let (Some(code), Some(version)) = (parsed.code, parsed.version) else {
@@ -122,18 +130,56 @@ pub(in super::super) fn parse_response(
             .map_err(|_| BadMessage::Syntax(httparse::Error::Status))?,
         version: version_of(version),
         headers: header_map(head, parsed.headers, limits)?,
+        folded,
     })
 }
 
+/// Whether a header goes over several lines (RFC 9112 §5.2).
+///
+/// # Errors
+/// It is one that frames or routes: what it says is never guessed at.
+fn has_folds(head: &[u8]) -> Result<bool, BadMessage> {
+    const FRAMING: [&[u8]; 5] =
+        [b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"host"];
+    if !head.windows(2).any(|pair| matches!(pair, b"\n " | b"\n\t")) {
+        return Ok(false);
+    }
+    let mut name: &[u8] = b"";
+    for line in head.split(|b| *b == b'\n') {
+        match line {
+            [b' ' | b'\t', ..] if FRAMING.iter().any(|f| f.eq_ignore_ascii_case(name)) => {
+                return Err(BadMessage::Syntax(httparse::Error::HeaderValue));
+            }
+            [b' ' | b'\t', ..] => {}
+            line => name = line.split(|b| *b == b':').next().unwrap_or_default().trim_ascii(),
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the value's lines are to be joined.
+fn is_folded(value: &[u8]) -> bool {
+    memchr::memchr(b'\r', value).is_some()
+}
+
+/// The value in one line.
+fn unfold(value: &[u8]) -> Result<HeaderValue, BadMessage> {
+    let lines = value.split(|b| matches!(b, b'\r' | b'\n')).map(<[u8]>::trim_ascii);
+    let lines: Vec<_> = lines.filter(|line| !line.is_empty()).collect();
+    HeaderValue::from_bytes(&lines.join(&b' '))
+        .map_err(|_| BadMessage::Syntax(httparse::Error::HeaderValue))
+}
+
 /// Parses a trailer section, the empty line included. Fields that frame, route or authenticate a
-/// message don't belong there (RFC 9110 §6.5.1).
+/// message don't belong there (RFC 9110 §6.5.1); an upstream's are left out, which is told.
 ///
 /// # Errors
 /// [`BadMessage::Trailers`] or bad syntax.
 pub(in super::super) fn parse_trailers(
     section: &Bytes,
     limits: HeadLimits,
-) -> Result<HeaderMap, BadMessage> {
+    from: Sender,
+) -> Result<(HeaderMap, bool), BadMessage> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let headers = match httparse::parse_headers(section, &mut fields).map_err(syntax)? {
         httparse::Status::Complete((length, headers)) if length == section.len() => headers,
@@ -141,8 +187,20 @@ pub(in super::super) fn parse_trailers(
             return Err(BadMessage::Trailers);
         }
     };
-    let map = header_map(section, headers, limits).map_err(|_| BadMessage::Trailers)?;
-    if map.keys().any(is_forbidden_trailer) { Err(BadMessage::Trailers) } else { Ok(map) }
+    let mut map = header_map(section, headers, limits).map_err(|_| BadMessage::Trailers)?;
+    let claims: Vec<_> = map.keys().filter(|name| is_claim(name)).cloned().collect();
+    for name in claims {
+        map.remove(name);
+    }
+    let forbidden: Vec<_> = map.keys().filter(|name| is_forbidden_trailer(name)).cloned().collect();
+    match from {
+        Sender::Client if !forbidden.is_empty() => return Err(BadMessage::Trailers),
+        Sender::Client | Sender::Upstream => {}
+    }
+    for name in &forbidden {
+        map.remove(name);
+    }
+    Ok((map, !forbidden.is_empty()))
 }
 
 /// Whether a field must not be a trailer.
@@ -193,6 +251,8 @@ fn header_map(
             .map_err(|_| BadMessage::Syntax(httparse::Error::HeaderName))?;
         let value = if field.value.is_empty() {
             HeaderValue::from_static("")
+        } else if is_folded(field.value) {
+            unfold(field.value)?
         } else {
             HeaderValue::from_maybe_shared(head.slice_ref(field.value))
                 .map_err(|_| BadMessage::Syntax(httparse::Error::HeaderValue))?

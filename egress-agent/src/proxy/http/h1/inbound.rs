@@ -30,17 +30,32 @@ pub(in super::super) struct H1Inbound<I> {
     version: Version,
     /// Whether the connection goes on after the response.
     pub(in super::super) keep_alive: bool,
+    /// The client sends nothing more. It may wait for the response all the same (RFC 9293 §3.6), and
+    /// if it doesn't, writing to it fails.
+    ended: bool,
+    /// Whether the response's head was queued.
+    pub(in super::super) responded: bool,
+    /// Whether the response's end is not the connection's, so that a missing end shows.
+    pub(in super::super) delimited: bool,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> H1Inbound<I> {
     pub(in super::super) fn new(stream: Stream<I>) -> Self {
-        Self { stream, version: Version::HTTP_11, keep_alive: false }
+        Self {
+            stream,
+            version: Version::HTTP_11,
+            keep_alive: false,
+            ended: false,
+            responded: false,
+            delimited: false,
+        }
     }
 
     /// A request with this head comes next.
     pub(in super::super) fn begin(&mut self, version: Version, framing: Framing, keep_alive: bool) {
         self.version = version;
         self.keep_alive = keep_alive;
+        self.responded = false;
         self.stream.expect_body(framing);
     }
 
@@ -53,15 +68,17 @@ impl<I: AsyncRead + AsyncWrite + Unpin> H1Inbound<I> {
             response.upgrade.as_ref(),
         );
         self.keep_alive = false;
+        self.responded = true;
     }
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
     fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
-        while self.stream.buffered() < READ_AHEAD {
+        while !self.ended && self.stream.buffered() < READ_AHEAD {
             match self.stream.poll_fill(cx, scratch) {
                 Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(false)) => self.ended = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
                 Poll::Pending => break,
             }
         }
@@ -86,6 +103,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
             Framing::Chunked | Framing::UntilClose => Framing::Chunked,
             framing @ (Framing::None | Framing::Length(_)) => framing,
         };
+        self.delimited = framing != Framing::UntilClose;
         self.keep_alive &= !last && framing != Framing::UntilClose;
         let persistence = match (self.keep_alive, self.version) {
             (false, _) => Persistence::Close,
@@ -100,6 +118,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
             response.length,
             persistence,
         );
+        self.responded = true;
         self.stream.start_body(framing);
         Ok(())
     }

@@ -9,6 +9,7 @@ mod outbound;
 mod stream;
 
 pub(super) use self::{
+    body::Sender,
     head::{HeadLimits, RequestHead, ResponseHead, is_forbidden_trailer, parse_request},
     inbound::H1Inbound,
     outbound::{H1Outbound, UpstreamIo},

@@ -21,9 +21,13 @@ use super::{
         response::Response,
     },
     Stream,
+    body::Sender,
     head::{HeadLimits, parse_response},
 };
-use crate::net::Side;
+use crate::{
+    net::Side,
+    telemetry::{Normalized, count_normalized},
+};
 
 /// A connection to an upstream, in clear or inside TLS.
 #[derive(Debug)]
@@ -61,7 +65,7 @@ pub(in super::super) struct H1Outbound {
 impl H1Outbound {
     pub(in super::super) fn new(io: UpstreamIo) -> Self {
         Self {
-            stream: Stream::new(io, BytesMut::new()),
+            stream: Stream::new(io, BytesMut::new(), Sender::Upstream),
             method: Method::GET,
             heard: false,
             keep_alive: true,
@@ -80,7 +84,16 @@ impl H1Outbound {
         self.method = request.method.clone();
         self.heard = false;
         let out = &mut self.stream.output;
-        super::encode::request(out, &request.method, path, host, headers, request.framing, upgrade);
+        super::encode::request(
+            out,
+            &request.method,
+            path,
+            host,
+            headers,
+            request.framing,
+            upgrade,
+            request.expects_continue,
+        );
         self.stream.start_body(request.framing);
     }
 
@@ -93,7 +106,11 @@ impl H1Outbound {
     ) -> Poll<Result<Response, RecvError>> {
         loop {
             if let Some(head) = self.stream.take_head(limits.bytes)? {
-                let response = Response::from_h1(parse_response(&head, limits)?, &self.method)?;
+                let head = parse_response(&head, limits)?;
+                if head.folded {
+                    count_normalized(Normalized::FoldedHeader);
+                }
+                let response = Response::from_h1(head, &self.method)?;
                 if !response.status.is_informational() {
                     self.keep_alive = response.keep_alive;
                     self.stream.expect_body(response.framing);
@@ -132,7 +149,11 @@ impl Source for H1Outbound {
         cx: &mut Context<'_>,
         scratch: &mut [u8],
     ) -> Poll<Result<Piece, RecvError>> {
-        self.stream.poll_recv(cx, scratch)
+        let polled = self.stream.poll_recv(cx, scratch);
+        for kind in self.stream.take_normalized() {
+            count_normalized(kind);
+        }
+        polled
     }
 }
 

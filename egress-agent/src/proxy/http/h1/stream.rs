@@ -17,10 +17,11 @@ use super::{
         body::{Data, Piece, RecvError, Sink, Source},
         framing::Framing,
     },
-    body::{Decoder, Step},
+    body::{Decoder, Sender, Step},
     encode,
     head::EndOfHead,
 };
+use crate::telemetry::{Normalized, count_normalized};
 
 /// Up to here small writes are gathered into one.
 const GATHER: usize = 16 * 1024;
@@ -37,6 +38,8 @@ pub(in super::super) struct Stream<I> {
     /// To be written, from `written` on.
     pub(super) output: Vec<u8>,
     written: usize,
+    /// Who is at the other end.
+    from: Sender,
     receiving: Decoder,
     sending: Sending,
     /// Bytes read from and written to the connection.
@@ -55,7 +58,7 @@ enum Sending {
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
     /// A connection of which `input` was read already.
-    pub(in super::super) fn new(io: I, input: BytesMut) -> Self {
+    pub(in super::super) fn new(io: I, input: BytesMut, from: Sender) -> Self {
         Self {
             io,
             input,
@@ -63,7 +66,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
             skipped: false,
             output: Vec::new(),
             written: 0,
-            receiving: Decoder::new(Framing::None),
+            from,
+            receiving: Decoder::new(Framing::None, from),
             sending: Sending::Done,
             read_bytes: 0,
             written_bytes: 0,
@@ -165,7 +169,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
 
     /// The body that follows the head just taken.
     pub(in super::super) fn expect_body(&mut self, framing: Framing) {
-        self.receiving = Decoder::new(framing);
+        self.receiving = Decoder::new(framing, self.from);
+    }
+
+    /// What was put right since the last time.
+    pub(super) fn take_normalized(&mut self) -> Vec<Normalized> {
+        self.receiving.take_normalized()
     }
 
     /// The body that follows the head just written to the output.
@@ -257,7 +266,20 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Source for Stream<I> {
                     }
                 }
             }
-            let read = ready!(self.poll_read(cx, scratch))?;
+            let read = match ready!(self.poll_read(cx, scratch)) {
+                Ok(read) => read,
+                // TLS without its last alert: what came is all that there will be, and no length
+                // says that more should have come.
+                Err(error)
+                    if error.kind() == io::ErrorKind::UnexpectedEof
+                        && self.from == Sender::Upstream
+                        && self.receiving.is_until_close() =>
+                {
+                    count_normalized(Normalized::NoCloseNotify);
+                    0
+                }
+                Err(error) => return Poll::Ready(Err(error.into())),
+            };
             if read == 0 {
                 let whole = self.receiving.eof();
                 return Poll::Ready(whole.then_some(Piece::End(None)).ok_or(RecvError::Truncated));

@@ -51,6 +51,16 @@ impl H2Inbound {
     }
 }
 
+impl H2Inbound {
+    /// Ends the stream after a fault of this program.
+    pub(in super::super) fn fail(&mut self) {
+        let response = Response::text(StatusCode::INTERNAL_SERVER_ERROR, 0);
+        if self.responded || self.respond(&response, true).is_err() {
+            self.reset();
+        }
+    }
+}
+
 impl Inbound for H2Inbound {
     fn poll_gone(&mut self, cx: &mut Context<'_>, _: &mut [u8]) -> Poll<()> {
         if self.responded {

@@ -3,10 +3,12 @@
 mod inbound;
 mod outbound;
 mod stream;
+mod watch;
 
 pub(super) use self::{
     inbound::H2Inbound,
     outbound::{H2Connection, H2Outbound, HeadError, handshake},
+    watch::Watch,
 };
 
 /// Window of one stream, in bytes.

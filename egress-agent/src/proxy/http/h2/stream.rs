@@ -47,8 +47,11 @@ pub(super) fn poll_recv(
 /// Trailers without those that frame, route or belong to one hop.
 fn clean(mut trailers: HeaderMap) -> HeaderMap {
     headers::take_hop_by_hop(&mut trailers);
-    let forbidden: Vec<_> =
-        trailers.keys().filter(|name| is_forbidden_trailer(name)).cloned().collect();
+    let forbidden: Vec<_> = trailers
+        .keys()
+        .filter(|n| is_forbidden_trailer(n) || headers::is_claim(n))
+        .cloned()
+        .collect();
     for name in forbidden {
         trailers.remove(name);
     }

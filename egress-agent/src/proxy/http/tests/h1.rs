@@ -223,7 +223,15 @@ fn responses_without_body_keep_the_connection() {
 #[test]
 fn a_body_is_invited_only_where_it_may_go() {
     local(async {
-        let (addr, seen) = answering(OK).await;
+        let (addr, seen) = upstream(|mut io, _, seen| async move {
+            let mut read = Vec::new();
+            let head = head(&mut io, &mut read).await.unwrap();
+            seen.requests.borrow_mut().push((head, Vec::new()));
+            io.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+            io.read_exact(&mut [0; 4]).await.unwrap();
+            io.write_all(OK.as_bytes()).await.unwrap();
+        })
+        .await;
         let gateway = Setup::new().http("a.example", addr).start().await;
         let ask = |host: &str| {
             format!(
@@ -235,7 +243,7 @@ fn a_body_is_invited_only_where_it_may_go() {
         assert_eq!(client.head().await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
         client.send("body").await;
         assert_eq!(client.answer().await.unwrap().status, 200);
-        assert!(!seen.heads()[0].contains("expect"));
+        assert!(seen.heads()[0].contains("expect: 100-continue\r\n"));
         client.send(&ask("b.example")).await;
         let refused = client.answer().await.unwrap();
         assert_eq!(refused.status, 403);
@@ -301,8 +309,8 @@ fn upgrades_are_refused_unless_a_route_allows_them() {
         let gateway = Setup::new().http("a.example", addr).start().await;
         for request in [
             "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\n\
-             Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\n\
+             Upgrade: h2c, websocket\r\n\r\n",
             "CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n",
             "CONNECT a.example:22 HTTP/1.1\r\nHost: a.example:22\r\n\r\n",
         ] {
@@ -318,6 +326,217 @@ fn upgrades_are_refused_unless_a_route_allows_them() {
         client.send("GET / HTTP/1.1\r\nHost: a.example\r\nUpgrade: websocket\r\n\r\n").await;
         assert_eq!(client.answer().await.unwrap().status, 200);
         assert!(!seen.heads()[0].contains("upgrade"));
+    });
+}
+
+#[test]
+fn upgrades_to_http2_and_tls_are_ignored() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        // As curl --http2 and the JDK's client send it.
+        for upgrade in ["h2c", "H2C", "TLS/1.2", "h2c, TLS/1.0"] {
+            let mut client = gateway.connect().await;
+            client
+                .send(&format!(
+                    "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade, HTTP2-Settings\r\n\
+                     Upgrade: {upgrade}\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n"
+                ))
+                .await;
+            assert_eq!(client.answer().await.unwrap().status, 200, "{upgrade}");
+        }
+        for head in seen.heads() {
+            assert!(!head.contains("upgrade") && !head.contains("http2-settings"), "{head}");
+        }
+    });
+}
+
+#[test]
+fn a_body_is_refused_by_the_upstream_before_it_is_sent() {
+    local(async {
+        let refusal = "HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n";
+        let (addr, _) = upstream(move |mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(refusal.as_bytes()).await.unwrap();
+            io.read_to_end(&mut Vec::new()).await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client
+            .send(
+                "POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n\
+                 Expect: 100-continue\r\n\r\n",
+            )
+            .await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 417, "no 100 of the gateway's own comes before it");
+        assert!(answer.head.contains("connection: close"));
+    });
+}
+
+#[test]
+fn everyday_request_lines_arrive_as_they_were_sent() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        for (line, sent) in [
+            ("GET http://a.example", "GET / HTTP/1.1\r\n"),
+            ("OPTIONS http://a.example", "OPTIONS * HTTP/1.1\r\n"),
+            ("GET http://a.example:80/x", "GET /x HTTP/1.1\r\n"),
+            ("GET /q?a={\"<>\\`|^}", "GET /q?a={\"<>\\`|^} HTTP/1.1\r\n"),
+            ("GET /{\"<>`|^}", "GET /{\"<>`|^} HTTP/1.1\r\n"),
+        ] {
+            let mut client = gateway.connect().await;
+            client.send(&format!("{line} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+            assert_eq!(client.answer().await.unwrap().status, 200, "{line}");
+            let last = seen.heads().pop().unwrap();
+            assert!(last.starts_with(sent), "{line}: {last}");
+        }
+        let mut client = gateway.connect().await;
+        for (method, says) in [("POST", true), ("PUT", true), ("PATCH", true), ("DELETE", false)] {
+            client.send(&format!("{method} / HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+            assert_eq!(client.answer().await.unwrap().status, 200);
+            let last = seen.heads().pop().unwrap();
+            assert_eq!(last.contains("content-length: 0\r\n"), says, "{last}");
+        }
+    });
+}
+
+#[test]
+fn a_path_is_judged_forwarded_and_logged_in_its_normal_form() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let rules = "    directResponse: {status: 403}
+  - match: [{gateways: [a-example], port: 80}]
+    route:
+    - destination: {host: a.example, port: {number: 80}}";
+        let setup = Setup::new().http("a.example", addr);
+        let gateway = setup.route_on("a.example", ", uri: {prefix: /admin}", rules).start().await;
+        let mut requests = 0;
+        for (path, status) in [
+            ("/admin/x", 403),
+            ("/%61dmin/x", 403),
+            ("/adm%69n/x", 403),
+            ("/x/../admin", 403),
+            ("/x/%2e%2E/admin", 403),
+            ("/\\..\\admin", 403),
+            ("//admin/x", 400),
+            ("/x/..;/admin", 400),
+            ("/;/admin", 400),
+            ("/%2fadmin", 400),
+            ("/x%2f..%2fadmin", 400),
+            ("/%2561dmin", 400),
+            ("/%%361dmin", 400),
+            ("/%c0%afadmin", 400),
+            ("/x%00", 400),
+            ("/public/../other?q=/../admin", 200),
+            ("/administration-free", 403),
+            ("/public//x;y/admin", 200),
+        ] {
+            let mut client = gateway.connect().await;
+            client.send(&format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await;
+            assert_eq!(client.answer().await.unwrap().status, status, "{path}");
+            requests += 1;
+        }
+        let heads = seen.heads();
+        assert_eq!(heads.len(), 2, "{heads:?}");
+        assert!(heads[0].starts_with("GET /other?q=/../admin HTTP/1.1\r\n"), "{}", heads[0]);
+        assert!(heads[1].starts_with("GET /public//x;y/admin HTTP/1.1\r\n"), "{}", heads[1]);
+        let log = gateway.log(requests).await;
+        // As the client sent it.
+        assert!(log.iter().any(|line| line["path"] == "/%61dmin/x"));
+        let ambiguous = log.iter().find(|line| line["path"] == "//admin/x").unwrap();
+        assert_eq!(ambiguous["response_code_details"], "path_normalization_failed");
+        assert_eq!(ambiguous["response_flags"], "DPE");
+        assert_eq!(ambiguous["reason"], "bad_request");
+    });
+}
+
+#[test]
+fn what_a_client_claims_of_itself_is_neither_sent_on_nor_logged() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client
+            .send(
+                "POST / HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-For: 192.0.2.66\r\n\
+                 x-forwarded-for: 192.0.2.67\r\nX_Forwarded_For: 192.0.2.68\r\n\
+                 X-Forwarded-Client-Cert: By=x\r\nX-Forwarded-Host: b\r\n\
+                 Forwarded: for=192.0.2.69\r\nX-Real-IP: 192.0.2.70\r\n\
+                 X-Envoy-Original-Path: /x\r\nX-Original-URL: /admin\r\nX-Own: y\r\n\
+                 Transfer-Encoding: chunked\r\n\r\n0\r\nX-Forwarded-For: 192.0.2.71\r\n\
+                 X-Sum: 1\r\n\r\n",
+            )
+            .await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        let (head, body) = seen.requests.borrow()[0].clone();
+        let body = String::from_utf8(body).unwrap();
+        for text in [&head, &body] {
+            for absent in ["192.0.2.", "forwarded", "real-ip", "envoy", "original-url"] {
+                assert!(!text.to_ascii_lowercase().contains(absent), "{absent}: {text}");
+            }
+        }
+        assert!(head.contains("x-own: y\r\n") && body.to_ascii_lowercase().contains("x-sum: 1"));
+        // In Istio's format this field is the client's address.
+        let log = gateway.log(1).await;
+        assert_eq!(log[0]["x_forwarded_for"], "127.0.0.1");
+    });
+}
+
+#[test]
+fn a_fault_of_the_gateway_is_answered_and_logged_and_ends_no_other_request() {
+    local(async {
+        let (addr, _) = answering(OK).await;
+        let setup = Setup::new().http("a.example", addr).unknown("panic.example");
+        let gateway = setup.start().await;
+        let mut other = gateway.connect().await;
+        other.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(other.answer().await.unwrap().status, 200);
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: panic.example\r\n\r\n").await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 500);
+        assert!(answer.head.contains("connection: close"));
+        assert!(client.is_closed().await);
+        let mut client = gateway.connect_h2().await;
+        let request = http::Request::get("http://panic.example/").body(()).unwrap();
+        let (response, _) = client.send_request(request, true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 500);
+        other.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        assert_eq!(other.answer().await.unwrap().status, 200);
+        let log = gateway.log(4).await;
+        let failed: Vec<_> =
+            log.iter().filter(|line| line["authority"] == "panic.example").collect();
+        assert_eq!(failed.len(), 2);
+        for line in failed {
+            assert_eq!(line["response_code"], 500);
+            assert_eq!(line["response_code_details"], "internal_error");
+        }
+        assert!(gateway.cluster("outbound|80||panic.example", ClusterCounter::RqActive) == 0);
+    });
+}
+
+#[test]
+fn a_client_that_only_stops_sending_is_served() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, seen| async move {
+            let head = head(&mut io, &mut Vec::new()).await.unwrap();
+            // Not before the gateway has seen the client's end.
+            seen.requests.borrow_mut().push((head, Vec::new()));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            io.write_all(OK.as_bytes()).await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        client.io.shutdown().await.unwrap();
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.status, answer.text()), (200, "hello"));
+        assert!(client.is_closed().await);
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "-");
     });
 }
 

@@ -188,7 +188,12 @@ spec:
 
     /// A route for `host` through the gateway; `rule` is more of its gateway stage, indented by
     /// four.
-    pub(super) fn route(mut self, host: &str, rule: &str) -> Self {
+    pub(super) fn route(self, host: &str, rule: &str) -> Self {
+        self.route_on(host, "", rule)
+    }
+
+    /// The same with more conditions on that stage.
+    pub(super) fn route_on(mut self, host: &str, conditions: &str, rule: &str) -> Self {
         self.yaml += &format!(
             "
 ---
@@ -213,7 +218,7 @@ spec:
     - destination:
         host: istio-egressgateway.istio-system.svc.cluster.local
         port: {{number: 80}}
-  - match: [{{gateways: [{name}], port: 80}}]
+  - match: [{{gateways: [{name}], port: 80{conditions}}}]
 {rule}
 ",
             name = host.replace('.', "-"),
@@ -269,6 +274,7 @@ fn policy(resources: String) -> Arc<GatewayPolicy> {
     let identity = GatewayIdentity {
         labels: Labels::from([("istio".into(), "egressgateway".into())]),
         namespace: Namespace("istio-system".into()),
+        addresses: Vec::new(),
     };
     Arc::new(GatewayPolicy::new(compiled.snapshot.into(), &identity))
 }
@@ -300,6 +306,7 @@ fn downstream(worker: &Worker, io: &TcpStream) -> Downstream {
         port: OriginalPort(Port::new(80).unwrap()),
         source: worker.policy().unwrap().source(peer.ip()),
         hop: crate::policy::Hop::Plain,
+        encrypted_hello: false,
         tls: None,
         ending: None,
         holder: Holder::default(),
@@ -319,6 +326,11 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) async fn connect(&self) -> Client {
         Client { io: TcpStream::connect(self.h1).await.unwrap(), read: Vec::new() }
+    }
+
+    /// A connection to where HTTP/2 is spoken.
+    pub(super) async fn raw_h2(&self) -> TcpStream {
+        TcpStream::connect(self.h2).await.unwrap()
     }
 
     pub(super) async fn connect_h2(&self) -> h2::client::SendRequest<bytes::Bytes> {
@@ -538,7 +550,8 @@ pub(super) async fn request(
     let head = head(io, read).await?;
     let mut body = Vec::new();
     if head.contains("transfer-encoding: chunked") {
-        while !read.windows(5).any(|w| w == b"0\r\n\r\n") {
+        // What tests send has no empty line before its end.
+        while !read.windows(4).any(|w| w == b"\r\n\r\n") {
             more(io, read).await?;
         }
         body = std::mem::take(read);

@@ -137,7 +137,9 @@ fn limits_on_connections_overflow() {
         super::harness::until(|| gateway.cluster(CLUSTER, ClusterCounter::CxActive) == 1).await;
         let answer = gateway.get("a.example").await;
         assert_eq!(answer.status, 503);
-        // The client goes away, its request upstream with it, and there is room again.
+        // The client goes away, its request upstream with it, and there is room again. It resets: who
+        // only stops sending may still wait for the response.
+        crate::net::Side::reset(&first.io);
         drop(first);
         super::harness::until(|| gateway.cluster(CLUSTER, ClusterCounter::CxActive) == 0).await;
         let log = gateway.log(2).await;
@@ -176,6 +178,26 @@ fn a_response_cut_short_is_never_a_success() {
             let details = log[0]["response_code_details"].as_str().unwrap();
             assert!(details.starts_with("upstream_reset_after_response_started"), "{details}");
         }
+    });
+}
+
+#[test]
+fn what_came_of_a_response_that_breaks_off_arrives() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 30000\r\n\r\n").await.unwrap();
+            io.write_all(&[b'x'; 20_000]).await.unwrap();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        // Everything is over before the client reads.
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "UC");
+        assert!(client.head().await.unwrap().starts_with("HTTP/1.1 200"));
+        assert_eq!(client.take(20_000).await.unwrap(), [b'x'; 20_000]);
+        assert!(client.is_closed().await, "in good order, but before its length");
     });
 }
 

@@ -6,7 +6,16 @@ use super::*;
 type Decoded = (Vec<u8>, Option<HeaderMap>, usize);
 
 fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Option<Decoded>, BadMessage> {
-    let mut decoder = Decoder::new(framing);
+    decode_from(Sender::Client, framing, pieces).map(|decoded| decoded.map(|(decoded, _)| decoded))
+}
+
+/// The same of either side, with what was put right.
+fn decode_from(
+    from: Sender,
+    framing: Framing,
+    pieces: &[&[u8]],
+) -> Result<Option<(Decoded, Vec<Normalized>)>, BadMessage> {
+    let mut decoder = Decoder::new(framing, from);
     let (mut body, mut total) = (Vec::new(), 0);
     for piece in pieces {
         let mut rest = *piece;
@@ -24,7 +33,8 @@ fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Option<Decoded>, BadMess
                 }
                 Step::End { trailers, consumed } => {
                     assert!(decoder.is_done());
-                    return Ok(Some((body, trailers, total + consumed)));
+                    let decoded = (body, trailers, total + consumed);
+                    return Ok(Some((decoded, decoder.take_normalized())));
                 }
             }
         }
@@ -52,7 +62,7 @@ fn every_split_gives_the_same_body() {
 fn every_prefix_is_incomplete_and_the_rest_is_left_alone() {
     for end in 0..CHUNKED.len() {
         assert_eq!(decode(Framing::Chunked, &[&CHUNKED[..end]]), Ok(None), "{end}");
-        assert!(!Decoder::new(Framing::Chunked).eof());
+        assert!(!Decoder::new(Framing::Chunked, Sender::Client).eof());
     }
     let longer = [CHUNKED, b"GET / HTTP/1.1"].concat();
     assert_eq!(decode(Framing::Chunked, &[&longer]).unwrap().unwrap().2, CHUNKED.len());
@@ -101,9 +111,50 @@ fn bad_chunks_are_refused() {
 }
 
 #[test]
+fn an_upstreams_chunks_are_put_right_where_they_have_one_meaning() {
+    use Normalized as Kind;
+    let long = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(1000));
+    for (input, kinds) in [
+        ("5 \r\nhello\r\n0\r\n\r\n", &[Kind::ChunkBlanks][..]),
+        ("5\t \r\nhello\r\n0 \r\n\r\n", &[Kind::ChunkBlanks]),
+        ("5 ;a=b\r\nhello\r\n0\r\n\r\n", &[Kind::ChunkBlanks]),
+        (long.as_str(), &[Kind::ChunkExtension]),
+        ("5\r\nhello\r\n0\r\nSet-Cookie: a\r\nX-Sum: 1\r\n\r\n", &[Kind::Trailer]),
+        ("5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n", &[Kind::Trailer]),
+        ("5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n", &[]),
+    ] {
+        let pieces: Vec<_> = input.as_bytes().chunks(1).collect();
+        for pieces in [&[input.as_bytes()][..], &pieces] {
+            let decoded = decode_from(Sender::Upstream, Framing::Chunked, pieces).unwrap();
+            let ((body, trailers, used), found) = decoded.unwrap();
+            assert_eq!((&*body, used), (&b"hello"[..], input.len()), "{input}");
+            assert_eq!(found, kinds, "{input}");
+            let trailers = trailers.unwrap_or_default();
+            assert!(
+                !trailers.contains_key("set-cookie") && !trailers.contains_key("content-length")
+            );
+        }
+        if !kinds.is_empty() {
+            assert!(decode(Framing::Chunked, &[input.as_bytes()]).is_err(), "of a client: {input}");
+        }
+    }
+    // What two parsers could read differently is refused of both.
+    for input in
+        ["5 5\r\nhello", "5\nhello", " 5\r\nhello", "5\r\nhello\n0", "5;a\nb\r\nhello", "0x5\r\n"]
+    {
+        assert!(
+            decode_from(Sender::Upstream, Framing::Chunked, &[input.as_bytes()]).is_err(),
+            "{input}"
+        );
+    }
+    let endless = format!("5{}", " ".repeat(20_000));
+    assert!(decode_from(Sender::Upstream, Framing::Chunked, &[endless.as_bytes()]).is_err());
+}
+
+#[test]
 fn a_body_that_failed_never_ends() {
     for bad in [&b"x\r\n"[..], b"5\nhello", b"1\r\naa", b"0\r\nHost: b\r\n\r\n"] {
-        let mut decoder = Decoder::new(Framing::Chunked);
+        let mut decoder = Decoder::new(Framing::Chunked, Sender::Client);
         let mut rest = bad;
         let error = loop {
             match decoder.decode(rest) {
@@ -122,20 +173,20 @@ fn a_length_is_kept_exactly() {
     let (body, trailers, used) = decode(Framing::Length(3), &[b"abcdef"]).unwrap().unwrap();
     assert_eq!((body.as_slice(), trailers, used), (&b"abc"[..], None, 3));
     assert_eq!(decode(Framing::Length(7), &[b"abcdef"]), Ok(None));
-    let mut short = Decoder::new(Framing::Length(7));
+    let mut short = Decoder::new(Framing::Length(7), Sender::Client);
     short.decode(b"abcdef").unwrap();
     assert!(!short.eof(), "a short body is not a whole one");
-    assert!(Decoder::new(Framing::Length(0)).is_done());
-    assert!(Decoder::new(Framing::None).is_done());
+    assert!(Decoder::new(Framing::Length(0), Sender::Client).is_done());
+    assert!(Decoder::new(Framing::None, Sender::Client).is_done());
 }
 
 #[test]
 fn only_a_body_without_framing_ends_with_the_connection() {
-    let mut decoder = Decoder::new(Framing::UntilClose);
+    let mut decoder = Decoder::new(Framing::UntilClose, Sender::Client);
     assert_eq!(decoder.decode(b"abc"), Ok(Step::Data { at: 0..3, consumed: 3 }));
     assert!(!decoder.is_done());
     assert!(decoder.eof());
-    let mut chunked = Decoder::new(Framing::Chunked);
+    let mut chunked = Decoder::new(Framing::Chunked, Sender::Client);
     chunked.decode(b"5\r\nhel").unwrap();
     assert!(!chunked.eof());
 }

@@ -247,13 +247,26 @@ fn ambiguous_responses_are_refused() {
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 304 No\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nX: y\r\n z\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length:\r\n 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n X: y\r\n\r\n",
         "HTTP/1.1 20 OK\r\n\r\n",
         "HTTP/3 200 OK\r\n\r\n",
         "SSH-2.0-OpenSSH\r\n\r\n",
     ] {
         assert!(response(text, &Method::GET).is_err(), "{text:?}");
     }
+}
+
+#[test]
+fn an_upstreams_folded_headers_are_joined() {
+    let head = Bytes::from("HTTP/1.1 200 OK\r\nX: a;\r\n\t b\r\n  c\r\nY: d\r\n\r\n");
+    let parsed = parse_response(&head, LIMITS).unwrap();
+    assert!(parsed.folded);
+    assert_eq!(parsed.headers["x"], "a; b c");
+    assert_eq!(parsed.headers["y"], "d");
+    let head = Bytes::from("HTTP/1.1 200 OK\r\nX: a; b c\r\n\r\n");
+    assert!(!parse_response(&head, LIMITS).unwrap().folded);
 }
 
 proptest! {
@@ -289,6 +302,6 @@ proptest! {
         let _ignored = request(&bytes);
         let head = Bytes::from(bytes);
         let _ignored = parse_response(&head, LIMITS);
-        let _ignored = parse_trailers(&head, LIMITS);
+        let _ignored = parse_trailers(&head, LIMITS, Sender::Client);
     }
 }

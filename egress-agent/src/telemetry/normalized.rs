@@ -1,0 +1,52 @@
+//! What upstreams said in a way that the standard doesn't allow, but that has one meaning only: it is
+//! put right and counted.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// What was put right.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Normalized { $($(#[$doc])* $name,)* }
+
+        impl Normalized {
+            /// Every kind.
+            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$name),*];
+
+            /// The metric's label.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Blanks after a chunk's size.
+    ChunkBlanks = "chunk_blanks";
+    /// A chunk extension that is longer than usual.
+    ChunkExtension = "chunk_extension";
+    /// A trailer that must not be one; it was left out.
+    Trailer = "trailer";
+    /// A header over several lines; they were joined.
+    FoldedHeader = "folded_header";
+    /// A body that ends with its TLS connection, without an alert that says so.
+    NoCloseNotify = "no_close_notify";
+}
+
+static COUNTS: [AtomicU64; Normalized::ALL.len()] =
+    [const { AtomicU64::new(0) }; Normalized::ALL.len()];
+
+/// Counts one.
+pub fn count_normalized(kind: Normalized) {
+    if let Some(count) = COUNTS.get(kind as usize) {
+        count.fetch_add(1, Relaxed);
+    }
+}
+
+/// How many of this kind there were in this process.
+#[must_use]
+pub fn normalized(kind: Normalized) -> u64 {
+    COUNTS.get(kind as usize).map_or(0, |count| count.load(Relaxed))
+}
