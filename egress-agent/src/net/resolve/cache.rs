@@ -29,7 +29,7 @@ pub(super) enum Known {
     Fresh(Addresses),
     /// Use it, and ask for a new one in the background.
     Refresh(Addresses),
-    /// Its life is over: ask, and use it if no answer comes in time.
+    /// Its life is over, and nothing is known of a failure: ask, and use it if no answer comes in time.
     Stale(Addresses),
     /// The same, but the name server failed a moment ago: use it without asking.
     Failing(Addresses),
@@ -79,12 +79,13 @@ impl Cache {
         }
         entry.used = true;
         let addresses = Arc::clone(&entry.addresses);
-        let failed = entry.recheck.is_some_and(|recheck| now < recheck);
-        match (now < entry.expires, failed) {
-            (true, false) if now >= entry.refresh => Known::Refresh(addresses),
-            (true, _) => Known::Fresh(addresses),
-            (false, false) => Known::Stale(addresses),
-            (false, true) => Known::Failing(addresses),
+        match (now < entry.expires, entry.recheck) {
+            (true, Some(recheck)) if now < recheck => Known::Fresh(addresses),
+            (true, _) if now < entry.refresh => Known::Fresh(addresses),
+            (false, None) => Known::Stale(addresses),
+            (false, Some(recheck)) if now < recheck => Known::Failing(addresses),
+            // After a failure nobody waits for the next try (RFC 8767 §5).
+            (true, _) | (false, Some(_)) => Known::Refresh(addresses),
         }
     }
 
@@ -198,12 +199,14 @@ mod tests {
         assert_eq!(cache.failed(late, &name), Some(addresses()));
         assert_eq!(cache.get(late, &name), Known::Fresh(addresses()));
         assert_eq!(cache.get(late + RECHECK, &name), Known::Refresh(addresses()));
-        // Its life is over.
+        // Its life is over: who asks first waits for the next answer.
+        cache.insert(start, &owner(1), &name, addresses(), MINUTE);
         let over = start + MINUTE;
         assert_eq!(cache.get(over, &name), Known::Stale(addresses()));
         assert_eq!(cache.failed(over, &name), Some(addresses()));
         assert_eq!(cache.get(over + RECHECK / 2, &name), Known::Failing(addresses()));
-        assert_eq!(cache.get(over + RECHECK, &name), Known::Stale(addresses()));
+        // After a failure nobody does.
+        assert_eq!(cache.get(over + RECHECK, &name), Known::Refresh(addresses()));
         // Nothing is kept for ever.
         assert_eq!(cache.failed(over + STALE, &name), None);
         assert_eq!(cache.get(over + STALE, &name), Known::Missing);
