@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use self::{
     flows::{FlowKey, FlowState, flow_kind, flow_phase},
-    tunnel::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop},
+    tunnel::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop, space},
 };
 use crate::addr::{Addr, PortBe};
 
@@ -30,7 +30,7 @@ pub type GroupId = u32;
 pub struct Globals {
     /// Non-zero once a snapshot has been written; zero denies with `NoPolicy`.
     pub generation: u64,
-    /// Flow events a CPU may emit in a second; the rest is counted as lost.
+    /// Flow events that a workload may cause in a second; the rest is counted as lost.
     pub events_per_second: u32,
     /// The policy of a workload that no other entry names.
     pub default_policy: PolicyId,
@@ -57,11 +57,11 @@ impl Globals {
         accepted_at: 0,
     };
 
-    /// Flow events a CPU may emit in a second before a snapshot has been written: enough to show
+    /// Flow events that a workload may cause in a second before a snapshot has been written: enough to show
     /// why everything is denied.
     pub const EVENTS_BEFORE: u32 = 100;
 
-    /// Flow events a CPU may emit in a second, now.
+    /// Flow events that a workload may cause in a second, now.
     #[inline(always)]
     #[must_use]
     pub const fn event_rate(&self) -> u32 {
@@ -277,7 +277,7 @@ pub mod hook {
     pub const POD: u8 = 3;
     /// tc egress on the uplink.
     pub const UPLINK: u8 = 4;
-    /// The making of a socket (LSM).
+    /// The making of a socket, and messages to the kernel (LSM).
     pub const SOCKET: u8 = 5;
     /// How many there are.
     pub const COUNT: u8 = 6;
@@ -315,7 +315,7 @@ pub const fn counter_index(hook: u8, action: u8, reason: u8, audit: bool) -> Opt
     Some(row * KERNEL_REASONS as u32 + reason as u32)
 }
 
-/// Value of `EVENTS_STATE` (per-CPU array by [`event_class`]): what may still be emitted.
+/// What may still be emitted of one class of events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Bucket {
@@ -325,7 +325,46 @@ pub struct Bucket {
     pub credit: u64,
 }
 
-/// Index of `EVENTS_STATE`. Refusals have a bucket of their own, so that many allowed connects
+/// Key of `EVENT_SHARES` (LRU hash): who causes events.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ShareKey {
+    /// The id of a cgroup, or the index of an interface; zero for what belongs to none.
+    pub id: u64,
+    /// One of [`share_kind`].
+    pub kind: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// Values of [`ShareKey::kind`].
+pub mod share_kind {
+    /// A cgroup: a listed one, or where only one above a workload's is listed, one of two levels below
+    /// that. Workloads can't make those.
+    pub const CGROUP: u32 = 0;
+    /// An interface.
+    pub const INTERFACE: u32 = 1;
+}
+
+/// Value of `EVENT_SHARES`: a workload's share of the flow events. One that is forgotten begins anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Share {
+    /// By [`event_class`].
+    pub buckets: [Bucket; event_class::COUNT as usize],
+    /// How many of its events nobody will see, by [`lost`].
+    pub lost: [u64; lost::COUNT as usize],
+}
+
+impl Share {
+    /// Nothing was caused yet.
+    pub const NEW: Self = Self {
+        buckets: [Bucket { filled_at: 0, credit: 0 }; event_class::COUNT as usize],
+        lost: [0; lost::COUNT as usize],
+    };
+}
+
+/// Index of [`Share::buckets`]. Refusals have a bucket of their own, so that many allowed connects
 /// can't hide them.
 pub mod event_class {
     /// Denied, or would have been but for audit mode.
@@ -340,7 +379,7 @@ pub mod event_class {
 pub mod lost {
     /// Over [`Globals::events_per_second`](super::Globals::events_per_second).
     pub const RATE: u32 = 0;
-    /// The ring buffer was full.
+    /// The ring buffer was full, or more than half full and the workload had caused many events.
     pub const FULL: u32 = 1;
     /// How many there are.
     pub const COUNT: u32 = 2;
@@ -389,6 +428,8 @@ pub mod capacity {
     pub const TUNNELED: u32 = 65_536;
     /// `FLOWS`; beyond it the least recently used are forgotten, and their replies refused.
     pub const FLOWS: u32 = 65_536;
+    /// `EVENT_SHARES`; beyond it the least recently used begin anew.
+    pub const EVENT_SHARES: u32 = 4096;
     /// `EVENTS`, in bytes.
     pub const EVENTS_BYTES: u32 = 1 << 20;
     /// `CAPTURE_ADDRESSES`.

@@ -1,10 +1,31 @@
 //! How many flow events may be emitted.
+//!
+//! Each workload has a share of its own. What the agent doesn't read in time stays in the ring buffer,
+//! which is everybody's: its second half is for workloads that have caused few events.
 
-use crate::abi::Bucket;
+use crate::abi::{Bucket, capacity};
 
 const SECOND: u64 = 1_000_000_000;
+/// The credit that a workload needs while the ring buffer is scarce.
+const SPARING: u64 = SECOND / 4 * 3;
+
+/// Whether the ring buffer is scarce, with so many bytes in it.
+#[inline(always)]
+#[must_use]
+pub const fn is_scarce(bytes: u64) -> bool {
+    bytes >= capacity::EVENTS_BYTES as u64 / 2
+}
 
 impl Bucket {
+    /// Whether the workload has caused so few events that it may cause more while the ring buffer is
+    /// scarce. Ask before [`Bucket::take`].
+    #[inline(always)]
+    #[must_use]
+    pub fn is_sparing(&self, now: u64) -> bool {
+        let elapsed = now.saturating_sub(self.filled_at).min(SECOND);
+        self.credit.saturating_add(elapsed) >= SPARING
+    }
+
     /// Takes one event out of the bucket, which fills at `per_second`; `false` where it is empty.
     /// `now` is in nanoseconds. At most a second's worth can be saved up.
     #[inline(always)]
@@ -44,6 +65,20 @@ mod tests {
             100,
             "a long pause saves no more"
         );
+    }
+
+    #[test]
+    fn who_has_caused_little_is_served_while_the_buffer_is_scarce() {
+        let mut bucket = Bucket { filled_at: 0, credit: 0 };
+        let now = 5 * SECOND;
+        assert!(bucket.is_sparing(now), "who has caused nothing");
+        assert_eq!(emitted(&mut bucket, now, 100, 20), 20);
+        assert!(bucket.is_sparing(now));
+        assert_eq!(emitted(&mut bucket, now, 100, 1000), 80);
+        assert!(!bucket.is_sparing(now) && !bucket.is_sparing(now + SECOND / 2));
+        assert!(bucket.is_sparing(now + SECOND));
+        let half = u64::from(capacity::EVENTS_BYTES) / 2;
+        assert!(is_scarce(half) && !is_scarce(half - 1));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod family;
 mod origin;
 
-pub use self::family::{family, is_packet_family, ordinary};
+pub use self::family::{family, is_packet_family, netlink, ordinary};
 use self::origin::{Kind, Origin, is_dhcp_broadcast, leaving};
 pub use self::origin::{Namespace, Socket};
 use crate::{
@@ -15,6 +15,10 @@ use crate::{
     reason::Reason,
     verdict::{Action, Judgement, Mode, Verdict},
 };
+
+/// The index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`,
+/// include/net/flow.h).
+pub const LOOPBACK: u32 = 1;
 
 /// `connect4`, `connect6`, `sendmsg4`, `sendmsg6`. `judges` tells whether the hook knows what the
 /// system call's address family means; `cgroup` is the workload's, zero for none.
@@ -295,15 +299,21 @@ const fn is_of_the_link(packet: &Packet) -> bool {
 
 /// `cgroup_skb` ingress: a packet for a socket of the workload's cgroup, beginning with its IP
 /// header. `protocol` is the socket's; a raw one counts for nothing, or it would open flows for
-/// services that aren't the workload's.
+/// services that aren't the workload's. `ifindex` is the interface that the packet is on: what comes
+/// over loopback was sent in the socket's own network namespace, whatever its source says, and began
+/// nowhere outside.
 #[inline(always)]
 pub fn to_socket(
     bytes: &impl Bytes,
     ether_type: u16,
     protocol: u8,
+    ifindex: u32,
     cgroup: u64,
     view: &(impl PolicyView + FlowTable),
 ) {
+    if ifindex == LOOPBACK {
+        return;
+    }
     let packet = packet::ip(bytes, 0, ether_type);
     if packet.flow.protocol == protocol && matches!(protocol, protocol::TCP | protocol::UDP) {
         inbound::note(Scope::Cgroup(cgroup), &packet, view);

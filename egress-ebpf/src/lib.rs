@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod events;
 pub mod hooks;
 pub mod inbound;
+pub mod netlink;
 pub mod packet;
 pub mod reason;
 pub mod tunnel;

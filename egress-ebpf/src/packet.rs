@@ -30,6 +30,12 @@ pub trait Bytes {
     fn forget<T: Copy>(&self, value: T) -> T {
         value
     }
+
+    /// The same for a word.
+    #[inline(always)]
+    fn forget_word(&self, value: u32) -> u32 {
+        value
+    }
 }
 
 impl Bytes for &[u8] {

@@ -111,6 +111,8 @@ reasons! {
     /// The node's kernel would answer an outside address that didn't ask over the uplink: the question
     /// came from the node itself or from one of its pods, in that address's name.
     UnsolicitedAnswer = 42, "unsolicited_answer";
+    /// A message to the kernel that names another network namespace by its id, as the node's.
+    OtherNamespace = 48, "other_namespace";
 
     /// The host isn't in the registry (`outboundTrafficPolicy: REGISTRY_ONLY`).
     HostNotInRegistry = 64, "host_not_in_registry";

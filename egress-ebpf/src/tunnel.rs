@@ -1,13 +1,20 @@
 //! The node's tunnel listener, and the records of what its connections were meant for.
 //!
 //! A record is found by the workload's end of the connection, address and port, which is all that the
-//! listener sees of it. Another pod can't send from this address: the walls see to it. But whoever may
-//! change the network of his own namespace can give himself any address there, even the listener's, and
-//! so have a record made for an end that is somebody else's. That must not lead the other's bytes to
-//! a destination of his: a record that two sockets claim serves neither.
+//! listener sees of it. But whoever may change the network of his own namespace can give himself any
+//! address there, even the listener's, and dial it there. So a record counts for the place where the
+//! end was seen to be the workload's own:
+//!
+//! - **At the pod's interface**, which lets the pod send from its own addresses alone: the record is made
+//!   when the SYN passes, of the socket that the SYN is of.
+//! - **In the node's network namespace**, where no two sockets have the same end: the record is made when
+//!   the connection is established by a socket there.
+//! - **Anywhere else** (a pod whose interface isn't enforced on) nobody knows whose an address is. Such
+//!   a record counts only for ends that are neither of the first kind nor of the second, and one that
+//!   two sockets claim serves neither.
 
 use crate::{
-    abi::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop},
+    abi::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop, space},
     addr::{Addr, PortBe},
     endpoint::Reach,
 };
@@ -22,11 +29,11 @@ pub struct End {
 }
 
 impl End {
-    /// The key of the record for a connection from here.
+    /// The key of the record for a connection from here, seen in this [`space`].
     #[inline(always)]
     #[must_use]
-    pub const fn key(self) -> TunneledKey {
-        TunneledKey { addr: self.addr, port: self.port, reserved: [0; 2] }
+    pub const fn key(self, space: u8) -> TunneledKey {
+        TunneledKey { addr: self.addr, port: self.port, space, reserved: 0 }
     }
 }
 
@@ -70,12 +77,16 @@ pub trait TunnelTable {
     fn time(&self) -> u64;
     /// Where the listener is.
     fn listener(&self) -> Tunnel;
+    /// The node's network namespace, by its cookie; zero where the agent couldn't tell.
+    fn node_network(&self) -> u64;
     /// What a socket that was redirected asked for.
     fn asked(&self, cookie: u64) -> Option<OriginalDst>;
     /// A record is made of it now.
     fn set_recorded(&self, cookie: u64);
     /// Adds a record, unless there is one; whether it was added.
     fn add_record(&self, key: &TunneledKey, record: &Tunneled) -> bool;
+    /// Adds a record, or overwrites one.
+    fn put_record(&self, key: &TunneledKey, record: &Tunneled);
     /// The record.
     fn record(&self, key: &TunneledKey) -> Option<Tunneled>;
     /// From now on the record is nobody's.
@@ -84,31 +95,58 @@ pub trait TunnelTable {
     fn remove_record(&self, key: &TunneledKey);
 }
 
+/// What the socket asked for, if the connect hook sent it to this end of the tunnel.
+#[inline(always)]
+fn asked_for(cookie: u64, remote: End, table: &impl TunnelTable) -> Option<OriginalDst> {
+    table.asked(cookie).filter(|asked| {
+        let there = End { addr: asked.gateway, port: asked.gateway_port };
+        asked.hop == hop::TUNNEL && there == remote
+    })
+}
+
+#[inline(always)]
+const fn record(cookie: u64, time: u64, asked: &OriginalDst) -> Tunneled {
+    Tunneled {
+        time,
+        cookie,
+        cgroup: asked.cgroup,
+        addr: asked.addr,
+        group: asked.group,
+        policy: asked.policy,
+        port: asked.port,
+        routed_port: asked.routed_port,
+        contested: 0,
+    }
+}
+
+/// `pod_ingress`, when it lets a SYN pass, whose source is the pod's own. `cookie` is of the socket that
+/// sent it, zero for none. The last one from an end counts: the pod has no other at this port.
+#[inline(always)]
+pub fn passed(cookie: u64, local: End, remote: End, table: &impl TunnelTable) {
+    let key = local.key(space::WALL);
+    match asked_for(cookie, remote, table) {
+        Some(asked) => table.put_record(&key, &record(cookie, table.time(), &asked)),
+        // Dialled directly: nobody gets what was left for another connection from here.
+        None if table.listener().is_at(remote) => table.remove_record(&key),
+        None => {}
+    }
+}
+
 /// `sock_ops`, when a workload's socket has been answered by whom it dialled. The listener can accept
 /// the connection only after this.
 #[inline(always)]
 pub fn established(cookie: u64, local: End, remote: End, table: &impl TunnelTable) {
-    let asked = table.asked(cookie).filter(|asked| {
-        let there = End { addr: asked.gateway, port: asked.gateway_port };
-        asked.hop == hop::TUNNEL && there == remote
-    });
+    let asked = asked_for(cookie, remote, table);
     if asked.is_none() && !table.listener().is_at(remote) {
         return;
     }
-    let (key, time) = (local.key(), table.time());
+    let (key, time) = (local.key(space::OTHER), table.time());
     if let Some(asked) = asked {
         table.set_recorded(cookie);
-        let record = Tunneled {
-            time,
-            cookie,
-            cgroup: asked.cgroup,
-            addr: asked.addr,
-            group: asked.group,
-            policy: asked.policy,
-            port: asked.port,
-            routed_port: asked.routed_port,
-            contested: 0,
-        };
+        let record = record(cookie, time, &asked);
+        if asked.network != 0 && asked.network == table.node_network() {
+            return table.put_record(&local.key(space::NODE), &record);
+        }
         if table.add_record(&key, &record) {
             return;
         }

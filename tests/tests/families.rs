@@ -4,6 +4,8 @@
 use std::io::{self, Write as _};
 
 use egress_tests::{
+    container::container,
+    plan,
     process::{Place, Process},
     testbed::Testbed,
     wait::{SOON, until, until_is},
@@ -34,8 +36,12 @@ fn make(place: &Place, family: i32, kind: i32, protocol: i32) -> String {
 }
 
 fn refused(testbed: &Testbed) -> u64 {
+    counted(testbed, "\"socket_family\"")
+}
+
+fn counted(testbed: &Testbed, reason: &str) -> u64 {
     let metrics = testbed.node_metrics().unwrap_or_default();
-    let lines = metrics.lines().filter(|line| line.contains("\"socket_family\""));
+    let lines = metrics.lines().filter(|line| line.contains(reason));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
@@ -109,4 +115,84 @@ fn audit_mode_lets_them_be_made() {
     let host = testbed.host_network();
     until_is(SOON, "audit mode", || make(&host, PACKET, RAW, 0), |seen| seen == "made").unwrap();
     until(SOON, "an event", || agent.stdout().contains("socket_family").then_some(())).unwrap();
+}
+
+/// Asks rtnetlink for the interfaces of a namespace that it names by its id, with that in the first
+/// message or behind another one; without an id for its own. Prints their names, or the error's.
+const LINKS: &str = r#"
+import errno, socket, struct, sys
+def message(attributes, flags=0x301, index=0):
+    body = struct.pack("BxHiII", 0, 0, index, 0, 0) + attributes
+    return struct.pack("IHHII", 16 + len(body), 18, flags, 1, 0) + body
+ids = [struct.pack("HHi", 8, 46, int(number)) for number in sys.argv[2:]]
+sent = message(b"".join(ids))
+if sys.argv[1] == "behind":
+    sent = message(b"", 5, 1) + sent
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+s.settimeout(5)
+try:
+    s.send(sent)
+except OSError as error:
+    sys.exit(print(errno.errorcode[error.errno]))
+names, left = [], 2 if sys.argv[1] == "behind" else 1
+while left:
+    data = s.recv(1 << 20)
+    while data:
+        length, kind = struct.unpack("IH", data[:6])
+        if kind in (2, 3):
+            left -= 1
+        at = 32
+        while kind == 16 and at + 4 <= length:
+            size, attribute = struct.unpack("HH", data[at:at + 4])
+            if attribute == 3:
+                names.append(data[at + 4:at + size - 1].decode())
+            at += (size + 3) & ~3
+        data = data[(length + 3) & ~3:]
+print(" ".join(names))
+"#;
+
+/// The interfaces that the pod lists with a container's capabilities and `CAP_NET_ADMIN`.
+fn links(place: &Place, how: &str, id: &str) -> String {
+    let script = format!("python3 -c '{LINKS}' {how} {id}");
+    let done = container(place, &script).unwrap();
+    assert!(done.stderr.is_empty(), "{done:?}");
+    done.stdout.trim().to_owned()
+}
+
+/// The pod's namespace has an id for the node's, and rtnetlink asks for `CAP_NET_ADMIN` there.
+#[test]
+fn net_admin_in_a_pod_does_not_reach_the_nodes_network() {
+    let testbed = Testbed::test(0).unwrap();
+    let pod = testbed.pod();
+    // The lowest ids are given first.
+    let ids: Vec<String> = (0..8).map(|id: u32| id.to_string()).collect();
+    let of_node = |id: &&String| links(pod, "first", id).contains(plan::POD_INTERFACE);
+    let id = ids.iter().find(of_node).expect("an id for the node's namespace");
+    for how in ["first", "behind"] {
+        let seen = links(pod, how, id);
+        assert!(seen.contains(plan::POD_INTERFACE), "without the agent: {seen}");
+    }
+    let agent = testbed.start_node().unwrap();
+    if open_here(&testbed, &agent) {
+        return;
+    }
+    let before = counted(&testbed, "\"other_namespace\"");
+    for how in ["first", "behind"] {
+        assert_eq!(links(pod, how, id), "EPERM", "{how}");
+        // The twin: its own.
+        assert!(links(pod, how, "").contains("eth0"), "{how}");
+    }
+    until_is(
+        SOON,
+        "the refusals",
+        || counted(&testbed, "\"other_namespace\""),
+        |now| *now >= before + 2,
+    )
+    .unwrap();
+    until(SOON, "an event", || agent.stdout().contains("other_namespace").then_some(())).unwrap();
+    // What a pod does with its own interfaces goes on.
+    let own = "ip link add one type veth peer name two && ip link del one && ip address add \
+               192.0.2.77/32 dev lo && ip address del 192.0.2.77/32 dev lo";
+    let own = container(pod, own).unwrap();
+    assert!(own.ok(), "{own:?}");
 }

@@ -355,3 +355,58 @@ fn an_accomplice_behind_a_service_opens_no_door() {
     forge(&testbed, &elsewhere, &capture, &["12", "31003", SERVICE, "4003"]);
     forge(&testbed, &elsewhere, &capture, &["10", "31003", SERVICE, "4003"]);
 }
+
+/// Sends itself datagrams over loopback, from an address outside that it gave itself. They may be refused.
+const TO_ITSELF: &str = r#"
+import socket, sys
+outside, own = sys.argv[1:]
+family = socket.AF_INET6 if ":" in own else socket.AF_INET
+receiver = socket.socket(family, socket.SOCK_DGRAM)
+receiver.bind((own, 9000))
+receiver.settimeout(10)
+for number in range(200):
+    sender = socket.socket(family, socket.SOCK_DGRAM)
+    sender.bind((outside, 0))
+    try:
+        sender.sendto(b"x", (own, 9000))
+        receiver.recvfrom(10)
+    except PermissionError:
+        pass
+    sender.close()
+print("sent")
+"#;
+
+/// How many flows from outside the node knows.
+fn known_flows(testbed: &Testbed) -> u64 {
+    let (control, pins) = (testbed.node_control(), testbed.pins());
+    let args = ["status", "-o", "json", "--control"].map(str::to_owned);
+    let args = args.into_iter().chain([control, pins].map(|path| path.display().to_string()));
+    let mut args: Vec<String> = args.collect();
+    args.insert(args.len() - 1, "--bpffs".into());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let status = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    let maps = status["node"]["maps"].as_array().unwrap();
+    maps.iter().find(|map| map["name"] == "FLOWS").unwrap()["entries"].as_u64().unwrap()
+}
+
+#[test]
+fn what_a_workload_sends_to_itself_takes_no_place_in_the_table_of_flows() {
+    let testbed = Testbed::test(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let pod = testbed.pod();
+    for address in ["198.51.100.201/32", "2001:db8:bad::c9/128"] {
+        pod.ns.ip(&["address", "add", address, "dev", "lo"]).unwrap();
+    }
+    let before = known_flows(&testbed);
+    for (outside, own) in [("198.51.100.201", "127.0.0.1"), ("2001:db8:bad::c9", "::1")] {
+        let args = ["-c", TO_ITSELF, outside, own];
+        let sent = pod.run("/usr/bin/python3", &args).unwrap();
+        assert_eq!(sent.stdout.trim(), "sent", "{sent:?}\n{}", node.stdout());
+    }
+    assert_eq!(known_flows(&testbed), before);
+    // The twin: a client that is outside.
+    let _server = serve(&testbed, pod, "server");
+    assert_eq!(ask(&testbed, &["udp", plan::ATTACKER, plan::POD, PORT, "100"]), "echoed");
+    assert!(known_flows(&testbed) > before);
+}

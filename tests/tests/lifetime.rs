@@ -153,6 +153,30 @@ fn an_interface_that_is_made_again_is_behind_the_wall_with_and_without_an_agent(
     wall.stops("a packet after the start", &["protocol"], packet).unwrap();
 }
 
+/// A pod may do what it likes with its own interface: the others don't suffer.
+#[test]
+fn a_pod_that_deletes_its_own_interface_leaves_the_node_ready() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    assert!(readiness(&testbed).ends_with(" 200"));
+    testbed.pod().ns.ip(&["link", "del", "eth0"]).unwrap();
+    let gone = format!("interface {} is gone", plan::POD_INTERFACE);
+    until(SOON, "the agent to notice", || node.stderr().contains(&gone).then_some(())).unwrap();
+    // It is told, by `status` too, and is no reason to take the node out of service.
+    let (control, pins) = (testbed.node_control(), testbed.pins());
+    let (control, pins) = (control.to_string_lossy(), pins.to_string_lossy());
+    let args = ["status", "--control", &control, "--bpffs", &pins];
+    let status = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+    assert!(status.stdout.contains(&gone), "{status:?}");
+    let ready = readiness(&testbed);
+    assert!(ready.ends_with(" 200"), "{ready}");
+    assert_eq!(metric(&testbed, "egress_ready"), Some(1));
+}
+
 #[test]
 fn what_is_detached_by_hand_is_attached_again_and_counted() {
     let testbed = Testbed::test(1).unwrap();

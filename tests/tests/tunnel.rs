@@ -331,3 +331,68 @@ fn a_gateway_that_dies_leaves_its_tunnels_to_the_other() {
     sees(&testbed, &node, &back, &[SECURE_URL], "200");
     assert_eq!(capture.frames(), Vec::<String>::new());
 }
+
+/// In a network of its own that has the neighbour's address and the listener's, dials the outside from
+/// every port, again and again: `claiming` once it has done so for the first time.
+const CLAIM: &str = r#"
+import ctypes, fcntl, os, resource, socket, struct, subprocess, sys
+neighbour, listener, port, outside = sys.argv[1:]
+if ctypes.CDLL(None).unshare(0x40000000) != 0:
+    sys.exit("no network namespace")
+for command in ["link set lo up", "address add %s/32 dev lo" % neighbour, "address add %s/32 dev lo" % listener]:
+    subprocess.run(["ip"] + command.split())
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+server = socket.create_server((listener, int(port)), backlog=1024)
+rounds = 0
+while True:
+    for source in range(32768, 61000):
+        s = socket.socket()
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        try:
+            s.bind((neighbour, source))
+            s.connect((outside, 443))
+            server.accept()[0].close()
+        except OSError as error:
+            print(error, flush=True)
+        s.close()
+    print("claiming", flush=True)
+"#;
+
+/// Whoever has a network of his own can have any address there. That spoils nobody's connections: not
+/// the pod's, whose interface sees whose they are, nor those of a workload on the node's network.
+#[test]
+fn what_another_network_claims_spoils_no_connection() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.prepare_mtls(1).unwrap();
+    let cgroup = below_mount(&testbed.pod().cgroup).unwrap();
+    let more = format!(
+        "- name: daemon\n  namespace: default\n  node: app\n  serviceAccount: daemon\n  cgroups: \
+         [{cgroup}]\n"
+    );
+    testbed.apply_mesh(&format!("{}{more}", mtls::mesh(1))).unwrap();
+    steps(&testbed).passthrough.apply(&testbed).unwrap();
+    let gateway = testbed.start_gateway_mtls(0).unwrap();
+    let node = testbed.start_node_mtls().unwrap();
+    sees(&testbed, &node, &gateway, &[SECURE_URL], "200");
+    let host = testbed.host_network();
+    let refused =
+        || testbed.node_metric("egress_tunnel_refused_total{reason=\"no_record\"}").unwrap();
+    let before = refused();
+    for (place, neighbour) in [(testbed.pod(), plan::POD), (&host, plan::APP)] {
+        let port = LISTENER.to_string();
+        let args = ["-c", CLAIM, neighbour, plan::APP, &port, plan::WEB];
+        let name = format!("claim-{neighbour}");
+        let claim = testbed.pod().start(&testbed.dir(), &name, "/usr/bin/python3", &args).unwrap();
+        until(SOON * 4, "all ports to be claimed", || {
+            claim.stdout().contains("claiming").then_some(())
+        })
+        .unwrap_or_else(|error| panic!("{error:#}: {}{}", claim.stdout(), claim.stderr()));
+        for _ in 0..20 {
+            let args = ["-s", "-4", "--max-time", "20", "-o", "/dev/null", "-w", "%{http_code}"];
+            let seen = place.run("curl", &[&args[..], &[SECURE_URL]].concat()).unwrap();
+            assert_eq!(seen.stdout, "200", "{neighbour}: {seen:?}\n{}", node.stderr());
+        }
+    }
+    assert_eq!(refused(), before, "not one was reset");
+}

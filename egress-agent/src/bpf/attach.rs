@@ -170,10 +170,10 @@ impl Attachments {
         self.survey.pods()
     }
 
-    /// Names of what is to be enforced on, was named by itself, and isn't there.
+    /// What is to be enforced on, was named by itself, and isn't there.
     #[must_use]
-    pub fn missing(&self) -> Vec<String> {
-        self.missing.iter().map(Target::to_string).collect()
+    pub fn missing(&self) -> Vec<Target> {
+        self.missing.iter().cloned().collect()
     }
 
     /// The cgroups that are enforced on, by their ids; those below them are too.

@@ -63,7 +63,7 @@ codes! {
         Pod = hook::POD, "pod";
         /// tc egress of the uplink.
         Uplink = hook::UPLINK, "uplink";
-        /// The making of a socket (LSM).
+        /// The making of a socket, and messages to the kernel (LSM).
         Socket = hook::SOCKET, "socket";
     }
 }

@@ -1,8 +1,10 @@
-//! Which sockets workloads may make: a program of the kernel's security modules (LSM) refuses those
-//! that no other hook judges.
+//! Which sockets workloads may make, and what they may ask of the kernel by them: programs of the
+//! kernel's security modules (LSM) refuse what no other hook judges.
 //!
-//! Most of all it is for workloads on the host's network: a packet socket there can send past `tc`.
-//! Where the kernel has no active BPF LSM the rest of enforcement holds, and this gap is told.
+//! Most of all the first is for workloads on the host's network: a packet socket there can send past
+//! `tc`. The second is for pods that have `CAP_NET_ADMIN` without a user namespace of their own: over
+//! netlink they could act in the node's network namespace. Where the kernel has no active BPF LSM the
+//! rest of enforcement holds, and these gaps are reported.
 
 use std::{fs, mem, num::NonZeroU32, os::unix::fs::MetadataExt, path::Path, sync::OnceLock};
 
@@ -22,91 +24,135 @@ use super::{
     pins::{Pins, is_link},
 };
 
-pub(super) const PROGRAM: &str = "socket_create";
-/// The pin's name: it is the whole host's.
-pub(super) const PIN: &str = "socket_create-host";
+/// The programs, each by the name of its hook.
+pub(super) const PROGRAMS: [&str; 2] = [SOCKETS, MESSAGES];
+const SOCKETS: &str = "socket_create";
+const MESSAGES: &str = "netlink_send";
+/// How the pins' names end: they are the whole host's.
+const HOST: &str = "-host";
 
-/// Whether workloads are kept from making sockets that no hook judges.
+/// What the kernel's security modules keep workloads from.
 #[derive(Debug)]
-pub enum Families {
-    /// They are, for as long as the pin is there.
-    Judged {
+pub struct Families {
+    /// Making sockets that no other hook judges.
+    sockets: Guard,
+    /// Messages to the kernel that name another network namespace.
+    messages: Guard,
+}
+
+/// One program.
+#[derive(Debug)]
+enum Guard {
+    /// It is asked, for as long as the pin is there.
+    Asked {
         /// Held so that it outlives somebody who removes the pin.
         link: FdLink,
         /// The link's, in the kernel.
         id: u32,
     },
-    /// They aren't.
+    /// It isn't.
     Open {
         /// Why.
         why: String,
     },
 }
 
-impl Families {
-    /// What is missing, and what to do about it.
-    #[must_use]
-    pub fn gap(&self) -> Option<String> {
-        match self {
-            Self::Judged { .. } => None,
-            Self::Open { why } => Some(format!(
-                "packet sockets of workloads on the host's network are NOT refused: {why}. Such a \
-                 workload with CAP_NET_RAW can send past enforcement. Boot the kernel with bpf among \
-                 its security modules (lsm=...,bpf), or take CAP_NET_RAW from workloads on the \
-                 host's network"
-            )),
-        }
-    }
+/// What isn't kept from workloads, each with the cause.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Gaps {
+    /// Making sockets that no other hook judges.
+    pub sockets: Option<String>,
+    /// Messages to the kernel that name another network namespace.
+    pub messages: Option<String>,
+}
 
-    /// Attaches the program; what an earlier agent attached is let go once ours is in place. Its
-    /// failure is no reason not to enforce everything else.
-    pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Self {
-        let families = attach(ebpf, pins).unwrap_or_else(|why| Self::Open { why });
-        if let Some(gap) = families.gap() {
-            tracing::warn!("{gap}");
+impl Guard {
+    fn gap(&self) -> Option<&str> {
+        match self {
+            Self::Asked { .. } => None,
+            Self::Open { why } => Some(why),
         }
-        families
     }
 
     /// Pins the program's link again, if somebody removed its pin.
-    pub fn repair(&mut self, pins: &Pins) -> Option<Result<Change, Error>> {
-        let Self::Judged { id, .. } = self else { return None };
-        if is_link(&pins.links().join(PIN), *id) {
+    fn repair(&mut self, program: &'static str, pins: &Pins) -> Option<Result<Change, Error>> {
+        let Self::Asked { id, .. } = self else { return None };
+        if is_link(&pins.links().join(pin_name(program)), *id) {
             return None;
         }
         if let Err(error) = pins.create() {
             return Some(Err(error));
         }
         let why = "its pin was removed, and it couldn't be pinned again".to_owned();
-        let Self::Judged { link, .. } = mem::replace(self, Self::Open { why }) else { return None };
-        Some(match pin(link, &pins.links()) {
-            Ok(judged) => {
-                *self = judged;
+        let Self::Asked { link, .. } = mem::replace(self, Self::Open { why }) else { return None };
+        Some(match pin(program, link, &pins.links()) {
+            Ok(asked) => {
+                *self = asked;
                 Ok(Change::Repaired { target: Target::Host, repair: Repair::Pin })
             }
             // The link is gone with its pin; the next agent attaches the program again.
-            Err(why) => Err(Error::Attach { program: PROGRAM, target: PIN.into(), error: why }),
+            Err(why) => Err(Error::Attach { program, target: pin_name(program), error: why }),
         })
     }
 }
 
-fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Result<Families, String> {
-    if fields().is_none() {
-        return Err(format!("{VMLINUX} doesn't tell where the kernel keeps network namespaces"));
+impl Families {
+    /// What is missing.
+    #[must_use]
+    pub fn gaps(&self) -> Gaps {
+        let told = |guard: &Guard| guard.gap().map(str::to_owned);
+        Gaps { sockets: told(&self.sockets), messages: told(&self.messages) }
     }
-    let Some(Program::Lsm(program)) = ebpf.program_mut(PROGRAM) else {
-        return Err(format!("the object has no LSM program {PROGRAM}"));
+
+    /// Attaches the programs; what an earlier agent attached is let go once ours is in place. Their
+    /// failure is no reason not to enforce everything else.
+    pub(super) fn attach(ebpf: &mut Ebpf, pins: &Pins) -> Self {
+        let mut guard =
+            |program| attach(program, ebpf, pins).unwrap_or_else(|why| Guard::Open { why });
+        Self { sockets: guard(SOCKETS), messages: guard(MESSAGES) }
+    }
+
+    /// Pins the programs' links again, if somebody removed their pins.
+    pub fn repair(&mut self, pins: &Pins) -> Vec<Result<Change, Error>> {
+        let sockets = self.sockets.repair(SOCKETS, pins);
+        let messages = self.messages.repair(MESSAGES, pins);
+        match (sockets, messages) {
+            // One word for the host.
+            (Some(Ok(change)), Some(Ok(_))) => vec![Ok(change)],
+            (sockets, messages) => sockets.into_iter().chain(messages).collect(),
+        }
+    }
+}
+
+fn pin_name(program: &str) -> String {
+    format!("{program}{HOST}")
+}
+
+/// Whether a pin is one of these programs'.
+pub(super) fn is_pin(name: &str) -> bool {
+    PROGRAMS.iter().any(|program| name.strip_prefix(program) == Some(HOST))
+}
+
+fn attach(name: &'static str, ebpf: &mut Ebpf, pins: &Pins) -> Result<Guard, String> {
+    if fields().is_none() {
+        return Err(format!(
+            "{VMLINUX} doesn't tell where the kernel keeps what the program reads"
+        ));
+    }
+    let Some(Program::Lsm(program)) = ebpf.program_mut(name) else {
+        return Err(format!("the object has no LSM program {name}"));
     };
     if program.fd().is_err() {
-        load(program).map_err(|error| text(&error))?;
+        load(program, name).map_err(|error| text(&error))?;
     }
     let link = program.attach().map_err(|error| text(&error))?;
     let link: FdLink = program.take_link(link).map_err(|error| text(&error))?.into();
-    // Attached is not yet called: that takes BPF among the active modules.
+    // Attached is not yet called: that takes BPF among the active modules. The program for sockets,
+    // which comes first, tells for both.
     if !is_active() {
         return Err("BPF is not among the kernel's active security modules".into());
     }
-    pin(link, &pins.links())
+    pin(name, link, &pins.links())
 }
 
 /// An error with its cause.
@@ -117,9 +163,9 @@ fn text(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Hands the program's code to the kernel.
-pub(super) fn load(program: &mut Lsm) -> Result<(), ProgramError> {
-    program.load(PROGRAM, &Btf::from_sys_fs()?)
+/// Hands a program's code to the kernel.
+pub(super) fn load(program: &mut Lsm, name: &str) -> Result<(), ProgramError> {
+    program.load(name, &Btf::from_sys_fs()?)
 }
 
 /// Why a kernel doesn't take such a program at all; `None` where the verifier refuses this one.
@@ -137,17 +183,18 @@ pub(super) fn missing(error: &ProgramError) -> Option<String> {
 }
 
 /// Pins under a temporary name, then in the place of an earlier agent's.
-fn pin(link: FdLink, links: &Path) -> Result<Families, String> {
+fn pin(program: &str, link: FdLink, links: &Path) -> Result<Guard, String> {
     let id = link.info().map_err(|error| text(&error))?.id();
-    let (fresh, place) = (links.join(format!("new-{PIN}")), links.join(PIN));
+    let name = pin_name(program);
+    let (fresh, place) = (links.join(format!("new-{name}")), links.join(&name));
     fs::remove_file(&fresh).ok();
     let link = link.pin(&fresh).map_err(|error| error.to_string())?;
     fs::rename(&fresh, &place)
         .map_err(|error| format!("can't pin {}: {error}", place.display()))?;
-    Ok(Families::Judged { link: link.into(), id })
+    Ok(Guard::Asked { link: link.into(), id })
 }
 
-/// Whether the kernel asks the program: it refuses this socket with an error of its own.
+/// Whether the kernel asks the programs: that for sockets refuses this socket with an error of its own.
 fn is_active() -> bool {
     let protocol = NonZeroU32::new(SOCKET_PROBE).map(Protocol::from_raw);
     socket(AddressFamily::UNSPEC, SocketType::DGRAM, protocol).err() == Some(Errno::PERM)
@@ -161,6 +208,9 @@ struct Fields {
     nsproxy_net: u32,
     net_inum: u32,
     host_netns: u32,
+    sock_protocol: u32,
+    skb_length: u32,
+    skb_data: u32,
 }
 
 /// Read once: the description is some megabytes.
@@ -177,15 +227,21 @@ fn read(description: &[u8]) -> Option<Fields> {
         nsproxy_net: types.offset("nsproxy", "net_ns")?,
         net_inum: types.offset("net", "ns")? + types.offset("ns_common", "inum")?,
         host_netns: u32::try_from(namespace).ok()?,
+        sock_protocol: types.offset("sock", "sk_protocol")?,
+        skb_length: types.offset("sk_buff", "len")?,
+        skb_data: types.offset("sk_buff", "data")?,
     })
 }
 
-/// Tells the program about this kernel, before it is loaded.
+/// Tells the programs about this kernel, before it is loaded.
 pub(super) fn tell(loader: &mut EbpfLoader<'_>) {
     let Some(fields) = fields() else { return };
     loader
         .override_global("TASK_NSPROXY", &fields.task_nsproxy, true)
         .override_global("NSPROXY_NET", &fields.nsproxy_net, true)
         .override_global("NET_INUM", &fields.net_inum, true)
-        .override_global("HOST_NETNS", &fields.host_netns, true);
+        .override_global("HOST_NETNS", &fields.host_netns, true)
+        .override_global("SOCK_PROTOCOL", &fields.sock_protocol, true)
+        .override_global("SKB_LENGTH", &fields.skb_length, true)
+        .override_global("SKB_DATA", &fields.skb_data, true);
 }

@@ -11,14 +11,14 @@ use aya::{
 use egress_ebpf::{
     abi::{
         ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
-        PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel, Tunneled, TunneledKey, capacity,
-        lost,
+        PodAddress, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled,
+        TunneledKey, capacity, lost,
     },
     addr::Addr,
     inbound::REFUSED_SYNS,
 };
 
-use super::{Error, families, maker, object::PROGRAMS, pins::Pins};
+use super::{Error, families, maker, object::PROGRAMS, pins::Pins, records};
 
 /// Bytes of an LPM trie's prefix length, which comes before the data.
 const LPM: usize = 4;
@@ -28,7 +28,7 @@ const LPM: usize = 4;
 type Layout = (&'static str, usize, usize, u32);
 
 /// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned.
-const PINNED: [Layout; 17] = [
+const PINNED: [Layout; 18] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
     ("ROUTES", LPM + size_of::<RouteKey>(), size_of::<Route>(), capacity::ROUTES),
@@ -44,11 +44,12 @@ const PINNED: [Layout; 17] = [
     ("TUNNELED", size_of::<TunneledKey>(), size_of::<Tunneled>(), capacity::TUNNELED),
     ("FLOWS", size_of::<FlowKey>(), size_of::<FlowState>(), capacity::FLOWS),
     ("REFUSED_SYNS", size_of::<u32>(), size_of::<u64>(), REFUSED_SYNS),
+    ("EVENT_SHARES", size_of::<ShareKey>(), size_of::<Share>(), capacity::EVENT_SHARES),
     ("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS_ENTRIES),
     ("LOST", size_of::<u32>(), size_of::<u64>(), lost::COUNT),
 ];
 /// Pinned too, but of kinds whose sizes the kernel states in its own way.
-const PINNED_OTHERS: [&str; 2] = ["EVENTS", "EVENTS_STATE"];
+const PINNED_OTHERS: [&str; 1] = ["EVENTS"];
 
 /// The global that says whether the kernel has `bpf_set_retval`.
 const SET_RETVAL: &str = "SET_RETVAL";
@@ -80,6 +81,8 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
     maker::tell(&mut loader)?;
+    let network = records::node_network();
+    loader.override_global("NODE_NETWORK", &network, true);
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -95,6 +98,8 @@ pub(super) fn unpinned() -> Result<Ebpf, Error> {
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
     maker::tell(&mut loader)?;
+    let network = records::node_network();
+    loader.override_global("NODE_NETWORK", &network, true);
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -144,7 +149,7 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Prog
         Program::SchedClassifier(program) if program.fd().is_err() => program.load(),
         Program::SockOps(program) if program.fd().is_err() => program.load(),
         Program::SkLookup(program) if program.fd().is_err() => program.load(),
-        Program::Lsm(program) if program.fd().is_err() => families::load(program),
+        Program::Lsm(program) if program.fd().is_err() => families::load(program, name),
         _ => Ok(()),
     };
     result.map_err(|error| Error::Verify { program: name.to_owned(), error })?;

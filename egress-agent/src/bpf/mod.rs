@@ -24,6 +24,7 @@ pub mod plan;
 mod pod;
 mod reconcile;
 mod records;
+mod shares;
 mod trial;
 mod workloads;
 
@@ -37,7 +38,7 @@ pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
 pub use events::{Action, Events, Flow, Hook};
-pub use families::Families;
+pub use families::{Families, Gaps};
 pub use held::Held;
 pub use host::{Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname};
 pub use inspect::{AttachedProgram, Inspection, MapFill, inspect};
@@ -47,7 +48,8 @@ pub use pinned::{orphaned, pins_owner};
 pub use pins::Pins;
 pub use plan::{Contents, Facts, NO_INTERFACE, PlanProblem, PodInterface};
 pub use reconcile::Maps;
-pub use records::{Record, Records};
+pub use records::{Ends, Record, Records};
+pub use shares::{Causer, Shares};
 pub use trial::{OLDEST_TESTED_KERNEL, Trial};
 pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
 
@@ -60,6 +62,8 @@ pub struct Enforcer {
     pub maps: Maps,
     /// What was counted.
     pub counters: Counters,
+    /// What of that nobody saw, by workload.
+    pub shares: Shares,
     /// What happens.
     pub events: Events,
     /// What connections to the tunnel listener were meant for.
@@ -67,7 +71,7 @@ pub struct Enforcer {
     /// The cgroups that programs are attached to, an earlier agent's too: their ids, and their paths
     /// below the cgroup2 mount.
     pub cgroups: BTreeMap<u64, PathBuf>,
-    /// Whether workloads are kept from making sockets that no hook judges.
+    /// What the kernel's security modules keep workloads from.
     pub families: Families,
     /// Whether an earlier agent's enforcement was taken over.
     pub adopted: bool,
@@ -80,6 +84,7 @@ struct Loaded {
     attachments: Attachments,
     maps: Maps,
     counters: Counters,
+    shares: Shares,
     events: Events,
     records: Records,
     families: Families,
@@ -131,9 +136,20 @@ impl Enforcer {
         if let Some(aside) = aside.filter(|_| result.is_err()) {
             pins.bring_back(&aside);
         }
-        let Loaded { attachments, maps, counters, events, records, families } = result?;
+        let Loaded { attachments, maps, counters, shares, events, records, families } = result?;
         let cgroups = attach::pinned_cgroups(&pins);
-        Ok(Self { attachments, maps, counters, events, records, cgroups, families, adopted, pins })
+        Ok(Self {
+            attachments,
+            maps,
+            counters,
+            shares,
+            events,
+            records,
+            cgroups,
+            families,
+            adopted,
+            pins,
+        })
     }
 
     fn load(pins: &Pins, targets: &Targets, tc: TcMode) -> Result<Loaded, Error> {
@@ -142,6 +158,7 @@ impl Enforcer {
         // The maps first: if one can't be used, nothing is attached yet.
         let maps = Maps::take(&mut ebpf, pins)?;
         let counters = Counters::take(&mut ebpf)?;
+        let shares = Shares::take_from(&mut ebpf)?;
         let events = Events::take(&mut ebpf)?;
         let records = Records::take_from(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
@@ -149,6 +166,6 @@ impl Enforcer {
         let waits = maps.current().globals.is_none();
         let families = Families::attach(&mut ebpf, pins);
         let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, waits)?;
-        Ok(Loaded { attachments, maps, counters, events, records, families })
+        Ok(Loaded { attachments, maps, counters, shares, events, records, families })
     }
 }

@@ -105,7 +105,7 @@ pub struct Facts {
     pub generation: u64,
     /// Which configuration the snapshot was compiled from.
     pub held: super::Held,
-    /// Flow events that a CPU may emit in a second.
+    /// Flow events that a workload may cause in a second.
     pub events_per_second: u32,
     /// How many groups the map holds.
     pub max_groups: u32,

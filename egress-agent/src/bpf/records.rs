@@ -1,8 +1,9 @@
 //! The records of what connections to the tunnel listener were meant for.
 
 use std::{
+    collections::HashSet,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use aya::{
@@ -10,14 +11,21 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError},
 };
 use egress_ebpf::{
-    abi::{PolicyId, Tunneled, TunneledKey},
+    abi::{PolicyId, Tunneled, TunneledKey, space},
     addr::PortBe,
     tunnel::End,
 };
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Error, load, pod::Raw};
-use crate::types::{GatewayPort, OriginalDst, Port};
+use super::{
+    Error, load,
+    plan::{NO_INTERFACE, PodInterface},
+    pod::Raw,
+};
+use crate::{
+    sys::netns,
+    types::{GatewayPort, OriginalDst, Port},
+};
 
 const MAP: &str = "TUNNELED";
 
@@ -25,7 +33,54 @@ type Entries = HashMap<MapData, Raw<TunneledKey>, Raw<Tunneled>>;
 
 /// The kernel's records. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Records(Arc<Mutex<Entries>>);
+pub struct Records(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    map: Mutex<Entries>,
+    ends: RwLock<Ends>,
+}
+
+/// Whose addresses are known.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ends {
+    /// Pods' whose interfaces are enforced on.
+    pub pods: HashSet<IpAddr>,
+    /// The node's own; empty where the kernel doesn't number network namespaces (before 5.14).
+    pub node: HashSet<IpAddr>,
+}
+
+impl Ends {
+    /// Of the pods' interfaces that are enforced on, and of the node itself ([`NO_INTERFACE`]).
+    #[must_use]
+    pub fn new(pods: &[PodInterface]) -> Self {
+        let mut ends = Self::default();
+        for pod in pods {
+            let addresses = pod.addresses.iter().map(IpAddr::to_canonical);
+            match pod.ifindex {
+                NO_INTERFACE if node_network() == 0 => {}
+                NO_INTERFACE => ends.node.extend(addresses),
+                _ => ends.pods.extend(addresses),
+            }
+        }
+        ends
+    }
+
+    /// Where the record for an end from this address is, if the pod's interface made none.
+    fn space(&self, addr: IpAddr) -> Option<u8> {
+        let addr = addr.to_canonical();
+        if self.pods.contains(&addr) {
+            return None;
+        }
+        Some(if self.node.contains(&addr) { space::NODE } else { space::OTHER })
+    }
+}
+
+/// The node's network namespace, as the programs know it; zero where the kernel doesn't tell.
+pub(super) fn node_network() -> u64 {
+    static COOKIE: OnceLock<u64> = OnceLock::new();
+    *COOKIE.get_or_init(|| netns::cookie().unwrap_or(0))
+}
 
 /// What a connection to the tunnel listener was meant for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,31 +111,45 @@ impl Records {
     /// The map is of another kind.
     pub fn open(map: Map) -> Result<Self, Error> {
         let map = HashMap::try_from(map).map_err(|error| Error::Map { map: MAP, error })?;
-        Ok(Self(Arc::new(Mutex::new(map))))
+        Ok(Self(Arc::new(Shared { map: Mutex::new(map), ends: RwLock::default() })))
+    }
+
+    /// Says whose addresses are known from here on.
+    pub fn set_ends(&self, ends: Ends) {
+        *self.0.ends.write().unwrap_or_else(PoisonError::into_inner) = ends;
     }
 
     /// Takes the record for a connection that was accepted from `peer`: it is gone afterwards, and
     /// nobody else gets it.
     ///
     /// `None` where there is none, as for a listener that was dialled directly; where it is so old
-    /// that it must be another connection's; or where two sockets claimed this end of a connection.
+    /// that it must be another connection's; or where nobody knows whose address it is, and two
+    /// sockets claimed this end of a connection.
     #[must_use]
     pub fn take(&self, peer: SocketAddr) -> Option<Record> {
         let end = End { addr: peer.ip().into(), port: PortBe::new(peer.port()) };
-        let key = Raw(end.key());
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = {
+            let ends = self.0.ends.read().unwrap_or_else(PoisonError::into_inner);
+            ends.space(peer.ip())
+        };
+        [Some(space::WALL), other].into_iter().flatten().find_map(|space| self.take_at(end, space))
+    }
+
+    fn take_at(&self, end: End, space: u8) -> Option<Record> {
+        let key = Raw(end.key(space));
+        let mut map = self.0.map.lock().unwrap_or_else(PoisonError::into_inner);
         // Linux before 5.14 can't look up and delete in one step here. It needn't: the record of an
         // accepted connection is changed by the kernel in one way alone, to be nobody's.
         let found = match map.get(&key, 0) {
             Ok(Raw(found)) => found,
             Err(MapError::KeyNotFound) => return None,
             Err(error) => {
-                tracing::debug!("no record for {peer}: {error}");
+                tracing::debug!("no record for {end:?}: {error}");
                 return None;
             }
         };
         if let Err(error) = map.remove(&key) {
-            tracing::debug!("the record for {peer} was taken by another: {error}");
+            tracing::debug!("the record for {end:?} was taken by another: {error}");
             return None;
         }
         read(&found, now())
@@ -135,6 +204,20 @@ mod tests {
         assert_eq!(read.original, OriginalDst("198.51.100.7:5432".parse().unwrap()));
         assert_eq!(read.gateway_port, Port::new(15432).map(GatewayPort));
         assert_eq!((read.group, read.policy, read.cgroup), (2, 1, 77));
+    }
+
+    #[test]
+    fn an_end_that_is_known_is_looked_for_where_it_was_seen() {
+        let addresses = |text: &str| vec![text.parse().unwrap()];
+        let pod = PodInterface { ifindex: 7, addresses: addresses("10.0.0.5"), policy: 0 };
+        let own =
+            PodInterface { ifindex: NO_INTERFACE, addresses: addresses("10.9.0.1"), policy: 0 };
+        let ends = Ends::new(&[pod, own]);
+        let space = |text: &str| ends.space(text.parse().unwrap());
+        assert_eq!((space("10.0.0.5"), space("::ffff:10.0.0.5")), (None, None));
+        assert_eq!(space("10.0.0.6"), Some(space::OTHER));
+        let node = if node_network() == 0 { space::OTHER } else { space::NODE };
+        assert_eq!(space("10.9.0.1"), Some(node));
     }
 
     #[test]

@@ -37,7 +37,9 @@ impl Trial {
         for name in names {
             let program = match load::program(&mut ebpf, &name) {
                 Ok(program) => program,
-                Err(Error::Verify { program, error }) if program == families::PROGRAM => {
+                Err(Error::Verify { program, error })
+                    if families::PROGRAMS.contains(&program.as_str()) =>
+                {
                     no_lsm = families::missing(&error);
                     if no_lsm.is_none() {
                         return Err(Error::Verify { program, error });

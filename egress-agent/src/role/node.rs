@@ -8,9 +8,11 @@ mod behind;
 mod certs;
 mod changes;
 mod condition;
+mod exposure;
 mod flows;
 mod health;
 mod inside;
+mod losses;
 mod metrics;
 mod modes;
 mod names;
@@ -44,6 +46,7 @@ pub(super) use self::who::Namer;
 use self::{
     changes::{Reporter, heard, listen},
     condition::{Condition, summary},
+    exposure::scan::Looks,
     flows::{Naming, Printer},
     health::{Checker, Probing},
     metrics::{Sources, Tally},
@@ -135,8 +138,18 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     };
     let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
     let records = enforcer.records.clone();
-    let Enforcer { attachments, maps, counters, events, cgroups, families, adopted, pins, .. } =
-        enforcer;
+    let Enforcer {
+        attachments,
+        maps,
+        counters,
+        shares,
+        events,
+        cgroups,
+        families,
+        adopted,
+        pins,
+        records: _,
+    } = enforcer;
     let held = maps.current().globals.as_ref().and_then(Held::of);
     takeover::announce(adopted, attachments.is_waiting(), held);
 
@@ -153,12 +166,16 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let (shout, modes) = Shout::new();
     let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
     let condition = Arc::<Condition>::default();
-    condition.set_gap(families.gap().as_deref());
+    condition.set_gaps(families.gaps());
+    for exposure in condition.exposures() {
+        tracing::warn!("exposed: {exposure}");
+    }
     let counters = Arc::new(counters);
     let credentials = certs::follow(places, loaded.clone());
     let flows = Arc::<FlowLog>::default();
     let listeners = (args.tunnel_listen, tunnels);
-    let tunnel = NodeTunnel::new(listeners, records, Arc::clone(&credentials), Arc::clone(&flows));
+    let tunnel =
+        NodeTunnel::new(listeners, records.clone(), Arc::clone(&credentials), Arc::clone(&flows));
     let view = View {
         process: Process::this(),
         bpffs: args.bpffs.display().to_string(),
@@ -178,6 +195,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     if let Some(listener) = listener {
         let sources = Sources {
             counters,
+            shares,
+            pods: args.pod_interfaces.clone(),
             tally: Arc::clone(&tally),
             condition: Arc::clone(&condition),
             loaded: loaded.clone(),
@@ -200,6 +219,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         attachments,
         families,
         watch: listen(),
+        records,
         maps,
         pins,
         strangers: cgroups,
@@ -217,6 +237,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         reporter: Reporter::default(),
         take_over: TakeOver::default(),
         closer: Closer::default(),
+        looks: Looks::default(),
         ready: false,
         manager: Manager::new(Instant::now()),
     };
@@ -242,6 +263,7 @@ struct Node {
     watch: Option<Watch>,
     maps: bpf::Maps,
     pins: bpf::Pins,
+    records: bpf::Records,
     /// The cgroups that an earlier agent attached to, and that this one's options don't name.
     strangers: BTreeMap<u64, PathBuf>,
     planned: Planned,
@@ -259,6 +281,7 @@ struct Node {
     reporter: Reporter,
     take_over: TakeOver,
     closer: Closer,
+    looks: Looks,
     ready: bool,
     manager: Manager,
 }
@@ -301,7 +324,10 @@ impl Node {
     async fn look(&mut self) {
         let mut changes = self.attachments.refresh(&self.pins);
         changes.extend(self.families.repair(&self.pins));
-        self.condition.set_gap(self.families.gap().as_deref());
+        self.condition.set_gaps(self.families.gaps());
+        let cgroups = plan::cgroups(&self.strangers, &self.attachments);
+        let snapshot = self.loaded.borrow().snapshot.clone();
+        self.looks.begin(&cgroups, snapshot.as_ref(), &self.condition);
         self.report_changes(changes);
         if self.ready {
             let (cgroups, count) = (self.attachments.cgroups(), &self.tally.sockets_destroyed);
@@ -339,6 +365,7 @@ impl Node {
                     events_per_second: self.events_per_second,
                     max_groups: self.maps.max_groups(),
                 };
+                self.records.set_ends(bpf::Ends::new(&facts.pods));
                 let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
                 if self.ready && !behind && self.planned.is(snapshot, &facts) {
                     return self.hear();

@@ -1,8 +1,17 @@
 //! Working in other network namespaces.
+#![allow(unsafe_code, reason = "a socket option is read by pointer")]
 
-use std::{fs::File, io, os::fd::AsFd, thread};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+    thread,
+};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::{
+    net::{AddressFamily, SocketType, socket},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 /// Does `work` in a network namespace, on a thread of its own: the caller stays where it is.
 ///
@@ -16,6 +25,30 @@ pub fn inside<T: Send>(ns: &File, work: impl FnOnce() -> T + Send) -> io::Result
         })?;
         inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// The cookie of the network namespace that the calling thread is in.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 5.14.
+pub fn cookie() -> io::Result<u64> {
+    /// `SO_NETNS_COOKIE`, include/uapi/asm-generic/socket.h.
+    const NETNS_COOKIE: libc::c_int = 71;
+    let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None)?;
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes, which is the size
+    // of the number that it is given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

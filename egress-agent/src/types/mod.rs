@@ -5,6 +5,7 @@ mod host;
 mod identity;
 mod net;
 mod peer;
+mod printable;
 mod share;
 mod spiffe;
 
@@ -15,5 +16,6 @@ pub use identity::{
 };
 pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalDst, OriginalPort, Port, UpstreamAddr};
 pub use peer::{DownstreamTls, PeerCertificate};
+pub use printable::{is_unseen, printable};
 pub use share::{ShareOwner, within_share};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};

@@ -254,7 +254,7 @@ pub(crate) fn text(output: &Output) -> String {
 pub(crate) fn links_in(version: &Path) -> Vec<String> {
     let entries = fs::read_dir(version.join("links")).into_iter().flatten();
     let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name != "socket_create-host").collect();
+    let mut names: Vec<String> = names.filter(|name| !name.ends_with("-host")).collect();
     names.sort();
     names
 }

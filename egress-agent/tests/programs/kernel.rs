@@ -14,7 +14,8 @@ use egress_agent::bpf::{object::PROGRAMS, tell_maker};
 use egress_ebpf::{
     abi::{
         self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, Policy,
-        PolicyId, Route, RouteKey, TableId, Tunnel, counter_index, route_action,
+        PolicyId, Route, RouteKey, Share, ShareKey, TableId, Tunnel, counter_index, route_action,
+        share_kind,
     },
     addr::{Addr, PortBe},
     reason::Reason,
@@ -217,6 +218,15 @@ impl Kernel {
 
     pub(crate) fn lost(&self, index: u32) -> u64 {
         self.per_cpu_sum("LOST", index)
+    }
+
+    /// How many events of a cgroup were lost; `None` where it has caused none.
+    pub(crate) fn lost_of(&self, cgroup: u64) -> Option<u64> {
+        let shares: HashMap<&MapData, [u8; size_of::<ShareKey>()], [u8; size_of::<Share>()]> =
+            self.ebpf.map("EVENT_SHARES").unwrap().try_into().unwrap();
+        let key = ShareKey { id: cgroup, kind: share_kind::CGROUP, reserved: 0 };
+        let share = shares.get(&key.as_bytes().try_into().unwrap(), 0).ok()?;
+        Some(Share::read_from_bytes(&share).unwrap().lost.iter().sum())
     }
 
     fn per_cpu_sum(&self, map: &str, index: u32) -> u64 {

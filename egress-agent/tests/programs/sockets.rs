@@ -112,12 +112,17 @@ impl Cgroup {
         ] {
             let program: &mut CgroupSockAddr =
                 kernel.ebpf.program_mut(name).unwrap().try_into().unwrap();
-            program.load().unwrap();
+            // Another cgroup may have it already.
+            if program.fd().is_err() {
+                program.load().unwrap();
+            }
             program.attach(&cgroup, CgroupAttachMode::Single).unwrap();
         }
         let program: &mut CgroupSkb =
             kernel.ebpf.program_mut("cgroup_egress").unwrap().try_into().unwrap();
-        program.load().unwrap();
+        if program.fd().is_err() {
+            program.load().unwrap();
+        }
         program.attach(&cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single).unwrap();
     }
 }
@@ -197,6 +202,44 @@ fn what_policy_refuses_fails_with_a_meaningful_error() {
     let to = here.local_addr().unwrap().to_string();
     cgroup.call("udp-send", &to).unwrap();
     cgroup.call("udp-connect", &to).unwrap();
+}
+
+/// One workload's flood takes none of another's events, whether both are listed or only a cgroup far
+/// above them.
+#[test]
+fn a_flood_of_refusals_hides_no_other_workloads() {
+    const FLOOD: u64 = 200;
+    for listed in [true, false] {
+        let mut kernel = Kernel::usual();
+        let [mut loud, mut quiet] = ["loud", "quiet"].map(Cgroup::new);
+        for cgroup in [&loud, &quiet] {
+            cgroup.attach(&mut kernel);
+            let above = fs::metadata(cgroup.parent.parent().unwrap()).unwrap().ino();
+            kernel.workload(above, DEFAULT_POLICY);
+            if listed {
+                kernel.workload(cgroup.id(), DEFAULT_POLICY);
+            }
+        }
+        kernel.globals(1, 5);
+        let (mut told, mut heard) = (0, 0);
+        for attempt in 0..FLOOD {
+            assert_eq!(loud.call("connect", "198.51.100.7:22"), Err(EACCES));
+            if attempt % (FLOOD / 4) == 0 {
+                assert_eq!(quiet.call("connect", "198.51.100.7:22"), Err(EACCES));
+            }
+        }
+        for event in kernel.events() {
+            if event.cgroup == quiet.child_id() { heard += 1 } else { told += 1 }
+        }
+        assert_eq!(heard, 4, "all of the quiet one's (listed: {listed})");
+        assert!((5..FLOOD / 2).contains(&told), "{told} of the loud one's {FLOOD}");
+        // Whose they are that nobody saw is known.
+        let lost = |cgroup: &Cgroup| {
+            let id = if listed { cgroup.id() } else { cgroup.child_id() };
+            kernel.lost_of(id)
+        };
+        assert_eq!((lost(&loud), lost(&quiet)), (Some(FLOOD - told), Some(0)));
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::addr::{Addr, PortBe};
 pub struct OriginalDst {
     /// The listed cgroup that the process belongs to; zero for none.
     pub cgroup: u64,
+    /// The network namespace that the socket is in, by its cookie.
+    pub network: u64,
     /// The address asked for.
     pub addr: Addr,
     /// The address that took its place: a gateway's, or the tunnel listener's.
@@ -58,7 +60,12 @@ pub struct Tunnel {
     pub port_v6: PortBe,
 }
 
-/// Key of `TUNNELED` (LRU hash): the workload's end of a connection to the tunnel listener.
+/// Key of `TUNNELED` (LRU hash): the workload's end of a connection to the tunnel listener, and how it
+/// is known to be the workload's.
+///
+/// 65,536 in all. A record is of a socket that the connect hook sent to the listener, and counts from
+/// its SYN until the agent has accepted the connection, some milliseconds. So a workload would have to
+/// begin as many connections in that time to push out a neighbour's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TunneledKey {
@@ -66,8 +73,21 @@ pub struct TunneledKey {
     pub addr: Addr,
     /// Its port.
     pub port: PortBe,
+    /// One of [`space`].
+    pub space: u8,
     /// Always zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
+}
+
+/// Values of [`TunneledKey::space`].
+pub mod space {
+    /// The end is of a network namespace that the node knows nothing of: what two sockets claim is
+    /// nobody's.
+    pub const OTHER: u8 = 0;
+    /// The pod's own interface let its SYN pass, and with it its address.
+    pub const WALL: u8 = 1;
+    /// The socket is in the node's own network namespace, where no two have the same end.
+    pub const NODE: u8 = 2;
 }
 
 /// Value of `TUNNELED`: what a connection to the tunnel listener was meant for.

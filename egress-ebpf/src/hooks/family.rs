@@ -1,9 +1,10 @@
-//! Which sockets a workload may make.
+//! Which sockets a workload may make, and what it may ask of the kernel by them.
 
 use crate::{
     abi::PolicyId,
     decide::PolicyView,
-    packet::Flow,
+    netlink::names_namespace,
+    packet::{Bytes, Flow},
     reason::Reason,
     verdict::{Judgement, Mode, Verdict},
 };
@@ -26,6 +27,22 @@ pub fn family(
     let verdict = match mode {
         Mode::Exempt => return None,
         Mode::Enforce | Mode::Audit => Verdict::deny(Reason::SocketFamily),
+    };
+    Some(Judgement::new(verdict, mode, policy, Flow::UNKNOWN, 0))
+}
+
+/// What a workload sends to rtnetlink; `None` where there is nothing to say against it. Whoever has
+/// `CAP_NET_ADMIN` in the user namespace of the node could act in the node's network namespace by its
+/// id, wherever he is himself.
+#[inline(always)]
+pub fn netlink(sent: &impl Bytes, policy: PolicyId, view: &impl PolicyView) -> Option<Judgement> {
+    let mode = view.policy(policy).mode;
+    let verdict = match mode {
+        Mode::Exempt => return None,
+        Mode::Enforce | Mode::Audit if names_namespace(sent) => {
+            Verdict::deny(Reason::OtherNamespace)
+        }
+        Mode::Enforce | Mode::Audit => return None,
     };
     Some(Judgement::new(verdict, mode, policy, Flow::UNKNOWN, 0))
 }

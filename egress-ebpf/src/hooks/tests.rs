@@ -300,10 +300,26 @@ fn a_workloads_answer_needs_a_flow_that_the_uplink_saw() {
     };
     // A packet of its own making, on an interface of its own making.
     let question = ip(protocol::UDP, OUTSIDE, POD, &[0, 53, 0xc0, 1, 0, 9, 0, 0, b'x']);
-    to_socket(&question.as_slice(), 0x0800, protocol::UDP, 1, &world);
+    to_socket(&question.as_slice(), 0x0800, protocol::UDP, IFINDEX, 1, &world);
     assert_eq!(answer(), (DROP, Reason::Protocol));
     inward(&ip_frame(&question).as_slice(), Scope::Uplink, false, &world);
     assert_eq!(answer(), (PASS, Reason::Reply));
+}
+
+/// A workload that sends to itself, under any name, has no client outside.
+#[test]
+fn what_comes_over_loopback_began_nowhere_outside() {
+    let world = World::usual();
+    let datagram = ip(protocol::UDP, OUTSIDE, POD, &[0, 53, 0xc0, 1, 0, 9, 0, 0, b'x']);
+    let reply = ip(protocol::UDP, POD, OUTSIDE, &[0xc0, 1, 0, 53, 0, 9, 0, 0, b'x']);
+    let answer = || skb(&reply.as_slice(), 0x0800, POLICY, 1, &world).reason();
+    to_socket(&datagram.as_slice(), 0x0800, protocol::UDP, LOOPBACK, 1, &world);
+    assert!(world.table.borrow().flows.is_empty());
+    assert_eq!(answer(), Reason::Protocol);
+    // The twin: by another interface.
+    to_socket(&datagram.as_slice(), 0x0800, protocol::UDP, IFINDEX, 1, &world);
+    assert_eq!(world.table.borrow().flows.len(), 2, "the flow, and that the remote was seen");
+    assert_eq!(answer(), Reason::Reply);
 }
 
 #[test]

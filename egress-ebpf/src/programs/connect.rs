@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     Global,
-    helpers::{bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
+    helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval},
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
@@ -61,7 +61,7 @@ fn connect(address: impl SocketAddr) -> i32 {
     {
         judgement = judgement.refused(reason);
     }
-    conclude(Site { hook: hook::CONNECT, cgroup: workload.cgroup, ifindex: 0 }, judgement)
+    conclude(hook::CONNECT, &workload, judgement)
 }
 
 /// Who asks.
@@ -108,8 +108,11 @@ fn send(
     let port = address.port();
     // SAFETY: the context is valid.
     let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
+    // SAFETY: as above. Minimum kernel version: 5.7.
+    let network = unsafe { bpf_get_netns_cookie(address.context().cast()) };
     let entry = OriginalDst {
         cgroup: asks.cgroup,
+        network,
         addr: original,
         gateway: there.addr,
         group: target.group,
@@ -122,15 +125,7 @@ fn send(
     };
     ORIGINAL_DST.insert(cookie, entry, 0).map_err(|_full| Reason::OriginalDstFull)?;
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(
-        (),
-        "socket {}: {:i} port {} goes by {:i} port {}",
-        cookie,
-        original.octets(),
-        port.get(),
-        there.addr.octets(),
-        there.port.get()
-    );
+    aya_log_ebpf::debug!((), "socket {} goes by port {}", cookie, there.port.get());
     address.set_addr(there.addr);
     if there.port != port {
         address.set_port(there.port);
@@ -140,8 +135,9 @@ fn send(
 
 /// Reports a system call's judgement and turns it into the hook's return value.
 #[inline(always)]
-pub(crate) fn conclude(site: Site, judgement: Judgement) -> i32 {
-    report(site, &judgement);
+pub(crate) fn conclude(hook: u8, workload: &Workload, judgement: Judgement) -> i32 {
+    let site = Site { hook, cgroup: workload.cgroup, ifindex: 0 };
+    report(site, &judgement, || workload.share_of_current());
     match judgement.system_call() {
         Ok(()) => CGROUP_PASS,
         Err(errno) => {

@@ -4,7 +4,7 @@ use core::mem::{self, MaybeUninit};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock_addr},
-    helpers::{bpf_sk_fullsock, bpf_skb_load_bytes},
+    helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes},
 };
 use egress_ebpf::{
     addr::{Addr, PortBe},
@@ -201,13 +201,19 @@ impl Bytes for Skb {
 
     #[inline(always)]
     fn forget<T: Copy>(&self, value: T) -> T {
-        const { assert!(size_of::<T>() == 1, "only bytes") };
-        // SAFETY: both are one byte, which an exclusive or with zero leaves as it is.
-        unsafe {
-            let byte: u8 = mem::transmute_copy(&value);
-            let byte = byte ^ zero(self.length());
-            mem::transmute_copy(&byte)
-        }
+        forget(value, self.length())
+    }
+}
+
+/// A byte of which the verifier knows nothing any more; `any` is a number that it doesn't know.
+#[inline(always)]
+pub(crate) fn forget<T: Copy>(value: T, any: u32) -> T {
+    const { assert!(size_of::<T>() == 1, "only bytes") };
+    // SAFETY: both are one byte, which an exclusive or with zero leaves as it is.
+    unsafe {
+        let byte: u8 = mem::transmute_copy(&value);
+        let byte = byte ^ zero(any) as u8;
+        mem::transmute_copy(&byte)
     }
 }
 
@@ -215,7 +221,7 @@ impl Bytes for Skb {
 /// number, and not with what two numbers have to do with each other.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-fn zero(any: u32) -> u8 {
+pub(crate) fn zero(any: u32) -> u32 {
     let zero: u64;
     // SAFETY: it changes two registers.
     unsafe {
@@ -228,13 +234,13 @@ fn zero(any: u32) -> u8 {
             options(pure, nomem, nostack),
         );
     }
-    zero as u8
+    zero as u32
 }
 
 /// On the host programs only compile.
 #[cfg(not(target_arch = "bpf"))]
 #[inline(always)]
-const fn zero(_any: u32) -> u8 {
+pub(crate) const fn zero(_any: u32) -> u32 {
     0
 }
 
@@ -316,15 +322,32 @@ impl Skb {
     /// The interface that the packet is on.
     #[inline(always)]
     pub(crate) fn ifindex(self) -> u32 {
+        // Volatile, or the compiler may merge this read with that of another field.
         // SAFETY: as in `length`.
-        unsafe { (*self.0).ifindex }
+        unsafe { (&raw const (*self.0).ifindex).read_volatile() }
+    }
+
+    /// The cookie of the socket that sent it, zero for none: veth interfaces leave the packet its socket
+    /// (since Linux 4.19). Minimum kernel version: 4.12.
+    #[inline(always)]
+    pub(crate) fn socket_cookie(self) -> u64 {
+        // SAFETY: the context is valid; the helper answers 0 where there is no socket.
+        unsafe { bpf_get_socket_cookie(self.0.cast()) }
+    }
+
+    /// The cgroup of the socket that sent it, zero for none. Minimum kernel version: 4.18.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        // SAFETY: as in `socket_cookie`.
+        unsafe { bpf_skb_cgroup_id(self.0) }
     }
 
     /// The interface that it came in on; zero if it came out of a socket of this host.
     #[inline(always)]
     pub(crate) fn came_in_on(self) -> u32 {
+        // Volatile: as in `ifindex`.
         // SAFETY: as in `length`.
-        unsafe { (*self.0).ingress_ifindex }
+        unsafe { (&raw const (*self.0).ingress_ifindex).read_volatile() }
     }
 
     /// Leaves a note on the packet about the pod's interface that it came in on, for the program on
@@ -340,8 +363,9 @@ impl Skb {
     /// That note; zero for none.
     #[inline(always)]
     pub(crate) fn pod(self) -> u32 {
+        // Volatile: as in `ifindex`.
         // SAFETY: as in `length`.
-        unsafe { (*self.0).tc_index }
+        unsafe { (&raw const (*self.0).tc_index).read_volatile() }
     }
 
     /// The protocol of its socket, if that is an ordinary TCP or UDP socket. Minimum kernel

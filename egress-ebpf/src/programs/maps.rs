@@ -11,9 +11,9 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::{
-        Bucket, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
-        PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel, Tunneled, TunneledKey, capacity,
-        capture_socket, event_class, lost,
+        COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst, PodAddress,
+        Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled, TunneledKey,
+        capacity, capture_socket, lost,
     },
     addr::{Addr, PortBe},
     inbound::REFUSED_SYNS as REFUSED_SYNS_ENTRIES,
@@ -97,10 +97,10 @@ pub(crate) static REFUSED_SYNS: Array<u64> = Array::with_max_entries(REFUSED_SYN
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(capacity::EVENTS_BYTES, 0);
 
-/// Token buckets for `EVENTS`, by [`event_class`].
+/// Who has caused how many of the `EVENTS`. LRU is right here, too: who is forgotten begins anew.
 #[map]
-pub(crate) static EVENTS_STATE: PerCpuArray<Bucket> =
-    PerCpuArray::with_max_entries(event_class::COUNT, 0);
+pub(crate) static EVENT_SHARES: LruHashMap<ShareKey, Share> =
+    LruHashMap::with_max_entries(capacity::EVENT_SHARES, 0);
 
 /// Verdicts, by [`counter_index`](egress_ebpf::abi::counter_index).
 #[map]

@@ -7,7 +7,6 @@ use egress_ebpf::{abi::hook, hooks, verdict::CGROUP_PASS};
 use super::{
     connect::conclude,
     context::{SocketAddr, V4, V6},
-    report::Site,
     view::{Maps, Workload},
 };
 
@@ -29,7 +28,7 @@ fn send(address: impl SocketAddr) -> i32 {
     let policy = workload.policy_or_default();
     let judgement =
         hooks::socket(address.flow(), address.judges(), policy, workload.listed(), &Maps);
-    conclude(Site { hook: hook::SENDMSG, cgroup: workload.cgroup, ifindex: 0 }, judgement)
+    conclude(hook::SENDMSG, &workload, judgement)
 }
 
 /// Shows the source as it is: no datagram's destination is ever changed, so none has another

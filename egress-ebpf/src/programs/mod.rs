@@ -12,6 +12,7 @@ mod kernel;
 mod maker;
 mod maps;
 mod message;
+mod netlink;
 mod packet;
 mod peer;
 mod report;

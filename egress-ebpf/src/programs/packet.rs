@@ -11,6 +11,9 @@ use egress_ebpf::{
     abi::hook,
     hooks::{self, Way},
     inbound::Scope,
+    packet::{Bytes as _, Ethernet, Flow, ether_type, protocol},
+    reason::Reason,
+    tunnel::{self, End},
     verdict::{CGROUP_PASS, TC_NEXT},
 };
 
@@ -18,7 +21,7 @@ use super::{
     context::Skb,
     maker::Maker,
     report::{Site, report},
-    view::{Maps, Workload},
+    view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
 
 /// The second line on the node: packets of a workload's sockets, among them those of protocols
@@ -30,7 +33,8 @@ fn cgroup_egress(context: SkBuffContext) -> i32 {
     let workload = Workload::of(skb);
     let policy = workload.policy_or_default();
     let judgement = hooks::skb(&skb, skb.protocol(), policy, workload.listed(), &Maps);
-    report(Site { hook: hook::SKB, cgroup: workload.cgroup, ifindex: 0 }, &judgement);
+    let site = Site { hook: hook::SKB, cgroup: workload.cgroup, ifindex: 0 };
+    report(site, &judgement, || workload.share_of(skb));
     judgement.cgroup_skb()
 }
 
@@ -41,8 +45,13 @@ fn pod_ingress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let ifindex = skb.ifindex();
     let judgement = hooks::pod(&skb, ifindex, skb.has_vlan(), &Maps);
-    report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement);
+    report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement, || {
+        share_of_interface(ifindex)
+    });
     skb.remember_pod(ifindex);
+    if judgement.reason() == Reason::Gateway {
+        note_tunnel(skb, judgement.flow(), judgement.ether_type());
+    }
     judgement.tc()
 }
 
@@ -53,11 +62,32 @@ fn bridge_ingress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     match hooks::bridge(&skb, skb.pod(), skb.has_vlan(), &Maps) {
         Some(judgement) => {
-            report(Site { hook: hook::POD, cgroup: 0, ifindex: skb.ifindex() }, &judgement);
+            let site = Site { hook: hook::POD, cgroup: 0, ifindex: skb.ifindex() };
+            report(site, &judgement, || share_of_interface(site.ifindex));
             judgement.tc()
         }
         None => TC_NEXT,
     }
+}
+
+/// Takes note of a SYN that passes to a gateway's end or the tunnel listener's: whose it is. Headers
+/// of what passes there have no options (IPv4) and no extensions (IPv6).
+#[inline(always)]
+fn note_tunnel(skb: Skb, flow: &Flow, kind: u16) {
+    const FLAGS: u32 = 13;
+    const SYN: u8 = 2;
+    const ACK: u8 = 16;
+    let flags = match kind {
+        ether_type::IPV4 => Ethernet::LENGTH + 20 + FLAGS,
+        _ => Ethernet::LENGTH + 40 + FLAGS,
+    };
+    let opens = |[flags]: [u8; 1]| flags & (SYN | ACK) == SYN;
+    if flow.protocol != protocol::TCP || !skb.load(flags).is_some_and(opens) {
+        return;
+    }
+    let local = End { addr: flow.source, port: flow.source_port };
+    let remote = End { addr: flow.destination, port: flow.destination_port };
+    tunnel::passed(skb.socket_cookie(), local, remote, &Maps);
 }
 
 /// The second wall, on the interface that leads outside (Ethernet): what is forwarded to it, and
@@ -76,10 +106,13 @@ fn uplink_egress(context: TcContext) -> i32 {
         socket: maker.socket,
     };
     let judgement = hooks::uplink(&skb, way, workload.known(), skb.has_vlan(), &Maps);
-    report(
-        Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() },
-        &judgement,
-    );
+    let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };
+    // Asked anew: what is kept until here, the verifier follows along every path.
+    report(site, &judgement, || match (skb.cgroup(), skb.pod()) {
+        (0, 0) => share_of_interface(site.ifindex),
+        (0, pod) => share_of_interface(pod),
+        (cgroup, _) => share_of_cgroup(cgroup),
+    });
     judgement.tc()
 }
 
@@ -90,7 +123,7 @@ fn cgroup_ingress(context: SkBuffContext) -> i32 {
     if let Some(protocol) = skb.socket_protocol() {
         let cgroup = Workload::of(skb).listed();
         if cgroup != 0 {
-            hooks::to_socket(&skb, skb.protocol(), protocol, cgroup, &Maps);
+            hooks::to_socket(&skb, skb.protocol(), protocol, skb.ifindex(), cgroup, &Maps);
         }
     }
     CGROUP_PASS

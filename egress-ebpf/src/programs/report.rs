@@ -2,15 +2,16 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::PerCpuArray};
 use egress_ebpf::{
-    abi::{FlowEvent, action, counter_index, event_class, hook, lost},
+    abi::{FlowEvent, Share, ShareKey, action, counter_index, event_class, hook, lost},
     decide::PolicyView as _,
+    events::is_scarce,
     hooks,
     reason::Reason,
     verdict::Judgement,
 };
 
 use super::{
-    maps::{COUNTERS, EVENTS, EVENTS_STATE, LOST},
+    maps::{COUNTERS, EVENT_SHARES, EVENTS, LOST},
     view::Maps,
 };
 
@@ -25,9 +26,13 @@ pub(crate) struct Site {
     pub(crate) ifindex: u32,
 }
 
-/// Counts every judgement, and emits an event for a refusal or a connect.
+/// How much is in the ring buffer: `BPF_RB_AVAIL_DATA`, include/uapi/linux/bpf.h.
+const AVAILABLE: u64 = 0;
+
+/// Counts every judgement, and emits an event for a refusal or a connect. `share` tells who causes it,
+/// which is asked only then.
 #[inline(always)]
-pub(crate) fn report(site: Site, judgement: &Judgement) {
+pub(crate) fn report(site: Site, judgement: &Judgement, share: impl FnOnce() -> ShareKey) {
     let code = judgement.action_code();
     let reason = judgement.reason();
     let audited = judgement.audited();
@@ -50,22 +55,74 @@ pub(crate) fn report(site: Site, judgement: &Judgement) {
     } else {
         return;
     };
-    emit(site, judgement, class);
+    emit(site, judgement, class, share());
+}
+
+/// Not on the stack, which is short.
+static NEW: Share = Share::NEW;
+
+/// A workload's share, which is made with its first event.
+#[inline(always)]
+fn share_of(key: &ShareKey) -> Option<*mut Share> {
+    if let Some(share) = EVENT_SHARES.get_ptr_mut(key) {
+        return Some(share);
+    }
+    // On another CPU it may have been made this moment, which then begins anew.
+    let _without = EVENT_SHARES.insert(key, &NEW, 0);
+    EVENT_SHARES.get_ptr_mut(key)
+}
+
+/// Whether a workload may cause an event; what it may not is counted. A function of its own, with a
+/// stack of its own: its caller's is short of room, and of numbers alone, which the verifier can follow.
+#[inline(never)]
+fn admitted(id: u64, kind: u32, class: u32) -> bool {
+    let key = ShareKey { id, kind, reserved: 0 };
+    let Some(share) = share_of(&key) else {
+        count(&LOST, lost::FULL);
+        return false;
+    };
+    // SAFETY: the helper takes nothing.
+    let time = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the entry is
+    // forgotten meanwhile. Programs on other CPUs may change the bucket, too; then it gives or keeps
+    // some events too many, which nothing depends on.
+    let (sparing, allowed) = unsafe {
+        let bucket = match class {
+            event_class::DENIED => &mut (*share).buckets[0],
+            _ => &mut (*share).buckets[1],
+        };
+        (bucket.is_sparing(time), bucket.take(time, Maps.globals().event_rate()))
+    };
+    if !allowed {
+        lose(share, lost::RATE);
+        return false;
+    }
+    if is_scarce(EVENTS.query(AVAILABLE)) && !sparing {
+        lose(share, lost::FULL);
+        return false;
+    }
+    true
+}
+
+/// Counts an event that found the ring buffer full.
+#[inline(never)]
+fn found_no_room(id: u64, kind: u32) {
+    let key = ShareKey { id, kind, reserved: 0 };
+    match share_of(&key) {
+        Some(share) => lose(share, lost::FULL),
+        None => count(&LOST, lost::FULL),
+    }
 }
 
 #[inline(always)]
-fn emit(site: Site, judgement: &Judgement, class: u32) {
+fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
+    if !admitted(share.id, share.kind, class) {
+        return;
+    }
     // SAFETY: the helper takes nothing.
     let time = unsafe { bpf_ktime_get_ns() };
-    let Some(bucket) = EVENTS_STATE.get_ptr_mut(class) else { return };
-    // SAFETY: the pointer is to this CPU's value. A softirq's program may interrupt this one on the
-    // same CPU; then the bucket gives or keeps an event too many, which nothing depends on.
-    let allowed = unsafe { (*bucket).take(time, Maps.globals().event_rate()) };
-    if !allowed {
-        return count(&LOST, lost::RATE);
-    }
     let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
-        return count(&LOST, lost::FULL);
+        return found_no_room(share.id, share.kind);
     };
     let flow = judgement.flow();
     entry.write(FlowEvent {
@@ -86,6 +143,19 @@ fn emit(site: Site, judgement: &Judgement, class: u32) {
         reserved: [0; 5],
     });
     entry.submit(0);
+}
+
+/// Counts an event that nobody will see, in all and for its workload.
+#[inline(always)]
+fn lose(share: *mut Share, cause: u32) {
+    // SAFETY: as in `admitted`; the numbers are aligned to 8 bytes.
+    unsafe {
+        match cause {
+            lost::RATE => add_one(&raw mut (*share).lost[0]),
+            _ => add_one(&raw mut (*share).lost[1]),
+        }
+    }
+    count(&LOST, cause);
 }
 
 #[inline(always)]

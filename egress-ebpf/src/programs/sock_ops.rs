@@ -1,6 +1,7 @@
 //! `sock_ops`: what a connection to the node's tunnel listener was meant for.
 
 use aya_ebpf::{
+    Global,
     bindings::bpf_sock_ops,
     helpers::{bpf_get_socket_cookie, bpf_ktime_get_ns},
     macros::sock_ops,
@@ -27,6 +28,10 @@ const ACTIVE_ESTABLISHED: u32 = 4;
 const ONLY_NEW: u64 = 1;
 /// Lets the kernel go on by itself: `reply` isn't touched, and its zero asks for nothing.
 const GO_ON: u32 = 1;
+
+/// The node's network namespace, by its cookie: the agent tells before loading. Zero for unknown.
+#[unsafe(no_mangle)]
+static NODE_NETWORK: Global<u64> = Global::new(0);
 
 /// Only takes note; it can't refuse anything. Minimum kernel version: 4.13 (the socket's cookie 4.12);
 /// as a link 5.7.
@@ -86,6 +91,17 @@ impl TunnelTable for Maps {
     #[inline(always)]
     fn listener(&self) -> Tunnel {
         TUNNEL.get(0).copied().unwrap_or(Tunnel::NONE)
+    }
+
+    #[inline(always)]
+    fn node_network(&self) -> u64 {
+        NODE_NETWORK.load()
+    }
+
+    #[inline(always)]
+    fn put_record(&self, key: &TunneledKey, record: &Tunneled) {
+        // A failure leaves the connection without a record, which resets it.
+        let _reset = TUNNELED.insert(key, record, 0);
     }
 
     #[inline(always)]

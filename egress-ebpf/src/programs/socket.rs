@@ -22,7 +22,7 @@ static TASK_NSPROXY: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static NSPROXY_NET: Global<u32> = Global::new(0);
 
-const EPERM: i32 = -1;
+pub(crate) const EPERM: i32 = -1;
 const AF_UNSPEC: u32 = 0;
 
 /// Refuses workloads the sockets that no other hook judges. Minimum kernel version: 5.7, with BPF
@@ -47,12 +47,13 @@ fn socket_create(context: LsmContext) -> i32 {
     let Some(known) = workload.known() else { return 0 };
     let on_host = !hooks::is_packet_family(family) || is_on_host();
     let judgement = hooks::family(family, protocol, on_host, known.policy, &Maps);
-    judgement.map_or(0, |judgement| conclude(workload.cgroup, judgement))
+    judgement.map_or(0, |judgement| conclude(&workload, judgement))
 }
 
 #[inline(always)]
-fn conclude(cgroup: u64, judgement: Judgement) -> i32 {
-    report(Site { hook: hook::SOCKET, cgroup, ifindex: 0 }, &judgement);
+pub(crate) fn conclude(workload: &Workload, judgement: Judgement) -> i32 {
+    let site = Site { hook: hook::SOCKET, cgroup: workload.cgroup, ifindex: 0 };
+    report(site, &judgement, || workload.share_of_current());
     match judgement.system_call() {
         Ok(()) => 0,
         Err(_errno) => EPERM,

@@ -8,11 +8,15 @@ use aya_ebpf::{
     maps::lpm_trie::Key,
 };
 use egress_ebpf::{
-    abi::{FlowKey, FlowState, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey},
+    abi::{
+        FlowKey, FlowState, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey,
+        ShareKey, share_kind,
+    },
     addr::Addr,
     decide::{PolicyRules, PolicyView},
     hooks,
     inbound::FlowTable,
+    packet::Bytes as _,
 };
 
 use super::{
@@ -143,10 +147,43 @@ struct Owner {
     known: bool,
     policy: PolicyId,
     cgroup: u64,
+    /// The listed cgroup's level, where it isn't the workload's very own. Not compared with anything:
+    /// the verifier would follow each of them.
+    level: i32,
+    /// It isn't the workload's very own, and none above it is listed.
+    alone: bool,
 }
 
+/// In place of a level: there is none to count from.
+const EXACT: u8 = u8::MAX;
+
 impl Owner {
-    const NOBODY: Self = Self { known: false, policy: 0, cgroup: 0 };
+    const NOBODY: Self = Self { known: false, policy: 0, cgroup: 0, level: 0, alone: false };
+
+    /// Who causes events. A cgroup that is listed below another one is one workload's. One that is
+    /// listed alone may hold many: then it is one of two levels below it, as a pod's below
+    /// `kubepods.slice` is.
+    #[inline(always)]
+    fn share(&self, ancestor: impl Fn(i32) -> u64) -> ShareKey {
+        let below = |levels| if self.alone { ancestor(self.level + levels) } else { 0 };
+        let id = match (below(2), below(1)) {
+            (0, 0) => self.cgroup,
+            (0, id) | (id, _) => id,
+        };
+        share_of_cgroup(id)
+    }
+}
+
+/// What a cgroup's processes cause.
+#[inline(always)]
+pub(crate) fn share_of_cgroup(id: u64) -> ShareKey {
+    ShareKey { id, kind: share_kind::CGROUP, reserved: 0 }
+}
+
+/// What the packets on an interface cause.
+#[inline(always)]
+pub(crate) fn share_of_interface(ifindex: u32) -> ShareKey {
+    ShareKey { id: ifindex.into(), kind: share_kind::INTERFACE, reserved: 0 }
 }
 
 impl Workload {
@@ -171,13 +208,32 @@ impl Workload {
         }
         // SAFETY: as above, and any level may be asked for.
         let ancestor = |level| unsafe { bpf_skb_ancestor_cgroup_id(skb.0, level) };
-        Self { cgroup, owner: owner(cgroup, ancestor) }
+        let owner = owner(cgroup, ancestor);
+        // What is kept until the end, the verifier follows along every path: so it is one byte, of which
+        // nothing is known.
+        let level = if owner.alone { u8::try_from(owner.level).unwrap_or(EXACT) } else { EXACT };
+        Self { cgroup, owner: Owner { level: skb.forget(level).into(), alone: false, ..owner } }
+    }
+
+    /// Who causes events, of the process that makes a system call.
+    #[inline(always)]
+    pub(crate) fn share_of_current(&self) -> ShareKey {
+        // SAFETY: as in `current`.
+        self.owner.share(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
+    }
+
+    /// Who causes events, of the socket that a packet comes from.
+    #[inline(always)]
+    pub(crate) fn share_of(&self, skb: Skb) -> ShareKey {
+        let owner = Owner { alone: self.owner.level != i32::from(EXACT), ..self.owner };
+        // SAFETY: as in `of`.
+        owner.share(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb.0, level) })
     }
 
     /// The workload; `None` for what belongs to none.
     #[inline(always)]
     pub(crate) fn known(&self) -> Option<hooks::Workload> {
-        let Owner { known, policy, cgroup } = self.owner;
+        let Owner { known, policy, cgroup, .. } = self.owner;
         known.then_some(hooks::Workload { policy, cgroup })
     }
 
@@ -209,7 +265,7 @@ fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
         }
         let found = listed(id);
         if found.known {
-            nearest = found;
+            nearest = Owner { level, alone: !nearest.known, ..found };
         }
     }
     nearest
@@ -219,7 +275,7 @@ fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
 fn listed(cgroup: u64) -> Owner {
     // SAFETY: values are one word, which the agent replaces as a whole.
     match unsafe { WORKLOADS.get(cgroup) } {
-        Some(policy) => Owner { known: true, policy: *policy, cgroup },
+        Some(policy) => Owner { known: true, policy: *policy, cgroup, ..Owner::NOBODY },
         None => Owner::NOBODY,
     }
 }

@@ -25,7 +25,13 @@ struct Table {
     listener: Tunnel,
     asked: RefCell<HashMap<u64, OriginalDst>>,
     records: RefCell<HashMap<TunneledKey, Tunneled>>,
+    /// The network namespace that sockets are in.
+    network: Cell<u64>,
 }
+
+/// The node's network namespace, and another one.
+const NODE: u64 = 1;
+const ELSEWHERE: u64 = 2;
 
 impl Table {
     fn new() -> Self {
@@ -34,6 +40,7 @@ impl Table {
             listener: both(),
             asked: RefCell::default(),
             records: RefCell::default(),
+            network: Cell::new(ELSEWHERE),
         }
     }
 
@@ -41,6 +48,7 @@ impl Table {
     fn ask(&self, cookie: u64, hop: u8, there: End) {
         let asked = OriginalDst {
             cgroup: 70 + cookie,
+            network: self.network.get(),
             addr: addr(OUTSIDE),
             gateway: there.addr,
             group: 2,
@@ -62,9 +70,21 @@ impl Table {
         established(cookie, local, listener, self);
     }
 
+    /// A SYN of a socket that was redirected, at the pod's interface.
+    fn pass(&self, cookie: u64, local: End) {
+        let listener =
+            if local.addr.is_v4() { end(LISTENER, 15001) } else { end(LISTENER6, 15002) };
+        self.ask(cookie, hop::TUNNEL, listener);
+        passed(cookie, local, listener, self);
+    }
+
     /// What the listener gets.
     fn take(&self, local: End) -> Option<Tunneled> {
-        let taken = self.records.borrow_mut().remove(&local.key());
+        self.take_of(space::OTHER, local)
+    }
+
+    fn take_of(&self, space: u8, local: End) -> Option<Tunneled> {
+        let taken = self.records.borrow_mut().remove(&local.key(space));
         taken.filter(|record| record.contested == 0 && record.is_fresh(self.time.get()))
     }
 }
@@ -76,6 +96,14 @@ impl TunnelTable for Table {
 
     fn listener(&self) -> Tunnel {
         self.listener
+    }
+
+    fn node_network(&self) -> u64 {
+        NODE
+    }
+
+    fn put_record(&self, key: &TunneledKey, record: &Tunneled) {
+        self.records.borrow_mut().insert(*key, *record);
     }
 
     fn asked(&self, cookie: u64) -> Option<OriginalDst> {
@@ -208,7 +236,7 @@ fn what_two_sockets_claim_is_nobodys() {
         } else {
             table.tunnel(2, local);
         }
-        assert!(table.records.borrow().contains_key(&local.key()));
+        assert!(table.records.borrow().contains_key(&local.key(space::OTHER)));
         assert_eq!(table.take(local), None, "direct: {direct}");
         // Taken as it is, it is out of the way.
         table.tunnel(3, local);
@@ -233,4 +261,63 @@ fn what_nobody_took_in_time_serves_nobody_and_is_in_nobodys_way() {
     table.tunnel(3, local);
     table.time.set(5 + 2 * Tunneled::LIFETIME);
     assert_eq!(table.take(local), None);
+}
+
+/// What another claims in a network of his own doesn't touch what the pod's interface has seen, nor
+/// what is in the node's own network.
+#[test]
+fn an_end_that_was_seen_cannot_be_claimed() {
+    let listener = end(LISTENER, 15001);
+    for local in [end(POD, 40000), end(LISTENER, 40000)] {
+        for attacker_first in [true, false] {
+            let table = Table::new();
+            let attack = || {
+                table.network.set(ELSEWHERE);
+                table.tunnel(2, local);
+                established(3, local, listener, &table);
+            };
+            if attacker_first {
+                attack();
+            }
+            let space = if local.addr == addr(POD) {
+                table.pass(1, local);
+                space::WALL
+            } else {
+                table.network.set(NODE);
+                table.tunnel(1, local);
+                space::NODE
+            };
+            if !attacker_first {
+                attack();
+            }
+            assert_eq!(table.take_of(space, local).unwrap().cookie, 1, "{attacker_first}");
+        }
+    }
+}
+
+#[test]
+fn the_interface_believes_the_socket_that_a_syn_is_of() {
+    let table = Table::new();
+    let (local, listener) = (end(POD, 40000), end(LISTENER, 15001));
+    table.pass(1, local);
+    // Sent again, it is the same; of another socket at this end, it is that one's.
+    passed(1, local, listener, &table);
+    table.pass(2, local);
+    assert_eq!(table.take_of(space::WALL, local).unwrap().cookie, 2);
+    // A raw socket asked for nothing, nor did who dials directly: what was left is gone.
+    for cookie in [0, 7] {
+        table.pass(1, local);
+        passed(cookie, local, listener, &table);
+        assert_eq!(table.take_of(space::WALL, local), None);
+    }
+    // Whom the connect hook sent elsewhere, or whose record was made, has asked for nothing here.
+    table.ask(4, hop::PLAIN, listener);
+    passed(4, local, listener, &table);
+    table.ask(5, hop::RECORDED, listener);
+    passed(5, local, listener, &table);
+    assert_eq!(table.take_of(space::WALL, local), None);
+    // What goes to a gateway leaves the records alone.
+    table.pass(1, local);
+    passed(0, local, end(OUTSIDE, 443), &table);
+    assert!(table.take_of(space::WALL, local).is_some());
 }

@@ -155,7 +155,9 @@ impl Inbound {
             (at_socket, frame.get(12..14), frame.get(14..), packet)
         {
             let ether_type = u16::from_be_bytes([high, low]);
-            hooks::to_socket(&bytes, ether_type, packet.protocol, cgroup, world);
+            // Over loopback comes what was sent in the same network, and makes no entry.
+            hooks::to_socket(&bytes, ether_type, packet.protocol, hooks::LOOPBACK, cgroup, world);
+            hooks::to_socket(&bytes, ether_type, packet.protocol, ifindex, cgroup, world);
         }
         world.wait(SECOND * u64::from(random.u8() / 4));
         let began = packet.filter(|packet| packet.begins);

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{TcMode, stage::remove_pin, table::by_name};
+use super::{TcMode, stage::remove_pin, survey::Target, table::by_name};
 use crate::{
     bpf::{families, host, pins::Pins},
     sys::netlink::filters::Direction,
@@ -33,7 +33,7 @@ pub(super) fn pin_name(program: &str, place: Place, tc: TcMode) -> String {
 /// enforcement. What is gone from the host leaves only a name, which is removed.
 pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
     for name in pins.link_names() {
-        if ours.contains(&name) || name == families::PIN {
+        if ours.contains(&name) || families::is_pin(&name) {
             continue;
         }
         match PinnedPlace::parse(&name).and_then(|place| place.now()) {
@@ -86,10 +86,10 @@ impl<'a> PinnedPlace<'a> {
     /// What it is attached to; `None` if that is gone.
     pub(in crate::bpf) fn now(&self) -> Option<String> {
         match self.place {
-            Place::Cgroup(id) => {
-                host::cgroup_path(id).map(|path| format!("cgroup {}", path.display()))
+            Place::Cgroup(id) => host::cgroup_path(id).map(|path| Target::Cgroup(path).to_string()),
+            Place::Interface(index) => {
+                host::ifname(index).map(|name| Target::Interface(name).to_string())
             }
-            Place::Interface(index) => host::ifname(index).map(|name| format!("interface {name}")),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     place::Place,
     table::{Entry, On, entries},
 };
-use crate::sys::netlink::links::Link;
+use crate::{sys::netlink::links::Link, types::printable};
 
 /// The interface that is never enforced on: the node itself would stop working.
 const LOOPBACK: &str = "lo";
@@ -39,8 +39,10 @@ pub enum Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
-            Self::Interface(name) => write!(f, "interface {name}"),
+            Self::Cgroup(path) => {
+                write!(f, "cgroup {}", printable(&path.display().to_string()))
+            }
+            Self::Interface(name) => write!(f, "interface {}", printable(name)),
             Self::Map(name) => write!(f, "map {name}"),
             Self::Host => f.write_str("the host"),
         }

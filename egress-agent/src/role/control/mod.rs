@@ -17,8 +17,8 @@ use std::{path::PathBuf, str::FromStr};
 pub(super) use self::{
     client::{AskError, Stream, ask_status, open_flows},
     report::{
-        AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, LimitReport,
-        NodeReport, Process, SetReport, TunnelReport,
+        AgentReport, Configuration, EventsReport, Exposure, GatewayHealth, GatewayReport,
+        LimitReport, NodeReport, Process, SetReport, TunnelReport,
     },
     server::{Listening, Serving, listen},
     stream::Line,

@@ -1,6 +1,6 @@
 //! What an agent tells of itself, on both ends of the socket.
 
-use std::time::SystemTime;
+use std::{fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,14 +90,46 @@ pub(in crate::role) struct NodeReport {
     pub(in crate::role) maps_behind: bool,
     /// What is wrong now, a sentence each: maps, attachments, what the plan can't carry out.
     pub(in crate::role) problems: Vec<String>,
-    /// What this kernel can't enforce, a sentence each.
+    /// What to know of a node that does all it can, a sentence each.
     pub(in crate::role) warnings: Vec<String>,
+    /// The promises that don't hold on this node.
+    #[serde(default)]
+    pub(in crate::role) exposures: Vec<Exposure>,
     /// Attachments that were made again, or put first in their chain again.
     pub(in crate::role) repairs: u64,
     /// Sockets that were closed because they were open before the enforcement and aren't allowed.
     pub(in crate::role) sockets_destroyed: u64,
     /// The tunnel to gateways; `None` without a listener for it.
     pub(in crate::role) tunnel: Option<TunnelReport>,
+}
+
+/// A promise that doesn't hold on a node, though all that can be enforced is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(in crate::role) struct Exposure {
+    /// Its name in metrics.
+    pub(in crate::role) promise: String,
+    /// What doesn't hold, why, and what to do about it.
+    pub(in crate::role) text: String,
+    /// How many workloads it doesn't hold for; zero for all of the node.
+    pub(in crate::role) count: u64,
+    /// Their names, not all where they are many.
+    pub(in crate::role) workloads: Vec<String>,
+}
+
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        let Self { count, workloads, .. } = self;
+        if workloads.is_empty() {
+            return Ok(());
+        }
+        write!(f, ": {}", workloads.join(", "))?;
+        let named = u64::try_from(workloads.len()).unwrap_or(u64::MAX);
+        match count.saturating_sub(named) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
 }
 
 /// One end of the tunnels between nodes and gateways.
@@ -130,7 +162,7 @@ pub(in crate::role) struct GatewayHealth {
 /// Flow events that were lost, by cause, since the maps were made or the agent started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(in crate::role) struct EventsReport {
-    /// How many a CPU may emit in a second.
+    /// How many a workload may cause in a second.
     pub(in crate::role) per_second: u32,
     /// Over that limit.
     pub(in crate::role) lost_rate: u64,

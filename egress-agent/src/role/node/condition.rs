@@ -6,9 +6,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use super::exposure::{Processes, exposures};
 use crate::{
-    bpf::{Error, PlanProblem},
-    role::reload::Loaded,
+    bpf::{Error, Gaps, PlanProblem, Target},
+    role::{control::Exposure, reload::Loaded},
 };
 
 /// Different errors of one attempt that are shown; a broken map can give thousands.
@@ -21,10 +22,16 @@ pub(super) struct Condition(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     maps: Vec<String>,
+    /// Named interfaces that are gone: a pod may delete its own, and nothing can pass one that isn't
+    /// there. So they are reported, and readiness doesn't depend on them.
+    gone: Vec<String>,
     attachments: Vec<String>,
     plan: Vec<String>,
-    gaps: Vec<String>,
     routes: Vec<String>,
+    gaps: Gaps,
+    processes: Processes,
+    /// How often processes were looked at.
+    looks: u64,
     /// Whether a configuration has been put into the maps since the start.
     filled: bool,
 }
@@ -40,11 +47,15 @@ impl Condition {
     }
 
     /// Interfaces and cgroups that are gone, and what went wrong at the last look at those that are there.
-    pub(super) fn set_attachments(&self, missing: &[String], failures: &[String]) {
-        let gone =
-            |name: &String| format!("{name} is gone; the programs are attached when it comes back");
-        let told = missing.iter().map(gone).chain(failures.iter().cloned()).collect();
-        self.lock().attachments = told;
+    pub(super) fn set_attachments(&self, missing: &[Target], failures: &[String]) {
+        let (gone, absent): (Vec<&Target>, Vec<&Target>) =
+            missing.iter().partition(|target| matches!(target, Target::Interface(_)));
+        let told = |target: &&Target| {
+            format!("{target} is gone; the programs are attached when it comes back")
+        };
+        let mut inner = self.lock();
+        inner.gone = gone.iter().map(told).collect();
+        inner.attachments = absent.iter().map(told).chain(failures.iter().cloned()).collect();
     }
 
     /// What of the configuration can't be carried out.
@@ -54,8 +65,35 @@ impl Condition {
     }
 
     /// What this kernel can't enforce.
-    pub(super) fn set_gap(&self, gap: Option<&str>) {
-        self.lock().gaps = gap.map(str::to_owned).into_iter().collect();
+    pub(super) fn set_gaps(&self, gaps: Gaps) {
+        self.lock().gaps = gaps;
+    }
+
+    /// What processes of workloads may do.
+    pub(super) fn set_processes(&self, processes: Processes) {
+        let mut inner = self.lock();
+        inner.looks += 1;
+        if inner.processes == processes {
+            return;
+        }
+        let before = exposures(&inner.gaps, &inner.processes);
+        inner.processes = processes;
+        let now = exposures(&inner.gaps, &inner.processes);
+        drop(inner);
+        for exposure in now.iter().filter(|exposure| !before.contains(exposure)) {
+            tracing::warn!("exposed: {exposure}");
+        }
+    }
+
+    /// How often processes were looked at.
+    pub(super) fn looks(&self) -> u64 {
+        self.lock().looks
+    }
+
+    /// The promises that don't hold. They say nothing against readiness: what can be enforced is.
+    pub(super) fn exposures(&self) -> Vec<Exposure> {
+        let inner = self.lock();
+        exposures(&inner.gaps, &inner.processes)
     }
 
     /// What of the inside has no route of its own. What is new is logged.
@@ -84,14 +122,13 @@ impl Condition {
     /// All that is wrong apart from the configuration.
     pub(super) fn problems(&self) -> Vec<String> {
         let inner = self.lock();
-        let all = [&inner.maps, &inner.attachments, &inner.plan];
+        let all = [&inner.maps, &inner.gone, &inner.attachments, &inner.plan];
         all.into_iter().flatten().cloned().collect()
     }
 
     /// What to know of a node that does all it can.
     pub(super) fn warnings(&self) -> Vec<String> {
-        let inner = self.lock();
-        inner.gaps.iter().chain(&inner.routes).cloned().collect()
+        self.lock().routes.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -180,20 +217,28 @@ mod tests {
         condition.set_maps(&[refused(28)], true);
         assert_eq!(condition.unready(&loaded).len(), 1);
         condition.set_maps(&[], true);
-        condition.set_attachments(&["interface veth-web".into()], &[]);
-        assert!(condition.unready(&loaded)[0].contains("veth-web"));
+        condition.set_attachments(&[], &["can't attach to interface veth-web".into()]);
+        assert!(condition.unready(&loaded)[0].contains("veth-web"), "there, and not attached to");
+        condition.set_attachments(&[Target::Cgroup("/pods".into())], &[]);
+        assert!(condition.unready(&loaded)[0].contains("cgroup /pods"));
+        // A pod may delete its own interface. That is reported, and nobody else suffers.
+        condition.set_attachments(&[Target::Interface("veth-web".into())], &[]);
+        assert!(condition.unready(&loaded).is_empty());
+        assert!(condition.problems()[0].contains("interface veth-web is gone"));
         condition.set_attachments(&[], &[]);
+        assert!(condition.problems().is_empty());
         // What can't be carried out is a problem, but what can be is in force.
         condition.set_plan(&[PlanProblem::AdminPort { port: 15021 }]);
         assert!(condition.unready(&loaded).is_empty());
         assert_eq!(condition.problems().len(), 1);
         // Nor does what the kernel can't do keep the rest from being in force.
-        condition.set_gap(Some("packet sockets aren't refused"));
+        let why = Some("BPF is not active".to_owned());
+        condition.set_gaps(Gaps { sockets: why, ..Gaps::default() });
         assert!(condition.unready(&loaded).is_empty());
-        assert_eq!((condition.problems().len(), condition.warnings().len()), (1, 1));
+        assert_eq!((condition.problems().len(), condition.exposures().len()), (1, 1));
         condition.set_routes(vec!["no route covers 10.96.0.0/12".to_owned()]);
-        assert_eq!((condition.problems().len(), condition.warnings().len()), (1, 2));
+        assert_eq!((condition.problems().len(), condition.warnings().len()), (1, 1));
         condition.set_routes(Vec::new());
-        assert_eq!(condition.warnings().len(), 1);
+        assert!(condition.warnings().is_empty());
     }
 }

@@ -30,11 +30,15 @@ use tokio::{
 
 use super::{
     condition::Condition,
+    exposure::Promise,
+    losses,
     modes::{self, Modes},
+    options::Pod,
+    who::Who,
 };
 use crate::{
-    bpf::{Counters, Error, Lost, Repair, Verdicts},
-    role::reload::Loaded,
+    bpf::{Counters, Error, Lost, Repair, Shares, Verdicts},
+    role::{control::Exposure, reload::Loaded},
     tls::{CredentialState, Credentials, days_left, unix_seconds},
     tunnel::Stats,
 };
@@ -80,6 +84,8 @@ impl Tally {
 /// Where the values come from.
 pub(super) struct Sources {
     pub counters: Arc<Counters>,
+    pub shares: Shares,
+    pub pods: Vec<Pod>,
     pub tally: Arc<Tally>,
     pub condition: Arc<Condition>,
     pub loaded: watch::Receiver<Loaded>,
@@ -97,6 +103,7 @@ impl Sources {
         let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
         let tally = &self.tally;
         lost(&mut text, self.counters.lost()?, load(&tally.dropped), load(&tally.unreadable));
+        losses::render(&mut text, &self.shares.lost()?, &self.who());
         self.gateways(&mut text);
         enforcement(&mut text, &self.modes.borrow());
         let loaded = self.loaded.borrow();
@@ -118,8 +125,17 @@ impl Sources {
         counter(&mut text, "egress_sockets_destroyed_total", load(&tally.sockets_destroyed));
         certificates(&mut text, &self.credentials.states(), SystemTime::now());
         gauge(&mut text, "egress_ready", u64::from(self.condition.unready(&loaded).is_empty()));
+        exposed(&mut text, &self.condition.exposures());
+        counter(&mut text, "egress_process_looks_total", self.condition.looks());
         super::tunnel::render(&mut text, &self.tunnel);
         Ok(text)
+    }
+
+    /// Workloads by name.
+    fn who(&self) -> Who {
+        let loaded = self.loaded.borrow();
+        let mesh = loaded.snapshot.as_ref().map(|snapshot| &snapshot.mesh);
+        mesh.map(|mesh| Who::new(mesh, &self.pods)).unwrap_or_default()
     }
 
     fn gateways(&self, text: &mut String) {
@@ -134,6 +150,21 @@ impl Sources {
                 let labels = format_args!("service=\"{service}\",address=\"{addr}\"");
                 push(text, format_args!("{name}{{{labels}}} {value}\n"));
             }
+        }
+    }
+}
+
+/// For each promise whether it doesn't hold on this node, and for how many workloads.
+fn exposed(text: &mut String, exposures: &[Exposure]) {
+    let find = |promise: Promise| exposures.iter().find(|found| found.promise == promise.name());
+    for (metric, of) in [
+        ("egress_exposed", (|_| 1) as fn(&Exposure) -> u64),
+        ("egress_exposed_workloads", |exposure| exposure.count),
+    ] {
+        kind(text, metric, "gauge");
+        for promise in Promise::ALL {
+            let (value, promise) = (find(promise).map_or(0, of), promise.name());
+            push(text, format_args!("{metric}{{promise=\"{promise}\"}} {value}\n"));
         }
     }
 }
@@ -271,7 +302,7 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
         },
         "/healthz/ready" => {
             let causes = sources.condition.unready(&sources.loaded.borrow());
-            let (status, text) = readiness(&causes);
+            let (status, text) = readiness(&causes, &sources.condition.exposures());
             (status, TEXT, text)
         }
         _ => {
@@ -286,13 +317,20 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
     response
 }
 
-/// `ready`, or why not, a line each.
-fn readiness(causes: &[String]) -> (StatusCode, String) {
-    if causes.is_empty() {
-        return (StatusCode::OK, "ready\n".into());
+/// `ready`, or why not, a line each; then the promises that don't hold, which are no reason to take the
+/// node out of service.
+fn readiness(causes: &[String], exposures: &[Exposure]) -> (StatusCode, String) {
+    let (status, mut text) = match causes.is_empty() {
+        true => (StatusCode::OK, "ready\n".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+    };
+    for cause in causes {
+        push(&mut text, format_args!("{cause}\n"));
     }
-    let lines: String = causes.iter().flat_map(|cause| [cause, "\n"]).collect();
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}"))
+    for exposure in exposures {
+        push(&mut text, format_args!("exposed: {exposure}\n"));
+    }
+    (status, text)
 }
 
 #[cfg(test)]
@@ -304,11 +342,31 @@ mod tests {
 
     #[test]
     fn readiness_names_every_cause() {
-        assert_eq!(readiness(&[]), (StatusCode::OK, "ready\n".into()));
+        assert_eq!(readiness(&[], &[]), (StatusCode::OK, "ready\n".into()));
         let causes = ["map DENIED is full".to_owned(), "interface a is gone".to_owned()];
-        let (status, text) = readiness(&causes);
+        let (status, text) = readiness(&causes, &[]);
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text, "not ready\nmap DENIED is full\ninterface a is gone\n");
+        let (status, text) = readiness(&[], &[exposure()]);
+        assert_eq!((status, &*text), (StatusCode::OK, "ready\nexposed: they can: shop/vpn\n"));
+    }
+
+    fn exposure() -> Exposure {
+        Exposure {
+            promise: "net_admin".into(),
+            text: "they can".into(),
+            count: 1,
+            workloads: vec!["shop/vpn".into()],
+        }
+    }
+
+    #[test]
+    fn every_promise_is_a_series_whether_it_holds_or_not() {
+        let mut text = String::new();
+        exposed(&mut text, &[Exposure { count: 7, ..exposure() }]);
+        assert!(text.contains("egress_exposed{promise=\"net_admin\"} 1\n"), "{text}");
+        assert!(text.contains("egress_exposed_workloads{promise=\"net_admin\"} 7\n"), "{text}");
+        assert!(text.contains("egress_exposed{promise=\"sockets\"} 0\n"), "{text}");
     }
 
     #[test]

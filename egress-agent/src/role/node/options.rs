@@ -60,7 +60,7 @@ pub struct NodeArgs {
     /// How flow events are written to standard output.
     #[arg(long, value_enum, default_value_t = flows::Format::Text)]
     pub(super) events: flows::Format,
-    /// Flow events that a CPU may emit in a second, for each of refusals and the rest; more are
+    /// Flow events that a workload may cause in a second, for each of refusals and the rest; more are
     /// counted as lost.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(super) events_per_second: u32,

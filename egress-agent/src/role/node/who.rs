@@ -68,7 +68,7 @@ impl Who {
 
     /// The cgroup tells best: a process can't choose its own. An interface is next. A source
     /// address is what the packet says, and is asked last.
-    fn find(
+    pub(super) fn find(
         &self,
         cgroup: Option<&str>,
         interface: Option<&str>,

@@ -7,7 +7,7 @@ use egress_ebpf::abi::ABI_VERSION;
 use super::{Agent, Found, Node};
 use crate::{
     bpf::{Held, Inspection},
-    role::control::{Configuration, GatewayHealth, GatewayReport, NodeReport},
+    role::control::{Configuration, Exposure, GatewayHealth, GatewayReport, NodeReport},
 };
 
 /// The judgement on a host.
@@ -16,6 +16,8 @@ pub(super) struct Assessment {
     pub(super) verdict: Verdict,
     /// Each makes the verdict [`Verdict::Wrong`].
     pub(super) problems: Vec<String>,
+    /// Each makes it [`Verdict::Degraded`] at best.
+    pub(super) exposures: Vec<Exposure>,
     /// These don't.
     pub(super) warnings: Vec<String>,
 }
@@ -25,6 +27,8 @@ pub(super) struct Assessment {
 pub(super) enum Verdict {
     /// All that was found is in force and works.
     Healthy,
+    /// All that can be enforced here is, but not all that is promised.
+    Degraded,
     /// There are problems.
     Wrong,
     /// There is neither enforcement nor a gateway.
@@ -33,24 +37,27 @@ pub(super) enum Verdict {
 
 /// Judges. `version` is this program's.
 pub(super) fn assess(found: &Found, version: &str) -> Assessment {
-    let mut notes = Notes { problems: Vec::new(), warnings: Vec::new(), version };
+    let (problems, exposures, warnings) = (Vec::new(), Vec::new(), Vec::new());
+    let mut notes = Notes { problems, exposures, warnings, version };
     let attached = found.node.as_ref().is_some_and(|node| notes.node(node));
     if let Some(gateway) = &found.gateway {
         notes.gateway(gateway);
     }
-    let Notes { problems, warnings, .. } = notes;
+    let Notes { problems, exposures, warnings, .. } = notes;
     let verdict = match (attached || found.gateway.is_some(), problems.is_empty()) {
-        (true, true) => Verdict::Healthy,
+        (true, true) if exposures.is_empty() => Verdict::Healthy,
+        (true, true) => Verdict::Degraded,
         (true, false) => Verdict::Wrong,
         // An agent that enforces nothing is worse than none.
         (false, false) => Verdict::Wrong,
         (false, true) => Verdict::NotAttached,
     };
-    Assessment { verdict, problems, warnings }
+    Assessment { verdict, problems, exposures, warnings }
 }
 
 struct Notes<'a> {
     problems: Vec<String>,
+    exposures: Vec<Exposure>,
     warnings: Vec<String>,
     version: &'a str,
 }
@@ -125,6 +132,7 @@ impl Notes<'_> {
         if report.maps_behind && report.problems.is_empty() {
             self.problem("the maps don't hold the whole configuration; see the agent's log");
         }
+        self.exposures.extend(report.exposures.iter().cloned());
         self.warnings.extend(report.warnings.iter().cloned());
         self.gateways(&report.gateways);
         if report.process.version != self.version {

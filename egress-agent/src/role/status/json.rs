@@ -15,10 +15,12 @@ pub(super) fn value(found: &Found, assessment: &Assessment) -> Value {
     json!({
         "verdict": match assessment.verdict {
             Verdict::Healthy => "healthy",
+            Verdict::Degraded => "degraded",
             Verdict::Wrong => "problems",
             Verdict::NotAttached => "not_attached",
         },
         "problems": assessment.problems,
+        "exposures": assessment.exposures,
         "warnings": assessment.warnings,
         "node": found.node.as_ref().map(node),
         "gateway": found.gateway,

@@ -32,6 +32,8 @@ use crate::bpf::{self, Inspection};
 
 /// Exit code where nothing is attached.
 const NOTHING: u8 = 3;
+/// Exit code where all that can be enforced is, but not all that is promised.
+const DEGRADED: u8 = 4;
 
 /// Options of `status`.
 #[derive(clap::Args, Debug)]
@@ -41,7 +43,8 @@ as root.
 
 Exit codes: 0 everything is enforced and healthy; 1 something is wrong, each thing is listed (no
 agent, audit mode, a rejected configuration, a full map, a missing program, no healthy gateway, …);
-2 wrong options; 3 nothing is attached.")]
+2 wrong options; 3 nothing is attached; 4 all that can be enforced here is, but promises are listed
+that don't hold on this node (no BPF security modules, workloads with CAP_NET_ADMIN, …).")]
 pub struct StatusArgs {
     /// Where the node agent pinned its programs and maps [default: where the running agent says,
     /// or /sys/fs/bpf/egress-agent].
@@ -124,6 +127,7 @@ pub fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
 fn exit_code(assessment: &Assessment) -> ExitCode {
     ExitCode::from(match assessment.verdict {
         Verdict::Healthy => 0,
+        Verdict::Degraded => DEGRADED,
         Verdict::Wrong => 1,
         Verdict::NotAttached => NOTHING,
     })

@@ -5,7 +5,9 @@ use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 use super::*;
 use crate::{
     bpf::{Action, AttachedProgram, Held, Hook, Lost, MapFill, Verdicts},
-    role::control::{Configuration, EventsReport, GatewayHealth, Process, SetReport, TunnelReport},
+    role::control::{
+        Configuration, EventsReport, Exposure, GatewayHealth, Process, SetReport, TunnelReport,
+    },
 };
 
 const VERSION: &str = "0.1.0";
@@ -45,6 +47,7 @@ fn report() -> NodeReport {
         maps_behind: false,
         problems: Vec::new(),
         warnings: Vec::new(),
+        exposures: Vec::new(),
         repairs: 0,
         sockets_destroyed: 0,
         tunnel: Some(TunnelReport {
@@ -206,9 +209,31 @@ fn each_thing_that_is_wrong_is_a_problem() {
 }
 
 #[test]
-fn what_the_kernel_lacks_is_a_warning() {
-    let gap = "packet sockets aren't refused";
-    assert_eq!(warning(&runs(|report| report.warnings.push(gap.into()))), gap);
+fn what_the_kernel_lacks_is_never_healthy() {
+    let exposure = Exposure {
+        promise: "net_admin".into(),
+        text: "they can act in the node's network".into(),
+        count: 40,
+        workloads: vec!["shop/vpn".into(), "shop/cni".into()],
+    };
+    let exposed = runs(|report| report.exposures.push(exposure.clone()));
+    let assessment = assess(&exposed, VERSION);
+    assert_eq!((assessment.verdict, &assessment.problems), (Verdict::Degraded, &vec![]));
+    let page = text::render(&exposed, &assessment, now(), Paint(false));
+    let line = "DEGRADED\n  exposed: they can act in the node's network: shop/vpn, shop/cni and 38 \
+                more\n";
+    assert!(page.starts_with(line), "{page}");
+    let value = json::value(&exposed, &assessment);
+    assert_eq!(value["verdict"], "degraded");
+    assert_eq!(value["exposures"][0]["promise"], "net_admin");
+    assert_eq!(value["exposures"][0]["workloads"][1], "shop/cni");
+    // With a problem it is one.
+    let worse = runs(|report| {
+        report.exposures.push(exposure);
+        report.maps_behind = true;
+    });
+    let assessment = assess(&worse, VERSION);
+    assert_eq!((assessment.verdict, assessment.exposures.len()), (Verdict::Wrong, 1));
 }
 
 #[test]

@@ -71,6 +71,7 @@ impl Page {
         let paint = self.paint;
         let headline = match assessment.verdict {
             Verdict::Healthy => paint.good("HEALTHY"),
+            Verdict::Degraded => paint.odd("DEGRADED"),
             Verdict::Wrong => paint.bad("PROBLEMS"),
             Verdict::NotAttached => paint
                 .bad("NOTHING IS ATTACHED: workloads reach the network as if nothing were here"),
@@ -78,6 +79,9 @@ impl Page {
         self.line(format_args!("{headline}"));
         for problem in &assessment.problems {
             self.line(format_args!("{} {problem}", paint.bad("  problem:")));
+        }
+        for exposure in &assessment.exposures {
+            self.line(format_args!("{} {exposure}", paint.odd("  exposed:")));
         }
         for warning in &assessment.warnings {
             self.line(format_args!("{} {warning}", paint.odd("  warning:")));

@@ -3,6 +3,8 @@
 
 use std::{fmt, io::Write as _};
 
+use crate::types::is_unseen;
+
 /// Text form.
 pub(super) struct TextEscaped<'a> {
     line: &'a mut Vec<u8>,
@@ -76,13 +78,6 @@ impl fmt::Write for JsonEscaped<'_> {
         }
         Ok(())
     }
-}
-
-/// Controls, line separators, invisible characters, and marks that turn the direction of writing.
-pub(in crate::telemetry) fn is_unseen(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// At most `left` bytes of it, in whole characters.

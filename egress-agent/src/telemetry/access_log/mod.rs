@@ -15,7 +15,6 @@ use std::{
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
-pub(super) use self::escape::is_unseen;
 pub use self::losses::{LineFate, UnwrittenLines};
 pub use self::render::header as header_text;
 use self::{

@@ -95,6 +95,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::SpoofedNeighbour
         | Reason::AddressFamily
         | Reason::SocketFamily
+        | Reason::OtherNamespace
         | Reason::Encapsulation
         | Reason::NoTunnel
         | Reason::NoRecord

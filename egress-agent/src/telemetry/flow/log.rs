@@ -1,7 +1,9 @@
 //! The last flows, and those who follow them as they happen.
 
 use std::{
-    collections::VecDeque,
+    cmp::Reverse,
+    collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -13,7 +15,8 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use super::FlowRecord;
 
 /// Flows that are remembered, of refusals and of the rest each: many redirects mustn't push out the
-/// one refusal that somebody asks for a minute later.
+/// one refusal that somebody asks for a minute later. Beyond them the oldest is forgotten of whoever
+/// has the most there, so that a workload's flood pushes out its own.
 const HISTORY: usize = 4096;
 /// Flows that may wait for a slow follower; it loses the oldest beyond them.
 const BACKLOG: usize = 4096;
@@ -30,8 +33,59 @@ pub struct FlowLog {
 #[derive(Debug, Default)]
 struct History {
     next: u64,
-    refusals: VecDeque<(u64, Arc<FlowRecord>)>,
-    others: VecDeque<(u64, Arc<FlowRecord>)>,
+    refusals: Shared,
+    others: Shared,
+}
+
+/// Flows by who caused them, at most [`HISTORY`].
+#[derive(Debug, Default)]
+struct Shared {
+    flows: HashMap<Causer, VecDeque<(u64, Arc<FlowRecord>)>>,
+    count: usize,
+}
+
+/// What tells workloads apart: their name; else the cgroup, the interface or the address.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Causer {
+    Workload(Option<String>, String),
+    Cgroup(String),
+    Interface(String),
+    Address(Option<IpAddr>),
+}
+
+impl Causer {
+    fn of(flow: &FlowRecord) -> Self {
+        match (&flow.workload, &flow.cgroup, &flow.interface) {
+            (Some(name), _, _) => Self::Workload(flow.namespace.clone(), name.clone()),
+            (None, Some(cgroup), _) => Self::Cgroup(cgroup.clone()),
+            (None, None, Some(interface)) => Self::Interface(interface.clone()),
+            (None, None, None) => Self::Address(flow.source_address),
+        }
+    }
+}
+
+impl Shared {
+    fn push(&mut self, number: u64, flow: &Arc<FlowRecord>) {
+        if self.count >= HISTORY {
+            self.forget();
+        }
+        self.flows.entry(Causer::of(flow)).or_default().push_back((number, Arc::clone(flow)));
+        self.count += 1;
+    }
+
+    /// The oldest of whoever has the most; among equals the oldest of all.
+    fn forget(&mut self) {
+        let oldest = |flows: &VecDeque<(u64, _)>| flows.front().map_or(0, |(number, _)| *number);
+        let most =
+            self.flows.iter_mut().max_by_key(|(_, flows)| (flows.len(), Reverse(oldest(flows))));
+        let Some((causer, flows)) = most else { return };
+        flows.pop_front();
+        self.count -= 1;
+        if flows.is_empty() {
+            let causer = causer.clone();
+            self.flows.remove(&causer);
+        }
+    }
 }
 
 impl Default for FlowLog {
@@ -49,10 +103,7 @@ impl FlowLog {
         let number = history.next;
         history.next += 1;
         let kept = if flow.is_refusal() { &mut history.refusals } else { &mut history.others };
-        if kept.len() >= HISTORY {
-            kept.pop_front();
-        }
-        kept.push_back((number, Arc::clone(&flow)));
+        kept.push(number, &flow);
         // With the lock held, so that a new follower misses none and gets none twice.
         if self.is_followed() {
             // An error says that the last follower left just now.
@@ -87,7 +138,8 @@ impl FlowLog {
 }
 
 fn merged(history: &History) -> Vec<Arc<FlowRecord>> {
-    let mut all: Vec<_> = history.refusals.iter().chain(&history.others).cloned().collect();
+    let kept = [&history.refusals, &history.others].map(|kept| kept.flows.values().flatten());
+    let mut all: Vec<_> = kept.into_iter().flatten().cloned().collect();
     all.sort_unstable_by_key(|(number, _)| *number);
     all.into_iter().map(|(_, flow)| flow).collect()
 }

@@ -242,3 +242,36 @@ async fn a_follower_gets_each_flow_once_and_a_slow_one_is_told_what_it_lost() {
     assert_eq!(follower.next().await, Some(Seen::Lost(12)));
     assert_eq!(follower.next().await, Some(Seen::Flow(Arc::new(dropped()))));
 }
+
+/// A workload's flood pushes out its own.
+#[test]
+fn the_history_of_others_survives_a_flood() {
+    let log = FlowLog::default();
+    let by = |name: &str, number: u16| FlowRecord {
+        workload: Some(name.into()),
+        destination_port: Some(number),
+        ..dropped()
+    };
+    for number in 0..20 {
+        log.push(by("quiet", number));
+    }
+    for number in 0..10_000 {
+        log.push(by("loud", number));
+    }
+    let history = log.history();
+    assert_eq!(history.len(), 4096);
+    let of = |name: &str| -> Vec<u16> {
+        let own = history.iter().filter(|flow| flow.workload.as_deref() == Some(name));
+        own.map(|flow| flow.destination_port.unwrap()).collect()
+    };
+    assert_eq!(of("quiet"), (0..20).collect::<Vec<_>>());
+    // Of the loud one the newest are there, in their order.
+    assert_eq!(of("loud"), (10_000 - 4076..10_000).collect::<Vec<_>>());
+    // Where all have as many, the oldest goes.
+    let log = FlowLog::default();
+    for number in 0..5000 {
+        log.push(by(&format!("pod-{number}"), number));
+    }
+    let ports: Vec<_> = log.history().iter().map(|flow| flow.destination_port.unwrap()).collect();
+    assert_eq!(ports, (5000 - 4096..5000).collect::<Vec<_>>());
+}

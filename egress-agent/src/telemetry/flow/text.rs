@@ -9,7 +9,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{FlowRecord, FlowVerdict};
-use crate::{policy::DEFAULT_SET, telemetry::access_log::is_unseen};
+use crate::{policy::DEFAULT_SET, types::printable};
 
 pub(super) fn line(flow: &FlowRecord) -> String {
     let time = Timestamp::try_from(flow.time).unwrap_or_default().to_zoned(TimeZone::UTC);
@@ -20,17 +20,14 @@ pub(super) fn line(flow: &FlowRecord) -> String {
     verdict(&mut text, flow);
     push(&mut text, format_args!(" at {}", flow.hook));
     if let Some(cgroup) = &flow.cgroup {
-        text.push_str(", cgroup ");
-        harmless(&mut text, cgroup);
+        push(&mut text, format_args!(", cgroup {cgroup}"));
     }
     if let Some(interface) = &flow.interface {
-        text.push_str(", interface ");
-        harmless(&mut text, interface);
+        push(&mut text, format_args!(", interface {interface}"));
     }
     // Everybody else's set goes without saying.
     if let Some(set) = flow.set.as_ref().filter(|set| *set != DEFAULT_SET) {
-        text.push_str(", set ");
-        harmless(&mut text, set);
+        push(&mut text, format_args!(", set {set}"));
     }
     if let Some(code) = flow.response_code {
         push(&mut text, format_args!(", {code}"));
@@ -45,17 +42,15 @@ pub(super) fn line(flow: &FlowRecord) -> String {
         push(&mut text, format_args!(", upstream {upstream}"));
     }
     if let Some(detail) = &flow.detail {
-        text.push_str(": ");
-        harmless(&mut text, detail);
+        push(&mut text, format_args!(": {detail}"));
     }
-    text
+    // Hosts are the client's words, and cgroups a workload's.
+    printable(&text).into_owned()
 }
 
 fn source(text: &mut String, flow: &FlowRecord) {
     if let (Some(namespace), Some(workload)) = (&flow.namespace, &flow.workload) {
-        harmless(text, namespace);
-        text.push('/');
-        harmless(text, workload);
+        push(text, format_args!("{namespace}/{workload}"));
     }
     match (flow.source_address, &flow.workload) {
         (Some(addr), workload) => {
@@ -75,13 +70,11 @@ fn destination(text: &mut String, flow: &FlowRecord) {
         (Some(addr), host) => {
             text.push_str(&shown(SocketAddr::new(addr, port)));
             if let Some(host) = host {
-                text.push_str(" (");
-                harmless(text, host);
-                text.push(')');
+                push(text, format_args!(" ({host})"));
             }
         }
         (None, Some(host)) => {
-            harmless(text, host);
+            text.push_str(host);
             // An authority may have it already.
             if port != 0 && !host.ends_with(&format!(":{port}")) {
                 push(text, format_args!(":{port}"));
@@ -111,18 +104,6 @@ fn verdict(text: &mut String, flow: &FlowRecord) {
 /// Without the port where there is none.
 fn shown(addr: SocketAddr) -> String {
     if addr.port() == 0 { addr.ip().to_string() } else { addr.to_string() }
-}
-
-/// Hosts are the client's words, and names of cgroups and interfaces can be: none of them may steer
-/// the terminal or end the line.
-fn harmless(text: &mut String, words: &str) {
-    for c in words.chars() {
-        if is_unseen(c) {
-            push(text, format_args!("{}", c.escape_unicode()));
-        } else {
-            text.push(c);
-        }
-    }
 }
 
 /// Writing to a string can't fail.
