@@ -47,7 +47,11 @@ pub(crate) fn root() -> PathBuf {
 /// Every document that a reader of the repository meets.
 pub(crate) fn documents() -> Vec<Document> {
     let root = root();
-    let mut paths = vec![root.join("README.md")];
+    let mut paths: Vec<_> = fs::read_dir(&root)
+        .expect("the repository")
+        .map(|entry| entry.expect("a readable directory").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
     for directory in ["docs", "deploy"] {
         collect(&root.join(directory), &mut paths);
     }
