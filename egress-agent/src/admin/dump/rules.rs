@@ -53,7 +53,7 @@ fn server(server: &Server) -> Value {
             ServerTlsMode::OptionalMutual => "OPTIONAL_MUTUAL",
             ServerTlsMode::IstioMutual(_) => "ISTIO_MUTUAL",
         }),
-        ServerProtocol::Passthrough => Some("PASSTHROUGH"),
+        ServerProtocol::Passthrough(_) => Some("PASSTHROUGH"),
         ServerProtocol::Http { .. } | ServerProtocol::Tcp => None,
     };
     json!({
