@@ -139,6 +139,7 @@ impl Kernel {
             8 => set_bytes::<8>(map, index, bytes),
             24 => set_bytes::<24>(map, index, bytes),
             36 => set_bytes::<36>(map, index, bytes),
+            48 => set_bytes::<48>(map, index, bytes),
             520 => set_bytes::<520>(map, index, bytes),
             other => panic!("no array has values of {other} bytes"),
         }

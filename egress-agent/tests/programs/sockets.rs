@@ -20,7 +20,7 @@ use crate::kernel::{AUDITED, DEFAULT_POLICY, EXEMPT, Kernel, addr};
 
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
-const EINVAL: i32 = 22;
+const ENETUNREACH: i32 = 101;
 pub(crate) const ECONNREFUSED: i32 = 111;
 
 /// What runs in the cgroup.
@@ -270,9 +270,9 @@ fn a_workloads_policy_is_its_cgroups_or_its_nearest_ancestors() {
     let (mut kernel, mut cgroup, _listener) = gateway("ancestor");
     // An address without a route of the kernel's own would hide the verdict; loopback never does.
     let here = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    // Nothing is ever sent to this network (RFC 1122 §3.2.1.3): the kernel refuses it by itself.
-    let nowhere = "0.1.2.3:443";
-    kernel.prefix("DENIED", "0.1.2.3", 128);
+    // No connection leads to a group: the kernel refuses it by itself, after the hook.
+    let nowhere = "224.0.0.251:443";
+    kernel.prefix("DENIED", "224.0.0.251", 128);
     kernel.prefix("DENIED", "198.51.100.7", 128);
     let to = "198.51.100.7:443";
     assert_eq!(cgroup.call("connect", to), Err(EACCES), "the default policy enforces");
@@ -282,7 +282,7 @@ fn a_workloads_policy_is_its_cgroups_or_its_nearest_ancestors() {
     assert_eq!((denied(&kernel, false), denied(&kernel, true)), (1, 0));
     // Audited, the connect goes on; where it ends is the network's matter.
     kernel.workload(cgroup.id(), AUDITED);
-    assert_eq!(cgroup.call("connect", nowhere), Err(EINVAL));
+    assert_eq!(cgroup.call("connect", nowhere), Err(ENETUNREACH));
     assert_eq!((denied(&kernel, false), denied(&kernel, true)), (1, 1));
     kernel.workload(cgroup.child_id(), DEFAULT_POLICY);
     assert_eq!(cgroup.call("connect", to), Err(EACCES), "the nearest counts");
