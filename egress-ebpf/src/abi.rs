@@ -178,7 +178,8 @@ pub const ADMIN_PORTS: [u16; 4] = [15000, 15008, 15021, 15090];
 /// zero and protocol zero says that the address is a gateway's at all; the one with port zero and
 /// protocol 6 that a route names every TCP port (`ALLOW_ANY`), of which [`ADMIN_PORTS`] stay closed.
 /// The node's tunnel listener has an entry for its port alone: its address's other ports are judged
-/// as if it had none.
+/// as if it had none. An entry for the unspecified address, a port and protocol 17 is no gateway's:
+/// see [`GatewayKey::encapsulation`].
 #[derive(
     Clone,
     Copy,
@@ -203,6 +204,22 @@ pub struct GatewayKey {
     pub protocol: u8,
     /// Always zero.
     pub reserved: u8,
+}
+
+impl GatewayKey {
+    /// The entry of a UDP port at which hosts in the cluster may take packets out of packets: closed
+    /// to workloads everywhere.
+    #[inline(always)]
+    #[must_use]
+    pub const fn encapsulation(port: PortBe) -> Self {
+        Self { addr: Addr::UNSPECIFIED, port, protocol: 17, reserved: 0 }
+    }
+
+    /// Whether it closes something: that an address is a gateway's, or a port a tunnel's.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        (self.port.get() == 0 && self.protocol == 0) || *self == Self::encapsulation(self.port)
+    }
 }
 
 /// Key of `POD_ADDRESSES` (hash): an address that may be a packet's source on an interface. Index

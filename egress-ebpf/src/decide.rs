@@ -24,6 +24,11 @@ pub trait PolicyView {
     fn is_internal(&self, addr: &Addr) -> bool;
     /// Whether the key is in `GATEWAYS`.
     fn is_gateway(&self, key: &GatewayKey) -> bool;
+    /// Whether hosts in the cluster may take packets out of datagrams to this UDP port.
+    #[inline(always)]
+    fn is_encapsulation_port(&self, port: PortBe) -> bool {
+        self.is_gateway(&GatewayKey::encapsulation(port))
+    }
     /// The longest prefix that matches.
     fn route(&self, key: &RouteKey) -> Option<Route>;
     /// The policy of the pod behind an interface.
@@ -84,7 +89,10 @@ pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyVie
     }
     if view.is_internal(&flow.destination) {
         // A node without these programs might unpack it and send on what is inside.
-        return if flow.encapsulates() {
+        let datagram = flow.protocol == protocol::UDP;
+        return if flow.encapsulates()
+            || (datagram && view.is_encapsulation_port(flow.destination_port))
+        {
             Verdict::deny(Reason::Encapsulation)
         } else {
             Verdict::allow(Reason::Internal)

@@ -111,7 +111,7 @@ pub fn pod(
     let pod = Pod { ifindex, ethernet, view };
     let (verdict, flow) = match ethernet.ether_type {
         _ if vlan => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
-        ether_type::ARP => (pod.arp(bytes), Flow::UNKNOWN),
+        ether_type::ARP => (arp(bytes, |sender| pod.owns(sender)), Flow::UNKNOWN),
         ether_type => {
             let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
             (pod.ip(bytes, &packet, policy), packet.flow)
@@ -385,6 +385,22 @@ fn destination(place: Place, packet: &Packet, policy: PolicyId, view: &impl Poli
     decide(place, &packet.flow, policy, view)
 }
 
+/// Judges a frame of ARP, whose sender must be one that `owns` knows.
+#[inline(always)]
+fn arp(bytes: &impl Bytes, owns: impl Fn(&Addr) -> bool) -> Verdict {
+    if let Some(flaw) = bytes.offload().flaw_without_transport() {
+        return Verdict::deny(flaw);
+    }
+    match packet::arp_sender(bytes, Ethernet::LENGTH) {
+        None => malformed(),
+        // A probe (RFC 5227 §2.1.1) has no sender yet and so claims nothing.
+        Some(sender) if sender.is_unspecified() || owns(&sender) => {
+            Verdict::allow(Reason::Neighbour)
+        }
+        Some(_) => Verdict::deny(Reason::SpoofedNeighbour),
+    }
+}
+
 /// The sender of a frame at a pod's interface.
 struct Pod<'a, V> {
     ifindex: u32,
@@ -393,18 +409,6 @@ struct Pod<'a, V> {
 }
 
 impl<V: PolicyView + FlowTable> Pod<'_, V> {
-    #[inline(always)]
-    fn arp(&self, bytes: &impl Bytes) -> Verdict {
-        match packet::arp_sender(bytes, Ethernet::LENGTH) {
-            None => malformed(),
-            // A probe (RFC 5227 §2.1.1) has no sender yet and so claims nothing.
-            Some(sender) if sender.is_unspecified() || self.owns(&sender) => {
-                Verdict::allow(Reason::Neighbour)
-            }
-            Some(_) => Verdict::deny(Reason::SpoofedNeighbour),
-        }
-    }
-
     #[inline(always)]
     fn ip(&self, bytes: &impl Bytes, packet: &Packet, policy: PolicyId) -> Verdict {
         if let Some(flaw) = packet.flaw {

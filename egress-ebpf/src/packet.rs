@@ -4,11 +4,12 @@
 //! offsets and nothing has to be walked. The extension headers that pass are the fragment header (to
 //! the cluster) and the one of a report of multicast groups (to the link).
 
+pub mod offload;
 mod quoted;
 mod transport;
 
 pub use self::quoted::subject_of_error;
-use self::transport::Part;
+use self::{offload::Offload, transport::Part};
 use crate::{
     addr::{Addr, PortBe},
     reason::Reason,
@@ -20,6 +21,12 @@ pub trait Bytes {
     fn length(&self) -> u32;
     /// The `N` bytes from `offset`, or `None` where there aren't as many.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// What is still done to the packet after the last program has seen it.
+    #[inline(always)]
+    fn offload(&self) -> Offload {
+        Offload::NONE
+    }
 
     /// The value, of one byte, with all forgotten that is known about it.
     ///
@@ -67,10 +74,6 @@ pub mod protocol {
     pub const UDP_LITE: u8 = 136;
 }
 
-/// UDP ports where Linux unpacks packets without asking who sent them: VXLAN (IANA's and Linux's
-/// own), Geneve.
-const TUNNEL_PORTS: [u16; 3] = [4789, 8472, 6081];
-
 /// Ethertypes (IANA).
 pub mod ether_type {
     /// IPv4.
@@ -105,16 +108,14 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Whether it may be a packet inside of a packet: anything but transports, and UDP to a tunnel.
+    /// Whether its protocol may carry a packet inside of the packet: anything but transports. What
+    /// UDP carries depends on its port.
     #[inline(always)]
     #[must_use]
     pub const fn encapsulates(&self) -> bool {
         match self.protocol {
-            protocol::UDP => {
-                let port = self.destination_port.get();
-                port == TUNNEL_PORTS[0] || port == TUNNEL_PORTS[1] || port == TUNNEL_PORTS[2]
-            }
-            protocol::TCP
+            protocol::UDP
+            | protocol::TCP
             | protocol::ICMP
             | protocol::ICMPV6
             | protocol::SCTP
@@ -287,9 +288,10 @@ pub fn arp_sender(bytes: &impl Bytes, offset: u32) -> Option<Addr> {
 #[inline(always)]
 pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
     let available = bytes.length().saturating_sub(offset);
+    let offload = bytes.offload();
     let packet = match ether_type {
-        ether_type::IPV4 => ipv4(bytes, offset, available),
-        ether_type::IPV6 => ipv6(bytes, offset, available),
+        ether_type::IPV4 => ipv4(bytes, offset, available, offload),
+        ether_type::IPV6 => ipv6(bytes, offset, available, offload),
         _ => Packet::flawed(Flow::UNKNOWN, Reason::EtherType),
     };
     let protocol = bytes.forget(packet.flow.protocol);
@@ -305,7 +307,7 @@ pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
 
 /// RFC 791 §3.1.
 #[inline(always)]
-fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
+fn ipv4(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Packet {
     let Some(header) = bytes.load::<20>(offset) else {
         return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
     };
@@ -331,13 +333,13 @@ fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
     // "More fragments" or an offset. The reserved bit says nothing.
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     flow.fragment = fragment != 0;
-    let part = Part { first: fragment & 0x1fff == 0, hops: header[8] };
+    let part = Part { first: fragment & 0x1fff == 0, hops: header[8], offload };
     transport::read(bytes, offset + 20, total - 20, flow, part)
 }
 
 /// RFC 8200 §3.
 #[inline(always)]
-fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
+fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Packet {
     let (Some(header), Some(source), Some(destination)) =
         (bytes.load::<8>(offset), bytes.load(offset + 8), bytes.load(offset + 24))
     else {
@@ -358,7 +360,7 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
     if payload > available.saturating_sub(40) {
         return Packet::flawed(flow, Reason::Malformed);
     }
-    let mut part = Part { first: true, hops: header[7] };
+    let mut part = Part { first: true, hops: header[7], offload };
     let (mut start, mut length) = (offset + 40, payload);
     if flow.protocol == FRAGMENT_HEADER {
         let fragment = bytes.load::<8>(offset + 40).filter(|_| payload >= 8);
@@ -382,7 +384,7 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
             echo: PortBe([0; 2]),
             neighbour: Neighbour::ListenerReport,
             target: Addr::UNSPECIFIED,
-            flaw: None,
+            flaw: offload.flaw(offset + 48, &flow),
         };
     }
     if EXTENSION_HEADERS.contains(&flow.protocol) {

@@ -111,6 +111,9 @@ reasons! {
     /// The node's kernel would answer an outside address that didn't ask over the uplink: the question
     /// came from the node itself or from one of its pods, in that address's name.
     UnsolicitedAnswer = 42, "unsolicited_answer";
+    /// A checksum that is filled in after the last program has seen the packet, at another place
+    /// than its protocol's: it would change what was judged.
+    PartialChecksum = 43, "partial_checksum";
     /// A message to the kernel that names another network namespace by its id, as the node's.
     OtherNamespace = 48, "other_namespace";
 

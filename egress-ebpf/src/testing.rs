@@ -38,6 +38,8 @@ pub(crate) const OUTSIDE: &str = "198.51.100.7";
 pub(crate) const OUTSIDE6: &str = "2001:db8:ffff::7";
 pub(crate) const GATEWAY: &str = "10.9.0.10";
 pub(crate) const DIRECT: &str = "203.0.113.80";
+/// Ports of tunnels.
+pub(crate) const ENCAPSULATION: [u16; 3] = [4789, 6635, 51820];
 pub(crate) const METADATA: &str = "169.254.169.254";
 
 pub(crate) fn addr(text: &str) -> Addr {
@@ -84,6 +86,8 @@ impl World {
         world.internal.push((96 + 16, addr("169.254.0.0")));
         world.internal.push((8, addr("fd00::")));
         world.add_gateway(GATEWAY, 443);
+        let closed = ENCAPSULATION.map(|port| GatewayKey::encapsulation(PortBe::new(port)));
+        world.gateways.extend(closed);
         for table in [TABLE, UPLINK_TABLE] {
             world.redirect(table, 80, 0);
             world.redirect(table, 443, 0);

@@ -38,7 +38,7 @@ pub mod testbed;
 pub mod verdicts;
 pub mod wait;
 pub mod ways;
-mod wiring;
+pub mod wiring;
 
 use std::{path::Path, process::Command};
 

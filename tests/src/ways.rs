@@ -84,6 +84,8 @@ const FAMILY: &[&str] = &["socket_family"];
 const ETHER_TYPE: &[&str] = &["ether_type"];
 const LINK: Open = Never("only the link's other end sees it, and a router forwards none of these");
 const UNPACKED: Open = Never("no host of the testbed takes packets out of packets");
+const UNFINISHED: &[&str] = &["partial_checksum"];
+const CHANGED: Open = Never("an inside host is asked, which has no answer");
 const ANOTHERS: Open = Never("its target is another's address, where nobody is");
 
 /// The kinds of sockets.
@@ -178,6 +180,9 @@ pub const PACKETS: &[Way] = &[
     way("vxlan", Socket, PROTOCOL, On(4789), Answered),
     way("geneve", Socket, PROTOCOL, On(6081), Answered),
     way("packet-spoofed", Wire, &["spoofed_source"], Own, Arrives),
+    way("vnet-destination", Wire, UNFINISHED, Event::Reason, CHANGED),
+    way("vnet-source", Wire, UNFINISHED, Event::Reason, CHANGED),
+    way("vnet-port", Wire, UNFINISHED, Event::Reason, CHANGED),
     way("packet-icmp", Wire, PROTOCOL, ICMP, Answered),
     way("packet-ipip", Wire, PROTOCOL, Protocol("IPIP", "IPIP"), Arrives),
     way("syn", Wire, NO_ROUTE, Own, Answered),
@@ -211,6 +216,7 @@ pub const PACKETS: &[Way] = &[
     way("ipip-inside", Any, TUNNEL, Event::Reason, UNPACKED),
     way("gre-inside", Any, TUNNEL, Event::Reason, UNPACKED),
     way("vxlan-inside", Any, TUNNEL, Event::Reason, UNPACKED),
+    way("mpls-inside", Any, TUNNEL, Event::Reason, UNPACKED),
     way("vxlan-fragments", Any, TUNNEL, Event::Reason, UNPACKED),
     way("vsock", Any, FAMILY, Event::Family, Never("no hypervisor's program listens")),
     way("smc", Any, FAMILY, Event::Family, Answered),

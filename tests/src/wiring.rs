@@ -6,6 +6,7 @@ use crate::{
     netns::{End, NetNs, link},
     plan,
     process::Place,
+    sh,
 };
 
 /// Links, addresses and routes.
@@ -41,6 +42,7 @@ pub(crate) fn connect(
     fabric.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
     fabric.ip(&["link", "set", "br0", "up"])?;
     node(fabric, app, "app", plan::APP_MAC, plan::APP, plan::APP_V6)?;
+    uplink_checksums(app, Checksums::Filled)?;
     routes(app, plan::ROUTER, plan::ROUTER_V6)?;
     node(fabric, outside, "outside", plan::OUTSIDE_MAC, plan::ROUTER, plan::ROUTER_V6)?;
     for (number, (gateway, address)) in gateways.iter().zip(plan::GATEWAYS).enumerate() {
@@ -74,6 +76,38 @@ fn node(fabric: &NetNs, ns: &NetNs, port: &str, mac: &str, v4: &str, v6: &str) -
     fabric.ip(&["link", "set", port, "master", "br0"])?;
     Ok(())
 }
+
+/// What becomes of checksums that the sender left to the device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Checksums {
+    /// They are filled in on the way out, after the last program has seen the packet: as every real
+    /// device does, or the kernel for one that can't.
+    Filled,
+    /// They are left as they are. A veth pair by itself does so.
+    Left,
+}
+
+/// Sets what an uplink does with checksums (`ETHTOOL_STXCSUM`, as `ethtool -K eth0 tx off` does).
+///
+/// # Errors
+/// The kernel refuses.
+pub fn uplink_checksums(ns: &NetNs, checksums: Checksums) -> Result<()> {
+    let offload = match checksums {
+        Checksums::Filled => "0",
+        Checksums::Left => "1",
+    };
+    let args = ["netns", "exec", ns.name(), "/usr/bin/python3", "-c", TX_CHECKSUMS];
+    sh("ip", &[&args[..], &[plan::UPLINK, offload]].concat())?;
+    Ok(())
+}
+
+/// `struct ifreq` with a pointer to `struct ethtool_value` (linux/ethtool.h).
+const TX_CHECKSUMS: &str = r#"
+import array, fcntl, socket, struct, sys
+value = array.array("I", [0x17, int(sys.argv[2])])
+request = struct.pack("16sP", sys.argv[1].encode(), value.buffer_info()[0])
+fcntl.ioctl(socket.socket(socket.AF_INET, socket.SOCK_DGRAM), 0x8946, request)
+"#;
 
 /// A second pod on the app node. The first one's interface becomes a port of a bridge that both
 /// share, as with the bridge CNI: what was the app node's on that interface is the bridge's now.

@@ -44,6 +44,11 @@ impl<'a> Types<'a> {
     /// The offset of a member in bytes. Members of members without a name count as the structure's
     /// own, as they do in C.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        self.bit(structure, member).filter(|bit| bit % 8 == 0).map(|bit| bit / 8)
+    }
+
+    /// The offset of a member in bits, which a bit field may begin at.
+    pub(super) fn bit(&self, structure: &str, member: &str) -> Option<u32> {
         let mut found = None;
         self.each(|_, record| {
             if found.is_none() && self.is_named(record.name, structure) {
@@ -62,13 +67,13 @@ impl<'a> Types<'a> {
             let (name, kind, offset) = (word(entry, 0)?, word(entry, 4)?, word(entry, 8)?);
             let bits = if record.bits { offset & 0x00ff_ffff } else { offset };
             if self.is_named(name, member) {
-                return (bits % 8 == 0).then_some(bits / 8);
+                return Some(bits);
             }
             if name != 0 {
                 return None;
             }
             let inner = self.within(self.record(kind)?, member, depth + 1)?;
-            Some(bits / 8 + inner)
+            bits.checked_add(inner)
         })
     }
 
@@ -128,10 +133,10 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// `struct outer { int a; struct { int b; int c; }; int d : 3; }`, an array and a typedef.
+    /// `struct outer { int a; struct { int b; int c; }; int d : 3, f : 2; }`, an array and a typedef.
     fn description() -> Vec<u8> {
-        let strings = b"\0outer\0a\0b\0c\0d\0";
-        let words: [u32; 39] = [
+        let strings = b"\0outer\0a\0b\0c\0d\0f\0";
+        let words: [u32; 42] = [
             // 1: int
             0,
             1 << 24,
@@ -156,7 +161,7 @@ mod tests {
             32, //
             // 4: struct outer, with bit fields
             1,
-            1 << 31 | 4 << 24 | 3,
+            1 << 31 | 4 << 24 | 4,
             16,
             7,
             1,
@@ -166,7 +171,10 @@ mod tests {
             32,
             13,
             1,
-            3 << 24 | 96, //
+            3 << 24 | 96,
+            15,
+            1,
+            2 << 24 | 99, //
             // 5: typedef
             7,
             8 << 24,
@@ -198,7 +206,11 @@ mod tests {
             (offset("a"), offset("b"), offset("c"), offset("d")),
             (Some(0), Some(4), Some(8), Some(12))
         );
-        assert_eq!(offset("e"), None);
+        assert_eq!((offset("e"), types.bit("outer", "e")), (None, None));
+        assert_eq!(
+            (types.bit("outer", "c"), types.bit("outer", "f"), offset("f")),
+            (Some(64), Some(99), None)
+        );
         assert_eq!(types.offset("oute", "a"), None);
         assert_eq!(types.offset("outer2", "a"), None);
     }
@@ -215,7 +227,7 @@ mod tests {
 
     #[test]
     fn this_kernels_own_is_read() {
-        let bytes = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+        let bytes = std::fs::read(VMLINUX).unwrap();
         let types = Types::new(&bytes).unwrap();
         for (structure, member) in [
             ("task_struct", "nsproxy"),

@@ -28,7 +28,7 @@ use egress_ebpf::{
         GatewayKey, Globals, Group, GroupId, PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel,
         mode, route_action,
     },
-    addr::{Addr, PortBe},
+    addr::Addr,
 };
 
 use super::plan::{Contents, Prefix};
@@ -109,7 +109,7 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     let workloads = workloads(old, new);
     let routes = routes(&old.routes, &new.routes);
     let (groups, emptied) = groups(&old.groups, &new.groups);
-    let is_mark = |key: &GatewayKey| key.port == PortBe::new(0) && key.protocol == 0;
+    let is_mark = GatewayKey::closes;
     let (marks, ports): (Vec<_>, Vec<_>) =
         gateways.puts.into_iter().partition(|change| is_mark(change.key()));
     let (unmarks, unports): (Vec<_>, Vec<_>) =

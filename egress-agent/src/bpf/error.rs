@@ -22,8 +22,8 @@ pub enum Error {
     },
     /// The kernel doesn't say where it keeps what the programs have to see.
     #[error(
-        "the kernel doesn't describe its own types as expected in {path}: who made a packet couldn't \
-         be recognised; use a kernel with BTF (CONFIG_DEBUG_INFO_BTF)"
+        "the kernel doesn't describe its own types as expected in {path}: who made a packet, and what is \
+         still done to it, couldn't be recognised; use a kernel with BTF (CONFIG_DEBUG_INFO_BTF)"
     )]
     Types {
         /// The description.

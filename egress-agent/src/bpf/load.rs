@@ -18,7 +18,7 @@ use egress_ebpf::{
     inbound::REFUSED_SYNS,
 };
 
-use super::{Error, families, maker, object::PROGRAMS, pins::Pins, records};
+use super::{Error, families, maker, object::PROGRAMS, offload, pins::Pins, records};
 
 /// Bytes of an LPM trie's prefix length, which comes before the data.
 const LPM: usize = 4;
@@ -83,6 +83,7 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     maker::tell(&mut loader)?;
     let network = records::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
+    offload::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
 }
 
@@ -100,6 +101,7 @@ pub(super) fn unpinned() -> Result<Ebpf, Error> {
     maker::tell(&mut loader)?;
     let network = records::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
+    offload::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
 }
 

@@ -196,6 +196,10 @@ impl Contents {
         let metadata = METADATA.map(IpNet::from);
         contents.denied =
             snapshot.mesh.denied_cidrs.iter().chain(&metadata).flat_map(prefixes).collect();
+        let tunnels = snapshot.mesh.encapsulation_ports.iter();
+        contents
+            .gateways
+            .extend(tunnels.map(|port| GatewayKey::encapsulation(PortBe::new(port.get()))));
         contents.set_groups(&snapshot.mesh, facts, &mut problems);
         contents.set_listeners(&facts.tunnel);
         let mut routes = Builder::new(snapshot, facts);

@@ -1,6 +1,7 @@
 //! Mirror of `mesh.yaml`: mesh-wide settings, with Istio's names where MeshConfig has one.
 
 use super::decode::{At, Dict, List, Records, choice, record};
+use crate::types::Port;
 
 record! {
     /// `mesh.yaml`.
@@ -35,6 +36,8 @@ record! {
         "nat64Prefixes" nat64_prefixes: List<String> = "none",
         /// Istio's settings of proxies; here for the gateway.
         "defaultConfig" default_config: Option<DefaultConfig> = "none",
+        /// UDP ports at which hosts inside the cluster may take packets out of packets (VXLAN, Geneve, WireGuard, …) and send them on: closed to workloads, at every address inside. The list replaces the default.
+        "encapsulationPorts" encapsulation_ports: Option<List<Port>> = "`1701`, `2152`, `2268`, `3544`, `4341`, `4342`, `4500`, `4754`, `4755`, `4789`, `4790`, `4791`, `5247`, `5555`, `6080`, `6081`, `6635`, `6636`, `6784`, `8285`, `8472`, `9899`, `48879`, `51820`, `51821`, `51871`",
         /// The gateway services, where there is no Kubernetes to ask.
         "gateways" gateways: Records<MeshGateway> = "none",
         /// The application nodes, where there is no Kubernetes to ask: who may speak for the workloads there, through the tunnel to a gateway.

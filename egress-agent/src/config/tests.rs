@@ -9,9 +9,10 @@ use super::{
     testing::{MESH, compile_with, compiled, errors, file, problems},
 };
 use crate::policy::{
-    AccessLogEncoding, ClientTlsMode, Direct, Discovery, Enforcement, HttpVersion, LoadBalancer,
-    OutboundMode, PathNormalization,
+    AccessLogEncoding, ClientTlsMode, Direct, Discovery, ENCAPSULATION_PORTS, Enforcement,
+    HttpVersion, LoadBalancer, OutboundMode, PathNormalization,
 };
+use crate::types::Port;
 
 fn resource(kind: &str, name: &str, spec: &str) -> String {
     format!(
@@ -313,7 +314,7 @@ fn too_much_is_refused() {
 
 #[test]
 fn mesh_settings() {
-    let full = "direct: registry\npathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}\ndefaultConfig: {gatewayTopology: {numTrustedProxies: 2}}\nnat64Prefixes: ['2001:db8:64::/48']\nenforcement: audit\naccessLogFile: ''\naccessLogEncoding: JSON\ntrustDomain: td\nrootNamespace: root\nclusterCidrs: [10.1.2.3/8, 'fd00::/8']\ndeniedCidrs: [198.51.100.0/24]\n";
+    let full = "direct: registry\npathNormalization: {normalization: DECODE_AND_MERGE_SLASHES}\ndefaultConfig: {gatewayTopology: {numTrustedProxies: 2}}\nnat64Prefixes: ['2001:db8:64::/48']\nenforcement: audit\naccessLogFile: ''\naccessLogEncoding: JSON\ntrustDomain: td\nrootNamespace: root\nclusterCidrs: [10.1.2.3/8, 'fd00::/8']\ndeniedCidrs: [198.51.100.0/24]\nencapsulationPorts: [7000, 4789, 7000]\n";
     let mesh = compiled(&[], full).snapshot.mesh;
     assert_eq!((mesh.direct, mesh.enforcement), (Direct::Registry, Enforcement::Audit));
     assert_eq!((mesh.access_log_file, mesh.access_log_encoding), (None, AccessLogEncoding::Json));
@@ -326,6 +327,8 @@ fn mesh_settings() {
         denied.contains(&"198.51.100.0/24".into()) && denied.contains(&"169.254.0.0/16".into())
     );
     assert_eq!(mesh.gateways[0].endpoints.len(), 1);
+    let ports: Vec<u16> = mesh.encapsulation_ports.iter().map(|port| port.get()).collect();
+    assert_eq!(ports, [4789, 7000]);
     let default = compile(&[], None).unwrap().snapshot.mesh;
     assert_eq!((default.outbound, default.direct), (OutboundMode::RegistryOnly, Direct::Deny));
     assert_eq!(default.access_log_file.as_deref(), Some("/dev/stdout"));
@@ -339,11 +342,15 @@ fn mesh_settings() {
         let more = format!("pathNormalization: {{normalization: {name}}}\n");
         assert_eq!(compiled(&[], &more).snapshot.mesh.path_normalization, wanted);
     }
+    let tunnels = ENCAPSULATION_PORTS.map(|port| Port::new(port).unwrap());
+    assert_eq!(default.encapsulation_ports, tunnels.into());
+    assert!(compiled(&[], "encapsulationPorts: []\n").snapshot.mesh.encapsulation_ports.is_empty());
 
     for (more, wanted) in [
         ("direct: yes\n", "expected one of deny registry"),
         ("enforcement: off\n", "expected one of enforce audit"),
         ("clusterCidrs: [10.0.0.0/33]\n", "not an address"),
+        ("encapsulationPorts: [0]\n", "expected a port number"),
         ("accessLogFormat: '%NONSENSE%'\n", "NONSENSE"),
         ("accessLogEncoding: XML\n", "expected one of TEXT JSON"),
         ("pathNormalization: {normalization: ALL}\n", "expected one of DEFAULT NONE BASE"),

@@ -48,8 +48,8 @@ pub use server_tls::{
     CipherSuite, CredentialFiles, CredentialSource, Inside, ServerTls, ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{
-    AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, Enforcement, EnforcementOverride,
-    GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
-    WorkloadSet,
+    AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement,
+    EnforcementOverride, GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode,
+    Snapshot, WorkloadSet,
 };
 pub use tunnel::{Hop, TunnelTls};

@@ -1,13 +1,13 @@
 //! The snapshot that both roles derive their part from.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{EncryptedHello, Hop, PathNormalization, Rules, TunnelTls, dial::default_denied};
 use crate::types::{
-    GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Selector, SpiffeId, TrustDomain,
-    Workload,
+    GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
+    TrustDomain, Workload,
 };
 
 /// One accepted configuration, immutable.
@@ -54,6 +54,8 @@ pub struct MeshConfig {
     pub nat64_prefixes: Vec<Ipv6Net>,
     /// `defaultConfig.gatewayTopology.numTrustedProxies`.
     pub trusted_proxies: usize,
+    /// `encapsulationPorts`: UDP ports at which hosts inside may take packets out of packets.
+    pub encapsulation_ports: BTreeSet<Port>,
     /// `gateways`, in file order: their index is their group.
     pub gateways: Vec<GatewayGroup>,
     /// `nodes`.
@@ -80,12 +82,23 @@ impl Default for MeshConfig {
             denied_cidrs: default_denied(),
             nat64_prefixes: Vec::new(),
             trusted_proxies: 0,
+            encapsulation_ports: ENCAPSULATION_PORTS.into_iter().filter_map(Port::new).collect(),
             gateways: Vec::new(),
             nodes: Vec::new(),
             workloads: Vec::new(),
         }
     }
 }
+
+/// The UDP ports of protocols that carry packets and that hosts take them out of, by IANA's registry
+/// and by the defaults of Linux and of what is usual in clusters: L2TP, GTP-U, AMT, Teredo, LISP, ESP
+/// in UDP, GRE in UDP and the same with DTLS, VXLAN (of IANA, of Linux, with a generic protocol, of
+/// Cisco), RDMA over Ethernet (RoCEv2), CAPWAP, FOU, GUE, Geneve, MPLS in UDP and the same with DTLS,
+/// Weave, flannel's UDP, SCTP in UDP, WireGuard, and Cilium's.
+pub const ENCAPSULATION_PORTS: [u16; 26] = [
+    1701, 2152, 2268, 3544, 4341, 4342, 4500, 4754, 4755, 4789, 4790, 4791, 5247, 5555, 6080, 6081,
+    6635, 6636, 6784, 8285, 8472, 9899, 48879, 51820, 51821, 51871,
+];
 
 /// `outboundTrafficPolicy.mode`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

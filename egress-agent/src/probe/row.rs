@@ -53,11 +53,13 @@ pub enum Row {
     Inside,
     /// Sockets of other families.
     Family,
+    /// Packets that are changed when they have been judged.
+    Unfinished,
 }
 
 impl Row {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Connect,
         Self::FastOpen,
         Self::Mapped,
@@ -83,6 +85,7 @@ impl Row {
         Self::Service,
         Self::Inside,
         Self::Family,
+        Self::Unfinished,
     ];
 
     /// What it is, in words.
@@ -114,6 +117,7 @@ impl Row {
             Self::Service => "ordinary services outside",
             Self::Inside => "an inside host that answers or unpacks",
             Self::Family => "sockets of other families",
+            Self::Unfinished => "packets that change later",
         }
     }
 }

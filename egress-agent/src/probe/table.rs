@@ -5,7 +5,7 @@ use super::{
     row::Row,
     ways::{
         family, frames, gateway, held, inside, link, options, ping, raw, segments, service, stream,
-        udp, uring,
+        udp, unfinished, uring,
     },
 };
 
@@ -84,6 +84,9 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("packet-dgram", "packet socket without own header", &[Row::PacketSocket], NetRaw, Both, link::cooked),
     way("packet-ring", "packet socket's TX ring", &[Row::PacketSocket], NetRaw, Both, link::ring),
     way("packet-bypass", "packet socket with PACKET_QDISC_BYPASS", &[Row::PacketSocket], NetRaw, Both, link::bypass),
+    way("vnet-destination", "a checksum over the destination", &[Row::Unfinished], NetRaw, Both, unfinished::destination),
+    way("vnet-source", "a checksum over the source", &[Row::Unfinished, Row::Spoofing], NetRaw, Both, unfinished::source),
+    way("vnet-port", "a checksum over the port", &[Row::Unfinished], NetRaw, Both, unfinished::port),
     way("packet-spoofed", "a frame with a neighbour's IP address", &[Row::Spoofing], NetRaw, Both, link::spoofed),
     way("packet-icmp", "echo request in a frame", &[Row::Tunnel], NetRaw, Both, frames::echo),
     way("packet-ipip", "IPv4 in IPv4 in a frame", &[Row::Tunnel], NetRaw, V4, frames::tunnel),
@@ -117,6 +120,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("ipip-inside", "IP in IP to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::tunnel),
     way("gre-inside", "GRE to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::gre),
     way("vxlan-inside", "VXLAN to an inside host", &[Row::Inside, Row::Tunnel], Nothing, Both, inside::vxlan),
+    way("mpls-inside", "MPLS in UDP to an inside host", &[Row::Inside, Row::Tunnel], Nothing, Both, inside::mpls),
     way("vxlan-fragments", "VXLAN in fragments to an inside host", &[Row::Inside, Row::Fragment], NetRaw, Both, inside::vxlan_fragments),
     way("vsock", "the hypervisor's socket, AF_VSOCK", &[Row::Family], Nothing, V4, family::vsock),
     way("smc", "AF_SMC connect", &[Row::Family], Nothing, Both, family::smc),

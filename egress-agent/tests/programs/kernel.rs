@@ -10,7 +10,7 @@ use aya::{
     },
     programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions},
 };
-use egress_agent::bpf::{object::PROGRAMS, tell_maker};
+use egress_agent::bpf::{object::PROGRAMS, tell_maker, tell_offload};
 use egress_ebpf::{
     abi::{
         self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, Policy,
@@ -45,6 +45,7 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         loader.override_global("SET_RETVAL", &set_retval, true);
         tell_maker(&mut loader).expect("the kernel describes its types");
+        tell_offload(&mut loader).expect("the kernel describes its types");
         let ebpf = loader.load(PROGRAMS).expect("the object must load; this test needs root");
         Self { ebpf }
     }
@@ -59,6 +60,7 @@ impl Kernel {
         kernel.prefix("INTERNAL", "169.254.0.0", 96 + 16);
         kernel.prefix("DENIED", "169.254.169.254", 128);
         kernel.gateway("10.9.0.10", 443);
+        kernel.put("GATEWAYS", GatewayKey::encapsulation(PortBe::new(6635)), 1_u32);
         kernel.policy(DEFAULT_POLICY, abi::mode::ENFORCE);
         kernel.route(443, None, route_action::REDIRECT, 0);
         kernel.route(9000, Some("203.0.113.80"), route_action::DIRECT, 0);

@@ -82,6 +82,8 @@ fn a_pod_is_held_to_its_walls() {
         (frame(TCP, POD, "10.1.2.3", 80), TC_NEXT, Reason::Internal),
         (frame(UDP, POD, "10.1.2.3", 53), TC_NEXT, Reason::Internal),
         (frame(UDP, POD6, "fd00::99", 53), TC_NEXT, Reason::Internal),
+        (frame(TCP, POD, "10.1.2.3", 6635), TC_NEXT, Reason::Internal),
+        (frame(UDP, POD, "10.1.2.3", 6635), TC_DROP, Reason::Encapsulation),
         (frame(TCP, POD, "10.9.0.10", 443), TC_NEXT, Reason::Gateway),
         (frame(TCP, POD, "203.0.113.80", 9000), TC_NEXT, Reason::Direct),
         (arp([10, 0, 0, 5]), TC_NEXT, Reason::Neighbour),

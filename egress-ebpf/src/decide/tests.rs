@@ -6,8 +6,8 @@ use super::*;
 use crate::{
     abi::route_action::{DENY, DIRECT, REDIRECT, TUNNEL},
     testing::{
-        self, AUDITED, EXEMPT, GATEWAY, INSIDE, INSIDE6, METADATA, OUTSIDE, OUTSIDE6, POLICY,
-        TABLE, UPLINK_POLICY, UPLINK_TABLE, World, addr, flow,
+        self, AUDITED, ENCAPSULATION, EXEMPT, GATEWAY, INSIDE, INSIDE6, METADATA, OUTSIDE,
+        OUTSIDE6, POLICY, TABLE, UPLINK_POLICY, UPLINK_TABLE, World, addr, flow,
     },
 };
 
@@ -167,7 +167,7 @@ fn a_packet_in_a_packet_goes_nowhere() {
             for protocol in [0, 4, 41, 47, 50, 51, 94, 97, 98, 115, 137, 143, 253, 255] {
                 assert_eq!(at(place, protocol, to, 0), denied, "protocol {protocol}");
             }
-            for port in [4789, 8472, 6081] {
+            for port in ENCAPSULATION {
                 assert_eq!(at(place, UDP, to, port), denied, "port {port}");
                 assert_eq!(at(place, TCP, to, port), Verdict::allow(Reason::Internal));
                 assert_eq!(at(place, UDP, to, port + 1), Verdict::allow(Reason::Internal));
@@ -332,7 +332,8 @@ fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict 
         () if at_gateway(0, 0) && tcp && at_gateway(port, 6) => Verdict::allow(Reason::Gateway),
         () if at_gateway(0, 0) => Verdict::deny(Reason::GatewayPort),
         () if inside(&world.internal) && [1, 6, 17, 33, 58, 132, 136].contains(&flow.protocol) => {
-            if flow.protocol == 17 && [4789, 6081, 8472].contains(&port) {
+            let closed = GatewayKey::encapsulation(PortBe::new(port));
+            if flow.protocol == 17 && world.gateways.contains(&closed) {
                 Verdict::deny(Reason::Encapsulation)
             } else {
                 Verdict::allow(Reason::Internal)

@@ -165,8 +165,9 @@ impl SocketAddr for V6 {
     }
 }
 
-/// A packet. Parts of it may lie outside the linear area (a packet socket's ring), so it is read
-/// through the kernel; what the kernel can't read doesn't pass.
+/// A packet, of which parts may lie outside the linear area, where only the kernel reads them: good
+/// for taking note of it. What judges one takes a [`Frame`](super::offload::Frame) or a
+/// [`Sent`](super::offload::Sent).
 #[derive(Clone, Copy)]
 pub(crate) struct Skb(pub(crate) *mut __sk_buff);
 
@@ -245,8 +246,24 @@ pub(crate) const fn zero(_any: u32) -> u32 {
 }
 
 impl Skb {
-    /// Where `length` bytes from `offset` lie, if they are in the linear area. Most headers are, and
-    /// reading them there takes a fraction of the time that the helper takes.
+    /// The `N` bytes from `offset`, if they are in the linear area. Most headers are, and reading them
+    /// there takes a fraction of the time that the helper takes.
+    #[inline(always)]
+    pub(crate) fn load_linear<const N: usize>(self, offset: u32) -> Option<[u8; N]> {
+        let at = self.linear(offset, N)?;
+        let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
+        // SAFETY: `N` bytes are at `at`, and the buffer is as long.
+        unsafe { copy_words(at, bytes.as_mut_ptr().cast(), N) };
+        // SAFETY: the whole buffer has been filled.
+        Some(unsafe { bytes.assume_init() }.0)
+    }
+
+    /// Whether the first `length` bytes are in the linear area.
+    #[inline(always)]
+    pub(crate) fn is_linear(self, length: usize) -> bool {
+        self.linear(0, length).is_some()
+    }
+
     #[inline(always)]
     fn linear(self, offset: u32, length: usize) -> Option<usize> {
         // SAFETY: as in `length`; the verifier knows the two for the ends of the packet.

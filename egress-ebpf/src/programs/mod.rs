@@ -13,6 +13,7 @@ mod maker;
 mod maps;
 mod message;
 mod netlink;
+mod offload;
 mod packet;
 mod peer;
 mod report;

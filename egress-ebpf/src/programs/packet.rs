@@ -20,6 +20,7 @@ use egress_ebpf::{
 use super::{
     context::Skb,
     maker::Maker,
+    offload::Frame,
     report::{Site, report},
     view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
@@ -44,7 +45,7 @@ fn cgroup_egress(context: SkBuffContext) -> i32 {
 fn pod_ingress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let ifindex = skb.ifindex();
-    let judgement = hooks::pod(&skb, ifindex, skb.has_vlan(), &Maps);
+    let judgement = hooks::pod(&Frame::new(skb), ifindex, skb.has_vlan(), &Maps);
     report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement, || {
         share_of_interface(ifindex)
     });

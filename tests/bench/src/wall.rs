@@ -7,7 +7,7 @@ use aya::{
     Ebpf, EbpfLoader, TestRunResult,
     programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions},
 };
-use egress_agent::bpf::{Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker};
+use egress_agent::bpf::{Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker, tell_offload};
 use egress_ebpf::verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT};
 use egress_tests::site::Site;
 
@@ -104,6 +104,7 @@ struct Programs {
 impl Programs {
     fn load(maps: &Path) -> Result<Self> {
         let mut loader = EbpfLoader::new();
+        tell_offload(&mut loader)?;
         let pins = fs::read_dir(maps)?.collect::<Result<Vec<_>, _>>()?;
         let names: Vec<_> = pins
             .iter()

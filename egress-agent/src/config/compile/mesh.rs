@@ -64,6 +64,7 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         denied_cidrs,
         nat64_prefixes,
         default_config,
+        encapsulation_ports,
         gateways,
         nodes,
         workloads: named,
@@ -123,6 +124,9 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
             .and_then(|config| config.gateway_topology)
             .and_then(|topology| topology.num_trusted_proxies)
             .map_or(0, |number| usize::try_from(number.value).unwrap_or(usize::MAX)),
+        encapsulation_ports: encapsulation_ports.map_or(default.encapsulation_ports, |ports| {
+            ports.iter().map(|port| port.value).collect()
+        }),
         gateways: groups(&gateways.0, &trust_domain, cx),
         nodes,
         trust_domain,

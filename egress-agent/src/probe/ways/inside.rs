@@ -16,7 +16,7 @@ use super::{
 };
 
 /// An inside host of the target's family.
-fn inside(this: &Try<'_>) -> Result<IpAddr, Outcome> {
+pub(super) fn inside(this: &Try<'_>) -> Result<IpAddr, Outcome> {
     let network = this.network()?;
     let router = if this.target.is_ipv6() {
         network.router_v6.filter(|addr| !addr.is_unicast_link_local()).map(IpAddr::V6)
@@ -78,7 +78,18 @@ pub(crate) fn vxlan(this: &Try<'_>) -> Tried {
     Ok(await_echo(this, &ear))
 }
 
-/// The same in fragments, so that only the first has the port.
+/// MPLS in UDP (RFC 7510) to an inside host.
+pub(crate) fn mpls(this: &Try<'_>) -> Tried {
+    let (ear, port) = ear(this)?;
+    let to = SocketAddr::new(inside(this)?, 6635).into();
+    // Label 16, bottom of the stack, 64 hops.
+    let payload = [&[0, 1, 0x01, 64][..], &raw::datagram(this, this.own()?, port)].concat();
+    let socket = udp::socket(this, this.to(), None)?;
+    this.tried(Call::Send, socket.send_to(&payload, &to))?;
+    Ok(await_echo(this, &ear))
+}
+
+/// VXLAN in fragments, so that only the first has the port.
 pub(crate) fn vxlan_fragments(this: &Try<'_>) -> Tried {
     let (ear, port) = ear(this)?;
     let (own, inside) = (this.own()?, inside(this)?);

@@ -14,4 +14,5 @@ pub(super) mod segments;
 pub(super) mod service;
 pub(super) mod stream;
 pub(super) mod udp;
+pub(super) mod unfinished;
 pub(super) mod uring;

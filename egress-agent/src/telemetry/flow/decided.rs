@@ -97,6 +97,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::SocketFamily
         | Reason::OtherNamespace
         | Reason::Encapsulation
+        | Reason::PartialChecksum
         | Reason::NoTunnel
         | Reason::NoRecord
         | Reason::UnsolicitedAnswer
