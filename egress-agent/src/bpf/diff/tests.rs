@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use egress_ebpf::{
+    addr::PortBe,
     decide::{Place, PolicyRules, PolicyView, decide},
     packet::Flow,
     verdict::{Action, CGROUP_PASS, Judgement, Mode, TC_NEXT},
