@@ -4,12 +4,13 @@
 //! offsets and nothing has to be walked. The extension headers that pass are the fragment header (to
 //! the cluster) and the one of a report of multicast groups (to the link).
 
+mod ip;
 pub mod offload;
 mod quoted;
 mod transport;
 
-pub use self::quoted::subject_of_error;
-use self::{offload::Offload, transport::Part};
+use self::offload::Offload;
+pub use self::{ip::ip, quoted::subject_of_error};
 use crate::{
     addr::{Addr, PortBe},
     reason::Reason,
@@ -83,12 +84,6 @@ pub mod ether_type {
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
 }
-
-/// IPv6 extension headers (RFC 7045 §4, IANA), but for the fragment header. ESP isn't one here: it
-/// hides what follows, so it counts as a protocol.
-const EXTENSION_HEADERS: [u8; 8] = [0, 43, 51, 60, 135, 139, 140, 253];
-const FRAGMENT_HEADER: u8 = 44;
-const HOP_BY_HOP_HEADER: u8 = 0;
 
 /// What a verdict is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -282,128 +277,6 @@ pub fn arp_sender(bytes: &impl Bytes, offset: u32) -> Option<Addr> {
     let packet = bytes.load::<28>(offset)?;
     let [0, 1, 8, 0, 6, 4, 0, 1 | 2, ..] = packet else { return None };
     Some(Addr::v4([packet[14], packet[15], packet[16], packet[17]]))
-}
-
-/// Reads the IP packet at `offset`; `ether_type` says of which version it must be.
-#[inline(always)]
-pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
-    let available = bytes.length().saturating_sub(offset);
-    let offload = bytes.offload();
-    let packet = match ether_type {
-        ether_type::IPV4 => ipv4(bytes, offset, available, offload),
-        ether_type::IPV6 => ipv6(bytes, offset, available, offload),
-        _ => Packet::flawed(Flow::UNKNOWN, Reason::EtherType),
-    };
-    let protocol = bytes.forget(packet.flow.protocol);
-    let fragment = bytes.forget(packet.flow.fragment);
-    Packet {
-        flow: Flow { protocol, fragment, ..packet.flow },
-        signal: bytes.forget(packet.signal),
-        neighbour: bytes.forget(packet.neighbour),
-        flaw: bytes.forget(packet.flaw),
-        ..packet
-    }
-}
-
-/// RFC 791 §3.1.
-#[inline(always)]
-fn ipv4(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Packet {
-    let Some(header) = bytes.load::<20>(offset) else {
-        return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
-    };
-    let mut flow = Flow {
-        source: Addr::v4([header[12], header[13], header[14], header[15]]),
-        destination: Addr::v4([header[16], header[17], header[18], header[19]]),
-        protocol: header[9],
-        ..Flow::UNKNOWN
-    };
-    match header[0] {
-        0x45 => {}
-        0x46..=0x4f => return Packet::flawed(flow, Reason::IpOptions),
-        _ => return Packet::flawed(flow, Reason::Malformed),
-    }
-    let total = match u32::from(u16::from_be_bytes([header[2], header[3]])) {
-        // A segmentation-offload packet that no 16-bit length can tell ("BIG TCP", kernel 6.3).
-        0 if available > 0xffff => available,
-        total => total,
-    };
-    if total < 20 || total > available {
-        return Packet::flawed(flow, Reason::Malformed);
-    }
-    // "More fragments" or an offset. The reserved bit says nothing.
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
-    flow.fragment = fragment != 0;
-    let part = Part { first: fragment & 0x1fff == 0, hops: header[8], offload };
-    transport::read(bytes, offset + 20, total - 20, flow, part)
-}
-
-/// RFC 8200 §3.
-#[inline(always)]
-fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Packet {
-    let (Some(header), Some(source), Some(destination)) =
-        (bytes.load::<8>(offset), bytes.load(offset + 8), bytes.load(offset + 24))
-    else {
-        return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
-    };
-    let mut flow = Flow {
-        source: Addr::v6(source),
-        destination: Addr::v6(destination),
-        protocol: header[6],
-        ..Flow::UNKNOWN
-    };
-    // Mapped addresses stand for IPv4 in the socket interface and never belong on a wire (RFC 4291
-    // §2.5.5.2); taken for the IPv4 address they could borrow its permission.
-    if header[0] >> 4 != 6 || flow.source.is_v4() || flow.destination.is_v4() {
-        return Packet::flawed(flow, Reason::Malformed);
-    }
-    let payload = u32::from(u16::from_be_bytes([header[4], header[5]]));
-    if payload > available.saturating_sub(40) {
-        return Packet::flawed(flow, Reason::Malformed);
-    }
-    let mut part = Part { first: true, hops: header[7], offload };
-    let (mut start, mut length) = (offset + 40, payload);
-    if flow.protocol == FRAGMENT_HEADER {
-        let fragment = bytes.load::<8>(offset + 40).filter(|_| payload >= 8);
-        let Some([next, _, high, low, ..]) = fragment else {
-            return Packet::flawed(flow, Reason::Malformed);
-        };
-        flow.protocol = next;
-        flow.fragment = true;
-        part.first = u16::from_be_bytes([high, low]) & 0xfff8 == 0;
-        (start, length) = (offset + 48, payload - 8);
-        if next == FRAGMENT_HEADER {
-            return Packet::flawed(flow, Reason::ExtensionHeader);
-        }
-    }
-    if flow.protocol == HOP_BY_HOP_HEADER && listener_report(bytes, offset + 40, payload, header[7])
-    {
-        flow.protocol = protocol::ICMPV6;
-        return Packet {
-            flow,
-            signal: Signal::Other,
-            echo: PortBe([0; 2]),
-            neighbour: Neighbour::ListenerReport,
-            target: Addr::UNSPECIFIED,
-            flaw: offload.flaw(offset + 48, &flow),
-        };
-    }
-    if EXTENSION_HEADERS.contains(&flow.protocol) {
-        return Packet::flawed(flow, Reason::ExtensionHeader);
-    }
-    transport::read(bytes, start, length, flow, part)
-}
-
-/// Whether it is a host's report of multicast groups: MLD version 2 (RFC 3810 §5.2), or 1 with its
-/// farewell (RFC 2710 §3), after the one hop-by-hop header that they have, a router alert. Queries
-/// are a router's.
-#[inline(always)]
-fn listener_report(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> bool {
-    match bytes.load::<16>(offset).filter(|_| length >= 16 && hops == 1) {
-        Some([protocol::ICMPV6, 0, 5, 2, 0, 0, 1, 0, kind, ..]) => {
-            matches!(kind, 131 | 132 | 143)
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

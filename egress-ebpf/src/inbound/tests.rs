@@ -1,6 +1,9 @@
 use proptest::{prelude::*, sample::select};
 
-use super::*;
+use super::{
+    phases::{SECOND, lifetime},
+    *,
+};
 use crate::{
     packet::{self, ether_type},
     testing::{

@@ -1,0 +1,145 @@
+//! What leaves the node by an uplink.
+
+use super::{
+    destination, exempt, malformed,
+    origin::{Kind, Namespace, Origin, Socket, is_dhcp_broadcast, leaving},
+    own_source, settled,
+};
+use crate::{
+    abi::PolicyId,
+    decide::{Place, PolicyView},
+    inbound::{self, FlowTable},
+    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type},
+    reason::Reason,
+    verdict::{Judgement, Mode, Verdict},
+};
+
+/// The workload whose socket sent a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Workload {
+    /// Its policy.
+    pub policy: PolicyId,
+    /// Its cgroup.
+    pub cgroup: u64,
+}
+
+/// How a frame came to an uplink, by the kernel's own objects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// The interface that it was forwarded from, zero for none.
+    pub came_in_on: u32,
+    /// The pod's interface whose program let it pass, zero for none that is known: on a bridge the
+    /// frame came in on the bridge, as far as the kernel knows.
+    pub pod: u32,
+    /// The network namespace that it was made in.
+    pub namespace: Namespace,
+    /// What it was sent with.
+    pub socket: Socket,
+}
+
+/// tc egress on the uplink: a frame about to leave the node. `workload` is whose socket sent it, if
+/// any.
+///
+/// What a process of the node sends passes. What the node's kernel sends by itself is an answer to
+/// whoever provoked it, so it leaves for the outside only if the question came in by an uplink.
+#[inline(always)]
+pub fn uplink(
+    bytes: &impl Bytes,
+    way: Way,
+    workload: Option<Workload>,
+    vlan: bool,
+    view: &(impl PolicyView + FlowTable),
+) -> Judgement {
+    let (policy, origin) = match workload {
+        Some(Workload { policy, cgroup }) => {
+            (policy, Origin { kind: Kind::Workload, cgroup, pod: 0 })
+        }
+        None => {
+            let stranger = way.namespace != Namespace::Node;
+            let begun_here = way.came_in_on == 0;
+            if begun_here && stranger && way.socket == Socket::Process && is_dhcp_broadcast(bytes) {
+                let host = Verdict::allow(Reason::Host);
+                return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
+            }
+            // In another namespace interfaces have other indices.
+            let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
+            let of_node = begun_here && !stranger;
+            match view.interface(pod) {
+                Some(policy) if !of_node => (policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
+                _ => {
+                    let kind = match way.socket {
+                        _ if !of_node => Kind::Unknown,
+                        Socket::Process => Kind::NodeProcess,
+                        Socket::None => Kind::NodeKernel,
+                    };
+                    (view.globals().uplink_policy, Origin { kind, cgroup: 0, pod: 0 })
+                }
+            }
+        }
+    };
+    let mode = bytes.forget(view.policy(policy).mode);
+    if mode == Mode::Exempt {
+        return exempt(policy, 0);
+    }
+    let Some(ethernet) = Ethernet::read(bytes) else {
+        return Judgement::new(malformed(), mode, policy, Flow::UNKNOWN, 0);
+    };
+    let origin = Origin { kind: bytes.forget(origin.kind), ..origin };
+    let is_ip = matches!(ethernet.ether_type, ether_type::IPV4 | ether_type::IPV6);
+    let (verdict, flow) = match ethernet.ether_type {
+        _ if origin.is_node() && !is_ip => (Verdict::allow(Reason::Host), Flow::UNKNOWN),
+        _ if vlan && !origin.is_node() => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
+        ether_type::ARP => match packet::arp_sender(bytes, Ethernet::LENGTH) {
+            Some(_) => (Verdict::allow(Reason::Neighbour), Flow::UNKNOWN),
+            None => (malformed(), Flow::UNKNOWN),
+        },
+        ether_type => {
+            let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
+            (settled(bytes, outward(bytes, &packet, policy, origin, view)), packet.flow)
+        }
+    };
+    Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
+}
+
+/// An IP packet at the uplink.
+#[inline(always)]
+fn outward(
+    bytes: &impl Bytes,
+    packet: &Packet,
+    policy: PolicyId,
+    origin: Origin,
+    view: &(impl PolicyView + FlowTable),
+) -> Verdict {
+    // Nobody is at a loopback address on a wire (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3). What has one
+    // for its source answers who could only reach it from here.
+    if packet.flow.source.is_loopback() {
+        return Verdict::deny(Reason::SpoofedSource);
+    }
+    if origin.kind == Kind::NodeProcess {
+        inbound::note_begun(packet, view);
+        return Verdict::allow(Reason::Host);
+    }
+    let mut subject = *packet;
+    if origin.kind == Kind::NodeKernel {
+        if is_of_the_link(packet) {
+            return Verdict::allow(Reason::Host);
+        }
+        subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet);
+    }
+    let mut verdict = settled(bytes, destination(Place::Wire, &subject, policy, view));
+    // What is forwarded may be translated, or come from who owns its address.
+    if origin.kind == Kind::Workload {
+        verdict = own_source(verdict, packet, view);
+    }
+    leaving(verdict, origin, &subject, view)
+}
+
+/// Whether a packet goes no further than the link: neighbour discovery, and groups.
+#[inline(always)]
+const fn is_of_the_link(packet: &Packet) -> bool {
+    let destination = &packet.flow.destination;
+    // Not a router's: a redirect quotes what it is about, and goes to whoever that names.
+    !matches!(packet.neighbour, Neighbour::No | Neighbour::RouterOnly)
+        || destination.is_link_scope()
+        || destination.is_multicast()
+}
