@@ -1,5 +1,7 @@
 //! Links, addresses and routes between the hosts.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use crate::{
@@ -41,6 +43,14 @@ pub(crate) fn connect(
     // A bridge that snoops has its own reports to send, which would be taken for somebody's.
     fabric.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
     fabric.ip(&["link", "set", "br0", "up"])?;
+    // A switch forwards frames as they are, whatever the IPv4 checksum in them: the kernel's bridge does
+    // not where br_netfilter is loaded (each namespace has its own copy of these settings).
+    for family in ["ip", "ip6"] {
+        let key = format!("bridge/bridge-nf-call-{family}tables");
+        if Path::new("/proc/sys/net").join(&key).exists() {
+            fabric.sysctl(&key, "0")?;
+        }
+    }
     node(fabric, app, "app", plan::APP_MAC, plan::APP, plan::APP_V6)?;
     uplink_checksums(app, Checksums::Filled)?;
     routes(app, plan::ROUTER, plan::ROUTER_V6)?;

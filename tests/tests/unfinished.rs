@@ -1,6 +1,8 @@
 //! Packets that say something else once they have been judged: a checksum that is filled in over an
 //! address or a port. The app node's uplink fills checksums in, as every real device does.
 
+use std::{net::UdpSocket, time::Duration};
+
 use egress_tests::{
     cluster::Cluster,
     container::container,
@@ -40,6 +42,13 @@ const REWRITTEN: [(&str, &str, &str); 6] = [
     ),
 ];
 
+/// The same datagrams with the place that is right: the checksum of their UDP header.
+const AS_IT_SHOULD_BE: [(&str, &str); 3] = [
+    ("csum eth0 10.244.99.9 34 6 1234", " 10.244.1.10 > 10.244.99.9"),
+    ("csum eth0 fd00:10:99::9 54 6 1234", "> fd000010009900000000000000000009"),
+    ("csum tap fd00:10:99::9 54 6 1234", "> fd000010009900000000000000000009"),
+];
+
 #[test]
 fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
     let testbed = Testbed::test(0).unwrap();
@@ -55,6 +64,8 @@ fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
         })
         .unwrap();
     }
+    the_port_changes(&testbed, &elsewhere);
+    capture.take();
     let refused: &[&str] = &["partial_checksum"];
     let pod = &elsewhere;
     let attempts =
@@ -69,5 +80,29 @@ fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
             let done = container(&elsewhere, &format!("$ASK {ask}")).unwrap();
             assert!(done.ok(), "{ask}, {checksums:?}: {done:?}");
         }
+        for (args, expected) in AS_IT_SHOULD_BE {
+            capture.take();
+            let sent = send(pod, args).unwrap();
+            until(SOON, &format!("{args}, {checksums:?}: {expected:?} outside; {sent:?}"), || {
+                capture.take().iter().any(|frame| frame.ends_with(expected)).then_some(())
+            })
+            .unwrap();
+        }
     }
+}
+
+/// The capture doesn't show ports: somebody who listens at the other one gets the datagram.
+fn the_port_changes(testbed: &Testbed, pod: &Place) {
+    let outside = &testbed.outside().ns;
+    outside.ip(&["addr", "add", "10.244.99.9/32", "dev", "lo"]).unwrap();
+    let socket = outside.enter(|| UdpSocket::bind("10.244.99.9:53")).unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // This one is sent to port 7007.
+    let sent = send(pod, "csum eth0 10.244.99.9 34 2 0035").unwrap();
+    let mut buffer = [0; 64];
+    let (length, _) = socket.recv_from(&mut buffer).unwrap_or_else(|error| {
+        panic!("nothing arrived at the other port: {error}; {sent:?}");
+    });
+    assert!(buffer[..length].starts_with(b"the pod's secret"), "{:?}", &buffer[..length]);
+    outside.ip(&["addr", "del", "10.244.99.9/32", "dev", "lo"]).unwrap();
 }
