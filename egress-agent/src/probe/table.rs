@@ -116,7 +116,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("router-advert", "router advertisement", &[Row::Spoofing], NetRaw, V6, frames::advertise_router),
     way("reflect", "echo request inside in the canary's name", &[Row::Inside, Row::Spoofing], NetRaw, Both, inside::reflect),
     way("packet-reflect", "the same in a frame", &[Row::Inside, Row::Spoofing], NetRaw, Both, inside::reflect_frame),
-    way("reflect-self", "a closed port of one's own, in the canary's name", &[Row::Inside, Row::SocketOptions], Nothing, V6, options::reflect_self),
+    way("reflect-self", "a closed port here, in the canary's name", &[Row::Inside, Row::SocketOptions], Nothing, V6, options::reflect_self),
     way("ipip-inside", "IP in IP to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::tunnel),
     way("gre-inside", "GRE to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::gre),
     way("vxlan-inside", "VXLAN to an inside host", &[Row::Inside, Row::Tunnel], Nothing, Both, inside::vxlan),

@@ -152,21 +152,24 @@ fn empty_maps_deny_everything() {
 #[test]
 fn audit_and_exemption_are_the_policys_alone() {
     let mut kernel = Kernel::usual();
-    let outward = frame(TCP, POD, "198.51.100.7", 443);
-    let counts = |kernel: &Kernel| {
-        [false, true]
-            .map(|audit| kernel.count(hook::POD, action::DENY, Reason::NotRedirected, audit))
+    let unrouted = frame(TCP, POD, "198.51.100.7", 9);
+    let routed = frame(TCP, POD, "198.51.100.7", 443);
+    let counts = |kernel: &Kernel, reason| {
+        [false, true].map(|audit| kernel.count(hook::POD, action::DENY, reason, audit))
     };
-    for (mode, expected, counted) in [
-        (0, TC_DROP, [1, 0]),
-        (1, TC_NEXT, [1, 1]),
-        (2, TC_NEXT, [1, 1]),
-        (3, TC_DROP, [2, 1]),
-        (u32::MAX, TC_DROP, [3, 1]),
+    for (mode, expected, counted, passed_over) in [
+        (0, TC_DROP, [1, 0], [1, 0]),
+        // Enforcement would have redirected the connection: its packets are no refusals.
+        (1, TC_NEXT, [1, 1], [1, 0]),
+        (2, TC_NEXT, [1, 1], [1, 0]),
+        (3, TC_DROP, [2, 1], [2, 0]),
+        (u32::MAX, TC_DROP, [3, 1], [3, 0]),
     ] {
         kernel.policy(DEFAULT_POLICY, mode);
-        assert_eq!(kernel.classify("pod_ingress", &outward, 0), expected, "mode {mode}");
-        assert_eq!(counts(&kernel), counted, "mode {mode}");
+        assert_eq!(kernel.classify("pod_ingress", &unrouted, 0), expected, "mode {mode}");
+        assert_eq!(counts(&kernel, Reason::NoRoute), counted, "mode {mode}");
+        assert_eq!(kernel.classify("pod_ingress", &routed, 0), expected, "mode {mode}");
+        assert_eq!(counts(&kernel, Reason::NotRedirected), passed_over, "mode {mode}");
     }
 }
 
