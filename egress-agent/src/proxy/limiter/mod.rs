@@ -9,6 +9,7 @@
 
 mod queue;
 mod shares;
+mod usage;
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,52 +23,15 @@ use std::{
 use tokio::sync::Notify;
 
 pub use self::queue::Queued;
-use self::shares::{Bound, State, Verdict, judge};
+use self::{
+    shares::{Bound, State, Verdict, judge},
+    usage::{ASKED, Usage},
+};
 use super::Limits;
 use crate::{
     telemetry::{LimitStats, Resource},
     types::{ShareOwner, Source},
 };
-
-/// What a connection uses, or a source, or all.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-struct Usage {
-    connections: usize,
-    requests: usize,
-    bytes: usize,
-}
-
-impl Usage {
-    const CONNECTION: Self = Self { connections: 1, requests: 0, bytes: 0 };
-
-    const fn request(bytes: usize) -> Self {
-        Self { connections: 0, requests: 1, bytes }
-    }
-
-    const fn of(self, resource: Resource) -> usize {
-        match resource {
-            Resource::Connections => self.connections,
-            Resource::Requests => self.requests,
-            Resource::RequestBytes => self.bytes,
-            Resource::QueuedBytes | Resource::Memory | Resource::Descriptors => 0,
-        }
-    }
-
-    fn add(&mut self, more: Self) {
-        self.connections += more.connections;
-        self.requests += more.requests;
-        self.bytes += more.bytes;
-    }
-
-    fn sub(&mut self, less: Self) {
-        self.connections = self.connections.saturating_sub(less.connections);
-        self.requests = self.requests.saturating_sub(less.requests);
-        self.bytes = self.bytes.saturating_sub(less.bytes);
-    }
-}
-
-/// The resources that a source asks for.
-const ASKED: [Resource; 3] = [Resource::Connections, Resource::Requests, Resource::RequestBytes];
 
 /// One source.
 #[derive(Debug, Default)]

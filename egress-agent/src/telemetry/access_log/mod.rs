@@ -5,6 +5,7 @@ mod lane;
 mod losses;
 mod refusals;
 mod render;
+mod target;
 mod writer;
 
 use std::{
@@ -17,10 +18,7 @@ use thiserror::Error;
 
 pub use self::losses::{LineFate, UnwrittenLines};
 pub use self::render::header as header_text;
-use self::{
-    refusals::Refusal,
-    writer::{Target, Writer},
-};
+use self::{refusals::Refusal, target::Target, writer::Writer};
 use super::AccessLogEntry;
 use crate::{
     policy::{LogFormat, LogFormatError, MeshConfig},

@@ -1,10 +1,7 @@
 //! From memory to the file: one thread, woken when there is something to write.
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    io,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -13,8 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::OFlags;
-
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
@@ -22,6 +17,7 @@ use super::{
     lane::{Batch, Lane},
     losses::Losses,
     refusals::{Aggregate, Refusal, Refusals},
+    target::Target,
 };
 use crate::{
     telemetry::shard::{shard_count, thread_number},
@@ -42,65 +38,6 @@ const ROOM: Duration = Duration::from_secs(1);
 const STUCK: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for the output.
 const STOP: Duration = Duration::from_secs(2);
-
-/// Where lines go.
-#[derive(Debug)]
-pub(super) enum Target {
-    /// The process's own output, also where it is a socket and so can't be opened by name.
-    Stdout,
-    /// The same, the error output.
-    Stderr,
-    /// A file, appended to.
-    File { path: PathBuf, file: File },
-}
-
-impl Target {
-    pub(super) fn open(path: &str) -> io::Result<Self> {
-        match path {
-            "/dev/stdout" => Ok(Self::Stdout),
-            "/dev/stderr" => Ok(Self::Stderr),
-            path => Ok(Self::File { path: path.into(), file: append(path.as_ref())? }),
-        }
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(bytes)?;
-                out.flush()
-            }
-            Self::Stderr => io::stderr().lock().write_all(bytes),
-            Self::File { file, .. } => file.write_all(bytes),
-        }
-    }
-
-    /// Opens the file anew if another one, or none, is at its path: it was rotated.
-    fn follow(&mut self) -> io::Result<bool> {
-        let Self::File { path, file } = self else { return Ok(false) };
-        let same = |a: &Metadata, b: &Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
-        match (file.metadata(), path.metadata()) {
-            (Ok(ours), Ok(there)) if same(&ours, &there) => Ok(false),
-            _ => {
-                *file = append(path)?;
-                Ok(true)
-            }
-        }
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    // A pipe without a reader is an error, not something to wait for; writes may wait again.
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).map_err(io::Error::other)?;
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .custom_flags(nonblocking)
-        .open(path)?;
-    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
-    Ok(file)
-}
 
 /// The writing thread and what it shares with those who log.
 #[derive(Debug)]

@@ -1,0 +1,128 @@
+//! Decisions about requests of HTTP in clear, and the rules of both stages for a request.
+
+use std::sync::Arc;
+
+use super::{
+    GatewayPolicy, Secured, refusal,
+    tables::{Bound, StagePort},
+    tunnel,
+};
+use crate::{
+    policy::{
+        Client, Cluster, Denied, Entry, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
+        Inside, Protocol, ServerProtocol, Target, matching, path::AmbiguousPath, preferred,
+    },
+    types::{GatewayPort, Port},
+};
+
+impl GatewayPolicy {
+    /// Decides a request. Every request of a connection is asked about on its own.
+    ///
+    /// # Errors
+    /// [`Denied`], with the reason.
+    pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
+        let (port, host) = (request.port, request.host);
+        if let Entry::Server(termination) = request.entry {
+            return self.http_inside(termination, request);
+        }
+        let Some((mesh, service)) = self.service(port, host, request.source) else {
+            let cluster = self.passthrough(port, host)?;
+            return Ok(self.default_route(cluster, host));
+        };
+        if service.protocol != Protocol::Http {
+            return Err(refusal::wrong_protocol(service, "plain HTTP"));
+        }
+        let mut bound = mesh.http.matches(host);
+        let bound = bound.find_map(|bound| preferred(bound, request.source.namespace()));
+        let Some(Bound { set, rules }) = bound else {
+            return Ok(self.default_route(self.direct(service, host, request.source)?, host));
+        };
+        let Some((rule, matched)) = first(rules, request, port.0)? else {
+            return Err(refusal::no_rule(set, host, port.0));
+        };
+        let HttpOutcome::Route(targets) = &rule.outcome else {
+            return Ok(self.answer(rule, request, &service.cluster));
+        };
+        let Some(chosen) = matching::pick(targets) else {
+            return Err(refusal::no_rule(set, host, port.0));
+        };
+        match &chosen.target {
+            Target::Gateway { group, port, hop } => {
+                let secured = self.secured(*hop, request.entry.hop(), *group, host)?;
+                self.http_stage(*group, *port, secured, request, &service.cluster)
+            }
+            Target::Cluster { destination, host: named } => {
+                self.allows_direct(service)?;
+                let host = named.as_ref().unwrap_or(host);
+                let client = Client { source: request.source.namespace(), gateway: None };
+                let cluster = destination.cluster(client, Some(host))?;
+                self.route(rule, matched, chosen, cluster, host, request)
+            }
+            Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
+        }
+    }
+
+    /// The gateway's stage of [`Self::http`].
+    fn http_stage(
+        &self,
+        group: usize,
+        port: GatewayPort,
+        secured: Secured,
+        request: &HttpRequest<'_>,
+        own: &Arc<Cluster>,
+    ) -> Result<HttpRoute, Denied> {
+        let host = request.host;
+        let (stage, served) = self.served(group, port, host)?;
+        match served {
+            ServerProtocol::Http { https_redirect: false } => {}
+            ServerProtocol::Http { https_redirect: true } => {
+                return Ok(self.redirect(&self.to_https, &self.plain, request, own, None));
+            }
+            // The tunnel is the mutual TLS that the destination rule asks for towards this server.
+            ServerProtocol::Terminate(tls)
+                if secured == Secured::Tunnel && tls.inside == Inside::Http =>
+            {
+                tunnel::satisfies(tls, request.source)?;
+            }
+            other => return Err(refusal::wrong_stage(other, host, port, "plain HTTP")),
+        }
+        self.http_rules(stage, port, request, own)
+    }
+
+    /// The rules of the gateway's stage for a request that a server there is for.
+    pub(super) fn http_rules(
+        &self,
+        stage: &StagePort,
+        port: GatewayPort,
+        request: &HttpRequest<'_>,
+        own: &Arc<Cluster>,
+    ) -> Result<HttpRoute, Denied> {
+        let host = request.host;
+        let rules = stage.http.get(host).map_or(&[][..], Vec::as_slice);
+        let Some((rule, matched)) = first(rules, request, port.0)? else {
+            return Err(refusal::no_stage_rule(host, port));
+        };
+        let HttpOutcome::Route(targets) = &rule.outcome else {
+            return Ok(self.answer(rule, request, own));
+        };
+        let chosen = matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let (cluster, named) = self.outside(&chosen.target, port, request.source, Some(host))?;
+        self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request)
+    }
+}
+
+/// The first rule for this request, and the match that says so.
+fn first<'r>(
+    rules: &'r [Arc<HttpRule>],
+    request: &HttpRequest<'_>,
+    port: Port,
+) -> Result<Option<(&'r HttpRule, Option<&'r HttpMatch>)>, Denied> {
+    for rule in rules {
+        match matching::http(rule, request, port) {
+            Ok(Some(matched)) => return Ok(Some((rule, matched))),
+            Ok(None) => {}
+            Err(AmbiguousPath) => return Err(refusal::ambiguous(request)),
+        }
+    }
+    Ok(None)
+}
