@@ -7,7 +7,9 @@ use std::{
 
 use egress_agent::{
     bpf::plan::{Facts, PodInterface},
-    policy::{DirectTarget, Enforcement, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot},
+    policy::{
+        AddressGuard, DirectTarget, Enforcement, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot,
+    },
     types::{GatewayPort, Host, OriginalPort, Port},
 };
 use egress_ebpf::{abi::ADMIN_PORTS, decide::Place, packet::Flow, reason::Reason};
@@ -245,7 +247,9 @@ impl Intent {
             (DirectTarget::Name(name), _) => {
                 let widest = if to.is_ipv4() { 32 } else { 128 };
                 let known = self.facts.resolved.get(name)?;
-                known.contains(&to).then_some(Specific::Net(widest))
+                // A name opens no address that the gateway itself would not dial.
+                let dialled = AddressGuard::new(&self.snapshot.mesh).allows(to);
+                (dialled && known.contains(&to)).then_some(Specific::Net(widest))
             }
         }
     }
