@@ -108,16 +108,16 @@ impl Flow {
     #[inline(always)]
     #[must_use]
     pub const fn encapsulates(&self) -> bool {
-        match self.protocol {
+        !matches!(
+            self.protocol,
             protocol::UDP
-            | protocol::TCP
-            | protocol::ICMP
-            | protocol::ICMPV6
-            | protocol::SCTP
-            | protocol::UDP_LITE
-            | protocol::DCCP => false,
-            _ => true,
-        }
+                | protocol::TCP
+                | protocol::ICMP
+                | protocol::ICMPV6
+                | protocol::SCTP
+                | protocol::UDP_LITE
+                | protocol::DCCP
+        )
     }
 
     /// Nothing known.

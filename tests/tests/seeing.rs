@@ -469,7 +469,8 @@ time.sleep(600)
 /// A process of the pod that has these capabilities and no others.
 fn sleeper(testbed: &Testbed, place: &Place, kind: &str, capabilities: &str) -> Process {
     let args = ["-c", SLEEPER, kind, capabilities];
-    let process = place.start(&testbed.dir(), "sleeper", "/usr/bin/python3", &args).unwrap();
+    let process =
+        place.start(&testbed.dir(), "sleeper", "/usr/bin/python3", &args).expect("a process");
     until(SOON, "the process", || process.stdout().contains("there").then_some(()))
         .unwrap_or_else(|error| panic!("{error:#}: {}", process.stderr()));
     process

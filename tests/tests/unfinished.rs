@@ -94,15 +94,16 @@ fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
 /// The capture doesn't show ports: somebody who listens at the other one gets the datagram.
 fn the_port_changes(testbed: &Testbed, pod: &Place) {
     let outside = &testbed.outside().ns;
-    outside.ip(&["addr", "add", "10.244.99.9/32", "dev", "lo"]).unwrap();
-    let socket = outside.enter(|| UdpSocket::bind("10.244.99.9:53")).unwrap().unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    outside.ip(&["addr", "add", "10.244.99.9/32", "dev", "lo"]).expect("ip");
+    let socket =
+        outside.enter(|| UdpSocket::bind("10.244.99.9:53")).expect("setns").expect("a port");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
     // This one is sent to port 7007.
-    let sent = send(pod, "csum eth0 10.244.99.9 34 2 0035").unwrap();
+    let sent = send(pod, "csum eth0 10.244.99.9 34 2 0035").expect("python3");
     let mut buffer = [0; 64];
     let (length, _) = socket.recv_from(&mut buffer).unwrap_or_else(|error| {
         panic!("nothing arrived at the other port: {error}; {sent:?}");
     });
     assert!(buffer[..length].starts_with(b"the pod's secret"), "{:?}", &buffer[..length]);
-    outside.ip(&["addr", "del", "10.244.99.9/32", "dev", "lo"]).unwrap();
+    outside.ip(&["addr", "del", "10.244.99.9/32", "dev", "lo"]).expect("ip");
 }

@@ -88,7 +88,7 @@ enum Command {
     /// Enforce on this node: load the eBPF programs, keep them equal to the configuration.
     Node(Box<NodeArgs>),
     /// Be the gateway: HTTP proxy, TLS origination, TLS passthrough, TCP.
-    Gateway(GatewayArgs),
+    Gateway(Box<GatewayArgs>),
     /// Compile the configuration and print every problem in it.
     Check(CheckArgs),
     /// Show certificates, their identities and validity, and what is wrong with them.
@@ -117,7 +117,7 @@ pub fn main() -> ExitCode {
     watch_panics();
     let result = match cli.command {
         Command::Node(args) => node::run(*args),
-        Command::Gateway(args) => gateway::run(args),
+        Command::Gateway(args) => gateway::run(*args),
         Command::Check(args) => check::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Status(args) => status::run(args),

@@ -58,6 +58,7 @@ impl Bytes for Skb {
 
 /// A byte of which the verifier knows nothing any more; `any` is a number that it doesn't know.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "zero stays zero")]
 pub(crate) fn forget<T: Copy>(value: T, any: u32) -> T {
     const { assert!(size_of::<T>() == 1, "only bytes") };
     // SAFETY: both are one byte, which an exclusive or with zero leaves as it is.

@@ -94,6 +94,11 @@ impl Bytes for Frame {
 /// What is still done to the packet, by arithmetic alone: see [`Offload`]. Minimum kernel version:
 /// 5.8, for reading the kernel's memory.
 #[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "zero or all ones; and a distance in one buffer, whose low half is what counts"
+)]
 fn offload(skb: Skb) -> Offload {
     if SKB_KNOWN.load() == 0 {
         return Offload::UNKNOWN;
@@ -123,6 +128,7 @@ fn offload(skb: Skb) -> Offload {
 /// Reads a field of the packet's own structure: what a context of these programs points to. A negative
 /// number says that it failed.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "some bytes")]
 fn read<T>(skb: Skb, field: u32, to: &mut T) -> i64 {
     let address = (skb.0 as usize).wrapping_add(field as usize) as *const c_void;
     let to: *mut T = to;

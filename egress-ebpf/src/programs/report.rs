@@ -63,6 +63,10 @@ static NEW: Share = Share::NEW;
 
 /// A workload's share, which is made with its first event.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "a value would take room on the stack, of which a program has 512 bytes"
+)]
 fn share_of(key: &ShareKey) -> Option<*mut Share> {
     if let Some(share) = EVENT_SHARES.get_ptr_mut(key) {
         return Some(share);

@@ -186,7 +186,8 @@ fn the_gateways_namespace_comes_first_then_the_services_then_the_root() {
     let random = "trafficPolicy: {loadBalancer: {simple: RANDOM}, tls: {mode: DISABLE}}";
     let simple = &tls("{mode: SIMPLE}");
     // The rules, and whether the request leaves with TLS; `None` where it is refused.
-    let cases: [(&[(&str, &str, &str)], Option<bool>); 10] = [
+    type Rules<'a> = &'a [(&'a str, &'a str, &'a str)];
+    let cases: [(Rules<'_>, Option<bool>); 10] = [
         (&[("egress-system/r", simple, "")], Some(true)),
         (&[("team-a/r", simple, "")], Some(true)),
         (&[("istio-system/r", simple, "")], Some(true)),

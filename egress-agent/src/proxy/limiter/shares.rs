@@ -90,7 +90,7 @@ mod tests {
             let own = own.min(used);
             let state = State { used, own, sources: others + 1, pressed: true };
             if judge(BOUND, state, 1) == Verdict::MakeRoom {
-                prop_assert!((used - own).div_ceil(others) >= own + 1);
+                prop_assert!((used - own).div_ceil(others) > own);
             }
         }
     }

@@ -105,7 +105,7 @@ fn exposure(promise: Promise, gaps: &Gaps, processes: &Processes) -> Option<Expo
         found.map(|process| process.workload.clone()).collect()
     };
     let unless_none = |workloads: BTreeSet<String>, text: String| {
-        (!workloads.is_empty()).then(|| (workloads, text))
+        (!workloads.is_empty()).then_some((workloads, text))
     };
     let (workloads, text) = match promise {
         Promise::Sockets => gaps.sockets.as_ref().map(|why| {

@@ -94,7 +94,7 @@ fn look(roots: Vec<PathBuf>, snapshot: Option<&Snapshot>) -> Processes {
                 found.unseen.insert(workload());
                 continue;
             }
-            match inspect(&process, &node, &workload) {
+            match inspect(&process, &node, workload) {
                 Some(process) => drop(found.seen.insert(process)),
                 // Most likely it has ended.
                 None if fs::exists(format!("/proc/{process}/status")).unwrap_or(true) => {
