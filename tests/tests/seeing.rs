@@ -371,7 +371,8 @@ fn lost_events_are_counted_and_said() {
     let lost = all_flows(&testbed, &testbed.node_control(), &[]);
     assert!(lost[0]["lost"].as_u64() > Some(0), "{lost:?}");
     let status = status(&testbed, &[]);
-    assert_eq!(status.code, 0, "a warning, no problem: {status:?}");
+    // 4 where the kernel has no BPF security modules: that is degraded, and lost events are not.
+    assert!([0, 4].contains(&status.code), "a warning, no problem: {status:?}");
     assert!(status.stdout.contains("events were lost over the limit"), "{}", status.stdout);
 }
 
