@@ -27,7 +27,7 @@ fn recorded() -> BTreeMap<(String, String), Counts> {
 }
 
 #[test]
-fn every_kernel_on_record_has_every_program_well_within_the_limit() {
+fn every_count_on_record_is_of_a_program_and_well_within_the_limit() {
     let trial = Trial::run().unwrap();
     let recorded = recorded();
     for kernel in ["6.1", "6.12"] {
@@ -37,13 +37,15 @@ fn every_kernel_on_record_has_every_program_well_within_the_limit() {
         }
     }
     for (key, counts) in &recorded {
-        // Not every kernel takes these.
-        let all = |name: &&String| !matches!(name.as_str(), "socket_create" | "netlink_send");
-        assert!(
-            counts.keys().filter(all).eq(trial.programs.keys().filter(all)),
-            "the programs aren't those on record for {key:?}, {:?}: {RENEW} with --kernels",
-            counts.keys()
-        );
+        // What was counted on another kernel may be older than a program, and says nothing of it.
+        for program in counts.keys() {
+            // Not every kernel takes these.
+            let optional = matches!(program.as_str(), "socket_create" | "netlink_send");
+            assert!(
+                optional || trial.programs.contains_key(program),
+                "{key:?}: {program} is no program any more: {RENEW} with --kernels"
+            );
+        }
         for (program, count) in counts {
             assert!(*count < BUDGET, "{key:?}: {program}: {count} instructions verified");
         }
