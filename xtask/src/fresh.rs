@@ -18,8 +18,6 @@ use crate::{run, setup};
 
 /// Debian's release, and what the README asks for.
 const SUITE: &str = "bookworm";
-const MIRROR: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
 const GIVEN: &str = "ca-certificates,gcc,git,libc6-dev";
 /// Where the clone is, on the fresh machine.
 const CLONE: &str = "root/egress-enforcer";
@@ -102,10 +100,12 @@ fn debian(dir: &Path, root: &Path) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     let mut debootstrap = run::command("debootstrap");
     debootstrap.args(["--variant=minbase", &format!("--include={GIVEN}"), SUITE]);
-    run::show(debootstrap.arg(&part).arg(MIRROR))?;
+    run::show(debootstrap.arg(&part).arg(mirror(SUITE)?))?;
     let sources = format!(
-        "deb {MIRROR} {SUITE} main\ndeb {MIRROR} {SUITE}-updates main\n\
-         deb {SECURITY} {SUITE}-security main\n"
+        "deb {mirror} {SUITE} main\ndeb {mirror} {SUITE}-updates main\n\
+         deb {security} {SUITE}-security main\n",
+        mirror = mirror(SUITE)?,
+        security = mirror(&format!("{SUITE}-security"))?
     );
     fs::write(part.join("etc/apt/sources.list"), sources)?;
     fs::rename(&part, root).with_context(|| root.display().to_string())
@@ -209,4 +209,13 @@ fn inside(root: &Path, command: &[&str]) -> Command {
     }
     full.args(["sh", "-c", ENTER, "sh"]).arg(root).args(command);
     full
+}
+
+/// Where this machine's own apt gets a release from.
+fn mirror(release: &str) -> Result<String> {
+    let lines = run::output("apt-get", &["indextargets", "--format", "$(SITE) $(RELEASE)"]);
+    let lines = lines.unwrap_or_default();
+    let site = lines.lines().find_map(|line| line.strip_suffix(release)?.strip_suffix(' '));
+    site.map(str::to_owned)
+        .with_context(|| format!("apt's lists have no {release}: run apt-get update on Debian 12"))
 }
