@@ -250,7 +250,7 @@ impl Compiler<'_> {
                 let base = merged.base.map(|base| base.meta.label.clone()).unwrap_or_default();
                 format!("{base} is for the same host and its traffic policy comes first")
             } else if let Some(first) = chosen.first() {
-                format!("{} is used instead and says nothing about TLS", first.meta.label)
+                format!("{} is used instead and has no TLS settings", first.meta.label)
             } else if rule.exported.includes(client) {
                 format!(
                     "only rules of the client's namespace{}, of the ServiceEntry's ({}) and of \

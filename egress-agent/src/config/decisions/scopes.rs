@@ -155,7 +155,7 @@ fn rules_of_one_host_are_merged() {
         rule("team-a/second", "a.example", &tls(MUTUAL)),
     ]));
     assert!(from(&gateway, "team-a", "a.example").unwrap().cluster.tls.is_some());
-    // Both have one, and the first says nothing about TLS: refused, with both named.
+    // Both have one, and the first has no TLS settings: refused, with both named.
     let texts = all(vec![
         rule("team-a/first", "a.example", "trafficPolicy: {loadBalancer: {simple: RANDOM}}"),
         rule("team-a/second", "a.example", &tls("{mode: SIMPLE}")),

@@ -11,7 +11,7 @@ use crate::types::ShareOwner;
 
 /// A name that does not exist may be made at any time.
 const ABSENT: Duration = Duration::from_secs(2);
-/// A failure says nothing about the name.
+/// A failure is no answer: whether the name exists is unknown.
 const FAILURE: Duration = Duration::from_secs(1);
 /// Names of one owner; its oldest goes first.
 const NAMES: usize = 64;

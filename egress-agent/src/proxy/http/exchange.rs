@@ -40,7 +40,7 @@ pub(super) enum After {
     Done,
     /// The response is complete, but nothing can follow.
     Close,
-    /// The response broke off: the client gets what came of it, and no sign that it was all.
+    /// The response broke off: the client gets the part that arrived, without an end of the body.
     Cut,
     /// The response is not complete, and must not look as if it were.
     Abort,

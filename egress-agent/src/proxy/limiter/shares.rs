@@ -85,7 +85,7 @@ mod tests {
     proptest! {
         #[test]
         fn who_makes_room_exists(used in 0_usize..200, own in 0_usize..200, others in 1_usize..9) {
-            // Whoever is told that another has more than its share is told the truth: what is not
+            // A source that is told to make room finds a larger source: what is not
             // its own is spread over the others, and one of them has more than the asker will.
             let own = own.min(used);
             let state = State { used, own, sources: others + 1, pressed: true };

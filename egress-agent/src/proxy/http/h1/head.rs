@@ -171,7 +171,7 @@ fn unfold(value: &[u8]) -> Result<HeaderValue, BadMessage> {
 }
 
 /// Parses a trailer section, the empty line included. Fields that frame, route or authenticate a
-/// message don't belong there (RFC 9110 §6.5.1); an upstream's are left out, which is told.
+/// message don't belong there (RFC 9110 §6.5.1); an upstream's are left out and counted.
 ///
 /// # Errors
 /// [`BadMessage::Trailers`] or bad syntax.
