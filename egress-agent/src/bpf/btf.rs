@@ -1,6 +1,8 @@
 //! Where the kernel keeps a field, by its own description of its types (BTF,
 //! Documentation/bpf/btf.rst). aya reads it too, but keeps members to itself.
 
+use std::{fs, os::unix::fs::MetadataExt, sync::OnceLock};
+
 /// Linux's types, described by itself (5.4, `CONFIG_DEBUG_INFO_BTF`).
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -9,6 +11,20 @@ const MAGIC: u16 = 0xeb9f;
 
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+
+/// What `read` finds in the running kernel's description. The description is some megabytes, so it is
+/// read once for each cell.
+pub(super) fn once<T>(
+    cell: &'static OnceLock<Option<T>>,
+    read: fn(&[u8]) -> Option<T>,
+) -> Option<&'static T> {
+    cell.get_or_init(|| read(&fs::read(VMLINUX).ok()?)).as_ref()
+}
+
+/// The number of the calling thread's network namespace, which the agent's programs know the node by.
+pub(super) fn own_network_namespace() -> Option<u32> {
+    u32::try_from(fs::metadata("/proc/thread-self/ns/net").ok()?.ino()).ok()
+}
 
 /// The description, as `/sys/kernel/btf/vmlinux` holds it.
 pub(super) struct Types<'a> {
@@ -45,6 +61,11 @@ impl<'a> Types<'a> {
     /// own, as they do in C.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
         self.bit(structure, member).filter(|bit| bit % 8 == 0).map(|bit| bit / 8)
+    }
+
+    /// The offset of a network namespace's number in its `struct net`.
+    pub(super) fn namespace_number(&self) -> Option<u32> {
+        Some(self.offset("net", "ns")? + self.offset("ns_common", "inum")?)
     }
 
     /// The offset of a member in bits, which a bit field may begin at.
@@ -227,7 +248,7 @@ mod tests {
 
     #[test]
     fn this_kernels_own_is_read() {
-        let bytes = std::fs::read(VMLINUX).unwrap();
+        let bytes = fs::read(VMLINUX).unwrap();
         let types = Types::new(&bytes).unwrap();
         for (structure, member) in [
             ("task_struct", "nsproxy"),

@@ -6,7 +6,7 @@
 //! netlink they could act in the node's network namespace. Where the kernel has no active BPF LSM the
 //! rest of enforcement holds, and these gaps are reported.
 
-use std::{fs, mem, num::NonZeroU32, os::unix::fs::MetadataExt, path::Path, sync::OnceLock};
+use std::{fs, mem, num::NonZeroU32, path::Path, sync::OnceLock};
 
 use aya::{
     Btf, Ebpf, EbpfLoader,
@@ -20,7 +20,7 @@ use rustix::{
 
 use super::{
     Change, Error, Repair, Target,
-    btf::{Types, VMLINUX},
+    btf::{self, Types, VMLINUX},
     pins::{Pins, is_link},
 };
 
@@ -213,20 +213,18 @@ struct Fields {
     skb_data: u32,
 }
 
-/// Read once: the description is some megabytes.
 fn fields() -> Option<&'static Fields> {
     static FIELDS: OnceLock<Option<Fields>> = OnceLock::new();
-    FIELDS.get_or_init(|| read(&fs::read(VMLINUX).ok()?)).as_ref()
+    btf::once(&FIELDS, read)
 }
 
 fn read(description: &[u8]) -> Option<Fields> {
     let types = Types::new(description)?;
-    let namespace = fs::metadata("/proc/thread-self/ns/net").ok()?.ino();
     Some(Fields {
         task_nsproxy: types.offset("task_struct", "nsproxy")?,
         nsproxy_net: types.offset("nsproxy", "net_ns")?,
-        net_inum: types.offset("net", "ns")? + types.offset("ns_common", "inum")?,
-        host_netns: u32::try_from(namespace).ok()?,
+        net_inum: types.namespace_number()?,
+        host_netns: btf::own_network_namespace()?,
         sock_protocol: types.offset("sock", "sk_protocol")?,
         skb_length: types.offset("sk_buff", "len")?,
         skb_data: types.offset("sk_buff", "data")?,

@@ -1,12 +1,12 @@
 //! Where this kernel keeps who made a packet, told to the programs before they are loaded.
 
-use std::{fs, os::unix::fs::MetadataExt, sync::OnceLock};
+use std::sync::OnceLock;
 
 use aya::EbpfLoader;
 
 use super::{
     Error,
-    btf::{Types, VMLINUX},
+    btf::{self, Types, VMLINUX},
 };
 
 /// Places in the kernel's structures, and the number of the agent's network namespace, which is the
@@ -43,15 +43,13 @@ pub fn tell(loader: &mut EbpfLoader<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Read once: the description is some megabytes.
 fn fields() -> Option<&'static Fields> {
     static FIELDS: OnceLock<Option<Fields>> = OnceLock::new();
-    FIELDS.get_or_init(|| read(&fs::read(VMLINUX).ok()?)).as_ref()
+    btf::once(&FIELDS, read)
 }
 
 fn read(description: &[u8]) -> Option<Fields> {
     let types = Types::new(description)?;
-    let namespace = fs::metadata("/proc/thread-self/ns/net").ok()?.ino();
     Some(Fields {
         skb_sk: types.offset("sk_buff", "sk")?,
         skb_dst: types.offset("sk_buff", "_skb_refdst")?,
@@ -61,8 +59,8 @@ fn read(description: &[u8]) -> Option<Fields> {
         sock_net: types.offset("sock_common", "skc_net")?,
         sock_socket: types.offset("sock", "sk_socket")?,
         socket_file: types.offset("socket", "file")?,
-        net_inum: types.offset("net", "ns")? + types.offset("ns_common", "inum")?,
-        host_netns: u32::try_from(namespace).ok()?,
+        net_inum: types.namespace_number()?,
+        host_netns: btf::own_network_namespace()?,
     })
 }
 

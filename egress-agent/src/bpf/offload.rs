@@ -1,13 +1,13 @@
 //! Where this kernel keeps what it is yet to do to a packet, told to the programs before they are
 //! loaded: `__sk_buff` doesn't have it.
 
-use std::{fs, sync::OnceLock};
+use std::sync::OnceLock;
 
 use aya::EbpfLoader;
 
 use super::{
     Error,
-    btf::{Types, VMLINUX},
+    btf::{self, Types, VMLINUX},
 };
 
 /// How many bytes the programs read from the one with `ip_summed` on.
@@ -43,10 +43,9 @@ pub fn tell(loader: &mut EbpfLoader<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Read once: the description is some megabytes.
 fn fields() -> Option<&'static Fields> {
     static FIELDS: OnceLock<Option<Fields>> = OnceLock::new();
-    FIELDS.get_or_init(|| read(&fs::read(VMLINUX).ok()?)).as_ref()
+    btf::once(&FIELDS, read)
 }
 
 fn read(description: &[u8]) -> Option<Fields> {
