@@ -3,22 +3,29 @@
 //! Layers; a module imports only from layers further down (`cargo xtask layers` checks it):
 //!
 //! ```text
-//! main, role, admin
+//! main
+//! cli
+//! node, gateway
+//! admin
+//! enforcement
 //! proxy, tunnel
 //! tls
-//! net, bpf, source, telemetry, probe
-//! config, policy, wire
+//! source, net, bpf, telemetry
+//! config, policy, wire, probe
 //! types, sys
 //! ```
 
 pub mod admin;
 pub mod bpf;
+pub mod cli;
 pub mod config;
+pub mod enforcement;
+pub mod gateway;
 pub mod net;
+pub mod node;
 pub mod policy;
 pub mod probe;
 pub mod proxy;
-pub mod role;
 pub mod source;
 pub mod sys;
 pub mod telemetry;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    egress_agent::role::cli::main()
+    egress_agent::cli::main()
 }

@@ -12,18 +12,20 @@ use crate::run;
 
 /// From top to bottom. Modules of one line are siblings.
 const LAYERS: &[&[&str]] = &[
-    &["main", "role", "admin"],
+    &["main"],
+    &["cli"],
+    &["node", "gateway"],
+    &["admin"],
+    &["enforcement"],
     &["proxy", "tunnel"],
     &["tls"],
-    &["net", "bpf", "source", "telemetry", "probe"],
-    &["config", "policy", "wire"],
+    &["source", "net", "bpf", "telemetry"],
+    &["config", "policy", "wire", "probe"],
     &["types", "sys"],
 ];
 
-/// Siblings that may import each other, this way only: roles are put together in `main` and serve
-/// the admin port; configuration compiles into policy.
-const SIBLINGS: &[(&str, &str)] =
-    &[("main", "role"), ("main", "admin"), ("role", "admin"), ("config", "policy")];
+/// Siblings that may import each other, this way only: configuration compiles into policy.
+const SIBLINGS: &[(&str, &str)] = &[("config", "policy")];
 
 /// Lines of a file, tests apart.
 const MAX_LINES: usize = 400;
@@ -325,8 +327,8 @@ mod tests {
             ("config/mod.rs", "use crate::policy::Snapshot;"),
             ("net/dial.rs", "use super::resolve; fn f() { crate::types::f() }"),
             ("proxy/tcp.rs", "use crate::proxy::Worker;"),
-            ("main.rs", "use egress_agent::role;"),
-            ("role/node.rs", "use crate::admin;"),
+            ("main.rs", "use egress_agent::cli;"),
+            ("node/view.rs", "use crate::admin;"),
         ] {
             assert_eq!(faults(path, text), Vec::<String>::new(), "{path}");
         }
@@ -352,8 +354,8 @@ mod tests {
             ),
             (
                 "tls/mod.rs",
-                "use super::role::Gateway;",
-                "1: `tls` imports `role`: that is a layer above",
+                "use super::gateway::Gateway;",
+                "1: `tls` imports `gateway`: that is a layer above",
             ),
             (
                 "wire/hello.rs",
@@ -372,8 +374,8 @@ mod tests {
 
     #[test]
     fn comments_and_strings_import_nothing() {
-        let text = "// crate::proxy\n/* crate::role /* */ crate::tls */\n/// [`crate::admin`]\n\
-                    const A: &str = \"crate::proxy \\\" crate::tls\";\nconst B: &str = r#\"crate::role\"#;\n\
+        let text = "// crate::proxy\n/* crate::cli /* */ crate::tls */\n/// [`crate::admin`]\n\
+                    const A: &str = \"crate::proxy \\\" crate::tls\";\nconst B: &str = r#\"crate::cli\"#;\n\
                     fn f<'a>(x: &'a str) -> char { '\"' }\npub(crate) fn g() {}";
         assert_eq!(faults("types/host.rs", text), Vec::<String>::new());
         let after = format!("{text}\nuse crate::proxy;");

@@ -6,7 +6,10 @@
 //! connections a source may hold: [`places`].
 
 mod clusters;
+pub(crate) mod control;
 mod dump;
+mod event_losses;
+pub(crate) mod node_metrics;
 mod places;
 mod prometheus;
 mod query;
@@ -15,6 +18,7 @@ mod serve;
 mod server;
 mod stats;
 mod status;
+mod tunnel_metrics;
 
 pub use server::{Admin, AdminError, AdminPorts, AdminSources};
 pub use status::{ConfigState, State, Status};

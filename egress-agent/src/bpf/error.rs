@@ -140,6 +140,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether another agent owns the pins.
+    #[must_use]
+    pub const fn is_owned(&self) -> bool {
+        matches!(self, Self::Owned { .. })
+    }
+
     /// The map that has no place for an entry, if that is what is wrong: a hash says `E2BIG`, a
     /// trie `ENOSPC`.
     #[must_use]

@@ -18,11 +18,12 @@ use aya::{
 use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, mode};
 
 use super::{
-    Counters, Error, Held, Lost, Verdicts,
+    Counters, Error, Lost, Verdicts,
     attach::{PinnedPlace, clsact_program},
     pinned::open,
     pod::Raw,
 };
+use crate::types::Held;
 
 /// Programs without which a cgroup isn't enforced on; the others are for comfort, or depend on the
 /// kernel.

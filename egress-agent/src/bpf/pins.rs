@@ -19,6 +19,8 @@ use rustix::{
 
 use super::Error;
 
+/// Where pins are by default.
+pub const DEFAULT_BPFFS: &str = "/sys/fs/bpf/egress-agent";
 /// `BPF_FS_MAGIC`, include/uapi/linux/magic.h.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 /// Where systemd and everybody else mount it.

@@ -104,7 +104,7 @@ pub struct Facts {
     /// Counts accepted snapshots, from 1.
     pub generation: u64,
     /// Which configuration the snapshot was compiled from.
-    pub held: super::Held,
+    pub held: crate::types::Held,
     /// Flow events that a workload may cause in a second.
     pub events_per_second: u32,
     /// How many groups the map holds.

@@ -3,10 +3,12 @@
 
 mod directory;
 mod files;
+mod reload;
 mod stamp;
 mod watch;
 
 pub use directory::{Directory, Files, ReadError};
 pub use files::{FileContents, FileSet, Unreadable};
+pub use reload::{ConfigArgs, LastReload, Loaded, Reload};
 pub use stamp::Fingerprint;
 pub use watch::{Timing, Watched, Watcher};

@@ -1,6 +1,7 @@
 //! Trust roots, origination, termination, certificates and their reload.
 
 mod accept;
+mod args;
 mod client;
 mod config;
 mod credential;
@@ -18,6 +19,7 @@ mod workload_api;
 mod x509;
 
 pub use accept::{AcceptError, Refused, Terminated, accept};
+pub use args::CertificateArgs;
 pub use config::{Alpn, TrustRoots};
 pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};
 pub use credentials::{CredentialState, Credentials, Unusable};

@@ -1,6 +1,7 @@
 //! Values with a role. A bare `SocketAddr`, port or string doesn't cross a module's border.
 
 mod claim;
+mod held;
 mod host;
 mod identity;
 mod net;
@@ -10,6 +11,7 @@ mod share;
 mod spiffe;
 
 pub use claim::Claim;
+pub use held::Held;
 pub use host::{Host, HostError};
 pub use identity::{
     DEFAULT_SERVICE_ACCOUNT, GatewayIdentity, Labels, Namespace, Node, Selector, Source, Workload,

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use clap::{CommandFactory, Parser};
 use egress_agent::{
+    cli::{Cli, uninstall},
     config::{self, RawFile},
-    role::{cli::Cli, uninstall},
     telemetry::ResponseFlag,
 };
 use egress_ebpf::reason::Reason;

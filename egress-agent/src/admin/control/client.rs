@@ -1,0 +1,136 @@
+//! The client of the control socket.
+
+use std::{io, path::Path, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::{net::UnixStream, time::timeout};
+
+use super::{Line, report::AgentReport};
+
+/// How long an agent may take to begin its answer. It answers from memory.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Longest line; a flow's texts are cut far below.
+const LINE_BYTES: usize = 64 * 1024;
+
+/// Why an agent couldn't be asked.
+#[derive(Debug, Error)]
+pub(crate) enum AskError {
+    /// Nobody listens.
+    #[error("no agent listens on it")]
+    Nobody,
+    /// Somebody may, but not for this user.
+    #[error("not allowed; run it as root")]
+    Forbidden,
+    /// The agent didn't answer as it should.
+    #[error("the agent {0}")]
+    Answer(String),
+    /// The connection failed.
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+impl From<hyper::Error> for AskError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Answer(format!("broke the connection: {error}"))
+    }
+}
+
+async fn connect(path: &Path) -> Result<http1::SendRequest<Empty<Bytes>>, AskError> {
+    let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::Nobody,
+        io::ErrorKind::PermissionDenied => AskError::Forbidden,
+        _ => AskError::Io(error),
+    })?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the sender, or with the answer.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("control socket: {error}");
+        }
+    });
+    Ok(sender)
+}
+
+/// An answer's body; the sender keeps the connection.
+struct Answer {
+    body: Incoming,
+    sender: http1::SendRequest<Empty<Bytes>>,
+}
+
+async fn get(path: &Path, target: &str) -> Result<Answer, AskError> {
+    let answer = async {
+        let mut sender = connect(path).await?;
+        let request = Request::get(target)
+            .header(header::HOST, "localhost")
+            .body(Empty::new())
+            .map_err(|error| AskError::Answer(error.to_string()))?;
+        Ok::<_, AskError>((sender.send_request(request).await?, sender))
+    };
+    let (response, sender) = timeout(ANSWER, answer)
+        .await
+        .map_err(|_| AskError::Answer(format!("gave no answer for {} s", ANSWER.as_secs())))??;
+    let (head, body) = response.into_parts();
+    if head.status == StatusCode::OK {
+        return Ok(Answer { body, sender });
+    }
+    let text = body.collect().await?.to_bytes();
+    let text = String::from_utf8_lossy(&text);
+    Err(AskError::Answer(format!("says {}: {}", head.status, text.trim())))
+}
+
+/// Asks an agent how it is.
+pub(crate) async fn ask_status(path: &Path) -> Result<AgentReport, AskError> {
+    let answer = get(path, "/status").await?;
+    let text = timeout(ANSWER, answer.body.collect())
+        .await
+        .map_err(|_| AskError::Answer("didn't finish its answer".into()))??
+        .to_bytes();
+    serde_json::from_slice(&text).map_err(|error| {
+        AskError::Answer(format!("gave an answer that this version can't read ({error})"))
+    })
+}
+
+/// Asks an agent for its flows.
+pub(crate) async fn open_flows(path: &Path, follow: bool) -> Result<Stream, AskError> {
+    let target = if follow { "/flows?follow=true" } else { "/flows" };
+    let Answer { body, sender } = get(path, target).await?;
+    Ok(Stream { body, read: BytesMut::new(), _sender: sender })
+}
+
+/// Lines of an answer.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    body: Incoming,
+    read: BytesMut,
+    _sender: http1::SendRequest<Empty<Bytes>>,
+}
+
+impl Stream {
+    /// The next line; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Line>, AskError> {
+        loop {
+            if let Some(end) = memchr::memchr(b'\n', &self.read) {
+                let line = self.read.split_to(end + 1);
+                return serde_json::from_slice(&line).map(Some).map_err(|error| {
+                    AskError::Answer(format!("sent a line that this version can't read ({error})"))
+                });
+            }
+            if self.read.len() > LINE_BYTES {
+                return Err(AskError::Answer("sent a line without end".into()));
+            }
+            match self.body.frame().await {
+                Some(frame) => {
+                    if let Some(data) = frame?.data_ref() {
+                        self.read.extend_from_slice(data);
+                    }
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Flow events that nobody saw, by workload, as metrics.
+
+use std::fmt::Write as _;
+
+use crate::{
+    bpf::{Causer, Lost, cgroup_path, ifname},
+    enforcement::Who,
+    types::printable,
+};
+
+/// Series for workloads; the others are in the sum of all.
+const MOST: usize = 100;
+
+/// Writes the series: those with the most first.
+pub(super) fn render(text: &mut String, lost: &[(Causer, Lost)], who: &Who) {
+    let name = "egress_workload_events_lost_total";
+    // Writing to a string can't fail.
+    writeln!(text, "# TYPE {name} counter").ok();
+    for (causer, lost) in lost.iter().take(MOST) {
+        let (at, workload) = known_as(*causer, who);
+        let (at, workload) = (label(&at), label(&workload));
+        for (cause, count) in [("rate", lost.rate), ("full", lost.full)] {
+            let labels = format_args!("workload=\"{workload}\",at=\"{at}\",cause=\"{cause}\"");
+            writeln!(text, "{name}{{{labels}}} {count}").ok();
+        }
+    }
+}
+
+/// The cgroup or interface, and the workload, which may be unknown.
+fn known_as(causer: Causer, who: &Who) -> (String, String) {
+    let (at, found) = match causer {
+        Causer::Cgroup(0) | Causer::Interface(0) => return ("unknown".into(), String::new()),
+        Causer::Cgroup(id) => match cgroup_path(id) {
+            Some(path) => {
+                let path = path.display().to_string();
+                let found = who.find(Some(&path), None, None);
+                (format!("cgroup {path}"), found)
+            }
+            None => (format!("cgroup #{id}"), None),
+        },
+        Causer::Interface(index) => match ifname(index) {
+            Some(name) => {
+                let found = who.find(None, Some(&name), None);
+                (format!("interface {name}"), found)
+            }
+            None => (format!("interface #{index}"), None),
+        },
+    };
+    let workload = found.map(|found| format!("{}/{}", found.namespace.0, found.name));
+    (at, workload.unwrap_or_default())
+}
+
+/// As the value of a label.
+fn label(value: &str) -> String {
+    printable(value).replace('\\', r"\\").replace('"', "\\\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_workloads_losses_are_its_own() {
+        let lost = [
+            (Causer::Cgroup(u64::MAX), Lost { rate: 7, full: 1 }),
+            (Causer::Interface(0), Lost { rate: 0, full: 2 }),
+        ];
+        let mut text = String::new();
+        render(&mut text, &lost, &Who::default());
+        let cgroup = format!("workload=\"\",at=\"cgroup #{}\"", u64::MAX);
+        let name = "egress_workload_events_lost_total";
+        assert_eq!(
+            text,
+            format!(
+                "# TYPE {name} counter\n{name}{{{cgroup},cause=\"rate\"}} 7\n\
+                 {name}{{{cgroup},cause=\"full\"}} 1\n\
+                 {name}{{workload=\"\",at=\"unknown\",cause=\"rate\"}} 0\n\
+                 {name}{{workload=\"\",at=\"unknown\",cause=\"full\"}} 2\n"
+            )
+        );
+        assert_eq!(label("a\"b\\\n"), "a\\\"b\\\\\\\\u{a}");
+    }
+}

@@ -1,0 +1,172 @@
+//! The command line: what all commands share, and which one runs.
+
+mod certs;
+mod check;
+mod detach;
+mod exit;
+mod flows;
+mod kernel;
+mod log;
+mod probe;
+mod reasons;
+mod status;
+pub mod uninstall;
+
+use std::{io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use self::{
+    certs::CertsArgs,
+    check::CheckArgs,
+    detach::DetachArgs,
+    exit::{FAILURE, OWNED},
+    flows::FlowsArgs,
+    kernel::KernelArgs,
+    log::LogArgs,
+    probe::ProbeArgs,
+    reasons::ReasonsArgs,
+    status::StatusArgs,
+    uninstall::UninstallArgs,
+};
+use crate::{
+    bpf,
+    gateway::{self, GatewayArgs},
+    node::{self, NodeArgs},
+    telemetry::watch_panics,
+};
+
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\neBPF programs built with ",
+    env!("EGRESS_EBPF_TOOLCHAIN_USED")
+);
+
+const EXAMPLES: &str = "\
+Examples:
+  # What would these files do? Every problem at once, nothing is changed.
+  egress-agent check --mesh mesh.yaml config/
+
+  # A gateway without eBPF: it listens on the ports that applications dial. Ports below 1024 need
+  # CAP_NET_BIND_SERVICE, others no privilege.
+  egress-agent gateway --config config/ --mesh mesh.yaml \\
+      --labels istio=egressgateway --namespace istio-system --capture bind:80,443
+
+  # A gateway for every port, with one listener (needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN).
+  egress-agent gateway --config config/ --mesh mesh.yaml \\
+      --labels istio=egressgateway --namespace istio-system --capture sk-lookup
+
+  # Enforce on an application node: the cgroup and the interface of one pod, and the uplink.
+  egress-agent node --config config/ --mesh mesh.yaml \\
+      --cgroup /sys/fs/cgroup/pods/web --pod-interface veth-web=10.0.0.5 --uplink eth0
+
+  # What is in force here, and what is wrong with it? What was refused, and why?
+  egress-agent status
+  egress-agent flows --verdict denied --since 5m
+  egress-agent reasons no_route
+
+  # Which certificates does a gateway use, whom are they for, and when do they expire?
+  egress-agent certs show --config config/ --credentials-dir /etc/egress/credentials
+
+  # Take enforcement away again. Stopping or killing the agent does not.
+  egress-agent detach
+
+  # Stop both roles, take enforcement away and remove the units. Shows first what it would do.
+  egress-agent uninstall --dry-run
+
+  # Try every way around it, from inside a pod, to a canary outside.
+  egress-agent probe 203.0.113.9
+
+Each command has more: egress-agent node --help";
+
+/// Lets pods out only through an egress gateway, and proves it: eBPF on the application nodes sends
+/// their connections to the gateway and drops everything else; the gateway routes, logs and limits
+/// them by Istio's ServiceEntry, Gateway, DestinationRule and VirtualService.
+#[derive(Parser, Debug)]
+#[command(name = "egress-agent", version = VERSION, after_help = EXAMPLES)]
+#[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Enforce on this node: load the eBPF programs, keep them equal to the configuration.
+    Node(Box<NodeArgs>),
+    /// Be the gateway: HTTP proxy, TLS origination, TLS passthrough, TCP.
+    Gateway(Box<GatewayArgs>),
+    /// Compile the configuration and print every problem in it.
+    Check(CheckArgs),
+    /// Show certificates, their identities and validity, and what is wrong with them.
+    Certs(CertsArgs),
+    /// Show what is in force on this host, and what is wrong with it.
+    Status(StatusArgs),
+    /// Show what was refused, redirected and allowed, and why.
+    Flows(FlowsArgs),
+    /// Explain a reason: what it means, and what to do.
+    Reasons(ReasonsArgs),
+    /// Say what this kernel has, and let it verify every program. Changes nothing.
+    Kernel(KernelArgs),
+    /// Remove enforcement from this node. Nothing else removes it.
+    Detach(DetachArgs),
+    /// Remove the units of this product from this host, and enforcement with them.
+    Uninstall(UninstallArgs),
+    /// Try every way out that is known from where this runs, or be the canary at the other end.
+    Probe(Box<ProbeArgs>),
+}
+
+/// Runs the command that the arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log::init(&cli.log);
+    watch_panics();
+    let result = match cli.command {
+        Command::Node(args) => node::run(*args),
+        Command::Gateway(args) => gateway::run(*args),
+        Command::Check(args) => check::run(args),
+        Command::Certs(args) => certs::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Flows(args) => flows::run(args),
+        Command::Reasons(args) => reasons::run(args),
+        Command::Kernel(args) => kernel::run(&args),
+        Command::Detach(args) => detach::run(args),
+        Command::Uninstall(args) => uninstall::run(&args),
+        Command::Probe(args) => probe::run(*args),
+    };
+    result.unwrap_or_else(|error| {
+        // Whoever read has had enough: `egress-agent reasons | head`.
+        if is_broken_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
+        // `{:#}` prints the causes too, outermost first.
+        tracing::error!("{error:#}");
+        let owned = error.downcast_ref().is_some_and(bpf::Error::is_owned);
+        ExitCode::from(if owned { OWNED } else { FAILURE })
+    })
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_is_required() {
+        assert!(Cli::try_parse_from(["egress-agent"]).is_err());
+        assert!(Cli::try_parse_from(["egress-agent", "detach"]).is_ok());
+    }
+}

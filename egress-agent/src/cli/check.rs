@@ -1,0 +1,291 @@
+//! The `check` command: what would these files do, and what is wrong with them.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::exit::{FAILURE, USAGE};
+use crate::{
+    config::{self, Problem, RawFile, Severity},
+    policy::{
+        ClientTls, ClientTlsMode, CredentialFiles, CredentialSource, ServerProtocol, Snapshot,
+    },
+    source::{Directory, Files},
+};
+
+/// The exit code where the configuration would be in force and parts of it refused.
+const REFUSALS: u8 = 3;
+
+/// Options of `check`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Exit code: 0 where all of it is in force (warnings are allowed), 1 with errors \
+                        (nothing of it would be in force), 2 where something can't be read, 3 \
+                        where it is in force and parts of it are refused."
+)]
+pub(super) struct CheckArgs {
+    /// Files, or directories of *.yaml and *.yml as `--config` takes them.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The mesh-wide settings [default: a mesh.yaml among the paths or in a directory].
+    #[arg(long, value_name = "FILE")]
+    mesh: Option<PathBuf>,
+    /// How problems are printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON object: `problems`, and how many there are.
+    Json,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    files: usize,
+    errors: usize,
+    refusals: usize,
+    warnings: usize,
+    problems: &'a [Problem],
+}
+
+/// Prints every problem.
+///
+/// # Errors
+/// Standard output can't be written.
+pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let code = check(&args, colours, &mut out, &mut io::stderr().lock())?;
+    out.flush()?;
+    Ok(ExitCode::from(code))
+}
+
+fn check(
+    args: &CheckArgs,
+    colours: bool,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<u8> {
+    let (files, unreadable) = read(args);
+    if !unreadable.is_empty() {
+        for error in unreadable {
+            writeln!(err, "error: {error}")?;
+        }
+        return Ok(USAGE);
+    }
+    let mut problems = match config::compile(&files.resources, files.mesh.as_ref()) {
+        Ok(compiled) => {
+            let mut problems = compiled.warnings;
+            problems.extend(missing_files(&compiled.snapshot));
+            problems
+        }
+        Err(problems) => problems.0,
+    };
+    if files.resources.is_empty() {
+        problems.extend(args.paths.iter().map(|path| nothing_there(path)));
+    }
+    let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
+    let (errors, refusals) = (count(Severity::Error), count(Severity::Refusal));
+    let report = Report {
+        files: files.resources.len() + usize::from(files.mesh.is_some()),
+        errors,
+        refusals,
+        warnings: count(Severity::Warning),
+        problems: &problems,
+    };
+    match args.output {
+        Output::Text => text(&report, colours, out)?,
+        Output::Json => {
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(match (errors, refusals) {
+        (0, 0) => 0,
+        (0, _) => REFUSALS,
+        _ => FAILURE,
+    })
+}
+
+fn text(report: &Report<'_>, colours: bool, out: &mut impl Write) -> io::Result<()> {
+    for problem in report.problems {
+        let text = problem.to_string();
+        if colours {
+            let (word, code) = match problem.severity {
+                Severity::Error => (": error", "1;31"),
+                Severity::Refusal => (": refused", "31"),
+                Severity::Warning => (": warning", "1;33"),
+            };
+            let painted = format!(": \x1b[{code}m{}\x1b[0m", &word[2..]);
+            writeln!(out, "{}", text.replacen(word, &painted, 1))?;
+        } else {
+            writeln!(out, "{text}")?;
+        }
+    }
+    let count = |n: usize, word: &str| match n {
+        0 => format!("no {word}s"),
+        1 => format!("1 {word}"),
+        n => format!("{n} {word}s"),
+    };
+    let Report { files, errors, refusals, warnings, problems: _ } = report;
+    let what = match (errors, refusals) {
+        (0, 0) => "",
+        (0, _) => "; all of it is in force but what is refused",
+        _ => "; nothing of it is put in force before the errors are gone",
+    };
+    let refusals = match refusals {
+        0 => String::new(),
+        n => format!("{}, ", count(*n, "refusal")),
+    };
+    let (errors, warnings) = (count(*errors, "error"), count(*warnings, "warning"));
+    writeln!(out, "{errors}, {refusals}{warnings} in {}{what}", count(*files, "file"))
+}
+
+/// Everything that the paths name, or every path that can't be read.
+fn read(args: &CheckArgs) -> (Files, Vec<String>) {
+    let mut all = Files::default();
+    let mut errors = Vec::new();
+    for path in &args.paths {
+        if path.is_dir() {
+            match Directory::new(path.clone(), args.mesh.clone()).read() {
+                Ok(Files { resources, mesh }) => {
+                    all.resources.extend(resources);
+                    all.mesh = all.mesh.or(mesh);
+                }
+                Err(unreadable) => errors.extend(unreadable.iter().map(ToString::to_string)),
+            }
+        } else {
+            match read_file(path) {
+                Ok(file) if args.mesh.is_none() && is_mesh(path) => all.mesh = Some(file),
+                Ok(file) => all.resources.push(file),
+                Err(error) => errors.push(error),
+            }
+        }
+    }
+    if let Some(mesh) = &args.mesh {
+        match read_file(mesh) {
+            Ok(file) => all.mesh = Some(file),
+            Err(error) => errors.push(error),
+        }
+        all.resources.retain(|file| !is_same(Path::new(&file.path), mesh));
+    }
+    let mut seen = HashSet::new();
+    all.resources.retain(|file| {
+        let path = PathBuf::from(&file.path);
+        seen.insert(path.canonicalize().unwrap_or(path))
+    });
+    errors.sort();
+    errors.dedup();
+    (all, errors)
+}
+
+fn is_mesh(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "mesh.yaml" || name == "mesh.yml")
+}
+
+fn is_same(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn read_file(path: &Path) -> Result<RawFile, String> {
+    match fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => Ok(RawFile { path: path.display().to_string(), text }),
+            Err(error) => {
+                let at = error.utf8_error().valid_up_to();
+                Err(format!("{} isn't UTF-8 text (byte {at} is wrong)", path.display()))
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let hint = neighbour(path).map(|near| format!("; did you mean {near}?"));
+            Err(format!("{} doesn't exist{}", path.display(), hint.unwrap_or_default()))
+        }
+        Err(error) => Err(format!("can't read {}: {error}", path.display())),
+    }
+}
+
+/// The entry beside a path that doesn't exist which was probably meant.
+fn neighbour(path: &Path) -> Option<String> {
+    let wanted = path.file_name()?.to_str()?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let entries = fs::read_dir(parent.unwrap_or(Path::new("."))).ok()?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let scored = names.map(|name| (strsim::jaro_winkler(wanted, &name), name));
+    let (score, name) = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+    let near = parent.map_or_else(|| PathBuf::from(&name), |parent| parent.join(&name));
+    (score > 0.85).then(|| near.display().to_string())
+}
+
+fn nothing_there(path: &Path) -> Problem {
+    Problem::new(
+        Severity::Error,
+        path.display().to_string(),
+        "no resources here; with this configuration everything external is refused",
+    )
+    .found(
+        "no file",
+        "files *.yaml or *.yml with ServiceEntry, Gateway, DestinationRule, VirtualService",
+    )
+}
+
+/// Certificates and keys that this machine doesn't have; the gateway's may.
+fn missing_files(snapshot: &Snapshot) -> Vec<Problem> {
+    let mut seen = HashSet::new();
+    let mut problems = Vec::new();
+    for server in &snapshot.rules.servers {
+        let ServerProtocol::Terminate(tls) = &server.protocol else { continue };
+        let CredentialSource::Files(files) = &tls.credential else { continue };
+        let CredentialFiles { certificate, private_key, ca_certificates, ca_crl } = files;
+        for path in [certificate, private_key].into_iter().chain(ca_certificates).chain(ca_crl) {
+            if let Err(error) = File::open(path)
+                && seen.insert(path)
+            {
+                let message = format!(
+                    "can't be read here ({error}), but Gateway {} needs it on port {}; if the \
+                     gateway can't read it either, every connection there is refused",
+                    server.gateway, server.port
+                );
+                problems.push(Problem::new(Severity::Warning, path.display().to_string(), message));
+            }
+        }
+    }
+    for cluster in &snapshot.rules.clusters {
+        let Some(ClientTls { mode, ca_certificates, ca_crl, .. }) = &cluster.tls else { continue };
+        let own = match mode {
+            // Where the credential is, only the gateway knows (`--credentials-dir`).
+            ClientTlsMode::Simple
+            | ClientTlsMode::SimpleNamed(_)
+            | ClientTlsMode::MutualNamed(_) => Vec::new(),
+            ClientTlsMode::Mutual { client_certificate, private_key } => {
+                vec![client_certificate, private_key]
+            }
+        };
+        for path in own.into_iter().chain(ca_certificates).chain(ca_crl) {
+            if let Err(error) = File::open(path)
+                && seen.insert(path)
+            {
+                let message = format!(
+                    "can't be read here ({error}), but TLS to {} needs it; if the gateway can't \
+                     read it either, every request there fails",
+                    cluster.name
+                );
+                problems.push(Problem::new(Severity::Warning, path.display().to_string(), message));
+            }
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests;

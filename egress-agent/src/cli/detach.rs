@@ -1,0 +1,35 @@
+//! The `detach` command: remove enforcement, the only thing that does.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use crate::bpf::{self, DEFAULT_BPFFS};
+
+/// Options of `detach`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Exit codes: 0 nothing is enforced any more, 1 something couldn't be removed, 3 an agent runs; stop it first.")]
+pub(super) struct DetachArgs {
+    /// Where the agent pinned its programs and maps.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+}
+
+/// Removes everything below the pins' directory and says what it removed.
+///
+/// # Errors
+/// What couldn't be removed.
+pub(super) fn run(args: DetachArgs) -> anyhow::Result<ExitCode> {
+    let removed = bpf::detach(&args.bpffs)?;
+    let mut out = io::stdout().lock();
+    if removed.is_empty() {
+        writeln!(out, "nothing to detach: there is no {}", args.bpffs.display())?;
+    }
+    for line in removed {
+        writeln!(out, "removed {line}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,258 @@
+//! The `flows` command: what happened, in the manner of `hubble observe`.
+
+mod filter;
+mod source;
+mod summary;
+
+use std::{
+    collections::BTreeSet,
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+use self::{filter::Filter, source::Sources, summary::Summary};
+use super::reasons::meaning;
+use crate::{admin::control::Line, bpf::DEFAULT_BPFFS, telemetry::FlowRecord};
+
+/// Options of `flows`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Flows of a node are its refusals and connects; flows of a gateway are its refusals, and all requests
+and connections while somebody follows. Agents remember the last 4096 refusals and the last 4096
+others. On a host with both agents, both are asked.
+
+Without a running node agent, the events that the kernel has kept since are read from the pins. That
+takes them out: the next call shows newer ones.
+
+Examples:
+  # What was refused in the last five minutes?
+  egress-agent flows --verdict denied,failed --since 5m
+
+  # What would enforcement refuse, while audit mode is on?
+  egress-agent flows --verdict denied --summary
+
+  # Whatever one workload does, from now on.
+  egress-agent flows --follow --last 0 --pod shop/web
+
+Exit codes: 0 shown (also if nothing matched), 1 nobody could be asked, 2 wrong options.")]
+pub(super) struct FlowsArgs {
+    #[command(flatten)]
+    filter: Filter,
+    /// Go on with what happens from now on, until it is interrupted.
+    #[arg(short, long)]
+    follow: bool,
+    /// Of those that are remembered and match, the last N alone.
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+    /// One row for each workload, destination and reason: how often, when first, when last. With
+    /// `--verdict denied` in audit mode it lists what enforcement would refuse.
+    #[arg(long, conflicts_with = "follow")]
+    summary: bool,
+    /// How they are written.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// The agent's control socket [default: those of a node agent and of a gateway on this host].
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Where the node agent pins, to read from while it doesn't run.
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
+    bpffs: PathBuf,
+}
+
+/// `--output`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Output {
+    /// A line each.
+    Text,
+    /// A line each, with what the reason means.
+    Wide,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Prints them.
+///
+/// # Errors
+/// Nobody could be asked.
+pub(super) fn run(args: FlowsArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    runtime.block_on(show(&args)).map(|()| ExitCode::SUCCESS)
+}
+
+async fn show(args: &FlowsArgs) -> anyhow::Result<()> {
+    let mut sources = Sources::open(args.control.as_deref(), &args.bpffs, args.follow).await?;
+    let (history, lost) = sources.history().await?;
+    let remembered = history.len();
+    let mut screen = Screen {
+        out: io::stdout().lock(),
+        output: args.output,
+        hints: args.output == Output::Text && io::stdout().is_terminal(),
+        reasons: BTreeSet::new(),
+    };
+    let shown = selected(history, &args.filter, args.last, SystemTime::now());
+    if lost > 0 {
+        screen.lost_before(lost)?;
+    }
+    if args.summary {
+        let summary = Summary::of(&shown);
+        match args.output {
+            Output::Json => summary.write_json(&mut screen.out)?,
+            Output::Text | Output::Wide => summary.write_text(&mut screen.out)?,
+        }
+        return Ok(screen.out.flush()?);
+    }
+    for flow in &shown {
+        screen.flow(flow)?;
+    }
+    screen.out.flush()?;
+    if !args.follow {
+        if shown.is_empty() && args.output != Output::Json {
+            eprintln!("{}", nothing(remembered, &args.filter));
+        }
+        screen.footer();
+        return Ok(());
+    }
+    while let Some(line) = sources.next().await? {
+        match line {
+            Line::Flow(flow) if args.filter.matches(&flow, SystemTime::now()) => {
+                screen.flow(&flow)?;
+            }
+            Line::Flow(_) | Line::Live => continue,
+            Line::Lost(lost) => screen.lost(lost)?,
+        }
+        screen.out.flush()?;
+    }
+    Ok(())
+}
+
+/// Those that match, and of them the last.
+fn selected(
+    mut history: Vec<FlowRecord>,
+    filter: &Filter,
+    last: Option<usize>,
+    now: SystemTime,
+) -> Vec<FlowRecord> {
+    history.retain(|flow| filter.matches(flow, now));
+    let surplus = history.len().saturating_sub(last.unwrap_or(usize::MAX));
+    history.split_off(surplus)
+}
+
+fn nothing(remembered: usize, filter: &Filter) -> String {
+    if remembered == 0 || filter.is_empty() {
+        "no flows yet; --follow waits for them".into()
+    } else {
+        format!("none of {remembered} flows match; leave an option out, or --follow for new ones")
+    }
+}
+
+/// Where flows are written.
+struct Screen<W> {
+    out: W,
+    output: Output,
+    /// Whether to say at the end where more is to be found.
+    hints: bool,
+    /// Of the refusals that were shown.
+    reasons: BTreeSet<String>,
+}
+
+impl<W: Write> Screen<W> {
+    fn flow(&mut self, flow: &FlowRecord) -> io::Result<()> {
+        if flow.is_refusal() {
+            self.reasons.extend(flow.reason.as_deref().map(str::to_owned));
+        }
+        match self.output {
+            Output::Text => writeln!(self.out, "{}", flow.text()),
+            Output::Wide => {
+                let meaning = flow.reason.as_deref().map(meaning).unwrap_or_default();
+                writeln!(self.out, "{} | {meaning}", flow.text())
+            }
+            Output::Json => {
+                writeln!(self.out, "{}", serde_json::to_string(flow).unwrap_or_default())
+            }
+        }
+    }
+
+    /// Flows are missing at this place.
+    fn lost(&mut self, lost: u64) -> io::Result<()> {
+        match self.output {
+            Output::Json => writeln!(self.out, "{{\"lost\":{lost}}}"),
+            Output::Text | Output::Wide => writeln!(self.out, "lost {lost} events"),
+        }
+    }
+
+    /// Flows are missing somewhere in what comes, or before.
+    fn lost_before(&mut self, lost: u64) -> io::Result<()> {
+        match self.output {
+            Output::Json => writeln!(self.out, "{{\"lost\":{lost}}}"),
+            Output::Text | Output::Wide => {
+                writeln!(self.out, "lost {lost} events since the counting began")
+            }
+        }
+    }
+
+    /// To standard error, for people.
+    fn footer(&self) {
+        if self.hints
+            && let Some(reason) = self.reasons.first()
+        {
+            let all: Vec<&str> = self.reasons.iter().map(String::as_str).collect();
+            eprintln!(
+                "\nWhat {} means and what to do: egress-agent reasons {reason}",
+                all.join(", ")
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::flow_tests::{dropped, redirected};
+
+    fn screen(output: Output) -> Screen<Vec<u8>> {
+        Screen { out: Vec::new(), output, hints: false, reasons: BTreeSet::new() }
+    }
+
+    #[test]
+    fn the_last_of_those_that_match_are_shown() {
+        let history = || vec![dropped(), redirected(), dropped(), redirected()];
+        let now = SystemTime::UNIX_EPOCH;
+        let all = Filter::default();
+        assert_eq!(selected(history(), &all, None, now).len(), 4);
+        assert_eq!(selected(history(), &all, Some(0), now).len(), 0);
+        assert_eq!(selected(history(), &all, Some(1), now), [redirected()]);
+        assert_eq!(selected(history(), &all, Some(9), now).len(), 4);
+    }
+
+    #[test]
+    fn each_output_has_its_form() {
+        let text = |screen: Screen<Vec<u8>>| String::from_utf8(screen.out).unwrap();
+        let mut plain = screen(Output::Text);
+        plain.flow(&dropped()).unwrap();
+        plain.lost(12).unwrap();
+        assert_eq!(plain.reasons.first().map(String::as_str), Some("not_redirected"));
+        assert_eq!(text(plain), format!("{}\nlost 12 events\n", dropped().text()));
+
+        let mut wide = screen(Output::Wide);
+        wide.flow(&dropped()).unwrap();
+        let wide = text(wide);
+        assert!(wide.contains("interface veth-web | A packet to an outside address"), "{wide}");
+
+        let mut json = screen(Output::Json);
+        json.flow(&dropped()).unwrap();
+        json.lost(12).unwrap();
+        let json = text(json);
+        for line in json.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+        assert!(json.ends_with("{\"lost\":12}\n"), "{json}");
+    }
+}

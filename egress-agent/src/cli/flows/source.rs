@@ -1,0 +1,206 @@
+//! Where flows come from: agents' control sockets, or the pins that an agent left.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    admin::control::{
+        AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, Line, NODE_SOCKET, Stream, open_flows,
+    },
+    bpf::{self, Events},
+    enforcement::Namer,
+    telemetry::FlowRecord,
+};
+
+/// Lines of several agents that may wait to be shown.
+const QUEUE: usize = 1024;
+/// How often is looked whether an agent took over the pins.
+const LOOK: Duration = Duration::from_secs(1);
+/// The kernel's ring buffer holds what it holds; nothing is waited for.
+const RING: Duration = Duration::from_millis(50);
+
+/// All that were asked.
+pub(super) enum Sources {
+    /// Running agents.
+    Agents(Agents),
+    /// The pins.
+    Pins(Box<Orphaned>),
+}
+
+/// Answers that are being read.
+pub(super) struct Agents {
+    streams: Vec<Stream>,
+    live: Option<mpsc::Receiver<Result<Line, AskError>>>,
+}
+
+/// A ring buffer that no agent reads.
+pub(super) struct Orphaned {
+    dir: PathBuf,
+    events: Events,
+    namer: Namer,
+    lost: u64,
+    read: std::collections::VecDeque<FlowRecord>,
+}
+
+impl Sources {
+    /// Asks the agent on this socket, or whichever runs; else takes the pins.
+    pub(super) async fn open(
+        control: Option<&Path>,
+        bpffs: &Path,
+        follow: bool,
+    ) -> anyhow::Result<Self> {
+        let paths = match control {
+            Some(path) => vec![path],
+            None => [NODE_SOCKET, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET].map(Path::new).to_vec(),
+        };
+        let mut streams = Vec::new();
+        for path in &paths {
+            match open_flows(path, follow).await {
+                Ok(stream) => streams.push(stream),
+                Err(AskError::Nobody) => {}
+                Err(error) => bail!("{}: {error}", path.display()),
+            }
+        }
+        if !streams.is_empty() {
+            return Ok(Self::Agents(Agents { streams, live: None }));
+        }
+        let asked: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let nobody = format!("no agent listens on {}", asked.join(" or "));
+        if let Some(pid) = bpf::pins_owner(bpffs) {
+            bail!(
+                "{nobody}, though a node agent (pid {pid}) owns {}; give its --control, or read \
+                 its standard output (`journalctl --unit egress-node`)",
+                bpffs.display()
+            );
+        }
+        let Some((events, counters)) = bpf::orphaned(bpffs)? else {
+            bail!("{nobody}, and nothing is pinned at {}: nothing is enforced", bpffs.display());
+        };
+        eprintln!(
+            "{nobody}; enforcement is in force as it was left. These are the events that the \
+             kernel has kept since; reading takes them out"
+        );
+        let lost = counters.lost()?;
+        Ok(Self::Pins(Box::new(Orphaned {
+            dir: bpffs.to_owned(),
+            events,
+            namer: Namer::default(),
+            lost: lost.rate + lost.full,
+            read: Default::default(),
+        })))
+    }
+
+    /// What is remembered, oldest first, and how many were lost before.
+    pub(super) async fn history(&mut self) -> anyhow::Result<(Vec<FlowRecord>, u64)> {
+        match self {
+            Self::Agents(agents) => agents.history().await,
+            Self::Pins(pins) => {
+                // Empty where nothing has happened since.
+                if let Ok(read) = timeout(RING, pins.fill()).await {
+                    read?;
+                }
+                Ok((pins.read.drain(..).collect(), pins.lost))
+            }
+        }
+    }
+
+    /// What comes after that; `None` when no more will come.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Line>> {
+        match self {
+            Self::Agents(agents) => agents.next().await,
+            Self::Pins(pins) => pins.next().await,
+        }
+    }
+}
+
+impl Agents {
+    async fn history(&mut self) -> anyhow::Result<(Vec<FlowRecord>, u64)> {
+        let (mut flows, mut lost) = (Vec::new(), 0);
+        for stream in &mut self.streams {
+            while let Some(line) = stream.next().await? {
+                match line {
+                    Line::Flow(flow) => flows.push(*flow),
+                    Line::Lost(count) => lost += count,
+                    Line::Live => break,
+                }
+            }
+        }
+        // Each agent's are in order already; the sort is stable.
+        flows.sort_by_key(|flow| flow.time);
+        Ok((flows, lost))
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Option<Line>> {
+        let streams = &mut self.streams;
+        let live = self.live.get_or_insert_with(|| {
+            let (lines, live) = mpsc::channel(QUEUE);
+            for stream in streams.drain(..) {
+                tokio::spawn(forward(stream, lines.clone()));
+            }
+            live
+        });
+        match live.recv().await {
+            Some(Ok(line)) => Ok(Some(line)),
+            Some(Err(error)) => Err(error).context("the agent has ended, it seems"),
+            None => {
+                eprintln!("the agent has ended; enforcement of a node stays as it is");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Until the agent or whoever reads has ended.
+async fn forward(mut stream: Stream, lines: mpsc::Sender<Result<Line, AskError>>) {
+    loop {
+        let line = match stream.next().await {
+            Ok(Some(line)) => Ok(line),
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        let failed = line.is_err();
+        if lines.send(line).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+impl Orphaned {
+    /// Waits for events and reads those that are there.
+    async fn fill(&mut self) -> anyhow::Result<()> {
+        let Self { events, namer, read, .. } = self;
+        let unreadable = events
+            .read(|flow| read.push_back(namer.record(&flow)))
+            .await
+            .context("can't read the kernel's events")?;
+        self.lost += u64::try_from(unreadable).unwrap_or(u64::MAX);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Option<Line>> {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Some(flow) = self.read.pop_front() {
+                return Ok(Some(Line::Flow(Box::new(flow))));
+            }
+            // One reader at a time: an agent that starts must get its events.
+            if bpf::pins_owner(&self.dir).is_some() {
+                eprintln!("an agent has started; call `flows` again to ask it");
+                return Ok(None);
+            }
+            tokio::select! {
+                read = self.fill() => read?,
+                _ = looks.tick() => {}
+            }
+        }
+    }
+}

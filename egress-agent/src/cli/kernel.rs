@@ -1,0 +1,133 @@
+//! The `kernel` command: can this machine's kernel enforce, and what does it lack.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, Trial, object};
+
+/// Options of `kernel`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Exit code: 0 if the kernel takes every program, 1 otherwise.")]
+pub(super) struct KernelArgs {
+    /// How the answer is printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// One JSON object on one line.
+    Json,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    release: &'a str,
+    build: &'static str,
+    compiler: &'static str,
+    tcx: bool,
+    set_retval: bool,
+    no_lsm: Option<&'a str>,
+    programs: &'a BTreeMap<String, Option<u32>>,
+}
+
+/// Hands every program to the kernel, attaches none, and prints what the kernel said.
+///
+/// # Errors
+/// The kernel is too old or refuses a program, a privilege is missing, or standard output can't be
+/// written.
+pub(super) fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
+    let trial = Trial::run()?;
+    let mut out = io::stdout().lock();
+    match args.output {
+        Output::Text => out.write_all(text(&trial).as_bytes())?,
+        Output::Json => {
+            let report = Report {
+                release: &trial.release,
+                build: Trial::build(),
+                compiler: object::TOOLCHAIN,
+                tcx: trial.tc == TcMode::Tcx,
+                set_retval: trial.set_retval,
+                no_lsm: trial.no_lsm.as_deref(),
+                programs: &trial.programs,
+            };
+            serde_json::to_writer(&mut out, &report)?;
+            writeln!(out)?;
+        }
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(trial: &Trial) -> String {
+    let tested = OLDEST_TESTED_KERNEL;
+    let age = match trial.is_tested() {
+        Some(true) => format!("the tests run on {}.{} and later", tested.0, tested.1),
+        Some(false) => {
+            format!("accepted, but untested: the tests run on {}.{} and later", tested.0, tested.1)
+        }
+        None => "its version can't be read".to_owned(),
+    };
+    let tcx = match trial.tc {
+        TcMode::Tcx => "yes",
+        TcMode::Clsact => "no: clsact filters are used",
+    };
+    let set_retval = if trial.set_retval { "yes" } else { "no: a refused connect says EPERM" };
+    let lsm = match &trial.no_lsm {
+        None => "yes, if bpf is among the active ones (lsm=...,bpf)".to_owned(),
+        Some(why) => format!("no ({why}): workloads' packet sockets on the host's network pass"),
+    };
+    let mut text = format!(
+        "Linux {}: {age}\ntcx links: {tcx}\nerror numbers of refused connects: {set_retval}\n\
+         programs of security modules: {lsm}\n\
+         The kernel takes {} programs. Instructions that it verified (it gives up at 1000000):\n",
+        trial.release,
+        trial.programs.len()
+    );
+    for (name, count) in &trial.programs {
+        let count = count.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
+        text.push_str(&format!("  {name:<16} {count:>8}\n"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_lacks_is_said_with_what_replaces_it() {
+        let mut trial = Trial {
+            release: "5.10.0-30-amd64".into(),
+            tc: TcMode::Clsact,
+            set_retval: false,
+            programs: [("connect4".to_owned(), None)].into(),
+            no_lsm: Some("no such hook".to_owned()),
+        };
+        let old = text(&trial);
+        for part in ["untested", "clsact", "EPERM", "connect4", "unknown", "no such hook"] {
+            assert!(old.contains(part), "{part}: {old}");
+        }
+        trial = Trial {
+            release: "6.12.1".into(),
+            tc: TcMode::Tcx,
+            set_retval: true,
+            no_lsm: None,
+            ..trial
+        };
+        trial.programs.insert("connect4".into(), Some(1234));
+        let new = text(&trial);
+        for part in ["untested", "clsact", "EPERM", "unknown", "no such hook"] {
+            assert!(!new.contains(part), "{part}: {new}");
+        }
+        assert!(new.contains("1234"), "{new}");
+    }
+}

@@ -1,0 +1,178 @@
+//! The `probe` command: try every way out, or be the canary.
+
+mod canary;
+mod options;
+mod table;
+
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::ExitCode,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use rustix::thread::capabilities;
+
+use super::exit::{FAILURE, USAGE};
+use crate::{
+    probe::{self, Case, Family, Needs, Network, Outcome, ProbeId, Report, Settings, Sockets},
+    sys::process::raise_open_files,
+};
+use options::Output;
+pub(super) use options::ProbeArgs;
+use table::Summary;
+
+/// Exit code where nothing got out, but the allowed way didn't work either.
+const INCONCLUSIVE: u8 = 3;
+
+/// Whether the allowed way works.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Allowed {
+    NotChecked,
+    Works(String),
+    Fails(String),
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Output can't be written, or the canary can't listen.
+pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
+    if args.list {
+        table::list(args.output, &mut io::stdout().lock())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Many sockets at a time, and the canary has one for each address and port.
+    raise_open_files().ok();
+    if args.canary_server {
+        return canary::run(&args);
+    }
+    if let Some(path) = &args.pass_sockets {
+        Sockets::give(path, || println!("waiting at {}", path.display()))
+            .with_context(|| path.display().to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (settings, cases) = match prepare(&args) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    if args.hold {
+        hold()?;
+    }
+    let allowed = args.allow_check.as_deref().map_or(Allowed::NotChecked, check_allowed);
+    let jobs = args.jobs.unwrap_or(16);
+    let reports = make(&cases, &settings, jobs);
+    let summary = Summary { settings: &settings, reports: &reports, allowed: &allowed };
+    let mut out = io::stdout().lock();
+    match args.output {
+        Output::Table => {
+            let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            summary.text(colours, &mut out)?;
+        }
+        Output::Json => summary.json(&mut out)?,
+    }
+    out.flush()?;
+    Ok(ExitCode::from(verdict(&reports, &allowed)))
+}
+
+/// What the arguments ask for; every error is a usage error.
+fn prepare(args: &ProbeArgs) -> anyhow::Result<(Settings, Vec<Case>)> {
+    let targets = args.targets()?;
+    if targets.is_empty() {
+        bail!(
+            "no target: name the canary's address, as in `egress-agent probe 203.0.113.9` \
+             (start the canary there with `egress-agent probe --canary-server`)"
+        );
+    }
+    let mut cases = args.select(probe::cases(&args.ports.0))?;
+    cases.retain(|case| {
+        let v6 = case.family == Family::V6;
+        let other_gateway = case.attempt.needs == Needs::Gateway
+            && args.gateway.is_some_and(|gateway| gateway.is_ipv6() != v6);
+        targets.iter().any(|target| target.is_ipv6() == v6) && !other_gateway
+    });
+    if cases.is_empty() {
+        bail!("--only names nothing of the family that the target's address is of");
+    }
+    // Old and foreign sockets are for those who ask for them.
+    cases.retain(|case| match case.attempt.needs {
+        Needs::Hold => args.hold,
+        Needs::Passed => args.sockets_from.is_some(),
+        Needs::Nothing | Needs::NetRaw | Needs::NetAdmin | Needs::Gateway => {
+            !args.hold && args.sockets_from.is_none()
+        }
+    });
+    let timeout = Duration::from_secs_f64(args.timeout);
+    let passed = match &args.sockets_from {
+        Some(path) => Some(Sockets::take(path).with_context(|| path.display().to_string())?),
+        None => None,
+    };
+    let port = args.ports.0.first().copied().unwrap_or_default();
+    let held = args.hold.then(|| Sockets::open(&targets, port, timeout));
+    let capabilities = capabilities(None).context("can't read the own capabilities")?.effective;
+    let settings = Settings {
+        id: ProbeId::random(),
+        targets,
+        ports: args.ports.0.clone(),
+        timeout,
+        gateway: args.gateway,
+        risky: args.risky,
+        capabilities,
+        network: Network::find().map_err(|error| error.to_string()),
+        held,
+        passed,
+    };
+    Ok((settings, cases))
+}
+
+/// Waits for a line: whoever holds sockets is told when to use them.
+fn hold() -> anyhow::Result<()> {
+    println!("holding");
+    io::stdout().flush()?;
+    io::stdin().lock().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// Makes the attempts; on a terminal one sees how far it is.
+fn make(cases: &[Case], settings: &Settings, jobs: usize) -> Vec<Report> {
+    let (terminal, done) = (io::stderr().is_terminal(), AtomicUsize::new(0));
+    let reports = probe::run(cases, settings, jobs, |report| {
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if terminal {
+            eprint!("\r\x1b[K{done} of {} attempts: {}", cases.len(), report.case.name());
+        }
+    });
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+    reports
+}
+
+/// A connect by address in the ordinary way.
+fn check_allowed(to: &str) -> Allowed {
+    let addr: SocketAddr = match to.parse() {
+        Ok(addr) => addr,
+        Err(error) => return Allowed::Fails(format!("{to}: {error}")),
+    };
+    match TcpStream::connect_timeout(&addr, Duration::from_secs(5)) {
+        Ok(_) => Allowed::Works(to.to_owned()),
+        Err(error) => Allowed::Fails(format!("{to}: {error}")),
+    }
+}
+
+fn verdict(reports: &[Report], allowed: &Allowed) -> u8 {
+    let out = reports.iter().any(|report| matches!(report.outcome, Outcome::Answered(_)));
+    match allowed {
+        _ if out => FAILURE,
+        Allowed::Fails(_) => INCONCLUSIVE,
+        Allowed::NotChecked | Allowed::Works(_) => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

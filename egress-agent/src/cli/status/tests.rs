@@ -1,0 +1,341 @@
+use std::time::Duration;
+
+use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
+
+use super::*;
+use crate::{
+    admin::control::{
+        Configuration, EventsReport, GatewayHealth, Process, SetReport, TunnelReport,
+    },
+    bpf::{Action, AttachedProgram, Hook, Lost, MapFill, Verdicts},
+    enforcement::Exposure,
+    types::Held,
+};
+
+const VERSION: &str = "0.1.0";
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_000_000)
+}
+
+fn process() -> Process {
+    Process { pid: 4711, version: VERSION.into(), since: now() - Duration::from_secs(7500) }
+}
+
+fn configuration() -> Configuration {
+    Configuration {
+        directory: "/etc/egress/config".into(),
+        in_force: true,
+        current: true,
+        accepted: 3,
+        rejected: 0,
+        last_reload: None,
+    }
+}
+
+fn report() -> NodeReport {
+    let gateway = |address: &str| GatewayHealth {
+        service: "gw.example".into(),
+        address: address.into(),
+        healthy: true,
+    };
+    NodeReport {
+        process: process(),
+        bpffs: "/sys/fs/bpf/egress-agent".into(),
+        configuration: configuration(),
+        enforcement: vec![SetReport { name: "default".into(), mode: "enforce".into() }],
+        gateways: vec![gateway("10.10.0.11"), gateway("10.10.0.12")],
+        events: EventsReport::default(),
+        maps_behind: false,
+        problems: Vec::new(),
+        warnings: Vec::new(),
+        exposures: Vec::new(),
+        repairs: 0,
+        sockets_destroyed: 0,
+        tunnel: Some(TunnelReport {
+            listen: vec!["10.10.0.2:15001".into(), "[fd00:10::2]:15001".into()],
+            connections: 2,
+            streams: 14,
+        }),
+    }
+}
+
+fn inspection() -> Inspection {
+    Inspection {
+        versions: vec![ABI_VERSION],
+        programs: vec![AttachedProgram {
+            name: "pod_ingress".into(),
+            id: Some(12),
+            target: Some("interface veth-web".into()),
+            link: Some(34),
+            loaded_at: Some(now() - Duration::from_secs(60)),
+            tag: Some(0x0123_4567_89ab_cdef),
+            version: ABI_VERSION,
+        }],
+        maps: vec![MapFill {
+            name: "DENIED".into(),
+            entries: Some(2),
+            capacity: 16_384,
+            evicts: false,
+        }],
+        held: Some(Held::default()),
+        verdicts: vec![Verdicts {
+            hook: Hook::Connect,
+            action: Action::Deny,
+            reason: Reason::NoRoute,
+            audit: false,
+            count: 7,
+        }],
+        ..Inspection::default()
+    }
+}
+
+fn gateway() -> GatewayReport {
+    GatewayReport {
+        process: process(),
+        state: "LIVE".into(),
+        configuration: configuration(),
+        capture: "sk-lookup".into(),
+        ports: [15000, 15021, 15090],
+        workers: 2,
+        connections: 3,
+        requests: 1,
+        tunnel: Some(TunnelReport {
+            listen: vec!["port 15008".into()],
+            connections: 3,
+            streams: 4,
+        }),
+        limits: Vec::new(),
+        problems: Vec::new(),
+    }
+}
+
+fn found(agent: Agent, inspection: Inspection) -> Found {
+    let node = Node { bpffs: "/sys/fs/bpf/egress-agent".into(), inspection, agent };
+    Found { node: Some(node), gateway: None }
+}
+
+fn runs(change: impl FnOnce(&mut NodeReport)) -> Found {
+    let mut report = report();
+    change(&mut report);
+    found(Agent::Runs(Box::new(report)), inspection())
+}
+
+fn pinned(change: impl FnOnce(&mut Inspection)) -> Found {
+    let mut inspection = inspection();
+    change(&mut inspection);
+    found(Agent::Runs(Box::new(report())), inspection)
+}
+
+/// The one problem there is.
+fn problem(found: &Found) -> String {
+    let assessment = assess(found, VERSION);
+    assert_eq!(assessment.verdict, Verdict::Wrong, "{assessment:?}");
+    assert_eq!(assessment.problems.len(), 1, "{assessment:?}");
+    assessment.problems[0].clone()
+}
+
+/// The one warning of a healthy host.
+fn warning(found: &Found) -> String {
+    let assessment = assess(found, VERSION);
+    assert_eq!(assessment.verdict, Verdict::Healthy, "{assessment:?}");
+    assert_eq!(assessment.warnings.len(), 1, "{assessment:?}");
+    assessment.warnings[0].clone()
+}
+
+#[test]
+fn a_host_in_order_is_healthy() {
+    let fine = assess(&runs(|_| {}), VERSION);
+    assert_eq!((fine.verdict, fine.problems, fine.warnings), (Verdict::Healthy, vec![], vec![]));
+    let alone = Found { node: None, gateway: Some(gateway()) };
+    assert_eq!(assess(&alone, VERSION).verdict, Verdict::Healthy);
+}
+
+#[test]
+fn nothing_attached_has_a_verdict_of_its_own() {
+    let nothing = found(Agent::Dead, Inspection::default());
+    assert_eq!(assess(&nothing, VERSION).verdict, Verdict::NotAttached);
+    // On a gateway's host that is as it should be.
+    let gateway = Found { gateway: Some(gateway()), ..nothing };
+    assert_eq!(assess(&gateway, VERSION).verdict, Verdict::Healthy);
+    // An agent that enforces nothing is a problem.
+    let empty = found(Agent::Runs(Box::new(report())), Inspection::default());
+    assert!(problem(&empty).contains("nothing is attached at /sys/fs/bpf/egress-agent"));
+}
+
+#[test]
+fn a_dead_agent_is_told_from_a_mute_one() {
+    let dead = found(Agent::Dead, inspection());
+    assert!(problem(&dead).contains("no agent is running; enforcement is in force as it was left"));
+    let mute = Agent::Mute { pid: 99, control: "/run/x.sock".into() };
+    let told = problem(&found(mute, inspection()));
+    assert!(told.contains("pid 99") && told.contains("/run/x.sock"), "{told}");
+    assert!(problem(&found(Agent::Failed("odd".into()), inspection())).contains("odd"));
+}
+
+#[test]
+fn audit_is_shouted_with_and_without_an_agent() {
+    let audit = runs(|report| {
+        report.enforcement.push(SetReport { name: "batch".into(), mode: "audit".into() });
+    });
+    assert!(problem(&audit).starts_with("AUDIT mode is on for the workload set `batch`"));
+    let mut left = inspection();
+    left.modes.insert(1, "audit");
+    let assessment = assess(&found(Agent::Dead, left), VERSION);
+    assert!(assessment.problems[1].starts_with("AUDIT mode is on for policy 1"), "{assessment:?}");
+}
+
+#[test]
+fn each_thing_that_is_wrong_is_a_problem() {
+    assert!(problem(&runs(|report| report.configuration.current = false)).contains("rejected"));
+    // What an earlier agent left is in force, until this one has accepted something.
+    let mut none = runs(|report| report.configuration.in_force = false);
+    let told = problem(&none);
+    assert!(told.contains("stays in force") && !told.contains("denied"), "{told}");
+    none.node.as_mut().unwrap().inspection.held = None;
+    assert!(assess(&none, VERSION).problems[0].contains("no configuration is in force"));
+    assert!(problem(&runs(|report| report.maps_behind = true)).contains("maps don't hold"));
+    let sick = runs(|report| report.gateways.iter_mut().for_each(|one| one.healthy = false));
+    assert!(
+        problem(&sick).contains("no gateway of gw.example is healthy (10.10.0.11, 10.10.0.12)")
+    );
+    assert!(problem(&pinned(|found| found.held = None)).contains("ever put into the maps"));
+    let hole = pinned(|found| found.problems.push("connect6 isn't attached".into()));
+    assert_eq!(problem(&hole), "connect6 isn't attached");
+    let full = pinned(|found| found.maps[0].entries = Some(16_384));
+    assert_eq!(problem(&full), "map DENIED is full: 16384 entries");
+    let mut draining = gateway();
+    draining.problems.push("it is draining".into());
+    let draining = Found { node: None, gateway: Some(draining) };
+    assert_eq!(problem(&draining), "gateway: it is draining");
+}
+
+#[test]
+fn what_the_kernel_lacks_is_never_healthy() {
+    let exposure = Exposure {
+        promise: "net_admin".into(),
+        text: "they can act in the node's network".into(),
+        count: 40,
+        workloads: vec!["shop/vpn".into(), "shop/cni".into()],
+    };
+    let exposed = runs(|report| report.exposures.push(exposure.clone()));
+    let assessment = assess(&exposed, VERSION);
+    assert_eq!((assessment.verdict, &assessment.problems), (Verdict::Degraded, &vec![]));
+    let page = text::render(&exposed, &assessment, now(), Paint(false));
+    let line = "DEGRADED\n  exposed: they can act in the node's network: shop/vpn, shop/cni and 38 \
+                more\n";
+    assert!(page.starts_with(line), "{page}");
+    let value = json::value(&exposed, &assessment);
+    assert_eq!(value["verdict"], "degraded");
+    assert_eq!(value["exposures"][0]["promise"], "net_admin");
+    assert_eq!(value["exposures"][0]["workloads"][1], "shop/cni");
+    // With a problem it is one.
+    let worse = runs(|report| {
+        report.exposures.push(exposure);
+        report.maps_behind = true;
+    });
+    let assessment = assess(&worse, VERSION);
+    assert_eq!((assessment.verdict, assessment.exposures.len()), (Verdict::Wrong, 1));
+}
+
+#[test]
+fn a_full_map_is_told_once() {
+    let mut found = pinned(|found| found.maps[0].entries = Some(16_384));
+    let told = "map DENIED is full: 5 more entries don't fit";
+    if let Some(Node { agent: Agent::Runs(report), .. }) = &mut found.node {
+        report.problems.push(told.into());
+    }
+    assert_eq!(problem(&found), told);
+}
+
+#[test]
+fn what_works_all_the_same_is_a_warning() {
+    let one = runs(|report| report.gateways[1].healthy = false);
+    assert!(warning(&one).contains("aren't healthy: 10.10.0.12"));
+    assert!(warning(&runs(|report| report.process.version = "9".into())).contains("version 9"));
+    assert!(warning(&runs(|report| report.events.lost_output = 5)).contains("5 events"));
+    assert!(
+        warning(&pinned(|found| found.lost = Lost { rate: 12, full: 0 })).contains("12 events")
+    );
+    assert!(warning(&pinned(|found| found.lost = Lost { rate: 0, full: 3 })).contains("3 events"));
+    assert!(warning(&pinned(|found| found.maps[0].entries = Some(16_000))).contains("nearly full"));
+    assert!(warning(&pinned(|found| found.programs[0].target = None)).contains("is gone"));
+    assert!(warning(&pinned(|found| found.versions.insert(0, 1))).contains("side by side"));
+    assert!(warning(&pinned(|found| found.versions = vec![99])).contains("[99]"));
+}
+
+#[test]
+fn the_page_for_people_holds_all_of_it() {
+    let mut found = runs(|report| {
+        report.enforcement.push(SetReport { name: "batch".into(), mode: "audit".into() });
+    });
+    found.gateway = Some(gateway());
+    let assessment = assess(&found, VERSION);
+    let page = text::render(&found, &assessment, now(), Paint(false));
+    for part in [
+        "PROBLEMS\n  problem: AUDIT mode is on for the workload set `batch`",
+        "agent          running (pid 4711, version 0.1.0, since 2026-11-18 09:01:40 UTC, 2 h ago)",
+        "pins           /sys/fs/bpf/egress-agent (map layout ",
+        "configuration  /etc/egress/config: in force; 3 accepted, 0 rejected",
+        "enforcement    default: enforce\n                 batch: AUDIT: nothing is refused",
+        "gw.example  10.10.0.11  healthy",
+        "pod_ingress  12  interface veth-web  link 34  2026-11-18 11:05:40 UTC  efcdab8967452301",
+        "DENIED  2        16384     0%",
+        "connect     no_route  7",
+        "tunnel         10.10.0.2:15001, [fd00:10::2]:15001; 2 open to gateways, 14 connections in them",
+        "state          LIVE",
+        "tunnel         port 15008; 3 open of nodes, 4 connections in them",
+        "capture        sk-lookup",
+        "2 workers, 3 connections to the outside, 1 requests",
+    ] {
+        assert!(page.contains(part), "{part}\nis not in\n{page}");
+    }
+    assert!(!page.contains('\x1b'));
+    let painted = text::render(&found, &assessment, now(), Paint(true));
+    assert!(painted.starts_with("\x1b[1;31mPROBLEMS\x1b[0m"), "{painted}");
+}
+
+#[test]
+fn a_rejected_reload_shows_its_problems() {
+    let found = runs(|report| {
+        report.configuration.current = false;
+        report.configuration.rejected = 1;
+        report.configuration.last_reload = serde_json::from_value(serde_json::json!({
+            "at": "2026-11-18T11:06:00Z",
+            "accepted": false,
+            "problems": ["a.yaml:11: error: unknown protocol\n    found \"HTTSP\""],
+        }))
+        .unwrap();
+    });
+    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false));
+    assert!(
+        page.contains("last reload    2026-11-18 11:06:00 UTC, 40 s ago: REJECTED\n"),
+        "{page}"
+    );
+    assert!(page.contains("a.yaml:11: error: unknown protocol\n"), "{page}");
+    assert!(page.contains("found \"HTTSP\"\n"), "{page}");
+}
+
+#[test]
+fn a_host_without_anything_says_so_in_a_line() {
+    let found = found(Agent::Dead, Inspection::default());
+    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false));
+    assert_eq!(
+        page,
+        "NOTHING IS ATTACHED: workloads reach the network as if nothing were here\n\nNothing is \
+         pinned at /sys/fs/bpf/egress-agent.\n"
+    );
+}
+
+#[test]
+fn programs_get_values() {
+    let mut found = runs(|_| {});
+    found.gateway = Some(gateway());
+    let value = json::value(&found, &assess(&found, VERSION));
+    assert_eq!(value["verdict"], "healthy");
+    assert_eq!(value["node"]["agent"]["process"]["pid"], 4711);
+    assert_eq!(value["node"]["programs"][0]["id"], 12);
+    assert_eq!(value["node"]["maps"][0]["capacity"], 16_384);
+    assert_eq!(value["node"]["verdicts"][0]["reason"], "no_route");
+    assert_eq!(value["gateway"]["state"], "LIVE");
+}

@@ -1,0 +1,35 @@
+//! Enforcement on a node: the reconciler, which keeps the kernel equal to the configuration, and what
+//! it needs to know: health of gateways, addresses of names, workloads, sockets that are stale.
+
+mod behind;
+mod changes;
+mod cluster_routes;
+mod condition;
+mod counters;
+pub(crate) mod dns;
+mod enrichment;
+mod exposure;
+pub(crate) mod flows;
+mod health;
+mod inputs;
+mod modes;
+pub(crate) mod notify;
+pub(crate) mod plan;
+mod pods;
+mod reconcile;
+mod sockets;
+pub(crate) mod takeover;
+pub(crate) mod tunnel;
+
+pub(crate) use self::{
+    condition::Condition,
+    counters::Tally,
+    enrichment::{Namer, Who},
+    exposure::{Exposure, Promise},
+    flows::{Format as EventFormat, Naming, Printer},
+    health::{Checker, Probing},
+    modes::{Modes, SetMode, Shout, name as mode_name},
+    pods::Pod,
+    reconcile::{Parts, Reconciler},
+    tunnel::NodeTunnel,
+};

@@ -1,0 +1,331 @@
+//! Who is behind an event, and which name its destination has.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{behind::Behind, dns::Resolved, pods::Pod};
+use crate::{
+    bpf::{Action, Flow, cgroup_path, ifname},
+    policy::MeshConfig,
+    telemetry::{FlowRecord, FlowVerdict},
+    types::Workload,
+};
+
+/// Names of cgroups and interfaces that are remembered.
+const REMEMBERED: usize = 4096;
+
+/// Workloads by all that an event may tell of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Who {
+    addresses: HashMap<IpAddr, Arc<Workload>>,
+    interfaces: HashMap<String, Arc<Workload>>,
+    /// Paths below the cgroup2 mount.
+    cgroups: HashMap<PathBuf, Arc<Workload>>,
+    /// Addresses of pods, by interface.
+    sources: HashMap<String, IpAddr>,
+    /// Names of sets, by policy.
+    sets: Vec<String>,
+}
+
+impl Who {
+    /// `pods`: interfaces whose addresses the agent was told, and so their workloads.
+    pub(crate) fn new(mesh: &MeshConfig, pods: &[Pod]) -> Self {
+        let workloads = &mesh.workloads;
+        let sets = mesh.sets().map(|set| set.name.to_owned()).collect();
+        let mut who = Self { sets, ..Self::default() };
+        for workload in workloads {
+            for addr in &workload.addresses {
+                who.addresses.insert(addr.to_canonical(), Arc::clone(workload));
+            }
+            for path in &workload.cgroups {
+                who.cgroups.insert(path.clone(), Arc::clone(workload));
+            }
+        }
+        for pod in pods {
+            if let Some(first) = pod.addresses.first() {
+                who.sources.insert(pod.name.to_string(), first.to_canonical());
+            }
+            let mut addresses = pod.addresses.iter();
+            if let Some(workload) = addresses.find_map(|addr| who.addresses.get(addr)) {
+                who.interfaces.insert(pod.name.to_string(), Arc::clone(workload));
+            }
+        }
+        // What the configuration says counts more than what follows from addresses.
+        for workload in workloads {
+            if let Some(name) = &workload.interface {
+                if let Some(first) = workload.addresses.first() {
+                    who.sources.insert(name.to_string(), first.to_canonical());
+                }
+                who.interfaces.insert(name.to_string(), Arc::clone(workload));
+            }
+        }
+        who
+    }
+
+    /// The cgroup tells best: a process can't choose its own. An interface is next. A source
+    /// address is what the packet says, and is asked last.
+    pub(crate) fn find(
+        &self,
+        cgroup: Option<&str>,
+        interface: Option<&str>,
+        source: Option<IpAddr>,
+    ) -> Option<&Arc<Workload>> {
+        let by_cgroup = cgroup.and_then(|cgroup| {
+            // The nearest of its ancestors.
+            Path::new(cgroup).ancestors().find_map(|path| self.cgroups.get(path))
+        });
+        by_cgroup
+            .or_else(|| interface.and_then(|name| self.interfaces.get(name)))
+            .or_else(|| source.and_then(|source| self.addresses.get(&source)))
+    }
+}
+
+/// Makes flows of events: adds what people call things.
+#[derive(Debug, Default)]
+pub(crate) struct Namer {
+    who: Who,
+    hosts: HashMap<IpAddr, String>,
+    cgroups: HashMap<u64, Arc<str>>,
+    interfaces: HashMap<u32, Arc<str>>,
+    behind: Behind,
+}
+
+impl Namer {
+    /// Workloads changed.
+    pub(crate) fn set_who(&mut self, who: Who) {
+        self.who = who;
+    }
+
+    /// Names changed. Several may lead to one address: then all of them are shown.
+    pub(crate) fn set_hosts(&mut self, resolved: &Resolved) {
+        let mut hosts: HashMap<IpAddr, Vec<String>> = HashMap::new();
+        for (host, addrs) in resolved {
+            for addr in addrs {
+                hosts.entry(*addr).or_default().push(host.to_string());
+            }
+        }
+        self.hosts = hosts
+            .into_iter()
+            .map(|(addr, mut hosts)| {
+                hosts.sort();
+                (addr, hosts.join(","))
+            })
+            .collect();
+    }
+
+    /// The event with names.
+    pub(crate) fn record(&mut self, flow: &Flow) -> FlowRecord {
+        let cgroup = flow.cgroup.map(|id| {
+            remembered(&mut self.cgroups, id, |id| {
+                cgroup_path(id).map(|path| path.display().to_string())
+            })
+        });
+        let interface = flow.ifindex.map(|index| remembered(&mut self.interfaces, index, ifname));
+        // A system call is judged before there is a packet, which would tell both.
+        let behind = match (flow.cgroup, cgroup.as_deref(), &interface) {
+            (Some(id), Some(path), None) => self.behind.interface(id, path),
+            _ => None,
+        };
+        let place = interface.as_deref().or(behind.as_deref());
+        let source = flow.source.map(|source| source.ip());
+        let destination = flow.destination.map(|destination| destination.ip());
+        let of_its_family = |source: &IpAddr| {
+            destination.is_none_or(|destination| destination.is_ipv4() == source.is_ipv4())
+        };
+        let known = behind.as_deref().and_then(|name| self.who.sources.get(name));
+        let source = source.or_else(|| known.copied().filter(of_its_family));
+        let workload = self.who.find(cgroup.as_deref(), place, source);
+        FlowRecord {
+            time: flow.time,
+            hook: flow.hook.name().into(),
+            verdict: verdict(flow.action),
+            reason: Some(flow.reason.name().into()),
+            audit: flow.audit,
+            set: usize::try_from(flow.policy)
+                .ok()
+                .and_then(|index| self.who.sets.get(index).cloned()),
+            workload: workload.map(|workload| workload.name.to_string()),
+            namespace: workload.map(|workload| workload.namespace.0.to_string()),
+            cgroup: cgroup.as_deref().map(str::to_owned),
+            interface: interface.as_deref().map(str::to_owned),
+            source_address: source,
+            source_port: flow.source.map(|addr| addr.port()).filter(|port| *port != 0),
+            destination_address: destination,
+            destination_port: flow.destination.map(|addr| addr.port()).filter(|port| *port != 0),
+            host: destination.and_then(|addr| self.hosts.get(&addr).cloned()),
+            protocol: protocol(flow),
+            ech: false,
+            upstream: None,
+            response_code: None,
+            response_flags: None,
+            detail: None,
+        }
+    }
+}
+
+fn verdict(action: Action) -> FlowVerdict {
+    match action {
+        Action::Allow => FlowVerdict::Allow,
+        Action::Deny => FlowVerdict::Deny,
+        Action::Redirect => FlowVerdict::Redirect,
+    }
+}
+
+/// Looking a name up walks the file system or asks the kernel, so it is done once. What is gone
+/// keeps its number as its name.
+fn remembered<K: Copy + Eq + std::hash::Hash + std::fmt::Display>(
+    names: &mut HashMap<K, Arc<str>>,
+    key: K,
+    find: impl FnOnce(K) -> Option<String>,
+) -> Arc<str> {
+    if let Some(name) = names.get(&key) {
+        return Arc::clone(name);
+    }
+    let Some(name) = find(key) else { return format!("#{key}").into() };
+    if names.len() >= REMEMBERED {
+        names.clear();
+    }
+    let name: Arc<str> = name.into();
+    names.insert(key, Arc::clone(&name));
+    name
+}
+
+/// IANA's names of protocols; the others by number.
+fn protocol(flow: &Flow) -> String {
+    if flow.destination.is_none() {
+        return match flow.ether_type {
+            0x0806 => "ARP".into(),
+            other => format!("ethertype {other:#06x}"),
+        };
+    }
+    match flow.protocol {
+        1 => "ICMP".into(),
+        2 => "IGMP".into(),
+        4 => "IPIP".into(),
+        6 => "TCP".into(),
+        17 => "UDP".into(),
+        33 => "DCCP".into(),
+        41 => "SIT".into(),
+        47 => "GRE".into(),
+        50 => "ESP".into(),
+        58 => "ICMPv6".into(),
+        132 => "SCTP".into(),
+        136 => "UDP-Lite".into(),
+        other => format!("protocol {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use egress_ebpf::reason::Reason;
+
+    use super::*;
+    use crate::{
+        bpf::Hook,
+        types::{Host, Namespace},
+    };
+
+    fn workload(name: &str, addr: &str) -> Arc<Workload> {
+        Arc::new(Workload {
+            name: name.into(),
+            namespace: Namespace("default".into()),
+            labels: Default::default(),
+            addresses: vec![addr.parse().unwrap()],
+            cgroups: vec![format!("/pods/{name}").into()],
+            interface: None,
+            node: None,
+            service_account: "default".into(),
+        })
+    }
+
+    fn namer() -> Namer {
+        let pods = [Pod { name: "veth-web".into(), addresses: vec!["10.0.0.5".parse().unwrap()] }];
+        let workloads = vec![workload("web", "10.0.0.5"), workload("batch", "10.0.0.6")];
+        let who = Who::new(&MeshConfig { workloads, ..MeshConfig::default() }, &pods);
+        let mut namer = Namer {
+            cgroups: [(42, "/pods/batch/1".into()), (43, "/pods/batches".into())].into(),
+            interfaces: [(u32::MAX, "veth-web".into()), (u32::MAX - 1, "eth0".into())].into(),
+            ..Namer::default()
+        };
+        namer.set_who(who);
+        namer
+    }
+
+    fn dropped() -> Flow {
+        Flow {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
+            hook: Hook::Pod,
+            action: Action::Deny,
+            reason: Reason::NotRedirected,
+            audit: false,
+            policy: 0,
+            source: Some("10.0.0.6:40000".parse().unwrap()),
+            destination: Some("198.51.100.7:443".parse().unwrap()),
+            ether_type: 0x0800,
+            protocol: 6,
+            cgroup: None,
+            ifindex: Some(u32::MAX),
+        }
+    }
+
+    fn name(namer: &mut Namer, flow: &Flow) -> Option<String> {
+        namer.record(flow).workload
+    }
+
+    #[test]
+    fn a_forged_source_names_no_other_workload() {
+        let mut namer = namer();
+        // The packet came out of web's interface, whatever it says.
+        assert_eq!(name(&mut namer, &dropped()).as_deref(), Some("web"));
+        // At the uplink there is only the address.
+        let uplink = Flow { hook: Hook::Uplink, ifindex: Some(u32::MAX - 1), ..dropped() };
+        assert_eq!(name(&mut namer, &uplink).as_deref(), Some("batch"));
+        let stranger = Flow { source: Some("10.0.0.7:1".parse().unwrap()), ..uplink };
+        assert_eq!(name(&mut namer, &stranger), None);
+    }
+
+    #[test]
+    fn a_connect_has_its_cgroups_workload() {
+        let mut namer = namer();
+        let connect = Flow {
+            hook: Hook::Connect,
+            source: None,
+            cgroup: Some(42),
+            ifindex: None,
+            ..dropped()
+        };
+        let record = namer.record(&connect);
+        assert_eq!(record.workload.as_deref(), Some("batch"));
+        assert_eq!(record.cgroup.as_deref(), Some("/pods/batch/1"));
+        assert_eq!(record.set.as_deref(), Some("default"));
+        // A path that only begins with the same letters is another cgroup.
+        assert_eq!(name(&mut namer, &Flow { cgroup: Some(43), ..connect }), None);
+    }
+
+    #[test]
+    fn a_destination_has_the_names_that_resolve_to_it() {
+        let mut namer = namer();
+        assert_eq!(namer.record(&dropped()).host, None);
+        let addrs: Vec<IpAddr> = vec!["198.51.100.7".parse().unwrap()];
+        let names = ["b.example", "a.example"].map(|name| Host::parse(name).unwrap());
+        namer.set_hosts(&names.map(|name| (name, addrs.clone())).into());
+        assert_eq!(namer.record(&dropped()).host.as_deref(), Some("a.example,b.example"));
+    }
+
+    #[test]
+    fn what_is_no_tcp_or_ip_is_named_too() {
+        let mut namer = namer();
+        let ping =
+            Flow { destination: Some("198.51.100.7:0".parse().unwrap()), protocol: 1, ..dropped() };
+        let record = namer.record(&ping);
+        assert_eq!((record.protocol.as_str(), record.destination_port), ("ICMP", None));
+        let arp = Flow { source: None, destination: None, ether_type: 0x0806, ..dropped() };
+        assert_eq!(namer.record(&arp).protocol, "ARP");
+    }
+}

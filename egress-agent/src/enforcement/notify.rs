@@ -1,0 +1,171 @@
+//! Telling systemd that the service is ready, and how it fares (sd_notify(3)): datagrams to
+//! `$NOTIFY_SOCKET`.
+//!
+//! Ready means: the programs are attached, and the first configuration has been read, whether it is
+//! accepted or not. A configuration with an error must not keep the node from being up: what the
+//! maps hold is enforced.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::source::Loaded;
+
+/// How long systemd waits for a configuration. A node without one enforces all the same, and what
+/// starts after it must not wait for ever.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the service manager has been told.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    since: Instant,
+    ready: bool,
+    status: String,
+}
+
+impl Manager {
+    /// At the start; the programs are attached.
+    pub(crate) fn new(since: Instant) -> Self {
+        Self { since, ready: false, status: String::new() }
+    }
+
+    /// Says what is new: `READY=1` once the first configuration is settled or waited for long
+    /// enough, and the state in a sentence.
+    pub(crate) fn tell(&mut self, settled: bool, status: String) {
+        let message = self.message(settled, status, Instant::now());
+        if !message.is_empty() {
+            notify(&message);
+        }
+    }
+
+    fn message(&mut self, settled: bool, status: String, now: Instant) -> String {
+        let mut message = String::new();
+        if !self.ready && (settled || now.duration_since(self.since) >= PATIENCE) {
+            self.ready = true;
+            message.push_str("READY=1\n");
+        }
+        if status != self.status {
+            message.push_str(&format!("STATUS={status}\n"));
+            self.status = status;
+        }
+        message
+    }
+}
+
+/// Says that the agent ends, and that enforcement does not.
+pub(crate) fn stopping() {
+    notify("STOPPING=1\nSTATUS=stopping; enforcement stays in force\n");
+}
+
+/// The state of a node, in a sentence. `held` is what the maps hold.
+pub(crate) fn sentence(loaded: &Loaded, held: Option<&str>, unready: &[String]) -> String {
+    let refused = loaded.last.as_ref().is_some_and(|last| !last.accepted);
+    let in_force = match (&loaded.snapshot, held) {
+        (Some(_), _) => format!("configuration {} is in force", loaded.accepted),
+        (None, Some(held)) => format!("{held} is in force"),
+        (None, None) => "no configuration is in force, so everything external is denied".into(),
+    };
+    let mut text = format!("attached; {in_force}");
+    if refused {
+        text.push_str("; the files, as they are now, are refused");
+    }
+    let causes = if loaded.snapshot.is_some() { unready } else { &[] };
+    if let Some((first, more)) = causes.split_first() {
+        text.push_str(&format!("; not ready: {first}"));
+        if !more.is_empty() {
+            text.push_str(&format!(" (and {} more)", more.len()));
+        }
+    }
+    text.replace('\n', " ")
+}
+
+/// Sends it, where anybody asked for it.
+fn notify(state: &str) {
+    if let Some(socket) = env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = send(&socket, state)
+    {
+        tracing::warn!("can't tell $NOTIFY_SOCKET about the agent's state: {error}");
+    }
+}
+
+/// A leading `@` stands for a name in Linux' abstract namespace.
+fn send(socket: &OsStr, state: &str) -> io::Result<()> {
+    let addr = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &addr)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::SystemTime};
+
+    use super::*;
+    use crate::{policy::Snapshot, source::LastReload};
+
+    fn refused() -> Arc<LastReload> {
+        Arc::new(LastReload { at: SystemTime::UNIX_EPOCH, accepted: false, problems: Vec::new() })
+    }
+
+    #[test]
+    fn ready_is_said_once_and_never_waits_for_ever() {
+        let start = Instant::now();
+        let mut manager = Manager::new(start);
+        assert_eq!(manager.message(false, "a".into(), start), "STATUS=a\n");
+        assert_eq!(manager.message(false, "a".into(), start), "");
+        assert_eq!(manager.message(true, "b".into(), start), "READY=1\nSTATUS=b\n");
+        assert_eq!(manager.message(true, "b".into(), start + PATIENCE), "");
+        let mut waiting = Manager::new(start);
+        assert_eq!(waiting.message(false, String::new(), start + PATIENCE), "READY=1\n");
+    }
+
+    #[test]
+    fn the_state_says_what_is_in_force() {
+        let mut loaded = Loaded::default();
+        assert!(sentence(&loaded, None, &[]).contains("everything external is denied"));
+        loaded.last = Some(refused());
+        let text = sentence(&loaded, Some("what an earlier agent left"), &["not yet".into()]);
+        assert_eq!(
+            text,
+            "attached; what an earlier agent left is in force; the files, as they are now, are \
+             refused"
+        );
+        loaded.snapshot = Some(Arc::new(Snapshot::default()));
+        loaded.accepted = 2;
+        loaded.last = None;
+        assert_eq!(sentence(&loaded, None, &[]), "attached; configuration 2 is in force");
+        let text = sentence(&loaded, None, &["eth0\nis gone".into(), "more".into()]);
+        assert!(text.ends_with("not ready: eth0 is gone (and 1 more)"), "{text}");
+    }
+
+    #[test]
+    fn both_kinds_of_sockets_are_told() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("notify");
+        let name = format!("egress-notify-test-{}", std::process::id());
+        let named = SocketAddr::from_pathname(&path).unwrap();
+        let hidden = SocketAddr::from_abstract_name(&name).unwrap();
+        for (addr, env) in [(named, path.into_os_string()), (hidden, format!("@{name}").into())] {
+            let socket = UnixDatagram::bind_addr(&addr).unwrap();
+            send(&env, "READY=1\n").unwrap();
+            let mut state = [0; 16];
+            let got = socket.recv(&mut state).unwrap();
+            assert_eq!(&state[..got], b"READY=1\n");
+        }
+        assert!(send(OsStr::new("/nowhere/at/all"), "READY=1\n").is_err());
+    }
+}

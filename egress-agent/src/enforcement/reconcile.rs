@@ -1,0 +1,295 @@
+//! The node's reconciler: from the configuration, and what is known besides, to the maps.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use super::{
+    changes::{Reporter, heard, listen},
+    cluster_routes,
+    condition::{Condition, summary},
+    counters::Tally,
+    dns::Names,
+    exposure::scan::Looks,
+    health::Checker,
+    inputs,
+    modes::Shout,
+    notify::{self, Manager},
+    plan::{self, Planned},
+    pods::Pod,
+    sockets::Closer,
+    takeover::{self, TakeOver},
+    tunnel::NodeTunnel,
+};
+use crate::{
+    bpf::{self, Contents, Facts, PlanProblem},
+    source::Loaded,
+    sys::netlink::links::Watch,
+    types::Held,
+};
+
+/// Between two looks at the interfaces, and two attempts to bring the maps up to date.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a reconciler is made of.
+pub(crate) struct Parts {
+    pub(crate) attachments: bpf::Attachments,
+    pub(crate) families: bpf::Families,
+    pub(crate) maps: bpf::Maps,
+    pub(crate) pins: bpf::Pins,
+    pub(crate) records: bpf::Records,
+    /// The cgroups that an earlier agent attached to, and that this one's options don't name.
+    pub(crate) strangers: BTreeMap<u64, PathBuf>,
+    pub(crate) shout: Shout,
+    pub(crate) pods: Vec<Pod>,
+    pub(crate) tunnel: NodeTunnel,
+    pub(crate) events_per_second: u32,
+    pub(crate) loaded: watch::Receiver<Loaded>,
+    pub(crate) checker: Checker,
+    pub(crate) names: Names,
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) condition: Arc<Condition>,
+}
+
+/// What keeps the kernel equal to the configuration.
+pub(crate) struct Reconciler {
+    attachments: bpf::Attachments,
+    families: bpf::Families,
+    /// `None` where the kernel doesn't tell of interfaces.
+    watch: Option<Watch>,
+    maps: bpf::Maps,
+    pins: bpf::Pins,
+    records: bpf::Records,
+    /// The cgroups that an earlier agent attached to, and that this one's options don't name.
+    strangers: BTreeMap<u64, PathBuf>,
+    planned: Planned,
+    shout: Shout,
+    pods: Vec<Pod>,
+    tunnel: NodeTunnel,
+    events_per_second: u32,
+    loaded: watch::Receiver<Loaded>,
+    checker: Checker,
+    names: Names,
+    tally: Arc<Tally>,
+    condition: Arc<Condition>,
+    /// Those that were logged already.
+    problems: Vec<PlanProblem>,
+    reporter: Reporter,
+    take_over: TakeOver,
+    closer: Closer,
+    looks: Looks,
+    ready: bool,
+    manager: Manager,
+}
+
+impl Reconciler {
+    /// The programs are attached.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            attachments,
+            families,
+            maps,
+            pins,
+            records,
+            strangers,
+            shout,
+            pods,
+            tunnel,
+            events_per_second,
+            loaded,
+            checker,
+            names,
+            tally,
+            condition,
+        } = parts;
+        Self {
+            attachments,
+            families,
+            watch: listen(),
+            maps,
+            pins,
+            records,
+            strangers,
+            planned: Planned::default(),
+            shout,
+            pods,
+            tunnel,
+            events_per_second,
+            loaded,
+            checker,
+            names,
+            tally,
+            condition,
+            problems: Vec::new(),
+            reporter: Reporter::default(),
+            take_over: TakeOver::default(),
+            closer: Closer::default(),
+            looks: Looks::default(),
+            ready: false,
+            manager: Manager::new(Instant::now()),
+        }
+    }
+
+    /// Runs until nobody can tell it anything new.
+    pub(crate) async fn run(&mut self) {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.reconcile();
+            self.tell_manager();
+            tokio::select! {
+                changed = self.loaded.changed() => if changed.is_err() { return },
+                changed = self.checker.healthy.changed() => if changed.is_err() { return },
+                changed = self.names.resolved.changed() => if changed.is_err() { return },
+                () = heard(&mut self.watch) => self.follow(),
+                _ = looks.tick() => self.look().await,
+            }
+        }
+    }
+
+    /// Says to systemd how the node fares.
+    fn tell_manager(&mut self) {
+        let loaded = self.loaded.borrow().clone();
+        let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
+        let refused = loaded.last.as_ref().is_some_and(|last| !last.accepted);
+        let held = self.maps.current().globals.as_ref().and_then(Held::of);
+        let held = takeover::inherited(self.attachments.is_waiting(), held);
+        let status = notify::sentence(&loaded, held.as_deref(), &self.condition.unready(&loaded));
+        self.manager.tell(self.ready || behind || refused, status);
+    }
+
+    /// Looks at what came and went.
+    fn follow(&mut self) {
+        let changes = self.attachments.follow(&self.pins);
+        self.report_changes(changes);
+    }
+
+    /// Looks at everything that is attached, and for sockets that aren't allowed any more.
+    async fn look(&mut self) {
+        let mut changes = self.attachments.refresh(&self.pins);
+        changes.extend(self.families.repair(&self.pins));
+        self.condition.set_gaps(self.families.gaps());
+        let cgroups = plan::cgroups(&self.strangers, &self.attachments);
+        let snapshot = self.loaded.borrow().snapshot.clone();
+        self.looks.begin(&cgroups, snapshot.as_ref(), &self.condition);
+        self.report_changes(changes);
+        if self.ready {
+            let (cgroups, count) = (self.attachments.cgroups(), &self.tally.sockets_destroyed);
+            self.closer.look(self.maps.current(), cgroups, count).await;
+        }
+    }
+
+    fn report_changes(&mut self, changes: Vec<Result<bpf::Change, bpf::Error>>) {
+        self.reporter.report(changes, &self.tally);
+        self.condition.set_attachments(&self.attachments.missing(), self.reporter.failures());
+    }
+
+    /// Brings the maps up to date, if they aren't.
+    fn reconcile(&mut self) {
+        let loaded = self.loaded.borrow_and_update().clone();
+        let healthy = self.checker.healthy.borrow_and_update().clone();
+        let resolved = self.names.resolved.borrow_and_update().clone();
+        let pods = plan::interfaces(&self.pods, &self.attachments);
+        let found = plan::found(&pods);
+        let cgroups = plan::cgroups(&self.strangers, &self.attachments);
+        let mut planned = None;
+        let desired = match &loaded.snapshot {
+            Some(snapshot) => {
+                inputs::ask(snapshot, &self.checker, &self.names);
+                self.tunnel.publish(snapshot, &healthy);
+                let (mesh, own) = (&snapshot.mesh, plan::own());
+                let facts = Facts {
+                    resolved,
+                    healthy,
+                    tunnel: plan::listeners(&self.tunnel.addresses, own.as_ref()),
+                    pods: bpf::pod_interfaces(mesh, found).into_iter().chain(own).collect(),
+                    workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
+                    generation: loaded.accepted,
+                    held: loaded.held,
+                    events_per_second: self.events_per_second,
+                    max_groups: self.maps.max_groups(),
+                };
+                self.records.set_ends(bpf::Ends::new(&facts.pods));
+                let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
+                if self.ready && !behind && self.planned.is(snapshot, &facts) {
+                    return self.hear();
+                }
+                let (desired, mut problems) = Contents::desired(snapshot, &facts);
+                problems.extend(bpf::not_attached(mesh, &cgroups));
+                self.report(problems);
+                self.condition.set_routes(cluster_routes::warnings(&mesh.cluster_cidrs));
+                planned = Some((Arc::clone(snapshot), facts));
+                desired
+            }
+            // Nothing accepted yet: what an earlier agent left stays, only what is attached is
+            // known anew.
+            None => plan::adopted(self.maps.current(), &pods, &cgroups),
+        };
+        let configured = loaded.snapshot.is_some();
+        let behind = match self.maps.reconcile(&desired) {
+            Ok(changes) => {
+                tracing::debug!("{changes} changes in the maps");
+                self.closer.request(changes > 0);
+                self.condition.set_maps(&[], configured);
+                false
+            }
+            Err(errors) => {
+                self.condition.set_maps(&errors, configured);
+                self.tally.failures.fetch_add(1, Ordering::Relaxed);
+                // They recur with every attempt.
+                if self.tally.behind.load(Ordering::Relaxed) == 0 {
+                    for error in summary(&errors) {
+                        tracing::error!("{error}");
+                    }
+                    tracing::error!(
+                        "the maps don't hold the whole configuration; what is missing is denied, \
+                         and it is tried again"
+                    );
+                }
+                true
+            }
+        };
+        if let Some((snapshot, facts)) = planned.filter(|_| !behind) {
+            self.planned.set(snapshot, facts);
+        }
+        self.hear();
+        if self.tally.behind.swap(u64::from(behind), Ordering::Relaxed) == 1 && !behind {
+            tracing::info!("the maps hold the whole configuration again");
+        }
+        if let Some(snapshot) = &loaded.snapshot
+            && !behind
+            && !self.ready
+            && {
+                let informed = inputs::is_informed(snapshot, &self.checker, &self.names);
+                self.take_over.attempt(&mut self.attachments, &self.pins, informed)
+            }
+        {
+            self.ready = true;
+            self.closer.request(true);
+            self.pins.remove_other_versions();
+            tracing::info!("ready");
+        }
+    }
+
+    fn report(&mut self, problems: Vec<PlanProblem>) {
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::error!("{problem}");
+        }
+        self.condition.set_plan(&problems);
+        self.problems = problems;
+    }
+
+    /// Says what is not enforced.
+    fn hear(&mut self) {
+        let policies = &self.maps.current().policies;
+        self.shout.hear(Instant::now(), self.planned.snapshot(), policies);
+    }
+}

@@ -1,0 +1,406 @@
+//! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
+
+mod capture;
+mod limits;
+mod pressure;
+mod view;
+
+use std::{net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use tokio::{
+    runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use self::{
+    capture::{Capture, Captured, TunnelPort},
+    limits::{Allowance, LimitArgs},
+    view::View,
+};
+use crate::{
+    admin::{
+        Admin, AdminPorts, AdminSources, ConfigState, Status,
+        control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
+    },
+    net::ResolverSource,
+    policy::{GatewayPolicy, Snapshot},
+    proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
+    source::{ConfigArgs, Loaded, Reload},
+    sys::{
+        memory,
+        netlink::addresses,
+        process::{cores, open_files, raise_open_files},
+    },
+    telemetry::Telemetry,
+    tls::{CertificateArgs, Credentials, TrustRoots},
+    types::{GatewayIdentity, Labels, Namespace, Port},
+};
+
+/// How often the host's own addresses are looked at.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
+
+/// Options of `gateway`.
+#[derive(clap::Args, Debug)]
+pub struct GatewayArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// The labels of this gateway: `Gateway` resources whose selector matches them apply to it.
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = labels)]
+    labels: Labels,
+    /// The namespace of this gateway.
+    #[arg(long, value_name = "NS", value_parser = namespace)]
+    namespace: Namespace,
+    #[command(flatten)]
+    certificates: CertificateArgs,
+    /// Where connections come from: `sk-lookup` takes every TCP port of this host's addresses
+    /// (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), `bind:80,443` listens on these ports.
+    #[arg(long, value_name = "sk-lookup|bind:PORTS")]
+    capture: Capture,
+    /// With `sk-lookup`: ports that stay the host's own. The admin, health and metrics ports always
+    /// do.
+    #[arg(long, value_name = "PORTS", default_value = "22", value_parser = PortList::parse)]
+    capture_exclude: PortList,
+    /// With `sk-lookup`: take connections to these addresses alone [default: every address of this
+    /// host but loopback].
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    capture_address: Vec<IpAddr>,
+    /// The port on which nodes open their tunnels (mutual TLS, HBONE); `off` for none.
+    #[arg(long, value_name = "PORT|off", default_value = "15008")]
+    tunnel_port: TunnelPort,
+    /// Worker threads, each on a core of its own as far as there are cores [default: as many as
+    /// there are cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+    /// The DNS server that names are resolved with [default: those of /etc/resolv.conf].
+    #[arg(long, value_name = "IP[:PORT]")]
+    resolver: Option<ResolverSource>,
+    /// How long connections may go on after SIGTERM, in seconds. A second SIGTERM ends them at
+    /// once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 45)]
+    drain_timeout: u64,
+    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
+    /// /run/egress-agent/gateway.sock].
+    #[arg(long, value_name = "PATH")]
+    control: Option<ControlPath>,
+    /// Port of /stats, /clusters, /config_dump and /ready, on the loopback addresses.
+    #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().admin)]
+    admin_port: u16,
+    /// Port of /healthz/ready.
+    #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().health)]
+    health_port: u16,
+    /// Port of /stats/prometheus.
+    #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().metrics)]
+    metrics_port: u16,
+    /// The networks that /healthz/ready answers to, besides nodes (`nodes` in mesh.yaml) and this
+    /// host [default: every source but the workloads under enforcement].
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    health_from: Vec<IpNet>,
+    /// The networks that /stats/prometheus answers to, besides nodes and this host [default: every
+    /// source but the workloads under enforcement].
+    #[arg(long, value_name = "CIDR,...", value_delimiter = ',')]
+    metrics_from: Vec<IpNet>,
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// Ports on the command line; empty for none.
+#[derive(Clone, Debug)]
+struct PortList(Vec<Port>);
+
+impl PortList {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Ok(Self(Vec::new())) } else { capture::ports(text).map(Self) }
+    }
+}
+
+fn labels(text: &str) -> Result<Labels, String> {
+    let mut labels = Labels::new();
+    for pair in text.split(',') {
+        let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+            return Err(format!(
+                "found `{pair}`, expected KEY=VALUE (pairs are separated by commas), as in istio=egressgateway"
+            ));
+        };
+        if labels.insert(key.into(), value.into()).is_some() {
+            return Err(format!("label {key} is given twice"));
+        }
+    }
+    Ok(labels)
+}
+
+/// An RFC 1123 label, as Kubernetes wants namespaces to be.
+fn namespace(text: &str) -> Result<Namespace, String> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let good = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if good {
+        Ok(Namespace(text.into()))
+    } else {
+        Err(format!(
+            "found `{text}`, expected a namespace: at most 63 lower-case letters, digits and inner hyphens"
+        ))
+    }
+}
+
+/// Runs it until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What the user has to know.
+pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
+    let descriptors = raise_open_files().unwrap_or_else(|error| {
+        tracing::warn!("the limit of open files can't be raised: {error}");
+        open_files()
+    });
+    let ports =
+        AdminPorts { admin: args.admin_port, health: args.health_port, metrics: args.metrics_port };
+    let cores = cores();
+    let count = args.workers.map_or(cores.len().max(1), usize::from);
+    let telemetry = Arc::<Telemetry>::default();
+    let status = Arc::<Status>::default();
+    let own = [ports.admin, ports.health, ports.metrics];
+    let ports_taken: Vec<u16> = own.into_iter().chain(args.tunnel_port.number()).collect();
+    let excluded = &args.capture_exclude.0;
+    let Captured { listeners, lookup } =
+        capture::capture(&args.capture, count, &ports_taken, excluded, &args.capture_address)?;
+    let tunnels = args.tunnel_port.listen(&args.capture_address, count)?;
+    let listeners = listeners
+        .into_iter()
+        .zip(tunnels)
+        .map(|(captured, tunnels)| Listeners { captured, tunnels })
+        .collect();
+    let sources = AdminSources { health: args.health_from, metrics: args.metrics_from };
+    let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
+    let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
+    let policy = PolicyCell::default();
+    let places = args.certificates.places()?;
+    let credentials_directory = places.credentials.clone();
+    let credentials = Arc::new(Credentials::new(places));
+    status.set_credentials(Arc::clone(&credentials));
+    let allowance = Allowance {
+        memory: match args.limits.memory() {
+            Some(memory) => memory,
+            None => memory::memory_limit().context("can't find out the memory limit")?,
+        },
+        descriptors,
+        open: memory::descriptors_used().context("can't count open files")?,
+    };
+    let bounds = args.limits.derive(allowance, count)?;
+    bounds.publish(telemetry.stats.limits());
+    tracing::info!("bounds of what sources share: {bounds:?}");
+    let watched = pressure::watch(Arc::clone(telemetry.stats.limits()))
+        .context("can't watch the process's memory")?;
+    let config = WorkersConfig {
+        policy: Arc::clone(&policy),
+        telemetry: Arc::clone(&telemetry),
+        resolver: args.resolver.unwrap_or_default(),
+        roots: TrustRoots::system(),
+        credentials_directory,
+        credentials: Arc::clone(&credentials),
+        limits: bounds.of_worker(),
+    };
+    // More workers than cores would only get into each other's way on one of them.
+    let cores = if count <= cores.len() { &cores[..] } else { &[] };
+    let workers = Workers::start(&config, listeners, cores).context("can't start the workers")?;
+    tracing::info!("{count} workers take connections; waiting for a configuration");
+    let view = View {
+        process: Process::this(),
+        directory: args.config.config.display().to_string(),
+        capture: args.capture.to_string(),
+        ports: own,
+        tunnel: args.tunnel_port.number(),
+        workers: count,
+        telemetry: Arc::clone(&telemetry),
+        status: Arc::clone(&status),
+    };
+    let role = Role {
+        identity: GatewayIdentity {
+            labels: args.labels,
+            namespace: args.namespace,
+            addresses: addresses::list().context("can't list this host's addresses")?,
+        },
+        policy,
+        telemetry: Arc::clone(&telemetry),
+        status,
+        credentials,
+        control: control.map(|control| (control, view)),
+    };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let drain = Duration::from_secs(args.drain_timeout);
+    let result = runtime.block_on(role.run(args.config, workers, drain));
+    drop(watched);
+    drop(lookup);
+    drop(admin);
+    telemetry.access_log.shutdown();
+    result
+}
+
+/// The process apart from its workers.
+struct Role {
+    identity: GatewayIdentity,
+    policy: PolicyCell,
+    telemetry: Arc<Telemetry>,
+    status: Arc<Status>,
+    credentials: Arc<Credentials>,
+    control: Option<(Listening, View)>,
+}
+
+impl Role {
+    async fn run(
+        mut self,
+        config: ConfigArgs,
+        workers: Workers,
+        drain_timeout: Duration,
+    ) -> anyhow::Result<ExitCode> {
+        let mut ends = Ends::new().context("can't listen for signals")?;
+        let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
+        let (reload, mut loaded) = Reload::new(config);
+        let again = reload.again();
+        let reload = tokio::spawn(reload.run());
+        let control = self.control.take();
+        let control = control.map(|(control, view)| control.serve(view.serving(loaded.clone())));
+        let _control = control.transpose().context("can't serve the control socket")?;
+        let drains = workers.drains();
+        let mut finished = spawn_blocking(move || workers.join());
+        let credentials = Arc::clone(&self.credentials);
+        let following = tokio::spawn(async move { credentials.watch().await });
+        let first = loaded.borrow_and_update().clone();
+        self.apply(&first).await;
+        let mut looking = interval(ADDRESSES_EVERY);
+        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = loaded.changed() => {
+                    changed.context("the configuration isn't watched any more")?;
+                    let now = loaded.borrow_and_update().clone();
+                    self.apply(&now).await;
+                }
+                _ = looking.tick() => self.follow_addresses(),
+                Some(()) = hup.recv() => again.notify_one(),
+                () = ends.next() => break,
+                _ = &mut finished => bail!("the workers ended by themselves"),
+            }
+        }
+        reload.abort();
+        following.abort();
+        self.status.set_draining();
+        drain(&drains, finished, &mut ends, drain_timeout).await;
+        tracing::info!("ended");
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Puts what was loaded in force, for the next decision of every worker.
+    async fn apply(&self, loaded: &Loaded) {
+        let Loaded { snapshot, current, accepted, rejected, held: _, last: _ } = loaded;
+        let mut clusters = self.status.config().clusters.clone();
+        if let Some(snapshot) = snapshot
+            && !self.is_in_force(snapshot)
+        {
+            let policy = GatewayPolicy::new(Arc::clone(snapshot), &self.identity);
+            clusters = policy.clusters().map(Arc::clone).collect();
+            self.telemetry.stats.configure(clusters.iter().map(|cluster| &cluster.name));
+            // Before the policy: its first connection finds the certificates.
+            self.credentials.configure(policy.terminating(), []).await;
+            let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();
+            if let Some(error) = &fault {
+                tracing::error!("{error}");
+            }
+            self.status.set_fault("access_log", fault.map(|error| error.to_string()));
+            self.policy.store(Some(Arc::new(policy)));
+        }
+        self.status.set_config(ConfigState {
+            snapshot: snapshot.clone(),
+            clusters,
+            current: *current,
+            accepted: *accepted,
+            rejected: *rejected,
+        });
+    }
+
+    /// Never dials an address that the host was given meanwhile.
+    fn follow_addresses(&mut self) {
+        match addresses::list() {
+            Ok(now) if now != self.identity.addresses => {
+                self.identity.addresses = now;
+                if let Some(snapshot) = &self.status.config().snapshot {
+                    let policy = GatewayPolicy::new(Arc::clone(snapshot), &self.identity);
+                    self.policy.store(Some(Arc::new(policy)));
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("can't list this host's addresses: {error}"),
+        }
+    }
+
+    fn is_in_force(&self, snapshot: &Arc<Snapshot>) -> bool {
+        let config = self.status.config();
+        config.snapshot.as_ref().is_some_and(|before| Arc::ptr_eq(before, snapshot))
+    }
+}
+
+/// Ends the workers: at once where nothing runs, at the deadline or the second signal at the
+/// latest.
+async fn drain(drains: &[Drain], mut finished: JoinHandle<()>, ends: &mut Ends, timeout: Duration) {
+    tracing::info!("draining for at most {} s; a second signal ends it at once", timeout.as_secs());
+    drains.iter().for_each(Drain::start);
+    let reason = tokio::select! {
+        _ = &mut finished => return,
+        () = sleep_until(Instant::now() + timeout) => "the drain's time is over",
+        () = ends.next() => "a second signal",
+    };
+    tracing::warn!("{reason}: what still runs is reset");
+    drains.iter().for_each(Drain::expire);
+    if finished.await.is_err() {
+        tracing::error!("the workers' end panicked");
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Ends {
+    term: Signal,
+    int: Signal,
+}
+
+impl Ends {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_and_namespaces_are_read_and_wrong_ones_explained() {
+        let read = labels("istio=egressgateway,app=x,empty=").unwrap();
+        assert_eq!(read["istio"], "egressgateway");
+        assert_eq!(read["empty"], "");
+        for (text, what) in [
+            ("", "KEY=VALUE"),
+            ("istio", "found `istio`"),
+            ("=x", "KEY=VALUE"),
+            ("a=b,", "KEY=VALUE"),
+            ("a=b,a=c", "label a is given twice"),
+        ] {
+            let error = labels(text).unwrap_err();
+            assert!(error.contains(what), "{text}: {error}");
+        }
+        assert!(namespace("istio-system").is_ok());
+        for text in ["", "Istio", "-a", "a-", "a.b", &"a".repeat(64)] {
+            assert!(namespace(text).is_err(), "{text}");
+        }
+    }
+}

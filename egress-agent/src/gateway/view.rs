@@ -1,0 +1,96 @@
+//! What a gateway tells on its control socket.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use tokio::sync::watch;
+
+use crate::{
+    admin::{
+        State, Status,
+        control::{
+            AgentReport, Configuration, GatewayReport, LimitReport, Process, Serving, TunnelReport,
+        },
+    },
+    source::Loaded,
+    telemetry::{ClusterCounter, Resource, Telemetry},
+    tls::CredentialState,
+};
+
+/// Where the answers come from, apart from the configuration.
+pub(super) struct View {
+    pub(super) process: Process,
+    pub(super) directory: String,
+    pub(super) capture: String,
+    pub(super) ports: [u16; 3],
+    /// `--tunnel-port`.
+    pub(super) tunnel: Option<u16>,
+    pub(super) workers: usize,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) status: Arc<Status>,
+}
+
+impl View {
+    /// For the control socket.
+    pub(super) fn serving(self, loaded: watch::Receiver<Loaded>) -> Serving {
+        let flows = Arc::clone(&self.telemetry.flows);
+        Serving {
+            status: Box::new(move || AgentReport::Gateway(self.report(&loaded.borrow().clone()))),
+            flows,
+            // A gateway hands its flows in itself.
+            lost: Box::new(|| 0),
+        }
+    }
+
+    fn report(&self, loaded: &Loaded) -> GatewayReport {
+        let clusters = self.telemetry.stats.clusters();
+        let sum = |counter| clusters.iter().map(|(_, stats)| stats.get(counter)).sum();
+        let state = self.status.state();
+        let mut problems = self.status.faults();
+        for CredentialState { name, problems: faults, .. } in self.status.certificates() {
+            problems.extend(faults.iter().map(|fault| format!("certificate {name}: {fault}")));
+        }
+        if self.telemetry.stats.limits().is_pressed() {
+            let why = "memory is short: sources with more than their share are refused";
+            problems.push(why.into());
+        }
+        match state {
+            State::Draining => problems.push("it is draining: nothing new is accepted".into()),
+            State::Initializing => problems
+                .push("no configuration has been accepted yet; everything is refused".into()),
+            State::Live | State::Faulty => {}
+        }
+        GatewayReport {
+            process: self.process.clone(),
+            state: state.name().into(),
+            configuration: Configuration::new(self.directory.clone(), loaded),
+            capture: self.capture.clone(),
+            ports: self.ports,
+            workers: self.workers,
+            connections: sum(ClusterCounter::CxActive),
+            requests: sum(ClusterCounter::RqActive),
+            tunnel: self.tunnel.map(|port| self.tunnel(port)),
+            limits: Resource::ALL.map(|resource| self.limit(resource)).into(),
+            problems,
+        }
+    }
+
+    fn limit(&self, resource: Resource) -> LimitReport {
+        let stats = self.telemetry.stats.limits();
+        LimitReport {
+            resource: resource.name().into(),
+            used: stats.used(resource),
+            bound: stats.limit(resource),
+            refused: stats.refused_total(resource),
+            closed: stats.closed_total(resource),
+        }
+    }
+
+    fn tunnel(&self, port: u16) -> TunnelReport {
+        let stats = self.telemetry.stats.tunnels();
+        TunnelReport {
+            listen: vec![format!("port {port}")],
+            connections: stats.open.load(Relaxed),
+            streams: stats.streams.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The `node` command: enforce on this node.
+//!
+//! The order of a start is the point of it: programs are attached first, with maps that deny (or
+//! hold what an earlier agent left), and policy is loaded after. There is no order in which
+//! something could slip out.
+
+mod certs;
+mod options;
+mod view;
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use self::options::NodeArgs;
+use self::view::View;
+use crate::{
+    admin::{
+        control::{self, NODE_SOCKET, Process},
+        node_metrics::{self, Sources},
+    },
+    bpf::{self, Enforcer, Targets, TcMode},
+    enforcement::{
+        Checker, Condition, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler, Shout, Tally,
+        dns::Names, flows, notify, plan, takeover, tunnel,
+    },
+    net::Resolver,
+    source::Reload,
+    sys::process::raise_open_files,
+    telemetry::FlowLog,
+    types::Held,
+};
+
+/// Runs it until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What stands in the way of enforcing, and what to do about it.
+pub fn run(args: NodeArgs) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("can't start the runtime")?;
+    let result = runtime.block_on(enforce(args));
+    // Not waiting for file reads that hang.
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
+    // Without the privileges nothing below could succeed, and would only hide the cause.
+    bpf::check_host()?;
+    options::check_listeners(&args.tunnel_listen)?;
+    // What can fail without the kernel comes first; then nothing was touched. A second agent must
+    // hear that it is the second one, not that its port is taken.
+    drop(bpf::Pins::own_existing(&args.bpffs)?);
+    let listener = match args.metrics_addr.0 {
+        Some(addr) => {
+            let listener = node_metrics::listen(addr).await;
+            Some(listener.with_context(|| {
+                format!("can't serve metrics on {addr}; choose another --metrics-addr, or off")
+            })?)
+        }
+        None => None,
+    };
+    let places = args.certificates.places()?;
+    let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
+    let tunnels = tunnel::listen(&args.tunnel_listen)?;
+    // Every attachment is held open, besides its pin.
+    if let Err(error) = raise_open_files() {
+        tracing::warn!("can't raise the limit of open files: {error}");
+    }
+    let resolver = Resolver::new(args.resolver.unwrap_or_default())?;
+    let printer = Printer::start(args.events).context("can't start the events' thread")?;
+
+    let targets = Targets {
+        cgroups: args.cgroups,
+        pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
+        uplinks: args.uplinks,
+    };
+    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
+    let records = enforcer.records.clone();
+    let Enforcer {
+        attachments,
+        maps,
+        counters,
+        shares,
+        events,
+        cgroups,
+        families,
+        adopted,
+        pins,
+        records: _,
+    } = enforcer;
+    let held = maps.current().globals.as_ref().and_then(Held::of);
+    takeover::announce(adopted, attachments.is_waiting(), held);
+
+    let directory = args.config.config.display().to_string();
+    let (reload, loaded) = Reload::new(args.config);
+    let reload = reload.inheriting(takeover::inherited(attachments.is_waiting(), held));
+    let again = reload.again();
+    let probing = Probing {
+        port: args.health_port,
+        interval: args.health_interval,
+        timeout: args.health_timeout,
+    };
+    let checker = Checker::spawn(probing, plan::inherited(maps.current()));
+    let (shout, modes) = Shout::new();
+    let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
+    let condition = Arc::<Condition>::default();
+    condition.set_gaps(families.gaps());
+    for exposure in condition.exposures() {
+        tracing::warn!("exposed: {exposure}");
+    }
+    let counters = Arc::new(counters);
+    let credentials = certs::follow(places, loaded.clone());
+    let flows = Arc::<FlowLog>::default();
+    let listeners = (args.tunnel_listen, tunnels);
+    let tunnel =
+        NodeTunnel::new(listeners, records.clone(), Arc::clone(&credentials), Arc::clone(&flows));
+    let view = View {
+        process: Process::this(),
+        bpffs: args.bpffs.display().to_string(),
+        directory,
+        events_per_second: args.events_per_second,
+        loaded: loaded.clone(),
+        healthy: checker.healthy.clone(),
+        modes: modes.clone(),
+        counters: Arc::clone(&counters),
+        tally: Arc::clone(&tally),
+        condition: Arc::clone(&condition),
+        credentials: Arc::clone(&credentials),
+        tunnel: (tunnel.addresses.clone(), Arc::clone(&tunnel.stats)),
+    };
+    let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
+    let _control = control.transpose().context("can't serve the control socket")?;
+    if let Some(listener) = listener {
+        let sources = Sources {
+            counters,
+            shares,
+            pods: args.pod_interfaces.clone(),
+            tally: Arc::clone(&tally),
+            condition: Arc::clone(&condition),
+            loaded: loaded.clone(),
+            healthy: checker.healthy.clone(),
+            modes,
+            credentials,
+            tunnel: Arc::clone(&tunnel.stats),
+        };
+        tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
+    }
+    tokio::spawn(reload.run());
+    let names = Names::spawn(Arc::new(resolver));
+    let naming = Naming {
+        loaded: loaded.clone(),
+        resolved: names.resolved.clone(),
+        pods: args.pod_interfaces.clone(),
+    };
+    let printing = flows::run(events, printer, naming, flows, Arc::clone(&tally));
+    let parts = Parts {
+        attachments,
+        families,
+        records,
+        maps,
+        pins,
+        strangers: cgroups,
+        shout,
+        pods: args.pod_interfaces,
+        tunnel,
+        events_per_second: args.events_per_second,
+        loaded,
+        checker,
+        names,
+        tally,
+        condition,
+    };
+    let mut reconciler = Reconciler::new(parts);
+    tokio::select! {
+        () = reconciler.run() => {}
+        () = printing => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = async { while hangup.recv().await.is_some() { again.notify_one(); } } => {}
+    }
+    notify::stopping();
+    tracing::info!(
+        "stopping; enforcement stays in force, as it is now, until `egress-agent detach`"
+    );
+    Ok(())
+}
