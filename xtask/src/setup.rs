@@ -38,6 +38,17 @@ const TOOLS: &[(&str, &str)] = &[
     ("systemd-nspawn", "systemd-container"),
 ];
 
+/// Clients and servers that the tests run against each other, and the packages that hold them.
+const PEERS: &[(&str, &str)] = &[
+    ("h2load", "nghttp2-client"),
+    ("nghttp", "nghttp2-client"),
+    ("nginx", "nginx-light"),
+    ("java", "openjdk-17-jdk-headless"),
+];
+
+/// The same, libraries.
+const PEER_LIBRARIES: &[&str] = &["python3-grpcio"];
+
 /// Programs that run other kernels, and the packages that hold them.
 const KERNEL_TOOLS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
@@ -168,6 +179,12 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Resu
     let kernels: &[_] = if purpose == For::Kernels { KERNEL_TOOLS } else { &[] };
     let mut names = missing_tools(TOOLS);
     names.extend(missing_tools(kernels));
+    if purpose != For::Demo {
+        names.extend(missing_tools(PEERS));
+        if apt {
+            names.extend(PEER_LIBRARIES.iter().filter(|package| !has_packages(&[package])));
+        }
+    }
     if toolchain == Toolchain::Debian {
         names.extend(EBPF_PACKAGES.iter().filter(|package| !has_packages(&[package])));
     }
@@ -231,6 +248,8 @@ fn packages(mut names: Vec<&str>, apt: bool, updated: bool) -> Result<Vec<Step>>
         &format!("apt-get install --yes --no-install-recommends {names}"),
     );
     install.env.push(("DEBIAN_FRONTEND", "noninteractive"));
+    // In the single-user runlevel a server's package starts no server (invoke-rc.d(8)).
+    install.env.push(("RUNLEVEL", "1"));
     let lists = (!updated).then(update_lists);
     Ok(lists.into_iter().chain([install]).collect())
 }
@@ -388,7 +407,8 @@ mod tests {
             assert!(called.contains(known), "{called:?}");
         }
         let installed = |name: &&str| {
-            let all = TOOLS.iter().chain(KERNEL_TOOLS).chain(FRESH_TOOLS).chain(ON_THE_HOST);
+            let all =
+                TOOLS.iter().chain(PEERS).chain(KERNEL_TOOLS).chain(FRESH_TOOLS).chain(ON_THE_HOST);
             GIVEN.contains(name) || all.into_iter().any(|(program, _)| program == name)
         };
         let missing: Vec<_> = called.iter().filter(|name| !installed(name)).collect();

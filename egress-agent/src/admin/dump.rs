@@ -11,8 +11,8 @@ use super::ConfigState;
 use crate::{
     policy::{
         AccessLogEncoding, ClientTls, ClientTlsMode, Cluster, ConnectionPool, Direct, DirectTarget,
-        Discovery, GatewayGroup, Hop, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodeRoute,
-        OutboundMode, OutlierDetection,
+        Discovery, GatewayGroup, Hop, HttpVersion, Keepalive, LoadBalancer, MeshConfig, NodeAction,
+        NodeRoute, OutboundMode, OutlierDetection,
     },
     types::{Node, Workload},
 };
@@ -196,6 +196,8 @@ fn pool(pool: &ConnectionPool) -> Value {
         "maxConnections": limit(pool.max_connections),
         "connectTimeout": seconds(pool.connect_timeout),
         "idleTimeout": seconds(pool.idle_timeout),
+        "tcpIdleTimeout": pool.tcp_idle_timeout.map(seconds),
+        "tcpKeepalive": pool.keepalive.map(keepalive),
         "maxRequestsPerConnection":
             Some(pool.max_requests_per_connection).filter(|requests| *requests != 0),
         "maxRequests": limit(pool.max_requests),
@@ -207,6 +209,14 @@ fn outlier(outlier: &OutlierDetection) -> Value {
         "consecutiveErrors": outlier.consecutive_errors,
         "baseEjectionTime": seconds(outlier.base_ejection_time),
         "maxEjectionPercent": outlier.max_ejection_percent,
+    })
+}
+
+fn keepalive(keepalive: Keepalive) -> Value {
+    json!({
+        "time": seconds(keepalive.time),
+        "interval": seconds(keepalive.interval),
+        "probes": keepalive.probes,
     })
 }
 

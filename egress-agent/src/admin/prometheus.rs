@@ -8,10 +8,11 @@ use std::{
 
 use super::{State, Status, stats::denials};
 use crate::{
+    policy::KeyGroup,
     telemetry::{
         ADMIN_ENDPOINTS, AdminRefusal, ClusterCounter, DURATION_BUCKETS, LimitStats, LineFate,
-        Normalized, RequestProtocol, Resource, Series, Telemetry, UnwrittenLines, normalized,
-        panics,
+        Normalized, RequestProtocol, Resource, Series, Telemetry, TlsPeer, UnwrittenLines,
+        handshakes, normalized, panics,
     },
     tls::{days_left, unix_seconds},
 };
@@ -39,6 +40,18 @@ fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fm
     out.family(name, "counter", "Responses of upstreams that were put right, by what was wrong.")?;
     for kind in Normalized::ALL {
         out.sample(name, &[("kind", kind.name())], normalized(kind))?;
+    }
+    let name = "egress_tls_handshakes_total";
+    out.family(
+        name,
+        "counter",
+        "TLS handshakes that succeeded, by the group of the key exchange.",
+    )?;
+    for peer in TlsPeer::ALL {
+        for group in KeyGroup::ALL {
+            let labels = [("peer", peer.name()), ("group", group.name())];
+            out.sample(name, &labels, handshakes(peer, *group))?;
+        }
     }
     tunnels(telemetry, out)?;
     limits(telemetry, out)?;

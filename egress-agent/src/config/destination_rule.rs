@@ -131,12 +131,25 @@ record! {
         "maxConnections" max_connections: Option<At<u32>> = "unlimited",
         /// How long a connect may take.
         "connectTimeout" connect_timeout: Option<At<Duration>> = "`10s`",
-        /// How long a connection may lie idle.
+        /// How long a connection may go without a byte: one that is relayed (TCP, passthrough, upgraded HTTP), where `0s` is without limit; and one that waits for a request, where `connectionPool.http.idleTimeout` is absent.
         "idleTimeout" idle_timeout: Option<At<Duration>> = "`1h`",
+        /// Probes on connections to the destination that are silent. They are sent in any case; this sets their times.
+        "tcpKeepalive" tcp_keepalive: Option<TcpKeepalive> = "`mesh.yaml`'s",
     }
     unsupported {
-        "tcpKeepalive": Warning, "keepalive probes follow the gateway's own settings";
         "maxConnectionDuration": Warning, "connections are not limited in time yet";
+    }
+}
+
+record! {
+    /// `tcpKeepalive`, of a destination rule or of `mesh.yaml`.
+    struct TcpKeepalive {
+        /// Probes without an answer after which the connection ends; from 1 to 127.
+        "probes" probes: Option<At<u32>> = "`3`",
+        /// Silence before the first probe; from 1 s to 32767 s.
+        "time" time: Option<At<Duration>> = "`60s`",
+        /// Time between two probes; from 1 s to 32767 s.
+        "interval" interval: Option<At<Duration>> = "`10s`",
     }
 }
 
@@ -150,7 +163,7 @@ record! {
         /// Requests on one connection; 0 is without limit.
         "maxRequestsPerConnection" max_requests_per_connection: Option<At<u32>> = "0",
         /// How long a pooled connection may lie idle.
-        "idleTimeout" idle_timeout: Option<At<Duration>> = "`1h`",
+        "idleTimeout" idle_timeout: Option<At<Duration>> = "`connectionPool.tcp.idleTimeout`",
         /// `UPGRADE` speaks HTTP/2 to the upstream.
         "h2UpgradePolicy" h2_upgrade_policy: Option<At<H2Upgrade>> = "`DEFAULT`",
     }

@@ -1,6 +1,11 @@
 //! Mirror of `mesh.yaml`: mesh-wide settings, with Istio's names where MeshConfig has one.
 
-use super::decode::{At, Dict, List, Records, choice, record};
+use std::time::Duration;
+
+use super::{
+    decode::{At, Dict, List, Records, choice, record},
+    destination_rule::TcpKeepalive,
+};
 use crate::types::Port;
 
 record! {
@@ -18,6 +23,16 @@ record! {
         "accessLogFormat" access_log_format: Option<At<String>> = "Istio's format",
         /// Its encoding.
         "accessLogEncoding" access_log_encoding: Option<At<Encoding>> = "`TEXT`",
+        /// How long an HTTP request may go without a byte of its body or of its response, in either direction. A route's longer `timeout` takes its place for that route.
+        "streamIdleTimeout" stream_idle_timeout: Option<At<Duration>> = "`5m`",
+        /// Whether a request with `Expect: 100-continue` is forwarded with it, and the upstream's answer relayed (RFC 9110 section 10.1.1). With `false` the gateway answers `100 Continue` itself once the request has a route, and takes the expectation out.
+        "proxy100Continue" proxy_100_continue: Option<At<bool>> = "`true`",
+        /// How long the gateway keeps an HTTP connection that waits for a request after its address has left the host's DNS answer. Requests take other connections at once; an HTTP/2 connection ends with its last request. TCP and TLS connections that are relayed stay.
+        "addressDrainTime" address_drain_time: Option<At<Duration>> = "`5s`",
+        /// Probes of the gateway on silent connections to external hosts, where a destination rule doesn't set them.
+        "tcpKeepalive" tcp_keepalive: Option<TcpKeepalive> = "as each field says",
+        /// TLS of gateways and nodes, towards external hosts, of servers that end TLS, and of tunnels.
+        "tlsDefaults" tls_defaults: Option<TlsDefaults> = "as each field says",
         /// The trust domain of identities.
         "trustDomain" trust_domain: Option<At<String>> = "`cluster.local`",
         /// The namespace of mesh-wide settings.
@@ -48,9 +63,34 @@ record! {
     unsupported {
         "enableTracing": Warning, "tracing is not supported";
         "connectTimeout": Warning, "set `connectionPool.tcp.connectTimeout` in a destination rule";
-        "tcpKeepalive": Warning, "keepalive probes follow the gateway's own settings";
         "discoverySelectors": Warning, "all files are read";
         "extensionProviders": Warning, "there are none";
+    }
+}
+
+record! {
+    /// `tlsDefaults`.
+    struct TlsDefaults {
+        /// The groups of the key exchange, the preferred one first. A list without `X25519MLKEM768` (a hybrid with ML-KEM, which protects what is recorded today from tomorrow's quantum computers) switches it off.
+        "ecdhCurves" ecdh_curves: Option<List<Curve>> = "`X25519MLKEM768`, `X25519`, `P-256`, `P-384`",
+    }
+    unsupported {
+        "minProtocolVersion": Warning, "TLS 1.2 and 1.3 are spoken; a server's own `tls.minProtocolVersion` counts";
+        "cipherSuites": Warning, "a server's own `tls.cipherSuites` counts";
+    }
+}
+
+choice! {
+    /// `tlsDefaults.ecdhCurves`.
+    enum Curve {
+        /// Hybrid with ML-KEM.
+        X25519MlKem768 = "X25519MLKEM768",
+        /// RFC 7748.
+        X25519 = "X25519",
+        /// `secp256r1`.
+        P256 = "P-256",
+        /// `secp384r1`.
+        P384 = "P-384",
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is accepted, what is refused, and how it is said.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use proptest::prelude::*;
 
@@ -450,6 +450,10 @@ fn destination_rules() {
         ("{connectionPool: {tcp: {maxConnections: 0}}}", "refuse everything"),
         ("{connectionPool: {tcp: {connectTimeout: 10}}}", "expected a duration"),
         ("{connectionPool: {tcp: {connectTimeout: 0s}}}", "no connection could be made"),
+        ("{connectionPool: {tcp: {tcpKeepalive: {probes: 0}}}}", "not a number of probes"),
+        ("{connectionPool: {tcp: {tcpKeepalive: {probes: 128}}}}", "not a number of probes"),
+        ("{connectionPool: {tcp: {tcpKeepalive: {time: 100ms}}}}", "expected 1s to 32767s"),
+        ("{connectionPool: {tcp: {tcpKeepalive: {interval: 10h}}}}", "expected 1s to 32767s"),
         ("{outlierDetection: {maxEjectionPercent: 101}}", "not a percentage"),
         ("{portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]}", "listed twice"),
         ("{tunnel: {protocol: CONNECT}}", "not supported"),
@@ -529,6 +533,53 @@ fn port_over_subset_over_rule_and_the_most_specific_host() {
     let own = cluster("outbound|443|port|a.b.example");
     assert!(own.tls.as_ref().unwrap().insecure_skip_verify);
     assert_eq!(own.pool.max_connections, u32::MAX);
+}
+
+#[test]
+fn times_of_connections_are_the_rules_or_the_meshs() {
+    let registry = service("a.example", "TLS", "resolution: DNS");
+    let pool = |texts: &[&str], mesh: &str| compiled(texts, mesh).snapshot.rules.clusters[0].pool;
+    let minute = Some(Duration::from_secs(60));
+    let with = |tcp: &str| {
+        let policy = format!("{{connectionPool: {{tcp: {tcp}}}}}");
+        rule(&format!("{{host: a.example, trafficPolicy: {policy}}}"))
+    };
+    let default = pool(&[&registry], "");
+    assert_eq!((default.tcp_idle_timeout, default.keepalive), (Some(60 * minute.unwrap()), None));
+    assert_eq!(pool(&[&registry, &with("{idleTimeout: 60s}")], "").tcp_idle_timeout, minute);
+    assert_eq!(pool(&[&registry, &with("{idleTimeout: 0s}")], "").tcp_idle_timeout, None);
+    let mesh = "tcpKeepalive: {time: 60s}\n";
+    let meshs = pool(&[&registry], mesh).keepalive.unwrap();
+    assert_eq!((Some(meshs.time), meshs.probes), (minute, 3));
+    let own = with("{tcpKeepalive: {probes: 3, time: 10s, interval: 2.5s}}");
+    let own = pool(&[&registry, &own], mesh).keepalive.unwrap();
+    assert_eq!((own.probes, own.time.as_secs(), own.interval.as_secs()), (3, 10, 2));
+    let refused = problems(&[&registry], "streamIdleTimeout: 0s\n");
+    assert!(refused[0].to_string().contains("would never end"), "{refused:?}");
+}
+
+#[test]
+fn groups_of_the_key_exchange_are_the_meshs() {
+    use crate::policy::KeyGroup;
+    let texts = [
+        service("a.example", "HTTPS", "resolution: DNS"),
+        rule("{host: a.example, trafficPolicy: {tls: {mode: SIMPLE}}}"),
+    ];
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let groups = |mesh: &str| {
+        let compiled = compiled(&texts, mesh);
+        let tls = compiled.snapshot.rules.clusters.iter().find_map(|c| c.tls.as_ref());
+        tls.unwrap().key_groups.0.to_vec()
+    };
+    assert_eq!(groups(""), KeyGroup::ALL);
+    assert_eq!(groups("tlsDefaults: {ecdhCurves: []}\n"), KeyGroup::ALL);
+    let off = "tlsDefaults: {ecdhCurves: [P-256, X25519]}\n";
+    assert_eq!(groups(off), [KeyGroup::P256, KeyGroup::X25519]);
+    for (curves, wanted) in [("P-521", "expected one of"), ("P-256, P-256", "listed twice")] {
+        let mesh = format!("tlsDefaults: {{ecdhCurves: [{curves}]}}\n");
+        let found = problems(&texts, &mesh);
+        assert!(found.iter().any(|p| p.to_string().contains(wanted)), "{found:?}");
+    }
 }
 
 #[test]
@@ -644,7 +695,7 @@ fn virtual_services_refused() {
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{headers: {{'a b': {{}}}}}}]}}]}}"), "not a header name"),
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{response: {{set: {{host: x}}}}}}}}]}}"), "use rewrite.authority"),
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{response: {{remove: [content-length]}}}}}}]}}"), "frames the message"),
-        (format!("{{hosts: [a.example], http: [{{{to}, headers: {{request: {{set: {{x: \"a\\r\\nb\"}}}}}}}}]}}"), "not a header value"),
+        (format!("{{hosts: [a.example], http: [{{{to}, headers: {{request: {{set: {{x: \"a\\r\nb\"}}}}}}}}]}}"), "not a header value"),
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{request: {{set: {{x: '50%'}}}}}}}}]}}"), "for a percent sign"),
         (format!("{{hosts: [a.example], http: [{{{to}, headers: {{response: {{add: {{x: '%HOSTNAME%'}}}}}}}}]}}"), "unknown operator"),
         (format!("{{hosts: [a.example], http: [{{{to}, timeout: soon}}]}}"), "expected a duration"),

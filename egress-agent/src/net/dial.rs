@@ -27,7 +27,8 @@ use super::{
     balance::{ClusterStates, InFlight, Lease, Membership, Random},
 };
 use crate::{
-    policy::{Cluster, Discovery, Endpoint, GatewayPolicy},
+    policy::{Cluster, Discovery, Endpoint, GatewayPolicy, Keepalive},
+    sys::socket::keep_alive,
     types::{Host, LocalAddr, Port, ShareOwner, UpstreamAddr},
 };
 
@@ -65,6 +66,12 @@ impl Plan {
     /// Their addresses, the balancer's choice first.
     pub fn addresses(&self) -> impl Iterator<Item = UpstreamAddr> {
         self.0.iter().map(|endpoint| UpstreamAddr(endpoint.addr))
+    }
+
+    /// Whether none of the host's addresses was left out for there being too many.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.0.len() < order::ATTEMPTS
     }
 }
 
@@ -286,6 +293,11 @@ impl Dialer {
             };
             match result {
                 Ok((stream, local)) => {
+                    let Keepalive { time, interval, probes } =
+                        cluster.pool.keepalive.unwrap_or_default();
+                    if let Err(error) = keep_alive(&stream, time, interval, probes) {
+                        tracing::debug!(%error, "no keep-alive probes on a connection to {addr}");
+                    }
                     // Those that began before it and have not answered.
                     for slower in under_way.iter().take(before) {
                         lease.report_failed(*slower);

@@ -152,7 +152,7 @@ pub enum End {
     Reset(Peer, io::Error),
 }
 
-/// Copies until both directions are closed, one breaks, or nothing flows for `idle`. `early` was
+/// Copies until both directions are closed, one breaks, or nothing flows for `idle`, if there is such a limit. `early` was
 /// read from `down` before and goes first.
 // Not an `async fn`: that would keep a second copy of its arguments as long as the connection.
 pub fn relay<'a, D: Side, U: Side, M: Meter>(
@@ -160,7 +160,7 @@ pub fn relay<'a, D: Side, U: Side, M: Meter>(
     down: &'a mut D,
     up: &'a mut U,
     early: Vec<u8>,
-    idle: Duration,
+    idle: Option<Duration>,
     meter: &'a M,
 ) -> impl Future<Output = End> + use<'a, D, U, M> {
     meter.add(Peer::Downstream, early.len());
@@ -169,7 +169,7 @@ pub fn relay<'a, D: Side, U: Side, M: Meter>(
     async move {
         let moved = Cell::new(false);
         let mut last = Instant::now();
-        let mut timer = pin!(sleep_until(last + idle));
+        let mut timer = pin!(sleep_until(last + idle.unwrap_or_default()));
         let end = poll_fn(|cx| {
             let count = |from, bytes| {
                 moved.set(true);
@@ -186,7 +186,9 @@ pub fn relay<'a, D: Side, U: Side, M: Meter>(
                 last = Instant::now();
             }
             // The timer isn't touched for each byte: it looks when it fires.
-            while timer.as_mut().poll(cx).is_ready() {
+            while let Some(idle) = idle
+                && timer.as_mut().poll(cx).is_ready()
+            {
                 if last + idle <= Instant::now() {
                     return Poll::Ready(End::Idle);
                 }

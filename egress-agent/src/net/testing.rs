@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use futures_util::future::{BoxFuture, LocalBoxFuture};
@@ -16,16 +16,21 @@ use crate::types::UpstreamAddr;
 /// Names and where connections really go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outside {
-    names: HashMap<String, Arc<[IpAddr]>>,
+    names: Arc<Mutex<HashMap<String, Arc<[IpAddr]>>>>,
     routes: HashMap<SocketAddr, SocketAddr>,
 }
 
 impl Outside {
     /// `name` has these addresses. Names without are NXDOMAIN.
-    pub(crate) fn name(mut self, name: &str, addresses: &[&str]) -> Self {
-        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        self.names.insert(name.to_owned(), addresses);
+    pub(crate) fn name(self, name: &str, addresses: &[&str]) -> Self {
+        self.rename(name, addresses);
         self
+    }
+
+    /// From here on `name` has these addresses, for every clone of this world.
+    pub(crate) fn rename(&self, name: &str, addresses: &[&str]) {
+        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        self.names.lock().unwrap().insert(name.to_owned(), addresses);
     }
 
     /// Connections to `addr` reach the test's server at `real`. Others are refused.
@@ -46,7 +51,8 @@ impl Resolve for Outside {
         question: Question<'a>,
     ) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>> {
         assert!(!question.name.starts_with("panic."), "a fault that a test asked for");
-        let result = self.names.get(question.name).cloned().ok_or(ResolveError::NoSuchName);
+        let names = self.names.lock().unwrap();
+        let result = names.get(question.name).cloned().ok_or(ResolveError::NoSuchName);
         Box::pin(async { result })
     }
 }

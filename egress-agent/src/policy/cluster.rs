@@ -2,6 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use super::KeyGroups;
 use crate::types::{Host, Port};
 
 /// A cluster's key in statistics and logs: `outbound|443||edition.cnn.com`.
@@ -95,6 +96,8 @@ pub struct ClientTls {
     pub ca_certificates: Option<PathBuf>,
     /// Revocation lists: each certificate of the chain must be covered by one that is up to date.
     pub ca_crl: Option<PathBuf>,
+    /// Groups of the key exchange.
+    pub key_groups: KeyGroups,
     /// Don't verify at all. `check` warns.
     pub insecure_skip_verify: bool,
 }
@@ -139,6 +142,11 @@ pub struct ConnectionPool {
     pub connect_timeout: Duration,
     /// How long a pooled connection may lie idle.
     pub idle_timeout: Duration,
+    /// How long a connection that is relayed (TCP, passthrough, upgraded HTTP) may go without a byte;
+    /// `None` is without limit.
+    pub tcp_idle_timeout: Option<Duration>,
+    /// Probes on connections that are silent; the mesh's where absent, else [`Keepalive::default`].
+    pub keepalive: Option<Keepalive>,
     /// Requests on one connection; zero is without limit.
     pub max_requests_per_connection: u32,
     /// Requests under way to all endpoints together.
@@ -151,9 +159,30 @@ impl Default for ConnectionPool {
             max_connections: u32::MAX,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(3600),
+            tcp_idle_timeout: Some(Duration::from_secs(3600)),
+            keepalive: None,
             max_requests_per_connection: 0,
             max_requests: u32::MAX,
         }
+    }
+}
+
+/// `tcpKeepalive`: probes that find out whether the other end of a silent connection is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub time: Duration,
+    /// Time between two probes.
+    pub interval: Duration,
+    /// Probes without an answer that end the connection.
+    pub probes: u32,
+}
+
+impl Default for Keepalive {
+    /// A peer that is gone shows within 90 s. RFC 1122's two hours are too long where upstreams vanish
+    /// behind firewalls and NAT.
+    fn default() -> Self {
+        Self { time: Duration::from_secs(60), interval: Duration::from_secs(10), probes: 3 }
     }
 }
 

@@ -62,6 +62,8 @@ const JSON_ISTIO: &[(&str, &str)] = &[
     ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
     ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
     ("route_name", "%ROUTE_NAME%"),
+    ("upstream_tls_group", "%UPSTREAM_TLS_GROUP%"),
+    ("downstream_tls_group", "%DOWNSTREAM_TLS_GROUP%"),
 ];
 
 /// Keys that every JSON line has by itself.
@@ -146,6 +148,10 @@ pub enum Field {
     RouteName,
     /// `%DOWNSTREAM_TLS_VERSION%`.
     DownstreamTlsVersion,
+    /// `%DOWNSTREAM_TLS_GROUP%`.
+    DownstreamTlsGroup,
+    /// `%UPSTREAM_TLS_GROUP%`.
+    UpstreamTlsGroup,
     /// `%DOWNSTREAM_TLS_CIPHER%`.
     DownstreamTlsCipher,
     /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.

@@ -8,6 +8,8 @@ mod cluster;
 mod decision;
 mod destination;
 mod dial;
+#[cfg(test)]
+mod fields;
 mod gateway;
 mod hosts;
 mod log_format;
@@ -23,7 +25,7 @@ mod tunnel;
 pub use callers::{Caller, Callers, OwnPort};
 pub use cluster::{
     ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, Endpoint,
-    HttpVersion, LoadBalancer, OutlierDetection,
+    HttpVersion, Keepalive, LoadBalancer, OutlierDetection,
 };
 pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
@@ -45,7 +47,8 @@ pub use rules::{
 pub use scope::{Exported, Scoped, preferred};
 pub use server::{EncryptedHello, Server, ServerProtocol};
 pub use server_tls::{
-    CipherSuite, CredentialFiles, CredentialSource, Inside, ServerTls, ServerTlsMode, TlsVersion,
+    CipherSuite, CredentialFiles, CredentialSource, Inside, KeyGroup, KeyGroups, ServerTls,
+    ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{
     AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement,

@@ -21,6 +21,8 @@ pub struct ServerTls {
     /// Cipher suites for TLS 1.2, the preferred one first; empty for all. Those of TLS 1.3 are
     /// fixed, as Envoy has them.
     pub cipher_suites: Vec<CipherSuite>,
+    /// Groups of the key exchange.
+    pub key_groups: KeyGroups,
     /// A client's certificate must hold one of these names; empty for any.
     pub subject_alt_names: Vec<String>,
     /// It must be for one of these keys (base64 of the SHA-256 of the SubjectPublicKeyInfo), or be
@@ -142,4 +144,40 @@ cipher_suites! {
     RsaAes256 = "ECDHE-RSA-AES256-GCM-SHA384";
     EcdsaChaCha = "ECDHE-ECDSA-CHACHA20-POLY1305";
     RsaChaCha = "ECDHE-RSA-CHACHA20-POLY1305";
+}
+
+macro_rules! key_groups {
+    ($($variant:ident = $name:literal;)*) => {
+        /// Groups of the key exchange, in the order in which they are preferred by default.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum KeyGroup { $(#[doc = $name] $variant,)* }
+
+        impl KeyGroup {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// BoringSSL's name, which Envoy and Istio use.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+key_groups! {
+    X25519MlKem768 = "X25519MLKEM768";
+    X25519 = "X25519";
+    P256 = "P-256";
+    P384 = "P-384";
+}
+
+/// `tlsDefaults.ecdhCurves`: the groups that are used, the preferred one first; never none.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct KeyGroups(pub Arc<[KeyGroup]>);
+
+impl Default for KeyGroups {
+    fn default() -> Self {
+        Self(KeyGroup::ALL.into())
+    }
 }

@@ -1,10 +1,13 @@
 //! The snapshot that both roles derive their part from.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::{EncryptedHello, Hop, PathNormalization, Rules, TunnelTls, dial::default_denied};
+use super::{
+    EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules, TunnelTls,
+    dial::default_denied,
+};
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
     TrustDomain, Workload,
@@ -42,6 +45,18 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: AccessLogEncoding,
+    /// `streamIdleTimeout`: how long a request may go without a byte; the gateway's own limit where
+    /// absent.
+    pub stream_idle_timeout: Option<Duration>,
+    /// `proxy100Continue`: who expects `100 Continue` waits for the upstream's.
+    pub forward_continue: bool,
+    /// `addressDrainTime`: how long connections that wait for a request stay open after their address
+    /// has left the host's DNS answer.
+    pub address_drain_time: Duration,
+    /// `tlsDefaults.ecdhCurves`: groups of the key exchange, on every leg.
+    pub key_groups: KeyGroups,
+    /// `tcpKeepalive`, where a destination rule has none.
+    pub keepalive: Option<Keepalive>,
     /// `trustDomain`.
     pub trust_domain: TrustDomain,
     /// `rootNamespace`.
@@ -76,6 +91,11 @@ impl Default for MeshConfig {
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
+            stream_idle_timeout: None,
+            forward_continue: true,
+            address_drain_time: Duration::from_secs(5),
+            key_groups: KeyGroups::default(),
+            keepalive: None,
             trust_domain: TrustDomain::default(),
             root_namespace: Namespace("istio-system".into()),
             cluster_cidrs: Vec::new(),

@@ -1,6 +1,6 @@
 //! The hop between a node and a gateway.
 
-use super::CredentialSource;
+use super::{CredentialSource, KeyGroups};
 use crate::types::{Namespace, SpiffeId, TrustDomain};
 
 /// How traffic gets from the node to the gateway. The stricter one is the greater.
@@ -20,6 +20,8 @@ pub struct TunnelTls {
     pub credential: CredentialSource,
     /// The gateway's certificate must hold one of these names; empty for none in particular.
     pub subject_alt_names: Vec<String>,
+    /// Groups of the key exchange.
+    pub key_groups: KeyGroups,
     /// The gateway's SPIFFE ID must be of this trust domain.
     pub trust_domain: TrustDomain,
     /// It must be of this namespace, that of the service.
@@ -50,6 +52,7 @@ mod tests {
         let tls = TunnelTls {
             credential: CredentialSource::Own,
             subject_alt_names: Vec::new(),
+            key_groups: KeyGroups::default(),
             trust_domain: TrustDomain::default(),
             namespace: Namespace("istio-system".into()),
             principal: Some(gateway.clone()),

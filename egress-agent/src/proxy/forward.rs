@@ -1,6 +1,6 @@
 //! Acting on the decision for a TLS or TCP connection: dial, and relay its bytes.
 
-use std::{cell::Cell, mem, sync::Arc};
+use std::{cell::Cell, mem, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use egress_ebpf::reason::Reason;
@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     net::{End, InFlight, Lease, Meter, Peer, Side, Upstream, relay},
-    policy::{Cluster, GatewayPolicy, TcpRoute},
+    policy::{Cluster, GatewayPolicy, KeyGroup, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
-    tls::{Alpn, PeerEnded},
+    tls::{Alpn, PeerEnded, negotiated_group},
     types::Host,
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Forward {
     record: Record,
     held: Held,
     work: Option<Work>,
+    /// How long it may go without a byte.
+    idle: Option<Duration>,
 }
 
 /// What is counted or limited as long as the connection is open.
@@ -79,7 +81,8 @@ pub(super) async fn prepare(
     match result {
         Ok((up, held)) => {
             let early = read.into();
-            Some(Box::new(Forward { downstream, down, up, early, record, held, work }))
+            let idle = cluster.pool.tcp_idle_timeout;
+            Some(Box::new(Forward { downstream, down, up, early, record, held, work, idle }))
         }
         Err(reason) => {
             record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
@@ -127,6 +130,7 @@ async fn connect(
     match worker.originator.connect(tls, host, Alpn::None, stream, deadline).await {
         Ok(stream) => {
             stats.inc_ssl_handshake();
+            record.upstream_tls_group = negotiated_group(stream.get_ref().1).map(KeyGroup::name);
             Ok((Transport::Originated(Box::new(stream)), held))
         }
         Err(error) => {
@@ -173,9 +177,8 @@ impl Forward {
             received: Cell::new(0),
             sent: Cell::new(0),
         };
-        let Self { downstream, down, up, early, .. } = &mut *self;
-        let relayed =
-            relay(&worker.buffers, down, up, mem::take(early), worker.limits.idle, &counter);
+        let Self { downstream, down, up, early, idle, .. } = &mut *self;
+        let relayed = relay(&worker.buffers, down, up, mem::take(early), *idle, &counter);
         let end = tokio::select! {
             end = relayed => Some(end),
             () = worker.ends(&downstream.holder) => None,
@@ -187,7 +190,7 @@ impl Forward {
 
     /// Closes both ends, and logs how it went.
     fn end(self: Box<Self>, worker: &Worker, end: Option<End>) {
-        let Self { downstream, down, up, early: _, mut record, held, work } = *self;
+        let Self { downstream, down, up, early: _, mut record, held, work, idle: _ } = *self;
         match end {
             Some(End::Closed) => held.lease.report(true),
             Some(End::Idle) => {

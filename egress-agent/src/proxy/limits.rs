@@ -11,9 +11,10 @@ pub struct Limits {
     pub client_hello: Duration,
     /// From the first byte of a request head to its last.
     pub request_head: Duration,
-    /// Without a byte in either direction (TCP, passthrough), or between two requests.
+    /// A client's connection between two requests.
     pub idle: Duration,
-    /// Without a byte of a request body or a response body that is under way.
+    /// Without a byte of a request body or a response body that is under way, where the configuration
+    /// says nothing else.
     pub stream_idle: Duration,
     /// TLS handshake: with an upstream, on top of `connectTimeout`, and with a client.
     pub tls_handshake: Duration,

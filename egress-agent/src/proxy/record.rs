@@ -29,6 +29,8 @@ pub(super) struct Record {
     pub(super) cluster: Option<ClusterName>,
     pub(super) upstream: Option<UpstreamAddr>,
     pub(super) upstream_local: Option<LocalAddr>,
+    /// The group of the key exchange with it.
+    pub(super) upstream_tls_group: Option<&'static str>,
     pub(super) flags: ResponseFlags,
     /// `%CONNECTION_TERMINATION_DETAILS%`.
     pub(super) details: Option<&'static str>,
@@ -141,6 +143,7 @@ impl Record {
             upstream_host: self.upstream,
             upstream_cluster: self.cluster,
             upstream_local: self.upstream_local,
+            upstream_tls_group: self.upstream_tls_group,
             downstream_local: downstream.local,
             downstream_remote: downstream.peer,
             requested_server_name: self.server_name,

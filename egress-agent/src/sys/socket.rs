@@ -1,12 +1,13 @@
-//! Listening sockets.
+//! Listening sockets, and options of connected ones.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::AsFd,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that wait to be accepted; the kernel cuts it to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -41,6 +42,20 @@ pub fn listeners(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>>
             Ok(socket.into())
         })
         .collect()
+}
+
+/// Sets how a silent connection is probed, and switches probes on.
+///
+/// # Errors
+/// A time of less than a second or more than 32767, or more than 127 probes (`tcp(7)`).
+pub fn keep_alive(
+    socket: &impl AsFd,
+    time: Duration,
+    interval: Duration,
+    probes: u32,
+) -> io::Result<()> {
+    let settings = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(probes);
+    SockRef::from(socket).set_tcp_keepalive(&settings)
 }
 
 fn socket(addr: SocketAddr) -> io::Result<Socket> {
@@ -98,6 +113,6 @@ mod tests {
         listeners[0].set_nonblocking(false).unwrap();
         let (accepted, _) = listeners[0].accept().unwrap();
         assert!(accepted.nodelay().unwrap());
-        assert!(socket2::SockRef::from(&accepted).keepalive().unwrap());
+        assert!(SockRef::from(&accepted).keepalive().unwrap());
     }
 }

@@ -166,6 +166,8 @@ pub struct AccessLogEntry {
     pub upstream_cluster: Option<ClusterName>,
     /// `%UPSTREAM_LOCAL_ADDRESS%`.
     pub upstream_local: Option<LocalAddr>,
+    /// `%UPSTREAM_TLS_GROUP%`: the group of the key exchange, where TLS was originated.
+    pub upstream_tls_group: Option<&'static str>,
     /// `%DOWNSTREAM_LOCAL_ADDRESS%`.
     pub downstream_local: LocalAddr,
     /// `%DOWNSTREAM_REMOTE_ADDRESS%`.

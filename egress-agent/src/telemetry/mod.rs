@@ -4,6 +4,7 @@ mod access_log;
 mod cluster;
 mod entry;
 mod flow;
+mod handshakes;
 mod limits;
 mod normalized;
 mod panics;
@@ -25,6 +26,7 @@ pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
 pub use flow::{
     FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,
 };
+pub use handshakes::{TlsPeer, count_handshake, handshakes};
 pub use limits::{ADMIN_ENDPOINTS, AdminRefusal, AdminRefusals, LimitStats, Resource};
 pub use normalized::{Normalized, count_normalized, normalized};
 pub use panics::{panics, watch_panics};

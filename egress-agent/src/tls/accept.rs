@@ -14,9 +14,13 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{client::ClientFault, judged::Judged, server, x509::CertificateInfo};
+use super::{
+    client::ClientFault, config::negotiated_group, judged::Judged, server, x509::CertificateInfo,
+};
 use crate::{
     net::{Rewound, Side},
+    policy::KeyGroup,
+    telemetry::{TlsPeer, count_handshake},
     types::DownstreamTls,
 };
 
@@ -192,7 +196,18 @@ fn known(stream: &TlsStream<Rewound<TcpStream>>) -> DownstreamTls {
         tls.negotiated_cipher_suite().map_or("unknown", |suite| server::name(suite.suite()));
     // It was verified, so it is well-formed; what can't be put in words has no identity.
     let leaf = tls.peer_certificates().and_then(|chain| CertificateInfo::parse(chain.first()?));
-    DownstreamTls { version, cipher, peer: leaf.map(CertificateInfo::into_peer), vouched: None }
+    let group = negotiated_group(tls);
+    if let Some(group) = group {
+        count_handshake(TlsPeer::Downstream, group);
+    }
+    let group = group.map(KeyGroup::name);
+    DownstreamTls {
+        version,
+        cipher,
+        group,
+        peer: leaf.map(CertificateInfo::into_peer),
+        vouched: None,
+    }
 }
 
 impl Side for TlsStream<Rewound<TcpStream>> {

@@ -8,9 +8,12 @@ use std::{
 };
 
 use rustls::{
-    CipherSuite, ClientConfig, RootCertStore,
+    CipherSuite, ClientConfig, CommonState, RootCertStore,
     client::WebPkiServerVerifier,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{
+        CryptoProvider, SupportedKxGroup,
+        aws_lc_rs::{self, kx_group},
+    },
 };
 use rustls_pki_types::CertificateDer;
 
@@ -20,7 +23,7 @@ use super::{
     pem,
     verify::{Names, Verifier},
 };
-use crate::policy::{ClientTls, ClientTlsMode, CredentialSource};
+use crate::policy::{ClientTls, ClientTlsMode, CredentialSource, KeyGroup, KeyGroups};
 
 /// Which protocols are offered in the handshake (RFC 7301).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -90,6 +93,7 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
                 | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
         )
     });
+    provider.kx_groups = KeyGroup::ALL.iter().map(|group| wire(*group)).collect();
     // The sort is stable, so TLS 1.3 stays before TLS 1.2 within each half; across them the
     // versions are negotiated before the suites.
     Arc::new(provider)
@@ -98,6 +102,34 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
 /// Our cryptography, for both sides.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
+}
+
+/// The same with these groups of the key exchange.
+pub(super) fn provider_with(groups: &KeyGroups) -> Arc<CryptoProvider> {
+    let kx_groups: Vec<_> = groups.0.iter().map(|group| wire(*group)).collect();
+    let names = |list: &[&'static dyn SupportedKxGroup]| -> Vec<_> {
+        list.iter().map(|group| group.name()).collect()
+    };
+    if names(&kx_groups) == names(&PROVIDER.kx_groups) {
+        return provider();
+    }
+    Arc::new(CryptoProvider { kx_groups, ..CryptoProvider::clone(&PROVIDER) })
+}
+
+fn wire(group: KeyGroup) -> &'static dyn SupportedKxGroup {
+    match group {
+        KeyGroup::X25519MlKem768 => kx_group::X25519MLKEM768,
+        KeyGroup::X25519 => kx_group::X25519,
+        KeyGroup::P256 => kx_group::SECP256R1,
+        KeyGroup::P384 => kx_group::SECP384R1,
+    }
+}
+
+/// The group that a handshake settled on; `None` for a resumed session of TLS 1.2.
+#[must_use]
+pub fn negotiated_group(connection: &CommonState) -> Option<KeyGroup> {
+    let settled = connection.negotiated_key_exchange_group()?.name();
+    KeyGroup::ALL.iter().copied().find(|group| wire(*group).name() == settled)
 }
 
 /// What a file looked like when it was read.
@@ -177,11 +209,15 @@ pub(super) fn build(
         subject_alt_names,
         ca_certificates: _,
         ca_crl: _,
+        key_groups,
         insecure_skip_verify,
     } = tls;
-    let roots = match &files.roots {
-        Some(path) => read_roots(path)?,
-        None => Arc::clone(&system.0),
+    let (roots, pins) = match &files.roots {
+        Some(path) => {
+            let certificates = read_certificates(path)?;
+            (as_roots(path, &certificates)?, certificates)
+        }
+        None => (Arc::clone(&system.0), Vec::new()),
     };
     let names = match (insecure_skip_verify, &subject_alt_names[..]) {
         (true, _) => Names::Unverified,
@@ -192,8 +228,8 @@ pub(super) fn build(
         Some(path) => Some(revocation(path, &roots)?),
         None => None,
     };
-    let verifier = Verifier::new(roots, names, lists, &PROVIDER);
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+    let verifier = Verifier::new(roots, names, lists, &PROVIDER).with_pins(pins);
+    let builder = ClientConfig::builder_with_provider(provider_with(key_groups))
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Protocol { host: "upstream".into(), why: error.to_string() })?
         .dangerous()
@@ -228,10 +264,13 @@ fn revocation(
         .map_err(|error| file(path, error.to_string()))
 }
 
-fn read_roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+fn as_roots(
+    path: &Path,
+    certificates: &[CertificateDer<'static>],
+) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(path)? {
-        roots.add(certificate).map_err(|error| {
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|error| {
             file(path, format!("holds a certificate that can't be a trust root: {error}"))
         })?;
     }

@@ -220,7 +220,13 @@ fn date(time: UnixTime) -> String {
 /// An alert's name, and what an upstream usually means by it (RFC 8446 §6.2).
 fn explain(alert: AlertDescription) -> String {
     let meaning = match alert {
-        AlertDescription::HandshakeFailure => "no cipher suite or signature in common",
+        AlertDescription::HandshakeFailure => {
+            "no cipher suite, group or signature in common; of TLS 1.2 only ECDHE with AEAD ciphers \
+             was offered, none with CBC, DHE or RSA key exchange"
+        }
+        AlertDescription::InsufficientSecurity => {
+            "it wants stronger ciphers or groups than were offered"
+        }
         AlertDescription::ProtocolVersion => "no TLS version in common; 1.2 and 1.3 were offered",
         AlertDescription::UnrecognisedName => "it does not serve this name",
         AlertDescription::NoApplicationProtocol => "it speaks none of the protocols offered",

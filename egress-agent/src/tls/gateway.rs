@@ -27,7 +27,7 @@ use super::{
     verify::{Fault, matches, presented},
     x509::CertificateInfo,
 };
-use crate::policy::TunnelTls;
+use crate::policy::{KeyGroups, TunnelTls};
 
 /// The one protocol of the tunnel (RFC 9113 §3.2).
 const H2: &[u8] = b"h2";
@@ -187,9 +187,10 @@ impl ServerCertVerifier for GatewayVerifier {
 pub(super) fn build(
     verifier: &Arc<GatewayVerifier>,
     credential: &Credential,
+    groups: &KeyGroups,
 ) -> Result<ClientConfig, String> {
     let verifier: Arc<dyn ServerCertVerifier> = Arc::<GatewayVerifier>::clone(verifier);
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_provider(provider_with(groups))
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| error.to_string())?
         .dangerous()

@@ -20,7 +20,7 @@ mod x509;
 
 pub use accept::{AcceptError, Refused, Terminated, accept};
 pub use args::CertificateArgs;
-pub use config::{Alpn, TrustRoots};
+pub use config::{Alpn, TrustRoots, negotiated_group};
 pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};
 pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;

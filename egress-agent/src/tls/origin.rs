@@ -12,9 +12,14 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Alpn, TlsError, TrustRoots,
-    config::{Files, Stamp, build},
+    config::{Files, Stamp, build, negotiated_group},
 };
-use crate::{net::Side, policy::ClientTls, types::Host};
+use crate::{
+    net::Side,
+    policy::ClientTls,
+    telemetry::{TlsPeer, count_handshake},
+    types::Host,
+};
 
 /// How long files are taken for unchanged.
 const RECHECK: Duration = Duration::from_secs(1);
@@ -69,7 +74,12 @@ impl Originator {
         let name = server_name(host)?;
         let connector = TlsConnector::from(self.config(tls, alpn)?);
         match timeout_at(deadline, connector.connect(name, stream)).await {
-            Ok(Ok(stream)) => Ok(stream),
+            Ok(Ok(stream)) => {
+                if let Some(group) = negotiated_group(stream.get_ref().1) {
+                    count_handshake(TlsPeer::Upstream, group);
+                }
+                Ok(stream)
+            }
             Ok(Err(error)) => Err(TlsError::from_io(&error, host)),
             Err(_) => Err(TlsError::Timeout { host: host.to_string() }),
         }

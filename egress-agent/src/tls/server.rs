@@ -9,7 +9,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{client::ClientVerifier, config::provider, credential::Credential};
+use super::{client::ClientVerifier, config::provider_with, credential::Credential};
 use crate::policy::{CipherSuite, Inside, ServerTls, TlsVersion};
 
 /// Builds the configuration. `verifier` is there where clients are asked.
@@ -21,7 +21,7 @@ pub(super) fn build(
     credential: &Credential,
     verifier: Option<&Arc<ClientVerifier>>,
 ) -> Result<ServerConfig, String> {
-    let mut provider = rustls::crypto::CryptoProvider::clone(&provider());
+    let mut provider = rustls::crypto::CryptoProvider::clone(&provider_with(&settings.key_groups));
     if !settings.cipher_suites.is_empty() {
         let wanted: Vec<_> = settings.cipher_suites.iter().map(|suite| wire(*suite)).collect();
         let place = |suite: Suite| wanted.iter().position(|wanted| *wanted == suite);

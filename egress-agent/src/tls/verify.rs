@@ -1,6 +1,6 @@
 //! Verifying an upstream's certificate: the chain as webpki does, the names as the rule says.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
@@ -17,6 +17,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
 use webpki::EndEntityCert;
+use x509_parser::{certificate::X509Certificate, prelude::FromDer as _, time::ASN1Time};
 
 /// Whom a certificate must be for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Verifier {
     names: Names,
     /// What refuses revoked certificates, where there are lists.
     lists: Option<Arc<WebPkiServerVerifier>>,
+    /// The certificates of `caCertificates` themselves: a server's own may be one of them.
+    pins: Vec<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -63,7 +66,20 @@ impl Verifier {
         lists: Option<Arc<WebPkiServerVerifier>>,
         provider: &CryptoProvider,
     ) -> Self {
-        Self { roots, names, lists, algorithms: provider.signature_verification_algorithms }
+        let algorithms = provider.signature_verification_algorithms;
+        Self { roots, names, lists, pins: Vec::new(), algorithms }
+    }
+
+    /// The same, which also accepts these very certificates from servers. webpki does not accept one that
+    /// is marked as a CA's, as `openssl req -x509` makes them.
+    pub(super) fn with_pins(mut self, pins: Vec<CertificateDer<'static>>) -> Self {
+        self.pins = pins;
+        self
+    }
+
+    /// Whether the server shows a certificate that the rule lists itself.
+    fn is_pinned(&self, end_entity: &CertificateDer<'_>) -> bool {
+        self.pins.iter().any(|pin| pin.as_ref() == end_entity.as_ref())
     }
 }
 
@@ -82,14 +98,21 @@ impl ServerCertVerifier for Verifier {
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let webpki = EndEntityCert::try_from(end_entity)
             .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        verify_server_cert_signed_by_trust_anchor(
+        // What says that it may sign others may not, where its key usage says so (RFC 5280 §4.2.1.3), which
+        // webpki leaves to its caller.
+        let signers: Vec<_> = intermediates.iter().filter(|one| may_sign(one)).cloned().collect();
+        let chained = verify_server_cert_signed_by_trust_anchor(
             &parsed,
             &self.roots,
-            intermediates,
+            &signers,
             now,
             self.algorithms.all,
-        )
-        .map_err(|error| match error {
+        );
+        let trusted = match chained {
+            Err(_) if self.is_pinned(end_entity) => pinned(end_entity, now),
+            chained => chained,
+        };
+        trusted.map_err(|error| match error {
             // A certificate that is its own issuer has nobody else to vouch for it; webpki finds
             // other faults with it first where it is marked as a CA's.
             Error::InvalidCertificate(
@@ -142,6 +165,43 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// Whether a certificate's key usage, where it has one, lets it sign others.
+fn may_sign(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    match parsed.key_usage() {
+        Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
+        Err(_) => false,
+    }
+}
+
+/// What else has to hold of a certificate that the rule lists itself: its time, and what it is for.
+fn pinned(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Err(Error::InvalidCertificate(CertificateError::BadEncoding));
+    };
+    let at = |time: ASN1Time| {
+        let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    };
+    let (not_before, not_after) =
+        (at(parsed.validity().not_before), at(parsed.validity().not_after));
+    if now < not_before {
+        let error = CertificateError::NotValidYetContext { time: now, not_before };
+        return Err(Error::InvalidCertificate(error));
+    }
+    if now > not_after {
+        let error = CertificateError::ExpiredContext { time: now, not_after };
+        return Err(Error::InvalidCertificate(error));
+    }
+    match parsed.extended_key_usage() {
+        Ok(Some(usage)) if !usage.value.server_auth && !usage.value.any => {
+            Err(Error::InvalidCertificate(CertificateError::InvalidPurpose))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::InvalidCertificate(CertificateError::BadEncoding)),
     }
 }
 

@@ -11,6 +11,8 @@ pub struct DownstreamTls {
     pub version: &'static str,
     /// The cipher suite, by OpenSSL's name.
     pub cipher: &'static str,
+    /// The group of the key exchange, by BoringSSL's name.
+    pub group: Option<&'static str>,
     /// The client's certificate, verified; `None` where it showed none.
     pub peer: Option<PeerCertificate>,
     /// The identity that it vouches for, where it isn't its own: a workload's, through the tunnel of
@@ -94,7 +96,13 @@ mod tests {
             not_before: SystemTime::UNIX_EPOCH,
             not_after,
         };
-        let tls = DownstreamTls { version: "TLSv1.3", cipher: "", peer: Some(peer), vouched: None };
+        let tls = DownstreamTls {
+            version: "TLSv1.3",
+            cipher: "",
+            group: None,
+            peer: Some(peer),
+            vouched: None,
+        };
         assert!(tls.is_proof_at(not_after - Duration::from_secs(1)));
         assert!(!tls.is_proof_at(not_after));
         assert!(DownstreamTls { peer: None, ..tls }.is_proof_at(not_after));

@@ -17,6 +17,7 @@ use super::maps::{CAPTURE_ADDRESSES, CAPTURE_EXCLUDED, CAPTURE_SOCKETS};
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 const IPPROTO_TCP: u32 = 6;
+const DNS: u32 = 53;
 
 /// Gives a TCP connection to a captured address and port to the capture listener; everything else
 /// goes where the kernel's own look-up leads. The accepted socket's local port is the port that
@@ -41,20 +42,29 @@ fn wanted(context: &SkLookupContext) -> Option<u32> {
     if protocol != IPPROTO_TCP {
         return None;
     }
-    let (addr, socket) = match family {
+    let (addr, peer, socket) = match family {
         AF_INET => {
             // Volatile, or the compiler merges this read with the other family's into one through
             // a computed pointer, which the verifier refuses.
             // SAFETY: as above.
             let octets = unsafe { (&raw const (*lookup).local_ip4).read_volatile() }.to_ne_bytes();
-            (Addr::v4(octets), capture_socket::V4)
+            // SAFETY: as above.
+            let peer = unsafe { (&raw const (*lookup).remote_ip4).read_volatile() }.to_ne_bytes();
+            (Addr::v4(octets), Addr::v4(peer), capture_socket::V4)
         }
         AF_INET6 => {
             // SAFETY: as above.
-            (unsafe { read_addr6!((*lookup).local_ip6) }, capture_socket::V6)
+            let (addr, peer) =
+                unsafe { (read_addr6!((*lookup).local_ip6), read_addr6!((*lookup).remote_ip6)) };
+            (addr, peer, capture_socket::V6)
         }
         _ => return None,
     };
+    // A name server on this host's own address, which this host itself asks: to an own address the
+    // kernel dials from that very address. What comes from elsewhere is captured on this port, too.
+    if port == DNS && addr == peer {
+        return None;
+    }
     // `local_port` is in host byte order, unlike the other hooks' ports.
     let port = PortBe::new(u16::try_from(port).ok()?);
     if addr.is_loopback() || listed(&CAPTURE_EXCLUDED, port) {

@@ -190,6 +190,7 @@ impl Compiler<'_> {
             group.tunnel = Some(Arc::new(TunnelTls {
                 credential: wish.credential,
                 subject_alt_names: wish.subject_alt_names,
+                key_groups: self.mesh.key_groups.clone(),
                 trust_domain,
                 namespace,
                 principal,

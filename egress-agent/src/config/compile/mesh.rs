@@ -7,15 +7,15 @@ use ipnet::Ipv6Net;
 use super::super::{
     RawFile,
     decode::{At, Cx, List, Report, Spot},
-    mesh::{DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound},
+    mesh::{Curve, DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound},
     names,
     resource::documents,
 };
-use super::{nodes, workloads};
+use super::{keepalive::keepalive, nodes, workloads};
 use crate::{
     policy::{
-        AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, LogFormat, MeshConfig,
-        OutboundMode, PathNormalization, is_nat64_prefix,
+        AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
+        LogFormat, MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
     },
     types::{Namespace, TrustDomain},
 };
@@ -55,6 +55,11 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         access_log_file,
         access_log_format,
         access_log_encoding,
+        stream_idle_timeout,
+        proxy_100_continue,
+        address_drain_time,
+        tcp_keepalive,
+        tls_defaults,
         trust_domain,
         root_namespace,
         enforcement,
@@ -115,6 +120,21 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         },
         access_log_format: access_log_format.map(|format| format.value),
         access_log_encoding: encoding,
+        stream_idle_timeout: stream_idle_timeout.and_then(|timeout| {
+            if timeout.value.is_zero() {
+                let message = "a request whose peers are gone would never end; give a long time";
+                cx.wrong(&timeout.at, "0", "a duration above 0", message);
+            }
+            (!timeout.value.is_zero()).then_some(timeout.value)
+        }),
+        forward_continue: proxy_100_continue
+            .map_or(default.forward_continue, |forward| forward.value),
+        address_drain_time: address_drain_time
+            .map_or(default.address_drain_time, |time| time.value),
+        key_groups: tls_defaults
+            .and_then(|tls| tls.ecdh_curves)
+            .map_or(default.key_groups, |curves| key_groups(&curves, cx)),
+        keepalive: tcp_keepalive.as_ref().map(|settings| keepalive(settings, cx)),
         root_namespace: root_namespace
             .map_or(default.root_namespace, |name| Namespace(name.value.into())),
         cluster_cidrs: networks(&cluster_cidrs, cx),
@@ -144,6 +164,24 @@ pub(super) fn encrypted_hello(choice: Option<&At<HelloChoice>>) -> Option<Encryp
         HelloChoice::Allow => EncryptedHello::Allow,
         HelloChoice::Deny => EncryptedHello::Deny,
     })
+}
+
+fn key_groups(curves: &List<Curve>, cx: &mut Cx<'_>) -> KeyGroups {
+    let mut groups = Vec::new();
+    for curve in curves.iter() {
+        let group = match curve.value {
+            Curve::X25519MlKem768 => KeyGroup::X25519MlKem768,
+            Curve::X25519 => KeyGroup::X25519,
+            Curve::P256 => KeyGroup::P256,
+            Curve::P384 => KeyGroup::P384,
+        };
+        if groups.contains(&group) {
+            cx.error(&curve.at, format!("{} is listed twice", group.name()));
+        }
+        groups.push(group);
+    }
+    // An empty list is none, as in Istio.
+    if groups.is_empty() { KeyGroups::default() } else { KeyGroups(groups.into()) }
 }
 
 fn translated(list: &List<String>, cx: &mut Cx<'_>) -> Vec<Ipv6Net> {

@@ -4,6 +4,7 @@ mod clusters;
 mod destinations;
 mod gateways;
 mod http;
+mod keepalive;
 mod mesh;
 mod node;
 mod nodes;

@@ -1,6 +1,9 @@
 //! What the node lets out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     super::{
@@ -54,6 +57,9 @@ impl Compiler<'_> {
         let mut taken = BTreeMap::new();
         for (set, resource) in routes.iter().zip(resources) {
             self.raw_tcp(set, &resource.meta, services, &ports, &mut taken, &mut node);
+        }
+        if self.mesh.outbound == OutboundMode::RegistryOnly {
+            by_port(&mut node);
         }
         let mut unique: Vec<NodeRoute> = Vec::with_capacity(node.len());
         for route in node {
@@ -263,6 +269,33 @@ impl Compiler<'_> {
                     "no ServiceEntry declares a port of protocol TCP that this rule is for";
                 meta.cx(self.report).warn(&at, message).code = Some("IST0130");
             }
+        }
+    }
+}
+
+/// A raw TCP service that is known by its name alone gets all of its port where nothing else on that port
+/// is known by name: as in Istio, whose listener for such a service takes every address. The gateway
+/// resolves the name itself and connects to nothing else, so what DNS answers whom does not matter. Where
+/// there are several, addresses are all that tells them apart.
+fn by_port(node: &mut [NodeRoute]) {
+    let mut named: BTreeMap<OriginalPort, BTreeSet<Option<String>>> = BTreeMap::new();
+    for route in &*node {
+        let (Some(port), name) = (route.port, &route.target) else { continue };
+        let name = match (name, route.action) {
+            (DirectTarget::Name(host), NodeAction::Redirect { .. }) => Some(host.to_string()),
+            // What leads somewhere else by name, or by the port already.
+            (DirectTarget::Name(_), NodeAction::Direct) | (DirectTarget::Any, _) => None,
+            (DirectTarget::Net(_), _) => continue,
+        };
+        named.entry(port).or_default().insert(name);
+    }
+    for route in node {
+        let only = route
+            .port
+            .and_then(|port| named.get(&port))
+            .is_some_and(|names| names.len() == 1 && names.first().is_some_and(Option::is_some));
+        if only && matches!(route.target, DirectTarget::Name(_)) {
+            route.target = DirectTarget::Any;
         }
     }
 }

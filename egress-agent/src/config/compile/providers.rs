@@ -144,7 +144,10 @@ impl Compiler<'_> {
             refusals.push(Refusal::of_all(Reason::NoGatewayRoute, &detail));
         }
         let tls = match &merged.settings.tls {
-            Some(TlsWish::Originate(tls)) => Some(with_names(tls.clone(), entry)),
+            Some(TlsWish::Originate(tls)) => {
+                let key_groups = self.mesh.key_groups.clone();
+                Some(with_names(ClientTls { key_groups, ..tls.clone() }, entry))
+            }
             Some(TlsWish::Unavailable(why)) if *traffic != Traffic::Tls => {
                 let rule = merged.base.map(|rule| rule.meta.label.as_str()).unwrap_or_default();
                 let detail =
@@ -174,7 +177,8 @@ impl Compiler<'_> {
             Traffic::Http | Traffic::Tls | Traffic::Tcp => {}
         }
         let settings = merged.settings;
-        let (pool, upgrade) = settings.pool.unwrap_or_default();
+        let (mut pool, upgrade) = settings.pool.unwrap_or_default();
+        pool.keepalive = pool.keepalive.or(self.mesh.keepalive);
         let cluster = Arc::new(Cluster {
             discovery: entry.discovery(host, service, &merged.labels),
             http: if upgrade { HttpVersion::Http2 } else { service.http },

@@ -77,6 +77,7 @@ pub(super) fn compile(
         min_version,
         max_version,
         cipher_suites: cipher_suites?,
+        key_groups: mesh.key_groups.clone(),
         subject_alt_names,
         spki_pins: spki_pins?,
         hashes: hashes?,

@@ -1,6 +1,6 @@
 //! `trafficPolicy`: load balancing, limits, outliers, TLS.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::super::{
     decode::{At, Cx},
@@ -11,11 +11,11 @@ use super::super::{
     names,
     problem::Severity,
 };
-use super::server_tls::is_name;
+use super::{keepalive::keepalive, server_tls::is_name};
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, ConnectionPool, CredentialFiles, CredentialSource, LoadBalancer,
-        OutlierDetection,
+        ClientTls, ClientTlsMode, ConnectionPool, CredentialFiles, CredentialSource, KeyGroups,
+        LoadBalancer, OutlierDetection,
     },
     types::{Host, Port},
 };
@@ -156,7 +156,8 @@ fn connection_pool_of(
         }
         Some(limit.value)
     };
-    if let Some(TcpPool { at: _, max_connections, connect_timeout, idle_timeout }) = &settings.tcp {
+    if let Some(tcp) = &settings.tcp {
+        let TcpPool { at: _, max_connections, connect_timeout, idle_timeout, tcp_keepalive } = tcp;
         pool.max_connections = not_zero(max_connections, cx).unwrap_or(pool.max_connections);
         if let Some(timeout) = connect_timeout {
             if timeout.value.is_zero() {
@@ -164,7 +165,11 @@ fn connection_pool_of(
             }
             pool.connect_timeout = timeout.value;
         }
-        pool.idle_timeout = idle_timeout.as_ref().map_or(pool.idle_timeout, |t| t.value);
+        if let Some(timeout) = idle_timeout {
+            pool.idle_timeout = timeout.value;
+            pool.tcp_idle_timeout = (!timeout.value.is_zero()).then_some(timeout.value);
+        }
+        pool.keepalive = tcp_keepalive.as_ref().map(|settings| keepalive(settings, cx));
     }
     if let Some(http) = &settings.http {
         let HttpPool {
@@ -210,7 +215,7 @@ fn outlier_detection_of(settings: &OutlierSettings, cx: &mut Cx<'_>) -> Option<O
     let base = base_ejection_time.as_ref();
     (errors > 0).then(|| OutlierDetection {
         consecutive_errors: errors,
-        base_ejection_time: base.map_or(std::time::Duration::from_secs(30), |t| t.value),
+        base_ejection_time: base.map_or(Duration::from_secs(30), |t| t.value),
         max_ejection_percent,
     })
 }
@@ -379,6 +384,8 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
         subject_alt_names: subject_alt_names.iter().map(|name| name.value.clone()).collect(),
         ca_certificates: path(ca_certificates),
         ca_crl: path(ca_crl),
+        // The mesh's, which are set where the cluster is made.
+        key_groups: KeyGroups::default(),
         insecure_skip_verify: insecure.is_some(),
     })
 }

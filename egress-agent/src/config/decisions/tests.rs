@@ -508,6 +508,58 @@ fn raw_tcp_is_told_apart_by_its_port_at_the_gateway() {
 }
 
 #[test]
+fn raw_tcp_by_name_has_all_of_its_port_unless_another_name_is_on_it() {
+    let by_name = |name: &str, at: u16| {
+        raw_tcp("").map(|text| {
+            text.replace("db.example", &format!("{name}.example"))
+                .replace(", addresses: [198.51.100.0/28]", "")
+                .replace(
+                    "resolution: STATIC, endpoints: [{address: 198.51.100.5}]",
+                    "resolution: DNS",
+                )
+                .replace("name: db,", &format!("name: {name},"))
+                .replace("name: egress,", &format!("name: {name}-gateway,"))
+                .replace("egress]", &format!("{name}-gateway]"))
+                .replace("15432", &at.to_string())
+        })
+    };
+    let route = |target: DirectTarget, at: u16| NodeRoute {
+        port: Some(original(5432)),
+        target,
+        action: NodeAction::Redirect {
+            group: 0,
+            port: Some(GatewayPort(port(at))),
+            hop: Hop::Plain,
+        },
+    };
+    let name = |text: &str| DirectTarget::Name(Host::parse(text).unwrap());
+    let routes = |texts: &[String], mesh: &str| {
+        let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+        compiled(&texts, mesh).snapshot.node.routes
+    };
+    let one = by_name("db", 15432);
+    assert_eq!(routes(&one, ""), [route(DirectTarget::Any, 15432)]);
+    let two: Vec<_> = one.iter().cloned().chain(by_name("log", 15433)).collect();
+    let apart = [route(name("db.example"), 15432), route(name("log.example"), 15433)];
+    assert_eq!(routes(&two, ""), apart);
+    // One that has addresses is told apart by them, and leaves the rest of the port.
+    let net = raw_tcp("").map(|text| {
+        let text = text.replace("db.example", "net.example").replace("name: db,", "name: net,");
+        let text = text.replace("name: egress,", "name: net-gateway,");
+        text.replace("egress]", "net-gateway]").replace("15432", "15433")
+    });
+    let both: Vec<_> = one.iter().cloned().chain(net).collect();
+    let of_net = DirectTarget::Net("198.51.100.0/28".parse().unwrap());
+    let found = routes(&both, "");
+    assert_eq!(found.len(), 2);
+    assert!(found.contains(&route(DirectTarget::Any, 15432)), "{found:?}");
+    assert!(found.contains(&route(of_net, 15433)), "{found:?}");
+    // What is on a port besides it may go elsewhere: then addresses decide as well.
+    let any = routes(&one, "outboundTrafficPolicy: {mode: ALLOW_ANY}\n");
+    assert!(any.contains(&route(name("db.example"), 15432)), "{any:?}");
+}
+
+#[test]
 fn raw_tcp_has_its_port_at_the_gateway_to_itself() {
     let first = raw_tcp("");
     let second = first.clone().map(|text| {

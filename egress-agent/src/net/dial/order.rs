@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::policy::Endpoint;
 
 /// Addresses tried for one connection at most.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 /// How long an address has before the next one is tried beside it (RFC 8305 §5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 

@@ -217,3 +217,22 @@ async fn sixteen_addresses_are_tried_within_the_deadline() {
     assert_eq!(upstream.addr.to_string(), "198.51.100.16:443");
     assert_eq!(tried.len(), 16);
 }
+
+#[tokio::test]
+async fn silent_connections_are_probed_as_configured() {
+    let (_listener, real) = server().await;
+    let outside = Outside::default().name("a.example", &["198.51.100.7"]);
+    let dialer = outside.route("198.51.100.7:443", real).dialer();
+    let own =
+        Keepalive { time: Duration::from_secs(3), interval: Duration::from_secs(2), probes: 4 };
+    for (set, expected) in [(None, Keepalive::default()), (Some(own), own)] {
+        let mut cluster = cluster(names(&["a.example"]));
+        cluster.pool.keepalive = set;
+        let upstream = dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap();
+        let socket = socket2::SockRef::from(&upstream.stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), expected.time);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), expected.interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), expected.probes);
+    }
+}

@@ -48,7 +48,9 @@ async fn start(early: &[u8], idle: Duration) -> Relay {
     let counts = Rc::new(Counts::default());
     let (shared, meter, early) = (Rc::clone(&buffers), Rc::clone(&counts), early.to_vec());
     let task =
-        spawn_local(async move { relay(&shared, &mut down, &mut up, early, idle, &*meter).await });
+        spawn_local(
+            async move { relay(&shared, &mut down, &mut up, early, Some(idle), &*meter).await },
+        );
     Relay { client, server, buffers, counts, task }
 }
 
@@ -241,7 +243,7 @@ fn sides_without_a_socket_are_copied_under_backpressure() {
         let expected = sent.clone();
         let task = spawn_local(async move {
             let (buffers, counts) = (Buffers::default(), Counts::default());
-            relay(&buffers, &mut down, &mut up, Vec::new(), LONG, &counts).await
+            relay(&buffers, &mut down, &mut up, Vec::new(), Some(LONG), &counts).await
         });
         let writer = spawn_local(async move {
             let mut server = server;
@@ -260,7 +262,7 @@ fn sides_without_a_socket_are_copied_under_backpressure() {
 fn an_idle_relay_is_small() {
     let (buffers, counts) = (Buffers::default(), Counts::default());
     let future = |down: &mut TcpStream, up: &mut TcpStream| {
-        size_of_val(&relay(&buffers, down, up, Vec::new(), LONG, &counts))
+        size_of_val(&relay(&buffers, down, up, Vec::new(), Some(LONG), &counts))
     };
     local(async {
         let (mut down, mut up) = pair().await;

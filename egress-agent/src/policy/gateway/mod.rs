@@ -14,9 +14,9 @@ use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
     AddressGuard, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery,
-    Hop, HttpAction, HttpVersion, LoadBalancer, OutboundMode, PortMode, Redirect, RedirectPort,
-    RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
-    matching, preferred,
+    Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer, OutboundMode, PortMode, Redirect,
+    RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute,
+    has_labels, matching, preferred,
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
 
@@ -84,7 +84,11 @@ impl GatewayPolicy {
                 port: RedirectPort::Default,
                 path: None,
             },
-            nowhere: Arc::new(plain(ClusterName::black_hole(), Discovery::Static(Vec::new()))),
+            nowhere: Arc::new(plain(
+                ClusterName::black_hole(),
+                Discovery::Static(Vec::new()),
+                None,
+            )),
             namespace: identity.namespace.clone(),
             snapshot,
         }
@@ -198,7 +202,9 @@ impl GatewayPolicy {
                 detail: format!("no ServiceEntry names {host} with port {port}"),
             }),
             OutboundMode::AllowAny => {
-                Ok(Arc::new(plain(ClusterName::passthrough(), Discovery::Request(port.0))))
+                let keepalive = self.snapshot.mesh.keepalive;
+                let discovery = Discovery::Request(port.0);
+                Ok(Arc::new(plain(ClusterName::passthrough(), discovery, keepalive)))
             }
         }
     }
@@ -286,15 +292,15 @@ enum Secured {
     Tunnel,
 }
 
-/// A cluster without settings.
-fn plain(name: ClusterName, discovery: Discovery) -> Cluster {
+/// A cluster without settings of its own.
+fn plain(name: ClusterName, discovery: Discovery, keepalive: Option<Keepalive>) -> Cluster {
     Cluster {
         name,
         discovery,
         http: HttpVersion::Auto,
         tls: None,
         load_balancer: LoadBalancer::LeastRequest,
-        pool: ConnectionPool::default(),
+        pool: ConnectionPool { keepalive, ..ConnectionPool::default() },
         outlier: None,
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn settings(mesh: &MeshConfig, member: &[bool]) -> Option<Arc<ServerT
             min_version: TlsVersion::V1_3,
             max_version: TlsVersion::V1_3,
             cipher_suites: Vec::new(),
+            key_groups: mesh.key_groups.clone(),
             subject_alt_names: Vec::new(),
             spki_pins: Vec::new(),
             hashes: Vec::new(),

@@ -40,6 +40,8 @@ pub(super) const OPERATORS: &[(&str, Field)] = &[
     ("ROUTE_NAME", Field::RouteName),
     ("DOWNSTREAM_TLS_VERSION", Field::DownstreamTlsVersion),
     ("DOWNSTREAM_TLS_CIPHER", Field::DownstreamTlsCipher),
+    ("DOWNSTREAM_TLS_GROUP", Field::DownstreamTlsGroup),
+    ("UPSTREAM_TLS_GROUP", Field::UpstreamTlsGroup),
     ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", Field::DownstreamTransportFailureReason),
     ("DOWNSTREAM_PEER_URI_SAN", Field::Peer(PeerPart::UriSan)),
     ("DOWNSTREAM_PEER_DNS_SAN", Field::Peer(PeerPart::DnsSan)),

@@ -25,6 +25,7 @@ use super::{
     outbound::Outbound,
     pool::Key,
     record::Record,
+    replay,
     request::Request,
     response::Response,
     retry,
@@ -38,6 +39,21 @@ use crate::{
 
 /// First pause before a retry; it doubles with each, and is cut at random (Envoy's default).
 const BACKOFF: Duration = Duration::from_millis(25);
+
+/// How often a request that no upstream has processed is sent again, whatever the route says about
+/// retries.
+const RESENDS: u32 = 4;
+
+/// Which connection a try takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Choice {
+    /// One that waits, or a new one.
+    Any,
+    /// A new one; where there is no room for it, one that waits.
+    PreferNew,
+    /// A new one.
+    New,
+}
 
 /// Everything that a try needs.
 #[derive(Debug)]
@@ -93,7 +109,8 @@ impl<'a> Attempt<'a> {
         record: &mut Record,
     ) -> Result<(Outbound, Response), Failure> {
         let policy = &self.route.retry;
-        let mut fresh = false;
+        let mut choice = Choice::Any;
+        let mut resends = 0;
         let mut left = policy.attempts;
         let mut pause = BACKOFF;
         loop {
@@ -101,13 +118,14 @@ impl<'a> Attempt<'a> {
             let mut reused = false;
             let mut untouched = false;
             let tried =
-                self.once(down, relay, clock, record, fresh, &mut reused, &mut untouched).await;
+                self.once(down, relay, clock, record, choice, &mut reused, &mut untouched).await;
             let replayable = self.is_replayable(down, relay);
             let failure = match tried {
                 Ok((up, response)) => {
                     let again =
                         replayable && left > 0 && retry::on_response(&policy.retry_on, &response);
                     if !again {
+                        relay.forget();
                         return Ok((up, response));
                     }
                     up.link().lease.report(!response.status.is_server_error());
@@ -118,6 +136,24 @@ impl<'a> Attempt<'a> {
             if matches!(failure, Failure::TryTimeout | Failure::Timeout) {
                 self.stats.inc_upstream_rq_timeout();
             }
+            if failure.is_unprocessed()
+                && resends < RESENDS
+                && replay::rewind(self.request.framing, relay)
+            {
+                // Without a pause the first time: a server that shuts down is no busy one.
+                if resends > 0 {
+                    clock.attempt(None);
+                    let pausing = tokio::time::sleep(retry::jitter(pause));
+                    watch(self.connection, down, clock, pausing).await?;
+                    pause = pause.saturating_mul(2).min(BACKOFF * 10);
+                }
+                resends += 1;
+                // Who refused a stream would get it again on the same connection.
+                if matches!(failure, Failure::RefusedStream) && choice == Choice::Any {
+                    choice = Choice::PreferNew;
+                }
+                continue;
+            }
             if !replayable {
                 return Err(failure);
             }
@@ -125,8 +161,8 @@ impl<'a> Attempt<'a> {
             let stale = reused
                 && matches!(failure, Failure::Closed | Failure::Reset(_))
                 && (untouched || self.request.method.is_idempotent());
-            if stale && !fresh {
-                fresh = true;
+            if stale && choice != Choice::New {
+                choice = Choice::New;
                 *relay = Relay::new();
                 continue;
             }
@@ -153,7 +189,7 @@ impl<'a> Attempt<'a> {
         match self.request.framing {
             Framing::None | Framing::Length(0) => true,
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-                relay.bytes == 0 && !relay.is_received() && !down.is_received()
+                relay.is_fresh() && !down.is_received()
             }
         }
     }
@@ -165,7 +201,7 @@ impl<'a> Attempt<'a> {
         relay: &mut Relay,
         clock: &mut Clock<'_>,
         record: &mut Record,
-        fresh: bool,
+        choice: Choice,
         reused: &mut bool,
         untouched: &mut bool,
     ) -> Result<(Outbound, Response), Failure> {
@@ -173,7 +209,12 @@ impl<'a> Attempt<'a> {
         let downstream = &self.connection.downstream;
         let planning = plan(worker, self.policy, downstream, &self.key, self.stats);
         let plan = watch(self.connection, down, clock, planning).await??;
-        let pooled = if fresh { None } else { self.pooled(plan.addresses().take(1)) };
+        let drain = self.policy.snapshot().mesh.address_drain_time;
+        worker.http.pool.known(&self.key, &plan, drain);
+        let pooled = match choice {
+            Choice::Any => self.pooled(plan.addresses().take(1)),
+            Choice::PreferNew | Choice::New => None,
+        };
         let mut up = match pooled {
             Some(up) => {
                 *reused = true;
@@ -184,7 +225,9 @@ impl<'a> Attempt<'a> {
                 match watch(self.connection, down, clock, connecting).await? {
                     Ok(up) => up,
                     // No room for a connection of its own: one that waits, to whichever endpoint.
-                    Err(full @ Failure::Dial(DialError::Overflow { .. })) if !fresh => {
+                    Err(full @ Failure::Dial(DialError::Overflow { .. }))
+                        if choice != Choice::New =>
+                    {
                         *reused = true;
                         self.pooled(plan.addresses()).ok_or(full)?
                     }
@@ -194,9 +237,11 @@ impl<'a> Attempt<'a> {
         };
         up.begin();
         record.link(up.link());
-        let _endpoint = up.link().endpoint.request();
         let sent = Instant::now();
         let before = up.written();
+        if matches!(up, Outbound::H2(_)) {
+            replay::keep(self.request.framing, &self.connection.downstream.holder, relay);
+        }
         self.send_head(&mut up)?;
         let limits =
             HeadLimits { bytes: worker.limits.request_head_bytes, headers: worker.limits.headers };
@@ -232,7 +277,10 @@ impl<'a> Attempt<'a> {
                 Ok((up, response))
             }
             Err(failure) => {
-                if !matches!(failure, Failure::Gone | Failure::Body(_) | Failure::BodyTimeout) {
+                if !matches!(
+                    failure,
+                    Failure::Gone | Failure::Body(_) | Failure::BodyTimeout | Failure::LeftOut
+                ) {
                     up.link().lease.report(false);
                     up.link().endpoint.inc_rq_error();
                 }
@@ -276,8 +324,12 @@ impl<'a> Attempt<'a> {
                 }
                 let ended = matches!(self.request.framing, Framing::None | Framing::Length(0));
                 let holder = &self.connection.downstream.holder;
-                up.request(&self.request.method, uri, headers, ended, holder)
-                    .map_err(|error| Failure::Reset(error.to_string()))
+                up.request(&self.request.method, uri, headers, ended, holder).map_err(|error| {
+                    match error.is_go_away() || error.is_io() {
+                        true => Failure::LeftOut,
+                        false => Failure::Reset(error.to_string()),
+                    }
+                })
             }
         }
     }

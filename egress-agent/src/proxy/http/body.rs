@@ -11,7 +11,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use thiserror::Error;
 
-use super::bad::BadMessage;
+use super::{
+    bad::BadMessage,
+    replay::{Again, Replay},
+};
 
 /// A piece of a body.
 #[derive(Debug)]
@@ -99,6 +102,8 @@ pub(super) struct Relay {
     phase: Phase,
     /// Bytes of the body so far, framing not counted.
     pub(super) bytes: u64,
+    /// What was moved, as long as it may have to be sent again.
+    replay: Option<Replay>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,7 +115,7 @@ enum Phase {
 
 impl Relay {
     pub(super) fn new() -> Self {
-        Self { phase: Phase::Body, bytes: 0 }
+        Self { phase: Phase::Body, bytes: 0, replay: None }
     }
 
     /// Whether the whole body has been handed on.
@@ -121,6 +126,57 @@ impl Relay {
     /// Whether the whole body has been received.
     pub(super) fn is_received(&self) -> bool {
         self.phase != Phase::Body
+    }
+
+    /// Whether nothing of the body has been taken from its source, by an earlier try either.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.bytes == 0
+            && self.phase == Phase::Body
+            && self.replay.as_ref().is_none_or(Replay::is_empty)
+    }
+
+    /// From here on what is moved is kept, too.
+    pub(super) fn keep(&mut self, replay: Replay) {
+        self.replay = Some(replay);
+    }
+
+    /// Whether what is moved is kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.replay.is_some()
+    }
+
+    /// What was moved is not needed again.
+    pub(super) fn forget(&mut self) {
+        self.replay = None;
+    }
+
+    /// Starts again from the beginning, if all that was moved is still there.
+    pub(super) fn rewind(&mut self) -> bool {
+        let whole = match &mut self.replay {
+            Some(replay) => {
+                replay.rewind();
+                replay.is_whole()
+            }
+            None => self.bytes == 0 && self.phase == Phase::Body,
+        };
+        if whole {
+            (self.phase, self.bytes) = (Phase::Body, 0);
+        }
+        whole
+    }
+
+    /// The next piece, and whether it is sent for the first time.
+    fn next(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut impl Source,
+        window: &mut [u8],
+    ) -> Poll<Result<(Piece, bool), RecvError>> {
+        match self.replay.as_mut().and_then(|replay| replay.next(window.len())) {
+            Some(Again::Data(bytes)) => Poll::Ready(Ok((Piece::Owned(bytes), false))),
+            Some(Again::End(trailers)) => Poll::Ready(Ok((Piece::End(trailers), false))),
+            None => source.poll_recv(cx, window).map_ok(|piece| (piece, true)),
+        }
     }
 
     /// Moves what can be moved.
@@ -144,7 +200,7 @@ impl Relay {
             let room = ready!(sink.poll_room(cx)).map_err(|_| RelayError::Sink)?;
             let room = room.min(scratch.len());
             let Some(window) = scratch.get_mut(..room) else { return Poll::Pending };
-            let piece = match source.poll_recv(cx, window) {
+            let (piece, first) = match self.next(cx, source, window) {
                 Poll::Ready(piece) => piece.map_err(RelayError::Source)?,
                 Poll::Pending => {
                     // Nothing to wait for: what was taken must not lie about.
@@ -155,9 +211,27 @@ impl Relay {
                 }
             };
             let data = match piece {
-                Piece::Scratch(at) => Data::Borrowed(scratch.get(at).unwrap_or_default()),
-                Piece::Owned(bytes) => Data::Owned(bytes),
+                Piece::Scratch(at) => {
+                    let data = scratch.get(at).unwrap_or_default();
+                    match &mut self.replay {
+                        Some(replay) => {
+                            let data = Bytes::copy_from_slice(data);
+                            replay.keep(&data);
+                            Data::Owned(data)
+                        }
+                        None => Data::Borrowed(data),
+                    }
+                }
+                Piece::Owned(bytes) => {
+                    if let Some(replay) = self.replay.as_mut().filter(|_| first) {
+                        replay.keep(&bytes);
+                    }
+                    Data::Owned(bytes)
+                }
                 Piece::End(trailers) => {
+                    if let Some(replay) = self.replay.as_mut().filter(|_| first) {
+                        replay.keep_end(trailers.as_ref());
+                    }
                     sink.finish(trailers).map_err(|_| RelayError::Sink)?;
                     self.phase = Phase::Flush;
                     continue;

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     net::{DialError, Plan, Upstream},
-    policy::{GatewayPolicy, HttpVersion},
+    policy::{GatewayPolicy, HttpVersion, KeyGroup},
     proxy::{Downstream, Worker},
     telemetry::ClusterStats,
-    tls::Alpn,
+    tls::{Alpn, negotiated_group},
 };
 
 /// The endpoints for one request, the balancer's choice first.
@@ -50,7 +50,7 @@ pub(super) async fn connect(
     let dialled = worker.connect(cluster, plan, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
     let Upstream { stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
-    let link = Link::new(addr, local, lease, stats);
+    let mut link = Link::new(addr, local, lease, stats);
     let mut http2 = cluster.http == HttpVersion::Http2;
     let io = match &cluster.tls {
         None => UpstreamIo::Plain(stream),
@@ -60,6 +60,7 @@ pub(super) async fn connect(
             match worker.originator.connect(tls, host, alpn, stream, deadline).await {
                 Ok(stream) => {
                     stats.inc_ssl_handshake();
+                    link.tls_group = negotiated_group(stream.get_ref().1).map(KeyGroup::name);
                     let settled = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                     if http2 && !settled {
                         link.lease.report(false);

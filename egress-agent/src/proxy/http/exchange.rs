@@ -5,10 +5,11 @@ use std::{
     pin::pin,
     sync::Arc,
     task::Poll,
+    time::Duration,
 };
 
 use egress_ebpf::reason::Reason;
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     Connection,
@@ -44,8 +45,8 @@ pub(super) enum After {
     Cut,
     /// The response is not complete, and must not look as if it were.
     Abort,
-    /// A `101` came: from here on bytes are copied.
-    Switch(Box<H1Connection>, Response),
+    /// A `101` came: from here on bytes are copied, until none came for so long.
+    Switch(Box<H1Connection>, Response, Option<Duration>),
 }
 
 /// Serves one request. The record is dropped, and so logged, when the exchange is over.
@@ -67,7 +68,7 @@ pub(super) async fn run<D: Inbound>(
     record.request(&request, received, forwarded);
     record.work = connection.downstream.holder.request(request.held_bytes());
     let exchanged = if record.work.is_some() {
-        exchange(connection, policy, &request, &mut record, down, deadline).await
+        exchange(connection, policy, &mut request, &mut record, down, deadline).await
     } else {
         Err(Failure::SourceOverflow)
     };
@@ -129,7 +130,7 @@ fn decide(
 async fn exchange<D: Inbound>(
     connection: &Connection,
     policy: Result<Arc<GatewayPolicy>, Denied>,
-    request: &Request,
+    request: &mut Request,
     record: &mut Record,
     down: &mut D,
     deadline: &mut Deadline,
@@ -137,7 +138,11 @@ async fn exchange<D: Inbound>(
     let worker = &connection.worker;
     let (policy, route) = decide(connection, policy, request)?;
     record.route(&route);
-    let mut clock = Clock::new(deadline, route.timeout, worker.limits.stream_idle);
+    let idle = policy.snapshot().mesh.stream_idle_timeout;
+    let idle = idle.unwrap_or(worker.limits.stream_idle);
+    // Whoever gives a route more time expects it to be silent for as long.
+    let idle = route.timeout.map_or(idle, |timeout| idle.max(timeout));
+    let mut clock = Clock::new(deadline, route.timeout, idle);
     if let Some(delay) = route.action.delay {
         record.flag(ResponseFlag::DelayInjected);
         watch(connection, down, &mut clock, tokio::time::sleep(delay)).await?;
@@ -147,6 +152,11 @@ async fn exchange<D: Inbound>(
     }
     let room = worker.room_in_log(&connection.downstream);
     watch(connection, down, &mut clock, room).await?;
+    if request.expects_continue && !policy.snapshot().mesh.forward_continue {
+        request.expects_continue = false;
+        down.interim(StatusCode::CONTINUE, &HeaderMap::new());
+    }
+    let request = &*request;
     let stats = worker.telemetry.stats.cluster(&route.cluster.name);
     let limit = route.cluster.pool.max_requests;
     if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {
@@ -171,7 +181,9 @@ async fn exchange<D: Inbound>(
     headers::apply(&mut response.headers, &route.action.response_headers, &record.entry);
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match up {
-            Outbound::H1(up) => Ok(After::Switch(up, response)),
+            Outbound::H1(up) => {
+                Ok(After::Switch(up, response, route.cluster.pool.tcp_idle_timeout))
+            }
             Outbound::H2(_) => Err(Failure::Protocol(BadMessage::Switch)),
         };
     }

@@ -57,6 +57,9 @@ pub(super) enum Failure {
     /// The response broke off in the middle of its head.
     #[error("the upstream's answer broke off in its head: {0}")]
     Broken(String),
+    /// The connection ended (HTTP/2 GOAWAY) before the upstream took the request.
+    #[error("the upstream closed the connection before it took the request")]
+    LeftOut,
     /// HTTP/2 `REFUSED_STREAM`.
     #[error("the upstream refused the stream")]
     RefusedStream,
@@ -107,6 +110,12 @@ impl Failure {
             Self::Denied(denied) => denied.detail.clone(),
             failure => failure.to_string(),
         }
+    }
+
+    /// Whether the upstream has processed nothing of the request (RFC 9113 §6.8, §8.7): then sending it
+    /// again is safe, whatever its method.
+    pub(super) fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::LeftOut | Self::RefusedStream)
     }
 
     /// Status, flag, details and reason.
@@ -170,7 +179,7 @@ impl Failure {
                 "upstream_reset_before_response_started{connection_failure}",
                 Reason::WrongProtocol,
             ),
-            Self::Closed => (
+            Self::Closed | Self::LeftOut => (
                 Some(StatusCode::SERVICE_UNAVAILABLE),
                 Flag::UpstreamConnectionTermination,
                 "upstream_reset_before_response_started{connection_termination}",
@@ -261,6 +270,7 @@ impl Failure {
             | Self::Closed
             | Self::Reset(_)
             | Self::Broken(_)
+            | Self::LeftOut
             | Self::RefusedStream
             | Self::Protocol(_) => Some(self.to_string()),
             _ => None,

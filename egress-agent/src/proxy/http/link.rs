@@ -14,6 +14,8 @@ pub(super) struct Link {
     pub(super) addr: UpstreamAddr,
     pub(super) local: LocalAddr,
     pub(super) lease: Lease,
+    /// The group of TLS's key exchange, by BoringSSL's name.
+    pub(super) tls_group: Option<&'static str>,
     pub(super) endpoint: Arc<EndpointStats>,
     guards: (ConnectionGuard, EndpointGuard),
 }
@@ -27,7 +29,7 @@ impl Link {
     ) -> Self {
         let endpoint = stats.endpoint(addr);
         let guards = (stats.connection(), endpoint.connection());
-        Self { addr, local, lease, endpoint, guards }
+        Self { addr, local, lease, tls_group: None, endpoint, guards }
     }
 
     /// Counts bytes from and to the upstream.

@@ -32,6 +32,7 @@ mod outbound;
 mod pool;
 mod record;
 mod relay_response;
+mod replay;
 mod reply;
 mod request;
 mod response;

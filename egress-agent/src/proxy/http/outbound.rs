@@ -15,7 +15,7 @@ use super::{
     link::Link,
     response::Response,
 };
-use crate::net::InFlight;
+use crate::{net::InFlight, telemetry::EndpointGuard};
 
 /// An HTTP/1 connection with what belongs to it.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ pub(super) struct H1Connection {
     pub(super) link: Link,
     /// Requests that were sent on it.
     pub(super) started: u32,
-    /// The request under way, in its endpoint's load.
-    pub(super) in_flight: Option<InFlight>,
+    /// The request under way.
+    pub(super) in_flight: Option<UnderWay>,
 }
 
 impl H1Connection {
@@ -45,6 +45,13 @@ impl Drop for H1Connection {
     }
 }
 
+/// A request under way, in its endpoint's load and statistics.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    _load: Option<InFlight>,
+    _counted: EndpointGuard,
+}
+
 /// A way to send one request.
 #[derive(Debug)]
 pub(super) enum Outbound {
@@ -60,9 +67,11 @@ impl Outbound {
         }
     }
 
-    /// A request begins: from here to its end it counts for its endpoint's load.
+    /// A request begins: from here to the end of its response it counts for its endpoint.
     pub(super) fn begin(&mut self) {
-        let in_flight = self.link().lease.request();
+        let link = self.link();
+        let in_flight =
+            Some(UnderWay { _load: link.lease.request(), _counted: link.endpoint.request() });
         match self {
             Self::H1(connection) => connection.in_flight = in_flight,
             Self::H2(stream) => stream.in_flight = in_flight,
@@ -101,6 +110,7 @@ impl Outbound {
             }
             Self::H2(stream) => stream.poll_head(cx, limits.headers).map_err(|error| match error {
                 HeadError::Refused => Failure::RefusedStream,
+                HeadError::LeftOut => Failure::LeftOut,
                 HeadError::Recv(error) => failure(error, false),
             }),
         }

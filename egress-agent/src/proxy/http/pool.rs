@@ -17,6 +17,7 @@ use super::{
     outbound::{H1Connection, Outbound},
 };
 use crate::{
+    net::Plan,
     policy::{Cluster, GatewayPolicy},
     types::{Host, UpstreamAddr},
 };
@@ -49,11 +50,18 @@ struct Entry {
     h1: Vec<Idle>,
     /// With the time at which it was last seen in use.
     h2: Vec<(Rc<H2Connection>, Instant)>,
+    /// Since when the endpoint is none of its host's any more.
+    gone: Option<Instant>,
 }
 
 impl Entry {
     fn len(&self) -> usize {
         self.h1.len() + self.h2.len()
+    }
+
+    /// Whether its endpoint has been gone for so long.
+    fn is_over(&self, drain: Duration) -> bool {
+        self.gone.is_some_and(|since| since.elapsed() >= drain)
     }
 }
 
@@ -70,13 +78,31 @@ pub(super) struct Pool {
     /// Connections in it; those of HTTP/2 that are in use too.
     count: Cell<usize>,
     most: usize,
+    /// `addressDrainTime`.
+    drain: Cell<Duration>,
 }
 
 impl Pool {
     /// With room for so many connections that wait.
     pub(super) fn new(most: usize) -> Self {
         let (entries, sweeping) = (RefCell::default(), Cell::new(false));
-        Self { entries, sweeping, count: Cell::new(0), most }
+        Self { entries, sweeping, count: Cell::new(0), most, drain: Cell::default() }
+    }
+
+    /// The host has these endpoints now, of which none was left out. Connections to others take no more
+    /// requests unless their address comes back, and are closed when they have been gone for `drain`; those
+    /// of HTTP/2 when their last request has ended.
+    pub(super) fn known(&self, key: &Key, plan: &Plan, drain: Duration) {
+        self.drain.set(drain);
+        let mut entries = self.entries.borrow_mut();
+        let Some(endpoints) = entries.get_mut(key) else { return };
+        for (addr, entry) in endpoints {
+            if plan.addresses().any(|known| known == *addr) {
+                entry.gone = None;
+            } else if plan.is_whole() {
+                entry.gone.get_or_insert_with(Instant::now);
+            }
+        }
     }
 
     /// Makes room for one more, if there is none: the connection goes that has waited longest.
@@ -206,12 +232,17 @@ impl Pool {
             let timeout = key.cluster.pool.idle_timeout;
             endpoints.retain(|_, entry| {
                 let before = entry.len();
+                let over = entry.is_over(self.drain.get());
                 entry.h1.retain_mut(|idle| {
-                    idle.since.elapsed() < timeout && idle.connection.outbound.is_alive(scratch)
+                    !over
+                        && idle.since.elapsed() < timeout
+                        && idle.connection.outbound.is_alive(scratch)
                 });
                 entry.h2.retain_mut(|(connection, used)| {
                     if !connection.is_idle() {
                         *used = Instant::now();
+                    } else if over {
+                        return false;
                     }
                     connection.is_open() && used.elapsed() < timeout
                 });

@@ -74,6 +74,7 @@ impl Record {
             upstream_host: None,
             upstream_cluster: None,
             upstream_local: None,
+            upstream_tls_group: None,
             downstream_local: downstream.local,
             downstream_remote: downstream.peer,
             requested_server_name: connection.server_name(),
@@ -134,6 +135,7 @@ impl Record {
     pub(super) fn link(&mut self, link: &Link) {
         self.entry.upstream_host = Some(link.addr);
         self.entry.upstream_local = Some(link.local);
+        self.entry.upstream_tls_group = link.tls_group;
     }
 
     /// The upstream answered.

@@ -25,7 +25,7 @@ pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
         | Failure::Tls { error: TlsError::Broken { .. } | TlsError::Timeout { .. }, .. } => {
             on.connect_failure || on.server_error || on.gateway_error
         }
-        Failure::RefusedStream => on.refused_stream || reset,
+        Failure::RefusedStream | Failure::LeftOut => on.refused_stream || reset,
         Failure::Closed | Failure::Reset(_) | Failure::Broken(_) | Failure::TryTimeout => reset,
         Failure::Bad(_)
         | Failure::HeadTimeout

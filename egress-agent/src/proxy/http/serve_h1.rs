@@ -112,8 +112,8 @@ async fn one<I: Side + 'static>(
         After::Done | After::Close => Some(End::Close),
         After::Cut if down.delimited => Some(flush(connection, down).await),
         After::Cut | After::Abort => Some(End::Abort),
-        After::Switch(up, response) => {
-            let whole = tunnel::run(connection, down, up, &response, record).await;
+        After::Switch(up, response, idle) => {
+            let whole = tunnel::run(connection, down, up, &response, idle, record).await;
             Some(if whole { End::Idle } else { End::Abort })
         }
     }

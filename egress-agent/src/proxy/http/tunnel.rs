@@ -1,6 +1,6 @@
 //! A connection that was upgraded: from the `101` on, bytes are copied.
 
-use std::{cell::Cell, future::poll_fn};
+use std::{cell::Cell, future::poll_fn, time::Duration};
 
 use super::{
     Connection,
@@ -15,12 +15,13 @@ use crate::{
     telemetry::ResponseFlag,
 };
 
-/// Copies until both sides are done. Whether they ended in good order.
+/// Copies until both sides are done, or no byte came for `idle`. Whether they ended in good order.
 pub(super) async fn run<I: Side>(
     connection: &Connection,
     down: &mut H1Inbound<I>,
     mut up: Box<H1Connection>,
     response: &Response,
+    idle: Option<Duration>,
     mut record: Record,
 ) -> bool {
     let worker = &connection.worker;
@@ -34,7 +35,6 @@ pub(super) async fn run<I: Side>(
     let early = down.stream.take_input().to_vec();
     let bytes = Bytes { up: Cell::new(0), down: Cell::new(said.len() as u64) };
     let upstream: &mut UpstreamIo = &mut up.outbound.stream.io;
-    let idle = worker.limits.idle;
     let end = relay(&worker.buffers, &mut down.stream.io, upstream, early, idle, &bytes).await;
     record.entry.bytes_received = bytes.up.get();
     record.entry.bytes_sent = bytes.down.get();

@@ -216,6 +216,15 @@ impl Limiter {
         }
     }
 
+    /// Whether half of the bytes of requests are left, for all and for the source.
+    fn has_spare(&self, owner: &ShareOwner, bytes: usize) -> bool {
+        let bound = self.bound(Resource::RequestBytes);
+        let table = self.table.borrow();
+        let own = table.shares.get(owner).map_or(0, |s| s.used.of(Resource::RequestBytes));
+        let all = table.used.of(Resource::RequestBytes);
+        !self.stats.is_pressed() && all + bytes <= bound.all / 2 && own + bytes <= bound.each / 2
+    }
+
     /// Ends the connection that costs most of the source that has the most, if it has more than
     /// `above`. Whether there was one.
     fn evict_from_largest(
@@ -312,6 +321,19 @@ impl Holder {
         let Some(slot) = &self.0 else { return Some(Work { slot: None, used }) };
         // A stream of a connection that was told to end.
         if slot.evicted.get() || !slot.limiter.has_room(&slot.owner, used) {
+            return None;
+        }
+        slot.limiter.take(slot, used);
+        Some(Work { slot: Some(Rc::clone(slot)), used })
+    }
+
+    /// A place for bytes that a request can do without; `None` where half of what there is, or of what
+    /// its source may have, is used. Nobody makes room for them.
+    #[must_use]
+    pub fn spare(&self, bytes: usize) -> Option<Work> {
+        let used = Usage::bytes(bytes);
+        let Some(slot) = &self.0 else { return Some(Work { slot: None, used }) };
+        if slot.evicted.get() || !slot.limiter.has_spare(&slot.owner, bytes) {
             return None;
         }
         slot.limiter.take(slot, used);

@@ -17,6 +17,10 @@ impl Usage {
         Self { connections: 0, requests: 1, bytes }
     }
 
+    pub(super) const fn bytes(bytes: usize) -> Self {
+        Self { connections: 0, requests: 0, bytes }
+    }
+
     pub(super) const fn of(self, resource: Resource) -> usize {
         match resource {
             Resource::Connections => self.connections,

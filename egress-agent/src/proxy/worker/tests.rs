@@ -185,6 +185,21 @@ impl Gateway {
         self.worker.policy.store(Some(policy(resources, mesh)));
     }
 
+    /// From here on with this traffic policy for a host.
+    fn rule(&self, host: &str, policy: &str) {
+        let mut resources = resources(self.addr.port(), self.tcp.port());
+        resources += &format!(
+            "
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: rule, namespace: default}}
+spec: {{host: {host}, trafficPolicy: {policy}}}
+"
+        );
+        self.worker.policy.store(Some(self::policy(resources, "")));
+    }
+
     async fn connect(&self) -> TcpStream {
         TcpStream::connect(self.addr).await.unwrap()
     }
@@ -511,6 +526,92 @@ fn raw_tcp_is_routed_by_its_port_and_the_server_may_speak_first() {
         assert!(lines[0].contains(&format!("\"{OUTSIDE}:{TCP_PORT}\"")), "{lines:#?}");
         assert!(lines[0].contains(" 7 15 "), "{lines:#?}");
     });
+}
+
+/// A ClientHello with a share of the hybrid group: longer than a segment.
+fn long_hello(name: &str) -> Vec<u8> {
+    use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+    let mut provider = default_provider();
+    provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519];
+    let config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut bytes = Vec::new();
+    ClientConnection::new(Arc::new(config), name).unwrap().write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_hello_of_several_segments_passes_in_pieces_of_any_size() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let hello = long_hello("a.example");
+        assert!(hello.len() > 1460, "{}", hello.len());
+        for size in [1, 536, 1460] {
+            let mut client = gateway.connect().await;
+            client.set_nodelay(true).unwrap();
+            for piece in hello.chunks(size) {
+                client.write_all(piece).await.unwrap();
+                // So that each is read by itself.
+                tokio::task::yield_now().await;
+            }
+            let mut server = upstream.accept().await;
+            let mut read = vec![0; hello.len()];
+            server.read_exact(&mut read).await.unwrap();
+            assert!(read == hello, "{size}: as it was sent");
+        }
+        // The name decides here as well.
+        let mut client = gateway.connect().await;
+        for piece in long_hello("b.example").chunks(1) {
+            client.write_all(piece).await.unwrap();
+        }
+        assert_eq!(alert(&mut client).await, u8::from(AlertDescription::UnrecognisedName));
+        assert!(upstream.is_untouched().await);
+    });
+}
+
+#[test]
+fn a_relayed_connection_may_be_idle_as_long_as_its_rule_says() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        // Raw TCP, and TLS by its name.
+        for host in ["db.example", "a.example"] {
+            let open = || async {
+                let mut client = match host {
+                    "db.example" => TcpStream::connect(gateway.tcp).await.unwrap(),
+                    _ => gateway.connect().await,
+                };
+                client.write_all(&hello("a.example")).await.unwrap();
+                let mut server = upstream.accept().await;
+                server.read_exact(&mut [0; 8]).await.unwrap();
+                (client, server)
+            };
+            gateway.rule(host, "{connectionPool: {tcp: {idleTimeout: 100ms}}}");
+            let (mut client, mut server) = open().await;
+            assert!(is_reset(&mut client).await, "{host}");
+            read_all(&mut server).await.unwrap_err();
+            // Without a limit, and with a long one, it stays.
+            for timeout in ["0s", "1h"] {
+                let policy = format!("{{connectionPool: {{tcp: {{idleTimeout: {timeout}}}}}}}");
+                gateway.rule(host, &policy);
+                let (mut client, mut server) = open().await;
+                let silent = timeout_of(&mut client, Duration::from_millis(300)).await;
+                assert!(silent, "{host} {timeout}");
+                server.write_all(b"still here").await.unwrap();
+                client.read_exact(&mut [0; 10]).await.unwrap();
+            }
+        }
+    });
+}
+
+/// Whether nothing comes and nothing ends for so long.
+async fn timeout_of(stream: &mut TcpStream, time: Duration) -> bool {
+    timeout(time, stream.read(&mut [0])).await.is_err()
 }
 
 #[test]

@@ -233,6 +233,10 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::RouteName => string(entry.route_name.as_deref()),
         Field::DownstreamTlsVersion => string(entry.downstream_tls.as_ref().map(|tls| tls.version)),
         Field::DownstreamTlsCipher => string(entry.downstream_tls.as_ref().map(|tls| tls.cipher)),
+        Field::DownstreamTlsGroup => {
+            string(entry.downstream_tls.as_ref().and_then(|tls| tls.group))
+        }
+        Field::UpstreamTlsGroup => string(entry.upstream_tls_group),
         Field::DownstreamTransportFailureReason => string(entry.downstream_failure.as_deref()),
         Field::Peer(part) => entry.peer().map_or(Value::Unset, |peer| of_peer(peer, *part)),
     }

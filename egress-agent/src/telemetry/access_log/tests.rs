@@ -52,6 +52,7 @@ pub(super) fn request() -> AccessLogEntry {
             "edition.cnn.com",
         )),
         upstream_local: Some(LocalAddr(addr("192.0.2.10:55394"))),
+        upstream_tls_group: None,
         downstream_local: LocalAddr(addr("192.0.2.10:80")),
         downstream_remote: ClientAddr(addr("[::ffff:10.244.0.7]:40404")),
         requested_server_name: None,
@@ -111,6 +112,7 @@ pub(super) fn refused() -> AccessLogEntry {
         upstream_host: None,
         upstream_cluster: Some(ClusterName::black_hole()),
         upstream_local: None,
+        upstream_tls_group: None,
         route_name: None,
         encrypted_hello: false,
         downstream_tls: None,
@@ -199,6 +201,7 @@ fn the_default_says_who_went_where_for_tls() {
         upstream_host: None,
         upstream_cluster: Some(ClusterName::black_hole()),
         upstream_local: None,
+        upstream_tls_group: None,
         reason: Some(Reason::HostNotInRegistry),
         ..connection()
     };
@@ -314,6 +317,7 @@ fn a_clients_certificate_is_shown() {
     let tls = DownstreamTls {
         version: "TLSv1.3",
         cipher: "TLS_AES_128_GCM_SHA256",
+        group: Some("X25519MLKEM768"),
         peer: Some(peer),
         vouched: None,
     };
@@ -328,6 +332,7 @@ fn a_clients_certificate_is_shown() {
             "1970-01-01T00:00:00.000Z 1970-01-02T00:00:00.000Z",
         ),
         ("%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER%", "TLSv1.3 TLS_AES_128_GCM_SHA256"),
+        ("%DOWNSTREAM_TLS_GROUP%", "X25519MLKEM768"),
         ("%DOWNSTREAM_TRANSPORT_FAILURE_REASON%", "-"),
     ] {
         assert_eq!(text(Some(format), &entry), format!("{expected}\n"), "{format}");

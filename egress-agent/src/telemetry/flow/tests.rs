@@ -79,6 +79,7 @@ fn entry() -> AccessLogEntry {
         upstream_host: None,
         upstream_cluster: Some(ClusterName::black_hole()),
         upstream_local: None,
+        upstream_tls_group: None,
         downstream_local: LocalAddr("192.0.2.10:80".parse().unwrap()),
         downstream_remote: ClientAddr("[::ffff:10.0.0.5]:40000".parse().unwrap()),
         requested_server_name: None,

@@ -231,7 +231,7 @@ impl TunnelEnd {
         credential: &Arc<Credential>,
     ) -> Result<Self, String> {
         let verifier = Arc::new(GatewayVerifier::new(Arc::clone(settings), credential)?);
-        let config = Arc::new(gateway::build(&verifier, credential)?);
+        let config = Arc::new(gateway::build(&verifier, credential, &settings.key_groups)?);
         Ok(Self { config, verifier, credential: Arc::clone(credential) })
     }
 }

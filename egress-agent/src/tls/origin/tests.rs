@@ -1,8 +1,8 @@
 use std::{fs, path::Path};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls::{
     RootCertStore, ServerConfig,
@@ -18,7 +18,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::policy::ClientTlsMode;
+use crate::policy::{ClientTlsMode, KeyGroup, KeyGroups};
 
 const SECRET: &[u8] = b"only for the right one";
 
@@ -70,6 +70,7 @@ fn simple() -> ClientTls {
         subject_alt_names: Vec::new(),
         ca_certificates: None,
         ca_crl: None,
+        key_groups: KeyGroups::default(),
         insecure_skip_verify: false,
     }
 }
@@ -467,4 +468,148 @@ async fn a_silent_upstream_is_given_up_in_time() {
     let result =
         trusting(&ca("root")).connect(&simple(), &host, Alpn::Auto, stream, deadline).await;
     assert_eq!(result.err(), Some(TlsError::Timeout { host: "a.example".into() }));
+}
+
+/// Which group a handshake with a server of these groups settles on, and whether it took a second round.
+async fn settle(tls: &ClientTls, groups: &[KeyGroup]) -> Result<(KeyGroup, bool), TlsError> {
+    let ca = ca("root");
+    let leaf = Leaf::signed(&params(&["a.example"]), &ca);
+    let mut config = server_config(&leaf, None);
+    let groups = KeyGroups(groups.into());
+    let provider = super::super::config::provider_with(&groups);
+    config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&config.cert_resolver));
+    let (client, server) = serve(&Arc::new(config)).await;
+    let originator = Originator::new(TrustRoots::new(roots(&ca)));
+    let host = Host::parse("a.example").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let stream = originator.connect(tls, &host, Alpn::Http1, client, deadline).await;
+    let outcome = stream.map(|stream| {
+        let tls = stream.get_ref().1;
+        let again = tls.handshake_kind() == Some(rustls::HandshakeKind::FullWithHelloRetryRequest);
+        (super::super::negotiated_group(tls).unwrap(), again)
+    });
+    server.abort();
+    outcome
+}
+
+#[tokio::test]
+async fn the_hybrid_group_is_preferred_and_can_be_switched_off() {
+    let all = KeyGroup::ALL;
+    let hybrid = KeyGroup::X25519MlKem768;
+    assert_eq!(settle(&simple(), all).await.unwrap(), (hybrid, false));
+    assert_eq!(settle(&simple(), &[hybrid]).await.unwrap(), (hybrid, false));
+    // A server that knows nothing of it loses no time, and one that has others is asked again.
+    assert_eq!(settle(&simple(), &all[1..]).await.unwrap(), (KeyGroup::X25519, false));
+    assert_eq!(settle(&simple(), &[KeyGroup::P256]).await.unwrap(), (KeyGroup::P256, true));
+    let off = ClientTls { key_groups: KeyGroups(all[1..].into()), ..simple() };
+    assert_eq!(settle(&off, all).await.unwrap().0, KeyGroup::X25519);
+    let refused = settle(&off, &[hybrid]).await.unwrap_err().to_string();
+    assert!(refused.contains("no cipher suite, group or signature in common"), "{refused}");
+    assert!(refused.contains("none with CBC, DHE or RSA"), "{refused}");
+}
+
+/// Writes `pinned` as the rule's `caCertificates`, and connects to a server that shows `shown`.
+async fn attempt_pinned(pinned: &Leaf, shown: &Leaf, host: &str) -> Result<(), TlsError> {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("ca.pem");
+    fs::write(&path, pinned.cert.pem()).unwrap();
+    let tls = ClientTls { ca_certificates: Some(path), ..simple() };
+    let config = Arc::new(server_config(shown, None));
+    attempt(&trusting(&ca("system")), &tls, host, &config).await.map(drop)
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_rule_lists_itself_is_accepted_whatever_it_is_marked_as() {
+    for is_ca in [IsCa::NoCa, IsCa::Ca(BasicConstraints::Unconstrained)] {
+        let own = |change: &dyn Fn(&mut CertificateParams)| {
+            let mut params = params(&["a.example"]);
+            params.is_ca = is_ca.clone();
+            change(&mut params);
+            Leaf::own(&params)
+        };
+        let good = own(&|_| {});
+        attempt_pinned(&good, &good, "a.example").await.unwrap();
+        // Its name, its time and its purpose count all the same.
+        let error = attempt_pinned(&good, &good, "b.example").await.unwrap_err();
+        assert!(matches!(error, TlsError::WrongName { .. }), "{error:?}");
+        let old = own(&|params| params.not_after = date_time_ymd(2020, 1, 1));
+        let error = attempt_pinned(&old, &old, "a.example").await.unwrap_err();
+        assert!(matches!(error, TlsError::Expired { .. }), "{error:?}");
+        let early = own(&|params| params.not_before = date_time_ymd(2090, 1, 1));
+        let error = attempt_pinned(&early, &early, "a.example").await.unwrap_err();
+        assert!(matches!(error, TlsError::NotYetValid { .. }), "{error:?}");
+        let client = own(&|params| {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        });
+        let error = attempt_pinned(&client, &client, "a.example").await.unwrap_err();
+        assert!(matches!(error, TlsError::Certificate { .. }), "{error:?}");
+        // Another one of the same name, from another key, is nobody's.
+        let other = own(&|_| {});
+        let error = attempt_pinned(&good, &other, "a.example").await.unwrap_err();
+        let refused = matches!(error, TlsError::SelfSigned { .. } | TlsError::Certificate { .. });
+        assert!(refused, "{error:?}");
+    }
+}
+
+/// A server whose certificate an intermediate signed, which `change` makes; the root is trusted.
+async fn attempt_through(
+    root: impl Fn(&mut CertificateParams),
+    intermediate: impl Fn(&mut CertificateParams),
+    leaf: impl Fn(&mut CertificateParams),
+) -> Result<(), TlsError> {
+    let mut root_params = CertificateParams::default();
+    root_params.distinguished_name.push(DnType::CommonName, "root");
+    root_params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    root(&mut root_params);
+    let root = CertifiedIssuer::self_signed(root_params, KeyPair::generate().unwrap()).unwrap();
+    let mut between = CertificateParams::default();
+    between.distinguished_name.push(DnType::CommonName, "intermediate");
+    between.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    intermediate(&mut between);
+    let between = CertifiedIssuer::signed_by(between, KeyPair::generate().unwrap(), &root).unwrap();
+    let mut leaf_params = params(&["a.example"]);
+    leaf(&mut leaf_params);
+    let leaf = Leaf::signed(&leaf_params, &between);
+    let plain = server_config(&leaf, None);
+    let config = ServerConfig::builder_with_provider(Arc::clone(plain.crypto_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.cert.der().clone(), between.der().clone()], leaf.key())
+        .unwrap();
+    attempt(&trusting(&root), &simple(), "a.example", &Arc::new(config)).await.map(drop)
+}
+
+/// What x509-limbo asks for, and where a decision was left to us, what docs/certificates.md says.
+#[tokio::test]
+async fn chains_are_judged_as_documented() {
+    let unknown = || {
+        let mut extension =
+            CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 55555, 1], vec![5, 0]);
+        extension.set_criticality(true);
+        extension
+    };
+    let asis = |_: &mut CertificateParams| {};
+    attempt_through(asis, asis, asis).await.unwrap();
+    // Critical and unknown, in the server's certificate and in an intermediate one.
+    let critical = |params: &mut CertificateParams| params.custom_extensions.push(unknown());
+    attempt_through(asis, asis, critical).await.unwrap_err();
+    attempt_through(asis, critical, asis).await.unwrap_err();
+    // An intermediate certificate that is no CA's, or whose key must not sign certificates.
+    attempt_through(asis, |params| params.is_ca = IsCa::ExplicitNoCa, asis).await.unwrap_err();
+    let usage = |purposes: &[KeyUsagePurpose]| {
+        let purposes = purposes.to_vec();
+        move |params: &mut CertificateParams| params.key_usages = purposes.clone()
+    };
+    attempt_through(asis, usage(&[KeyUsagePurpose::CrlSign]), asis).await.unwrap_err();
+    attempt_through(asis, usage(&[KeyUsagePurpose::KeyCertSign]), asis).await.unwrap();
+    // Of a root the name and the key count alone (RFC 5280 §6.1.1): not its time, nor its usage.
+    let expired = |params: &mut CertificateParams| params.not_after = date_time_ymd(2020, 1, 1);
+    attempt_through(expired, asis, asis).await.unwrap();
+    attempt_through(usage(&[KeyUsagePurpose::CrlSign]), asis, asis).await.unwrap();
+    attempt_through(asis, expired, asis).await.unwrap_err();
 }

@@ -21,14 +21,12 @@ use super::{
         bad::BadMessage,
         body::{Data, Piece, RecvError, Sink, Source},
         link::Link,
+        outbound::UnderWay,
         response::Response,
     },
     stream::{Sender, io_error, poll_recv},
 };
-use crate::{
-    net::InFlight,
-    proxy::{Holder, Queued},
-};
+use crate::proxy::{Holder, Queued};
 
 /// A connection to an upstream, shared by the requests of one worker.
 #[derive(Debug)]
@@ -102,8 +100,8 @@ pub(in super::super) struct H2Outbound {
     response: Option<ResponseFuture>,
     body: Option<RecvStream>,
     sender: Sender,
-    /// Its part of the endpoint's load.
-    pub(in super::super) in_flight: Option<InFlight>,
+    /// Its part of what counts for the endpoint.
+    pub(in super::super) in_flight: Option<UnderWay>,
 }
 
 impl H2Outbound {
@@ -180,6 +178,10 @@ impl H2Outbound {
             Err(error) if error.reason() == Some(Reason::REFUSED_STREAM) => {
                 return Poll::Ready(Err(HeadError::Refused));
             }
+            // The library ends streams so that are above the last one that GOAWAY names.
+            Err(error) if error.is_go_away() && error.is_remote() => {
+                return Poll::Ready(Err(HeadError::LeftOut));
+            }
             Err(error) => return Poll::Ready(Err(HeadError::Recv(io_error(error).into()))),
         };
         self.response = None;
@@ -204,6 +206,8 @@ impl H2Outbound {
 pub(in super::super) enum HeadError {
     /// `REFUSED_STREAM`: nothing was processed (RFC 9113 §8.7).
     Refused,
+    /// The connection's GOAWAY names an earlier stream as the last one processed (RFC 9113 §6.8).
+    LeftOut,
     /// It didn't arrive.
     Recv(RecvError),
 }

@@ -253,6 +253,30 @@ fn a_body_is_invited_only_where_it_may_go() {
 }
 
 #[test]
+fn where_a_setting_says_so_the_gateway_tells_who_expects_it_to_continue() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let mut setup = Setup::new().http("a.example", addr);
+        setup.mesh = "proxy100Continue: false\n".into();
+        let gateway = setup.start().await;
+        let ask = |host: &str| {
+            format!(
+                "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n"
+            )
+        };
+        let mut client = gateway.connect().await;
+        client.send(&ask("a.example")).await;
+        assert_eq!(client.head().await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+        client.send("body").await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        assert!(!seen.heads()[0].contains("expect"), "{}", seen.heads()[0]);
+        // Not before the request has its route.
+        client.send(&ask("b.example")).await;
+        assert_eq!(client.answer().await.unwrap().status, 403);
+    });
+}
+
+#[test]
 fn old_clients_get_what_they_understand() {
     local(async {
         let chunked =

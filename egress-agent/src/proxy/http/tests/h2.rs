@@ -70,7 +70,7 @@ pub(super) async fn get(
     read(response.await.unwrap()).await
 }
 
-async fn post(
+pub(super) async fn post(
     client: &SendRequest<Bytes>,
     uri: &str,
     body: &[u8],

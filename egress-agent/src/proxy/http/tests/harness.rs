@@ -70,6 +70,8 @@ pub(super) struct Setup {
     outside: Outside,
     yaml: String,
     hosts: u8,
+    /// More of `mesh.yaml`.
+    pub(super) mesh: String,
     pub(super) limits: Limits,
     pub(super) roots: RootCertStore,
 }
@@ -80,6 +82,7 @@ impl Setup {
             outside: Outside::default(),
             yaml: String::new(),
             hosts: 0,
+            mesh: String::new(),
             limits: Limits::default(),
             roots: RootCertStore::empty(),
         }
@@ -246,13 +249,13 @@ spec:
         };
         telemetry.access_log.configure(&mesh).unwrap();
         let cell = PolicyCell::default();
-        cell.store(Some(policy(self.yaml)));
+        cell.store(Some(policy(self.yaml, &self.mesh)));
         let limits = self.limits;
         let limiter = Limiter::new(limits, Arc::clone(telemetry.stats.limits()));
         let worker = Rc::new(Worker {
             policy: cell,
             telemetry,
-            dialer: self.outside.dialer(),
+            dialer: self.outside.clone().dialer(),
             originator: Originator::new(TrustRoots::new(self.roots)),
             credentials: Arc::default(),
             http: http::Shared::new(limits.idle_upstreams),
@@ -263,13 +266,14 @@ spec:
         });
         let h1 = accept(Rc::clone(&worker), Version::H1).await;
         let h2 = accept(Rc::clone(&worker), Version::H2).await;
-        Gateway { worker, h1, h2, dir }
+        Gateway { worker, h1, h2, outside: self.outside, dir }
     }
 }
 
-fn policy(resources: String) -> Arc<GatewayPolicy> {
+fn policy(resources: String, more_mesh: &str) -> Arc<GatewayPolicy> {
     let file = |path: &str, text: String| RawFile { path: path.into(), text };
-    let compiled = compile(&[file("test.yaml", resources)], Some(&file("mesh.yaml", MESH.into())));
+    let mesh = file("mesh.yaml", format!("{MESH}{more_mesh}"));
+    let compiled = compile(&[file("test.yaml", resources)], Some(&mesh));
     let compiled = compiled.unwrap_or_else(|problems| panic!("{problems}"));
     let identity = GatewayIdentity {
         labels: Labels::from([("istio".into(), "egressgateway".into())]),
@@ -320,6 +324,7 @@ pub(super) struct Gateway {
     pub(super) worker: Rc<Worker>,
     h1: SocketAddr,
     h2: SocketAddr,
+    pub(super) outside: Outside,
     dir: TempDir,
 }
 

@@ -2,9 +2,11 @@
 
 mod bad;
 mod balance;
+mod gone;
 mod h1;
 mod h2;
 mod harness;
+mod resend;
 mod retries;
 mod scopes;
 mod upstream;

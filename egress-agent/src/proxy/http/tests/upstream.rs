@@ -7,7 +7,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
 use super::harness::{Authority, Seen, Setup, answer_all, answering, head, local, upstream};
-use crate::telemetry::ClusterCounter;
+use crate::{
+    telemetry::{ClusterCounter, EndpointCounter},
+    types::UpstreamAddr,
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const CLUSTER: &str = "outbound|80||a.example";
@@ -266,6 +269,60 @@ fn nothing_moves_for_too_long() {
         let gateway = setup.start().await;
         assert_eq!(gateway.get("a.example").await.status, 504);
         assert_eq!(gateway.log(1).await[0]["response_flags"], "SI");
+    });
+}
+
+#[test]
+fn how_long_nothing_may_move_is_a_setting_and_a_longer_timeout_of_the_route_wins() {
+    local(async {
+        // Answers half a second after it was asked.
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            // The gateway may have given up.
+            let _sent = io.write_all(OK.as_bytes()).await;
+        })
+        .await;
+        let destination = "    route: [{destination: {host: a.example, port: {number: 80}}}]\n";
+        for (setting, timeout, status) in [
+            ("streamIdleTimeout: 100ms\n", "", 504),
+            ("streamIdleTimeout: 10s\n", "", 200),
+            ("streamIdleTimeout: 100ms\n", "    timeout: 10s\n", 200),
+            ("streamIdleTimeout: 10s\n", "    timeout: 100ms\n", 504),
+        ] {
+            let mut setup = Setup::new().http("a.example", addr).route(
+                "a.example",
+                &format!("{timeout}    retries: {{attempts: 0}}\n{destination}"),
+            );
+            setup.mesh = setting.into();
+            let gateway = setup.start().await;
+            assert_eq!(gateway.get("a.example").await.status, status, "{setting}{timeout}");
+        }
+    });
+}
+
+#[test]
+fn a_request_is_active_until_its_response_has_ended() {
+    local(async {
+        let (addr, _) = upstream(|mut io, _, _| async move {
+            head(&mut io, &mut Vec::new()).await.unwrap();
+            io.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe").await.unwrap();
+            head(&mut io, &mut Vec::new()).await.unwrap_err();
+        })
+        .await;
+        let gateway = Setup::new().http("a.example", addr).start().await;
+        let stats = &gateway.worker.telemetry.stats;
+        let cluster = stats.cluster(&crate::policy::ClusterName(CLUSTER.into()));
+        let endpoint = cluster.endpoint(UpstreamAddr("198.51.100.1:80".parse().unwrap()));
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        client.head().await.unwrap();
+        client.take(2).await.unwrap();
+        assert_eq!(endpoint.get(EndpointCounter::RqActive), 1);
+        crate::net::Side::reset(&client.io);
+        drop(client);
+        super::harness::until(|| endpoint.get(EndpointCounter::RqActive) == 0).await;
+        assert_eq!(endpoint.get(EndpointCounter::RqTotal), 1);
     });
 }
 

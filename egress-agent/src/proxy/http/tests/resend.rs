@@ -1,0 +1,181 @@
+//! What an HTTP/2 upstream has not processed is sent again, whatever its method; nothing else is.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{
+    h2::{echo, get, post},
+    harness::{Gateway, Seen, Setup, local, upstream},
+};
+use crate::{proxy::http::replay, telemetry::ClusterCounter};
+
+const CLUSTER: &str = "outbound|80||a.example";
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+
+fn frame(kind: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, stream];
+    frame.extend(payload);
+    frame
+}
+
+/// GOAWAY after this stream, `NO_ERROR` (RFC 9113 §6.8).
+fn goaway(last: u8) -> Vec<u8> {
+    frame(GOAWAY, 0, &[0, 0, 0, last, 0, 0, 0, 0])
+}
+
+/// `REFUSED_STREAM` (RFC 9113 §7).
+fn refused(stream: u8) -> Vec<u8> {
+    frame(RST_STREAM, stream, &[0, 0, 0, 7])
+}
+
+/// Reads a request on stream 1 up to its end, or more bytes of its body than this, with a window that
+/// holds all of them.
+async fn read_request(io: &mut TcpStream, bytes: usize) {
+    let mut start = [0; 24];
+    io.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    io.write_all(&frame(SETTINGS, 0, &[])).await.unwrap();
+    io.write_all(&frame(WINDOW_UPDATE, 0, &[0, 16, 0, 0])).await.unwrap();
+    let mut seen = 0;
+    loop {
+        let mut head = [0; 9];
+        io.read_exact(&mut head).await.unwrap();
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
+        io.read_exact(&mut payload).await.unwrap();
+        if kind == HEADERS {
+            io.write_all(&frame(WINDOW_UPDATE, 1, &[0, 16, 0, 0])).await.unwrap();
+        }
+        if kind == DATA {
+            seen += payload.len();
+        }
+        if matches!(kind, DATA | HEADERS) && (flags & END_STREAM != 0 || seen > bytes) {
+            return;
+        }
+    }
+}
+
+/// Reads a request and says `answer` to it on each of the first `times` connections, and then closes;
+/// echoes on all others.
+async fn unwilling(times: usize, answer: Vec<u8>) -> (SocketAddr, Seen) {
+    upstream(move |mut io, number, seen| {
+        let answer = answer.clone();
+        async move {
+            if number >= times {
+                return echo(io, seen).await;
+            }
+            read_request(&mut io, replay::MOST).await;
+            io.write_all(&answer).await.unwrap();
+            // Until the gateway has read it and closes.
+            while io.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
+                if answer == goaway(1) {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+async fn gateway(addr: SocketAddr) -> Gateway {
+    Setup::new().service("a.example", "HTTP2", Some(addr), "").start().await
+}
+
+#[test]
+fn what_a_goaway_leaves_out_is_sent_again() {
+    local(async {
+        for answer in [goaway(0), refused(1)] {
+            let (addr, seen) = unwilling(1, answer.clone()).await;
+            let gateway = gateway(addr).await;
+            let client = gateway.connect_h2().await;
+            let (status, ..) = get(&client, "http://a.example/get").await;
+            assert_eq!(status, 200, "{answer:?}");
+            assert_eq!(seen.connections.get(), 2);
+            assert_eq!(gateway.log(1).await[0]["response_flags"], "-");
+        }
+    });
+}
+
+#[test]
+fn a_post_and_an_rpc_are_sent_again_with_body_and_trailers() {
+    local(async {
+        for answer in [goaway(0), refused(1)] {
+            let (addr, seen) = unwilling(2, answer.clone()).await;
+            let gateway = gateway(addr).await;
+            let client = gateway.connect_h2().await;
+            let mut trailers = HeaderMap::new();
+            trailers.insert("x-checksum", HeaderValue::from_static("7"));
+            let body = vec![b'x'; 20_000];
+            let (status, echoed, came) =
+                post(&client, "http://a.example/rpc", &body, Some(trailers)).await;
+            assert_eq!((status, echoed.len()), (StatusCode::OK, 20_000), "{answer:?}");
+            assert_eq!(
+                (came["x-checksum"].as_bytes(), came["grpc-status"].as_bytes()),
+                (&b"7"[..], &b"0"[..])
+            );
+            assert_eq!(seen.connections.get(), 3, "left out twice");
+            let log = gateway.log(1).await;
+            assert_eq!(log[0]["bytes_received"], 20_000);
+            assert_eq!(
+                gateway.cluster(CLUSTER, ClusterCounter::RqRetry),
+                0,
+                "no retry of the route's"
+            );
+        }
+    });
+}
+
+#[test]
+fn what_may_have_been_processed_is_not_sent_again() {
+    local(async {
+        // It says that it has taken stream 1, and closes.
+        let (addr, seen) = unwilling(1, goaway(1)).await;
+        let gateway = gateway(addr).await;
+        let client = gateway.connect_h2().await;
+        let (status, ..) = post(&client, "http://a.example/rpc", b"once", None).await;
+        assert_eq!(status, 503);
+        assert_eq!(seen.connections.get(), 1);
+    });
+}
+
+#[test]
+fn a_body_too_long_to_keep_is_sent_once() {
+    local(async {
+        let (addr, seen) = unwilling(1, goaway(0)).await;
+        let gateway = gateway(addr).await;
+        let client = gateway.connect_h2().await;
+        let mut client = client.clone().ready().await.unwrap();
+        let request = http::Request::post("http://a.example/rpc").body(()).unwrap();
+        let (response, mut stream) = client.send_request(request, false).unwrap();
+        stream.send_data(Bytes::from(vec![0; 2 * replay::MOST]), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 503);
+        assert_eq!(seen.connections.get(), 1);
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "UC");
+    });
+}
+
+#[test]
+fn who_always_refuses_is_not_asked_for_ever() {
+    local(async {
+        let (addr, seen) = unwilling(usize::MAX, refused(1)).await;
+        let gateway = gateway(addr).await;
+        let client = gateway.connect_h2().await;
+        let (status, ..) = post(&client, "http://a.example/rpc", b"body", None).await;
+        assert_eq!(status, 503);
+        assert!((2..=8).contains(&seen.connections.get()), "{}", seen.connections.get());
+    });
+}

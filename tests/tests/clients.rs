@@ -1,0 +1,338 @@
+//! Real clients, through node and gateway, to real servers: curl, nghttp2, the JDK, gRPC for Python;
+//! nginx, which ends each HTTP/2 connection after twenty requests. Their versions are printed.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::{
+    env, fs,
+    time::{Duration, Instant},
+};
+
+use egress_tests::{
+    plan,
+    process::{Finished, Process},
+    testbed::Testbed,
+    wait::{SOON, until, until_is},
+};
+
+const HTTP1: u16 = 8080;
+const HTTP2: u16 = 8081;
+const GRPC: u16 = 50051;
+
+/// `www.example.com` with these ports. `connect` is the time that a connect may take: another value is
+/// another cluster.
+fn registry(connect: u32) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: www}}
+spec:
+  hosts: [www.example.com]
+  ports:
+  - {{number: {HTTP1}, name: http, protocol: HTTP}}
+  - {{number: {HTTP2}, name: http2, protocol: HTTP2}}
+  - {{number: {GRPC}, name: grpc, protocol: GRPC}}
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: www}}
+spec:
+  host: www.example.com
+  trafficPolicy: {{connectionPool: {{tcp: {{connectTimeout: {connect}s}}}}}}
+"
+    )
+}
+
+/// nginx: HTTP/1.1 on one port, HTTP/2 in clear on another. In one process, so that it ends with it.
+fn nginx_conf(dir: &str) -> String {
+    format!(
+        "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr notice;
+events {{ worker_connections 512; }}
+http {{
+  access_log off; client_max_body_size 100m;
+  client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+  uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+  server {{ listen {WEB}:{HTTP1}; location / {{ return 200 \"$request_method $server_protocol\\n\"; }} }}
+  server {{
+    listen {WEB}:{HTTP2} http2; keepalive_requests 20;
+    location / {{ return 200 \"$request_method $server_protocol\\n\"; }}
+  }}
+}}
+",
+        WEB = plan::WEB,
+    )
+}
+
+struct World {
+    testbed: Testbed,
+    _servers: Vec<Process>,
+    _node: Process,
+    _gateway: Process,
+}
+
+impl World {
+    fn new() -> Self {
+        let testbed = Testbed::test(1).unwrap();
+        let dir = testbed.dir();
+        let path = dir.join("nginx.conf");
+        fs::write(&path, nginx_conf(&dir.to_string_lossy())).unwrap();
+        let path = path.to_string_lossy();
+        let nginx = testbed
+            .outside()
+            .start(&dir, "nginx", "nginx", &["-e", "stderr", "-c", &path])
+            .unwrap();
+        let grpc = testbed
+            .outside()
+            .start(&dir, "grpc", "/usr/bin/python3", &["-c", PYTHON, "serve", plan::WEB])
+            .unwrap();
+        testbed.apply("www.yaml", &registry(10)).unwrap();
+        let gateway = testbed.start_gateway(0).unwrap();
+        let node = testbed.start_node().unwrap();
+        let world = Self { testbed, _servers: vec![nginx, grpc], _node: node, _gateway: gateway };
+        let answer = || world.curl(&[&url(HTTP1)]).stdout;
+        until_is(SOON, "nginx, through the gateway", answer, |text| text.starts_with("GET"))
+            .unwrap();
+        world
+    }
+
+    fn curl(&self, args: &[&str]) -> Finished {
+        self.testbed.curl(args).unwrap()
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Finished {
+        self.testbed.pod().run_for(Duration::from_secs(120), program, args).unwrap()
+    }
+
+    fn version(&self, program: &str, args: &[&str]) {
+        let done = self.run(program, args);
+        let text = format!("{}{}", done.stdout, done.stderr);
+        println!("{}", text.lines().next().unwrap_or_default());
+        assert!(done.ok(), "{program}: {text}");
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("http://www.example.com:{port}/")
+}
+
+#[test]
+fn curl_in_every_version_of_http() {
+    let world = World::new();
+    world.version("curl", &["--version"]);
+    let body = world.testbed.dir().join("body");
+    fs::write(&body, vec![b'x'; 1 << 20]).unwrap();
+    let body = format!("@{}", body.display());
+    for (args, port, expected) in [
+        (&["--http1.1"][..], HTTP1, "GET HTTP/1.1\n"),
+        (&["--http1.0"], HTTP1, "GET HTTP/1.1\n"),
+        // An upgrade that the gateway ignores (RFC 9110 section 7.8).
+        (&["--http2"], HTTP1, "GET HTTP/1.1\n"),
+        (&["--http2-prior-knowledge"], HTTP1, "GET HTTP/1.1\n"),
+        (&["--http1.1"], HTTP2, "GET HTTP/2.0\n"),
+        (&["--http2-prior-knowledge"], HTTP2, "GET HTTP/2.0\n"),
+        // With `Expect: 100-continue`, which curl sends with a body of this size.
+        (&["--http1.1", "--data-binary", &body], HTTP1, "POST HTTP/1.1\n"),
+        (&["--http1.1", "-T", &body[1..]], HTTP1, "PUT HTTP/1.1\n"),
+        (&["--http2-prior-knowledge", "--data-binary", &body], HTTP2, "POST HTTP/2.0\n"),
+        (&["-X", "POST"], HTTP1, "POST HTTP/1.1\n"),
+    ] {
+        let url = url(port);
+        let done = world.curl(&[args, &[&url]].concat());
+        assert_eq!((done.code, done.stdout.as_str()), (0, expected), "{args:?} {port}: {done:?}");
+    }
+    for args in [&["--http1.1"][..], &["--http2"], &["--http2-prior-knowledge"]] {
+        let url = format!("http://evil.example.net:{HTTP1}/");
+        let shown = [args, &["-o", "/dev/null", "-w", "%{http_code}", &url]].concat();
+        assert_eq!(world.curl(&shown).stdout, "403", "{args:?}");
+    }
+}
+
+/// `requests: 400 total, 400 started, 400 done, 400 succeeded, 0 failed, …`
+fn succeeded(done: &Finished) -> (u64, u64) {
+    let line = done.stdout.lines().find(|line| line.starts_with("requests: "));
+    let line = line.unwrap_or_else(|| panic!("{done:?}"));
+    let number = |what: &str| -> u64 {
+        let part = line.trim_start_matches("requests: ").split(", ").find(|p| p.ends_with(what));
+        part.unwrap().split(' ').next().unwrap().parse().unwrap()
+    };
+    (number(" total"), number(" succeeded"))
+}
+
+#[test]
+fn nghttp2_loses_no_request_to_a_server_that_says_goaway() {
+    let world = World::new();
+    world.version("h2load", &["--version"]);
+    let shown = world.run("nghttp", &["-v", "-t", "10", &url(HTTP2)]);
+    assert!(shown.stdout.contains(":status: 200"), "{shown:?}");
+    let body = world.testbed.dir().join("body");
+    fs::write(&body, vec![b'x'; 10_000]).unwrap();
+    let body = body.to_string_lossy();
+    for more in [&[][..], &["-d", &body]] {
+        for port in [HTTP2, HTTP1] {
+            let url = url(port);
+            let load = [&["-n", "1000", "-c", "4", "-m", "10", "-N", "20"], more, &[&url]].concat();
+            let done = world.run("h2load", &load);
+            assert_eq!(succeeded(&done), (1000, 1000), "{more:?} {port}\n{}", done.stdout);
+            assert!(done.stdout.contains("status codes: 1000 2xx"), "{}", done.stdout);
+        }
+    }
+    let url = format!("http://evil.example.net:{HTTP2}/");
+    let done = world.run("h2load", &["-n", "10", "-N", "20", &url]);
+    assert!(done.stdout.contains("status codes: 0 2xx, 0 3xx, 10 4xx"), "{}", done.stdout);
+}
+
+const JAVA: &str = r#"
+import java.net.URI;
+import java.net.http.*;
+import java.net.http.HttpResponse.BodyHandlers;
+
+public class Client {
+    public static void main(String[] urls) throws Exception {
+        HttpClient client = HttpClient.newHttpClient();
+        for (String url : urls) {
+            HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url));
+            for (HttpRequest one : new HttpRequest[] {
+                request.GET().build(),
+                request.POST(HttpRequest.BodyPublishers.ofString("body")).build(),
+            }) {
+                HttpResponse<String> answer = client.send(one, BodyHandlers.ofString());
+                System.out.println(answer.statusCode() + " " + answer.body().trim());
+            }
+        }
+    }
+}
+"#;
+
+#[test]
+fn the_jdk_with_its_default_client() {
+    let world = World::new();
+    world.version("java", &["-version"]);
+    let program = world.testbed.dir().join("Client.java");
+    fs::write(&program, JAVA).unwrap();
+    let program = program.to_string_lossy();
+    let refused = format!("http://evil.example.net:{HTTP1}/");
+    let done = world.run("java", &[&program, &url(HTTP1), &url(HTTP2), &refused]);
+    let lines: Vec<_> = done.stdout.lines().collect();
+    let [a, b, c, d, e, f] = lines[..] else { panic!("{done:?}") };
+    assert_eq!([a, b], ["200 GET HTTP/1.1", "200 POST HTTP/1.1"]);
+    assert_eq!([c, d], ["200 GET HTTP/2.0", "200 POST HTTP/2.0"]);
+    assert!(e.starts_with("403 ") && f.starts_with("403 "), "{done:?}");
+}
+
+/// `serve ADDRESS`, or `call TARGET COUNT`.
+const PYTHON: &str = r#"
+import concurrent.futures, sys, grpc
+
+def echo(data, context):
+    context.set_trailing_metadata((("x-length", str(len(data))),))
+    return data
+
+def count(data, context):
+    for number in range(10):
+        yield data + str(number).encode()
+
+class Handler(grpc.GenericRpcHandler):
+    def service(self, call):
+        if call.method == "/test.Test/Echo":
+            return grpc.unary_unary_rpc_method_handler(echo)
+        if call.method == "/test.Test/Count":
+            return grpc.unary_stream_rpc_method_handler(count)
+
+if sys.argv[1] == "serve":
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    server.add_generic_rpc_handlers((Handler(),))
+    server.add_insecure_port(sys.argv[2] + ":50051")
+    server.start()
+    server.wait_for_termination()
+print("gRPC for Python", grpc.__version__)
+with grpc.insecure_channel(sys.argv[2]) as channel:
+    unary = channel.unary_unary("/test.Test/Echo")
+    stream = channel.unary_stream("/test.Test/Count")
+    for number in range(int(sys.argv[3])):
+        data = b"x" * (number * 100)
+        answer, call = unary.with_call(data, timeout=20, wait_for_ready=True)
+        assert answer == data
+        assert ("x-length", str(len(data))) in [(k, v) for k, v in call.trailing_metadata()]
+        assert len(list(stream(b"n", timeout=20))) == 10
+print("ok")
+"#;
+
+#[test]
+fn grpc_for_python_both_ways() {
+    let world = World::new();
+    let call = |target: &str, count: &str| {
+        world.run("/usr/bin/python3", &["-c", PYTHON, "call", target, count])
+    };
+    let done = call(&format!("www.example.com:{GRPC}"), "100");
+    println!("{}", done.stdout.lines().next().unwrap_or_default());
+    assert!(done.stdout.ends_with("ok\n"), "{done:?}");
+    let done = call(&format!("evil.example.net:{GRPC}"), "1");
+    assert!(!done.ok() && done.stderr.contains("PERMISSION_DENIED"), "{done:?}");
+}
+
+/// Seconds of traffic; the long form is for people: `EGRESS_SOAK_SECONDS=3600`.
+fn soak() -> Duration {
+    let seconds = env::var("EGRESS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(25))
+}
+
+/// Mixed traffic while the configuration is replaced each second, the server ends connections every
+/// twenty requests, and the name server is away half of the time: nothing fails.
+#[test]
+fn mixed_traffic_loses_no_request_to_reloads_goaways_and_a_name_server_that_is_away() {
+    let world = World::new();
+    let testbed = &world.testbed;
+    let seconds = soak().as_secs().to_string();
+    let load = |name: &str, port: u16, args: &[&str]| {
+        let url = url(port);
+        let all = [&["-D", &seconds, "-c", "2", "-m", "4", "-N", "30"], args, &[&url]].concat();
+        testbed.pod().start(&testbed.dir(), name, "h2load", &all).unwrap()
+    };
+    let body = testbed.dir().join("body");
+    fs::write(&body, vec![b'x'; 1000]).unwrap();
+    let body = body.to_string_lossy();
+    // At a pace: the machine has other things to do.
+    let pace = &["--rps", "50"][..];
+    let mut loads = [
+        load("get2", HTTP2, pace),
+        load("post2", HTTP2, &[pace, &["-d", &body]].concat()),
+        load("get1", HTTP1, &[pace, &["--h1"]].concat()),
+    ];
+    let gateway = testbed.gateway(0);
+    let nft = |args: &str| {
+        let done = gateway.run("nft", &args.split(' ').collect::<Vec<_>>()).unwrap();
+        assert!(done.ok(), "{args}: {done:?}");
+    };
+    nft("add table inet fault");
+    nft("add chain inet fault out { type filter hook output priority 0 ; }");
+    let (start, mut round, mut statuses) = (Instant::now(), 0_u32, Vec::new());
+    while start.elapsed() < soak() {
+        round += 1;
+        testbed.apply("www.yaml", &registry(10 + round % 2)).unwrap();
+        match round % 8 {
+            2 => nft("add rule inet fault out udp dport 53 drop"),
+            6 => nft("flush chain inet fault out"),
+            _ => {}
+        }
+        let next = start + Duration::from_secs(u64::from(round));
+        while Instant::now() < next {
+            let url = url(if round % 3 == 0 { HTTP1 } else { HTTP2 });
+            let shown = ["-o", "/dev/null", "-w", "%{http_code}", &url];
+            statuses.push(world.curl(&shown).stdout);
+        }
+    }
+    for load in &mut loads {
+        let ended = || load.ended();
+        let _status = until(SOON + soak(), "h2load", ended).unwrap();
+        let done = Finished { code: 0, stdout: load.stdout(), stderr: load.stderr() };
+        let (total, good) = succeeded(&done);
+        println!("{total} requests");
+        // The last ones may be under way when the time is up, which h2load counts as done or not at all.
+        assert!(good > 100 && done.stdout.contains(" 0 failed, 0 errored, 0 timeout"), "{done:?}");
+        assert!(done.stdout.contains(", 0 3xx, 0 4xx, 0 5xx"), "{done:?}");
+    }
+    println!("{} requests of curl, {round} configurations", statuses.len());
+    assert!(statuses.len() > 20 && statuses.iter().all(|status| status == "200"), "{statuses:?}");
+    let accepted = testbed.admin(0, "stats/prometheus").unwrap();
+    assert!(!accepted.contains("egress_panics_total 1"));
+}
