@@ -146,7 +146,7 @@ fn status() -> Status {
             subject_alt_names: vec![],
             ca_certificates: None,
             ca_crl: None,
-            key_groups: Default::default(),
+            key_groups: crate::policy::KeyGroups::default(),
             insecure_skip_verify: false,
         }),
         load_balancer: LoadBalancer::RoundRobin,

@@ -22,7 +22,7 @@ use webpki::{
 };
 
 use super::{
-    config::provider,
+    config::{provider, provider_with},
     credential::Credential,
     verify::{Fault, matches, presented},
     x509::CertificateInfo,

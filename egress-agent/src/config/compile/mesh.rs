@@ -168,7 +168,7 @@ pub(super) fn encrypted_hello(choice: Option<&At<HelloChoice>>) -> Option<Encryp
 
 fn key_groups(curves: &List<Curve>, cx: &mut Cx<'_>) -> KeyGroups {
     let mut groups = Vec::new();
-    for curve in curves.iter() {
+    for curve in curves {
         let group = match curve.value {
             Curve::X25519MlKem768 => KeyGroup::X25519MlKem768,
             Curve::X25519 => KeyGroup::X25519,

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     policy::{
-        Cluster, ClusterName, Destination, HostPattern, HttpVersion, LoadBalancer, Protocol,
-        Provider, Reached, Refusal,
+        ClientTls, Cluster, ClusterName, Destination, HostPattern, HttpVersion, LoadBalancer,
+        Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };

@@ -135,7 +135,7 @@ fn settings(mode: ServerTlsMode) -> ServerTls {
         inside: Inside::Http,
         min_version: TlsVersion::V1_2,
         max_version: TlsVersion::V1_3,
-        key_groups: Default::default(),
+        key_groups: crate::policy::KeyGroups::default(),
         cipher_suites: Vec::new(),
         subject_alt_names: Vec::new(),
         spki_pins: Vec::new(),

@@ -575,12 +575,13 @@ async fn attempt_through(
     leaf(&mut leaf_params);
     let leaf = Leaf::signed(&leaf_params, &between);
     let plain = server_config(&leaf, None);
-    let config = ServerConfig::builder_with_provider(Arc::clone(plain.crypto_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(plain.crypto_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![leaf.cert.der().clone(), between.der().clone()], leaf.key())
         .unwrap();
+    config.alpn_protocols.clone_from(&plain.alpn_protocols);
     attempt(&trusting(&root), &simple(), "a.example", &Arc::new(config)).await.map(drop)
 }
 

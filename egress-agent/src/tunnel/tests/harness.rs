@@ -218,7 +218,7 @@ fn settings(healthy: Vec<SocketAddr>) -> Settings {
     let tls = TunnelTls {
         credential: CredentialSource::Own,
         subject_alt_names: Vec::new(),
-        key_groups: Default::default(),
+        key_groups: crate::policy::KeyGroups::default(),
         trust_domain: TrustDomain::default(),
         namespace: Namespace("istio-system".into()),
         principal: None,

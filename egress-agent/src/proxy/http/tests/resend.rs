@@ -81,11 +81,7 @@ async fn unwilling(times: usize, answer: Vec<u8>) -> (SocketAddr, Seen) {
             read_request(&mut io, replay::MOST).await;
             io.write_all(&answer).await.unwrap();
             // Until the gateway has read it and closes.
-            while io.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {
-                if answer == goaway(1) {
-                    return;
-                }
-            }
+            while answer != goaway(1) && io.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}
         }
     })
     .await
