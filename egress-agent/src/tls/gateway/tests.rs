@@ -157,7 +157,7 @@ fn server() -> ServerTls {
         inside: Inside::Http,
         min_version: TlsVersion::V1_3,
         max_version: TlsVersion::V1_3,
-        key_groups: crate::policy::KeyGroups::default(),
+        key_groups: KeyGroups::default(),
         cipher_suites: Vec::new(),
         subject_alt_names: Vec::new(),
         spki_pins: Vec::new(),
@@ -169,7 +169,7 @@ fn tunnel() -> TunnelTls {
     TunnelTls {
         credential: CredentialSource::Own,
         subject_alt_names: Vec::new(),
-        key_groups: crate::policy::KeyGroups::default(),
+        key_groups: KeyGroups::default(),
         trust_domain: TrustDomain::default(),
         namespace: Namespace("istio-system".into()),
         principal: None,

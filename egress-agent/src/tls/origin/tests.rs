@@ -490,7 +490,7 @@ async fn settle(tls: &ClientTls, groups: &[KeyGroup]) -> Result<(KeyGroup, bool)
     let outcome = stream.map(|stream| {
         let tls = stream.get_ref().1;
         let again = tls.handshake_kind() == Some(rustls::HandshakeKind::FullWithHelloRetryRequest);
-        (super::super::negotiated_group(tls).unwrap(), again)
+        (negotiated_group(tls).unwrap(), again)
     });
     server.abort();
     outcome

@@ -95,6 +95,7 @@ async fn a_credential_follows_it_and_outlives_its_socket() {
     let tunnel = Arc::new(TunnelTls {
         credential: CredentialSource::Own,
         subject_alt_names: Vec::new(),
+        key_groups: crate::policy::KeyGroups::default(),
         trust_domain: TrustDomain::default(),
         namespace: Namespace("istio-system".into()),
         principal: None,
