@@ -5,7 +5,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::tunnel::Stats;
+use crate::{
+    policy::KeyGroup,
+    telemetry::{TlsPeer, handshakes},
+    tunnel::Stats,
+};
 
 /// The tunnel's metrics, in Prometheus' text form.
 pub(super) fn render(text: &mut String, stats: &Stats) {
@@ -26,6 +30,11 @@ pub(super) fn render(text: &mut String, stats: &Stats) {
     single("egress_tunnel_streams", "gauge", &stats.streams);
     single("egress_tunnel_streams_total", "counter", &stats.streams_total);
     single("egress_tunnel_streams_reset_total", "counter", &stats.streams_reset);
+    let groups = KeyGroup::ALL.iter().map(|group| {
+        let (peer, name) = (TlsPeer::Upstream, group.name());
+        (format!("{{peer=\"{}\",group=\"{name}\"}}", peer.name()), handshakes(peer, *group))
+    });
+    series("egress_tls_handshakes_total", "counter", &groups.collect::<Vec<_>>());
     let bytes = [("sent", load(&stats.sent)), ("received", load(&stats.received))];
     let bytes = bytes.map(|(direction, count)| (format!("{{direction=\"{direction}\"}}"), count));
     series("egress_tunnel_bytes_total", "counter", &bytes);
@@ -46,6 +55,7 @@ mod tests {
         render(&mut text, &Stats::default());
         for line in [
             "egress_tunnel_handshakes_total 0",
+            "egress_tls_handshakes_total{peer=\"upstream\",group=\"X25519MLKEM768\"} 0",
             "egress_tunnel_bytes_total{direction=\"received\"} 0",
             "egress_tunnel_closed_total{cause=\"silent\"} 0",
             "egress_tunnel_refused_total{reason=\"no_record\"} 0",

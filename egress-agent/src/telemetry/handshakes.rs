@@ -7,7 +7,7 @@ use crate::policy::KeyGroup;
 /// With whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TlsPeer {
-    /// An external host.
+    /// An external host; for a node, the gateway.
     Upstream,
     /// A client, or a node with its tunnel.
     Downstream,

@@ -16,7 +16,12 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{DialError, Limits};
-use crate::{tls::TlsError, types::Host, wire::hbone};
+use crate::{
+    telemetry::{TlsPeer, count_handshake},
+    tls::{TlsError, negotiated_group},
+    types::Host,
+    wire::hbone,
+};
 
 /// Window of a connection, in bytes. What streams hold for pods that don't read comes on top; see
 /// [`Connection::target`](super::connection::Connection::target).
@@ -86,6 +91,9 @@ async fn handshake(
     if tls.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         let found = format!("{:?}", tls.protocol_version());
         return Err(DialError::Protocol { to, found, expected: "TLS 1.3" });
+    }
+    if let Some(group) = negotiated_group(tls) {
+        count_handshake(TlsPeer::Upstream, group);
     }
     let chain = tls.peer_certificates().unwrap_or_default();
     let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
