@@ -8,6 +8,7 @@ use std::{
 };
 
 use egress_tests::{
+    outside::Servers,
     plan,
     process::{Finished, Process},
     testbed::Testbed,
@@ -268,6 +269,23 @@ fn grpc_for_python_both_ways() {
     assert!(done.stdout.ends_with("ok\n"), "{done:?}");
     let done = call(&format!("evil.example.net:{GRPC}"), "1");
     assert!(!done.ok() && done.stderr.contains("PERMISSION_DENIED"), "{done:?}");
+}
+
+#[test]
+fn a_name_server_on_the_gateways_own_address_answers_the_gateway_over_tcp_and_nobody_else() {
+    let testbed = Testbed::test(1).unwrap();
+    let _dns = Servers::dns(&testbed.gateway(0).ns, plan::GATEWAYS[0]).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let server = format!("@{}", plan::GATEWAYS[0]);
+    let ask = ["+tcp", "+short", "+time=2", "+tries=1", &server, "www.example.com"];
+    let own = testbed.gateway(0).run("dig", &ask).unwrap();
+    assert_eq!(own.stdout.trim(), plan::WEB, "{own:?}");
+    // Every other port of that address is captured for the host itself, too.
+    let elsewhere = [&ask[..], &["-p", "5353"]].concat();
+    let other = testbed.gateway(0).run("dig", &elsewhere).unwrap();
+    assert!(!other.stdout.contains(plan::WEB), "{other:?}");
+    let others = testbed.app().run("dig", &ask).unwrap();
+    assert!(!others.ok() && !others.stdout.contains(plan::WEB), "{others:?}");
 }
 
 /// Seconds of traffic; the long form is for people: `EGRESS_SOAK_SECONDS=3600`.
