@@ -5,27 +5,33 @@
 //! was added there stays found.
 
 mod frame;
+mod hbone;
 mod hello;
 mod identity;
 mod intent;
 mod maps;
 mod packets;
 mod random;
+mod request;
 mod snapshots;
 mod world;
 
+pub use hbone::hbone;
 pub use hello::client_hello;
 pub use identity::identity;
 pub use packets::packet;
+pub use request::request;
 pub use snapshots::snapshots;
 
 /// A fuzz target: its name, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. The names are those of the corpora and of libFuzzer's binaries.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 6] = [
     ("packet", packet),
     ("client_hello", client_hello),
     ("snapshots", snapshots),
     ("identity", identity),
+    ("request", request),
+    ("hbone", hbone),
 ];

@@ -35,6 +35,7 @@ mod relay_response;
 mod replay;
 mod reply;
 mod request;
+mod reread;
 mod response;
 mod retry;
 mod serve_h1;
@@ -48,6 +49,7 @@ use egress_ebpf::reason::Reason;
 use futures_util::future::Either;
 
 use self::pool::Pool;
+pub use self::reread::forwarded;
 use super::{Downstream, Worker};
 use crate::{
     net::Side,

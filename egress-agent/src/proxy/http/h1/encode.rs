@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
-use super::super::framing::Framing;
+use super::super::{framing::Framing, request::Request};
 
 /// Appends a request head. `path` is `*`, or a path with its query.
 #[expect(clippy::too_many_arguments, reason = "the parts of one head")]
@@ -86,6 +86,39 @@ pub(in super::super) fn interim(
         field(out, &header::UPGRADE, protocol);
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a request as it is sent to an upstream.
+pub(in super::super) fn whole_request(
+    out: &mut Vec<u8>,
+    asked: &Request,
+    path: &str,
+    host: &HeaderValue,
+    headers: &HeaderMap,
+    upgrade: Option<&HeaderValue>,
+) {
+    let (method, framing, expects) = (&asked.method, asked.framing, asked.expects_continue);
+    request(out, method, path, host, headers, framing, upgrade, expects);
+}
+
+/// Appends a whole body, in one chunk where it is chunked.
+pub(in super::super) fn whole_body(
+    out: &mut Vec<u8>,
+    framing: Framing,
+    body: &[u8],
+    trailers: Option<&HeaderMap>,
+) {
+    match framing {
+        Framing::Chunked => {
+            if !body.is_empty() {
+                chunk_size(out, body.len());
+                out.extend_from_slice(body);
+                out.extend_from_slice(b"\r\n");
+            }
+            last_chunk(out, trailers);
+        }
+        Framing::None | Framing::Length(_) | Framing::UntilClose => out.extend_from_slice(body),
+    }
 }
 
 /// Appends a chunk's size line.

@@ -9,8 +9,9 @@ mod outbound;
 mod stream;
 
 pub(super) use self::{
-    body::Sender,
-    head::{HeadLimits, RequestHead, ResponseHead, is_forbidden_trailer, parse_request},
+    body::{Decoder, Sender, Step},
+    encode::{whole_body as encode_body, whole_request as encode_request},
+    head::{EndOfHead, HeadLimits, RequestHead, ResponseHead, is_forbidden_trailer, parse_request},
     inbound::H1Inbound,
     outbound::{H1Outbound, UpstreamIo},
     stream::Stream,

@@ -84,16 +84,7 @@ impl H1Outbound {
         self.method = request.method.clone();
         self.heard = false;
         let out = &mut self.stream.output;
-        super::encode::request(
-            out,
-            &request.method,
-            path,
-            host,
-            headers,
-            request.framing,
-            upgrade,
-            request.expects_continue,
-        );
+        super::encode::whole_request(out, request, path, host, headers, upgrade);
         self.stream.start_body(request.framing);
     }
 
