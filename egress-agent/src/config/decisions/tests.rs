@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use egress_ebpf::reason::Reason;
 use proptest::prelude::*;
 
-use crate::config::testing::{Gateway, compile_with, compiled, original, port};
+use crate::config::testing::{Gateway, compile_with, compiled, file, original, port};
 use crate::{
     policy::{DirectTarget, HeaderText, Hop, HttpRoute, NodeAction, NodeRoute, PortMode},
     types::{GatewayPort, Host, SpiffeId},
@@ -444,13 +444,9 @@ fn plain_http_is_not_sent_to_a_port_declared_tls() {
 fn allow_any_serves_unknown_hosts_through_the_gateway_only() {
     let any = "";
     let mesh = crate::config::testing::MESH.replace("REGISTRY_ONLY", "ALLOW_ANY");
-    let files =
-        [crate::config::testing::file("a.yaml", &entry("a", "a.example", "resolution: DNS"))];
-    let compiled = crate::config::compile(
-        &files,
-        Some(&crate::config::testing::file("m.yaml", &format!("{mesh}{any}"))),
-    )
-    .unwrap();
+    let files = [file("a.yaml", &entry("a", "a.example", "resolution: DNS"))];
+    let compiled =
+        crate::config::compile(&files, Some(&file("m.yaml", &format!("{mesh}{any}")))).unwrap();
     let everything = NodeRoute {
         port: None,
         target: DirectTarget::Any,
@@ -555,7 +551,10 @@ fn raw_tcp_by_name_has_all_of_its_port_unless_another_name_is_on_it() {
     assert!(found.contains(&route(DirectTarget::Any, 15432)), "{found:?}");
     assert!(found.contains(&route(of_net, 15433)), "{found:?}");
     // What is on a port besides it may go elsewhere: then addresses decide as well.
-    let any = routes(&one, "outboundTrafficPolicy: {mode: ALLOW_ANY}\n");
+    let mesh = crate::config::testing::MESH.replace("REGISTRY_ONLY", "ALLOW_ANY");
+    let files: Vec<_> = one.iter().map(|text| file("one.yaml", text)).collect();
+    let compiled = crate::config::compile(&files, Some(&file("mesh.yaml", &mesh))).unwrap();
+    let any = compiled.snapshot.node.routes;
     assert!(any.contains(&route(name("db.example"), 15432)), "{any:?}");
 }
 

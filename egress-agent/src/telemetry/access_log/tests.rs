@@ -278,6 +278,8 @@ fn json_has_envoys_names_and_ours() {
             "downstream_local_address": "192.0.2.10:80",
             "downstream_remote_address": "10.244.0.7:40404",
             "requested_server_name": null,
+            "upstream_tls_group": null,
+            "downstream_tls_group": null,
             "route_name": "default",
             "reason": null,
             "workload": "sleep",
