@@ -539,18 +539,18 @@ fn port_over_subset_over_rule_and_the_most_specific_host() {
 fn times_of_connections_are_the_rules_or_the_meshs() {
     let registry = service("a.example", "TLS", "resolution: DNS");
     let pool = |texts: &[&str], mesh: &str| compiled(texts, mesh).snapshot.rules.clusters[0].pool;
-    let minute = Some(Duration::from_secs(60));
+    let minute = Duration::from_secs(60);
     let with = |tcp: &str| {
         let policy = format!("{{connectionPool: {{tcp: {tcp}}}}}");
         rule(&format!("{{host: a.example, trafficPolicy: {policy}}}"))
     };
     let default = pool(&[&registry], "");
-    assert_eq!((default.tcp_idle_timeout, default.keepalive), (Some(60 * minute.unwrap()), None));
-    assert_eq!(pool(&[&registry, &with("{idleTimeout: 60s}")], "").tcp_idle_timeout, minute);
+    assert_eq!((default.tcp_idle_timeout, default.keepalive), (Some(60 * minute), None));
+    assert_eq!(pool(&[&registry, &with("{idleTimeout: 60s}")], "").tcp_idle_timeout, Some(minute));
     assert_eq!(pool(&[&registry, &with("{idleTimeout: 0s}")], "").tcp_idle_timeout, None);
     let mesh = "tcpKeepalive: {time: 60s}\n";
     let meshs = pool(&[&registry], mesh).keepalive.unwrap();
-    assert_eq!((Some(meshs.time), meshs.probes), (minute, 3));
+    assert_eq!((meshs.time, meshs.probes), (minute, 3));
     let own = with("{tcpKeepalive: {probes: 3, time: 10s, interval: 2.5s}}");
     let own = pool(&[&registry, &own], mesh).keepalive.unwrap();
     assert_eq!((own.probes, own.time.as_secs(), own.interval.as_secs()), (3, 10, 2));

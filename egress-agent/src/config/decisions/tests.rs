@@ -605,22 +605,10 @@ fn one_port_goes_to_one_gateway() {
         one("a", "a.example", SERVICE),
         one("b", "b.example", "other.istio-system.svc.cluster.local"),
     ];
-    let files: Vec<_> = texts
-        .iter()
-        .enumerate()
-        .map(|(i, t)| crate::config::testing::file(&i.to_string(), t))
-        .collect();
-    let found =
-        crate::config::compile(&files, Some(&crate::config::testing::file("mesh.yaml", &mesh)))
-            .unwrap_err();
+    let files: Vec<_> = texts.iter().enumerate().map(|(i, t)| file(&i.to_string(), t)).collect();
+    let found = crate::config::compile(&files, Some(&file("mesh.yaml", &mesh))).unwrap_err();
     assert!(found.to_string().contains("all of one port goes to one gateway"), "{found}");
-    assert!(
-        crate::config::compile(
-            &files[..3],
-            Some(&crate::config::testing::file("mesh.yaml", &mesh))
-        )
-        .is_ok()
-    );
+    assert!(crate::config::compile(&files[..3], Some(&file("mesh.yaml", &mesh))).is_ok());
 }
 
 #[test]

@@ -528,7 +528,7 @@ async fn a_certificate_that_the_rule_lists_itself_is_accepted_whatever_it_is_mar
     for is_ca in [IsCa::NoCa, IsCa::Ca(BasicConstraints::Unconstrained)] {
         let own = |change: &dyn Fn(&mut CertificateParams)| {
             let mut params = params(&["a.example"]);
-            params.is_ca = is_ca.clone();
+            params.is_ca = is_ca;
             change(&mut params);
             Leaf::own(&params)
         };
