@@ -42,29 +42,25 @@ fn wanted(context: &SkLookupContext) -> Option<u32> {
     if protocol != IPPROTO_TCP {
         return None;
     }
-    let (addr, peer, socket) = match family {
+    // A name server on this host's own address, which this host itself asks: to an own address the
+    // kernel dials from that very address. What comes from elsewhere is captured on this port, too.
+    if port == DNS && ((family == AF_INET && is_own_v4(lookup)) || is_own_v6(lookup, family)) {
+        return None;
+    }
+    let (addr, socket) = match family {
         AF_INET => {
             // Volatile, or the compiler merges this read with the other family's into one through
             // a computed pointer, which the verifier refuses.
             // SAFETY: as above.
             let octets = unsafe { (&raw const (*lookup).local_ip4).read_volatile() }.to_ne_bytes();
-            // SAFETY: as above.
-            let peer = unsafe { (&raw const (*lookup).remote_ip4).read_volatile() }.to_ne_bytes();
-            (Addr::v4(octets), Addr::v4(peer), capture_socket::V4)
+            (Addr::v4(octets), capture_socket::V4)
         }
         AF_INET6 => {
             // SAFETY: as above.
-            let (addr, peer) =
-                unsafe { (read_addr6!((*lookup).local_ip6), read_addr6!((*lookup).remote_ip6)) };
-            (addr, peer, capture_socket::V6)
+            (unsafe { read_addr6!((*lookup).local_ip6) }, capture_socket::V6)
         }
         _ => return None,
     };
-    // A name server on this host's own address, which this host itself asks: to an own address the
-    // kernel dials from that very address. What comes from elsewhere is captured on this port, too.
-    if port == DNS && addr == peer {
-        return None;
-    }
     // `local_port` is in host byte order, unlike the other hooks' ports.
     let port = PortBe::new(u16::try_from(port).ok()?);
     if addr.is_loopback() || listed(&CAPTURE_EXCLUDED, port) {
@@ -77,4 +73,25 @@ fn wanted(context: &SkLookupContext) -> Option<u32> {
 #[inline(always)]
 fn listed<K>(map: &aya_ebpf::maps::HashMap<K, u32>, key: K) -> bool {
     map.get_ptr(key).is_some()
+}
+
+/// Whether both ends have the same IPv4 address. A function of its own, or the compiler merges its reads
+/// with the other family's.
+#[inline(never)]
+fn is_own_v4(lookup: *mut bpf_sk_lookup) -> bool {
+    // SAFETY: the kernel gives a valid context, and the verifier checks each access to it.
+    unsafe {
+        (&raw const (*lookup).local_ip4).read_volatile()
+            == (&raw const (*lookup).remote_ip4).read_volatile()
+    }
+}
+
+/// The same of IPv6.
+#[inline(never)]
+fn is_own_v6(lookup: *mut bpf_sk_lookup, family: u32) -> bool {
+    if family != AF_INET6 {
+        return false;
+    }
+    // SAFETY: as above.
+    unsafe { read_addr6!((*lookup).local_ip6) == read_addr6!((*lookup).remote_ip6) }
 }
