@@ -120,7 +120,7 @@ fn url(port: u16) -> String {
 fn curl_in_every_version_of_http() {
     let world = World::new();
     world.version("curl", &["--version"]);
-    let body = world.testbed.dir().join("body");
+    let body = world.testbed.dir().join("payload");
     fs::write(&body, vec![b'x'; 1 << 20]).unwrap();
     let body = format!("@{}", body.display());
     for (args, port, expected) in [
@@ -165,7 +165,7 @@ fn nghttp2_loses_no_request_to_a_server_that_says_goaway() {
     world.version("h2load", &["--version"]);
     let shown = world.run("nghttp", &["-v", "-t", "10", &url(HTTP2)]);
     assert!(shown.stdout.contains(":status: 200"), "{shown:?}");
-    let body = world.testbed.dir().join("body");
+    let body = world.testbed.dir().join("payload");
     fs::write(&body, vec![b'x'; 10_000]).unwrap();
     let body = body.to_string_lossy();
     for more in [&[][..], &["-d", &body]] {
@@ -302,7 +302,7 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_and_a_name_server_that_is_a
         let all = [&["-D", &seconds, "-c", "2", "-m", "4", "-N", "30"], args, &[&url]].concat();
         testbed.pod().start(&testbed.dir(), name, "h2load", &all).unwrap()
     };
-    let body = testbed.dir().join("body");
+    let body = testbed.dir().join("payload");
     fs::write(&body, vec![b'x'; 1000]).unwrap();
     let body = body.to_string_lossy();
     // At a pace: the machine has other things to do.
