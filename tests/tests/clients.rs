@@ -44,7 +44,8 @@ spec:
     )
 }
 
-/// nginx: HTTP/1.1 on one port, HTTP/2 in clear on another. In one process, so that it ends with it.
+/// nginx: HTTP/1.1 on one port, HTTP/2 in clear on another, where it reads the bodies of requests for `/read`
+/// before it answers. In one process, so that it ends with it.
 fn nginx_conf(dir: &str) -> String {
     format!(
         "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr notice;
@@ -57,6 +58,7 @@ http {{
   server {{
     listen {WEB}:{HTTP2} http2; keepalive_requests 20;
     location / {{ return 200 \"$request_method $server_protocol\\n\"; }}
+    location /read {{ proxy_pass http://{WEB}:{HTTP1}; }}
   }}
 }}
 ",
@@ -134,7 +136,8 @@ fn curl_in_every_version_of_http() {
         // With `Expect: 100-continue`, which curl sends with a body of this size.
         (&["--http1.1", "--data-binary", &body], HTTP1, "POST HTTP/1.1\n"),
         (&["--http1.1", "-T", &body[1..]], HTTP1, "PUT HTTP/1.1\n"),
-        (&["--http2-prior-knowledge", "--data-binary", &body], HTTP2, "POST HTTP/2.0\n"),
+        (&["--http2-prior-knowledge", "-d", "body"], HTTP2, "POST HTTP/2.0\n"),
+        (&["--http2-prior-knowledge", "--data-binary", &body], HTTP1, "POST HTTP/1.1\n"),
         (&["-X", "POST"], HTTP1, "POST HTTP/1.1\n"),
     ] {
         let url = url(port);
@@ -170,7 +173,7 @@ fn nghttp2_loses_no_request_to_a_server_that_says_goaway() {
     let body = body.to_string_lossy();
     for more in [&[][..], &["-d", &body]] {
         for port in [HTTP2, HTTP1] {
-            let url = url(port);
+            let url = url(port) + if more.is_empty() { "" } else { "read" };
             let load = [&["-n", "1000", "-c", "4", "-m", "10", "-N", "20"], more, &[&url]].concat();
             let done = world.run("h2load", &load);
             assert_eq!(succeeded(&done), (1000, 1000), "{more:?} {port}\n{}", done.stdout);
@@ -298,7 +301,7 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_and_a_name_server_that_is_a
     let testbed = &world.testbed;
     let seconds = soak().as_secs().to_string();
     let load = |name: &str, port: u16, args: &[&str]| {
-        let url = url(port);
+        let url = url(port) + if args.contains(&"-d") { "read" } else { "" };
         let all = [&["-D", &seconds, "-c", "2", "-m", "4", "-N", "30"], args, &[&url]].concat();
         testbed.pod().start(&testbed.dir(), name, "h2load", &all).unwrap()
     };
