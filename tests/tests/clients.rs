@@ -137,7 +137,6 @@ fn curl_in_every_version_of_http() {
         (&["--http1.1", "--data-binary", &body], HTTP1, "POST HTTP/1.1\n"),
         (&["--http1.1", "-T", &body[1..]], HTTP1, "PUT HTTP/1.1\n"),
         (&["--http2-prior-knowledge", "-d", "body"], HTTP2, "POST HTTP/2.0\n"),
-        (&["--http2-prior-knowledge", "--data-binary", &body], HTTP1, "POST HTTP/1.1\n"),
         (&["-X", "POST"], HTTP1, "POST HTTP/1.1\n"),
     ] {
         let url = url(port);
