@@ -11,7 +11,7 @@
 //! proxy, tunnel
 //! tls
 //! source, net, bpf, telemetry
-//! config, policy, wire, probe
+//! config, pods, policy, wire, probe
 //! types, sys
 //! ```
 
@@ -23,6 +23,7 @@ pub mod enforcement;
 pub mod gateway;
 pub mod net;
 pub mod node;
+pub mod pods;
 pub mod policy;
 pub mod probe;
 pub mod proxy;

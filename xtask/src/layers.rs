@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "tunnel"],
     &["tls"],
     &["source", "net", "bpf", "telemetry"],
-    &["config", "policy", "wire", "probe"],
+    &["config", "pods", "policy", "wire", "probe"],
     &["types", "sys"],
 ];
 
