@@ -179,4 +179,6 @@ reasons! {
     NoMatchingRule = 93, "no_matching_rule";
     /// The workload has as many look-ups of names waiting as its share allows.
     ResolveOverflow = 96, "resolve_overflow";
+    /// An authorization policy of the gateway denies it, or cannot be honoured.
+    AuthorizationPolicyDenied = 97, "authorization_policy_denied";
 }

@@ -77,6 +77,7 @@ fn entry() -> AccessLogEntry {
         downstream_tls: None,
         downstream_failure: None,
         reason: None,
+        audit: None,
         detail: None,
         workload: Some(workload()),
     }

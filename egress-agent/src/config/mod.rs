@@ -1,9 +1,11 @@
 //! Istio's resources as users write them, and their compilation to one snapshot.
 
+mod authorization_policy;
 mod compile;
 mod decode;
 mod destination_rule;
 mod gateway;
+mod guards;
 mod mesh;
 mod names;
 mod problem;
@@ -50,6 +52,9 @@ pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Pr
 
 #[cfg(test)]
 mod decisions {
+    mod authorization {
+        mod tests;
+    }
     mod scopes;
     mod tests;
 }

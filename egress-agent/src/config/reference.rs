@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
+    authorization_policy::AuthorizationPolicy,
     decode::{FieldDoc, RecordDoc},
     destination_rule::DestinationRule,
     gateway::Gateway,
@@ -20,8 +21,8 @@ writes it, and the same test without the variable fails where the two differ. --
 
 The agent reads Istio's resources from a directory of YAML files (`--config DIR`): `ServiceEntry`, \
 `Gateway`, `DestinationRule` and `VirtualService` of `networking.istio.io/v1`, `v1beta1` or \
-`v1alpha3`, one schema for the three, several documents a file, `kind: List` too. Settings of the \
-whole mesh are in `mesh.yaml`.
+`v1alpha3`, one schema for the three, and `AuthorizationPolicy` of `security.istio.io`; several documents a \
+file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
 
 - A resource without `metadata.namespace` is in `default`.
 - What is wrong is reported all at once, each with file, line, resource, field, what was found and \
@@ -65,6 +66,7 @@ pub fn reference() -> String {
         ("Gateway", GATEWAY, Gateway::doc()),
         ("DestinationRule", DESTINATION_RULE, DestinationRule::doc()),
         ("VirtualService", VIRTUAL_SERVICE, VirtualService::doc()),
+        ("AuthorizationPolicy", AUTHORIZATION_POLICY, AuthorizationPolicy::doc()),
     ] {
         // Writing to a string doesn't fail.
         let written = write!(out, "\n## {title}\n\n{intro}");
@@ -87,6 +89,19 @@ const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is led twice: 
 by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
 first one's destination names, to the service outside. Matches in one list are alternatives, the \
 conditions in a match all hold, the first rule that matches wins.\n";
+
+const AUTHORIZATION_POLICY: &str = "Who may ask a gateway for what, besides what the routes say \
+(`security.istio.io/v1`, `v1beta1`). A policy is for the gateways of its namespace that it selects, one in the \
+root namespace for those of every namespace. What a rule of `DENY` matches is denied; then, where a policy of \
+`ALLOW` is for the gateway, what no rule of them matches. It is asked for each request, and for each TLS or TCP \
+connection that is forwarded, not for what `direct: registry` lets past the gateway.\n\n\
+A condition that nobody can decide allows nothing and denies whatever else holds: what only HTTP has, on \
+another connection; the namespace or service account of a source that no workload is known for; a principal \
+that no certificate proves; a path that servers read in two ways; a value or an attribute that is not \
+supported, which `check` calls `refused`. A policy with a field that is not known denies everything at its \
+gateways. So do `EnvoyFilter`, `WasmPlugin` and `RequestAuthentication` for a gateway; a `Sidecar` that hides \
+hosts denies everything to the workloads of its namespace, and to sources that are not known. The annotation \
+`istio.io/dry-run: \"true\"` puts a policy out of force.\n";
 
 struct Tables<'a> {
     out: &'a mut String,
@@ -179,6 +194,7 @@ mod tests {
             Gateway::doc(),
             DestinationRule::doc(),
             VirtualService::doc(),
+            AuthorizationPolicy::doc(),
         ] {
             check(&root, 0);
         }

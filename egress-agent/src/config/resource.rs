@@ -7,6 +7,7 @@ use super::{
     decode::{Cx, Record, Report, Spot, nearest},
     destination_rule::DestinationRule,
     gateway::Gateway,
+    guards::{self, Guard},
     problem::{Problem, Severity},
     service_entry::ServiceEntry,
     virtual_service::VirtualService,
@@ -22,8 +23,7 @@ const GROUP: &str = "networking.istio.io";
 const VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha3"];
 const KINDS: [&str; 4] = ["ServiceEntry", "Gateway", "DestinationRule", "VirtualService"];
 /// Kinds of the group that have no meaning here.
-const OTHER_KINDS: [&str; 5] =
-    ["Sidecar", "EnvoyFilter", "WorkloadEntry", "WorkloadGroup", "ProxyConfig"];
+const OTHER_KINDS: [&str; 3] = ["WorkloadEntry", "WorkloadGroup", "ProxyConfig"];
 
 /// Who a resource is.
 #[derive(Clone, Debug)]
@@ -76,6 +76,8 @@ pub(super) struct Resources {
     pub(super) gateways: Vec<Resource<Gateway>>,
     pub(super) rules: Vec<Resource<DestinationRule>>,
     pub(super) routes: Vec<Resource<VirtualService>>,
+    /// What restricts gateways.
+    pub(super) guards: Vec<Guard>,
     seen: HashMap<String, String>,
     count: usize,
 }
@@ -152,6 +154,38 @@ impl Resources {
     fn resource(&mut self, kind: &str, version: &str, node: &Node, cx: &mut Cx<'_>) {
         let root = Spot::root(node.line, "");
         let (group, short) = version.split_once('/').unwrap_or(("", version));
+        if let Some(versions) = guards::versions(group, kind) {
+            if !versions.contains(&short) {
+                let known = versions.iter().map(|version| format!("{group}/{version}"));
+                let known: Vec<_> = known.collect();
+                let found = format!("{version:?}");
+                cx.wrong(&root.field("apiVersion"), found, known.join(", "), "unknown version");
+            } else if self.counted(&root, cx)
+                && let Some(meta) = self.meta(kind, node, cx)
+            {
+                self.guards.push(Guard::read(kind, meta, node));
+            }
+            return;
+        }
+        let own = guards::KINDS.iter().find(|(_, name, _)| *name == kind);
+        if let Some((own, ..)) = own.filter(|(own, ..)| {
+            group.is_empty() || group == GROUP || nearest(group, [*own].into_iter()).is_some()
+        }) {
+            let message = "wrong apiVersion for this kind";
+            cx.wrong(
+                &root.field("apiVersion"),
+                format!("{version:?}"),
+                format!("{own}/v1"),
+                message,
+            );
+            return;
+        }
+        if kind == "PeerAuthentication" {
+            let message =
+                "ignored: whether a gateway asks for mutual TLS, its servers say (tls.mode)";
+            cx.warn(&root, message);
+            return;
+        }
         if group != GROUP {
             // `Gateway` is also a kind of gateway.networking.k8s.io.
             if KINDS.contains(&kind)
@@ -198,11 +232,7 @@ impl Resources {
             );
             return;
         }
-        self.count += 1;
-        if self.count > MAX_RESOURCES {
-            if self.count == MAX_RESOURCES + 1 {
-                cx.error(&root, format!("more than {MAX_RESOURCES} resources"));
-            }
+        if !self.counted(&root, cx) {
             return;
         }
         let Some(meta) = self.meta(kind, node, cx) else { return };
@@ -215,6 +245,15 @@ impl Resources {
             "DestinationRule" => push(&mut self.rules, &meta, node, &mut cx),
             _ => push(&mut self.routes, &meta, node, &mut cx),
         }
+    }
+
+    /// Whether there is room for one more.
+    fn counted(&mut self, root: &Spot, cx: &mut Cx<'_>) -> bool {
+        self.count += 1;
+        if self.count == MAX_RESOURCES + 1 {
+            cx.error(root, format!("more than {MAX_RESOURCES} resources"));
+        }
+        self.count <= MAX_RESOURCES
     }
 
     fn meta(&mut self, kind: &str, node: &Node, cx: &mut Cx<'_>) -> Option<Meta> {

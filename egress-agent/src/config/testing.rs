@@ -120,6 +120,8 @@ impl Gateway {
             method: &method.parse().unwrap(),
             path_and_query: path,
             headers: &map,
+            server_name: None,
+            remote: Some(source.addr),
         })
     }
 
@@ -176,6 +178,8 @@ impl Gateway {
             method: &http::Method::GET,
             path_and_query: path,
             headers: &http::HeaderMap::new(),
+            server_name: None,
+            remote: None,
         })
     }
 

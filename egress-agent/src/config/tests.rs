@@ -268,7 +268,7 @@ fn resources_that_are_none() {
         "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n",
         "apiVersion: apps/v1\nkind: Deployment\n",
         "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n",
-        "apiVersion: networking.istio.io/v1\nkind: Sidecar\n",
+        "apiVersion: networking.istio.io/v1\nkind: ProxyConfig\n",
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n",
     ] {
         let found = problems(&[text], "");

@@ -1,6 +1,6 @@
 //! Decisions as values: what is asked, and what was decided. Acting on one is the proxy's part.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use egress_ebpf::reason::Reason;
 
@@ -70,6 +70,11 @@ pub struct HttpRequest<'a> {
     pub path_and_query: &'a str,
     /// Headers.
     pub headers: &'a http::HeaderMap,
+    /// SNI, where the gateway terminated TLS.
+    pub server_name: Option<&'a Host>,
+    /// The original client as trusted proxies name it; the source's own address where none are
+    /// configured, and `None` where they name nobody.
+    pub remote: Option<IpAddr>,
 }
 
 /// A TLS connection as policy sees it.
@@ -94,6 +99,8 @@ pub struct Denied {
     pub reason: Reason,
     /// A sentence for the person who reads the `403` or the log.
     pub detail: String,
+    /// The authorization policy that refuses it, in Envoy's words for the access log.
+    pub matched: Option<Arc<str>>,
 }
 
 /// What becomes of a TLS connection.
@@ -112,6 +119,8 @@ pub struct TcpRoute {
     pub cluster: Arc<Cluster>,
     /// The name to resolve where the cluster is a wildcard; `None` for a raw TCP service.
     pub host: Option<Host>,
+    /// The authorization policy that marks it for audit.
+    pub audit: Option<Arc<str>>,
 }
 
 /// Where a request goes, and what is done on the way.
@@ -131,6 +140,8 @@ pub struct HttpRoute {
     /// What to do to the request and the response; made once a rule where it doesn't depend on the
     /// request.
     pub action: Arc<HttpAction>,
+    /// The authorization policy that marks it for audit.
+    pub audit: Option<Arc<str>>,
 }
 
 /// `retries`.

@@ -122,12 +122,13 @@ impl Destination {
                     "no ServiceEntry for {} is exported to this workload's namespace",
                     name.unwrap_or_default()
                 ),
+                matched: None,
             });
         };
         let reached = provider.reached(client.gateway.or(client.source));
         match reached.refusals.iter().find(|refusal| refusal.applies(client.source, host)) {
             Some(Refusal { reason, detail, .. }) => {
-                Err(Denied { reason: *reason, detail: detail.to_string() })
+                Err(Denied { reason: *reason, detail: detail.to_string(), matched: None })
             }
             None => Ok(&reached.cluster),
         }

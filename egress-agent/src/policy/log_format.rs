@@ -67,8 +67,15 @@ const JSON_ISTIO: &[(&str, &str)] = &[
 ];
 
 /// Keys that every JSON line has by itself.
-pub const JSON_OWN: [&str; 6] =
-    ["reason", "workload", "workload_namespace", "source_principal", "tunnel_principal", "ech"];
+pub const JSON_OWN: [&str; 7] = [
+    "reason",
+    "workload",
+    "workload_namespace",
+    "source_principal",
+    "tunnel_principal",
+    "ech",
+    "audit_policy",
+];
 
 /// A compiled format.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,7 +3,9 @@
 //! [`Snapshot`] is published whole on every change. The node derives its kernel plan from it, a
 //! gateway its [`GatewayPolicy`]; so the two can't disagree.
 
+mod authorization;
 mod callers;
+mod claims;
 mod cluster;
 mod decision;
 mod destination;
@@ -22,7 +24,12 @@ mod server_tls;
 mod snapshot;
 mod tunnel;
 
+pub use authorization::{
+    Attribute, Authorization, AuthorizationAction, AuthorizationPolicy, AuthorizationRule,
+    AuthorizationScope, Condition, Holds, RequestFacts, Subject, TextPattern, ValuePattern,
+};
 pub use callers::{Caller, Callers, OwnPort};
+pub use claims::is_claim;
 pub use cluster::{
     ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, Endpoint,
     HttpVersion, Keepalive, LoadBalancer, OutlierDetection,

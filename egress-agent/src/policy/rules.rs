@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use super::{
-    Cluster, Destination, Exported, Hop, HostPattern, HttpAction, RetryPolicy, Scoped, Server,
+    AuthorizationPolicy, Cluster, Destination, Exported, Hop, HostPattern, HttpAction, RetryPolicy,
+    Scoped, Server,
 };
 use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Port, Source};
 
@@ -22,6 +23,8 @@ pub struct Rules {
     pub routes: Vec<Arc<RouteSet>>,
     /// Every cluster, once.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Authorization policies, and what else restricts gateways.
+    pub authorization: Vec<Arc<AuthorizationPolicy>>,
 }
 
 /// One port of one host of a `ServiceEntry`.

@@ -152,6 +152,7 @@ fn own_port(worker: &Worker, downstream: &Downstream, kind: Listening) -> Option
         Caller::Refused => Some(Denied {
             reason: Reason::GatewayPort,
             detail: format!("port {} is for nodes; the source is a workload", downstream.port),
+            matched: None,
         }),
     }
 }

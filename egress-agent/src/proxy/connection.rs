@@ -206,7 +206,12 @@ fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
         },
         PortMode::Closed(reason) => {
             let detail = format!("no route for port {}", downstream.port);
-            State::Denied(Denied { reason, detail }, Manner::Reset, None, BytesMut::new())
+            State::Denied(
+                Denied { reason, detail, matched: None },
+                Manner::Reset,
+                None,
+                BytesMut::new(),
+            )
         }
     }
 }
@@ -298,7 +303,7 @@ fn named(
 ) -> State {
     let ClientHello { server_name, alpn: _, encrypted } = hello;
     let refuse = |reason, detail: &str, name| {
-        let denied = Denied { reason, detail: detail.into() };
+        let denied = Denied { reason, detail: detail.into(), matched: None };
         (denied, Manner::tls(reason), name)
     };
     let (denied, manner, name) = match server_name {

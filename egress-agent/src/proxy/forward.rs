@@ -52,10 +52,11 @@ pub(super) async fn prepare(
     server_name: Option<Host>,
     read: BytesMut,
 ) -> Option<Box<Forward>> {
-    let TcpRoute { cluster, host } = route;
+    let TcpRoute { cluster, host, audit } = route;
     let stats = worker.telemetry.stats.cluster(&cluster.name);
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
     record.server_name = server_name.as_ref().map(Host::to_string);
+    record.audit = audit;
     let is_tls = server_name.is_some();
     let work = downstream.holder.request(read.len());
     let connecting = async {
@@ -195,7 +196,7 @@ impl Forward {
             Some(End::Closed) => held.lease.report(true),
             Some(End::Idle) => {
                 record.flags.set(ResponseFlag::LocalReset);
-                record.details = Some("idle_timeout");
+                record.details = Some("idle_timeout".into());
                 record.reason = Some(Reason::Timeout);
             }
             Some(End::Reset(Peer::Downstream, error)) => match PeerEnded::of(&error) {
@@ -224,7 +225,7 @@ impl Forward {
                 down.reset();
                 up.reset();
                 record.flags.set(ResponseFlag::LocalReset);
-                record.details = Some("drain_timeout");
+                record.details = Some("drain_timeout".into());
                 record.reason = Some(Reason::Timeout);
             }
         }

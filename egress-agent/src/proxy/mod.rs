@@ -81,6 +81,7 @@ impl Worker {
         self.policy.load_full().ok_or_else(|| Denied {
             reason: Reason::NotConfigured,
             detail: "this gateway has no configuration yet".into(),
+            matched: None,
         })
     }
 

@@ -1,5 +1,7 @@
 //! What a connection that isn't HTTP leaves behind: one line of the access log, and counters.
 
+use std::{borrow::Cow, sync::Arc};
+
 use egress_ebpf::reason::Reason;
 
 use super::{Downstream, Worker};
@@ -33,7 +35,9 @@ pub(super) struct Record {
     pub(super) upstream_tls_group: Option<&'static str>,
     pub(super) flags: ResponseFlags,
     /// `%CONNECTION_TERMINATION_DETAILS%`.
-    pub(super) details: Option<&'static str>,
+    pub(super) details: Option<Cow<'static, str>>,
+    /// The authorization policy that marks it.
+    pub(super) audit: Option<Arc<str>>,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub(super) failure: Option<String>,
     pub(super) reason: Option<Reason>,
@@ -62,8 +66,14 @@ impl Record {
     /// Refused by policy.
     pub(super) fn denied(worker: &Worker, downstream: &Downstream, denied: &Denied) -> Self {
         let mut record = Self::black_hole(worker, downstream, denied.reason);
-        record.flags.set(ResponseFlag::NoRouteFound);
-        record.details = Some("filter_chain_not_found");
+        match &denied.matched {
+            // Envoy has no flag for it.
+            Some(matched) => record.details = Some(matched.to_string().into()),
+            None => {
+                record.flags.set(ResponseFlag::NoRouteFound);
+                record.details = Some("filter_chain_not_found".into());
+            }
+        }
         record.detail = Some(denied.detail.clone());
         record
     }
@@ -78,7 +88,7 @@ impl Record {
     /// Refused or ended because its source has its share of what all sources use.
     pub(super) fn overflow(worker: &Worker, downstream: &Downstream) -> Self {
         let mut record = Self::local(worker, downstream, Reason::Overflow);
-        record.details = Some(OVERFLOW);
+        record.details = Some(OVERFLOW.into());
         record.detail = Some(OVERFLOW_SENTENCE.into());
         record
     }
@@ -86,7 +96,7 @@ impl Record {
     /// Ended although both ends were content.
     pub(super) fn ended(&mut self, ended: &PeerEnded) {
         self.flags.set(ResponseFlag::LocalReset);
-        self.details = Some(NOT_GOOD);
+        self.details = Some(NOT_GOOD.into());
         self.downstream_failure = Some(ended.to_string());
         self.detail = Some(ended.to_string());
         self.reason = Some(ended.reason());
@@ -96,7 +106,7 @@ impl Record {
     pub(super) fn overflowed(&mut self, worker: &Worker) -> Reason {
         worker.telemetry.stats.denied(Reason::Overflow);
         self.flags.set(ResponseFlag::LocalReset);
-        self.details = Some(OVERFLOW);
+        self.details = Some(OVERFLOW.into());
         self.reason = Some(Reason::Overflow);
         self.detail = Some(OVERFLOW_SENTENCE.into());
         Reason::Overflow
@@ -152,6 +162,7 @@ impl Record {
             downstream_tls: downstream.tls,
             downstream_failure: self.downstream_failure,
             reason: self.reason,
+            audit: self.audit,
             detail: self.detail,
             workload: downstream.source.workload,
         });

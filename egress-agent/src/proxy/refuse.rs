@@ -17,6 +17,7 @@ const LINGER_BYTES: usize = 256 * 1024;
 #[repr(u8)]
 pub(super) enum Alert {
     UnexpectedMessage = 10,
+    AccessDenied = 49,
     DecodeError = 50,
     ProtocolVersion = 70,
     InternalError = 80,
@@ -37,6 +38,7 @@ impl Manner {
     pub(super) fn tls(reason: Reason) -> Self {
         Self::Alert(match reason {
             Reason::WrongProtocol => Alert::ProtocolVersion,
+            Reason::AuthorizationPolicyDenied => Alert::AccessDenied,
             Reason::ResolveFailed
             | Reason::ResolveOverflow
             | Reason::ConnectFailed

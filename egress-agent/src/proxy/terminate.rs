@@ -115,6 +115,7 @@ fn named(name: &Option<Host>) -> Result<&Host, Denied> {
     name.as_ref().ok_or_else(|| Denied {
         reason: Reason::NoServerName,
         detail: "TLS without a server name, where nothing inside names the host".into(),
+        matched: None,
     })
 }
 
@@ -131,7 +132,7 @@ pub(super) fn failed(
         Reason::Reset => ResponseFlag::DownstreamConnectionTermination,
         _ => ResponseFlag::LocalReset,
     });
-    record.details = Some(FAILED);
+    record.details = Some(FAILED.into());
     record.server_name = name.map(Host::to_string);
     record.downstream_failure = Some(detail.clone());
     record.detail = Some(detail);

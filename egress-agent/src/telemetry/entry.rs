@@ -1,6 +1,7 @@
 //! What one request or connection leaves behind.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -149,9 +150,9 @@ pub struct AccessLogEntry {
     /// `%RESPONSE_FLAGS%`.
     pub response_flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`.
-    pub response_code_details: Option<&'static str>,
+    pub response_code_details: Option<Cow<'static, str>>,
     /// `%CONNECTION_TERMINATION_DETAILS%`.
-    pub connection_termination_details: Option<&'static str>,
+    pub connection_termination_details: Option<Cow<'static, str>>,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub upstream_failure: Option<String>,
     /// `%BYTES_RECEIVED%`: body bytes, or all bytes of a TCP connection, from the client.
@@ -184,6 +185,8 @@ pub struct AccessLogEntry {
     pub downstream_failure: Option<String>,
     /// Why it was refused; JSON only.
     pub reason: Option<Reason>,
+    /// The authorization policy that marks it (`AUDIT`); JSON only.
+    pub audit: Option<Arc<str>>,
     /// A sentence that says more about it; for flows, not for the log.
     pub detail: Option<String>,
     /// Who asked; JSON only.

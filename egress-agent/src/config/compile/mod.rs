@@ -1,6 +1,8 @@
 //! All resources to one snapshot.
 
+mod authorization;
 mod clusters;
+mod conditions;
 mod destinations;
 mod gateways;
 mod http;
@@ -93,7 +95,14 @@ pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compi
 
 impl Compiler<'_> {
     fn run(mut self, resources: &Resources) -> Snapshot {
-        self.entries = resources.entries.iter().filter_map(|entry| self.entry(entry)).collect();
+        let entries = resources.entries.iter();
+        self.entries = entries
+            .filter(|entry| !self.targeted(&resources.guards, &entry.meta.full_name()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .filter_map(|entry| self.entry(entry))
+            .collect();
+        let authorization = self.guards(&resources.guards);
         self.rules = resources.rules.iter().filter_map(|rule| self.rule(rule)).collect();
         let servers: Vec<(Meta, _)> = resources
             .gateways
@@ -122,6 +131,7 @@ impl Compiler<'_> {
                 servers: self.servers,
                 routes,
                 clusters: self.clusters.into_values().flatten().collect(),
+                authorization,
             },
         }
     }

@@ -85,7 +85,7 @@ fn from(gateway: &Gateway, namespace: &str, host: &str) -> Result<HttpRoute, Den
 }
 
 fn refused(answer: Result<HttpRoute, Denied>) -> (Reason, String) {
-    let Denied { reason, detail } = answer.unwrap_err();
+    let Denied { reason, detail, matched: _ } = answer.unwrap_err();
     (reason, detail)
 }
 
@@ -130,6 +130,8 @@ fn what_a_rule_means_follows_from_what_its_host_is() {
             method: &http::Method::GET,
             path_and_query: "/",
             headers: &http::HeaderMap::new(),
+            server_name: None,
+            remote: None,
         });
         let (reason, detail) = refused(answer);
         assert_eq!(reason, Reason::TlsPolicyUnavailable, "{host_of_rule}: {detail}");

@@ -99,6 +99,8 @@ fn get(gateway: &Gateway, source: &Source, entry: Entry<'_>, to: u16) -> Result<
         method: &http::Method::GET,
         path_and_query: "/",
         headers: &http::HeaderMap::new(),
+        server_name: None,
+        remote: None,
     })
 }
 

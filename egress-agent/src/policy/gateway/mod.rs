@@ -1,5 +1,6 @@
 //! What one gateway process decides.
 
+mod authorize;
 mod outcome;
 mod refusal;
 mod request;
@@ -13,10 +14,10 @@ use egress_ebpf::reason::Reason;
 use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied, Direct, Discovery,
-    Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer, OutboundMode, PortMode, Redirect,
-    RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute,
-    has_labels, matching, preferred,
+    AddressGuard, Authorization, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied,
+    Direct, Discovery, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer, OutboundMode,
+    PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot,
+    Target, TcpRoute, has_labels, matching, preferred,
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
 
@@ -41,6 +42,7 @@ pub struct GatewayPolicy {
     tunnel: Option<Arc<ServerTls>>,
     guard: AddressGuard,
     callers: Callers,
+    authorization: Authorization,
     plain: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
     to_https: Redirect,
@@ -75,6 +77,12 @@ impl GatewayPolicy {
             member,
             guard: AddressGuard::new(&snapshot.mesh).and(&identity.addresses),
             callers: Callers::new(&snapshot.mesh),
+            authorization: Authorization::new(
+                &rules.authorization,
+                identity,
+                &snapshot.mesh.root_namespace,
+                &snapshot.mesh.trust_domain,
+            ),
             plain: Arc::default(),
             retry: Arc::default(),
             to_https: Redirect {
@@ -158,6 +166,7 @@ impl GatewayPolicy {
         let refused = || Denied {
             reason: Reason::NoRoute,
             detail: format!("no TCP service is routed to port {port} for this source"),
+            matched: None,
         };
         let mut entries = self.tcp.get(&port).into_iter().flatten();
         let entry = entries
@@ -172,7 +181,8 @@ impl GatewayPolicy {
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
         let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
         let (cluster, host) = self.outside(&chosen.target, GatewayPort(port.0), source, None)?;
-        Ok(TcpRoute { cluster: Arc::clone(cluster), host: host.cloned() })
+        let route = TcpRoute { cluster: Arc::clone(cluster), host: host.cloned(), audit: None };
+        self.authorized_tcp(source, None, (route, port.0))
     }
 
     /// Whether the gateway may dial this address for a name that it resolved: never loopback,
@@ -200,6 +210,7 @@ impl GatewayPolicy {
             OutboundMode::RegistryOnly => Err(Denied {
                 reason: Reason::HostNotInRegistry,
                 detail: format!("no ServiceEntry names {host} with port {port}"),
+                matched: None,
             }),
             OutboundMode::AllowAny => {
                 let keepalive = self.snapshot.mesh.keepalive;
@@ -231,6 +242,7 @@ impl GatewayPolicy {
                     "no VirtualService leads {} port {} through a gateway",
                     service.host, service.port
                 ),
+                matched: None,
             }),
         }
     }
@@ -267,11 +279,13 @@ impl GatewayPolicy {
             return Err(Denied {
                 reason: Reason::HostNotServed,
                 detail: format!("{host} is routed to {other}, and this gateway isn't part of it"),
+                matched: None,
             });
         }
         self.served_on(port, host).ok_or_else(|| Denied {
             reason: Reason::HostNotServed,
             detail: format!("no Gateway for this process serves {host} on port {port}"),
+            matched: None,
         })
     }
 

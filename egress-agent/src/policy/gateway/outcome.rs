@@ -20,6 +20,7 @@ impl GatewayPolicy {
             timeout: None,
             retry: Arc::clone(&self.retry),
             action: Arc::clone(&self.plain),
+            audit: None,
         }
     }
 
@@ -44,6 +45,7 @@ impl GatewayPolicy {
             timeout: rule.timeout,
             retry: Arc::clone(&rule.retry),
             action: with_faults(rule, action),
+            audit: None,
         })
     }
 

@@ -8,7 +8,7 @@ use crate::{
 };
 
 pub(super) fn denied(reason: Reason, detail: &str) -> Denied {
-    Denied { reason, detail: detail.into() }
+    Denied { reason, detail: detail.into(), matched: None }
 }
 
 /// The bytes aren't what the service entry says of the port.
@@ -24,6 +24,7 @@ pub(super) fn wrong_protocol(service: &Service, spoken: &str) -> Denied {
             "{spoken} was spoken to {}, whose port {} is declared {declared} (ServiceEntry {})",
             service.host, service.port, service.name
         ),
+        matched: None,
     }
 }
 
@@ -39,6 +40,7 @@ pub(super) fn wrong_stage(
         detail: format!(
             "{spoken} for {host} is routed to the gateway's port {port}, which serves {server}"
         ),
+        matched: None,
     }
 }
 
@@ -47,6 +49,7 @@ pub(super) fn no_rule(set: &RouteSet, host: &Host, port: Port) -> Denied {
     Denied {
         reason: Reason::NoMatchingRule,
         detail: format!("no rule of VirtualService {} matches {host} port {port}", set.name),
+        matched: None,
     }
 }
 
@@ -57,6 +60,7 @@ pub(super) fn no_stage_rule(host: &Host, port: GatewayPort) -> Denied {
         detail: format!(
             "no rule of a VirtualService leads {host} on from the gateway's port {port}"
         ),
+        matched: None,
     }
 }
 
@@ -68,6 +72,7 @@ pub(super) fn other_server(host: &Host, port: GatewayPort) -> Denied {
             "{host} is not served on port {port} under the TLS settings of this connection; \
              connect with {host} as the server name"
         ),
+        matched: None,
     }
 }
 
@@ -79,6 +84,7 @@ pub(super) fn loops(port: GatewayPort) -> Denied {
             "the rule for the gateway's port {port} leads to a gateway again; give its match \
              `gateways: [mesh]` and add one that leads to the external host"
         ),
+        matched: None,
     }
 }
 
@@ -90,6 +96,7 @@ pub(super) fn plaintext(what: &str) -> Denied {
             "{what} came to the gateway in clear, but the DestinationRule for the gateway's service \
              asks for mutual TLS: it is served through the node's tunnel alone"
         ),
+        matched: None,
     }
 }
 
@@ -101,6 +108,7 @@ pub(super) fn encrypted_hello(host: &Host) -> Denied {
             "the ClientHello for {host} has an encrypted one inside (ECH), and encryptedClientHello \
              is deny"
         ),
+        matched: None,
     }
 }
 
@@ -113,5 +121,6 @@ pub(super) fn ambiguous(request: &HttpRequest<'_>) -> Denied {
              encoded slashes, parameters, double or broken encoding), and a rule depends on it",
             request.host
         ),
+        matched: None,
     }
 }

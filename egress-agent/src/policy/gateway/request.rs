@@ -21,13 +21,18 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
+        self.authorized_http(request, self.routed_http(request)?)
+    }
+
+    /// The route of a request, and the port of the gateway's server, or else the one that was dialled.
+    fn routed_http(&self, request: &HttpRequest<'_>) -> Result<(HttpRoute, Port), Denied> {
         let (port, host) = (request.port, request.host);
         if let Entry::Server(termination) = request.entry {
-            return self.http_inside(termination, request);
+            return Ok((self.http_inside(termination, request)?, termination.port.0));
         }
         let Some((mesh, service)) = self.service(port, host, request.source) else {
             let cluster = self.passthrough(port, host)?;
-            return Ok(self.default_route(cluster, host));
+            return Ok((self.default_route(cluster, host), port.0));
         };
         if service.protocol != Protocol::Http {
             return Err(refusal::wrong_protocol(service, "plain HTTP"));
@@ -35,13 +40,14 @@ impl GatewayPolicy {
         let mut bound = mesh.http.matches(host);
         let bound = bound.find_map(|bound| preferred(bound, request.source.namespace()));
         let Some(Bound { set, rules }) = bound else {
-            return Ok(self.default_route(self.direct(service, host, request.source)?, host));
+            let cluster = self.direct(service, host, request.source)?;
+            return Ok((self.default_route(cluster, host), port.0));
         };
         let Some((rule, matched)) = first(rules, request, port.0)? else {
             return Err(refusal::no_rule(set, host, port.0));
         };
         let HttpOutcome::Route(targets) = &rule.outcome else {
-            return Ok(self.answer(rule, request, &service.cluster));
+            return Ok((self.answer(rule, request, &service.cluster), port.0));
         };
         let Some(chosen) = matching::pick(targets) else {
             return Err(refusal::no_rule(set, host, port.0));
@@ -49,14 +55,15 @@ impl GatewayPolicy {
         match &chosen.target {
             Target::Gateway { group, port, hop } => {
                 let secured = self.secured(*hop, request.entry.hop(), *group, host)?;
-                self.http_stage(*group, *port, secured, request, &service.cluster)
+                let route = self.http_stage(*group, *port, secured, request, &service.cluster)?;
+                Ok((route, port.0))
             }
             Target::Cluster { destination, host: named } => {
                 self.allows_direct(service)?;
                 let host = named.as_ref().unwrap_or(host);
                 let client = Client { source: request.source.namespace(), gateway: None };
                 let cluster = destination.cluster(client, Some(host))?;
-                self.route(rule, matched, chosen, cluster, host, request)
+                Ok((self.route(rule, matched, chosen, cluster, host, request)?, port.0))
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
         }

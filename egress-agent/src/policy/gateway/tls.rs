@@ -15,7 +15,7 @@ use crate::{
         ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
         preferred,
     },
-    types::{GatewayPort, Host, OriginalPort, Source, SpiffeId},
+    types::{GatewayPort, Host, OriginalPort, Port, Source, SpiffeId},
 };
 
 impl GatewayPolicy {
@@ -26,6 +26,19 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TlsRoute, Denied> {
+        match self.routed_tls(connection)? {
+            (TlsRoute::Forward(route), port) => {
+                let TlsConnection { source, server_name, .. } = *connection;
+                self.authorized_tcp(source, Some(server_name), (route, port)).map(TlsRoute::Forward)
+            }
+            // Policies decide about what is inside.
+            (to @ TlsRoute::Terminate(_), _) => Ok(to),
+        }
+    }
+
+    /// The route of a connection, and the port of the gateway's server, or else the one that was
+    /// dialled.
+    fn routed_tls(&self, connection: &TlsConnection<'_>) -> Result<(TlsRoute, Port), Denied> {
         let TlsConnection { source, port, server_name: host, hop: came, encrypted } = *connection;
         let mesh_allows =
             || Self::hello_allowed(encrypted, self.snapshot.mesh.encrypted_hello, host);
@@ -36,15 +49,16 @@ impl GatewayPolicy {
         };
         let Some((mesh, service)) = self.service(port, host, source) else {
             if let Some(termination) = own() {
-                return Ok(TlsRoute::Terminate(termination));
+                return Ok((TlsRoute::Terminate(termination), port.0));
             }
             let cluster = self.passthrough(port, host)?;
             mesh_allows()?;
-            return Ok(TlsRoute::Forward(TcpRoute { cluster, host: Some(host.clone()) }));
+            let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
+            return Ok((TlsRoute::Forward(route), port.0));
         };
         if service.protocol != Protocol::Tls {
             if let Some(termination) = own() {
-                return Ok(TlsRoute::Terminate(termination));
+                return Ok((TlsRoute::Terminate(termination), port.0));
             }
             return Err(refusal::wrong_protocol(service, "TLS"));
         }
@@ -52,11 +66,12 @@ impl GatewayPolicy {
         let bound = bound.find_map(|bound| preferred(bound, source.namespace()));
         let Some(Bound { set, rules }) = bound else {
             if let Some(termination) = own() {
-                return Ok(TlsRoute::Terminate(termination));
+                return Ok((TlsRoute::Terminate(termination), port.0));
             }
             let cluster = self.direct(service, host, source)?;
             mesh_allows()?;
-            return Ok(TlsRoute::Forward(TcpRoute { cluster, host: Some(host.clone()) }));
+            let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
+            return Ok((TlsRoute::Forward(route), port.0));
         };
         let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
         let Some(chosen) = rule.and_then(|rule| matching::pick(&rule.targets)) else {
@@ -65,7 +80,8 @@ impl GatewayPolicy {
         match &chosen.target {
             Target::Gateway { group, port, hop } => {
                 let secured = self.secured(*hop, came, *group, host)?;
-                self.tls_stage(*group, *port, secured, host, source, encrypted)
+                let route = self.tls_stage(*group, *port, secured, host, source, encrypted)?;
+                Ok((route, port.0))
             }
             Target::Cluster { destination, host: named } => {
                 self.allows_direct(service)?;
@@ -73,7 +89,9 @@ impl GatewayPolicy {
                 let host = named.as_ref().unwrap_or(host).clone();
                 let client = Client { source: source.namespace(), gateway: None };
                 let cluster = destination.cluster(client, Some(&host))?;
-                Ok(TlsRoute::Forward(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) }))
+                let cluster = Arc::clone(cluster);
+                let route = TcpRoute { cluster, host: Some(host), audit: None };
+                Ok((TlsRoute::Forward(route), port.0))
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
         }
@@ -150,7 +168,11 @@ impl GatewayPolicy {
         let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
-        Ok(TlsRoute::Forward(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) }))
+        Ok(TlsRoute::Forward(TcpRoute {
+            cluster: Arc::clone(cluster),
+            host: Some(host),
+            audit: None,
+        }))
     }
 
     /// Whether a ClientHello may be forwarded under this setting. Where TLS ends here, the inner one
@@ -192,7 +214,8 @@ impl GatewayPolicy {
         source: &Source,
     ) -> Result<TcpRoute, Denied> {
         let stage = self.same_server(termination, host, source)?;
-        self.tcp_rules(stage, termination.port, host, source)
+        let route = self.tcp_rules(stage, termination.port, host, source)?;
+        self.authorized_tcp(source, Some(host), (route, termination.port.0))
     }
 
     /// The source once it has proven who it is. An identity of another trust domain says nothing
@@ -243,6 +266,6 @@ impl GatewayPolicy {
         let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
-        Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host) })
+        Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host), audit: None })
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         CredentialSource, Denied, Hop, Inside, MeshConfig, PortMode, ServerProtocol, ServerTls,
         ServerTlsMode, TcpRoute, TlsVersion,
     },
-    types::{Claim, Host, Node, OriginalDst, Source, SpiffeId, Workload},
+    types::{Claim, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
 };
 
 /// How the listener for tunnels speaks TLS; `None` where no tunnel leads to this process.
@@ -36,7 +36,7 @@ pub(super) fn settings(mesh: &MeshConfig, member: &[bool]) -> Option<Arc<ServerT
 /// Whether who comes through the tunnel is one whom a server's TLS settings would let in. What the
 /// tunnel proves is an identity: of keys and certificates of the workload's own it knows nothing.
 pub(super) fn satisfies(tls: &ServerTls, source: &Source) -> Result<(), Denied> {
-    let refuse = |detail: String| Denied { reason: Reason::ClientIdentity, detail };
+    let refuse = |detail: String| Denied { reason: Reason::ClientIdentity, detail, matched: None };
     if !tls.spki_pins.is_empty() || !tls.hashes.is_empty() {
         return Err(refuse(
             "verifyCertificateSpki and verifyCertificateHash ask for a certificate of the client's \
@@ -77,7 +77,8 @@ impl GatewayPolicy {
         claim: Option<&Claim>,
         forwarded_for: Option<IpAddr>,
     ) -> Result<Source, Denied> {
-        let refuse = |detail: String| Denied { reason: Reason::ClaimedWorkload, detail };
+        let refuse =
+            |detail: String| Denied { reason: Reason::ClaimedWorkload, detail, matched: None };
         let peer = peer.to_canonical();
         let forwarded_for = forwarded_for.map(|addr| addr.to_canonical());
         let mesh = &self.snapshot.mesh;
@@ -174,9 +175,18 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn tunnel_tcp(&self, source: &Source, dialled: OriginalDst) -> Result<TcpRoute, Denied> {
+        self.authorized_tcp(source, None, self.routed_tunnel_tcp(source, dialled)?)
+    }
+
+    fn routed_tunnel_tcp(
+        &self,
+        source: &Source,
+        dialled: OriginalDst,
+    ) -> Result<(TcpRoute, Port), Denied> {
         let refused = || Denied {
             reason: Reason::NoRoute,
             detail: format!("no TCP service at {dialled} is routed here for this source"),
+            matched: None,
         };
         let found = self.dialled_by_address(source, dialled);
         let entry = found.or_else(|| self.dialled_by_name(source, dialled)).ok_or_else(refused)?;
@@ -186,7 +196,9 @@ impl GatewayPolicy {
                 stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(entry.stage.0), source));
             let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
             let (cluster, host) = self.outside(&chosen.target, entry.stage, source, None)?;
-            return Ok(TcpRoute { cluster: Arc::clone(cluster), host: host.cloned() });
+            let cluster = Arc::clone(cluster);
+            let route = TcpRoute { cluster, host: host.cloned(), audit: None };
+            return Ok((route, entry.stage.0));
         };
         let (_, served) = self.served(entry.group, entry.stage, host)?;
         match served {
@@ -198,7 +210,7 @@ impl GatewayPolicy {
             }
             other => return Err(refusal::wrong_stage(other, host, entry.stage, "raw TCP")),
         }
-        self.tcp_rules(stage, entry.stage, host, source)
+        Ok((self.tcp_rules(stage, entry.stage, host, source)?, entry.stage.0))
     }
 
     fn candidates(

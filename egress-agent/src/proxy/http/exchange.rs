@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::pin,
     sync::Arc,
     task::Poll,
@@ -65,10 +66,11 @@ pub(super) async fn run<D: Inbound>(
     let forwarded = headers::take_claims(&mut request.headers, trusted);
     headers::ensure_request_id(&mut request.headers);
     let mut record = Record::new(connection, started, request.version);
+    let remote = headers::remote(forwarded.as_deref(), trusted, connection.downstream.source.addr);
     record.request(&request, received, forwarded);
     record.work = connection.downstream.holder.request(request.held_bytes());
     let exchanged = if record.work.is_some() {
-        exchange(connection, policy, &mut request, &mut record, down, deadline).await
+        exchange(connection, policy, &mut request, remote, &mut record, down, deadline).await
     } else {
         Err(Failure::SourceOverflow)
     };
@@ -97,6 +99,7 @@ fn decide(
     connection: &Connection,
     policy: Result<Arc<GatewayPolicy>, Denied>,
     request: &Request,
+    remote: Option<IpAddr>,
 ) -> Result<(Arc<GatewayPolicy>, HttpRoute), Failure> {
     if request.method == Method::CONNECT {
         return Err(Failure::Upgrade("CONNECT"));
@@ -119,6 +122,8 @@ fn decide(
         method: &request.method,
         path_and_query: &request.path,
         headers: with_upgrade.as_ref().unwrap_or(&request.headers),
+        server_name: connection.server_name(),
+        remote,
     };
     let route = policy.http(&asked).map_err(Failure::Denied)?;
     if request.upgrade.is_some() && !route.action.allow_upgrade {
@@ -131,12 +136,13 @@ async fn exchange<D: Inbound>(
     connection: &Connection,
     policy: Result<Arc<GatewayPolicy>, Denied>,
     request: &mut Request,
+    remote: Option<IpAddr>,
     record: &mut Record,
     down: &mut D,
     deadline: &mut Deadline,
 ) -> Result<After, Failure> {
     let worker = &connection.worker;
-    let (policy, route) = decide(connection, policy, request)?;
+    let (policy, route) = decide(connection, policy, request, remote)?;
     record.route(&route);
     let idle = policy.snapshot().mesh.stream_idle_timeout;
     let idle = idle.unwrap_or(worker.limits.stream_idle);

@@ -1,9 +1,11 @@
 //! Header fields: those of one hop only are taken out, those that a route asks for are put in.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{
-    policy::{HeaderOps, HeaderText},
+    policy::{HeaderOps, HeaderText, is_claim},
     telemetry::{AccessLogEntry, header_text},
 };
 
@@ -66,40 +68,6 @@ pub(super) fn take_hop_by_hop(headers: &mut HeaderMap) -> Hop {
     hop
 }
 
-/// What a server may not know of, or must not believe: fields by which a client could claim another
-/// address, host, scheme or path than the gateway sees. Envoy removes or overwrites them at the edge.
-const CLAIMS: [&str; 13] = [
-    "forwarded",
-    "x-real-ip",
-    "x-client-ip",
-    "client-ip",
-    "true-client-ip",
-    "x-cluster-client-ip",
-    "x-originating-ip",
-    "x-remote-ip",
-    "x-remote-addr",
-    "cf-connecting-ip",
-    "fastly-client-ip",
-    "x-original-url",
-    "x-rewrite-url",
-];
-/// Beginnings of others.
-const CLAIM_PREFIXES: [&str; 4] =
-    ["x-forwarded", "x-original-forwarded", "x-envoy-", "x-original-host"];
-
-/// Whether a field makes such a claim. Many servers take `_` for `-`.
-pub(super) fn is_claim(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    let hyphenated;
-    let text = if text.contains('_') {
-        hyphenated = text.replace('_', "-");
-        &hyphenated
-    } else {
-        text
-    };
-    CLAIMS.contains(&text) || CLAIM_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
-}
-
 /// Takes all claims out, and returns the last `trusted` addresses of `X-Forwarded-For`: those that
 /// trusted proxies in front of the gateway have written.
 pub(super) fn take_claims(headers: &mut HeaderMap, trusted: usize) -> Option<String> {
@@ -118,6 +86,16 @@ pub(super) fn take_claims(headers: &mut HeaderMap, trusted: usize) -> Option<Str
     }
     let kept = all.get(all.len().saturating_sub(trusted)..).unwrap_or_default();
     (!kept.is_empty()).then(|| kept.join(","))
+}
+
+/// The original client: the first of the addresses that trusted proxies have written, or the
+/// connection's own where there are fewer than proxies, as in Envoy. `None` if it is no address.
+pub(super) fn remote(forwarded: Option<&str>, trusted: usize, peer: IpAddr) -> Option<IpAddr> {
+    let all: Vec<&str> = forwarded.map(|all| all.split(',').collect()).unwrap_or_default();
+    match all.first() {
+        Some(first) if trusted > 0 && all.len() == trusted => first.parse().ok(),
+        _ => Some(peer),
+    }
 }
 
 /// The part of `Upgrade` that asks for something: HTTP/2 in clear and TLS are answered in HTTP/1.1,

@@ -146,16 +146,17 @@ impl Connection {
                 reason: Reason::ExpiredClient,
                 detail: "the client's certificate has expired since it connected; connect anew"
                     .into(),
+                matched: None,
             }),
             _ => Ok(()),
         }
     }
 
     /// SNI, where TLS was ended here.
-    fn server_name(&self) -> Option<String> {
+    fn server_name(&self) -> Option<&Host> {
         match &self.hop {
             Hop::Plain => None,
-            Hop::Terminated(ended) => ended.server_name.as_ref().map(Host::to_string),
+            Hop::Terminated(ended) => ended.server_name.as_ref(),
         }
     }
 }

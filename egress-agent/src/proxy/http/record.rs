@@ -77,12 +77,13 @@ impl Record {
             upstream_tls_group: None,
             downstream_local: downstream.local,
             downstream_remote: downstream.peer,
-            requested_server_name: connection.server_name(),
+            requested_server_name: connection.server_name().map(ToString::to_string),
             route_name: None,
             encrypted_hello: downstream.encrypted_hello,
             downstream_tls: downstream.tls.clone(),
             downstream_failure: None,
             reason: None,
+            audit: None,
             detail: None,
             workload: downstream.source.workload.clone(),
         };
@@ -129,6 +130,7 @@ impl Record {
     pub(super) fn route(&mut self, route: &HttpRoute) {
         self.entry.upstream_cluster = Some(route.cluster.name.clone());
         self.entry.route_name = route.name.clone();
+        self.entry.audit = route.audit.clone();
     }
 
     /// The connection that it was sent on.
@@ -141,13 +143,13 @@ impl Record {
     /// The upstream answered.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.entry.response_code = status.as_u16();
-        self.entry.response_code_details = Some("via_upstream");
+        self.entry.response_code_details = Some("via_upstream".into());
     }
 
     /// The gateway answers by itself.
     pub(super) fn local(&mut self, status: StatusCode, details: &'static str) {
         self.entry.response_code = status.as_u16();
-        self.entry.response_code_details = Some(details);
+        self.entry.response_code_details = Some(details.into());
     }
 
     /// Something else about the response.
@@ -158,10 +160,18 @@ impl Record {
     /// The request failed before a response.
     pub(super) fn failed(&mut self, failure: &Failure) -> Account {
         let account = failure.account();
-        self.flag(account.flag);
+        let matched = match failure {
+            Failure::Denied(denied) => denied.matched.as_ref(),
+            _ => None,
+        };
+        // Envoy has no flag for what its policies deny.
+        if matched.is_none() {
+            self.flag(account.flag);
+        }
         let entry = &mut self.entry;
         entry.response_code = account.status.map_or(0, |status| status.as_u16());
-        entry.response_code_details = Some(account.details);
+        entry.response_code_details =
+            Some(matched.map_or(account.details.into(), |matched| matched.to_string().into()));
         entry.upstream_failure = failure.transport();
         entry.upstream_host = failure.upstream().or(entry.upstream_host);
         entry.reason = Some(account.reason);
@@ -201,7 +211,7 @@ impl Record {
         let entry = &mut self.entry;
         entry.response_flags = ResponseFlags::default();
         entry.response_flags.set(ResponseFlag::LocalReset);
-        entry.response_code_details = Some(NOT_GOOD);
+        entry.response_code_details = Some(NOT_GOOD.into());
         entry.downstream_failure = Some(ended.to_string());
         entry.detail = Some(ended.to_string());
         entry.reason = Some(ended.reason());
@@ -212,7 +222,7 @@ impl Record {
     /// The response broke off after its head.
     pub(super) fn broken(&mut self, flag: ResponseFlag, details: &'static str) {
         self.flag(flag);
-        self.entry.response_code_details = Some(details);
+        self.entry.response_code_details = Some(details.into());
     }
 }
 
@@ -223,7 +233,7 @@ impl Drop for Record {
             self.flag(ResponseFlag::LocalReset);
             if std::thread::panicking() {
                 self.entry.response_code = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
-                self.entry.response_code_details = Some(INTERNAL_ERROR);
+                self.entry.response_code_details = Some(INTERNAL_ERROR.into());
                 self.entry.reason = Some(Reason::Reset);
                 self.worker.telemetry.stats.denied(Reason::Reset);
             }

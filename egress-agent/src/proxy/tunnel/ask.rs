@@ -104,7 +104,7 @@ impl Tunnel {
             ..self.downstream.clone()
         };
         let refuse = |status, reason, detail: String, downstream: &Downstream| {
-            let denied = Denied { reason, detail };
+            let denied = Denied { reason, detail, matched: None };
             Box::new(Refusal { status, denied, downstream: downstream.clone() })
         };
         let bad = |error: HboneError, downstream: &Downstream| {

@@ -70,6 +70,7 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
         policy.tunnel().cloned().ok_or_else(|| Denied {
             reason: Reason::NoRoute,
             detail: "no DestinationRule asks for a tunnel to this gateway".into(),
+            matched: None,
         })
     });
     let settings = match wanted {

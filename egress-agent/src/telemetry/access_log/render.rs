@@ -132,6 +132,7 @@ fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<
         tls.and_then(DownstreamTls::principal_name),
         tls.and_then(DownstreamTls::tunnel_principal_name),
         entry.encrypted_hello.then_some("present"),
+        entry.audit.as_deref(),
     ];
     for (index, (key, text)) in JSON_OWN.into_iter().zip(own).enumerate() {
         if index > 0 {
@@ -207,8 +208,10 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::Protocol => string(entry.protocol.and_then(protocol)),
         Field::ResponseCode => Value::Number(entry.response_code.into()),
         Field::ResponseFlags => Value::Shown(&entry.response_flags),
-        Field::ResponseCodeDetails => string(entry.response_code_details),
-        Field::ConnectionTerminationDetails => string(entry.connection_termination_details),
+        Field::ResponseCodeDetails => string(entry.response_code_details.as_deref()),
+        Field::ConnectionTerminationDetails => {
+            string(entry.connection_termination_details.as_deref())
+        }
         Field::UpstreamTransportFailureReason => string(entry.upstream_failure.as_deref()),
         Field::BytesReceived => Value::Number(entry.bytes_received),
         Field::BytesSent => Value::Number(entry.bytes_sent),

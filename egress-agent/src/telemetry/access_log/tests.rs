@@ -39,7 +39,7 @@ pub(super) fn request() -> AccessLogEntry {
         request_id: Some("a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e".into()),
         response_code: 200,
         response_flags: Default::default(),
-        response_code_details: Some("via_upstream"),
+        response_code_details: Some("via_upstream".into()),
         connection_termination_details: None,
         upstream_failure: None,
         bytes_received: 0,
@@ -61,6 +61,7 @@ pub(super) fn request() -> AccessLogEntry {
         downstream_tls: None,
         downstream_failure: None,
         reason: None,
+        audit: None,
         detail: None,
         workload: Some(Arc::new(Workload {
             name: "sleep".into(),
@@ -106,7 +107,7 @@ pub(super) fn refused() -> AccessLogEntry {
     AccessLogEntry {
         response_code: 403,
         response_flags: ResponseFlag::NoRouteFound.into(),
-        response_code_details: Some("host_not_in_registry"),
+        response_code_details: Some("host_not_in_registry".into()),
         authority: Some("evil.example".into()),
         upstream_service_time: None,
         upstream_host: None,
@@ -241,6 +242,8 @@ fn custom_lines() {
 fn an_encrypted_hello_and_a_normalised_path_are_marked() {
     let marked = json(None, &AccessLogEntry { encrypted_hello: true, ..request() });
     assert_eq!(marked["ech"], "present");
+    let marked = json(None, &AccessLogEntry { audit: Some("a/b".into()), ..request() });
+    assert_eq!(marked["audit_policy"], "a/b");
     let entry = AccessLogEntry { original_path: Some("/x/../politics".into()), ..request() };
     let format = "%REQ(:PATH)% %REQ(X-ENVOY-ORIGINAL-PATH)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%\n";
     let text = |entry| line(Some(format), AccessLogEncoding::Text, entry);
@@ -287,6 +290,7 @@ fn json_has_envoys_names_and_ours() {
             "source_principal": null,
             "tunnel_principal": null,
             "ech": null,
+            "audit_policy": null,
         })
     );
     let refused = json(None, &refused());

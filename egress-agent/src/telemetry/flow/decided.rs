@@ -113,6 +113,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::UpgradeRefused
         | Reason::AddressRefused
         | Reason::Overflow
+        | Reason::AuthorizationPolicyDenied
         | Reason::ResolveOverflow
         | Reason::NotConfigured
         | Reason::RouteRefused

@@ -72,6 +72,7 @@ fn entry() -> AccessLogEntry {
         response_flags: ResponseFlag::NoRouteFound.into(),
         response_code_details: None,
         connection_termination_details: None,
+        audit: None,
         upstream_failure: None,
         bytes_received: 0,
         bytes_sent: 0,

@@ -4,10 +4,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use std::mem::MaybeUninit;
 
-use super::{
-    super::{bad::BadMessage, headers::is_claim},
-    body::Sender,
-};
+use super::{super::bad::BadMessage, body::Sender};
+use crate::policy::is_claim;
 
 /// Most headers that any limit can ask for.
 const MAX_HEADERS: usize = 128;

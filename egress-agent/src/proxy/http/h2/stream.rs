@@ -49,7 +49,7 @@ fn clean(mut trailers: HeaderMap) -> HeaderMap {
     headers::take_hop_by_hop(&mut trailers);
     let forbidden: Vec<_> = trailers
         .keys()
-        .filter(|n| is_forbidden_trailer(n) || headers::is_claim(n))
+        .filter(|n| is_forbidden_trailer(n) || crate::policy::is_claim(n))
         .cloned()
         .collect();
     for name in forbidden {
