@@ -55,6 +55,7 @@ mod decisions {
     mod authorization {
         mod tests;
     }
+    mod delegates;
     mod scopes;
     mod tests;
 }

@@ -76,6 +76,8 @@ pub(super) struct Resources {
     pub(super) gateways: Vec<Resource<Gateway>>,
     pub(super) rules: Vec<Resource<DestinationRule>>,
     pub(super) routes: Vec<Resource<VirtualService>>,
+    /// Those without hosts, which others delegate to.
+    pub(super) delegates: Vec<Resource<VirtualService>>,
     /// What restricts gateways.
     pub(super) guards: Vec<Guard>,
     seen: HashMap<String, String>,
@@ -96,6 +98,8 @@ impl Resources {
         sort(&mut all.gateways);
         sort(&mut all.rules);
         sort(&mut all.routes);
+        let hosted = std::mem::take(&mut all.routes).into_iter();
+        (all.delegates, all.routes) = hosted.partition(|route| route.spec.hosts.is_empty());
         all
     }
 

@@ -687,7 +687,7 @@ fn virtual_services_refused() {
         (format!("{{hosts: [a.example], http: [{{{to}, redirect: {{uri: /}}}}]}}"), "a rule does one thing"),
         ("{hosts: [a.example], http: [{match: [{uri: {exact: /}}]}]}".into(), "a rule does one thing"),
         (format!("{{hosts: [a.example], http: [{{{to}, corsPolicy: {{}}}}]}}"), "CORS"),
-        (format!("{{hosts: [a.example], http: [{{{to}, delegate: {{name: x}}}}]}}"), "delegation"),
+        (format!("{{hosts: [a.example], http: [{{{to}, delegate: {{name: x}}}}]}}"), "a rule does one thing"),
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{exact: /, prefix: /}}}}]}}]}}"), "only one condition"),
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{regex: '('}}}}]}}]}}"), "expected a regular expression"),
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{regex: 'a)|(b'}}}}]}}]}}"), "expected a regular expression"),

@@ -8,8 +8,8 @@ use crate::types::Port;
 record! {
     /// `VirtualService.spec`.
     struct VirtualService {
-        /// Hosts that it is for. A name without a dot is completed with the namespace.
-        "hosts" hosts: List<String> = required,
+        /// Hosts that it is for. A name without a dot is completed with the namespace. A virtual service without hosts holds rules that others `delegate` to.
+        "hosts" hosts: List<String> = "none",
         /// Stages that it is for: `mesh` (where traffic leaves the application) and gateways (`name` or `namespace/name`).
         "gateways" gateways: List<String> = "`mesh`",
         /// Rules for HTTP, the first that matches wins.
@@ -36,6 +36,8 @@ record! {
         "redirect" redirect: Option<Redirect> = "none",
         /// Answer with this instead.
         "directResponse" direct_response: Option<DirectResponse> = "none",
+        /// Lead to the rules of another virtual service instead.
+        "delegate" delegate: Option<Delegate> = "none",
         /// Change path or authority on the way.
         "rewrite" rewrite: Option<Rewrite> = "none",
         /// For the whole request with its retries.
@@ -50,7 +52,6 @@ record! {
         "websocketUpgrade" websocket_upgrade: Option<At<bool>> = "`false`",
     }
     unsupported {
-        "delegate": Error, "delegation to another VirtualService is not supported; put the rules here";
         "corsPolicy": Error, "CORS is a matter of the destination";
         "mirror": Warning, "mirroring is not supported yet";
         "mirrors": Warning, "mirroring is not supported yet";
@@ -139,6 +140,16 @@ record! {
     }
     unsupported {
         "name": Error, "ports are selected by number";
+    }
+}
+
+record! {
+    /// `delegate`: a virtual service without hosts. Its rules stand in the place of this one, each with the conditions of both; what they don't say (`rewrite`, `timeout`, `retries`, `fault`, `headers`) they take from this one. A rule none of whose matches lies within this one's is left out.
+    struct Delegate {
+        /// Its name.
+        "name" name: Option<At<String>> = required,
+        /// Its namespace.
+        "namespace" namespace: Option<At<String>> = "this one's",
     }
 }
 

@@ -30,7 +30,8 @@ use services::Entry;
 use super::{
     Compiled, Problems, RawFile,
     decode::{At, Cx, Report, Spot, nearest},
-    resource::{Meta, Resources},
+    resource::{Meta, Resource, Resources},
+    virtual_service::VirtualService,
 };
 use crate::{
     policy::{
@@ -54,6 +55,8 @@ struct Compiler<'r> {
     gateways: Vec<String>,
     /// Whether servers are missing because of errors in them, told already.
     broken_gateways: bool,
+    /// Virtual services that others delegate to.
+    delegates: &'r [Resource<VirtualService>],
     /// By name; those of one name differ in their settings.
     clusters: BTreeMap<ClusterName, Vec<Arc<Cluster>>>,
     destinations: HashMap<Wanted, Arc<Destination>>,
@@ -79,6 +82,7 @@ pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compi
         servers: Vec::new(),
         gateways: Vec::new(),
         broken_gateways: false,
+        delegates: &resources.delegates,
         clusters: BTreeMap::new(),
         destinations: HashMap::new(),
         report: &mut report,
@@ -119,6 +123,7 @@ impl Compiler<'_> {
         self.servers = servers.into_iter().flat_map(|(_, servers)| servers).collect();
         let services = self.services();
         self.check_rules();
+        self.check_delegates(&resources.routes);
         let routes: Vec<_> =
             resources.routes.iter().map(|route| Arc::new(self.route_set(route))).collect();
         self.check_routes(&resources.routes, &routes);

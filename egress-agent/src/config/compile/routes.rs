@@ -57,6 +57,13 @@ pub(super) struct Scope<'a> {
     pub(super) stages: Vec<Stage>,
 }
 
+impl Scope<'_> {
+    /// The same for rules that another virtual service has written.
+    pub(super) fn within<'m>(&self, meta: &'m Meta) -> Scope<'m> {
+        Scope { meta, hosts: self.hosts.clone(), stages: self.stages.clone() }
+    }
+}
+
 impl Compiler<'_> {
     /// Reads a virtual service.
     pub(super) fn route_set(&mut self, resource: &Resource<VirtualService>) -> RouteSet {

@@ -3,11 +3,13 @@
 use std::{collections::HashSet, sync::Arc};
 
 mod answers;
+mod delegates;
 
 use super::{
     super::{
         decode::{At, Cx, Dict, RecordDict},
         names,
+        problem::Problem,
         virtual_service::{
             HeaderChanges, Headers, HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror,
             StringMatch,
@@ -16,6 +18,8 @@ use super::{
     Compiler,
     routes::{Scope, Stage, Traffic, check_stages, in_stage, only_port, shares, source},
 };
+use delegates::Ruled;
+
 use crate::policy::{
     HeaderOps, HeaderText, HttpAction, HttpMatch, HttpOutcome, HttpRule, Segment, Target,
     TextMatch, Weighted, header_segments,
@@ -33,7 +37,11 @@ impl Compiler<'_> {
         let mut seen = HashSet::new();
         let mut matched = HashSet::new();
         let mut catch_all = false;
-        for rule in rules {
+        for Ruled { rule, origin, told } in self.delegated(rules, stage, scope) {
+            let merged = origin.map(|meta| scope.within(meta));
+            let scope = merged.as_ref().unwrap_or(scope);
+            let rule = &*rule;
+            let begin = self.report.problems.len();
             let mut cx = scope.meta.cx(self.report);
             for m in &rule.matches.0 {
                 check_stages(&m.gateways, scope, &mut seen, &mut cx);
@@ -68,6 +76,10 @@ impl Compiler<'_> {
                     cx.warn(&m.at, message).code = Some(code);
                 }
             }
+            // What a merged rule has from the other one was told with its place already.
+            let own = self.report.problems.split_off(begin);
+            let fresh = own.into_iter().filter(|problem| !told.iter().any(|t| says(t, problem)));
+            self.report.problems.extend(fresh);
             read.push(Arc::new(compiled));
         }
         read
@@ -87,6 +99,7 @@ impl Compiler<'_> {
             route,
             redirect,
             direct_response,
+            delegate,
             rewrite,
             timeout,
             retries,
@@ -126,12 +139,16 @@ impl Compiler<'_> {
             retries.as_ref().map_or_else(Arc::default, |r| Arc::new(answers::retry(r, &mut cx)));
         let (delay, abort) =
             fault.as_ref().map_or((None, None), |fault| answers::faults(fault, &mut cx));
-        let given = [!route.0.is_empty(), redirect.is_some(), direct_response.is_some()];
-        let told = cx.has_told(&format!("{}.delegate", at.path));
-        if !told && given.into_iter().filter(|given| *given).count() != 1 {
+        let given = [
+            !route.0.is_empty(),
+            redirect.is_some(),
+            direct_response.is_some(),
+            delegate.is_some(),
+        ];
+        if given.into_iter().filter(|given| *given).count() != 1 {
             cx.wrong(
                 at,
-                "none or several of route, redirect, directResponse",
+                "none or several of route, redirect, directResponse, delegate",
                 "one of them",
                 "a rule does one thing",
             );
@@ -139,6 +156,7 @@ impl Compiler<'_> {
         let outcome = match (redirect, direct_response) {
             (Some(redirect), _) => HttpOutcome::Redirect(answers::redirect(redirect, &mut cx)),
             (None, Some(response)) => answers::direct(response, &mut cx),
+            (None, None) if delegate.is_some() => HttpOutcome::Route(vec![delegates::missing()]),
             (None, None) => {
                 let ports = here.iter().map(|m| m.port.as_ref());
                 let port = only_port(ports);
@@ -205,6 +223,11 @@ impl Compiler<'_> {
         }
         targets
     }
+}
+
+/// Whether two problems say the same of the same place in a resource.
+fn says(a: &Problem, b: &Problem) -> bool {
+    (&a.line, &a.field, &a.message) == (&b.line, &b.field, &b.message)
 }
 
 fn append(ops: &mut HeaderOps, more: HeaderOps) {
