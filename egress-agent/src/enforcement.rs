@@ -12,8 +12,10 @@ mod exposure;
 pub(crate) mod flows;
 mod health;
 mod inputs;
+mod known;
 mod modes;
 pub(crate) mod notify;
+mod observe;
 pub(crate) mod plan;
 mod pods;
 mod reconcile;
@@ -28,6 +30,7 @@ pub(crate) use self::{
     exposure::{Exposure, Promise},
     flows::{Format as EventFormat, Naming, Printer},
     health::{Checker, Probing},
+    known::KnownPods,
     modes::{Modes, SetMode, Shout, name as mode_name},
     pods::Pod,
     reconcile::{Parts, Reconciler},

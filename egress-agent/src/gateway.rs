@@ -2,6 +2,7 @@
 
 mod capture;
 mod limits;
+mod pods;
 mod pressure;
 mod view;
 
@@ -29,7 +30,7 @@ use crate::{
     net::ResolverSource,
     policy::{GatewayPolicy, Snapshot},
     proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
-    source::{ConfigArgs, Loaded, Reload},
+    source::{ConfigArgs, Loaded, Reload, kubernetes::Scope},
     sys::{
         memory,
         netlink::addresses,
@@ -210,7 +211,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     tracing::info!("{count} workers take connections; waiting for a configuration");
     let view = View {
         process: Process::this(),
-        directory: args.config.config.display().to_string(),
+        directory: args.config.place(),
         capture: args.capture.to_string(),
         ports: own,
         tunnel: args.tunnel_port.number(),
@@ -259,9 +260,14 @@ impl Role {
     ) -> anyhow::Result<ExitCode> {
         let mut ends = Ends::new().context("can't listen for signals")?;
         let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let (reload, mut loaded) = Reload::new(config);
+        let (origin, reported) = config.open(Scope::Cluster).await?;
+        let (reload, loaded) = Reload::new(origin);
         let again = reload.again();
         let reload = tokio::spawn(reload.run());
+        let mut loaded = match reported {
+            Some(reported) => pods::merge(loaded, reported),
+            None => loaded,
+        };
         let control = self.control.take();
         let control = control.map(|(control, view)| control.serve(view.serving(loaded.clone())));
         let _control = control.transpose().context("can't serve the control socket")?;

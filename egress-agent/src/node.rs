@@ -8,10 +8,13 @@ mod certs;
 mod options;
 mod view;
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 pub use self::options::NodeArgs;
 use self::view::View;
@@ -22,15 +25,18 @@ use crate::{
     },
     bpf::{self, Enforcer, Targets, TcMode},
     enforcement::{
-        Checker, Condition, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler, Shout, Tally,
-        dns::Names, flows, notify, plan, takeover, tunnel,
+        Checker, Condition, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler,
+        Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
     },
     net::Resolver,
-    source::Reload,
+    source::{Origin, Reload, kubernetes::Scope},
     sys::process::raise_open_files,
     telemetry::FlowLog,
     types::Held,
 };
+
+/// How long the API server's first lists are waited for.
+const FIRST_LISTS: Duration = Duration::from_secs(10);
 
 /// Runs it until SIGTERM or SIGINT.
 ///
@@ -56,7 +62,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     options::check_listeners(&args.tunnel_listen)?;
     // What can fail without the kernel comes first; then nothing was touched. A second agent must
     // hear that it is the second one, not that its port is taken.
-    drop(bpf::Pins::own_existing(&args.bpffs)?);
+    let enforced = bpf::Pins::own_existing(&args.bpffs)?.is_some_and(|pins| pins.in_use());
     let listener = match args.metrics_addr.0 {
         Some(addr) => {
             let listener = node_metrics::listen(addr).await;
@@ -66,6 +72,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
+    let scope = Scope::Node(args.node_name.unwrap_or_default());
+    let (origin, reported) = args.config.open(scope).await?;
     let places = args.certificates.places()?;
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;
@@ -76,6 +84,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let resolver = Resolver::new(args.resolver.unwrap_or_default())?;
     let printer = Printer::start(args.events).context("can't start the events' thread")?;
 
+    if !enforced {
+        first_lists(&origin).await;
+    }
     let targets = Targets {
         cgroups: args.cgroups,
         pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
@@ -98,8 +109,17 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let held = maps.current().globals.as_ref().and_then(Held::of);
     takeover::announce(adopted, attachments.is_waiting(), held);
 
-    let directory = args.config.config.display().to_string();
-    let (reload, loaded) = Reload::new(args.config);
+    let directory = args.config.place();
+    let (reload, loaded) = Reload::new(origin);
+    let (known, loaded) = match reported {
+        Some(reported) => {
+            let roots: Vec<PathBuf> = plan::cgroups(&cgroups, &attachments).into_values().collect();
+            let interfaces = plan::interfaces(&args.pod_interfaces, &attachments);
+            let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces);
+            (Some(known), loaded)
+        }
+        None => (None, loaded),
+    };
     let reload = reload.inheriting(takeover::inherited(attachments.is_waiting(), held));
     let again = reload.again();
     let probing = Probing {
@@ -149,6 +169,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
             modes,
             credentials,
             tunnel: Arc::clone(&tunnel.stats),
+            unknown: known.as_ref().map(|known| known.unknown.clone()),
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
     }
@@ -169,6 +190,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         strangers: cgroups,
         shout,
         pods: args.pod_interfaces,
+        known,
         tunnel,
         events_per_second: args.events_per_second,
         loaded,
@@ -190,4 +212,17 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         "stopping; enforcement stays in force, as it is now, until `egress-agent detach`"
     );
     Ok(())
+}
+
+/// Waits until the API server's first lists are complete: nothing is enforced on this node yet, and
+/// enforcement without a configuration denies everything, in-cluster traffic too. After
+/// [`FIRST_LISTS`] it is enforced all the same.
+async fn first_lists(origin: &Origin) {
+    if timeout(FIRST_LISTS, origin.ready()).await.is_err() {
+        tracing::warn!(
+            "the API server has not answered within {} s; enforcing without a configuration, which \
+             denies everything",
+            FIRST_LISTS.as_secs()
+        );
+    }
 }

@@ -32,6 +32,7 @@ use super::{event_losses, tunnel_metrics};
 use crate::{
     bpf::{Counters, Error, Lost, Repair, Shares, Verdicts},
     enforcement::{Condition, Exposure, Modes, Pod, Promise, Tally, Who, mode_name},
+    pods::UnknownInterface,
     source::Loaded,
     tls::{CredentialState, Credentials, days_left, unix_seconds},
     tunnel::Stats,
@@ -55,6 +56,8 @@ pub(crate) struct Sources {
     pub modes: watch::Receiver<Modes>,
     pub credentials: Arc<Credentials>,
     pub tunnel: Arc<Stats>,
+    /// Interfaces whose pods are not known; `None` where there is no API server.
+    pub unknown: Option<watch::Receiver<Vec<UnknownInterface>>>,
 }
 
 impl Sources {
@@ -88,6 +91,9 @@ impl Sources {
         certificates(&mut text, &self.credentials.states(), SystemTime::now());
         gauge(&mut text, "egress_ready", u64::from(self.condition.unready(&loaded).is_empty()));
         exposed(&mut text, &self.condition.exposures());
+        if let Some(interfaces) = &self.unknown {
+            unknown(&mut text, &interfaces.borrow(), SystemTime::now());
+        }
         counter(&mut text, "egress_process_looks_total", self.condition.looks());
         tunnel_metrics::render(&mut text, &self.tunnel);
         Ok(text)
@@ -114,6 +120,15 @@ impl Sources {
             }
         }
     }
+}
+
+/// How many interfaces are unknown, and for how long the oldest of them.
+fn unknown(text: &mut String, interfaces: &[UnknownInterface], now: SystemTime) {
+    let count = u64::try_from(interfaces.len()).unwrap_or(u64::MAX);
+    gauge(text, "egress_unknown_interfaces", count);
+    let ages =
+        interfaces.iter().map(|one| now.duration_since(one.since).map_or(0, |age| age.as_secs()));
+    gauge(text, "egress_unknown_interface_oldest_seconds", ages.max().unwrap_or(0));
 }
 
 /// For each promise whether it doesn't hold on this node, and for how many workloads.
@@ -264,7 +279,8 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
         },
         "/healthz/ready" => {
             let causes = sources.condition.unready(&sources.loaded.borrow());
-            let (status, text) = readiness(&causes, &sources.condition.exposures());
+            let condition = &sources.condition;
+            let (status, text) = readiness(&causes, &condition.exposures(), &condition.unknown());
             (status, TEXT, text)
         }
         _ => {
@@ -279,9 +295,13 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
     response
 }
 
-/// `ready`, or why not, a line each; then the promises that don't hold, which are no reason to take the
-/// node out of service.
-fn readiness(causes: &[String], exposures: &[Exposure]) -> (StatusCode, String) {
+/// `ready`, or why not, a line each; then the promises that don't hold and the unknown
+/// interfaces, which are no reason to take the node out of service.
+fn readiness(
+    causes: &[String],
+    exposures: &[Exposure],
+    unknown: &[String],
+) -> (StatusCode, String) {
     let (status, mut text) = match causes.is_empty() {
         true => (StatusCode::OK, "ready\n".to_owned()),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
@@ -291,6 +311,9 @@ fn readiness(causes: &[String], exposures: &[Exposure]) -> (StatusCode, String) 
     }
     for exposure in exposures {
         push(&mut text, format_args!("exposed: {exposure}\n"));
+    }
+    for interface in unknown {
+        push(&mut text, format_args!("unknown: {interface}\n"));
     }
     (status, text)
 }
@@ -307,12 +330,12 @@ mod tests {
 
     #[test]
     fn readiness_names_every_cause() {
-        assert_eq!(readiness(&[], &[]), (StatusCode::OK, "ready\n".into()));
+        assert_eq!(readiness(&[], &[], &[]), (StatusCode::OK, "ready\n".into()));
         let causes = ["map DENIED is full".to_owned(), "interface a is gone".to_owned()];
-        let (status, text) = readiness(&causes, &[]);
+        let (status, text) = readiness(&causes, &[], &[]);
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(text, "not ready\nmap DENIED is full\ninterface a is gone\n");
-        let (status, text) = readiness(&[], &[exposure()]);
+        let (status, text) = readiness(&[], &[exposure()], &[]);
         assert_eq!((status, &*text), (StatusCode::OK, "ready\nexposed: they can: shop/vpn\n"));
     }
 

@@ -211,10 +211,10 @@ record! {
     struct MeshGateway {
         /// Its full name, as destinations give it.
         "service" service: Option<At<String>> = required,
-        /// Labels of its processes.
-        "labels" labels: Dict<At<String>> = required,
-        /// Their addresses.
-        "endpoints" endpoints: List<String> = required,
+        /// Labels of its processes. With `--source kubernetes`, the selector of the Service of this name where they are left out.
+        "labels" labels: Dict<At<String>> = "the Service's, in Kubernetes; required otherwise",
+        /// Their addresses. With `--source kubernetes`, those of the Service of this name where it is left out.
+        "endpoints" endpoints: Option<List<String>> = "the Service's, in Kubernetes; required otherwise",
         /// Further addresses of their hosts: of the other family, or of a second interface. No traffic is sent there, and workloads reach none of their ports.
         "otherAddresses" other_addresses: List<String> = "none",
         /// Their identity, a SPIFFE ID. Without it, a node accepts any identity of the service's namespace in the trust domain.

@@ -18,7 +18,11 @@ mod yaml;
 pub use problem::{Problem, Problems, Severity};
 pub use reference::reference;
 
-use crate::policy::Snapshot;
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use crate::{policy::Snapshot, types::Labels};
 
 /// A file as it was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +31,27 @@ pub struct RawFile {
     pub path: String,
     /// Its content.
     pub text: String,
+}
+
+/// What a cluster says of itself, besides resources. In a directory of files there is nothing of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Discovered {
+    /// Services that may be gateways, by full name; `None` where there is no cluster to ask, so that the
+    /// settings have to give endpoints.
+    pub gateways: Option<BTreeMap<String, DiscoveredGateway>>,
+    /// Networks inside, besides those of the settings.
+    pub cluster_cidrs: Vec<IpNet>,
+}
+
+/// A Service that may be a gateway.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct DiscoveredGateway {
+    /// Its selector.
+    pub labels: Labels,
+    /// The addresses of its endpoints, ready or not.
+    pub endpoints: Vec<IpAddr>,
+    /// Its own addresses.
+    pub other_addresses: Vec<IpAddr>,
 }
 
 /// A configuration that can be put in force.
@@ -47,7 +72,24 @@ pub struct Compiled {
 /// # Errors
 /// Every problem of every file at once, warnings included.
 pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Problems> {
-    compile::compile(files, mesh)
+    compile::compile(files, mesh, &Discovered::default())
+}
+
+/// Istio's kinds that are read: group, name, versions, the newest first.
+pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str])> {
+    resource::kinds()
+}
+
+/// The same in a cluster, which says where its gateways are and what is inside.
+///
+/// # Errors
+/// As for [`compile()`].
+pub fn compile_in(
+    discovered: &Discovered,
+    files: &[RawFile],
+    mesh: Option<&RawFile>,
+) -> Result<Compiled, Problems> {
+    compile::compile(files, mesh, discovered)
 }
 
 #[cfg(test)]

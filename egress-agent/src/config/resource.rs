@@ -25,6 +25,13 @@ const KINDS: [&str; 4] = ["ServiceEntry", "Gateway", "DestinationRule", "Virtual
 /// Kinds of the group that have no meaning here.
 const OTHER_KINDS: [&str; 3] = ["WorkloadEntry", "WorkloadGroup", "ProxyConfig"];
 
+/// The kinds that are read: group, name, versions, the newest first.
+pub(super) fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str])>
+{
+    let versions: &'static [&'static str] = &VERSIONS;
+    KINDS.iter().map(move |kind| (GROUP, *kind, versions)).chain(guards::KINDS)
+}
+
 /// Who a resource is.
 #[derive(Clone, Debug)]
 pub(super) struct Meta {

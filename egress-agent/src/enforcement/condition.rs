@@ -28,6 +28,8 @@ struct Inner {
     attachments: Vec<String>,
     plan: Vec<String>,
     routes: Vec<String>,
+    /// Interfaces whose pods are not known, a sentence each.
+    unknown: Vec<String>,
     gaps: Gaps,
     processes: Processes,
     /// How often processes were looked at.
@@ -105,6 +107,20 @@ impl Condition {
         inner.routes = warnings;
     }
 
+    /// Interfaces whose pods are not known, a sentence each. What is new is logged.
+    pub(crate) fn set_unknown(&self, warnings: Vec<String>) {
+        let mut inner = self.lock();
+        for warning in warnings.iter().filter(|warning| !inner.unknown.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        inner.unknown = warnings;
+    }
+
+    /// Interfaces whose pods are not known.
+    pub(crate) fn unknown(&self) -> Vec<String> {
+        self.lock().unknown.clone()
+    }
+
     /// Why the node isn't ready: sentences, none if it is.
     pub(crate) fn unready(&self, loaded: &Loaded) -> Vec<String> {
         let inner = self.lock();
@@ -128,7 +144,8 @@ impl Condition {
 
     /// What to know of a node that does all it can.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.lock().routes.clone()
+        let inner = self.lock();
+        inner.routes.iter().chain(&inner.unknown).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -21,6 +21,7 @@ use super::{
     exposure::scan::Looks,
     health::Checker,
     inputs,
+    known::KnownPods,
     modes::Shout,
     notify::{self, Manager},
     plan::{self, Planned},
@@ -50,6 +51,8 @@ pub(crate) struct Parts {
     pub(crate) strangers: BTreeMap<u64, PathBuf>,
     pub(crate) shout: Shout,
     pub(crate) pods: Vec<Pod>,
+    /// The pods that the API server knows; `None` where there is none.
+    pub(crate) known: Option<KnownPods>,
     pub(crate) tunnel: NodeTunnel,
     pub(crate) events_per_second: u32,
     pub(crate) loaded: watch::Receiver<Loaded>,
@@ -73,6 +76,7 @@ pub(crate) struct Reconciler {
     planned: Planned,
     shout: Shout,
     pods: Vec<Pod>,
+    known: Option<KnownPods>,
     tunnel: NodeTunnel,
     events_per_second: u32,
     loaded: watch::Receiver<Loaded>,
@@ -102,6 +106,7 @@ impl Reconciler {
             strangers,
             shout,
             pods,
+            known,
             tunnel,
             events_per_second,
             loaded,
@@ -121,6 +126,7 @@ impl Reconciler {
             planned: Planned::default(),
             shout,
             pods,
+            known,
             tunnel,
             events_per_second,
             loaded,
@@ -177,6 +183,8 @@ impl Reconciler {
         let mut changes = self.attachments.refresh(&self.pins);
         changes.extend(self.families.repair(&self.pins));
         self.condition.set_gaps(self.families.gaps());
+        let unknown = self.known.as_ref().map(KnownPods::warnings);
+        self.condition.set_unknown(unknown.unwrap_or_default());
         let cgroups = plan::cgroups(&self.strangers, &self.attachments);
         let snapshot = self.loaded.borrow().snapshot.clone();
         self.looks.begin(&cgroups, snapshot.as_ref(), &self.condition);
@@ -198,6 +206,9 @@ impl Reconciler {
         let healthy = self.checker.healthy.borrow_and_update().clone();
         let resolved = self.names.resolved.borrow_and_update().clone();
         let pods = plan::interfaces(&self.pods, &self.attachments);
+        if let Some(known) = &self.known {
+            known.want(&pods);
+        }
         let found = plan::found(&pods);
         let cgroups = plan::cgroups(&self.strangers, &self.attachments);
         let mut planned = None;

@@ -35,6 +35,9 @@ pub struct NodeArgs {
     pub(super) config: ConfigArgs,
     #[command(flatten)]
     pub(super) certificates: CertificateArgs,
+    /// With `--source kubernetes`: the name of this node.
+    #[arg(long, value_name = "NAME", env = "NODE_NAME", required_if_eq("source", "kubernetes"))]
+    pub(super) node_name: Option<String>,
     /// A cgroup2 directory; its processes, and those of the cgroups below it, are enforced on.
     #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
     pub(super) cgroups: Vec<PathBuf>,

@@ -17,7 +17,7 @@ use super::{
     stamp::{Fingerprint, parent},
     watch::Watched,
 };
-use crate::config::RawFile;
+use crate::config::{Discovered, RawFile};
 
 /// The mesh-wide settings, where `--mesh` names no other file.
 const MESH_FILE: &str = "mesh.yaml";
@@ -41,6 +41,8 @@ pub struct Files {
     pub resources: Vec<RawFile>,
     /// The mesh-wide settings.
     pub mesh: Option<RawFile>,
+    /// What a cluster says of itself.
+    pub discovered: Discovered,
 }
 
 /// A part of the configuration that couldn't be read. It is the environment's fault, and nothing

@@ -1,14 +1,17 @@
-//! Where what the agent reads comes from: a directory of resources and files of certificates, both
-//! watched.
+//! Where what the agent reads comes from: a directory of resources or a Kubernetes API server, and files
+//! of certificates, all of them watched.
 
 mod directory;
 mod files;
+pub mod kubernetes;
+mod origin;
 mod reload;
 mod stamp;
 mod watch;
 
 pub use directory::{Directory, Files, ReadError};
 pub use files::{FileContents, FileSet, Unreadable};
-pub use reload::{ConfigArgs, LastReload, Loaded, Reload};
+pub use origin::{ConfigArgs, Origin, Reported};
+pub use reload::{LastReload, Loaded, Merged, Reload};
 pub use stamp::Fingerprint;
 pub use watch::{Timing, Watched, Watcher};

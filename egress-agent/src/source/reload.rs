@@ -4,14 +4,21 @@
 //! in force, every problem is reported, and [`Loaded::current`] turns false until it is repaired.
 //! With none accepted yet there is no snapshot, and everything external is denied.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+mod merged;
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::{Notify, watch};
 
-use super::{Directory, Files, ReadError, Timing, Watcher};
+pub use self::merged::Merged;
+use super::{Files, Origin, ReadError};
 use crate::{
-    config::{self, Severity},
+    config::{self, Discovered, Severity},
     policy::Snapshot,
     types::Held,
 };
@@ -48,22 +55,9 @@ pub struct LastReload {
 /// Problems of a reload that are kept for those who ask later. The log has all.
 const MOST_PROBLEMS: usize = 50;
 
-/// The options that both roles share.
-#[derive(clap::Args, Clone, Debug)]
-pub struct ConfigArgs {
-    /// The directory of resources: `*.yaml` and `*.yml` in it and in the directories one level
-    /// below. It is watched; a change takes effect within a second, and one that doesn't compile is
-    /// reported and changes nothing.
-    #[arg(long, value_name = "DIR")]
-    pub config: PathBuf,
-    /// The mesh-wide settings [default: mesh.yaml in the directory of resources].
-    #[arg(long, value_name = "FILE")]
-    pub mesh: Option<PathBuf>,
-}
-
-/// Keeps a snapshot equal to a directory.
+/// Keeps a snapshot equal to where the configuration comes from.
 pub struct Reload {
-    watcher: Watcher<Directory>,
+    origin: Origin,
     loaded: watch::Sender<Loaded>,
     again: Arc<Notify>,
     /// What is in force before a configuration was accepted.
@@ -73,14 +67,9 @@ pub struct Reload {
 impl Reload {
     /// The receiver shows the state from the start, which is "nothing yet".
     #[must_use]
-    pub fn new(args: ConfigArgs) -> (Self, watch::Receiver<Loaded>) {
-        Self::with_timing(args, Timing::default())
-    }
-
-    fn with_timing(args: ConfigArgs, timing: Timing) -> (Self, watch::Receiver<Loaded>) {
+    pub fn new(origin: Origin) -> (Self, watch::Receiver<Loaded>) {
         let (loaded, receiver) = watch::channel(Loaded::default());
-        let watcher = Watcher::new(Directory::new(args.config, args.mesh), timing);
-        (Self { watcher, loaded, again: Arc::new(Notify::new()), inherited: None }, receiver)
+        (Self { origin, loaded, again: Arc::new(Notify::new()), inherited: None }, receiver)
     }
 
     /// Says, where a configuration is refused before one was accepted, that this stays in force.
@@ -100,18 +89,18 @@ impl Reload {
         loop {
             // Dropping `next` half-way loses nothing: it remembers only what it returned.
             let again = tokio::select! {
-                files = self.watcher.next() => Some(files),
+                files = self.origin.next() => Some(files),
                 () = self.again.notified() => None,
             };
             let files = match again {
                 Some(files) => files,
-                None => self.watcher.again().await,
+                None => self.origin.again().await,
             };
             self.take(files);
         }
     }
 
-    fn take(&self, files: Result<Files, Vec<ReadError>>) {
+    fn take(&self, files: Result<Arc<Files>, Vec<ReadError>>) {
         let at = SystemTime::now();
         let mut held = Held::default();
         let (accepted, problems) = match files {
@@ -169,6 +158,11 @@ fn digest(files: &Files) -> [u8; 16] {
             context.update(part.as_bytes());
         }
     }
+    if files.discovered != Discovered::default() {
+        let mut hasher = DefaultHasher::new();
+        files.discovered.hash(&mut hasher);
+        context.update(&hasher.finish().to_be_bytes());
+    }
     let digest = context.finish();
     let mut first = [0; 16];
     first.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
@@ -181,10 +175,11 @@ fn seconds(time: SystemTime) -> u64 {
 
 /// Compiles and reports; every problem is a message of its own.
 fn compile(files: &Files) -> (Option<Arc<Snapshot>>, Vec<String>) {
-    let (snapshot, problems) = match config::compile(&files.resources, files.mesh.as_ref()) {
-        Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
-        Err(problems) => (None, problems.0),
-    };
+    let (snapshot, problems) =
+        match config::compile_in(&files.discovered, &files.resources, files.mesh.as_ref()) {
+            Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
+            Err(problems) => (None, problems.0),
+        };
     for problem in &problems {
         match problem.severity {
             Severity::Warning => tracing::warn!("{problem}"),
@@ -211,7 +206,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::config::RawFile;
+    use crate::{config::RawFile, source::Timing};
 
     const LONG: Duration = Duration::from_secs(20);
 
@@ -227,9 +222,9 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mesh = dir.path().join("mesh.yaml");
         fs::write(&mesh, "outboundTrafficPolicy: {mode: ALLOW_ANY}\n").unwrap();
-        let args = ConfigArgs { config: dir.path().into(), mesh: None };
         let timing = Timing { quiet: Duration::from_millis(10), ..Timing::default() };
-        let (reload, mut receiver) = Reload::with_timing(args, timing);
+        let (reload, mut receiver) =
+            Reload::new(Origin::directory(dir.path().into(), None, timing));
         let again = reload.again();
         assert!(receiver.borrow().snapshot.is_none());
         let running = tokio::spawn(reload.run());
@@ -263,7 +258,7 @@ mod tests {
     fn configurations_are_told_apart_by_their_files() {
         let files = |path: &str, text: &str| Files {
             resources: vec![RawFile { path: path.into(), text: text.into() }],
-            mesh: None,
+            ..Files::default()
         };
         let one = digest(&files("/a/x.yaml", "text"));
         assert_eq!(one, digest(&files("/b/x.yaml", "text")), "wherever the directory is");
@@ -286,8 +281,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_accepted_yet_is_no_snapshot() {
         let dir = TempDir::new().unwrap();
-        let args = ConfigArgs { config: dir.path().join("gone"), mesh: None };
-        let (reload, mut receiver) = Reload::new(args);
+        let gone = dir.path().join("gone");
+        let (reload, mut receiver) = Reload::new(Origin::directory(gone, None, Timing::default()));
         let running = tokio::spawn(reload.run());
         let loaded = until(&mut receiver, |loaded| loaded.rejected == 1).await;
         assert!(loaded.snapshot.is_none() && !loaded.current);

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::Ipv6Net;
 
 use super::super::{
-    RawFile,
+    Discovered, RawFile,
     decode::{At, Cx, List, Report, Spot},
     mesh::{Curve, DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound},
     names,
@@ -17,14 +17,28 @@ use crate::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
         LogFormat, MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
     },
-    types::{Namespace, TrustDomain},
+    types::{Host, Namespace, TrustDomain},
 };
 
 /// Endpoints that the kernel's map holds for a gateway.
 const MAX_ENDPOINTS: usize = egress_ebpf::abi::GROUP_ENDPOINTS;
 
 /// Compiles the file; where there is none, or it can't be read, the defaults.
-pub(super) fn compile(file: Option<&RawFile>, report: &mut Report) -> MeshConfig {
+pub(super) fn compile(
+    file: Option<&RawFile>,
+    discovered: &Discovered,
+    report: &mut Report,
+) -> MeshConfig {
+    let mut mesh = read(file, discovered, report);
+    for net in &discovered.cluster_cidrs {
+        if !mesh.cluster_cidrs.contains(net) {
+            mesh.cluster_cidrs.push(*net);
+        }
+    }
+    mesh
+}
+
+fn read(file: Option<&RawFile>, discovered: &Discovered, report: &mut Report) -> MeshConfig {
     let Some(file) = file else { return MeshConfig::default() };
     let mut documents = documents(file, report);
     let mut cx = Cx { report, file: &file.path, resource: None };
@@ -41,12 +55,12 @@ pub(super) fn compile(file: Option<&RawFile>, report: &mut Report) -> MeshConfig
         None => (&node, ""),
     };
     match Mesh::decode_record(node, &Spot::root(node.line, name), &mut cx) {
-        Some(mesh) => settings(mesh, &mut cx),
+        Some(mesh) => settings(mesh, discovered, &mut cx),
         None => MeshConfig::default(),
     }
 }
 
-fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
+fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig {
     let Mesh {
         at: _,
         outbound_traffic_policy,
@@ -147,7 +161,7 @@ fn settings(mesh: Mesh, cx: &mut Cx<'_>) -> MeshConfig {
         encapsulation_ports: encapsulation_ports.map_or(default.encapsulation_ports, |ports| {
             ports.iter().map(|port| port.value).collect()
         }),
-        gateways: groups(&gateways.0, &trust_domain, cx),
+        gateways: groups(&gateways.0, &trust_domain, discovered, cx),
         nodes,
         trust_domain,
         workloads,
@@ -216,6 +230,7 @@ pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
 fn groups(
     gateways: &[MeshGateway],
     trust_domain: &TrustDomain,
+    discovered: &Discovered,
     cx: &mut Cx<'_>,
 ) -> Vec<GatewayGroup> {
     let mut groups: Vec<GatewayGroup> = Vec::new();
@@ -226,8 +241,17 @@ fn groups(
             cx.error(&service.at, format!("the gateway {name} is listed twice"));
             continue;
         }
+        let found = discovered.gateways.as_ref();
+        let found = found.and_then(|gateways| gateways.get(&name.to_string()));
         let endpoints_at = at.field("endpoints");
-        let endpoints = addresses(endpoints, cx);
+        let endpoints = match (endpoints, found) {
+            (Some(endpoints), _) => addresses(endpoints, cx),
+            (None, Some(found)) => found.endpoints.clone(),
+            (None, None) => {
+                no_endpoints(&endpoints_at, &name, discovered, cx);
+                Vec::new()
+            }
+        };
         if endpoints.len() > MAX_ENDPOINTS {
             let found = endpoints.len().to_string();
             cx.wrong(
@@ -237,16 +261,24 @@ fn groups(
                 "too many endpoints",
             );
         }
-        if labels.0.is_empty() {
+        let mut labels = names::labels(labels);
+        if let Some(found) = found.filter(|_| labels.is_empty()) {
+            labels.clone_from(&found.labels);
+        }
+        if labels.is_empty() && (found.is_some() || discovered.gateways.is_none()) {
             let message = "without labels no process would belong to this gateway";
             cx.error(&at.field("labels"), message);
         }
         let principal = principal.as_ref();
         groups.push(GatewayGroup {
             service: name,
-            labels: names::labels(labels),
+            labels,
             endpoints,
-            other_addresses: addresses(other_addresses, cx),
+            // A Service's own address leads to the gateway's ports by another way.
+            other_addresses: addresses(other_addresses, cx)
+                .into_iter()
+                .chain(found.into_iter().flat_map(|found| found.other_addresses.iter().copied()))
+                .collect(),
             principal: principal.and_then(|text| nodes::principal(text, trust_domain, cx)),
             // Both come from the destination rules for the service.
             tunnel: None,
@@ -254,4 +286,16 @@ fn groups(
         });
     }
     groups
+}
+
+/// A gateway that nothing says anything of: a mistake in files; in a cluster its Service may still come.
+fn no_endpoints(at: &Spot, name: &Host, discovered: &Discovered, cx: &mut Cx<'_>) {
+    if discovered.gateways.is_none() {
+        cx.wrong(at, "nothing", "a list of addresses", "the field \"endpoints\" is missing");
+    } else {
+        let message = format!(
+            "there is no Service {name} in the gateways' namespace; what is routed to it is refused"
+        );
+        cx.warn(at, message);
+    }
 }

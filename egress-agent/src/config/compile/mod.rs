@@ -28,7 +28,7 @@ use providers::Wanted;
 use services::Entry;
 
 use super::{
-    Compiled, Problems, RawFile,
+    Compiled, Discovered, Problems, RawFile,
     decode::{At, Cx, Report, Spot, nearest},
     resource::{Meta, Resource, Resources},
     virtual_service::VirtualService,
@@ -63,7 +63,11 @@ struct Compiler<'r> {
 }
 
 /// See [`super::compile()`].
-pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Problems> {
+pub(super) fn compile(
+    files: &[RawFile],
+    mesh: Option<&RawFile>,
+    discovered: &Discovered,
+) -> Result<Compiled, Problems> {
     let mut report = Report::default();
     let is_mesh = |file: &&RawFile| {
         let name = file.path.rsplit('/').next().unwrap_or_default();
@@ -72,7 +76,7 @@ pub(super) fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compi
     let settings = mesh.or_else(|| files.iter().find(is_mesh));
     let others = files.iter().filter(|file| settings.is_none_or(|mesh| mesh.path != file.path));
     let resources = Resources::read(others, &mut report);
-    let mesh = mesh::compile(settings, &mut report);
+    let mesh = mesh::compile(settings, discovered, &mut report);
     let compiler = Compiler {
         guard: AddressGuard::new(&mesh),
         mesh,

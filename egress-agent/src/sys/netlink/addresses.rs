@@ -33,25 +33,36 @@ struct Header {
 /// # Errors
 /// The kernel can't be asked.
 pub fn list() -> io::Result<Vec<IpAddr>> {
-    let request = Message { kind: GETADDR, payload: Header::default().as_bytes().to_vec() };
-    let answer = dump(None, &request)?;
-    let mut addresses: Vec<IpAddr> = answer.iter().filter_map(address).collect();
+    let mut addresses: Vec<IpAddr> = all()?.into_iter().map(|(_, address)| address).collect();
     addresses.sort();
     addresses.dedup();
     Ok(addresses)
 }
 
-fn address(message: &Message) -> Option<IpAddr> {
+/// The addresses of this network namespace with the indices of their interfaces, in order.
+///
+/// # Errors
+/// The kernel can't be asked.
+pub fn all() -> io::Result<Vec<(u32, IpAddr)>> {
+    let request = Message { kind: GETADDR, payload: Header::default().as_bytes().to_vec() };
+    let answer = dump(None, &request)?;
+    let mut addresses: Vec<(u32, IpAddr)> = answer.iter().filter_map(address).collect();
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn address(message: &Message) -> Option<(u32, IpAddr)> {
     if message.kind != NEWADDR {
         return None;
     }
-    let (_, rest) = Header::read_from_prefix(&message.payload).ok()?;
+    let (header, rest) = Header::read_from_prefix(&message.payload).ok()?;
     let find = |wanted| attributes(rest).find(|(kind, _)| *kind == wanted);
     let (_, bytes) = find(LOCAL).or_else(|| find(ADDRESS))?;
     if let Ok(octets) = <[u8; 4]>::try_from(bytes) {
-        return Some(Ipv4Addr::from(octets).into());
+        return Some((header.index, Ipv4Addr::from(octets).into()));
     }
-    Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into())
+    Some((header.index, Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()))
 }
 
 #[cfg(test)]
@@ -75,10 +86,10 @@ mod tests {
             payload: [Header::default().as_bytes(), &attributes.concat()].concat(),
         };
         let (peer, own) = (attribute(ADDRESS, &[10, 0, 0, 2]), attribute(LOCAL, &[10, 0, 0, 1]));
-        assert_eq!(address(&message(&[peer.clone(), own])), Some([10, 0, 0, 1].into()));
-        assert_eq!(address(&message(&[peer])), Some([10, 0, 0, 2].into()));
+        assert_eq!(address(&message(&[peer.clone(), own])), Some((0, [10, 0, 0, 1].into())));
+        assert_eq!(address(&message(&[peer])), Some((0, [10, 0, 0, 2].into())));
         let v6 = Ipv6Addr::LOCALHOST.octets();
-        assert_eq!(address(&message(&[attribute(ADDRESS, &v6)])), Some(v6.into()));
+        assert_eq!(address(&message(&[attribute(ADDRESS, &v6)])), Some((0, v6.into())));
         assert_eq!(address(&message(&[attribute(ADDRESS, &[1, 2])])), None);
         assert_eq!(address(&message(&[])), None);
     }

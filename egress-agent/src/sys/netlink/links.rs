@@ -20,8 +20,10 @@ const GETLINK: u16 = 18;
 /// `IFLA_*`, include/uapi/linux/if_link.h.
 const ADDRESS: u16 = 1;
 const IFNAME: u16 = 3;
+const PEER: u16 = 5;
 const MASTER: u16 = 10;
 const LINKINFO: u16 = 18;
+const PEER_NAMESPACE: u16 = 37;
 /// `IFLA_INFO_KIND`, inside `IFLA_LINKINFO`.
 const INFO_KIND: u16 = 1;
 /// `RTMGRP_LINK`.
@@ -53,6 +55,10 @@ pub struct Link {
     pub hardware: Option<[u8; 6]>,
     /// The bridge or bond that it is a port of.
     pub master: Option<u32>,
+    /// The index of its other end (`IFLA_LINK`), in whatever namespace that is.
+    pub peer: Option<u32>,
+    /// This namespace's number for the namespace that the other end is in; `None` where it is here.
+    pub peer_namespace: Option<u32>,
     /// What kind of virtual interface it is (`veth`, `bridge`); empty for others.
     pub kind: String,
 }
@@ -84,6 +90,8 @@ fn link(message: &Message) -> Option<Link> {
         name: text(attribute(IFNAME)?),
         hardware: attribute(ADDRESS).and_then(|data| data.try_into().ok()),
         master: attribute(MASTER).and_then(index),
+        peer: attribute(PEER).and_then(index),
+        peer_namespace: attribute(PEER_NAMESPACE).and_then(index),
         kind: attribute(LINKINFO)
             .and_then(|info| attributes(info).find(|(kind, _)| *kind == INFO_KIND))
             .map(|(_, kind)| text(kind))

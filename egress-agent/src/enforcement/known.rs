@@ -1,0 +1,240 @@
+//! The pods of this node, now: combines what the API server reports with what the kernel shows, and
+//! publishes the configuration with the pods in it.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime};
+
+use tokio::sync::watch;
+
+use super::observe::{self, Wanted};
+use crate::{
+    pods::{Sightings, Table, UnknownInterface},
+    source::{Loaded, Merged, Reported},
+    types::printable,
+};
+
+/// Interfaces by index: their names, and the addresses that the options give them.
+pub(crate) type Interfaces = BTreeMap<u32, (String, Vec<IpAddr>)>;
+
+/// What the reconciler sees of the pods.
+pub(crate) struct KnownPods {
+    wanted: watch::Sender<Wanted>,
+    /// Interfaces whose pods are not known.
+    pub(crate) unknown: watch::Receiver<Vec<UnknownInterface>>,
+}
+
+impl KnownPods {
+    /// Starts looking. `configured` is the configuration; the receiver that is returned has the pods
+    /// in it too. `roots`: cgroups below which pods are looked for, below the cgroup2 mount.
+    /// `interfaces` are those that are there at the start.
+    pub(crate) fn start(
+        configured: watch::Receiver<Loaded>,
+        reported: watch::Receiver<Reported>,
+        roots: Vec<PathBuf>,
+        interfaces: &Interfaces,
+    ) -> (Self, watch::Receiver<Loaded>) {
+        let (wanted, sightings) =
+            observe::spawn(Wanted { interfaces: without_addresses(interfaces), roots });
+        let (loaded, receiver) = watch::channel(Loaded::default());
+        let (sender, unknown) = watch::channel(Vec::new());
+        let merger = Merger { configured, reported, sightings, loaded, unknown: sender };
+        tokio::spawn(merger.run());
+        (Self { wanted, unknown }, receiver)
+    }
+
+    /// The pods' interfaces that there are now.
+    pub(super) fn want(&self, interfaces: &Interfaces) {
+        let names = without_addresses(interfaces);
+        self.wanted.send_if_modified(|wanted| {
+            let changed = wanted.interfaces != names;
+            wanted.interfaces = names;
+            changed
+        });
+    }
+
+    /// A sentence for each interface whose pod is not known.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.unknown.borrow().iter().map(warning).collect()
+    }
+}
+
+/// Those that the options give no addresses: only they need a look.
+fn without_addresses(interfaces: &Interfaces) -> BTreeMap<u32, Arc<str>> {
+    let unnamed = interfaces.iter().filter(|(_, (_, addresses))| addresses.is_empty());
+    unnamed.map(|(index, (name, _))| (*index, name.as_str().into())).collect()
+}
+
+fn warning(interface: &UnknownInterface) -> String {
+    let since = jiff::Timestamp::try_from(interface.since)
+        .map_or_else(|_| "its first look".to_owned(), |since| format!("{since:.0}"));
+    let pod = match &interface.pod {
+        Some(pod) => format!("the API server does not know its pod {pod}"),
+        None => "no pod is found behind it".to_owned(),
+    };
+    format!(
+        "interface {}: {pod}; everything from it is denied since {since}",
+        printable(&interface.name)
+    )
+}
+
+/// Keeps what is published equal to what is known.
+struct Merger {
+    configured: watch::Receiver<Loaded>,
+    reported: watch::Receiver<Reported>,
+    sightings: watch::Receiver<Option<Sightings>>,
+    loaded: watch::Sender<Loaded>,
+    unknown: watch::Sender<Vec<UnknownInterface>>,
+}
+
+impl Merger {
+    async fn run(mut self) {
+        let mut table = Table::default();
+        let mut merged = Merged::default();
+        // Before both the API server and the kernel have reported, every pod would be unknown: what an
+        // earlier agent left in the kernel's maps stays until then.
+        let (mut listed, mut seen) = (false, false);
+        loop {
+            let loaded = self.configured.borrow_and_update().clone();
+            if listed && seen {
+                self.publish_unknown(&table, &loaded);
+            }
+            let workloads = table.workloads();
+            let snapshot = loaded.snapshot.as_ref().filter(|_| listed && seen);
+            let snapshot = snapshot.map(|of| merged.with(of, &workloads));
+            self.loaded.send_if_modified(|old| {
+                let changed = !old.is_same(&loaded, snapshot.as_ref());
+                *old = Loaded { snapshot, ..loaded };
+                changed
+            });
+            tokio::select! {
+                changed = self.configured.changed() => if changed.is_err() { return },
+                changed = self.sightings.changed() => {
+                    if changed.is_err() { return }
+                    if let Some(sightings) = self.sightings.borrow_and_update().clone() {
+                        table.see(SystemTime::now(), sightings);
+                        seen = true;
+                    }
+                }
+                changed = self.reported.changed() => {
+                    if changed.is_err() { return }
+                    if let Some(pods) = self.reported.borrow_and_update().clone() {
+                        table.list(pods.iter().cloned());
+                        listed = true;
+                    }
+                }
+                () = self.loaded.closed() => return,
+            }
+        }
+    }
+
+    fn publish_unknown(&self, table: &Table, loaded: &Loaded) {
+        let named = |one: &UnknownInterface| {
+            let mut all = loaded.snapshot.iter().flat_map(|snapshot| &snapshot.mesh.workloads);
+            all.any(|workload| workload.interface.as_ref() == Some(&one.name))
+        };
+        self.unknown.send_if_modified(|old| {
+            let mut now = table.unknown();
+            now.retain(|one| !named(one));
+            let changed = *old != now;
+            *old = now;
+            changed
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{
+        pods::{Pod, PodUid, Sighting},
+        policy::Snapshot,
+        types::Namespace,
+    };
+
+    const UID: &str = "0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab";
+
+    fn pod() -> Pod {
+        Pod {
+            uid: PodUid::parse(UID).unwrap(),
+            namespace: Namespace("shop".into()),
+            name: "web-0".into(),
+            labels: [("app".to_owned(), "web".to_owned())].into(),
+            service_account: "default".into(),
+            node: Some("node-1".into()),
+            host_network: false,
+            finished: false,
+            addresses: Vec::new(),
+        }
+    }
+
+    fn sightings() -> Sightings {
+        let uid = PodUid::parse(UID).unwrap();
+        Sightings {
+            cgroups: [(uid.clone(), format!("/kubepods/pod{UID}").into())].into(),
+            interfaces: vec![Sighting {
+                ifindex: 7,
+                name: "veth7".into(),
+                namespace: Some(1),
+                pods: [uid].into(),
+                addresses: vec!["10.0.0.1".parse().unwrap()],
+            }],
+        }
+    }
+
+    /// A configuration alone judges nobody: an agent that restarts must not cut off every pod until it
+    /// has looked.
+    #[tokio::test]
+    async fn nothing_is_in_force_before_api_server_and_kernel_have_reported() {
+        let accepted = || Loaded {
+            snapshot: Some(Arc::new(Snapshot::default())),
+            accepted: 1,
+            ..Loaded::default()
+        };
+        for (listed, seen) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (_configured, configured) = watch::channel(accepted());
+            let (list, reported) = watch::channel(None);
+            let (see, sightings_receiver) = watch::channel(None);
+            let (loaded, mut receiver) = watch::channel(Loaded::default());
+            let (unknown, unknown_receiver) = watch::channel(Vec::new());
+            let merger =
+                Merger { configured, reported, sightings: sightings_receiver, loaded, unknown };
+            tokio::spawn(merger.run());
+            if listed {
+                list.send_replace(Some(Arc::new(vec![pod()])));
+            }
+            if seen {
+                see.send_replace(Some(sightings()));
+            }
+            if listed && seen {
+                let known = receiver.wait_for(|loaded| loaded.snapshot.is_some());
+                let known = timeout(Duration::from_secs(20), known).await.unwrap().unwrap().clone();
+                let workload = &known.snapshot.unwrap().mesh.workloads[0];
+                assert_eq!(
+                    (&*workload.name, workload.interface.as_deref()),
+                    ("web-0", Some("veth7"))
+                );
+                assert!(unknown_receiver.borrow().is_empty());
+            } else {
+                // The configuration was taken; what there is of pods was too, as far as it was sent.
+                let taken = receiver.wait_for(|loaded| loaded.accepted == 1);
+                drop(timeout(Duration::from_secs(20), taken).await.unwrap().unwrap());
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                }
+                assert!(receiver.borrow().snapshot.is_none(), "{listed} {seen}");
+                assert!(unknown_receiver.borrow().is_empty(), "nobody is judged unknown");
+            }
+        }
+    }
+
+    #[test]
+    fn only_interfaces_without_given_addresses_are_looked_at() {
+        let given = vec!["10.0.0.1".parse().unwrap()];
+        let interfaces =
+            [(7, ("veth7".to_owned(), Vec::new())), (8, ("veth8".to_owned(), given))].into();
+        assert_eq!(without_addresses(&interfaces), [(7, "veth7".into())].into());
+    }
+}

@@ -1,0 +1,110 @@
+//! The configuration and the pods from a Kubernetes API server.
+//!
+//! Each kind is listed and watched by a task of its own. What they report is put together by one task,
+//! which publishes the whole once every first list is complete, and again whenever something has
+//! changed. A server that is gone, silent or starting changes nothing: what was published stays.
+
+mod assemble;
+mod client;
+mod follow;
+mod objects;
+mod state;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+
+pub use self::client::ClientError;
+use self::{
+    assemble::Assembler,
+    follow::{Follow, follow},
+    objects::{Kind, Object, pod},
+    state::Update,
+};
+use super::Files;
+use crate::pods::Pod;
+
+/// Updates that wait for the task that puts them together.
+const WAITING: usize = 1024;
+
+/// Where the API server is and what is asked of it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A kubeconfig; in a cluster, the pod's own service account where absent.
+    pub kubeconfig: Option<PathBuf>,
+    /// The ConfigMap with the mesh-wide settings: namespace and name.
+    pub mesh: (String, String),
+    /// The namespace of the gateways' Services.
+    pub gateways: String,
+    /// Which pods.
+    pub scope: Scope,
+    /// For how long a watch may be silent. A server sends a bookmark each minute.
+    pub silence: Duration,
+}
+
+/// Which pods are asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Those of a node.
+    Node(String),
+    /// All of the cluster, by address.
+    Cluster,
+}
+
+/// What is published.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    /// The configuration; `None` before every first list is complete.
+    pub files: watch::Receiver<Option<Arc<Files>>>,
+    /// The pods; `None` before their first list is complete.
+    pub pods: watch::Receiver<Option<Arc<Vec<Pod>>>>,
+}
+
+/// Begins to list and watch. Ends with the receivers.
+///
+/// # Errors
+/// There is no usable kubeconfig or service account. A server that isn't reached is no error.
+pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
+    let client = client::new(&settings).await?;
+    let (updates, receiver) = mpsc::channel(WAITING);
+    let (assembler, published) = Assembler::new(receiver);
+    tokio::spawn(assembler.run());
+    let pods = match &settings.scope {
+        Scope::Node(name) => Some(format!("spec.nodeName={name}")),
+        Scope::Cluster => None,
+    };
+    for (index, kind) in objects::ISTIO.into_iter().enumerate() {
+        let of = Follow { kinds: kind.versions(), ..Follow::of(&client) };
+        let convert = move |object: &Object| objects::resource(kind, object);
+        spawn(follow(of, updates.clone(), convert, move |step| Update::Istio(index, step)));
+    }
+    let (namespace, name) = settings.mesh;
+    let mesh = Follow {
+        kinds: vec![Kind::core("ConfigMap", "configmaps")],
+        namespace: Some(namespace),
+        fields: Some(format!("metadata.name={name}")),
+        ..Follow::of(&client)
+    };
+    spawn(follow(mesh, updates.clone(), objects::settings, Update::Mesh));
+    let gateways = |kind: Kind| Follow {
+        kinds: vec![kind],
+        namespace: Some(settings.gateways.clone()),
+        ..Follow::of(&client)
+    };
+    let services = gateways(Kind::core("Service", "services"));
+    spawn(follow(services, updates.clone(), objects::service, Update::Service));
+    let slices = gateways(Kind::of("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"));
+    spawn(follow(slices, updates.clone(), objects::slice, Update::Slice));
+    let nodes = Follow { kinds: vec![Kind::core("Node", "nodes")], ..Follow::of(&client) };
+    spawn(follow(nodes, updates.clone(), objects::node, Update::Node));
+    let of = Follow { kinds: vec![Kind::core("Pod", "pods")], fields: pods, ..Follow::of(&client) };
+    spawn(follow(of, updates, pod, Update::Pod));
+    Ok(published)
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(work));
+}
+
+/// Namespace and name.
+type Key = (String, String);

@@ -1,0 +1,345 @@
+//! The parts of Kubernetes' objects that are read. An object is parsed, what counts is taken from it, and
+//! the rest is dropped before the next one is parsed.
+
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use kube::{Resource, api::ObjectMeta, core::DynamicResourceScope};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::state::{Endpoints, NodeInfo, ServiceInfo};
+use crate::{
+    config::RawFile,
+    pods::{Pod, PodUid},
+    types::{DEFAULT_SERVICE_ACCOUNT, Namespace},
+};
+
+/// A kind in one version.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Kind {
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    pub(super) plural: &'static str,
+}
+
+impl Kind {
+    pub(super) fn of(
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+    ) -> Self {
+        Self { group, version, kind, plural }
+    }
+
+    /// Whether a server may not have it.
+    pub(super) fn is_custom(&self) -> bool {
+        self.group.ends_with(".istio.io")
+    }
+
+    pub(super) fn core(kind: &'static str, plural: &'static str) -> Self {
+        Self::of("", "v1", kind, plural)
+    }
+}
+
+/// One of Istio's kinds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Istio {
+    group: &'static str,
+    /// Each version that Istio has served, the newest first.
+    versions: &'static [&'static str],
+    kind: &'static str,
+    plural: &'static str,
+}
+
+const fn istio(
+    group: &'static str,
+    versions: &'static [&'static str],
+    kind: &'static str,
+    plural: &'static str,
+) -> Istio {
+    Istio { group, versions, kind, plural }
+}
+
+const NETWORKING: &str = "networking.istio.io";
+const SECURITY: &str = "security.istio.io";
+const ALL: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+
+/// Istio's kinds that are read: the policy, and what restricts it.
+pub(super) const ISTIO: [Istio; 9] = [
+    istio(NETWORKING, ALL, "DestinationRule", "destinationrules"),
+    istio(NETWORKING, ALL, "Gateway", "gateways"),
+    istio(NETWORKING, ALL, "ServiceEntry", "serviceentries"),
+    istio(NETWORKING, ALL, "VirtualService", "virtualservices"),
+    istio(NETWORKING, ALL, "Sidecar", "sidecars"),
+    istio(NETWORKING, &["v1alpha3"], "EnvoyFilter", "envoyfilters"),
+    istio(SECURITY, &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies"),
+    istio(SECURITY, &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications"),
+    istio("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins"),
+];
+
+impl Istio {
+    /// In each version.
+    pub(super) fn versions(self) -> Vec<Kind> {
+        let of = |version: &&'static str| Kind::of(self.group, version, self.kind, self.plural);
+        self.versions.iter().map(of).collect()
+    }
+}
+
+/// An annotation that changes what an `AuthorizationPolicy` does. No other one does.
+const DRY_RUN: &str = "istio.io/dry-run";
+
+/// An object of any kind that is read.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Object {
+    pub(super) metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Option<Value>,
+    #[serde(default)]
+    status: Option<Status>,
+    /// Of a ConfigMap.
+    #[serde(default)]
+    data: Option<BTreeMap<String, String>>,
+    /// Of an EndpointSlice; `null` where there are none.
+    #[serde(default)]
+    endpoints: Option<Vec<Endpoint>>,
+}
+
+/// Of a pod or a node.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    #[serde(default)]
+    phase: Option<String>,
+    #[serde(default, rename = "podIPs")]
+    pod_ips: Option<Vec<PodIp>>,
+    #[serde(default)]
+    addresses: Option<Vec<NodeAddress>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PodIp {
+    ip: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Endpoint {
+    #[serde(default)]
+    addresses: Vec<String>,
+}
+
+impl Resource for Object {
+    type DynamicType = Kind;
+    type Scope = DynamicResourceScope;
+
+    fn kind(of: &Kind) -> Cow<'_, str> {
+        of.kind.into()
+    }
+
+    fn group(of: &Kind) -> Cow<'_, str> {
+        of.group.into()
+    }
+
+    fn version(of: &Kind) -> Cow<'_, str> {
+        of.version.into()
+    }
+
+    fn plural(of: &Kind) -> Cow<'_, str> {
+        of.plural.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// One of Istio's objects as a document that is read like a file's. Its name stands for the path.
+pub(super) fn resource(of: Istio, object: &Object) -> Option<RawFile> {
+    let metadata = &object.metadata;
+    let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
+    let dry_run = metadata.annotations.as_ref().and_then(|all| all.get(DRY_RUN));
+    let annotations: BTreeMap<&str, &String> =
+        dry_run.into_iter().map(|value| (DRY_RUN, value)).collect();
+    let document = json!({
+        "apiVersion": format!("{}/{}", of.group, of.versions.first()?),
+        "kind": of.kind,
+        "metadata": {
+            "name": name, "namespace": namespace, "creationTimestamp": created,
+            "annotations": annotations,
+        },
+        "spec": object.spec,
+    });
+    Some(RawFile { path: format!("{} {namespace}/{name}", of.kind), text: document.to_string() })
+}
+
+/// The key of the ConfigMap that holds the mesh-wide settings.
+const SETTINGS: &str = "mesh.yaml";
+
+/// The mesh-wide settings.
+pub(super) fn settings(object: &Object) -> Option<RawFile> {
+    let metadata = &object.metadata;
+    let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    let text = object.data.as_ref()?.get(SETTINGS)?.clone();
+    Some(RawFile { path: format!("ConfigMap {namespace}/{name}, {SETTINGS}"), text })
+}
+
+/// A Service: which pods, and at which addresses.
+pub(super) fn service(object: &Object) -> Option<ServiceInfo> {
+    let spec = object.spec.as_ref()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let selector = spec["selector"].as_object().into_iter().flatten();
+    let addresses = spec["clusterIPs"].as_array().into_iter().flatten();
+    Some(ServiceInfo {
+        labels: selector.filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect(),
+        addresses: addresses.filter_map(|value| value.as_str()?.parse().ok()).collect(),
+    })
+}
+
+/// A slice of a Service's endpoints. Those that aren't ready count: the node asks each for its health.
+pub(super) fn slice(object: &Object) -> Option<Endpoints> {
+    let labels = object.metadata.labels.as_ref()?;
+    let service = labels.get("kubernetes.io/service-name")?.clone();
+    let all = object.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+    Some(Endpoints { service, addresses: all.filter_map(|text| text.parse().ok()).collect() })
+}
+
+/// A node: its addresses, and the networks of its pods.
+pub(super) fn node(object: &Object) -> Option<NodeInfo> {
+    let networks = object.spec.as_ref().and_then(|spec| spec["podCIDRs"].as_array());
+    let networks = networks.into_iter().flatten();
+    let own = object.status.as_ref().and_then(|status| status.addresses.as_ref());
+    let own = own.into_iter().flatten().filter(|address| address.kind == "InternalIP");
+    let own = own.filter_map(|address| address.address.parse::<IpAddr>().ok());
+    let networks = networks.filter_map(|value| value.as_str()?.parse::<IpNet>().ok());
+    Some(NodeInfo { networks: networks.chain(own.map(IpNet::from)).collect() })
+}
+
+/// The hash of a static pod's configuration, which its cgroup is named after.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// A pod; `None` for one whose UID no cgroup could have.
+pub(super) fn pod(object: &Object) -> Option<Pod> {
+    let ObjectMeta { name, namespace, uid, labels, annotations, .. } = &object.metadata;
+    let hash = annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_HASH));
+    let uid = PodUid::parse(hash.or(uid.as_ref())?)?;
+    let spec = object.spec.as_ref();
+    let text = |field: &str| spec.and_then(|spec| spec[field].as_str());
+    let status = object.status.as_ref();
+    let phase = status.and_then(|status| status.phase.as_deref());
+    let addresses = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
+    Some(Pod {
+        uid,
+        namespace: Namespace(namespace.as_deref()?.into()),
+        name: name.as_deref()?.into(),
+        labels: labels.clone().unwrap_or_default(),
+        service_account: text("serviceAccountName").unwrap_or(DEFAULT_SERVICE_ACCOUNT).into(),
+        node: text("nodeName").map(Into::into),
+        host_network: spec.is_some_and(|spec| spec["hostNetwork"] == true),
+        finished: matches!(phase, Some("Succeeded" | "Failed")),
+        addresses: addresses.filter_map(|address| address.ip.parse().ok()).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(text: Value) -> Object {
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_read_as_the_server_writes_it() {
+        let text = json!({
+            "metadata": {
+                "name": "web", "namespace": "shop", "uid": "00000000-0000-4000-8000-000000000001",
+                "labels": {"app": "web"},
+            },
+            "spec": {"nodeName": "node-1", "serviceAccountName": "web", "containers": null},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]},
+        });
+        let read = pod(&object(text.clone())).unwrap();
+        assert_eq!(read.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!((&*read.service_account, read.node.as_deref()), ("web", Some("node-1")));
+        assert!(!read.finished && !read.host_network);
+        let mut over = text.clone();
+        over["status"]["phase"] = json!("Failed");
+        assert!(pod(&object(over)).unwrap().finished);
+        // A static pod's mirror has a UID of its own, and its cgroup another name.
+        let mut mirror = text.clone();
+        mirror["metadata"]["annotations"] =
+            json!({CONFIG_HASH: "0123456789abcdef0123456789abcdef"});
+        assert_eq!(pod(&object(mirror)).unwrap().uid.as_str(), "0123456789abcdef0123456789abcdef");
+        let mut odd = text;
+        odd["metadata"]["uid"] = json!("../../etc");
+        assert_eq!(pod(&object(odd)), None);
+    }
+
+    #[test]
+    fn a_service_without_pods_has_endpoints_that_are_null() {
+        let labels = json!({"kubernetes.io/service-name": "gw"});
+        let none = json!({"metadata": {"name": "gw-x", "labels": labels}, "endpoints": null, "ports": null});
+        assert_eq!(slice(&object(none)).unwrap().addresses, Vec::<IpAddr>::new());
+        let stray = json!({"metadata": {"name": "x"}, "endpoints": []});
+        assert!(slice(&object(stray)).is_none());
+        let headless = json!({"metadata": {"name": "x"}, "spec": {"clusterIPs": ["None"]}});
+        assert!(service(&object(headless)).unwrap().addresses.is_empty());
+    }
+
+    /// A kind that is read from files and not watched would allow more in a cluster than its files do.
+    #[test]
+    fn every_kind_that_is_read_from_files_is_watched() {
+        let mut watched: Vec<_> =
+            ISTIO.iter().map(|of| (of.group, of.kind, of.versions.to_vec())).collect();
+        let mut read: Vec<_> = crate::config::kinds()
+            .map(|(group, kind, versions)| (group, kind, versions.to_vec()))
+            .collect();
+        watched.sort_unstable();
+        read.sort_unstable();
+        assert_eq!(watched, read);
+    }
+
+    #[test]
+    fn a_policy_that_is_only_tried_out_stays_one() {
+        let of = ISTIO.iter().find(|of| of.kind == "AuthorizationPolicy").unwrap();
+        let metadata = json!({
+            "name": "x", "namespace": "shop",
+            "annotations": {DRY_RUN: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+        });
+        let text = json!({"metadata": metadata, "spec": {"action": "DENY"}});
+        let read: Value =
+            serde_json::from_str(&resource(*of, &object(text)).unwrap().text).unwrap();
+        assert_eq!(read["apiVersion"], "security.istio.io/v1");
+        assert_eq!(read["metadata"]["annotations"], json!({DRY_RUN: "true"}));
+    }
+
+    #[test]
+    fn a_resource_keeps_its_age_and_its_name() {
+        let text = json!({
+            "metadata": {
+                "name": "x", "namespace": "shop", "creationTimestamp": "2026-11-28T20:29:22Z",
+                "managedFields": [], "generation": 2,
+            },
+            "spec": {"hosts": ["a.example"]}, "status": {},
+        });
+        let file = resource(ISTIO[3], &object(text)).unwrap();
+        assert_eq!(file.path, "VirtualService shop/x");
+        let read: Value = serde_json::from_str(&file.text).unwrap();
+        assert_eq!(read["metadata"]["creationTimestamp"], "2026-11-28T20:29:22Z");
+        assert_eq!(read["spec"]["hosts"][0], "a.example");
+    }
+}

@@ -1,0 +1,262 @@
+//! What the API server has, as far as it counts here, and what becomes of it. Without I/O.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+
+use super::{Key, objects::ISTIO};
+use crate::{
+    config::{Discovered, DiscoveredGateway, RawFile},
+    pods::Pod,
+    source::Files,
+    types::Labels,
+};
+
+/// What happened to objects of a kind.
+#[derive(Clone, Debug)]
+pub(super) enum Step<T> {
+    /// These are all that there are.
+    Replace(Vec<(Key, T)>),
+    /// One came or changed.
+    Put(Key, T),
+    /// One is gone.
+    Remove(Key),
+}
+
+impl<T> Step<T> {
+    /// Whether it is all of a kind.
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self, Self::Replace(_))
+    }
+}
+
+/// The same, of whichever kind.
+#[derive(Clone, Debug)]
+pub(super) enum Update {
+    /// One of Istio's kinds, by its place in [`ISTIO`].
+    Istio(usize, Step<RawFile>),
+    Mesh(Step<RawFile>),
+    Service(Step<ServiceInfo>),
+    Slice(Step<Endpoints>),
+    Node(Step<NodeInfo>),
+    Pod(Step<Pod>),
+}
+
+/// A Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ServiceInfo {
+    /// Its selector.
+    pub(super) labels: Labels,
+    /// Its own addresses.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// A slice of a Service's endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Endpoints {
+    pub(super) service: String,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NodeInfo {
+    /// Its own addresses, and the networks of its pods.
+    pub(super) networks: Vec<IpNet>,
+}
+
+/// The objects of a kind; `None` before their first list is complete.
+#[derive(Debug)]
+struct Objects<T>(Option<BTreeMap<Key, T>>);
+
+impl<T> Default for Objects<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: PartialEq> Objects<T> {
+    /// Whether anything is different now.
+    fn take(&mut self, step: Step<T>) -> bool {
+        match step {
+            Step::Replace(all) => {
+                let all: BTreeMap<Key, T> = all.into_iter().collect();
+                let changed = self.0.as_ref() != Some(&all);
+                self.0 = Some(all);
+                changed
+            }
+            Step::Put(key, value) => {
+                let Some(all) = &mut self.0 else { return false };
+                let changed = all.get(&key) != Some(&value);
+                all.insert(key, value);
+                changed
+            }
+            Step::Remove(key) => self.0.as_mut().is_some_and(|all| all.remove(&key).is_some()),
+        }
+    }
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    istio: [Objects<RawFile>; ISTIO.len()],
+    mesh: Objects<RawFile>,
+    services: Objects<ServiceInfo>,
+    slices: Objects<Endpoints>,
+    nodes: Objects<NodeInfo>,
+    pods: Objects<Pod>,
+}
+
+/// What an update changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Changed {
+    Nothing,
+    Configuration,
+    Pods,
+}
+
+impl State {
+    /// Takes an update.
+    pub(super) fn take(&mut self, update: Update) -> Changed {
+        let changed = match update {
+            Update::Pod(step) => {
+                return if self.pods.take(step) { Changed::Pods } else { Changed::Nothing };
+            }
+            Update::Istio(index, step) => {
+                self.istio.get_mut(index).is_some_and(|objects| objects.take(step))
+            }
+            Update::Mesh(step) => self.mesh.take(step),
+            Update::Service(step) => self.services.take(step),
+            Update::Slice(step) => self.slices.take(step),
+            Update::Node(step) => self.nodes.take(step),
+        };
+        if changed { Changed::Configuration } else { Changed::Nothing }
+    }
+
+    /// The pods, once their first list is complete.
+    pub(super) fn pods(&self) -> Option<Arc<Vec<Pod>>> {
+        self.pods.0.as_ref().map(|pods| Arc::new(pods.values().cloned().collect()))
+    }
+
+    /// The configuration, once every first list is complete, the pods' too: nobody is judged unknown
+    /// before.
+    pub(super) fn files(&self) -> Option<Files> {
+        self.pods.0.as_ref()?;
+        let mut resources = Vec::new();
+        for objects in &self.istio {
+            resources.extend(objects.0.as_ref()?.values().cloned());
+        }
+        let mesh = self.mesh.0.as_ref()?.values().next().cloned();
+        let (services, slices) = (self.services.0.as_ref()?, self.slices.0.as_ref()?);
+        let mut gateways: BTreeMap<String, DiscoveredGateway> = BTreeMap::new();
+        for ((namespace, name), ServiceInfo { labels, addresses }) in services {
+            let of =
+                slices.iter().filter(|((of, _), slice)| of == namespace && slice.service == *name);
+            let endpoints: BTreeSet<IpAddr> =
+                of.flat_map(|(_, slice)| slice.addresses.iter().copied()).collect();
+            let gateway = DiscoveredGateway {
+                labels: labels.clone(),
+                endpoints: endpoints.into_iter().collect(),
+                other_addresses: addresses.clone(),
+            };
+            gateways.insert(format!("{name}.{namespace}.svc.cluster.local"), gateway);
+        }
+        let networks: BTreeSet<IpNet> = self
+            .nodes
+            .0
+            .as_ref()?
+            .values()
+            .flat_map(|node| node.networks.iter().map(IpNet::trunc))
+            .collect();
+        let cluster_cidrs = IpNet::aggregate(&networks.into_iter().collect());
+        let discovered = Discovered { gateways: Some(gateways), cluster_cidrs };
+        Some(Files { resources, mesh, discovered })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        ("istio-system".into(), name.into())
+    }
+
+    fn file(name: &str) -> RawFile {
+        RawFile { path: format!("VirtualService istio-system/{name}"), text: name.to_owned() }
+    }
+
+    /// All lists but that of `missing`.
+    fn complete(state: &mut State, missing: usize) {
+        let service = ServiceInfo {
+            labels: [("istio".to_owned(), "egressgateway".to_owned())].into(),
+            addresses: vec!["10.96.0.20".parse().unwrap()],
+        };
+        let slice = |addresses: &[&str]| Endpoints {
+            service: "gw".into(),
+            addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
+        };
+        let node = NodeInfo {
+            networks: vec!["10.244.1.1/24".parse().unwrap(), "10.0.0.7/32".parse().unwrap()],
+        };
+        let slices =
+            vec![(key("gw-a"), slice(&["10.0.0.12"])), (key("gw-b"), slice(&["10.0.0.11"]))];
+        let mut updates: Vec<Update> =
+            (0..ISTIO.len()).map(|index| Update::Istio(index, Step::Replace(Vec::new()))).collect();
+        updates.extend([
+            Update::Mesh(Step::Replace(vec![(key("settings"), file("settings"))])),
+            Update::Service(Step::Replace(vec![(key("gw"), service)])),
+            Update::Slice(Step::Replace(slices)),
+            Update::Node(Step::Replace(vec![(key("node-1"), node)])),
+            Update::Pod(Step::Replace(Vec::new())),
+        ]);
+        for (index, update) in updates.into_iter().enumerate() {
+            if index != missing {
+                state.take(update);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_published_before_every_list_is_complete() {
+        for missing in 0..ISTIO.len() + 5 {
+            let mut state = State::default();
+            complete(&mut state, missing);
+            assert!(state.files().is_none(), "list {missing}");
+        }
+        let mut state = State::default();
+        complete(&mut state, usize::MAX);
+        let files = state.files().unwrap();
+        let gateways = files.discovered.gateways.unwrap();
+        let gateway = &gateways["gw.istio-system.svc.cluster.local"];
+        let addresses =
+            |list: &[&str]| list.iter().map(|addr| addr.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!(gateway.endpoints, addresses(&["10.0.0.11", "10.0.0.12"]));
+        assert_eq!(gateway.other_addresses, addresses(&["10.96.0.20"]));
+        let nets: Vec<String> =
+            files.discovered.cluster_cidrs.iter().map(ToString::to_string).collect();
+        assert_eq!(nets, ["10.0.0.7/32", "10.244.1.0/24"]);
+        assert_eq!(files.mesh.unwrap().text, "settings");
+    }
+
+    #[test]
+    fn only_what_differs_is_a_change() {
+        let mut state = State::default();
+        // Before its first list, an object on its own says nothing.
+        assert_eq!(state.take(Update::Istio(3, Step::Put(key("a"), file("a")))), Changed::Nothing);
+        complete(&mut state, usize::MAX);
+        let put = |text: &str| Update::Istio(3, Step::Put(key("a"), file(text)));
+        assert_eq!(state.take(put("1")), Changed::Configuration);
+        assert_eq!(state.take(put("1")), Changed::Nothing);
+        assert_eq!(state.take(put("2")), Changed::Configuration);
+        assert_eq!(state.files().unwrap().resources[0].text, "2");
+        assert_eq!(state.take(Update::Istio(3, Step::Remove(key("a")))), Changed::Configuration);
+        assert_eq!(state.take(Update::Istio(3, Step::Remove(key("a")))), Changed::Nothing);
+        assert_eq!(state.take(Update::Istio(3, Step::Replace(Vec::new()))), Changed::Nothing);
+        assert_eq!(state.take(Update::Pod(Step::Replace(Vec::new()))), Changed::Nothing);
+    }
+}

@@ -1,0 +1,383 @@
+//! The double's HTTP.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, mpsc},
+    time::Duration,
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, channel::Channel, combinators::BoxBody};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde_json::{Value, json};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    Mood, Shared,
+    store::{Query, Refusal},
+};
+
+/// How long a watch lasts where the client doesn't say.
+const WATCH: Duration = Duration::from_secs(300);
+/// Between two bookmarks.
+const BOOKMARK: Duration = Duration::from_secs(60);
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// What the server shows.
+pub(super) fn tls(certificate: &str, key: &str) -> Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Serves for ever, at times not.
+pub(super) async fn run(
+    addr: SocketAddr,
+    tls: TlsAcceptor,
+    shared: Arc<Shared>,
+    ready: mpsc::Sender<io::Result<()>>,
+) {
+    let mut first = Some(ready);
+    loop {
+        let bound = TcpListener::bind(addr).await;
+        let listener = match bound {
+            Ok(listener) => listener,
+            Err(error) => {
+                if let Some(ready) = first.take() {
+                    ready.send(Err(error)).ok();
+                }
+                return;
+            }
+        };
+        if let Some(ready) = first.take() {
+            ready.send(Ok(())).ok();
+        }
+        let mut mood = shared.mood.subscribe();
+        let gone = |mood: &Mood| *mood == Mood::Gone;
+        let accept = async {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+                tokio::spawn(async move {
+                    let mut mood = shared.mood.subscribe();
+                    tokio::select! {
+                        () = connection(stream, tls, Arc::clone(&shared)) => {}
+                        _ = mood.wait_for(gone) => {}
+                    }
+                });
+            }
+        };
+        tokio::select! {
+            () = accept => {}
+            _ = mood.wait_for(gone) => {}
+        }
+        drop(listener);
+        if mood.wait_for(|mood| !gone(mood)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
+    let Ok(stream) = tls.accept(stream).await else { return };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let shared = Arc::clone(&shared);
+        async move {
+            let target = request.uri().path_and_query().map(ToString::to_string);
+            let token = request.headers().get(header::AUTHORIZATION);
+            let token = token.and_then(|value| value.to_str().ok());
+            Ok::<_, Infallible>(respond(&target.unwrap_or_default(), token, shared).await)
+        }
+    });
+    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+}
+
+/// Answers a request. `target` is the path with its query, `token` the header's value.
+pub(super) async fn respond(
+    target: &str,
+    token: Option<&str>,
+    shared: Arc<Shared>,
+) -> Response<Body> {
+    let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
+    shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push(target.to_owned());
+    let mut moods = shared.mood.subscribe();
+    let speaks = moods.wait_for(|mood| *mood != Mood::Silent).await.map(|mood| *mood);
+    if token.and_then(|token| token.strip_prefix("Bearer ")) != Some(&shared.token) {
+        return status(401, "Unauthorized", "Unauthorized", None);
+    }
+    if let Ok(Mood::Starts(code)) = speaks {
+        return starting(code, path);
+    }
+    let asked = parse(path, parameters);
+    let Some(Asked { query, name, parameters }) = asked.filter(|asked| served(asked, &shared))
+    else {
+        return not_found();
+    };
+    let parameter = |name: &str| parameters.get(name).map(String::as_str);
+    if let Some(name) = name {
+        return match shared.store().get(&query, &name) {
+            Some(object) => answer(200, &object),
+            None => {
+                let details = json!({"name": name, "kind": query.plural});
+                let message = format!("{} {name:?} not found", query.plural);
+                status(404, "NotFound", &message, Some(details))
+            }
+        };
+    }
+    if matches!(parameter("watch"), Some("true" | "1")) {
+        return watch(query, &parameters, shared);
+    }
+    let limit = parameter("limit").and_then(|limit| limit.parse().ok()).unwrap_or(0);
+    // The cache answers where any version will do, and it doesn't cut lists.
+    let limit = if parameter("resourceVersion") == Some("0") { 0 } else { limit };
+    let listed = shared.store().list(&query, limit, parameter("continue"));
+    match listed {
+        Ok(list) => answer(200, &list),
+        Err(Refusal::NoKind) => not_found(),
+        Err(Refusal::Expired(..)) => {
+            let message = "The provided continue parameter is too old.";
+            status(410, "Expired", message, None)
+        }
+    }
+}
+
+/// A path and its query.
+struct Asked {
+    query: Query,
+    name: Option<String>,
+    parameters: HashMap<String, String>,
+}
+
+fn served(asked: &Asked, shared: &Shared) -> bool {
+    let Query { plural, version, .. } = &asked.query;
+    let store = shared.store();
+    ["", "discovery.k8s.io", "networking.istio.io", "security.istio.io"]
+        .iter()
+        .any(|group| store.kind(group, version, plural).is_some())
+}
+
+fn parse(path: &str, query: &str) -> Option<Asked> {
+    let mut parts = path.trim_matches('/').split('/').peekable();
+    let version = match parts.next()? {
+        "api" => parts.next()?,
+        "apis" => parts.nth(1)?,
+        _ => return None,
+    };
+    let rest: Vec<&str> = parts.collect();
+    let (namespace, rest) = match &rest[..] {
+        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => {
+            (Some((*namespace).to_owned()), rest)
+        }
+        rest => (None, rest),
+    };
+    let (plural, name) = match rest {
+        [plural] => (*plural, None),
+        [plural, name] => (*plural, Some((*name).to_owned())),
+        _ => return None,
+    };
+    let parameters: HashMap<String, String> = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), decoded(value)))
+        .collect();
+    let pairs = |name: &str| {
+        let list = parameters.get(name).map(String::as_str).unwrap_or_default().split(',');
+        list.filter_map(|pair| pair.split_once('='))
+            .map(|(key, value)| (key.to_owned(), value.trim_start_matches('=').to_owned()))
+            .collect()
+    };
+    let query = Query {
+        plural: plural.to_owned(),
+        version: version.to_owned(),
+        namespace,
+        labels: pairs("labelSelector"),
+        fields: pairs("fieldSelector"),
+    };
+    Some(Asked { query, name, parameters })
+}
+
+/// Percent-decoded, `+` as a space.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let hex = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        match byte {
+            b'%' => {
+                if let (Some(high), Some(low)) = (hex(rest.next()), hex(rest.next())) {
+                    bytes.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
+                }
+            }
+            b'+' => bytes.push(b' '),
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A stream of events, until its time is up, the kind goes, or the history is compacted.
+fn watch(
+    query: Query,
+    parameters: &HashMap<String, String>,
+    shared: Arc<Shared>,
+) -> Response<Body> {
+    let parameter = |name: &str| parameters.get(name).map(String::as_str);
+    let seconds = parameter("timeoutSeconds").and_then(|text| text.parse().ok());
+    let lasts = seconds.map_or(WATCH, Duration::from_secs);
+    let bookmarks = parameter("allowWatchBookmarks") == Some("true");
+    let initial = parameter("sendInitialEvents") == Some("true");
+    let version = parameter("resourceVersion").and_then(|text| text.parse::<u64>().ok());
+    let (mut sender, body) = Channel::<Bytes, Infallible>::new(64);
+    let mut changes = shared.changes.subscribe();
+    let mut mood = shared.mood.subscribe();
+    tokio::spawn(async move {
+        let end = Instant::now() + lasts;
+        let mut version = version.filter(|version| *version != 0 && !initial);
+        let mut next_bookmark = Instant::now() + BOOKMARK;
+        loop {
+            let begins = version.is_none();
+            let events = {
+                let store = shared.store();
+                let (events, up_to, last) = match version {
+                    None => match store.initial(&query) {
+                        Ok((mut events, up_to)) => {
+                            if initial && bookmarks {
+                                events.push(store.bookmark(&query, up_to, true));
+                            }
+                            (events, up_to, false)
+                        }
+                        Err(_) => return,
+                    },
+                    Some(from) => match store.after(&query, from) {
+                        Ok((events, up_to)) => (events, up_to, false),
+                        // All of its objects are deleted, then it ends.
+                        Err(Refusal::NoKind) => (store.farewell(&query, from), from, true),
+                        Err(Refusal::Expired(asked, oldest)) => {
+                            let message = format!("too old resource version: {asked} ({oldest})");
+                            let object = status_object(410, "Expired", &message, None);
+                            (vec![json!({"type": "ERROR", "object": object})], from, true)
+                        }
+                    },
+                };
+                version = Some(up_to);
+                (events, last)
+            };
+            for event in events.0 {
+                if !begins && mood.wait_for(|mood| *mood != Mood::Silent).await.is_err() {
+                    return;
+                }
+                let line = format!("{event}\n");
+                if sender.send_data(line.into()).await.is_err() {
+                    return;
+                }
+            }
+            if events.1 {
+                return;
+            }
+            tokio::select! {
+                changed = timeout_at(end, changes.changed()) => {
+                    let time_is_up = changed.is_err();
+                    if mood.wait_for(|mood| *mood != Mood::Silent).await.is_err() || time_is_up {
+                        return;
+                    }
+                }
+                () = sleep_until(next_bookmark) => {
+                    next_bookmark += BOOKMARK;
+                    if mood.wait_for(|mood| *mood != Mood::Silent).await.is_err() {
+                        return;
+                    }
+                    if let Some(version) = version.filter(|_| bookmarks) {
+                        let line = format!("{}\n", shared.store().bookmark(&query, version, false));
+                        if sender.send_data(line.into()).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    });
+    let mut response = Response::new(body.boxed());
+    head(&mut response, "application/json");
+    response
+}
+
+/// What a server says that has just begun.
+fn starting(code: u16, path: &str) -> Response<Body> {
+    let kind = path.rsplit('/').next().unwrap_or_default();
+    let details = json!({"kind": kind});
+    match code {
+        404 => not_found(),
+        403 => {
+            let message = format!(
+                "{kind} is forbidden: User \"agent\" cannot list resource {kind:?} in API group \"\" at the cluster scope"
+            );
+            status(403, "Forbidden", &message, Some(details))
+        }
+        429 => {
+            let details = json!({"retryAfterSeconds": 1});
+            status(429, "TooManyRequests", "storage is (re)initializing", Some(details))
+        }
+        code => {
+            let message = "the request has been made before all known HTTP paths have been installed, please try again";
+            status(code, "ServiceUnavailable", message, Some(json!({"retryAfterSeconds": 1})))
+        }
+    }
+}
+
+fn not_found() -> Response<Body> {
+    let mut response = Response::new(Full::from("404 page not found\n").boxed());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    head(&mut response, "text/plain; charset=utf-8");
+    response
+}
+
+/// A `Status` that says why not.
+fn status_object(code: u16, reason: &str, message: &str, details: Option<Value>) -> Value {
+    let mut object = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    });
+    if let Some(details) = details {
+        object["details"] = details;
+    }
+    object
+}
+
+fn status(code: u16, reason: &str, message: &str, details: Option<Value>) -> Response<Body> {
+    let after = details.as_ref().and_then(|details| details["retryAfterSeconds"].as_u64());
+    let mut response = answer(code, &status_object(code, reason, message, details));
+    if let Some(after) = after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));
+    }
+    response
+}
+
+fn answer(code: u16, value: &Value) -> Response<Body> {
+    let mut response = Response::new(Full::from(format!("{value}\n")).boxed());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
+    head(&mut response, "application/json");
+    response
+}
+
+fn head(response: &mut Response<Body>, kind: &'static str) {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+}

@@ -1,0 +1,345 @@
+//! Configuration and pods from an API server: the walkthrough for a pod that is laid out as kubelet and
+//! containerd lay it out, with the double in every mood that a real server has.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use egress_tests::{
+    capture::Capture,
+    denied::Wall,
+    kubernetes::{
+        ApiServer, KubeletPod, Mood, Resource, config_map, documents, endpoint_slice, node, pod,
+        service,
+    },
+    manifests::{Step, Walkthrough},
+    plan,
+    process::{Place, Process},
+    testbed::Testbed,
+    wait::{SOON, START, until, until_is},
+};
+use serde_json::{Value, json};
+
+const UID: &str = "0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab";
+const URL: &str = "https://edition.cnn.com/politics";
+const MESH: &str = "\
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+accessLogFile: /dev/stdout
+# The Services' network; those of pods and nodes are found.
+clusterCidrs: [10.96.0.0/12]
+gateways:
+- service: istio-egressgateway.istio-system.svc.cluster.local
+";
+
+/// A cluster of an app node and a gateway node, with an API server.
+struct Kubernetes {
+    api: ApiServer,
+    pod: KubeletPod,
+    testbed: Testbed,
+}
+
+impl Kubernetes {
+    fn new() -> Self {
+        let testbed = Testbed::test(1).unwrap();
+        let addr = format!("{}:6443", plan::APP).parse().unwrap();
+        let api = ApiServer::start(&testbed.app().ns, addr, &testbed.dir()).unwrap();
+        let selector = json!({"istio": "egressgateway"});
+        for object in [
+            node("app", plan::APP, "10.244.1.0/24"),
+            node("gateway", plan::GATEWAYS[0], "10.244.9.0/24"),
+            service("istio-system", "istio-egressgateway", "10.96.0.20", selector),
+            endpoint_slice("istio-system", "istio-egressgateway", &[plan::GATEWAYS[0]]),
+            config_map("istio-system", "egress-enforcer", "mesh.yaml", MESH),
+        ] {
+            api.apply(object);
+        }
+        KubeletPod::root(&testbed).unwrap();
+        let pod = KubeletPod::create(&testbed, UID).unwrap();
+        Self { api, pod, testbed }
+    }
+
+    fn apply(&self, step: &Step) {
+        for (_, text) in &step.files {
+            self.api.apply_yaml(text).unwrap();
+        }
+    }
+
+    fn remove(&self, step: &Step) {
+        for (_, text) in &step.files {
+            for object in documents(text).unwrap() {
+                let text = |value: &Value| value.as_str().unwrap_or("default").to_owned();
+                let (kind, metadata) = (text(&object["kind"]), &object["metadata"]);
+                let plural = match &*kind {
+                    "ServiceEntry" => "serviceentries".into(),
+                    kind => format!("{}s", kind.to_lowercase()),
+                };
+                self.api.delete(&plural, &text(&metadata["namespace"]), &text(&metadata["name"]));
+            }
+        }
+    }
+
+    fn source(&self) -> Vec<String> {
+        let more = ["--source", "kubernetes", "--watch-silence", "3", "--kubeconfig"];
+        more.into_iter().map(str::to_owned).chain([self.api.kubeconfig()]).collect()
+    }
+
+    /// Arguments without a directory of files.
+    fn args(&self, of: Vec<String>) -> Vec<String> {
+        let mut args = Vec::new();
+        let mut given = of.into_iter();
+        while let Some(arg) = given.next() {
+            if arg == "--config" || arg == "--mesh" {
+                given.next();
+            } else {
+                args.push(arg);
+            }
+        }
+        args.extend(self.source());
+        args
+    }
+
+    fn node_args(&self) -> Vec<String> {
+        let mut args = self.args(self.testbed.node_args());
+        let pod = args.iter().position(|arg| arg.starts_with(plan::POD_INTERFACE)).unwrap();
+        args[pod] = "pod*".into();
+        let cgroup = args.iter().position(|arg| arg == "--cgroup").unwrap();
+        args[cgroup + 1] = KubeletPod::root(&self.testbed).unwrap().to_string_lossy().into_owned();
+        args.extend(["--node-name".into(), "app".into()]);
+        args
+    }
+
+    fn start_gateway(&self) -> Process {
+        let place = self.testbed.gateway(0);
+        let args = self.args(self.testbed.gateway_args());
+        let mut gateway = self.testbed.start_agent(place, "gateway1", &args).unwrap();
+        until(START, "the gateway to be ready", || {
+            assert!(gateway.ended().is_none(), "{}", gateway.stderr());
+            let ready = place.run("curl", &["-sf", "http://localhost:15021/healthz/ready"]);
+            ready.is_ok_and(|ready| ready.ok()).then_some(())
+        })
+        .unwrap();
+        gateway
+    }
+
+    fn start_node(&self) -> Process {
+        self.testbed.start_node_with(&self.node_args()).unwrap()
+    }
+
+    /// The pod as the API server has it.
+    fn announce(&self) {
+        self.api.apply(pod("shop", "web-0", UID, "app", json!({"app": "web"})));
+    }
+
+    fn announce_address(&self) {
+        let mut running = pod("shop", "web-0", UID, "app", json!({"app": "web"}));
+        running["status"] =
+            json!({"phase": "Running", "podIP": plan::POD, "podIPs": [{"ip": plan::POD}]});
+        self.api.apply(running);
+    }
+}
+
+/// What curl sees from a place.
+fn curl(place: &Place, url: &str) -> String {
+    let args = ["-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}", url];
+    let done = place.run("curl", &args).unwrap();
+    if done.ok() { done.stdout } else { format!("curl: ({})", done.code) }
+}
+
+fn sees(place: &Place, url: &str, expected: &str) {
+    let what = format!("{url} to be {expected}");
+    until_is(SOON, &what, || curl(place, url), |seen| seen == expected).unwrap();
+}
+
+fn is_refused(place: &Place, url: &str) {
+    let refused = |seen: &String| seen.starts_with("curl: ") || seen == "403" || seen == "404";
+    until_is(SOON, "the host to be refused", || curl(place, url), refused).unwrap();
+}
+
+fn metric(testbed: &Testbed, name: &str) -> Option<u64> {
+    let metrics = testbed.node_metrics().ok()?;
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+fn bypass(testbed: &Testbed, node: &Process, capture: &Capture, place: &Place) {
+    let wall = Wall { testbed, node, capture };
+    let denied =
+        || place.run("curl", &["-s", "-m", "3", &format!("http://{}:22/", plan::ATTACKER)]);
+    wall.stops("a connection past the gateway", &["no_route"], denied).unwrap();
+    let datagram = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
+    wall.stops("a packet past the gateway", &["protocol"], datagram).unwrap();
+}
+
+#[test]
+fn a_pod_is_served_once_it_is_known_and_denied_before() {
+    let mut cluster = Kubernetes::new();
+    cluster.apply(&Walkthrough::example().unwrap().passthrough);
+    let _gateway = cluster.start_gateway();
+    let node = cluster.start_node();
+    let capture = cluster.testbed.capture().unwrap();
+    cluster.pod.run(&cluster.testbed).unwrap();
+    let (testbed, place) = (&cluster.testbed, cluster.pod.place.clone());
+
+    // Unknown: nothing is open, and it is reported.
+    let unknown = || metric(testbed, "egress_unknown_interfaces");
+    until_is(SOON, "the interface to be unknown", unknown, |count| *count == Some(1)).unwrap();
+    let wall = Wall { testbed, node: &node, capture: &capture };
+    let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
+    wall.stops("a packet of an unknown pod", &["unknown_interface"], packet).unwrap();
+    let inside = || place.run("ping", &["-c1", "-W1", plan::APP]);
+    wall.stops("a ping from an unknown pod", &["unknown_interface"], inside).unwrap();
+    assert_ne!(curl(&place, URL), "200");
+    let ready = || {
+        testbed.app().run("curl", &["-s", "http://127.0.0.1:15020/healthz/ready"]).unwrap().stdout
+    };
+    let reported = |text: &String| {
+        text.starts_with("ready\n")
+            && text.contains(&format!("unknown: interface {}", plan::POD_INTERFACE))
+    };
+    until_is(SOON, "readiness to name the interface", ready, reported).unwrap();
+
+    // Known: what is allowed is served, by its identity alone, before the API server has its address.
+    cluster.announce();
+    sees(&place, URL, "200");
+    assert_eq!(metric(testbed, "egress_unknown_interfaces"), Some(0));
+    bypass(testbed, &node, &capture, &place);
+    until(SOON, "the pod's name in an event", || {
+        node.stdout().contains("shop/web-0 ").then_some(())
+    })
+    .unwrap();
+
+    // Deleted by force it goes on, until its cgroup is gone.
+    assert!(cluster.api.delete("pods", "shop", "web-0"));
+    sees(&place, URL, "200");
+    capture.take();
+    cluster.pod.end().unwrap();
+    let unknown = || metric(&cluster.testbed, "egress_unknown_interfaces");
+    until_is(SOON, "the interface to be unknown again", unknown, |count| *count == Some(1))
+        .unwrap();
+    let packet = || cluster.testbed.probe(&["packet", plan::ATTACKER, "9999"]);
+    let wall = Wall { testbed: &cluster.testbed, node: &node, capture: &capture };
+    wall.stops("a packet after the pod's end", &["unknown_interface"], packet).unwrap();
+}
+
+/// The walkthrough's steps one after the other, and back: what is allowed is served, its twin is not.
+#[test]
+fn the_walkthrough_from_an_api_server() {
+    let mut cluster = Kubernetes::new();
+    let walkthrough = Walkthrough::example().unwrap();
+    cluster.announce_address();
+    let _gateway = cluster.start_gateway();
+    let node = cluster.start_node();
+    let capture = cluster.testbed.capture().unwrap();
+    cluster.pod.run(&cluster.testbed).unwrap();
+    let place = cluster.pod.place.clone();
+    let plain = "http://edition.cnn.com/politics";
+    is_refused(&place, plain);
+    // HTTP to the gateway, redirected by the server to HTTPS.
+    cluster.apply(&walkthrough.http);
+    sees(&place, plain, "301");
+    is_refused(&place, URL);
+    cluster.remove(&walkthrough.http);
+    is_refused(&place, plain);
+    // The gateway originates TLS.
+    cluster.apply(&walkthrough.tls_origination);
+    sees(&place, plain, "200");
+    is_refused(&place, URL);
+    cluster.remove(&walkthrough.tls_origination);
+    is_refused(&place, plain);
+    // HTTPS passes through.
+    cluster.apply(&walkthrough.passthrough);
+    sees(&place, URL, "200");
+    is_refused(&place, plain);
+    bypass(&cluster.testbed, &node, &capture, &place);
+    // A kind that is installed later restricts from then on.
+    cluster.api.add_crd(Resource {
+        group: "security.istio.io",
+        versions: &["v1", "v1beta1"],
+        plural: "authorizationpolicies",
+        kind: "AuthorizationPolicy",
+    });
+    cluster.api.apply(json!({
+        "kind": "AuthorizationPolicy", "metadata": {"name": "closed", "namespace": "istio-system"},
+        "spec": {
+            "selector": {"matchLabels": {"istio": "egressgateway"}},
+            "action": "DENY",
+            "rules": [{"from": [{"source": {"namespaces": ["shop"]}}]}],
+        },
+    }));
+    is_refused(&place, URL);
+    assert!(cluster.api.delete("authorizationpolicies", "istio-system", "closed"));
+    sees(&place, URL, "200");
+    // A change that does not compile changes nothing.
+    cluster.api.apply(json!({
+        "kind": "VirtualService", "metadata": {"name": "broken", "namespace": "istio-system"},
+        "spec": {"hosts": [], "tls": [{"match": [{"port": 70000}]}]},
+    }));
+    until(SOON, "the refusal to be reported", || {
+        node.stderr().contains("VirtualService istio-system/broken").then_some(())
+    })
+    .unwrap();
+    assert_eq!(curl(&place, URL), "200");
+    assert!(cluster.api.delete("virtualservices", "istio-system", "broken"));
+    cluster.remove(&walkthrough.passthrough);
+    is_refused(&place, URL);
+}
+
+#[test]
+fn what_the_api_server_says_is_in_force_and_stays_while_it_is_away() {
+    let mut cluster = Kubernetes::new();
+    let walkthrough = Walkthrough::example().unwrap();
+    cluster.announce_address();
+    let _gateway = cluster.start_gateway();
+    let mut node = cluster.start_node();
+    let capture = cluster.testbed.capture().unwrap();
+    cluster.pod.run(&cluster.testbed).unwrap();
+    let place = cluster.pod.place.clone();
+    is_refused(&place, URL);
+    cluster.apply(&walkthrough.passthrough);
+    sees(&place, URL, "200");
+
+    // Gone, with everything going on; what changes meanwhile is applied after.
+    cluster.api.set_mood(Mood::Gone);
+    assert_eq!(curl(&place, URL), "200");
+    bypass(&cluster.testbed, &node, &capture, &place);
+    // An agent that starts without it keeps what is in force.
+    node.kill();
+    let restarted =
+        cluster.testbed.start_agent(cluster.testbed.app(), "restarted", &cluster.node_args());
+    let restarted = restarted.unwrap();
+    until(START, "the new agent to have taken over", || {
+        restarted.stderr().contains("took over enforcement").then_some(())
+    })
+    .unwrap();
+    assert_eq!(curl(&place, URL), "200");
+    cluster.remove(&walkthrough.passthrough);
+    cluster.api.compact();
+    assert_eq!(curl(&place, URL), "200");
+    for code in [403, 503, 429, 404] {
+        cluster.api.set_mood(Mood::Starts(code));
+        until(SOON, "a request while it starts", || {
+            (!cluster.api.take_requests().is_empty()).then_some(())
+        })
+        .unwrap();
+        assert_eq!(curl(&place, URL), "200", "{code}");
+    }
+    cluster.api.set_mood(Mood::Serves);
+    is_refused(&place, URL);
+
+    // Silent: watches are open, and nothing comes. The agents ask again by themselves.
+    cluster.api.set_mood(Mood::Silent);
+    cluster.apply(&walkthrough.passthrough);
+    drop(cluster.api.take_requests());
+    until(SOON, "to be asked again", || (!cluster.api.take_requests().is_empty()).then_some(()))
+        .unwrap();
+    is_refused(&place, URL);
+    cluster.api.set_mood(Mood::Serves);
+    sees(&place, URL, "200");
+
+    // A kind that goes takes its objects along, and comes again.
+    cluster.api.remove_crd("virtualservices");
+    is_refused(&place, URL);
+    cluster.api.add_crd(Resource {
+        versions: &["v1beta1"],
+        ..Resource::istio("virtualservices", "VirtualService")
+    });
+    cluster.apply(&walkthrough.passthrough);
+    sees(&place, URL, "200");
+    capture.take();
+}
