@@ -616,6 +616,83 @@ fn an_expired_certificate_ends_a_live_tunnel() {
     assert_eq!(answer.unwrap(), "HTTP/1.1 301 Moved Permanently", "{}", site.gateway.stdout());
 }
 
+/// A tunnel of a client whose own windows hold up nobody.
+async fn open_wide(client: &Client) -> SendRequest<Bytes> {
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 30);
+    let (client, connection) = builder.handshake(client.tls().await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+    client.ready().await.unwrap()
+}
+
+/// Sends and has it echoed, some times.
+async fn echoed(mut stream: DuplexStream, size: usize, times: usize, pause: Duration) {
+    let (sent, mut got) = (vec![7; size], vec![0; size]);
+    for _ in 0..times {
+        let (mut reader, mut writer) = tokio::io::split(&mut stream);
+        let (written, read) = tokio::join!(writer.write_all(&sent), reader.read_exact(&mut got));
+        written.unwrap();
+        read.unwrap();
+        assert!(sent == got);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Fifty that neither read nor are read from, fifty that trickle, one that sends tiny frames which
+/// nobody takes, and fifty that work, in one tunnel.
+#[test]
+fn streams_that_stall_hold_up_no_others_of_their_tunnel() {
+    const EACH: usize = 50;
+    let site = Site::new();
+    let node = site.node();
+    let forwarded = forwarded();
+    let from = [FROM, ("forwarded", &forwarded)];
+    let echo = format!("{TCP_SERVICE}:5432");
+    // Memory of the gateway that no file backs, in KiB.
+    let memory = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", site.gateway.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    let before = memory();
+    let held = || site.testbed.stat(0, "egress.limit.queued_bytes.used").unwrap();
+    let tunnel = site.on_node(async || {
+        let mut tunnel = open_wide(&node).await;
+        let mut stalled = Vec::new();
+        for size in std::iter::repeat_n(16 * 1024, EACH).chain([10]) {
+            let (status, mut send, receive) =
+                ask(&mut tunnel, Method::CONNECT, &echo, &from).await.unwrap();
+            assert_eq!(status, StatusCode::OK);
+            // More than all windows and sockets on the way take; what they don't waits here.
+            for _ in 0..(8 << 20) / 16 / size.max(64) {
+                send.send_data(Bytes::from(vec![1; size]), false).unwrap();
+            }
+            stalled.push((send, receive));
+        }
+        let mut trickling = tokio::task::JoinSet::new();
+        let mut working = tokio::task::JoinSet::new();
+        for _ in 0..EACH {
+            let stream = dial(&mut tunnel, &echo, &from).await.unwrap();
+            trickling.spawn(echoed(stream, 1, 1_000_000, Duration::from_millis(10)));
+            let stream = dial(&mut tunnel, &echo, &from).await.unwrap();
+            working.spawn(echoed(stream, 32 * 1024, 20, Duration::ZERO));
+        }
+        working.join_all().await;
+        assert_eq!(trickling.len(), EACH);
+        assert!(trickling.try_join_next().is_none(), "none was ended");
+        (tunnel, stalled.len())
+    });
+    assert_eq!(tunnel.1, EACH + 1);
+    let most = memory();
+    assert!(most < before + 160 * 1024, "{most} KiB, {before} before");
+    // The client's runtime has ended, and its streams with it.
+    drop(tunnel);
+    let fallen = until(SOON, "the memory to be given back", || {
+        (held() == 0 && memory() < before + 96 * 1024).then_some(())
+    });
+    fallen.unwrap();
+}
+
 #[test]
 fn an_idle_tunnel_does_not_hold_up_the_end() {
     let mut site = Site::new();

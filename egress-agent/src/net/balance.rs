@@ -1,6 +1,9 @@
 //! Which endpoint comes next: load balancing, limits and outlier detection, shared by all workers.
 
+mod places;
+
 use std::{
+    cell::Cell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{
@@ -10,8 +13,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
+use self::places::Places;
 use crate::{
     policy::{Cluster, ClusterName, Endpoint, LoadBalancer, OutlierDetection},
     types::UpstreamAddr,
@@ -25,11 +29,16 @@ const LONGEST_EJECTION: Duration = Duration::from_secs(300);
 /// Load and health of all clusters. They outlive a change of configuration as long as the
 /// cluster's name stays.
 #[derive(Debug, Default)]
-pub struct ClusterStates(Mutex<HashMap<ClusterName, Arc<ClusterState>>>);
+pub struct ClusterStates {
+    by_name: Mutex<HashMap<ClusterName, Arc<ClusterState>>>,
+    /// Changes when somebody wishes for a place.
+    wishes: watch::Sender<()>,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct ClusterState {
     connections: AtomicU32,
+    places: Places,
     turn: AtomicUsize,
     total: AtomicUsize,
     /// Whether the cluster has had outlier detection since ejections were last cleared.
@@ -81,7 +90,7 @@ pub struct Membership {
 
 impl ClusterStates {
     pub(super) fn get(&self, name: &ClusterName) -> Arc<ClusterState> {
-        let mut states = lock(&self.0);
+        let mut states = lock(&self.by_name);
         match states.get(name) {
             Some(state) => Arc::clone(state),
             None => Arc::clone(states.entry(name.clone()).or_default()),
@@ -91,7 +100,7 @@ impl ClusterStates {
     /// The endpoints of a cluster, as of the last dial; zero before the first.
     #[must_use]
     pub fn membership(&self, name: &ClusterName) -> Membership {
-        let state = lock(&self.0).get(name).map(Arc::clone);
+        let state = lock(&self.by_name).get(name).map(Arc::clone);
         state.map_or_else(Membership::default, |state| Membership {
             total: state.total.load(Ordering::Relaxed),
             ejected: state.ejected(),
@@ -106,11 +115,15 @@ pub struct Lease {
     cluster: Arc<ClusterState>,
     endpoint: Option<Arc<EndpointState>>,
     outlier: Option<OutlierDetection>,
+    /// Whether it carries nothing and waits for work.
+    idle: Cell<bool>,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.set_idle(false);
         self.cluster.connections.fetch_sub(1, Ordering::Relaxed);
+        self.cluster.places.freed();
         if let Some(endpoint) = &self.endpoint {
             endpoint.connections.fetch_sub(1, Ordering::Relaxed);
         }
@@ -129,7 +142,15 @@ impl Lease {
         let max = cluster.pool.max_connections;
         let more = |count: u32| (count < max).then(|| count + 1);
         state.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self { cluster: Arc::clone(state), endpoint: None, outlier: cluster.outlier })
+        let idle = Cell::new(false);
+        Some(Self { cluster: Arc::clone(state), endpoint: None, outlier: cluster.outlier, idle })
+    }
+
+    /// The connection waits for work, or has some: one that waits may be closed for its place.
+    pub fn set_idle(&self, idle: bool) {
+        if self.idle.replace(idle) != idle {
+            self.cluster.places.set_idle(idle);
+        }
     }
 
     /// Counts it for this endpoint from here on.

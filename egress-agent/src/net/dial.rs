@@ -75,6 +75,15 @@ impl Plan {
     }
 }
 
+/// What is done where `maxConnections` are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// Nothing.
+    None,
+    /// An idle connection is closed, and waited for; see [`Lease::set_idle`].
+    Wait,
+}
+
 /// Why there is no connection.
 #[derive(Debug, Error)]
 pub enum DialError {
@@ -165,6 +174,12 @@ impl Dialer {
         Self { resolver, connector, states, random: Random::default() }
     }
 
+    /// Load and health of all clusters.
+    #[must_use]
+    pub fn states(&self) -> Arc<ClusterStates> {
+        Arc::clone(&self.states)
+    }
+
     /// The cluster's endpoints, as of the last dial.
     #[must_use]
     pub fn membership(&self, cluster: &Cluster) -> Membership {
@@ -186,7 +201,7 @@ impl Dialer {
         owner: &ShareOwner,
     ) -> Result<Upstream, DialError> {
         let plan = self.plan(policy, cluster, host, owner).await?;
-        let mut upstream = self.connect(cluster, &plan).await?;
+        let mut upstream = self.connect(cluster, &plan, Patience::Wait).await?;
         upstream.in_flight = upstream.lease.request();
         Ok(upstream)
     }
@@ -226,9 +241,21 @@ impl Dialer {
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
-    pub async fn connect(&self, cluster: &Cluster, plan: &Plan) -> Result<Upstream, DialError> {
+    pub async fn connect(
+        &self,
+        cluster: &Cluster,
+        plan: &Plan,
+        patience: Patience,
+    ) -> Result<Upstream, DialError> {
         let state = self.states.get(&cluster.name);
-        let Some(lease) = Lease::take(&state, cluster) else {
+        let lease = match patience {
+            Patience::None => Lease::take(&state, cluster),
+            Patience::Wait => {
+                let deadline = Instant::now() + cluster.pool.connect_timeout;
+                self.states.place(&state, cluster, deadline).await
+            }
+        };
+        let Some(lease) = lease else {
             return Err(DialError::Overflow {
                 cluster: cluster.name.to_string(),
                 limit: cluster.pool.max_connections,

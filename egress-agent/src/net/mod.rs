@@ -3,17 +3,25 @@
 mod balance;
 mod connect;
 mod dial;
+mod frames;
 mod linger;
+mod pieces;
+mod pulse;
 mod relay;
 mod resolve;
 mod rewound;
 #[cfg(test)]
 pub(crate) mod testing;
+mod windows;
 
 pub use balance::{ClusterStates, InFlight, Lease, Membership};
 pub use connect::{Connect, ConnectError, Connector};
-pub use dial::{DialError, Dialer, Plan, Upstream};
+pub use dial::{DialError, Dialer, Patience, Plan, Upstream};
+pub use frames::{Arrivals, Frames};
 pub use linger::Linger;
+pub use pieces::Pieces;
+pub use pulse::{Pulse, Rhythm, Seen, Step};
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
 pub use resolve::{Question, Resolve, ResolveError, Resolver, ResolverSource};
 pub use rewound::Rewound;
+pub use windows::{CONNECTION_WINDOW, LEAST_WINDOW, stream_window};

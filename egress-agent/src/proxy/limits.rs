@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::net::Rhythm;
+
 /// How long things may take and how much there may be. Every wait has a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -20,6 +22,10 @@ pub struct Limits {
     pub tls_handshake: Duration,
     /// Without a connection in a tunnel.
     pub tunnel_idle: Duration,
+    /// When an HTTP/2 upstream is asked for a sign of life, and given up.
+    pub upstream_pulse: Rhythm,
+    /// The same of a tunnel's node.
+    pub tunnel_pulse: Rhythm,
     /// How long a refused client is given to take its refusal.
     pub linger: Duration,
     /// Largest ClientHello, in bytes of handshake message.
@@ -40,7 +46,8 @@ pub struct Limits {
     pub request_bytes: usize,
     /// The same of one source.
     pub request_bytes_per_source: usize,
-    /// Bytes that wait for readers of HTTP/2 streams; every connection may have one frame besides.
+    /// Bytes that wait for readers of HTTP/2 streams, here and to be written; every connection may have
+    /// one frame to be written besides. A source has half of it.
     pub queued_bytes: usize,
     /// Connections to upstreams that wait for a request.
     pub idle_upstreams: usize,
@@ -60,6 +67,18 @@ impl Default for Limits {
             stream_idle: Duration::from_secs(300),
             tls_handshake: Duration::from_secs(10),
             tunnel_idle: Duration::from_secs(900),
+            upstream_pulse: Rhythm {
+                ask_after: Duration::from_secs(10),
+                give_up_after: Duration::from_secs(10),
+                between: Duration::from_secs(300),
+                always: false,
+            },
+            tunnel_pulse: Rhythm {
+                ask_after: Duration::from_secs(15),
+                give_up_after: Duration::from_secs(10),
+                between: Duration::ZERO,
+                always: true,
+            },
             linger: Duration::from_secs(2),
             client_hello_bytes: 32 * 1024,
             request_head_bytes: 64 * 1024,

@@ -6,10 +6,12 @@ mod accept;
 mod connection;
 mod drain;
 mod forward;
+mod inbox;
 mod limiter;
 mod limits;
 mod record;
 mod refuse;
+mod silence;
 mod terminate;
 mod transport;
 mod tunnel;
@@ -32,7 +34,7 @@ pub use self::{
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
-    net::{Buffers, DialError, Dialer, Plan, Upstream},
+    net::{Buffers, DialError, Dialer, Patience, Plan, Upstream},
     policy::{Cluster, Denied, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
     tls::{Credentials, Ending, Originator},
@@ -134,9 +136,10 @@ impl Worker {
         &self,
         cluster: &Cluster,
         plan: &Plan,
+        patience: Patience,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
-        let dialled = self.dialer.connect(cluster, plan).await;
+        let dialled = self.dialer.connect(cluster, plan, patience).await;
         Self::count_dial(&dialled, stats);
         dialled
     }

@@ -99,14 +99,15 @@ impl Workers {
                     }
                     let stats = Arc::clone(config.telemetry.stats.limits());
                     let limits = config.limits;
+                    let dialer = Dialer::new(resolver, Rc::new(Connector), states);
                     let worker = Worker {
+                        http: http::Shared::new(limits.idle_upstreams, &config.policy, &dialer),
                         policy: config.policy,
                         telemetry: config.telemetry,
-                        dialer: Dialer::new(resolver, Rc::new(Connector), states),
+                        dialer,
                         originator: Originator::new(config.roots)
                             .with_credentials(config.credentials_directory),
                         credentials: config.credentials,
-                        http: http::Shared::new(limits.idle_upstreams),
                         buffers: Buffers::new(limits.pipes),
                         limits,
                         limiter: Limiter::new(limits, stats),

@@ -58,6 +58,18 @@ pub fn keep_alive(
     SockRef::from(socket).set_tcp_keepalive(&settings)
 }
 
+/// Has the kernel give up a peer that acknowledges nothing of what it was sent, or has no room for more,
+/// for so long (`TCP_USER_TIMEOUT`), and one that is probed in vain for so long.
+///
+/// A peer without room is given up although it answers: so this is for connections whose other end
+/// always reads.
+///
+/// # Errors
+/// The kernel refuses; the connection works without.
+pub fn user_timeout(socket: &impl AsFd, limit: Duration) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_user_timeout(Some(limit))
+}
+
 fn socket(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
@@ -114,5 +126,8 @@ mod tests {
         let (accepted, _) = listeners[0].accept().unwrap();
         assert!(accepted.nodelay().unwrap());
         assert!(SockRef::from(&accepted).keepalive().unwrap());
+        user_timeout(&accepted, Duration::from_secs(7)).unwrap();
+        let limit = SockRef::from(&accepted).tcp_user_timeout().unwrap();
+        assert_eq!(limit, Some(Duration::from_secs(7)));
     }
 }

@@ -24,16 +24,16 @@ use tokio::{
 
 use super::{
     Closed,
-    client::{CONNECTION_WINDOW, Opened},
+    client::{Opened, STREAM_WINDOW},
     pool::Key,
     stats::Gauge,
     threads::Worker,
 };
+use crate::net::stream_window;
 
-/// The window follows what streams hold in steps of this size.
-const STEP: usize = 1024 * 1024;
-/// What streams of one thread may hold for pods that don't read before they take from each other.
-const HELD: usize = 256 * 1024 * 1024;
+/// What streams of one thread may hold for pods that don't read, in bytes, before all have the smallest
+/// windows.
+const HELD: usize = 128 * 1024 * 1024;
 
 /// A connection, as those who use it see it.
 #[derive(Debug)]
@@ -46,8 +46,9 @@ pub(super) struct Connection {
     busy: Notify,
     /// Bytes that were received for pods and not yet taken by them.
     held: Cell<usize>,
-    /// Much more or less is held.
+    /// The window that its streams are to have, if it is another than the gateway was told.
     window: Notify,
+    told: Cell<u32>,
 }
 
 /// A place for one stream.
@@ -86,6 +87,7 @@ impl Connection {
             busy: Notify::new(),
             held: Cell::new(0),
             window: Notify::new(),
+            told: Cell::new(STREAM_WINDOW),
         })
     }
 
@@ -127,18 +129,17 @@ impl Connection {
     fn set_held(&self, worker: &Worker, held: usize) {
         let before = self.held.replace(held);
         worker.held.set((worker.held.get() + held).saturating_sub(before));
-        if before / STEP != held / STEP {
+        if self.target(worker) != self.told.get() {
             self.window.notify_one();
         }
     }
 
-    /// The connection's window. Bytes that wait for a pod which doesn't read count against it, and a
-    /// few such pods would leave nothing to all others of this tunnel. So the window grows by what
-    /// is held, as long as the thread's memory for it lasts.
-    pub(super) fn target(&self, worker: &Worker) -> u32 {
+    /// The window of its streams. Bytes that wait for a pod which doesn't read don't count against the
+    /// connection's window, which a few such pods would leave nothing of; instead the windows of all its
+    /// streams shrink, as the thread's memory for that gets short.
+    fn target(&self, worker: &Worker) -> u32 {
         let others = worker.held.get().saturating_sub(self.held.get());
-        let more = self.held.get().min(HELD.saturating_sub(others));
-        CONNECTION_WINDOW.saturating_add(u32::try_from(more / STEP * STEP).unwrap_or(0))
+        stream_window(STREAM_WINDOW, self.held.get(), HELD.saturating_sub(others))
     }
 }
 
@@ -198,7 +199,12 @@ pub(super) async fn drive(
             tokio::select! {
                 result = &mut connection => break result,
                 () = shared.window.notified() => {
-                    connection.set_target_window_size(shared.target(&worker));
+                    let window = shared.target(&worker);
+                    // Until the one before is acknowledged there can be no other; what comes or goes
+                    // meanwhile asks again.
+                    if connection.set_initial_window_size(window).is_ok() {
+                        shared.told.set(window);
+                    }
                 }
             }
         }

@@ -3,15 +3,14 @@
 
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     future::poll_fn,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use socket2::SockRef;
 use tokio::{io::AsyncWrite as _, net::TcpStream};
@@ -21,6 +20,7 @@ use super::{
     stats::{Gauge, add},
     threads::Worker,
 };
+use crate::net::Pieces;
 
 /// Read from a pod at once, in bytes: one stream's turn.
 const READ: usize = 64 * 1024;
@@ -28,8 +28,6 @@ const READ: usize = 64 * 1024;
 const SMALL: usize = 4 * 1024;
 /// Reads and writes before others get their turn.
 const TURNS: usize = 16;
-/// Pieces that are written at once.
-const SLICES: usize = 16;
 
 /// What all relays of a thread read into.
 pub(super) type Scratch = RefCell<BytesMut>;
@@ -62,7 +60,7 @@ pub(super) async fn relay(
         send,
         recv,
         outward: Outward::Reading,
-        inward: Inward { queue: Queue::default(), ended: false, closed: false },
+        inward: Inward { queue: Pieces::default(), ended: false, closed: false },
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
     match &end {
@@ -96,7 +94,7 @@ enum Outward {
 
 /// To the pod.
 struct Inward {
-    queue: Queue,
+    queue: Pieces,
     /// The gateway has sent all.
     ended: bool,
     closed: bool,
@@ -104,7 +102,7 @@ struct Inward {
 
 impl Drop for Relay<'_> {
     fn drop(&mut self) {
-        self.slot.connection.let_go(self.worker, self.inward.queue.len);
+        self.slot.connection.let_go(self.worker, self.inward.queue.len());
     }
 }
 
@@ -210,7 +208,7 @@ impl Relay<'_> {
                     Poll::Pending => break,
                 }
             }
-            if self.inward.queue.len == 0 {
+            if self.inward.queue.is_empty() {
                 if !self.inward.ended {
                     return Poll::Pending;
                 }
@@ -235,61 +233,6 @@ impl Relay<'_> {
 
 fn gateway(error: h2::Error) -> End {
     End::Gateway(error.to_string())
-}
-
-/// Bytes that wait for the pod.
-#[derive(Debug, Default)]
-struct Queue {
-    pieces: VecDeque<Bytes>,
-    /// Small pieces put together: each of its own would cost more than its bytes.
-    tail: BytesMut,
-    len: usize,
-}
-
-impl Queue {
-    fn push(&mut self, data: Bytes) {
-        self.len += data.len();
-        if data.len() < SMALL && !(self.pieces.is_empty() && self.tail.is_empty()) {
-            self.tail.extend_from_slice(&data);
-            return;
-        }
-        if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
-        }
-        if !data.is_empty() {
-            self.pieces.push_back(data);
-        }
-    }
-
-    /// Writes what the socket takes.
-    fn write(&mut self, pod: &TcpStream) -> io::Result<usize> {
-        if self.pieces.is_empty() && !self.tail.is_empty() {
-            self.pieces.push_back(std::mem::take(&mut self.tail).freeze());
-        }
-        let mut slices = [IoSlice::new(&[]); SLICES];
-        let count = self.pieces.len().min(SLICES);
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            *slice = IoSlice::new(piece);
-        }
-        let written = pod.try_write_vectored(&slices[..count])?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        self.advance(written);
-        Ok(written)
-    }
-
-    fn advance(&mut self, mut written: usize) {
-        self.len -= written;
-        while let Some(first) = self.pieces.front_mut() {
-            if first.len() > written {
-                first.advance(written);
-                return;
-            }
-            written -= first.len();
-            self.pieces.pop_front();
-        }
-    }
 }
 
 /// A buffer that a read can't make larger than asked for.

@@ -8,7 +8,7 @@ fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
         .collect()
 }
 
-fn cluster(max_connections: u32, outlier: Option<OutlierDetection>) -> Cluster {
+pub(super) fn cluster(max_connections: u32, outlier: Option<OutlierDetection>) -> Cluster {
     Cluster {
         name: ClusterName("outbound|443||test.example".into()),
         discovery: Discovery::Static(Vec::new()),

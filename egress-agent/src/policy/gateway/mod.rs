@@ -121,6 +121,20 @@ impl GatewayPolicy {
         &self.callers
     }
 
+    /// Whether a request could lead to this cluster as it is. Those of hosts that no service entry names
+    /// are made for each request, and are taken for current.
+    #[must_use]
+    pub fn has_cluster(&self, cluster: &Arc<Cluster>) -> bool {
+        let all = &self.snapshot.rules.clusters;
+        let start = all.partition_point(|other| other.name < cluster.name);
+        let named = all.iter().skip(start).take_while(|other| other.name == cluster.name);
+        let mut named = named.peekable();
+        if named.peek().is_none() {
+            return cluster.name == ClusterName::passthrough();
+        }
+        named.any(|other| Arc::ptr_eq(other, cluster) || other == cluster)
+    }
+
     /// Every cluster that a request could lead to, one a name, for `/clusters`, `/stats` and health.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         let all = self.snapshot.rules.clusters.chunk_by(|a, b| a.name == b.name);

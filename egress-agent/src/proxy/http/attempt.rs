@@ -23,7 +23,7 @@ use super::{
     headers,
     inbound::Inbound,
     outbound::Outbound,
-    pool::Key,
+    pool::{Key, Whose},
     record::Record,
     replay,
     request::Request,
@@ -31,10 +31,10 @@ use super::{
     retry,
 };
 use crate::{
-    net::DialError,
+    net::{DialError, Patience, Plan},
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
     telemetry::{AccessLogEntry, ClusterStats, ResponseFlag},
-    types::UpstreamAddr,
+    types::{ShareOwner, UpstreamAddr},
 };
 
 /// First pause before a retry; it doubles with each, and is cut at random (Envoy's default).
@@ -211,30 +211,7 @@ impl<'a> Attempt<'a> {
         let plan = watch(self.connection, down, clock, planning).await??;
         let drain = self.policy.snapshot().mesh.address_drain_time;
         worker.http.pool.known(&self.key, &plan, drain);
-        let pooled = match choice {
-            Choice::Any => self.pooled(plan.addresses().take(1)),
-            Choice::PreferNew | Choice::New => None,
-        };
-        let mut up = match pooled {
-            Some(up) => {
-                *reused = true;
-                up
-            }
-            None => {
-                let connecting = connect(worker, &self.key, &plan, self.stats);
-                match watch(self.connection, down, clock, connecting).await? {
-                    Ok(up) => up,
-                    // No room for a connection of its own: one that waits, to whichever endpoint.
-                    Err(full @ Failure::Dial(DialError::Overflow { .. }))
-                        if choice != Choice::New =>
-                    {
-                        *reused = true;
-                        self.pooled(plan.addresses()).ok_or(full)?
-                    }
-                    Err(failure) => return Err(failure),
-                }
-            }
-        };
+        let mut up = self.connection_for(down, clock, &plan, choice, reused).await?;
         up.begin();
         record.link(up.link());
         let sent = Instant::now();
@@ -287,16 +264,82 @@ impl<'a> Attempt<'a> {
                 if matches!(failure, Failure::Timeout | Failure::TryTimeout) {
                     up.link().endpoint.inc_rq_timeout();
                 }
+                // It may be this request that found out that the connection was gone before it.
+                *reused |= up.is_silent();
                 Err(failure)
             }
         }
     }
 
-    /// A connection that waits, to the first of these endpoints that has one.
-    fn pooled(&self, mut addresses: impl Iterator<Item = UpstreamAddr>) -> Option<Outbound> {
+    /// A connection that waits or has room, or a new one.
+    async fn connection_for<D: Inbound>(
+        &self,
+        down: &mut D,
+        clock: &mut Clock<'_>,
+        plan: &Plan,
+        choice: Choice,
+        reused: &mut bool,
+    ) -> Result<Outbound, Failure> {
+        let owner = self.connection.downstream.owner();
+        let body = !matches!(self.request.framing, Framing::None | Framing::Length(0));
+        let whose = Whose::Own { owner: &owner, body };
+        let pooled = match choice {
+            Choice::Any => self.pooled(plan.addresses().take(1), whose),
+            Choice::PreferNew | Choice::New => None,
+        };
+        if let Some(up) = pooled {
+            *reused = true;
+            return Ok(up);
+        }
+        let patience = match choice {
+            Choice::Any | Choice::PreferNew => Patience::None,
+            Choice::New => Patience::Wait,
+        };
+        let full = match self.connect(down, clock, plan, patience, owner.clone()).await {
+            // No room for a connection of its own.
+            Err(full @ Failure::Dial(DialError::Overflow { .. })) => full,
+            result => return result,
+        };
+        if choice == Choice::New {
+            return Err(full);
+        }
+        // One that waits, to whichever endpoint; the place of one that waits for something else; one
+        // that others use.
+        if let Some(up) = self.pooled(plan.addresses(), whose) {
+            *reused = true;
+            return Ok(up);
+        }
+        match self.connect(down, clock, plan, Patience::Wait, owner.clone()).await {
+            Err(Failure::Dial(DialError::Overflow { .. })) => {
+                *reused = true;
+                self.pooled(plan.addresses(), Whose::Any).ok_or(full)
+            }
+            result => result,
+        }
+    }
+
+    async fn connect<D: Inbound>(
+        &self,
+        down: &mut D,
+        clock: &mut Clock<'_>,
+        plan: &Plan,
+        patience: Patience,
+        owner: ShareOwner,
+    ) -> Result<Outbound, Failure> {
+        let worker = &self.connection.worker;
+        let connecting = connect(worker, &self.key, plan, patience, owner, self.stats);
+        watch(self.connection, down, clock, connecting).await?
+    }
+
+    /// A connection that waits or has room, to the first of these endpoints that has one.
+    fn pooled(
+        &self,
+        mut addresses: impl Iterator<Item = UpstreamAddr>,
+        whose: Whose<'_>,
+    ) -> Option<Outbound> {
         let http = &self.connection.worker.http;
         let scratch = &mut http.scratch.borrow_mut();
-        addresses.find_map(|addr| http.pool.checkout(&self.key, addr, self.policy, scratch))
+        addresses.find_map(|addr| http.pool.checkout(&self.key, addr, whose, self.policy, scratch))
     }
 
     fn send_head(&self, up: &mut Outbound) -> Result<(), Failure> {

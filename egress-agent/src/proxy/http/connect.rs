@@ -13,11 +13,13 @@ use super::{
     pool::Key,
 };
 use crate::{
-    net::{DialError, Plan, Upstream},
-    policy::{GatewayPolicy, HttpVersion, KeyGroup},
+    net::{DialError, Patience, Plan, Upstream},
+    policy::{GatewayPolicy, HttpVersion, Keepalive, KeyGroup},
     proxy::{Downstream, Worker},
+    sys::socket::user_timeout,
     telemetry::ClusterStats,
     tls::{Alpn, negotiated_group},
+    types::ShareOwner,
 };
 
 /// The endpoints for one request, the balancer's choice first.
@@ -44,10 +46,12 @@ pub(super) async fn connect(
     worker: &Worker,
     key: &Key,
     plan: &Plan,
+    patience: Patience,
+    owner: ShareOwner,
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
-    let Key { cluster, host } = key;
-    let dialled = worker.connect(cluster, plan, stats).await;
+    let Key { cluster, host, offers_http2 } = key;
+    let dialled = worker.connect(cluster, plan, patience, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
     let Upstream { stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
     let mut link = Link::new(addr, local, lease, stats);
@@ -55,7 +59,11 @@ pub(super) async fn connect(
     let io = match &cluster.tls {
         None => UpstreamIo::Plain(stream),
         Some(tls) => {
-            let alpn = if http2 { Alpn::Http2 } else { Alpn::Auto };
+            let alpn = match (http2, offers_http2) {
+                (true, _) => Alpn::Http2,
+                (false, true) => Alpn::Auto,
+                (false, false) => Alpn::Http1,
+            };
             let deadline = Instant::now() + worker.limits.tls_handshake;
             match worker.originator.connect(tls, host, alpn, stream, deadline).await {
                 Ok(stream) => {
@@ -80,7 +88,9 @@ pub(super) async fn connect(
             }
         }
     };
-    if !http2 {
+    if http2 {
+        bound_silence(&io, cluster.pool.keepalive.unwrap_or_default());
+    } else {
         let outbound = H1Outbound::new(io);
         return Ok(Outbound::H1(Box::new(H1Connection {
             outbound,
@@ -89,7 +99,7 @@ pub(super) async fn connect(
             in_flight: None,
         })));
     }
-    let shaking = h2::handshake(io, link, worker.limits.request_head_bytes);
+    let shaking = h2::handshake(io, link, owner, &worker.limits);
     let why = match tokio::time::timeout(worker.limits.tls_handshake, shaking).await {
         Ok(Ok(connection)) => {
             return Ok(Outbound::H2(worker.http.pool.share(key.clone(), connection)));
@@ -98,6 +108,19 @@ pub(super) async fn connect(
         Err(_) => "the connection preface was not taken in time".to_owned(),
     };
     Err(Failure::NotHttp2 { host: host.clone(), addr, why })
+}
+
+/// Has the kernel give up an upstream that takes nothing for as long as a silent one is probed. Every end of
+/// HTTP/2 always reads; one of HTTP/1 may pause in a body, and the request's own clock ends that.
+fn bound_silence(io: &UpstreamIo, keepalive: Keepalive) {
+    let Keepalive { time, interval, probes } = keepalive;
+    let stream = match io {
+        UpstreamIo::Plain(stream) => stream,
+        UpstreamIo::Tls(stream) => stream.get_ref().0,
+    };
+    if let Err(error) = user_timeout(stream, time.saturating_add(interval.saturating_mul(probes))) {
+        tracing::debug!(%error, "no TCP_USER_TIMEOUT towards an upstream");
+    }
 }
 
 fn failed(error: DialError, stats: &ClusterStats) -> Failure {

@@ -171,7 +171,11 @@ async fn exchange<D: Inbound>(
     }
     let under_way = stats.request();
     let mut relay = Relay::new();
-    let key = Key { cluster: Arc::clone(&route.cluster), host: route.host.clone() };
+    let key = Key {
+        cluster: Arc::clone(&route.cluster),
+        host: route.host.clone(),
+        offers_http2: request.is_grpc(),
+    };
     let attempt = Attempt::new(connection, &policy, &route, request, key, &stats, &record.entry);
     let answered = attempt.until_answered(down, &mut relay, &mut clock, record).await;
     let (up, mut response) = answered.inspect_err(|failure| {
@@ -196,7 +200,7 @@ async fn exchange<D: Inbound>(
     let (after, up) =
         relay_response::run(connection, up, &response, down, &mut relay, &mut clock, record).await;
     match up {
-        Some(Outbound::H1(up)) => worker.http.pool.put(attempt.into_key(), up),
+        Some(Outbound::H1(up)) => worker.http.pool.put(attempt.into_key(), up, &policy),
         Some(Outbound::H2(_)) | None => {}
     }
     drop(under_way);

@@ -42,7 +42,7 @@ mod serve_h1;
 mod serve_h2;
 mod tunnel;
 
-use std::{cell::RefCell, fmt, rc::Rc, time::SystemTime};
+use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::SystemTime};
 
 use bytes::BytesMut;
 use egress_ebpf::reason::Reason;
@@ -50,9 +50,9 @@ use futures_util::future::Either;
 
 use self::pool::Pool;
 pub use self::reread::forwarded;
-use super::{Downstream, Worker};
+use super::{Downstream, PolicyCell, Worker};
 use crate::{
-    net::Side,
+    net::{Dialer, Side},
     policy::{self, Denied, Entry, Termination},
     types::Host,
 };
@@ -68,11 +68,13 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// With so many connections to upstreams, at most, that wait for a request.
+    /// With so many connections to upstreams, at most, that wait for a request; for the policy in force,
+    /// and the connections of this dialer.
     #[must_use]
-    pub fn new(idle_upstreams: usize) -> Self {
+    pub fn new(idle_upstreams: usize, policy: &PolicyCell, dialer: &Dialer) -> Self {
+        let (policy, states) = (Arc::clone(policy), dialer.states());
         Self {
-            pool: Rc::new(Pool::new(idle_upstreams)),
+            pool: Rc::new(Pool::new(idle_upstreams, policy, states)),
             scratch: RefCell::new(vec![0; SCRATCH].into()),
         }
     }

@@ -67,6 +67,14 @@ impl Outbound {
         }
     }
 
+    /// Whether it was given up because the upstream gave no sign of life.
+    pub(super) fn is_silent(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(stream) => stream.connection().silent().is_some(),
+        }
+    }
+
     /// A request begins: from here to the end of its response it counts for its endpoint.
     pub(super) fn begin(&mut self) {
         let link = self.link();
@@ -108,11 +116,18 @@ impl Outbound {
                 let polled = outbound.poll_head(cx, scratch, limits);
                 polled.map_err(|error| failure(error, outbound.was_heard()))
             }
-            Self::H2(stream) => stream.poll_head(cx, limits.headers).map_err(|error| match error {
-                HeadError::Refused => Failure::RefusedStream,
-                HeadError::LeftOut => Failure::LeftOut,
-                HeadError::Recv(error) => failure(error, false),
-            }),
+            Self::H2(stream) => {
+                let polled = stream.poll_head(cx, limits.headers);
+                polled.map_err(|error| match (error, stream.connection().silent()) {
+                    (HeadError::Refused, _) => Failure::RefusedStream,
+                    (HeadError::LeftOut, _) => Failure::LeftOut,
+                    (HeadError::Recv(_), Some(time)) => Failure::Reset(format!(
+                        "no sign of life of the upstream within {} s",
+                        time.as_secs_f64()
+                    )),
+                    (HeadError::Recv(error), None) => failure(error, false),
+                })
+            }
         }
     }
 }

@@ -10,16 +10,17 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     h2::{H2Connection, H2Outbound},
     outbound::{H1Connection, Outbound},
 };
 use crate::{
-    net::Plan,
+    net::{ClusterStates, Plan},
     policy::{Cluster, GatewayPolicy},
-    types::{Host, UpstreamAddr},
+    proxy::PolicyCell,
+    types::{Host, ShareOwner, UpstreamAddr},
 };
 
 /// What a connection was made for. The whole cluster is part of it: when the configuration changes
@@ -29,6 +30,22 @@ pub(super) struct Key {
     pub(super) cluster: Arc<Cluster>,
     /// Whom it was resolved for, and whom the certificate was verified for.
     pub(super) host: Host,
+    /// Whether HTTP/2 was offered in TLS, where nothing asks for it but the request: gRPC.
+    pub(super) offers_http2: bool,
+}
+
+/// Whose connections of HTTP/2 a request may share.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Whose<'a> {
+    /// This source's, as long as others of it don't hold up the request there.
+    Own {
+        /// The source.
+        owner: &'a ShareOwner,
+        /// Whether the request has a body.
+        body: bool,
+    },
+    /// Any.
+    Any,
 }
 
 impl Hash for Key {
@@ -75,6 +92,10 @@ pub(super) struct Pool {
     /// By endpoint: which one a request takes is the balancer's choice.
     entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, Entry>>>,
     sweeping: Cell<bool>,
+    policy: PolicyCell,
+    /// The policy that the connections were last compared with.
+    compared: Cell<usize>,
+    states: Arc<ClusterStates>,
     /// Connections in it; those of HTTP/2 that are in use too.
     count: Cell<usize>,
     most: usize,
@@ -83,10 +104,12 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// With room for so many connections that wait.
-    pub(super) fn new(most: usize) -> Self {
+    /// With room for so many connections that wait. Those of clusters that the policy no longer has go,
+    /// and those whose place under `maxConnections` others need.
+    pub(super) fn new(most: usize, policy: PolicyCell, states: Arc<ClusterStates>) -> Self {
         let (entries, sweeping) = (RefCell::default(), Cell::new(false));
-        Self { entries, sweeping, count: Cell::new(0), most, drain: Cell::default() }
+        let (compared, count) = (Cell::new(0), Cell::new(0));
+        Self { entries, sweeping, policy, compared, states, count, most, drain: Cell::default() }
     }
 
     /// The host has these endpoints now, of which none was left out. Connections to others take no more
@@ -126,19 +149,20 @@ impl Pool {
         }
     }
 
-    /// A connection to this endpoint that stands and may take another request. Its address is checked again: policy
-    /// may have changed since it was dialled.
+    /// A connection to this endpoint that stands and may take another request. Its address is checked
+    /// again: policy may have changed since it was dialled.
     pub(super) fn checkout(
         &self,
         key: &Key,
         addr: UpstreamAddr,
+        whose: Whose<'_>,
         policy: &GatewayPolicy,
         scratch: &mut [u8],
     ) -> Option<Outbound> {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.get_mut(key)?.get_mut(&addr)?;
         let before = entry.len();
-        let found = Self::take(key, entry, policy, scratch);
+        let found = Self::take(key, entry, whose, policy, scratch);
         self.count.set(self.count.get() - (before - entry.len()));
         found
     }
@@ -146,6 +170,7 @@ impl Pool {
     fn take(
         key: &Key,
         entry: &mut Entry,
+        whose: Whose<'_>,
         policy: &GatewayPolicy,
         scratch: &mut [u8],
     ) -> Option<Outbound> {
@@ -155,7 +180,10 @@ impl Pool {
                 && policy.may_dial(connection.link.addr.ip())
                 && (limit == 0 || connection.started.get() < limit)
         });
-        let free = entry.h2.iter_mut().find(|(connection, _)| connection.has_room());
+        let free = entry.h2.iter_mut().find(|(connection, _)| match whose {
+            Whose::Own { owner, body } => connection.has_room(owner, body),
+            Whose::Any => connection.may_take(),
+        });
         if let Some((connection, used)) = free {
             *used = Instant::now();
             return Some(Outbound::H2(H2Outbound::new(Rc::clone(connection))));
@@ -166,6 +194,7 @@ impl Pool {
                 && idle.connection.outbound.is_alive(scratch)
                 && idle.since.elapsed() < key.cluster.pool.idle_timeout
             {
+                idle.connection.link.lease.set_idle(false);
                 return Some(Outbound::H1(idle.connection));
             }
         }
@@ -181,20 +210,36 @@ impl Pool {
         self.make_room(&mut entries);
         let entry = entries.entry(key).or_default().entry(addr).or_default();
         entry.h2.push((connection, Instant::now()));
+        // It may have been made by a policy that was replaced meanwhile.
+        self.compared.set(0);
         self.count.set(self.count.get() + 1);
         drop(entries);
         self.sweep();
         place
     }
 
-    /// Gives a connection back after an exchange that left it clean.
-    pub(super) fn put(self: &Rc<Self>, key: Key, mut connection: Box<H1Connection>) {
+    /// Gives a connection back after an exchange that left it clean and was decided by `policy`.
+    pub(super) fn put(
+        self: &Rc<Self>,
+        key: Key,
+        mut connection: Box<H1Connection>,
+        policy: &Arc<GatewayPolicy>,
+    ) {
+        let replaced = self.policy.load().as_ref().filter(|now| !Arc::ptr_eq(now, policy)).cloned();
+        if replaced.is_some_and(|now| !now.has_cluster(&key.cluster)) {
+            return;
+        }
         let limit = key.cluster.pool.max_requests_per_connection;
         if !connection.outbound.is_reusable() || (limit != 0 && connection.started >= limit) {
             return;
         }
         connection.in_flight = None;
         connection.outbound.stream.release();
+        if self.states.grant(&key.cluster.name) {
+            // Somebody waits for its place.
+            return;
+        }
+        connection.link.lease.set_idle(true);
         let addr = connection.link.addr;
         let idle = Idle { connection, since: Instant::now() };
         let mut entries = self.entries.borrow_mut();
@@ -205,18 +250,30 @@ impl Pool {
         self.sweep();
     }
 
-    /// Starts the task that closes what is too old or was closed by the upstream. It ends with the
-    /// last connection.
+    /// Starts the task that closes what is too old, what was closed by the upstream, what no rule leads
+    /// to any more, and what others need the place of. It ends with the last connection.
     fn sweep(self: &Rc<Self>) {
         if self.sweeping.replace(true) {
             return;
         }
         let pool = Rc::downgrade(self);
+        let mut wishes = self.states.wishes();
         tokio::task::spawn_local(async move {
             let mut scratch = vec![0; 1024];
+            let mut next = Instant::now() + SWEEP;
             loop {
-                tokio::time::sleep(SWEEP).await;
+                tokio::select! {
+                    () = sleep_until(next) => next = Instant::now() + SWEEP,
+                    // It ends with the states, which the pool has.
+                    _ = wishes.changed() => {
+                        let Some(pool) = Weak::upgrade(&pool) else { return };
+                        pool.retire_replaced();
+                        pool.grant_wishes();
+                        continue;
+                    }
+                }
                 let Some(pool) = Weak::upgrade(&pool) else { return };
+                pool.retire_replaced();
                 if pool.sweep_once(&mut scratch) {
                     pool.sweeping.set(false);
                     return;
@@ -225,32 +282,69 @@ impl Pool {
         });
     }
 
+    /// Closes idle connections for whoever waits for their places.
+    fn grant_wishes(&self) {
+        self.retain(|key, entry| {
+            // The one that has waited longest goes first.
+            while !entry.h1.is_empty() && self.states.grant(&key.cluster.name) {
+                entry.h1.remove(0);
+            }
+            entry.h2.retain(|(connection, _)| {
+                !(connection.is_idle() && self.states.grant(&key.cluster.name))
+            });
+        });
+    }
+
+    /// Drops the connections of clusters that the policy in force does not have as they were: requests
+    /// that are under way on them go on, and then they are closed.
+    fn retire_replaced(&self) {
+        let policy = self.policy.load_full();
+        let current = policy.as_ref().map_or(0, |policy| Arc::as_ptr(policy).addr());
+        if self.compared.replace(current) == current {
+            return;
+        }
+        let Some(policy) = policy else { return };
+        self.retain(|key, entry| {
+            if !policy.has_cluster(&key.cluster) {
+                entry.h1.clear();
+                entry.h2.clear();
+            }
+        });
+    }
+
     /// Whether nothing is left.
     fn sweep_once(&self, scratch: &mut [u8]) -> bool {
+        self.retain(|key, entry| {
+            let timeout = key.cluster.pool.idle_timeout;
+            let over = entry.is_over(self.drain.get());
+            entry.h1.retain_mut(|idle| {
+                !over
+                    && idle.since.elapsed() < timeout
+                    && idle.connection.outbound.is_alive(scratch)
+            });
+            entry.h2.retain_mut(|(connection, used)| {
+                if !connection.is_idle() {
+                    *used = Instant::now();
+                } else if over {
+                    return false;
+                }
+                connection.is_open() && used.elapsed() < timeout
+            });
+        });
+        self.entries.borrow().is_empty()
+    }
+
+    /// Goes through all entries; those that are left empty go.
+    fn retain(&self, mut change: impl FnMut(&Key, &mut Entry)) {
         let mut entries = self.entries.borrow_mut();
         entries.retain(|key, endpoints| {
-            let timeout = key.cluster.pool.idle_timeout;
             endpoints.retain(|_, entry| {
                 let before = entry.len();
-                let over = entry.is_over(self.drain.get());
-                entry.h1.retain_mut(|idle| {
-                    !over
-                        && idle.since.elapsed() < timeout
-                        && idle.connection.outbound.is_alive(scratch)
-                });
-                entry.h2.retain_mut(|(connection, used)| {
-                    if !connection.is_idle() {
-                        *used = Instant::now();
-                    } else if over {
-                        return false;
-                    }
-                    connection.is_open() && used.elapsed() < timeout
-                });
+                change(key, entry);
                 self.count.set(self.count.get() - (before - entry.len()));
-                !entry.h1.is_empty() || !entry.h2.is_empty()
+                entry.len() > 0
             });
             !endpoints.is_empty()
         });
-        entries.is_empty()
     }
 }

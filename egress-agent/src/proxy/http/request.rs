@@ -63,6 +63,13 @@ impl Request {
         2 * (fields + self.path.as_str().len() + self.authority.text.len()) + TASK
     }
 
+    /// Whether it is gRPC, which HTTP/2 alone can carry.
+    pub(super) fn is_grpc(&self) -> bool {
+        let kind = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+    }
+
     /// From an HTTP/1 head.
     ///
     /// # Errors

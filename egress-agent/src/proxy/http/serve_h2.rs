@@ -1,6 +1,6 @@
 //! An HTTP/2 connection from a client: every stream a task and a decision of its own.
 
-use std::{cell::Cell, panic::AssertUnwindSafe, pin::pin, rc::Rc};
+use std::{cell::Cell, future::poll_fn, panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
@@ -19,8 +19,11 @@ use super::{
     request::Request,
 };
 use crate::{
-    net::{Linger, Rewound, Side},
-    proxy::Queued,
+    net::{Frames, Linger, Rewound, Side},
+    proxy::{
+        Queued,
+        inbox::{Inbox, Streams},
+    },
 };
 
 /// Serves until the client leaves, nothing happens for too long, or the worker ends.
@@ -30,7 +33,8 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
     let limits = connection.worker.limits;
     let io = Linger::new(Rewound::new(read.freeze(), io), limits.linger);
     let refusing = Rc::clone(&connection);
-    let io = Watch::new(io, move || refused(&refusing));
+    let io = Frames::from_client(Watch::new(io, move || refused(&refusing)));
+    let streams = Streams::new(io.arrivals(), ours::STREAM_WINDOW, limits.queued_bytes / 2);
     let shaking = ours::server(limits.request_head_bytes).handshake::<_, Queued>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
         Ok(Ok(http2)) => http2,
@@ -45,7 +49,11 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
     let mut leaving = false;
     loop {
         let accepted = tokio::select! {
-            accepted = http2.accept() => accepted,
+            accepted = poll_fn(|cx| {
+                let accepted = http2.poll_accept(cx);
+                streams.turn(cx, |window| http2.set_initial_window_size(window));
+                accepted
+            }) => accepted,
             () = &mut draining, if !leaving => {
                 leaving = true;
                 http2.graceful_shutdown();
@@ -68,6 +76,7 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
                 active.set(active.get() + 1);
                 let active = Active(Rc::clone(&active));
                 let connection = Rc::clone(&connection);
+                let request = request.map(|body| streams.open(body, holder.clone()));
                 tokio::task::spawn_local(async move {
                     stream(&connection, request, respond).await;
                     drop(active);
@@ -100,7 +109,7 @@ impl Drop for Active {
 
 async fn stream(
     connection: &Connection,
-    request: http::Request<h2::RecvStream>,
+    request: http::Request<Inbox>,
     respond: SendResponse<Queued>,
 ) {
     let started = Started::now();

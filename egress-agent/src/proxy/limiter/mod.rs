@@ -9,6 +9,7 @@
 
 mod queue;
 mod shares;
+mod unread;
 mod usage;
 
 use std::{
@@ -37,6 +38,8 @@ use crate::{
 #[derive(Debug, Default)]
 struct Share {
     used: Usage,
+    /// Bytes that wait for its readers; see [`unread`].
+    unread: Rc<Cell<usize>>,
     /// Its connections, the oldest first.
     slots: BTreeMap<u64, Rc<Slot>>,
 }
@@ -55,8 +58,10 @@ pub struct Limiter {
     table: RefCell<Table>,
     /// Connections that have not ended, those that were told to included.
     open: Cell<usize>,
-    /// Bytes that wait for readers, of all connections.
+    /// Bytes that wait to be written, of all connections.
     queued: Cell<usize>,
+    /// Bytes that were received and wait for readers, of all connections.
+    unread: Cell<usize>,
     empty: Notify,
 }
 
@@ -69,6 +74,9 @@ struct Slot {
     evicted: Cell<bool>,
     told: Notify,
     queued: Cell<usize>,
+    unread: Cell<usize>,
+    /// Those of all connections of its source.
+    share_unread: Rc<Cell<usize>>,
     /// Who waits for room in the connection's queue.
     waiting: RefCell<Vec<Waker>>,
 }
@@ -117,6 +125,7 @@ impl Limiter {
             table: RefCell::default(),
             open: Cell::new(0),
             queued: Cell::new(0),
+            unread: Cell::new(0),
             empty: Notify::new(),
         })
     }
@@ -130,6 +139,7 @@ impl Limiter {
         let mut table = self.table.borrow_mut();
         let id = table.next;
         table.next += 1;
+        let share_unread = Rc::clone(&table.shares.entry(owner.clone()).or_default().unread);
         let slot = Rc::new(Slot {
             limiter: Rc::clone(self),
             owner: owner.clone(),
@@ -138,6 +148,8 @@ impl Limiter {
             evicted: Cell::new(false),
             told: Notify::new(),
             queued: Cell::new(0),
+            unread: Cell::new(0),
+            share_unread,
             waiting: RefCell::default(),
         });
         table.shares.entry(owner).or_default().slots.insert(id, Rc::clone(&slot));
@@ -172,6 +184,7 @@ impl Limiter {
             Resource::Connections => (limits.connections, limits.connections_per_source),
             Resource::Requests => (limits.requests, limits.requests_per_source),
             Resource::RequestBytes => (limits.request_bytes, limits.request_bytes_per_source),
+            // Not asked for: see [`queue`] and [`unread`].
             Resource::QueuedBytes | Resource::Memory | Resource::Descriptors => {
                 (usize::MAX, usize::MAX)
             }
@@ -251,22 +264,28 @@ impl Limiter {
         let (Some(slot), owner) = (victim.map(Rc::clone), owner.clone()) else {
             return false;
         };
+        self.evict(&mut table, &slot, &owner, resource);
+        true
+    }
+
+    /// Ends the connection, which gives everything back at once.
+    fn evict(&self, table: &mut Table, slot: &Slot, owner: &ShareOwner, resource: Resource) {
         let used = slot.used.take();
+        slot.forget_unread();
         slot.evicted.set(true);
         slot.told.notify_waiters();
         slot.wake();
-        if let Some(share) = table.shares.get_mut(&owner) {
+        if let Some(share) = table.shares.get_mut(owner) {
             share.slots.remove(&slot.id);
             share.used.sub(used);
             if share.slots.is_empty() {
-                table.shares.remove(&owner);
+                table.shares.remove(owner);
             }
         }
         table.used.sub(used);
         self.gauge(used, LimitStats::sub);
         self.stats.closed(resource);
         tracing::debug!("{owner} has the most {}: a connection is closed", resource.name());
-        true
     }
 
     fn take(&self, slot: &Slot, used: Usage) {

@@ -68,7 +68,9 @@ impl Slot {
         if self.limiter.stats.is_pressed() {
             return LEAST;
         }
-        let free = self.limiter.limits.queued_bytes.saturating_sub(self.limiter.queued.get());
+        let limiter = &self.limiter;
+        let used = limiter.queued.get() + limiter.unread.get();
+        let free = limiter.limits.queued_bytes.saturating_sub(used);
         MOST.min(free / 2).max(LEAST)
     }
 

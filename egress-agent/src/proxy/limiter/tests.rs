@@ -156,3 +156,38 @@ fn bytes_that_nobody_reads_are_bounded_by_connection_and_in_all() {
     drop(all);
     assert_eq!(limiter.stats.used(Resource::QueuedBytes), 0);
 }
+
+#[test]
+fn who_holds_unread_bytes_beyond_its_share_loses_the_connection_that_holds_most() {
+    let limiter = limiter();
+    let (large, small) = (many(&limiter, 1, 3), many(&limiter, 2, 1));
+    let holders: Vec<Holder> = large.iter().map(Permit::holder).collect();
+    small[0].holder().hold(100 * 1024);
+    holders[0].hold(60 * 1024);
+    holders[1].hold(68 * 1024);
+    assert!(evicted(&large).is_empty(), "128 KiB are half of all");
+    holders[2].hold(1);
+    assert_eq!(evicted(&large), [1]);
+    assert!(evicted(&small).is_empty());
+    assert_eq!(limiter.stats.used(Resource::QueuedBytes), 160 * 1024 + 1);
+    assert_eq!(limiter.stats.closed_total(Resource::QueuedBytes), 1);
+    // What was told to end gives nothing back twice.
+    holders[1].let_go(68 * 1024);
+    assert_eq!(limiter.stats.used(Resource::QueuedBytes), 160 * 1024 + 1);
+    small[0].holder().let_go(100 * 1024);
+    holders[0].let_go(60 * 1024);
+    holders[2].let_go(1);
+    assert_eq!(limiter.stats.used(Resource::QueuedBytes), 0);
+}
+
+#[test]
+fn where_all_unread_bytes_are_taken_the_source_with_the_most_gives_back() {
+    let limiter = limiter();
+    let permits: Vec<Permit> = (1..5).flat_map(|last| many(&limiter, last, 1)).collect();
+    for (permit, kib) in permits.iter().zip([60, 70, 80, 40]) {
+        permit.holder().hold(kib * 1024);
+    }
+    assert!(evicted(&permits).is_empty());
+    permits[3].holder().hold(7 * 1024);
+    assert_eq!(evicted(&permits), [2], "257 KiB of 256");
+}

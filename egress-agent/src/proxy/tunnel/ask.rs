@@ -67,7 +67,8 @@ impl Tunnel {
                 let Ok(send) = respond.send_response(Response::new(()), false) else { return };
                 let ending = self.ending.clone();
                 let holder = downstream.holder.clone();
-                let stream = TunnelStream::new(send, request.into_body(), holder, ending);
+                let inbox = self.streams.open(request.into_body(), holder.clone());
+                let stream = TunnelStream::new(send, inbox, holder, ending);
                 let (worker, active) = (Rc::clone(&self.worker), Active::new(self));
                 spawn_local(async move {
                     let stream = Transport::Tunnel(Box::new(stream));

@@ -19,22 +19,27 @@ use tokio::{
 pub(super) use self::stream::TunnelStream;
 use super::{
     Downstream, Queued, Worker,
+    inbox::Streams,
     record::Record,
     refuse::{Manner, leave, refuse},
+    silence::silence,
     terminate::failed,
 };
 use crate::{
-    net::{Linger, Rewound, Side},
+    net::{Arrivals, CONNECTION_WINDOW, Frames, Linger, Rewound, Side},
     policy::{Denied, ServerTls},
+    sys::socket::user_timeout,
     tls::{AcceptError, Ending, PeerEnded, Refused, Terminated, accept},
     types::{DownstreamTls, SpiffeId},
     wire::hbone,
 };
 
-/// What one connection of a tunnel may have under way towards us: a bulk upload over a long line.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// The same of the whole tunnel.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+/// What one connection of a tunnel may have under way towards us, as long as readers read: a bulk
+/// upload at 4 Gbit/s over 2 ms.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// What small frames may cost, in bytes as the library counts them, before it closes a tunnel. Our own
+/// queues take frames over as they come, so that only what comes between two turns counts.
+const DATA_FRAMES: usize = 64 * 1024 * 1024;
 /// A frame's data in bytes: small enough that nobody waits long for another's.
 const FRAME: u32 = 64 * 1024;
 /// Bytes of one stream that wait to be written.
@@ -43,6 +48,10 @@ const SEND_BUFFER: usize = 1024 * 1024;
 /// that dials and resets in a burst would end the tunnel for all of its identity; what one costs here
 /// is its entry in a list.
 const GONE: usize = 4096;
+/// Streams that were reset here and whose late frames are ignored.
+const RESET_STREAMS: usize = 10_000;
+/// A node always reads, so one that takes nothing for so long is gone.
+const NODE_GONE: Duration = Duration::from_secs(30);
 /// Bytes of a CONNECT's headers.
 const HEAD: u32 = 32 * 1024;
 /// For the last frames of a tunnel that is ended at once.
@@ -62,7 +71,12 @@ struct Tunnel {
     active: Cell<usize>,
     /// When the last one ended.
     idle_since: Cell<Instant>,
+    /// What its connections have received and not taken.
+    streams: Rc<Streams>,
 }
+
+/// What a tunnel's HTTP/2 runs on.
+type Io = Frames<Linger<Terminated>>;
 
 /// Serves a tunnel from its handshake to its end.
 pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: TcpStream) {
@@ -83,6 +97,9 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
             return;
         }
     };
+    if let Err(error) = user_timeout(&stream, NODE_GONE) {
+        tracing::debug!(%error, "the kernel does not watch a tunnel's node");
+    }
     let deadline = Instant::now() + worker.limits.tls_handshake;
     let Some(Shaken { stream, tls, principal, downstream }) =
         shake(&worker, &settings, downstream, stream, deadline).await
@@ -91,7 +108,8 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
     };
     let chain = stream.tls().peer_certificates().unwrap_or_default();
     let chain: Vec<_> = chain.iter().map(|der| der.clone().into_owned()).collect();
-    let stream = Linger::new(stream, worker.limits.linger);
+    let stream = Frames::from_client(Linger::new(stream, worker.limits.linger));
+    let arrivals = stream.arrivals();
     let opening = open(worker.limits.tunnel_streams, stream);
     let connection = tokio::select! {
         opened = timeout_at(deadline, opening) => opened,
@@ -112,6 +130,8 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
     };
     tracing::debug!("{}: a tunnel of {principal}", downstream.peer);
     let _open = worker.telemetry.stats.tunnels().tunnel();
+    let room = worker.limits.queued_bytes / 2;
+    let streams = Streams::new(Rc::clone(&arrivals), STREAM_WINDOW, room);
     let tunnel = Rc::new(Tunnel {
         worker,
         downstream,
@@ -120,8 +140,9 @@ pub(super) async fn serve(worker: Rc<Worker>, downstream: Downstream, stream: Tc
         ending: Ending::default(),
         active: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
+        streams,
     });
-    tunnel.run(connection, &settings, &chain).await;
+    tunnel.run(connection, &settings, &chain, &arrivals).await;
 }
 
 /// A client that proved who it is.
@@ -192,10 +213,7 @@ fn http2_alone(config: &ServerConfig) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-async fn open(
-    streams: u32,
-    stream: Linger<Terminated>,
-) -> Result<Connection<Linger<Terminated>, Queued>, h2::Error> {
+async fn open(streams: u32, stream: Io) -> Result<Connection<Io, Queued>, h2::Error> {
     Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -204,6 +222,9 @@ async fn open(
         .max_header_list_size(HEAD)
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(GONE)
+        .max_concurrent_reset_streams(RESET_STREAMS)
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(DATA_FRAMES)
         .handshake(stream)
         .await
 }
@@ -211,17 +232,24 @@ async fn open(
 impl Tunnel {
     async fn run(
         self: Rc<Self>,
-        mut connection: Connection<Linger<Terminated>, Queued>,
+        mut connection: Connection<Io, Queued>,
         settings: &Arc<ServerTls>,
         chain: &[CertificateDer<'static>],
+        arrivals: &Arrivals,
     ) {
         let credentials = Arc::clone(&self.worker.credentials);
         let mut not_good = std::pin::pin!(credentials.client_ends(settings, chain));
+        let ping = connection.ping_pong();
+        let mut silent = std::pin::pin!(silence(ping, self.worker.limits.tunnel_pulse, arrivals));
         let drain = &self.worker.drain;
         let mut closing = false;
         loop {
             tokio::select! {
-                accepted = connection.accept() => match accepted {
+                accepted = poll_fn(|cx| {
+                    let accepted = connection.poll_accept(cx);
+                    self.streams.turn(cx, |window| connection.set_initial_window_size(window));
+                    accepted
+                }) => match accepted {
                     Some(Ok((request, respond))) => self.start(request, respond),
                     Some(Err(error)) => {
                         tracing::debug!("{}: the tunnel broke: {error}", self.downstream.peer);
@@ -232,6 +260,10 @@ impl Tunnel {
                 error = &mut not_good => {
                     self.end(error);
                     return at_once(connection, h2::Reason::INADEQUATE_SECURITY).await;
+                }
+                () = &mut silent => {
+                    tracing::debug!("{}: the tunnel's node gives no sign of life", self.downstream.peer);
+                    return;
                 }
                 () = drain.expired() => return at_once(connection, h2::Reason::CANCEL).await,
                 () = drain.started(), if !closing => {
@@ -269,7 +301,7 @@ impl Tunnel {
 }
 
 /// Ends a tunnel and all in it, with a word of why as far as the other end listens.
-async fn at_once(mut connection: Connection<Linger<Terminated>, Queued>, why: h2::Reason) {
+async fn at_once(mut connection: Connection<Io, Queued>, why: h2::Reason) {
     connection.abrupt_shutdown(why);
     // An end that doesn't come in time is made by dropping the connection.
     timeout(LAST_WORDS, poll_fn(|cx| connection.poll_closed(cx))).await.ok();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     net::Side,
-    proxy::{Holder, Queued},
+    proxy::{Holder, Queued, inbox::Inbox},
     tls::Ending,
 };
 
@@ -30,7 +30,7 @@ const CHUNK: usize = 64 * 1024;
 /// allows, and the bound on what waits for the connection: nobody holds more than the two windows.
 pub(in crate::proxy) struct TunnelStream {
     send: SendStream<Queued>,
-    receive: RecvStream,
+    receive: Inbox,
     /// The connection's place, which bounds what waits to be written for it.
     holder: Holder,
     /// What was received and not read yet.
@@ -45,7 +45,7 @@ pub(in crate::proxy) struct TunnelStream {
 impl TunnelStream {
     pub(super) fn new(
         send: SendStream<Queued>,
-        receive: RecvStream,
+        receive: Inbox,
         holder: Holder,
         ending: Ending,
     ) -> Self {
@@ -55,7 +55,12 @@ impl TunnelStream {
 
     /// Completes when there is something to read, the end included.
     pub(in crate::proxy) async fn readable(&mut self) -> io::Result<()> {
-        poll_fn(|cx| self.poll_fill(cx)).await.map(|_| ())
+        poll_fn(|cx| match self.read.is_empty() {
+            true => self.receive.poll_readable(cx),
+            false => Poll::Ready(()),
+        })
+        .await;
+        Ok(())
     }
 
     /// Whether there are bytes; without any it is the end.
@@ -93,7 +98,7 @@ impl AsyncRead for TunnelStream {
             buffer.put_slice(this.read.get(..length).unwrap_or_default());
             this.read.advance(length);
             // It fails only for more than was received.
-            this.receive.flow_control().release_capacity(length).ok();
+            this.receive.release(length).ok();
         }
         Poll::Ready(Ok(()))
     }

@@ -158,13 +158,14 @@ impl Gateway {
         let cell = PolicyCell::default();
         cell.store(Some(policy(resources(addr.port(), tcp.port()), "")));
         let stats = Arc::clone(telemetry.stats.limits());
+        let dialer = outside.dialer();
         let worker = Rc::new(Worker {
+            http: http::Shared::new(limits.idle_upstreams, &cell, &dialer),
             policy: cell,
             telemetry,
-            dialer: outside.dialer(),
+            dialer,
             originator: Originator::new(TrustRoots::new(RootCertStore::empty())),
             credentials: Arc::default(),
-            http: http::Shared::new(limits.idle_upstreams),
             buffers: Buffers::new(limits.pipes),
             limits,
             limiter: Limiter::new(limits, stats),

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use h2::{Reason, RecvStream, server::SendResponse};
+use h2::{Reason, server::SendResponse};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
@@ -17,12 +17,12 @@ use super::{
     },
     stream::{Sender, io_error, poll_recv},
 };
-use crate::proxy::{Holder, Queued};
+use crate::proxy::{Holder, Queued, inbox::Inbox};
 
 /// A stream that a client opened.
 #[derive(Debug)]
 pub(in super::super) struct H2Inbound {
-    body: RecvStream,
+    body: Inbox,
     received: bool,
     respond: SendResponse<Queued>,
     responded: bool,
@@ -32,7 +32,7 @@ pub(in super::super) struct H2Inbound {
 
 impl H2Inbound {
     pub(in super::super) fn new(
-        body: RecvStream,
+        body: Inbox,
         respond: SendResponse<Queued>,
         holder: Holder,
     ) -> Self {
@@ -130,6 +130,7 @@ impl Sink for H2Inbound {
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection's own task writes.
+        self.sender.pause();
         Poll::Ready(Ok(()))
     }
 }

@@ -1,20 +1,25 @@
-//! HTTP/2 upstreams: connections that many requests share, and one request on one of them.
+//! HTTP/2 upstreams: connections that the requests of one source share, and one request on one of them.
 
 use std::{
-    cell::Cell,
-    future::Future as _,
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::{Future as _, poll_fn},
     io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use h2::{
-    Reason, RecvStream,
+    Reason,
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Method, StatusCode, Uri};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
 use super::{
     super::{
@@ -26,17 +31,43 @@ use super::{
     },
     stream::{Sender, io_error, poll_recv},
 };
-use crate::proxy::{Holder, Queued};
+use crate::{
+    net::{CONNECTION_WINDOW, Frames},
+    proxy::{
+        Holder, Limits, Queued,
+        inbox::{Inbox, Streams},
+        silence::silence,
+    },
+    types::ShareOwner,
+};
 
-/// A connection to an upstream, shared by the requests of one worker.
+/// How long an upload waits for the upstream before it counts as one that holds up others. The window of
+/// a server that reads opens within a round trip.
+const STUCK: Duration = Duration::from_millis(250);
+
+/// A connection to an upstream, shared by the requests of one source.
 #[derive(Debug)]
 pub(in super::super) struct H2Connection {
     pub(in super::super) link: Link,
+    /// Whose requests it was made for. Those of others go on it only where there is no room for a
+    /// connection of their own.
+    owner: ShareOwner,
     sender: SendRequest<Queued>,
+    streams: Rc<Streams>,
     active: Cell<usize>,
     /// Requests that were started on it.
     pub(in super::super) started: Cell<u32>,
-    closed: Rc<Cell<bool>>,
+    /// Since when uploads wait for the upstream to take more, the longest wait first.
+    waiting: RefCell<VecDeque<Instant>>,
+    state: Rc<State>,
+}
+
+/// What the task that drives it says of a connection.
+#[derive(Debug, Default)]
+struct State {
+    closed: Cell<bool>,
+    /// How long the upstream had not answered a PING when it was given up.
+    silent: Cell<Option<Duration>>,
 }
 
 /// Makes HTTP/2 out of a connection and starts the task that drives it, which ends with it.
@@ -46,34 +77,73 @@ pub(in super::super) struct H2Connection {
 pub(in super::super) async fn handshake<I>(
     io: I,
     link: Link,
-    header_list: usize,
+    owner: ShareOwner,
+    limits: &Limits,
 ) -> Result<H2Connection, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (sender, connection) = h2::client::Builder::new()
+    let io = Frames::from_server(io);
+    let arrivals = io.arrivals();
+    let room = limits.queued_bytes / 2;
+    let streams = Streams::new(Rc::clone(&arrivals), super::STREAM_WINDOW, room);
+    let (sender, mut connection) = h2::client::Builder::new()
         .initial_window_size(super::STREAM_WINDOW)
-        .initial_connection_window_size(super::CONNECTION_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .data_frame_budget(super::DATA_FRAMES)
+        .max_concurrent_reset_streams(super::RESET_STREAMS)
+        .max_local_error_reset_streams(None)
         .max_send_buffer_size(super::SEND_BUFFER)
-        .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.request_head_bytes).unwrap_or(u32::MAX))
         .enable_push(false)
         .handshake::<_, Queued>(io)
         .await?;
-    let closed = Rc::new(Cell::new(false));
-    let ended = Rc::clone(&closed);
+    let state = Rc::<State>::default();
+    let (driven, known) = (Rc::clone(&streams), Rc::clone(&state));
+    let rhythm = limits.upstream_pulse;
+    let ping = connection.ping_pong();
     tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "HTTP/2 connection to an upstream ended");
+        let driving = poll_fn(|cx| {
+            let polled = Pin::new(&mut connection).poll(cx);
+            driven.turn(cx, |window| connection.set_initial_window_size(window));
+            polled
+        });
+        tokio::select! {
+            ended = driving => {
+                known.closed.set(true);
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "HTTP/2 connection to an upstream ended");
+                }
+            }
+            () = silence(ping, rhythm, &arrivals) => {
+                tracing::debug!("HTTP/2 connection to an upstream: no sign of life");
+                known.silent.set(Some(rhythm.give_up_after));
+                known.closed.set(true);
+            }
         }
-        ended.set(true);
+        // Dropping the connection ends what runs on it.
     });
-    Ok(H2Connection { link, sender, active: Cell::new(0), started: Cell::new(0), closed })
+    let (active, started, waiting) = (Cell::new(0), Cell::new(0), RefCell::default());
+    Ok(H2Connection { link, owner, sender, streams, active, started, waiting, state })
 }
 
 impl H2Connection {
-    /// Whether another request may be started on it.
-    pub(in super::super) fn has_room(&self) -> bool {
-        self.is_open() && self.active.get() < self.sender.current_max_send_streams()
+    /// Whether another request of this source may be started on it, with or without a body, without
+    /// being stopped by others whose readers do not read or whose bodies are not taken.
+    pub(in super::super) fn has_room(&self, owner: &ShareOwner, body: bool) -> bool {
+        let stuck = body && self.is_stuck();
+        self.owner == *owner && self.may_take() && !stuck && !self.streams.is_short()
+    }
+
+    /// Whether an upload has waited for so long that the connection's window may be used up.
+    fn is_stuck(&self) -> bool {
+        self.waiting.borrow().front().is_some_and(|since| since.elapsed() >= STUCK)
+    }
+
+    /// Whether another request may be started on it at all.
+    pub(in super::super) fn may_take(&self) -> bool {
+        let most = self.sender.current_max_send_streams().min(super::MAX_STREAMS as usize);
+        self.is_open() && self.active.get() < most
     }
 
     /// Whether no request is under way.
@@ -83,11 +153,16 @@ impl H2Connection {
 
     /// Whether it still stands and takes requests (no GOAWAY).
     pub(in super::super) fn is_open(&self) -> bool {
-        if self.closed.get() {
+        if self.state.closed.get() {
             return false;
         }
         let mut cx = Context::from_waker(Waker::noop());
         !matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
+    }
+
+    /// How long the upstream was silent, if it was given up for that.
+    pub(in super::super) fn silent(&self) -> Option<Duration> {
+        self.state.silent.get()
     }
 }
 
@@ -98,8 +173,11 @@ pub(in super::super) struct H2Outbound {
     method: Method,
     sent: bool,
     response: Option<ResponseFuture>,
-    body: Option<RecvStream>,
+    body: Option<Inbox>,
     sender: Sender,
+    holder: Holder,
+    /// Since when the upstream takes no more of its body.
+    waiting: Option<Instant>,
     /// Its part of what counts for the endpoint.
     pub(in super::super) in_flight: Option<UnderWay>,
 }
@@ -109,6 +187,7 @@ impl H2Outbound {
     pub(in super::super) fn new(connection: Rc<H2Connection>) -> Self {
         let shared = &connection;
         shared.active.set(shared.active.get() + 1);
+        shared.link.lease.set_idle(false);
         shared.started.set(shared.started.get().saturating_add(1));
         let method = Method::GET;
         Self {
@@ -118,6 +197,8 @@ impl H2Outbound {
             response: None,
             body: None,
             sender: Sender::none(),
+            holder: Holder::default(),
+            waiting: None,
             in_flight: None,
         }
     }
@@ -155,6 +236,7 @@ impl H2Outbound {
         self.method = method.clone();
         self.sent = true;
         self.response = Some(response);
+        self.holder = holder.clone();
         self.sender = Sender::new((!ended).then_some(stream), holder.clone());
         Ok(())
     }
@@ -187,7 +269,7 @@ impl H2Outbound {
         self.response = None;
         let too_many = parts.headers.len() > max_headers;
         let response = Response::from_h2(parts, body.is_end_stream(), &self.method);
-        self.body = Some(body);
+        self.body = Some(self.connection.streams.open(body, self.holder.clone()));
         Poll::Ready(match response {
             Ok(_) if too_many => {
                 Err(HeadError::Recv(BadMessage::TooManyHeaders { limit: max_headers }.into()))
@@ -198,6 +280,24 @@ impl H2Outbound {
             Ok(response) => Ok(response),
             Err(bad) => Err(HeadError::Recv(bad.into())),
         })
+    }
+}
+
+impl H2Outbound {
+    /// Whether its body waits for room from now on.
+    fn set_waiting(&mut self, waits: bool) {
+        if self.waiting.is_some() == waits {
+            return;
+        }
+        let mut waiting = self.connection.waiting.borrow_mut();
+        if let Some(since) = self.waiting.take() {
+            let at = waiting.iter().position(|its| *its == since);
+            let _ = at.and_then(|at| waiting.remove(at));
+        } else {
+            let now = Instant::now();
+            waiting.push_back(now);
+            self.waiting = Some(now);
+        }
     }
 }
 
@@ -216,8 +316,12 @@ impl Drop for H2Outbound {
     fn drop(&mut self) {
         // A request that is given up ends upstream too; after its end this does nothing.
         self.sender.reset(Reason::CANCEL);
+        self.set_waiting(false);
         let shared = &self.connection;
         shared.active.set(shared.active.get().saturating_sub(1));
+        if shared.is_idle() {
+            shared.link.lease.set_idle(true);
+        }
     }
 }
 
@@ -232,7 +336,9 @@ impl Source for H2Outbound {
 
 impl Sink for H2Outbound {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.sender.poll_room(cx)
+        let polled = self.sender.poll_room(cx);
+        self.set_waiting(polled.is_pending());
+        polled
     }
 
     fn send(&mut self, _: &mut Context<'_>, data: Data<'_>) -> io::Result<()> {
@@ -245,6 +351,7 @@ impl Sink for H2Outbound {
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The connection's own task writes.
+        self.sender.pause();
         Poll::Ready(Ok(()))
     }
 }

@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use h2::{Reason, RecvStream, SendStream};
+use h2::{Reason, SendStream};
 use http::HeaderMap;
 
 use super::super::{
@@ -13,7 +13,7 @@ use super::super::{
     h1::is_forbidden_trailer,
     headers,
 };
-use crate::proxy::{Holder, Queued};
+use crate::proxy::{Holder, Queued, inbox::Inbox};
 
 /// An HTTP/2 failure as an I/O error.
 pub(super) fn io_error(error: h2::Error) -> io::Error {
@@ -24,16 +24,11 @@ pub(super) fn io_error(error: h2::Error) -> io::Error {
 }
 
 /// The next piece of a body.
-pub(super) fn poll_recv(
-    body: &mut RecvStream,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Piece, RecvError>> {
+pub(super) fn poll_recv(body: &mut Inbox, cx: &mut Context<'_>) -> Poll<Result<Piece, RecvError>> {
     match ready!(body.poll_data(cx)) {
         Some(Ok(data)) => {
             // The piece is handed on before the next is asked for, so the window opens with it.
-            body.flow_control()
-                .release_capacity(data.len())
-                .map_err(|error| RecvError::Io(io_error(error)))?;
+            body.release(data.len()).map_err(|error| RecvError::Io(io_error(error)))?;
             Poll::Ready(Ok(Piece::Owned(data)))
         }
         Some(Err(error)) => Poll::Ready(Err(RecvError::Io(io_error(error)))),
@@ -62,17 +57,18 @@ fn clean(mut trailers: HeaderMap) -> HeaderMap {
 #[derive(Debug)]
 pub(super) struct Sender {
     stream: Option<SendStream<Queued>>,
+    finished: bool,
     /// The client's connection, which bounds what waits to be written for it.
     holder: Holder,
 }
 
 impl Sender {
     pub(super) fn new(stream: Option<SendStream<Queued>>, holder: Holder) -> Self {
-        Self { stream, holder }
+        Self { stream, finished: false, holder }
     }
 
     pub(super) fn none() -> Self {
-        Self { stream: None, holder: Holder::default() }
+        Self { stream: None, finished: false, holder: Holder::default() }
     }
 
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -109,9 +105,20 @@ impl Sender {
 
     pub(super) fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
+        self.finished = true;
         match trailers {
             Some(trailers) => stream.send_trailers(trailers).map_err(io_error),
             None => stream.send_data(Queued::none(), true).map_err(io_error),
+        }
+    }
+
+    /// There is nothing to send now. Room that was promised is given back: of the connection's window
+    /// others could not have it meanwhile.
+    pub(super) fn pause(&mut self) {
+        if let Some(stream) = &mut self.stream
+            && !self.finished
+        {
+            stream.reserve_capacity(0);
         }
     }
 

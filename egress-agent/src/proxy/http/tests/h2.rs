@@ -1,16 +1,17 @@
 //! HTTP/2 on either side.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use h2::{RecvStream, client::SendRequest};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 
 use egress_ebpf::reason::Reason;
 
-use super::harness::{Authority, Seen, Setup, answering, head, local, upstream};
+use super::harness::{Authority, Seen, Setup, answer_all, answering, head, local, upstream};
 use crate::telemetry::ClusterCounter;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -223,28 +224,51 @@ fn http1_from_the_pod_to_an_http2_upstream() {
     });
 }
 
+/// Serves what ALPN settles on.
+async fn settled(config: Arc<ServerConfig>) -> (SocketAddr, Seen) {
+    upstream(move |io, _, seen| {
+        let acceptor = TlsAcceptor::from(Arc::clone(&config));
+        async move {
+            let io = acceptor.accept(io).await.unwrap();
+            match io.get_ref().1.alpn_protocol() {
+                Some(b"h2") => echo(io, seen).await,
+                _ => answer_all(io, seen, OK).await,
+            }
+        }
+    })
+    .await
+}
+
 #[test]
-fn alpn_settles_the_version() {
+fn an_upstream_is_spoken_to_in_http1_unless_a_rule_or_the_request_asks_for_http2() {
     local(async {
         let authority = Authority::new("the authority");
-        let config = authority.server("a.example", [2020, 2100], &["h2", "http/1.1"]);
-        let (addr, seen) = upstream(move |io, _, seen| {
-            let acceptor = TlsAcceptor::from(Arc::clone(&config));
-            async move {
-                let io = acceptor.accept(io).await.unwrap();
-                assert_eq!(io.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-                echo(io, seen).await;
+        for (upgrade, kind, expected) in [
+            ("", "text/plain", "GET / HTTP/1.1"),
+            ("", "application/grpc-web+proto", "GET / HTTP/1.1"),
+            ("", "application/grpc", "GET https://a.example/ "),
+            ("", "application/grpc+proto", "GET https://a.example/ "),
+            ("UPGRADE", "text/plain", "GET https://a.example/ "),
+        ] {
+            let config = authority.server("a.example", [2020, 2100], &["h2", "http/1.1"]);
+            let (addr, seen) = settled(config).await;
+            let rule = match upgrade {
+                "" => String::new(),
+                policy => format!("}}, connectionPool: {{http: {{h2UpgradePolicy: {policy}}}"),
+            };
+            let mut setup = Setup::new().origination("a.example", addr, &rule);
+            setup.roots = authority.roots.clone();
+            let gateway = setup.start().await;
+            for _ in 0..3 {
+                let mut client = gateway.connect().await;
+                let head = format!("Host: a.example\r\nContent-Type: {kind}\r\n\r\n");
+                client.send(&format!("GET / HTTP/1.1\r\n{head}")).await;
+                assert_eq!(client.answer().await.unwrap().status, 200, "{upgrade} {kind}");
             }
-        })
-        .await;
-        let mut setup = Setup::new().origination("a.example", addr, "");
-        setup.roots = authority.roots;
-        let gateway = setup.start().await;
-        for _ in 0..3 {
-            assert_eq!(gateway.get("a.example").await.status, 200);
+            assert_eq!(seen.connections.get(), 1, "{upgrade} {kind}");
+            let asked = seen.requests.borrow()[0].0.clone();
+            assert!(asked.starts_with(expected), "{upgrade} {kind}: {asked}");
         }
-        assert_eq!(seen.connections.get(), 1);
-        assert!(seen.requests.borrow()[0].0.starts_with("GET https://a.example/ "));
     });
 }
 

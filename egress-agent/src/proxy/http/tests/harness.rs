@@ -32,7 +32,7 @@ use crate::{
         Downstream, Drain, Holder, Limiter, Limits, PolicyCell, Worker,
         http::{self, Version},
     },
-    telemetry::{ClusterCounter, Telemetry},
+    telemetry::{ClusterCounter, Resource, Telemetry},
     tls::{Originator, TrustRoots},
     types::{ClientAddr, GatewayIdentity, Labels, LocalAddr, Namespace, OriginalPort, Port},
 };
@@ -147,6 +147,33 @@ impl Setup {
         setup
     }
 
+    /// A wildcard, below which there are these hosts.
+    pub(super) fn wildcard(
+        mut self,
+        wildcard: &str,
+        hosts: &[(&str, SocketAddr)],
+        policy: &str,
+    ) -> Self {
+        for (host, upstream) in hosts {
+            self.place(host, 80, Some(*upstream));
+        }
+        let before = self.yaml.len();
+        let mut setup = self.entry(wildcard, "HTTP", "", policy);
+        let own = setup.yaml.split_off(before);
+        setup.yaml += &own
+            .replace("name: *-", "name: any-")
+            .replace(&format!(" {wildcard}"), &format!(" '{wildcard}'"))
+            .replace(&format!("[{wildcard}]"), &format!("['{wildcard}']"))
+            .replace("resolution: DNS", "resolution: DYNAMIC_DNS");
+        setup
+    }
+
+    /// The policy that it would be with this changed.
+    pub(super) fn policy_with(&self, from: &str, to: &str) -> Arc<GatewayPolicy> {
+        assert!(self.yaml.contains(from));
+        policy(self.yaml.replace(from, to), &self.mesh)
+    }
+
     /// `host` has no address.
     pub(super) fn unknown(self, host: &str) -> Self {
         self.entry(host, "HTTP", "", "")
@@ -252,13 +279,14 @@ spec:
         cell.store(Some(policy(self.yaml, &self.mesh)));
         let limits = self.limits;
         let limiter = Limiter::new(limits, Arc::clone(telemetry.stats.limits()));
+        let dialer = self.outside.clone().dialer();
         let worker = Rc::new(Worker {
+            http: http::Shared::new(limits.idle_upstreams, &cell, &dialer),
             policy: cell,
             telemetry,
-            dialer: self.outside.clone().dialer(),
+            dialer,
             originator: Originator::new(TrustRoots::new(self.roots)),
             credentials: Arc::default(),
-            http: http::Shared::new(limits.idle_upstreams),
             buffers: Buffers::new(limits.pipes),
             limits,
             limiter,
@@ -290,12 +318,17 @@ async fn accept(worker: Rc<Worker>, version: Version) -> SocketAddr {
     spawn_local(async move {
         loop {
             let (io, _) = listener.accept().await.unwrap();
-            let downstream = downstream(&worker, &io);
+            let mut downstream = downstream(&worker, &io);
+            let permit = worker.limiter.admit(&downstream.source).unwrap();
+            downstream.holder = permit.holder();
             let serving = {
                 let (worker, hop) = (Rc::clone(&worker), http::Hop::Plain);
                 http::serve(worker, downstream, hop, io, BytesMut::new(), version)
             };
-            spawn_local(serving);
+            spawn_local(async move {
+                serving.await;
+                drop(permit);
+            });
         }
     });
     addr
@@ -362,6 +395,11 @@ impl Gateway {
         let worker = Rc::clone(&self.worker);
         let hop = http::Hop::Plain;
         size_of_val(&http::serve(worker, downstream, hop, io, BytesMut::new(), Version::H1))
+    }
+
+    /// Bytes that wait for readers.
+    pub(super) fn held(&self) -> u64 {
+        self.worker.telemetry.stats.limits().used(Resource::QueuedBytes)
     }
 
     pub(super) fn cluster(&self, name: &str, counter: ClusterCounter) -> u64 {

@@ -1,0 +1,366 @@
+//! The frames of an HTTP/2 connection on their way to the library.
+//!
+//! The library judges a whole connection by the frames that come on it: it closes one that had a
+//! hundred empty DATA frames in its life, or many small ones at a time. On a connection that many share
+//! one of them would end it for all. So DATA frames without content and without an end are taken out
+//! here, which says nothing to nobody (RFC 9113 §6.1); and after some frames the connection's task gets
+//! no more before the readers of its streams had their turn.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Seen;
+
+/// Length of a frame's header in bytes (RFC 9113 §4.1).
+const HEADER: usize = 9;
+/// `DATA` (RFC 9113 §6.1).
+const DATA: u8 = 0;
+/// `HEADERS` (RFC 9113 §6.2).
+const HEADERS: u8 = 1;
+/// The flag of the stream's last frame.
+const END_STREAM: u8 = 1;
+/// What a client sends before its first frame, in bytes (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+/// Frames before others get their turn.
+const BURST: usize = 512;
+/// Reads with less room go through a buffer: a header must not be torn.
+const ROOM: usize = 64;
+
+/// What a connection's driver finds out about the frames that came.
+#[derive(Debug, Default)]
+pub struct Arrivals {
+    /// Streams that data came for since it was last asked.
+    data: RefCell<Vec<u32>>,
+    seen: Cell<Seen>,
+    dropped: Cell<u64>,
+}
+
+impl Arrivals {
+    /// Takes the streams that data has come for; a stream may be named more than once.
+    pub fn take(&self) -> Vec<u32> {
+        self.data.take()
+    }
+
+    /// What was seen so far.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen.get()
+    }
+
+    /// Empty DATA frames that were taken out so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        let mut seen = self.seen.get();
+        change(&mut seen);
+        self.seen.set(seen);
+    }
+}
+
+/// A connection whose frames are looked at as they come.
+pub struct Frames<I> {
+    io: I,
+    arrivals: Rc<Arrivals>,
+    /// A header of which only a part has come.
+    partial: [u8; HEADER],
+    have: usize,
+    /// Bytes of the payload under way that are still to come.
+    left: usize,
+    burst: usize,
+    /// For readers with little room.
+    spill: Vec<u8>,
+}
+
+impl<I> std::fmt::Debug for Frames<I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Frames").field("arrivals", &self.arrivals).finish_non_exhaustive()
+    }
+}
+
+impl<I> Frames<I> {
+    /// Of a server, which frames come from.
+    pub fn from_server(io: I) -> Self {
+        Self::new(io, 0)
+    }
+
+    /// Of a client, whose preface comes before its frames.
+    pub fn from_client(io: I) -> Self {
+        Self::new(io, PREFACE)
+    }
+
+    fn new(io: I, left: usize) -> Self {
+        let arrivals = Rc::default();
+        Self { io, arrivals, partial: [0; HEADER], have: 0, left, burst: 0, spill: Vec::new() }
+    }
+
+    /// What is found out about them.
+    #[must_use]
+    pub fn arrivals(&self) -> Rc<Arrivals> {
+        Rc::clone(&self.arrivals)
+    }
+
+    /// Goes through bytes that begin with the partial header, and closes the gaps. Gives the number
+    /// of bytes that are left.
+    fn sift(&mut self, bytes: &mut [u8]) -> usize {
+        let (mut from, mut to) = (0, 0);
+        self.have = 0;
+        while from < bytes.len() {
+            if self.left > 0 {
+                let count = self.left.min(bytes.len() - from);
+                bytes.copy_within(from..from + count, to);
+                self.left -= count;
+                (from, to) = (from + count, to + count);
+                continue;
+            }
+            let Some(&[a, b, c, kind, flags, s, t, u, v]) =
+                bytes.get(from..).and_then(|rest| rest.first_chunk::<HEADER>())
+            else {
+                let rest = bytes.get(from..).unwrap_or_default();
+                self.have = rest.len();
+                for (place, byte) in self.partial.iter_mut().zip(rest) {
+                    *place = *byte;
+                }
+                break;
+            };
+            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            self.burst += 1;
+            if kind == DATA && length == 0 && flags & END_STREAM == 0 {
+                self.arrivals.dropped.set(self.arrivals.dropped.get() + 1);
+                from += HEADER;
+                continue;
+            }
+            if kind == DATA || kind == HEADERS {
+                self.arrivals.change(|seen| seen.answers += 1);
+            }
+            if kind == DATA {
+                let id = u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1);
+                let mut data = self.arrivals.data.borrow_mut();
+                if data.last() != Some(&id) {
+                    data.push(id);
+                }
+            }
+            bytes.copy_within(from..from + HEADER, to);
+            (from, to) = (from + HEADER, to + HEADER);
+            self.left = length;
+        }
+        to
+    }
+}
+
+impl<I: AsyncRead + Unpin> Frames<I> {
+    /// Reads into `buffer`, which has room, and sifts. Ready with nothing only at the end.
+    fn poll_sifted(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let start = buffer.filled().len();
+        loop {
+            if self.burst >= BURST {
+                self.burst = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let (partial, had) = (self.partial, self.have);
+            buffer.put_slice(partial.get(..had).unwrap_or_default());
+            let before = buffer.filled().len();
+            let polled = Pin::new(&mut self.io).poll_read(cx, buffer);
+            let read = buffer.filled().len() - before;
+            if !matches!(polled, Poll::Ready(Ok(()))) {
+                buffer.set_filled(start);
+                if polled.is_pending() {
+                    self.burst = 0;
+                }
+                return polled;
+            }
+            if read == 0 {
+                // The end. A header that has begun is not kept from who may complain of it.
+                self.have = 0;
+                return Poll::Ready(Ok(()));
+            }
+            self.arrivals.change(|seen| seen.read += read as u64);
+            let bytes = buffer.filled_mut().get_mut(start..).unwrap_or_default();
+            let count = self.sift(bytes);
+            buffer.set_filled(start + count);
+            if count > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Frames<I> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.spill.is_empty() {
+            if buf.remaining() >= ROOM {
+                return this.poll_sifted(cx, buf);
+            }
+            let mut small = [0; ROOM];
+            let mut small = ReadBuf::new(&mut small);
+            ready!(this.poll_sifted(cx, &mut small))?;
+            this.spill.extend_from_slice(small.filled());
+        }
+        let count = this.spill.len().min(buf.remaining());
+        buf.put_slice(this.spill.get(..count).unwrap_or_default());
+        this.spill.drain(..count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Frames<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
+        self.arrivals.change(|seen| seen.written += written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
+        self.arrivals.change(|seen| seen.written += written as u64);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let mut frame = length[1..].to_vec();
+        frame.extend([kind, flags]);
+        frame.extend(stream.to_be_bytes());
+        frame.extend(payload);
+        frame
+    }
+
+    /// Gives its bytes in pieces of these sizes, in turn.
+    struct Pieces(Vec<u8>, Vec<usize>, usize);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let size = self.1[self.2 % self.1.len()];
+            self.2 += 1;
+            let size = size.min(self.0.len()).min(buf.remaining());
+            buf.put_slice(&self.0.drain(..size).collect::<Vec<_>>());
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn read(bytes: Vec<u8>, pieces: Vec<usize>, room: usize) -> (Vec<u8>, Rc<Arrivals>) {
+        let mut frames = Frames::from_server(Pieces(bytes, pieces, 0));
+        let (mut out, mut buffer) = (Vec::new(), vec![0; room]);
+        loop {
+            match frames.read(&mut buffer).await.unwrap() {
+                0 => return (out, frames.arrivals()),
+                count => out.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_empty_frames_are_taken_out(
+            kinds in prop::collection::vec((0_u8..4, 0_u8..2, 1_u32..5, 0_usize..40), 0..1500),
+            pieces in prop::collection::vec(1_usize..100, 1..5),
+            room in 1_usize..200,
+        ) {
+            let (mut sent, mut expected, mut dropped) = (Vec::new(), Vec::new(), 0);
+            for (kind, flags, stream, size) in kinds {
+                let frame = frame(kind, flags, stream, &vec![7; size]);
+                sent.extend_from_slice(&frame);
+                if kind == DATA && flags == 0 && size == 0 {
+                    dropped += 1;
+                } else {
+                    expected.extend(frame);
+                }
+            }
+            let total = sent.len() as u64;
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let (got, arrivals) = runtime.block_on(read(sent, pieces, room));
+            prop_assert_eq!(got, expected);
+            prop_assert_eq!(arrivals.dropped(), dropped);
+            prop_assert_eq!(arrivals.seen().read, total);
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_with_data_are_named() {
+        let mut bytes = frame(HEADERS, 0, 1, b"x");
+        bytes.extend(frame(DATA, 0, 1, b"x"));
+        bytes.extend(frame(DATA, 0, 1, b"y"));
+        bytes.extend(frame(DATA, 0, 3, &[]));
+        bytes.extend(frame(DATA, END_STREAM, 5, &[]));
+        let (_, arrivals) = read(bytes, vec![1000], 1000).await;
+        assert_eq!(arrivals.take(), [1, 5]);
+        assert!(arrivals.take().is_empty());
+        assert_eq!(arrivals.seen().answers, 4);
+    }
+
+    #[tokio::test]
+    async fn after_some_frames_others_get_their_turn() {
+        let bytes: Vec<u8> = (0..BURST).flat_map(|_| frame(DATA, 0, 1, b"x")).collect();
+        let half = bytes.len();
+        let bytes = [bytes.clone(), bytes].concat();
+        let mut frames = Frames::from_server(Pieces(bytes, vec![half], 0));
+        let mut out = vec![0; half];
+        let mut buffer = ReadBuf::new(&mut out);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(Pin::new(&mut frames).poll_read(&mut cx, &mut buffer).is_ready());
+        buffer.clear();
+        assert!(Pin::new(&mut frames).poll_read(&mut cx, &mut buffer).is_pending());
+        assert!(Pin::new(&mut frames).poll_read(&mut cx, &mut buffer).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_preface_is_no_frame() {
+        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+        bytes.extend(frame(DATA, 0, 1, &[]));
+        let mut frames = Frames::from_client(Pieces(bytes, vec![5], 0));
+        let mut out = Vec::new();
+        frames.read_to_end(&mut out).await.unwrap();
+        assert_eq!(out, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    }
+}

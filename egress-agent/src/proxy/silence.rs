@@ -1,0 +1,35 @@
+//! Whether the other end of an HTTP/2 connection is still there.
+
+use h2::{Ping, PingPong};
+use tokio::time::{Instant, sleep_until};
+
+use crate::net::{Arrivals, Pulse, Rhythm, Step};
+
+/// Completes when the peer gives no sign of life in time. `ping` is the connection's own, which answers
+/// only as long as the connection is driven; what comes of it shows in `arrivals`.
+pub(super) async fn silence(ping: Option<PingPong>, rhythm: Rhythm, arrivals: &Arrivals) {
+    let Some(mut ping) = ping else { return std::future::pending().await };
+    let mut pulse = Pulse::new(rhythm, Instant::now());
+    let mut asking = false;
+    loop {
+        let until = match pulse.look(arrivals.seen(), Instant::now()) {
+            Step::Wait(until) => until,
+            Step::Ask(until) => {
+                asking = true;
+                until
+            }
+            Step::GiveUp => return,
+        };
+        if !asking {
+            sleep_until(until).await;
+            continue;
+        }
+        tokio::select! {
+            // That it failed is told by the connection itself.
+            _ = ping.ping(Ping::opaque()) => {}
+            () = sleep_until(until) => {}
+        }
+        asking = false;
+        sleep_until(until).await;
+    }
+}
