@@ -12,7 +12,7 @@ use crate::{
     telemetry::{
         ADMIN_ENDPOINTS, AdminRefusal, ClusterCounter, DURATION_BUCKETS, LimitStats, LineFate,
         Normalized, RequestProtocol, Resource, Series, Telemetry, TlsPeer, UnwrittenLines,
-        handshakes, normalized, panics,
+        empty_frames, handshakes, normalized, panics,
     },
     tls::{days_left, unix_seconds},
 };
@@ -277,6 +277,11 @@ fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt:
             "egress_access_log_dropped_total",
             "Lines of the access log lost: its output was too slow or failed.",
             log.dropped,
+        ),
+        (
+            "egress_http2_empty_frames_total",
+            "Empty DATA frames of HTTP/2 peers that were taken out.",
+            empty_frames(),
         ),
         ("egress_panics_total", "Faults of this program that interrupted something.", panics()),
     ];

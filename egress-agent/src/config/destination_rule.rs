@@ -164,12 +164,12 @@ record! {
         "maxRequestsPerConnection" max_requests_per_connection: Option<At<u32>> = "0",
         /// How long a pooled connection may lie idle.
         "idleTimeout" idle_timeout: Option<At<Duration>> = "`connectionPool.tcp.idleTimeout`",
-        /// `UPGRADE` speaks HTTP/2 to the upstream.
+        /// `UPGRADE` speaks HTTP/2 to the upstream; with TLS the upstream must choose it. Otherwise HTTP/1.1, except on ports of `HTTP2` and `GRPC`, and for gRPC to upstreams that choose HTTP/2 in TLS.
         "h2UpgradePolicy" h2_upgrade_policy: Option<At<H2Upgrade>> = "`DEFAULT`",
     }
     unsupported {
         "maxRetries": Warning, "retries are limited by `retries.attempts` only";
-        "useClientProtocol": Warning, "the upstream's protocol follows from the port and ALPN";
+        "useClientProtocol": Warning, "the upstream's protocol follows from the port, `h2UpgradePolicy`, and whether the request is gRPC";
         "maxConcurrentStreams": Warning, "the upstream's own limit holds";
     }
 }

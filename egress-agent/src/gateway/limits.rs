@@ -37,8 +37,8 @@ pub(super) struct LimitArgs {
     /// memory limit].
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_request_bytes: Option<u64>,
-    /// Memory for what waits to be written to HTTP/2 peers that do not read [default: an eighth of
-    /// the memory limit].
+    /// Memory for what HTTP/2 holds for readers that do not read: what waits to be written to peers, and
+    /// what was received and is not taken [default: an eighth of the memory limit].
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     max_queued_bytes: Option<u64>,
 }

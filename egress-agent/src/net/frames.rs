@@ -5,6 +5,9 @@
 //! one of them would end it for all. So DATA frames without content and without an end are taken out
 //! here, which says nothing to nobody (RFC 9113 §6.1); and after some frames the connection's task gets
 //! no more before the readers of its streams had their turn.
+//!
+//! The library does not tell either how much of the peer's window is left for a connection's uploads, so
+//! that is counted here: what goes in DATA frames, and what the peer adds (RFC 9113 §6.9.1).
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,6 +20,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Seen;
+use crate::telemetry::count_empty_frame;
 
 /// Length of a frame's header in bytes (RFC 9113 §4.1).
 const HEADER: usize = 9;
@@ -24,6 +28,10 @@ const HEADER: usize = 9;
 const DATA: u8 = 0;
 /// `HEADERS` (RFC 9113 §6.2).
 const HEADERS: u8 = 1;
+/// `WINDOW_UPDATE` (RFC 9113 §6.9).
+const WINDOW_UPDATE: u8 = 8;
+/// A connection's window before its first update, in bytes (RFC 9113 §6.9.2).
+const FIRST_WINDOW: i64 = 65_535;
 /// The flag of the stream's last frame.
 const END_STREAM: u8 = 1;
 /// What a client sends before its first frame, in bytes (RFC 9113 §3.4).
@@ -39,7 +47,8 @@ pub struct Arrivals {
     /// Streams that data came for since it was last asked.
     data: RefCell<Vec<u32>>,
     seen: Cell<Seen>,
-    dropped: Cell<u64>,
+    /// What the peer has added to the connection's window, less what was sent.
+    window: Cell<i64>,
 }
 
 impl Arrivals {
@@ -54,10 +63,14 @@ impl Arrivals {
         self.seen.get()
     }
 
-    /// Empty DATA frames that were taken out so far.
+    /// Bytes that the peer takes on the connection now, whatever the stream.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.get()
+    pub fn window(&self) -> i64 {
+        FIRST_WINDOW + self.window.get()
+    }
+
+    fn add_window(&self, bytes: i64) {
+        self.window.set(self.window.get().saturating_add(bytes));
     }
 
     fn change(&self, change: impl FnOnce(&mut Seen)) {
@@ -65,6 +78,55 @@ impl Arrivals {
         change(&mut seen);
         self.seen.set(seen);
     }
+}
+
+/// The payload of a WINDOW_UPDATE, which may come in parts.
+#[derive(Clone, Copy, Default)]
+struct Update {
+    value: u32,
+    have: usize,
+}
+
+/// Finds the DATA frames in what is sent.
+#[derive(Default)]
+struct Sent {
+    header: [u8; HEADER],
+    have: usize,
+    /// Bytes of the payload under way that are still to be sent.
+    left: usize,
+}
+
+impl Sent {
+    /// Gives the bytes of the DATA frames whose headers were sent with these.
+    fn pass(&mut self, mut bytes: &[u8]) -> usize {
+        let mut data = 0;
+        while !bytes.is_empty() {
+            let skipped = self.left.min(bytes.len());
+            self.left -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let missing = self.header.get_mut(self.have..).unwrap_or_default();
+            let count = missing.len().min(bytes.len());
+            for (place, byte) in missing.iter_mut().zip(bytes) {
+                *place = *byte;
+            }
+            self.have += count;
+            bytes = bytes.get(count..).unwrap_or_default();
+            if self.have == HEADER {
+                let [a, b, c, kind, ..] = self.header;
+                self.left = length([a, b, c]);
+                self.have = 0;
+                if kind == DATA {
+                    data += self.left;
+                }
+            }
+        }
+        data
+    }
+}
+
+/// The length of a frame's payload.
+fn length([a, b, c]: [u8; 3]) -> usize {
+    usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
 }
 
 /// A connection whose frames are looked at as they come.
@@ -77,6 +139,9 @@ pub struct Frames<I> {
     /// Bytes of the payload under way that are still to come.
     left: usize,
     burst: usize,
+    /// What has come of a WINDOW_UPDATE of the connection.
+    update: Option<Update>,
+    sent: Sent,
     /// For readers with little room.
     spill: Vec<u8>,
 }
@@ -90,7 +155,9 @@ impl<I> std::fmt::Debug for Frames<I> {
 impl<I> Frames<I> {
     /// Of a server, which frames come from.
     pub fn from_server(io: I) -> Self {
-        Self::new(io, 0)
+        let mut frames = Self::new(io, 0);
+        frames.sent.left = PREFACE;
+        frames
     }
 
     /// Of a client, whose preface comes before its frames.
@@ -99,8 +166,9 @@ impl<I> Frames<I> {
     }
 
     fn new(io: I, left: usize) -> Self {
-        let arrivals = Rc::default();
-        Self { io, arrivals, partial: [0; HEADER], have: 0, left, burst: 0, spill: Vec::new() }
+        let (arrivals, sent) = (Rc::default(), Sent::default());
+        let (partial, have, burst, update, spill) = ([0; HEADER], 0, 0, None, Vec::new());
+        Self { io, arrivals, partial, have, left, burst, update, sent, spill }
     }
 
     /// What is found out about them.
@@ -117,6 +185,17 @@ impl<I> Frames<I> {
         while from < bytes.len() {
             if self.left > 0 {
                 let count = self.left.min(bytes.len() - from);
+                let payload = bytes.get(from..from + count).unwrap_or_default();
+                if let Some(update) = &mut self.update {
+                    for byte in payload {
+                        update.value = update.value << 8 | u32::from(*byte);
+                        update.have += 1;
+                    }
+                    if update.have == 4 {
+                        self.arrivals.add_window(i64::from(update.value & (u32::MAX >> 1)));
+                        self.update = None;
+                    }
+                }
                 bytes.copy_within(from..from + count, to);
                 self.left -= count;
                 (from, to) = (from + count, to + count);
@@ -132,18 +211,21 @@ impl<I> Frames<I> {
                 }
                 break;
             };
-            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            let length = length([a, b, c]);
             self.burst += 1;
             if kind == DATA && length == 0 && flags & END_STREAM == 0 {
-                self.arrivals.dropped.set(self.arrivals.dropped.get() + 1);
+                count_empty_frame();
                 from += HEADER;
                 continue;
             }
             if kind == DATA || kind == HEADERS {
                 self.arrivals.change(|seen| seen.answers += 1);
             }
+            let id = u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1);
+            // Of another length it is an error, which ends the connection.
+            let updates = kind == WINDOW_UPDATE && id == 0 && length == 4;
+            self.update = updates.then(Update::default);
             if kind == DATA {
-                let id = u32::from_be_bytes([s, t, u, v]) & (u32::MAX >> 1);
                 let mut data = self.arrivals.data.borrow_mut();
                 if data.last() != Some(&id) {
                     data.push(id);
@@ -154,6 +236,20 @@ impl<I> Frames<I> {
             self.left = length;
         }
         to
+    }
+}
+
+impl<I> Frames<I> {
+    /// So many bytes of these were sent.
+    fn count_sent(&mut self, bufs: &[io::IoSlice<'_>], written: usize) {
+        self.arrivals.change(|seen| seen.written += written as u64);
+        let mut left = written;
+        for buf in bufs {
+            let sent = buf.get(..left.min(buf.len())).unwrap_or_default();
+            left -= sent.len();
+            let data = self.sent.pass(sent);
+            self.arrivals.add_window(-i64::try_from(data).unwrap_or(i64::MAX));
+        }
     }
 }
 
@@ -229,7 +325,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Frames<I> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, buf))?;
-        self.arrivals.change(|seen| seen.written += written as u64);
+        self.count_sent(&[io::IoSlice::new(buf)], written);
         Poll::Ready(Ok(written))
     }
 
@@ -239,7 +335,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Frames<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs))?;
-        self.arrivals.change(|seen| seen.written += written as u64);
+        self.count_sent(bufs, written);
         Poll::Ready(Ok(written))
     }
 
@@ -262,6 +358,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
+    use crate::telemetry::empty_frames;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -307,6 +404,7 @@ mod tests {
             pieces in prop::collection::vec(1_usize..100, 1..5),
             room in 1_usize..200,
         ) {
+            let before = empty_frames();
             let (mut sent, mut expected, mut dropped) = (Vec::new(), Vec::new(), 0);
             for (kind, flags, stream, size) in kinds {
                 let frame = frame(kind, flags, stream, &vec![7; size]);
@@ -321,8 +419,41 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             let (got, arrivals) = runtime.block_on(read(sent, pieces, room));
             prop_assert_eq!(got, expected);
-            prop_assert_eq!(arrivals.dropped(), dropped);
+            // Other tests count, too.
+            prop_assert!(empty_frames() - before >= dropped);
             prop_assert_eq!(arrivals.seen().read, total);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_window_is_what_was_added_less_what_was_sent(
+            frames in prop::collection::vec((0_u8..10, 0_u32..3, 0_usize..40), 0..100),
+            piece in 1_usize..60,
+        ) {
+            let (mut received, mut sent, mut window) = (Vec::new(), vec![0; PREFACE], FIRST_WINDOW);
+            for (kind, stream, size) in frames {
+                let size = if kind == WINDOW_UPDATE { 4 } else { size };
+                let payload: Vec<u8> = (0_u8..).take(size).collect();
+                received.extend(frame(kind, 0, stream, &payload));
+                sent.extend(frame(kind, 0, stream, &payload));
+                match (kind, stream) {
+                    (DATA, _) => window -= i64::try_from(size).unwrap(),
+                    (WINDOW_UPDATE, 0) => window += 0x0001_0203,
+                    _ => {}
+                }
+            }
+            let mut frames = Frames::from_server(Pieces(received, vec![piece], 0));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(frames.read_to_end(&mut Vec::new())).unwrap();
+            for (at, bytes) in sent.chunks(piece).enumerate() {
+                let (first, second) = bytes.split_at(bytes.len() / 2);
+                // Of some a part is sent, and the rest another time.
+                let end = if at % 2 == 0 { bytes.len() } else { first.len() };
+                frames.count_sent(&[io::IoSlice::new(first), io::IoSlice::new(second)], end);
+                frames.count_sent(&[io::IoSlice::new(&bytes[end..])], bytes.len() - end);
+            }
+            prop_assert_eq!(frames.arrivals().window(), window);
         }
     }
 

@@ -77,7 +77,7 @@ pub struct Endpoint {
 /// The HTTP version spoken to an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HttpVersion {
-    /// HTTP/1.1 in clear; with TLS what ALPN settles on.
+    /// HTTP/1.1; with TLS HTTP/2 for gRPC, if the upstream chooses it (ALPN).
     Auto,
     /// HTTP/2 always (ports declared `HTTP2` or `GRPC`).
     Http2,

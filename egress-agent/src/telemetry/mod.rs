@@ -2,6 +2,7 @@
 
 mod access_log;
 mod cluster;
+mod empty_frames;
 mod entry;
 mod flow;
 mod handshakes;
@@ -22,6 +23,7 @@ pub use cluster::{
     ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,
     RequestGuard,
 };
+pub use empty_frames::{count_empty_frame, empty_frames};
 pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
 pub use flow::{
     FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use egress_ebpf::reason::Reason;
 use tokio::net::TcpListener;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! The tries of one request, up to the head of a response.
 
+mod choice;
+
 use std::{
     borrow::Cow,
     future::poll_fn,
@@ -10,12 +12,13 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
 
+use self::choice::Choice;
 use super::{
     Connection,
     bad::BadMessage,
     body::{Relay, RelayError},
     clock::Clock,
-    connect::{connect, plan},
+    connect::plan,
     exchange::watch,
     failure::Failure,
     framing::Framing,
@@ -23,7 +26,7 @@ use super::{
     headers,
     inbound::Inbound,
     outbound::Outbound,
-    pool::{Key, Whose},
+    pool::Key,
     record::Record,
     replay,
     request::Request,
@@ -31,10 +34,8 @@ use super::{
     retry,
 };
 use crate::{
-    net::{DialError, Patience, Plan},
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
     telemetry::{AccessLogEntry, ClusterStats, ResponseFlag},
-    types::{ShareOwner, UpstreamAddr},
 };
 
 /// First pause before a retry; it doubles with each, and is cut at random (Envoy's default).
@@ -43,17 +44,6 @@ const BACKOFF: Duration = Duration::from_millis(25);
 /// How often a request that no upstream has processed is sent again, whatever the route says about
 /// retries.
 const RESENDS: u32 = 4;
-
-/// Which connection a try takes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Choice {
-    /// One that waits, or a new one.
-    Any,
-    /// A new one; where there is no room for it, one that waits.
-    PreferNew,
-    /// A new one.
-    New,
-}
 
 /// Everything that a try needs.
 #[derive(Debug)]
@@ -271,77 +261,6 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// A connection that waits or has room, or a new one.
-    async fn connection_for<D: Inbound>(
-        &self,
-        down: &mut D,
-        clock: &mut Clock<'_>,
-        plan: &Plan,
-        choice: Choice,
-        reused: &mut bool,
-    ) -> Result<Outbound, Failure> {
-        let owner = self.connection.downstream.owner();
-        let body = !matches!(self.request.framing, Framing::None | Framing::Length(0));
-        let whose = Whose::Own { owner: &owner, body };
-        let pooled = match choice {
-            Choice::Any => self.pooled(plan.addresses().take(1), whose),
-            Choice::PreferNew | Choice::New => None,
-        };
-        if let Some(up) = pooled {
-            *reused = true;
-            return Ok(up);
-        }
-        let patience = match choice {
-            Choice::Any | Choice::PreferNew => Patience::None,
-            Choice::New => Patience::Wait,
-        };
-        let full = match self.connect(down, clock, plan, patience, owner.clone()).await {
-            // No room for a connection of its own.
-            Err(full @ Failure::Dial(DialError::Overflow { .. })) => full,
-            result => return result,
-        };
-        if choice == Choice::New {
-            return Err(full);
-        }
-        // One that waits, to whichever endpoint; the place of one that waits for something else; one
-        // that others use.
-        if let Some(up) = self.pooled(plan.addresses(), whose) {
-            *reused = true;
-            return Ok(up);
-        }
-        match self.connect(down, clock, plan, Patience::Wait, owner.clone()).await {
-            Err(Failure::Dial(DialError::Overflow { .. })) => {
-                *reused = true;
-                self.pooled(plan.addresses(), Whose::Any).ok_or(full)
-            }
-            result => result,
-        }
-    }
-
-    async fn connect<D: Inbound>(
-        &self,
-        down: &mut D,
-        clock: &mut Clock<'_>,
-        plan: &Plan,
-        patience: Patience,
-        owner: ShareOwner,
-    ) -> Result<Outbound, Failure> {
-        let worker = &self.connection.worker;
-        let connecting = connect(worker, &self.key, plan, patience, owner, self.stats);
-        watch(self.connection, down, clock, connecting).await?
-    }
-
-    /// A connection that waits or has room, to the first of these endpoints that has one.
-    fn pooled(
-        &self,
-        mut addresses: impl Iterator<Item = UpstreamAddr>,
-        whose: Whose<'_>,
-    ) -> Option<Outbound> {
-        let http = &self.connection.worker.http;
-        let scratch = &mut http.scratch.borrow_mut();
-        addresses.find_map(|addr| http.pool.checkout(&self.key, addr, whose, self.policy, scratch))
-    }
-
     fn send_head(&self, up: &mut Outbound) -> Result<(), Failure> {
         match up {
             Outbound::H1(up) => {
@@ -365,9 +284,8 @@ impl<'a> Attempt<'a> {
                 if let Framing::Length(length) = self.request.framing {
                     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
                 }
-                let ended = matches!(self.request.framing, Framing::None | Framing::Length(0));
-                let holder = &self.connection.downstream.holder;
-                up.request(&self.request.method, uri, headers, ended, holder).map_err(|error| {
+                let (framing, holder) = (self.request.framing, &self.connection.downstream.holder);
+                up.request(&self.request.method, uri, headers, framing, holder).map_err(|error| {
                     match error.is_go_away() || error.is_io() {
                         true => Failure::LeftOut,
                         false => Failure::Reset(error.to_string()),

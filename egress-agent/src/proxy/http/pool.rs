@@ -1,6 +1,8 @@
 //! Connections to upstreams that wait for their next request. One pool a worker: no lock, and a
 //! connection never changes its core.
 
+pub(super) mod pending;
+
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -12,6 +14,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
+use self::pending::Pending;
 use super::{
     h2::{H2Connection, H2Outbound},
     outbound::{H1Connection, Outbound},
@@ -41,8 +44,8 @@ pub(super) enum Whose<'a> {
     Own {
         /// The source.
         owner: &'a ShareOwner,
-        /// Whether the request has a body.
-        body: bool,
+        /// What the request's body is expected to take of a connection's window.
+        body: usize,
     },
     /// Any.
     Any,
@@ -91,6 +94,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(super) struct Pool {
     /// By endpoint: which one a request takes is the balancer's choice.
     entries: RefCell<HashMap<Key, HashMap<UpstreamAddr, Entry>>>,
+    /// Connections that are being made.
+    pub(super) pending: Pending,
     sweeping: Cell<bool>,
     policy: PolicyCell,
     /// The policy that the connections were last compared with.
@@ -107,9 +112,20 @@ impl Pool {
     /// With room for so many connections that wait. Those of clusters that the policy no longer has go,
     /// and those whose place under `maxConnections` others need.
     pub(super) fn new(most: usize, policy: PolicyCell, states: Arc<ClusterStates>) -> Self {
-        let (entries, sweeping) = (RefCell::default(), Cell::new(false));
+        let (entries, pending, sweeping) =
+            (RefCell::default(), Pending::default(), Cell::new(false));
         let (compared, count) = (Cell::new(0), Cell::new(0));
-        Self { entries, sweeping, policy, compared, states, count, most, drain: Cell::default() }
+        Self {
+            entries,
+            pending,
+            sweeping,
+            policy,
+            compared,
+            states,
+            count,
+            most,
+            drain: Cell::default(),
+        }
     }
 
     /// The host has these endpoints now, of which none was left out. Connections to others take no more

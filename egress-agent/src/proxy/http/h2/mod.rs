@@ -3,11 +3,13 @@
 mod inbound;
 mod outbound;
 mod stream;
+mod uploads;
 mod watch;
 
 pub(super) use self::{
     inbound::H2Inbound,
     outbound::{H2Connection, H2Outbound, HeadError, handshake},
+    uploads::{FIRST_WINDOW, expected},
     watch::Watch,
 };
 
@@ -19,7 +21,7 @@ pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Streams of one connection: those that a client may have open, and those that we open to an upstream
 /// before there is a further connection.
-const MAX_STREAMS: u32 = 128;
+pub(super) const MAX_STREAMS: u32 = 128;
 /// Streams that were reset here and whose late frames are ignored. Requests that are given up must not
 /// end a connection that others share.
 const RESET_STREAMS: usize = 10_000;

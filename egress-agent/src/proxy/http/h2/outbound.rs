@@ -1,8 +1,7 @@
 //! HTTP/2 upstreams: connections that the requests of one source share, and one request on one of them.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::VecDeque,
+    cell::Cell,
     future::{Future as _, poll_fn},
     io,
     pin::Pin,
@@ -16,23 +15,22 @@ use h2::{
     client::{ResponseFuture, SendRequest},
 };
 use http::{HeaderMap, Method, StatusCode, Uri};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::Instant,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     super::{
         bad::BadMessage,
         body::{Data, Piece, RecvError, Sink, Source},
+        framing::Framing,
         link::Link,
         outbound::UnderWay,
         response::Response,
     },
     stream::{Sender, io_error, poll_recv},
+    uploads::{Promise, Uploads, expected},
 };
 use crate::{
-    net::{CONNECTION_WINDOW, Frames},
+    net::{Arrivals, CONNECTION_WINDOW, Frames},
     proxy::{
         Holder, Limits, Queued,
         inbox::{Inbox, Streams},
@@ -40,10 +38,6 @@ use crate::{
     },
     types::ShareOwner,
 };
-
-/// How long an upload waits for the upstream before it counts as one that holds up others. The window of
-/// a server that reads opens within a round trip.
-const STUCK: Duration = Duration::from_millis(250);
 
 /// A connection to an upstream, shared by the requests of one source.
 #[derive(Debug)]
@@ -57,8 +51,9 @@ pub(in super::super) struct H2Connection {
     active: Cell<usize>,
     /// Requests that were started on it.
     pub(in super::super) started: Cell<u32>,
-    /// Since when uploads wait for the upstream to take more, the longest wait first.
-    waiting: RefCell<VecDeque<Instant>>,
+    /// What comes and goes on it.
+    arrivals: Rc<Arrivals>,
+    uploads: Rc<Uploads>,
     state: Rc<State>,
 }
 
@@ -100,11 +95,14 @@ where
         .await?;
     let state = Rc::<State>::default();
     let (driven, known) = (Rc::clone(&streams), Rc::clone(&state));
+    let (uploads, heard) = (Rc::<Uploads>::default(), Rc::clone(&arrivals));
+    let written = Rc::clone(&uploads);
     let rhythm = limits.upstream_pulse;
     let ping = connection.ping_pong();
     tokio::task::spawn_local(async move {
         let driving = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
+            written.wrote();
             driven.turn(cx, |window| connection.set_initial_window_size(window));
             polled
         });
@@ -115,7 +113,7 @@ where
                     tracing::debug!(%error, "HTTP/2 connection to an upstream ended");
                 }
             }
-            () = silence(ping, rhythm, &arrivals) => {
+            () = silence(ping, rhythm, &heard) => {
                 tracing::debug!("HTTP/2 connection to an upstream: no sign of life");
                 known.silent.set(Some(rhythm.give_up_after));
                 known.closed.set(true);
@@ -123,21 +121,19 @@ where
         }
         // Dropping the connection ends what runs on it.
     });
-    let (active, started, waiting) = (Cell::new(0), Cell::new(0), RefCell::default());
-    Ok(H2Connection { link, owner, sender, streams, active, started, waiting, state })
+    let (active, started) = (Cell::new(0), Cell::new(0));
+    Ok(H2Connection { link, owner, sender, streams, active, started, arrivals, uploads, state })
 }
 
 impl H2Connection {
-    /// Whether another request of this source may be started on it, with or without a body, without
-    /// being stopped by others whose readers do not read or whose bodies are not taken.
-    pub(in super::super) fn has_room(&self, owner: &ShareOwner, body: bool) -> bool {
-        let stuck = body && self.is_stuck();
-        self.owner == *owner && self.may_take() && !stuck && !self.streams.is_short()
-    }
-
-    /// Whether an upload has waited for so long that the connection's window may be used up.
-    fn is_stuck(&self) -> bool {
-        self.waiting.borrow().front().is_some_and(|since| since.elapsed() >= STUCK)
+    /// Whether another request of this source may be started on it, with a body that is [`expected`] to
+    /// take so many bytes, without being stopped by others whose readers do not read or whose bodies are
+    /// not taken.
+    pub(in super::super) fn has_room(&self, owner: &ShareOwner, body: usize) -> bool {
+        self.owner == *owner
+            && self.may_take()
+            && !self.streams.is_short()
+            && self.uploads.has_room(self.arrivals.window(), body)
     }
 
     /// Whether another request may be started on it at all.
@@ -176,8 +172,7 @@ pub(in super::super) struct H2Outbound {
     body: Option<Inbox>,
     sender: Sender,
     holder: Holder,
-    /// Since when the upstream takes no more of its body.
-    waiting: Option<Instant>,
+    promise: Promise,
     /// Its part of what counts for the endpoint.
     pub(in super::super) in_flight: Option<UnderWay>,
 }
@@ -198,7 +193,7 @@ impl H2Outbound {
             body: None,
             sender: Sender::none(),
             holder: Holder::default(),
-            waiting: None,
+            promise: Promise::default(),
             in_flight: None,
         }
     }
@@ -213,8 +208,7 @@ impl H2Outbound {
         self.sent
     }
 
-    /// Sends the request's head; `ended` if no body follows. What is sent counts for the connection
-    /// of `holder`.
+    /// Sends the request's head. What is sent counts for the connection of `holder`.
     ///
     /// # Errors
     /// The connection takes no more requests; nothing was sent.
@@ -223,7 +217,7 @@ impl H2Outbound {
         method: &Method,
         uri: Uri,
         headers: HeaderMap,
-        ended: bool,
+        framing: Framing,
         holder: &Holder,
     ) -> Result<(), h2::Error> {
         let mut head = http::Request::new(());
@@ -231,10 +225,12 @@ impl H2Outbound {
         *head.uri_mut() = uri;
         *head.version_mut() = http::Version::HTTP_2;
         *head.headers_mut() = headers;
+        let ended = matches!(framing, Framing::None | Framing::Length(0));
         let mut sender = self.connection.sender.clone();
         let (response, stream) = sender.send_request(head, ended)?;
         self.method = method.clone();
         self.sent = true;
+        self.promise = self.connection.uploads.promise(expected(framing));
         self.response = Some(response);
         self.holder = holder.clone();
         self.sender = Sender::new((!ended).then_some(stream), holder.clone());
@@ -283,24 +279,6 @@ impl H2Outbound {
     }
 }
 
-impl H2Outbound {
-    /// Whether its body waits for room from now on.
-    fn set_waiting(&mut self, waits: bool) {
-        if self.waiting.is_some() == waits {
-            return;
-        }
-        let mut waiting = self.connection.waiting.borrow_mut();
-        if let Some(since) = self.waiting.take() {
-            let at = waiting.iter().position(|its| *its == since);
-            let _ = at.and_then(|at| waiting.remove(at));
-        } else {
-            let now = Instant::now();
-            waiting.push_back(now);
-            self.waiting = Some(now);
-        }
-    }
-}
-
 /// Why there is no response.
 #[derive(Debug)]
 pub(in super::super) enum HeadError {
@@ -316,7 +294,6 @@ impl Drop for H2Outbound {
     fn drop(&mut self) {
         // A request that is given up ends upstream too; after its end this does nothing.
         self.sender.reset(Reason::CANCEL);
-        self.set_waiting(false);
         let shared = &self.connection;
         shared.active.set(shared.active.get().saturating_sub(1));
         if shared.is_idle() {
@@ -336,16 +313,16 @@ impl Source for H2Outbound {
 
 impl Sink for H2Outbound {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let polled = self.sender.poll_room(cx);
-        self.set_waiting(polled.is_pending());
-        polled
+        self.sender.poll_room(cx)
     }
 
     fn send(&mut self, _: &mut Context<'_>, data: Data<'_>) -> io::Result<()> {
+        self.promise.hand(data.as_slice().len());
         self.sender.send(data)
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
+        self.promise.end();
         self.sender.finish(trailers)
     }
 

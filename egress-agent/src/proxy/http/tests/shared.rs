@@ -94,6 +94,11 @@ async fn work(gateway: &Gateway, times: usize) {
         client.send(&format!("{head}\r\n\r\n{}", "x".repeat(BODY))).await;
         let answer = timeout(SOON, client.answer()).await.expect("it is not held up").unwrap();
         assert_eq!((answer.status, answer.body.len()), (200, BODY));
+        // The echo begins before the whole body is there: where its end is not known then, the
+        // connection takes no other request.
+        if answer.head.contains("connection: close") {
+            client = gateway.connect().await;
+        }
     }
 }
 
