@@ -82,7 +82,7 @@ impl Pending {
 impl Waiting {
     /// Completes when the connection is made, or could not be, or not soon.
     pub(in super::super) async fn ended(self) {
-        let _ = timeout(SOON, self.0.ended.acquire()).await;
+        let _ended = timeout(SOON, self.0.ended.acquire()).await;
     }
 }
 
