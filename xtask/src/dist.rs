@@ -32,10 +32,7 @@ pub(crate) fn run() -> Result<PathBuf> {
     let dist = run::target_dir().join("dist");
     let program = dist.join("egress-agent");
     fs::create_dir_all(&dist).with_context(|| dist.display().to_string())?;
-    // Beside it and then renamed: one that is running can't be written to.
-    let new = dist.join(".egress-agent.new");
-    fs::copy(&built, &new).with_context(|| format!("{} to {}", built.display(), new.display()))?;
-    fs::rename(&new, &program).with_context(|| program.display().to_string())?;
+    put(&built, &program)?;
     let bytes = fs::read(&program).with_context(|| program.display().to_string())?;
     if !is_static(&bytes).with_context(|| program.display().to_string())? {
         bail!(
@@ -47,6 +44,16 @@ pub(crate) fn run() -> Result<PathBuf> {
     starts(&dist, &program)?;
     println!("{}: static, {} MiB", program.display(), bytes.len() >> 20);
     Ok(program)
+}
+
+/// Beside it and then renamed: one that is running can't be written to. Each run writes a file of its
+/// own, since several may run at a time.
+fn put(built: &Path, program: &Path) -> Result<()> {
+    let dir = program.parent().context("a program is in a directory")?;
+    let new = tempfile::NamedTempFile::new_in(dir).with_context(|| dir.display().to_string())?;
+    let path = new.path();
+    fs::copy(built, path).with_context(|| format!("{} to {}", built.display(), path.display()))?;
+    new.into_temp_path().persist(program).with_context(|| program.display().to_string())
 }
 
 /// Starts it: with root in a directory where nothing else is, as in an empty container image.
@@ -115,6 +122,26 @@ mod tests {
         assert!(is_static(&elf(&[])).is_ok_and(|is| !is));
         let own = std::env::current_exe().and_then(fs::read);
         assert!(own.is_ok_and(|own| is_static(&own).is_ok()));
+    }
+
+    #[test]
+    fn several_at_a_time_put_a_whole_program() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (built, program) = (dir.path().join("built"), dir.path().join("program"));
+        let bytes: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+        fs::write(&built, &bytes).expect("a program");
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..16 {
+                        put(&built, &program).expect("it is put there");
+                        assert!(fs::read(&program).expect("it is there") == bytes);
+                    }
+                });
+            }
+        });
+        let left = fs::read_dir(dir.path()).expect("a directory").count();
+        assert_eq!(left, 2, "nothing else is left");
     }
 
     #[test]

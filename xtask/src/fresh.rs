@@ -9,6 +9,7 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -32,28 +33,62 @@ const ENVIRONMENT: [&str; 7] = [
     "EGRESS_EBPF_TOOLCHAIN",
 ];
 
-/// Where to stop, and where the machine is.
+/// Which steps, and where the machine is.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
     /// The last step.
-    #[arg(long, value_enum, default_value_t = Until::Test)]
-    until: Until,
+    #[arg(long, value_enum, default_value_t = Step::Test)]
+    until: Step,
+    /// These steps alone, on the machine of an earlier run. Its clone is brought to the last commit and
+    /// keeps what it has built, so the whole can be run in parts.
+    #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "until")]
+    only: Vec<Step>,
     /// Start from a new root directory, instead of the one of an earlier run.
     #[arg(long)]
     anew: bool,
+    /// Handed to `cargo xtask test`, e.g. `-- --quick`.
+    #[arg(last = true)]
+    test: Vec<String>,
 }
 
 /// The steps, in their order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
-enum Until {
+enum Step {
     /// The root directory and the clone.
     Root,
     /// `cargo xtask setup`, and every tool that it names.
     Setup,
+    /// `cargo build --workspace --all-targets`. Where all steps are run, the next two build.
+    Build,
     /// `cargo xtask demo`.
     Demo,
     /// `cargo xtask test`.
     Test,
+}
+
+impl Options {
+    fn includes(&self, step: Step) -> bool {
+        match self.only.as_slice() {
+            [] if step == Step::Build => self.until == Step::Build,
+            [] => step <= self.until,
+            only => only.contains(&step),
+        }
+    }
+
+    /// What has passed when all chosen steps have.
+    fn outcome(&self) -> String {
+        let steps = Step::value_variants().iter().filter(|step| self.includes(**step));
+        let names: Vec<String> = steps.map(|step| format!("{step:?}").to_lowercase()).collect();
+        match (self.only.is_empty() && self.until == Step::Test, self.test.is_empty()) {
+            (true, true) => "everything passed".to_owned(),
+            (_, true) => format!("only {} passed, and nothing else was run", names.join(", ")),
+            (_, false) => format!(
+                "only {} passed, with `{}`, and nothing else was run",
+                names.join(", "),
+                self.test.join(" ")
+            ),
+        }
+    }
 }
 
 /// Runs the steps.
@@ -72,18 +107,30 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     debian(&dir, &root)?;
     toolchain(&root)?;
-    clone(&root)?;
-    if options.until >= Until::Setup {
-        run::show(&mut inside(&root, &["cargo", "xtask", "setup"]))?;
+    if options.only.is_empty() || !root.join(CLONE).exists() {
+        clone(&root)?;
+    } else {
+        update(&root)?;
+    }
+    let step = |step: Step, command: &[&str]| -> Result<()> {
+        if !options.includes(step) {
+            return Ok(());
+        }
+        println!("\nfresh: {}", command.join(" "));
+        let start = Instant::now();
+        run::show(&mut inside(&root, command))?;
+        println!("fresh: {step:?} passed in {} s", start.elapsed().as_secs());
+        Ok(())
+    };
+    step(Step::Setup, &["cargo", "xtask", "setup"])?;
+    if options.includes(Step::Setup) {
         tools(&root)?;
     }
-    if options.until >= Until::Demo {
-        run::show(&mut inside(&root, &["cargo", "xtask", "demo"]))?;
-    }
-    if options.until >= Until::Test {
-        run::show(&mut inside(&root, &["cargo", "xtask", "test"]))?;
-    }
-    println!("fresh: {:?} passed in {}", options.until, root.display());
+    step(Step::Build, &["cargo", "build", "--workspace", "--all-targets"])?;
+    step(Step::Demo, &["cargo", "xtask", "demo"])?;
+    let test: Vec<&str> = options.test.iter().map(String::as_str).collect();
+    step(Step::Test, &[&["cargo", "xtask", "test"], &*test].concat())?;
+    println!("fresh: {} in {}", options.outcome(), root.display());
     Ok(())
 }
 
@@ -164,6 +211,20 @@ fn clone(root: &Path) -> Result<()> {
     run::show(git.args(["clone", "--quiet", "--no-hardlinks"]).arg(run::root()).arg(&to))
 }
 
+/// Brings the clone of an earlier run to the last commit.
+fn update(root: &Path) -> Result<()> {
+    let clone = root.join(CLONE);
+    let git = |args: &[&str]| {
+        let mut git = run::command("git");
+        run::show(git.arg("-C").arg(&clone).args(args))
+    };
+    let from = run::root().display().to_string();
+    git(&["fetch", "--quiet", &from, "HEAD"])?;
+    git(&["checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"])?;
+    // What is ignored stays: it is what was built.
+    git(&["clean", "-d", "--force", "--quiet"])
+}
+
 /// Every program that the set-up names is there after it.
 fn tools(root: &Path) -> Result<()> {
     let missing: Vec<&str> = setup::tools()
@@ -218,4 +279,55 @@ fn mirror(release: &str) -> Result<String> {
     let site = lines.lines().find_map(|line| line.strip_suffix(release)?.strip_suffix(' '));
     site.map(str::to_owned)
         .with_context(|| format!("apt's lists have no {release}: run apt-get update on Debian 12"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn steps(args: &[&str]) -> Vec<Step> {
+        let line = Line::try_parse_from([&["fresh"], args].concat());
+        let options = line.unwrap_or_else(|error| panic!("{error}")).options;
+        Step::value_variants().iter().copied().filter(|step| options.includes(*step)).collect()
+    }
+
+    #[test]
+    fn a_part_is_not_everything() {
+        let outcome = |args: &[&str]| {
+            let line = Line::try_parse_from([&["fresh"], args].concat());
+            line.unwrap_or_else(|error| panic!("{error}")).options.outcome()
+        };
+        assert_eq!(outcome(&[]), "everything passed");
+        for (args, steps) in [
+            (&["--until", "setup"][..], "root, setup"),
+            (&["--only", "demo"], "demo"),
+            (&["--only", "build,test"], "build, test"),
+        ] {
+            assert_eq!(outcome(args), format!("only {steps} passed, and nothing else was run"));
+        }
+        let quick = outcome(&["--", "--quick"]);
+        assert!(
+            quick.starts_with("only root, setup, demo, test passed, with `--quick`"),
+            "{quick}"
+        );
+    }
+
+    #[test]
+    fn it_can_be_run_in_parts() {
+        let all = [Step::Root, Step::Setup, Step::Demo, Step::Test];
+        assert_eq!(steps(&[]), all, "the README's two commands, which build");
+        assert_eq!(steps(&["--until", "setup"]), all[..2]);
+        assert_eq!(steps(&["--until", "build"]), [Step::Root, Step::Setup, Step::Build]);
+        assert_eq!(steps(&["--only", "demo"]), [Step::Demo]);
+        assert_eq!(steps(&["--only", "build,test", "--", "--quick"]), [Step::Build, Step::Test]);
+        assert!(Line::try_parse_from(["fresh", "--only", "demo", "--until", "test"]).is_err());
+    }
 }

@@ -147,6 +147,14 @@ fn filter_program(place: &PinnedPlace<'_>) -> Result<Option<u32>, String> {
 }
 
 impl Inspection {
+    /// Whether the pins are another version's alone, so that nothing is known of what the maps hold:
+    /// [`maps`](Self::maps), [`held`](Self::held), [`modes`](Self::modes), [`verdicts`](Self::verdicts)
+    /// and [`lost`](Self::lost) are empty then.
+    #[must_use]
+    pub fn is_of_another_layout(&self) -> bool {
+        !self.versions.is_empty() && !self.versions.contains(&ABI_VERSION)
+    }
+
     fn read_links(&mut self, links: &Path, version: u32, infos: &BTreeMap<u32, ProgramInfo>) {
         for path in below(links) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -100,6 +100,7 @@ mod decisions {
     mod delegates;
     mod scopes;
     mod tests;
+    mod unmet;
 }
 #[cfg(test)]
 mod testing;

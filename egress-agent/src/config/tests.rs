@@ -554,7 +554,7 @@ fn times_of_connections_are_the_rules_or_the_meshs() {
     let own = with("{tcpKeepalive: {probes: 3, time: 10s, interval: 2.5s}}");
     let own = pool(&[&registry, &own], mesh).keepalive.unwrap();
     assert_eq!((own.probes, own.time.as_secs(), own.interval.as_secs()), (3, 10, 2));
-    let refused = problems(&[&registry], "streamIdleTimeout: 0s\n");
+    let refused = problems(&[&registry], "direct: registry\nstreamIdleTimeout: 0s\n");
     assert!(refused[0].to_string().contains("would never end"), "{refused:?}");
 }
 

@@ -66,7 +66,11 @@ fn matches_http(
 }
 
 /// Several lines of one header count as one, joined by commas (RFC 9110 §5.3).
-fn has_header(request: &HttpRequest<'_>, name: &http::HeaderName, wanted: &TextMatch) -> bool {
+pub(super) fn has_header(
+    request: &HttpRequest<'_>,
+    name: &http::HeaderName,
+    wanted: &TextMatch,
+) -> bool {
     let mut values = request.headers.get_all(name).iter();
     let Some(first) = values.next() else { return false };
     if matches!(wanted, TextMatch::Present) {
@@ -84,7 +88,7 @@ fn has_header(request: &HttpRequest<'_>, name: &http::HeaderName, wanted: &TextM
 }
 
 /// The first parameter of that name decides, undecoded.
-fn has_parameter(parameters: &str, name: &str, wanted: &TextMatch) -> bool {
+pub(super) fn has_parameter(parameters: &str, name: &str, wanted: &TextMatch) -> bool {
     let value = parameters.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)

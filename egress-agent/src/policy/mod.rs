@@ -23,6 +23,7 @@ mod server;
 mod server_tls;
 mod snapshot;
 mod tunnel;
+mod unmet;
 
 pub use authorization::{
     Attribute, Authorization, AuthorizationAction, AuthorizationPolicy, AuthorizationRule,

@@ -1,6 +1,6 @@
 //! The compiled resources: services, gateways' servers, routes.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
@@ -266,6 +266,15 @@ impl SourceMatch {
         };
         self.namespace.as_ref().is_none_or(|wanted| Some(wanted) == source.namespace())
             && (self.labels.is_empty() || labels())
+    }
+}
+
+impl fmt::Display for SourceMatch {
+    /// `namespace shop, app=web`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let namespace = self.namespace.iter().map(|namespace| format!("namespace {}", namespace.0));
+        let labels = self.labels.iter().map(|(key, value)| format!("{key}={value}"));
+        f.write_str(&namespace.chain(labels).collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -6,10 +6,9 @@ use egress_ebpf::abi::ABI_VERSION;
 
 use super::{Agent, Found, Node};
 use crate::{
-    admin::control::{Configuration, GatewayHealth, GatewayReport, NodeReport},
+    admin::control::{Configuration, GatewayHealth, GatewayReport, NodeReport, SetReport},
     bpf::Inspection,
     enforcement::Exposure,
-    types::Held,
 };
 
 /// The judgement on a host.
@@ -85,7 +84,7 @@ impl Notes<'_> {
                         bpffs.display()
                     ));
                 }
-                self.agent(report, inspection.held);
+                self.agent(report, inspection);
             }
             Agent::Dead if attached => {
                 self.problem(
@@ -112,10 +111,16 @@ impl Notes<'_> {
         attached
     }
 
-    fn agent(&mut self, report: &NodeReport, held: Option<Held>) {
-        match held {
+    fn agent(&mut self, report: &NodeReport, inspection: &Inspection) {
+        match inspection.held {
             Some(held) if !report.configuration.in_force => {
                 self.problem(format!("{}; {held} stays in force", not_accepted(report)));
+            }
+            None if !report.configuration.in_force && inspection.is_of_another_layout() => {
+                self.problem(format!(
+                    "{}; what the maps hold stays in force",
+                    not_accepted(report)
+                ));
             }
             Some(_) | None => {
                 self.configuration(&report.configuration, "everything external is denied");
@@ -136,7 +141,7 @@ impl Notes<'_> {
         }
         self.exposures.extend(report.exposures.iter().cloned());
         self.warnings.extend(report.warnings.iter().cloned());
-        self.gateways(&report.gateways);
+        self.gateways(&report.gateways, &report.enforcement);
         if report.process.version != self.version {
             self.warning(format!(
                 "the agent is of version {}, this program of {}",
@@ -168,7 +173,17 @@ impl Notes<'_> {
         }
     }
 
-    fn gateways(&mut self, gateways: &[GatewayHealth]) {
+    fn gateways(&mut self, gateways: &[GatewayHealth], sets: &[SetReport]) {
+        let enforced = sets.iter().filter(|set| set.mode == "enforce").count();
+        let becomes = match enforced {
+            0 if !sets.is_empty() => {
+                "pass in audit mode; enforcement would refuse them with no_healthy_gateway"
+            }
+            _ if enforced < sets.len() => {
+                "are refused with no_healthy_gateway, except those of sets in audit mode"
+            }
+            _ => "are refused with no_healthy_gateway",
+        };
         let mut services: BTreeMap<&str, Vec<&GatewayHealth>> = BTreeMap::new();
         for gateway in gateways {
             services.entry(&gateway.service).or_default().push(gateway);
@@ -181,8 +196,7 @@ impl Notes<'_> {
                 .collect();
             if sick.len() == endpoints.len() {
                 self.problem(format!(
-                    "no gateway of {service} is healthy ({}): connections that it routes are \
-                     refused with no_healthy_gateway",
+                    "no gateway of {service} is healthy ({}): connections that it routes {becomes}",
                     sick.join(", ")
                 ));
             } else if !sick.is_empty() {
@@ -249,7 +263,7 @@ impl Notes<'_> {
         if !versions.contains(&ABI_VERSION) {
             self.warning(format!(
                 "the pins are of map layout {versions:?}; this program knows {ABI_VERSION} and can't \
-                 read the maps"
+                 read the maps: which configuration and modes they hold is not known"
             ));
         } else if versions.len() > 1 {
             self.warning(format!(

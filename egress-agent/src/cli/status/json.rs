@@ -35,12 +35,13 @@ fn node(node: &Node) -> Value {
         Agent::Dead | Agent::Failed(_) => (false, None),
     };
     let list = |items: Vec<Value>| Value::Array(items);
+    let known = |value: Value| if inspection.is_of_another_layout() { Value::Null } else { value };
     json!({
         "agent_runs": runs,
         "agent": report,
         "bpffs": bpffs.display().to_string(),
         "abi_versions": inspection.versions,
-        "configured": inspection.held.is_some(),
+        "configured": known(json!(inspection.held.is_some())),
         "held": inspection.held.map(|held| json!({
             "digest": held.digest_text(),
             "accepted_at": rfc3339::text(held.accepted()),
@@ -48,10 +49,10 @@ fn node(node: &Node) -> Value {
         "programs": list(inspection.programs.iter().map(program).collect()),
         "maps": list(inspection.maps.iter().map(map).collect()),
         // JSON's keys are texts.
-        "modes": inspection.modes.iter().map(|(policy, mode)| (policy.to_string(), json!(mode)))
-            .collect::<serde_json::Map<_, _>>(),
+        "modes": known(inspection.modes.iter().map(|(policy, mode)| (policy.to_string(), json!(mode)))
+            .collect::<serde_json::Map<_, _>>().into()),
         "verdicts": list(inspection.verdicts.iter().map(verdicts).collect()),
-        "events_lost": { "rate": inspection.lost.rate, "full": inspection.lost.full },
+        "events_lost": known(json!({ "rate": inspection.lost.rate, "full": inspection.lost.full })),
     })
 }
 

@@ -210,6 +210,62 @@ fn each_thing_that_is_wrong_is_a_problem() {
     assert_eq!(problem(&draining), "gateway: it is draining");
 }
 
+/// In audit mode nothing is refused, whatever becomes of the gateways.
+#[test]
+fn what_becomes_of_connections_without_a_gateway_depends_on_the_modes() {
+    let with = |modes: &[&str]| {
+        let sick = runs(|report| {
+            report.gateways.iter_mut().for_each(|one| one.healthy = false);
+            report.enforcement = (modes.iter().zip(0..))
+                .map(|(mode, n)| SetReport { name: format!("set{n}"), mode: (*mode).into() })
+                .collect();
+        });
+        let problems = assess(&sick, VERSION).problems;
+        problems.into_iter().find(|problem| problem.contains("gw.example")).unwrap()
+    };
+    let refused = "routes are refused with no_healthy_gateway";
+    assert!(with(&["enforce", "enforce"]).ends_with(refused));
+    assert!(with(&["enforce", "audit"]).ends_with("except those of sets in audit mode"));
+    for audits in [&["audit"][..], &["audit", "audit"]] {
+        let told = with(audits);
+        assert!(
+            told.contains("routes pass in audit mode") && !told.contains("are refused"),
+            "{told}"
+        );
+    }
+}
+
+/// The agent that pinned them may audit, or hold no configuration: it isn't guessed.
+#[test]
+fn what_pins_of_another_layout_hold_is_not_known() {
+    let another = Inspection {
+        versions: vec![ABI_VERSION + 1],
+        programs: inspection().programs,
+        ..Inspection::default()
+    };
+    let dead = found(Agent::Dead, another.clone());
+    let page = |found: &Found| text::render(found, &assess(found, VERSION), now(), Paint(false));
+    let shown = page(&dead);
+    for field in ["maps hold      ", "enforcement    ", "events lost    "] {
+        assert!(shown.contains(&format!("{field}not known")), "{field}: {shown}");
+    }
+    let value = json::value(&dead, &assess(&dead, VERSION));
+    for field in ["configured", "held", "modes", "events_lost"] {
+        assert_eq!(value["node"][field], serde_json::Value::Null, "{field}");
+    }
+    let mut waiting = report();
+    waiting.configuration.in_force = false;
+    let waiting = found(Agent::Runs(Box::new(waiting)), another);
+    let told = assess(&waiting, VERSION).problems;
+    assert!(
+        told.iter().all(|problem| !problem.contains("everything external is denied")),
+        "{told:?}"
+    );
+    // Of this layout they are.
+    let own = page(&found(Agent::Dead, inspection()));
+    assert!(!own.contains("not known") && own.contains("enforce, for all policies"), "{own}");
+}
+
 #[test]
 fn what_the_kernel_lacks_is_never_healthy() {
     let exposure = Exposure {

@@ -23,6 +23,9 @@ use crate::{
 /// Refusals that are shown, the most frequent first.
 const MOST_REFUSALS: usize = 10;
 
+/// Of what is in maps of a layout that this program does not know.
+const UNKNOWN: &str = "not known: the maps are of another layout";
+
 /// Whether to use colours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Paint(pub(super) bool);
@@ -110,20 +113,25 @@ impl Page {
         }
         let versions: Vec<String> = inspection.versions.iter().map(u32::to_string).collect();
         self.fact("pins", &format!("{} (map layout {})", bpffs.display(), versions.join(" and ")));
-        let held =
-            inspection.held.map_or_else(|| "no configuration".into(), |held| held.to_string());
+        let another = inspection.is_of_another_layout();
+        let held = match inspection.held {
+            Some(held) => held.to_string(),
+            None if another => UNKNOWN.to_owned(),
+            None => "no configuration".to_owned(),
+        };
         self.fact("maps hold", &held);
         match agent {
-            Agent::Runs(report) => self.report(report, inspection.held.is_some()),
+            Agent::Runs(report) => self.report(report, another || inspection.held.is_some()),
             Agent::Dead | Agent::Mute { .. } | Agent::Failed(_) => self.modes(inspection),
         }
-        self.fact(
-            "events lost",
-            &format!(
-                "{} over the limit, {} for want of a reader",
-                inspection.lost.rate, inspection.lost.full
-            ),
-        );
+        let lost = inspection.lost;
+        let lost = match another {
+            true => UNKNOWN.to_owned(),
+            false => {
+                format!("{} over the limit, {} because the buffer was full", lost.rate, lost.full)
+            }
+        };
+        self.fact("events lost", &lost);
         if let Agent::Runs(report) = agent {
             self.gateways(report);
         }
@@ -152,7 +160,9 @@ impl Page {
     }
 
     fn modes(&mut self, inspection: &Inspection) {
-        if inspection.modes.is_empty() {
+        if inspection.is_of_another_layout() {
+            self.fact("enforcement", UNKNOWN);
+        } else if inspection.modes.is_empty() {
             self.fact("enforcement", "enforce, for all policies");
         }
         for (policy, mode) in &inspection.modes {

@@ -23,30 +23,38 @@ use crate::{
 /// Endpoints that the kernel's map holds for a gateway.
 const MAX_ENDPOINTS: usize = egress_ebpf::abi::GROUP_ENDPOINTS;
 
+/// Where the file names its gateways, for what is found later.
+#[derive(Default)]
+pub(super) struct Places {
+    pub(super) file: String,
+    /// In the order of [`MeshConfig::gateways`], if all of them can be read.
+    pub(super) gateways: Vec<Spot>,
+}
+
 /// Compiles the file; where there is none, or it can't be read, the defaults.
 pub(super) fn compile(
     file: Option<&RawFile>,
     discovered: &Discovered,
     report: &mut Report,
-) -> MeshConfig {
-    let mut mesh = read(file, discovered, report);
+) -> (MeshConfig, Places) {
+    let (mut mesh, places) = read(file, discovered, report);
     for net in &discovered.cluster_cidrs {
         if !mesh.cluster_cidrs.contains(net) {
             mesh.cluster_cidrs.push(*net);
         }
     }
-    mesh
+    (mesh, places)
 }
 
-fn read(file: Option<&RawFile>, discovered: &Discovered, report: &mut Report) -> MeshConfig {
-    let Some(file) = file else { return MeshConfig::default() };
+fn read(file: Option<&RawFile>, discovered: &Discovered, report: &mut Report) -> (MeshConfig, Places) {
+    let Some(file) = file else { return Default::default() };
     let mut documents = documents(file, report);
     let mut cx = Cx { report, file: &file.path, resource: None };
     if documents.len() > 1 {
         cx.error(&Spot::root(documents[1].line, ""), "mesh.yaml has one document");
     }
     if documents.is_empty() {
-        return MeshConfig::default();
+        return Default::default();
     }
     let node = documents.swap_remove(0);
     // Istio's own file wraps the settings where it belongs to an installation.
@@ -55,8 +63,12 @@ fn read(file: Option<&RawFile>, discovered: &Discovered, report: &mut Report) ->
         None => (&node, ""),
     };
     match Mesh::decode_record(node, &Spot::root(node.line, name), &mut cx) {
-        Some(mesh) => settings(mesh, discovered, &mut cx),
-        None => MeshConfig::default(),
+        Some(mesh) => {
+            let gateways = mesh.gateways.0.iter().map(|gateway| gateway.at.clone()).collect();
+            let places = Places { file: file.path.clone(), gateways };
+            (settings(mesh, discovered, &mut cx), places)
+        }
+        None => Default::default(),
     }
 }
 

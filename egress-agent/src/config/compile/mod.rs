@@ -15,6 +15,7 @@ mod routes;
 mod server_tls;
 mod services;
 mod traffic;
+mod unreachable;
 mod ways;
 mod workloads;
 
@@ -47,6 +48,9 @@ struct Compiler<'r> {
     mesh: MeshConfig,
     /// Whether there is a `mesh.yaml`: without one no gateway is known.
     mesh_given: bool,
+    places: mesh::Places,
+    /// Whether others than those of `mesh.yaml` are known, and more may come.
+    workloads_come_and_go: bool,
     guard: AddressGuard,
     entries: Vec<Entry>,
     rules: Vec<Rule>,
@@ -76,11 +80,13 @@ pub(super) fn compile(
     let settings = mesh.or_else(|| files.iter().find(is_mesh));
     let others = files.iter().filter(|file| settings.is_none_or(|mesh| mesh.path != file.path));
     let resources = Resources::read(others, &mut report);
-    let mesh = mesh::compile(settings, discovered, &mut report);
+    let (mesh, places) = mesh::compile(settings, discovered, &mut report);
     let compiler = Compiler {
         guard: AddressGuard::new(&mesh),
         mesh,
         mesh_given: settings.is_some(),
+        places,
+        workloads_come_and_go: !discovered.workloads.is_empty(),
         entries: Vec::new(),
         rules: Vec::new(),
         servers: Vec::new(),
@@ -131,6 +137,7 @@ impl Compiler<'_> {
         let routes: Vec<_> =
             resources.routes.iter().map(|route| Arc::new(self.route_set(route))).collect();
         self.check_routes(&resources.routes, &routes);
+        self.check_reach(&resources.gateways, &resources.routes);
         let node = self.node(&services, &routes, &resources.routes);
         Snapshot {
             mesh: self.mesh,

@@ -314,10 +314,12 @@ fn a_service_entry_answers_those_who_see_it_alone() {
 
 #[test]
 fn entries_of_one_host_conflict_where_somebody_sees_both() {
+    /// Without routes, they need another way to be in use.
+    const DIRECT: &str = "direct: registry\n";
     let one = |full: &str, more: &str| entry(full, "a.example", more);
     let codes = |texts: &[String]| -> Vec<_> {
         let texts: Vec<_> = texts.iter().map(String::as_str).collect();
-        problems(&texts, "").iter().map(|p| (p.code, p.severity)).collect()
+        problems(&texts, DIRECT).iter().map(|p| (p.code, p.severity)).collect()
     };
     let conflict = vec![(Some("IST0109"), Severity::Refusal)];
     assert_eq!(codes(&[one("aaa/a", ""), one("team-b/b", "")]), conflict);
@@ -329,7 +331,7 @@ fn entries_of_one_host_conflict_where_somebody_sees_both() {
     assert_eq!(codes(&[one("aaa/a", ", exportTo: [x]"), one("team-b/b", ", exportTo: [y]")]), []);
     assert_eq!(codes(&[one("aaa/a", ""), one("aaa/b", "").replace("80", "8080")]), []);
     let both = [one("aaa/a", ""), one("team-b/b", "")];
-    let told = problems(&both.each_ref().map(String::as_str), "");
+    let told = problems(&both.each_ref().map(String::as_str), DIRECT);
     assert!(told[0].message.contains("aaa/a"), "{}", told[0]);
     assert_eq!(told[0].resource.as_deref(), Some("ServiceEntry team-b/b"));
 }

@@ -19,13 +19,13 @@ fn resource(kind: &str, name: &str, spec: &str) -> String {
     )
 }
 
-fn entry(name: &str, hosts: &str, more: &str) -> String {
+pub(super) fn entry(name: &str, hosts: &str, more: &str) -> String {
     let ports =
         "ports: [{number: 80, name: h, protocol: HTTP}, {number: 443, name: s, protocol: HTTPS}]";
     resource("ServiceEntry", name, &format!("{{hosts: [{hosts}], {ports}, {more}}}"))
 }
 
-fn gateway(hosts: &str) -> String {
+pub(super) fn gateway(hosts: &str) -> String {
     resource("Gateway", "egress", &format!(
         "{{selector: {{istio: egressgateway}}, servers: [
           {{port: {{number: 80, name: h, protocol: HTTP}}, hosts: [{hosts}]}},
@@ -34,7 +34,7 @@ fn gateway(hosts: &str) -> String {
 }
 
 /// A virtual service whose mesh stage leads all HTTP to the gateway; `rules` are the gateway's.
-fn routes(name: &str, hosts: &str, rules: &str) -> String {
+pub(super) fn routes(name: &str, hosts: &str, rules: &str) -> String {
     resource("VirtualService", name, &format!(
         "{{hosts: [{hosts}], gateways: [mesh, egress], http: [
           {{match: [{{gateways: [mesh], port: 80}}], route: [{{destination: {{host: {SERVICE}, port: {{number: 80}}}}}}]}},
@@ -43,16 +43,16 @@ fn routes(name: &str, hosts: &str, rules: &str) -> String {
 }
 
 /// Such a gateway's rule, with conditions and more.
-fn on(conditions: &str, more: &str) -> String {
+pub(super) fn on(conditions: &str, more: &str) -> String {
     format!("{{match: [{{gateways: [egress], {conditions}}}], {more}}}")
 }
 
-fn to(host: &str) -> String {
+pub(super) fn to(host: &str) -> String {
     format!("route: [{{destination: {{host: '{host}', port: {{number: 80}}}}}}]")
 }
 
 /// A gateway with one host and these rules at its stage.
-fn with_rules(rules: &str) -> Gateway {
+pub(super) fn with_rules(rules: &str) -> Gateway {
     let texts = [
         entry("a", "a.example", "resolution: DNS"),
         entry("b", "b.example", "resolution: DNS"),

@@ -44,21 +44,25 @@ pub(super) fn wrong_stage(
     }
 }
 
-/// A virtual service is for the host, but none of its rules is for this request.
-pub(super) fn no_rule(set: &RouteSet, host: &Host, port: Port) -> Denied {
+/// A virtual service is for the host, but none of its rules is for this request. `nearest` says what the
+/// nearest one asks for.
+pub(super) fn no_rule(set: &RouteSet, host: &Host, port: Port, nearest: &str) -> Denied {
     Denied {
         reason: Reason::NoMatchingRule,
-        detail: format!("no rule of VirtualService {} matches {host} port {port}", set.name),
+        detail: format!(
+            "no rule of VirtualService {} matches {host} port {port}{nearest}",
+            set.name
+        ),
         matched: None,
     }
 }
 
 /// The same at the gateway's stage.
-pub(super) fn no_stage_rule(host: &Host, port: GatewayPort) -> Denied {
+pub(super) fn no_stage_rule(host: &Host, port: GatewayPort, nearest: &str) -> Denied {
     Denied {
         reason: Reason::NoMatchingRule,
         detail: format!(
-            "no rule of a VirtualService leads {host} on from the gateway's port {port}"
+            "no rule of a VirtualService leads {host} on from the gateway's port {port}{nearest}"
         ),
         matched: None,
     }

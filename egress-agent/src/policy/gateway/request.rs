@@ -10,7 +10,7 @@ use super::{
 use crate::{
     policy::{
         Client, Cluster, Denied, Entry, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
-        Inside, Protocol, ServerProtocol, Target, matching, path::AmbiguousPath, preferred,
+        Inside, Protocol, ServerProtocol, Target, matching, path::AmbiguousPath, preferred, unmet,
     },
     types::{GatewayPort, Port},
 };
@@ -43,14 +43,15 @@ impl GatewayPolicy {
             let cluster = self.direct(service, host, request.source)?;
             return Ok((self.default_route(cluster, host), port.0));
         };
+        let nearest = || unmet::http(rules.iter().map(|rule| &**rule), request, port.0);
         let Some((rule, matched)) = first(rules, request, port.0)? else {
-            return Err(refusal::no_rule(set, host, port.0));
+            return Err(refusal::no_rule(set, host, port.0, &nearest()));
         };
         let HttpOutcome::Route(targets) = &rule.outcome else {
             return Ok((self.answer(rule, request, &service.cluster), port.0));
         };
         let Some(chosen) = matching::pick(targets) else {
-            return Err(refusal::no_rule(set, host, port.0));
+            return Err(refusal::no_rule(set, host, port.0, ""));
         };
         match &chosen.target {
             Target::Gateway { group, port, hop } => {
@@ -107,12 +108,14 @@ impl GatewayPolicy {
         let host = request.host;
         let rules = stage.http.get(host).map_or(&[][..], Vec::as_slice);
         let Some((rule, matched)) = first(rules, request, port.0)? else {
-            return Err(refusal::no_stage_rule(host, port));
+            let nearest = unmet::http(rules.iter().map(|rule| &**rule), request, port.0);
+            return Err(refusal::no_stage_rule(host, port, &nearest));
         };
         let HttpOutcome::Route(targets) = &rule.outcome else {
             return Ok(self.answer(rule, request, own));
         };
-        let chosen = matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let chosen =
+            matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port, ""))?;
         let (cluster, named) = self.outside(&chosen.target, port, request.source, Some(host))?;
         self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request)
     }

@@ -13,7 +13,7 @@ use crate::{
     policy::{
         Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, Inside, Protocol,
         ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
-        preferred,
+        preferred, unmet,
     },
     types::{GatewayPort, Host, OriginalPort, Port, Source, SpiffeId},
 };
@@ -75,7 +75,8 @@ impl GatewayPolicy {
         };
         let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
         let Some(chosen) = rule.and_then(|rule| matching::pick(&rule.targets)) else {
-            return Err(refusal::no_rule(set, host, port.0));
+            let nearest = unmet::tls(rules.iter().map(|rule| &**rule), host, port.0, source);
+            return Err(refusal::no_rule(set, host, port.0, &nearest));
         };
         match &chosen.target {
             Target::Gateway { group, port, hop } => {
@@ -165,7 +166,11 @@ impl GatewayPolicy {
                 return Err(refusal::wrong_stage(http, host, port, "TLS"));
             }
         };
-        let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let chosen = chosen.ok_or_else(|| {
+            let rules = stage.tls.get(host).into_iter().flatten();
+            let nearest = unmet::tls(rules.map(|rule| &**rule), host, port.0, source);
+            refusal::no_stage_rule(host, port, &nearest)
+        })?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
         Ok(TlsRoute::Forward(TcpRoute {
@@ -263,7 +268,11 @@ impl GatewayPolicy {
             let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
             matching::pick(&rule.targets)
         });
-        let chosen = chosen.ok_or_else(|| refusal::no_stage_rule(host, port))?;
+        let chosen = chosen.ok_or_else(|| {
+            let rules = stage.tcp.get(host).into_iter().flatten();
+            let nearest = unmet::tcp(rules.map(|rule| &**rule), port.0, source);
+            refusal::no_stage_rule(host, port, &nearest)
+        })?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
         Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host), audit: None })

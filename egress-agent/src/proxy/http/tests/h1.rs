@@ -1,6 +1,11 @@
 //! HTTP/1 from the pod: what is allowed arrives, what isn't is told why.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::rc::Rc;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::Notify,
+};
 
 use super::harness::{Setup, answering, head, local, until, upstream};
 use crate::telemetry::ClusterCounter;
@@ -545,20 +550,33 @@ fn a_fault_of_the_gateway_is_answered_and_logged_and_ends_no_other_request() {
 #[test]
 fn a_client_that_only_stops_sending_is_served() {
     local(async {
-        let (addr, _) = upstream(|mut io, _, seen| async move {
-            let head = head(&mut io, &mut Vec::new()).await.unwrap();
-            // Not before the gateway has seen the client's end.
-            seen.requests.borrow_mut().push((head, Vec::new()));
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            io.write_all(OK.as_bytes()).await.unwrap();
+        // The upstream answers once the client has ended, and ends its answer once the client has its
+        // beginning. So the gateway has seen the client's end when it goes on with the answer.
+        let client_ended = Rc::new(Notify::new());
+        let begun = Rc::new(Notify::new());
+        let waits = [Rc::clone(&client_ended), Rc::clone(&begun)];
+        let (addr, _) = upstream(move |mut io, _, _| {
+            let [client_ended, begun] = waits.clone();
+            async move {
+                head(&mut io, &mut Vec::new()).await.unwrap();
+                let (first, rest) = OK.split_at(OK.len() - 3);
+                client_ended.notified().await;
+                io.write_all(first.as_bytes()).await.unwrap();
+                begun.notified().await;
+                io.write_all(rest.as_bytes()).await.unwrap();
+            }
         })
         .await;
         let gateway = Setup::new().http("a.example", addr).start().await;
         let mut client = gateway.connect().await;
         client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
         client.io.shutdown().await.unwrap();
-        let answer = client.answer().await.unwrap();
-        assert_eq!((answer.status, answer.text()), (200, "hello"));
+        client_ended.notify_one();
+        let head = client.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(client.take(2).await.unwrap(), b"he");
+        begun.notify_one();
+        assert_eq!(client.take(3).await.unwrap(), b"llo");
         assert!(client.is_closed().await);
         assert_eq!(gateway.log(1).await[0]["response_flags"], "-");
     });

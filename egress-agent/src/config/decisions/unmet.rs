@@ -1,0 +1,150 @@
+//! A refusal says which condition of the nearest rule failed, and `check` which rules nobody can fulfil.
+
+use super::tests::{entry, gateway, on, routes, to, with_rules};
+use crate::config::{
+    Severity, compile,
+    testing::{Gateway, MESH, file, problems},
+};
+
+fn refused(gateway: &Gateway, source: &str, path: &str) -> String {
+    let source = gateway.source(source);
+    let denied = gateway.ask(&source, "GET", 80, "a.example", path, &[("x-token", "t")]);
+    denied.expect_err("no rule matches").detail
+}
+
+#[test]
+fn a_refusal_names_the_condition_that_failed() {
+    let labelled = with_rules(&on("sourceLabels: {app: other}", &to("b.example")));
+    let known = refused(&labelled, "10.0.0.5", "/");
+    assert!(
+        known.ends_with("asks for sourceLabels app=other (apps/sleep has app=sleep)"),
+        "{known}"
+    );
+    let stranger = refused(&labelled, "10.9.9.9", "/");
+    assert!(stranger.ends_with("app=other (no workload is known at 10.9.9.9)"), "{stranger}");
+
+    let path = with_rules(&on("uri: {prefix: /api/}, method: {exact: GET}", &to("b.example")));
+    let wrong = refused(&path, "10.0.0.5", "/admin");
+    assert!(wrong.ends_with("the nearest one asks for uri \"/api/\" at its start"), "{wrong}");
+    assert!(path.get(80, "a.example", "/api/x").is_ok());
+
+    // Of several rules the one of which the least is missing.
+    let rules = [
+        on("uri: {exact: /a}, method: {exact: POST}", &to("b.example")),
+        on("method: {exact: PUT}", &to("b.example")),
+    ];
+    let nearest = refused(&with_rules(&rules.join(",")), "10.0.0.5", "/b");
+    assert!(nearest.ends_with("the nearest one asks for method \"PUT\""), "{nearest}");
+}
+
+/// What a header must be may be a secret; the sentence goes to the client.
+#[test]
+fn a_refusal_tells_no_value_of_a_header() {
+    let rule = on("headers: {x-token: {exact: hunter2}}", &to("b.example"));
+    let detail = refused(&with_rules(&rule), "10.0.0.5", "/");
+    assert!(detail.ends_with("asks for header x-token"), "{detail}");
+}
+
+/// Warnings of an otherwise sound configuration.
+fn warnings(texts: &[&str], mesh: &str) -> Vec<String> {
+    let all = problems(texts, mesh);
+    assert!(all.iter().all(|problem| problem.severity == Severity::Warning), "{all:#?}");
+    all.into_iter().map(|problem| problem.message).collect()
+}
+
+#[test]
+fn a_condition_that_no_workload_fulfils_is_a_warning() {
+    let of = |condition: &str| {
+        let texts = [
+            entry("a", "a.example", "resolution: DNS"),
+            gateway("'*'"),
+            routes("v", "a.example", &on(condition, &to("a.example"))),
+        ];
+        warnings(&texts.each_ref().map(String::as_str), "")
+    };
+    assert_eq!(of("sourceLabels: {app: sleep}"), Vec::<String>::new());
+    assert_eq!(of("sourceNamespace: apps"), Vec::<String>::new());
+    let never = |who: &str| vec![format!("no workload in mesh.yaml is {who}: this never matches")];
+    assert_eq!(of("sourceLabels: {app: slep}"), never("app=slep"));
+    assert_eq!(of("sourceNamespace: shop"), never("namespace shop"));
+    let both = "sourceNamespace: shop, sourceLabels: {app: sleep}";
+    assert_eq!(of(both), never("namespace shop, app=sleep"));
+}
+
+#[test]
+fn a_service_that_nothing_leads_to_is_a_warning() {
+    let of = |hosts: &str, routed: &str, mesh: &str| {
+        let texts = [
+            entry("a", hosts, "resolution: DNS"),
+            gateway("'*'"),
+            routes("v", routed, &on("port: 80", &to("a.example"))),
+        ];
+        warnings(&texts.each_ref().map(String::as_str), mesh)
+    };
+    assert_eq!(of("a.example", "a.example", ""), Vec::<String>::new());
+    let unrouted = of("a.example, b.example", "a.example", "");
+    assert_eq!(unrouted.len(), 1, "{unrouted:?}");
+    assert!(unrouted[0].contains("no VirtualService has a route for b.example"), "{unrouted:?}");
+    // Without `direct: deny` it is reached without a route.
+    let direct = of("a.example, b.example", "a.example", "direct: registry\n");
+    assert_eq!(direct, Vec::<String>::new());
+}
+
+#[test]
+fn a_route_for_a_host_outside_of_the_registry_is_a_warning() {
+    let of = |host: &str, mesh: &str| {
+        let texts = [
+            entry("a", "a.example", "resolution: DNS"),
+            gateway("'*'"),
+            routes("v", &format!("a.example, {host}"), &on("port: 80", &to("a.example"))),
+        ];
+        warnings(&texts.each_ref().map(String::as_str), mesh)
+    };
+    let unknown = of("typo.example", "");
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+    assert!(unknown[0].contains("no ServiceEntry has typo.example"), "{unknown:?}");
+    // A service in the cluster is no host outside.
+    assert_eq!(of("reviews.apps.svc.cluster.local", ""), Vec::<String>::new());
+    // With `ALLOW_ANY` there need be none.
+    let any = Some(&file("mesh.yaml", &MESH.replace("REGISTRY_ONLY", "ALLOW_ANY")));
+    let texts = [gateway("'*'"), routes("v", "typo.example", &on("port: 80", &to("typo.example")))];
+    let files = texts.map(|text| file("1.yaml", &text));
+    let told = match compile(&files, any) {
+        Ok(compiled) => compiled.warnings,
+        Err(problems) => problems.0,
+    };
+    assert!(
+        told.iter().all(|problem| !problem.message.contains("these rules are never asked")),
+        "{told:#?}"
+    );
+}
+
+#[test]
+fn a_gateway_that_no_gateway_resource_selects_is_a_warning() {
+    let of = |labels: &str, mesh: &str| {
+        let texts = [
+            entry("a", "a.example", "resolution: DNS"),
+            gateway("'*'").replace("{istio: egressgateway}", labels),
+            routes("v", "a.example", &on("port: 80", &to("a.example"))),
+        ];
+        let mesh = file("mesh.yaml", &MESH.replace("REGISTRY_ONLY", mesh));
+        let files = texts.each_ref().map(|text| file("1.yaml", text));
+        let told = match compile(&files, Some(&mesh)) {
+            Ok(compiled) => compiled.warnings,
+            Err(problems) => problems.0,
+        };
+        let unselected = told.into_iter().filter(|it| it.message.starts_with("no Gateway selects"));
+        unselected.map(|problem| (problem.file, problem.line, problem.field)).collect::<Vec<_>>()
+    };
+    assert_eq!(of("{istio: egressgateway}", "REGISTRY_ONLY"), []);
+    let told = of("{istio: other}", "REGISTRY_ONLY");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (told[0].0.as_str(), told[0].2.as_deref()),
+        ("mesh.yaml", Some("gateways[0].labels"))
+    );
+    // An empty selector is for no process.
+    assert_eq!(of("{}", "REGISTRY_ONLY"), told);
+    // With `ALLOW_ANY` a gateway needs no servers.
+    assert_eq!(of("{istio: other}", "ALLOW_ANY"), []);
+}

@@ -1,0 +1,147 @@
+//! Why no rule is for a request: the rule that comes nearest, and what it asks for in vain. Asked only
+//! for a refusal's sentence, never for a decision.
+
+use super::{
+    HttpMatch, HttpRequest, HttpRule, SourceMatch, TcpRule, TextMatch, TlsRule,
+    matching::{has_header, has_parameter},
+    path,
+};
+use crate::types::{Host, Port, Source};
+
+/// Of several rules for HTTP.
+pub(super) fn http<'r>(
+    rules: impl IntoIterator<Item = &'r HttpRule>,
+    request: &HttpRequest<'_>,
+    port: Port,
+) -> String {
+    let matches = rules.into_iter().flat_map(|rule| &rule.matches);
+    nearest(matches.map(|wanted| of_http(wanted, request, port)))
+}
+
+/// Of several rules for TLS.
+pub(super) fn tls<'r>(
+    rules: impl IntoIterator<Item = &'r TlsRule>,
+    server_name: &Host,
+    port: Port,
+    source: &Source,
+) -> String {
+    let matches = rules.into_iter().flat_map(|rule| &rule.matches);
+    nearest(matches.map(|wanted| {
+        let mut unmet = Vec::new();
+        of_port(wanted.port, port, &mut unmet);
+        if !wanted.server_names.iter().any(|pattern| pattern.matches(server_name)) {
+            let names: Vec<_> = wanted.server_names.iter().map(ToString::to_string).collect();
+            unmet.push(format!("sniHosts {}", names.join(", ")));
+        }
+        of_source(&wanted.source, source, &mut unmet);
+        unmet
+    }))
+}
+
+/// Of several rules for TCP.
+pub(super) fn tcp<'r>(
+    rules: impl IntoIterator<Item = &'r TcpRule>,
+    port: Port,
+    source: &Source,
+) -> String {
+    let matches = rules.into_iter().flat_map(|rule| &rule.matches);
+    nearest(matches.map(|wanted| {
+        let mut unmet = Vec::new();
+        of_port(wanted.port, port, &mut unmet);
+        of_source(&wanted.source, source, &mut unmet);
+        unmet
+    }))
+}
+
+/// The one with the fewest; the first of several. Empty where there is none. So that a refusal costs no
+/// more than a few rules, the others are not looked at.
+fn nearest(all: impl Iterator<Item = Vec<String>>) -> String {
+    const EXAMINED: usize = 64;
+    let nearest = all.take(EXAMINED).filter(|unmet| !unmet.is_empty()).min_by_key(Vec::len);
+    nearest.map_or_else(String::new, |unmet| {
+        format!("; the nearest one asks for {}", unmet.join(", and for "))
+    })
+}
+
+fn of_http(wanted: &HttpMatch, request: &HttpRequest<'_>, port: Port) -> Vec<String> {
+    let HttpMatch {
+        port: wanted_port,
+        path,
+        ignore_case,
+        method,
+        authority,
+        scheme,
+        headers,
+        without_headers,
+        query,
+        source,
+    } = wanted;
+    let mut unmet = Vec::new();
+    of_port(*wanted_port, port, &mut unmet);
+    let texts = [
+        ("method", method, request.method.as_str()),
+        ("authority", authority, request.authority),
+        ("scheme", scheme, request.scheme),
+    ];
+    for (name, wanted, found) in texts {
+        if let Some(wanted) = wanted.as_ref().filter(|wanted| !wanted.matches(found)) {
+            unmet.push(format!("{name} {}", shown(wanted)));
+        }
+    }
+    let (uri, parameters) = path::split_query(request.path_and_query);
+    if let Some(wanted) = path
+        && !path::matches(wanted, uri, *ignore_case).unwrap_or(false)
+    {
+        unmet.push(format!("uri {}", shown(wanted)));
+    }
+    for (name, wanted) in headers {
+        if !has_header(request, name, wanted) {
+            // Its value may be a secret, and the sentence goes to the client.
+            unmet.push(format!("header {name}"));
+        }
+    }
+    for (name, wanted) in without_headers {
+        if has_header(request, name, wanted) {
+            unmet.push(format!("another header {name}"));
+        }
+    }
+    for (name, wanted) in query {
+        if !has_parameter(parameters.unwrap_or_default(), name, wanted) {
+            unmet.push(format!("query parameter {name}"));
+        }
+    }
+    of_source(source, request.source, &mut unmet);
+    unmet
+}
+
+fn of_port(wanted: Option<Port>, port: Port, unmet: &mut Vec<String>) {
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != port) {
+        unmet.push(format!("port {wanted}"));
+    }
+}
+
+fn of_source(wanted: &SourceMatch, source: &Source, unmet: &mut Vec<String>) {
+    if wanted.matches(source) {
+        return;
+    }
+    let found = match &source.workload {
+        Some(workload) => {
+            let labels: Vec<_> =
+                workload.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let labels = if labels.is_empty() { "no labels".into() } else { labels.join(", ") };
+            format!("{}/{} has {labels}", workload.namespace.0, workload.name)
+        }
+        None => format!("no workload is known at {}", source.addr),
+    };
+    let field = if wanted.labels.is_empty() { "sourceNamespace" } else { "sourceLabels" };
+    unmet.push(format!("{field} {wanted} ({found})"));
+}
+
+fn shown(text: &TextMatch) -> String {
+    match text {
+        TextMatch::Present => "at all".into(),
+        TextMatch::Exact(exact) => format!("{exact:?}"),
+        TextMatch::Prefix(prefix) => format!("{prefix:?} at its start"),
+        TextMatch::Regex(regex) => format!("/{regex}/"),
+    }
+}
