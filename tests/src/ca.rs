@@ -170,7 +170,14 @@ impl Certificates {
             ("wrong-name.example.com", authority.issue(params("other.example.com")?)?),
             ("unknown-ca.example.com", stranger.issue(params("unknown-ca.example.com")?)?),
         ];
-        for name in [crate::plan::HOST, "www.example.com", "v6.example.com", "evil.example.net"] {
+        for name in [
+            crate::plan::HOST,
+            "www.example.com",
+            "v6.example.com",
+            "evil.example.net",
+            "payments.example.com",
+            "packages.example.org",
+        ] {
             by_name.push((name, authority.issue(params(name)?)?));
         }
         let default = authority.issue(params("*.wild.example.com")?)?;

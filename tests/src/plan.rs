@@ -41,6 +41,8 @@ pub const WEB: &str = "198.51.100.10";
 pub const WEB_V6: &str = "2001:db8:100::10";
 /// A raw TCP service, `tcp.example.com`.
 pub const TCP_SERVICE: &str = "198.51.100.40";
+/// The raw TCP service of the configuration for hosts that is shipped.
+pub const LEDGER: &str = "203.0.113.20";
 /// Where data would be carried off to: UDP, TCP, HTTP, anything.
 pub const ATTACKER: &str = "203.0.113.9";
 /// The same, IPv6.
@@ -48,8 +50,17 @@ pub const ATTACKER_V6: &str = "2001:db8:bad::9";
 /// The cloud's metadata service.
 pub const METADATA: &str = "169.254.169.254";
 /// Addresses on the outside's loopback interface.
-pub const OUTSIDE_ADDRESSES: [&str; 8] =
-    [OUTSIDE_DNS, WEB, WEB_V6, TCP_SERVICE, ATTACKER, ATTACKER_V6, METADATA, "2001:db8::53"];
+pub const OUTSIDE_ADDRESSES: [&str; 9] = [
+    OUTSIDE_DNS,
+    WEB,
+    WEB_V6,
+    TCP_SERVICE,
+    LEDGER,
+    ATTACKER,
+    ATTACKER_V6,
+    METADATA,
+    "2001:db8::53",
+];
 /// UDP echo at the attacker's addresses.
 pub const UDP_PORT: u16 = 9999;
 /// TCP echo at every outside address.
@@ -104,6 +115,9 @@ pub const HOST: &str = "edition.cnn.com";
 pub const ZONE: &[(&str, Option<&str>, Option<&str>)] = &[
     (HOST, Some(WEB), Some(WEB_V6)),
     ("www.example.com", Some(WEB), None),
+    // Of the configuration for hosts that is shipped.
+    ("payments.example.com", Some(WEB), None),
+    ("packages.example.org", Some(WEB), None),
     ("v6.example.com", None, Some(WEB_V6)),
     ("expired.example.com", Some(WEB), None),
     ("self-signed.example.com", Some(WEB), None),

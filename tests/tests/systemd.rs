@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test can't go on without ends it")]
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use egress_tests::{
+    ca::{Authority, Subject, Time, issue_mutual},
     copy_program,
     machine::{GATEWAY_NETWORK, Machine},
     manifests::Walkthrough,
@@ -24,6 +29,71 @@ const REACHED: &str = "/var/lib/reached";
 const WORKLOAD: &str = "[Service]\nType=oneshot\nSlice=workloads-web.slice\nExecStart=/bin/sh \
                         /var/lib/workload.sh\n[Install]\nWantedBy=multi-user.target\n";
 
+/// Who may read keys.
+const KEYS: u32 = 987;
+/// A server of the gateway that terminates TLS with the credential `web`.
+const TLS_PORT: u16 = 20443;
+const CREDENTIAL: &str = "etc/egress/credentials/web";
+
+fn server() -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: own, namespace: \
+         istio-system}}\nspec:\n  selector: {{istio: egressgateway}}\n  servers:\n  - port: {{number: \
+         {TLS_PORT}, name: https-own, protocol: HTTPS}}\n    hosts: [{}]\n    tls: {{mode: SIMPLE, \
+         credentialName: web}}\n",
+        plan::HOST
+    )
+}
+
+/// Puts a certificate with this serial number in place, as a renewal does, with a key of this mode.
+fn renew(root: &Path, authority: &Authority, serial: u64, mode: u32) -> Result<()> {
+    let id = "spiffe://cluster.local/ns/istio-system/sa/egress";
+    let subject = Subject { name: plan::HOST, uri: id, serial, time: Time::Now };
+    let (certificate, key) = issue_mutual(authority, &subject)?;
+    let directory = root.join(CREDENTIAL);
+    fs::create_dir_all(&directory)?;
+    for (name, text, mode) in [("tls.crt", certificate, 0o640), ("tls.key", key, mode)] {
+        let new = directory.join(format!(".{name}"));
+        fs::write(&new, text)?;
+        chown(&new, Some(0), Some(KEYS))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
+        fs::rename(&new, directory.join(name))?;
+    }
+    Ok(())
+}
+
+/// The fingerprints of the certificate that the gateway shows, and of the one in place.
+fn fingerprints(machine: &Machine<'_>) -> (String, String) {
+    let of = |script: &str| machine.run("sh", &["-c", script]).unwrap().stdout;
+    let shown = of(&format!(
+        "openssl s_client -connect {}:{TLS_PORT} -servername {} </dev/null 2>/dev/null | openssl x509 \
+         -noout -fingerprint",
+        plan::GATEWAYS[0],
+        plan::HOST
+    ));
+    (shown, of(&format!("openssl x509 -noout -fingerprint -in /{CREDENTIAL}/tls.crt")))
+}
+
+/// A gateway with a user of its own reads a renewed key if its group may, and keeps the old one if not.
+fn keys_are_renewed(machine: &Machine<'_>, authority: &Authority) {
+    let seen = || fingerprints(machine);
+    let current = |(shown, placed): &(String, String)| !shown.is_empty() && shown == placed;
+    let (first, _) = until_is(SOON, "the first certificate", seen, current).unwrap();
+    renew(&machine.path("/"), authority, 2, 0o640).unwrap();
+    let (second, _) = until_is(SOON, "the renewed certificate", seen, current).unwrap();
+    assert_ne!(first, second);
+
+    renew(&machine.path("/"), authority, 3, 0o600).unwrap();
+    let journal = || machine.journal(&["--unit", GATEWAY]).unwrap();
+    until_is(SOON, "the key that it may not read", journal, |log| log.contains("tls.key")).unwrap();
+    let (shown, placed) = fingerprints(machine);
+    assert_eq!(shown, second);
+    assert_ne!(shown, placed);
+    let key = machine.path(CREDENTIAL).join("tls.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    until_is(SOON, "the key that it may read again", seen, current).unwrap();
+}
+
 fn edit(root: &Path) -> Result<()> {
     let write = |name: &str, text: String| {
         let path = root.join(name);
@@ -41,7 +111,7 @@ fn edit(root: &Path) -> Result<()> {
     write("var/lib/workload.sh", script)?;
     write("etc/systemd/system/web.service", WORKLOAD.into())?;
     // Who may read keys: docs/operations.md.
-    append(&root.join("etc/group"), "egress-keys:x:987:\n")?;
+    append(&root.join("etc/group"), &format!("egress-keys:x:{KEYS}:\n"))?;
     let keys = "[Service]\nSupplementaryGroups=egress-keys\n";
     write("etc/systemd/system/egress-gateway.service.d/keys.conf", keys.into())?;
     // The gateway's node is another host; here it is another network.
@@ -49,7 +119,10 @@ fn edit(root: &Path) -> Result<()> {
         "[Service]\nNetworkNamespacePath={GATEWAY_NETWORK}\nEnvironment=SSL_CERT_FILE=/var/ca.pem\n"
     );
     write("etc/systemd/system/egress-gateway.service.d/network.conf", network)?;
-    let options = format!("EGRESS_OPTIONS=\"--resolver {} --workers 1\"\n", plan::OUTSIDE_DNS);
+    let options = format!(
+        "EGRESS_OPTIONS=\"--resolver {} --workers 1 --credentials-dir /etc/egress/credentials\"\n",
+        plan::OUTSIDE_DNS
+    );
     append(&root.join("etc/egress/egress-gateway.env"), &options)?;
     let options = format!("EGRESS_OPTIONS=\"--resolver {}\"\n", plan::CLUSTER_DNS);
     append(&root.join("etc/egress/egress-node.env"), &options)
@@ -88,7 +161,13 @@ fn status(machine: &Machine<'_>) -> String {
 fn the_shipped_units_live_under_systemd() {
     let testbed = Testbed::test(1).unwrap();
     Walkthrough::example().unwrap().http.apply(&testbed).unwrap();
-    let mut machine = Machine::boot(&testbed, edit).unwrap();
+    testbed.apply("own.yaml", &server()).unwrap();
+    let authority = Authority::new("Authority of the servers").unwrap();
+    let mut machine = Machine::boot(&testbed, |root| {
+        renew(root, &authority, 1, 0o640)?;
+        edit(root)
+    })
+    .unwrap();
 
     // The twin of everything below: without enforcement a workload doesn't start, because its slice
     // demands the pins; and nothing brings the agent up by itself.
@@ -115,7 +194,8 @@ fn the_shipped_units_live_under_systemd() {
         let line = credentials.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert!(!ids("Uid:").contains(&"0".to_owned()) && ids("Groups:").contains(&"987".to_owned()));
+    assert!(!ids("Uid:").contains(&"0".to_owned()) && ids("Groups:").contains(&KEYS.to_string()));
+    keys_are_renewed(&machine, &authority);
 
     // Restart: what runs is another process, and a workload notices nothing.
     let before = pid(&machine, NODE);
