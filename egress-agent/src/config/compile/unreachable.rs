@@ -29,7 +29,7 @@ impl Compiler<'_> {
         if !self.mesh_given {
             return;
         }
-        for Resource { meta, spec } in resources {
+        for Resource { meta, spec } in resources.iter().chain(self.delegates) {
             sources(spec, &self.mesh, &mut meta.cx(self.report));
         }
         self.unselected_gateways(gateways);
@@ -67,7 +67,7 @@ impl Compiler<'_> {
             return;
         }
         let mut routed = Hosts::default();
-        for Resource { meta, spec } in resources {
+        for Resource { meta, spec } in resources.iter().chain(self.delegates) {
             let text = spec.hosts.iter().chain(destinations(spec));
             for host in text.filter_map(|text| pattern(text, &meta.namespace)) {
                 routed.add(&host);

@@ -85,6 +85,18 @@ fn a_service_that_nothing_leads_to_is_a_warning() {
     let unrouted = of("a.example, b.example", "a.example", "");
     assert_eq!(unrouted.len(), 1, "{unrouted:?}");
     assert!(unrouted[0].contains("no VirtualService has a route for b.example"), "{unrouted:?}");
+    // What a delegate routes to is reached.
+    let shared = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: shared, \
+                  namespace: apps}\nspec: {http: [{route: [{destination: {host: b.example, port: {number: 80}}}]}]}\n";
+    let root = on("port: 80", "delegate: {name: shared}");
+    let texts = [
+        entry("a", "a.example, b.example", "resolution: DNS"),
+        gateway("'*'"),
+        routes("v", "a.example", &root),
+        shared.to_owned(),
+    ];
+    let told = problems(&texts.each_ref().map(String::as_str), "");
+    assert!(told.iter().all(|problem| !problem.message.contains("has a route for")), "{told:#?}");
     // Without `direct: deny` it is reached without a route.
     let direct = of("a.example, b.example", "a.example", "direct: registry\n");
     assert_eq!(direct, Vec::<String>::new());
