@@ -142,6 +142,11 @@ fn shown(text: &TextMatch) -> String {
         TextMatch::Present => "at all".into(),
         TextMatch::Exact(exact) => format!("{exact:?}"),
         TextMatch::Prefix(prefix) => format!("{prefix:?} at its start"),
-        TextMatch::Regex(regex) => format!("/{regex}/"),
+        TextMatch::Regex(regex) => {
+            // As it is written: a match is of the whole text, for which compilation adds this.
+            let text = regex.as_str();
+            let inner = text.strip_prefix("^(?:").and_then(|text| text.strip_suffix(")$"));
+            format!("/{}/", inner.unwrap_or(text))
+        }
     }
 }
