@@ -46,7 +46,11 @@ pub(super) fn compile(
     (mesh, places)
 }
 
-fn read(file: Option<&RawFile>, discovered: &Discovered, report: &mut Report) -> (MeshConfig, Places) {
+fn read(
+    file: Option<&RawFile>,
+    discovered: &Discovered,
+    report: &mut Report,
+) -> (MeshConfig, Places) {
     let Some(file) = file else { return Default::default() };
     let mut documents = documents(file, report);
     let mut cx = Cx { report, file: &file.path, resource: None };

@@ -49,7 +49,7 @@ struct Compiler<'r> {
     /// Whether there is a `mesh.yaml`: without one no gateway is known.
     mesh_given: bool,
     places: mesh::Places,
-    /// Whether others than those of `mesh.yaml` are known, and more may come.
+    /// Whether there is a cluster, whose pods are not in `mesh.yaml`.
     workloads_come_and_go: bool,
     guard: AddressGuard,
     entries: Vec<Entry>,
@@ -86,7 +86,7 @@ pub(super) fn compile(
         mesh,
         mesh_given: settings.is_some(),
         places,
-        workloads_come_and_go: !discovered.workloads.is_empty(),
+        workloads_come_and_go: discovered.gateways.is_some(),
         entries: Vec::new(),
         rules: Vec::new(),
         servers: Vec::new(),

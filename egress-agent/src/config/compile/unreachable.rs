@@ -29,8 +29,10 @@ impl Compiler<'_> {
         if !self.mesh_given {
             return;
         }
-        for Resource { meta, spec } in resources.iter().chain(self.delegates) {
-            sources(spec, &self.mesh, &mut meta.cx(self.report));
+        if !self.workloads_come_and_go {
+            for Resource { meta, spec } in resources.iter().chain(self.delegates) {
+                sources(spec, &self.mesh, &mut meta.cx(self.report));
+            }
         }
         self.unselected_gateways(gateways);
         self.unrouted_entries(resources);

@@ -156,6 +156,8 @@ fn problems_of_delegates_are_told_once_with_their_place() {
     assert_eq!(
         told,
         [
+            // `c.example` has no route here.
+            ("ServiceEntry apps/web", "spec.hosts"),
             ("VirtualService apps/root", "spec.http[1].timeout"),
             ("VirtualService apps/api", "spec.http[0].route[0].destination.host"),
             ("VirtualService apps/api", "spec.gateways[0]"),
