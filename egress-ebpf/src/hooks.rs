@@ -16,7 +16,7 @@ use crate::{
     addr::Addr,
     decide::{Place, PolicyView, decide},
     inbound::{self, FlowTable, Scope, Sender},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, protocol},
+    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, offload, protocol},
     reason::Reason,
     verdict::{Action, Judgement, Mode, Verdict},
 };
@@ -84,7 +84,7 @@ pub fn skb(
     if mode == Mode::Exempt {
         return exempt(policy, ether_type);
     }
-    let packet = packet::ip(bytes, 0, ether_type);
+    let packet = final_packet(bytes, 0, ether_type, true);
     let verdict = settled(bytes, destination(Place::Skb, &packet, policy, view));
     let mut verdict = own_source(verdict, &packet, view);
     if lacks_route(verdict) && answers_socket(cgroup, &packet, view) {
@@ -210,6 +210,16 @@ fn settled(bytes: &impl Bytes, verdict: Verdict) -> Verdict {
     let allowed = bytes.forget(matches!(verdict.action, Action::Allow));
     let action = if allowed { Action::Allow } else { Action::Deny };
     Verdict { action, reason: bytes.forget(verdict.reason) }
+}
+
+/// The packet at `offset`, as it will be sent. One that the kernel or a device would still change where
+/// it is judged has a flaw, if it comes from somebody who may have asked for that.
+#[inline(always)]
+fn final_packet(bytes: &impl Bytes, offset: u32, ether_type: u16, is_suspect: bool) -> Packet {
+    let unfinished = offload::flaw(bytes, offset, ether_type);
+    let unfinished = bytes.forget(if is_suspect { unfinished } else { None });
+    let packet = packet::ip(bytes, offset, ether_type);
+    Packet { flaw: bytes.forget(packet.flaw.or(unfinished)), ..packet }
 }
 
 /// Judges a packet by everything but its source.

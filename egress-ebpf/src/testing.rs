@@ -16,7 +16,7 @@ use crate::{
     addr::{Addr, PortBe},
     decide::{PolicyRules, PolicyView},
     inbound::FlowTable,
-    packet::{Flow, protocol},
+    packet::{Bytes, Flow, offload::Offload, protocol},
     verdict::Mode,
 };
 
@@ -303,4 +303,24 @@ pub(crate) fn frame(ether_type: u16, packet: &[u8]) -> Vec<u8> {
 /// A frame with the ethertype that the packet's version calls for.
 pub(crate) fn ip_frame(packet: &[u8]) -> Vec<u8> {
     frame(if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd }, packet)
+}
+
+/// Bytes of which something is yet to be filled in.
+pub(crate) struct Unfinished<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) offload: Offload,
+}
+
+impl Bytes for Unfinished<'_> {
+    fn length(&self) -> u32 {
+        self.bytes.length()
+    }
+
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.bytes.load(offset)
+    }
+
+    fn offload(&self) -> Offload {
+        self.offload
+    }
 }

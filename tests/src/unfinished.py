@@ -1,7 +1,7 @@
-"""A frame of the pod that says something else once it has been judged.
+"""A frame that says something else once it has been judged.
 
-unfinished.py csum eth0|tap DESTINATION START FIELD VALUE
-    A datagram whose checksum is left to be filled in: begun at byte START of the frame, written FIELD
+unfinished.py csum eth0|tap|uplink DESTINATION START FIELD VALUE
+    A datagram of the pod, or by the app node's uplink of a workload on the host's network, whose checksum is left to be filled in: begun at byte START of the frame, written FIELD
     bytes behind, and come out as VALUE (hexadecimal).
 
 Exit code: 1 refused by the kernel, 2 sent; nobody waits for an answer.
@@ -16,8 +16,11 @@ import subprocess
 import sys
 
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
-OWN = bytes.fromhex("02000af4010a")
 POD = {4: "10.244.1.10", 6: "fd00:10:244:1::10"}
+NODE = {4: "10.10.0.1", 6: "fd00:10:10::1"}
+# The hardware addresses of the router and of the sender.
+POD_LINK = bytes.fromhex("02000af40101" "02000af4010a")
+NODE_LINK = bytes.fromhex("02000a0a00fe" "02000a0a0001")
 DATA = b"the pod\x27s secret"
 
 
@@ -29,17 +32,18 @@ def checksum(data):
     return ~total & 0xFFFF
 
 
-def frame(router, destination, port=7007):
+def frame(place, destination, port=7007):
     to = ipaddress.ip_address(destination)
-    source = ipaddress.ip_address(POD[to.version])
+    link, own = (NODE_LINK, NODE) if place == "uplink" else (POD_LINK, POD)
+    source = ipaddress.ip_address(own[to.version])
     udp = struct.pack("!HHHH", 40000, port, 8 + len(DATA) + 2, 0) + DATA + b"\0\0"
     if to.version == 6:
         head = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + source.packed + to.packed
-        return router + OWN + b"\x86\xdd" + head + udp
+        return link + b"\x86\xdd" + head + udp
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
     head += source.packed + to.packed
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-    return router + OWN + b"\x08\x00" + head + udp
+    return link + b"\x08\x00" + head + udp
 
 
 def packet_socket():
@@ -49,12 +53,11 @@ def packet_socket():
 
 
 def csum(place, destination, start, field, value):
-    router = bytes.fromhex("02000af40101")
     start, field, value = int(start), int(field), int(value, 16)
-    whole = bytearray(frame(router, destination))
+    whole = bytearray(frame(place, destination))
     # The last two bytes make the sum come out as it shall.
     forwarded = bytearray(whole)
-    if whole[12:14] == bytes([0x86, 0xdd]):
+    if place != "uplink" and whole[12:14] == bytes([0x86, 0xdd]):
         # The node takes one from the hop limit; IPv4 has a checksum that makes up for it.
         forwarded[21] -= 1
     rest = checksum(bytes(forwarded[start:]))

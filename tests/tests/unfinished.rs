@@ -1,5 +1,5 @@
 //! Packets that say something else once they have been judged: a checksum that is filled in over an
-//! address or a port. The app node's uplink fills checksums in, as every real device does.
+//! address or a port, at a pod's interface and at the uplink. The app node's uplink fills checksums in, as every real device does.
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -42,6 +42,22 @@ const REWRITTEN: [(&str, &str, &str); 6] = [
     ),
 ];
 
+/// What a workload on the host's network sends by the uplink itself, and how it ends when it has left.
+const REWRITTEN_AT_UPLINK: [(&str, &str, &str); 4] = [
+    ("the node's destination", "csum uplink 10.244.99.9 20 10 cb00", "> 203.0.99.9"),
+    ("the node's source", "csum uplink 10.244.99.9 20 8 0114", " 10.10.1.20 > 10.244.99.9"),
+    (
+        "the node's IPv6 destination",
+        "csum uplink fd00:10:99::9 20 18 2001",
+        "> 20010010009900000000000000000009",
+    ),
+    (
+        "the node's IPv6 source",
+        "csum uplink fd00:10:99::9 20 16 0020",
+        " fd000010001000000000000000000020 > fd000010009900000000000000000009",
+    ),
+];
+
 /// The same datagrams with the place that is right: the checksum of their UDP header.
 const AS_IT_SHOULD_BE: [(&str, &str); 3] = [
     ("csum eth0 10.244.99.9 34 6 1234", " 10.244.1.10 > 10.244.99.9"),
@@ -53,23 +69,31 @@ const AS_IT_SHOULD_BE: [(&str, &str); 3] = [
 fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
     let testbed = Testbed::test(0).unwrap();
     let cluster = Cluster::grow(&testbed).unwrap();
-    let elsewhere = testbed.outside_cgroup();
+    let (elsewhere, on_host) = (testbed.outside_cgroup(), testbed.host_network());
+    let (pod, on_host) = (&elsewhere, &on_host);
     let capture = testbed.capture().unwrap();
-    // Without enforcement each leaves as somebody else's, or for somewhere else.
-    for (what, args, expected) in REWRITTEN {
+    let leaves = |place: &Place, (what, args, expected): (&str, &str, &str)| {
         capture.take();
-        let sent = send(&elsewhere, args).unwrap();
+        let sent = send(place, args).unwrap();
         until(SOON, &format!("{what}: {expected:?} outside; {sent:?}"), || {
             capture.take().iter().any(|frame| frame.ends_with(expected)).then_some(())
         })
         .unwrap();
-    }
-    the_port_changes(&testbed, &elsewhere);
+    };
+    // Without enforcement each leaves as somebody else's, or for somewhere else.
+    REWRITTEN.iter().for_each(|row| leaves(pod, *row));
+    REWRITTEN_AT_UPLINK.iter().for_each(|row| leaves(on_host, *row));
+    the_port_changes(&testbed, pod);
     capture.take();
     let refused: &[&str] = &["partial_checksum"];
-    let pod = &elsewhere;
-    let attempts =
-        REWRITTEN.map(|(what, args, _)| attempt(what, &["pod"], refused, move || send(pod, args)));
+    let at_pod = REWRITTEN
+        .map(|(what, args, _)| attempt(what, &["pod"], refused, move || send(pod, args)));
+    // Where the kernel asks BPF security modules, there is no such socket.
+    let hooks: &[&str] = &["uplink", "socket"];
+    let refused: &[&str] = &["partial_checksum", "socket_family"];
+    let at_uplink = REWRITTEN_AT_UPLINK
+        .map(|(what, args, _)| attempt(what, hooks, refused, move || send(on_host, args)));
+    let attempts: Vec<_> = at_pod.into_iter().chain(at_uplink).collect();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
     for checksums in [Checksums::Filled, Checksums::Left] {
@@ -77,17 +101,12 @@ fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
         wall.stops_all(&attempts).unwrap();
         // What the pod's own kernel leaves to be filled in is as it should be.
         for ask in ["udp 10.10.0.2:7007", "tcp 10.244.2.10:7007", "udp [fd00:10:10::2]:7007"] {
-            let done = container(&elsewhere, &format!("$ASK {ask}")).unwrap();
-            assert!(done.ok(), "{ask}, {checksums:?}: {done:?}");
+            for place in [pod, on_host] {
+                let done = container(place, &format!("$ASK {ask}")).unwrap();
+                assert!(done.ok(), "{ask}, {checksums:?}: {done:?}");
+            }
         }
-        for (args, expected) in AS_IT_SHOULD_BE {
-            capture.take();
-            let sent = send(pod, args).unwrap();
-            until(SOON, &format!("{args}, {checksums:?}: {expected:?} outside; {sent:?}"), || {
-                capture.take().iter().any(|frame| frame.ends_with(expected)).then_some(())
-            })
-            .unwrap();
-        }
+        AS_IT_SHOULD_BE.iter().for_each(|(args, expected)| leaves(pod, (args, args, expected)));
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a pod sends: its frames at its host-side interface.
 
-use super::{destination, exempt, lacks_route, malformed, settled};
+use super::{destination, exempt, final_packet, lacks_route, malformed, settled};
 use crate::{
     abi::{PodAddress, PolicyId},
     addr::Addr,
     decide::{Place, PolicyView},
     inbound::{self, FlowTable, Scope, Sender},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type},
+    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, offload},
     reason::Reason,
     verdict::{Judgement, Mode, Verdict},
 };
@@ -36,7 +36,7 @@ pub fn pod(
         _ if vlan => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
         ether_type::ARP => (arp(bytes, |sender| pod.owns(sender)), Flow::UNKNOWN),
         ether_type => {
-            let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
+            let packet = final_packet(bytes, Ethernet::LENGTH, ether_type, true);
             (pod.ip(bytes, &packet, policy), packet.flow)
         }
     };
@@ -46,7 +46,7 @@ pub fn pod(
 /// Judges a frame of ARP, whose sender must be one that `owns` knows.
 #[inline(always)]
 fn arp(bytes: &impl Bytes, owns: impl Fn(&Addr) -> bool) -> Verdict {
-    if let Some(flaw) = bytes.offload().flaw_without_transport() {
+    if let Some(flaw) = offload::flaw(bytes, Ethernet::LENGTH, ether_type::ARP) {
         return Verdict::deny(flaw);
     }
     match packet::arp_sender(bytes, Ethernet::LENGTH) {

@@ -1,4 +1,5 @@
 mod node;
+mod unfinished;
 
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! What leaves the node by an uplink.
 
 use super::{
-    destination, exempt, malformed,
+    destination, exempt, final_packet, malformed,
     origin::{Kind, Namespace, Origin, Socket, is_dhcp_broadcast, leaving},
     own_source, settled,
 };
@@ -9,7 +9,7 @@ use crate::{
     abi::PolicyId,
     decide::{Place, PolicyView},
     inbound::{self, FlowTable},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type},
+    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, offload},
     reason::Reason,
     verdict::{Judgement, Mode, Verdict},
 };
@@ -89,12 +89,16 @@ pub fn uplink(
     let (verdict, flow) = match ethernet.ether_type {
         _ if origin.is_node() && !is_ip => (Verdict::allow(Reason::Host), Flow::UNKNOWN),
         _ if vlan && !origin.is_node() => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
-        ether_type::ARP => match packet::arp_sender(bytes, Ethernet::LENGTH) {
-            Some(_) => (Verdict::allow(Reason::Neighbour), Flow::UNKNOWN),
-            None => (malformed(), Flow::UNKNOWN),
-        },
+        ether_type::ARP => {
+            let unfinished = offload::flaw(bytes, Ethernet::LENGTH, ether_type::ARP);
+            match (unfinished, packet::arp_sender(bytes, Ethernet::LENGTH)) {
+                (Some(flaw), _) => (Verdict::deny(flaw), Flow::UNKNOWN),
+                (None, Some(_)) => (Verdict::allow(Reason::Neighbour), Flow::UNKNOWN),
+                (None, None) => (malformed(), Flow::UNKNOWN),
+            }
+        }
         ether_type => {
-            let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type);
+            let packet = final_packet(bytes, Ethernet::LENGTH, ether_type, !origin.is_node());
             (settled(bytes, outward(bytes, &packet, policy, origin, view)), packet.flow)
         }
     };

@@ -1,9 +1,7 @@
 //! What an IP header says.
 
 use super::{
-    Bytes, Flow, Neighbour, Packet, Signal, ether_type,
-    offload::Offload,
-    protocol,
+    Bytes, Flow, Neighbour, Packet, Signal, ether_type, protocol,
     transport::{self, Part},
 };
 use crate::{
@@ -21,10 +19,9 @@ const HOP_BY_HOP_HEADER: u8 = 0;
 #[inline(always)]
 pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
     let available = bytes.length().saturating_sub(offset);
-    let offload = bytes.offload();
     let packet = match ether_type {
-        ether_type::IPV4 => ipv4(bytes, offset, available, offload),
-        ether_type::IPV6 => ipv6(bytes, offset, available, offload),
+        ether_type::IPV4 => ipv4(bytes, offset, available),
+        ether_type::IPV6 => ipv6(bytes, offset, available),
         _ => Packet::flawed(Flow::UNKNOWN, Reason::EtherType),
     };
     let protocol = bytes.forget(packet.flow.protocol);
@@ -40,7 +37,7 @@ pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
 
 /// RFC 791 §3.1.
 #[inline(always)]
-fn ipv4(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Packet {
+fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
     let Some(header) = bytes.load::<20>(offset) else {
         return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
     };
@@ -66,13 +63,13 @@ fn ipv4(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Pa
     // "More fragments" or an offset. The reserved bit says nothing.
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     flow.fragment = fragment != 0;
-    let part = Part { first: fragment & 0x1fff == 0, hops: header[8], offload };
+    let part = Part { first: fragment & 0x1fff == 0, hops: header[8] };
     transport::read(bytes, offset + 20, total - 20, flow, part)
 }
 
 /// RFC 8200 §3.
 #[inline(always)]
-fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Packet {
+fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
     let (Some(header), Some(source), Some(destination)) =
         (bytes.load::<8>(offset), bytes.load(offset + 8), bytes.load(offset + 24))
     else {
@@ -93,7 +90,7 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Pa
     if payload > available.saturating_sub(40) {
         return Packet::flawed(flow, Reason::Malformed);
     }
-    let mut part = Part { first: true, hops: header[7], offload };
+    let mut part = Part { first: true, hops: header[7] };
     let (mut start, mut length) = (offset + 40, payload);
     if flow.protocol == FRAGMENT_HEADER {
         let fragment = bytes.load::<8>(offset + 40).filter(|_| payload >= 8);
@@ -117,7 +114,7 @@ fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, offload: Offload) -> Pa
             echo: PortBe([0; 2]),
             neighbour: Neighbour::ListenerReport,
             target: Addr::UNSPECIFIED,
-            flaw: offload.flaw(offset + 48, &flow),
+            flaw: None,
         };
     }
     if EXTENSION_HEADERS.contains(&flow.protocol) {

@@ -11,7 +11,7 @@
 //! ports. Tags of a VLAN are refused by the hooks. Marks, timestamps and routes are taken off a
 //! packet that changes its network namespace (`skb_scrub_packet`).
 
-use super::{Flow, protocol};
+use super::{Bytes, ether_type, protocol};
 use crate::reason::Reason;
 
 /// What is still done to a packet. Whether is a mask, all ones or zero, so that a verdict is found
@@ -36,14 +36,12 @@ impl Offload {
     pub const UNKNOWN: Self =
         Self { partial: u32::MAX, start: u32::MAX, field: u32::MAX, encapsulated: 0 };
 
-    /// Why the packet must not pass, if its transport header begins at `transport`.
+    /// Why the packet must not pass, if its transport header, of this protocol, begins at `transport`.
     #[inline(always)]
-    #[must_use]
-    pub const fn flaw(self, transport: u32, flow: &Flow) -> Option<Reason> {
+    const fn flaw(self, transport: u32, protocol: u8, fragment: bool) -> Option<Reason> {
         // Linux fills in checksums before it makes fragments.
-        let misplaced = (self.start ^ transport)
-            | (self.field ^ checksum_field(flow.protocol))
-            | flow.fragment as u32;
+        let misplaced =
+            (self.start ^ transport) | (self.field ^ checksum_field(protocol)) | fragment as u32;
         if self.encapsulated != 0 {
             Some(Reason::Encapsulation)
         } else if self.partial & misplaced != 0 {
@@ -52,14 +50,33 @@ impl Offload {
             None
         }
     }
-
-    /// Why a packet without a transport protocol must not pass.
-    #[inline(always)]
-    #[must_use]
-    pub const fn flaw_without_transport(self) -> Option<Reason> {
-        self.flaw(0, &Flow::UNKNOWN)
-    }
 }
+
+/// Why the packet at `offset` must not pass: something other than its transport's checksum is written
+/// into it later. Headers that [`ip`](super::ip()) refuses or walks past have no such checksum.
+///
+/// Asked before a packet is read, so that the answer is all that is kept meanwhile.
+#[inline(always)]
+#[must_use]
+pub fn flaw(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Option<Reason> {
+    let (transport, protocol, fragment) = match ether_type {
+        ether_type::IPV4 => match bytes.load::<10>(offset) {
+            Some([_, _, _, _, _, _, high, low, _, protocol]) => {
+                (offset + 20, protocol, u16::from_be_bytes([high, low]) & 0x3fff != 0)
+            }
+            None => (offset, NO_TRANSPORT, false),
+        },
+        ether_type::IPV6 => match bytes.load::<8>(offset) {
+            Some([_, _, _, _, _, _, protocol, _]) => (offset + 40, protocol, false),
+            None => (offset, NO_TRANSPORT, false),
+        },
+        _ => (offset, NO_TRANSPORT, false),
+    };
+    bytes.offload().flaw(transport, protocol, fragment)
+}
+
+/// A protocol number of nothing that has a checksum (IANA: reserved).
+const NO_TRANSPORT: u8 = 255;
 
 /// No checksum is written that far away: the kernel keeps 16 bits of it.
 const NOWHERE: u32 = 1 << 16;
@@ -83,34 +100,21 @@ mod tests {
 
     use super::*;
     use crate::{
-        packet::{self, Bytes, Ethernet, ether_type},
-        testing::{INSIDE, INSIDE6, POD, POD6, ip, ip_frame, neighbour, tcp, udp},
+        packet::{self, Ethernet},
+        testing::{INSIDE, INSIDE6, POD, POD6, Unfinished, ip, ip_frame, neighbour, tcp, udp},
     };
-
-    /// Bytes of which something is yet to be filled in.
-    struct Unfinished<'a> {
-        bytes: &'a [u8],
-        offload: Offload,
-    }
-
-    impl Bytes for Unfinished<'_> {
-        fn length(&self) -> u32 {
-            self.bytes.length()
-        }
-
-        fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-            self.bytes.load(offset)
-        }
-
-        fn offload(&self) -> Offload {
-            self.offload
-        }
-    }
 
     fn read(frame: &[u8], offload: Offload) -> packet::Packet {
         let bytes = Unfinished { bytes: frame, offload };
         let ether_type = u16::from_be_bytes([frame[12], frame[13]]);
-        packet::ip(&bytes, Ethernet::LENGTH, ether_type)
+        let packet = packet::ip(&bytes, Ethernet::LENGTH, ether_type);
+        let flaw = packet.flaw.or(flaw(&bytes, Ethernet::LENGTH, ether_type));
+        packet::Packet { flaw, ..packet }
+    }
+
+    fn of_arp(offload: Offload) -> Option<Reason> {
+        let bytes = Unfinished { bytes: &[0; 42], offload };
+        flaw(&bytes, Ethernet::LENGTH, ether_type::ARP)
     }
 
     fn partial(start: u32, field: u32) -> Offload {
@@ -175,15 +179,14 @@ mod tests {
             assert_eq!(read(&frame, offload).flaw, Some(Reason::Encapsulation));
         }
         let offload = Offload { encapsulated: u32::MAX, ..Offload::NONE };
-        assert_eq!(offload.flaw_without_transport(), Some(Reason::Encapsulation));
+        assert_eq!(of_arp(offload), Some(Reason::Encapsulation));
     }
 
     #[test]
     fn what_has_no_transport_has_nothing_to_fill_in() {
-        assert_eq!(Offload::NONE.flaw_without_transport(), None);
+        assert_eq!(of_arp(Offload::NONE), None);
         for (start, field) in [(0, 0), (14, 6), (34, 16)] {
-            let flaw = partial(start, field).flaw_without_transport();
-            assert_eq!(flaw, Some(Reason::PartialChecksum));
+            assert_eq!(of_arp(partial(start, field)), Some(Reason::PartialChecksum));
         }
     }
 

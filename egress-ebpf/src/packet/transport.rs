@@ -1,6 +1,6 @@
 //! What a packet's transport header says.
 
-use super::{Bytes, Flow, Neighbour, Packet, Signal, offload::Offload, protocol};
+use super::{Bytes, Flow, Neighbour, Packet, Signal, protocol};
 use crate::{
     addr::{Addr, PortBe},
     reason::Reason,
@@ -14,8 +14,6 @@ pub(super) struct Part {
     pub(super) first: bool,
     /// The hop limit.
     pub(super) hops: u8,
-    /// What is still done to the packet.
-    pub(super) offload: Offload,
 }
 
 /// What the transport's header says.
@@ -57,10 +55,7 @@ pub(super) fn read(
         protocol::ICMPV6 if !v4 && !flow.fragment => icmpv6(bytes, offset, length, part.hops),
         _ => Some(Header::NONE),
     };
-    let flaw = match header {
-        None => Some(Reason::Malformed),
-        Some(_) => part.offload.flaw(offset, &flow),
-    };
+    let flaw = if header.is_none() { Some(Reason::Malformed) } else { None };
     let Header { signal, ports, echo, neighbour, target } = header.unwrap_or(Header::NONE);
     [flow.source_port, flow.destination_port] = ports;
     Packet { flow, signal, echo, neighbour, target, flaw }

@@ -91,6 +91,43 @@ impl Bytes for Frame {
     }
 }
 
+/// A packet that is on its way out. Its headers are in the kernel's own memory: the sockets of a
+/// `cgroup_skb` program have no other, and a tc program brings them in. What lies further behind is read
+/// wherever it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Sent(pub(crate) Skb);
+
+impl Sent {
+    /// The same in a tc program: brings in the headers that a verdict is about.
+    #[inline(always)]
+    pub(crate) fn brought_in(skb: Skb) -> Self {
+        Frame(skb).bring(if skb.protocol() == ether_type::IPV6 { HEADERS_IPV6 } else { HEADERS });
+        Self(skb)
+    }
+}
+
+impl Bytes for Sent {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.length()
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.load(offset)
+    }
+
+    #[inline(always)]
+    fn offload(&self) -> Offload {
+        offload(self.0)
+    }
+
+    #[inline(always)]
+    fn forget<T: Copy>(&self, value: T) -> T {
+        self.0.forget(value)
+    }
+}
+
 /// What is still done to the packet, by arithmetic alone: see [`Offload`]. Minimum kernel version:
 /// 5.8, for reading the kernel's memory.
 #[inline(always)]

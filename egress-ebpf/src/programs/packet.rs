@@ -20,7 +20,7 @@ use egress_ebpf::{
 use super::{
     context::Skb,
     maker::Maker,
-    offload::Frame,
+    offload::{Frame, Sent},
     report::{Site, report},
     view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
@@ -33,7 +33,7 @@ fn cgroup_egress(context: SkBuffContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
     let policy = workload.policy_or_default();
-    let judgement = hooks::skb(&skb, skb.protocol(), policy, workload.listed(), &Maps);
+    let judgement = hooks::skb(&Sent(skb), skb.protocol(), policy, workload.listed(), &Maps);
     let site = Site { hook: hook::SKB, cgroup: workload.cgroup, ifindex: 0 };
     report(site, &judgement, || workload.share_of(skb));
     judgement.cgroup_skb()
@@ -106,7 +106,8 @@ fn uplink_egress(context: TcContext) -> i32 {
         namespace: maker.namespace,
         socket: maker.socket,
     };
-    let judgement = hooks::uplink(&skb, way, workload.known(), skb.has_vlan(), &Maps);
+    let judgement =
+        hooks::uplink(&Sent::brought_in(skb), way, workload.known(), skb.has_vlan(), &Maps);
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };
     // Asked anew: what is kept until here, the verifier follows along every path.
     report(site, &judgement, || match (skb.cgroup(), skb.pod()) {
