@@ -20,7 +20,7 @@ pub use self::{
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;
@@ -249,6 +249,42 @@ pub struct PodAddress {
     pub ifindex: u32,
     /// The pod's address.
     pub addr: Addr,
+}
+
+/// Value of `POD_INTERFACES` (hash by the index of a host-side interface): the pod behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PodPort {
+    /// The policy of its workload.
+    pub policy: PolicyId,
+    /// The hardware address that its frames come from, as the agent looked it up at the interface's
+    /// other end.
+    pub hardware: [u8; 6],
+    /// Whether that counts: one of [`pod_hardware`].
+    pub check: u16,
+}
+
+impl PodPort {
+    /// Whether a frame with this source may be the pod's.
+    #[inline(always)]
+    #[must_use]
+    pub fn sends_from(&self, hardware: [u8; 6]) -> bool {
+        match self.check {
+            pod_hardware::KNOWN => self.hardware == hardware,
+            pod_hardware::ANY => true,
+            _ => false,
+        }
+    }
+}
+
+/// Values of [`PodPort::check`]; an unknown one denies.
+pub mod pod_hardware {
+    /// It is not known yet, or another pod of the same bridge has it: no frame passes.
+    pub const UNKNOWN: u16 = 0;
+    /// Frames come from that address.
+    pub const KNOWN: u16 = 1;
+    /// The interface has no other end that could be asked: frames may come from any address.
+    pub const ANY: u16 = 2;
 }
 
 /// Index of `CAPTURE_SOCKETS` (sockmap): the capture listeners of the gateway.

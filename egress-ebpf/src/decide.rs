@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        ADMIN_PORTS, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey, TableId,
-        route_action,
+        ADMIN_PORTS, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey,
+        TableId, route_action,
     },
     absent::Absent,
     addr::{Addr, PortBe},
@@ -31,8 +31,8 @@ pub trait PolicyView {
     }
     /// The longest prefix that matches.
     fn route(&self, key: &RouteKey) -> Option<Route>;
-    /// The policy of the pod behind an interface.
-    fn interface(&self, ifindex: u32) -> Option<PolicyId>;
+    /// The pod behind an interface.
+    fn interface(&self, ifindex: u32) -> Option<PodPort>;
     /// Whether the address may be a packet's source on the interface.
     fn is_pod_address(&self, key: &PodAddress) -> bool;
 }

@@ -16,7 +16,9 @@ use crate::{
     addr::Addr,
     decide::{Place, PolicyView, decide},
     inbound::{self, FlowTable, Scope, Sender},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, offload, protocol},
+    packet::{
+        self, Bytes, Ethernet, Flow, Neighbour, Packet, Signal, ether_type, offload, protocol,
+    },
     reason::Reason,
     verdict::{Action, Judgement, Mode, Verdict},
 };
@@ -87,6 +89,9 @@ pub fn skb(
     let packet = final_packet(bytes, 0, ether_type, true);
     let verdict = settled(bytes, destination(Place::Skb, &packet, policy, view));
     let mut verdict = own_source(verdict, &packet, view);
+    if forges_error(bytes, 0, &packet) {
+        verdict = Verdict::deny(Reason::ForgedError);
+    }
     if lacks_route(verdict) && answers_socket(cgroup, &packet, view) {
         verdict = Verdict::allow(Reason::Reply);
     }
@@ -189,6 +194,15 @@ fn own_source(verdict: Verdict, packet: &Packet, view: &impl PolicyView) -> Verd
         return verdict;
     }
     Verdict::deny(Reason::SpoofedSource)
+}
+
+/// Whether it is an ICMP error, in the IP packet at `offset`, about a packet that was not sent to its
+/// sender.
+#[inline(always)]
+fn forges_error(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
+    // A copy of which nothing is known: what is found out here must not make a path of its own.
+    let signal = bytes.forget(packet.signal);
+    signal == Signal::Error && !bytes.forget(packet::quotes_own(bytes, offset, packet))
 }
 
 /// Whether a verdict only says that nothing leads there: then it may still be an answer.

@@ -4,13 +4,18 @@
 //! offsets and nothing has to be walked. The extension headers that pass are the fragment header (to
 //! the cluster) and the one of a report of multicast groups (to the link).
 
+mod claims;
 mod ip;
 pub mod offload;
 mod quoted;
 mod transport;
 
 use self::offload::Offload;
-pub use self::{ip::ip, quoted::subject_of_error};
+pub use self::{
+    claims::{ArpSender, arp_sender, gives_hardware_address},
+    ip::ip,
+    quoted::{quotes_own, subject_of_error},
+};
 use crate::{
     addr::{Addr, PortBe},
     reason::Reason,
@@ -22,6 +27,10 @@ pub trait Bytes {
     fn length(&self) -> u32;
     /// The `N` bytes from `offset`, or `None` where there aren't as many.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// Makes what may be read readable, up to this length, where somebody else could still change it.
+    #[inline(always)]
+    fn bring(&self, _length: u32) {}
 
     /// What is still done to the packet after the last program has seen it.
     #[inline(always)]
@@ -161,6 +170,9 @@ pub enum Signal {
     EchoRequest,
     /// ICMP: the answer.
     EchoReply,
+    /// ICMP: an error, which quotes the packet that it is about, or anything else that only routers
+    /// send.
+    Error,
     /// TCP: SYN without ACK.
     Syn,
     /// TCP: SYN with ACK.
@@ -204,7 +216,7 @@ impl Signal {
     #[must_use]
     pub const fn answers(self) -> bool {
         match self {
-            Self::Other | Self::Syn | Self::EchoRequest => false,
+            Self::Other | Self::Syn | Self::EchoRequest | Self::Error => false,
             Self::Datagram
             | Self::EchoReply
             | Self::SynAck
@@ -268,15 +280,6 @@ impl Ethernet {
         let [_, _, _, _, _, _, a, b, c, d, e, f, high, low] = bytes.load::<14>(0)?;
         Some(Self { source: [a, b, c, d, e, f], ether_type: u16::from_be_bytes([high, low]) })
     }
-}
-
-/// The sender's address of an ARP request or reply for IPv4 over Ethernet (RFC 826); `None` for
-/// anything else.
-#[inline(always)]
-pub fn arp_sender(bytes: &impl Bytes, offset: u32) -> Option<Addr> {
-    let packet = bytes.load::<28>(offset)?;
-    let [0, 1, 8, 0, 6, 4, 0, 1 | 2, ..] = packet else { return None };
-    Some(Addr::v4([packet[14], packet[15], packet[16], packet[17]]))
 }
 
 #[cfg(test)]

@@ -114,6 +114,11 @@ reasons! {
     /// A checksum that is filled in after the last program has seen the packet, at another place
     /// than its protocol's: it would change what was judged.
     PartialChecksum = 43, "partial_checksum";
+    /// A frame, or what ARP or neighbour discovery says, from a hardware address that is not the
+    /// pod's, or that is not known yet.
+    SpoofedHardware = 44, "spoofed_hardware";
+    /// An ICMP error about a packet that was not sent to its sender.
+    ForgedError = 45, "forged_error";
     /// A message to the kernel that names another network namespace by its id, as the node's.
     OtherNamespace = 48, "other_namespace";
 

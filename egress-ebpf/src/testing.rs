@@ -10,8 +10,8 @@ use zerocopy::IntoBytes;
 
 use crate::{
     abi::{
-        FlowKey, FlowState, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey,
-        TableId, route_action,
+        FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route,
+        RouteKey, TableId, pod_hardware, route_action,
     },
     addr::{Addr, PortBe},
     decide::{PolicyRules, PolicyView},
@@ -55,7 +55,7 @@ pub(crate) struct World {
     pub(crate) internal: Vec<(u32, Addr)>,
     pub(crate) gateways: HashSet<GatewayKey>,
     pub(crate) routes: Vec<(u32, RouteKey, Route)>,
-    pub(crate) interfaces: HashMap<u32, PolicyId>,
+    pub(crate) interfaces: HashMap<u32, PodPort>,
     pub(crate) pod_addresses: HashSet<PodAddress>,
     /// What the programs change.
     pub(crate) table: RefCell<Table>,
@@ -94,7 +94,7 @@ impl World {
             world.redirect(table, 5432, 15432);
             world.add_route(table, Some(9000), Some((128, addr(DIRECT))), route_action::DIRECT, 0);
         }
-        world.interfaces.insert(IFINDEX, POLICY);
+        world.interfaces.insert(IFINDEX, port(POLICY));
         for own in [POD, POD6] {
             world.pod_addresses.insert(PodAddress { ifindex: IFINDEX, addr: addr(own) });
         }
@@ -138,9 +138,14 @@ impl World {
 
     /// The pod's interface has another policy.
     pub(crate) fn with_policy(mut self, policy: PolicyId) -> Self {
-        self.interfaces.insert(IFINDEX, policy);
+        self.interfaces.insert(IFINDEX, port(policy));
         self
     }
+}
+
+/// The pod behind its interface.
+pub(crate) const fn port(policy: PolicyId) -> PodPort {
+    PodPort { policy, hardware: MAC, check: pod_hardware::KNOWN }
 }
 
 fn has_prefix(bytes: &[u8], prefix: &[u8], bits: u32) -> bool {
@@ -186,7 +191,7 @@ impl PolicyView for World {
             .map(|(.., route)| *route)
     }
 
-    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
+    fn interface(&self, ifindex: u32) -> Option<PodPort> {
         self.interfaces.get(&ifindex).copied()
     }
 
@@ -279,7 +284,9 @@ pub(crate) fn udp(from: &str, to: &str, port: u16) -> Vec<u8> {
 /// A neighbour-discovery message.
 pub(crate) fn neighbour(kind: u8, from: &str, to: &str, target: &str) -> Vec<u8> {
     let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
-    message.extend(addr(target).octets());
+    if kind != 133 {
+        message.extend(addr(target).octets());
+    }
     ip(protocol::ICMPV6, from, to, &message)
 }
 

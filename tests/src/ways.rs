@@ -180,6 +180,8 @@ pub const PACKETS: &[Way] = &[
     way("vxlan", Socket, PROTOCOL, On(4789), Answered),
     way("geneve", Socket, PROTOCOL, On(6081), Answered),
     way("packet-spoofed", Wire, &["spoofed_source"], Own, Arrives),
+    way("mac-spoofed", Wire, &["spoofed_hardware"], Event::Reason, CHANGED),
+    way("icmp-error", Wire, &["forged_error"], Event::Reason, CHANGED),
     way("vnet-destination", Wire, UNFINISHED, Event::Reason, CHANGED),
     way("vnet-source", Wire, UNFINISHED, Event::Reason, CHANGED),
     way("vnet-port", Wire, UNFINISHED, Event::Reason, CHANGED),

@@ -110,7 +110,7 @@ fn routes_addresses_and_translations_of_the_pods_own_lead_nowhere() {
         ),
         undone(
             "another hardware address",
-            outward,
+            &["spoofed_hardware"],
             &elsewhere,
             [
                 "ip link set eth0 address 02:00:0a:f4:01:77",
@@ -210,7 +210,7 @@ fn interfaces_of_the_pods_own_lead_nowhere() {
         undone("VXLAN to a node that forwards", &["encapsulation"], &elsewhere, [&inner, UDP, del]),
         undone(
             "macvlan on its own interface",
-            &["spoofed_source", "spoofed_neighbour"],
+            &["spoofed_hardware"],
             &elsewhere,
             [
                 "ip link add own0 link eth0 type macvlan mode bridge && \

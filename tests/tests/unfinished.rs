@@ -86,8 +86,8 @@ fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
     the_port_changes(&testbed, pod);
     capture.take();
     let refused: &[&str] = &["partial_checksum"];
-    let at_pod = REWRITTEN
-        .map(|(what, args, _)| attempt(what, &["pod"], refused, move || send(pod, args)));
+    let at_pod =
+        REWRITTEN.map(|(what, args, _)| attempt(what, &["pod"], refused, move || send(pod, args)));
     // Where the kernel asks BPF security modules, there is no such socket.
     let hooks: &[&str] = &["uplink", "socket"];
     let refused: &[&str] = &["partial_checksum", "socket_family"];

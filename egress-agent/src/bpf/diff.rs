@@ -25,8 +25,8 @@ use std::{
 
 use egress_ebpf::{
     abi::{
-        GatewayKey, Globals, Group, GroupId, PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel,
-        mode, route_action,
+        GatewayKey, Globals, Group, GroupId, PodAddress, PodPort, Policy, PolicyId, Route,
+        RouteKey, Tunnel, mode, route_action,
     },
     addr::Addr,
 };
@@ -62,7 +62,7 @@ pub enum Op {
     /// Of `DENIED`.
     Denied(Change<Prefix<Addr>, ()>),
     /// Of `POD_INTERFACES`.
-    PodInterface(Change<u32, PolicyId>),
+    PodInterface(Change<u32, PodPort>),
     /// Of `POD_ADDRESSES`.
     PodAddress(Change<PodAddress, ()>),
     /// Of `WORKLOADS`.
@@ -247,20 +247,20 @@ fn workloads(old: &Contents, new: &Contents) -> WorkloadChanges {
 #[derive(Default)]
 struct InterfaceChanges {
     /// An interface that isn't known is denied.
-    removes: Vec<Change<u32, PolicyId>>,
+    removes: Vec<Change<u32, PodPort>>,
     /// Of known ones, to a policy that enforces.
-    strict_moves: Vec<Change<u32, PolicyId>>,
-    puts: Vec<Change<u32, PolicyId>>,
+    strict_moves: Vec<Change<u32, PodPort>>,
+    puts: Vec<Change<u32, PodPort>>,
 }
 
 fn interfaces(old: &Contents, new: &Contents) -> InterfaceChanges {
     let mut changes = InterfaceChanges::default();
     differences(&old.pod_interfaces, &new.pod_interfaces, |index, before, after| {
         match (before, after) {
-            (Some(_), Some(policy)) if is_strict(new, *policy) => {
-                changes.strict_moves.push(Change::Put(*index, *policy));
+            (Some(_), Some(port)) if is_strict(new, port.policy) => {
+                changes.strict_moves.push(Change::Put(*index, *port));
             }
-            (_, Some(policy)) => changes.puts.push(Change::Put(*index, *policy)),
+            (_, Some(port)) => changes.puts.push(Change::Put(*index, *port)),
             (_, None) => changes.removes.push(Change::Remove(*index)),
         }
     });

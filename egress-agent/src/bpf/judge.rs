@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use egress_ebpf::{
-    abi::{GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey, mode},
+    abi::{GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, mode},
     addr::{Addr, PortBe},
     decide::{Place, PolicyRules, PolicyView, decide},
     packet::Flow,
@@ -112,7 +112,7 @@ impl PolicyView for Judge<'_> {
         prefixes(*key, &self.routes).find_map(|key| self.contents.routes.get(&key).copied())
     }
 
-    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
+    fn interface(&self, ifindex: u32) -> Option<PodPort> {
         self.contents.pod_interfaces.get(&ifindex).copied()
     }
 

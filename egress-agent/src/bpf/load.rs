@@ -11,7 +11,7 @@ use aya::{
 use egress_ebpf::{
     abi::{
         ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
-        PodAddress, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled,
+        PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled,
         TunneledKey, capacity, lost,
     },
     addr::Addr,
@@ -37,7 +37,7 @@ const PINNED: [Layout; 18] = [
     ("INTERNAL", LPM + size_of::<Addr>(), size_of::<u32>(), capacity::PREFIXES),
     ("DENIED", LPM + size_of::<Addr>(), size_of::<u32>(), capacity::PREFIXES),
     ("POD_ADDRESSES", size_of::<PodAddress>(), size_of::<u32>(), capacity::POD_ADDRESSES),
-    ("POD_INTERFACES", size_of::<u32>(), size_of::<PolicyId>(), capacity::POD_INTERFACES),
+    ("POD_INTERFACES", size_of::<u32>(), size_of::<PodPort>(), capacity::POD_INTERFACES),
     ("WORKLOADS", size_of::<u64>(), size_of::<PolicyId>(), capacity::WORKLOADS),
     ("ORIGINAL_DST", size_of::<u64>(), size_of::<OriginalDst>(), capacity::ORIGINAL_DST),
     ("TUNNEL", size_of::<u32>(), size_of::<Tunnel>(), 1),

@@ -10,8 +10,8 @@ use std::{
 
 use egress_ebpf::{
     abi::{
-        ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, Policy,
-        PolicyId, Route, RouteKey, TableId, Tunnel, mode,
+        ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, PodPort,
+        Policy, PolicyId, Route, RouteKey, TableId, Tunnel, mode, pod_hardware,
     },
     absent::Absent,
     addr::{Addr, PortBe},
@@ -65,8 +65,8 @@ pub struct Contents {
     pub internal: BTreeSet<Prefix<Addr>>,
     /// `DENIED`.
     pub denied: BTreeSet<Prefix<Addr>>,
-    /// `POD_INTERFACES`: index → policy.
-    pub pod_interfaces: BTreeMap<u32, PolicyId>,
+    /// `POD_INTERFACES`: index → the pod behind it.
+    pub pod_interfaces: BTreeMap<u32, PodPort>,
     /// `POD_ADDRESSES`.
     pub pod_addresses: BTreeSet<PodAddress>,
     /// `WORKLOADS`: id of a cgroup → policy.
@@ -76,6 +76,42 @@ pub struct Contents {
 /// Instead of an interface's index: the node itself, whose addresses its sockets may have.
 pub const NO_INTERFACE: u32 = 0;
 
+/// The hardware address of a pod, at the other end of its interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PodHardware {
+    /// It is not known yet: nothing passes.
+    #[default]
+    Unknown,
+    /// Another port of the same bridge has it, or the bridge itself: nothing passes.
+    Taken,
+    /// Frames come from this one.
+    Known([u8; 6]),
+    /// The interface has no other end that can be looked up, so frames may come from any.
+    Any,
+}
+
+impl PodHardware {
+    /// What the maps hold for it, with the address that counts.
+    const fn entry(self) -> (u16, [u8; 6]) {
+        match self {
+            Self::Unknown | Self::Taken => (pod_hardware::UNKNOWN, [0; 6]),
+            Self::Known(hardware) => (pod_hardware::KNOWN, hardware),
+            Self::Any => (pod_hardware::ANY, [0; 6]),
+        }
+    }
+}
+
+impl From<PodPort> for PodHardware {
+    /// What the maps hold.
+    fn from(port: PodPort) -> Self {
+        match port.check {
+            pod_hardware::KNOWN => Self::Known(port.hardware),
+            pod_hardware::ANY => Self::Any,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// The host-side interface of a pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PodInterface {
@@ -83,8 +119,17 @@ pub struct PodInterface {
     pub ifindex: u32,
     /// What may be a source address of packets from it.
     pub addresses: Vec<IpAddr>,
+    /// What its frames come from.
+    pub hardware: PodHardware,
     /// The policy of the workload behind it.
     pub policy: PolicyId,
+}
+
+impl From<&PodInterface> for PodPort {
+    fn from(pod: &PodInterface) -> Self {
+        let (check, hardware) = pod.hardware.entry();
+        Self { policy: pod.policy, hardware, check }
+    }
 }
 
 /// What the plan is made of besides the snapshot.
@@ -162,6 +207,15 @@ pub enum PlanProblem {
         /// Below the mount.
         path: String,
     },
+    /// A pod that could be taken for its neighbour.
+    #[error(
+        "the pod behind the interface of index {ifindex} has the hardware address of another pod on \
+         its bridge, or of the bridge; nothing of it passes: make the pod again"
+    )]
+    HardwareTaken {
+        /// The interface.
+        ifindex: u32,
+    },
     /// An address without a port can't be expressed.
     #[error("a route for {net} without a port can't be carried out; it is denied")]
     NetWithoutPort {
@@ -177,6 +231,8 @@ impl Contents {
         let mut contents = Self::default();
         let mut problems = Vec::new();
         contents.set_pods(&facts.pods);
+        let taken = facts.pods.iter().filter(|pod| pod.hardware == PodHardware::Taken);
+        problems.extend(taken.map(|pod| PlanProblem::HardwareTaken { ifindex: pod.ifindex }));
         contents.workloads.clone_from(&facts.workloads);
         contents.globals = Some(Globals {
             generation: facts.generation.max(1),
@@ -247,7 +303,7 @@ impl Contents {
     /// Replaces what is known of pods, which doesn't depend on a snapshot.
     pub fn set_pods(&mut self, pods: &[PodInterface]) {
         let interfaces = pods.iter().filter(|pod| pod.ifindex != NO_INTERFACE);
-        self.pod_interfaces = interfaces.map(|pod| (pod.ifindex, pod.policy)).collect();
+        self.pod_interfaces = interfaces.map(|pod| (pod.ifindex, pod.into())).collect();
         self.pod_addresses = pods
             .iter()
             .flat_map(|pod| {

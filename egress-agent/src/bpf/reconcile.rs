@@ -10,7 +10,9 @@ use aya::{
     },
 };
 use egress_ebpf::{
-    abi::{GatewayKey, Globals, Group, PodAddress, Policy, PolicyId, Route, RouteKey, Tunnel},
+    abi::{
+        GatewayKey, Globals, Group, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Tunnel,
+    },
     addr::Addr,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -37,7 +39,7 @@ pub struct Maps {
     tunnel: Array<MapData, Raw<Tunnel>>,
     internal: Trie<Addr, u32>,
     denied: Trie<Addr, u32>,
-    pod_interfaces: Set<u32, PolicyId>,
+    pod_interfaces: Set<u32, Raw<PodPort>>,
     pod_addresses: Set<Raw<PodAddress>, u32>,
     workloads: Set<u64, PolicyId>,
     current: Contents,
@@ -124,8 +126,8 @@ impl Maps {
             Op::Tunnel(tunnel) => named("TUNNEL", self.tunnel.set(0, Raw(*tunnel), 0)),
             Op::Internal(change) => named("INTERNAL", change_trie(&mut self.internal, change)),
             Op::Denied(change) => named("DENIED", change_trie(&mut self.denied, change)),
-            Op::PodInterface(Change::Put(index, policy)) => {
-                named("POD_INTERFACES", self.pod_interfaces.insert(index, policy, 0))
+            Op::PodInterface(Change::Put(index, port)) => {
+                named("POD_INTERFACES", self.pod_interfaces.insert(index, Raw(*port), 0))
             }
             Op::PodInterface(Change::Remove(index)) => {
                 named("POD_INTERFACES", absent(self.pod_interfaces.remove(index)))
@@ -177,8 +179,8 @@ impl Maps {
             contents.denied.insert(prefix(named("DENIED", key)?));
         }
         for entry in self.pod_interfaces.iter() {
-            let (index, policy) = named("POD_INTERFACES", entry)?;
-            contents.pod_interfaces.insert(index, policy);
+            let (index, port) = named("POD_INTERFACES", entry)?;
+            contents.pod_interfaces.insert(index, port.0);
         }
         for key in self.pod_addresses.keys() {
             contents.pod_addresses.insert(named("POD_ADDRESSES", key)?.0);

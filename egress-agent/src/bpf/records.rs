@@ -183,6 +183,7 @@ mod tests {
     use egress_ebpf::addr::Addr;
 
     use super::*;
+    use crate::bpf::plan::PodHardware;
 
     fn record() -> Tunneled {
         Tunneled {
@@ -209,10 +210,14 @@ mod tests {
     #[test]
     fn an_end_that_is_known_is_looked_for_where_it_was_seen() {
         let addresses = |text: &str| vec![text.parse().unwrap()];
-        let pod = PodInterface { ifindex: 7, addresses: addresses("10.0.0.5"), policy: 0 };
-        let own =
-            PodInterface { ifindex: NO_INTERFACE, addresses: addresses("10.9.0.1"), policy: 0 };
-        let ends = Ends::new(&[pod, own]);
+        let at = |ifindex, addresses| PodInterface {
+            ifindex,
+            addresses,
+            hardware: PodHardware::Unknown,
+            policy: 0,
+        };
+        let own = at(NO_INTERFACE, addresses("10.9.0.1"));
+        let ends = Ends::new(&[at(7, addresses("10.0.0.5")), own]);
         let space = |text: &str| ends.space(text.parse().unwrap());
         assert_eq!((space("10.0.0.5"), space("::ffff:10.0.0.5")), (None, None));
         assert_eq!(space("10.0.0.6"), Some(space::OTHER));

@@ -16,7 +16,7 @@ use egress_ebpf::abi::PolicyId;
 
 use super::{
     Error, host,
-    plan::{Contents, NO_INTERFACE, POLICY, PlanProblem, PodInterface, policy_id},
+    plan::{Contents, NO_INTERFACE, POLICY, PlanProblem, PodHardware, PodInterface, policy_id},
 };
 use crate::{
     policy::{Enforcement, MeshConfig},
@@ -73,7 +73,8 @@ pub fn pod_interfaces<'a>(
             (addresses, Some(workload)) => (addresses.to_vec(), mesh.set_of(workload)),
             (addresses, None) => (addresses.to_vec(), known.set_of_addresses(addresses)),
         };
-        Some(PodInterface { ifindex: interface.ifindex, addresses, policy: policy_id(set) })
+        let (ifindex, policy) = (interface.ifindex, policy_id(set));
+        Some(PodInterface { ifindex, addresses, hardware: PodHardware::Unknown, policy })
     });
     pods.collect()
 }
@@ -160,27 +161,31 @@ pub fn find_cgroup() -> impl Fn(&Path) -> Option<u64> {
 }
 
 /// What the maps should hold while no configuration was accepted yet: what an earlier agent left
-/// there, but with the interfaces and cgroups that are attached now.
+/// there, but with the interfaces and cgroups that are attached now. `learn` fills in what the pods'
+/// frames come from.
 #[must_use]
 pub fn adopted<'a>(
     left: &Contents,
     found: impl IntoIterator<Item = Interface<'a>>,
     attached: &BTreeMap<u64, PathBuf>,
+    learn: impl FnOnce(&mut [PodInterface]),
 ) -> Contents {
     let mut contents = left.clone();
-    let pods: Vec<PodInterface> = found
+    let mut pods: Vec<PodInterface> = found
         .into_iter()
         .filter_map(|Interface { name: _, ifindex, addresses }| {
-            let policy = left.pod_interfaces.get(&ifindex).copied();
+            let policy = left.pod_interfaces.get(&ifindex).map(|port| port.policy);
             let of = left.pod_addresses.iter().filter(|entry| entry.ifindex == ifindex);
             let addresses = match addresses {
                 [] => of.map(|entry| entry.addr.into()).collect(),
                 given => given.to_vec(),
             };
             let known = policy.is_some() || !addresses.is_empty();
-            known.then_some(PodInterface { ifindex, addresses, policy: policy.unwrap_or(POLICY) })
+            let (policy, hardware) = (policy.unwrap_or(POLICY), PodHardware::Unknown);
+            known.then_some(PodInterface { ifindex, addresses, hardware, policy })
         })
         .collect();
+    learn(&mut pods);
     contents.set_pods(&pods);
     let own = left.pod_addresses.iter().filter(|entry| entry.ifindex == NO_INTERFACE);
     contents.pod_addresses.extend(own);

@@ -173,7 +173,9 @@ impl Looker {
             }
         };
         let number = namespaces::number_of(&namespace.file).ok().flatten();
-        let leads_there = |link: &&links::Link| number.is_some() && link.peer_namespace == number;
+        let leads_there = |link: &&links::Link| {
+            number.is_some() && link.peer.is_some_and(|peer| peer.namespace == number)
+        };
         links.iter().filter(leads_there).map(|link| link.index).collect()
     }
 
@@ -196,7 +198,7 @@ fn other_end(namespace: &File, index: u32) -> std::io::Result<Vec<IpAddr>> {
     netns::inside(namespace, || {
         let number = namespaces::number_of(&here)?;
         let leads_here = |link: &links::Link| {
-            link.peer == Some(index) && number.is_some() && link.peer_namespace == number
+            number.is_some() && link.peer == Some(links::Peer { index, namespace: number })
         };
         let ends: Vec<u32> =
             links::list()?.iter().filter(|link| leads_here(link)).map(|link| link.index).collect();

@@ -10,7 +10,8 @@ use std::{
 use super::pods::Pod;
 use crate::{
     bpf::{
-        self, Attachments, Contents, Facts, Interface, NO_INTERFACE, PodInterface, cgroup2_mount,
+        self, Attachments, Contents, Facts, Interface, NO_INTERFACE, PodHardware, PodInterface,
+        cgroup2_mount,
     },
     policy::Snapshot,
     sys::netlink::addresses,
@@ -80,7 +81,12 @@ pub(crate) fn own() -> Option<PodInterface> {
     // Without them only sources in the cluster pass from workloads on the host's network.
     let addresses = addresses::list()
         .inspect_err(|error| tracing::warn!("can't ask for the node's addresses: {error}"));
-    Some(PodInterface { ifindex: NO_INTERFACE, addresses: addresses.ok()?, policy: 0 })
+    Some(PodInterface {
+        ifindex: NO_INTERFACE,
+        addresses: addresses.ok()?,
+        hardware: PodHardware::Unknown,
+        policy: 0,
+    })
 }
 
 /// The listeners of `--tunnel-listen` that are at addresses of this node. What the kernel sends there
@@ -97,7 +103,7 @@ pub(crate) fn adopted(
     pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
     cgroups: &BTreeMap<u64, PathBuf>,
 ) -> Contents {
-    bpf::adopted(left, found(pods), cgroups)
+    bpf::adopted(left, found(pods), cgroups, |pods| bpf::learn_hardware(pods, left))
 }
 
 /// The cgroups that are enforced on, with their paths below the mount.
@@ -124,6 +130,7 @@ mod tests {
         let own = |addresses: &[&str]| PodInterface {
             ifindex: NO_INTERFACE,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            hardware: PodHardware::Unknown,
             policy: 0,
         };
         assert_eq!(listeners(&wanted, Some(&own(&["10.0.0.7", "fd00::7"]))), wanted);

@@ -217,11 +217,13 @@ impl Reconciler {
                 inputs::ask(snapshot, &self.checker, &self.names);
                 self.tunnel.publish(snapshot, &healthy);
                 let (mesh, own) = (&snapshot.mesh, plan::own());
+                let mut interfaces = bpf::pod_interfaces(mesh, found);
+                bpf::learn_hardware(&mut interfaces, self.maps.current());
                 let facts = Facts {
                     resolved,
                     healthy,
                     tunnel: plan::listeners(&self.tunnel.addresses, own.as_ref()),
-                    pods: bpf::pod_interfaces(mesh, found).into_iter().chain(own).collect(),
+                    pods: interfaces.into_iter().chain(own).collect(),
                     workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
                     generation: loaded.accepted,
                     held: loaded.held,

@@ -162,6 +162,16 @@ pub(crate) fn echo_request(
     bytes
 }
 
+/// "Unreachable", about a packet, without IP header (RFC 792, RFC 4443 §3.1).
+#[must_use]
+pub(crate) fn icmp_error(source: IpAddr, destination: IpAddr, quoted: &[u8]) -> Vec<u8> {
+    let v6 = destination.is_ipv6();
+    let mut bytes = vec![if v6 { 1 } else { 3 }, 1, 0, 0, 0, 0, 0, 0];
+    bytes.extend(quoted);
+    icmp_checksum(&mut bytes, v6.then_some((source, destination)));
+    bytes
+}
+
 /// ICMPv6's checksum covers the addresses, ICMP's doesn't.
 fn icmp_checksum(bytes: &mut [u8], addrs: Option<(IpAddr, IpAddr)>) {
     let pseudo = addrs.map(|(source, destination)| {

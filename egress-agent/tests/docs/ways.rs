@@ -9,7 +9,7 @@ use crate::markdown::root;
 const DOCUMENT: &str = "docs/ways-around.md";
 
 /// Tests of these belong to a row each.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 12] = [
     "sockets",
     "packets",
     "lifetime",
@@ -20,6 +20,7 @@ const TESTS: [&str; 11] = [
     "inbound",
     "families",
     "answers",
+    "hardware",
     "unfinished",
 ];
 

@@ -13,9 +13,9 @@ use aya::{
 use egress_agent::bpf::{object::PROGRAMS, tell_maker, tell_offload};
 use egress_ebpf::{
     abi::{
-        self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, Policy,
-        PolicyId, Route, RouteKey, Share, ShareKey, TableId, Tunnel, counter_index, route_action,
-        share_kind,
+        self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, PodPort,
+        Policy, PolicyId, Route, RouteKey, Share, ShareKey, TableId, Tunnel, counter_index,
+        pod_hardware, route_action, share_kind,
     },
     addr::{Addr, PortBe},
     reason::Reason,
@@ -29,6 +29,8 @@ pub(crate) const AUDITED: PolicyId = 5;
 pub(crate) const EXEMPT: PolicyId = 6;
 /// The routes of all policies.
 const TABLE: TableId = 13;
+/// The pod's hardware address.
+pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
 /// Loopback's index, which `BPF_PROG_TEST_RUN` takes where it is told no other.
 pub(crate) const IFINDEX: u32 = 1;
 
@@ -64,7 +66,7 @@ impl Kernel {
         kernel.policy(DEFAULT_POLICY, abi::mode::ENFORCE);
         kernel.route(443, None, route_action::REDIRECT, 0);
         kernel.route(9000, Some("203.0.113.80"), route_action::DIRECT, 0);
-        kernel.put::<_, u32>("POD_INTERFACES", IFINDEX, DEFAULT_POLICY);
+        kernel.pod_interface(IFINDEX, DEFAULT_POLICY);
         for own in ["10.0.0.5", "fd00::5"] {
             kernel.put("POD_ADDRESSES", PodAddress { ifindex: IFINDEX, addr: addr(own) }, 1_u32);
         }
@@ -125,7 +127,11 @@ impl Kernel {
 
     /// Puts the pod behind an interface under a policy.
     pub(crate) fn pod_interface(&mut self, ifindex: u32, policy: PolicyId) {
-        self.put::<u32, u32>("POD_INTERFACES", ifindex, policy);
+        let port = PodPort { policy, hardware: MAC, check: pod_hardware::KNOWN };
+        let value: [u8; 12] = port.as_bytes().try_into().unwrap();
+        let map = self.ebpf.map_mut("POD_INTERFACES").unwrap();
+        let mut map: HashMap<_, u32, [u8; 12]> = map.try_into().unwrap();
+        map.insert(ifindex, value, 0).unwrap();
     }
 
     /// Puts a process's cgroup under a policy.

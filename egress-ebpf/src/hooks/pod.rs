@@ -1,12 +1,16 @@
-//! What a pod sends: its frames at its host-side interface.
+//! What a pod sends: its frames at its host-side interface. A pod speaks for its own addresses, and for the
+//! hardware address that the agent looked up at the interface's other end.
 
-use super::{destination, exempt, final_packet, lacks_route, malformed, settled};
+use super::{destination, exempt, final_packet, forges_error, lacks_route, malformed, settled};
 use crate::{
     abi::{PodAddress, PolicyId},
     addr::Addr,
     decide::{Place, PolicyView},
     inbound::{self, FlowTable, Scope, Sender},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, offload},
+    packet::{
+        self, ArpSender, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type,
+        gives_hardware_address, offload,
+    },
     reason::Reason,
     verdict::{Judgement, Mode, Verdict},
 };
@@ -20,10 +24,11 @@ pub fn pod(
     vlan: bool,
     view: &(impl PolicyView + FlowTable),
 ) -> Judgement {
-    let Some(policy) = view.interface(ifindex) else {
+    let Some(port) = view.interface(ifindex) else {
         let unknown = Verdict::deny(Reason::UnknownInterface);
         return Judgement::new(unknown, Mode::Enforce, 0, Flow::UNKNOWN, 0);
     };
+    let policy = port.policy;
     let mode = bytes.forget(view.policy(policy).mode);
     if mode == Mode::Exempt {
         return exempt(policy, 0);
@@ -32,9 +37,11 @@ pub fn pod(
         return Judgement::new(malformed(), mode, policy, Flow::UNKNOWN, 0);
     };
     let pod = Pod { ifindex, ethernet, view };
+    let own = bytes.forget(port.sends_from(ethernet.source));
     let (verdict, flow) = match ethernet.ether_type {
+        _ if !own => (Verdict::deny(Reason::SpoofedHardware), Flow::UNKNOWN),
         _ if vlan => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
-        ether_type::ARP => (arp(bytes, |sender| pod.owns(sender)), Flow::UNKNOWN),
+        ether_type::ARP => (pod.arp(bytes), Flow::UNKNOWN),
         ether_type => {
             let packet = final_packet(bytes, Ethernet::LENGTH, ether_type, true);
             (pod.ip(bytes, &packet, policy), packet.flow)
@@ -43,23 +50,7 @@ pub fn pod(
     Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
 }
 
-/// Judges a frame of ARP, whose sender must be one that `owns` knows.
-#[inline(always)]
-fn arp(bytes: &impl Bytes, owns: impl Fn(&Addr) -> bool) -> Verdict {
-    if let Some(flaw) = offload::flaw(bytes, Ethernet::LENGTH, ether_type::ARP) {
-        return Verdict::deny(flaw);
-    }
-    match packet::arp_sender(bytes, Ethernet::LENGTH) {
-        None => malformed(),
-        // A probe (RFC 5227 §2.1.1) has no sender yet and so claims nothing.
-        Some(sender) if sender.is_unspecified() || owns(&sender) => {
-            Verdict::allow(Reason::Neighbour)
-        }
-        Some(_) => Verdict::deny(Reason::SpoofedNeighbour),
-    }
-}
-
-/// The sender of a frame at a pod's interface.
+/// The sender of a frame at a pod's interface, which comes from the pod's hardware address.
 struct Pod<'a, V> {
     ifindex: u32,
     ethernet: Ethernet,
@@ -68,12 +59,32 @@ struct Pod<'a, V> {
 
 impl<V: PolicyView + FlowTable> Pod<'_, V> {
     #[inline(always)]
+    fn arp(&self, bytes: &impl Bytes) -> Verdict {
+        if let Some(flaw) = offload::flaw(bytes, Ethernet::LENGTH, ether_type::ARP) {
+            return Verdict::deny(flaw);
+        }
+        let Some(ArpSender { hardware, addr }) = packet::arp_sender(bytes, Ethernet::LENGTH) else {
+            return malformed();
+        };
+        // A probe (RFC 5227 §2.1.1) has no sender yet and so claims nothing.
+        if !addr.is_unspecified() && !self.owns(&addr) {
+            return Verdict::deny(Reason::SpoofedNeighbour);
+        }
+        if hardware != self.ethernet.source {
+            return Verdict::deny(Reason::SpoofedHardware);
+        }
+        Verdict::allow(Reason::Neighbour)
+    }
+
+    #[inline(always)]
     fn ip(&self, bytes: &impl Bytes, packet: &Packet, policy: PolicyId) -> Verdict {
         if let Some(flaw) = packet.flaw {
             return Verdict::deny(flaw);
         }
         let source = &packet.flow.source;
-        let honest = match packet.neighbour {
+        // A copy of which nothing is known: see `Bytes::forget`.
+        let neighbour = bytes.forget(packet.neighbour);
+        let honest = match neighbour {
             // Asking whether an address is free (RFC 4862 §5.4.2), and for routers or groups before
             // one has an address.
             Neighbour::Solicitation if source.is_unspecified() => self.owns(&packet.target),
@@ -93,6 +104,13 @@ impl<V: PolicyView + FlowTable> Pod<'_, V> {
         if !honest {
             return Verdict::deny(Reason::SpoofedNeighbour);
         }
+        let own = gives_hardware_address(bytes, neighbour, self.ethernet.source);
+        if !bytes.forget(own) {
+            return Verdict::deny(Reason::SpoofedHardware);
+        }
+        if forges_error(bytes, Ethernet::LENGTH, packet) {
+            return Verdict::deny(Reason::ForgedError);
+        }
         let verdict = settled(bytes, destination(Place::Wire, packet, policy, self.view));
         let scope = Scope::Pod(self.ifindex);
         if lacks_route(verdict) && inbound::answers(scope, Sender::Itself, packet, self.view) {
@@ -110,3 +128,6 @@ impl<V: PolicyView + FlowTable> Pod<'_, V> {
             || self.view.is_pod_address(&PodAddress { ifindex: self.ifindex, addr: *addr })
     }
 }
+
+#[cfg(test)]
+mod tests;

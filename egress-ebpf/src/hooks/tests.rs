@@ -8,8 +8,8 @@ use crate::{
     packet::protocol,
     testing::{
         AUDITED, DIRECT, EXEMPT, GATEWAY, IFINDEX, INSIDE, INSIDE6, MAC, METADATA, OUTSIDE,
-        OUTSIDE6, POD, POD6, POLICY, World, addr, arp, flow, frame, ip, ip_frame, neighbour, tcp,
-        tcp_header, udp,
+        OUTSIDE6, POD, POD6, POLICY, World, addr, arp, flow, frame, ip, ip_frame, neighbour, port,
+        tcp, tcp_header, udp,
     },
     verdict::{CGROUP_PASS, CGROUP_REFUSE, Errno, TC_DROP, TC_NEXT},
 };
@@ -85,7 +85,7 @@ fn a_source_must_be_the_interfaces_own() {
     assert_eq!(from_pod(&tcp(INSIDE6, POD6, 80)), (DROP, Reason::SpoofedSource));
     // The same packet on an interface where the address isn't at home.
     let mut world = World::usual();
-    world.interfaces.insert(8, POLICY);
+    world.interfaces.insert(8, port(POLICY));
     let frame = ip_frame(&tcp(POD, INSIDE, 80));
     assert_eq!(judged(pod(&frame.as_slice(), 8, false, &world)), (DROP, Reason::SpoofedSource));
 }

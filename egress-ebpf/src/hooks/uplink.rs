@@ -1,7 +1,7 @@
 //! What leaves the node by an uplink.
 
 use super::{
-    destination, exempt, final_packet, malformed,
+    destination, exempt, final_packet, forges_error, malformed,
     origin::{Kind, Namespace, Origin, Socket, is_dhcp_broadcast, leaving},
     own_source, settled,
 };
@@ -65,7 +65,7 @@ pub fn uplink(
             let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
             let of_node = begun_here && !stranger;
             match view.interface(pod) {
-                Some(policy) if !of_node => (policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
+                Some(port) if !of_node => (port.policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
                 _ => {
                     let kind = match way.socket {
                         _ if !of_node => Kind::Unknown,
@@ -134,6 +134,9 @@ fn outward(
     // What is forwarded may be translated, or come from who owns its address.
     if origin.kind == Kind::Workload {
         verdict = own_source(verdict, packet, view);
+        if forges_error(bytes, Ethernet::LENGTH, packet) {
+            return Verdict::deny(Reason::ForgedError);
+        }
     }
     leaving(verdict, origin, &subject, view)
 }

@@ -90,7 +90,7 @@ pub fn observe(signal: Signal, before: Option<FlowState>, now: u64) -> Observed 
             return if before.is_some() { Observed::End } else { Observed::Nothing };
         }
         // The answer to something that the inside asked.
-        Signal::SynAck | Signal::EchoReply | Signal::FlowError | Signal::Other => {
+        Signal::SynAck | Signal::EchoReply | Signal::Error | Signal::FlowError | Signal::Other => {
             return Observed::Nothing;
         }
     };

@@ -490,7 +490,7 @@ proptest! {
                             prop_assert!(asked.is_some() && known);
                             prop_assert_eq!(after, before);
                         }
-                        Signal::Syn | Signal::EchoRequest | Signal::Other => {
+                        Signal::Syn | Signal::EchoRequest | Signal::Error | Signal::Other => {
                             prop_assert!(false, "{:?} answers nothing", signal);
                         }
                     }

@@ -9,11 +9,22 @@ use crate::{
     reason::Reason,
 };
 
+/// Bytes of an IPv4 header without options.
+pub(super) const IPV4: u32 = 20;
+/// Bytes of an IPv6 header.
+pub(super) const IPV6: u32 = 40;
+
 /// IPv6 extension headers (RFC 7045 §4, IANA), but for the fragment header. ESP isn't one here: it
 /// hides what follows, so it counts as a protocol.
 const EXTENSION_HEADERS: [u8; 8] = [0, 43, 51, 60, 135, 139, 140, 253];
 const FRAGMENT_HEADER: u8 = 44;
 const HOP_BY_HOP_HEADER: u8 = 0;
+
+/// Whether an IPv6 header is followed by one that is no protocol's.
+#[inline(always)]
+pub(super) fn is_extension(next: u8) -> bool {
+    next == FRAGMENT_HEADER || EXTENSION_HEADERS.contains(&next)
+}
 
 /// Reads the IP packet at `offset`; `ether_type` says of which version it must be.
 #[inline(always)]

@@ -1,7 +1,14 @@
 //! What an ICMP error is about.
 
-use super::{Bytes, Flow, Neighbour, Packet, Signal, protocol};
+use super::{
+    Bytes, Flow, Neighbour, Packet, Signal,
+    ip::{IPV4, IPV6, is_extension},
+    protocol,
+};
 use crate::addr::{Addr, PortBe};
+
+/// Bytes of an ICMP error's header, before its quote.
+const ICMP: u32 = 8;
 
 /// The packet that an ICMP error quotes, as far as its flow goes.
 struct Quoted {
@@ -29,6 +36,36 @@ pub fn subject_of_error(bytes: &impl Bytes, offset: u32, packet: &Packet) -> Pac
         flaw: bytes.forget(subject.flaw),
         ..subject
     }
+}
+
+/// Whether the ICMP error in the packet at `offset` quotes a packet that its destination sent to its
+/// source: an error about anything else breaks or slows other people's connections (RFC 5927).
+///
+/// The quote has all that identifies a flow (RFC 792: a header and eight bytes). One with IPv4 options or
+/// IPv6 extension headers is none, since a routing header names another destination, which Linux asks
+/// for (`seg6_icmp_srh`). Neither is one in fragments. Redirects are a router's.
+#[inline(always)]
+#[must_use]
+pub fn quotes_own(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
+    let flow = &packet.flow;
+    let v4 = flow.destination.is_v4();
+    let header = if v4 { IPV4 } else { IPV6 };
+    let least = header + ICMP + header + 8;
+    bytes.bring(offset + least);
+    // What IP says, not what the frame holds: it may be padded.
+    let length = match bytes.load::<6>(offset) {
+        Some([_, _, high, low, ..]) if v4 => u32::from(u16::from_be_bytes([high, low])),
+        Some([.., high, low]) => IPV6 + u32::from(u16::from_be_bytes([high, low])),
+        None => 0,
+    };
+    let at = offset + header;
+    let quoted = if v4 { quoted_v4(bytes, at) } else { quoted_v6(bytes, at) };
+    let own = quoted.is_some_and(|quoted| {
+        quoted.source == flow.destination
+            && quoted.destination == flow.source
+            && (v4 || !is_extension(quoted.protocol))
+    });
+    own && length >= least && !flow.fragment
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::testing::{
-    INSIDE, INSIDE6, OUTSIDE, POD, POD6, addr, arp, neighbour, tcp, tcp_header, udp,
+    INSIDE, INSIDE6, MAC, OUTSIDE, POD, POD6, addr, arp, neighbour, tcp, tcp_header, udp,
 };
 
 fn read4(bytes: &[u8]) -> Packet {
@@ -166,6 +166,8 @@ fn signals_are_told_by_flags_types_and_codes() {
                 let (signal, echo) = match (kind, code) {
                     (kind, 0) if kind == request => (Signal::EchoRequest, [7, 9]),
                     (kind, 0) if kind == answer => (Signal::EchoReply, [7, 9]),
+                    (3 | 4 | 5 | 9 | 11 | 12, _) if protocol == 1 => (Signal::Error, [0, 0]),
+                    (0..=127, _) if protocol == 58 => (Signal::Error, [0, 0]),
                     _ => (Signal::Other, [0, 0]),
                 };
                 assert_eq!((read.signal, read.echo), (signal, PortBe(echo)), "{kind} {code}");
@@ -261,8 +263,9 @@ fn neighbour_discovery_is_told_apart() {
 #[test]
 fn arp_says_who_speaks() {
     let sender = |bytes: &[u8]| arp_sender(&bytes, 0);
-    assert_eq!(sender(&arp(1, POD, INSIDE)), Some(addr(POD)));
-    assert_eq!(sender(&arp(2, POD, INSIDE)), Some(addr(POD)));
+    let pod = ArpSender { hardware: MAC, addr: addr(POD) };
+    assert_eq!(sender(&arp(1, POD, INSIDE)), Some(pod));
+    assert_eq!(sender(&arp(2, POD, INSIDE)), Some(pod));
     assert_eq!(sender(&arp(3, POD, INSIDE)), None, "reverse ARP");
     for byte in 0..6 {
         let mut wrong = arp(1, POD, INSIDE);

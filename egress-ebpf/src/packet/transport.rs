@@ -53,6 +53,11 @@ pub(super) fn read(
         protocol::ICMP if v4 => Some(icmp(bytes, offset, length)),
         // Neighbour discovery is void in fragments (RFC 6980).
         protocol::ICMPV6 if !v4 && !flow.fragment => icmpv6(bytes, offset, length, part.hops),
+        // An error is one in fragments, too.
+        protocol::ICMPV6 if !v4 => Some(match bytes.load::<1>(offset).filter(|_| length >= 1) {
+            Some([0..=127]) => Header { signal: Signal::Error, ..Header::NONE },
+            _ => Header::NONE,
+        }),
         _ => Some(Header::NONE),
     };
     let flaw = if header.is_none() { Some(Reason::Malformed) } else { None };
@@ -92,6 +97,9 @@ fn icmp(bytes: &impl Bytes, offset: u32, length: u32) -> Header {
     match bytes.load::<8>(offset).filter(|_| length >= 8) {
         Some([8, 0, _, _, high, low, ..]) => echo(Signal::EchoRequest, high, low),
         Some([0, 0, _, _, high, low, ..]) => echo(Signal::EchoReply, high, low),
+        // Unreachable, source quench, redirect, a router's advertisement, time exceeded, parameter
+        // problem.
+        Some([3 | 4 | 5 | 9 | 11 | 12, ..]) => Header { signal: Signal::Error, ..Header::NONE },
         _ => Header::NONE,
     }
 }
@@ -120,6 +128,7 @@ fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Head
         }
         128 if code == 0 => return Some(echo(Signal::EchoRequest, high, low)),
         129 if code == 0 => return Some(echo(Signal::EchoReply, high, low)),
+        0..=127 => return Some(Header { signal: Signal::Error, ..Header::NONE }),
         _ => Neighbour::No,
     };
     Some(Header { neighbour, ..Header::NONE })

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use egress_ebpf::{
     abi::{
         COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst, PodAddress,
-        Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled, TunneledKey,
+        PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled, TunneledKey,
         capacity, capture_socket, lost,
     },
     addr::{Addr, PortBe},
@@ -56,9 +56,9 @@ pub(crate) static DENIED: LpmTrie<Addr, u32> =
 pub(crate) static POD_ADDRESSES: HashMap<PodAddress, u32> =
     HashMap::with_max_entries(capacity::POD_ADDRESSES, BPF_F_NO_PREALLOC);
 
-/// The policy of the pod behind a host-side interface, by its index.
+/// The pod behind a host-side interface, by its index.
 #[map]
-pub(crate) static POD_INTERFACES: HashMap<u32, PolicyId> =
+pub(crate) static POD_INTERFACES: HashMap<u32, PodPort> =
     HashMap::with_max_entries(capacity::POD_INTERFACES, BPF_F_NO_PREALLOC);
 
 /// The policy of a workload, by cgroup id. A cgroup without an entry has its nearest ancestor's.

@@ -50,22 +50,18 @@ impl Frame {
     /// doesn't pass. Minimum kernel version: 4.9.
     #[inline(always)]
     pub(crate) fn new(skb: Skb) -> Self {
-        let frame = Self(skb);
-        if skb.protocol() == ether_type::IPV6 {
-            frame.bring(HEADERS_IPV6);
-        } else {
-            frame.bring(HEADERS);
-        }
-        frame
+        bring(skb, if skb.protocol() == ether_type::IPV6 { HEADERS_IPV6 } else { HEADERS });
+        Self(skb)
     }
+}
 
-    #[inline(always)]
-    fn bring(&self, length: u32) {
-        if !self.0.is_linear(length as usize) {
-            let length = length.min(self.length());
-            // SAFETY: the context is valid. A failure leaves less to read.
-            let _less = unsafe { bpf_skb_pull_data(self.0.0, length) };
-        }
+/// Copies bytes of a packet in a tc program to the kernel's own memory, where they are not there yet.
+#[inline(always)]
+fn bring(skb: Skb, length: u32) {
+    if !skb.is_linear(length as usize) {
+        let length = length.min(skb.length());
+        // SAFETY: the context is valid. A failure leaves less to read.
+        let _less = unsafe { bpf_skb_pull_data(skb.0, length) };
     }
 }
 
@@ -81,6 +77,11 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
+    fn bring(&self, length: u32) {
+        bring(self.0, length);
+    }
+
+    #[inline(always)]
     fn offload(&self) -> Offload {
         offload(self.0)
     }
@@ -91,18 +92,49 @@ impl Bytes for Frame {
     }
 }
 
-/// A packet that is on its way out. Its headers are in the kernel's own memory: the sockets of a
-/// `cgroup_skb` program have no other, and a tc program brings them in. What lies further behind is read
-/// wherever it is.
+/// A packet that a socket sends, in a `cgroup_skb` program. Its headers are in the kernel's own memory,
+/// and what lies further behind is read wherever it is: these programs can copy nothing. A tc program sees
+/// it once more.
 #[derive(Clone, Copy)]
 pub(crate) struct Sent(pub(crate) Skb);
 
-impl Sent {
-    /// The same in a tc program: brings in the headers that a verdict is about.
+/// A packet that leaves the node, in a tc program. The headers that a verdict is about are copied to the
+/// kernel's own memory; what lies further behind is read wherever it is.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaving(Skb);
+
+impl Leaving {
     #[inline(always)]
-    pub(crate) fn brought_in(skb: Skb) -> Self {
-        Frame(skb).bring(if skb.protocol() == ether_type::IPV6 { HEADERS_IPV6 } else { HEADERS });
+    pub(crate) fn new(skb: Skb) -> Self {
+        bring(skb, if skb.protocol() == ether_type::IPV6 { HEADERS_IPV6 } else { HEADERS });
         Self(skb)
+    }
+}
+
+impl Bytes for Leaving {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.length()
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.load(offset)
+    }
+
+    #[inline(always)]
+    fn bring(&self, length: u32) {
+        bring(self.0, length);
+    }
+
+    #[inline(always)]
+    fn offload(&self) -> Offload {
+        offload(self.0)
+    }
+
+    #[inline(always)]
+    fn forget<T: Copy>(&self, value: T) -> T {
+        self.0.forget(value)
     }
 }
 

@@ -20,7 +20,7 @@ use egress_ebpf::{
 use super::{
     context::Skb,
     maker::Maker,
-    offload::{Frame, Sent},
+    offload::{Frame, Leaving, Sent},
     report::{Site, report},
     view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
@@ -106,8 +106,7 @@ fn uplink_egress(context: TcContext) -> i32 {
         namespace: maker.namespace,
         socket: maker.socket,
     };
-    let judgement =
-        hooks::uplink(&Sent::brought_in(skb), way, workload.known(), skb.has_vlan(), &Maps);
+    let judgement = hooks::uplink(&Leaving::new(skb), way, workload.known(), skb.has_vlan(), &Maps);
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };
     // Asked anew: what is kept until here, the verifier follows along every path.
     report(site, &judgement, || match (skb.cgroup(), skb.pod()) {

@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::{
-        FlowKey, FlowState, GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey,
-        ShareKey, share_kind,
+        FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route,
+        RouteKey, ShareKey, share_kind,
     },
     addr::Addr,
     decide::{PolicyRules, PolicyView},
@@ -69,8 +69,9 @@ impl PolicyView for Maps {
     }
 
     #[inline(always)]
-    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
-        // SAFETY: values are one word, which the agent replaces as a whole.
+    fn interface(&self, ifindex: u32) -> Option<PodPort> {
+        // SAFETY: an entry's value is never changed: the agent replaces the entry, and the old one stays
+        // as long as a program may read it (`BPF_F_NO_PREALLOC`).
         unsafe { POD_INTERFACES.get(ifindex) }.copied()
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, anyhow};
 use egress_agent::{
-    bpf::{Contents, Facts, PodInterface},
+    bpf::{Contents, Facts, PodHardware, PodInterface},
     policy::{DirectTarget, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot},
     types::{GatewayPort, Host, OriginalPort, Port},
 };
@@ -61,14 +61,23 @@ pub(crate) fn snapshot(routes: u32) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
+/// The pods' hardware address.
+const POD_MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
+
 /// A pod on loopback, which is the interface of `BPF_PROG_TEST_RUN`, and others elsewhere.
 pub(crate) fn facts(pods: u32) -> Facts {
     let others = (1..pods).map(|number| PodInterface {
         ifindex: 1000 + number,
         addresses: vec![Ipv4Addr::from(0x0a10_0000 + number).into()],
+        hardware: PodHardware::Known(POD_MAC),
         policy: 0,
     });
-    let pod = PodInterface { ifindex: 1, addresses: vec![IpAddr::V4(POD)], policy: 0 };
+    let pod = PodInterface {
+        ifindex: 1,
+        addresses: vec![IpAddr::V4(POD)],
+        hardware: PodHardware::Known(POD_MAC),
+        policy: 0,
+    };
     Facts {
         healthy: [IpAddr::V4(GATEWAY)].into(),
         pods: std::iter::once(pod).chain(others).collect(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use egress_agent::bpf::{Enforcer, PodInterface, Targets, TcMode};
+use egress_agent::bpf::{Enforcer, PodHardware, PodInterface, Targets, TcMode};
 use egress_tests::{
     netns::{End, NetNs, link},
     site::Site,
@@ -106,7 +106,13 @@ impl Path3 {
         })??;
         let ifindex = enforcer.attachments.ifindex(POD_INTERFACE).context("not attached")?;
         let mut facts = policy::facts(1);
-        facts.pods = vec![PodInterface { ifindex, addresses: vec![POD.into()], policy: 0 }];
+        facts.pods = vec![PodInterface {
+            ifindex,
+            addresses: vec![POD.into()],
+            // What the other end has is not what this measures.
+            hardware: PodHardware::Any,
+            policy: 0,
+        }];
         let contents = policy::contents(&policy::snapshot(ROUTES)?, &facts)?;
         if let Err(errors) = enforcer.maps.reconcile(&contents) {
             bail!("the maps can't be filled: {errors:?}");

@@ -11,9 +11,13 @@ const ICMPV6: u8 = 58;
 const FRAGMENT: u8 = 44;
 const PROTOCOLS: [u8; 12] = [TCP, TCP, TCP, UDP, UDP, ICMPV6, 1, 4, 43, FRAGMENT, 50, 136];
 
+/// The pods' hardware address.
+pub(crate) const POD_MAC: [u8; 6] = [2, 0x42, 0x0a, 0, 0, 5];
+
 /// A frame of random fields, most often a sound one.
 pub(crate) fn random(random: &mut Random<'_>) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0x42, 0x0a, 0, 0, 5];
+    let mut frame = vec![2, 0, 0, 0, 0, 1];
+    frame.extend(POD_MAC);
     match random.u8() % 8 {
         0 => arp(random, &mut frame),
         1..=3 => ipv6(random, &mut frame),
@@ -100,7 +104,7 @@ fn length(bytes: usize) -> [u8; 2] {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Frame {
     /// ARP for IPv4, with its sender.
-    Arp { mac: [u8; 6], sender: Ipv4Addr },
+    Arp { mac: [u8; 6], hardware: [u8; 6], sender: Ipv4Addr },
     /// A packet.
     Ip { mac: [u8; 6], packet: Packet },
 }
@@ -143,8 +147,9 @@ pub(crate) fn read(frame: &[u8]) -> Option<Frame> {
             let sound = rest.starts_with(&[0, 1, 8, 0, 6, 4, 0])
                 && matches!(rest.get(7), Some(1 | 2))
                 && rest.len() >= 28;
+            let hardware: [u8; 6] = rest.get(8..14)?.try_into().ok()?;
             let sender: [u8; 4] = rest.get(14..18)?.try_into().ok()?;
-            sound.then_some(Frame::Arp { mac, sender: sender.into() })
+            sound.then_some(Frame::Arp { mac, hardware, sender: sender.into() })
         }
         _ => None,
     }

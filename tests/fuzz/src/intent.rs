@@ -6,7 +6,7 @@ use std::{
 };
 
 use egress_agent::{
-    bpf::plan::{Facts, PodInterface},
+    bpf::plan::{Facts, PodHardware, PodInterface},
     policy::{
         AddressGuard, DirectTarget, Enforcement, GatewayGroup, Hop, NodeAction, NodeRoute, Snapshot,
     },
@@ -15,7 +15,7 @@ use egress_agent::{
 use egress_ebpf::{abi::ADMIN_PORTS, decide::Place, packet::Flow, reason::Reason};
 use ipnet::IpNet;
 
-use crate::random::Random;
+use crate::{frame::POD_MAC, random::Random};
 
 const TCP: u8 = 6;
 const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
@@ -77,6 +77,7 @@ impl Intent {
             pods: random.list(3, |random| PodInterface {
                 ifindex: 7 + u32::from(random.u8() % 3),
                 addresses: random.list(2, |random| IpAddr::from([10, 0, 0, 5 + random.u8() % 2])),
+                hardware: PodHardware::Known(POD_MAC),
                 policy: 0,
             }),
             workloads: BTreeMap::new(),

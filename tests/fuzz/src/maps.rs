@@ -5,7 +5,7 @@ use egress_agent::bpf::{
     plan::{Contents, Prefix},
 };
 use egress_ebpf::{
-    abi::{GatewayKey, Globals, PodAddress, Policy, PolicyId, Route, RouteKey},
+    abi::{GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey},
     addr::Addr,
     decide::{PolicyRules, PolicyView},
 };
@@ -57,7 +57,7 @@ impl PolicyView for Maps {
         matching.max_by_key(|(prefix, _)| prefix.bits).map(|(_, route)| *route)
     }
 
-    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
+    fn interface(&self, ifindex: u32) -> Option<PodPort> {
         self.0.pod_interfaces.get(&ifindex).copied()
     }
 

@@ -9,8 +9,8 @@ use std::{
 
 use egress_ebpf::{
     abi::{
-        ADMIN_PORTS, FlowKey, FlowState, GatewayKey, Globals, PodAddress, PolicyId, Route,
-        RouteKey, TableId, mode, route_action,
+        ADMIN_PORTS, FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, PolicyId, Route,
+        RouteKey, TableId, mode, pod_hardware, route_action,
     },
     absent::Absent,
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
@@ -22,7 +22,7 @@ use egress_ebpf::{
 use ipnet::IpNet;
 
 use crate::{
-    frame::{Discovery, Frame, Packet, TCP},
+    frame::{Discovery, Frame, POD_MAC, Packet, TCP},
     random::Random,
 };
 
@@ -149,8 +149,10 @@ impl World {
     pub(crate) fn at_pod(&self, ifindex: u32, frame: Option<Frame>) -> Expected {
         let Some(policy) = self.interfaces.get(&ifindex).copied() else { return Expected::Dropped };
         let passes = frame.and_then(|frame| match frame {
-            Frame::Arp { sender, .. } => (sender.is_unspecified()
-                || self.pod_addresses.contains(&(ifindex, sender.into())))
+            Frame::Arp { mac, .. } | Frame::Ip { mac, .. } if mac != POD_MAC => None,
+            Frame::Arp { mac, hardware, sender } => (hardware == mac
+                && (sender.is_unspecified()
+                    || self.pod_addresses.contains(&(ifindex, sender.into()))))
             .then_some(Reason::Neighbour),
             Frame::Ip { mac, packet } => self
                 .honest(ifindex, mac, &packet)
@@ -350,8 +352,9 @@ impl PolicyView for World {
         Some(Route { action: route.action, reserved: 0, port: PortBe::new(route.to), group: 0 })
     }
 
-    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
-        self.interfaces.get(&ifindex).copied()
+    fn interface(&self, ifindex: u32) -> Option<PodPort> {
+        let policy = self.interfaces.get(&ifindex).copied()?;
+        Some(PodPort { policy, hardware: POD_MAC, check: pod_hardware::KNOWN })
     }
 
     fn is_pod_address(&self, key: &PodAddress) -> bool {

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use egress_ebpf::{
+    abi::pod_hardware,
     addr::PortBe,
     decide::{Place, PolicyRules, PolicyView, decide},
     packet::Flow,
@@ -12,7 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::*;
 use crate::{
-    bpf::plan::{Facts, PodInterface},
+    bpf::plan::{Facts, PodHardware, PodInterface},
     policy::{
         DirectTarget, Enforcement, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute,
         Snapshot,
@@ -83,7 +84,7 @@ impl PolicyView for Contents {
             .map(|(_, route)| *route)
     }
 
-    fn interface(&self, ifindex: u32) -> Option<PolicyId> {
+    fn interface(&self, ifindex: u32) -> Option<PodPort> {
         self.pod_interfaces.get(&ifindex).copied()
     }
 
@@ -183,6 +184,7 @@ prop_compose! {
                 .map(|(ifindex, policy)| PodInterface {
                     ifindex,
                     addresses: vec![ADDRESSES[0].into()],
+                    hardware: PodHardware::Known([2, 0, 0, 0, 0, 5]),
                     policy,
                 })
                 .collect(),
@@ -251,7 +253,7 @@ fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
             listed(cgroup).unwrap_or_else(|| contents.globals().default_policy)
         }
         Sender::AtUplink(cgroup) => listed(cgroup).ok_or(true)?,
-        Sender::AtInterface(index) => contents.pod_interfaces.get(&index).copied().ok_or(false)?,
+        Sender::AtInterface(index) => contents.interface(index).ok_or(false)?.policy,
         Sender::Forwarded => contents.globals().uplink_policy,
     };
     Ok(contents.policy(policy).mode)
@@ -469,8 +471,8 @@ proptest! {
         for (policy, other) in new.workloads.values_mut().zip(cgroups) {
             *policy = other;
         }
-        for (policy, other) in new.pod_interfaces.values_mut().zip(interfaces) {
-            *policy = other;
+        for (port, other) in new.pod_interfaces.values_mut().zip(interfaces) {
+            port.policy = other;
         }
         let ops = diff(&old, &new);
         let before = Passing::of(&old);
@@ -524,13 +526,17 @@ proptest! {
     }
 }
 
+const fn port(policy: PolicyId) -> PodPort {
+    PodPort { policy, hardware: [2, 0, 0, 0, 0, 5], check: pod_hardware::KNOWN }
+}
+
 /// Two sets swap their numbers, and with them the policies of those that are in them.
 #[test]
 fn sets_that_change_places_are_never_mixed_up() {
     let of = |modes: [u32; 3], first: PolicyId, second: PolicyId| {
         let mut contents = Contents {
             workloads: [(1, first), (4, second)].into(),
-            pod_interfaces: [(1, first), (2, second)].into(),
+            pod_interfaces: [(1, port(first)), (2, port(second))].into(),
             ..Contents::default()
         };
         set_modes(&mut contents, modes);

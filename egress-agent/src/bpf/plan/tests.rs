@@ -342,10 +342,25 @@ fn what_cannot_be_carried_out_is_said_and_denied() {
 
 #[test]
 fn pods_are_known_by_interface_and_address() {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
     let addresses = vec!["10.0.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
-    let pods = vec![PodInterface { ifindex: 7, addresses, policy: 2 }];
-    let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { pods, ..facts() });
-    assert_eq!(contents.pod_interfaces, [(7, 2)].into());
+    let pod = PodInterface { ifindex: 7, addresses, hardware: PodHardware::Any, policy: 2 };
+    for (hardware, known, check) in [
+        (PodHardware::Known(MAC), MAC, pod_hardware::KNOWN),
+        (PodHardware::Any, [0; 6], pod_hardware::ANY),
+        (PodHardware::Unknown, [0; 6], pod_hardware::UNKNOWN),
+        (PodHardware::Taken, [0; 6], pod_hardware::UNKNOWN),
+    ] {
+        let pods = vec![PodInterface { hardware, ..pod.clone() }];
+        let facts = Facts { pods, ..facts() };
+        let (contents, problems) = Contents::desired(&Snapshot::default(), &facts);
+        let port = PodPort { policy: 2, hardware: known, check };
+        assert_eq!(contents.pod_interfaces, [(7, port)].into());
+        let taken = matches!(problems[..], [PlanProblem::HardwareTaken { ifindex: 7 }]);
+        assert_eq!(taken, hardware == PodHardware::Taken, "{problems:?}");
+    }
+    let (contents, _) =
+        Contents::desired(&Snapshot::default(), &Facts { pods: vec![pod], ..facts() });
     // By its interface, and on no interface yet: as a source of its sockets.
     for ifindex in [7, NO_INTERFACE] {
         let on = contents.pod_addresses.iter().filter(|entry| entry.ifindex == ifindex);
@@ -355,7 +370,8 @@ fn pods_are_known_by_interface_and_address() {
 
     // The node is no pod, so its addresses are on no interface.
     let addresses = vec!["192.0.2.1".parse().unwrap()];
-    let pods = vec![PodInterface { ifindex: NO_INTERFACE, addresses, policy: 0 }];
+    let hardware = PodHardware::Unknown;
+    let pods = vec![PodInterface { ifindex: NO_INTERFACE, addresses, hardware, policy: 0 }];
     let (contents, _) = Contents::desired(&Snapshot::default(), &Facts { pods, ..facts() });
     assert!(contents.pod_interfaces.is_empty());
     assert_eq!(contents.pod_addresses.len(), 1);

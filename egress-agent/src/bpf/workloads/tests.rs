@@ -1,6 +1,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
-use egress_ebpf::{abi::PodAddress, addr::Addr};
+use egress_ebpf::{
+    abi::{PodAddress, PodPort, pod_hardware},
+    addr::Addr,
+};
 
 use super::*;
 use crate::{
@@ -114,9 +117,11 @@ fn cgroups_are_their_workloads_and_the_attached_are_listed_in_any_case() {
 
 #[test]
 fn without_a_configuration_what_was_there_stays() {
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 5];
+    let port = |policy| PodPort { policy, hardware: MAC, check: pod_hardware::KNOWN };
     let address = |ifindex, addr: &str| PodAddress { ifindex, addr: Addr::from(ip(addr)) };
     let left = Contents {
-        pod_interfaces: [(1, 1), (2, 2), (3, 1)].into(),
+        pod_interfaces: [(1, port(1)), (2, port(2)), (3, port(1))].into(),
         pod_addresses: [
             address(1, "10.0.0.1"),
             address(2, "10.0.0.2"),
@@ -132,8 +137,11 @@ fn without_a_configuration_what_was_there_stays() {
     let found =
         [interface(1, &[]), interface(2, &given[..]), interface(4, &new), interface(5, &[])];
     let attached = [(10, "/pods".into()), (20, "/more".into())].into();
-    let contents = adopted(&left, found, &attached);
-    assert_eq!(contents.pod_interfaces, [(1, 1), (2, 2), (4, 0)].into());
+    let learn = |pods: &mut [PodInterface]| {
+        pods.iter_mut().for_each(|pod| pod.hardware = PodHardware::Known(MAC));
+    };
+    let contents = adopted(&left, found, &attached, learn);
+    assert_eq!(contents.pod_interfaces, [(1, port(1)), (2, port(2)), (4, port(0))].into());
     let pods = [(1, "10.0.0.1"), (2, "10.0.0.22"), (4, "10.0.0.4")];
     let mut addresses = BTreeSet::from([address(NO_INTERFACE, "192.0.2.1")]);
     for (ifindex, addr) in pods {

@@ -84,7 +84,8 @@ fn neighbours_understand_each_other() {
     let mac = [2, 0, 0, 0, 0, 5];
     let (own, router) = (Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 1));
     let asked = arp_request(mac, own, router);
-    assert_eq!(wall::arp_sender(&&asked[..], 14), Some(egress_ebpf::addr::Addr::v4(own.octets())));
+    let sender = wall::ArpSender { hardware: mac, addr: egress_ebpf::addr::Addr::v4(own.octets()) };
+    assert_eq!(wall::arp_sender(&&asked[..], 14), Some(sender));
     assert_eq!(claimed_mac(&asked, own.into()), None, "a question claims nothing");
     let claim = arp_claim(mac, router);
     assert_eq!(claimed_mac(&claim, router.into()), Some(mac));

@@ -13,6 +13,7 @@ use super::{
         outcome::{Call, Outcome},
         packet,
     },
+    inside::inside,
     raw::{datagram, neighbour},
     udp::{await_echo, ear},
 };
@@ -91,6 +92,28 @@ pub(crate) fn spoofed(this: &Try<'_>) -> Tried {
     Ok(Outcome::NoAnswer(
         "sent; an answer would go to the address it was sent in the name of".into(),
     ))
+}
+
+/// To an inside host, with a neighbour's hardware address. Where nothing stops it, a bridge takes this
+/// port for the neighbour's.
+pub(crate) fn other_hardware(this: &Try<'_>) -> Tried {
+    let (own, inside) = (this.own()?, inside(this)?);
+    let datagram = packet::udp((own, this.port).into(), (inside, this.port).into(), &this.data());
+    let body = packet::ip(own, inside, packet::protocol::UDP, &datagram);
+    let mut link = this.network()?.link();
+    link.source[5] ^= 0x20;
+    send_frame(this, &packet::ethernet(link, packet::ether_type(&body), &body))?;
+    Ok(Outcome::NoAnswer("sent; who has the address gets the answer".into()))
+}
+
+/// To an inside host, an error about a packet that it never sent.
+pub(crate) fn error(this: &Try<'_>) -> Tried {
+    let (own, inside) = (this.own()?, inside(this)?);
+    let quoted = datagram(this, neighbour(own), this.port);
+    let body = packet::icmp_error(own, inside, &quoted);
+    let number = if own.is_ipv6() { packet::protocol::ICMPV6 } else { packet::protocol::ICMP };
+    send_ip(this, &packet::ip(own, inside, number, &body))?;
+    Ok(Outcome::NoAnswer("sent; an error is not answered".into()))
 }
 
 /// A packet socket that leaves the frame's header to the kernel.

@@ -2,6 +2,7 @@
 
 use std::{io, os::fd::OwnedFd};
 
+use netlink_packet_core::NLM_F_ACK;
 use rustix::{
     io::Errno,
     net::{
@@ -12,7 +13,7 @@ use rustix::{
 use tokio::io::unix::AsyncFd;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{BUFFER, Message, attributes, dump, open, text};
+use super::{BUFFER, Message, attributes, connect, dump, exchange, number, open, text};
 
 /// `RTM_NEWLINK` and `RTM_GETLINK`, include/uapi/linux/rtnetlink.h.
 const NEWLINK: u16 = 16;
@@ -20,12 +21,17 @@ const GETLINK: u16 = 18;
 /// `IFLA_*`, include/uapi/linux/if_link.h.
 const ADDRESS: u16 = 1;
 const IFNAME: u16 = 3;
-const PEER: u16 = 5;
+const LINK: u16 = 5;
 const MASTER: u16 = 10;
 const LINKINFO: u16 = 18;
-const PEER_NAMESPACE: u16 = 37;
+const LINK_NETNSID: u16 = 37;
+const TARGET_NETNSID: u16 = 46;
 /// `IFLA_INFO_KIND`, inside `IFLA_LINKINFO`.
 const INFO_KIND: u16 = 1;
+/// Interfaces that have another end.
+const PAIRS: [&str; 2] = ["veth", "netkit"];
+/// `IFF_LOWER_UP`, include/uapi/linux/if.h: of a pair, that both ends are up.
+const LOWER_UP: u32 = 1 << 16;
 /// `RTMGRP_LINK`.
 const GROUP_LINK: u32 = 1;
 /// Receive buffer: thousands of interfaces may come at a time. What doesn't fit is an overrun,
@@ -55,12 +61,40 @@ pub struct Link {
     pub hardware: Option<[u8; 6]>,
     /// The bridge or bond that it is a port of.
     pub master: Option<u32>,
-    /// The index of its other end (`IFLA_LINK`), in whatever namespace that is.
-    pub peer: Option<u32>,
-    /// This namespace's number for the namespace that the other end is in; `None` where it is here.
-    pub peer_namespace: Option<u32>,
     /// What kind of virtual interface it is (`veth`, `bridge`); empty for others.
     pub kind: String,
+    /// Its other end, if it is one of a pair.
+    pub peer: Option<Peer>,
+    /// Whether it can carry frames; of a pair, whether both ends can.
+    pub carries: bool,
+}
+
+/// The other end of a pair of interfaces.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Peer {
+    /// Its index in its network namespace.
+    pub index: u32,
+    /// What this namespace calls that one; `None` is this one itself.
+    pub namespace: Option<u32>,
+}
+
+/// The hardware address of an interface's other end, as the kernel has it. Minimum kernel version:
+/// 4.20.
+///
+/// # Errors
+/// It is gone, or the kernel can't be asked: that takes `CAP_NET_ADMIN` in the user namespace that
+/// owns its network namespace, which the host's root has.
+pub fn peer_hardware(peer: Peer) -> io::Result<Option<[u8; 6]>> {
+    let mut payload = Header { index: peer.index, ..Header::default() }.as_bytes().to_vec();
+    if let Some(namespace) = peer.namespace {
+        // An attribute of four bytes behind its header.
+        payload.extend(8_u16.to_ne_bytes());
+        payload.extend(TARGET_NETNSID.to_ne_bytes());
+        payload.extend(namespace.to_ne_bytes());
+    }
+    let (answer, _) = exchange(&connect(None)?, &Message { kind: GETLINK, payload }, NLM_F_ACK)?;
+    let found = answer.iter().filter_map(link).find(|link| link.index == peer.index);
+    Ok(found.and_then(|link| link.hardware))
 }
 
 /// All interfaces, in the order of their indices.
@@ -85,17 +119,20 @@ fn link(message: &Message) -> Option<Link> {
     let attribute =
         |wanted| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, data)| data);
     let index = |data: &[u8]| Some(u32::from_ne_bytes(data.try_into().ok()?));
+    let kind = attribute(LINKINFO)
+        .and_then(|info| attributes(info).find(|(kind, _)| *kind == INFO_KIND))
+        .map(|(_, kind)| text(kind))
+        .unwrap_or_default();
+    let other = attribute(LINK).and_then(index).filter(|_| PAIRS.contains(&&*kind));
+    let namespace = attribute(LINK_NETNSID).and_then(number);
     Some(Link {
         index: header.index,
         name: text(attribute(IFNAME)?),
         hardware: attribute(ADDRESS).and_then(|data| data.try_into().ok()),
         master: attribute(MASTER).and_then(index),
-        peer: attribute(PEER).and_then(index),
-        peer_namespace: attribute(PEER_NAMESPACE).and_then(index),
-        kind: attribute(LINKINFO)
-            .and_then(|info| attributes(info).find(|(kind, _)| *kind == INFO_KIND))
-            .map(|(_, kind)| text(kind))
-            .unwrap_or_default(),
+        kind,
+        peer: other.map(|index| Peer { index, namespace }),
+        carries: header.flags & LOWER_UP != 0,
     })
 }
 
@@ -172,8 +209,25 @@ mod tests {
         let master = [&[8, 0, 10, 0][..], &4_u32.to_ne_bytes()].concat();
         let payload = [&message.payload[..], &hardware, &kind, &master].concat();
         let hardware = Some([2, 0, 0, 0, 0, 9]);
-        let port = Link { hardware, master: Some(4), kind: "veth".into(), ..found };
-        assert_eq!(link(&Message { payload, ..message.clone() }), Some(port));
+        let port = Link { hardware, master: Some(4), kind: "veth".into(), ..found.clone() };
+        let of_pair = Message { payload, ..message.clone() };
+        assert_eq!(link(&of_pair), Some(port.clone()));
+        let other = [8, 0, 5, 0, 3, 0, 0, 0];
+        let elsewhere = [8, 0, 37, 0, 9, 0, 0, 0];
+        for (more, namespace) in [(other.to_vec(), None), ([other, elsewhere].concat(), Some(9))] {
+            let payload = [&of_pair.payload[..], &more].concat();
+            let peer = Some(Peer { index: 3, namespace });
+            assert_eq!(
+                link(&Message { payload, ..message.clone() }),
+                Some(Link { peer, ..port.clone() })
+            );
+            // What is below an interface of another kind is no other end.
+            let payload = [&message.payload[..], &more].concat();
+            assert_eq!(link(&Message { payload, ..message.clone() }), Some(found.clone()));
+        }
+        let up = Header { index: 7, flags: LOWER_UP, ..Header::default() };
+        let payload = [up.as_bytes(), &name].concat();
+        assert!(link(&Message { payload, ..message.clone() }).unwrap().carries);
         let gone = Message { kind: 17, ..message.clone() };
         assert_eq!(link(&gone), None);
         for end in 0..message.payload.len() - 3 {

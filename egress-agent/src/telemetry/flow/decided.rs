@@ -98,6 +98,8 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::OtherNamespace
         | Reason::Encapsulation
         | Reason::PartialChecksum
+        | Reason::SpoofedHardware
+        | Reason::ForgedError
         | Reason::NoTunnel
         | Reason::NoRecord
         | Reason::UnsolicitedAnswer

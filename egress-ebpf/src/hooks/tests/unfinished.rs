@@ -24,9 +24,8 @@ fn at_uplink(offload: Offload, way: Way, workload: Option<Workload>) -> (bool, R
 #[test]
 fn a_pod_leaves_nothing_but_its_checksum_to_be_filled_in() {
     let bytes = &ip_frame(&udp(POD, INSIDE, 53))[..];
-    let sent = |offload| {
-        judged(pod(&Unfinished { bytes, offload }, IFINDEX, false, &World::usual()))
-    };
+    let sent =
+        |offload| judged(pod(&Unfinished { bytes, offload }, IFINDEX, false, &World::usual()));
     assert_eq!(sent(own(14)), (PASS, Reason::Internal));
     assert_eq!(sent(address(14)), REFUSED);
     assert_eq!(sent(Offload::UNKNOWN), REFUSED);
@@ -37,7 +36,7 @@ fn a_workloads_socket_leaves_nothing_but_its_checksum_to_be_filled_in() {
     let bytes = &udp(POD, INSIDE, 53)[..];
     let sent = |offload| {
         let bytes = Unfinished { bytes, offload };
-        let judgement = skb(&bytes, packet::ether_type::IPV4, POLICY, 9, &World::usual());
+        let judgement = skb(&bytes, ether_type::IPV4, POLICY, 9, &World::usual());
         (judgement.cgroup_skb() == CGROUP_PASS, judgement.reason())
     };
     assert_eq!(sent(own(0)), (PASS, Reason::Internal));

@@ -1,0 +1,67 @@
+//! What ARP and neighbour discovery say: whose hardware address is whose.
+
+use super::{Bytes, Ethernet, Neighbour, ip::IPV6};
+use crate::addr::Addr;
+
+/// Who speaks in ARP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArpSender {
+    /// Its hardware address, as it says.
+    pub hardware: [u8; 6],
+    /// Its address, as it says; unspecified in a probe.
+    pub addr: Addr,
+}
+
+/// The sender of an ARP request or reply for IPv4 over Ethernet (RFC 826); `None` for anything else.
+#[inline(always)]
+pub fn arp_sender(bytes: &impl Bytes, offset: u32) -> Option<ArpSender> {
+    let packet = bytes.load::<28>(offset)?;
+    let [0, 1, 8, 0, 6, 4, 0, 1 | 2, a, b, c, d, e, f, ..] = packet else { return None };
+    let addr = Addr::v4([packet[14], packet[15], packet[16], packet[17]]);
+    Some(ArpSender { hardware: [a, b, c, d, e, f], addr })
+}
+
+/// Options that a message of neighbour discovery may have: one with a hardware address, and one with
+/// a nonce (RFC 7527). Each takes eight bytes.
+const OPTIONS: u32 = 2;
+const SOURCE_LINK_LAYER: u8 = 1;
+const TARGET_LINK_LAYER: u8 = 2;
+
+/// Whether each option of a message of neighbour discovery (RFC 4861 §4.6.1) that gives a hardware
+/// address gives this one. `false` too where there are more options than anybody sends, or where one
+/// is longer than a hardware address takes. The frame's packet has no extension header.
+#[inline(always)]
+pub fn gives_hardware_address(bytes: &impl Bytes, neighbour: Neighbour, own: [u8; 6]) -> bool {
+    let message = match neighbour {
+        Neighbour::Solicitation | Neighbour::Advertisement => 24,
+        Neighbour::RouterSolicitation => 8,
+        Neighbour::No | Neighbour::ListenerReport | Neighbour::RouterOnly => return true,
+    };
+    let first = Ethernet::LENGTH + IPV6 + message;
+    bytes.bring(first + OPTIONS * 8);
+    let Some(length) = bytes.load::<2>(Ethernet::LENGTH + 4) else { return false };
+    let length = u32::from(u16::from_be_bytes(length));
+    if length < message || (length - message) % 8 != 0 || length - message > OPTIONS * 8 {
+        return false;
+    }
+    let mut honest = true;
+    let mut before = 0;
+    while before < OPTIONS * 8 {
+        if before < length - message {
+            let option = bytes.load::<8>(first + before).map_or(0, u64::from_be_bytes);
+            honest = bytes.forget(honest & is_honest(option, own));
+        }
+        before += 8;
+    }
+    honest
+}
+
+/// Whether an option of eight bytes is one, and gives this hardware address if any.
+#[inline(always)]
+const fn is_honest(option: u64, own: [u8; 6]) -> bool {
+    let [a, b, c, d, e, f] = own;
+    let own = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+    let (kind, units) = ((option >> 56) as u8, (option >> 48) as u8);
+    let gives = kind == SOURCE_LINK_LAYER || kind == TARGET_LINK_LAYER;
+    units == 1 && (!gives || option << 16 >> 16 == own)
+}
