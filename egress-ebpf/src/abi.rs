@@ -14,7 +14,7 @@ pub use self::{
         Bucket, COUNTERS_ENTRIES, FlowEvent, KERNEL_REASONS, Share, ShareKey, action,
         counter_index, event_class, hook, lost, share_kind,
     },
-    flows::{FlowKey, FlowState, flow_kind, flow_phase},
+    flows::{FlowKey, FlowPlace, FlowState, flow_kind, flow_phase},
     tunnel::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop, space},
 };
 use crate::addr::{Addr, PortBe};
@@ -330,6 +330,14 @@ pub mod capacity {
     pub const TUNNELED: u32 = 65_536;
     /// `FLOWS`; beyond it the least recently used are forgotten, and their replies refused.
     pub const FLOWS: u32 = 65_536;
+    /// Of these, those of one pod's interface, or of one workload's cgroup. A power of two.
+    pub const FLOWS_SHARE: u32 = 4096;
+    /// Of these, those of all uplinks together. A power of two.
+    pub const FLOWS_OF_UPLINKS: u32 = 32_768;
+    /// `FLOW_PLACES`.
+    pub const FLOW_PLACES: u32 = FLOWS;
+    /// `FLOW_TURNS`; beyond it the least recently used begin anew at their first place.
+    pub const FLOW_TURNS: u32 = 16_384;
     /// `EVENT_SHARES`; beyond it the least recently used begin anew.
     pub const EVENT_SHARES: u32 = 4096;
     /// `EVENTS`, in bytes.

@@ -32,6 +32,7 @@
 
 mod begun;
 mod phases;
+mod share;
 
 use self::phases::lives;
 pub use self::{
@@ -39,7 +40,7 @@ pub use self::{
     phases::{Observed, idle, observe, reply},
 };
 use crate::{
-    abi::{FlowKey, FlowState, flow_kind, flow_phase},
+    abi::{FlowKey, FlowPlace, FlowState, flow_kind, flow_phase},
     addr::{Addr, PortBe},
     decide::{PolicyView, is_outside},
     packet::{Flow, Packet, Signal, protocol},
@@ -54,6 +55,10 @@ pub trait FlowTable {
     fn now(&self) -> u64;
     /// The entry, whatever its age.
     fn flow(&self, key: &FlowKey) -> Option<FlowState>;
+    /// How often this was asked for the scope before; its index is zero.
+    fn next_turn(&self, scope: &FlowPlace) -> u32;
+    /// Puts an entry in a place; the one that had it.
+    fn place(&self, place: &FlowPlace, key: &FlowKey) -> Option<FlowKey>;
     /// Adds an entry, or overwrites one.
     fn insert_flow(&self, key: &FlowKey, state: FlowState);
     /// Changes an entry where it differs, if it is still there.
@@ -186,7 +191,7 @@ fn update(key: &FlowKey, signal: Signal, now: u64, view: &impl FlowTable) {
     match (observe(signal, before, now), before) {
         (Observed::Nothing, _) => {}
         (Observed::Entry(after), Some(before)) => view.change_flow(key, before, after),
-        (Observed::Entry(after), None) => view.insert_flow(key, after),
+        (Observed::Entry(after), None) => share::insert(key, after, now, view),
         (Observed::End, _) => view.end_flow(key),
     }
 }

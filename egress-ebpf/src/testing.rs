@@ -10,8 +10,8 @@ use zerocopy::IntoBytes;
 
 use crate::{
     abi::{
-        FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route,
-        RouteKey, TableId, pod_hardware, route_action,
+        FlowKey, FlowPlace, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId,
+        Route, RouteKey, TableId, pod_hardware, route_action,
     },
     addr::{Addr, PortBe},
     decide::{PolicyRules, PolicyView},
@@ -67,6 +67,8 @@ pub(crate) struct Table {
     pub(crate) now: u64,
     pub(crate) flows: HashMap<FlowKey, FlowState>,
     pub(crate) refused_syns: HashMap<u32, u64>,
+    turns: HashMap<FlowPlace, u32>,
+    places: HashMap<FlowPlace, FlowKey>,
 }
 
 impl World {
@@ -207,6 +209,17 @@ impl FlowTable for World {
 
     fn flow(&self, key: &FlowKey) -> Option<FlowState> {
         self.table.borrow().flows.get(key).copied()
+    }
+
+    fn next_turn(&self, scope: &FlowPlace) -> u32 {
+        let mut table = self.table.borrow_mut();
+        let turn = table.turns.entry(*scope).or_default();
+        *turn += 1;
+        *turn - 1
+    }
+
+    fn place(&self, place: &FlowPlace, key: &FlowKey) -> Option<FlowKey> {
+        self.table.borrow_mut().places.insert(*place, *key)
     }
 
     fn insert_flow(&self, key: &FlowKey, state: FlowState) {

@@ -43,6 +43,8 @@ pub const WEB_V6: &str = "2001:db8:100::10";
 pub const TCP_SERVICE: &str = "198.51.100.40";
 /// The raw TCP service of the configuration for hosts that is shipped.
 pub const LEDGER: &str = "203.0.113.20";
+/// An address of the app node's that is in none of the cluster's networks.
+pub const NODE_OUTSIDE: &str = "198.51.100.77";
 /// Where data would be carried off to: UDP, TCP, HTTP, anything.
 pub const ATTACKER: &str = "203.0.113.9";
 /// The same, IPv6.
@@ -148,4 +150,11 @@ pub const ZONE: &[(&str, Option<&str>, Option<&str>)] = &[
     // 6to4 and Teredo of 169.254.169.254; Teredo has it inverted at the end.
     ("sixtofour.trap.example.com", None, Some("2002:a9fe:a9fe::1")),
     ("teredo.trap.example.com", None, Some("2001:0:c633:6401:0:0:5601:5601")),
+    // SIIT (RFC 2765), IPv4-compatible, and ISATAP (RFC 5214) below a prefix of the outside's.
+    ("siit.trap.example.com", None, Some("::ffff:0:10.96.0.10")),
+    ("compatible.trap.example.com", None, Some("::10.96.0.10")),
+    ("isatap.trap.example.com", None, Some("2001:db8:100::5efe:10.96.0.10")),
+    ("isatap-metadata.trap.example.com", None, Some("2001:db8:100::200:5efe:169.254.169.254")),
+    // An address of a node's outside of what is inside.
+    ("node.trap.example.com", Some(NODE_OUTSIDE), None),
 ];

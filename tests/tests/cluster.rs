@@ -305,13 +305,28 @@ const TRAPS: &[&str] = &[
     "nat64-local",
     "sixtofour",
     "teredo",
+    "siit",
+    "compatible",
+    "isatap",
+    "isatap-metadata",
+    "node",
 ];
 
 #[test]
 fn the_gateway_goes_to_no_inside_address_whatever_a_name_resolves_to() {
     let testbed = Testbed::test(1).unwrap();
-    // The most that policy can allow: any host, on any port.
-    testbed.apply_mesh(&mesh_yaml(1).replace("REGISTRY_ONLY", "ALLOW_ANY")).unwrap();
+    // The most that policy can allow: any host, on any port. A node has an address outside, where it would
+    // be reached.
+    let node = format!(
+        "nodes: [{{name: app, principal: spiffe://cluster.local/ns/n/sa/s, addresses: [{}, {}]}}]\n",
+        plan::APP,
+        plan::NODE_OUTSIDE
+    );
+    let any = mesh_yaml(1).replace("REGISTRY_ONLY", "ALLOW_ANY");
+    testbed.apply_mesh(&format!("{any}{node}")).unwrap();
+    let outside = format!("{}/32", plan::NODE_OUTSIDE);
+    testbed.app().ns.ip(&["addr", "add", &outside, "dev", "lo"]).unwrap();
+    testbed.outside().ns.ip(&["route", "add", &outside, "via", plan::APP]).unwrap();
     let gateway = testbed.start_gateway(0).unwrap();
     let _node = testbed.start_node().unwrap();
     let capture = testbed.capture().unwrap();

@@ -10,9 +10,9 @@ use aya::{
 };
 use egress_ebpf::{
     abi::{
-        ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst,
-        PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled,
-        TunneledKey, capacity, lost,
+        ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group,
+        OriginalDst, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey,
+        Tunnel, Tunneled, TunneledKey, capacity, lost,
     },
     addr::Addr,
     inbound::REFUSED_SYNS,
@@ -28,7 +28,7 @@ const LPM: usize = 4;
 type Layout = (&'static str, usize, usize, u32);
 
 /// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned.
-const PINNED: [Layout; 18] = [
+const PINNED: [Layout; 20] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
     ("ROUTES", LPM + size_of::<RouteKey>(), size_of::<Route>(), capacity::ROUTES),
@@ -43,6 +43,8 @@ const PINNED: [Layout; 18] = [
     ("TUNNEL", size_of::<u32>(), size_of::<Tunnel>(), 1),
     ("TUNNELED", size_of::<TunneledKey>(), size_of::<Tunneled>(), capacity::TUNNELED),
     ("FLOWS", size_of::<FlowKey>(), size_of::<FlowState>(), capacity::FLOWS),
+    ("FLOW_PLACES", size_of::<FlowPlace>(), size_of::<FlowKey>(), capacity::FLOW_PLACES),
+    ("FLOW_TURNS", size_of::<FlowPlace>(), size_of::<u64>(), capacity::FLOW_TURNS),
     ("REFUSED_SYNS", size_of::<u32>(), size_of::<u64>(), REFUSED_SYNS),
     ("EVENT_SHARES", size_of::<ShareKey>(), size_of::<Share>(), capacity::EVENT_SHARES),
     ("COUNTERS", size_of::<u32>(), size_of::<u64>(), COUNTERS_ENTRIES),

@@ -2,7 +2,7 @@
 //! and what `pod_ingress`, `uplink_egress` and `cgroup_egress` let pass as an answer.
 
 use egress_ebpf::{
-    abi::{action, hook},
+    abi::{action, capacity, hook},
     reason::Reason,
     verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT},
 };
@@ -168,4 +168,27 @@ fn a_raw_socket_opens_no_flow() {
     }
     assert_eq!(kernel.flows(), 0);
     assert_eq!(kernel.cgroup_egress(&tcp(SYN | ACK, server, client)), CGROUP_REFUSE);
+}
+
+#[test]
+fn one_workload_takes_its_share_of_the_table_of_flows_and_no_more() {
+    let mut kernel = Kernel::usual();
+    let (client, server) = FLOWS[0];
+    kernel.comes("uplink_ingress", &tcp(SYN, client, server));
+    let before = kernel.flows();
+    // Each takes an entry for itself and one for its remote.
+    for number in 0..2 * capacity::FLOWS_SHARE {
+        let [_, _, high, low] = number.to_be_bytes();
+        let from = format!("198.18.{high}.{low}");
+        kernel.comes("pod_egress", &udp((&from, 40_000), server));
+    }
+    let share = usize::try_from(capacity::FLOWS_SHARE).unwrap();
+    assert_eq!(kernel.flows() - before, share);
+    // The newest is answered, the oldest is not, and neither is what others had disturbed.
+    let last = 2 * capacity::FLOWS_SHARE - 1;
+    let newest = format!("198.18.{}.{}", last >> 8 & 0xff, last & 0xff);
+    assert_eq!(kernel.pod_sends(&udp(server, (&newest, 40_000))), TC_NEXT);
+    assert_eq!(kernel.pod_sends(&udp(server, ("198.18.0.0", 40_000))), TC_DROP);
+    let answer = tcp(SYN | ACK, server, client);
+    assert_eq!(kernel.classify("uplink_egress", &answer, FOREIGN), TC_NEXT);
 }

@@ -5,6 +5,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::addr::{Addr, PortBe};
 
 /// Key of `FLOWS` (LRU hash): a flow that began outside.
+///
+/// The table holds [`FLOWS`](super::capacity::FLOWS) entries. Of these the uplinks together have at most
+/// half, and each pod's interface and each workload's cgroup at most
+/// [`FLOWS_SHARE`](super::capacity::FLOWS_SHARE): beyond it the oldest of the same scope make way,
+/// established connections last.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FlowKey {
@@ -25,6 +30,33 @@ pub struct FlowKey {
     pub kind: u8,
     /// Always zero.
     pub reserved: [u8; 2],
+}
+
+impl FlowKey {
+    /// No flow: an empty place.
+    pub const NONE: Self = Self {
+        scope: 0,
+        remote: Addr::UNSPECIFIED,
+        local: Addr::UNSPECIFIED,
+        remote_port: PortBe([0; 2]),
+        local_port: PortBe([0; 2]),
+        protocol: 0,
+        kind: 0,
+        reserved: [0; 2],
+    };
+}
+
+/// Key of `FLOW_PLACES` (LRU hash): where in the order of a scope's entries one is. Beyond the map's
+/// capacity the least recently used are forgotten, and their entries count for no share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FlowPlace {
+    /// As in [`FlowKey::scope`].
+    pub scope: u64,
+    /// Which of its places; zero in a key of `FLOW_TURNS`, which counts how many were taken.
+    pub index: u32,
+    /// The scope's kind: [`flow_kind::POD`], [`flow_kind::UPLINK`] or [`flow_kind::CGROUP`].
+    pub class: u32,
 }
 
 /// Values of [`FlowKey::kind`].

@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use crate::{
+    abi::capacity,
     packet::{self, ether_type},
     testing::{
         GATEWAY, IFINDEX, INSIDE, METADATA, OUTSIDE, OUTSIDE6, POD, POD6, World, addr, ip,
@@ -527,4 +528,85 @@ proptest! {
     fn a_slot_is_in_the_map(octets: [u8; 16], port: u16) {
         prop_assert!(slot(&Addr::v6(octets), PortBe::new(port)) < REFUSED_SYNS);
     }
+}
+
+/// Entries of a scope, and of another one.
+fn counted(world: &World, scope: Scope) -> usize {
+    let id = match scope {
+        Scope::Pod(ifindex) => ifindex.into(),
+        Scope::Cgroup(id) => id,
+        Scope::Uplink => 0,
+    };
+    world.table.borrow().flows.keys().filter(|key| key.scope == id).count()
+}
+
+/// A datagram from the outside with this number, to the pod.
+fn flood(number: u32) -> Packet {
+    let [_, a, b, c] = number.to_be_bytes();
+    datagram((&format!("198.{}.{b}.{c}", 18 + (a & 1)), CLIENT), (POD, SERVER))
+}
+
+#[test]
+fn who_fills_the_table_makes_room_among_its_own() {
+    let share = usize::try_from(capacity::FLOWS_SHARE).unwrap();
+    for (scope, other) in [(Scope::Pod(7), Scope::Pod(8)), (Scope::Cgroup(7), Scope::Cgroup(8))] {
+        let world = World::usual();
+        let asked = datagram((OUTSIDE, CLIENT), (POD, SERVER));
+        note(other, &asked, &world);
+        let others = counted(&world, other);
+        assert!(others > 0);
+        for number in 0..3 * capacity::FLOWS_SHARE {
+            note(scope, &flood(number), &world);
+            assert!(number % 512 != 0 || counted(&world, scope) <= share, "{number}");
+        }
+        assert_eq!(counted(&world, scope), share, "{scope:?}");
+        assert_eq!(counted(&world, other), others, "{scope:?}");
+        let answer = datagram((POD, SERVER), (OUTSIDE, CLIENT));
+        assert!(answers(other, Sender::Itself, &answer, &world), "{scope:?}");
+        // The newest are there, the oldest are not.
+        let answered = |number: u32| {
+            let Packet { flow, .. } = flood(number);
+            let to = std::net::IpAddr::from(flow.source).to_string();
+            answers(scope, Sender::Itself, &datagram((POD, SERVER), (&to, CLIENT)), &world)
+        };
+        assert!(answered(3 * capacity::FLOWS_SHARE - 1), "{scope:?}");
+        assert!(!answered(0), "{scope:?}");
+    }
+}
+
+#[test]
+fn established_connections_are_the_last_to_make_way() {
+    let world = World::usual();
+    let scope = Scope::Cgroup(7);
+    let (client, server) = ((OUTSIDE, CLIENT), (POD, SERVER));
+    note(scope, &segment(SYN, client, server), &world);
+    assert!(answers(scope, Sender::Itself, &segment(SYN | ACK, server, client), &world));
+    note(scope, &segment(ACK, client, server), &world);
+    for number in 0..3 * capacity::FLOWS_SHARE {
+        note(scope, &flood(number), &world);
+    }
+    assert!(answers(scope, Sender::Itself, &segment(ACK, server, client), &world));
+    // One whose answer never came goes with the rest.
+    let idle = (OUTSIDE, CLIENT + 1);
+    note(scope, &segment(SYN, idle, server), &world);
+    for number in 0..3 * capacity::FLOWS_SHARE {
+        note(scope, &flood(number), &world);
+    }
+    assert!(!answers(scope, Sender::Itself, &segment(SYN | ACK, server, idle), &world));
+    assert!(answers(scope, Sender::Itself, &segment(ACK, server, client), &world));
+}
+
+#[test]
+fn a_scope_of_nothing_but_established_connections_has_its_share_all_the_same() {
+    let world = World::usual();
+    let scope = Scope::Cgroup(7);
+    for number in 0..2 * capacity::FLOWS_SHARE {
+        let [_, _, b, c] = number.to_be_bytes();
+        let from = format!("198.18.{b}.{c}");
+        let (client, server) = ((&*from, CLIENT), (POD, SERVER));
+        note(scope, &segment(SYN, client, server), &world);
+        assert!(answers(scope, Sender::Itself, &segment(SYN | ACK, server, client), &world));
+        note(scope, &segment(ACK, client, server), &world);
+    }
+    assert_eq!(counted(&world, scope), usize::try_from(capacity::FLOWS_SHARE).unwrap());
 }

@@ -11,9 +11,9 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::{
-        COUNTERS_ENTRIES, FlowKey, FlowState, GatewayKey, Globals, Group, OriginalDst, PodAddress,
-        PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled, TunneledKey,
-        capacity, capture_socket, lost,
+        COUNTERS_ENTRIES, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group, OriginalDst,
+        PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled,
+        TunneledKey, capacity, capture_socket, lost,
     },
     addr::{Addr, PortBe},
     inbound::REFUSED_SYNS as REFUSED_SYNS_ENTRIES,
@@ -87,6 +87,16 @@ pub(crate) static TUNNELED: LruHashMap<TunneledKey, Tunneled> =
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, FlowState> =
     LruHashMap::with_max_entries(capacity::FLOWS, 0);
+
+/// The entries of `FLOWS` by scope, in the order in which they were made.
+#[map]
+pub(crate) static FLOW_PLACES: LruHashMap<FlowPlace, FlowKey> =
+    LruHashMap::with_max_entries(capacity::FLOW_PLACES, 0);
+
+/// How many places of a scope were taken, from its first on.
+#[map]
+pub(crate) static FLOW_TURNS: LruHashMap<FlowPlace, u64> =
+    LruHashMap::with_max_entries(capacity::FLOW_TURNS, 0);
 
 /// When a SYN that was forwarded to the uplink was last refused, by
 /// [`slot`](egress_ebpf::inbound::slot) of its remote.

@@ -9,8 +9,8 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::{
-        FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route,
-        RouteKey, ShareKey, share_kind,
+        FlowKey, FlowPlace, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId,
+        Route, RouteKey, ShareKey, share_kind,
     },
     addr::Addr,
     decide::{PolicyRules, PolicyView},
@@ -22,8 +22,8 @@ use egress_ebpf::{
 use super::{
     context::Skb,
     maps::{
-        DENIED, FLOWS, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES, POD_INTERFACES, POLICIES,
-        REFUSED_SYNS, ROUTES, WORKLOADS,
+        DENIED, FLOW_PLACES, FLOW_TURNS, FLOWS, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES,
+        POD_INTERFACES, POLICIES, REFUSED_SYNS, ROUTES, WORKLOADS,
     },
 };
 
@@ -93,6 +93,32 @@ impl FlowTable for Maps {
         // SAFETY: an entry may be changed while it is read, its two numbers one by one. Then time
         // and phase are of two packets that crossed each other, either of which may come first.
         unsafe { FLOWS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn next_turn(&self, scope: &FlowPlace) -> u32 {
+        // Two CPUs may be given the same turn: then one place is taken twice.
+        let turn = match FLOW_TURNS.get_ptr_mut(scope) {
+            // SAFETY: the pointer is to the map's value, aligned to 8 bytes.
+            Some(turns) => unsafe {
+                let turn = turns.read_volatile();
+                turns.write_volatile(turn.wrapping_add(1));
+                turn
+            },
+            None => {
+                let _full = FLOW_TURNS.insert(scope, 1, 0);
+                0
+            }
+        };
+        turn as u32
+    }
+
+    #[inline(always)]
+    fn place(&self, place: &FlowPlace, key: &FlowKey) -> Option<FlowKey> {
+        // SAFETY: an entry may be replaced while it is read; then what is read is either of the two.
+        let before = unsafe { FLOW_PLACES.get(place) }.copied();
+        let _full = FLOW_PLACES.insert(place, key, 0);
+        before
     }
 
     #[inline(always)]

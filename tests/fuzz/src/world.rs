@@ -9,8 +9,8 @@ use std::{
 
 use egress_ebpf::{
     abi::{
-        ADMIN_PORTS, FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, PolicyId, Route,
-        RouteKey, TableId, mode, pod_hardware, route_action,
+        ADMIN_PORTS, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, PodAddress, PodPort,
+        PolicyId, Route, RouteKey, TableId, mode, pod_hardware, route_action,
     },
     absent::Absent,
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
@@ -369,6 +369,15 @@ impl FlowTable for World {
 
     fn flow(&self, key: &FlowKey) -> Option<FlowState> {
         self.table.borrow().flows.get(key).copied()
+    }
+
+    /// A world is too small for a share to be used up.
+    fn next_turn(&self, _scope: &FlowPlace) -> u32 {
+        0
+    }
+
+    fn place(&self, _place: &FlowPlace, _key: &FlowKey) -> Option<FlowKey> {
+        None
     }
 
     fn insert_flow(&self, key: &FlowKey, state: FlowState) {
