@@ -15,7 +15,7 @@ pub use self::{
         counter_index, event_class, hook, lost, share_kind,
     },
     flows::{FlowKey, FlowPlace, FlowState, flow_kind, flow_phase},
-    tunnel::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop, space},
+    tunnel::{OriginalDst, Tunnel, Tunneled, TunneledKey, TunneledPlace, hop, space},
 };
 use crate::addr::{Addr, PortBe};
 
@@ -328,6 +328,10 @@ pub mod capacity {
     pub const ORIGINAL_DST: u32 = 65_536;
     /// `TUNNELED`; beyond it the least recently used are forgotten, and their connections reset.
     pub const TUNNELED: u32 = 65_536;
+    /// Of these, those of one workload's cgroup. A power of two.
+    pub const TUNNELED_SHARE: u32 = 4096;
+    /// `TUNNELED_PLACES`.
+    pub const TUNNELED_PLACES: u32 = TUNNELED;
     /// `FLOWS`; beyond it the least recently used are forgotten, and their replies refused.
     pub const FLOWS: u32 = 65_536;
     /// Of these, those of one pod's interface, or of one workload's cgroup. A power of two.

@@ -14,7 +14,7 @@
 //!   two sockets claim serves neither.
 
 use crate::{
-    abi::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop, space},
+    abi::{OriginalDst, Tunnel, Tunneled, TunneledKey, TunneledPlace, hop, space},
     addr::{Addr, PortBe},
     endpoint::Reach,
 };
@@ -93,6 +93,26 @@ pub trait TunnelTable {
     fn contest(&self, key: &TunneledKey);
     /// Removes the record.
     fn remove_record(&self, key: &TunneledKey);
+    /// Takes a workload's next place, of [`TUNNELED_SHARE`](capacity::TUNNELED_SHARE), for a record; the one
+    /// that had it.
+    fn take_place(&self, cgroup: u64, record: &TunneledPlace) -> Option<TunneledPlace>;
+}
+
+/// Makes room for a record of a workload: beyond its share its oldest one goes.
+#[inline(always)]
+fn make_room(cgroup: u64, key: &TunneledKey, time: u64, table: &impl TunnelTable) {
+    // What is overwritten takes no more room.
+    if table.record(key).is_some() {
+        return;
+    }
+    let Some(old) = table.take_place(cgroup, &TunneledPlace { time, key: *key, reserved: 0 })
+    else {
+        return;
+    };
+    if table.record(&old.key).is_some_and(|found| found.time == old.time && found.cgroup == cgroup)
+    {
+        table.remove_record(&old.key);
+    }
 }
 
 /// What the socket asked for, if the connect hook sent it to this end of the tunnel.
@@ -145,8 +165,11 @@ pub fn established(cookie: u64, local: End, remote: End, table: &impl TunnelTabl
         table.set_recorded(cookie);
         let record = record(cookie, time, &asked);
         if asked.network != 0 && asked.network == table.node_network() {
-            return table.put_record(&local.key(space::NODE), &record);
+            let key = local.key(space::NODE);
+            make_room(asked.cgroup, &key, time, table);
+            return table.put_record(&key, &record);
         }
+        make_room(asked.cgroup, &key, time, table);
         if table.add_record(&key, &record) {
             return;
         }

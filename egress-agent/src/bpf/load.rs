@@ -12,7 +12,7 @@ use egress_ebpf::{
     abi::{
         ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group,
         OriginalDst, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey,
-        Tunnel, Tunneled, TunneledKey, capacity, lost,
+        Tunnel, Tunneled, TunneledKey, TunneledPlace, capacity, lost,
     },
     addr::Addr,
     inbound::REFUSED_SYNS,
@@ -28,7 +28,7 @@ const LPM: usize = 4;
 type Layout = (&'static str, usize, usize, u32);
 
 /// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned.
-const PINNED: [Layout; 20] = [
+const PINNED: [Layout; 21] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
     ("ROUTES", LPM + size_of::<RouteKey>(), size_of::<Route>(), capacity::ROUTES),
@@ -42,6 +42,12 @@ const PINNED: [Layout; 20] = [
     ("ORIGINAL_DST", size_of::<u64>(), size_of::<OriginalDst>(), capacity::ORIGINAL_DST),
     ("TUNNEL", size_of::<u32>(), size_of::<Tunnel>(), 1),
     ("TUNNELED", size_of::<TunneledKey>(), size_of::<Tunneled>(), capacity::TUNNELED),
+    (
+        "TUNNELED_PLACES",
+        size_of::<FlowPlace>(),
+        size_of::<TunneledPlace>(),
+        capacity::TUNNELED_PLACES,
+    ),
     ("FLOWS", size_of::<FlowKey>(), size_of::<FlowState>(), capacity::FLOWS),
     ("FLOW_PLACES", size_of::<FlowPlace>(), size_of::<FlowKey>(), capacity::FLOW_PLACES),
     ("FLOW_TURNS", size_of::<FlowPlace>(), size_of::<u64>(), capacity::FLOW_TURNS),

@@ -55,8 +55,14 @@ pub struct FlowPlace {
     pub scope: u64,
     /// Which of its places; zero in a key of `FLOW_TURNS`, which counts how many were taken.
     pub index: u32,
-    /// The scope's kind: [`flow_kind::POD`], [`flow_kind::UPLINK`] or [`flow_kind::CGROUP`].
+    /// The scope's kind: [`flow_kind::POD`], [`flow_kind::UPLINK`] or [`flow_kind::CGROUP`], or
+    /// [`Self::TUNNELED`].
     pub class: u32,
+}
+
+impl FlowPlace {
+    /// The class of the tunnel's records, of a workload's cgroup.
+    pub const TUNNELED: u32 = 16;
 }
 
 /// Values of [`FlowKey::kind`].

@@ -63,9 +63,11 @@ pub struct Tunnel {
 /// Key of `TUNNELED` (LRU hash): the workload's end of a connection to the tunnel listener, and how it
 /// is known to be the workload's.
 ///
-/// 65,536 in all. A record is of a socket that the connect hook sent to the listener, and counts from
-/// its SYN until the agent has accepted the connection, some milliseconds. So a workload would have to
-/// begin as many connections in that time to push out a neighbour's.
+/// 65,536 in all. Of those that are made when a connection is established, each workload's cgroup has at
+/// most [`TUNNELED_SHARE`](super::capacity::TUNNELED_SHARE): beyond it the oldest of its own make way. Those
+/// that are made at a pod's interface have no share: they are of the pod's own addresses alone, at most one
+/// for each of its ports. A record is of a socket that the connect hook sent to the listener, and counts from its SYN until the agent has
+/// accepted the connection, some milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct TunneledKey {
@@ -77,6 +79,19 @@ pub struct TunneledKey {
     pub space: u8,
     /// Always zero.
     pub reserved: u8,
+}
+
+/// Value of `TUNNELED_PLACES` (LRU hash by [`FlowPlace`](super::FlowPlace)): a record, in the order in which
+/// a workload's were made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TunneledPlace {
+    /// Its [`Tunneled::time`], which tells it from a later one of the same end.
+    pub time: u64,
+    /// Whose it is.
+    pub key: TunneledKey,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// Values of [`TunneledKey::space`].

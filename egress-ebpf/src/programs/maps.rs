@@ -13,7 +13,7 @@ use egress_ebpf::{
     abi::{
         COUNTERS_ENTRIES, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group, OriginalDst,
         PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled,
-        TunneledKey, capacity, capture_socket, lost,
+        TunneledKey, TunneledPlace, capacity, capture_socket, lost,
     },
     addr::{Addr, PortBe},
     inbound::REFUSED_SYNS as REFUSED_SYNS_ENTRIES,
@@ -80,6 +80,11 @@ pub(crate) static TUNNEL: Array<Tunnel> = Array::with_max_entries(1, 0);
 #[map]
 pub(crate) static TUNNELED: LruHashMap<TunneledKey, Tunneled> =
     LruHashMap::with_max_entries(capacity::TUNNELED, 0);
+
+/// The records of `TUNNELED` by workload, in the order in which they were made.
+#[map]
+pub(crate) static TUNNELED_PLACES: LruHashMap<FlowPlace, TunneledPlace> =
+    LruHashMap::with_max_entries(capacity::TUNNELED_PLACES, 0);
 
 /// Flows that began outside. LRU is right here, though it never is for policy: an entry only lets
 /// pass what answers it, so a forgotten one denies. Entries that are in use are spared as long as

@@ -8,14 +8,15 @@ use aya_ebpf::{
     programs::SockOpsContext,
 };
 use egress_ebpf::{
-    abi::{OriginalDst, Tunnel, Tunneled, TunneledKey, hop},
+    abi::{FlowPlace, OriginalDst, Tunnel, Tunneled, TunneledKey, TunneledPlace, capacity, hop},
     addr::{Addr, PortBe},
+    inbound::FlowTable as _,
     tunnel::{self, End, TunnelTable},
 };
 
 use super::{
     context::read_addr6,
-    maps::{ORIGINAL_DST, TUNNEL, TUNNELED},
+    maps::{ORIGINAL_DST, TUNNEL, TUNNELED, TUNNELED_PLACES},
     view::Maps,
 };
 
@@ -134,6 +135,17 @@ impl TunnelTable for Maps {
         let Some(entry) = TUNNELED.get_ptr_mut(key) else { return };
         // SAFETY: as in `set_recorded`.
         unsafe { (&raw mut (*entry).contested).write_volatile(1) };
+    }
+
+    #[inline(always)]
+    fn take_place(&self, cgroup: u64, record: &TunneledPlace) -> Option<TunneledPlace> {
+        let scope = FlowPlace { scope: cgroup, index: 0, class: FlowPlace::TUNNELED };
+        let index = self.next_turn(&scope) % capacity::TUNNELED_SHARE;
+        let place = FlowPlace { index, ..scope };
+        // SAFETY: an entry may be replaced while it is read; then what is read is either of the two.
+        let before = unsafe { TUNNELED_PLACES.get(place) }.copied();
+        let _full = TUNNELED_PLACES.insert(place, record, 0);
+        before
     }
 
     #[inline(always)]

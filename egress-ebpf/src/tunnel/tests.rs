@@ -4,7 +4,10 @@ use std::{
 };
 
 use super::*;
-use crate::testing::{OUTSIDE, POD, POD6, addr};
+use crate::{
+    abi::capacity,
+    testing::{OUTSIDE, POD, POD6, addr},
+};
 
 const PORT: PortBe = PortBe::new(15001);
 const PORT6: PortBe = PortBe::new(15002);
@@ -25,6 +28,8 @@ struct Table {
     listener: Tunnel,
     asked: RefCell<HashMap<u64, OriginalDst>>,
     records: RefCell<HashMap<TunneledKey, Tunneled>>,
+    turns: RefCell<HashMap<u64, u32>>,
+    places: RefCell<HashMap<(u64, u32), TunneledPlace>>,
     /// The network namespace that sockets are in.
     network: Cell<u64>,
 }
@@ -40,6 +45,8 @@ impl Table {
             listener: both(),
             asked: RefCell::default(),
             records: RefCell::default(),
+            turns: RefCell::default(),
+            places: RefCell::default(),
             network: Cell::new(ELSEWHERE),
         }
     }
@@ -100,6 +107,13 @@ impl TunnelTable for Table {
 
     fn node_network(&self) -> u64 {
         NODE
+    }
+
+    fn take_place(&self, cgroup: u64, record: &TunneledPlace) -> Option<TunneledPlace> {
+        let mut turns = self.turns.borrow_mut();
+        let turn = turns.entry(cgroup).or_default();
+        *turn += 1;
+        self.places.borrow_mut().insert((cgroup, *turn % capacity::TUNNELED_SHARE), *record)
     }
 
     fn put_record(&self, key: &TunneledKey, record: &Tunneled) {
@@ -320,4 +334,44 @@ fn the_interface_believes_the_socket_that_a_syn_is_of() {
     table.pass(1, local);
     passed(0, local, end(OUTSIDE, 443), &table);
     assert!(table.take_of(space::WALL, local).is_some());
+}
+
+#[test]
+fn a_workload_has_its_share_of_the_records_and_no_more() {
+    let share = usize::try_from(capacity::TUNNELED_SHARE).unwrap();
+    for network in [ELSEWHERE, NODE] {
+        let table = Table::new();
+        table.network.set(network);
+        let space = if network == NODE { space::NODE } else { space::OTHER };
+        // The connect hook notes the workload: the cookie says which.
+        let neighbour = end("10.0.0.6", 1);
+        table.tunnel(2, neighbour);
+        for number in 0..3 * capacity::TUNNELED_SHARE {
+            let [_, a, b, c] = number.to_be_bytes();
+            table.time.set(10 + u64::from(number));
+            table.tunnel(1, end(&format!("10.{a}.{b}.{c}"), 40_000));
+        }
+        assert_eq!(table.records.borrow().len(), share + 1);
+        assert!(table.take_of(space, neighbour).is_some());
+        let [_, a, b, c] = (3 * capacity::TUNNELED_SHARE - 1).to_be_bytes();
+        assert!(table.take_of(space, end(&format!("10.{a}.{b}.{c}"), 40_000)).is_some());
+        assert!(table.take_of(space, end("10.0.0.0", 40_000)).is_none());
+    }
+}
+
+#[test]
+fn an_end_that_is_used_again_keeps_its_record() {
+    let table = Table::new();
+    let own = end(POD, 40_000);
+    table.tunnel(1, own);
+    assert!(table.take(own).is_some());
+    for number in 0..capacity::TUNNELED_SHARE - 2 {
+        let [_, _, high, low] = number.to_be_bytes();
+        table.tunnel(1, end(&format!("10.1.{high}.{low}"), 1));
+    }
+    // Its first record had the place that is taken next.
+    table.time.set(100);
+    table.tunnel(1, own);
+    table.tunnel(1, end("10.2.0.1", 1));
+    assert!(table.take(own).is_some());
 }
