@@ -7,9 +7,11 @@ that nothing a client library is careful about stands in the way.
     flood.py unread  HOST PORT NAME PATH CONNECTIONS STREAMS
                                                  HTTP/2 streams whose responses nobody reads
     flood.py silent  HOST PORT                   a server that takes connections and never answers
+    flood.py refused HOST PORT                   datagrams that are refused, from every processor
 
 It writes `ready` once everything is under way, and goes on until it is ended."""
 
+import os
 import selectors
 import socket
 import struct
@@ -151,6 +153,25 @@ def silent(host, port):
             time.sleep(0.05)
 
 
+def refused(host, port):
+    cpus = sorted(os.sched_getaffinity(0))
+    for cpu in cpus[1:]:
+        if os.fork() == 0:
+            cpus = [cpu]
+            break
+    os.sched_setaffinity(0, {cpus[0]})
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    parent, count = os.getppid(), 0
+    while os.getppid() == parent:
+        try:
+            sender.sendto(b"x", (host, port))
+            sys.exit("nobody refused it")
+        except PermissionError:
+            count += 1
+        if count == 20000:
+            print("ready", flush=True)
+
+
 kind, host, port, *rest = sys.argv[1:]
 port = int(port)
 if kind == "idle":
@@ -161,5 +182,7 @@ elif kind == "unread":
     streams(host, port, rest[0], rest[1], int(rest[2]), int(rest[3]), 0)
 elif kind == "silent":
     silent(host, port)
+elif kind == "refused":
+    refused(host, port)
 else:
     sys.exit(f"what is {kind}?")

@@ -415,3 +415,38 @@ fn responses_that_nobody_reads_are_bounded_and_given_back() {
     let fallen = |(held, memory): &(u64, u64)| *held == 0 && *memory < before + 32 * 1024;
     until_is(SOON, "the memory to be given back", used, fallen).unwrap();
 }
+
+/// What a pod that is refused has to be told of: each of its refusals, while another one has as many as two
+/// processors make.
+#[test]
+fn refusals_without_end_take_no_flow_event_of_another_pod() {
+    const REFUSALS: u16 = 20;
+    let testbed = Testbed::test(0).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let running = flood(&testbed, testbed.pod(), "flood", &["refused", plan::ATTACKER, "9"]);
+    let told = |from: &str, port: u16| {
+        let about = format!("{from}:");
+        let to = format!("-> {}:{port} ", plan::ATTACKER);
+        let log = node.stdout();
+        log.lines().any(|line| {
+            line.contains(&about) && line.contains(&to) && line.contains("DENIED")
+        })
+    };
+    for port in 20_000..20_000 + REFUSALS {
+        let script = format!(
+            "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+             s.bind(('{}', 0))\ntry:\n    s.sendto(b'x', ('{}', {port}))\n\
+             except PermissionError:\n    print('refused')\n",
+            plan::NEIGHBOUR,
+            plan::ATTACKER
+        );
+        let done = cluster.neighbour.run("/usr/bin/python3", &["-c", &script]).unwrap();
+        assert_eq!(done.stdout.trim(), "refused", "{done:?}");
+    }
+    for port in 20_000..20_000 + REFUSALS {
+        let what = format!("the refusal at port {port}");
+        until(SOON, &what, || told(plan::NEIGHBOUR, port).then_some(())).unwrap();
+    }
+    assert!(running.stderr().is_empty(), "{}", running.stderr());
+}
