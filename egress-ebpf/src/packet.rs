@@ -14,7 +14,7 @@ use self::offload::Offload;
 pub use self::{
     claims::{ArpSender, arp_sender, gives_hardware_address},
     ip::ip,
-    quoted::{quotes_own, subject_of_error},
+    quoted::{ERROR, is_own_error, quotes_own, subject_of_error},
 };
 use crate::{
     addr::{Addr, PortBe},

@@ -429,9 +429,8 @@ fn refusals_without_end_take_no_flow_event_of_another_pod() {
         let about = format!("{from}:");
         let to = format!("-> {}:{port} ", plan::ATTACKER);
         let log = node.stdout();
-        log.lines().any(|line| {
-            line.contains(&about) && line.contains(&to) && line.contains("DENIED")
-        })
+        log.lines()
+            .any(|line| line.contains(&about) && line.contains(&to) && line.contains("DENIED"))
     };
     for port in 20_000..20_000 + REFUSALS {
         let script = format!(

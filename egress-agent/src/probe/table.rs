@@ -84,7 +84,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("packet-dgram", "packet socket without own header", &[Row::PacketSocket], NetRaw, Both, link::cooked),
     way("packet-ring", "packet socket's TX ring", &[Row::PacketSocket], NetRaw, Both, link::ring),
     way("packet-bypass", "packet socket with PACKET_QDISC_BYPASS", &[Row::PacketSocket], NetRaw, Both, link::bypass),
-    way("mac-spoofed", "a frame with a neighbour's hardware address", &[Row::Spoofing], NetRaw, Both, link::other_hardware),
+    way("mac-spoofed", "a neighbour's hardware address", &[Row::Spoofing], NetRaw, Both, link::other_hardware),
     way("icmp-error", "an ICMP error about another's packet", &[Row::Spoofing], NetRaw, Both, link::error),
     way("vnet-destination", "a checksum over the destination", &[Row::Unfinished], NetRaw, Both, unfinished::destination),
     way("vnet-source", "a checksum over the source", &[Row::Unfinished, Row::Spoofing], NetRaw, Both, unfinished::source),

@@ -1,7 +1,7 @@
 //! What leaves the node by an uplink.
 
 use super::{
-    destination, exempt, final_packet, forges_error, malformed,
+    destination, exempt, final_packet, malformed,
     origin::{Kind, Namespace, Origin, Socket, is_dhcp_broadcast, leaving},
     own_source, settled,
 };
@@ -9,7 +9,7 @@ use crate::{
     abi::PolicyId,
     decide::{Place, PolicyView},
     inbound::{self, FlowTable},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type, offload},
+    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, Signal, ether_type, offload},
     reason::Reason,
     verdict::{Judgement, Mode, Verdict},
 };
@@ -123,20 +123,25 @@ fn outward(
         inbound::note_begun(packet, view);
         return Verdict::allow(Reason::Host);
     }
+    if origin.kind == Kind::NodeKernel && is_of_the_link(packet) {
+        return Verdict::allow(Reason::Host);
+    }
     let mut subject = *packet;
-    if origin.kind == Kind::NodeKernel {
-        if is_of_the_link(packet) {
-            return Verdict::allow(Reason::Host);
-        }
+    // One way for both: a second reading would take more stack than there is.
+    if matches!(origin.kind, Kind::NodeKernel | Kind::Workload) {
+        bytes.bring(Ethernet::LENGTH + packet::ERROR);
         subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet);
+    }
+    if origin.kind == Kind::Workload {
+        if packet.signal == Signal::Error && !packet::is_own_error(packet, &subject) {
+            return Verdict::deny(Reason::ForgedError);
+        }
+        subject = *packet;
     }
     let mut verdict = settled(bytes, destination(Place::Wire, &subject, policy, view));
     // What is forwarded may be translated, or come from who owns its address.
     if origin.kind == Kind::Workload {
         verdict = own_source(verdict, packet, view);
-        if forges_error(bytes, Ethernet::LENGTH, packet) {
-            return Verdict::deny(Reason::ForgedError);
-        }
     }
     leaving(verdict, origin, &subject, view)
 }

@@ -10,6 +10,9 @@ use crate::addr::{Addr, PortBe};
 /// Bytes of an ICMP error's header, before its quote.
 const ICMP: u32 = 8;
 
+/// Bytes of an ICMP error that are read, from its IP header on, and of no more than what it quotes.
+pub const ERROR: u32 = IPV6 + ICMP + IPV6 + 8;
+
 /// The packet that an ICMP error quotes, as far as its flow goes.
 struct Quoted {
     source: Addr,
@@ -66,6 +69,14 @@ pub fn quotes_own(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
             && (v4 || !is_extension(quoted.protocol))
     });
     own && length >= least && !flow.fragment
+}
+
+/// Whether an ICMP error whose [subject](subject_of_error) is known is about a packet that its
+/// destination sent to its source: see [`quotes_own`], which asks for less.
+#[inline(always)]
+#[must_use]
+pub fn is_own_error(packet: &Packet, subject: &Packet) -> bool {
+    subject.signal == Signal::FlowError && subject.flow.source == packet.flow.source
 }
 
 #[inline(always)]

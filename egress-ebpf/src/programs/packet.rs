@@ -96,6 +96,7 @@ fn note_tunnel(skb: Skb, flow: &Flow, kind: u16) {
 /// node's own processes send passes. Minimum kernel version: 4.5 with clsact, 6.6 with tcx; with the
 /// ring buffer, 5.8.
 #[classifier]
+#[inline(always)] // A frame of its own would count for the stack that is left.
 fn uplink_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
