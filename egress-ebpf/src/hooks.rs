@@ -87,11 +87,13 @@ pub fn skb(
         return exempt(policy, ether_type);
     }
     let packet = final_packet(bytes, 0, ether_type, true);
+    let forged = bytes.forget(forges_error(bytes, 0, &packet));
     let verdict = settled(bytes, destination(Place::Skb, &packet, policy, view));
     let mut verdict = own_source(verdict, &packet, view);
-    if forges_error(bytes, 0, &packet) {
+    if forged {
         verdict = Verdict::deny(Reason::ForgedError);
     }
+    let mut verdict = settled(bytes, verdict);
     if lacks_route(verdict) && answers_socket(cgroup, &packet, view) {
         verdict = Verdict::allow(Reason::Reply);
     }
