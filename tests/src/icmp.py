@@ -1,6 +1,7 @@
 """An ICMP error that says a path is narrow: icmp.py TO SOURCE DESTINATION MTU.
 
-Sent to TO, about an echo request of SOURCE's to DESTINATION. Exit code: 1 refused by the kernel, 2 sent;
+Sent to TO, about an echo reply (IPv4) or request (IPv6) of SOURCE's to DESTINATION: what Linux believes
+without a socket that sent it. Exit code: 1 refused by the kernel, 2 sent;
 nobody waits for an answer.
 """
 import errno
@@ -21,7 +22,7 @@ def main(to, source, destination, mtu):
     source, destination = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     ends = source.packed + destination.packed
     if source.version == 4:
-        echo = struct.pack("!BBHHH", 8, 0, 0, 1, 1)
+        echo = struct.pack("!BBHHH", 0, 0, 0, 1, 1)
         quoted = struct.pack("!BBHHHBBH", 0x45, 0, 28, 1, 0, 64, 1, 0) + ends + echo
         error = struct.pack("!BBHHH", 3, 4, 0, 0, int(mtu)) + quoted
         error = error[:2] + struct.pack("!H", checksum(error)) + error[4:]

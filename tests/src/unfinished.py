@@ -1,8 +1,10 @@
-"""A frame that says something else once it has been judged.
+"""A frame that says something else once it has been judged. The script stands between apostrophes, so it
+has none.
 
 unfinished.py csum eth0|tap|uplink DESTINATION START FIELD VALUE
-    A datagram of the pod, or by the app node's uplink of a workload on the host's network, whose checksum is left to be filled in: begun at byte START of the frame, written FIELD
-    bytes behind, and come out as VALUE (hexadecimal).
+    A datagram of the pod (eth0, tap), or of a workload on the network of the node (uplink), whose checksum
+    is left to be filled in: begun at byte START of the frame, written FIELD bytes behind, and come out as
+    VALUE (hexadecimal).
 
 Exit code: 1 refused by the kernel, 2 sent; nobody waits for an answer.
 """
