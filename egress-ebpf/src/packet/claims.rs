@@ -61,7 +61,7 @@ pub fn gives_hardware_address(bytes: &impl Bytes, neighbour: Neighbour, own: [u8
 const fn is_honest(option: u64, own: [u8; 6]) -> bool {
     let [a, b, c, d, e, f] = own;
     let own = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-    let (kind, units) = ((option >> 56) as u8, (option >> 48) as u8);
+    let [kind, units, ..] = option.to_be_bytes();
     let gives = kind == SOURCE_LINK_LAYER || kind == TARGET_LINK_LAYER;
     units == 1 && (!gives || option << 16 >> 16 == own)
 }

@@ -96,6 +96,7 @@ impl FlowTable for Maps {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "whoever counts places needs no more")]
     fn next_turn(&self, scope: &FlowPlace) -> u32 {
         // Two CPUs may be given the same turn: then one place is taken twice.
         let turn = match FLOW_TURNS.get_ptr_mut(scope) {

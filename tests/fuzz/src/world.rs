@@ -128,10 +128,8 @@ impl World {
 
     /// What the agent would say of look-ups that aren't needed.
     fn absent(&self) -> Absent {
-        let absent = self
-            .gateways
-            .keys()
-            .fold(Absent::ALL, |absent, ip| absent.with_gateway(&Addr::from(*ip)));
+        let gateway = |absent: Absent, ip: &IpAddr| absent.with_gateway(&Addr::from(*ip));
+        let absent = self.gateways.keys().fold(Absent::ALL, gateway);
         self.denied.iter().fold(absent, |absent, net| {
             let bits = u32::from(net.prefix_len());
             let mapped = if net.addr().is_ipv4() { MAPPED_PREFIX_BITS } else { 0 };
@@ -162,8 +160,7 @@ impl World {
         self.expected(policy, passes)
     }
 
-    /// What tc on the uplink may let pass of what is a workload's, or else forwarded from an
-    /// interface.
+    /// What tc on the uplink may let pass of a workload's, or of what comes from an interface.
     pub(crate) fn at_uplink(
         &self,
         came_in_on: u32,
