@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::{dist, fuzz, kernels, layers, run, setup};
+use crate::{
+    dist::{self, Build},
+    fuzz, kernels, layers, programs, run, setup,
+};
 
 /// What has been run so far: name, time, outcome.
 #[derive(Default)]
@@ -78,11 +81,18 @@ pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> 
     }
     // The end-to-end tests run the agent itself, and would build it unseen.
     stages.cargo("build", run::command("cargo").args(["build", "--workspace", "--bins"]));
-    stages.stage("dist", || dist::run().map(drop));
-    stages.cargo(
-        "tests",
-        run::command("cargo").args(["test", "--workspace", "--no-fail-fast"]).args(args),
-    );
+    stages.stage("dist", || dist::run(Build::Quick).map(drop));
+    // The programs that tests run are built: nothing is built again in between.
+    let (agent, released) =
+        (run::target_dir().join("debug/egress-agent"), dist::path(Build::Quick));
+    let env = [("EGRESS_AGENT", &*agent), ("EGRESS_AGENT_RELEASED", &*released)];
+    if args.is_empty() {
+        stages.stage("tests", || programs::run(&env));
+    } else {
+        let mut cargo = run::command("cargo");
+        cargo.args(["test", "--workspace", "--no-fail-fast"]).args(args).envs(env);
+        stages.cargo("tests", &mut cargo);
+    }
     if !quick {
         stages.stage("fuzz", || fuzz::fuzz(&fuzz::Options::BRIEF));
     }

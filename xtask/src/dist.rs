@@ -14,24 +14,56 @@ use crate::run;
 /// Program header type of an interpreter's path, elf(5): a program that has one isn't static.
 const PT_INTERP: u32 = 3;
 
-/// Builds it into `target/dist/egress-agent`, and proves that it needs no other file.
+/// How the file is built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Build {
+    /// For users: optimised as a whole.
+    Release,
+    /// For tests: the same kernel programs and the same linking, hardly optimised, in a third of the
+    /// time.
+    Quick,
+}
+
+/// Where the file is.
+pub(crate) fn path(build: Build) -> PathBuf {
+    let dist = run::target_dir().join("dist");
+    match build {
+        Build::Release => dist,
+        Build::Quick => dist.join("quick"),
+    }
+    .join("egress-agent")
+}
+
+/// Builds it (see [`path`]), and proves that it needs no other file.
 ///
 /// # Errors
 /// The build fails, or what came out isn't static or doesn't start.
-pub(crate) fn run() -> Result<PathBuf> {
+pub(crate) fn run(how: Build) -> Result<PathBuf> {
+    let profile = match how {
+        Build::Release => "release",
+        Build::Quick => "quick",
+    };
     let target = format!("{ARCH}-unknown-linux-gnu");
     let mut build = run::command("cargo");
-    build.args(["build", "--release", "--package", "egress-agent", "--bin", "egress-agent"]);
+    build.args([
+        "build",
+        "--profile",
+        profile,
+        "--package",
+        "egress-agent",
+        "--bin",
+        "egress-agent",
+    ]);
     // With a target that is named, flags are for the agent alone: build scripts and procedural
     // macros stay as they are, and the other builds in this directory too.
     build.args(["--target", &target]).env("RUSTFLAGS", "-C target-feature=+crt-static");
     println!("RUSTFLAGS='-C target-feature=+crt-static' {}", run::text(&build));
     run::show(&mut build)?;
 
-    let built = run::target_dir().join(target).join("release/egress-agent");
-    let dist = run::target_dir().join("dist");
-    let program = dist.join("egress-agent");
-    fs::create_dir_all(&dist).with_context(|| dist.display().to_string())?;
+    let built = run::target_dir().join(target).join(profile).join("egress-agent");
+    let program = path(how);
+    let dist = program.parent().context("the file has no directory")?;
+    fs::create_dir_all(dist).with_context(|| dist.display().to_string())?;
     put(&built, &program)?;
     let bytes = fs::read(&program).with_context(|| program.display().to_string())?;
     if !is_static(&bytes).with_context(|| program.display().to_string())? {
@@ -41,7 +73,7 @@ pub(crate) fn run() -> Result<PathBuf> {
             program.display()
         );
     }
-    starts(&dist, &program)?;
+    starts(dist, &program)?;
     println!("{}: static, {} MiB", program.display(), bytes.len() >> 20);
     Ok(program)
 }

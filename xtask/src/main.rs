@@ -9,6 +9,7 @@ mod fresh;
 mod fuzz;
 mod kernels;
 mod layers;
+mod programs;
 mod run;
 mod setup;
 mod verifier;
@@ -120,7 +121,9 @@ fn main() -> ExitCode {
         Command::Kernels(options) => kernels::run(&options),
         Command::Verifier(options) => verifier::run(&options),
         Command::Layers => layers::run(),
-        Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::run()).map(drop),
+        Command::Dist => {
+            setup::run(setup::For::Demo).and_then(|()| dist::run(dist::Build::Release)).map(drop)
+        }
         Command::Bench { names } => bench::run(&names),
         Command::Fresh(options) => fresh::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),

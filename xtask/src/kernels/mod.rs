@@ -103,7 +103,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn released() -> Result<PathBuf> {
     match env::var_os(RELEASED) {
         Some(path) => fs::canonicalize(&path).with_context(|| format!("{RELEASED}={path:?}")),
-        None => dist::run(),
+        None => dist::run(dist::Build::Release),
     }
 }
 
