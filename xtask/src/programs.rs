@@ -35,6 +35,46 @@ struct Program {
     alone: bool,
 }
 
+/// What became of several programs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Outcome {
+    /// Tests that passed.
+    passed: u64,
+    /// Tests that failed.
+    failed: u64,
+    /// Programs with a test that failed, or that ended in another way than by their last test.
+    failed_programs: Vec<String>,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        let Self { passed, failed, failed_programs } = other;
+        self.passed += passed;
+        self.failed += failed;
+        self.failed_programs.extend(failed_programs);
+    }
+
+    /// Counts a program that ended.
+    fn program(&mut self, name: String, succeeded: bool, output: &str) {
+        let counts = output.lines().rev().find_map(counts);
+        let (passed, failed) = counts.unwrap_or_default();
+        self.passed += passed;
+        self.failed += failed;
+        if !succeeded {
+            self.failed_programs.push(name);
+        }
+    }
+}
+
+/// The tests that passed and that failed, where the line is the last one of a test program.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut counts = counts.split("; ");
+    let passed = counts.next()?.strip_suffix(" passed")?.parse().ok()?;
+    let failed = counts.next()?.strip_suffix(" failed")?.parse().ok()?;
+    Some((passed, failed))
+}
+
 /// Builds the test programs of the workspace and runs all of them, with these in the environment;
 /// then the examples of the documentation comments.
 ///
@@ -44,16 +84,17 @@ pub(crate) fn run(env: &[(&str, &Path)]) -> Result<()> {
     let programs = build()?;
     let (alone, together): (Vec<_>, Vec<_>) =
         programs.into_iter().partition(|program| program.alone);
-    let mut failed = run_all(together, TOGETHER, env)?;
-    failed.extend(run_all(alone, 1, env)?);
+    let mut outcome = run_all(together, TOGETHER, env)?;
+    outcome.add(run_all(alone, 1, env)?);
     let mut examples = run::command("cargo");
     examples.args(["test", "--workspace", "--doc"]);
     println!("{}", run::text(&examples));
     if run::show(&mut examples).is_err() {
-        failed.push("examples of the documentation".to_owned());
+        outcome.failed_programs.push("examples of the documentation".to_owned());
     }
-    if !failed.is_empty() {
-        bail!("failed: {}", failed.join(", "));
+    println!("{} passed, {} failed", outcome.passed, outcome.failed);
+    if !outcome.failed_programs.is_empty() {
+        bail!("failed: {}", outcome.failed_programs.join(", "));
     }
     Ok(())
 }
@@ -93,10 +134,10 @@ fn program(message: &str) -> Option<Program> {
     })
 }
 
-/// Runs programs, so many at a time, and returns the names of those that failed.
-fn run_all(programs: Vec<Program>, together: usize, env: &[(&str, &Path)]) -> Result<Vec<String>> {
+/// Runs programs, so many at a time.
+fn run_all(programs: Vec<Program>, together: usize, env: &[(&str, &Path)]) -> Result<Outcome> {
     let waiting = Mutex::new(VecDeque::from(programs));
-    let failed = Mutex::new(Vec::new());
+    let outcome = Mutex::new(Outcome::default());
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     thread::scope(|scope| {
         let threads: Vec<_> = (0..together)
@@ -105,13 +146,13 @@ fn run_all(programs: Vec<Program>, together: usize, env: &[(&str, &Path)]) -> Re
                     while let Some(program) = next() {
                         let (passed, output, time) = run_one(&program, env)?;
                         // The lock keeps the output of one program together.
-                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
                         let mark = if passed { "ok    " } else { "FAILED" };
                         println!("{mark}  {:<34} {:>6.1} s", program.name, time.as_secs_f64());
                         if !passed {
                             println!("{output}");
-                            failed.push(program.name);
                         }
+                        outcome.program(program.name, passed, &output);
                     }
                     Ok(())
                 })
@@ -122,7 +163,7 @@ fn run_all(programs: Vec<Program>, together: usize, env: &[(&str, &Path)]) -> Re
             Err(_) => bail!("a thread that runs tests panicked"),
         })
     })?;
-    Ok(failed.into_inner().unwrap_or_else(PoisonError::into_inner))
+    Ok(outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Whether all tests of a program passed, what it wrote, and how long it took.
@@ -180,8 +221,26 @@ mod tests {
             alone: false,
         };
         let programs = ["/bin/false", "/bin/true", "/bin/false", "/bin/true"].map(program).to_vec();
-        assert_eq!(run_all(programs, TOGETHER, &[]).unwrap(), ["/bin/false", "/bin/false"]);
-        assert!(run_all(vec![program("/bin/true")], 1, &[]).unwrap().is_empty());
+        let outcome = run_all(programs, TOGETHER, &[]).unwrap();
+        assert_eq!(outcome.failed_programs, ["/bin/false", "/bin/false"]);
+        let outcome = run_all(vec![program("/bin/true")], 1, &[]).unwrap();
+        assert!(outcome.failed_programs.is_empty());
         assert!(run_all(vec![program("/no/such/program")], 1, &[]).is_err());
+    }
+
+    #[test]
+    fn tests_are_counted_by_the_last_line_of_each_program() {
+        let line = |passed, failed| {
+            format!(
+                "test a ... ok\n\ntest result: ok. {passed} passed; {failed} failed; 0 ignored\n"
+            )
+        };
+        let mut outcome = Outcome::default();
+        outcome.program("a".into(), true, &line(3, 0));
+        outcome.program("b".into(), false, &line(2, 1));
+        outcome.program("killed".into(), false, "test a ... ok\n");
+        let failed_programs = vec!["b".into(), "killed".into()];
+        assert_eq!(outcome, Outcome { passed: 5, failed: 1, failed_programs });
+        assert_eq!(counts("test result: none"), None);
     }
 }
