@@ -8,11 +8,12 @@ use std::{
 
 use super::{State, Status, stats::denials};
 use crate::{
+    net::empty_frames,
     policy::KeyGroup,
     telemetry::{
         ADMIN_ENDPOINTS, AdminRefusal, ClusterCounter, DURATION_BUCKETS, LimitStats, LineFate,
         Normalized, RequestProtocol, Resource, Series, Telemetry, TlsPeer, UnwrittenLines,
-        empty_frames, handshakes, normalized, panics,
+        handshakes, normalized, panics,
     },
     tls::{days_left, unix_seconds},
 };

@@ -19,8 +19,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Seen;
-use crate::telemetry::count_empty_frame;
+use super::{Seen, empty_frames::count_empty_frame};
 
 /// Length of a frame's header in bytes (RFC 9113 §4.1).
 const HEADER: usize = 9;
@@ -358,7 +357,7 @@ mod tests {
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
-    use crate::telemetry::empty_frames;
+    use crate::net::empty_frames;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();

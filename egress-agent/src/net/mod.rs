@@ -3,6 +3,7 @@
 mod balance;
 mod connect;
 mod dial;
+mod empty_frames;
 mod frames;
 mod linger;
 mod pieces;
@@ -17,6 +18,7 @@ mod windows;
 pub use balance::{ClusterStates, InFlight, Lease, Membership};
 pub use connect::{Connect, ConnectError, Connector};
 pub use dial::{DialError, Dialer, Patience, Plan, Upstream};
+pub use empty_frames::empty_frames;
 pub use frames::{Arrivals, Frames};
 pub use linger::Linger;
 pub use pieces::Pieces;

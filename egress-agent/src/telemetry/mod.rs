@@ -2,7 +2,6 @@
 
 mod access_log;
 mod cluster;
-mod empty_frames;
 mod entry;
 mod flow;
 mod handshakes;
@@ -23,7 +22,6 @@ pub use cluster::{
     ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,
     RequestGuard,
 };
-pub use empty_frames::{count_empty_frame, empty_frames};
 pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
 pub use flow::{
     FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,

@@ -11,6 +11,6 @@ pub fn empty_frames() -> u64 {
 }
 
 /// One more was taken out.
-pub fn count_empty_frame() {
+pub(super) fn count_empty_frame() {
     EMPTY.fetch_add(1, Relaxed);
 }
