@@ -8,6 +8,7 @@ use std::{
 };
 
 use egress_tests::{
+    access_log,
     outside::Servers,
     plan,
     process::{Finished, Process},
@@ -68,9 +69,9 @@ http {{
 
 struct World {
     testbed: Testbed,
-    _servers: Vec<Process>,
+    servers: Vec<Process>,
     _node: Process,
-    _gateway: Process,
+    gateway: Process,
 }
 
 impl World {
@@ -91,7 +92,7 @@ impl World {
         testbed.apply("www.yaml", &registry(10)).unwrap();
         let gateway = testbed.start_gateway(0).unwrap();
         let node = testbed.start_node().unwrap();
-        let world = Self { testbed, _servers: vec![nginx, grpc], _node: node, _gateway: gateway };
+        let world = Self { testbed, servers: vec![nginx, grpc], _node: node, gateway };
         let answer = || world.curl(&[&url(HTTP1)]).stdout;
         until_is(SOON, "nginx, through the gateway", answer, |text| text.starts_with("GET"))
             .unwrap();
@@ -104,6 +105,18 @@ impl World {
 
     fn run(&self, program: &str, args: &[&str]) -> Finished {
         self.testbed.pod().run_for(Duration::from_secs(120), program, args).unwrap()
+    }
+
+    /// What the gateway and the servers said about requests that failed.
+    fn failures(&self) -> String {
+        let lines = access_log::lines(&self.gateway.stdout()).into_iter();
+        let mut said: Vec<String> =
+            lines.filter(|line| line.code >= 500).map(|line| line.text).collect();
+        for server in &self.servers {
+            let text = server.stderr();
+            said.extend(text.lines().filter(|line| line.contains("[error]")).map(Into::into));
+        }
+        said.join("\n")
     }
 
     fn version(&self, program: &str, args: &[&str]) {
@@ -175,7 +188,8 @@ fn nghttp2_loses_no_request_to_a_server_that_says_goaway() {
             let url = url(port) + if more.is_empty() { "" } else { "read" };
             let load = [&["-n", "1000", "-c", "4", "-m", "10", "-N", "20"], more, &[&url]].concat();
             let done = world.run("h2load", &load);
-            assert_eq!(succeeded(&done), (1000, 1000), "{more:?} {port}\n{}", done.stdout);
+            let seen = || format!("{more:?} {port}\n{}\n{}", done.stdout, world.failures());
+            assert_eq!(succeeded(&done), (1000, 1000), "{}", seen());
             assert!(done.stdout.contains("status codes: 1000 2xx"), "{}", done.stdout);
         }
     }

@@ -209,14 +209,24 @@ fn icmp_errors_get_through() {
     }
     assert_eq!(capture.frames(), Vec::<String>::new());
 
-    // An ICMP error of the pod's own making carries nothing out.
-    let error = r"import socket, sys
+    // An ICMP error of the pod's own making is about what its receiver sent to the pod, and carries
+    // nothing out.
+    let error = r"import socket, struct, sys
+to, quoted = sys.argv[1:]
+addresses = socket.inet_aton(to) + socket.inet_aton(quoted)
+quote = struct.pack('!BBHIBBH', 0x45, 0, 28, 0, 64, 17, 0) + addresses + struct.pack('!4H', 9, 9, 8, 0)
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-s.sendto(b'\3\4' + bytes(2) + bytes(2) + b'\5\0' + b'E' + bytes(27), (sys.argv[1], 0))
+s.sendto(b'\3\4' + bytes(4) + b'\5\0' + quote, (to, 0))
 sys.exit(2)";
-    let send = |to| pod.run("python3", &["-c", error, to]);
-    assert_eq!(send(plan::REMOTE_POD).unwrap().code, 2);
-    refused(&hosts, "an ICMP error", &["protocol"], || send(plan::ATTACKER));
+    let send = |to, quoted| pod.run("python3", &["-c", error, to, quoted]);
+    assert_eq!(send(plan::REMOTE_POD, plan::POD).unwrap().code, 2);
+    for (to, quoted, reason) in [
+        (plan::REMOTE_POD, plan::NEIGHBOUR, "forged_error"),
+        (plan::ATTACKER, plan::NEIGHBOUR, "forged_error"),
+        (plan::ATTACKER, plan::POD, "protocol"),
+    ] {
+        refused(&hosts, "an ICMP error", &[reason], || send(to, quoted));
+    }
 }
 
 #[test]
