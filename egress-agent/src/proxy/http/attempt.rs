@@ -138,10 +138,8 @@ impl<'a> Attempt<'a> {
                     pause = pause.saturating_mul(2).min(BACKOFF * 10);
                 }
                 resends += 1;
-                // Who refused a stream would get it again on the same connection.
-                if matches!(failure, Failure::RefusedStream) && choice == Choice::Any {
-                    choice = Choice::PreferNew;
-                }
+                let refused = matches!(failure, Failure::RefusedStream);
+                choice = choice.after_unprocessed(refused, resends);
                 continue;
             }
             if !replayable {

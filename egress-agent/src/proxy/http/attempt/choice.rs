@@ -25,8 +25,26 @@ pub(super) enum Choice {
     Any,
     /// A new one; where there is no room for it, one that waits.
     PreferNew,
+    /// A new one that no other request waits for, so that this one is its first; where there is no room
+    /// for it, one that waits.
+    PreferOwn,
     /// A new one.
     New,
+}
+
+impl Choice {
+    /// For a request that the upstream did not process, sent again for the `resends`th time. A server
+    /// that takes so many requests a connection leaves out what others are ahead of, however often:
+    /// the first request of a connection is taken.
+    pub(super) fn after_unprocessed(self, refused: bool, resends: u32) -> Self {
+        match (self, resends) {
+            (Self::New, _) => Self::New,
+            (Self::PreferOwn, _) | (_, 3..) => Self::PreferOwn,
+            // Who refused a stream would get it again on the same connection.
+            (Self::Any, _) if refused => Self::PreferNew,
+            (Self::Any | Self::PreferNew, _) => self,
+        }
+    }
 }
 
 impl Attempt<'_> {
@@ -44,7 +62,7 @@ impl Attempt<'_> {
         let whose = Whose::Own { owner: &owner, body };
         let pooled = match choice {
             Choice::Any => self.pooled(plan.addresses().take(1), whose),
-            Choice::PreferNew | Choice::New => None,
+            Choice::PreferNew | Choice::PreferOwn | Choice::New => None,
         };
         if let Some(up) = pooled {
             *reused = true;
@@ -62,10 +80,10 @@ impl Attempt<'_> {
                     None
                 }
             },
-            Choice::New => None,
+            Choice::PreferOwn | Choice::New => None,
         };
         let patience = match choice {
-            Choice::Any | Choice::PreferNew => Patience::None,
+            Choice::Any | Choice::PreferNew | Choice::PreferOwn => Patience::None,
             Choice::New => Patience::Wait,
         };
         let full = match self.connect(down, clock, plan, patience, owner.clone()).await {

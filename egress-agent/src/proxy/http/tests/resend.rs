@@ -135,6 +135,35 @@ fn a_post_and_an_rpc_are_sent_again_with_body_and_trailers() {
     });
 }
 
+/// Takes one request a connection.
+async fn one_at_a_time() -> (SocketAddr, Seen) {
+    const END_HEADERS: u8 = 4;
+    /// `:status: 200` in HPACK's static table (RFC 7541 appendix A).
+    const OK: u8 = 0x88;
+    upstream(|mut io, _, _| async move {
+        read_request(&mut io, 0).await;
+        let mut answer = frame(HEADERS, 1, &[OK]);
+        answer[4] = END_STREAM | END_HEADERS;
+        answer.extend(goaway(1));
+        io.write_all(&answer).await.unwrap();
+        while io.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}
+    })
+    .await
+}
+
+#[test]
+fn a_server_that_takes_one_request_a_connection_loses_none_of_many() {
+    local(async {
+        let (addr, _) = one_at_a_time().await;
+        let gateway = gateway(addr).await;
+        let client = gateway.connect_h2().await;
+        let posts = (0..12).map(|_| post(&client, "http://a.example/rpc", b"body", None));
+        let statuses: Vec<_> =
+            futures_util::future::join_all(posts).await.into_iter().map(|(s, ..)| s).collect();
+        assert_eq!(statuses, [StatusCode::OK; 12]);
+    });
+}
+
 #[test]
 fn what_may_have_been_processed_is_not_sent_again() {
     local(async {
