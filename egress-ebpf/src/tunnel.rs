@@ -93,8 +93,8 @@ pub trait TunnelTable {
     fn contest(&self, key: &TunneledKey);
     /// Removes the record.
     fn remove_record(&self, key: &TunneledKey);
-    /// Takes a workload's next place, of [`TUNNELED_SHARE`](capacity::TUNNELED_SHARE), for a record; the one
-    /// that had it.
+    /// Takes a workload's next place, of
+    /// [`TUNNELED_SHARE`](crate::abi::capacity::TUNNELED_SHARE), for a record; the one that had it.
     fn take_place(&self, cgroup: u64, record: &TunneledPlace) -> Option<TunneledPlace>;
 }
 

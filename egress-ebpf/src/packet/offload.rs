@@ -20,7 +20,7 @@ use crate::reason::Reason;
 pub struct Offload {
     /// Whether a checksum is yet to be filled in (`CHECKSUM_PARTIAL`).
     pub partial: u32,
-    /// Where the sum begins, from the first byte that [`Bytes`](super::Bytes) reads.
+    /// Where the sum begins, from the first byte that [`Bytes`] reads.
     pub start: u32,
     /// Where it is written, from there.
     pub field: u32,
