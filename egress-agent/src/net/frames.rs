@@ -2,9 +2,9 @@
 //!
 //! The library judges a whole connection by the frames that come on it: it closes one that had a
 //! hundred empty DATA frames in its life, or many small ones at a time. On a connection that many share
-//! one of them would end it for all. So DATA frames without content and without an end are taken out
-//! here, which says nothing to nobody (RFC 9113 §6.1); and after some frames the connection's task gets
-//! no more before the readers of its streams had their turn.
+//! one of them would end it for all. So DATA frames without content and without an end, which carry
+//! nothing (RFC 9113 §6.1), are taken out here. And after some frames the connection's task gets no
+//! more before the readers of its streams had their turn.
 //!
 //! The library does not tell either how much of the peer's window is left for a connection's uploads, so
 //! that is counted here: what goes in DATA frames, and what the peer adds (RFC 9113 §6.9.1).

@@ -25,7 +25,7 @@ pub(super) async fn silence(ping: Option<PingPong>, rhythm: Rhythm, arrivals: &A
             continue;
         }
         tokio::select! {
-            // That it failed is told by the connection itself.
+            // The connection itself reports that it failed.
             _ = ping.ping(Ping::opaque()) => {}
             () = sleep_until(until) => {}
         }

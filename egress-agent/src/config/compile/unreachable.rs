@@ -162,7 +162,7 @@ fn destinations(spec: &VirtualService) -> impl Iterator<Item = &At<String>> {
     http.chain(others).filter_map(|to| to.host.as_ref())
 }
 
-/// What is wrong with it is told elsewhere.
+/// `None` where it is invalid, which the compiler reports.
 fn pattern(text: &At<String>, namespace: &Namespace) -> Option<HostPattern> {
     HostPattern::parse(&names::expand(&text.value, namespace)).ok()
 }

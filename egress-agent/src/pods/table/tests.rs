@@ -151,7 +151,7 @@ fn of_two_that_show_an_address_the_confirmed_one_has_it() {
     // The first has taken it before the agent came.
     see(&mut table, &[1, 2], &[sighting(7, 1, &["10.0.0.1"]), sighting(8, 2, &["10.0.0.1"])]);
     assert_eq!(known(&table), [on("web-1", "veth7", &[]), on("web-2", "veth8", &["10.0.0.1"])]);
-    // Where the API server says nothing, who had it first keeps it.
+    // Without a word from the API server, the pod that had it first keeps it.
     table.list([pod(1, &[]), pod(2, &[])]);
     assert_eq!(known(&table), [on("web-1", "veth7", &["10.0.0.1"]), on("web-2", "veth8", &[])]);
 }

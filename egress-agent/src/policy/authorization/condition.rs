@@ -213,7 +213,7 @@ impl Condition {
             (Attribute::Header(name), ValuePattern::Text(wanted)) => {
                 http.as_ref().map_or(Holds::Unknown, |http| header(http, name, wanted))
             }
-            // What does not exist here, and what a value of this kind says nothing about.
+            // Attributes that do not exist here, and values of another kind than the attribute.
             (Attribute::Unsupported(_), _) | (_, _) => Holds::Unknown,
         }
     }

@@ -133,7 +133,7 @@ fn is_missing(error: &Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// What went wrong so far: a state machine that is told the time.
+/// The failures so far. A state machine: the caller passes the time in.
 #[derive(Debug, Default)]
 struct Trouble {
     /// The kind may not be installed.
@@ -213,7 +213,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(!trouble.after(&error(404), at(0)).is_empty);
         assert!(!trouble.after(&error(404), at(2)).is_empty);
-        // The server starts: that says nothing of kinds.
+        // The server starts. Whether the kind exists is not known yet.
         assert!(!trouble.after(&error(503), at(3)).is_empty);
         assert!(!trouble.after(&error(404), at(4)).is_empty);
         assert!(trouble.after(&error(404), at(7)).is_empty);

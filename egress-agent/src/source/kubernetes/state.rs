@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn only_what_differs_is_a_change() {
         let mut state = State::default();
-        // Before its first list, an object on its own says nothing.
+        // Before the first list, one object alone is not enough.
         assert_eq!(state.take(Update::Istio(3, Step::Put(key("a"), file("a")))), Changed::Nothing);
         complete(&mut state, usize::MAX);
         let put = |text: &str| Update::Istio(3, Step::Put(key("a"), file(text)));

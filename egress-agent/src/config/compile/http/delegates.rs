@@ -59,7 +59,7 @@ impl<'r> Compiler<'r> {
         for rule in rules {
             let as_written =
                 || Ruled { rule: Cow::Borrowed(rule), origin: None, told: Rc::from([]) };
-            // A rule that does something else besides is wrong, which is told where it is compiled.
+            // `http_rule` reports a rule that has a route as well.
             let alone = rule.route.0.is_empty()
                 && rule.redirect.is_none()
                 && rule.direct_response.is_none();

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{net::Rhythm, proxy::Limits};
 
-/// Passes on to `to`, and nothing more of what it has accepted once it is told to be silent.
+/// Passes on to `to`, until it is told to stop; then it keeps what it accepts.
 async fn line(to: SocketAddr) -> (SocketAddr, Rc<Cell<usize>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
