@@ -104,7 +104,7 @@ pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> 
 
 fn lints(stages: &mut Stages) {
     stages.cargo("fmt", run::command("cargo").args(["fmt", "--all", "--check"]));
-    stages.stage("layers", layers::run);
+    stages.stage("layers", || layers::run(&layers::Options::CHECK));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     stages.cargo("clippy", run::command("cargo").args(clippy));
     let mut doc = run::command("cargo");

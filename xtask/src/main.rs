@@ -72,8 +72,8 @@ enum Command {
     /// For the running kernel, of a debug and a release build; and with --kernels for others, which
     /// QEMU emulates. Needs root.
     Verifier(verifier::Options),
-    /// Check the agent's modules against their layers, and files for their length.
-    Layers,
+    /// Check that modules import downwards only and in no cycle, and that no file is too long.
+    Layers(layers::Options),
     /// The agent as a static file: target/dist/egress-agent, for container images without anything.
     ///
     /// A release build, which takes some minutes the first time. That it needs no dynamic linker and
@@ -120,7 +120,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Verifier(options) => verifier::run(&options),
-        Command::Layers => layers::run(),
+        Command::Layers(options) => layers::run(&options),
         Command::Dist => {
             setup::run(setup::For::Demo).and_then(|()| dist::run(dist::Build::Release)).map(drop)
         }
