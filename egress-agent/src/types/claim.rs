@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Namespace, Workload};
 
 /// What the `baggage` of a tunnelled connection says of the workload that it is from. Nothing of it
-/// is proven: the gateway believes it only of a client that may speak for that workload.
+/// is proven: the gateway accepts it only from a client that may speak for that workload.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Claim {
     /// The cluster, where it is named.

@@ -1,15 +1,11 @@
-//! Who asks, and who answers.
+//! The workloads, nodes and gateways of the mesh, and the source of a request.
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
-use super::{SpiffeId, TrustDomain};
+use super::{Namespace, SpiffeId, TrustDomain};
 
 /// Kubernetes labels.
 pub type Labels = BTreeMap<String, String>;
-
-/// A Kubernetes namespace's name.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Namespace(pub Arc<str>);
 
 /// A workload that the configuration knows (`mesh.yaml`'s `workloads`, or a pod).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,7 +113,7 @@ impl Source {
     }
 
     /// The same source once it has proven who it is. A workload of another namespace that is known
-    /// at the address isn't it: the certificate is believed, the address isn't.
+    /// at the address isn't it: the certificate counts, the address does not.
     #[must_use]
     pub fn authenticated(mut self, principal: SpiffeId) -> Self {
         self.workload = self.workload.filter(|known| known.namespace == principal.namespace);

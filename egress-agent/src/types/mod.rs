@@ -4,6 +4,7 @@ mod claim;
 mod held;
 mod host;
 mod identity;
+mod namespace;
 mod net;
 mod peer;
 mod printable;
@@ -14,8 +15,9 @@ pub use claim::Claim;
 pub use held::Held;
 pub use host::{Host, HostError};
 pub use identity::{
-    DEFAULT_SERVICE_ACCOUNT, GatewayIdentity, Labels, Namespace, Node, Selector, Source, Workload,
+    DEFAULT_SERVICE_ACCOUNT, GatewayIdentity, Labels, Node, Selector, Source, Workload,
 };
+pub use namespace::Namespace;
 pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalDst, OriginalPort, Port, UpstreamAddr};
 pub use peer::{DownstreamTls, PeerCertificate};
 pub use printable::{is_unseen, printable};
