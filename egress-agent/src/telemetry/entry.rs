@@ -179,7 +179,7 @@ pub struct AccessLogEntry {
     pub route_name: Option<Arc<str>>,
     /// The ClientHello had the extension of Encrypted Client Hello; JSON and flows only.
     pub encrypted_hello: bool,
-    /// TLS that was ended here, and the client's certificate.
+    /// TLS that the gateway terminated, and the client's certificate.
     pub downstream_tls: Option<Arc<DownstreamTls>>,
     /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`: why TLS with the client failed.
     pub downstream_failure: Option<String>,
@@ -194,6 +194,50 @@ pub struct AccessLogEntry {
 }
 
 impl AccessLogEntry {
+    /// Of what began at this time, of which nothing else is known yet.
+    #[must_use]
+    pub fn new(
+        start_time: SystemTime,
+        downstream_local: LocalAddr,
+        downstream_remote: ClientAddr,
+    ) -> Self {
+        Self {
+            start_time,
+            duration: Duration::ZERO,
+            protocol: None,
+            method: None,
+            path: None,
+            original_path: None,
+            authority: None,
+            user_agent: None,
+            forwarded_for: None,
+            request_id: None,
+            response_code: 0,
+            response_flags: ResponseFlags::default(),
+            response_code_details: None,
+            connection_termination_details: None,
+            upstream_failure: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            upstream_service_time: None,
+            upstream_host: None,
+            upstream_cluster: None,
+            upstream_local: None,
+            upstream_tls_group: None,
+            downstream_local,
+            downstream_remote,
+            requested_server_name: None,
+            route_name: None,
+            encrypted_hello: false,
+            downstream_tls: None,
+            downstream_failure: None,
+            reason: None,
+            audit: None,
+            detail: None,
+            workload: None,
+        }
+    }
+
     /// Whose line it is.
     #[must_use]
     pub fn owner(&self) -> ShareOwner {

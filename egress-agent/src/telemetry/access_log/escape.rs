@@ -27,12 +27,11 @@ impl fmt::Write for TextEscaped<'_> {
             return Ok(());
         }
         for c in text.chars() {
+            if let Some(short) = short_escape(c) {
+                self.line.extend_from_slice(short);
+                continue;
+            }
             match c {
-                '"' => self.line.extend_from_slice(b"\\\""),
-                '\\' => self.line.extend_from_slice(b"\\\\"),
-                '\n' => self.line.extend_from_slice(b"\\n"),
-                '\r' => self.line.extend_from_slice(b"\\r"),
-                '\t' => self.line.extend_from_slice(b"\\t"),
                 c if c.is_ascii_control() => {
                     write!(self.line, "\\x{:02x}", u32::from(c)).map_err(|_| fmt::Error)?;
                 }
@@ -62,12 +61,11 @@ impl<'a> JsonEscaped<'a> {
 impl fmt::Write for JsonEscaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in truncate(text, &mut self.left).chars() {
+            if let Some(short) = short_escape(c) {
+                self.line.extend_from_slice(short);
+                continue;
+            }
             match c {
-                '"' => self.line.extend_from_slice(b"\\\""),
-                '\\' => self.line.extend_from_slice(b"\\\\"),
-                '\n' => self.line.extend_from_slice(b"\\n"),
-                '\r' => self.line.extend_from_slice(b"\\r"),
-                '\t' => self.line.extend_from_slice(b"\\t"),
                 c if is_unseen(c) => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         write!(self.line, "\\u{unit:04x}").map_err(|_| fmt::Error)?;
@@ -77,6 +75,18 @@ impl fmt::Write for JsonEscaped<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The escape that both forms have for a character, if they have a short one.
+fn short_escape(c: char) -> Option<&'static [u8]> {
+    match c {
+        '"' => Some(b"\\\""),
+        '\\' => Some(b"\\\\"),
+        '\n' => Some(b"\\n"),
+        '\r' => Some(b"\\r"),
+        '\t' => Some(b"\\t"),
+        _ => None,
     }
 }
 

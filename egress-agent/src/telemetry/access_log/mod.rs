@@ -1,5 +1,6 @@
 //! The access log: workers write lines into memory, one thread writes them out.
 
+mod counts;
 mod escape;
 mod lane;
 mod losses;
@@ -16,6 +17,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use thiserror::Error;
 
+pub use self::counts::AccessLogCounts;
 pub use self::losses::{LineFate, UnwrittenLines};
 pub use self::render::header as header_text;
 use self::{refusals::Refusal, target::Target, writer::Writer};
@@ -156,19 +158,6 @@ impl Drop for AccessLog {
     fn drop(&mut self) {
         self.shutdown();
     }
-}
-
-/// How the access log fares.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct AccessLogCounts {
-    /// Lines written out.
-    pub lines: u64,
-    /// Lines dropped because the output was too slow or failed.
-    pub dropped: u64,
-    /// Writes that failed.
-    pub write_failed: u64,
-    /// Times that a rotated file was opened anew.
-    pub reopened: u64,
 }
 
 #[cfg(test)]

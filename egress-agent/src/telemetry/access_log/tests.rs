@@ -27,22 +27,16 @@ fn addr(text: &str) -> SocketAddr {
 /// The walkthrough's TLS origination: `curl http://edition.cnn.com/politics`.
 pub(super) fn request() -> AccessLogEntry {
     AccessLogEntry {
-        start_time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_592_308_843_052),
         duration: Duration::from_micros(48_900),
         protocol: Some(http::Version::HTTP_2),
         method: Some(http::Method::GET),
         path: Some("/politics".into()),
-        original_path: None,
         authority: Some("edition.cnn.com".into()),
         user_agent: Some("curl/7.64.0".into()),
         forwarded_for: Some("10.244.0.7".into()),
         request_id: Some("a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e".into()),
         response_code: 200,
-        response_flags: Default::default(),
         response_code_details: Some("via_upstream".into()),
-        connection_termination_details: None,
-        upstream_failure: None,
-        bytes_received: 0,
         bytes_sent: 150_793,
         upstream_service_time: Some(Duration::from_millis(47)),
         upstream_host: Some(UpstreamAddr(addr("151.101.1.67:443"))),
@@ -52,17 +46,7 @@ pub(super) fn request() -> AccessLogEntry {
             "edition.cnn.com",
         )),
         upstream_local: Some(LocalAddr(addr("192.0.2.10:55394"))),
-        upstream_tls_group: None,
-        downstream_local: LocalAddr(addr("192.0.2.10:80")),
-        downstream_remote: ClientAddr(addr("[::ffff:10.244.0.7]:40404")),
-        requested_server_name: None,
         route_name: Some("default".into()),
-        encrypted_hello: false,
-        downstream_tls: None,
-        downstream_failure: None,
-        reason: None,
-        audit: None,
-        detail: None,
         workload: Some(Arc::new(Workload {
             name: "sleep".into(),
             namespace: Namespace("default".into()),
@@ -73,6 +57,11 @@ pub(super) fn request() -> AccessLogEntry {
             node: None,
             service_account: "default".into(),
         })),
+        ..AccessLogEntry::new(
+            SystemTime::UNIX_EPOCH + Duration::from_millis(1_592_308_843_052),
+            LocalAddr(addr("192.0.2.10:80")),
+            ClientAddr(addr("[::ffff:10.244.0.7]:40404")),
+        )
     }
 }
 
@@ -95,9 +84,6 @@ fn connection() -> AccessLogEntry {
         downstream_local: LocalAddr(addr("192.0.2.10:443")),
         requested_server_name: Some("edition.cnn.com".into()),
         route_name: None,
-        encrypted_hello: false,
-        downstream_tls: None,
-        downstream_failure: None,
         ..request()
     }
 }
@@ -115,9 +101,6 @@ pub(super) fn refused() -> AccessLogEntry {
         upstream_local: None,
         upstream_tls_group: None,
         route_name: None,
-        encrypted_hello: false,
-        downstream_tls: None,
-        downstream_failure: None,
         reason: Some(Reason::HostNotInRegistry),
         ..request()
     }

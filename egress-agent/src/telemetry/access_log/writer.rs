@@ -13,7 +13,7 @@ use std::{
 use tokio::{sync::Notify, time::timeout};
 
 use super::{
-    AccessLogCounts,
+    counts::AccessLogCounts,
     lane::{Batch, Lane},
     losses::Losses,
     refusals::{Aggregate, Refusal, Refusals},

@@ -12,7 +12,7 @@ use crate::{
     types::{ClientAddr, LocalAddr, Namespace, UpstreamAddr, Workload},
 };
 
-/// A packet that the wall dropped.
+/// A packet that the enforcement point dropped.
 pub(crate) fn dropped() -> FlowRecord {
     FlowRecord {
         time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_500),
@@ -58,36 +58,14 @@ pub(crate) fn redirected() -> FlowRecord {
 /// A request that the gateway refused.
 fn entry() -> AccessLogEntry {
     AccessLogEntry {
-        start_time: SystemTime::UNIX_EPOCH,
         duration: Duration::from_millis(20),
         protocol: Some(http::Version::HTTP_11),
         method: Some(http::Method::GET),
         path: Some("/".into()),
-        original_path: None,
         authority: Some("unknown.example".into()),
-        user_agent: None,
-        forwarded_for: None,
-        request_id: None,
         response_code: 403,
         response_flags: ResponseFlag::NoRouteFound.into(),
-        response_code_details: None,
-        connection_termination_details: None,
-        audit: None,
-        upstream_failure: None,
-        bytes_received: 0,
-        bytes_sent: 0,
-        upstream_service_time: None,
-        upstream_host: None,
         upstream_cluster: Some(ClusterName::black_hole()),
-        upstream_local: None,
-        upstream_tls_group: None,
-        downstream_local: LocalAddr("192.0.2.10:80".parse().unwrap()),
-        downstream_remote: ClientAddr("[::ffff:10.0.0.5]:40000".parse().unwrap()),
-        requested_server_name: None,
-        route_name: None,
-        encrypted_hello: false,
-        downstream_tls: None,
-        downstream_failure: None,
         reason: Some(Reason::HostNotInRegistry),
         detail: Some("no ServiceEntry names unknown.example with port 80".into()),
         workload: Some(Arc::new(Workload {
@@ -100,6 +78,11 @@ fn entry() -> AccessLogEntry {
             node: None,
             service_account: "default".into(),
         })),
+        ..AccessLogEntry::new(
+            SystemTime::UNIX_EPOCH,
+            LocalAddr("192.0.2.10:80".parse().unwrap()),
+            ClientAddr("[::ffff:10.0.0.5]:40000".parse().unwrap()),
+        )
     }
 }
 

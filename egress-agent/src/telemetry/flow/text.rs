@@ -11,41 +11,45 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{FlowRecord, FlowVerdict};
 use crate::{policy::DEFAULT_SET, types::printable};
 
-pub(super) fn line(flow: &FlowRecord) -> String {
-    let time = Timestamp::try_from(flow.time).unwrap_or_default().to_zoned(TimeZone::UTC);
-    let mut text = time.strftime("%b %d %H:%M:%S%.3f: ").to_string();
-    source(&mut text, flow);
-    destination(&mut text, flow);
-    push(&mut text, format_args!(" {} ", flow.protocol));
-    verdict(&mut text, flow);
-    push(&mut text, format_args!(" at {}", flow.hook));
-    if let Some(cgroup) = &flow.cgroup {
-        push(&mut text, format_args!(", cgroup {cgroup}"));
+impl FlowRecord {
+    /// One line for people, in the form that the head of this file shows.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let time = Timestamp::try_from(self.time).unwrap_or_default().to_zoned(TimeZone::UTC);
+        let mut text = time.strftime("%b %d %H:%M:%S%.3f: ").to_string();
+        source(&mut text, self);
+        destination(&mut text, self);
+        push(&mut text, format_args!(" {} ", self.protocol));
+        verdict(&mut text, self);
+        push(&mut text, format_args!(" at {}", self.hook));
+        if let Some(cgroup) = &self.cgroup {
+            push(&mut text, format_args!(", cgroup {cgroup}"));
+        }
+        if let Some(interface) = &self.interface {
+            push(&mut text, format_args!(", interface {interface}"));
+        }
+        // Everybody else's set goes without saying.
+        if let Some(set) = self.set.as_ref().filter(|set| *set != DEFAULT_SET) {
+            push(&mut text, format_args!(", set {set}"));
+        }
+        if let Some(code) = self.response_code {
+            push(&mut text, format_args!(", {code}"));
+        }
+        if let Some(flags) = &self.response_flags {
+            push(&mut text, format_args!(", {flags}"));
+        }
+        if self.ech {
+            text.push_str(", ech");
+        }
+        if let Some(upstream) = self.upstream {
+            push(&mut text, format_args!(", upstream {upstream}"));
+        }
+        if let Some(detail) = &self.detail {
+            push(&mut text, format_args!(": {detail}"));
+        }
+        // Hosts are the client's words, and cgroups a workload's.
+        printable(&text).into_owned()
     }
-    if let Some(interface) = &flow.interface {
-        push(&mut text, format_args!(", interface {interface}"));
-    }
-    // Everybody else's set goes without saying.
-    if let Some(set) = flow.set.as_ref().filter(|set| *set != DEFAULT_SET) {
-        push(&mut text, format_args!(", set {set}"));
-    }
-    if let Some(code) = flow.response_code {
-        push(&mut text, format_args!(", {code}"));
-    }
-    if let Some(flags) = &flow.response_flags {
-        push(&mut text, format_args!(", {flags}"));
-    }
-    if flow.ech {
-        text.push_str(", ech");
-    }
-    if let Some(upstream) = flow.upstream {
-        push(&mut text, format_args!(", upstream {upstream}"));
-    }
-    if let Some(detail) = &flow.detail {
-        push(&mut text, format_args!(": {detail}"));
-    }
-    // Hosts are the client's words, and cgroups a workload's.
-    printable(&text).into_owned()
 }
 
 fn source(text: &mut String, flow: &FlowRecord) {
