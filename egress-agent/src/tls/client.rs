@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    CertificateError, DistinguishedName, Error, OtherError,
+    crypto::WebPkiSupportedAlgorithms,
     server::{
         ParsedCertificate, WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -18,6 +18,7 @@ use webpki::EndEntityCert;
 use super::{
     config::provider,
     credential::Credential,
+    signatures::verify_signatures,
     verify::{matches, presented},
     x509::{CertificateInfo, base64, hex, sha256},
 };
@@ -56,6 +57,7 @@ impl From<ClientFault> for Error {
 pub(super) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     settings: Arc<ServerTls>,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl ClientVerifier {
@@ -79,7 +81,8 @@ impl ClientVerifier {
                 builder
             }
         };
-        Ok(Self { chain: builder.build()?, settings })
+        let algorithms = provider().signature_verification_algorithms;
+        Ok(Self { chain: builder.build()?, settings, algorithms })
     }
 
     fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
@@ -141,25 +144,5 @@ impl ClientCertVerifier for ClientVerifier {
         Ok(verified)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
+    verify_signatures!();
 }

@@ -1,40 +1,40 @@
-//! The credentials of a process, kept equal to their source: for the servers that end TLS, and for
-//! the tunnels of a node.
+//! The credentials of a process, kept equal to their source: for the servers that terminate TLS, and
+//! for the tunnels of a node.
 //!
 //! A change that can't be used changes nothing: the last good credential stays as long as it is
-//! valid. Connections that are open stay open across a change, unless their other side isn't good
-//! any more ([`Credentials::client_ends`], [`Credentials::gateway_ends`]).
+//! valid. Connections that are open stay open across a change, unless the certificate of their
+//! other side no longer verifies ([`Credentials::client_ends`], [`Credentials::gateway_ends`]).
 
-mod held;
 mod live;
+mod served;
+mod slot;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use rustls::{ClientConfig, ServerConfig};
-use thiserror::Error;
 use tokio::{
     sync::{Notify, watch},
     task::spawn_blocking,
     time::{sleep, timeout},
 };
 
-use self::held::{Held, Wanted};
+use self::{
+    served::Served,
+    slot::{CredentialSlot, CredentialSpec},
+};
+pub use self::{served::Unusable, slot::CredentialState};
 use super::{
-    client::ClientVerifier,
-    credential::{Credential, Places},
-    gateway::GatewayVerifier,
+    credential::Places,
     workload_api::{Given, WorkloadApi},
-    x509::date,
 };
 use crate::{
     policy::{ServerTls, TunnelTls},
     source::{FileContents, FileSet, Timing, Watched, Watcher},
-    types::SpiffeId,
 };
 
 /// How often what was read is judged again: a certificate becomes valid, or ceases to be, without a
@@ -67,66 +67,11 @@ pub struct Credentials {
 /// What is wanted, and what is known of it.
 #[derive(Debug, Default)]
 struct State {
-    held: BTreeMap<Wanted, Held>,
+    slots: BTreeMap<CredentialSpec, CredentialSlot>,
     /// As last read.
     files: FileContents,
     /// As the Workload API last gave it.
     given: Given,
-}
-
-/// What connections are made with.
-#[derive(Debug, Default)]
-struct Served {
-    servers: HashMap<Arc<ServerTls>, Result<ServerEnd, Unusable>>,
-    tunnels: HashMap<Arc<TunnelTls>, Result<TunnelEnd, Unusable>>,
-}
-
-#[derive(Clone, Debug)]
-struct ServerEnd {
-    config: Arc<ServerConfig>,
-    /// Absent where clients aren't asked.
-    verifier: Option<Arc<ClientVerifier>>,
-    credential: Arc<Credential>,
-}
-
-#[derive(Clone, Debug)]
-struct TunnelEnd {
-    config: Arc<ClientConfig>,
-    verifier: Arc<GatewayVerifier>,
-    credential: Arc<Credential>,
-}
-
-/// Connections can't be made for want of a certificate.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("{whose}: {why}")]
-pub struct Unusable {
-    whose: &'static str,
-    why: String,
-}
-
-impl Unusable {
-    fn server(why: impl Into<String>) -> Self {
-        Self { whose: "the gateway has no usable certificate for this server", why: why.into() }
-    }
-
-    fn tunnel(why: impl Into<String>) -> Self {
-        Self { whose: "the node has no usable certificate for this tunnel", why: why.into() }
-    }
-}
-
-/// How a credential fares, for metrics and `status`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CredentialState {
-    /// The credential's name, `identity`, or the certificate's file.
-    pub name: String,
-    /// Whether the files, as last read, are what is in use.
-    pub current: bool,
-    /// End of validity of what is in use.
-    pub not_after: Option<SystemTime>,
-    /// The identity of what is in use.
-    pub id: Option<SpiffeId>,
-    /// What is wrong with the files.
-    pub problems: Vec<String>,
 }
 
 impl Credentials {
@@ -144,28 +89,28 @@ impl Credentials {
         servers: impl IntoIterator<Item = Arc<ServerTls>>,
         tunnels: impl IntoIterator<Item = Arc<TunnelTls>>,
     ) {
-        let mut wanted: BTreeMap<Wanted, Held> = BTreeMap::new();
+        let mut slots: BTreeMap<CredentialSpec, CredentialSlot> = BTreeMap::new();
         for settings in servers {
-            wanted.entry(Wanted::by_server(&settings)).or_default().servers.push(settings);
+            slots.entry(CredentialSpec::by_server(&settings)).or_default().servers.push(settings);
         }
         for settings in tunnels {
-            wanted.entry(Wanted::by_tunnel(&settings)).or_default().tunnels.push(settings);
+            slots.entry(CredentialSpec::by_tunnel(&settings)).or_default().tunnels.push(settings);
         }
-        for (wanted, held) in &mut wanted {
-            held.locate(&self.places, wanted);
+        for (spec, slot) in &mut slots {
+            slot.locate(&self.places, spec);
         }
-        let files = files(&wanted);
+        let files = files(&slots);
         let read = timeout(READING, spawn_blocking(move || read_at_rest(&files))).await;
-        if self.places.workload_api.is_some() && wanted.keys().any(Wanted::is_own) {
+        if self.places.workload_api.is_some() && slots.keys().any(CredentialSpec::is_own) {
             let mut answered = self.answered.subscribe();
             // Without an answer there is a fault to tell, in the state.
             timeout(ANSWER, answered.wait_for(|answered| *answered)).await.ok();
         }
         let mut state = self.state();
-        let mut old = std::mem::replace(&mut state.held, wanted);
-        for (wanted, held) in &mut state.held {
-            if let Some(old) = old.remove(wanted) {
-                held.inherit(old);
+        let mut old = std::mem::replace(&mut state.slots, slots);
+        for (spec, slot) in &mut state.slots {
+            if let Some(old) = old.remove(spec) {
+                slot.inherit(old);
             }
         }
         match read {
@@ -201,7 +146,7 @@ impl Credentials {
 
     async fn watch_files(&self) {
         loop {
-            let files = files(&self.state().held);
+            let files = files(&self.state().slots);
             let mut watcher = Watcher::new(files, Timing::default());
             loop {
                 let read = tokio::select! {
@@ -224,31 +169,18 @@ impl Credentials {
     /// # Errors
     /// There is no usable certificate now.
     pub fn server(&self, settings: &ServerTls) -> Result<Arc<ServerConfig>, Unusable> {
-        match self.served.load().servers.get(settings) {
-            Some(Ok(end)) => match end.credential.over(SystemTime::now()) {
-                None => Ok(Arc::clone(&end.config)),
-                Some(over) => Err(Unusable::server(over)),
-            },
-            Some(Err(unusable)) => Err(unusable.clone()),
-            None => Err(Unusable::server(UNREAD)),
-        }
+        self.served.load().server(settings)
     }
 
     /// The configuration to connect to a gateway with: TLS 1.3 and `h2` alone, with a certificate of
-    /// ours, and verifying the gateway's identity. It is the same one (`Arc::ptr_eq`) until the credential changes: what a pool holds
-    /// that was made with another one should take no new streams.
+    /// ours, and verifying the gateway's identity. It is the same one (`Arc::ptr_eq`) until the
+    /// credential changes: what a pool holds that was made with another one should take no new
+    /// streams.
     ///
     /// # Errors
     /// There is no usable certificate now.
     pub fn client(&self, settings: &TunnelTls) -> Result<Arc<ClientConfig>, Unusable> {
-        match self.served.load().tunnels.get(settings) {
-            Some(Ok(end)) => match end.credential.over(SystemTime::now()) {
-                None => Ok(Arc::clone(&end.config)),
-                Some(over) => Err(Unusable::tunnel(over)),
-            },
-            Some(Err(unusable)) => Err(unusable.clone()),
-            None => Err(Unusable::tunnel(UNREAD)),
-        }
+        self.served.load().client(settings)
     }
 
     /// Changes whenever a certificate, a root or a revocation list does: then what is open is to be
@@ -263,7 +195,7 @@ impl Credentials {
     pub fn states(&self) -> Vec<CredentialState> {
         let state = self.state();
         let mut states: Vec<CredentialState> =
-            state.held.iter().map(|(wanted, held)| held.state(wanted)).collect();
+            state.slots.iter().map(|(spec, slot)| slot.state(spec)).collect();
         // One that is good for one purpose and not for another shows its worse side.
         states.sort_by(|a, b| (&a.name, a.current).cmp(&(&b.name, b.current)));
         states.dedup_by(|a, b| a.name == b.name);
@@ -276,13 +208,13 @@ impl Credentials {
 
     /// Takes what was read, as far as it is good, and rebuilds what depends on it.
     fn judge(&self, state: &mut State, now: SystemTime) {
-        let State { held, files, given } = state;
+        let State { slots, files, given } = state;
         let before = self.served.load();
         let mut served = Served::default();
         let mut changed = false;
-        for (wanted, held) in held {
-            changed |= held.take(wanted, files, given, now);
-            held.serve(&before, &mut served);
+        for (spec, slot) in slots {
+            changed |= slot.take(spec, files, given, now);
+            slot.serve(&before, &mut served);
         }
         drop(before);
         self.served.store(Arc::new(served));
@@ -292,17 +224,8 @@ impl Credentials {
     }
 }
 
-const UNREAD: &str = "it was not read yet";
-
-impl Credential {
-    /// What is over of it, if something is.
-    fn over(&self, now: SystemTime) -> Option<String> {
-        (self.not_after <= now).then(|| format!("it expired on {}", date(self.not_after)))
-    }
-}
-
-fn files(held: &BTreeMap<Wanted, Held>) -> FileSet {
-    held.values().filter_map(Held::files).collect()
+fn files(slots: &BTreeMap<CredentialSpec, CredentialSlot>) -> FileSet {
+    slots.values().filter_map(CredentialSlot::files).collect()
 }
 
 /// Content that didn't change while it was read. After some tries it is taken as it is: the watcher

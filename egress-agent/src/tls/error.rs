@@ -14,7 +14,7 @@ use crate::types::Host;
 /// Why TLS towards an upstream failed. Nothing of the request was sent.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum TlsError {
-    /// The certificate isn't valid any more.
+    /// The certificate is no longer valid.
     #[error("the certificate of {host} expired on {not_after}")]
     Expired {
         /// The name that was to be verified.

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, ClientConfig, Error, OtherError, RootCertStore,
     client::{
         Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
+    crypto::WebPkiSupportedAlgorithms,
     server::ParsedCertificate,
     sign::SingleCertAndKey,
     version::TLS13,
@@ -24,6 +23,7 @@ use webpki::{
 use super::{
     config::{provider, provider_with},
     credential::Credential,
+    signatures::verify_signatures,
     verify::{Fault, matches, presented},
     x509::CertificateInfo,
 };
@@ -148,7 +148,7 @@ impl ServerCertVerifier for GatewayVerifier {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        // Gateways are known by their identity: their addresses are nobody's proof.
+        // Gateways are known by their identity: their addresses prove nothing.
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         now: UnixTime,
@@ -157,27 +157,7 @@ impl ServerCertVerifier for GatewayVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+    verify_signatures!();
 }
 
 /// Builds the configuration: TLS 1.3 alone, `h2` alone, and a whole handshake each time.

@@ -1,4 +1,4 @@
-//! A connection inside TLS that ends when the certificates of its other end aren't good any more.
+//! A TLS connection that ends when the certificates of its other end no longer verify.
 //!
 //! It ends by failing: whatever reads or writes it gets an error that says why, and the socket is
 //! closed with a reset, which nobody takes for the regular end of the data.
@@ -26,8 +26,8 @@ use crate::{
     policy::ServerTls,
 };
 
-/// Why a connection was ended although both ends were content: the client's certificates aren't good
-/// any more. It travels inside an [`io::Error`].
+/// Why a connection was ended although both ends were content: the client's certificates no longer
+/// verify. It travels inside an [`io::Error`].
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[error("{0}; its connection was ended")]
 pub struct PeerEnded(pub AcceptError);
@@ -135,7 +135,7 @@ impl Judged<server::TlsStream<Rewound<TcpStream>>> {
         self.stream.get_ref().1
     }
 
-    /// Ends it when the client wouldn't be let in any more under these settings. It must be called
+    /// Ends it when the client would no longer be let in under these settings. It must be called
     /// inside a runtime.
     #[must_use]
     pub fn held_to(mut self, credentials: &Arc<Credentials>, settings: &Arc<ServerTls>) -> Self {

@@ -1,6 +1,7 @@
 //! Trust roots, origination, termination, certificates and their reload.
 
 mod accept;
+mod accept_error;
 mod args;
 mod client;
 mod config;
@@ -12,13 +13,15 @@ mod judged;
 mod origin;
 mod pem;
 mod server;
+mod signatures;
 #[cfg(test)]
 pub(crate) mod testing;
 mod verify;
 mod workload_api;
 mod x509;
 
-pub use accept::{AcceptError, Refused, Terminated, accept};
+pub use accept::{Refused, Terminated, accept};
+pub use accept_error::AcceptError;
 pub use args::CertificateArgs;
 pub use config::{Alpn, TrustRoots, negotiated_group};
 pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};

@@ -1,5 +1,5 @@
-//! Judging connections that are open already: what was good at the handshake may have expired, been
-//! revoked, or lost its root since.
+//! Judging connections that are open already: a certificate that verified at the handshake may have
+//! expired, been revoked, or lost its root since.
 
 use std::{
     sync::Arc,
@@ -10,14 +10,18 @@ use rustls::server::danger::ClientCertVerifier as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::time::sleep;
 
-use super::{Credentials, ServerEnd, TunnelEnd, held::Wanted};
+use super::{
+    Credentials,
+    served::{ReadyServer, ReadyTunnel},
+    slot::CredentialSpec,
+};
 use crate::{
     policy::{ServerTls, TunnelTls},
     tls::{AcceptError, TlsError, x509::CertificateInfo},
     types::Host,
 };
 
-/// The longest sleep while nothing changes: the clock of the wall may be set.
+/// The longest sleep while nothing changes: the system clock may be set.
 const LOOK: Duration = Duration::from_secs(30);
 
 impl Credentials {
@@ -44,8 +48,7 @@ impl Credentials {
         }
     }
 
-    /// Whether a gateway of this service would be believed with its certificates if it were asked
-    /// now.
+    /// Whether the certificates of a gateway of this service would verify now.
     ///
     /// # Errors
     /// Why it wouldn't.
@@ -89,20 +92,20 @@ impl Credentials {
         self.ends(chain, || self.gateway_still_good(settings, gateway, chain)).await
     }
 
-    /// Settings that the configuration hasn't any more still judge what was accepted under them, as
+    /// Settings that the configuration no longer has still judge what was accepted under them, as
     /// long as their credential is followed.
-    fn former_server(&self, settings: &ServerTls) -> Result<ServerEnd, String> {
+    fn former_server(&self, settings: &ServerTls) -> Result<ReadyServer, String> {
         let state = self.state();
-        let held = state.held.get(&Wanted::by_server(settings));
-        let good = held.and_then(|held| held.good.as_ref()).ok_or(GONE)?;
-        ServerEnd::new(&Arc::new(settings.clone()), &good.credential)
+        let slot = state.slots.get(&CredentialSpec::by_server(settings));
+        let good = slot.and_then(|slot| slot.good.as_ref()).ok_or(GONE)?;
+        ReadyServer::new(&Arc::new(settings.clone()), &good.credential)
     }
 
-    fn former_tunnel(&self, settings: &TunnelTls) -> Result<TunnelEnd, String> {
+    fn former_tunnel(&self, settings: &TunnelTls) -> Result<ReadyTunnel, String> {
         let state = self.state();
-        let held = state.held.get(&Wanted::by_tunnel(settings));
-        let good = held.and_then(|held| held.good.as_ref()).ok_or(GONE)?;
-        TunnelEnd::new(&Arc::new(settings.clone()), &good.credential)
+        let slot = state.slots.get(&CredentialSpec::by_tunnel(settings));
+        let good = slot.and_then(|slot| slot.good.as_ref()).ok_or(GONE)?;
+        ReadyTunnel::new(&Arc::new(settings.clone()), &good.credential)
     }
 
     /// Judges when something changed, and when a certificate of the chain expires.
@@ -133,5 +136,5 @@ impl Credentials {
     }
 }
 
-/// Nobody could tell of a revocation any more.
-const GONE: &str = "the certificates under which it was accepted are not configured any more";
+/// A revocation could no longer be noticed.
+const GONE: &str = "the certificates under which it was accepted are no longer configured";

@@ -1,4 +1,4 @@
-//! Real handshakes between a node and a gateway: what is believed, its refused twins, and what ends
+//! Real handshakes between a node and a gateway: what is accepted, its refused twins, and what ends
 //! a connection that is open.
 
 use std::{
@@ -127,7 +127,7 @@ impl Site {
         Open { node, gateway, known }
     }
 
-    /// Why the node doesn't believe the gateway.
+    /// Why the node does not accept the gateway.
     async fn disbelief(&self) -> TlsError {
         let (node, gateway) = self.try_open().await;
         let error = node.map(drop).unwrap_err();
@@ -214,7 +214,7 @@ async fn a_node_and_a_gateway_know_each_other() {
 }
 
 #[tokio::test]
-async fn no_other_gateway_is_believed() {
+async fn no_other_gateway_is_accepted() {
     let mut site = Site::new().await;
     let good = || params(&[], &[GATEWAY], 1);
     for (gateway, wanted) in [
@@ -283,7 +283,7 @@ fn files(site: &Site, name: &str) -> CredentialSource {
 }
 
 #[tokio::test]
-async fn revoked_gateways_are_not_believed_and_neither_is_doubt() {
+async fn revoked_gateways_and_unknown_revocation_are_refused() {
     let site = Site::new().await;
     let list = site.at("node").join("ca.crl");
     fs::write(&list, crl(&site.root, &[7], true)).unwrap();
@@ -337,7 +337,7 @@ async fn without_a_good_identity_there_is_no_tunnel() {
         site.node.client(&site.tunnel).unwrap();
         assert!(!site.node.states()[0].current);
     }
-    // Without roots, nobody is believed: the system's are never asked.
+    // Without roots, no gateway is accepted: the system's are never asked.
     site.give("node", &params(&[], &[NODE], 2));
     fs::remove_file(site.at("node").join("ca.crt")).unwrap();
     let fresh = Credentials::new(Places { identity: Some(site.at("node")), ..Places::default() });
@@ -373,7 +373,7 @@ async fn a_renewal_is_told_and_what_is_open_stays_good() {
     site.gateway.client_still_good(&former, &node).unwrap();
     site.gateway.configure([], []).await;
     let error = site.gateway.client_still_good(&site.server, &node).unwrap_err();
-    assert!(error.to_string().contains("not configured any more"), "{error}");
+    assert!(error.to_string().contains("no longer configured"), "{error}");
 }
 
 #[tokio::test]

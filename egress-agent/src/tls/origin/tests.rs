@@ -548,7 +548,7 @@ async fn a_certificate_that_the_rule_lists_itself_is_accepted_whatever_it_is_mar
         });
         let error = attempt_pinned(&client, &client, "a.example").await.unwrap_err();
         assert!(matches!(error, TlsError::Certificate { .. }), "{error:?}");
-        // Another one of the same name, from another key, is nobody's.
+        // Another one of the same name, from another key, belongs to no list.
         let other = own(&|_| {});
         let error = attempt_pinned(&good, &other, "a.example").await.unwrap_err();
         let refused = matches!(error, TlsError::SelfSigned { .. } | TlsError::Certificate { .. });

@@ -1,30 +1,28 @@
-//! One credential: what it is wanted for, and the last good one.
+//! One credential: what it must be good for, and the last good one.
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{CredentialState, Served, ServerEnd, TunnelEnd, Unusable};
+use super::served::{ReadyServer, ReadyTunnel, Served, Unusable};
 use crate::{
     policy::{CredentialSource, ServerTls, ServerTlsMode, TunnelTls},
     source::{FileContents, FileSet},
     tls::{
         Inspection, Located, Needs, Places,
-        client::ClientVerifier,
         credential::{Credential, CredentialFault},
-        gateway::{self, GatewayVerifier},
-        server,
         workload_api::Given,
         x509::{date, days_left},
     },
+    types::SpiffeId,
 };
 
 /// A credential, and what it must be good for.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Wanted {
+pub(super) struct CredentialSpec {
     source: CredentialSource,
     needs: Needs,
 }
 
-impl Wanted {
+impl CredentialSpec {
     pub(super) fn by_server(settings: &ServerTls) -> Self {
         let identity = match &settings.mode {
             ServerTlsMode::IstioMutual(domain) => Some(domain.clone()),
@@ -46,9 +44,24 @@ impl Wanted {
     }
 }
 
+/// How a credential fares, for metrics and `status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CredentialState {
+    /// The credential's name, `identity`, or the certificate's file.
+    pub name: String,
+    /// Whether the files, as last read, are what is in use.
+    pub current: bool,
+    /// End of validity of what is in use.
+    pub not_after: Option<SystemTime>,
+    /// The identity of what is in use.
+    pub id: Option<SpiffeId>,
+    /// What is wrong with the files.
+    pub problems: Vec<String>,
+}
+
 /// What is known of a credential.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct CredentialSlot {
     /// Where its files are; absent where no directory is known.
     located: Option<Located>,
     pub(super) good: Option<Good>,
@@ -70,10 +83,10 @@ pub(super) struct Good {
 /// are in their time, and the revocation lists with whether they are out of date.
 type Marks = (Vec<String>, Vec<(Vec<u8>, bool)>);
 
-impl Held {
+impl CredentialSlot {
     /// Finds its files.
-    pub(super) fn locate(&mut self, places: &Places, wanted: &Wanted) {
-        match places.locate(&wanted.source) {
+    pub(super) fn locate(&mut self, places: &Places, spec: &CredentialSpec) {
+        match places.locate(&spec.source) {
             Ok(located) => self.located = Some(located),
             Err(fault) => self.faults = vec![fault],
         }
@@ -95,17 +108,17 @@ impl Held {
     /// Takes what was read, if it is good. Whether what is in use changed.
     pub(super) fn take(
         &mut self,
-        wanted: &Wanted,
+        spec: &CredentialSpec,
         read: &FileContents,
         given: &Given,
         now: SystemTime,
     ) -> bool {
-        let name = &wanted.source;
+        let name = &spec.source;
         let Some(located) = &self.located else {
             self.tell(name);
             return false;
         };
-        let inspection = Inspection::of(read, given, located, &wanted.needs, now);
+        let inspection = Inspection::of(read, given, located, &spec.needs, now);
         let marks = marks(&inspection, now);
         let Inspection { faults, credential, .. } = inspection;
         let mut changed = false;
@@ -158,40 +171,40 @@ impl Held {
     /// Adds what it serves; what didn't change since `before` stays the same.
     pub(super) fn serve(&self, before: &Served, served: &mut Served) {
         for settings in &self.servers {
-            let end = match &self.good {
+            let ready = match &self.good {
                 None => Err(Unusable::server(self.why())),
                 Some(good) => match before.servers.get(settings) {
                     Some(Ok(same)) if Arc::ptr_eq(&same.credential, &good.credential) => {
                         Ok(same.clone())
                     }
-                    _ => ServerEnd::new(settings, &good.credential).map_err(|why| {
+                    _ => ReadyServer::new(settings, &good.credential).map_err(|why| {
                         tracing::error!("certificate {}: {why}", settings.credential);
                         Unusable::server(why)
                     }),
                 },
             };
-            served.servers.insert(Arc::clone(settings), end);
+            served.servers.insert(Arc::clone(settings), ready);
         }
         for settings in &self.tunnels {
-            let end = match &self.good {
+            let ready = match &self.good {
                 None => Err(Unusable::tunnel(self.why())),
                 Some(good) => match before.tunnels.get(settings) {
                     Some(Ok(same)) if Arc::ptr_eq(&same.credential, &good.credential) => {
                         Ok(same.clone())
                     }
-                    _ => TunnelEnd::new(settings, &good.credential).map_err(|why| {
+                    _ => ReadyTunnel::new(settings, &good.credential).map_err(|why| {
                         tracing::error!("certificate {}: {why}", settings.credential);
                         Unusable::tunnel(why)
                     }),
                 },
             };
-            served.tunnels.insert(Arc::clone(settings), end);
+            served.tunnels.insert(Arc::clone(settings), ready);
         }
     }
 
-    pub(super) fn state(&self, wanted: &Wanted) -> CredentialState {
+    pub(super) fn state(&self, spec: &CredentialSpec) -> CredentialState {
         CredentialState {
-            name: wanted.source.to_string(),
+            name: spec.source.to_string(),
             current: self.good.is_some() && !self.faults.iter().any(CredentialFault::is_fatal),
             not_after: self.good.as_ref().map(|good| good.credential.not_after),
             id: self.good.as_ref().and_then(|good| good.credential.id.clone()),
@@ -202,37 +215,6 @@ impl Held {
     fn why(&self) -> String {
         let faults = self.faults.iter().filter(|fault| fault.is_fatal());
         faults.map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    }
-}
-
-impl ServerEnd {
-    pub(super) fn new(
-        settings: &Arc<ServerTls>,
-        credential: &Arc<Credential>,
-    ) -> Result<Self, String> {
-        let verifier =
-            match settings.mode.asks() {
-                true => {
-                    let verifier = ClientVerifier::new(Arc::clone(settings), credential);
-                    Some(Arc::new(verifier.map_err(|error| {
-                        format!("client certificates can't be verified: {error}")
-                    })?))
-                }
-                false => None,
-            };
-        let config = Arc::new(server::build(settings, credential, verifier.as_ref())?);
-        Ok(Self { config, verifier, credential: Arc::clone(credential) })
-    }
-}
-
-impl TunnelEnd {
-    pub(super) fn new(
-        settings: &Arc<TunnelTls>,
-        credential: &Arc<Credential>,
-    ) -> Result<Self, String> {
-        let verifier = Arc::new(GatewayVerifier::new(Arc::clone(settings), credential)?);
-        let config = Arc::new(gateway::build(&verifier, credential, &settings.key_groups)?);
-        Ok(Self { config, verifier, credential: Arc::clone(credential) })
     }
 }
 
