@@ -10,7 +10,7 @@ use std::{
 use regex::Regex;
 
 /// The compiled configuration.
-const COMPILED: [&str; 9] = [
+const COMPILED: [&str; 10] = [
     "policy/cluster.rs",
     "policy/decision.rs",
     "policy/destination.rs",
@@ -19,6 +19,7 @@ const COMPILED: [&str; 9] = [
     "policy/server.rs",
     "policy/server_tls.rs",
     "policy/snapshot.rs",
+    "policy/source_match.rs",
     "policy/tunnel.rs",
 ];
 

@@ -1,15 +1,17 @@
 //! `accessLogFormat`: Envoy's format strings, parsed when the configuration is compiled.
 
+mod error;
 mod operators;
 mod parse;
 mod peer;
-
-use thiserror::Error;
+mod segment;
 
 use self::parse::parse;
-
-pub use self::peer::PeerPart;
-use super::AccessLogEncoding;
+pub use self::{
+    error::LogFormatError,
+    peer::PeerPart,
+    segment::{AddressPart, Field, Segment},
+};
 
 /// Envoy's default text format, chosen by `accessLogFormat: envoy`.
 const ENVOY_DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
@@ -77,6 +79,15 @@ pub const JSON_OWN: [&str; 7] = [
     "audit_policy",
 ];
 
+/// `accessLogEncoding`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLogEncoding {
+    /// One line of text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// A compiled format.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LogFormat {
@@ -84,163 +95,6 @@ pub enum LogFormat {
     Text(Vec<Segment>),
     /// A JSON object with these keys, and those of [`JSON_OWN`].
     Json(Vec<(String, Vec<Segment>)>),
-}
-
-/// A piece of a format.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Segment {
-    /// Written as it stands.
-    Literal(String),
-    /// `%OPERATOR%`.
-    Value {
-        /// What to write: the first of these that is set.
-        fields: Vec<Field>,
-        /// `:N`, at most so many bytes.
-        max: Option<usize>,
-    },
-}
-
-/// What an operator names.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Field {
-    /// `%START_TIME%`, with a `strftime` format where given.
-    StartTime(Option<String>),
-    /// `%REQ(:METHOD)%`.
-    Method,
-    /// `%REQ(:PATH)%`: normalised.
-    Path,
-    /// `%REQ(X-ENVOY-ORIGINAL-PATH)%`: as the client sent it, where that differs.
-    OriginalPath,
-    /// `%PROTOCOL%`.
-    Protocol,
-    /// `%RESPONSE_CODE%`, `%RESP(:STATUS)%`.
-    ResponseCode,
-    /// `%RESPONSE_FLAGS%`.
-    ResponseFlags,
-    /// `%RESPONSE_CODE_DETAILS%`.
-    ResponseCodeDetails,
-    /// `%CONNECTION_TERMINATION_DETAILS%`.
-    ConnectionTerminationDetails,
-    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
-    UpstreamTransportFailureReason,
-    /// `%BYTES_RECEIVED%`.
-    BytesReceived,
-    /// `%BYTES_SENT%`.
-    BytesSent,
-    /// `%DURATION%`, milliseconds.
-    Duration,
-    /// `%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%`, milliseconds.
-    UpstreamServiceTime,
-    /// `%REQ(X-FORWARDED-FOR)%`.
-    ForwardedFor,
-    /// `%REQ(USER-AGENT)%`.
-    UserAgent,
-    /// `%REQ(X-REQUEST-ID)%`.
-    RequestId,
-    /// `%REQ(:AUTHORITY)%`, `%REQ(HOST)%`.
-    Authority,
-    /// `%UPSTREAM_HOST%`, `%UPSTREAM_REMOTE_ADDRESS%`, `…_WITHOUT_PORT%`, `%UPSTREAM_REMOTE_PORT%`.
-    UpstreamHost(AddressPart),
-    /// `%UPSTREAM_CLUSTER%`, `%UPSTREAM_CLUSTER_RAW%`.
-    UpstreamCluster,
-    /// `%UPSTREAM_LOCAL_ADDRESS%` and its parts.
-    UpstreamLocalAddress(AddressPart),
-    /// `%DOWNSTREAM_LOCAL_ADDRESS%` and its parts.
-    DownstreamLocalAddress(AddressPart),
-    /// `%DOWNSTREAM_REMOTE_ADDRESS%`, `%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%` and their parts.
-    DownstreamRemoteAddress(AddressPart),
-    /// `%REQUESTED_SERVER_NAME%`.
-    RequestedServerName,
-    /// `%ROUTE_NAME%`.
-    RouteName,
-    /// `%DOWNSTREAM_TLS_VERSION%`.
-    DownstreamTlsVersion,
-    /// `%DOWNSTREAM_TLS_GROUP%`.
-    DownstreamTlsGroup,
-    /// `%UPSTREAM_TLS_GROUP%`.
-    UpstreamTlsGroup,
-    /// `%DOWNSTREAM_TLS_CIPHER%`.
-    DownstreamTlsCipher,
-    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
-    DownstreamTransportFailureReason,
-    /// `%DOWNSTREAM_PEER_URI_SAN%` and the like.
-    Peer(PeerPart),
-}
-
-/// Which part of an address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AddressPart {
-    /// `192.0.2.1:443`.
-    Whole,
-    /// `192.0.2.1`.
-    Ip,
-    /// `443`.
-    Port,
-}
-
-/// Why a format isn't one. The text says what was found and what would do.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum LogFormatError {
-    /// A `%` that begins no operator.
-    #[error("found {found:?}, expected %OPERATOR%, or %% for a percent sign")]
-    Syntax {
-        /// What follows the percent sign.
-        found: String,
-    },
-    /// An operator that isn't there.
-    #[error(
-        "found the unknown operator %{found}%, expected %{nearest}% or another of docs/telemetry.md"
-    )]
-    UnknownOperator {
-        /// Its name.
-        found: String,
-        /// The one that looks most like it.
-        nearest: &'static str,
-    },
-    /// A header that isn't kept.
-    #[error(
-        "found %{operator}({found})%, expected one of {expected}: no other header is kept for the log"
-    )]
-    UnknownHeader {
-        /// `REQ` or `RESP`.
-        operator: &'static str,
-        /// The header.
-        found: String,
-        /// Those that are kept.
-        expected: String,
-    },
-    /// An operator that takes none has arguments.
-    #[error("found %{operator}({found})%, expected %{operator}% without arguments")]
-    Argument {
-        /// The operator.
-        operator: String,
-        /// What stands in its parentheses.
-        found: String,
-    },
-    /// `:N` isn't a length.
-    #[error("found the length {found:?} after %{operator}, expected a number of bytes from 1")]
-    Length {
-        /// The operator.
-        operator: String,
-        /// What stands after the colon.
-        found: String,
-    },
-    /// The argument of `START_TIME` isn't a format.
-    #[error("found the time format {found:?}, expected one as of strftime: {problem}")]
-    Time {
-        /// The format.
-        found: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// With `accessLogEncoding: JSON` the format isn't an object of strings.
-    #[error(
-        "with accessLogEncoding JSON expected `istio`, `envoy`, nothing, or a JSON object whose values are format strings: {problem}"
-    )]
-    Json {
-        /// What is wrong.
-        problem: String,
-    },
 }
 
 impl LogFormat {

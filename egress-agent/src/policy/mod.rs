@@ -8,6 +8,7 @@ mod callers;
 mod claims;
 mod cluster;
 mod decision;
+mod denied_cidrs;
 mod destination;
 mod dial;
 #[cfg(test)]
@@ -17,11 +18,14 @@ mod hosts;
 mod log_format;
 mod matching;
 mod path;
+mod protocol;
 mod rules;
 mod scope;
 mod server;
 mod server_tls;
 mod snapshot;
+mod source_match;
+mod text_match;
 mod tunnel;
 mod unmet;
 
@@ -39,18 +43,20 @@ pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
     RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,
 };
+pub use denied_cidrs::default_denied;
 pub use destination::{Client, Destination, Provider, Reached, Refusal};
-pub use dial::{AddressGuard, default_denied, is_nat64_prefix};
+pub use dial::{AddressGuard, is_nat64_prefix};
 pub use gateway::GatewayPolicy;
 pub use hosts::{HostPattern, HostTable};
 pub use log_format::{
-    AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment, header_segments,
+    AccessLogEncoding, AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment,
+    header_segments,
 };
 pub use path::{PathNormalization, normalise};
+pub use protocol::Protocol;
 pub use rules::{
-    HttpMatch, HttpOutcome, HttpRule, PathRewrite, Protocol, Redirect, RedirectPort, RouteSet,
-    Rules, Service, SourceMatch, StageRules, Target, TcpMatch, TcpRule, TextMatch, TlsMatch,
-    TlsRule, Weighted, has_labels,
+    HttpMatch, HttpOutcome, HttpRule, PathRewrite, Redirect, RedirectPort, RouteSet, Rules,
+    Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch, TlsRule, Weighted,
 };
 pub use scope::{Exported, Scoped, preferred};
 pub use server::{EncryptedHello, Server, ServerProtocol};
@@ -59,8 +65,10 @@ pub use server_tls::{
     ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{
-    AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement,
-    EnforcementOverride, GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode,
-    Snapshot, WorkloadSet,
+    DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement, EnforcementOverride,
+    GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
+    WorkloadSet,
 };
+pub use source_match::{SourceMatch, has_labels};
+pub use text_match::TextMatch;
 pub use tunnel::{Hop, TunnelTls};

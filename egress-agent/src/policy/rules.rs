@@ -1,16 +1,16 @@
 //! The compiled resources: services, gateways' servers, routes.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 use regex::Regex;
 
 use super::{
-    AuthorizationPolicy, Cluster, Destination, Exported, Hop, HostPattern, HttpAction, RetryPolicy,
-    Scoped, Server,
+    AuthorizationPolicy, Cluster, Destination, Exported, Hop, HostPattern, HttpAction, Protocol,
+    RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
 };
-use crate::types::{GatewayPort, Host, Labels, Namespace, OriginalPort, Port, Source};
+use crate::types::{GatewayPort, Host, Namespace, OriginalPort, Port};
 
 /// Everything that decisions are made of.
 #[derive(Clone, Debug, Default)]
@@ -57,17 +57,6 @@ impl Scoped for Service {
     fn exported(&self) -> &Exported {
         &self.exported
     }
-}
-
-/// What is spoken on a port.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Protocol {
-    /// `HTTP`, `HTTP2`, `GRPC`.
-    Http,
-    /// `HTTPS`, `TLS`.
-    Tls,
-    /// Anything else.
-    Tcp,
 }
 
 /// A `VirtualService`.
@@ -216,72 +205,6 @@ pub enum PathRewrite {
     Replace(Arc<str>),
     /// What the expression matches becomes this (`$1` is the first group).
     Regex(Regex, Arc<str>),
-}
-
-/// A condition on a text.
-#[derive(Clone, Debug)]
-pub enum TextMatch {
-    /// It is there.
-    Present,
-    /// The whole text.
-    Exact(Box<str>),
-    /// Its beginning.
-    Prefix(Box<str>),
-    /// An anchored expression.
-    Regex(Regex),
-}
-
-impl TextMatch {
-    /// Whether the text is as wanted.
-    #[must_use]
-    pub fn matches(&self, text: &str) -> bool {
-        match self {
-            Self::Present => true,
-            Self::Exact(exact) => **exact == *text,
-            Self::Prefix(prefix) => text.starts_with(&**prefix),
-            Self::Regex(regex) => regex.is_match(text),
-        }
-    }
-}
-
-/// Conditions on who asks.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct SourceMatch {
-    /// Labels that the workload has.
-    pub labels: Labels,
-    /// The workload's namespace.
-    pub namespace: Option<Namespace>,
-}
-
-impl SourceMatch {
-    /// Whether this source is meant. Of an unknown one nothing is known, so no condition holds.
-    #[must_use]
-    pub fn matches(&self, source: &Source) -> bool {
-        if self.labels.is_empty() && self.namespace.is_none() {
-            return true;
-        }
-        let labels = || {
-            let workload = source.workload.as_ref();
-            workload.is_some_and(|workload| has_labels(&workload.labels, &self.labels))
-        };
-        self.namespace.as_ref().is_none_or(|wanted| Some(wanted) == source.namespace())
-            && (self.labels.is_empty() || labels())
-    }
-}
-
-impl fmt::Display for SourceMatch {
-    /// `namespace shop, app=web`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let namespace = self.namespace.iter().map(|namespace| format!("namespace {}", namespace.0));
-        let labels = self.labels.iter().map(|(key, value)| format!("{key}={value}"));
-        f.write_str(&namespace.chain(labels).collect::<Vec<_>>().join(", "))
-    }
-}
-
-/// Whether all wanted labels are there.
-#[must_use]
-pub fn has_labels(labels: &Labels, wanted: &Labels) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// Conditions of a rule for HTTP; all must hold.

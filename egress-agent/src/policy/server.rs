@@ -43,7 +43,7 @@ pub enum ServerProtocol {
     Passthrough(EncryptedHello),
     /// TCP, by port.
     Tcp,
-    /// TLS, ended here, by server name.
+    /// TLS, terminated here, by server name.
     Terminate(Arc<ServerTls>),
 }
 

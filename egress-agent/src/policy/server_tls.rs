@@ -32,7 +32,7 @@ pub struct ServerTls {
     pub hashes: Vec<String>,
 }
 
-/// `tls.mode`, for modes that end TLS.
+/// `tls.mode`, for modes that terminate TLS.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum ServerTlsMode {
     /// `SIMPLE`: clients aren't asked.

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules, TunnelTls,
-    dial::default_denied,
+    AccessLogEncoding, EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules,
+    TunnelTls, default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
@@ -61,7 +61,7 @@ pub struct MeshConfig {
     pub trust_domain: TrustDomain,
     /// `rootNamespace`.
     pub root_namespace: Namespace,
-    /// `clusterCidrs`: what is inside.
+    /// `clusterCidrs`: in-cluster addresses.
     pub cluster_cidrs: Vec<IpNet>,
     /// `deniedCidrs`: what is denied in any case, the cloud's metadata service by default.
     pub denied_cidrs: Vec<IpNet>,
@@ -69,7 +69,7 @@ pub struct MeshConfig {
     pub nat64_prefixes: Vec<Ipv6Net>,
     /// `defaultConfig.gatewayTopology.numTrustedProxies`.
     pub trusted_proxies: usize,
-    /// `encapsulationPorts`: UDP ports at which hosts inside may take packets out of packets.
+    /// `encapsulationPorts`: UDP ports at which in-cluster hosts may decapsulate packets.
     pub encapsulation_ports: BTreeSet<Port>,
     /// `gateways`, in file order: their index is their group.
     pub gateways: Vec<GatewayGroup>,
@@ -202,15 +202,6 @@ impl MeshConfig {
         let mine = |set: &EnforcementOverride| set.selector.matches(workload);
         self.overrides.iter().position(mine).map_or(0, |index| index + 1)
     }
-}
-
-/// `accessLogEncoding`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AccessLogEncoding {
-    /// One line of text.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// A gateway service: name, labels of its processes, endpoints.

@@ -13,6 +13,17 @@ pub enum Hop {
     Tunnel,
 }
 
+impl Hop {
+    /// The name that `/config_dump` shows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Tunnel => "tunnel",
+        }
+    }
+}
+
 /// TLS of the tunnel to one gateway service, from the destination rules for it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TunnelTls {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{RequestFacts, Subject};
+use super::subject::{RequestFacts, Subject};
 use crate::{
     policy::{TextMatch, path},
     types::{Namespace, Port, TrustDomain},

@@ -7,15 +7,17 @@
 //! if it may hold. That is Istio's own treatment of HTTP fields on TCP connections.
 
 mod condition;
+mod subject;
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
 pub use condition::{Attribute, Condition, Holds, TextPattern, ValuePattern};
+pub use subject::{RequestFacts, Subject};
 
 use super::{Denied, has_labels};
-use crate::types::{GatewayIdentity, Host, Labels, Namespace, Port, Source, TrustDomain};
+use crate::types::{GatewayIdentity, Labels, Namespace, TrustDomain};
 
 /// One `AuthorizationPolicy`, or another resource that restricts and cannot be honoured.
 #[derive(Clone, Debug)]
@@ -66,38 +68,6 @@ pub struct AuthorizationRule {
     pub to: Vec<Vec<Condition>>,
     /// Conditions that must all hold.
     pub when: Vec<Condition>,
-}
-
-/// A request or connection, as policies see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// Who asks.
-    pub source: &'a Source,
-    /// The original client, where proxies in front of the gateway are trusted to name it; `None`
-    /// where they should have and did not.
-    pub remote: Option<IpAddr>,
-    /// The port of the gateway's server that serves it, or the one that was dialled where no server
-    /// of a gateway is involved.
-    pub port: Port,
-    /// SNI, where there is TLS.
-    pub server_name: Option<&'a Host>,
-    /// The request, unless it is a raw connection.
-    pub http: Option<RequestFacts<'a>>,
-}
-
-/// An HTTP request, as policies see it.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestFacts<'a> {
-    /// Authority without port.
-    pub host: &'a Host,
-    /// The authority as sent.
-    pub authority: &'a str,
-    /// The method.
-    pub method: &'a http::Method,
-    /// Path and query.
-    pub path_and_query: &'a str,
-    /// End-to-end headers.
-    pub headers: &'a http::HeaderMap,
 }
 
 /// The policies that are in force at one gateway process.

@@ -7,6 +7,7 @@ mod request;
 mod tables;
 mod tls;
 mod tunnel;
+mod tunnel_tls;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -73,7 +74,7 @@ impl GatewayPolicy {
             stage: tables::stages(&servers, &rules.routes),
             tcp: tables::tcp(&rules.routes, &member),
             tunnel_tcp: tables::tunnel_tcp(rules, &member),
-            tunnel: tunnel::settings(&snapshot.mesh, &member),
+            tunnel: tunnel_tls::settings(&snapshot.mesh, &member),
             member,
             guard: AddressGuard::new(&snapshot.mesh).and(&identity.addresses),
             callers: Callers::new(&snapshot.mesh),

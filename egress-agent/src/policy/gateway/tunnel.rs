@@ -6,32 +6,9 @@ use egress_ebpf::reason::Reason;
 
 use super::{GatewayPolicy, Secured, matching, refusal, tables::TunnelTcp};
 use crate::{
-    policy::{
-        CredentialSource, Denied, Hop, Inside, MeshConfig, PortMode, ServerProtocol, ServerTls,
-        ServerTlsMode, TcpRoute, TlsVersion,
-    },
+    policy::{Denied, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute},
     types::{Claim, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
 };
-
-/// How the listener for tunnels speaks TLS; `None` where no tunnel leads to this process.
-pub(super) fn settings(mesh: &MeshConfig, member: &[bool]) -> Option<Arc<ServerTls>> {
-    let mut own = mesh.gateways.iter().zip(member).filter(|(_, member)| **member);
-    let wanted = own.any(|(group, _)| group.tunnel.is_some()) || !mesh.nodes.is_empty();
-    wanted.then(|| {
-        Arc::new(ServerTls {
-            mode: ServerTlsMode::IstioMutual(mesh.trust_domain.clone()),
-            credential: CredentialSource::Own,
-            inside: Inside::Http,
-            min_version: TlsVersion::V1_3,
-            max_version: TlsVersion::V1_3,
-            cipher_suites: Vec::new(),
-            key_groups: mesh.key_groups.clone(),
-            subject_alt_names: Vec::new(),
-            spki_pins: Vec::new(),
-            hashes: Vec::new(),
-        })
-    })
-}
 
 /// Whether who comes through the tunnel is one whom a server's TLS settings would let in. What the
 /// tunnel proves is an identity: of keys and certificates of the workload's own it knows nothing.

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{AddressPart, Field, PeerPart};
+use super::{
+    peer::PeerPart,
+    segment::{AddressPart, Field},
+};
 
 /// Operators without arguments. Envoy has more; what the gateway doesn't know is refused.
 pub(super) const OPERATORS: &[(&str, Field)] = &[

@@ -1,8 +1,9 @@
 //! From a format string to its segments.
 
 use super::{
-    Field, LogFormatError, Segment,
+    error::LogFormatError,
     operators::{OPERATORS, REQUEST_HEADERS, RESPONSE_HEADERS, names, nearest},
+    segment::{Field, Segment},
 };
 
 pub(super) fn parse(format: &str) -> Result<Vec<Segment>, LogFormatError> {
