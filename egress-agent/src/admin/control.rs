@@ -10,6 +10,7 @@
 mod client;
 mod report;
 mod server;
+mod serving;
 mod stream;
 
 use std::{path::PathBuf, str::FromStr};
@@ -20,7 +21,8 @@ pub(crate) use self::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, LimitReport,
         NodeReport, Process, SetReport, TunnelReport,
     },
-    server::{Listening, Serving, listen},
+    server::{Listening, listen},
+    serving::Serving,
     stream::Line,
 };
 

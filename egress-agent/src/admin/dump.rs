@@ -1,17 +1,17 @@
 //! `/config_dump`: the configuration in force. Paths of keys are shown, keys are not: the snapshot
 //! doesn't hold any.
 
+mod json;
 mod rules;
-
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::json::{list, seconds};
 use super::ConfigState;
 use crate::{
     policy::{
         AccessLogEncoding, ClientTls, ClientTlsMode, Cluster, ConnectionPool, Direct, DirectTarget,
-        Discovery, GatewayGroup, Hop, HttpVersion, Keepalive, LoadBalancer, MeshConfig, NodeAction,
+        Discovery, GatewayGroup, HttpVersion, Keepalive, LoadBalancer, MeshConfig, NodeAction,
         NodeRoute, OutboundMode, OutlierDetection,
     },
     types::{Node, Workload},
@@ -34,10 +34,6 @@ pub(super) fn json(config: &ConfigState) -> String {
         "clusters": list(&config.clusters, |found| cluster(found)),
     });
     format!("{dump:#}\n")
-}
-
-fn list<T>(items: &[T], one: impl Fn(&T) -> Value) -> Value {
-    items.iter().map(one).collect()
 }
 
 fn mesh(mesh: &MeshConfig) -> Value {
@@ -78,7 +74,7 @@ fn gateway(gateway: &GatewayGroup) -> Value {
         "labels": gateway.labels,
         "endpoints": gateway.endpoints,
         "principal": gateway.principal.as_ref().map(ToString::to_string),
-        "hop": hop_name(gateway.hop),
+        "hop": gateway.hop.name(),
         "tunnel": gateway.tunnel.as_deref().map(|tunnel| json!({
             "credential": tunnel.credential.to_string(),
             "subjectAltNames": tunnel.subject_alt_names,
@@ -86,13 +82,6 @@ fn gateway(gateway: &GatewayGroup) -> Value {
             "namespace": &*tunnel.namespace.0,
         })),
     })
-}
-
-fn hop_name(hop: Hop) -> &'static str {
-    match hop {
-        Hop::Plain => "plain",
-        Hop::Tunnel => "tunnel",
-    }
 }
 
 fn mesh_node(node: &Node) -> Value {
@@ -126,7 +115,7 @@ fn node_route(route: &NodeRoute, mesh: &MeshConfig) -> Value {
         NodeAction::Redirect { group, port, hop } => json!({ "redirect": {
             "gateway": mesh.gateways.get(group).map(|gateway| gateway.service.to_string()),
             "port": port.map(|port| port.0.get()),
-            "hop": hop_name(hop),
+            "hop": hop.name(),
         }}),
         NodeAction::Direct => json!("direct"),
     };
@@ -218,9 +207,4 @@ fn keepalive(keepalive: Keepalive) -> Value {
         "interval": seconds(keepalive.interval),
         "probes": keepalive.probes,
     })
-}
-
-/// Protobuf's JSON form, as in Istio's resources.
-fn seconds(duration: Duration) -> String {
-    format!("{}s", duration.as_secs_f64())
 }

@@ -16,11 +16,13 @@ mod query;
 mod routes;
 mod serve;
 mod server;
+mod sources;
 mod stats;
 mod status;
 mod tunnel_metrics;
 
-pub use server::{Admin, AdminError, AdminPorts, AdminSources};
+pub use server::{Admin, AdminError, AdminPorts};
+pub use sources::AdminSources;
 pub use status::{ConfigState, State, Status};
 
 #[cfg(test)]

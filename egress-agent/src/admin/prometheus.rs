@@ -123,7 +123,7 @@ fn limits(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
     Ok(())
 }
 
-/// How the certificates of servers that end TLS fare.
+/// The state of the certificates of servers that terminate TLS.
 fn certificates(status: &Status, out: &mut Exposition) -> fmt::Result {
     let states = status.certificates();
     let now = SystemTime::now();

@@ -7,13 +7,12 @@ use std::{
     thread,
 };
 
-use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{
-    Status,
+    AdminSources, Status,
     routes::Endpoint,
     serve::{Service, accept},
 };
@@ -39,16 +38,6 @@ impl Default for AdminPorts {
     fn default() -> Self {
         Self { admin: 15000, health: 15021, metrics: 15090 }
     }
-}
-
-/// Sources that the health and metrics endpoints serve besides nodes and loopback. With an empty
-/// list an endpoint serves every source but the workloads under enforcement.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct AdminSources {
-    /// `/healthz/ready`.
-    pub health: Vec<IpNet>,
-    /// `/stats/prometheus`.
-    pub metrics: Vec<IpNet>,
 }
 
 /// Why the admin endpoints can't be served.

@@ -20,7 +20,7 @@ use crate::{
         Hop, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
     },
     policy::{DirectTarget, OutlierDetection},
-    telemetry::{AccessLogEntry, AdminRefusal, ResponseFlag, ResponseFlags, Telemetry},
+    telemetry::{AccessLogEntry, AdminRefusal, ResponseFlag, Telemetry},
     types::{ClientAddr, Host, LocalAddr, Namespace, OriginalPort, Port, UpstreamAddr, Workload},
 };
 
@@ -47,39 +47,17 @@ fn workload() -> Arc<Workload> {
 
 fn entry() -> AccessLogEntry {
     AccessLogEntry {
-        start_time: SystemTime::UNIX_EPOCH,
         duration: Duration::from_millis(20),
-        protocol: None,
-        method: None,
-        path: None,
-        original_path: None,
-        authority: None,
-        user_agent: None,
-        forwarded_for: None,
-        request_id: None,
         response_code: 200,
-        response_flags: ResponseFlags::default(),
-        response_code_details: None,
-        connection_termination_details: None,
-        upstream_failure: None,
         bytes_received: 700,
         bytes_sent: 90_000,
-        upstream_service_time: None,
-        upstream_host: None,
         upstream_cluster: Some(cnn()),
-        upstream_local: None,
-        upstream_tls_group: None,
-        downstream_local: LocalAddr("192.0.2.10:443".parse().unwrap()),
-        downstream_remote: ClientAddr("10.0.0.5:40000".parse().unwrap()),
-        requested_server_name: None,
-        route_name: None,
-        encrypted_hello: false,
-        downstream_tls: None,
-        downstream_failure: None,
-        reason: None,
-        audit: None,
-        detail: None,
         workload: Some(workload()),
+        ..AccessLogEntry::new(
+            SystemTime::UNIX_EPOCH,
+            LocalAddr("192.0.2.10:443".parse().unwrap()),
+            ClientAddr("10.0.0.5:40000".parse().unwrap()),
+        )
     }
 }
 

@@ -157,7 +157,7 @@ pub(crate) struct GatewayReport {
     /// Ports of the admin, health and metrics endpoints.
     pub(crate) ports: [u16; 3],
     pub(crate) workers: usize,
-    /// Open connections to the outside, and requests under way.
+    /// Open connections to external hosts, and requests under way.
     pub(crate) connections: u64,
     pub(crate) requests: u64,
     /// Tunnels of nodes; `None` with `--tunnel-port off`.

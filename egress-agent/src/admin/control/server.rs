@@ -30,8 +30,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ControlPath, report::AgentReport, stream};
-use crate::telemetry::FlowLog;
+use super::{ControlPath, serving::Serving, stream};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
@@ -45,16 +44,6 @@ const CONNECTION: Duration = Duration::from_secs(60);
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
-
-/// What a role serves.
-pub(crate) struct Serving {
-    /// The role's state, as of now.
-    pub(crate) status: Box<dyn Fn() -> AgentReport + Send + Sync>,
-    /// Its flows.
-    pub(crate) flows: Arc<FlowLog>,
-    /// How many flows were lost before they got there.
-    pub(crate) lost: Box<dyn Fn() -> u64 + Send + Sync>,
-}
 
 /// A socket that is listened on and not served yet: clients wait.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval},
 };
 
-use super::server::Serving;
+use super::serving::Serving;
 use crate::telemetry::{FlowRecord, Follower, Seen};
 
 /// Lines are handed to the connection in pieces of this size.

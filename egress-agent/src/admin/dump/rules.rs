@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::list;
+use super::json::{list, seconds};
 use crate::policy::{
     Destination, Exported, HostPattern, HttpMatch, HttpOutcome, HttpRule, MeshConfig, Protocol,
     Reached, RouteSet, Rules, Server, ServerProtocol, ServerTlsMode, Service, SourceMatch,
@@ -101,7 +101,7 @@ fn http(rule: &HttpRule, mesh: &MeshConfig) -> Value {
             HttpOutcome::Redirect(redirect) => json!({ "redirect": redirect.status.as_u16() }),
             HttpOutcome::Respond(status, _) => json!({ "respond": status.as_u16() }),
         },
-        "timeout": rule.timeout.map(super::seconds),
+        "timeout": rule.timeout.map(seconds),
     })
 }
 
@@ -166,7 +166,7 @@ fn weighted(targets: &[Weighted], mesh: &MeshConfig) -> Value {
             Target::Gateway { group, port, hop } => json!({
                 "gateway": mesh.gateways.get(*group).map(|gateway| gateway.service.to_string()),
                 "port": port.0.get(),
-                "hop": super::hop_name(*hop),
+                "hop": hop.name(),
             }),
             Target::Cluster { destination, .. } => json!({ "clusters": clusters(destination) }),
             Target::Refused { reason, detail } => {

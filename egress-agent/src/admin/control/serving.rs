@@ -1,0 +1,16 @@
+//! What the control socket shows, given by the role.
+
+use std::sync::Arc;
+
+use super::report::AgentReport;
+use crate::telemetry::FlowLog;
+
+/// What a role serves on its control socket.
+pub(crate) struct Serving {
+    /// The role's state, as of now.
+    pub(crate) status: Box<dyn Fn() -> AgentReport + Send + Sync>,
+    /// Its flows.
+    pub(crate) flows: Arc<FlowLog>,
+    /// How many flows were lost before they got there.
+    pub(crate) lost: Box<dyn Fn() -> u64 + Send + Sync>,
+}
