@@ -7,6 +7,7 @@ mod exit;
 mod flows;
 mod kernel;
 mod log;
+mod output;
 mod probe;
 mod reasons;
 mod status;
@@ -74,7 +75,7 @@ Examples:
   # Stop both roles, take enforcement away and remove the units. Shows first what it would do.
   egress-agent uninstall --dry-run
 
-  # Try every way around it, from inside a pod, to a canary outside.
+  # Try every known bypass technique, from a pod, against a canary on an external host.
   egress-agent probe 203.0.113.9
 
 Each command has more: egress-agent node --help";
@@ -114,7 +115,7 @@ enum Command {
     Detach(DetachArgs),
     /// Remove the units of this product from this host, and enforcement with them.
     Uninstall(UninstallArgs),
-    /// Try every way out that is known from where this runs, or be the canary at the other end.
+    /// Try every known bypass technique from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
 }
 

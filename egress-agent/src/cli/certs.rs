@@ -1,17 +1,20 @@
 //! The `certs` command: what is in the files of certificates, and what is wrong with it.
 
+mod options;
 mod show;
 
 use std::{
     io::{self, Write},
-    path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 
-use super::exit::{FAILURE, USAGE};
-use crate::{tls::CertificateArgs, types::TrustDomain};
+use self::options::ShowArgs;
+use super::{
+    exit::{FAILURE, USAGE},
+    output::Output,
+};
 
 /// Options of `certs`.
 #[derive(clap::Args, Debug)]
@@ -24,45 +27,6 @@ pub(super) struct CertsArgs {
 enum Command {
     /// Print chains, identities, validity, and what is wrong.
     Show(ShowArgs),
-}
-
-/// Options of `certs show`.
-#[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Exit code: 0 where all is well, 1 where something is wrong, 2 where there \
-                        is nothing to show."
-)]
-pub(super) struct ShowArgs {
-    /// Directories with a certificate, its key and its roots, or files with certificates.
-    #[arg(value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// Show every certificate that the servers of this directory of resources use.
-    #[arg(long, value_name = "DIR")]
-    config: Option<PathBuf>,
-    /// The mesh-wide settings [default: mesh.yaml in the directory of resources].
-    #[arg(long, value_name = "FILE", requires = "config")]
-    mesh: Option<PathBuf>,
-    #[command(flatten)]
-    certificates: CertificateArgs,
-    /// The trust domain that identities must be in [default: trustDomain of the configuration; any
-    /// without one].
-    #[arg(long, value_name = "NAME", value_parser = trust_domain)]
-    trust_domain: Option<TrustDomain>,
-    /// How it is printed.
-    #[arg(short, long, value_enum, default_value_t = Output::Text)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
-}
-
-fn trust_domain(text: &str) -> Result<TrustDomain, String> {
-    TrustDomain::parse(text).map_err(|error| error.to_string())
 }
 
 /// Runs a command on certificates.

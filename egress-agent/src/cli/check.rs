@@ -8,10 +8,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
 use serde::Serialize;
 
-use super::exit::{FAILURE, USAGE};
+use super::{
+    exit::{FAILURE, USAGE},
+    output::Output,
+};
 use crate::{
     config::{self, Problem, RawFile, Severity},
     policy::{
@@ -40,14 +42,6 @@ pub(super) struct CheckArgs {
     /// How problems are printed.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// One JSON object: `problems`, and how many there are.
-    Json,
 }
 
 #[derive(Serialize)]

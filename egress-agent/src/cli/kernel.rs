@@ -6,9 +6,9 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
 use serde::Serialize;
 
+use super::output::Output;
 use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, Trial, object};
 
 /// Options of `kernel`.
@@ -18,14 +18,6 @@ pub(super) struct KernelArgs {
     /// How the answer is printed.
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// One JSON object on one line.
-    Json,
 }
 
 #[derive(Serialize)]

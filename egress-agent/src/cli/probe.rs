@@ -1,12 +1,12 @@
-//! The `probe` command: try every way out, or be the canary.
+//! The `probe` command: try every bypass technique, or be the canary.
 
+mod allowed;
 mod canary;
 mod options;
 mod table;
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
-    net::{SocketAddr, TcpStream},
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -20,20 +20,13 @@ use crate::{
     probe::{self, Case, Family, Needs, Network, Outcome, ProbeId, Report, Settings, Sockets},
     sys::process::raise_open_files,
 };
+use allowed::Allowed;
 use options::Output;
 pub(super) use options::ProbeArgs;
 use table::Summary;
 
-/// Exit code where nothing got out, but the allowed way didn't work either.
+/// Exit code where nothing got out, but the allowed connection failed too.
 const INCONCLUSIVE: u8 = 3;
-
-/// Whether the allowed way works.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Allowed {
-    NotChecked,
-    Works(String),
-    Fails(String),
-}
 
 /// Runs it.
 ///
@@ -64,7 +57,7 @@ pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     if args.hold {
         hold()?;
     }
-    let allowed = args.allow_check.as_deref().map_or(Allowed::NotChecked, check_allowed);
+    let allowed = args.allow_check.as_deref().map_or(Allowed::NotChecked, Allowed::check);
     let jobs = args.jobs.unwrap_or(16);
     let reports = make(&cases, &settings, jobs);
     let summary = Summary { settings: &settings, reports: &reports, allowed: &allowed };
@@ -151,18 +144,6 @@ fn make(cases: &[Case], settings: &Settings, jobs: usize) -> Vec<Report> {
         eprint!("\r\x1b[K");
     }
     reports
-}
-
-/// A connect by address in the ordinary way.
-fn check_allowed(to: &str) -> Allowed {
-    let addr: SocketAddr = match to.parse() {
-        Ok(addr) => addr,
-        Err(error) => return Allowed::Fails(format!("{to}: {error}")),
-    };
-    match TcpStream::connect_timeout(&addr, Duration::from_secs(5)) {
-        Ok(_) => Allowed::Works(to.to_owned()),
-        Err(error) => Allowed::Fails(format!("{to}: {error}")),
-    }
 }
 
 fn verdict(reports: &[Report], allowed: &Allowed) -> u8 {

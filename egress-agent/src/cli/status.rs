@@ -4,30 +4,25 @@
 //! rest is asked of the agents that run.
 
 mod assess;
+mod found;
 mod json;
 mod text;
 
 use std::{
     io::{self, IsTerminal, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::SystemTime,
 };
 
-use anyhow::{Context, bail};
-use clap::ValueEnum;
+use anyhow::Context as _;
 
 use self::{
     assess::{Assessment, Verdict, assess},
+    found::find,
     text::Paint,
 };
-use crate::{
-    admin::control::{
-        AgentReport, AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, GatewayReport, NODE_SOCKET,
-        NodeReport, ask_status,
-    },
-    bpf::{self, DEFAULT_BPFFS, Inspection},
-};
+use super::output::Output;
 
 /// Exit code where nothing is attached.
 const NOTHING: u8 = 3;
@@ -57,49 +52,6 @@ pub(super) struct StatusArgs {
     output: Output,
 }
 
-/// `--output`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
-
-/// All that was found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Found {
-    /// `None` where a gateway alone was asked for.
-    node: Option<Node>,
-    gateway: Option<GatewayReport>,
-}
-
-/// What is known of the node.
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Node {
-    bpffs: PathBuf,
-    inspection: Inspection,
-    agent: Agent,
-}
-
-/// The node's agent.
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum Agent {
-    /// It answered.
-    Runs(Box<NodeReport>),
-    /// None does, and nobody owns the pins.
-    Dead,
-    /// Somebody owns the pins, and doesn't answer.
-    Mute {
-        /// Who.
-        pid: u32,
-        /// Where it was asked.
-        control: PathBuf,
-    },
-    /// The answer can't be used.
-    Failed(String),
-}
-
 /// Prints it.
 ///
 /// # Errors
@@ -109,7 +61,7 @@ pub(super) fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("can't start the runtime")?;
-    let found = runtime.block_on(find(&args))?;
+    let found = runtime.block_on(find(args.control.as_deref(), args.bpffs.as_deref()))?;
     let assessment = assess(&found, env!("CARGO_PKG_VERSION"));
     let mut out = io::stdout().lock();
     match args.output {
@@ -130,55 +82,6 @@ fn exit_code(assessment: &Assessment) -> ExitCode {
         Verdict::Wrong => 1,
         Verdict::NotAttached => NOTHING,
     })
-}
-
-async fn find(args: &StatusArgs) -> anyhow::Result<Found> {
-    let Some(control) = &args.control else {
-        let mut gateway = None;
-        for path in [GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET] {
-            match ask_status(Path::new(path)).await {
-                Ok(AgentReport::Gateway(report)) => gateway = Some(report),
-                Ok(AgentReport::Node(_)) | Err(AskError::Nobody) => {}
-                Err(error) => bail!("{path}: {error}"),
-            }
-        }
-        let control = Path::new(NODE_SOCKET);
-        let answer = ask_status(control).await;
-        return Ok(Found { node: Some(node(args, control, answer)?), gateway });
-    };
-    match ask_status(control).await {
-        Ok(AgentReport::Gateway(report)) => Ok(Found { node: None, gateway: Some(report) }),
-        answer => Ok(Found { node: Some(node(args, control, answer)?), gateway: None }),
-    }
-}
-
-fn node(
-    args: &StatusArgs,
-    control: &Path,
-    answer: Result<AgentReport, AskError>,
-) -> anyhow::Result<Node> {
-    let given = args.bpffs.clone();
-    let usual = || given.clone().unwrap_or_else(|| DEFAULT_BPFFS.into());
-    let (bpffs, agent) = match answer {
-        Ok(AgentReport::Node(report)) => {
-            let bpffs = given.unwrap_or_else(|| report.bpffs.clone().into());
-            (bpffs, Agent::Runs(Box::new(report)))
-        }
-        Ok(AgentReport::Gateway(_)) => {
-            (usual(), Agent::Failed(format!("{} is a gateway's", control.display())))
-        }
-        Err(AskError::Nobody) => {
-            let bpffs = usual();
-            let agent = match bpf::pins_owner(&bpffs) {
-                Some(pid) => Agent::Mute { pid, control: control.to_owned() },
-                None => Agent::Dead,
-            };
-            (bpffs, agent)
-        }
-        Err(error) => (usual(), Agent::Failed(format!("{}: {error}", control.display()))),
-    };
-    let inspection = bpf::inspect(&bpffs)?;
-    Ok(Node { bpffs, inspection, agent })
 }
 
 #[cfg(test)]

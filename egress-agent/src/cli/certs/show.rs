@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use super::ShowArgs;
+use super::options::ShowArgs;
 use crate::{
     config,
     policy::{CredentialSource, ServerProtocol, ServerTlsMode, Snapshot},

@@ -72,7 +72,7 @@ fn what_the_configuration_uses_is_shown() {
     let args =
         ["--config", config.to_str().unwrap(), "--credentials-dir", credentials.to_str().unwrap()];
     let (text, json, good) = shown(&args);
-    // The server needs roots, which aren't there; the other one is nobody's.
+    // The server needs roots, which aren't there; no server uses the other one.
     assert!(!good && text.contains("the CA's certificates: found none of"), "{text}");
     assert!(text.contains("used by  Gateway apps/g port 443 (MUTUAL)"), "{text}");
     assert_eq!(json["certificates"][0]["name"], "web");

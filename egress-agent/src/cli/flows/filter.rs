@@ -19,7 +19,7 @@ use crate::{
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(super) struct Filter {
     /// With this verdict: `denied` by policy, what audit mode let pass included (`AUDIT would
-    /// deny`); `failed` on the way out of a gateway; `audited` is what enforcement would have denied
+    /// deny`); `failed` between a gateway and the external host; `audited` is what enforcement would have denied
     /// or redirected.
     #[arg(long, value_enum, value_delimiter = ',')]
     verdict: Vec<Verdict>,

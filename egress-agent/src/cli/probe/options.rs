@@ -16,18 +16,18 @@ Each attempt ends as one of these:
   not applicable  it can't be made here: DETAIL says what is missing
   error           it should have been possible, and the probe failed
 
-An attempt is told apart by its token, so the canary knows it in any wrapping. Run the canary on a
-host outside, with CAP_NET_RAW so that it sees every protocol; what it prints decides where the
-table says `no answer`.
+Each attempt carries a token, by which the canary recognises it in any encapsulation. Run the canary
+on an external host, with CAP_NET_RAW so that it sees every protocol. What it prints decides where
+the table says `no answer`.
 
-Exit code: 0 nothing got out; 1 something got out; 2 usage; 3 nothing got out, but the way of
---allow-check doesn't work either, so that it proves nothing.
+Exit code: 0 nothing got out; 1 something got out; 2 usage; 3 nothing got out, but the connection of
+--allow-check failed too, so the result proves nothing.
 
 Examples:
-  # Outside, at 203.0.113.9:
+  # On an external host, 203.0.113.9:
   egress-agent probe --canary-server
 
-  # In the pod: every way to it, and one that must work.
+  # In the pod: every technique, and a connection that must work.
   egress-agent probe 203.0.113.9 2001:db8::9 --gateway 10.0.0.7 --allow-check 198.51.100.7:443
 
   # One kind of attempt only.
@@ -62,7 +62,7 @@ pub(crate) struct ProbeArgs {
     /// A gateway's address: tries its admin ports and other protocols.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) gateway: Option<IpAddr>,
-    /// An address and port that must be reachable, so that a dead network isn't taken for a wall.
+    /// An address and port that must be reachable, so that a dead network is not taken for enforcement.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) allow_check: Option<String>,
     /// Also make attempts that disturb neighbours where nothing stops them.

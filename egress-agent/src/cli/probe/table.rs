@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Allowed, options::Output};
+use super::{allowed::Allowed, options::Output};
 use crate::probe::{ATTEMPTS, Attempt, Errno, Layer, Outcome, Report, Row, Settings};
 
 const GREEN: &str = "32";
@@ -149,16 +149,17 @@ impl Summary<'_> {
              the canary, {none} not applicable, {errors} errors."
         )?;
         match self.allowed {
-            Allowed::Works(to) => writeln!(out, "The allowed way works: {to}.")?,
+            Allowed::Works(to) => writeln!(out, "The allowed connection works: {to}.")?,
             Allowed::Fails(error) => {
                 let text = format!(
-                    "The allowed way doesn't work: {error}. A dead network looks like a wall."
+                    "The allowed connection fails: {error}. A dead network looks like enforcement."
                 );
                 writeln!(out, "{}", paint(RED, text))?;
             }
             Allowed::NotChecked => writeln!(
                 out,
-                "The allowed way wasn't checked (--allow-check): a dead network looks like a wall."
+                "The allowed connection was not checked (--allow-check): a dead network looks like \
+                 enforcement."
             )?,
         }
         for (v6, family) in [(false, "IPv4"), (true, "IPv6")] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use egress_ebpf::abi::ABI_VERSION;
 
-use super::{Agent, Found, Node};
+use super::found::{Agent, Found, Node};
 use crate::{
     admin::control::{Configuration, GatewayHealth, GatewayReport, NodeReport, SetReport},
     bpf::Inspection,

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    Agent, Found, Node,
     assess::{Assessment, Verdict},
+    found::{Agent, Found, Node},
 };
 use crate::{
     bpf::{AttachedProgram, MapFill, Verdicts},

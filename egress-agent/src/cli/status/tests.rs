@@ -2,12 +2,16 @@ use std::time::Duration;
 
 use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 
-use super::*;
+use super::{
+    found::{Agent, Found, Node},
+    *,
+};
 use crate::{
     admin::control::{
-        Configuration, EventsReport, GatewayHealth, Process, SetReport, TunnelReport,
+        Configuration, EventsReport, GatewayHealth, GatewayReport, NodeReport, Process, SetReport,
+        TunnelReport,
     },
-    bpf::{Action, AttachedProgram, Hook, Lost, MapFill, Verdicts},
+    bpf::{Action, AttachedProgram, Hook, Inspection, Lost, MapFill, Verdicts},
     enforcement::Exposure,
     types::Held,
 };
@@ -174,7 +178,7 @@ fn a_dead_agent_is_told_from_a_mute_one() {
 }
 
 #[test]
-fn audit_is_shouted_with_and_without_an_agent() {
+fn audit_is_reported_prominently_with_and_without_an_agent() {
     let audit = runs(|report| {
         report.enforcement.push(SetReport { name: "batch".into(), mode: "audit".into() });
     });
@@ -342,7 +346,7 @@ fn the_page_for_people_holds_all_of_it() {
         "state          LIVE",
         "tunnel         port 15008; 3 open of nodes, 4 connections in them",
         "capture        sk-lookup",
-        "2 workers, 3 connections to the outside, 1 requests",
+        "2 workers, 3 connections to external hosts, 1 requests",
     ] {
         assert!(page.contains(part), "{part}\nis not in\n{page}");
     }

@@ -9,8 +9,8 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    Agent, Found, Node,
     assess::{Assessment, Verdict},
+    found::{Agent, Found, Node},
     json::tag,
 };
 use crate::{
@@ -287,7 +287,7 @@ impl Page {
         self.fact(
             "load",
             &format!(
-                "{workers} workers, {connections} connections to the outside, {requests} requests"
+                "{workers} workers, {connections} connections to external hosts, {requests} requests"
             ),
         );
         self.limits(&gateway.limits);
