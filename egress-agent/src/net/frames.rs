@@ -19,7 +19,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Seen, empty_frames::count_empty_frame};
+use super::{Seen, empty_frames::count_empty_frame, forward::forward_to_io};
 
 /// Length of a frame's header in bytes (RFC 9113 §4.1).
 const HEADER: usize = 9;
@@ -338,17 +338,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Frames<I> {
         Poll::Ready(Ok(written))
     }
 
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+    forward_to_io!(is_write_vectored, poll_flush, poll_shutdown);
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod balance;
 mod connect;
 mod dial;
 mod empty_frames;
+mod forward;
 mod frames;
 mod linger;
 mod pieces;

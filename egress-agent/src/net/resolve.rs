@@ -2,6 +2,7 @@
 
 mod cache;
 mod desk;
+mod error;
 mod found;
 mod negative;
 mod queue;
@@ -9,8 +10,7 @@ mod server;
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
-    str::FromStr,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +21,6 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use hickory_resolver::proto::rr::RecordType;
-use thiserror::Error;
 use tokio::{
     runtime,
     sync::{Notify, oneshot},
@@ -35,6 +34,7 @@ use self::{
     found::Found,
     server::{Client, Files, NameServers},
 };
+pub use self::{error::ResolveError, server::ResolverSource};
 use crate::types::ShareOwner;
 
 /// How long a look-up may take before an old answer is used (RFC 8767 §5: the client response timer).
@@ -58,62 +58,6 @@ pub trait Resolve: fmt::Debug + Send + Sync {
         &'a self,
         question: Question<'a>,
     ) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>>;
-}
-
-/// Why a name has no address.
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum ResolveError {
-    /// The name doesn't exist (NXDOMAIN).
-    #[error("no such name (NXDOMAIN)")]
-    NoSuchName,
-    /// It exists, but has neither an A nor an AAAA record.
-    #[error("the name has no address")]
-    NoAddress,
-    /// No answer from the server.
-    #[error("the DNS server did not answer in time")]
-    Timeout,
-    /// The server refused or failed.
-    #[error("the DNS server answered {0}")]
-    Server(String),
-    /// The asking workload has as many look-ups waiting as its share allows.
-    #[error("too many look-ups of this workload are waiting for an answer")]
-    Overflow,
-    /// Anything else.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl ResolveError {
-    /// Whether the name server said something about the name, rather than failing.
-    fn is_about_the_name(&self) -> bool {
-        match self {
-            Self::NoSuchName | Self::NoAddress => true,
-            Self::Timeout | Self::Server(_) | Self::Overflow | Self::Failed(_) => false,
-        }
-    }
-}
-
-/// Which DNS server is asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ResolverSource {
-    /// Those of `/etc/resolv.conf`, after `/etc/hosts`.
-    #[default]
-    System,
-    /// This one alone, and no hosts file.
-    Server(SocketAddr),
-}
-
-impl FromStr for ResolverSource {
-    type Err = String;
-
-    /// `IP` or `IP:PORT`; IPv6 with a port in brackets.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let with_port = text.parse().ok();
-        let alone = || text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 53));
-        with_port.or_else(alone).map(Self::Server).ok_or_else(|| {
-            format!("found `{text}`, expected the DNS server as IP or IP:PORT, as in 192.0.2.53:53")
-        })
-    }
 }
 
 /// Asks DNS and remembers the answers. One a process: its bounds hold for all workers together, and

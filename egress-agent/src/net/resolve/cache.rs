@@ -127,7 +127,7 @@ impl Cache {
         Some(Arc::clone(&entry.addresses))
     }
 
-    /// The name has no address any more.
+    /// The name no longer has an address.
     pub(super) fn remove(&mut self, name: &str) {
         let Some(entry) = self.entries.remove(name) else { return };
         let Some(names) = self.owners.get_mut(&entry.owner) else { return };

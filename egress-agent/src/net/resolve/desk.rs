@@ -4,8 +4,8 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
-    ResolveError,
     cache::{Addresses, Cache, Known},
+    error::ResolveError,
     found::Found,
     negative::Negative,
     queue::{Full, Queue, Room},

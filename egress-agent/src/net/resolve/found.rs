@@ -5,7 +5,7 @@ use std::{future::Future, net::IpAddr, pin::pin, time::Duration};
 use futures_util::future::{Either, select};
 use tokio::time::{sleep, timeout};
 
-use super::{ResolveError, cache::Addresses};
+use super::{cache::Addresses, error::ResolveError};
 
 /// With addresses of one family at hand, how long the other's are waited for (RFC 8305 §3).
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::ResolveError;
+use super::error::ResolveError;
 use crate::types::ShareOwner;
 
 /// A name that does not exist may be made at any time.

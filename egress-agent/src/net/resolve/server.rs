@@ -2,8 +2,9 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
@@ -18,7 +19,7 @@ use hickory_resolver::{
     system_conf::parse_resolv_conf,
 };
 
-use super::{ResolveError, ResolverSource, found::Records};
+use super::{error::ResolveError, found::Records};
 
 /// How long an answer of the name server is waited for, before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,6 +27,29 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const REPEATS: usize = 2;
 /// Between two looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Which DNS server is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ResolverSource {
+    /// Those of `/etc/resolv.conf`, after `/etc/hosts`.
+    #[default]
+    System,
+    /// This one alone, and no hosts file.
+    Server(SocketAddr),
+}
+
+impl FromStr for ResolverSource {
+    type Err = String;
+
+    /// `IP` or `IP:PORT`; IPv6 with a port in brackets.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let with_port = text.parse().ok();
+        let alone = || text.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 53));
+        with_port.or_else(alone).map(Self::Server).ok_or_else(|| {
+            format!("found `{text}`, expected the DNS server as IP or IP:PORT, as in 192.0.2.53:53")
+        })
+    }
+}
 
 /// The files that say who is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,6 @@
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     sync::atomic::{AtomicU8, AtomicUsize},
 };
 
