@@ -229,16 +229,16 @@ fn face(attempt: &Attempt, way: &Way, hooks: Hooks) -> Option<String> {
         (Hooks::All, Face::Socket) if chooses_errno() => &[("refused", "socket hook")],
         (Hooks::All, Face::Socket) => &[("refused", "socket hook"), ("refused", "packet hook")],
         (Hooks::All, Face::Packet) => &[("refused", "packet hook")],
-        (Hooks::All, Face::Wire) => &[("no_answer", "wall or uplink")],
+        (Hooks::All, Face::Wire) => &[("no_answer", "after sending")],
         (Hooks::All, Face::Gateway) => &[("intercepted", "gateway")],
         (Hooks::All, Face::Any) => &[
             ("refused", "socket hook"),
             ("refused", "packet hook"),
             ("refused", "kernel"),
-            ("no_answer", "wall or uplink"),
+            ("no_answer", "after sending"),
         ],
         // Some the kernel refuses by itself.
-        (Hooks::WallOnly, _) => &[("no_answer", "wall or uplink"), ("refused", "kernel")],
+        (Hooks::WallOnly, _) => &[("no_answer", "after sending"), ("refused", "kernel")],
     };
     let as_it_is_to_be = expected.contains(&(result, layer));
     (!as_it_is_to_be)

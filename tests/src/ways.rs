@@ -85,7 +85,7 @@ const ETHER_TYPE: &[&str] = &["ether_type"];
 const LINK: Open = Never("only the link's other end sees it, and a router forwards none of these");
 const UNPACKED: Open = Never("no host of the testbed takes packets out of packets");
 const UNFINISHED: &[&str] = &["partial_checksum"];
-const CHANGED: Open = Never("an inside host is asked, which has no answer");
+const CHANGED: Open = Never("an in-cluster host is asked, which has no answer");
 const ANOTHERS: Open = Never("its target is another's address, where nobody is");
 
 /// The kinds of sockets.

@@ -9,55 +9,13 @@ use std::{
 use rustix::thread::CapabilitySet;
 
 use super::{
-    Settings,
+    ip_family::{Families, Family},
     network::Network,
     outcome::{Call, Errno, Outcome},
     row::Row,
+    settings::Settings,
     token::Token,
 };
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// The name in the table and in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-}
-
-/// Where an attempt makes sense.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Families {
-    /// In both.
-    Both,
-    /// IPv4 alone has it.
-    V4,
-    /// IPv6 alone has it.
-    V6,
-}
-
-impl Families {
-    /// One by one.
-    #[must_use]
-    pub const fn all(self) -> &'static [Family] {
-        match self {
-            Self::Both => &[Family::V4, Family::V6],
-            Self::V4 => &[Family::V4],
-            Self::V6 => &[Family::V6],
-        }
-    }
-}
 
 /// What a process has to have for an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -104,10 +62,10 @@ impl Needs {
     }
 }
 
-/// What an attempt comes to. The error is an outcome too: the way out of a function that can't go on.
+/// What an attempt comes to. The error is an outcome too, for `?` in a function that cannot go on.
 pub(super) type Tried = Result<Outcome, Outcome>;
 
-/// One way out.
+/// One bypass technique.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     /// The name; `-v4` or `-v6` is put to it.
@@ -190,6 +148,19 @@ impl Try<'_> {
         let network = self.network()?;
         network.own(self.target.is_ipv6()).ok_or_else(|| {
             Outcome::NotApplicable(format!("{} has no address of this family", network.name))
+        })
+    }
+
+    /// An in-cluster host of the target's family. The router stands for any such host.
+    pub(super) fn in_cluster_host(&self) -> Result<IpAddr, Outcome> {
+        let network = self.network()?;
+        let router = if self.target.is_ipv6() {
+            network.router_v6.filter(|addr| !addr.is_unicast_link_local()).map(IpAddr::V6)
+        } else {
+            network.router_v4.map(IpAddr::V4)
+        };
+        router.ok_or_else(|| {
+            Outcome::NotApplicable("the router has no address to be named by".into())
         })
     }
 

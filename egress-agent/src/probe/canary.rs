@@ -1,5 +1,6 @@
 //! The other end: answers what can be answered, and tells what arrived, whatever it was wrapped in.
 
+mod arrival;
 mod capture;
 
 use std::{
@@ -19,6 +20,8 @@ use tokio::{
 };
 
 use super::{network::own_addresses, token::Token};
+pub use arrival::Arrival;
+use arrival::Tell;
 use capture::Capture;
 
 /// Ports that attempts have of their own: DNS, HTTP, HTTPS and QUIC, DNS over TLS; VXLAN, Geneve.
@@ -28,19 +31,6 @@ const UDP_PORTS: [u16; 4] = [53, 443, 4789, 6081];
 const CONVERSATION: Duration = Duration::from_secs(10);
 /// What is remembered, so that each is told of once. More are still told of.
 const REMEMBERED: usize = 100_000;
-
-/// Something with a token that arrived.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Arrival {
-    /// Which attempt of which run.
-    pub token: Token,
-    /// The sender: an address, or a hardware address where there is none.
-    pub from: String,
-    /// What it came as: `TCP`, `UDP`, `protocol 47`, `ethertype 0x88cc`.
-    pub protocol: String,
-    /// The port that it came to, if there is one.
-    pub port: Option<u16>,
-}
 
 /// A canary whose sockets are open.
 #[derive(Debug)]
@@ -172,8 +162,6 @@ fn datagrams(addr: SocketAddr, protocol: Protocol) -> io::Result<UdpSocket> {
     socket.bind(&addr.into())?;
     UdpSocket::from_std(socket.into())
 }
-
-type Tell = mpsc::UnboundedSender<Arrival>;
 
 async fn accept(listener: TcpListener, protocol: &'static str, tell: Option<Tell>) {
     loop {

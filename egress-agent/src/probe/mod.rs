@@ -1,20 +1,23 @@
-//! Every way out that is known, tried for real, and the canary that tells what arrived.
+//! Every known bypass technique, tried for real, and the canary that reports what arrived.
 //!
 //! An attempt is a function from a [`Settings`] to an [`Outcome`]; what is sent carries a token, so
 //! that the canary knows it in any wrapping. The table of attempts is [`ATTEMPTS`].
 
 mod attempt;
 pub mod canary;
+mod ip_family;
 mod network;
 mod outcome;
 mod packet;
+mod packet_socket;
 mod row;
+mod settings;
+mod sockets;
 mod table;
+mod techniques;
 mod token;
-mod ways;
 
 use std::{
-    net::IpAddr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -23,41 +26,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::thread::CapabilitySet;
-
 use attempt::Try;
-pub use attempt::{Attempt, Families, Family, Needs};
+pub use attempt::{Attempt, Needs};
+pub use ip_family::{Families, Family};
 pub use network::Network;
 pub use outcome::{Call, Errno, Layer, Outcome};
 pub use row::Row;
+pub use settings::Settings;
+pub use sockets::Sockets;
 pub use table::ATTEMPTS;
 pub use token::{ProbeId, Token};
-pub use ways::held::Sockets;
-
-/// What all attempts of a run share.
-#[derive(Debug)]
-pub struct Settings {
-    /// The run.
-    pub id: ProbeId,
-    /// The canary's addresses, at most one of each family.
-    pub targets: Vec<IpAddr>,
-    /// The canary's ports; attempts take them in turn.
-    pub ports: Vec<u16>,
-    /// How long an attempt waits for an answer.
-    pub timeout: Duration,
-    /// The gateway's address.
-    pub gateway: Option<IpAddr>,
-    /// Whether attempts are made that disturb others where nothing stops them.
-    pub risky: bool,
-    /// What the process may do.
-    pub capabilities: CapabilitySet,
-    /// Where it is, or why that can't be told.
-    pub network: Result<Network, String>,
-    /// Sockets from before.
-    pub held: Option<Sockets>,
-    /// Sockets of somebody else.
-    pub passed: Option<Sockets>,
-}
 
 /// An attempt in one family, with the port that it goes to.
 #[derive(Clone, Copy, Debug)]

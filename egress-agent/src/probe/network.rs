@@ -12,7 +12,7 @@ use socket2::Socket;
 
 use super::{
     packet::{self, Link},
-    ways::link,
+    packet_socket,
 };
 use crate::sys::interface;
 
@@ -89,11 +89,11 @@ impl Network {
             }
             _ => return None,
         };
-        let socket = link::open(self.index).ok()?;
+        let socket = packet_socket::open(self.index).ok()?;
         for _ in 0..3 {
-            link::send(&socket, &question).ok()?;
+            packet_socket::send(&socket, &question).ok()?;
             let end = Instant::now() + Duration::from_millis(300);
-            while let Some(frame) = link::receive(&socket, end) {
+            while let Some(frame) = packet_socket::receive(&socket, end) {
                 if let Some(mac) = packet::claimed_mac(&frame, router) {
                     return Some(mac);
                 }

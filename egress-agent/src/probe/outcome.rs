@@ -46,7 +46,7 @@ pub enum Layer {
     PacketHook,
     /// The pod's own kernel interface: a security module, seccomp, a missing right.
     Kernel,
-    /// It was sent and is lost: the wall at the pod's interface, the uplink, or beyond.
+    /// It was sent and is lost: at the enforcement point, at the uplink, or beyond.
     Wire,
     /// A gateway took it.
     Gateway,
@@ -61,7 +61,7 @@ impl Layer {
             Self::SocketHook => "socket hook",
             Self::PacketHook => "packet hook",
             Self::Kernel => "kernel",
-            Self::Wire => "wall or uplink",
+            Self::Wire => "after sending",
             Self::Gateway => "gateway",
         }
     }

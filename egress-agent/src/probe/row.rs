@@ -1,6 +1,6 @@
-//! The kinds of ways out that are known, which the attempts are examples of.
+//! The known classes of bypass techniques. Each attempt is an example of one or more.
 
-/// A kind of way out.
+/// A class of bypass techniques.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Row {
     /// Ordinary connects.
@@ -49,8 +49,8 @@ pub enum Row {
     Metadata,
     /// Ordinary services at the canary's address.
     Service,
-    /// By way of an inside host that answers, or unpacks.
-    Inside,
+    /// By way of an in-cluster host that answers or decapsulates.
+    InCluster,
     /// Sockets of other families.
     Family,
     /// Packets that are changed when they have been judged.
@@ -83,7 +83,7 @@ impl Row {
         Self::GatewayPort,
         Self::Metadata,
         Self::Service,
-        Self::Inside,
+        Self::InCluster,
         Self::Family,
         Self::Unfinished,
     ];
@@ -114,8 +114,8 @@ impl Row {
             Self::Flowless => "segments without a flow",
             Self::GatewayPort => "the gateway's other ports",
             Self::Metadata => "cloud metadata",
-            Self::Service => "ordinary services outside",
-            Self::Inside => "an inside host that answers or unpacks",
+            Self::Service => "ordinary external services",
+            Self::InCluster => "an in-cluster host that answers or decapsulates",
             Self::Family => "sockets of other families",
             Self::Unfinished => "packets that change later",
         }

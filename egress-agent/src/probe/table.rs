@@ -1,11 +1,12 @@
 //! Every attempt. What is missing here isn't tried.
 
 use super::{
-    attempt::{Attempt, Families, Needs, Tried, Try},
+    attempt::{Attempt, Needs, Tried, Try},
+    ip_family::Families,
     row::Row,
-    ways::{
-        family, frames, gateway, held, inside, link, options, ping, raw, segments, service, stream,
-        udp, unfinished, uring,
+    techniques::{
+        family, frames, gateway, held, in_cluster, link, options, ping, raw, segments, service,
+        stream, udp, unfinished, uring,
     },
 };
 
@@ -116,14 +117,14 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("claim", "ARP or ND request in another's name", &[Row::Spoofing], NetRaw, Both, frames::claim),
     way("claim-router", "ARP or ND: the router is here (--risky)", &[Row::Spoofing], NetRaw, Both, frames::claim_router),
     way("router-advert", "router advertisement", &[Row::Spoofing], NetRaw, V6, frames::advertise_router),
-    way("reflect", "echo request inside in the canary's name", &[Row::Inside, Row::Spoofing], NetRaw, Both, inside::reflect),
-    way("packet-reflect", "the same in a frame", &[Row::Inside, Row::Spoofing], NetRaw, Both, inside::reflect_frame),
-    way("reflect-self", "a closed port here, in the canary's name", &[Row::Inside, Row::SocketOptions], Nothing, V6, options::reflect_self),
-    way("ipip-inside", "IP in IP to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::tunnel),
-    way("gre-inside", "GRE to an inside host", &[Row::Inside, Row::Tunnel], NetRaw, Both, inside::gre),
-    way("vxlan-inside", "VXLAN to an inside host", &[Row::Inside, Row::Tunnel], Nothing, Both, inside::vxlan),
-    way("mpls-inside", "MPLS in UDP to an inside host", &[Row::Inside, Row::Tunnel], Nothing, Both, inside::mpls),
-    way("vxlan-fragments", "VXLAN in fragments to an inside host", &[Row::Inside, Row::Fragment], NetRaw, Both, inside::vxlan_fragments),
+    way("reflect", "in-cluster echo request as the canary", &[Row::InCluster, Row::Spoofing], NetRaw, Both, in_cluster::reflect),
+    way("packet-reflect", "the same in a frame", &[Row::InCluster, Row::Spoofing], NetRaw, Both, in_cluster::reflect_frame),
+    way("reflect-self", "a closed port here, in the canary's name", &[Row::InCluster, Row::SocketOptions], Nothing, V6, options::reflect_self),
+    way("ipip-inside", "IP in IP to an in-cluster host", &[Row::InCluster, Row::Tunnel], NetRaw, Both, in_cluster::tunnel),
+    way("gre-inside", "GRE to an in-cluster host", &[Row::InCluster, Row::Tunnel], NetRaw, Both, in_cluster::gre),
+    way("vxlan-inside", "VXLAN to an in-cluster host", &[Row::InCluster, Row::Tunnel], Nothing, Both, in_cluster::vxlan),
+    way("mpls-inside", "MPLS in UDP to an in-cluster host", &[Row::InCluster, Row::Tunnel], Nothing, Both, in_cluster::mpls),
+    way("vxlan-fragments", "VXLAN in fragments to an in-cluster host", &[Row::InCluster, Row::Fragment], NetRaw, Both, in_cluster::vxlan_fragments),
     way("vsock", "the hypervisor's socket, AF_VSOCK", &[Row::Family], Nothing, V4, family::vsock),
     way("smc", "AF_SMC connect", &[Row::Family], Nothing, Both, family::smc),
     way("smc-inet", "SMC as a protocol, IPPROTO_SMC", &[Row::Family], Nothing, Both, family::smc_protocol),

@@ -1,3 +1,7 @@
+use std::net::IpAddr;
+
+use rustix::thread::CapabilitySet;
+
 use super::*;
 
 fn settings(targets: Vec<IpAddr>, port: u16) -> Settings {

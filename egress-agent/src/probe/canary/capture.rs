@@ -9,7 +9,7 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Arrival, Tell};
+use super::arrival::{Arrival, Tell};
 use crate::{
     probe::{packet::protocol, token::Token},
     sys::raw::set_option,

@@ -1,6 +1,6 @@
-//! The wall's own parser reads what is built here as what it is meant to be.
+//! The parser of the kernel programs reads what is built here as what it is meant to be.
 
-use egress_ebpf::{packet as wall, reason::Reason};
+use egress_ebpf::{packet as kernel, reason::Reason};
 
 use super::*;
 
@@ -11,8 +11,8 @@ fn v6() -> (IpAddr, IpAddr) {
     ("fd00::5".parse().unwrap(), "2001:db8::9".parse().unwrap())
 }
 
-fn read(packet: &[u8]) -> wall::Packet {
-    wall::ip(&packet, 0, ether_type(packet))
+fn read(packet: &[u8]) -> kernel::Packet {
+    kernel::ip(&packet, 0, ether_type(packet))
 }
 
 /// Whether the ones' complement sum over everything is zero, as a receiver checks it.
@@ -84,8 +84,9 @@ fn neighbours_understand_each_other() {
     let mac = [2, 0, 0, 0, 0, 5];
     let (own, router) = (Ipv4Addr::new(10, 0, 0, 5), Ipv4Addr::new(10, 0, 0, 1));
     let asked = arp_request(mac, own, router);
-    let sender = wall::ArpSender { hardware: mac, addr: egress_ebpf::addr::Addr::v4(own.octets()) };
-    assert_eq!(wall::arp_sender(&&asked[..], 14), Some(sender));
+    let sender =
+        kernel::ArpSender { hardware: mac, addr: egress_ebpf::addr::Addr::v4(own.octets()) };
+    assert_eq!(kernel::arp_sender(&&asked[..], 14), Some(sender));
     assert_eq!(claimed_mac(&asked, own.into()), None, "a question claims nothing");
     let claim = arp_claim(mac, router);
     assert_eq!(claimed_mac(&claim, router.into()), Some(mac));
@@ -103,10 +104,10 @@ fn neighbours_understand_each_other() {
     let target = egress_ebpf::addr::Addr::v6(router.octets());
     assert_eq!(
         discovered(neighbour_solicitation(mac, own, router)),
-        (wall::Neighbour::Solicitation, target)
+        (kernel::Neighbour::Solicitation, target)
     );
     let frame = neighbour_advertisement(mac, own, router);
     assert_eq!(claimed_mac(&frame, router.into()), Some(mac));
-    assert_eq!(discovered(frame), (wall::Neighbour::Advertisement, target));
-    assert_eq!(discovered(router_advertisement(mac, own)).0, wall::Neighbour::RouterOnly);
+    assert_eq!(discovered(frame), (kernel::Neighbour::Advertisement, target));
+    assert_eq!(discovered(router_advertisement(mac, own)).0, kernel::Neighbour::RouterOnly);
 }

@@ -1,10 +1,5 @@
 //! Packet sockets: frames straight to the interface, past every hook on sockets.
 
-use std::{
-    io::{self, Read},
-    time::{Duration, Instant},
-};
-
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
@@ -12,8 +7,8 @@ use super::{
         attempt::{Tried, Try},
         outcome::{Call, Outcome},
         packet,
+        packet_socket::send,
     },
-    inside::inside,
     raw::{datagram, neighbour},
     udp::{await_echo, ear},
 };
@@ -22,41 +17,8 @@ use crate::sys::{
     tx_ring,
 };
 
-/// Every ethertype.
-const EVERY: u16 = 3;
 /// linux/if_packet.h: PACKET_QDISC_BYPASS.
 const QDISC_BYPASS: i32 = 20;
-
-/// A socket for whole frames on an interface, receiving everything.
-///
-/// # Errors
-/// What the kernel said: `EPERM` without `CAP_NET_RAW`.
-pub(in crate::probe) fn open(index: u32) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-    bind(&socket, &link_address(EVERY, index, [0; 6]))?;
-    Ok(socket)
-}
-
-/// Sends a frame.
-///
-/// # Errors
-/// What the kernel said.
-pub(in crate::probe) fn send(socket: &Socket, frame: &[u8]) -> io::Result<()> {
-    socket.send(frame).map(drop)
-}
-
-/// The next frame before `end`.
-pub(in crate::probe) fn receive(mut socket: &Socket, end: Instant) -> Option<Vec<u8>> {
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return None;
-    }
-    socket.set_read_timeout(Some(left.max(Duration::from_millis(1)))).ok()?;
-    let mut buffer = vec![0; 65_536];
-    let count = socket.read(&mut buffer).ok()?;
-    buffer.truncate(count);
-    Some(buffer)
-}
 
 /// A socket that only sends.
 fn sender(this: &Try<'_>, kind: Type) -> Result<Socket, Outcome> {
@@ -94,10 +56,10 @@ pub(crate) fn spoofed(this: &Try<'_>) -> Tried {
     ))
 }
 
-/// To an inside host, with a neighbour's hardware address. Where nothing stops it, a bridge takes this
+/// To an in-cluster host, with a neighbour's hardware address. Where nothing stops it, a bridge takes this
 /// port for the neighbour's.
 pub(crate) fn other_hardware(this: &Try<'_>) -> Tried {
-    let (own, inside) = (this.own()?, inside(this)?);
+    let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let datagram = packet::udp((own, this.port).into(), (inside, this.port).into(), &this.data());
     let body = packet::ip(own, inside, packet::protocol::UDP, &datagram);
     let mut link = this.network()?.link();
@@ -106,9 +68,9 @@ pub(crate) fn other_hardware(this: &Try<'_>) -> Tried {
     Ok(Outcome::NoAnswer("sent; who has the address gets the answer".into()))
 }
 
-/// To an inside host, an error about a packet that it never sent.
+/// To an in-cluster host, an error about a packet that it never sent.
 pub(crate) fn error(this: &Try<'_>) -> Tried {
-    let (own, inside) = (this.own()?, inside(this)?);
+    let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let quoted = datagram(this, neighbour(own), this.port);
     let body = packet::icmp_error(own, inside, &quoted);
     let number = if own.is_ipv6() { packet::protocol::ICMPV6 } else { packet::protocol::ICMP };

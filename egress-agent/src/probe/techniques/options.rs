@@ -1,4 +1,4 @@
-//! Options that ask the own kernel for special treatment: none of them proves anything to a wall.
+//! Socket options that ask the own kernel for special treatment. None of them may change a verdict.
 
 use std::net::SocketAddr;
 

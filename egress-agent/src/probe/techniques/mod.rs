@@ -1,11 +1,11 @@
-//! The ways out, one module a kind. Each attempt is a function from what it has at hand to what
-//! became of it.
+//! The bypass techniques, one module for each kind. Each attempt is a function from a [`Try`](super::attempt::Try)
+//! to its outcome.
 
 pub(super) mod family;
 pub(super) mod frames;
 pub(super) mod gateway;
 pub(super) mod held;
-pub(super) mod inside;
+pub(super) mod in_cluster;
 pub(super) mod link;
 pub(super) mod options;
 pub(super) mod ping;

@@ -1,18 +1,15 @@
 //! Frames whose checksum is left to be filled in (`PACKET_VNET_HDR`), over an address or a port: they
-//! say something else once they have been judged. They are sent to an inside host, which is allowed.
+//! say something else once they have been judged. They are sent to an in-cluster host, which is allowed.
 
 use std::net::SocketAddr;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{
-    super::{
-        attempt::{Tried, Try},
-        outcome::{Call, Outcome},
-        packet,
-    },
-    inside::inside,
-    link::send,
+use super::super::{
+    attempt::{Tried, Try},
+    outcome::{Call, Outcome},
+    packet,
+    packet_socket::send,
 };
 use crate::sys::raw::{bind, link_address, set_option};
 
@@ -42,7 +39,7 @@ pub(crate) fn port(this: &Try<'_>) -> Tried {
 
 /// `place` tells where the sum begins in the frame, and how far from there it is written.
 fn send_unfinished(this: &Try<'_>, place: impl Fn(bool) -> (u16, u16)) -> Tried {
-    let (own, inside) = (this.own()?, inside(this)?);
+    let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let (from, to) = (SocketAddr::new(own, this.port), SocketAddr::new(inside, this.port));
     let datagram = packet::udp(from, to, &this.data());
     let packet = packet::ip(own, inside, packet::protocol::UDP, &datagram);

@@ -11,8 +11,9 @@ use super::{
         attempt::{Tried, Try},
         outcome::Outcome,
         packet::{self, protocol},
+        packet_socket::{open, receive, send},
     },
-    link::{open, receive, send, send_frame, send_ip},
+    link::{send_frame, send_ip},
     ping, raw,
     udp::{await_echo, ear},
 };
@@ -167,11 +168,11 @@ pub(crate) fn tunnel(this: &Try<'_>) -> Tried {
     Ok(Outcome::NoAnswer("sent, no answer is expected".into()))
 }
 
-/// An address that is nobody's here, for claims that disturb nobody.
+/// An address that no host here has, for claims that disturb nobody.
 const NOBODY: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 const NOBODY_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x77);
 
-/// "Who has the router? Tell another's address, at my hardware address": whoever answers believes.
+/// "Who has the router? Tell another's address, at my hardware address": whoever answers accepted the claim.
 pub(crate) fn claim(this: &Try<'_>) -> Tried {
     let network = this.network()?;
     let no_router = || Outcome::NotApplicable("the router has no address on the link".into());
@@ -198,7 +199,7 @@ fn is_for_nobody(frame: &[u8]) -> bool {
     frame.get(38..42) == Some(&NOBODY.octets()) || frame.get(38..54) == Some(&NOBODY_V6.octets())
 }
 
-/// "The router is here", to everyone. Where nothing stops it, neighbours lose their way out, so it
+/// "The router is here", to everyone. Where nothing stops it, neighbours lose their route, so it
 /// is done only if asked for.
 pub(crate) fn claim_router(this: &Try<'_>) -> Tried {
     let network = this.network()?;

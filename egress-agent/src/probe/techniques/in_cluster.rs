@@ -1,4 +1,4 @@
-//! Packets that are only for an inside host, which would carry them out: one that answers the
+//! Packets that are only for an in-cluster host, which would carry them out: one that answers the
 //! address they are sent in the name of, or one that takes packets out of packets. The router
 //! stands for any such host.
 
@@ -15,20 +15,9 @@ use super::{
     udp::{self, await_echo, ear},
 };
 
-/// An inside host of the target's family.
-pub(super) fn inside(this: &Try<'_>) -> Result<IpAddr, Outcome> {
-    let network = this.network()?;
-    let router = if this.target.is_ipv6() {
-        network.router_v6.filter(|addr| !addr.is_unicast_link_local()).map(IpAddr::V6)
-    } else {
-        network.router_v4.map(IpAddr::V4)
-    };
-    router.ok_or_else(|| Outcome::NotApplicable("the router has no address to be named by".into()))
-}
-
 /// An echo request in the canary's name: the answer, with the token, goes to the canary.
 fn reflected(this: &Try<'_>) -> Result<(IpAddr, Vec<u8>), Outcome> {
-    let inside = inside(this)?;
+    let inside = this.in_cluster_host()?;
     let request = packet::echo_request(this.target, inside, 0x7072, &this.data());
     let number = if inside.is_ipv6() { protocol::ICMPV6 } else { protocol::ICMP };
     Ok((inside, packet::ip(this.target, inside, number, &request)))
@@ -38,22 +27,22 @@ fn reflected(this: &Try<'_>) -> Result<(IpAddr, Vec<u8>), Outcome> {
 pub(crate) fn reflect(this: &Try<'_>) -> Tried {
     let (inside, packet) = reflected(this)?;
     raw::send_to(this, inside, &packet)?;
-    Ok(Outcome::NoAnswer("sent; an inside host's answer would go to the canary".into()))
+    Ok(Outcome::NoAnswer("sent; an in-cluster host's answer would go to the canary".into()))
 }
 
 /// In a frame.
 pub(crate) fn reflect_frame(this: &Try<'_>) -> Tried {
     let (_, packet) = reflected(this)?;
     send_ip(this, &packet)?;
-    Ok(Outcome::NoAnswer("sent; an inside host's answer would go to the canary".into()))
+    Ok(Outcome::NoAnswer("sent; an in-cluster host's answer would go to the canary".into()))
 }
 
-/// A datagram to the canary, in IP to an inside host.
+/// A datagram to the canary, in IP to an in-cluster host.
 pub(crate) fn tunnel(this: &Try<'_>) -> Tried {
     let (ear, port) = ear(this)?;
     let inner = raw::datagram(this, this.own()?, port);
     let number = if inner[0] >> 4 == 6 { protocol::SIT } else { protocol::IPIP };
-    let inside = inside(this)?;
+    let inside = this.in_cluster_host()?;
     raw::send_to(this, inside, &packet::ip(this.own()?, inside, number, &inner))?;
     Ok(await_echo(this, &ear))
 }
@@ -63,25 +52,25 @@ pub(crate) fn gre(this: &Try<'_>) -> Tried {
     let (ear, port) = ear(this)?;
     let inner = raw::datagram(this, this.own()?, port);
     let payload = [&[0, 0][..], &packet::ether_type(&inner).to_be_bytes(), &inner].concat();
-    let inside = inside(this)?;
+    let inside = this.in_cluster_host()?;
     raw::send_to(this, inside, &packet::ip(this.own()?, inside, protocol::GRE, &payload))?;
     Ok(await_echo(this, &ear))
 }
 
-/// VXLAN to an inside host.
+/// VXLAN to an in-cluster host.
 pub(crate) fn vxlan(this: &Try<'_>) -> Tried {
     let (ear, port) = ear(this)?;
-    let to = SocketAddr::new(inside(this)?, 4789).into();
+    let to = SocketAddr::new(this.in_cluster_host()?, 4789).into();
     let payload = vxlan_payload(this, port)?;
     let socket = udp::socket(this, this.to(), None)?;
     this.tried(Call::Send, socket.send_to(&payload, &to))?;
     Ok(await_echo(this, &ear))
 }
 
-/// MPLS in UDP (RFC 7510) to an inside host.
+/// MPLS in UDP (RFC 7510) to an in-cluster host.
 pub(crate) fn mpls(this: &Try<'_>) -> Tried {
     let (ear, port) = ear(this)?;
-    let to = SocketAddr::new(inside(this)?, 6635).into();
+    let to = SocketAddr::new(this.in_cluster_host()?, 6635).into();
     // Label 16, bottom of the stack, 64 hops.
     let payload = [&[0, 1, 0x01, 64][..], &raw::datagram(this, this.own()?, port)].concat();
     let socket = udp::socket(this, this.to(), None)?;
@@ -92,7 +81,7 @@ pub(crate) fn mpls(this: &Try<'_>) -> Tried {
 /// VXLAN in fragments, so that only the first has the port.
 pub(crate) fn vxlan_fragments(this: &Try<'_>) -> Tried {
     let (ear, port) = ear(this)?;
-    let (own, inside) = (this.own()?, inside(this)?);
+    let (own, inside) = (this.own()?, this.in_cluster_host()?);
     let payload = vxlan_payload(this, port)?;
     let from = SocketAddr::new(own, port);
     let datagram = packet::udp(from, SocketAddr::new(inside, 4789), &payload);
