@@ -25,9 +25,9 @@ use tokio::{
 use super::{
     Closed,
     client::{Opened, STREAM_WINDOW},
-    pool::Key,
+    key::Key,
     stats::Gauge,
-    threads::Worker,
+    worker::Worker,
 };
 use crate::net::stream_window;
 
@@ -39,7 +39,7 @@ const HELD: usize = 128 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) to: SocketAddr,
-    /// `None` once no stream may begin any more. HTTP/2 then ends it after its last stream.
+    /// `None` once no new stream may begin. HTTP/2 then ends it after its last stream.
     sender: RefCell<Option<SendRequest<Bytes>>>,
     streams: Cell<usize>,
     /// The first stream began, or the last one ended.
@@ -111,7 +111,7 @@ impl Connection {
         Ok(Some(Slot { connection: Rc::clone(self) }))
     }
 
-    /// Nothing begins on it any more; what runs goes on.
+    /// No new stream begins on it; those that are open go on.
     pub(super) fn retire(&self) {
         self.sender.borrow_mut().take();
     }
@@ -217,10 +217,10 @@ pub(super) async fn drive(
             }
             Err(error) => (Closed::Broken, error.to_string()),
         },
-        why = silence(&worker, ping) => (Closed::Silent, why),
-        why = distrust(&worker, &key, to, &chain) => (Closed::Distrusted, why),
+        why = ping_timeout(&worker, ping) => (Closed::Silent, why),
+        why = revalidate_peer(&worker, &key, to, &chain) => (Closed::Distrusted, why),
         never = replacement(&worker, &key, &shared, &config) => match never {},
-        never = idleness(&worker, &shared) => match never {},
+        never = idle_timeout(&worker, &shared) => match never {},
     };
     shared.retire();
     worker.stats.count_closed(cause);
@@ -234,7 +234,7 @@ pub(super) async fn drive(
 }
 
 /// Completes when the gateway gives no sign of life in time.
-async fn silence(worker: &Worker, mut ping: PingPong) -> String {
+async fn ping_timeout(worker: &Worker, mut ping: PingPong) -> String {
     loop {
         sleep(worker.limits.ping).await;
         match timeout(worker.limits.pong, ping.ping(Ping::opaque())).await {
@@ -250,14 +250,14 @@ async fn silence(worker: &Worker, mut ping: PingPong) -> String {
 }
 
 /// Completes when the gateway's certificate is no longer to be trusted.
-async fn distrust(
+async fn revalidate_peer(
     worker: &Worker,
     key: &Key,
     to: SocketAddr,
     chain: &[CertificateDer<'static>],
 ) -> String {
     let why = worker.credentials.ends(&key.tls, to.ip(), chain).await;
-    format!("the gateway's certificate is not acceptable any more: {why}")
+    format!("the gateway's certificate is no longer acceptable: {why}")
 }
 
 /// Retires the connection when the next one would be dialled in another way: new streams are for a
@@ -283,7 +283,7 @@ async fn replacement(
 }
 
 /// Retires a connection that nobody has used for a while.
-async fn idleness(worker: &Worker, shared: &Connection) -> Infallible {
+async fn idle_timeout(worker: &Worker, shared: &Connection) -> Infallible {
     loop {
         if shared.streams.get() > 0 {
             shared.busy.notified().await;

@@ -206,7 +206,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRecord => f.write_str(
-                "it was dialled, not led here by the kernel: nothing is recorded of where it goes",
+                "the kernel did not redirect it here, so no original destination is recorded",
             ),
             Self::Overflow => f.write_str("too many connections, or too many of this source"),
             Self::NotConfigured { group } => {

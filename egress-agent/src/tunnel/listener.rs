@@ -14,18 +14,19 @@ use egress_ebpf::reason::Reason;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::spawn_local,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
     Origin, Refusal,
     connection::StreamError,
     error::Refused,
-    pool::{Key, Pool},
-    relay::{self, End},
+    key::Key,
+    pool::Pool,
+    relay::{self, RelayEnd},
     request::request,
     settings::{Group, Settings},
-    threads::Worker,
+    worker::Worker,
 };
 use crate::{
     telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK},
@@ -34,26 +35,24 @@ use crate::{
 
 /// First and longest wait when the process is out of files or memory.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// Between two lines of the log on refusals of one kind; the metric has them all.
-const QUIET: Duration = Duration::from_secs(10);
 /// Tries to open a stream: at the first gateway, and at another one.
 const TRIES: usize = 3;
 
-/// A thread's connections by source.
+/// Limits a thread's connections, in all and per source.
 #[derive(Debug, Default)]
-struct Census {
+struct ConnectionLimiter {
     total: Cell<usize>,
     sources: RefCell<HashMap<IpAddr, usize>>,
 }
 
-/// One connection's place; given back on drop.
-struct Place {
-    census: Rc<Census>,
+/// One connection's permit; given back on drop.
+struct Permit {
+    limiter: Rc<ConnectionLimiter>,
     source: IpAddr,
 }
 
-impl Census {
-    fn admit(self: &Rc<Self>, worker: &Worker, source: IpAddr) -> Option<Place> {
+impl ConnectionLimiter {
+    fn admit(self: &Rc<Self>, worker: &Worker, source: IpAddr) -> Option<Permit> {
         let mut sources = self.sources.borrow_mut();
         let of_source = sources.get(&source).copied().unwrap_or_default();
         let limits = &worker.limits;
@@ -62,55 +61,32 @@ impl Census {
         }
         sources.insert(source, of_source + 1);
         self.total.set(self.total.get() + 1);
-        Some(Place { census: Rc::clone(self), source })
+        Some(Permit { limiter: Rc::clone(self), source })
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut sources = self.census.sources.borrow_mut();
+        let mut sources = self.limiter.sources.borrow_mut();
         if let Some(count) = sources.get_mut(&self.source) {
             *count -= 1;
             if *count == 0 {
                 sources.remove(&self.source);
             }
         }
-        self.census.total.set(self.census.total.get() - 1);
-    }
-}
-
-/// When refusals of each kind were last told.
-#[derive(Debug, Default)]
-pub(super) struct Told(RefCell<HashMap<Refusal, (Instant, u64)>>);
-
-impl Told {
-    /// Whether to tell of it, and how many were kept back.
-    fn ask(&self, refusal: Refusal) -> Option<u64> {
-        let mut told = self.0.borrow_mut();
-        let now = Instant::now();
-        match told.get_mut(&refusal) {
-            Some((at, kept)) if now.duration_since(*at) < QUIET => {
-                *kept += 1;
-                None
-            }
-            Some(entry) => Some(std::mem::replace(entry, (now, 0)).1),
-            None => {
-                told.insert(refusal, (now, 0));
-                Some(0)
-            }
-        }
+        self.limiter.total.set(self.limiter.total.get() - 1);
     }
 }
 
 /// Accepts for as long as the thread runs.
 pub(super) async fn accept(worker: Rc<Worker>, pool: Rc<Pool>, listener: TcpListener) {
-    let census = Rc::<Census>::default();
+    let limiter = Rc::<ConnectionLimiter>::default();
     let mut back_off = BACK_OFF.0;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 back_off = BACK_OFF.0;
-                start(&worker, &pool, &census, stream, ClientAddr(peer));
+                start(&worker, &pool, &limiter, stream, ClientAddr(peer));
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -140,7 +116,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn start(
     worker: &Rc<Worker>,
     pool: &Rc<Pool>,
-    census: &Rc<Census>,
+    limiter: &Rc<ConnectionLimiter>,
     stream: TcpStream,
     peer: ClientAddr,
 ) {
@@ -148,17 +124,17 @@ fn start(
     if stream.set_zero_linger().is_err() {
         return;
     }
-    // The record is taken in any case: the address and port will be somebody else's.
+    // The record is taken in any case: the address and port will be another connection's.
     let Some(origin) = worker.origins.take(peer) else {
         return refuse(worker, peer, None, None, &Refused::NoRecord);
     };
-    let Some(place) = census.admit(worker, peer.ip()) else {
+    let Some(permit) = limiter.admit(worker, peer.ip()) else {
         return refuse(worker, peer, Some(&origin), None, &Refused::Overflow);
     };
     let (worker, pool) = (Rc::clone(worker), Rc::clone(pool));
     spawn_local(async move {
         serve(&worker, &pool, stream, peer, origin).await;
-        drop(place);
+        drop(permit);
     });
 }
 
@@ -177,9 +153,9 @@ async fn serve(
         Err(refused) => return refuse(worker, peer, Some(&origin), workload, &refused),
     };
     match relay::run(worker, stream, &slot, halves).await {
-        End::Closed => {}
-        End::Pod(error) => tracing::debug!("tunnel: {peer} to {}: {error}", origin.original),
-        End::Gateway(why) => {
+        RelayEnd::Closed => {}
+        RelayEnd::Pod(error) => tracing::debug!("tunnel: {peer} to {}: {error}", origin.original),
+        RelayEnd::Gateway(why) => {
             tracing::debug!("tunnel: {peer} to {}: reset: {why}", origin.original);
         }
     }
@@ -252,7 +228,7 @@ fn refuse(
     let refusal = refused.refusal();
     worker.stats.count_refused(refusal);
     let to = origin.map(|origin| format!(" to {}", origin.original)).unwrap_or_default();
-    match worker.told.ask(refusal) {
+    match worker.refusal_log.due(refusal) {
         Some(0) => tracing::warn!("tunnel: connection of {peer}{to} reset: {refused}"),
         Some(more) => {
             tracing::warn!(
@@ -316,13 +292,5 @@ mod tests {
         assert_eq!(order(&group, 2, 3), [addr(1), addr(2), addr(1)]);
         let none = Group { healthy: Vec::new(), ..group };
         assert!(order(&none, 7, 3).is_empty());
-    }
-
-    #[test]
-    fn a_flood_of_refusals_is_a_line_now_and_then() {
-        let told = Told::default();
-        assert_eq!(told.ask(Refusal::NoRecord), Some(0));
-        assert_eq!(told.ask(Refusal::NoRecord), None);
-        assert_eq!(told.ask(Refusal::Tls), Some(0));
     }
 }

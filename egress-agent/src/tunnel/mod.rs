@@ -5,16 +5,20 @@
 //! is reset and counted: nothing is ever sent in clear text, and nothing past the gateway.
 
 mod client;
+mod config;
 mod connection;
 mod credentials;
 mod error;
+mod key;
 mod listener;
 mod pool;
+mod refusal_log;
 mod relay;
 mod request;
 mod settings;
 mod stats;
 mod threads;
+mod worker;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,18 +26,19 @@ use std::{
 };
 
 pub use self::{
+    config::TunnelConfig,
     credentials::Credentials,
     error::{DialError, Refusal},
     settings::{Group, Settings},
     stats::{Closed, Stats},
-    threads::{Tunnel, TunnelConfig},
+    threads::Tunnel,
 };
 use crate::{
     types::{ClientAddr, OriginalDst},
     wire::hbone,
 };
 
-/// What the kernel recorded of a connection that it led to the listener.
+/// What the kernel recorded of a connection that it redirected to the listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin {
     /// Where the application wanted to go.

@@ -1,6 +1,6 @@
 //! Connections to gateways, by gateway and workload identity.
 
-use std::{cell::RefCell, collections::HashMap, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
 
 use futures_util::{
     FutureExt as _,
@@ -15,27 +15,17 @@ use tokio::{
 use super::{
     DialError, client,
     connection::{self, Connection, Slot},
+    key::Key,
     stats::add,
-    threads::Worker,
+    worker::Worker,
 };
-use crate::{policy::TunnelTls, types::SpiffeId};
-
-/// What streams must have in common to share a connection.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Key {
-    /// The gateway's listener.
-    pub(super) endpoint: SocketAddr,
-    /// How it is secured.
-    pub(super) tls: Arc<TunnelTls>,
-    /// Whom it is for: one workload's stalled streams are no other's concern. `None` for those that
-    /// no configuration knows.
-    pub(super) identity: Option<SpiffeId>,
-}
+use crate::policy::TunnelTls;
 
 type Dialling = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, DialError>>>;
 
+/// The connections with one key.
 #[derive(Debug, Default)]
-struct Entry {
+struct KeyState {
     /// More than one only while the first is at the gateway's limit of streams.
     connections: Vec<Rc<Connection>>,
     /// One at a time: a thousand connections of pods to a cold tunnel are one handshake.
@@ -46,7 +36,7 @@ struct Entry {
 /// The connections of one thread.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    entries: RefCell<HashMap<Key, Entry>>,
+    keys: RefCell<HashMap<Key, KeyState>>,
 }
 
 impl Pool {
@@ -58,20 +48,20 @@ impl Pool {
     ) -> Result<Slot, DialError> {
         loop {
             let dialling = {
-                let mut entries = self.entries.borrow_mut();
-                let entry = entries.entry(key.clone()).or_default();
-                if let Some(slot) = entry.slot() {
+                let mut keys = self.keys.borrow_mut();
+                let state = keys.entry(key.clone()).or_default();
+                if let Some(slot) = state.slot() {
                     return Ok(slot);
                 }
                 let back_off = worker.limits.back_off;
-                match (&entry.dialling, &entry.failed) {
+                match (&state.dialling, &state.failed) {
                     (Some(dialling), _) => dialling.clone(),
                     (None, Some((at, error))) if at.elapsed() < back_off => {
                         return Err(error.clone());
                     }
                     (None, _) => {
                         let dialling = self.dial(worker, key);
-                        entry.dialling.insert(dialling).clone()
+                        state.dialling.insert(dialling).clone()
                     }
                 }
             };
@@ -86,18 +76,18 @@ impl Pool {
         let to = key.endpoint;
         let task = spawn_local(async move {
             let dialled = pool.dialled(&worker, &key).await;
-            let mut entries = pool.entries.borrow_mut();
-            let entry = entries.entry(key).or_default();
-            entry.dialling = None;
+            let mut keys = pool.keys.borrow_mut();
+            let state = keys.entry(key).or_default();
+            state.dialling = None;
             match &dialled {
                 Ok(connection) => {
-                    entry.failed = None;
-                    entry.connections.push(Rc::clone(connection));
+                    state.failed = None;
+                    state.connections.push(Rc::clone(connection));
                 }
                 Err(error) => {
                     add(&worker.stats.failed_dials, 1);
                     tracing::warn!("no tunnel: {error}");
-                    entry.failed = Some((Instant::now(), error.clone()));
+                    state.failed = Some((Instant::now(), error.clone()));
                 }
             }
             dialled
@@ -127,11 +117,11 @@ impl Pool {
     }
 
     fn forget(&self, key: &Key, connection: &Rc<Connection>) {
-        let mut entries = self.entries.borrow_mut();
-        if let Some(entry) = entries.get_mut(key) {
-            entry.connections.retain(|other| !Rc::ptr_eq(other, connection));
-            if entry.connections.is_empty() && entry.dialling.is_none() {
-                entries.remove(key);
+        let mut keys = self.keys.borrow_mut();
+        if let Some(state) = keys.get_mut(key) {
+            state.connections.retain(|other| !Rc::ptr_eq(other, connection));
+            if state.connections.is_empty() && state.dialling.is_none() {
+                keys.remove(key);
             }
         }
     }
@@ -150,7 +140,7 @@ async fn config(worker: &Worker, tls: &TunnelTls) -> Result<Arc<ClientConfig>, D
     worker.credentials.client(tls).map_err(DialError::Credentials)
 }
 
-impl Entry {
+impl KeyState {
     fn slot(&mut self) -> Option<Slot> {
         let mut found = None;
         self.connections.retain(|connection| {

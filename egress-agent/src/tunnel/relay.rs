@@ -2,7 +2,6 @@
 //! and reset each way.
 
 use std::{
-    cell::RefCell,
     future::poll_fn,
     io,
     pin::Pin,
@@ -18,7 +17,7 @@ use tokio::{io::AsyncWrite as _, net::TcpStream};
 use super::{
     connection::Slot,
     stats::{Gauge, add},
-    threads::Worker,
+    worker::Worker,
 };
 use crate::net::Pieces;
 
@@ -29,12 +28,9 @@ const SMALL: usize = 4 * 1024;
 /// Reads and writes before others get their turn.
 const TURNS: usize = 16;
 
-/// What all relays of a thread read into.
-pub(super) type Scratch = RefCell<BytesMut>;
-
 /// How a relay ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum RelayEnd {
     /// Both sides said all they had.
     Closed,
     /// The pod's connection broke.
@@ -51,7 +47,7 @@ pub(super) async fn relay(
     pod: TcpStream,
     slot: &Slot,
     (send, recv): (SendStream<Bytes>, RecvStream),
-) -> End {
+) -> RelayEnd {
     let _running = Gauge::new(&worker.stats, |stats| &stats.streams);
     let mut relay = Relay {
         worker,
@@ -64,12 +60,12 @@ pub(super) async fn relay(
     };
     let end = poll_fn(|cx| relay.poll(cx)).await;
     match &end {
-        End::Closed => {
+        RelayEnd::Closed => {
             // It fails only where the connection is gone already.
             SockRef::from(&relay.pod).set_linger(None).ok();
         }
-        End::Pod(_) => relay.send.send_reset(Reason::CANCEL),
-        End::Gateway(_) => {}
+        RelayEnd::Pod(_) => relay.send.send_reset(Reason::CANCEL),
+        RelayEnd::Gateway(_) => {}
     }
     end
 }
@@ -107,17 +103,17 @@ impl Drop for Relay<'_> {
 }
 
 impl Relay<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         let outward = self.poll_outward(cx);
         let inward = self.poll_inward(cx);
         match (outward, inward) {
             (Poll::Ready(Err(end)), _) | (_, Poll::Ready(Err(end))) => Poll::Ready(end),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Closed),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(RelayEnd::Closed),
             _ => Poll::Pending,
         }
     }
 
-    fn poll_outward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_outward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayEnd>> {
         for _ in 0..TURNS {
             match &mut self.outward {
                 Outward::Closed => return Poll::Ready(Ok(())),
@@ -126,7 +122,7 @@ impl Relay<'_> {
                         return Poll::Ready(Err(self.was_reset(reset)));
                     }
                     let read = ready!(self.poll_read(cx));
-                    let read = read.map_err(End::Pod)?;
+                    let read = read.map_err(RelayEnd::Pod)?;
                     if read.is_empty() {
                         self.send.send_data(Bytes::new(), true).map_err(gateway)?;
                         self.outward = Outward::Closed;
@@ -136,7 +132,7 @@ impl Relay<'_> {
                     }
                 }
                 Outward::Sending(rest) => {
-                    // Only what was read is asked for: room that an idle stream holds is nobody's.
+                    // Only what was read is asked for: an idle stream would hold room that no other stream can use.
                     if self.send.capacity() == 0 {
                         self.send.reserve_capacity(rest.len());
                     }
@@ -144,7 +140,7 @@ impl Relay<'_> {
                         match ready!(self.send.poll_capacity(cx)) {
                             Some(Ok(_)) => {}
                             Some(Err(error)) => return Poll::Ready(Err(gateway(error))),
-                            None => return Poll::Ready(Err(End::Gateway("it ended".into()))),
+                            None => return Poll::Ready(Err(RelayEnd::Gateway("it ended".into()))),
                         }
                     }
                     let part = rest.split_to(rest.len().min(self.send.capacity()));
@@ -161,10 +157,10 @@ impl Relay<'_> {
 
     /// A gateway that has said all it had may stop to listen without an error (RFC 9113 §8.1): the
     /// pod learns that from the end that it has seen.
-    fn was_reset(&self, reset: Result<Reason, h2::Error>) -> End {
+    fn was_reset(&self, reset: Result<Reason, h2::Error>) -> RelayEnd {
         match reset {
-            Ok(Reason::NO_ERROR) if self.inward.closed => End::Closed,
-            Ok(reason) => End::Gateway(format!("stream reset: {reason}")),
+            Ok(Reason::NO_ERROR) if self.inward.closed => RelayEnd::Closed,
+            Ok(reason) => RelayEnd::Gateway(format!("stream reset: {reason}")),
             Err(error) => gateway(error),
         }
     }
@@ -190,7 +186,7 @@ impl Relay<'_> {
         }
     }
 
-    fn poll_inward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+    fn poll_inward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayEnd>> {
         if self.inward.closed {
             return Poll::Ready(Ok(()));
         }
@@ -212,15 +208,15 @@ impl Relay<'_> {
                 if !self.inward.ended {
                     return Poll::Pending;
                 }
-                ready!(Pin::new(&mut self.pod).poll_shutdown(cx)).map_err(End::Pod)?;
+                ready!(Pin::new(&mut self.pod).poll_shutdown(cx)).map_err(RelayEnd::Pod)?;
                 self.inward.closed = true;
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.pod.poll_write_ready(cx)).map_err(End::Pod)?;
+            ready!(self.pod.poll_write_ready(cx)).map_err(RelayEnd::Pod)?;
             let written = match self.inward.queue.write(&self.pod) {
                 Ok(written) => written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Poll::Ready(Err(End::Pod(error))),
+                Err(error) => return Poll::Ready(Err(RelayEnd::Pod(error))),
             };
             self.slot.connection.let_go(self.worker, written);
             add(&self.worker.stats.received, written);
@@ -231,8 +227,8 @@ impl Relay<'_> {
     }
 }
 
-fn gateway(error: h2::Error) -> End {
-    End::Gateway(error.to_string())
+fn gateway(error: h2::Error) -> RelayEnd {
+    RelayEnd::Gateway(error.to_string())
 }
 
 /// A buffer that a read can't make larger than asked for.
@@ -252,12 +248,12 @@ pub(super) async fn run(
     pod: TcpStream,
     slot: &Slot,
     stream: (SendStream<Bytes>, RecvStream),
-) -> End {
+) -> RelayEnd {
     add(&worker.stats.streams_total, 1);
     let end = relay(worker, pod, slot, stream).await;
     match end {
-        End::Closed => {}
-        End::Pod(_) | End::Gateway(_) => add(&worker.stats.streams_reset, 1),
+        RelayEnd::Closed => {}
+        RelayEnd::Pod(_) | RelayEnd::Gateway(_) => add(&worker.stats.streams_reset, 1),
     }
     end
 }

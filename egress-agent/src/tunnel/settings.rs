@@ -37,7 +37,7 @@ pub struct Group {
 }
 
 impl Settings {
-    /// Those of a snapshot. `cgroups`: the workloads' cgroups that are enforced on.
+    /// Those of a snapshot. `cgroups`: the workloads' cgroups that are under enforcement.
     #[must_use]
     pub fn new(
         snapshot: &Snapshot,
@@ -78,7 +78,7 @@ impl Settings {
         Ok(found)
     }
 
-    /// Who asks. A pod's address is held to by the wall at its interface; a workload on the node's
+    /// The calling workload. The enforcement point at a pod's interface verifies its address; a workload on the node's
     /// own network is known by its cgroup.
     pub(super) fn workload(&self, origin: &Origin, peer: ClientAddr) -> Option<&Arc<Workload>> {
         let by_address = self.addresses.get(&peer.ip());

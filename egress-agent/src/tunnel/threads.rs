@@ -2,16 +2,12 @@
 //! from what watches and configures.
 
 use std::{
-    cell::{Cell, RefCell},
-    fmt, io,
+    io,
     net::TcpListener as StdListener,
     rc::Rc,
-    sync::Arc,
     thread::{self, JoinHandle},
 };
 
-use arc_swap::ArcSwap;
-use bytes::BytesMut;
 use tokio::{
     net::TcpListener,
     runtime,
@@ -19,76 +15,7 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-use super::{
-    Credentials, Limits, Origins, Settings, Stats,
-    listener::{self, Told},
-    pool::Pool,
-    relay::Scratch,
-};
-use crate::telemetry::FlowLog;
-
-/// What all threads share.
-#[derive(Clone)]
-pub struct TunnelConfig {
-    /// What is to be done, swapped whole.
-    pub settings: Arc<ArcSwap<Settings>>,
-    /// The kernel's records.
-    pub origins: Arc<dyn Origins>,
-    /// Whom to trust.
-    pub credentials: Arc<dyn Credentials>,
-    /// Counters.
-    pub stats: Arc<Stats>,
-    /// Where refusals are shown.
-    pub flows: Arc<FlowLog>,
-    /// Deadlines and limits, of each thread.
-    pub limits: Limits,
-}
-
-impl fmt::Debug for TunnelConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TunnelConfig").field("limits", &self.limits).finish_non_exhaustive()
-    }
-}
-
-/// What the connections of one thread share.
-pub(super) struct Worker {
-    pub(super) settings: Arc<ArcSwap<Settings>>,
-    pub(super) origins: Arc<dyn Origins>,
-    pub(super) credentials: Arc<dyn Credentials>,
-    pub(super) stats: Arc<Stats>,
-    pub(super) flows: Arc<FlowLog>,
-    pub(super) limits: Limits,
-    /// Bytes that wait for pods, of all tunnels.
-    pub(super) held: Cell<usize>,
-    pub(super) scratch: Scratch,
-    pub(super) told: Told,
-    turn: Cell<usize>,
-}
-
-impl Worker {
-    pub(super) fn new(config: TunnelConfig) -> Self {
-        let TunnelConfig { settings, origins, credentials, stats, flows, limits } = config;
-        Self {
-            settings,
-            origins,
-            credentials,
-            stats,
-            flows,
-            limits,
-            held: Cell::new(0),
-            scratch: RefCell::new(BytesMut::new()),
-            told: Told::default(),
-            turn: Cell::new(0),
-        }
-    }
-
-    /// The next connection's turn in the round robin over gateways.
-    pub(super) fn turn(&self) -> usize {
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        turn
-    }
-}
+use super::{TunnelConfig, listener, pool::Pool, worker::Worker};
 
 /// Running threads; dropping it ends them, and resets what they relay.
 #[derive(Debug)]

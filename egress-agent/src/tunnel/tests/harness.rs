@@ -4,7 +4,6 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -15,10 +14,9 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
     sync::watch,
-    time::{Instant, sleep},
 };
 
-use super::waypoint::{Waypoint, port};
+use super::{port, wait::until, waypoint::Waypoint};
 use crate::{
     policy::{CredentialSource, TunnelTls},
     sys::socket::listeners,
@@ -31,9 +29,6 @@ use crate::{
         ClientAddr, DEFAULT_SERVICE_ACCOUNT, Labels, Namespace, OriginalDst, TrustDomain, Workload,
     },
 };
-
-/// Far more than anything takes.
-pub(super) const WAIT: Duration = Duration::from_secs(60);
 
 /// Records as the kernel would make them.
 #[derive(Default)]
@@ -150,7 +145,7 @@ impl Node {
         Self { listener, stats, flows, provider, tunnel, records }
     }
 
-    /// A connection of the first pod that the kernel led here.
+    /// A connection of the first pod that the kernel redirected here.
     pub(super) async fn dial(&self, port: u16) -> (TcpStream, SocketAddr) {
         self.dial_from("127.0.0.1", port).await
     }
@@ -252,13 +247,4 @@ fn settings(healthy: Vec<SocketAddr>) -> Settings {
 /// Bytes in which none can be missing unseen.
 pub(super) fn patterned(len: usize) -> Vec<u8> {
     (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect()
-}
-
-/// Waits for a condition.
-pub(super) async fn until(condition: impl Fn() -> bool) {
-    let end = Instant::now() + WAIT;
-    while !condition() {
-        assert!(Instant::now() < end, "it didn't come about");
-        sleep(Duration::from_millis(2)).await;
-    }
 }

@@ -12,8 +12,10 @@ use tokio::{
 };
 
 use super::{
-    harness::{Node, Provider, client, until},
-    waypoint::{Behaviour, Waypoint, port},
+    harness::{Node, Provider, client},
+    port,
+    wait::until,
+    waypoint::{Behaviour, Waypoint},
 };
 use crate::tunnel::{Closed, Limits, Stats};
 
@@ -66,7 +68,7 @@ async fn a_gateway_that_says_goodbye_loses_no_stream() {
     let mut pod = held(&node).await;
     waypoint.say_goodbye();
     // From some moment on new connections take a new tunnel.
-    let end = tokio::time::Instant::now() + super::harness::WAIT;
+    let end = tokio::time::Instant::now() + super::wait::WAIT;
     while load(&node.stats.handshakes) < 2 {
         assert!(tokio::time::Instant::now() < end);
         node.echo().await;
@@ -100,7 +102,7 @@ async fn a_new_certificate_is_for_new_connections_and_old_ones_go_on() {
     let node = Node::start(&waypoint, Limits::default());
     let mut old = held(&node).await;
     node.provider.replace(client(&waypoint.ca));
-    let end = tokio::time::Instant::now() + super::harness::WAIT;
+    let end = tokio::time::Instant::now() + super::wait::WAIT;
     while load(&node.stats.handshakes) < 2 {
         assert!(tokio::time::Instant::now() < end);
         node.echo().await;

@@ -2,7 +2,9 @@
 
 mod harness;
 mod lifetime;
+mod port;
 mod refusals;
+mod wait;
 mod waypoint;
 
 use std::sync::atomic::Ordering;
@@ -13,8 +15,9 @@ use tokio::{
 };
 
 use self::{
-    harness::{Node, WAIT, patterned, until},
-    waypoint::{Behaviour, Waypoint, port},
+    harness::{Node, patterned},
+    wait::{WAIT, until},
+    waypoint::{Behaviour, Waypoint},
 };
 use super::{Limits, Refusal};
 

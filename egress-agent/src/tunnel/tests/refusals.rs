@@ -6,7 +6,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
 use super::{
     harness::{Node, Provider, SECRET, client},
-    waypoint::{Behaviour, Waypoint, port},
+    port,
+    waypoint::{Behaviour, Waypoint},
 };
 use crate::{
     tls::testing,

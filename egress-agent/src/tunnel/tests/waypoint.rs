@@ -25,30 +25,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::harness::WAIT;
+use super::{port, wait::WAIT};
 use crate::tls::testing::{self, Ca};
-
-/// Original ports.
-pub(super) mod port {
-    /// Every byte comes back.
-    pub(in super::super) const ECHO: u16 = 7;
-    /// `hello`, the end, and then it listens.
-    pub(in super::super) const GREETING: u16 = 17;
-    /// Bytes without end.
-    pub(in super::super) const FLOOD: u16 = 19;
-    /// It never reads.
-    pub(in super::super) const STALL: u16 = 9;
-    /// Some bytes, then a reset.
-    pub(in super::super) const RESET_LATER: u16 = 101;
-    /// A reset instead of an answer.
-    pub(in super::super) const RESET: u16 = 102;
-    /// No answer.
-    pub(in super::super) const SILENT: u16 = 103;
-    /// 401.
-    pub(in super::super) const UNAUTHORIZED: u16 = 401;
-    /// 503.
-    pub(in super::super) const UNAVAILABLE: u16 = 503;
-}
 
 /// How it is set up.
 #[derive(Clone, Debug)]
@@ -89,7 +67,7 @@ pub(super) struct Seen {
 struct Shared {
     seen: Mutex<Vec<Seen>>,
     handshakes: AtomicUsize,
-    /// No connection is polled any more.
+    /// No connection is polled from now on.
     hung: AtomicBool,
     /// Connections from before are dropped when it changes.
     cuts: AtomicUsize,
