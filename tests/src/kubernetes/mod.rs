@@ -10,54 +10,30 @@ mod pods;
 #[cfg(test)]
 mod recorded;
 mod serve;
+mod shared;
 mod store;
 
 use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tokio::sync::watch;
 
+use self::shared::Shared;
 pub use self::{
     objects::{config_map, documents, endpoint_slice, node, pod, service},
     pods::KubeletPod,
+    shared::Mood,
     store::{Resource, Store},
 };
 use crate::{
     ca::{Authority, issue_pem},
     netns::NetNs,
 };
-
-/// What the double does with requests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Mood {
-    /// It answers.
-    #[default]
-    Serves,
-    /// Connections are refused, and open ones are closed.
-    Gone,
-    /// Nothing is said any more: neither to new requests nor on open watches.
-    Silent,
-    /// It starts: refused with this status (403, 404, 429, 503).
-    Starts(u16),
-}
-
-/// What the threads share.
-#[derive(Debug)]
-struct Shared {
-    store: Mutex<Store>,
-    token: String,
-    /// Counts changes of the store; open watches look after each.
-    changes: watch::Sender<u64>,
-    mood: watch::Sender<Mood>,
-    /// Paths with queries, in the order of requests.
-    requests: Mutex<Vec<String>>,
-}
 
 /// A running double. It ends when this is dropped.
 #[derive(Debug)]
@@ -168,21 +144,5 @@ impl ApiServer {
         let result = change(&mut self.shared.store());
         self.shared.changes.send_modify(|count| *count += 1);
         result
-    }
-}
-
-impl Shared {
-    fn new(token: &str) -> Self {
-        Self {
-            store: Mutex::default(),
-            token: token.to_owned(),
-            changes: watch::Sender::new(0),
-            mood: watch::Sender::new(Mood::Serves),
-            requests: Mutex::default(),
-        }
-    }
-
-    fn store(&self) -> std::sync::MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

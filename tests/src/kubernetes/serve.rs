@@ -25,7 +25,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    Mood, Shared,
+    shared::{Mood, Shared},
     store::{Query, Refusal},
 };
 

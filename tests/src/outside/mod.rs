@@ -3,13 +3,14 @@
 //! one thread inside the outside's namespace.
 
 mod dns;
+mod record;
 mod web;
 
 use std::{
     future::Future,
     io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::mpsc,
     thread::JoinHandle,
 };
 
@@ -22,51 +23,10 @@ use tokio::{
     task::LocalSet,
 };
 
+pub use record::{Record, Seen};
 pub use web::PAGE_BYTES;
 
 use crate::{ca::Certificates, netns::NetNs, plan};
-
-/// Something that reached the outside.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Seen {
-    /// A request in clear.
-    Http {
-        /// `Host`.
-        host: String,
-        /// Path and query.
-        path: String,
-    },
-    /// A request over TLS.
-    Https {
-        /// SNI.
-        server_name: Option<String>,
-        /// `Host` or `:authority`.
-        host: String,
-        /// Path and query.
-        path: String,
-    },
-    /// A TLS connection that ended in the handshake.
-    HandshakeFailed,
-    /// Bytes on a raw TCP service.
-    Tcp(u16),
-    /// A datagram at the attacker's.
-    Udp,
-}
-
-/// What reached the outside so far.
-#[derive(Clone, Debug, Default)]
-pub struct Record(Arc<Mutex<Vec<Seen>>>);
-
-impl Record {
-    fn add(&self, seen: Seen) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
-    }
-
-    /// All of it; the list starts anew.
-    pub fn take(&self) -> Vec<Seen> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// Servers in one namespace; they end when this is dropped.
 #[derive(Debug)]

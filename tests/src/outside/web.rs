@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{Record, Seen};
+use super::record::{Record, Seen};
 use crate::{ca::Certificates, plan};
 
 /// Size of the page that HTTPS answers with: about 150 kB, as the walkthrough's.
