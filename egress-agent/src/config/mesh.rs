@@ -31,7 +31,7 @@ record! {
         "addressDrainTime" address_drain_time: Option<At<Duration>> = "`5s`",
         /// Probes of the gateway on silent connections to external hosts, where a destination rule doesn't set them.
         "tcpKeepalive" tcp_keepalive: Option<TcpKeepalive> = "as each field says",
-        /// TLS of gateways and nodes, towards external hosts, of servers that end TLS, and of tunnels.
+        /// TLS of gateways and nodes, towards external hosts, of servers that terminate TLS, and of tunnels.
         "tlsDefaults" tls_defaults: Option<TlsDefaults> = "as each field says",
         /// The trust domain of identities.
         "trustDomain" trust_domain: Option<At<String>> = "`cluster.local`",
@@ -51,7 +51,7 @@ record! {
         "nat64Prefixes" nat64_prefixes: List<String> = "none",
         /// Istio's settings of proxies; here for the gateway.
         "defaultConfig" default_config: Option<DefaultConfig> = "none",
-        /// UDP ports at which hosts inside the cluster may take packets out of packets (VXLAN, Geneve, WireGuard, …) and send them on: closed to workloads, at every address inside. The list replaces the default.
+        /// UDP ports at which in-cluster hosts may decapsulate packets (VXLAN, Geneve, WireGuard, …) and forward them: closed to workloads, at every in-cluster address. The list replaces the default.
         "encapsulationPorts" encapsulation_ports: Option<List<Port>> = "`1701`, `2152`, `2268`, `3544`, `4341`, `4342`, `4500`, `4754`, `4755`, `4789`, `4790`, `4791`, `5247`, `5555`, `6080`, `6081`, `6635`, `6636`, `6784`, `8285`, `8472`, `9899`, `48879`, `51820`, `51821`, `51871`",
         /// The gateway services, where there is no Kubernetes to ask.
         "gateways" gateways: Records<MeshGateway> = "none",

@@ -85,7 +85,7 @@ const SERVICE_ENTRY: &str =
 const GATEWAY: &str = "What the gateway processes with certain labels serve.\n";
 const DESTINATION_RULE: &str = "How a destination is reached. Settings of a port come before those \
 of a subset, those before the rule's; the rule with the most specific host wins.\n";
-const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is led twice: at the `mesh` stage, \
+const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is routed in two stages: at the `mesh` stage, \
 by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
 first one's destination names, to the service outside. Matches in one list are alternatives, the \
 conditions in a match all hold, the first rule that matches wins.\n";

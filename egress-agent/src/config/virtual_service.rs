@@ -293,7 +293,7 @@ record! {
 record! {
     /// `headers`.
     struct Headers {
-        /// On the way out.
+        /// Of the request.
         "request" request: Option<HeaderChanges> = "none",
         /// On the way back.
         "response" response: Option<HeaderChanges> = "none",

@@ -38,12 +38,12 @@ pub struct NodeArgs {
     /// With `--source kubernetes`: the name of this node.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", required_if_eq("source", "kubernetes"))]
     pub(super) node_name: Option<String>,
-    /// A cgroup2 directory; its processes, and those of the cgroups below it, are enforced on.
+    /// A cgroup2 directory; its processes, and those of the cgroups below it, are under enforcement.
     #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
     pub(super) cgroups: Vec<PathBuf>,
     /// The host side of a pod's interface and the pod's addresses: only those may be a packet's
     /// source there. Or a pattern such as `veth*` (`*` any characters, `?` one) without addresses:
-    /// every interface of such a name that is there or comes is enforced on, and everything from it
+    /// every interface of such a name that is there or comes is under enforcement, and everything from it
     /// is denied until its pod is known. Quote it from the shell.
     #[arg(long = "pod-interface", value_name = "NAME=ADDR[,ADDR]|PATTERN", value_parser = pod_interface)]
     pub(super) pod_interfaces: Vec<Pod>,

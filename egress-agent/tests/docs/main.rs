@@ -2,6 +2,7 @@
 //! links lead somewhere, and nothing that a user may meet is left unexplained.
 
 mod flows;
+mod glossary;
 mod markdown;
 mod shell;
 mod ways;
