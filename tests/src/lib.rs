@@ -33,6 +33,7 @@ pub mod outside;
 pub mod plan;
 pub mod probe;
 pub mod process;
+pub mod resources;
 pub mod services;
 pub mod site;
 pub mod testbed;

@@ -12,6 +12,7 @@ use egress_tests::{
     ca::{Authority, Subject, Time, issue_mutual, revocation_list},
     plan::{APP, GATEWAYS, HOST, NEIGHBOUR, POD, TCP_SERVICE, WEB},
     process::Process,
+    resources::web_service,
     testbed::{Testbed, mesh_yaml},
     wait::{SOON, until},
 };
@@ -182,18 +183,9 @@ fn subject(uri: &str) -> Subject<'_> {
 /// HTTP, TLS and raw TCP, each led to a server of the gateway that asks for mutual TLS.
 fn resources() -> String {
     let service = "istio-egressgateway.istio-system.svc.cluster.local";
+    let web = web_service("outside", HOST);
     format!(
-        "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: outside}}
-spec:
-  hosts: [{HOST}]
-  ports:
-  - {{number: 80, name: http, protocol: HTTP}}
-  - {{number: 443, name: tls, protocol: TLS}}
-  resolution: DNS
----
-apiVersion: networking.istio.io/v1
+        "{web}apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: raw}}
 spec:

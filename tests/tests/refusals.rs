@@ -8,6 +8,7 @@ use egress_tests::{
     outside::Seen,
     plan,
     process::{Place, Process},
+    resources::web_service,
     testbed::Testbed,
     wait::{SOON, until, until_is},
 };
@@ -21,18 +22,9 @@ fn black_hole(testbed: &Testbed) -> u64 {
 
 /// One host through the gateway, on port 80 and, as passthrough, on port 443.
 fn routed(host: &str) -> String {
+    let web = web_service("routed", host);
     format!(
-        "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: routed}}
-spec:
-  hosts: [{host}]
-  ports:
-  - {{number: 80, name: http, protocol: HTTP}}
-  - {{number: 443, name: tls, protocol: TLS}}
-  resolution: DNS
----
-apiVersion: networking.istio.io/v1
+        "{web}apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: egress}}
 spec:

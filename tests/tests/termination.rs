@@ -15,6 +15,7 @@ use egress_tests::{
     ca::{Authority, Subject, Time, issue_mutual, revocation_list},
     plan::{GATEWAYS, HOST},
     process::Process,
+    resources::web_service,
     testbed::{Testbed, mesh_yaml},
     wait::{SOON, until},
 };
@@ -196,18 +197,9 @@ fn servers(dir: &Path) -> String {
         server(BROKEN, "HTTPS", "mode: SIMPLE, credentialName: gone"),
     ]
     .concat();
+    let web = web_service("outside", HOST);
     format!(
-        "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: outside}}
-spec:
-  hosts: [{HOST}]
-  ports:
-  - {{number: 80, name: http, protocol: HTTP}}
-  - {{number: 443, name: tls, protocol: TLS}}
-  resolution: DNS
----
-apiVersion: networking.istio.io/v1
+        "{web}apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {{name: egress}}
 spec:
