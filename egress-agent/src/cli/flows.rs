@@ -244,7 +244,7 @@ mod tests {
         let mut wide = screen(Output::Wide);
         wide.flow(&dropped()).unwrap();
         let wide = text(wide);
-        assert!(wide.contains("interface veth-web | A packet to an outside address"), "{wide}");
+        assert!(wide.contains("interface veth-web | A packet to an external address"), "{wide}");
 
         let mut json = screen(Output::Json);
         json.flow(&dropped()).unwrap();

@@ -97,7 +97,7 @@ fn the_table_says_what_to_think_of_it() {
         quiet.contains("tcp-v4                refused         socket hook     connect: EACCES")
     );
     assert!(
-        quiet.contains("wasn't checked") && quiet.contains("what the canary printed"),
+        quiet.contains("was not checked") && quiet.contains("what the canary printed"),
         "{quiet}"
     );
     assert!(!quiet.contains("\x1b["));
