@@ -186,4 +186,6 @@ reasons! {
     ResolveOverflow = 96, "resolve_overflow";
     /// An authorization policy of the gateway denies it, or cannot be honoured.
     AuthorizationPolicyDenied = 97, "authorization_policy_denied";
+    /// No egress policy allows it to a workload that an egress policy is about.
+    EgressPolicyDenied = 98, "egress_policy_denied";
 }

@@ -51,9 +51,24 @@ impl Walkthrough {
         Self::shipped("../deploy/example-mtls")
     }
 
+    /// The same as an `EgressPolicy` for pods of the namespace `shop` with the label `app=web`. There is no
+    /// service entry, so the first step is empty.
+    ///
+    /// # Errors
+    /// A file is missing.
+    pub fn example_policy() -> Result<Self> {
+        let root = root("../deploy/example-policy")?;
+        let policy = |dir: &str| step(&root.join(dir), &["egress-policy.yaml"]);
+        Ok(Self {
+            service_entry: Step { files: Vec::new() },
+            http: policy("1-http-gateway")?,
+            tls_origination: policy("2-tls-origination")?,
+            passthrough: policy("3-https-passthrough")?,
+        })
+    }
+
     fn shipped(directory: &str) -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
-        let root = root.canonicalize().with_context(|| root.display().to_string())?;
+        let root = root(directory)?;
         let all = ["service-entry.yaml", "gateway.yaml", "virtual-service.yaml"];
         Ok(Self {
             service_entry: step(&root.join("1-service-entry"), &all[..1])?,
@@ -117,6 +132,12 @@ fn in_version(text: &str, version: &str) -> String {
             None => format!("{line}\n"),
         })
         .collect()
+}
+
+/// A directory of this repository.
+fn root(directory: &str) -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    root.canonicalize().with_context(|| root.display().to_string())
 }
 
 fn step(dir: &Path, names: &[&str]) -> Result<Step> {

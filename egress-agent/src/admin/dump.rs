@@ -1,6 +1,7 @@
 //! `/config_dump`: the configuration in force. Paths of keys are shown, keys are not: the snapshot
 //! doesn't hold any.
 
+mod egress;
 mod json;
 mod rules;
 
@@ -31,6 +32,9 @@ pub(super) fn json(config: &ConfigState) -> String {
             "routes": list(&snapshot.node.routes, |route| node_route(route, &snapshot.mesh)),
         })),
         "gateway": snapshot.map(|snapshot| rules::rules(&snapshot.rules, &snapshot.mesh)),
+        "egressPolicies": snapshot.map(|snapshot| list(&snapshot.rules.egress, |found| {
+            egress::policy(found, &snapshot.mesh)
+        })),
         "clusters": list(&config.clusters, |found| cluster(found)),
     });
     format!("{dump:#}\n")

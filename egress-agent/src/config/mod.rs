@@ -1,13 +1,15 @@
-//! Istio's resources as users write them, and their compilation to one snapshot.
+//! Istio's resources and egress policies as users write them, and their compilation to one snapshot.
 
 mod authorization_policy;
 mod compile;
 mod decode;
 mod destination_rule;
+mod egress_policy;
 mod gateway;
 mod guards;
 mod mesh;
 mod names;
+mod policies;
 mod problem;
 mod reference;
 mod resource;
@@ -75,7 +77,7 @@ pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Pr
     compile::compile(files, mesh, &Discovered::default())
 }
 
-/// Istio's kinds that are read: group, name, versions, the newest first.
+/// The kinds that are read: group, name, versions, the newest first.
 pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str])> {
     resource::kinds()
 }
@@ -93,11 +95,17 @@ pub fn compile_in(
 }
 
 #[cfg(test)]
+mod definitions;
+#[cfg(test)]
 mod decisions {
     mod authorization {
         mod tests;
     }
     mod delegates;
+    mod egress {
+        mod tests;
+        mod union;
+    }
     mod scopes;
     mod tests;
     mod unmet;

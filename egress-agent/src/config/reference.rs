@@ -6,6 +6,7 @@ use super::{
     authorization_policy::AuthorizationPolicy,
     decode::{FieldDoc, RecordDoc},
     destination_rule::DestinationRule,
+    egress_policy::{ClusterEgressPolicy, EgressPolicy},
     gateway::Gateway,
     mesh::Mesh,
     problem::Severity,
@@ -21,8 +22,8 @@ writes it, and the same test without the variable fails where the two differ. --
 
 The agent reads Istio's resources from a directory of YAML files (`--config DIR`): `ServiceEntry`, \
 `Gateway`, `DestinationRule` and `VirtualService` of `networking.istio.io/v1`, `v1beta1` or \
-`v1alpha3`, one schema for the three, and `AuthorizationPolicy` of `security.istio.io`; several documents a \
-file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
+`v1alpha3`, one schema for the three, `AuthorizationPolicy` of `security.istio.io`, and `EgressPolicy` and `ClusterEgressPolicy` of \
+`egress-enforcer.io/v1alpha1`; several documents a file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
 
 - A resource without `metadata.namespace` is in `default`.
 - What is wrong is reported all at once, each with file, line, resource, field, what was found and \
@@ -67,6 +68,8 @@ pub fn reference() -> String {
         ("DestinationRule", DESTINATION_RULE, DestinationRule::doc()),
         ("VirtualService", VIRTUAL_SERVICE, VirtualService::doc()),
         ("AuthorizationPolicy", AUTHORIZATION_POLICY, AuthorizationPolicy::doc()),
+        ("EgressPolicy", EGRESS_POLICY, EgressPolicy::doc()),
+        ("ClusterEgressPolicy", CLUSTER_EGRESS_POLICY, ClusterEgressPolicy::doc()),
     ] {
         // Writing to a string doesn't fail.
         let written = write!(out, "\n## {title}\n\n{intro}");
@@ -102,6 +105,34 @@ supported, which `check` calls `refused`. A policy with a field that is not know
 gateways. So do `EnvoyFilter`, `WasmPlugin` and `RequestAuthentication` for a gateway; a `Sidecar` that hides \
 hosts denies everything to the workloads of its namespace, and to sources that are not known. The annotation \
 `istio.io/dry-run: \"true\"` puts a policy out of force.\n";
+
+const EGRESS_POLICY: &str = "Which pods may reach what, in one resource \
+(`egress-enforcer.io/v1alpha1`, short name `egp`). It needs no other resource: not the ServiceEntry, the \
+Gateway, the VirtualService and the DestinationRule that say the same in Istio's words.\n\n\
+- **Union.** A pod may reach what any of the policies allows that select it, and besides what Istio's resources \
+let it reach. Rules only add; what restricts is an AuthorizationPolicy, which is asked after both. A wildcard of \
+one policy and a name below it in another don't hide each other. Of two rules for one request the one with \
+`originateTLS` is used.\n\
+- **Own pods alone.** A policy says nothing about a pod that it doesn't select, whatever hosts both name. With \
+`outboundTrafficPolicy.mode: ALLOW_ANY` a pod that a policy selects reaches only what policies and Istio's \
+resources name.\n\
+- **Default gateway.** Without `gateway` traffic goes through the first of `gateways` in `mesh.yaml`. Where a \
+destination rule asks for mutual TLS to that gateway's service, traffic goes through the tunnel. All of one port \
+goes to one gateway, because the node sees no names: a rule for a port that an older resource sends to another \
+gateway is refused.\n\
+- **Destination rules** for the host count as for a ServiceEntry of the policy's namespace. `originateTLS` always \
+verifies the certificate.\n\
+- **Raw TCP** of one name takes the port at the node where no other name does; of several, the node tells them \
+apart by the addresses that it resolves.\n\
+- **`mode: Audit`**: what neither the policies nor Istio's resources name passes the gateway instead of being \
+refused, and the access log marks it (`audit_policy`). It is for HTTP and TLS on ports that lead to the gateway; \
+the node refuses everything else as ever. A pod that an enforced policy selects too is under enforcement.\n\n\
+A policy that is not valid, or has a field that is not known, is `refused`: it allows nothing and holds nothing \
+else back. The [definitions](../deploy/crds) let an API server refuse most of it at once.\n";
+const CLUSTER_EGRESS_POLICY: &str = "The same for pods of several namespaces, written by who runs the \
+cluster (short name `cegp`). Its destination rules are those of a ServiceEntry of the root namespace. Labels of \
+a namespace come from the API server, or from documents of kind `Namespace` among the files; of a namespace that \
+is not known only its name counts (`kubernetes.io/metadata.name`).\n";
 
 struct Tables<'a> {
     out: &'a mut String,
@@ -195,6 +226,8 @@ mod tests {
             DestinationRule::doc(),
             VirtualService::doc(),
             AuthorizationPolicy::doc(),
+            EgressPolicy::doc(),
+            ClusterEgressPolicy::doc(),
         ] {
             check(&root, 0);
         }

@@ -1,5 +1,10 @@
 //! From documents to typed resources: which kinds there are, and who they are.
 
+mod documents;
+mod policy;
+
+pub(super) use documents::documents;
+
 use std::{collections::HashMap, rc::Rc};
 
 use super::{
@@ -8,12 +13,12 @@ use super::{
     destination_rule::DestinationRule,
     gateway::Gateway,
     guards::{self, Guard},
-    problem::{Problem, Severity},
+    policies::{self, Policy},
     service_entry::ServiceEntry,
     virtual_service::VirtualService,
-    yaml::{self, MAX_FILE_BYTES, Node, Value, shorten},
+    yaml::{Node, Value, shorten},
 };
-use crate::types::Namespace;
+use crate::types::{Labels, Namespace};
 
 /// Resources that one configuration may have.
 const MAX_RESOURCES: usize = 50_000;
@@ -29,7 +34,8 @@ const OTHER_KINDS: [&str; 3] = ["WorkloadEntry", "WorkloadGroup", "ProxyConfig"]
 pub(super) fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str])>
 {
     let versions: &'static [&'static str] = &VERSIONS;
-    KINDS.iter().map(move |kind| (GROUP, *kind, versions)).chain(guards::KINDS)
+    let istio = KINDS.iter().map(move |kind| (GROUP, *kind, versions)).chain(guards::KINDS);
+    istio.chain(policies::kinds())
 }
 
 /// Who a resource is.
@@ -87,6 +93,10 @@ pub(super) struct Resources {
     pub(super) delegates: Vec<Resource<VirtualService>>,
     /// What restricts gateways.
     pub(super) guards: Vec<Guard>,
+    /// Egress policies of both kinds.
+    pub(super) policies: Vec<Policy>,
+    /// Namespaces with their labels.
+    pub(super) namespaces: Vec<(Namespace, Labels)>,
     seen: HashMap<String, String>,
     count: usize,
 }
@@ -105,6 +115,7 @@ impl Resources {
         sort(&mut all.gateways);
         sort(&mut all.rules);
         sort(&mut all.routes);
+        policy::sort(&mut all.policies);
         let hosted = std::mem::take(&mut all.routes).into_iter();
         (all.delegates, all.routes) = hosted.partition(|route| route.spec.hosts.is_empty());
         all
@@ -172,10 +183,13 @@ impl Resources {
                 let found = format!("{version:?}");
                 cx.wrong(&root.field("apiVersion"), found, known.join(", "), "unknown version");
             } else if self.counted(&root, cx)
-                && let Some(meta) = self.meta(kind, node, cx)
+                && let Some(meta) = self.meta(kind, node, Scope::Namespace, cx)
             {
                 self.guards.push(Guard::read(kind, meta, node));
             }
+            return;
+        }
+        if self.policy(group, short, kind, node, cx) {
             return;
         }
         let own = guards::KINDS.iter().find(|(_, name, _)| *name == kind);
@@ -246,7 +260,7 @@ impl Resources {
         if !self.counted(&root, cx) {
             return;
         }
-        let Some(meta) = self.meta(kind, node, cx) else { return };
+        let Some(meta) = self.meta(kind, node, Scope::Namespace, cx) else { return };
         let (file, report) = (cx.file, &mut *cx.report);
         let mut cx = Cx { report, file, resource: Some(&meta.label) };
         warn_about_unknown(node, &mut cx);
@@ -267,7 +281,7 @@ impl Resources {
         self.count <= MAX_RESOURCES
     }
 
-    fn meta(&mut self, kind: &str, node: &Node, cx: &mut Cx<'_>) -> Option<Meta> {
+    fn meta(&mut self, kind: &str, node: &Node, scope: Scope, cx: &mut Cx<'_>) -> Option<Meta> {
         let root = Spot::root(node.line, "");
         let metadata = node.get("metadata");
         let at = Spot::root(metadata.map_or(node.line, |m| m.line), "metadata");
@@ -284,6 +298,11 @@ impl Resources {
         }
         let namespace = match metadata.and_then(|m| m.get("namespace")).map(|n| &n.value) {
             None | Some(Value::Null) => "default",
+            Some(_) if scope == Scope::Cluster => {
+                let message = format!("has no effect: a {kind} is in no namespace");
+                cx.warn(&at.field("namespace"), message);
+                "default"
+            }
             Some(Value::Text(text)) if is_label(text) => text,
             Some(other) => {
                 cx.wrong(
@@ -299,7 +318,10 @@ impl Resources {
             file: cx.file.into(),
             name: name.into(),
             namespace: Namespace(namespace.into()),
-            label: format!("{kind} {namespace}/{name}"),
+            label: match scope {
+                Scope::Namespace => format!("{kind} {namespace}/{name}"),
+                Scope::Cluster => format!("{kind} {name}"),
+            },
             line: node.line,
             created: metadata.and_then(|m| m.text("creationTimestamp")).map(Into::into),
         };
@@ -312,6 +334,13 @@ impl Resources {
     }
 }
 
+/// Whether a resource is in a namespace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Scope {
+    Namespace,
+    Cluster,
+}
+
 /// The oldest first; what has no creation time was never applied, so it is the youngest.
 fn sort<T>(all: &mut [Resource<T>]) {
     all.sort_by(|a, b| {
@@ -320,30 +349,6 @@ fn sort<T>(all: &mut [Resource<T>]) {
         };
         created(a).cmp(&created(b))
     });
-}
-
-/// The documents of a file that could be read; the others are noted.
-pub(super) fn documents(file: &RawFile, report: &mut Report) -> Vec<Node> {
-    if file.text.len() > MAX_FILE_BYTES {
-        report.fatal = true;
-        let problem = Problem::new(Severity::Error, &file.path, "the file is too large")
-            .found(format!("{} bytes", file.text.len()), format!("at most {MAX_FILE_BYTES}"));
-        report.problems.push(problem);
-        return Vec::new();
-    }
-    let documents = yaml::documents(&file.text).into_iter();
-    documents
-        .filter_map(|document| match document {
-            Ok(node) => Some(node),
-            Err(error) => {
-                report.fatal = true;
-                let message = format!("this isn't valid YAML: {}", error.message);
-                let problem = Problem::new(Severity::Error, &file.path, message).line(error.line);
-                report.problems.push(problem);
-                None
-            }
-        })
-        .collect()
 }
 
 fn push<T: Record>(all: &mut Vec<Resource<T>>, meta: &Meta, node: &Node, cx: &mut Cx<'_>) {
@@ -358,7 +363,7 @@ fn push<T: Record>(all: &mut Vec<Resource<T>>, meta: &Meta, node: &Node, cx: &mu
     }
 }
 
-fn warn_about_unknown(node: &Node, cx: &mut Cx<'_>) {
+pub(super) fn warn_about_unknown(node: &Node, cx: &mut Cx<'_>) {
     const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
     let Value::Map(entries) = &node.value else { return };
     for (key, _) in entries.iter().filter(|(key, _)| !KNOWN.contains(&key.text.as_str())) {

@@ -11,6 +11,7 @@ mod decision;
 mod denied_cidrs;
 mod destination;
 mod dial;
+mod egress;
 #[cfg(test)]
 mod fields;
 mod gateway;
@@ -46,6 +47,11 @@ pub use decision::{
 pub use denied_cidrs::default_denied;
 pub use destination::{Client, Destination, Provider, Reached, Refusal};
 pub use dial::{AddressGuard, is_nat64_prefix};
+pub use egress::{
+    Dialled, EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope, EgressTable, Grant,
+    HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME, NamespaceLabels,
+    NotGranted, PathBelow,
+};
 pub use gateway::GatewayPolicy;
 pub use hosts::{HostPattern, HostTable};
 pub use log_format::{

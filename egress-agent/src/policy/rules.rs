@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use super::{
-    AuthorizationPolicy, Cluster, Destination, Exported, Hop, HostPattern, HttpAction, Protocol,
-    RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
+    AuthorizationPolicy, Cluster, Destination, EgressPolicy, Exported, Hop, HostPattern,
+    HttpAction, Protocol, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
 };
 use crate::types::{GatewayPort, Host, Namespace, OriginalPort, Port};
 
@@ -23,6 +23,8 @@ pub struct Rules {
     pub routes: Vec<Arc<RouteSet>>,
     /// Every cluster, once.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Egress policies of both kinds.
+    pub egress: Vec<Arc<EgressPolicy>>,
     /// Authorization policies, and what else restricts gateways.
     pub authorization: Vec<Arc<AuthorizationPolicy>>,
 }

@@ -171,7 +171,9 @@ fn shipped_configuration_compiles() {
 /// replace those of the step before.
 #[test]
 fn each_step_of_the_examples_is_a_configuration() {
-    for form in ["deploy/example", "deploy/example-mtls"] {
+    for (form, count) in
+        [("deploy/example", 4), ("deploy/example-mtls", 4), ("deploy/example-policy", 3)]
+    {
         let root = root().join(form);
         let read = |path: &Path| RawFile {
             path: path.display().to_string(),
@@ -199,7 +201,7 @@ fn each_step_of_the_examples_is_a_configuration() {
             }
             steps += 1;
         }
-        assert_eq!(steps, 4, "{form}");
+        assert_eq!(steps, count, "{form}");
     }
 }
 

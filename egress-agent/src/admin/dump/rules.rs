@@ -178,7 +178,7 @@ fn weighted(targets: &[Weighted], mesh: &MeshConfig) -> Value {
 }
 
 /// The clusters of a destination, by who declares it and who asks.
-fn clusters(destination: &Destination) -> Value {
+pub(super) fn clusters(destination: &Destination) -> Value {
     let cluster = |reached: &Reached| reached.cluster.name.0.to_string();
     list(&destination.providers, |provider| {
         let clients = provider.by_client.iter();

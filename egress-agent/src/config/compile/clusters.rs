@@ -91,7 +91,8 @@ impl Compiler<'_> {
         let mut groups = self.mesh.gateways.iter();
         let kinds = Kinds {
             gateway: groups.any(|group| host.matches(&group.service)),
-            registry: self.entries.iter().flat_map(|entry| &entry.hosts).any(meets),
+            registry: self.entries.iter().flat_map(|entry| &entry.hosts).any(meets)
+                || self.egress_hosts.iter().map(|(_, host)| host).any(meets),
         };
         let mut cx = meta.cx(self.report);
         let policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
@@ -205,6 +206,7 @@ impl Compiler<'_> {
             let mut cx = rule.meta.cx(self.report);
             let at = Spot::root(rule.meta.line, "spec").field("host");
             let known = self.entries.iter().flat_map(|entry| &entry.hosts);
+            let known = known.chain(self.egress_hosts.iter().map(|(_, host)| host));
             let covers = known.into_iter().any(|h| rule.host.covers(h) || h.covers(&rule.host));
             let name = rule.host.to_string();
             let group = self.mesh.gateways.iter().any(|group| rule.host.matches(&group.service));
@@ -221,12 +223,16 @@ impl Compiler<'_> {
                 let meets = |h: &HostPattern| rule.host.covers(h) || h.covers(&rule.host);
                 entry.meta.namespace == *own && entry.hosts.iter().any(meets)
             });
+            let of_policy = self.egress_hosts.iter().any(|(namespace, host)| {
+                namespace == own && (rule.host.covers(host) || host.covers(&rule.host))
+            });
             let of_gateway = self.mesh.gateways.iter().any(|group| {
                 let proven = group.principal.as_ref().map(|id| id.namespace.clone());
                 let named = || names::namespace_of(&group.service.to_string());
                 proven.or_else(named).is_some_and(|namespace| namespace == *own)
             });
-            let used = group || of_service || of_gateway || *own == self.mesh.root_namespace;
+            let used =
+                group || of_service || of_policy || of_gateway || *own == self.mesh.root_namespace;
             if covers && !used && self.mesh_given {
                 let message = format!(
                     "gateways do not use this rule: only those of the gateway's namespace, of the \

@@ -4,6 +4,7 @@ mod authorization;
 mod clusters;
 mod conditions;
 mod destinations;
+mod egress;
 mod gateways;
 mod http;
 mod keepalive;
@@ -20,8 +21,14 @@ mod ways;
 mod workloads;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+};
+
+#[cfg(test)]
+pub(in crate::config) use egress::{
+    MAX_EXPRESSIONS, MAX_HOSTS, MAX_LABELS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
+    MAX_VALUES,
 };
 
 use clusters::Rule;
@@ -53,6 +60,8 @@ struct Compiler<'r> {
     workloads_come_and_go: bool,
     guard: AddressGuard,
     entries: Vec<Entry>,
+    /// Hosts that egress policies name, by the namespace whose destination rules count for them.
+    egress_hosts: BTreeSet<(Namespace, HostPattern)>,
     rules: Vec<Rule>,
     servers: Vec<Arc<Server>>,
     /// Names of all gateways, those included whose servers have errors.
@@ -88,6 +97,7 @@ pub(super) fn compile(
         places,
         workloads_come_and_go: discovered.gateways.is_some(),
         entries: Vec::new(),
+        egress_hosts: BTreeSet::new(),
         rules: Vec::new(),
         servers: Vec::new(),
         gateways: Vec::new(),
@@ -117,6 +127,8 @@ impl Compiler<'_> {
             .filter_map(|entry| self.entry(entry))
             .collect();
         let authorization = self.guards(&resources.guards);
+        let mut drafts = self.egress_drafts(resources);
+        self.egress_hosts = self.named_by(&drafts);
         self.rules = resources.rules.iter().filter_map(|rule| self.rule(rule)).collect();
         let servers: Vec<(Meta, _)> = resources
             .gateways
@@ -138,7 +150,10 @@ impl Compiler<'_> {
             resources.routes.iter().map(|route| Arc::new(self.route_set(route))).collect();
         self.check_routes(&resources.routes, &routes);
         self.check_reach(&resources.gateways, &resources.routes);
-        let node = self.node(&services, &routes, &resources.routes);
+        let ports = self.ports(&services, &routes, &resources.routes);
+        self.one_gateway_a_port(&mut drafts, &ports);
+        let egress = self.egress(drafts, &resources.namespaces);
+        let node = self.node(&services, &routes, &resources.routes, &egress, ports);
         Snapshot {
             mesh: self.mesh,
             node,
@@ -147,6 +162,7 @@ impl Compiler<'_> {
                 servers: self.servers,
                 routes,
                 clusters: self.clusters.into_values().flatten().collect(),
+                egress,
                 authorization,
             },
         }

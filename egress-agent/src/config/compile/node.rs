@@ -15,30 +15,43 @@ use super::{
 };
 use crate::{
     policy::{
-        Direct, DirectTarget, GatewayGroup, Hop, HostPattern, HttpOutcome, NodeAction, NodePolicy,
-        NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target, Weighted,
-        has_labels,
+        Direct, DirectTarget, EgressPolicy, GatewayGroup, Hop, HostPattern, HttpOutcome,
+        NodeAction, NodePolicy, NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol,
+        Service, Target, Weighted, has_labels,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
 
 /// What of a port is decided so far: the gateway group, how it is reached, and who sent it there.
-type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
+pub(super) type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
 
 impl Compiler<'_> {
+    /// Ports on which names decide, by Istio's resources.
+    pub(super) fn ports(
+        &mut self,
+        services: &[Arc<Service>],
+        routes: &[Arc<RouteSet>],
+        resources: &[Resource<VirtualService>],
+    ) -> Ports {
+        let mut ports = Ports::new();
+        for (set, resource) in routes.iter().zip(resources) {
+            self.named_ports(set, &resource.meta, services, &mut ports);
+        }
+        self.terminating_ports(&mut ports);
+        ports
+    }
+
     /// The node's routes.
     pub(super) fn node(
         &mut self,
         services: &[Arc<Service>],
         routes: &[Arc<RouteSet>],
         resources: &[Resource<VirtualService>],
+        egress: &[Arc<EgressPolicy>],
+        mut ports: Ports,
     ) -> NodePolicy {
         let mut node: Vec<NodeRoute> = Vec::new();
-        let mut ports = Ports::new();
-        for (set, resource) in routes.iter().zip(resources) {
-            self.named_ports(set, &resource.meta, services, &mut ports);
-        }
-        self.terminating_ports(&mut ports);
+        self.egress_ports(egress, &mut ports);
         if self.mesh.direct == Direct::Registry {
             for service in services.iter().filter(|service| !is_routed(service, routes)) {
                 self.direct(service, &mut ports, &mut node);
@@ -58,6 +71,7 @@ impl Compiler<'_> {
         for (set, resource) in routes.iter().zip(resources) {
             self.raw_tcp(set, &resource.meta, services, &ports, &mut taken, &mut node);
         }
+        self.egress_raw(egress, &mut node);
         if self.mesh.outbound == OutboundMode::RegistryOnly {
             by_port(&mut node);
         }

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     policy::{
-        ClientTls, Cluster, ClusterName, Destination, HostPattern, HttpVersion, LoadBalancer,
-        Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Cluster, ClusterName, Destination, HostPattern, HttpVersion,
+        LoadBalancer, Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
@@ -84,9 +84,43 @@ impl Compiler<'_> {
         Some((cluster, Arc::new(Destination { providers: vec![provider] })))
     }
 
+    /// The destination of a host and port of an egress policy, which stands for a service entry. Where the
+    /// gateway starts TLS it verifies the certificate, with what a destination rule says besides.
+    pub(super) fn policy_destination(
+        &mut self,
+        entry: &Entry,
+        wanted: &Wanted,
+        originate: bool,
+    ) -> Option<Arc<Destination>> {
+        let mut provider = self.provided(entry, wanted.host.clone(), wanted)?;
+        if originate {
+            let clients = provider.by_client.iter_mut().map(|(_, reached)| reached);
+            for reached in clients.chain(std::iter::once(&mut provider.others)) {
+                let cluster = Arc::make_mut(&mut reached.cluster);
+                let tls = cluster.tls.take().unwrap_or_else(|| ClientTls {
+                    mode: ClientTlsMode::Simple,
+                    sni: None,
+                    subject_alt_names: Vec::new(),
+                    ca_certificates: None,
+                    ca_crl: None,
+                    key_groups: self.mesh.key_groups.clone(),
+                    insecure_skip_verify: false,
+                });
+                cluster.tls = Some(ClientTls { insecure_skip_verify: false, ..tls });
+            }
+        }
+        let providers = vec![self.share(provider)];
+        Some(Arc::new(Destination { providers }))
+    }
+
     /// One entry's part of a destination.
     fn provider(&mut self, index: usize, host: HostPattern, wanted: &Wanted) -> Option<Provider> {
-        let entry = self.entries.get(index)?;
+        let provider = self.provided(self.entries.get(index)?, host, wanted)?;
+        Some(self.share(provider))
+    }
+
+    /// The same before its clusters are shared.
+    fn provided(&self, entry: &Entry, host: HostPattern, wanted: &Wanted) -> Option<Provider> {
         let rules: Vec<&Rule> = self
             .rules
             .iter()
@@ -106,10 +140,16 @@ impl Compiler<'_> {
             }
         }
         let (namespace, exported) = (entry.meta.namespace.clone(), entry.exported.clone());
+        Some(Provider { host, namespace, exported, by_client, others })
+    }
+
+    /// The same with one cluster for all that are equal, whichever entry they are of.
+    fn share(&mut self, provider: Provider) -> Provider {
+        let Provider { host, namespace, exported, by_client, others } = provider;
         let others = self.shared(others);
         let by_client =
             by_client.into_iter().map(|(client, reached)| (client, self.shared(reached))).collect();
-        Some(Provider { host, namespace, exported, by_client, others })
+        Provider { host, namespace, exported, by_client, others }
     }
 
     /// The same with one cluster for all that are equal.

@@ -108,6 +108,40 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// The entry that a host and port of an egress policy stands for.
+    pub(super) fn of_policy(
+        meta: Meta,
+        host: HostPattern,
+        number: Port,
+        protocol: Protocol,
+    ) -> Self {
+        let address = match &host {
+            HostPattern::Exact(host @ Host::Ip(_)) => Some(host.clone()),
+            HostPattern::Exact(Host::Name(_)) | HostPattern::Below(_) | HostPattern::Any => None,
+        };
+        let endpoints = address.map(|host| EntryEndpoint {
+            host,
+            ports: Vec::new(),
+            labels: Labels::new(),
+            weight: 1,
+        });
+        let endpoints: Vec<_> = endpoints.into_iter().collect();
+        let http = HttpVersion::Auto;
+        Self {
+            meta,
+            resolution: if endpoints.is_empty() { Resolution::Dns } else { Resolution::Static },
+            hosts: vec![host],
+            ports: vec![EntryPort { number, protocol, http, name: String::new(), target: number }],
+            exported: Exported::All,
+            addresses: Vec::new(),
+            subject_alt_names: Vec::new(),
+            broken: false,
+            endpoints,
+        }
+    }
+}
+
 impl Compiler<'_> {
     /// Reads a service entry; without a host there is nothing to register.
     pub(super) fn entry(&mut self, resource: &Resource<ServiceEntry>) -> Option<Entry> {

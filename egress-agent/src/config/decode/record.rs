@@ -86,7 +86,7 @@ macro_rules! record {
 macro_rules! choice {
     ($(#[doc = $doc:literal])* enum $name:ident { $( $(#[doc = $variant_doc:literal])* $variant:ident = $text:literal, )* }) => {
         $(#[doc = $doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub(crate) enum $name { $( $(#[doc = $variant_doc])* $variant, )* }
 
         impl std::fmt::Display for $name {

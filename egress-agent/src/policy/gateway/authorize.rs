@@ -16,8 +16,8 @@ impl GatewayPolicy {
         let HttpRequest { source, remote, server_name, host, authority, .. } = *request;
         let HttpRequest { method, path_and_query, headers, .. } = *request;
         let http = Some(RequestFacts { host, authority, method, path_and_query, headers });
-        route.audit =
-            self.authorization.decide(&Subject { source, remote, port, server_name, http })?;
+        let subject = Subject { source, remote, port, server_name, http };
+        route.audit = self.authorization.decide(&subject)?.or(route.audit);
         Ok(route)
     }
 
@@ -30,7 +30,7 @@ impl GatewayPolicy {
     ) -> Result<TcpRoute, Denied> {
         let remote = Some(source.addr);
         let subject = Subject { source, remote, port, server_name, http: None };
-        route.audit = self.authorization.decide(&subject)?;
+        route.audit = self.authorization.decide(&subject)?.or(route.audit);
         Ok(route)
     }
 }

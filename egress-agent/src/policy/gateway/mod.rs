@@ -1,6 +1,7 @@
 //! What one gateway process decides.
 
 mod authorize;
+mod egress;
 mod outcome;
 mod refusal;
 mod request;
@@ -16,9 +17,9 @@ use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
     AddressGuard, Authorization, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied,
-    Direct, Discovery, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer, OutboundMode,
-    PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot,
-    Target, TcpRoute, has_labels, matching, preferred,
+    Direct, Discovery, EgressTable, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer,
+    OutboundMode, PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls,
+    Service, Snapshot, Target, TcpRoute, has_labels, matching, preferred,
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
 
@@ -44,6 +45,8 @@ pub struct GatewayPolicy {
     guard: AddressGuard,
     callers: Callers,
     authorization: Authorization,
+    /// `EgressPolicy` and `ClusterEgressPolicy`.
+    egress: EgressTable,
     plain: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
     to_https: Redirect,
@@ -84,6 +87,7 @@ impl GatewayPolicy {
                 &snapshot.mesh.root_namespace,
                 &snapshot.mesh.trust_domain,
             ),
+            egress: EgressTable::new(&rules.egress),
             plain: Arc::default(),
             retry: Arc::default(),
             to_https: Redirect {
@@ -152,7 +156,11 @@ impl GatewayPolicy {
     /// How to read a connection that was dialled on this port.
     #[must_use]
     pub fn port_mode(&self, port: OriginalPort) -> PortMode {
-        if self.tcp.contains_key(&port) { PortMode::Tcp } else { self.named_mode(port, Hop::Plain) }
+        if self.tcp.contains_key(&port) || self.egress.takes_tcp(GatewayPort(port.0)) {
+            PortMode::Tcp
+        } else {
+            self.named_mode(port, Hop::Plain)
+        }
     }
 
     /// How to read a connection that no raw TCP service is for.
@@ -164,6 +172,7 @@ impl GatewayPolicy {
         };
         if self.snapshot.mesh.outbound == OutboundMode::AllowAny
             || self.mesh.get(&port).is_some_and(|mesh| mesh.speaks)
+            || self.egress.speaks(port)
             || own()
         {
             PortMode::Detect
@@ -183,6 +192,9 @@ impl GatewayPolicy {
             detail: format!("no TCP service is routed to port {port} for this source"),
             matched: None,
         };
+        if let Some(permitted) = self.permitted_tcp(source, port) {
+            return self.authorized_tcp(source, None, permitted?);
+        }
         let mut entries = self.tcp.get(&port).into_iter().flatten();
         let entry = entries
             .find(|entry| {
@@ -219,8 +231,13 @@ impl GatewayPolicy {
         Some((mesh, services.find_map(|all| preferred(all, source.namespace()))?))
     }
 
-    /// What a host outside the registry is answered.
-    fn passthrough(&self, port: OriginalPort, host: &Host) -> Result<Arc<Cluster>, Denied> {
+    /// What a host outside the registry is answered. `ALLOW_ANY` is not for sources that a policy confines.
+    fn passthrough(
+        &self,
+        port: OriginalPort,
+        host: &Host,
+        source: &Source,
+    ) -> Result<Arc<Cluster>, Denied> {
         match self.snapshot.mesh.outbound {
             OutboundMode::RegistryOnly => Err(Denied {
                 reason: Reason::HostNotInRegistry,
@@ -228,6 +245,9 @@ impl GatewayPolicy {
                 matched: None,
             }),
             OutboundMode::AllowAny => {
+                if let Some(policy) = self.egress.confining(source) {
+                    return Err(refusal::confined(host, port, policy));
+                }
                 let keepalive = self.snapshot.mesh.keepalive;
                 let discovery = Discovery::Request(port.0);
                 Ok(Arc::new(plain(ClusterName::passthrough(), discovery, keepalive)))

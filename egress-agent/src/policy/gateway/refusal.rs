@@ -3,8 +3,11 @@
 use egress_ebpf::reason::Reason;
 
 use crate::{
-    policy::{Denied, HttpRequest, Protocol, RouteSet, ServerProtocol, Service},
-    types::{GatewayPort, Host, Port},
+    policy::{
+        Denied, EgressAccess, EgressPolicy, Grant, HttpRequest, Protocol, RouteSet, ServerProtocol,
+        Service,
+    },
+    types::{GatewayPort, Host, OriginalPort, Port},
 };
 
 pub(super) fn denied(reason: Reason, detail: &str) -> Denied {
@@ -124,6 +127,45 @@ pub(super) fn ambiguous(request: &HttpRequest<'_>) -> Denied {
             "the path of this request to {} can be read in two ways (dot segments, repeated or \
              encoded slashes, parameters, double or broken encoding), and a rule depends on it",
             request.host
+        ),
+        matched: None,
+    }
+}
+
+/// The source's policies name the host and port, and not what was asked there.
+pub(super) fn not_granted(asked: &str, nearest: &Grant) -> Denied {
+    let allowed = match &nearest.rule.access {
+        EgressAccess::Http { limits, .. } => format!("HTTP there, {limits}"),
+        EgressAccess::Tls => "TLS there".into(),
+        EgressAccess::Tcp { .. } => "raw TCP there".into(),
+    };
+    Denied {
+        reason: Reason::EgressPolicyDenied,
+        detail: format!("no policy allows {asked}; {} allows {allowed}", nearest.policy.label),
+        matched: None,
+    }
+}
+
+/// No policy of the source names the host, and without a policy it would pass (`ALLOW_ANY`).
+pub(super) fn confined(host: &Host, port: OriginalPort, by: &EgressPolicy) -> Denied {
+    Denied {
+        reason: Reason::EgressPolicyDenied,
+        detail: format!(
+            "no policy names {host} with port {port}, and {} confines this workload to what policies \
+             name",
+            by.label
+        ),
+        matched: None,
+    }
+}
+
+/// Two raw TCP services come to the gateway in the same way.
+pub(super) fn two_raw_services(one: &Grant, other: &Grant) -> Denied {
+    Denied {
+        reason: Reason::EgressPolicyDenied,
+        detail: format!(
+            "{} names {} and {} names {} as raw TCP on port {}, and nothing tells them apart",
+            one.policy.label, one.rule.host, other.policy.label, other.rule.host, one.rule.port
         ),
         matched: None,
     }

@@ -21,7 +21,14 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn http(&self, request: &HttpRequest<'_>) -> Result<HttpRoute, Denied> {
-        self.authorized_http(request, self.routed_http(request)?)
+        let routed = match request.entry {
+            // The server's rules decide about what is inside the TLS that it ended.
+            Entry::Server(_) => self.routed_http(request)?,
+            Entry::Mesh | Entry::Tunnel => {
+                self.permitted_http(request, || self.routed_http(request))?
+            }
+        };
+        self.authorized_http(request, routed)
     }
 
     /// The route of a request, and the port of the gateway's server, or else the one that was dialled.
@@ -31,7 +38,7 @@ impl GatewayPolicy {
             return Ok((self.http_inside(termination, request)?, termination.port.0));
         }
         let Some((mesh, service)) = self.service(port, host, request.source) else {
-            let cluster = self.passthrough(port, host)?;
+            let cluster = self.passthrough(port, host, request.source)?;
             return Ok((self.default_route(cluster, host), port.0));
         };
         if service.protocol != Protocol::Http {

@@ -26,7 +26,7 @@ impl GatewayPolicy {
     /// # Errors
     /// [`Denied`], with the reason.
     pub fn tls(&self, connection: &TlsConnection<'_>) -> Result<TlsRoute, Denied> {
-        match self.routed_tls(connection)? {
+        match self.permitted_tls(connection, || self.routed_tls(connection))? {
             (TlsRoute::Forward(route), port) => {
                 let TlsConnection { source, server_name, .. } = *connection;
                 self.authorized_tcp(source, Some(server_name), (route, port)).map(TlsRoute::Forward)
@@ -51,7 +51,7 @@ impl GatewayPolicy {
             if let Some(termination) = own() {
                 return Ok((TlsRoute::Terminate(termination), port.0));
             }
-            let cluster = self.passthrough(port, host)?;
+            let cluster = self.passthrough(port, host, source)?;
             mesh_allows()?;
             let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
             return Ok((TlsRoute::Forward(route), port.0));
@@ -182,7 +182,11 @@ impl GatewayPolicy {
 
     /// Whether a ClientHello may be forwarded under this setting. Where TLS ends here, the inner one
     /// is never read, so the question doesn't arise.
-    fn hello_allowed(encrypted: bool, setting: EncryptedHello, host: &Host) -> Result<(), Denied> {
+    pub(super) fn hello_allowed(
+        encrypted: bool,
+        setting: EncryptedHello,
+        host: &Host,
+    ) -> Result<(), Denied> {
         match setting {
             EncryptedHello::Deny if encrypted => Err(refusal::encrypted_hello(host)),
             EncryptedHello::Deny | EncryptedHello::Allow => Ok(()),

@@ -6,7 +6,7 @@ use egress_ebpf::reason::Reason;
 
 use super::{GatewayPolicy, Secured, matching, refusal, tables::TunnelTcp};
 use crate::{
-    policy::{Denied, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute},
+    policy::{Denied, Dialled, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute},
     types::{Claim, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
 };
 
@@ -135,13 +135,18 @@ impl GatewayPolicy {
     #[must_use]
     pub fn tunnel_mode(&self, source: &Source, dialled: OriginalDst) -> PortMode {
         let Some(port) = dialled.port() else { return PortMode::Closed(Reason::NoRoute) };
+        if let Some(mode) = self.permitted_mode(source, dialled, Dialled::ByAddress) {
+            return mode;
+        }
         if self.dialled_by_address(source, dialled).is_some() {
             return PortMode::Tcp;
         }
         match self.named_mode(port, Hop::Tunnel) {
             PortMode::Closed(reason) => match self.dialled_by_name(source, dialled) {
                 Some(_) => PortMode::Tcp,
-                None => PortMode::Closed(reason),
+                None => self
+                    .permitted_mode(source, dialled, Dialled::ByName)
+                    .unwrap_or(PortMode::Closed(reason)),
             },
             mode @ (PortMode::Detect | PortMode::Tcp) => mode,
         }
@@ -165,8 +170,25 @@ impl GatewayPolicy {
             detail: format!("no TCP service at {dialled} is routed here for this source"),
             matched: None,
         };
-        let found = self.dialled_by_address(source, dialled);
-        let entry = found.or_else(|| self.dialled_by_name(source, dialled)).ok_or_else(refused)?;
+        if let Some(permitted) = self.permitted_tunnel_tcp(source, dialled, Dialled::ByAddress) {
+            return permitted;
+        }
+        let entry = match self.dialled_by_address(source, dialled) {
+            Some(entry) => entry,
+            None => match (
+                self.dialled_by_name(source, dialled),
+                self.permitted_tunnel_tcp(source, dialled, Dialled::ByName),
+            ) {
+                (Some(entry), None) => entry,
+                (None, Some(permitted)) => return permitted,
+                (None, None) => return Err(refused()),
+                // Of two names, nobody could tell which was meant.
+                (Some(entry), Some(permitted)) if entry.host != permitted_host(&permitted) => {
+                    return Err(refused());
+                }
+                (Some(_), Some(permitted)) => return permitted,
+            },
+        };
         let stage = self.stage.get(&entry.stage).ok_or_else(refused)?;
         let Some(host) = &entry.host else {
             let rule =
@@ -244,4 +266,9 @@ impl GatewayPolicy {
             }
         }
     }
+}
+
+/// The host that raw TCP goes to by a policy.
+fn permitted_host(permitted: &Result<(TcpRoute, Port), Denied>) -> Option<Host> {
+    permitted.as_ref().ok().and_then(|(route, _)| route.host.clone())
 }

@@ -73,11 +73,13 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
         Scope::Node(name) => Some(format!("spec.nodeName={name}")),
         Scope::Cluster => None,
     };
-    for (index, kind) in objects::ISTIO.into_iter().enumerate() {
+    for (index, kind) in objects::CUSTOM.into_iter().enumerate() {
         let of = Follow { kinds: kind.versions(), ..Follow::of(&client) };
         let convert = move |object: &Object| objects::resource(kind, object);
-        spawn(follow(of, updates.clone(), convert, move |step| Update::Istio(index, step)));
+        spawn(follow(of, updates.clone(), convert, move |step| Update::Custom(index, step)));
     }
+    let of = Follow { kinds: vec![Kind::core("Namespace", "namespaces")], ..Follow::of(&client) };
+    spawn(follow(of, updates.clone(), objects::namespace, Update::Namespace));
     let (namespace, name) = settings.mesh;
     let mesh = Follow {
         kinds: vec![Kind::core("ConfigMap", "configmaps")],

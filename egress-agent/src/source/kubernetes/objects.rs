@@ -36,7 +36,7 @@ impl Kind {
 
     /// Whether a server may not have it.
     pub(super) fn is_custom(&self) -> bool {
-        self.group.ends_with(".istio.io")
+        CUSTOM.iter().any(|custom| custom.group == self.group)
     }
 
     pub(super) fn core(kind: &'static str, plural: &'static str) -> Self {
@@ -44,43 +44,46 @@ impl Kind {
     }
 }
 
-/// One of Istio's kinds.
+/// A custom resource: one of Istio's kinds, or of this product's own.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Istio {
+pub(super) struct Custom {
     group: &'static str,
-    /// Each version that Istio has served, the newest first.
+    /// Each version that was ever served, the newest first.
     versions: &'static [&'static str],
     kind: &'static str,
     plural: &'static str,
 }
 
-const fn istio(
+const fn custom(
     group: &'static str,
     versions: &'static [&'static str],
     kind: &'static str,
     plural: &'static str,
-) -> Istio {
-    Istio { group, versions, kind, plural }
+) -> Custom {
+    Custom { group, versions, kind, plural }
 }
 
+const OWN: &str = "egress-enforcer.io";
 const NETWORKING: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
 const ALL: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
-/// Istio's kinds that are read: the policy, and what restricts it.
-pub(super) const ISTIO: [Istio; 9] = [
-    istio(NETWORKING, ALL, "DestinationRule", "destinationrules"),
-    istio(NETWORKING, ALL, "Gateway", "gateways"),
-    istio(NETWORKING, ALL, "ServiceEntry", "serviceentries"),
-    istio(NETWORKING, ALL, "VirtualService", "virtualservices"),
-    istio(NETWORKING, ALL, "Sidecar", "sidecars"),
-    istio(NETWORKING, &["v1alpha3"], "EnvoyFilter", "envoyfilters"),
-    istio(SECURITY, &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies"),
-    istio(SECURITY, &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications"),
-    istio("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins"),
+/// The custom resources that are read: the policy, and what restricts it.
+pub(super) const CUSTOM: [Custom; 11] = [
+    custom(NETWORKING, ALL, "DestinationRule", "destinationrules"),
+    custom(NETWORKING, ALL, "Gateway", "gateways"),
+    custom(NETWORKING, ALL, "ServiceEntry", "serviceentries"),
+    custom(NETWORKING, ALL, "VirtualService", "virtualservices"),
+    custom(NETWORKING, ALL, "Sidecar", "sidecars"),
+    custom(NETWORKING, &["v1alpha3"], "EnvoyFilter", "envoyfilters"),
+    custom(SECURITY, &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies"),
+    custom(SECURITY, &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications"),
+    custom("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins"),
+    custom(OWN, &["v1alpha1"], "EgressPolicy", "egresspolicies"),
+    custom(OWN, &["v1alpha1"], "ClusterEgressPolicy", "clusteregresspolicies"),
 ];
 
-impl Istio {
+impl Custom {
     /// In each version.
     pub(super) fn versions(self) -> Vec<Kind> {
         let of = |version: &&'static str| Kind::of(self.group, version, self.kind, self.plural);
@@ -166,10 +169,10 @@ impl Resource for Object {
     }
 }
 
-/// One of Istio's objects as a document that is read like a file's. Its name stands for the path.
-pub(super) fn resource(of: Istio, object: &Object) -> Option<RawFile> {
+/// A custom resource as a document that is read like a file's. Its name stands for the path.
+pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     let metadata = &object.metadata;
-    let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref()?);
     let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
     let dry_run = metadata.annotations.as_ref().and_then(|all| all.get(DRY_RUN));
     let annotations: BTreeMap<&str, &String> =
@@ -183,7 +186,17 @@ pub(super) fn resource(of: Istio, object: &Object) -> Option<RawFile> {
         },
         "spec": object.spec,
     });
-    Some(RawFile { path: format!("{} {namespace}/{name}", of.kind), text: document.to_string() })
+    let place = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    Some(RawFile { path: format!("{} {place}{name}", of.kind), text: document.to_string() })
+}
+
+/// A namespace with its labels, as a document too.
+pub(super) fn namespace(object: &Object) -> Option<RawFile> {
+    let ObjectMeta { name, labels, .. } = &object.metadata;
+    let name = name.as_deref()?;
+    let metadata = json!({"name": name, "labels": labels});
+    let document = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
+    Some(RawFile { path: format!("Namespace {name}"), text: document.to_string() })
 }
 
 /// The key of the ConfigMap that holds the mesh-wide settings.
@@ -304,7 +317,7 @@ mod tests {
     #[test]
     fn every_kind_that_is_read_from_files_is_watched() {
         let mut watched: Vec<_> =
-            ISTIO.iter().map(|of| (of.group, of.kind, of.versions.to_vec())).collect();
+            CUSTOM.iter().map(|of| (of.group, of.kind, of.versions.to_vec())).collect();
         let mut read: Vec<_> = crate::config::kinds()
             .map(|(group, kind, versions)| (group, kind, versions.to_vec()))
             .collect();
@@ -315,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_policy_that_is_only_tried_out_stays_one() {
-        let of = ISTIO.iter().find(|of| of.kind == "AuthorizationPolicy").unwrap();
+        let of = CUSTOM.iter().find(|of| of.kind == "AuthorizationPolicy").unwrap();
         let metadata = json!({
             "name": "x", "namespace": "shop",
             "annotations": {DRY_RUN: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
@@ -328,6 +341,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_no_namespace_is_read_too() {
+        let of = CUSTOM.iter().find(|of| of.kind == "ClusterEgressPolicy").unwrap();
+        let text =
+            json!({"metadata": {"name": "all"}, "spec": {"namespaceSelector": {}, "rules": []}});
+        let file = resource(*of, &object(text)).unwrap();
+        assert_eq!(file.path, "ClusterEgressPolicy all");
+        let labels = json!({"tier": "front"});
+        let shop =
+            namespace(&object(json!({"metadata": {"name": "shop", "labels": labels}}))).unwrap();
+        assert_eq!(shop.path, "Namespace shop");
+        let compiled = crate::config::compile(&[file, shop], None);
+        assert!(compiled.is_ok(), "{compiled:?}");
+    }
+
+    #[test]
     fn a_resource_keeps_its_age_and_its_name() {
         let text = json!({
             "metadata": {
@@ -336,7 +364,7 @@ mod tests {
             },
             "spec": {"hosts": ["a.example"]}, "status": {},
         });
-        let file = resource(ISTIO[3], &object(text)).unwrap();
+        let file = resource(CUSTOM[3], &object(text)).unwrap();
         assert_eq!(file.path, "VirtualService shop/x");
         let read: Value = serde_json::from_str(&file.text).unwrap();
         assert_eq!(read["metadata"]["creationTimestamp"], "2026-11-28T20:29:22Z");

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Key, objects::ISTIO};
+use super::{Key, objects::CUSTOM};
 use crate::{
     config::{Discovered, DiscoveredGateway, RawFile},
     pods::Pod,
@@ -37,8 +37,9 @@ impl<T> Step<T> {
 /// The same, of whichever kind.
 #[derive(Clone, Debug)]
 pub(super) enum Update {
-    /// One of Istio's kinds, by its place in [`ISTIO`].
-    Istio(usize, Step<RawFile>),
+    /// A custom resource, by its kind's place in [`CUSTOM`].
+    Custom(usize, Step<RawFile>),
+    Namespace(Step<RawFile>),
     Mesh(Step<RawFile>),
     Service(Step<ServiceInfo>),
     Slice(Step<Endpoints>),
@@ -103,7 +104,8 @@ impl<T: PartialEq> Objects<T> {
 /// Everything.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    istio: [Objects<RawFile>; ISTIO.len()],
+    custom: [Objects<RawFile>; CUSTOM.len()],
+    namespaces: Objects<RawFile>,
     mesh: Objects<RawFile>,
     services: Objects<ServiceInfo>,
     slices: Objects<Endpoints>,
@@ -126,9 +128,10 @@ impl State {
             Update::Pod(step) => {
                 return if self.pods.take(step) { Changed::Pods } else { Changed::Nothing };
             }
-            Update::Istio(index, step) => {
-                self.istio.get_mut(index).is_some_and(|objects| objects.take(step))
+            Update::Custom(index, step) => {
+                self.custom.get_mut(index).is_some_and(|objects| objects.take(step))
             }
+            Update::Namespace(step) => self.namespaces.take(step),
             Update::Mesh(step) => self.mesh.take(step),
             Update::Service(step) => self.services.take(step),
             Update::Slice(step) => self.slices.take(step),
@@ -147,7 +150,7 @@ impl State {
     pub(super) fn files(&self) -> Option<Files> {
         self.pods.0.as_ref()?;
         let mut resources = Vec::new();
-        for objects in &self.istio {
+        for objects in self.custom.iter().chain([&self.namespaces]) {
             resources.extend(objects.0.as_ref()?.values().cloned());
         }
         let mesh = self.mesh.0.as_ref()?.values().next().cloned();
@@ -205,9 +208,11 @@ mod tests {
         };
         let slices =
             vec![(key("gw-a"), slice(&["10.0.0.12"])), (key("gw-b"), slice(&["10.0.0.11"]))];
-        let mut updates: Vec<Update> =
-            (0..ISTIO.len()).map(|index| Update::Istio(index, Step::Replace(Vec::new()))).collect();
+        let mut updates: Vec<Update> = (0..CUSTOM.len())
+            .map(|index| Update::Custom(index, Step::Replace(Vec::new())))
+            .collect();
         updates.extend([
+            Update::Namespace(Step::Replace(Vec::new())),
             Update::Mesh(Step::Replace(vec![(key("settings"), file("settings"))])),
             Update::Service(Step::Replace(vec![(key("gw"), service)])),
             Update::Slice(Step::Replace(slices)),
@@ -223,7 +228,7 @@ mod tests {
 
     #[test]
     fn nothing_is_published_before_every_list_is_complete() {
-        for missing in 0..ISTIO.len() + 5 {
+        for missing in 0..CUSTOM.len() + 6 {
             let mut state = State::default();
             complete(&mut state, missing);
             assert!(state.files().is_none(), "list {missing}");
@@ -247,16 +252,16 @@ mod tests {
     fn only_what_differs_is_a_change() {
         let mut state = State::default();
         // Before the first list, one object alone is not enough.
-        assert_eq!(state.take(Update::Istio(3, Step::Put(key("a"), file("a")))), Changed::Nothing);
+        assert_eq!(state.take(Update::Custom(3, Step::Put(key("a"), file("a")))), Changed::Nothing);
         complete(&mut state, usize::MAX);
-        let put = |text: &str| Update::Istio(3, Step::Put(key("a"), file(text)));
+        let put = |text: &str| Update::Custom(3, Step::Put(key("a"), file(text)));
         assert_eq!(state.take(put("1")), Changed::Configuration);
         assert_eq!(state.take(put("1")), Changed::Nothing);
         assert_eq!(state.take(put("2")), Changed::Configuration);
         assert_eq!(state.files().unwrap().resources[0].text, "2");
-        assert_eq!(state.take(Update::Istio(3, Step::Remove(key("a")))), Changed::Configuration);
-        assert_eq!(state.take(Update::Istio(3, Step::Remove(key("a")))), Changed::Nothing);
-        assert_eq!(state.take(Update::Istio(3, Step::Replace(Vec::new()))), Changed::Nothing);
+        assert_eq!(state.take(Update::Custom(3, Step::Remove(key("a")))), Changed::Configuration);
+        assert_eq!(state.take(Update::Custom(3, Step::Remove(key("a")))), Changed::Nothing);
+        assert_eq!(state.take(Update::Custom(3, Step::Replace(Vec::new()))), Changed::Nothing);
         assert_eq!(state.take(Update::Pod(Step::Replace(Vec::new()))), Changed::Nothing);
     }
 }

@@ -116,6 +116,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::AddressRefused
         | Reason::Overflow
         | Reason::AuthorizationPolicyDenied
+        | Reason::EgressPolicyDenied
         | Reason::ResolveOverflow
         | Reason::NotConfigured
         | Reason::RouteRefused

@@ -1,0 +1,184 @@
+//! `EgressPolicy` from a pod, with curl: what it allows, and each time what it does not: another host, another
+//! method, another path, a pod that is not selected, a packet past the gateway; and audit mode.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use egress_tests::{
+    cluster::Cluster,
+    denied::Wall,
+    manifests::Walkthrough,
+    plan,
+    process::{Place, Process},
+    testbed::{Testbed, mesh_yaml},
+    wait::{SOON, until, until_is},
+};
+use serde_json::Value;
+
+const PLAIN: &str = "http://edition.cnn.com/politics";
+const OTHER_PATH: &str = "http://edition.cnn.com/sport";
+const OTHER_HOST: &str = "http://www.example.com/politics";
+const SECURE: &str = "https://edition.cnn.com/politics";
+/// A server that answers, by a name that no policy has.
+const OTHER_SECURE: [&str; 4] =
+    ["-k", "--resolve", "other.example.net:443:198.51.100.10", "https://other.example.net/"];
+const POLICY: &str = "policy.yaml";
+
+/// The pod is `web` of `shop`, its neighbour `job` of the same namespace.
+fn mesh(more: &str) -> String {
+    format!(
+        "{}workloads:\n\
+         - name: web\n  namespace: shop\n  labels: {{app: web}}\n  addresses: [{}]\n  interface: {}\n\
+         - name: job\n  namespace: shop\n  labels: {{app: job}}\n  addresses: [{}]\n  interface: {}\n{more}",
+        mesh_yaml(1).replace("direct: registry\n", ""),
+        plan::POD,
+        plan::POD_INTERFACE,
+        plan::NEIGHBOUR,
+        plan::NEIGHBOUR_INTERFACE,
+    )
+}
+
+/// The status, or curl's error.
+fn curl(place: &Place, args: &[&str]) -> String {
+    let mut all = vec!["-s", "-o", "/dev/null", "-m", "10", "-w", "%{http_code}"];
+    all.extend(args);
+    let done = place.run("curl", &all).unwrap();
+    if done.ok() { done.stdout } else { "refused".into() }
+}
+
+fn sees(place: &Place, args: &[&str], expected: &str) {
+    let what = format!("{args:?} to give {expected}");
+    until_is(SOON, &what, || curl(place, args), |seen| seen == expected).unwrap();
+}
+
+/// Waits for a line of the gateway's log.
+fn logged(gateway: &Process, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let find = || {
+        let text = gateway.stdout();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.rev().find(|line| wanted(line))
+    };
+    until(SOON, what, find).unwrap()
+}
+
+#[test]
+fn a_pod_reaches_what_its_policies_allow() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh("accessLogEncoding: JSON\n")).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let capture = testbed.capture().unwrap();
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    let example = Walkthrough::example_policy().unwrap();
+    for url in [PLAIN, SECURE] {
+        sees(pod, &[url], "refused");
+    }
+
+    // Plain HTTP, which the server redirects.
+    example.http.apply(&testbed).unwrap();
+    sees(pod, &[PLAIN], "301");
+    sees(pod, &[OTHER_PATH], "301");
+    sees(pod, &[OTHER_HOST], "403");
+    sees(pod, &[SECURE], "refused");
+    sees(neighbour, &[PLAIN], "403");
+
+    // The gateway starts TLS, and the limits hold.
+    example.tls_origination.apply(&testbed).unwrap();
+    sees(pod, &[PLAIN], "200");
+    sees(pod, &["-I", PLAIN], "200");
+    sees(pod, &["-X", "POST", "-d", "x", PLAIN], "403");
+    sees(pod, &[OTHER_PATH], "403");
+    sees(pod, &[OTHER_HOST], "403");
+    sees(neighbour, &[PLAIN], "403");
+    let body = testbed.curl(&["-X", "DELETE", PLAIN]).unwrap().stdout;
+    assert!(
+        body.contains("EgressPolicy shop/news allows HTTP there, GET, HEAD on /politics"),
+        "{body}"
+    );
+    let line = logged(&gateway, "the refused path", |line| {
+        line["path"] == "/sport" && line["response_code"] == 403
+    });
+    assert_eq!(line["reason"], "egress_policy_denied", "{line}");
+    let line = logged(&gateway, "the allowed path", |line| {
+        line["path"] == "/politics" && line["response_code"] == 200
+    });
+    assert_eq!(line["route_name"], "EgressPolicy shop/news", "{line}");
+
+    // TLS passes by its server name.
+    example.passthrough.apply(&testbed).unwrap();
+    sees(pod, &[SECURE], "200");
+    sees(pod, &["https://www.example.com/"], "200");
+    sees(pod, &OTHER_SECURE, "refused");
+    sees(pod, &[PLAIN], "refused");
+    sees(neighbour, &[SECURE], "refused");
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let past = || pod.run("curl", &["-s", "-m", "3", &format!("http://{}:22/", plan::ATTACKER)]);
+    wall.stops("a connection past the gateway", &["no_route"], past).unwrap();
+
+    // In audit mode what no policy allows passes the gateway, marked; the node refuses the rest as ever.
+    let enforced = &example.tls_origination.files[0].1;
+    let audited = enforced.replace("spec:\n", "spec:\n  mode: Audit\n");
+    testbed.apply("egress-policy.yaml", &audited).unwrap();
+    sees(pod, &["-X", "POST", "-d", "x", PLAIN], "200");
+    sees(pod, &[OTHER_HOST], "301");
+    sees(neighbour, &[OTHER_HOST], "403");
+    sees(pod, &[OTHER_PATH], "200");
+    let line = logged(&gateway, "the audited path", |line| {
+        line["path"] == "/sport" && line["response_code"] == 200
+    });
+    assert_eq!(line["audit_policy"], "EgressPolicy shop/news", "{line}");
+    wall.stops("a connection past the gateway", &["no_route"], past).unwrap();
+    // Another policy that is enforced on the same pod ends that.
+    let other = "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
+                 metadata: {name: all, namespace: shop}\nspec: {rules: []}\n";
+    testbed.apply(POLICY, other).unwrap();
+    sees(pod, &[OTHER_HOST], "403");
+    sees(pod, &[PLAIN], "200");
+    testbed.delete(POLICY).unwrap();
+
+    // One that is not valid allows nothing, and says so.
+    testbed.apply("egress-policy.yaml", &enforced.replace("methods", "method")).unwrap();
+    sees(pod, &[PLAIN], "refused");
+    until(SOON, "the refusal to be reported", || {
+        gateway
+            .stderr()
+            .contains("EgressPolicy shop/news, spec.rules[0].http[\"method\"]")
+            .then_some(())
+    })
+    .unwrap();
+    testbed.apply("egress-policy.yaml", enforced).unwrap();
+    sees(pod, &[PLAIN], "200");
+    testbed.delete("egress-policy.yaml").unwrap();
+    sees(pod, &[PLAIN], "refused");
+}
+
+/// Raw TCP to two services on one port, told apart by their addresses.
+#[test]
+fn raw_tcp_goes_to_the_host_that_a_policy_names() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh("")).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let policy = |host: &str| {
+        format!(
+            "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
+             metadata: {{name: db, namespace: shop}}\nspec:\n  podSelector: {{matchLabels: {{app: web}}}}\n  \
+             rules:\n  - hosts: [{host}]\n    ports: [{{port: {}, protocol: TCP}}]\n",
+            plan::TCP_PORTS[1]
+        )
+    };
+    let asks = |from: &Place, addr: &str| {
+        egress_tests::cluster::ask(from, "tcp", addr, plan::TCP_PORTS[1], &[]).unwrap().ok()
+    };
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    testbed.apply(POLICY, &policy(plan::LEDGER)).unwrap();
+    until_is(SOON, "the ledger to answer", || asks(pod, plan::LEDGER), |answered| *answered)
+        .unwrap();
+    assert!(!asks(pod, plan::ATTACKER) && !asks(neighbour, plan::LEDGER));
+    testbed.apply(POLICY, &policy("tcp.example.com")).unwrap();
+    let service = || asks(pod, plan::TCP_SERVICE);
+    until_is(SOON, "the service to answer by its name", service, |answered| *answered).unwrap();
+    assert!(!asks(neighbour, plan::TCP_SERVICE));
+    testbed.delete(POLICY).unwrap();
+    until_is(SOON, "nothing to answer", service, |answered| !*answered).unwrap();
+}
