@@ -8,6 +8,7 @@ use std::{
 use futures_util::StreamExt as _;
 use kube::{
     Api, Client,
+    core::Status,
     runtime::watcher::{self, Error, Event, watcher},
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -21,11 +22,11 @@ use super::{
 /// The first pause after an error, and the longest.
 const SOONEST: Duration = Duration::from_millis(200);
 const LATEST: Duration = Duration::from_secs(5);
-/// For how long a kind must be missing until it counts as having no objects: a server that starts, and
-/// one that has just learnt of the kind, says so too.
+/// For how long a kind must be missing until it is asked whether it is defined at all: a server that starts,
+/// and one that has just learnt of the kind, says that it is missing too.
 const MISSING: Duration = Duration::from_secs(3);
-/// The same for a kind that was there.
-const GONE: Duration = Duration::from_secs(10);
+/// Between two such questions.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// What to follow.
 pub(super) struct Follow {
@@ -42,6 +43,17 @@ impl Follow {
     /// Nothing yet.
     pub(super) fn of(client: &Client) -> Self {
         Self { client: client.clone(), kinds: Vec::new(), namespace: None, fields: None }
+    }
+
+    /// Whether the server has the kind's definition.
+    async fn definition(&self) -> Definition {
+        let Some(kind) = self.kinds.first() else { return Definition::Unknown };
+        let api: Api<Object> = Api::all_with(self.client.clone(), &Kind::definition());
+        match api.get_metadata(&kind.definition_name()).await {
+            Ok(_) => Definition::Present,
+            Err(kube::Error::Api(status)) if is_absent(&status) => Definition::Absent,
+            Err(_) => Definition::Unknown,
+        }
     }
 
     fn api(&self, version: usize) -> Option<Api<Object>> {
@@ -93,9 +105,15 @@ pub(super) async fn follow<T>(
                     let what = of.kinds.first().map_or("", |kind| kind.plural);
                     let next = trouble.after(&error, Instant::now());
                     tracing::debug!("{what}: {error}");
-                    if next.is_empty && updates.send(wrap(Step::Replace(Vec::new()))).await.is_err()
-                    {
-                        return;
+                    if next.ask && trouble.decide(of.definition().await) {
+                        if updates.send(wrap(Step::Replace(Vec::new()))).await.is_err() {
+                            return;
+                        }
+                    } else if next.ask && trouble.keeps() {
+                        tracing::warn!(
+                            "the API server does not serve {what}, and does not say that their \
+                             definition is deleted; what was known of them stays in force"
+                        );
                     }
                     if let Some(text) = next.told {
                         tracing::warn!("the API server on {what}: {text}; what was known stays");
@@ -133,6 +151,23 @@ fn is_missing(error: &Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
+/// What the server says of a kind's definition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Definition {
+    Present,
+    Absent,
+    /// There is no right to read it, or no answer.
+    Unknown,
+}
+
+/// Whether the server has looked for a definition and found none. One that starts answers 404 too, in plain
+/// text: it does not know yet what definitions are.
+fn is_absent(status: &Status) -> bool {
+    status.code == 404
+        && status.reason == "NotFound"
+        && status.details.as_ref().is_some_and(|details| details.kind == Kind::definition().plural)
+}
+
 /// The failures so far. A state machine: the caller passes the time in.
 #[derive(Debug, Default)]
 struct Trouble {
@@ -142,8 +177,12 @@ struct Trouble {
     errors: u32,
     /// Since when the kind is missing.
     missing: Option<Instant>,
+    /// When the definition was asked for last.
+    asked: Option<Instant>,
     /// It was told that there is no object.
     empty: bool,
+    /// It was told that the objects stay.
+    kept: bool,
     /// A list was complete.
     known: bool,
     told: bool,
@@ -153,8 +192,8 @@ struct Trouble {
 #[derive(Debug)]
 struct Next {
     pause: Duration,
-    /// There is no such kind, and so no object of it.
-    is_empty: bool,
+    /// Whether the kind is defined must be asked.
+    ask: bool,
     /// What to log: the first of a row, if it isn't that the kind is missing.
     told: Option<String>,
 }
@@ -166,16 +205,39 @@ impl Trouble {
             self.missing = None;
             let told = (!self.told && self.errors > 1).then(|| error.to_string());
             self.told |= told.is_some();
-            return Next { pause: self.pause(), is_empty: false, told };
+            return Next { pause: self.pause(), ask: false, told };
         }
         let since = *self.missing.get_or_insert(now);
-        let limit = if self.known { GONE } else { MISSING };
-        let is_empty = !self.empty && now.duration_since(since) >= limit;
-        if is_empty {
-            (self.empty, self.known) = (true, false);
-        }
+        let waited = now.duration_since(since) >= MISSING;
+        let again = self.asked.is_none_or(|asked| now.duration_since(asked) >= AGAIN);
+        let ask = !self.empty && waited && again;
         // Every version is asked in turn, so the pause is short as long as this is news.
-        Next { pause: if self.empty { self.pause() } else { SOONEST }, is_empty, told: None }
+        let settled = self.empty || self.asked.is_some();
+        if ask {
+            self.asked = Some(now);
+        }
+        Next { pause: if settled { self.pause() } else { SOONEST }, ask, told: None }
+    }
+
+    /// Whether the kind has no objects from now on. Each kind can restrict: a missing `AuthorizationPolicy`
+    /// denies nothing, a missing `DestinationRule` asks for no TLS. So what was known stays until the server says
+    /// that the definition is deleted; its objects are gone then. Where nobody may ask, a kind of which nothing
+    /// was ever known counts as not installed.
+    fn decide(&mut self, definition: Definition) -> bool {
+        self.empty = match definition {
+            Definition::Absent => true,
+            Definition::Present => false,
+            Definition::Unknown => !self.known,
+        };
+        if self.empty {
+            self.known = false;
+        }
+        self.empty
+    }
+
+    /// Whether it is news that the objects stay.
+    fn keeps(&mut self) -> bool {
+        !std::mem::replace(&mut self.kept, true)
     }
 
     fn pause(&self) -> Duration {
@@ -197,8 +259,6 @@ impl Trouble {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
-
     use super::*;
 
     fn error(code: u16) -> Error {
@@ -206,23 +266,73 @@ mod tests {
         Error::InitialListFailed(kube::Error::Api(Box::new(status)))
     }
 
+    /// Whether the kind is asked about after this error, and empty with this answer.
+    fn empty_after(
+        trouble: &mut Trouble,
+        code: u16,
+        now: Instant,
+        definition: Definition,
+    ) -> Option<bool> {
+        trouble.after(&error(code), now).ask.then(|| trouble.decide(definition))
+    }
+
     #[test]
-    fn a_kind_is_empty_only_when_it_is_missing_for_a_while() {
-        let custom = Trouble { custom: true, ..Trouble::default() };
-        let (start, mut trouble) = (Instant::now(), custom);
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(!trouble.after(&error(404), at(0)).is_empty);
-        assert!(!trouble.after(&error(404), at(2)).is_empty);
-        // The server starts. Whether the kind exists is not known yet.
-        assert!(!trouble.after(&error(503), at(3)).is_empty);
-        assert!(!trouble.after(&error(404), at(4)).is_empty);
-        assert!(trouble.after(&error(404), at(7)).is_empty);
-        assert!(!trouble.after(&error(404), at(30)).is_empty, "it was told already");
-        // Once it was there, it takes longer.
-        assert!(trouble.is_over(true), "the 503 was reported");
-        assert!(!trouble.after(&error(404), at(40)).is_empty);
-        assert!(!trouble.after(&error(404), at(49)).is_empty);
-        assert!(trouble.after(&error(404), at(50)).is_empty);
+    fn a_kind_that_was_never_there_is_empty_when_it_is_missing_for_a_while() {
+        for (definition, empty) in [
+            (Definition::Absent, true),
+            (Definition::Unknown, true),
+            // It is installed, in a version that is not known: it may restrict.
+            (Definition::Present, false),
+        ] {
+            let (start, mut trouble) =
+                (Instant::now(), Trouble { custom: true, ..Trouble::default() });
+            let mut after = |code, seconds| {
+                let now = start + Duration::from_secs(seconds);
+                empty_after(&mut trouble, code, now, definition)
+            };
+            assert_eq!([after(404, 0), after(404, 2)], [None, None]);
+            // The server starts. Whether the kind exists is not known yet.
+            assert_eq!([after(503, 3), after(404, 4)], [None, None]);
+            assert_eq!(after(404, 7), Some(empty), "{definition:?}");
+            assert_eq!(after(404, 30), (!empty).then_some(false), "it was told already");
+        }
+    }
+
+    #[test]
+    fn what_was_known_stays_until_the_definition_is_deleted() {
+        let (start, mut trouble) = (Instant::now(), Trouble { custom: true, ..Trouble::default() });
+        assert!(!trouble.is_over(true));
+        let mut after = |seconds, definition| {
+            empty_after(&mut trouble, 404, start + Duration::from_secs(seconds), definition)
+        };
+        assert_eq!(after(0, Definition::Absent), None, "too soon to ask");
+        assert_eq!(after(3, Definition::Unknown), Some(false));
+        assert_eq!(after(5, Definition::Absent), None, "too soon to ask again");
+        for minutes in 1..60 {
+            assert_eq!(after(minutes * 60, Definition::Unknown), Some(false));
+            assert_eq!(after(minutes * 60 + 30, Definition::Present), Some(false));
+        }
+        assert_eq!(after(4000, Definition::Absent), Some(true));
+        assert_eq!(after(5000, Definition::Absent), None, "it was told already");
+    }
+
+    #[test]
+    fn only_an_answer_about_the_definition_says_that_it_is_deleted() {
+        let status = |text: serde_json::Value| serde_json::from_value::<Status>(text).unwrap();
+        let absent = serde_json::json!({
+            "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404,
+            "details": {"name": "x", "group": "apiextensions.k8s.io", "kind": "customresourcedefinitions"},
+        });
+        assert!(is_absent(&status(absent.clone())));
+        let mut other = absent.clone();
+        other["details"]["kind"] = "pods".into();
+        let mut forbidden = absent;
+        forbidden["code"] = 403.into();
+        // A server that starts: 404 in plain text.
+        let plain = serde_json::json!({"code": 404, "reason": "Failed to parse error data"});
+        for text in [other, forbidden, plain] {
+            assert!(!is_absent(&status(text.clone())), "{text}");
+        }
     }
 
     #[test]
@@ -231,7 +341,7 @@ mod tests {
         // Not even 404, of a kind that every server has.
         for (second, code) in (0..600).zip([401, 403, 404, 429, 500, 503].into_iter().cycle()) {
             let next = trouble.after(&error(code), start + Duration::from_secs(second));
-            assert!(!next.is_empty && next.pause <= LATEST, "{next:?}");
+            assert!(!next.ask && next.pause <= LATEST, "{next:?}");
         }
     }
 

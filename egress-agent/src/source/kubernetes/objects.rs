@@ -39,6 +39,21 @@ impl Kind {
         CUSTOM.iter().any(|custom| custom.group == self.group)
     }
 
+    /// The kind of definitions of custom resources.
+    pub(super) fn definition() -> Self {
+        Self::of(
+            "apiextensions.k8s.io",
+            "v1",
+            "CustomResourceDefinition",
+            "customresourcedefinitions",
+        )
+    }
+
+    /// The name of its definition.
+    pub(super) fn definition_name(&self) -> String {
+        format!("{}.{}", self.plural, self.group)
+    }
+
     pub(super) fn core(kind: &'static str, plural: &'static str) -> Self {
         Self::of("", "v1", kind, plural)
     }
