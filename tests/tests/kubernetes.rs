@@ -2,6 +2,8 @@
 //! containerd lay it out, with the double in every mood that a real server has.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+use std::time::Duration;
+
 use egress_tests::{
     capture::Capture,
     denied::Wall,
@@ -17,6 +19,8 @@ use egress_tests::{
 };
 use serde_json::{Value, json};
 
+/// Longer than a kind is missing until an agent asks for its definition.
+const LONG: Duration = Duration::from_secs(30);
 const UID: &str = "0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab";
 const URL: &str = "https://edition.cnn.com/politics";
 const MESH: &str = "\
@@ -217,6 +221,93 @@ fn a_pod_is_served_once_it_is_known_and_denied_before() {
     wall.stops("a packet after the pod's end", &["unknown_interface"], packet).unwrap();
 }
 
+/// The walkthrough in this product's own kinds, which are installed while the agents run.
+#[test]
+fn egress_policies_from_an_api_server() {
+    let mut cluster = Kubernetes::new();
+    let example = Walkthrough::example_policy().unwrap();
+    cluster.announce_address();
+    let gateway = cluster.start_gateway();
+    let node = cluster.start_node();
+    let capture = cluster.testbed.capture().unwrap();
+    cluster.pod.run(&cluster.testbed).unwrap();
+    let place = cluster.pod.place.clone();
+    let plain = "http://edition.cnn.com/politics";
+    is_refused(&place, plain);
+    cluster.api.add_crd(Resource::egress("egresspolicies", "EgressPolicy"));
+    cluster.apply(&example.tls_origination);
+    sees(&place, plain, "200");
+    sees(&place, "http://edition.cnn.com/sport", "403");
+    is_refused(&place, URL);
+    cluster.apply(&example.passthrough);
+    sees(&place, URL, "200");
+    is_refused(&place, plain);
+    bypass(&cluster.testbed, &node, &capture, &place);
+    // One that is not valid allows nothing, and holds nothing back.
+    let mut broken = documents(&example.passthrough.files[0].1).unwrap().remove(0);
+    broken["spec"]["rules"][0]["port"] = json!(443);
+    cluster.api.apply(broken);
+    is_refused(&place, URL);
+    until(SOON, "the refusal to be reported", || {
+        gateway.stderr().contains("EgressPolicy shop/news, spec.rules[0][\"port\"]").then_some(())
+    })
+    .unwrap();
+    // It shows what became of it, and so does one that is.
+    let accepted = || {
+        let policy = cluster.api.get("egresspolicies", "v1alpha1", "shop", "news").unwrap();
+        let generation = policy["metadata"]["generation"].clone();
+        let shown = policy["status"]["conditions"][0].clone();
+        assert!(shown["type"].is_null() || shown["type"] == "Accepted", "{policy}");
+        (shown["observedGeneration"] == generation).then_some(shown)
+    };
+    let shown = until(SOON, "the condition of the policy with an error", accepted).unwrap();
+    assert_eq!((&shown["status"], &shown["reason"]), (&json!("False"), &json!("Invalid")));
+    let message = shown["message"].as_str().unwrap();
+    assert!(message.starts_with("spec.rules[0][\"port\"]: unknown field"), "{message}");
+    cluster.apply(&example.passthrough);
+    let shown = until(SOON, "the condition of the repaired policy", accepted).unwrap();
+    assert_eq!(
+        (&shown["status"], &shown["message"]),
+        (&json!("True"), &json!("gateways decide by it"))
+    );
+    // Nothing is written that is shown already, though more changes.
+    let version = |name: &str| {
+        let object = cluster.api.get("egresspolicies", "v1alpha1", "shop", name).unwrap();
+        object["metadata"]["resourceVersion"].clone()
+    };
+    let before = version("news");
+    let mut other = documents(&example.http.files[0].1).unwrap().remove(0);
+    other["metadata"]["name"] = json!("other");
+    cluster.api.apply(other);
+    let first = version("other");
+    until(SOON, "the condition of another policy", || (version("other") != first).then_some(()))
+        .unwrap();
+    assert_eq!(version("news"), before);
+    assert!(cluster.api.delete("egresspolicies", "shop", "other"));
+    assert!(cluster.api.delete("egresspolicies", "shop", "news"));
+
+    // A policy for the cluster, by the labels of the pod's namespace.
+    cluster.api.add_crd(Resource::egress("clusteregresspolicies", "ClusterEgressPolicy"));
+    cluster.api.apply(json!({
+        "kind": "ClusterEgressPolicy", "metadata": {"name": "front"},
+        "spec": {
+            "namespaceSelector": {"matchLabels": {"tier": "front"}},
+            "rules": [{"hosts": ["edition.cnn.com"], "ports": [{"port": 443, "protocol": "TLS"}]}],
+        },
+    }));
+    let namespace = |labels: Value| json!({"kind": "Namespace", "metadata": {"name": "shop", "labels": labels}});
+    is_refused(&place, URL);
+    let shown = || {
+        let policy = cluster.api.get("clusteregresspolicies", "v1alpha1", "", "front")?;
+        (policy["status"]["conditions"][0]["status"] == "True").then_some(())
+    };
+    until(SOON, "the condition of the policy for the cluster", shown).unwrap();
+    cluster.api.apply(namespace(json!({"tier": "front"})));
+    sees(&place, URL, "200");
+    cluster.api.apply(namespace(json!({"tier": "back"})));
+    is_refused(&place, URL);
+}
+
 /// The walkthrough's steps one after the other, and back: what is allowed is served, its twin is not.
 #[test]
 fn the_walkthrough_from_an_api_server() {
@@ -263,6 +354,25 @@ fn the_walkthrough_from_an_api_server() {
         },
     }));
     is_refused(&place, URL);
+    // While the kind is not served, as by a server that starts, its policies deny on.
+    drop(cluster.api.take_requests());
+    cluster.api.hide_crd("authorizationpolicies");
+    let asked_about = |requests: Vec<String>| {
+        requests
+            .iter()
+            .filter(|path| path.ends_with("/authorizationpolicies.security.istio.io"))
+            .count()
+    };
+    let mut count = 0;
+    // Both agents have learnt that the definition is there.
+    until(LONG, "both agents to ask for the definition", || {
+        count += asked_about(cluster.api.take_requests());
+        (count >= 2).then_some(())
+    })
+    .unwrap();
+    is_refused(&place, URL);
+    cluster.api.show_crd("authorizationpolicies");
+    is_refused(&place, URL);
     assert!(cluster.api.delete("authorizationpolicies", "istio-system", "closed"));
     sees(&place, URL, "200");
     // A change that does not compile changes nothing.
@@ -275,6 +385,24 @@ fn the_walkthrough_from_an_api_server() {
     })
     .unwrap();
     assert_eq!(curl(&place, URL), "200");
+    // One Event says so, whatever else changes.
+    let events = || cluster.api.events("broken");
+    let event = until(SOON, "an Event about it", || events().into_iter().next()).unwrap();
+    assert_eq!((&event["type"], &event["reason"]), (&json!("Warning"), &json!("NotAccepted")));
+    assert!(event["note"].as_str().unwrap().contains("without hosts"), "{event}");
+    let kind = &event["regarding"]["kind"];
+    assert_eq!(
+        (kind, &event["metadata"]["namespace"]),
+        (&json!("VirtualService"), &json!("istio-system"))
+    );
+    cluster.api.apply(json!({
+        "kind": "VirtualService", "metadata": {"name": "broken-too", "namespace": "istio-system"},
+        "spec": {"hosts": ["a.example"], "tls": [{"match": [{"port": 70001}]}]},
+    }));
+    let other = || cluster.api.events("broken-too").into_iter().next();
+    until(SOON, "an Event about another object", other).unwrap();
+    assert_eq!(events().len(), 1);
+    assert!(cluster.api.delete("virtualservices", "istio-system", "broken-too"));
     assert!(cluster.api.delete("virtualservices", "istio-system", "broken"));
     cluster.remove(&walkthrough.passthrough);
     is_refused(&place, URL);

@@ -153,7 +153,7 @@ fn read(args: &CheckArgs) -> (Files, Vec<String>) {
     for path in &args.paths {
         if path.is_dir() {
             match Directory::new(path.clone(), args.mesh.clone()).read() {
-                Ok(Files { resources, mesh, discovered: _ }) => {
+                Ok(Files { resources, mesh, discovered: _, objects: _ }) => {
                     all.resources.extend(resources);
                     all.mesh = all.mesh.or(mesh);
                 }

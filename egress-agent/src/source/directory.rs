@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::{
     stamp::{Fingerprint, parent},
+    verdicts::Generations,
     watch::Watched,
 };
 use crate::config::{Discovered, RawFile};
@@ -43,6 +44,8 @@ pub struct Files {
     pub mesh: Option<RawFile>,
     /// What a cluster says of itself.
     pub discovered: Discovered,
+    /// The objects that the resources are, where they are some.
+    pub objects: Generations,
 }
 
 /// A part of the configuration that couldn't be read. It is the environment's fault, and nothing

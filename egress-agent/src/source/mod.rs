@@ -7,6 +7,7 @@ pub mod kubernetes;
 mod origin;
 mod reload;
 mod stamp;
+mod verdicts;
 mod watch;
 
 pub use directory::{Directory, Files, ReadError};

@@ -180,6 +180,7 @@ fn compile(files: &Files) -> (Option<Arc<Snapshot>>, Vec<String>) {
             Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
             Err(problems) => (None, problems.0),
         };
+    files.objects.judge(&problems, snapshot.is_some());
     for problem in &problems {
         match problem.severity {
             Severity::Warning => tracing::warn!("{problem}"),

@@ -9,9 +9,12 @@ mod objects;
 mod pods;
 #[cfg(test)]
 mod recorded;
+mod resource;
 mod serve;
 mod shared;
 mod store;
+mod target;
+mod write;
 
 use std::{
     fs,
@@ -27,8 +30,9 @@ use self::shared::Shared;
 pub use self::{
     objects::{config_map, documents, endpoint_slice, node, pod, service},
     pods::KubeletPod,
+    resource::Resource,
     shared::Mood,
-    store::{Resource, Store},
+    store::Store,
 };
 use crate::{
     ca::{Authority, issue_pem},
@@ -99,6 +103,32 @@ impl ApiServer {
         self.change(|store| store.put(object).expect("a kind that is served"));
     }
 
+    /// An object as it is now.
+    #[must_use]
+    pub fn get(&self, plural: &str, version: &str, namespace: &str, name: &str) -> Option<Value> {
+        let namespace = (!namespace.is_empty()).then(|| namespace.to_owned());
+        let query = store::Query {
+            plural: plural.into(),
+            version: version.into(),
+            namespace,
+            ..store::Query::default()
+        };
+        self.shared.store().get(&query, name)
+    }
+
+    /// The Events about an object of this name.
+    #[must_use]
+    pub fn events(&self, regarding: &str) -> Vec<Value> {
+        let query = store::Query {
+            plural: "events".into(),
+            version: "v1".into(),
+            ..store::Query::default()
+        };
+        let list = self.shared.store().list(&query, 0, None).unwrap_or_default();
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.into_iter().filter(|event| event["regarding"]["name"] == regarding).collect()
+    }
+
     /// Puts every document of a file of YAML.
     ///
     /// # Errors
@@ -121,6 +151,16 @@ impl ApiServer {
     /// Removes a custom resource with all its objects.
     pub fn remove_crd(&self, plural: &str) {
         self.change(|store| store.remove_kind(plural));
+    }
+
+    /// Stops serving a custom resource whose definition stays, as a server that starts does.
+    pub fn hide_crd(&self, plural: &'static str) {
+        self.change(|store| store.hide_kind(plural, true));
+    }
+
+    /// Serves it again.
+    pub fn show_crd(&self, plural: &'static str) {
+        self.change(|store| store.hide_kind(plural, false));
     }
 
     /// Serves a custom resource.

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Result;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, channel::Channel, combinators::BoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -27,12 +27,17 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     shared::{Mood, Shared},
     store::{Query, Refusal},
+    target::{Asked, parse},
+    write::{Refused, apply_status, create_event},
 };
 
 /// How long a watch lasts where the client doesn't say.
 const WATCH: Duration = Duration::from_secs(300);
 /// Between two bookmarks.
 const BOOKMARK: Duration = Duration::from_secs(60);
+
+/// The path of definitions of custom resources.
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/";
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -102,17 +107,30 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, shared: Arc<Shared>) {
         async move {
             let target = request.uri().path_and_query().map(ToString::to_string);
             let token = request.headers().get(header::AUTHORIZATION);
-            let token = token.and_then(|value| value.to_str().ok());
-            Ok::<_, Infallible>(respond(&target.unwrap_or_default(), token, shared).await)
+            let token = token.and_then(|value| value.to_str().ok().map(str::to_owned));
+            let (method, target) = (request.method().clone(), target.unwrap_or_default());
+            let kind = request.headers().get(header::CONTENT_TYPE).cloned();
+            let body = request.into_body().collect().await.map(|body| body.to_bytes());
+            let sent = Sent { method, kind, body: body.unwrap_or_default() };
+            Ok::<_, Infallible>(respond(&target, token.as_deref(), sent, shared).await)
         }
     });
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
+}
+
+/// How something is asked for, and what is sent along.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sent {
+    pub(super) method: Method,
+    pub(super) kind: Option<HeaderValue>,
+    pub(super) body: Bytes,
 }
 
 /// Answers a request. `target` is the path with its query, `token` the header's value.
 pub(super) async fn respond(
     target: &str,
     token: Option<&str>,
+    sent: Sent,
     shared: Arc<Shared>,
 ) -> Response<Body> {
     let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
@@ -125,11 +143,17 @@ pub(super) async fn respond(
     if let Ok(Mood::Starts(code)) = speaks {
         return starting(code, path);
     }
+    if let Some(name) = path.strip_prefix(DEFINITIONS) {
+        return definition(name, &shared);
+    }
     let asked = parse(path, parameters);
-    let Some(Asked { query, name, parameters }) = asked.filter(|asked| served(asked, &shared))
-    else {
+    let Some(asked) = asked.filter(|asked| served(asked, &shared)) else {
         return not_found();
     };
+    if sent.method != Method::GET {
+        return write(&asked, &sent, &shared);
+    }
+    let Asked { query, name, parameters, .. } = asked;
     let parameter = |name: &str| parameters.get(name).map(String::as_str);
     if let Some(name) = name {
         return match shared.store().get(&query, &name) {
@@ -158,78 +182,61 @@ pub(super) async fn respond(
     }
 }
 
-/// A path and its query.
-struct Asked {
-    query: Query,
-    name: Option<String>,
-    parameters: HashMap<String, String>,
+/// Server-side apply to a status, or a new Event.
+fn write(asked: &Asked, sent: &Sent, shared: &Shared) -> Response<Body> {
+    let kind = sent.kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let Ok(body) = serde_json::from_slice::<Value>(&sent.body) else {
+        return status(400, "BadRequest", "the body of the request is no object", None);
+    };
+    let Asked { query, name, subresource, parameters } = asked;
+    let done = match (&sent.method, name, subresource.as_deref(), &*query.plural, kind) {
+        (&Method::PATCH, Some(name), Some("status"), _, "application/apply-patch+yaml") => {
+            let manager = parameters.get("fieldManager").map(String::as_str);
+            apply_status(&mut shared.store(), query, name, manager, &body).map(|done| (200, done))
+        }
+        (&Method::POST, None, None, "events", "application/json") => {
+            create_event(&mut shared.store(), query, body).map(|done| (201, done))
+        }
+        _ => {
+            let message = "the server does not allow this method on the requested resource";
+            return status(405, "MethodNotAllowed", message, None);
+        }
+    };
+    shared.changes.send_modify(|count| *count += 1);
+    match done {
+        Ok((code, object)) => answer(code, &object),
+        Err(Refused { code, reason, message, details }) => status(code, reason, &message, details),
+    }
+}
+
+/// The metadata of a custom resource's definition.
+fn definition(name: &str, shared: &Shared) -> Response<Body> {
+    if shared.store().definition(name).is_some() {
+        let metadata = json!({"name": name});
+        return answer(
+            200,
+            &json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+        );
+    }
+    let (group, kind) = ("apiextensions.k8s.io", "customresourcedefinitions");
+    let details = json!({"name": name, "group": group, "kind": kind});
+    let message = format!("{kind}.{group} {name:?} not found");
+    status(404, "NotFound", &message, Some(details))
 }
 
 fn served(asked: &Asked, shared: &Shared) -> bool {
     let Query { plural, version, .. } = &asked.query;
     let store = shared.store();
-    ["", "discovery.k8s.io", "networking.istio.io", "security.istio.io"]
-        .iter()
-        .any(|group| store.kind(group, version, plural).is_some())
-}
-
-fn parse(path: &str, query: &str) -> Option<Asked> {
-    let mut parts = path.trim_matches('/').split('/').peekable();
-    let version = match parts.next()? {
-        "api" => parts.next()?,
-        "apis" => parts.nth(1)?,
-        _ => return None,
-    };
-    let rest: Vec<&str> = parts.collect();
-    let (namespace, rest) = match &rest[..] {
-        ["namespaces", namespace, rest @ ..] if !rest.is_empty() => {
-            (Some((*namespace).to_owned()), rest)
-        }
-        rest => (None, rest),
-    };
-    let (plural, name) = match rest {
-        [plural] => (*plural, None),
-        [plural, name] => (*plural, Some((*name).to_owned())),
-        _ => return None,
-    };
-    let parameters: HashMap<String, String> = query
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), decoded(value)))
-        .collect();
-    let pairs = |name: &str| {
-        let list = parameters.get(name).map(String::as_str).unwrap_or_default().split(',');
-        list.filter_map(|pair| pair.split_once('='))
-            .map(|(key, value)| (key.to_owned(), value.trim_start_matches('=').to_owned()))
-            .collect()
-    };
-    let query = Query {
-        plural: plural.to_owned(),
-        version: version.to_owned(),
-        namespace,
-        labels: pairs("labelSelector"),
-        fields: pairs("fieldSelector"),
-    };
-    Some(Asked { query, name, parameters })
-}
-
-/// Percent-decoded, `+` as a space.
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let hex = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-        match byte {
-            b'%' => {
-                if let (Some(high), Some(low)) = (hex(rest.next()), hex(rest.next())) {
-                    bytes.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                }
-            }
-            b'+' => bytes.push(b' '),
-            byte => bytes.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    [
+        "",
+        "discovery.k8s.io",
+        "events.k8s.io",
+        "networking.istio.io",
+        "security.istio.io",
+        "egress-enforcer.io",
+    ]
+    .iter()
+    .any(|group| store.kind(group, version, plural).is_some())
 }
 
 /// A stream of events, until its time is up, the kind goes, or the history is compacted.

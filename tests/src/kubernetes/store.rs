@@ -1,44 +1,11 @@
 //! The double's objects and their history, without I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-/// A kind that is served.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Resource {
-    /// `networking.istio.io`; empty for the core.
-    pub group: &'static str,
-    /// `v1`, the stored one first.
-    pub versions: &'static [&'static str],
-    /// `virtualservices`.
-    pub plural: &'static str,
-    /// `VirtualService`.
-    pub kind: &'static str,
-}
-
-impl Resource {
-    /// One of Istio's kinds.
-    #[must_use]
-    pub const fn istio(plural: &'static str, kind: &'static str) -> Self {
-        let versions = &["v1", "v1beta1", "v1alpha3"];
-        Self { group: "networking.istio.io", versions, plural, kind }
-    }
-
-    fn core(plural: &'static str, kind: &'static str) -> Self {
-        Self { group: "", versions: &["v1"], plural, kind }
-    }
-
-    /// `v1`, `networking.istio.io/v1`.
-    fn api_version(&self, version: &str) -> String {
-        if self.group.is_empty() { version.to_owned() } else { format!("{}/{version}", self.group) }
-    }
-
-    fn is_custom(&self) -> bool {
-        self.group.ends_with(".istio.io")
-    }
-}
+use super::resource::Resource;
 
 /// Plural, namespace and name.
 type Key = (String, String, String);
@@ -58,6 +25,8 @@ struct Change {
 #[derive(Debug)]
 pub struct Store {
     kinds: Vec<Resource>,
+    /// Plurals of kinds that are defined and not served, as while a server starts.
+    hidden: BTreeSet<&'static str>,
     /// Since when a kind is served: what was before, a watch can't begin at.
     since: BTreeMap<&'static str, u64>,
     objects: BTreeMap<Key, Value>,
@@ -95,6 +64,7 @@ impl Default for Store {
     fn default() -> Self {
         let kinds = vec![
             Resource::core("configmaps", "ConfigMap"),
+            Resource { group: "events.k8s.io", versions: &["v1"], plural: "events", kind: "Event" },
             Resource::core("namespaces", "Namespace"),
             Resource::core("nodes", "Node"),
             Resource::core("pods", "Pod"),
@@ -113,6 +83,7 @@ impl Default for Store {
         ];
         Self {
             kinds,
+            hidden: BTreeSet::new(),
             since: BTreeMap::new(),
             objects: BTreeMap::new(),
             history: Vec::new(),
@@ -127,8 +98,26 @@ impl Store {
     /// The kind with this group, version and plural, where it is served.
     pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<&Resource> {
         self.kinds.iter().find(|kind| {
-            kind.group == group && kind.plural == plural && kind.versions.contains(&version)
+            kind.group == group
+                && kind.plural == plural
+                && kind.versions.contains(&version)
+                && !self.hidden.contains(kind.plural)
         })
+    }
+
+    /// The custom resource with this definition, `virtualservices.networking.istio.io`, served or not.
+    pub fn definition(&self, name: &str) -> Option<&Resource> {
+        let mut custom = self.kinds.iter().filter(|kind| kind.is_custom());
+        custom.find(|kind| format!("{}.{}", kind.plural, kind.group) == name)
+    }
+
+    /// Stops serving a kind that stays defined, or serves it again.
+    pub fn hide_kind(&mut self, plural: &'static str, hidden: bool) {
+        if hidden {
+            self.hidden.insert(plural);
+        } else {
+            self.hidden.remove(plural);
+        }
     }
 
     /// The latest version of everything.
@@ -146,7 +135,7 @@ impl Store {
         let resource = self.kinds.iter().find(|known| known.kind == kind);
         let resource = resource.with_context(|| format!("no kind {kind}"))?.clone();
         let namespace = match resource.plural {
-            "nodes" | "namespaces" => String::new(),
+            "nodes" | "namespaces" | "clusteregresspolicies" => String::new(),
             _ => object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned(),
         };
         let Some(name) = object["metadata"]["name"].as_str().map(str::to_owned) else {
@@ -169,10 +158,40 @@ impl Store {
             metadata.entry(field).or_insert(value);
         }
         metadata.insert("resourceVersion".into(), json!(self.version.to_string()));
+        if resource.is_custom() {
+            // The status has a way of its own, and only what is asked for makes a new generation.
+            let old = before.as_ref().unwrap_or(&Value::Null);
+            let generation = old["metadata"]["generation"].as_u64().unwrap_or(0);
+            let news = u64::from(old["spec"] != object["spec"]);
+            object["metadata"]["generation"] = json!(generation + news);
+            object.as_object_mut().context("no object")?.remove("status");
+            if !old["status"].is_null() {
+                object["status"] = old["status"].clone();
+            }
+        }
         object["apiVersion"] = json!(resource.api_version(resource.versions[0]));
         self.objects.insert(key.clone(), object.clone());
         self.history.push(Change { version: self.version, key, object, deleted: false, before });
         Ok(())
+    }
+
+    /// Writes an object's status.
+    pub(super) fn set_status(&mut self, query: &Query, name: &str, status: Value) {
+        let namespace = query.namespace.clone().unwrap_or_default();
+        let key = (query.plural.clone(), namespace, name.to_owned());
+        let Some(object) = self.objects.get_mut(&key) else { return };
+        self.version += 1;
+        let before = Some(object.clone());
+        object["status"] = status;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let object = object.clone();
+        self.history.push(Change { version: self.version, key, object, deleted: false, before });
+    }
+
+    /// Group and kind of what is asked for.
+    pub(super) fn names(&self, query: &Query) -> Option<(String, String)> {
+        let kind = self.find(query).ok()?;
+        Some((kind.group.to_owned(), kind.kind.to_owned()))
     }
 
     /// Removes an object.
@@ -312,7 +331,9 @@ impl Store {
     fn find(&self, query: &Query) -> Result<&Resource, Refusal> {
         let mut kinds = self.kinds.iter();
         let served = |kind: &&Resource| {
-            kind.plural == query.plural && kind.versions.contains(&query.version.as_str())
+            kind.plural == query.plural
+                && kind.versions.contains(&query.version.as_str())
+                && !self.hidden.contains(kind.plural)
         };
         kinds.find(served).ok_or(Refusal::NoKind)
     }

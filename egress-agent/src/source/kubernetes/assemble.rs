@@ -9,9 +9,13 @@ use tokio::{
 
 use super::{
     Kubernetes,
+    objects::KnownObjects,
     state::{Changed, State, Update},
 };
-use crate::{pods::Pod, source::Files};
+use crate::{
+    pods::Pod,
+    source::{Files, verdicts::Verdicts},
+};
 
 /// After an update no other for so long means that a change is whole: `kubectl apply` of five resources
 /// is five updates.
@@ -26,6 +30,13 @@ pub(super) struct Assembler {
     state: State,
     files: watch::Sender<Option<Arc<Files>>>,
     pods: watch::Sender<Option<Arc<Vec<Pod>>>>,
+    objects: watch::Sender<Arc<KnownObjects>>,
+}
+
+/// What whoever reports on objects listens to.
+pub(super) struct Reporting {
+    pub(super) objects: watch::Receiver<Arc<KnownObjects>>,
+    pub(super) judged: watch::Receiver<Arc<Verdicts>>,
 }
 
 /// When something is due.
@@ -51,21 +62,29 @@ impl Due {
 }
 
 impl Assembler {
-    pub(super) fn new(updates: mpsc::Receiver<Update>) -> (Self, Kubernetes) {
+    pub(super) fn new(updates: mpsc::Receiver<Update>) -> (Self, Kubernetes, Reporting) {
+        let (objects, objects_receiver) = watch::channel(Arc::default());
+        let (judged, judged_receiver) = watch::channel(Arc::default());
+        let reporting = Reporting { objects: objects_receiver, judged: judged_receiver };
         let (files, files_receiver) = watch::channel(None);
         let (pods, pods_receiver) = watch::channel(None);
         let published = Kubernetes { files: files_receiver, pods: pods_receiver };
-        (Self { updates, state: State::default(), files, pods }, published)
+        let state = State::reporting(judged);
+        (Self { updates, state, files, pods, objects }, published, reporting)
     }
 
     pub(super) async fn run(mut self) {
-        let (mut files, mut pods) = (Due::default(), Due::default());
+        let (mut files, mut pods, mut objects) = (Due::default(), Due::default(), Due::default());
         loop {
             tokio::select! {
                 update = self.updates.recv() => match update.map(|update| self.state.take(update)) {
                     None => return,
                     Some(Changed::Nothing) => {}
-                    Some(Changed::Configuration) => files.put_off(QUIET, AT_MOST),
+                    Some(Changed::Objects) => objects.put_off(QUIET, AT_MOST),
+                    Some(Changed::Configuration) => {
+                        files.put_off(QUIET, AT_MOST);
+                        objects.put_off(QUIET, AT_MOST);
+                    }
                     Some(Changed::Pods) => {
                         pods.put_off(PODS, QUIET);
                         // The first list of pods may have been the last that was missing.
@@ -74,6 +93,13 @@ impl Assembler {
                         }
                     }
                 },
+                () = objects.wait() => {
+                    objects = Due::default();
+                    // A node's agent reports on none.
+                    if self.objects.receiver_count() > 0 {
+                        self.objects.send_replace(Arc::new(self.state.objects()));
+                    }
+                }
                 () = pods.wait() => {
                     pods = Due::default();
                     self.pods.send_replace(self.state.pods());

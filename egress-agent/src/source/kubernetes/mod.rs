@@ -8,6 +8,7 @@ mod assemble;
 mod client;
 mod follow;
 mod objects;
+mod report;
 mod state;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -67,15 +68,21 @@ pub struct Kubernetes {
 pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     let client = client::new(&settings).await?;
     let (updates, receiver) = mpsc::channel(WAITING);
-    let (assembler, published) = Assembler::new(receiver);
+    let (assembler, published, reporting) = Assembler::new(receiver);
     tokio::spawn(assembler.run());
+    // A gateway knows all that policies are about, and there are few of them.
+    if settings.scope == Scope::Cluster {
+        spawn(report::run(client.clone(), reporting.objects, reporting.judged));
+    }
     let pods = match &settings.scope {
         Scope::Node(name) => Some(format!("spec.nodeName={name}")),
         Scope::Cluster => None,
     };
     for (index, kind) in objects::CUSTOM.into_iter().enumerate() {
         let of = Follow { kinds: kind.versions(), ..Follow::of(&client) };
-        let convert = move |object: &Object| objects::resource(kind, object);
+        let convert = move |object: &Object| {
+            Some((objects::resource(kind, object)?, objects::known(index, object)?))
+        };
         spawn(follow(of, updates.clone(), convert, move |step| Update::Custom(index, step)));
     }
     let of = Follow { kinds: vec![Kind::core("Namespace", "namespaces")], ..Follow::of(&client) };

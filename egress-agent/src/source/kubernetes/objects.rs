@@ -62,10 +62,10 @@ impl Kind {
 /// A custom resource: one of Istio's kinds, or of this product's own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Custom {
-    group: &'static str,
+    pub(super) group: &'static str,
     /// Each version that was ever served, the newest first.
     versions: &'static [&'static str],
-    kind: &'static str,
+    pub(super) kind: &'static str,
     plural: &'static str,
 }
 
@@ -99,6 +99,23 @@ pub(super) const CUSTOM: [Custom; 11] = [
 ];
 
 impl Custom {
+    /// Group and version, the newest.
+    pub(super) fn api_version(self) -> String {
+        format!("{}/{}", self.group, self.versions.first().unwrap_or(&"v1"))
+    }
+
+    /// Whether it is one of this product's own, which show what became of them.
+    pub(super) fn has_conditions(self) -> bool {
+        self.group == OWN
+    }
+
+    /// What messages call an object of this kind.
+    fn name_of(self, object: &Object) -> Option<String> {
+        let ObjectMeta { namespace, name, .. } = &object.metadata;
+        let place = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        Some(format!("{} {place}{}", self.kind, name.as_ref()?))
+    }
+
     /// In each version.
     pub(super) fn versions(self) -> Vec<Kind> {
         let of = |version: &&'static str| Kind::of(self.group, version, self.kind, self.plural);
@@ -135,6 +152,26 @@ struct Status {
     pod_ips: Option<Vec<PodIp>>,
     #[serde(default)]
     addresses: Option<Vec<NodeAddress>>,
+    #[serde(default)]
+    conditions: Option<Vec<Shown>>,
+}
+
+/// A condition as any kind shows it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    observed_generation: Option<i64>,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    last_transition_time: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -187,22 +224,73 @@ impl Resource for Object {
 /// A custom resource as a document that is read like a file's. Its name stands for the path.
 pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     let metadata = &object.metadata;
-    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref()?);
+    let path = of.name_of(object)?;
     let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
     let dry_run = metadata.annotations.as_ref().and_then(|all| all.get(DRY_RUN));
     let annotations: BTreeMap<&str, &String> =
         dry_run.into_iter().map(|value| (DRY_RUN, value)).collect();
     let document = json!({
-        "apiVersion": format!("{}/{}", of.group, of.versions.first()?),
+        "apiVersion": of.api_version(),
         "kind": of.kind,
         "metadata": {
-            "name": name, "namespace": namespace, "creationTimestamp": created,
+            "name": metadata.name, "namespace": metadata.namespace, "creationTimestamp": created,
             "annotations": annotations,
         },
         "spec": object.spec,
     });
-    let place = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
-    Some(RawFile { path: format!("{} {place}{name}", of.kind), text: document.to_string() })
+    Some(RawFile { path, text: document.to_string() })
+}
+
+/// The type of the condition that says whether an object is in force.
+pub(super) const ACCEPTED: &str = "Accepted";
+
+/// Custom resources by the name that messages call them.
+pub(super) type KnownObjects = BTreeMap<String, Known>;
+
+/// A custom resource as whoever reports on it knows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Known {
+    /// Its kind's place in [`CUSTOM`].
+    pub(super) kind: usize,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) generation: i64,
+    /// What it shows.
+    pub(super) accepted: Option<Condition>,
+}
+
+/// The condition `Accepted`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Condition {
+    pub(super) holds: bool,
+    pub(super) generation: i64,
+    pub(super) reason: String,
+    pub(super) message: String,
+    /// Since when it holds or does not.
+    pub(super) since: Option<String>,
+}
+
+/// What is known of a custom resource.
+pub(super) fn known(kind: usize, object: &Object) -> Option<Known> {
+    let ObjectMeta { namespace, name, uid, generation, .. } = &object.metadata;
+    let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    let accepted = conditions.find(|condition| condition.kind == ACCEPTED);
+    Some(Known {
+        kind,
+        namespace: namespace.clone(),
+        name: name.clone()?,
+        uid: uid.clone().unwrap_or_default(),
+        generation: generation.unwrap_or(0),
+        accepted: accepted.map(|shown| Condition {
+            holds: shown.status == "True",
+            generation: shown.observed_generation.unwrap_or(0),
+            reason: shown.reason.clone().unwrap_or_default(),
+            message: shown.message.clone().unwrap_or_default(),
+            since: shown.last_transition_time.clone(),
+        }),
+    })
 }
 
 /// A namespace with its labels, as a document too.

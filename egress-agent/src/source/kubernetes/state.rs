@@ -7,12 +7,19 @@ use std::{
 };
 
 use ipnet::IpNet;
+use tokio::sync::watch;
 
-use super::{Key, objects::CUSTOM};
+use super::{
+    Key,
+    objects::{CUSTOM, Known, KnownObjects},
+};
 use crate::{
     config::{Discovered, DiscoveredGateway, RawFile},
     pods::Pod,
-    source::Files,
+    source::{
+        Files,
+        verdicts::{Generations, Verdicts},
+    },
     types::Labels,
 };
 
@@ -27,6 +34,21 @@ pub(super) enum Step<T> {
     Remove(Key),
 }
 
+impl<A, B> Step<(A, B)> {
+    /// The same for each of the two.
+    fn split(self) -> (Step<A>, Step<B>) {
+        match self {
+            Self::Replace(all) => {
+                let pairs = all.into_iter().map(|(key, (a, b))| ((key.clone(), a), (key, b)));
+                let (left, right) = pairs.unzip();
+                (Step::Replace(left), Step::Replace(right))
+            }
+            Self::Put(key, (a, b)) => (Step::Put(key.clone(), a), Step::Put(key, b)),
+            Self::Remove(key) => (Step::Remove(key.clone()), Step::Remove(key)),
+        }
+    }
+}
+
 impl<T> Step<T> {
     /// Whether it is all of a kind.
     pub(super) fn is_complete(&self) -> bool {
@@ -38,7 +60,7 @@ impl<T> Step<T> {
 #[derive(Clone, Debug)]
 pub(super) enum Update {
     /// A custom resource, by its kind's place in [`CUSTOM`].
-    Custom(usize, Step<RawFile>),
+    Custom(usize, Step<(RawFile, Known)>),
     Namespace(Step<RawFile>),
     Mesh(Step<RawFile>),
     Service(Step<ServiceInfo>),
@@ -105,6 +127,10 @@ impl<T: PartialEq> Objects<T> {
 #[derive(Debug, Default)]
 pub(super) struct State {
     custom: [Objects<RawFile>; CUSTOM.len()],
+    /// What is known of the same objects besides.
+    known: [Objects<Known>; CUSTOM.len()],
+    /// Who wants to know what becomes of them.
+    judged: Option<watch::Sender<Arc<Verdicts>>>,
     namespaces: Objects<RawFile>,
     mesh: Objects<RawFile>,
     services: Objects<ServiceInfo>,
@@ -117,6 +143,8 @@ pub(super) struct State {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Changed {
     Nothing,
+    /// Something that an object shows.
+    Objects,
     Configuration,
     Pods,
 }
@@ -129,7 +157,13 @@ impl State {
                 return if self.pods.take(step) { Changed::Pods } else { Changed::Nothing };
             }
             Update::Custom(index, step) => {
-                self.custom.get_mut(index).is_some_and(|objects| objects.take(step))
+                let (files, known) = step.split();
+                let changed = self.custom.get_mut(index).is_some_and(|objects| objects.take(files));
+                let shown = self.known.get_mut(index).is_some_and(|objects| objects.take(known));
+                if shown && !changed {
+                    return Changed::Objects;
+                }
+                changed
             }
             Update::Namespace(step) => self.namespaces.take(step),
             Update::Mesh(step) => self.mesh.take(step),
@@ -143,6 +177,23 @@ impl State {
     /// The pods, once their first list is complete.
     pub(super) fn pods(&self) -> Option<Arc<Vec<Pod>>> {
         self.pods.0.as_ref().map(|pods| Arc::new(pods.values().cloned().collect()))
+    }
+
+    /// Reports to this sender what becomes of the objects of each configuration.
+    pub(super) fn reporting(judged: watch::Sender<Arc<Verdicts>>) -> Self {
+        Self { judged: Some(judged), ..Self::default() }
+    }
+
+    /// The custom resources by the name that messages call them.
+    pub(super) fn objects(&self) -> KnownObjects {
+        let mut all = KnownObjects::new();
+        for (files, known) in self.custom.iter().zip(&self.known) {
+            let (Some(files), Some(known)) = (&files.0, &known.0) else { continue };
+            // Both have the same keys, in the same order.
+            let pairs = files.values().zip(known.values());
+            all.extend(pairs.map(|(file, known)| (file.path.clone(), known.clone())));
+        }
+        all
     }
 
     /// The configuration, once every first list is complete, the pods' too: nobody is judged unknown
@@ -177,7 +228,12 @@ impl State {
             .collect();
         let cluster_cidrs = IpNet::aggregate(&networks.into_iter().collect());
         let discovered = Discovered { gateways: Some(gateways), cluster_cidrs };
-        Some(Files { resources, mesh, discovered })
+        // A node's agent reports on none.
+        let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
+        let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
+        let generations = known.into_iter().map(|(name, known)| (name, known.generation));
+        let objects = Generations::new(generations.collect(), judged);
+        Some(Files { resources, mesh, discovered, objects })
     }
 }
 
@@ -191,6 +247,44 @@ mod tests {
 
     fn file(name: &str) -> RawFile {
         RawFile { path: format!("VirtualService istio-system/{name}"), text: name.to_owned() }
+    }
+
+    /// The same with what is known besides.
+    fn custom(text: &str) -> (RawFile, Known) {
+        (file(text), shown(1, None))
+    }
+
+    fn shown(generation: i64, message: Option<&str>) -> Known {
+        Known {
+            kind: 3,
+            namespace: Some("istio-system".into()),
+            name: "a".into(),
+            uid: "uid".into(),
+            generation,
+            accepted: message.map(|message| crate::source::kubernetes::objects::Condition {
+                holds: true,
+                generation,
+                reason: "Accepted".into(),
+                message: message.into(),
+                since: None,
+            }),
+        }
+    }
+
+    #[test]
+    fn what_an_object_shows_is_no_change_of_the_configuration() {
+        let mut state = State::default();
+        complete(&mut state, usize::MAX);
+        let put = |known: Known| Update::Custom(3, Step::Put(key("a"), (file("a"), known)));
+        assert_eq!(state.take(put(shown(1, None))), Changed::Configuration);
+        let before = state.files().unwrap();
+        assert_eq!(state.take(put(shown(1, Some("fine")))), Changed::Objects);
+        assert_eq!(state.take(put(shown(1, Some("fine")))), Changed::Nothing);
+        assert_eq!(state.files().unwrap(), before);
+        let objects = state.objects();
+        assert_eq!(objects["VirtualService istio-system/a"], shown(1, Some("fine")));
+        state.take(Update::Custom(3, Step::Remove(key("a"))));
+        assert!(state.objects().is_empty());
     }
 
     /// All lists but that of `missing`.
@@ -252,9 +346,12 @@ mod tests {
     fn only_what_differs_is_a_change() {
         let mut state = State::default();
         // Before the first list, one object alone is not enough.
-        assert_eq!(state.take(Update::Custom(3, Step::Put(key("a"), file("a")))), Changed::Nothing);
+        assert_eq!(
+            state.take(Update::Custom(3, Step::Put(key("a"), custom("a")))),
+            Changed::Nothing
+        );
         complete(&mut state, usize::MAX);
-        let put = |text: &str| Update::Custom(3, Step::Put(key("a"), file(text)));
+        let put = |text: &str| Update::Custom(3, Step::Put(key("a"), custom(text)));
         assert_eq!(state.take(put("1")), Changed::Configuration);
         assert_eq!(state.take(put("1")), Changed::Nothing);
         assert_eq!(state.take(put("2")), Changed::Configuration);

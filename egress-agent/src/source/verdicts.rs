@@ -1,0 +1,140 @@
+//! What became of the objects that a configuration was put together from, for whoever reports it to the API
+//! server.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::watch;
+
+use crate::config::{Problem, Severity};
+
+/// What became of every object, by the name that messages call it.
+pub(super) type Verdicts = BTreeMap<String, Verdict>;
+
+/// What became of an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Verdict {
+    /// Of which generation of the object.
+    pub(super) generation: i64,
+    /// What became of it.
+    pub(super) outcome: Outcome,
+}
+
+/// What became of an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Outcome {
+    /// It is in force.
+    Accepted,
+    /// It has an error, or is refused in part.
+    Invalid(String),
+    /// It is not in force because another object has an error.
+    Held(String),
+}
+
+/// The objects of a configuration, by the name that messages call them, with their generations.
+#[derive(Clone, Debug, Default)]
+pub struct Generations {
+    known: BTreeMap<String, i64>,
+    /// Who wants to know what became of them.
+    judged: Option<watch::Sender<Arc<Verdicts>>>,
+}
+
+impl PartialEq for Generations {
+    fn eq(&self, other: &Self) -> bool {
+        self.known == other.known
+    }
+}
+
+impl Eq for Generations {}
+
+impl Generations {
+    /// Of these objects.
+    pub(super) fn new(
+        known: BTreeMap<String, i64>,
+        judged: Option<watch::Sender<Arc<Verdicts>>>,
+    ) -> Self {
+        Self { known, judged }
+    }
+
+    /// Tells whoever wants to know what became of the objects. `accepted` is whether the configuration is put in
+    /// force.
+    pub fn judge(&self, problems: &[Problem], accepted: bool) {
+        if let Some(judged) = &self.judged {
+            judged.send_replace(Arc::new(verdicts(&self.known, problems, accepted)));
+        }
+    }
+}
+
+fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool) -> Verdicts {
+    let mut first: BTreeMap<&str, &Problem> = BTreeMap::new();
+    for problem in problems.iter().filter(|problem| problem.severity != Severity::Warning) {
+        let Some(resource) = &problem.resource else { continue };
+        let worst = first.entry(resource).or_insert(problem);
+        if problem.severity > worst.severity {
+            *worst = problem;
+        }
+    }
+    let mut errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+    let held = errors.next().filter(|_| !accepted).map(|error| {
+        let by = error.resource.as_deref().unwrap_or(&error.file);
+        format!("the configuration is refused because of {by}: {}", sentence(error))
+    });
+    let judge = |(name, generation): (&String, &i64)| {
+        let outcome = match (first.get(name.as_str()), &held) {
+            (Some(problem), _) => Outcome::Invalid(sentence(problem)),
+            (None, Some(held)) => Outcome::Held(held.clone()),
+            (None, None) => Outcome::Accepted,
+        };
+        (name.clone(), Verdict { generation: *generation, outcome })
+    };
+    known.iter().map(judge).collect()
+}
+
+/// `spec.mode: wrong value; found …; expected …`.
+fn sentence(problem: &Problem) -> String {
+    let mut text = String::new();
+    if let Some(field) = &problem.field {
+        text = format!("{field}: ");
+    }
+    text += &problem.message;
+    for (what, value) in [("found", &problem.found), ("expected", &problem.expected)] {
+        if let Some(value) = value {
+            text += &format!("; {what} {value}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(severity: Severity, resource: &str, message: &str) -> Problem {
+        let mut problem = Problem::new(severity, "file", message).found("1", "2");
+        problem.resource = Some(resource.into());
+        problem.field = Some("spec.x".into());
+        problem
+    }
+
+    fn outcomes(problems: &[Problem], accepted: bool) -> Vec<Outcome> {
+        let known = BTreeMap::from([("A a/a".to_owned(), 3), ("B b/b".to_owned(), 4)]);
+        let all = verdicts(&known, problems, accepted);
+        assert_eq!(all.values().map(|verdict| verdict.generation).collect::<Vec<_>>(), [3, 4]);
+        all.into_values().map(|verdict| verdict.outcome).collect()
+    }
+
+    #[test]
+    fn an_object_is_accepted_unless_something_is_refused() {
+        let warning = problem(Severity::Warning, "A a/a", "odd");
+        assert_eq!(outcomes(std::slice::from_ref(&warning), true), [Outcome::Accepted, Outcome::Accepted]);
+        let refused = problem(Severity::Refusal, "A a/a", "wrong");
+        let said = Outcome::Invalid("spec.x: wrong; found 1; expected 2".into());
+        assert_eq!(outcomes(&[warning, refused.clone()], true), [said, Outcome::Accepted]);
+        // The worst of several is told, the first of equals.
+        let worse = problem(Severity::Error, "A a/a", "worse");
+        let again = problem(Severity::Error, "A a/a", "again");
+        let found = outcomes(&[refused, worse, again], false);
+        assert!(matches!(&found[0], Outcome::Invalid(text) if text.contains("worse")), "{found:?}");
+        // Nothing else of that configuration is in force.
+        assert!(matches!(&found[1], Outcome::Held(text) if text.contains("because of A a/a")));
+    }
+}
