@@ -16,6 +16,7 @@ mod known;
 mod modes;
 pub(crate) mod notify;
 mod observe;
+mod own;
 pub(crate) mod plan;
 mod pods;
 mod reconcile;

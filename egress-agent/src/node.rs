@@ -6,6 +6,7 @@
 
 mod certs;
 mod options;
+mod targets;
 mod view;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
@@ -60,6 +61,11 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     // Without the privileges nothing below could succeed, and would only hide the cause.
     bpf::check_host()?;
     options::check_listeners(&args.tunnel_listen)?;
+    let targets = Targets {
+        cgroups: targets::cgroups(args.cgroups, bpf::cgroup2_mount().as_deref())?,
+        pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
+        uplinks: targets::uplinks(args.uplinks)?,
+    };
     // What can fail without the kernel comes first; then nothing was touched. A second agent must
     // hear that it is the second one, not that its port is taken.
     let enforced = bpf::Pins::own_existing(&args.bpffs)?.is_some_and(|pins| pins.in_use());
@@ -87,11 +93,6 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     if !enforced {
         first_lists(&origin).await;
     }
-    let targets = Targets {
-        cgroups: args.cgroups,
-        pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
-        uplinks: args.uplinks,
-    };
     let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
     let records = enforcer.records.clone();
     let Enforcer {

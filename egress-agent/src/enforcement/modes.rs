@@ -9,6 +9,7 @@ use egress_ebpf::{
 };
 use tokio::{sync::watch, time::Instant};
 
+use super::own::OWN_POLICY;
 use crate::policy::{DEFAULT_SET, Snapshot};
 
 /// Between two reminders.
@@ -85,7 +86,9 @@ fn in_force(snapshot: Option<&Snapshot>, policies: &BTreeMap<PolicyId, Policy>) 
         None => vec![DEFAULT_SET.into()],
     };
     let known = PolicyId::try_from(names.len()).unwrap_or(PolicyId::MAX);
-    let others = policies.keys().filter(|id| **id >= known && of(**id) != Mode::Enforce);
+    // The agent's own is no set of workloads.
+    let others = policies.keys().filter(|id| **id >= known && **id != OWN_POLICY);
+    let others = others.filter(|id| of(**id) != Mode::Enforce);
     let others = others.map(|id| SetMode { name: format!("policy {id}").into(), mode: of(*id) });
     let sets = names.into_iter().zip(0..).map(|(name, id)| SetMode { name, mode: of(id) });
     sets.chain(others).collect()

@@ -24,6 +24,7 @@ use super::{
     known::KnownPods,
     modes::Shout,
     notify::{self, Manager},
+    own::OwnCgroup,
     plan::{self, Planned},
     pods::Pod,
     sockets::Closer,
@@ -73,6 +74,7 @@ pub(crate) struct Reconciler {
     records: bpf::Records,
     /// The cgroups that an earlier agent attached to, and that this one's options don't name.
     strangers: BTreeMap<u64, PathBuf>,
+    own: OwnCgroup,
     planned: Planned,
     shout: Shout,
     pods: Vec<Pod>,
@@ -115,7 +117,9 @@ impl Reconciler {
             tally,
             condition,
         } = parts;
+        let own = OwnCgroup::find(&plan::cgroups(&strangers, &attachments));
         Self {
+            own,
             attachments,
             families,
             watch: listen(),
@@ -212,7 +216,7 @@ impl Reconciler {
         let found = plan::found(&pods);
         let cgroups = plan::cgroups(&self.strangers, &self.attachments);
         let mut planned = None;
-        let desired = match &loaded.snapshot {
+        let mut desired = match &loaded.snapshot {
             Some(snapshot) => {
                 inputs::ask(snapshot, &self.checker, &self.names);
                 self.tunnel.publish(snapshot, &healthy);
@@ -246,6 +250,7 @@ impl Reconciler {
             // known anew.
             None => plan::adopted(self.maps.current(), &pods, &cgroups),
         };
+        self.own.exempt(&mut desired);
         let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {
             Ok(changes) => {

@@ -39,6 +39,7 @@ pub struct NodeArgs {
     #[arg(long, value_name = "NAME", env = "NODE_NAME", required_if_eq("source", "kubernetes"))]
     pub(super) node_name: Option<String>,
     /// A cgroup2 directory; its processes, and those of the cgroups below it, are under enforcement.
+    /// The word `kubepods` stands for the cgroup of kubelet's pods, with either cgroup driver.
     #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
     pub(super) cgroups: Vec<PathBuf>,
     /// The host side of a pod's interface and the pod's addresses: only those may be a packet's
@@ -47,7 +48,8 @@ pub struct NodeArgs {
     /// is denied until its pod is known. Quote it from the shell.
     #[arg(long = "pod-interface", value_name = "NAME=ADDR[,ADDR]|PATTERN", value_parser = pod_interface)]
     pub(super) pod_interfaces: Vec<Pod>,
-    /// An interface that leads out of the node.
+    /// An interface that leads out of the node. The word `auto` stands for those that default routes
+    /// lead to when the agent starts.
     #[arg(long = "uplink", value_name = "NAME")]
     pub(super) uplinks: Vec<String>,
     /// Where the tunnel listens, at an address of this node; once for IPv4 and once for IPv6. The

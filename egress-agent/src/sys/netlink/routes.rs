@@ -1,6 +1,7 @@
 //! Routes of this host (rtnetlink(7)).
 
 use std::{
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -8,13 +9,20 @@ use std::{
 use ipnet::IpNet;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{Message, attributes, dump};
+use super::{Message, attributes, dump, number};
 
 /// `RTM_NEWROUTE` and `RTM_GETROUTE`, include/uapi/linux/rtnetlink.h.
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 /// `RTA_DST`.
 const DESTINATION: u16 = 1;
+/// `RTA_OIF` and `RTA_MULTIPATH`.
+const INTERFACE: u16 = 4;
+const HOPS: u16 = 9;
+/// `RTN_UNICAST`: no route that refuses, and none to the host itself.
+const UNICAST: u8 = 1;
+/// `sizeof(struct rtnexthop)`: length, flags, weight, and the interface's index.
+const HOP: usize = 8;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -45,6 +53,48 @@ pub fn list() -> io::Result<Vec<IpNet>> {
     routes.sort();
     routes.dedup();
     Ok(routes)
+}
+
+/// The indices of the interfaces that default routes lead to, in every table and of both families.
+///
+/// # Errors
+/// The kernel can't be asked.
+pub fn default_interfaces() -> io::Result<BTreeSet<u32>> {
+    let request = Message { kind: GETROUTE, payload: Header::default().as_bytes().to_vec() };
+    Ok(dump(None, &request)?.iter().flat_map(default_of).collect())
+}
+
+/// The interfaces of a default route; none of another one.
+fn default_of(message: &Message) -> Vec<u32> {
+    let is_default = route(message).is_some_and(|net| net.prefix_len() == 0);
+    let Ok((header, rest)) = Header::read_from_prefix(&message.payload) else { return Vec::new() };
+    if !is_default || header.kind != UNICAST {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for (kind, bytes) in attributes(rest) {
+        match kind {
+            INTERFACE => found.extend(number(bytes)),
+            HOPS => found.extend(hops(bytes)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The interfaces of a route's next hops, up to the first that can't be parsed.
+fn hops(mut bytes: &[u8]) -> Vec<u32> {
+    let mut found = Vec::new();
+    while let Some(hop) = bytes.get(..HOP) {
+        let length = usize::from(u16::from_ne_bytes([hop[0], hop[1]]));
+        found.extend(number(&hop[4..]));
+        // Each begins at a multiple of four bytes.
+        match bytes.get(length.next_multiple_of(4)..) {
+            Some(rest) if length >= HOP => bytes = rest,
+            _ => break,
+        }
+    }
+    found
 }
 
 fn route(message: &Message) -> Option<IpNet> {
@@ -101,5 +151,43 @@ mod tests {
             assert_eq!(route(&Message { payload, ..whole.clone() }), None, "{end}");
         }
         assert_eq!(route(&Message { kind: 25, ..whole }), None);
+    }
+
+    #[test]
+    fn only_default_routes_that_forward_lead_out() {
+        let message = |bits: u8, kind: u8, given: &[(u16, Vec<u8>)]| {
+            let header = Header { family: AF_INET, bits, kind, ..Header::default() };
+            let mut payload = header.as_bytes().to_vec();
+            for (kind, bytes) in given {
+                let length = u16::try_from(4 + bytes.len()).unwrap();
+                payload.extend([length.to_ne_bytes(), kind.to_ne_bytes()].concat());
+                payload.extend(bytes);
+            }
+            Message { kind: NEWROUTE, payload }
+        };
+        let index = |number: u32| number.to_ne_bytes().to_vec();
+        let hop = |length: u16, number: u32| {
+            let mut bytes = [&length.to_ne_bytes()[..], &[0, 0], &index(number)].concat();
+            bytes.resize(usize::from(length).max(HOP), 0);
+            bytes
+        };
+        let eth0 = || vec![(INTERFACE, index(2))];
+        assert_eq!(default_of(&message(0, UNICAST, &eth0())), [2]);
+        // RTN_UNREACHABLE, as IPv6 has on loopback.
+        let none = Vec::<u32>::new();
+        assert_eq!(default_of(&message(0, 7, &eth0())), none);
+        let inside = [(DESTINATION, vec![10, 0, 0, 0]), (INTERFACE, index(2))];
+        assert_eq!(default_of(&message(8, UNICAST, &inside)), none);
+        let two = [(HOPS, [hop(16, 2), hop(8, 3)].concat())];
+        assert_eq!(default_of(&message(0, UNICAST, &two)), [2, 3]);
+        for wrong in [0, 4, 200] {
+            let cut = [(HOPS, [hop(wrong, 2)[..HOP].to_vec(), hop(8, 3)].concat())];
+            assert_eq!(default_of(&message(0, UNICAST, &cut)), [2], "{wrong}");
+        }
+        let whole = message(0, UNICAST, &two);
+        for end in 0..whole.payload.len() {
+            let payload = whole.payload[..end].to_vec();
+            assert!(default_of(&Message { payload, ..whole.clone() }).len() <= 2, "{end}");
+        }
     }
 }
