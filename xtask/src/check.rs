@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     dist::{self, Build},
-    fuzz, kernels, layers, programs, run, setup,
+    fuzz, image, kernels, layers, manifests, programs, run, setup,
 };
 
 /// What has been run so far: name, time, outcome.
@@ -82,6 +82,7 @@ pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> 
     // The end-to-end tests run the agent itself, and would build it unseen.
     stages.cargo("build", run::command("cargo").args(["build", "--workspace", "--bins"]));
     stages.stage("dist", || dist::run(Build::Quick).map(drop));
+    stages.stage("image", || image::of_quick(&run::target_dir().join("image-quick")));
     // The programs that tests run are built: nothing is built again in between.
     let (agent, released) =
         (run::target_dir().join("debug/egress-agent"), dist::path(Build::Quick));
@@ -105,6 +106,7 @@ pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> 
 fn lints(stages: &mut Stages) {
     stages.cargo("fmt", run::command("cargo").args(["fmt", "--all", "--check"]));
     stages.stage("layers", || layers::run(&layers::Options::CHECK));
+    stages.stage("manifests", || manifests::run(&manifests::Options::CHECK));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     stages.cargo("clippy", run::command("cargo").args(clippy));
     let mut doc = run::command("cargo");

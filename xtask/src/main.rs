@@ -7,11 +7,14 @@ mod demo;
 mod dist;
 mod fresh;
 mod fuzz;
+mod image;
 mod kernels;
 mod layers;
+mod manifests;
 mod programs;
 mod run;
 mod setup;
+mod tools;
 mod verifier;
 
 use std::process::ExitCode;
@@ -79,6 +82,13 @@ enum Command {
     /// A release build, which takes some minutes the first time. That it needs no dynamic linker and
     /// starts alone in an empty directory is checked.
     Dist,
+    /// The agent as a container image: target/image, in the OCI image layout.
+    ///
+    /// Needs no container engine. The image holds the program of `dist` without symbols and this
+    /// machine's trusted authorities, and is read back and checked.
+    Image(image::Options),
+    /// Renew deploy/kubernetes from the Helm chart: plain manifests, for `kubectl apply -k`.
+    Manifests(manifests::Options),
     /// Measure what enforcement costs: packets, connects, throughput, loading policy. Needs root.
     Bench {
         /// Only these: wall, connect, throughput, load.
@@ -123,6 +133,10 @@ fn main() -> ExitCode {
         Command::Layers(options) => layers::run(&options),
         Command::Dist => {
             setup::run(setup::For::Demo).and_then(|()| dist::run(dist::Build::Release)).map(drop)
+        }
+        Command::Image(options) => setup::run(setup::For::Demo).and_then(|()| image::run(&options)),
+        Command::Manifests(options) => {
+            setup::run(setup::For::Everything).and_then(|()| manifests::run(&options))
         }
         Command::Bench { names } => bench::run(&names),
         Command::Fresh(options) => fresh::run(&options),

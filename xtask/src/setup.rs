@@ -4,7 +4,7 @@ use std::{env, fs, process::Command, time::Instant};
 
 use anyhow::{Result, bail};
 
-use crate::run;
+use crate::{run, tools};
 
 /// The bpf-linker that was tested with this project's versions of aya.
 const BPF_LINKER: &str = "0.13.0";
@@ -35,6 +35,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("sysctl", "procps"),
     ("modprobe", "kmod"),
+    ("strip", "binutils"),
     ("systemd-nspawn", "systemd-container"),
 ];
 
@@ -44,6 +45,7 @@ const PEERS: &[(&str, &str)] = &[
     ("nghttp", "nghttp2-client"),
     ("nginx", "nginx-light"),
     ("java", "openjdk-17-jdk-headless"),
+    ("promtool", "prometheus"),
 ];
 
 /// The same, libraries.
@@ -184,6 +186,9 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Resu
         if apt {
             names.extend(PEER_LIBRARIES.iter().filter(|package| !has_packages(&[package])));
         }
+        if !tools::has_pip() {
+            names.push("python3-pip");
+        }
     }
     if toolchain == Toolchain::Debian {
         names.extend(EBPF_PACKAGES.iter().filter(|package| !has_packages(&[package])));
@@ -206,6 +211,10 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Resu
                 let command = format!("rustup component add {component}");
                 steps.push(Step::new(component, "some seconds", false, &command));
             }
+        }
+        if !tools::are_there() {
+            let what = "kubectl, helm and the schemas of Kubernetes' API";
+            steps.push(Step::new(what, "about a minute", false, &tools::command()));
         }
         if !run::has_program("cargo-deny") {
             steps.push(cargo_deny());
@@ -351,7 +360,7 @@ mod tests {
     use super::*;
 
     /// In Debian's essential packages, or what the README asks for.
-    const GIVEN: [&str; 17] = [
+    const GIVEN: [&str; 20] = [
         "apt-cache",
         "apt-get",
         "bash",
@@ -362,10 +371,13 @@ mod tests {
         "dpkg-query",
         "env",
         "git",
+        "gzip",
         "mkfifo",
         "rustc",
         "rustup",
         "sh",
+        "sha256sum",
+        "tar",
         "timeout",
         "umount",
         "unshare",
