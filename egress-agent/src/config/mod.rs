@@ -111,6 +111,8 @@ mod decisions {
     mod unmet;
 }
 #[cfg(test)]
+mod scaling;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

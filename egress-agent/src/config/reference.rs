@@ -35,7 +35,7 @@ precedence over. So deleting a resource takes effect at once, whatever still nam
 - A field that isn't known is a warning, with the nearest known name. Fields in the spelling of old \
 examples (`sni_hosts`) are accepted with a warning.
 - Resources of other kinds in the same files are ignored, with a warning.
-- A file has at most 4 MiB, a configuration at most 50 000 resources, a regular expression at most \
+- A file has at most 4 MiB, a configuration at most 400 000 resources, a regular expression at most \
 256 KiB when compiled.
 
 Names are relative to the resource's namespace: a gateway `name` is `namespace/name`, a service \

@@ -18,10 +18,10 @@ use super::{
     virtual_service::VirtualService,
     yaml::{Node, Value, shorten},
 };
-use crate::types::{Labels, Namespace};
+use crate::types::{Labels, Namespace, steps};
 
 /// Resources that one configuration may have.
-const MAX_RESOURCES: usize = 50_000;
+const MAX_RESOURCES: usize = 400_000;
 /// The group of all kinds that are read.
 const GROUP: &str = "networking.istio.io";
 /// Its versions, one schema for all.
@@ -58,6 +58,7 @@ pub(super) struct Meta {
 impl Meta {
     /// `default/name`.
     pub(super) fn full_name(&self) -> String {
+        steps::count(1);
         format!("{}/{}", self.namespace.0, self.name)
     }
 

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::types::{Host, HostError};
+use crate::types::{Host, HostError, steps};
 
 /// A host as configuration names it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -52,6 +52,7 @@ impl HostPattern {
     /// Whether every host of the other is one of these.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
+        steps::count(1);
         match (self, other) {
             (Self::Any, _) => true,
             (_, Self::Exact(host)) => self.matches(host),
@@ -157,6 +158,32 @@ impl<T> HostTable<T> {
         exact.into_iter().chain(below).chain(&self.any)
     }
 
+    /// The value at exactly this pattern.
+    #[must_use]
+    pub fn at(&self, pattern: &HostPattern) -> Option<&T> {
+        match pattern {
+            HostPattern::Exact(Host::Name(name)) => self.names.get(name),
+            HostPattern::Exact(Host::Ip(ip)) => self.ips.get(ip),
+            HostPattern::Below(suffix) => self.below.get(suffix),
+            HostPattern::Any => self.any.as_ref(),
+        }
+    }
+
+    /// The values of all patterns that cover this one, the most specific first.
+    pub fn covering<'t, 'p>(
+        &'t self,
+        pattern: &'p HostPattern,
+    ) -> impl Iterator<Item = &'t T> + use<'t, 'p, T> {
+        let (own, name) = match pattern {
+            HostPattern::Exact(Host::Name(name)) => (self.names.get(name), Some(&**name)),
+            HostPattern::Exact(Host::Ip(ip)) => (self.ips.get(ip), None),
+            HostPattern::Below(suffix) => (self.below.get(suffix), Some(&**suffix)),
+            HostPattern::Any => (None, None),
+        };
+        let below = name.into_iter().flat_map(parents).filter_map(|above| self.below.get(above));
+        own.into_iter().chain(below).chain(&self.any)
+    }
+
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -165,7 +192,7 @@ impl<T> HostTable<T> {
 }
 
 /// `a.b.c` → `b.c`, `c`.
-fn parents(name: &str) -> impl Iterator<Item = &str> {
+pub(super) fn parents(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(at, dot)| &name[at + dot.len()..])
 }
 

@@ -15,6 +15,7 @@ mod egress;
 #[cfg(test)]
 mod fields;
 mod gateway;
+mod host_index;
 mod hosts;
 mod log_format;
 mod matching;
@@ -53,6 +54,7 @@ pub use egress::{
     NotGranted, PathBelow,
 };
 pub use gateway::GatewayPolicy;
+pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};
 pub use log_format::{
     AccessLogEncoding, AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::types::{Namespace, Source};
 
 /// `exportTo`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Exported {
     /// To all.
     All,

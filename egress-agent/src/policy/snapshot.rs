@@ -232,7 +232,7 @@ pub struct NodePolicy {
 }
 
 /// One route of the node.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NodeRoute {
     /// The port that the application dials; `None` is every port (`ALLOW_ANY`).
     pub port: Option<OriginalPort>,
@@ -243,7 +243,7 @@ pub struct NodeRoute {
 }
 
 /// Addresses of a route; names are resolved by the node, again and again.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum DirectTarget {
     /// Every address: the gateway decides by name.
     Any,
@@ -254,7 +254,7 @@ pub enum DirectTarget {
 }
 
 /// What happens to a flow that a [`NodeRoute`] covers. All of them are TCP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum NodeAction {
     /// To a gateway of the group with this index, keeping the port.
     Redirect {

@@ -10,6 +10,7 @@ mod peer;
 mod printable;
 mod share;
 mod spiffe;
+pub(crate) mod steps;
 
 pub use claim::Claim;
 pub use held::Held;

@@ -1,6 +1,6 @@
 //! `AuthorizationPolicy`, and what else restricts gateways, to policies of the gateway.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::{
@@ -16,34 +16,49 @@ use crate::policy::{
     Condition, Direct, OutboundMode, TextPattern, ValuePattern, has_labels,
 };
 
+/// By the full name of a service entry: policies that restrict it by `targetRefs`, which is not
+/// supported.
+pub(super) type Targets<'r> = HashMap<String, Vec<&'r Guard>>;
+
+/// The service entries that policies restrict.
+pub(super) fn targets(guards: &[Guard]) -> Targets<'_> {
+    let mut targets = Targets::new();
+    for guard in guards {
+        let names = guard.targets.iter().filter(|(kind, _)| kind == "ServiceEntry");
+        for (_, name) in names {
+            let own = targets.entry(format!("{}/{name}", guard.meta.namespace.0)).or_default();
+            if !own.last().is_some_and(|last| std::ptr::eq(*last, guard)) {
+                own.push(guard);
+            }
+        }
+    }
+    targets
+}
+
 impl Compiler<'_> {
     /// All of them, in the order of the resources.
     pub(super) fn guards(&mut self, guards: &[Guard]) -> Vec<Arc<AuthorizationPolicy>> {
         guards.iter().filter_map(|guard| self.guard_policy(guard)).map(Arc::new).collect()
     }
 
-    /// Service entries that a policy restricts by `targetRefs`, which is not supported: they are
-    /// left out, so that nothing is reached by them.
-    pub(super) fn targeted(&mut self, guards: &[Guard], entry: &str) -> bool {
-        let mut found = false;
+    /// Whether policies restrict the service entry of this full name. It is left out then, so that
+    /// nothing is reached by it.
+    pub(super) fn is_targeted(&mut self, targets: &Targets<'_>, entry: &str) -> bool {
+        let guards = targets.get(entry).map_or(&[][..], Vec::as_slice);
         for guard in guards {
-            let mut names = guard.targets.iter().filter(|(kind, _)| kind == "ServiceEntry");
-            if names.any(|(_, name)| format!("{}/{name}", guard.meta.namespace.0) == entry) {
-                found = true;
-                let at = Spot::root(guard.meta.line, "spec").field("targetRefs");
-                let message = "a policy for a ServiceEntry is not supported, so the entry is left \
-                               out and its hosts are refused; use a policy for the gateway";
-                let severity = match self.mesh.outbound {
-                    OutboundMode::RegistryOnly => Severity::Refusal,
-                    // The gateway would serve a host that no entry names.
-                    OutboundMode::AllowAny => Severity::Error,
-                };
-                let mut cx = guard.meta.cx(self.report);
-                cx.report.fatal |= severity == Severity::Error;
-                cx.note(severity, &at, message);
-            }
+            let at = Spot::root(guard.meta.line, "spec").field("targetRefs");
+            let message = "a policy for a ServiceEntry is not supported, so the entry is left \
+                           out and its hosts are refused; use a policy for the gateway";
+            let severity = match self.mesh.outbound {
+                OutboundMode::RegistryOnly => Severity::Refusal,
+                // The gateway would serve a host that no entry names.
+                OutboundMode::AllowAny => Severity::Error,
+            };
+            let mut cx = guard.meta.cx(self.report);
+            cx.report.fatal |= severity == Severity::Error;
+            cx.note(severity, &at, message);
         }
-        found
+        !guards.is_empty()
     }
 
     /// Whether the policy is for a gateway of `mesh.yaml`; where that names none, it may be.

@@ -1,6 +1,9 @@
 //! `DestinationRule` to clusters' settings, by Istio's precedence: port over subset over rule.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map},
+    sync::Arc,
+};
 
 use super::{
     super::{
@@ -27,13 +30,20 @@ pub(super) struct Rule {
     pub(super) exported: Exported,
     /// Its own traffic policy, if it has one.
     pub(super) policy: Option<Policy>,
-    pub(super) subsets: Vec<RuleSubset>,
+    subsets: Subsets,
+}
+
+/// The subsets of a rule, in order.
+#[derive(Debug, Default)]
+struct Subsets {
+    all: Vec<RuleSubset>,
+    by_name: HashMap<String, usize>,
 }
 
 impl Rule {
     /// Every wish for a tunnel, wherever in the rule it stands.
     fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
-        let policies = self.subsets.iter().map(|subset| &subset.policy);
+        let policies = self.subsets.all.iter().map(|subset| &subset.policy);
         let settings = self.policy.iter().chain(policies).flat_map(|policy| {
             std::iter::once(&policy.settings).chain(policy.ports.iter().map(|(_, own)| own))
         });
@@ -57,9 +67,14 @@ impl Rule {
         exported.iter().chain(std::iter::once(&self.meta.namespace))
     }
 
+    /// The subset of this name.
+    pub(super) fn subset(&self, name: &str) -> Option<&RuleSubset> {
+        self.subsets.all.get(*self.subsets.by_name.get(name)?)
+    }
+
     /// Whether it asks for TLS to a service of the registry, on this port and subset.
     pub(super) fn asks_tls(&self, port: Port, subset: &str) -> bool {
-        let named = self.subsets.iter().filter(|own| own.name == subset).map(|own| &own.policy);
+        let named = self.subset(subset).map(|own| &own.policy);
         self.policy.iter().chain(named).any(|policy| {
             matches!(policy.on(port).tls, Some(TlsWish::Originate(_) | TlsWish::Unavailable(_)))
         })
@@ -82,29 +97,27 @@ impl Compiler<'_> {
         let host_text = host.as_ref()?;
         let full = names::expand(&host_text.value, &meta.namespace);
         let mut host = names::pattern_of(&full, host_text, &mut meta.cx(self.report))?;
-        let group = self.group(&full).and_then(|index| self.mesh.gateways.get(index));
+        let group = self.groups.named(&full).and_then(|index| self.mesh.gateways.get(index));
         if let Some(group) = group {
             host = HostPattern::Exact(group.service.clone());
         }
         // What the host is says what the rule means; how its name is spelled does not.
-        let meets = |other: &HostPattern| host.covers(other) || other.covers(&host);
-        let mut groups = self.mesh.gateways.iter();
         let kinds = Kinds {
-            gateway: groups.any(|group| host.matches(&group.service)),
-            registry: self.entries.iter().flat_map(|entry| &entry.hosts).any(meets)
-                || self.egress_hosts.iter().map(|(_, host)| host).any(meets),
+            gateway: self.groups.meet(&host),
+            registry: self.entries.meet(&host) || self.egress_hosts.meet(&host),
         };
         let mut cx = meta.cx(self.report);
         let policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
-        let mut read: Vec<RuleSubset> = Vec::new();
+        let mut read = Subsets::default();
         for Subset { at: _, name, labels, traffic_policy } in &subsets.0 {
             let Some(name) = name else { continue };
-            if read.iter().any(|subset| subset.name == name.value) {
+            if read.by_name.contains_key(&name.value) {
                 cx.error(&name.at, format!("the subset {:?} is defined twice", name.value));
                 continue;
             }
             let own = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
-            read.push(RuleSubset {
+            read.by_name.insert(name.value.clone(), read.all.len());
+            read.all.push(RuleSubset {
                 name: name.value.clone(),
                 labels: names::labels(labels),
                 policy: own.unwrap_or_default(),
@@ -121,22 +134,33 @@ impl Compiler<'_> {
 
     /// Whether a destination rule for a gateway's service has this subset.
     pub(super) fn has_subset(&self, host: &HostPattern, subset: &str, client: &Namespace) -> bool {
-        self.gateway_rules(host, client).iter().any(|r| r.subsets.iter().any(|s| s.name == subset))
+        self.gateway_rules(host, client).iter().any(|rule| rule.subset(subset).is_some())
     }
 
     /// The rules for a gateway's service. Whichever namespace asks for mutual TLS there is heeded:
     /// the way to a gateway must not be the weaker for somebody's choice of a namespace.
     fn gateway_rules(&self, host: &HostPattern, client: &Namespace) -> Vec<&Rule> {
-        let rules: Vec<_> = self.rules.iter().collect();
-        most_specific(&rules, host, |rule| rule.exported.includes(Some(client)))
+        most_specific(&self.rules.meeting(host), host, |rule| rule.exported.includes(Some(client)))
     }
 
     /// How traffic that a rule of `client` leads to this port of a gateway's service has to come.
-    pub(super) fn hop(&self, group: usize, port: Port, subset: &str, client: &Namespace) -> Hop {
+    pub(super) fn hop(
+        &mut self,
+        group: usize,
+        port: Port,
+        subset: &str,
+        client: &Namespace,
+    ) -> Hop {
+        let key = (group, port, subset.to_owned(), client.clone());
+        if let Some(known) = self.hops.get(&key) {
+            return *known;
+        }
         let Some(group) = self.mesh.gateways.get(group) else { return Hop::Plain };
         let host = HostPattern::Exact(group.service.clone());
-        let (settings, _) = merged(&self.gateway_rules(&host, client), port, subset);
-        if settings.tunnel.flatten().is_some() { Hop::Tunnel } else { Hop::Plain }
+        let settings = merged(&self.gateway_rules(&host, client), port, subset);
+        let hop = if settings.tunnel.flatten().is_some() { Hop::Tunnel } else { Hop::Plain };
+        self.hops.insert(key, hop);
+        hop
     }
 
     /// The tunnels to the gateways' services: one each, whichever port and subset asks for it.
@@ -150,8 +174,7 @@ impl Compiler<'_> {
             let namespace = namespace.or_else(|| names::namespace_of(&service));
             let mut first: Option<(Tunnel, String)> = None;
             let mut hop = Hop::Plain;
-            let rules: Vec<_> = self.rules.iter().collect();
-            for rule in most_specific(&rules, &host, |_| true) {
+            for rule in most_specific(&self.rules.meeting(&host), &host, |_| true) {
                 let at = Spot::root(rule.meta.line, "spec");
                 let own = rule.policy.as_ref().and_then(|policy| policy.settings.tunnel.as_ref());
                 if own.is_some_and(Option::is_some) {
@@ -201,15 +224,13 @@ impl Compiler<'_> {
 
     /// Warns about rules for hosts that don't exist, and about two for one host.
     pub(super) fn check_rules(&mut self) {
-        let mut seen: Vec<&Rule> = Vec::new();
-        for rule in &self.rules {
+        let mut seen: HashMap<(&HostPattern, &Namespace, &Exported), &Rule> = HashMap::new();
+        for rule in self.rules.iter() {
             let mut cx = rule.meta.cx(self.report);
             let at = Spot::root(rule.meta.line, "spec").field("host");
-            let known = self.entries.iter().flat_map(|entry| &entry.hosts);
-            let known = known.chain(self.egress_hosts.iter().map(|(_, host)| host));
-            let covers = known.into_iter().any(|h| rule.host.covers(h) || h.covers(&rule.host));
+            let covers = self.entries.meet(&rule.host) || self.egress_hosts.meet(&rule.host);
             let name = rule.host.to_string();
-            let group = self.mesh.gateways.iter().any(|group| rule.host.matches(&group.service));
+            let group = self.groups.meet(&rule.host);
             // Without mesh.yaml no gateway is known.
             let excused = names::is_in_cluster(&name) && !self.mesh_given;
             if !(covers || group || excused) {
@@ -219,18 +240,9 @@ impl Compiler<'_> {
                 cx.warn(&at, message).code = Some("IST0174");
             }
             let own = &rule.meta.namespace;
-            let of_service = self.entries.iter().any(|entry| {
-                let meets = |h: &HostPattern| rule.host.covers(h) || h.covers(&rule.host);
-                entry.meta.namespace == *own && entry.hosts.iter().any(meets)
-            });
-            let of_policy = self.egress_hosts.iter().any(|(namespace, host)| {
-                namespace == own && (rule.host.covers(host) || host.covers(&rule.host))
-            });
-            let of_gateway = self.mesh.gateways.iter().any(|group| {
-                let proven = group.principal.as_ref().map(|id| id.namespace.clone());
-                let named = || names::namespace_of(&group.service.to_string());
-                proven.or_else(named).is_some_and(|namespace| namespace == *own)
-            });
+            let of_service = self.entries.meet_in(own, &rule.host);
+            let of_policy = self.egress_hosts.meet_in(own, &rule.host);
+            let of_gateway = self.groups.are_in(own);
             let used =
                 group || of_service || of_policy || of_gateway || *own == self.mesh.root_namespace;
             if covers && !used && self.mesh_given {
@@ -241,15 +253,10 @@ impl Compiler<'_> {
                 );
                 cx.warn(&at, message);
             }
-            let same = seen.iter().find(|other| {
-                other.host == rule.host
-                    && other.meta.namespace == rule.meta.namespace
-                    && other.exported == rule.exported
-            });
-            if let Some(other) = same {
-                merge_notes(other, rule, &at, &mut cx);
+            match seen.entry((&rule.host, own, &rule.exported)) {
+                hash_map::Entry::Occupied(first) => merge_notes(first.get(), rule, &at, &mut cx),
+                hash_map::Entry::Vacant(place) => drop(place.insert(rule)),
             }
-            seen.push(rule);
         }
     }
 }
@@ -263,8 +270,8 @@ fn merge_notes(first: &Rule, rule: &Rule, at: &Spot, cx: &mut Cx<'_>) {
         );
         cx.warn(at, message);
     }
-    let mut own = rule.subsets.iter();
-    if let Some(twice) = own.find(|own| first.subsets.iter().any(|s| s.name == own.name)) {
+    let mut own = rule.subsets.all.iter();
+    if let Some(twice) = own.find(|own| first.subset(&own.name).is_some()) {
         let message = format!(
             "{other} is for the same host and defines the subset {:?}; its own is used",
             twice.name

@@ -1,7 +1,5 @@
 //! What a destination of a rule means: a gateway, a service outside, or nothing.
 
-use std::sync::Arc;
-
 use egress_ebpf::reason::Reason;
 
 use super::{
@@ -11,11 +9,8 @@ use super::{
     routes::{Scope, Stage, Traffic},
 };
 use crate::{
-    policy::{
-        Client, Destination, Discovery, HostPattern, Inside, Protocol, Refusal, Server,
-        ServerProtocol, Target, has_labels,
-    },
-    types::{GatewayPort, Namespace, Port},
+    policy::{Client, Destination, Discovery, HostPattern, Protocol, Refusal, Target},
+    types::{GatewayPort, Port},
 };
 
 impl Compiler<'_> {
@@ -32,68 +27,53 @@ impl Compiler<'_> {
         let Some(host) = host else { return refused(Reason::NoGatewayRoute, "no destination") };
         let name = names::expand(&host.value, &scope.meta.namespace);
         let port = port.as_ref().and_then(|port| port.number.as_ref());
-        if let Some(group) = self.group(&name) {
+        if let Some(group) = self.groups.named(&name) {
             return self.gateway_target(group, destination, &name, stage, stage_port, scope);
         }
         let mut cx = scope.meta.cx(self.report);
         let Some(pattern) = names::pattern_of(&name, host, &mut cx) else {
             return refused(Reason::NoGatewayRoute, "an invalid destination");
         };
-        let Some((pattern, indices)) = self.find_service(&pattern) else {
+        let Some(declared) = self.entries.declared(&pattern) else {
             return self.unknown_host(host, &name, scope);
         };
-        let declared: Vec<Port> = indices
-            .iter()
-            .filter_map(|index| self.entries.get(*index))
-            .flat_map(|entry| entry.ports.iter().map(|port| port.number))
-            .fold(Vec::new(), |mut all, number| {
-                if !all.contains(&number) {
-                    all.push(number);
-                }
-                all
-            });
-        let mut entries = indices.iter().filter_map(|index| self.entries.get(*index));
-        let told = entries.any(|entry| entry.broken);
-        let number = match (port, declared.as_slice()) {
+        let told = declared.broken;
+        let number = match (port, declared.ports.as_slice()) {
             (Some(port), _) => port.value,
-            (None, [only]) => *only,
+            (None, [(only, _)]) => *only,
             (None, _) if told => {
                 return refused(Reason::HostNotInRegistry, "a broken ServiceEntry");
             }
             (None, _) => {
-                let list = declared.iter().map(ToString::to_string).collect::<Vec<_>>();
+                let list = list(&declared.ports);
                 let mut cx = scope.meta.cx(self.report);
                 let message = format!("{name} has several ports; say which");
                 let problem = cx.note(Severity::Refusal, &at.field("port"), message);
                 problem.code = Some("IST0112");
-                problem.expected = Some(format!("one of {}", list.join(", ")));
+                problem.expected = Some(format!("one of {list}"));
                 return refused(Reason::NoGatewayRoute, "the destination's port is not said");
             }
         };
-        let entry = indices.into_iter().find(|index| {
-            self.entries.get(*index).is_some_and(|entry| entry.port(number).is_some())
-        });
-        let Some(entry) = entry else {
+        let protocol = declared.ports.iter().find(|(known, _)| *known == number);
+        let Some((_, declared)) = protocol.copied() else {
             if told {
                 return refused(Reason::HostNotInRegistry, "a broken ServiceEntry");
             }
             let spot = port.map_or(at, |port| &port.at);
-            let list = declared.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let list = list(&declared.ports);
             let mut cx = scope.meta.cx(self.report);
             let message = format!(
                 "the ServiceEntry of {name} has no port {number}; requests to it are refused"
             );
             let problem = cx.dangling(spot, message);
             problem.found = Some(number.to_string());
-            problem.expected = Some(format!("one of {}", list.join(", ")));
+            problem.expected = Some(format!("one of {list}"));
             let detail = format!("no ServiceEntry declares {name} port {number}");
             return refused(Reason::HostNotInRegistry, &detail);
         };
         let subset_name = subset.as_ref().map_or("", |subset| subset.value.as_str());
         let wanted =
             Wanted { host: pattern.clone(), port: number, subset: subset_name.into(), traffic };
-        let declared = self.entries.get(entry).and_then(|entry| entry.port(number));
-        let declared = declared.map_or(Protocol::Tcp, |port| port.protocol);
         let destination = self.destination(&wanted);
         let refusals = self.refusals(&destination, stage, scope);
         if let Some(subset) = subset
@@ -134,11 +114,7 @@ impl Compiler<'_> {
     /// end TLS it is the server name.
     fn knows_names(&self, stage: &Stage, port: Option<Port>) -> bool {
         let Stage::Gateway(name) = stage else { return true };
-        let mut own = self.servers.iter().filter(|server| {
-            *server.gateway == **name && port.is_none_or(|port| server.port.0 == port)
-        });
-        let ends = |server: &Arc<Server>| matches!(&server.protocol, ServerProtocol::Terminate(tls) if tls.inside == Inside::Tcp);
-        own.next().is_some_and(ends) && own.all(ends)
+        self.by_gateway.get(name).is_some_and(|servers| servers.terminates_tcp(port))
     }
 
     /// What of a destination is refused at a stage, to anybody at all.
@@ -149,12 +125,13 @@ impl Compiler<'_> {
         scope: &Scope<'_>,
     ) -> Vec<Refusal> {
         let own = &scope.meta.namespace;
+        let root = std::slice::from_ref(&self.mesh.root_namespace);
         let clients = match stage {
-            Stage::Mesh => vec![own.clone()],
-            Stage::Gateway(name) => self.gateway_namespaces(name),
+            Stage::Mesh => std::slice::from_ref(own),
+            Stage::Gateway(name) => self.by_gateway.get(name).map_or(root, |its| &its.namespaces),
         };
         let mut found: Vec<Refusal> = Vec::new();
-        for client in &clients {
+        for client in clients {
             let gateway = (*stage != Stage::Mesh).then_some(client);
             let seen = destination.provider(Client { source: Some(own), gateway });
             // A route may be for other namespaces than its own.
@@ -165,28 +142,6 @@ impl Compiler<'_> {
                     found.push(refusal.clone());
                 }
             }
-        }
-        found
-    }
-
-    /// The namespaces of the gateways that a `Gateway` is for; the root namespace where none is
-    /// known.
-    fn gateway_namespaces(&self, gateway: &str) -> Vec<Namespace> {
-        let servers = self.servers.iter().filter(|server| *server.gateway == *gateway);
-        let mut found: Vec<Namespace> = servers
-            .flat_map(|server| {
-                let groups = self.mesh.gateways.iter();
-                groups.filter(|group| has_labels(&group.labels, &server.selector))
-            })
-            .filter_map(|group| {
-                let proven = group.principal.as_ref().map(|id| id.namespace.clone());
-                proven.or_else(|| names::namespace_of(&group.service.to_string()))
-            })
-            .collect();
-        found.sort_unstable();
-        found.dedup();
-        if found.is_empty() {
-            found.push(self.mesh.root_namespace.clone());
         }
         found
     }
@@ -229,27 +184,13 @@ impl Compiler<'_> {
         Target::Gateway { group, port: GatewayPort(port), hop }
     }
 
-    /// The service entries for a destination: those of its own name, or else of the most specific
-    /// wildcard that covers it. The pattern is the destination's, so that its cluster bears its name.
-    fn find_service(&self, wanted: &HostPattern) -> Option<(HostPattern, Vec<usize>)> {
-        let mut best: Option<&HostPattern> = None;
-        for host in self.entries.iter().flat_map(|entry| &entry.hosts) {
-            if host.covers(wanted) && best.is_none_or(|best| best.covers(host)) {
-                best = Some(host);
-            }
-        }
-        let best = best?;
-        let entries = self.entries.iter().enumerate();
-        let entries = entries.filter(|(_, entry)| entry.hosts.contains(best));
-        Some((wanted.clone(), entries.map(|(index, _)| index).collect()))
-    }
-
     fn unknown_host(&mut self, host: &At<String>, name: &str, scope: &Scope<'_>) -> Target {
-        let known = self.entries.iter().flat_map(|entry| &entry.hosts).map(ToString::to_string);
-        let mut known: Vec<String> = known.collect();
-        known.extend(self.mesh.gateways.iter().map(|group| group.service.to_string()));
-        let near = super::nearest(name, known.iter().map(String::as_str));
-        let hint = near.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+        let known = self.host_names.get_or_init(|| {
+            let hosts = self.entries.iter().flat_map(|entry| &entry.hosts);
+            let services = self.mesh.gateways.iter().map(|group| group.service.to_string());
+            hosts.map(ToString::to_string).chain(services).collect()
+        });
+        let hint = self.hints.nearest(name, known);
         let mut cx = scope.meta.cx(self.report);
         if names::is_in_cluster(name) && !self.mesh_given {
             cx.warn(&host.at, format!("{name} isn't known as a gateway: without mesh.yaml (`--mesh`) no gateway is; what is routed there is refused")).code = Some("IST0101");
@@ -282,6 +223,10 @@ impl Compiler<'_> {
         let detail = format!("{name} has no subset {:?}", subset.value);
         refused(Reason::NoGatewayRoute, &detail)
     }
+}
+
+fn list(ports: &[(Port, Protocol)]) -> String {
+    ports.iter().map(|(port, _)| port.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn refused(reason: Reason, detail: &str) -> Target {

@@ -25,9 +25,7 @@ impl Compiler<'_> {
         let selector = names::labels(selector);
         if selector.is_empty() {
             cx.warn(&at.field("selector"), "without a selector this Gateway is for no process");
-        } else if self.mesh_given
-            && !self.mesh.gateways.iter().any(|g| crate::policy::has_labels(&g.labels, &selector))
-        {
+        } else if self.mesh_given && self.groups.selected(&selector, &self.mesh).is_empty() {
             let message = "no gateway in mesh.yaml has these labels";
             cx.warn(&at.field("selector"), message).code = Some("IST0101");
         }

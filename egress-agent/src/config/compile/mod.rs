@@ -7,10 +7,12 @@ mod destinations;
 mod egress;
 mod gateways;
 mod http;
+mod index;
 mod keepalive;
 mod mesh;
 mod node;
 mod nodes;
+mod overlaps;
 mod providers;
 mod routes;
 mod server_tls;
@@ -21,7 +23,8 @@ mod ways;
 mod workloads;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -31,9 +34,10 @@ pub(in crate::config) use egress::{
     MAX_VALUES,
 };
 
-use clusters::Rule;
+use index::{DestinationRules, EgressHosts, Entries, Groups, Hints, OfGateway};
+use node::Registry;
+use overlaps::Declared;
 use providers::Wanted;
-use services::Entry;
 
 use super::{
     Compiled, Discovered, Problems, RawFile,
@@ -43,10 +47,10 @@ use super::{
 };
 use crate::{
     policy::{
-        AddressGuard, Cluster, ClusterName, Destination, Exported, HostPattern, HttpVersion,
-        MeshConfig, Protocol, Rules, Server, Service, Snapshot,
+        AddressGuard, Cluster, ClusterName, Destination, Hop, HostPattern, HttpVersion, MeshConfig,
+        Protocol, Rules, Server, Service, Snapshot,
     },
-    types::{Namespace, OriginalPort},
+    types::{GatewayPort, Namespace, OriginalPort, Port},
 };
 
 /// What compilation knows so far.
@@ -59,17 +63,27 @@ struct Compiler<'r> {
     /// Whether there is a cluster, whose pods are not in `mesh.yaml`.
     workloads_come_and_go: bool,
     guard: AddressGuard,
-    entries: Vec<Entry>,
-    /// Hosts that egress policies name, by the namespace whose destination rules count for them.
-    egress_hosts: BTreeSet<(Namespace, HostPattern)>,
-    rules: Vec<Rule>,
+    groups: Groups,
+    entries: Entries,
+    /// Hosts that egress policies name.
+    egress_hosts: EgressHosts,
+    rules: DestinationRules,
     servers: Vec<Arc<Server>>,
+    by_gateway: HashMap<Arc<str>, OfGateway>,
+    by_port: HashMap<GatewayPort, Vec<usize>>,
     /// Names of all gateways, those included whose servers have errors.
-    gateways: Vec<String>,
+    gateways: HashSet<String>,
     /// Whether servers are missing because of errors in them, told already.
     broken_gateways: bool,
     /// Virtual services that others delegate to.
     delegates: &'r [Resource<VirtualService>],
+    delegates_by_name: HashMap<String, &'r Resource<VirtualService>>,
+    /// How traffic has to come to a gateway's port and subset, by the namespace that routes it.
+    hops: HashMap<(usize, Port, String, Namespace), Hop>,
+    hints: Hints,
+    /// What the hints for hosts are taken from, made with the first.
+    host_names: OnceCell<Vec<String>>,
+    gateway_names: OnceCell<Vec<String>>,
     /// By name; those of one name differ in their settings.
     clusters: BTreeMap<ClusterName, Vec<Arc<Cluster>>>,
     destinations: HashMap<Wanted, Arc<Destination>>,
@@ -92,23 +106,31 @@ pub(super) fn compile(
     let (mesh, places) = mesh::compile(settings, discovered, &mut report);
     let compiler = Compiler {
         guard: AddressGuard::new(&mesh),
+        groups: Groups::from(&mesh),
         mesh,
         mesh_given: settings.is_some(),
         places,
         workloads_come_and_go: discovered.gateways.is_some(),
-        entries: Vec::new(),
-        egress_hosts: BTreeSet::new(),
-        rules: Vec::new(),
+        entries: Entries::default(),
+        egress_hosts: EgressHosts::default(),
+        rules: DestinationRules::default(),
         servers: Vec::new(),
-        gateways: Vec::new(),
+        by_gateway: HashMap::new(),
+        by_port: HashMap::new(),
+        gateways: HashSet::new(),
         broken_gateways: false,
         delegates: &resources.delegates,
+        delegates_by_name: by_name(&resources.delegates),
+        hops: HashMap::new(),
+        hints: Hints::default(),
+        host_names: OnceCell::new(),
+        gateway_names: OnceCell::new(),
         clusters: BTreeMap::new(),
         destinations: HashMap::new(),
         report: &mut report,
     };
     let snapshot = compiler.run(&resources);
-    let Report { mut problems, fatal } = report;
+    let (mut problems, fatal) = report.into_parts();
     problems.sort_by(super::Problem::by_place);
     problems.dedup();
     if fatal {
@@ -119,17 +141,19 @@ pub(super) fn compile(
 
 impl Compiler<'_> {
     fn run(mut self, resources: &Resources) -> Snapshot {
-        let entries = resources.entries.iter();
-        self.entries = entries
-            .filter(|entry| !self.targeted(&resources.guards, &entry.meta.full_name()))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .filter_map(|entry| self.entry(entry))
-            .collect();
+        let targets = authorization::targets(&resources.guards);
+        let mut entries = Vec::with_capacity(resources.entries.len());
+        for entry in &resources.entries {
+            if !self.is_targeted(&targets, &entry.meta.full_name()) {
+                entries.extend(self.entry(entry));
+            }
+        }
+        self.entries = entries.into();
         let authorization = self.guards(&resources.guards);
         let mut drafts = self.egress_drafts(resources);
         self.egress_hosts = self.named_by(&drafts);
-        self.rules = resources.rules.iter().filter_map(|rule| self.rule(rule)).collect();
+        let rules: Vec<_> = resources.rules.iter().filter_map(|rule| self.rule(rule)).collect();
+        self.rules = rules.into();
         let servers: Vec<(Meta, _)> = resources
             .gateways
             .iter()
@@ -143,6 +167,10 @@ impl Compiler<'_> {
             .into_iter()
             .any(|(gateway, (_, read))| gateway.spec.servers.0.len() != read.len());
         self.servers = servers.into_iter().flat_map(|(_, servers)| servers).collect();
+        for (index, server) in self.servers.iter().enumerate() {
+            self.by_port.entry(server.port).or_default().push(index);
+        }
+        self.by_gateway = index::by_gateway(&self.servers, &mut self.groups, &self.mesh);
         let services = self.services();
         self.check_rules();
         self.check_delegates(&resources.routes);
@@ -150,10 +178,11 @@ impl Compiler<'_> {
             resources.routes.iter().map(|route| Arc::new(self.route_set(route))).collect();
         self.check_routes(&resources.routes, &routes);
         self.check_reach(&resources.gateways, &resources.routes);
-        let ports = self.ports(&services, &routes, &resources.routes);
+        let registry = Registry::of(&services);
+        let ports = self.ports(&registry, &routes, &resources.routes);
         self.one_gateway_a_port(&mut drafts, &ports);
         let egress = self.egress(drafts, &resources.namespaces);
-        let node = self.node(&services, &routes, &resources.routes, &egress, ports);
+        let node = self.node(&registry, &routes, &resources.routes, &egress, ports);
         Snapshot {
             mesh: self.mesh,
             node,
@@ -171,7 +200,7 @@ impl Compiler<'_> {
     /// The registry, one service a host and port of an entry.
     fn services(&mut self) -> Vec<Arc<Service>> {
         let mut services: Vec<Arc<Service>> = Vec::new();
-        let mut places: BTreeMap<(HostPattern, OriginalPort), Vec<usize>> = BTreeMap::new();
+        let mut declared: HashMap<(HostPattern, OriginalPort), Declared> = HashMap::new();
         for index in 0..self.entries.len() {
             let Some(entry) = self.entries.get(index) else { continue };
             let (name, own) = (Arc::<str>::from(entry.meta.full_name()), entry.meta.clone());
@@ -184,11 +213,13 @@ impl Compiler<'_> {
             let (exported, addresses) = (entry.exported.clone(), entry.addresses.clone());
             for (host, number, protocol) in pairs {
                 let port = OriginalPort(number);
-                let others = places.entry((host.clone(), port)).or_default();
-                let first = others.iter().filter_map(|index| services.get(*index));
-                let first = first.into_iter().find(|first| {
-                    overlaps((&first.namespace, &first.exported), (&own.namespace, &exported))
-                });
+                let Some((cluster, destination)) = self.own_destination(index, &host, number)
+                else {
+                    continue;
+                };
+                let earlier = declared.entry((host.clone(), port)).or_default();
+                let first = earlier.add(services.len(), (&own.namespace, &exported));
+                let first = first.and_then(|first| services.get(first));
                 if let Some(first) = first {
                     let code = if first.protocol == protocol { "IST0109" } else { "IST0177" };
                     let message = format!(
@@ -210,11 +241,6 @@ impl Compiler<'_> {
                     own.cx(self.report).note(super::Severity::Refusal, &at, message).code =
                         Some(code);
                 }
-                others.push(services.len());
-                let Some((cluster, destination)) = self.own_destination(index, &host, number)
-                else {
-                    continue;
-                };
                 services.push(Arc::new(Service {
                     name: Arc::clone(&name),
                     namespace: own.namespace.clone(),
@@ -230,36 +256,15 @@ impl Compiler<'_> {
         }
         services
     }
-
-    /// The index of the gateway service of this name.
-    fn group(&self, name: &str) -> Option<usize> {
-        group_named(&self.mesh, name)
-    }
 }
 
-/// Whether two resources for the same host are in each other's way: some namespace sees both, and
-/// neither, or each, is its own.
-fn overlaps(a: (&Namespace, &Exported), b: (&Namespace, &Exported)) -> bool {
-    match (a.1, b.1) {
-        (Exported::All, Exported::All) => true,
-        (Exported::All, Exported::To(names)) | (Exported::To(names), Exported::All) => {
-            names.iter().any(|name| (name == a.0) == (name == b.0))
-        }
-        (Exported::To(names), Exported::To(others)) => names
-            .iter()
-            .filter(|name| others.contains(name))
-            .any(|name| (name == a.0) == (name == b.0)),
+/// Resources by full name, the first of each.
+fn by_name<T>(resources: &[Resource<T>]) -> HashMap<String, &Resource<T>> {
+    let mut all = HashMap::with_capacity(resources.len());
+    for resource in resources {
+        all.entry(resource.meta.full_name()).or_insert(resource);
     }
-}
-
-/// The index of a gateway service, by its full name or without the cluster's domain.
-fn group_named(mesh: &MeshConfig, name: &str) -> Option<usize> {
-    mesh.gateways.iter().position(|group| {
-        group.service.as_name().is_some_and(|full| {
-            let rest = full.strip_prefix(name);
-            rest.is_some_and(|rest| matches!(rest, "" | ".svc.cluster.local" | ".cluster.local"))
-        })
-    })
+    all
 }
 
 /// What a declared protocol means here.

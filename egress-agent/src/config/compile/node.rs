@@ -1,7 +1,8 @@
 //! What the node lets out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,13 +12,12 @@ use super::{
         resource::{Meta, Resource},
         virtual_service::VirtualService,
     },
-    Compiler,
+    Compiler, ways,
 };
 use crate::{
     policy::{
-        Direct, DirectTarget, EgressPolicy, GatewayGroup, Hop, HostPattern, HttpOutcome,
-        NodeAction, NodePolicy, NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol,
-        Service, Target, Weighted, has_labels,
+        Direct, DirectTarget, EgressPolicy, Hop, HostIndex, HttpOutcome, NodeAction, NodePolicy,
+        NodeRoute, OutboundMode, Protocol, RouteSet, ServerProtocol, Service, Target, Weighted,
     },
     types::{GatewayPort, OriginalPort, Port},
 };
@@ -25,17 +25,58 @@ use crate::{
 /// What of a port is decided so far: the gateway group, how it is reached, and who sent it there.
 pub(super) type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
 
+/// The services of the registry, by their hosts.
+pub(super) struct Registry<'r> {
+    services: &'r [Arc<Service>],
+    /// Only rules for raw TCP ask for services themselves.
+    hosts: OnceCell<HostIndex<usize>>,
+    /// The ports that are declared.
+    ports: HashMap<Protocol, HostIndex<Port>>,
+}
+
+impl<'r> Registry<'r> {
+    pub(super) fn of(services: &'r [Arc<Service>]) -> Self {
+        let mut ports: HashMap<Protocol, HostIndex<Port>> = HashMap::new();
+        // A host that many namespaces declare is asked about once.
+        let mut seen = HashSet::new();
+        for service in services {
+            let (host, protocol, port) = (&service.host, service.protocol, service.port.0);
+            if seen.insert((host, protocol, port)) {
+                ports.entry(protocol).or_default().add(host, port);
+            }
+        }
+        Self { services, hosts: OnceCell::new(), ports }
+    }
+
+    /// The ports of a protocol that are declared for the hosts of a route set.
+    fn declared(&self, protocol: Protocol, set: &RouteSet) -> Vec<Port> {
+        self.ports.get(&protocol).map_or_else(Vec::new, |ports| ports.meeting_any(&set.hosts))
+    }
+
+    /// The services that have a host in common with a route set, in order.
+    fn meeting(&self, set: &RouteSet) -> Vec<&'r Service> {
+        let hosts = self.hosts.get_or_init(|| {
+            let mut hosts = HostIndex::default();
+            let all = self.services.iter().enumerate();
+            all.for_each(|(index, service)| hosts.add(&service.host, index));
+            hosts
+        });
+        let found = hosts.meeting_any(&set.hosts).into_iter();
+        found.filter_map(|index| Some(&**self.services.get(index)?)).collect()
+    }
+}
+
 impl Compiler<'_> {
     /// Ports on which names decide, by Istio's resources.
     pub(super) fn ports(
         &mut self,
-        services: &[Arc<Service>],
+        registry: &Registry<'_>,
         routes: &[Arc<RouteSet>],
         resources: &[Resource<VirtualService>],
     ) -> Ports {
         let mut ports = Ports::new();
         for (set, resource) in routes.iter().zip(resources) {
-            self.named_ports(set, &resource.meta, services, &mut ports);
+            self.named_ports(set, &resource.meta, registry, &mut ports);
         }
         self.terminating_ports(&mut ports);
         ports
@@ -44,7 +85,7 @@ impl Compiler<'_> {
     /// The node's routes.
     pub(super) fn node(
         &mut self,
-        services: &[Arc<Service>],
+        registry: &Registry<'_>,
         routes: &[Arc<RouteSet>],
         resources: &[Resource<VirtualService>],
         egress: &[Arc<EgressPolicy>],
@@ -53,7 +94,14 @@ impl Compiler<'_> {
         let mut node: Vec<NodeRoute> = Vec::new();
         self.egress_ports(egress, &mut ports);
         if self.mesh.direct == Direct::Registry {
-            for service in services.iter().filter(|service| !is_routed(service, routes)) {
+            let routed = routed(routes);
+            let is_routed = |service: &Service| {
+                [None, Some(service.port.0)].into_iter().any(|port| {
+                    let hosts = routed.get(&(service.protocol, port));
+                    hosts.is_some_and(|hosts| hosts.covers(&service.host))
+                })
+            };
+            for service in registry.services.iter().filter(|service| !is_routed(service)) {
                 self.direct(service, &mut ports, &mut node);
             }
         }
@@ -69,19 +117,15 @@ impl Compiler<'_> {
         node.splice(0..0, by_name);
         let mut taken = BTreeMap::new();
         for (set, resource) in routes.iter().zip(resources) {
-            self.raw_tcp(set, &resource.meta, services, &ports, &mut taken, &mut node);
+            self.raw_tcp(set, &resource.meta, registry, &ports, &mut taken, &mut node);
         }
         self.egress_raw(egress, &mut node);
         if self.mesh.outbound == OutboundMode::RegistryOnly {
             by_port(&mut node);
         }
-        let mut unique: Vec<NodeRoute> = Vec::with_capacity(node.len());
-        for route in node {
-            if !unique.contains(&route) {
-                unique.push(route);
-            }
-        }
-        NodePolicy { routes: unique }
+        let mut seen: HashSet<NodeRoute> = HashSet::with_capacity(node.len());
+        node.retain(|route| seen.insert(route.clone()));
+        NodePolicy { routes: node }
     }
 
     /// Ports on which names decide: HTTP and TLS.
@@ -89,13 +133,10 @@ impl Compiler<'_> {
         &mut self,
         set: &RouteSet,
         meta: &Meta,
-        services: &[Arc<Service>],
+        registry: &Registry<'_>,
         ports: &mut Ports,
     ) {
-        let declared = |protocol: Protocol| -> Vec<Port> {
-            let own = services.iter().filter(|s| s.protocol == protocol && meets(&s.host, set));
-            own.map(|service| service.port.0).collect()
-        };
+        let declared = |protocol: Protocol| registry.declared(protocol, set);
         let mut wanted: Vec<(Port, Option<(usize, Hop)>)> = Vec::new();
         for rule in &set.mesh.http {
             let group = match &rule.outcome {
@@ -148,15 +189,15 @@ impl Compiler<'_> {
     }
 
     /// Ports on which a gateway ends TLS: applications may dial them to speak to it themselves.
-    fn terminating_ports(&self, ports: &mut Ports) {
+    fn terminating_ports(&mut self, ports: &mut Ports) {
         for server in &self.servers {
-            if !matches!(server.protocol, ServerProtocol::Terminate(_)) {
+            if !matches!(server.protocol, ServerProtocol::Terminate(_))
+                || server.selector.is_empty()
+            {
                 continue;
             }
-            let meant = |group: &GatewayGroup| {
-                !server.selector.is_empty() && has_labels(&group.labels, &server.selector)
-            };
-            let Some(group) = self.mesh.gateways.iter().position(meant) else { continue };
+            let selected = self.groups.selected(&server.selector, &self.mesh);
+            let Some(group) = selected.first().copied() else { continue };
             let port = OriginalPort(server.port.0);
             // Whoever speaks TLS to the gateway itself doesn't need the node for it.
             ports.entry(port).or_insert_with(|| (group, Hop::Plain, Arc::clone(&server.gateway)));
@@ -170,8 +211,7 @@ impl Compiler<'_> {
 
     /// `direct: registry` for a service without a route.
     fn direct(&mut self, service: &Service, ports: &mut Ports, node: &mut Vec<NodeRoute>) {
-        let entry = self.entries.iter().find(|entry| entry.meta.full_name() == *service.name);
-        let Some(entry) = entry else { return };
+        let Some(entry) = self.entries.named(&service.name) else { return };
         if service.protocol == Protocol::Http {
             if self.mesh.gateways.is_empty() {
                 let at = Spot::root(entry.meta.line, "spec").field("ports");
@@ -211,7 +251,7 @@ impl Compiler<'_> {
         &mut self,
         set: &RouteSet,
         meta: &Meta,
-        services: &[Arc<Service>],
+        registry: &Registry<'_>,
         ports: &Ports,
         taken: &mut BTreeMap<(usize, GatewayPort), Arc<str>>,
         node: &mut Vec<NodeRoute>,
@@ -243,9 +283,8 @@ impl Compiler<'_> {
             }
             let action =
                 NodeAction::Redirect { group: *group, port: Some(*gateway_port), hop: *hop };
-            let own = services.iter().filter(|s| meets(&s.host, set));
             let mut found = false;
-            for service in own {
+            for service in registry.meeting(set) {
                 let wanted: Vec<_> = rule
                     .matches
                     .iter()
@@ -265,7 +304,7 @@ impl Compiler<'_> {
                 found = true;
                 let subnets: Vec<_> =
                     wanted.iter().flat_map(|m| m.subnets.iter().copied()).collect();
-                let entry = self.entries.iter().find(|e| e.meta.full_name() == *service.name);
+                let entry = self.entries.named(&service.name);
                 let nets = if subnets.is_empty() {
                     entry.map(super::services::Entry::dialled).unwrap_or_default()
                 } else {
@@ -314,28 +353,16 @@ fn by_port(node: &mut [NodeRoute]) {
     }
 }
 
-/// Whether a route set has a host in common with the pattern.
-pub(super) fn meets(host: &HostPattern, set: &RouteSet) -> bool {
-    set.hosts.iter().any(|own| own.intersect(host).is_some())
-}
-
-/// Whether the mesh stage has rules for the service's port.
-fn is_routed(service: &Service, routes: &[Arc<RouteSet>]) -> bool {
-    let port = service.port.0;
-    let is_here = |wanted: Option<Port>| wanted.is_none_or(|wanted| wanted == port);
-    routes.iter().filter(|set| set.hosts.iter().any(|own| own.covers(&service.host))).any(|set| {
-        match service.protocol {
-            Protocol::Http => set.mesh.http.iter().any(|rule| {
-                rule.matches.is_empty() || rule.matches.iter().any(|m| is_here(m.port))
-            }),
-            Protocol::Tls => {
-                set.mesh.tls.iter().any(|rule| rule.matches.iter().any(|m| is_here(m.port)))
-            }
-            Protocol::Tcp => set.mesh.tcp.iter().any(|rule| {
-                rule.matches.is_empty() || rule.matches.iter().any(|m| is_here(m.port))
-            }),
+/// The hosts that the mesh stage has rules for, by protocol and port; `None` is every port.
+fn routed(routes: &[Arc<RouteSet>]) -> HashMap<(Protocol, Option<Port>), HostIndex<()>> {
+    let mut routed: HashMap<_, HostIndex<()>> = HashMap::new();
+    for set in routes {
+        for key in ways::ports(&set.mesh) {
+            let hosts = routed.entry(key).or_default();
+            set.hosts.iter().for_each(|host| hosts.add(host, ()));
         }
-    })
+    }
+    routed
 }
 
 /// The ports that matches name; one that names none means those that are declared.

@@ -42,24 +42,12 @@ impl Compiler<'_> {
         if let Some(known) = self.destinations.get(wanted) {
             return Arc::clone(known);
         }
-        let mut found: Vec<(HostPattern, usize)> = Vec::new();
-        for (index, entry) in self.entries.iter().enumerate() {
-            if entry.port(wanted.port).is_none() {
-                continue;
-            }
-            let mut best: Option<&HostPattern> = None;
-            for host in entry.hosts.iter().filter(|host| host.covers(&wanted.host)) {
-                if best.is_none_or(|best| best.covers(host)) {
-                    best = Some(host);
-                }
-            }
-            found.extend(best.map(|host| (host.clone(), index)));
-        }
-        // All of them cover the same host, so that the longer one is the more specific.
-        found.sort_by_key(|(host, _)| std::cmp::Reverse(host.to_string().len()));
+        let covering = self.entries.covering(&wanted.host).into_iter();
+        let found: Vec<(usize, HostPattern)> =
+            covering.map(|(index, host)| (index, host.clone())).collect();
         let providers = found
             .into_iter()
-            .filter_map(|(host, index)| self.provider(index, host, wanted))
+            .filter_map(|(index, host)| self.provider(index, host, wanted))
             .collect();
         let destination = Arc::new(Destination { providers });
         self.destinations.insert(wanted.clone(), Arc::clone(&destination));
@@ -121,13 +109,19 @@ impl Compiler<'_> {
 
     /// The same before its clusters are shared.
     fn provided(&self, entry: &Entry, host: HostPattern, wanted: &Wanted) -> Option<Provider> {
-        let rules: Vec<&Rule> = self
-            .rules
-            .iter()
-            .filter(|rule| rule.host.covers(&wanted.host) || wanted.host.covers(&rule.host))
-            .collect();
+        entry.port(wanted.port)?;
+        let rules = self.rules.meeting(&wanted.host);
+        let rules = Relevant {
+            covering: rules.iter().filter(|rule| rule.host.covers(&wanted.host)).copied().collect(),
+            asking: rules
+                .iter()
+                .filter(|rule| rule.asks_tls(wanted.port, &wanted.subset))
+                .copied()
+                .collect(),
+            all: rules,
+        };
         let mut clients: Vec<&Namespace> =
-            rules.iter().flat_map(|rule| rule.namespaces()).collect();
+            rules.all.iter().flat_map(|rule| rule.namespaces()).collect();
         clients.push(&self.mesh.root_namespace);
         clients.sort_unstable();
         clients.dedup();
@@ -169,13 +163,13 @@ impl Compiler<'_> {
     fn reached(
         &self,
         entry: &Entry,
-        rules: &[&Rule],
+        rules: &Relevant<'_>,
         wanted: &Wanted,
         client: Option<&Namespace>,
     ) -> Option<Reached> {
         let Wanted { host, port, subset, traffic } = wanted;
         let service = entry.port(*port)?;
-        let chosen = self.chosen(rules, host, &entry.meta.namespace, client);
+        let chosen = self.chosen(&rules.covering, host, &entry.meta.namespace, client);
         let merged = Merged::of(&chosen, *port, subset);
         let mut refusals = Vec::new();
         let name = format!("{host} port {port}");
@@ -199,7 +193,14 @@ impl Compiler<'_> {
             // What the application has encrypted is never sent in clear.
             None if *traffic == Traffic::Tls => None,
             None => {
-                refusals.extend(self.missed(entry, rules, &chosen, &merged, wanted, client));
+                refusals.extend(self.missed(
+                    entry,
+                    &rules.asking,
+                    &chosen,
+                    &merged,
+                    wanted,
+                    client,
+                ));
                 None
             }
         };
@@ -272,18 +273,17 @@ impl Compiler<'_> {
     fn missed(
         &self,
         entry: &Entry,
-        rules: &[&Rule],
+        asking: &[&Rule],
         chosen: &[&Rule],
         merged: &Merged<'_>,
         wanted: &Wanted,
         client: Option<&Namespace>,
     ) -> Vec<Refusal> {
-        let Wanted { host, port, subset, traffic: _ } = wanted;
+        let Wanted { host, port, subset: _, traffic: _ } = wanted;
         let (service, root) = (&entry.meta.namespace, &self.mesh.root_namespace);
         let mut refusals = Vec::new();
-        for rule in rules {
-            let is_base = merged.base.is_some_and(|base| std::ptr::eq(base, *rule));
-            if is_base || !rule.asks_tls(*port, subset) {
+        for rule in asking {
+            if merged.base.is_some_and(|base| std::ptr::eq(base, *rule)) {
                 continue;
             }
             let own = &rule.meta.namespace;
@@ -327,6 +327,16 @@ impl Compiler<'_> {
     }
 }
 
+/// The rules that have to do with a host, port and subset.
+struct Relevant<'a> {
+    /// All that have a host in common with it.
+    all: Vec<&'a Rule>,
+    /// Those of them that cover it.
+    covering: Vec<&'a Rule>,
+    /// Those of them that ask for TLS there.
+    asking: Vec<&'a Rule>,
+}
+
 /// Several rules as one: the subsets of all, and the first traffic policy.
 struct Merged<'a> {
     settings: Settings,
@@ -341,7 +351,7 @@ impl<'a> Merged<'a> {
         let base = rules.iter().find(|rule| rule.policy.is_some()).copied();
         let own = base.and_then(|rule| rule.policy.as_ref()).map(|policy| policy.on(port));
         let own = own.unwrap_or_default();
-        let chosen = rules.iter().find_map(|r| r.subsets.iter().find(|s| s.name == subset));
+        let chosen = rules.iter().find_map(|rule| rule.subset(subset));
         let labels = chosen.map(|subset| subset.labels.clone()).unwrap_or_default();
         let settings = match chosen {
             // The subset's own settings for the port replace everything, as the rule's do.
@@ -373,7 +383,6 @@ pub(super) fn most_specific<'a>(
 }
 
 /// What holds for a host's port and subset under these rules.
-pub(super) fn merged(rules: &[&Rule], port: Port, subset: &str) -> (Settings, bool) {
-    let Merged { settings, has_subset, .. } = Merged::of(rules, port, subset);
-    (settings, has_subset)
+pub(super) fn merged(rules: &[&Rule], port: Port, subset: &str) -> Settings {
+    Merged::of(rules, port, subset).settings
 }

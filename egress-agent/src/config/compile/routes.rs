@@ -1,6 +1,6 @@
 //! `VirtualService` to route sets: stages, matches, destinations.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, rc::Rc, sync::Arc};
 
 use super::{
     super::{
@@ -16,11 +16,14 @@ use super::{
 };
 use crate::{
     policy::{
-        HostPattern, HttpAction, RouteSet, SourceMatch, StageRules, TcpMatch, TcpRule, TlsMatch,
-        TlsRule, Weighted,
+        HostIndex, HostPattern, HttpAction, RouteSet, SourceMatch, StageRules, TcpMatch, TcpRule,
+        TlsMatch, TlsRule, Weighted,
     },
     types::{Namespace, Port},
 };
+
+/// Hosts that a message lists.
+const SHOWN_HOSTS: usize = 20;
 
 /// Where a virtual service's rules can be in force.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,14 +56,28 @@ pub(super) enum Traffic {
 /// A virtual service's own part of resolving its rules.
 pub(super) struct Scope<'a> {
     pub(super) meta: &'a Meta,
-    pub(super) hosts: Vec<HostPattern>,
+    pub(super) hosts: Rc<RouteHosts>,
     pub(super) stages: Vec<Stage>,
+}
+
+/// The hosts of a virtual service.
+pub(super) struct RouteHosts {
+    all: Vec<HostPattern>,
+    index: HostIndex<()>,
+}
+
+impl From<Vec<HostPattern>> for RouteHosts {
+    fn from(all: Vec<HostPattern>) -> Self {
+        let mut index = HostIndex::default();
+        all.iter().for_each(|host| index.add(host, ()));
+        Self { all, index }
+    }
 }
 
 impl Scope<'_> {
     /// The same for rules that another virtual service has written.
     pub(super) fn within<'m>(&self, meta: &'m Meta) -> Scope<'m> {
-        Scope { meta, hosts: self.hosts.clone(), stages: self.stages.clone() }
+        Scope { meta, hosts: Rc::clone(&self.hosts), stages: self.stages.clone() }
     }
 }
 
@@ -82,7 +99,7 @@ impl Compiler<'_> {
         }
         let exported =
             names::exported(export_to, &meta.namespace, false, &mut meta.cx(self.report));
-        let scope = Scope { meta, hosts, stages };
+        let scope = Scope { meta, hosts: Rc::new(hosts.into()), stages };
         let mut mesh = StageRules::default();
         let mut at_gateways = Vec::new();
         for stage in &scope.stages {
@@ -100,7 +117,7 @@ impl Compiler<'_> {
             name: meta.full_name().into(),
             namespace: meta.namespace.clone(),
             exported,
-            hosts: scope.hosts,
+            hosts: scope.hosts.all.clone(),
             mesh,
             gateways: at_gateways,
         }
@@ -114,14 +131,16 @@ impl Compiler<'_> {
         for text in gateways {
             let stage = Stage::parse(&text.value, &meta.namespace);
             if let Stage::Gateway(name) = &stage
-                && !self.gateways.iter().any(|known| **known == **name)
+                && !self.gateways.contains(&**name)
             {
-                let known = super::nearest(name, self.gateways.iter().map(String::as_str));
-                let mut message =
-                    format!("there is no Gateway {name}; what depends on it is refused");
-                if let Some(known) = known {
-                    message += &format!(". Did you mean {known}?");
-                }
+                let known = self.gateway_names.get_or_init(|| {
+                    let mut names: Vec<String> = self.gateways.iter().cloned().collect();
+                    names.sort_unstable();
+                    names
+                });
+                let hint = self.hints.nearest(name, known);
+                let message =
+                    format!("there is no Gateway {name}; what depends on it is refused{hint}");
                 meta.cx(self.report).dangling(&text.at, message);
             }
             if !stages.contains(&stage) {
@@ -133,13 +152,13 @@ impl Compiler<'_> {
 
     fn route_hosts(&mut self, hosts: &List<String>, mesh: bool, meta: &Meta) -> Vec<HostPattern> {
         let mut cx = meta.cx(self.report);
-        let mut read = Vec::new();
+        let (mut read, mut seen) = (Vec::new(), HashSet::new());
         for text in hosts {
             let full = names::expand(&text.value, &meta.namespace);
             let Some(host) = names::pattern_of(&full, text, &mut cx) else { continue };
             if host == HostPattern::Any && mesh {
                 cx.wrong(&text.at, "\"*\"", "a host", "a bare * is not allowed at the mesh stage");
-            } else if read.contains(&host) {
+            } else if !seen.insert(host.clone()) {
                 cx.error(&text.at, format!("the host {host} is listed twice"));
             } else {
                 read.push(host);
@@ -266,9 +285,12 @@ fn tls_match(mirror: &TlsMirror, scope: &Scope<'_>, cx: &mut Cx<'_>) -> TlsMatch
     let mut server_names = Vec::new();
     for text in sni_hosts {
         let Some(name) = names::pattern(text, cx) else { continue };
-        if !scope.hosts.iter().any(|host| host.covers(&name)) {
-            let hosts = scope.hosts.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let expected = format!("a name within {}", hosts.join(", "));
+        if !scope.hosts.index.covers(&name) {
+            let hosts = scope.hosts.all.iter().take(SHOWN_HOSTS).map(ToString::to_string);
+            let hosts = hosts.collect::<Vec<_>>().join(", ");
+            let more = scope.hosts.all.len().saturating_sub(SHOWN_HOSTS);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let expected = format!("a name within {hosts}{more}");
             cx.wrong(
                 &text.at,
                 format!("{:?}", text.value),

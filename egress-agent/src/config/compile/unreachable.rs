@@ -1,6 +1,6 @@
 //! Warnings of what can never be in force: rules for nobody, hosts that nothing leads to.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     super::{
@@ -14,8 +14,8 @@ use super::{
     routes::source,
 };
 use crate::{
-    policy::{Direct, HostPattern, MeshConfig, OutboundMode, has_labels},
-    types::{Host, Labels, Namespace},
+    policy::{Direct, HostIndex, HostPattern, MeshConfig, OutboundMode, SourceMatch, has_labels},
+    types::{Host, Namespace, Workload, steps},
 };
 
 impl Compiler<'_> {
@@ -30,8 +30,9 @@ impl Compiler<'_> {
             return;
         }
         if !self.workloads_come_and_go {
+            let workloads = Workloads::of(&self.mesh);
             for Resource { meta, spec } in resources.iter().chain(self.delegates) {
-                sources(spec, &self.mesh, &mut meta.cx(self.report));
+                sources(spec, &workloads, &mut meta.cx(self.report));
             }
         }
         self.unselected_gateways(gateways);
@@ -45,13 +46,17 @@ impl Compiler<'_> {
         if gateways.is_empty() || self.mesh.outbound != OutboundMode::RegistryOnly {
             return;
         }
-        let selectors: Vec<Labels> =
-            gateways.iter().map(|gateway| names::labels(&gateway.spec.selector)).collect();
+        let mut selected: HashSet<usize> = HashSet::new();
+        for gateway in gateways {
+            let selector = names::labels(&gateway.spec.selector);
+            if !selector.is_empty() {
+                selected.extend(self.groups.selected(&selector, &self.mesh).iter());
+            }
+        }
         let mut cx = Cx { report: self.report, file: &self.places.file, resource: None };
-        for (group, at) in self.mesh.gateways.iter().zip(&self.places.gateways) {
-            let selected = selectors
-                .iter()
-                .any(|selector| !selector.is_empty() && has_labels(&group.labels, selector));
+        let groups = self.mesh.gateways.iter().zip(&self.places.gateways).enumerate();
+        for (index, (group, at)) in groups {
+            let selected = selected.contains(&index);
             if !selected {
                 let message = format!(
                     "no Gateway selects these labels, so {} has no servers: what is routed there is \
@@ -68,14 +73,14 @@ impl Compiler<'_> {
         if self.mesh.direct != Direct::Deny {
             return;
         }
-        let mut routed = Hosts::default();
+        let mut routed = HostIndex::default();
         for Resource { meta, spec } in resources.iter().chain(self.delegates) {
             let text = spec.hosts.iter().chain(destinations(spec));
             for host in text.filter_map(|text| pattern(text, &meta.namespace)) {
-                routed.add(&host);
+                routed.add(&host, ());
             }
         }
-        for entry in &self.entries {
+        for entry in self.entries.iter() {
             let at = Spot::root(entry.meta.line, "spec").field("hosts");
             for host in entry.hosts.iter().filter(|host| !routed.meets(host)) {
                 let message = format!(
@@ -92,13 +97,11 @@ impl Compiler<'_> {
         if self.mesh.outbound != OutboundMode::RegistryOnly {
             return;
         }
-        let mut known = Hosts::default();
-        self.entries.iter().flat_map(|entry| &entry.hosts).for_each(|host| known.add(host));
         for Resource { meta, spec } in resources {
             for text in &spec.hosts {
                 let Some(host) = pattern(text, &meta.namespace) else { continue };
                 let inside = matches!(&host, HostPattern::Exact(Host::Name(name)) if names::is_in_cluster(name));
-                if inside || known.meets(&host) {
+                if inside || self.entries.meet(&host) {
                     continue;
                 }
                 let message = format!(
@@ -112,20 +115,20 @@ impl Compiler<'_> {
 }
 
 /// Conditions on who asks that no workload fulfils.
-fn sources(spec: &VirtualService, mesh: &MeshConfig, cx: &mut Cx<'_>) {
+fn sources(spec: &VirtualService, workloads: &Workloads<'_>, cx: &mut Cx<'_>) {
     for rule in &spec.http.0 {
         for one in &rule.matches.0 {
-            nobody(&one.at, &one.source_labels, one.source_namespace.as_ref(), mesh, cx);
+            nobody(&one.at, &one.source_labels, one.source_namespace.as_ref(), workloads, cx);
         }
     }
     for rule in &spec.tls.0 {
         for one in &rule.matches.0 {
-            nobody(&one.at, &one.source_labels, one.source_namespace.as_ref(), mesh, cx);
+            nobody(&one.at, &one.source_labels, one.source_namespace.as_ref(), workloads, cx);
         }
     }
     for rule in &spec.tcp.0 {
         for one in &rule.matches.0 {
-            nobody(&one.at, &one.source_labels, one.source_namespace.as_ref(), mesh, cx);
+            nobody(&one.at, &one.source_labels, one.source_namespace.as_ref(), workloads, cx);
         }
     }
 }
@@ -134,17 +137,14 @@ fn nobody(
     at: &Spot,
     labels: &Dict<At<String>>,
     namespace: Option<&At<String>>,
-    mesh: &MeshConfig,
+    workloads: &Workloads<'_>,
     cx: &mut Cx<'_>,
 ) {
     let wanted = source(labels, namespace);
     if wanted.labels.is_empty() && wanted.namespace.is_none() {
         return;
     }
-    let fits = mesh.workloads.iter().any(|workload| {
-        has_labels(&workload.labels, &wanted.labels)
-            && wanted.namespace.as_ref().is_none_or(|wanted| *wanted == workload.namespace)
-    });
+    let fits = workloads.any(&wanted);
     if !fits {
         let field = if wanted.labels.is_empty() { "sourceNamespace" } else { "sourceLabels" };
         let message = format!("no workload in mesh.yaml is {wanted}: this never matches");
@@ -167,91 +167,38 @@ fn pattern(text: &At<String>, namespace: &Namespace) -> Option<HostPattern> {
     HostPattern::parse(&names::expand(&text.value, namespace)).ok()
 }
 
-/// A set of host patterns that answers whether another one has a host in common with any of them.
-#[derive(Default)]
-struct Hosts {
-    exact: HashSet<Host>,
-    /// Of `*.example.com`, `example.com`.
-    below: HashSet<Box<str>>,
-    /// All names above any of the others.
-    above: HashSet<Box<str>>,
-    any: bool,
+/// The workloads of `mesh.yaml`, by each of their labels and by namespace.
+struct Workloads<'m> {
+    labelled: HashMap<(&'m str, &'m str), Vec<&'m Workload>>,
+    namespaces: HashSet<&'m Namespace>,
 }
 
-impl Hosts {
-    fn add(&mut self, pattern: &HostPattern) {
-        let name = match pattern {
-            HostPattern::Any => {
-                self.any = true;
-                return;
+impl<'m> Workloads<'m> {
+    fn of(mesh: &'m MeshConfig) -> Self {
+        let mut labelled: HashMap<_, Vec<&Workload>> = HashMap::new();
+        for workload in &mesh.workloads {
+            for (key, value) in &workload.labels {
+                labelled.entry((key.as_str(), value.as_str())).or_default().push(&**workload);
             }
-            HostPattern::Exact(host) => {
-                self.exact.insert(host.clone());
-                match host {
-                    Host::Name(name) => name,
-                    Host::Ip(_) => return,
-                }
-            }
-            HostPattern::Below(suffix) => {
-                self.below.insert((&**suffix).into());
-                suffix
-            }
-        };
-        self.above.extend(parents(name).map(Into::into));
-    }
-
-    fn meets(&self, pattern: &HostPattern) -> bool {
-        let within = |name: &str| parents(name).any(|above| self.below.contains(above));
-        self.any
-            || match pattern {
-                HostPattern::Any => !self.exact.is_empty() || !self.below.is_empty(),
-                HostPattern::Exact(host) => {
-                    self.exact.contains(host) || matches!(host, Host::Name(name) if within(name))
-                }
-                HostPattern::Below(suffix) => {
-                    self.below.contains(&**suffix)
-                        || within(suffix)
-                        || self.above.contains(&**suffix)
-                }
-            }
-    }
-}
-
-/// `b.c` and `c` of `a.b.c`.
-fn parents(name: &str) -> impl Iterator<Item = &str> {
-    name.match_indices('.').map(|(at, _)| &name[at + 1..])
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::{prelude::*, sample::select};
-
-    use super::*;
-
-    fn patterns() -> impl Strategy<Value = HostPattern> {
-        let texts = [
-            "*",
-            "a.example",
-            "b.a.example",
-            "*.a.example",
-            "*.example",
-            "*.b.a.example",
-            "b.example",
-            "192.0.2.1",
-            "example",
-        ];
-        select(texts.to_vec()).prop_map(|text| HostPattern::parse(text).unwrap())
-    }
-
-    proptest! {
-        #[test]
-        fn the_set_answers_as_its_members_do(
-            members in proptest::collection::vec(patterns(), 0..4), asked in patterns(),
-        ) {
-            let mut hosts = Hosts::default();
-            members.iter().for_each(|member| hosts.add(member));
-            let expected = members.iter().any(|member| member.intersect(&asked).is_some());
-            prop_assert_eq!(hosts.meets(&asked), expected, "{:?} {}", members, asked);
         }
+        let namespaces = mesh.workloads.iter().map(|workload| &workload.namespace).collect();
+        Self { labelled, namespaces }
+    }
+
+    /// Whether one of them fulfils the condition. Only those with the rarest of its labels are asked.
+    fn any(&self, wanted: &SourceMatch) -> bool {
+        let namespace = wanted.namespace.as_ref();
+        if wanted.labels.is_empty() {
+            return namespace.is_none_or(|namespace| self.namespaces.contains(namespace));
+        }
+        let labelled = wanted.labels.iter().map(|(key, value)| {
+            self.labelled.get(&(key.as_str(), value.as_str())).map_or(&[][..], Vec::as_slice)
+        });
+        let rarest = labelled.min_by_key(|workloads| workloads.len()).unwrap_or_default();
+        rarest.iter().any(|workload| {
+            steps::count(1);
+            namespace.is_none_or(|wanted| *wanted == workload.namespace)
+                && has_labels(&workload.labels, &wanted.labels)
+        })
     }
 }

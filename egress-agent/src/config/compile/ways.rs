@@ -1,6 +1,9 @@
 //! The checks that need all routes at once: hosts in conflict, ways that end at a gateway.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, hash_map},
+    sync::Arc,
+};
 
 use super::{
     super::{
@@ -10,14 +13,14 @@ use super::{
         virtual_service::VirtualService,
     },
     Compiler,
-    node::meets,
+    overlaps::Declared,
 };
 use crate::{
     policy::{
-        Hop, HostPattern, HttpOutcome, Inside, Protocol, RouteSet, ServerProtocol, Target,
-        has_labels,
+        Hop, HostIndex, HostPattern, HttpOutcome, Inside, Protocol, RouteSet, ServerProtocol,
+        StageRules, Target,
     },
-    types::GatewayPort,
+    types::{GatewayPort, Port},
 };
 
 /// Where a mesh-stage rule leads.
@@ -29,6 +32,73 @@ struct Way {
     protocol: Protocol,
 }
 
+/// By gateway group and port there: the servers that its processes have.
+type Served = HashMap<(usize, GatewayPort), HostIndex<usize>>;
+
+/// The hosts that the rules of one protocol at a `Gateway` lead on.
+#[derive(Debug, Default)]
+struct Onward {
+    /// By rules for every port.
+    anywhere: HostIndex<()>,
+    /// By rules for one port.
+    on_port: HashMap<Port, HostIndex<()>>,
+}
+
+impl Onward {
+    fn add(&mut self, port: Option<Port>, hosts: &[HostPattern]) {
+        let index = match port {
+            Some(port) => self.on_port.entry(port).or_default(),
+            None => &mut self.anywhere,
+        };
+        hosts.iter().for_each(|host| index.add(host, ()));
+    }
+
+    fn leads(&self, port: Port, host: &HostPattern) -> bool {
+        self.anywhere.meets(host) || self.on_port.get(&port).is_some_and(|hosts| hosts.meets(host))
+    }
+}
+
+/// What the ways of all routes are looked up in.
+struct Stops<'r> {
+    served: Served,
+    onward: HashMap<(&'r str, Protocol), Onward>,
+}
+
+impl<'r> Stops<'r> {
+    fn of(routes: &'r [Arc<RouteSet>]) -> Self {
+        let mut onward: HashMap<_, Onward> = HashMap::new();
+        for set in routes {
+            for (gateway, rules) in &set.gateways {
+                for (protocol, port) in ports(rules) {
+                    onward.entry((&**gateway, protocol)).or_default().add(port, &set.hosts);
+                }
+            }
+        }
+        Self { served: Served::new(), onward }
+    }
+}
+
+/// The ports that the rules of a stage are for; `None` is every port.
+pub(super) fn ports(rules: &StageRules) -> HashSet<(Protocol, Option<Port>)> {
+    let mut all = HashSet::new();
+    for rule in &rules.http {
+        if rule.matches.is_empty() {
+            all.insert((Protocol::Http, None));
+        }
+        all.extend(rule.matches.iter().map(|m| (Protocol::Http, m.port)));
+    }
+    for rule in &rules.tls {
+        all.extend(rule.matches.iter().map(|m| (Protocol::Tls, m.port)));
+    }
+    for rule in &rules.tcp {
+        if rule.matches.is_empty() {
+            all.insert((Protocol::Tcp, None));
+        }
+        all.extend(rule.matches.iter().map(|m| (Protocol::Tcp, m.port)));
+    }
+    all
+}
+
 impl Compiler<'_> {
     /// What only shows with all routes at hand: hosts in conflict, ways that end at a gateway.
     pub(super) fn check_routes(
@@ -36,8 +106,9 @@ impl Compiler<'_> {
         resources: &[Resource<VirtualService>],
         routes: &[Arc<RouteSet>],
     ) {
-        let mut at_mesh: BTreeMap<(&HostPattern, &str), Vec<&RouteSet>> = BTreeMap::new();
-        for (set, Resource { meta, spec }) in routes.iter().zip(resources) {
+        let mut at_mesh: HashMap<(&HostPattern, &str), Declared> = HashMap::new();
+        let mut stops = Stops::of(routes);
+        for (number, (set, Resource { meta, spec })) in routes.iter().zip(resources).enumerate() {
             let hosts_at = Spot::root(spec.at.line, "spec").field("hosts");
             let mesh = &set.mesh;
             let kinds = [
@@ -48,13 +119,9 @@ impl Compiler<'_> {
             for host in &set.hosts {
                 let mut conflict = None;
                 for (kind, _) in kinds.into_iter().filter(|(_, empty)| !empty) {
-                    let others = at_mesh.entry((host, kind)).or_default();
-                    let own = (&set.namespace, &set.exported);
-                    conflict = conflict.or_else(|| {
-                        let mut others = others.iter();
-                        others.find(|o| super::overlaps((&o.namespace, &o.exported), own)).copied()
-                    });
-                    others.push(set);
+                    let earlier = at_mesh.entry((host, kind)).or_default();
+                    let first = earlier.add(number, (&set.namespace, &set.exported));
+                    conflict = conflict.or_else(|| routes.get(first?));
                 }
                 let Some(other) = conflict else { continue };
                 let mut message = format!(
@@ -68,18 +135,14 @@ impl Compiler<'_> {
                     Some("IST0109");
             }
             for (gateway, _) in &set.gateways {
-                let own: Vec<_> = self.servers.iter().filter(|s| s.gateway == *gateway).collect();
-                for host in &set.hosts {
-                    let served =
-                        own.iter().flat_map(|s| &s.hosts).any(|(_, h)| h.intersect(host).is_some());
-                    if !served && !own.is_empty() {
-                        let message = format!("Gateway {gateway} doesn't serve {host}");
-                        meta.cx(self.report).warn(&hosts_at, message).code = Some("IST0132");
-                    }
+                let Some(own) = self.by_gateway.get(gateway) else { continue };
+                for host in set.hosts.iter().filter(|host| !own.hosts.meets(host)) {
+                    let message = format!("Gateway {gateway} doesn't serve {host}");
+                    meta.cx(self.report).warn(&hosts_at, message).code = Some("IST0132");
                 }
             }
             if !self.broken_gateways {
-                self.check_ways(set, meta, spec, routes);
+                self.check_ways(set, meta, spec, &mut stops);
             }
         }
     }
@@ -90,7 +153,7 @@ impl Compiler<'_> {
         set: &RouteSet,
         meta: &Meta,
         spec: &VirtualService,
-        routes: &[Arc<RouteSet>],
+        stops: &mut Stops<'_>,
     ) {
         let http = set.mesh.http.iter().map(|rule| match &rule.outcome {
             HttpOutcome::Route(targets) => (targets.as_slice(), Protocol::Http, "http"),
@@ -106,7 +169,7 @@ impl Compiler<'_> {
                 let at = spec.at.field(field);
                 for host in &set.hosts {
                     let way = Way { group, port, hop, protocol };
-                    if let Some(message) = self.missing_way(host, way, routes) {
+                    if let Some(message) = self.missing_way(host, way, stops) {
                         meta.cx(self.report).note(Severity::Refusal, &at, message).code =
                             Some("IST0132");
                     }
@@ -115,21 +178,34 @@ impl Compiler<'_> {
         }
     }
 
+    /// The servers that the processes of a gateway have on a port.
+    fn served(&mut self, group: usize, port: GatewayPort) -> HostIndex<usize> {
+        let mut hosts = HostIndex::default();
+        for index in self.by_port.get(&port).into_iter().flatten() {
+            let Some(server) = self.servers.get(*index) else { continue };
+            let selected = self.groups.selected(&server.selector, &self.mesh);
+            if !server.selector.is_empty() && selected.binary_search(&group).is_ok() {
+                server.hosts.iter().for_each(|(_, host)| hosts.add(host, *index));
+            }
+        }
+        hosts
+    }
+
     fn missing_way(
-        &self,
+        &mut self,
         host: &HostPattern,
         way: Way,
-        routes: &[Arc<RouteSet>],
+        stops: &mut Stops<'_>,
     ) -> Option<String> {
         let Way { group, port, hop, protocol } = way;
-        let labels = &self.mesh.gateways.get(group)?.labels;
-        let mut servers = self.servers.iter().filter(|server| {
-            server.port == port
-                && !server.selector.is_empty()
-                && has_labels(labels, &server.selector)
-                && server.hosts.iter().any(|(_, served)| served.intersect(host).is_some())
-        });
-        let Some(server) = servers.next() else {
+        self.mesh.gateways.get(group)?;
+        let served = match stops.served.entry((group, port)) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(place) => place.insert(self.served(group, port)),
+        };
+        let first = served.first_meeting(host);
+        let server = first.and_then(|index| self.servers.get(index));
+        let Some(server) = server else {
             return Some(format!(
                 "{host} is led to the gateway's port {port}, where no Gateway serves it; it is refused"
             ));
@@ -159,24 +235,8 @@ impl Compiler<'_> {
         if matches!(server.protocol, ServerProtocol::Http { https_redirect: true }) {
             return None;
         }
-        let leads_on = routes.iter().any(|set| {
-            let mut rules = set.gateways.iter().filter(|(name, _)| *name == server.gateway);
-            let stage = port.0;
-            rules.any(|(_, rules)| match server.protocol.carries() {
-                Protocol::Http => rules.http.iter().any(|rule| {
-                    rule.matches.is_empty()
-                        || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
-                }),
-                Protocol::Tls => rules
-                    .tls
-                    .iter()
-                    .any(|rule| rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))),
-                Protocol::Tcp => rules.tcp.iter().any(|rule| {
-                    rule.matches.is_empty()
-                        || rule.matches.iter().any(|m| m.port.is_none_or(|p| p == stage))
-                }),
-            }) && meets(host, set)
-        });
+        let onward = stops.onward.get(&(&*server.gateway, server.protocol.carries()));
+        let leads_on = onward.is_some_and(|onward| onward.leads(port.0, host));
         (!leads_on).then(|| format!("{host} is led to the gateway's port {port}, but no rule with gateways [{}] leads it on from there; it is refused", server.gateway))
     }
 }

@@ -1,7 +1,7 @@
 //! From trees to typed mirrors: every problem is noted and decoding goes on, so that all of them
 //! are found at once.
 
-use std::{fmt, rc::Rc};
+use std::{collections::HashMap, fmt, rc::Rc};
 
 mod record;
 mod scalar;
@@ -85,6 +85,15 @@ pub(super) struct Report {
     pub(super) problems: Vec<Problem>,
     /// Whether any of them forbids a snapshot. A missing reference doesn't.
     pub(super) fatal: bool,
+    /// By resource: the fields that something was noted about.
+    fields: HashMap<String, Vec<String>>,
+}
+
+impl Report {
+    /// The problems, and whether any of them forbids a snapshot.
+    pub(super) fn into_parts(self) -> (Vec<Problem>, bool) {
+        (self.problems, self.fatal)
+    }
 }
 
 /// A report on one resource.
@@ -110,6 +119,14 @@ impl Cx<'_> {
         problem.resource = self.resource.map(Into::into);
         let field = at.path.to_string();
         problem.field = (!field.is_empty()).then_some(field);
+        if let (Some(resource), Some(field)) = (self.resource, &problem.field) {
+            match self.report.fields.get_mut(resource) {
+                Some(fields) => fields.push(field.clone()),
+                None => {
+                    self.report.fields.insert(resource.into(), vec![field.clone()]);
+                }
+            }
+        }
         self.report.problems.push(problem);
         let last = self.report.problems.len() - 1;
         &mut self.report.problems[last]
@@ -135,9 +152,8 @@ impl Cx<'_> {
 
     /// Whether something was noted about this field of the resource, or a field in it.
     pub(super) fn has_told(&self, field: &str) -> bool {
-        let own = self.report.problems.iter().rev();
-        own.filter(|problem| problem.resource.as_deref() == self.resource)
-            .any(|problem| problem.field.as_ref().is_some_and(|at| at.starts_with(field)))
+        let told = self.resource.and_then(|resource| self.report.fields.get(resource));
+        told.into_iter().flatten().any(|at| at.starts_with(field))
     }
 
     /// An error about a value of the wrong type or form.

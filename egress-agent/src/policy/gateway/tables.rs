@@ -1,6 +1,7 @@
 //! The tables that decisions look things up in, made once a snapshot.
 
 use std::{
+    cell::OnceCell,
     cmp::Reverse,
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -10,9 +11,9 @@ use ipnet::IpNet;
 
 use crate::{
     policy::{
-        Discovery, Exported, Hop, HostPattern, HostTable, HttpRule, Inside, Protocol, RouteSet,
-        Rules, Scoped, Server, ServerProtocol, ServerTls, Service, StageRules, Target, TcpRule,
-        TlsRule, Weighted,
+        Discovery, Exported, Hop, HostIndex, HostPattern, HostTable, HttpRule, Inside, Protocol,
+        RouteSet, Rules, Scoped, Server, ServerProtocol, ServerTls, Service, StageRules, Target,
+        TcpRule, TlsRule, Weighted,
     },
     types::{GatewayPort, Host, Namespace, OriginalPort, Port},
 };
@@ -94,8 +95,13 @@ pub(super) fn mesh(rules: &Rules) -> HashMap<OriginalPort, MeshPort> {
     for port in rules.routes.iter().flat_map(|set| named_ports(set)) {
         mesh.entry(OriginalPort(port)).or_default().speaks = true;
     }
-    for (port, table) in &mut mesh {
-        for set in &rules.routes {
+    let every: Vec<OriginalPort> = mesh.keys().copied().collect();
+    for set in &rules.routes {
+        // Rules that name their ports are nothing to the tables of all others.
+        let named: HashSet<OriginalPort> = named_ports(set).map(OriginalPort).collect();
+        let named: Vec<OriginalPort> = named.into_iter().collect();
+        for port in if is_for_every_port(set) { &every } else { &named } {
+            let Some(table) = mesh.get_mut(port) else { continue };
             let http = relevant(&set.mesh.http, |rule| http_on(rule, port.0));
             let tls = relevant(&set.mesh.tls, |rule| tls_on(rule, port.0));
             for host in &set.hosts {
@@ -111,6 +117,15 @@ pub(super) fn mesh(rules: &Rules) -> HashMap<OriginalPort, MeshPort> {
         }
     }
     mesh
+}
+
+/// Whether a rule of the mesh stage for HTTP or TLS is for whatever port.
+fn is_for_every_port(set: &RouteSet) -> bool {
+    let http = |rule: &Arc<HttpRule>| {
+        rule.matches.is_empty() || rule.matches.iter().any(|m| m.port.is_none())
+    };
+    let tls = |rule: &Arc<TlsRule>| rule.matches.iter().any(|m| m.port.is_none());
+    set.mesh.http.iter().any(http) || set.mesh.tls.iter().any(tls)
 }
 
 /// Ports that the mesh stage's rules for HTTP and TLS name, declared or not.
@@ -157,7 +172,7 @@ pub(super) fn stages(
     }
     let mut seen = HashSet::new();
     // Where two meet at the same host, the one that names it more exactly comes first.
-    let mut bound: Vec<_> = servers.iter().flat_map(|server| bindings(server, routes)).collect();
+    let mut bound = bindings(servers, routes);
     bound.sort_by_key(|binding| Reverse(binding.precision));
     for Binding { server, set, rules, host, .. } in bound {
         if !seen.insert((server.port, host.clone(), Arc::as_ptr(set))) {
@@ -203,25 +218,46 @@ struct Binding<'a> {
     precision: usize,
 }
 
-fn bindings<'a>(
-    server: &'a Server,
-    routes: &'a [Arc<RouteSet>],
-) -> impl Iterator<Item = Binding<'a>> {
-    let bound = routes.iter().flat_map(|set| {
-        let rules = set.gateways.iter().filter(|(name, _)| *name == server.gateway);
-        rules.map(move |(_, rules)| (set, rules))
-    });
-    bound.flat_map(move |(set, rules)| {
-        let hosts = server.hosts.iter().filter(|(namespace, _)| {
-            namespace.as_ref().is_none_or(|namespace| *namespace == set.namespace)
-        });
-        hosts.flat_map(move |(_, served)| {
-            set.hosts.iter().filter_map(move |wanted| {
-                let host = served.intersect(wanted)?;
-                Some(Binding { server, set, rules, host, precision: precision(wanted) })
-            })
-        })
-    })
+/// In the order of servers, route sets, the servers' hosts, and the route sets'.
+fn bindings<'a>(servers: &[&'a Arc<Server>], routes: &'a [Arc<RouteSet>]) -> Vec<Binding<'a>> {
+    let mut by_gateway: HashMap<&str, OfGateway<'_>> = HashMap::new();
+    for set in routes {
+        for (gateway, rules) in &set.gateways {
+            let own = by_gateway.entry(gateway).or_default();
+            let hosts = set.hosts.iter().enumerate();
+            hosts.for_each(|(number, host)| own.hosts.add(host, (own.sets.len(), number)));
+            own.sets.push((set, rules));
+        }
+    }
+    let mut all = Vec::new();
+    for server in servers {
+        let Some(own) = by_gateway.get(&*server.gateway) else { continue };
+        let mut met: Vec<(usize, usize, usize)> = Vec::new();
+        for (number, (_, served)) in server.hosts.iter().enumerate() {
+            let wanted = own.hosts.meeting(served).into_iter();
+            met.extend(wanted.map(|(set, wanted)| (set, number, wanted)));
+        }
+        met.sort_unstable();
+        all.extend(met.into_iter().filter_map(|(set, served, wanted)| {
+            let (set, rules) = *own.sets.get(set)?;
+            let (namespace, served) = server.hosts.get(served)?;
+            let wanted = set.hosts.get(wanted)?;
+            if namespace.as_ref().is_some_and(|namespace| *namespace != set.namespace) {
+                return None;
+            }
+            let host = served.intersect(wanted)?;
+            Some(Binding { server, set, rules, host, precision: precision(wanted) })
+        }));
+    }
+    all
+}
+
+/// The route sets that are bound to a gateway, with their rules there.
+#[derive(Default)]
+struct OfGateway<'a> {
+    sets: Vec<(&'a Arc<RouteSet>, &'a StageRules)>,
+    /// A route set, and which of its hosts it is.
+    hosts: HostIndex<(usize, usize)>,
 }
 
 /// Exact names over wildcards, longer wildcards over shorter ones.
@@ -260,6 +296,7 @@ pub(super) fn tcp(
 /// Raw TCP services by the port that applications dial.
 pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort, Vec<TunnelTcp>> {
     let mut tcp: HashMap<_, Vec<TunnelTcp>> = HashMap::new();
+    let services = OnceCell::new();
     let led = rules.routes.iter().flat_map(|set| set.mesh.tcp.iter().map(move |rule| (set, rule)));
     for (set, rule) in led {
         // The node goes by the first destination too: it can't tell which one will be chosen.
@@ -269,12 +306,13 @@ pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort
             if !member.get(group).is_some_and(|member| *member) {
                 continue;
             }
-            let named = |service: &&Arc<Service>| {
-                service.protocol == Protocol::Tcp
-                    && set.hosts.iter().any(|own| own.intersect(&service.host).is_some())
-                    && tcp_on(rule, service.port.0)
-            };
-            for service in rules.services.iter().filter(named) {
+            let index = services.get_or_init(|| by_host(&rules.services));
+            let met = index.meeting_any(&set.hosts).into_iter();
+            let met = met.filter_map(|index| rules.services.get(index));
+            let named = met.filter(|service| {
+                service.protocol == Protocol::Tcp && tcp_on(rule, service.port.0)
+            });
+            for service in named {
                 let matches = rule.matches.iter();
                 let here = matches.filter(|m| m.port.is_none_or(|port| port == service.port.0));
                 let mut nets: Vec<_> = here.flat_map(|m| m.subnets.iter().copied()).collect();
@@ -295,6 +333,13 @@ pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort
         }
     }
     tcp
+}
+
+fn by_host(services: &[Arc<Service>]) -> HostIndex<usize> {
+    let mut hosts = HostIndex::default();
+    let all = services.iter().enumerate();
+    all.for_each(|(index, service)| hosts.add(&service.host, index));
+    hosts
 }
 
 /// Addresses that applications dial for a service, where they are known.
@@ -323,3 +368,6 @@ fn gateway_targets(targets: &[Weighted]) -> impl Iterator<Item = (usize, Gateway
         Target::Cluster { .. } | Target::Refused { .. } => None,
     })
 }
+
+#[cfg(test)]
+mod tests;

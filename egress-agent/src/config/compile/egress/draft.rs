@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::super::index::Groups;
 use super::super::super::{
     decode::{At, Cx, Report, Spot, nearest},
     egress_policy::{
@@ -64,7 +65,12 @@ pub(super) struct DraftRule {
 
 /// Reads a policy. One with an error has no rules; where its selectors can't be read it selects everything
 /// that it might, so that no other policy's audit mode opens what it may have meant to confine.
-pub(super) fn draft<'p>(policy: &'p Policy, mesh: &MeshConfig, guard: &AddressGuard) -> Draft<'p> {
+pub(super) fn draft<'p>(
+    policy: &'p Policy,
+    mesh: &MeshConfig,
+    groups: &Groups,
+    guard: &AddressGuard,
+) -> Draft<'p> {
     let mut report = Report { problems: policy.problems.clone(), fatal: false };
     let mut draft = Draft {
         policy,
@@ -97,7 +103,7 @@ pub(super) fn draft<'p>(policy: &'p Policy, mesh: &MeshConfig, guard: &AddressGu
                 return broken(draft, report);
             };
             let full = format!("{}.{}.svc.cluster.local", name.value, namespace.value);
-            match super::super::group_named(mesh, &full) {
+            match groups.named(&full) {
                 Some(group) => draft.group = group,
                 None => unknown_gateway(&full, &gateway.at, mesh, &mut cx),
             }

@@ -26,6 +26,7 @@ use super::{
         resource::Resources,
     },
     Compiler,
+    index::EgressHosts,
     providers::{Wanted, most_specific},
     routes::Traffic,
     services::Entry,
@@ -47,7 +48,7 @@ pub(super) struct Drafts<'p>(Vec<Draft<'p>>);
 
 impl Compiler<'_> {
     /// Every host that a rule names, with the namespace whose destination rules count for it.
-    pub(super) fn named_by(&self, drafts: &Drafts<'_>) -> BTreeSet<(Namespace, HostPattern)> {
+    pub(super) fn named_by(&self, drafts: &Drafts<'_>) -> EgressHosts {
         let drafts = drafts.0.iter();
         let pairs = drafts.flat_map(|draft| {
             let namespace = self.service_namespace(draft.policy);
@@ -60,7 +61,7 @@ impl Compiler<'_> {
     pub(super) fn egress_drafts<'p>(&mut self, resources: &'p Resources) -> Drafts<'p> {
         let policies = resources.policies.iter();
         let mut drafts: Vec<_> =
-            policies.map(|policy| draft(policy, &self.mesh, &self.guard)).collect();
+            policies.map(|policy| draft(policy, &self.mesh, &self.groups, &self.guard)).collect();
         let mut known: HashMap<_, (EgressProtocol, &str)> = HashMap::new();
         for draft in &mut drafts {
             self.report.problems.append(&mut draft.problems);
@@ -210,7 +211,7 @@ impl Compiler<'_> {
         }
         let Some(group) = self.mesh.gateways.get(group) else { return Hop::Plain };
         let host = HostPattern::Exact(group.service.clone());
-        let rules: Vec<_> = self.rules.iter().collect();
+        let rules = self.rules.meeting(&host);
         let asked = most_specific(&rules, &host, |_| true).into_iter().any(|rule| {
             let own = rule.policy.as_ref().map(|policy| policy.on(port));
             own.is_some_and(|settings| settings.tunnel.flatten().is_some())

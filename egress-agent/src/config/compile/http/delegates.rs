@@ -112,8 +112,7 @@ impl<'r> Compiler<'r> {
         let Delegate { at, name, namespace } = delegate;
         let name = name.as_ref()?;
         let full = full_name(delegate, scope.meta)?;
-        let mut all = self.delegates.iter();
-        let found = all.find(|route| route.meta.full_name() == full);
+        let found = self.delegates_by_name.get(&full).copied();
         let mut cx = scope.meta.cx(self.report);
         let Some(found) = found else {
             let message = format!(

@@ -1,0 +1,6 @@
+//! That compilation finds what it looks for as a search would, and takes steps in proportion to the
+//! configuration.
+
+mod growth;
+mod naive;
+mod random;
