@@ -1,6 +1,7 @@
 //! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
 
 mod capture;
+mod in_force;
 mod limits;
 mod pods;
 mod pressure;
@@ -19,22 +20,23 @@ use tokio::{
 
 use self::{
     capture::{Capture, Captured, TunnelPort},
+    in_force::InForce,
     limits::{Allowance, LimitArgs},
     view::View,
 };
 use crate::{
     admin::{
-        Admin, AdminPorts, AdminSources, ConfigState, Status,
+        Admin, AdminPorts, AdminSources, Status,
         control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
     },
     net::ResolverSource,
-    policy::{GatewayPolicy, Snapshot},
     proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
-    source::{ConfigArgs, Loaded, Reload, kubernetes::Scope},
+    source::{ConfigArgs, Reload, kubernetes::Scope},
     sys::{
         memory,
         netlink::addresses,
         process::{cores, open_files, raise_open_files},
+        retire::Retired,
     },
     telemetry::Telemetry,
     tls::{CertificateArgs, Credentials, TrustRoots},
@@ -220,15 +222,18 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         status: Arc::clone(&status),
     };
     let role = Role {
-        identity: GatewayIdentity {
-            labels: args.labels,
-            namespace: args.namespace,
-            addresses: addresses::list().context("can't list this host's addresses")?,
+        in_force: InForce {
+            identity: Arc::new(GatewayIdentity {
+                labels: args.labels,
+                namespace: args.namespace,
+                addresses: addresses::list().context("can't list this host's addresses")?,
+            }),
+            policy,
+            replaced: Retired::start().context("can't start a thread")?,
+            telemetry: Arc::clone(&telemetry),
+            status,
+            credentials,
         },
-        policy,
-        telemetry: Arc::clone(&telemetry),
-        status,
-        credentials,
         control: control.map(|control| (control, view)),
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -243,11 +248,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
 
 /// The process apart from its workers.
 struct Role {
-    identity: GatewayIdentity,
-    policy: PolicyCell,
-    telemetry: Arc<Telemetry>,
-    status: Arc<Status>,
-    credentials: Arc<Credentials>,
+    in_force: InForce,
     control: Option<(Listening, View)>,
 }
 
@@ -263,7 +264,8 @@ impl Role {
         let (origin, reported) = config.open(Scope::Cluster).await?;
         let (reload, loaded) = Reload::new(origin);
         let again = reload.again();
-        let reload = tokio::spawn(reload.run());
+        let reload = reload.start().context("can't start the compiler's thread")?;
+        let reload = tokio::spawn(reload);
         let mut loaded = match reported {
             Some(reported) => pods::merge(loaded, reported),
             None => loaded,
@@ -273,10 +275,10 @@ impl Role {
         let _control = control.transpose().context("can't serve the control socket")?;
         let drains = workers.drains();
         let mut finished = spawn_blocking(move || workers.join());
-        let credentials = Arc::clone(&self.credentials);
+        let credentials = Arc::clone(&self.in_force.credentials);
         let following = tokio::spawn(async move { credentials.watch().await });
         let first = loaded.borrow_and_update().clone();
-        self.apply(&first).await;
+        self.in_force.apply(&first).await;
         let mut looking = interval(ADDRESSES_EVERY);
         looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -284,9 +286,9 @@ impl Role {
                 changed = loaded.changed() => {
                     changed.context("the configuration isn't watched any more")?;
                     let now = loaded.borrow_and_update().clone();
-                    self.apply(&now).await;
+                    self.in_force.apply(&now).await;
                 }
-                _ = looking.tick() => self.follow_addresses(),
+                _ = looking.tick() => self.in_force.follow_addresses().await,
                 Some(()) = hup.recv() => again.notify_one(),
                 () = ends.next() => break,
                 _ = &mut finished => bail!("the workers ended by themselves"),
@@ -294,58 +296,10 @@ impl Role {
         }
         reload.abort();
         following.abort();
-        self.status.set_draining();
+        self.in_force.status.set_draining();
         drain(&drains, finished, &mut ends, drain_timeout).await;
         tracing::info!("ended");
         Ok(ExitCode::SUCCESS)
-    }
-
-    /// Puts what was loaded in force, for the next decision of every worker.
-    async fn apply(&self, loaded: &Loaded) {
-        let Loaded { snapshot, current, accepted, rejected, held: _, last: _ } = loaded;
-        let mut clusters = self.status.config().clusters.clone();
-        if let Some(snapshot) = snapshot
-            && !self.is_in_force(snapshot)
-        {
-            let policy = GatewayPolicy::new(Arc::clone(snapshot), &self.identity);
-            clusters = policy.clusters().map(Arc::clone).collect();
-            self.telemetry.stats.configure(clusters.iter().map(|cluster| &cluster.name));
-            // Before the policy: its first connection finds the certificates.
-            self.credentials.configure(policy.terminating(), []).await;
-            let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();
-            if let Some(error) = &fault {
-                tracing::error!("{error}");
-            }
-            self.status.set_fault("access_log", fault.map(|error| error.to_string()));
-            self.policy.store(Some(Arc::new(policy)));
-        }
-        self.status.set_config(ConfigState {
-            snapshot: snapshot.clone(),
-            clusters,
-            current: *current,
-            accepted: *accepted,
-            rejected: *rejected,
-        });
-    }
-
-    /// Never dials an address that the host was given meanwhile.
-    fn follow_addresses(&mut self) {
-        match addresses::list() {
-            Ok(now) if now != self.identity.addresses => {
-                self.identity.addresses = now;
-                if let Some(snapshot) = &self.status.config().snapshot {
-                    let policy = GatewayPolicy::new(Arc::clone(snapshot), &self.identity);
-                    self.policy.store(Some(Arc::new(policy)));
-                }
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!("can't list this host's addresses: {error}"),
-        }
-    }
-
-    fn is_in_force(&self, snapshot: &Arc<Snapshot>) -> bool {
-        let config = self.status.config();
-        config.snapshot.as_ref().is_some_and(|before| Arc::ptr_eq(before, snapshot))
     }
 }
 

@@ -174,7 +174,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
     }
-    tokio::spawn(reload.run());
+    tokio::spawn(reload.start().context("can't start the compiler's thread")?);
     let names = Names::spawn(Arc::new(resolver));
     let naming = Naming {
         loaded: loaded.clone(),

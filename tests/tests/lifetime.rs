@@ -12,7 +12,7 @@ use egress_tests::{
     process::Process,
     sh,
     testbed::{Testbed, mesh_yaml},
-    wait::{SOON, until, until_is},
+    wait::{SOON, START, until, until_is},
 };
 
 const URL: &str = "https://edition.cnn.com/";
@@ -151,6 +151,70 @@ fn an_interface_that_is_made_again_is_behind_the_wall_with_and_without_an_agent(
     until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
     wall.stops("a packet after the start", &["protocol"], packet).unwrap();
+}
+
+/// Files of a configuration with many hosts, each with resources of its own.
+fn many_hosts(hosts: usize) -> Vec<(String, String)> {
+    const A_FILE: usize = 2000;
+    let resources = |number: usize| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e{number}}}\n\
+             spec: {{hosts: [h{number}.many.example], ports: [{{number: 443, name: tls, protocol: \
+             TLS}}]}}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: \
+             {{name: r{number}}}\nspec: {{hosts: [h{number}.many.example], gateways: \
+             [istio-egressgateway], tls: [{{match: [{{port: 443, sniHosts: [h{number}.many.example]}}], \
+             route: [{{destination: {{host: h{number}.many.example, port: {{number: 443}}}}}}]}}]}}\n---\n"
+        )
+    };
+    let numbers: Vec<usize> = (0..hosts).collect();
+    let files = numbers.chunks(A_FILE).enumerate();
+    files
+        .map(|(file, part)| {
+            (format!("many{file}.yaml"), part.iter().copied().map(resources).collect())
+        })
+        .collect()
+}
+
+/// A compilation that takes seconds delays nothing else: a new interface is enforced meanwhile, the node
+/// answers, and what was allowed and denied before is.
+#[test]
+fn an_interface_is_enforced_while_a_large_configuration_is_compiled() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let capture = testbed.capture().unwrap();
+    let served = || testbed.curl_status(&[URL]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+    let since = |earlier: usize, what: &str| node.stderr()[earlier..].contains(what);
+
+    // A machine may be so quick that the configuration is compiled before the interface is there: then
+    // there are more hosts.
+    let meanwhile = (1..=4).any(|round| {
+        let earlier = node.stderr().len();
+        let repairs = || metric(&testbed, "egress_repairs_total{kind=\"interface\"}").unwrap_or(0);
+        let before = repairs();
+        for (name, text) in many_hosts(20_000 * round) {
+            testbed.apply(&name, &text).unwrap();
+        }
+        until_is(START, "the compiler", || since(earlier, "compiling"), |begun| *begun).unwrap();
+        recreate(&testbed);
+        until_is(START, "the repair", repairs, |count| *count > before).unwrap();
+        until_is(START, "the way over the new interface", served, |seen| seen == "200").unwrap();
+        let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
+        let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+        wall.stops("a packet on the new interface", &["protocol"], packet).unwrap();
+        let meanwhile = !since(earlier, "is in force");
+        until_is(START, "the large configuration", || since(earlier, "is in force"), |done| *done)
+            .unwrap();
+        meanwhile
+    });
+    assert!(
+        meanwhile,
+        "each time the new interface was enforced only afterwards:\n{}",
+        node.stderr()
+    );
+    assert_eq!(served(), "200");
 }
 
 /// A pod may do what it likes with its own interface: the others don't suffer.

@@ -89,10 +89,10 @@ impl Memory {
         }
     }
 
-    /// The addresses of all names, sorted.
-    pub(crate) fn resolved(&self) -> Resolved {
-        let addrs = |name: &Name| name.seen.keys().copied().collect();
-        self.names.iter().map(|(host, name)| (host.clone(), addrs(name))).collect()
+    /// The addresses of a name, sorted.
+    fn addresses(&self, host: &Host) -> Vec<IpAddr> {
+        let name = self.names.get(host);
+        name.map_or_else(Vec::new, |name| name.seen.keys().copied().collect())
     }
 }
 
@@ -166,24 +166,34 @@ async fn keep(
                 if changed.is_err() {
                     return;
                 }
+                let names = wanted.borrow_and_update().clone();
+                memory.retain(&names);
+                published.send_if_modified(|resolved| {
+                    let before = resolved.len();
+                    resolved.retain(|name, _| names.contains(name));
+                    resolved.len() != before
+                });
                 ask(&resolver, &wanted, &mut asking);
             }
             _ = ticks.tick() => ask(&resolver, &wanted, &mut asking),
             // Each answer counts as soon as it is there: none waits for another name's.
             Some((host, answer)) = asking.answers.next() => {
                 asking.hosts.remove(&host);
-                if wanted.borrow().contains(&host) {
-                    memory.observe(Instant::now(), &host, answer.as_deref());
+                if !wanted.borrow().contains(&host) {
+                    continue;
                 }
+                memory.observe(Instant::now(), &host, answer.as_deref());
+                // Of this name alone: there may be thousands of others.
+                let now = memory.addresses(&host);
+                published.send_if_modified(|resolved| {
+                    let changed = resolved.get(&host) != Some(&now);
+                    if changed {
+                        resolved.insert(host, now);
+                    }
+                    changed
+                });
             }
         }
-        memory.retain(&wanted.borrow());
-        let resolved = memory.resolved();
-        published.send_if_modified(|old| {
-            let changed = *old != resolved;
-            *old = resolved;
-            changed
-        });
     }
 }
 
@@ -230,9 +240,9 @@ mod tests {
         memory.observe(start, &host, Ok(&addrs(&["203.0.113.1"])));
         let next = start + GRACE / 2;
         memory.observe(next, &host, Ok(&addrs(&["203.0.113.2"])));
-        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.1", "203.0.113.2"]));
+        assert_eq!(memory.addresses(&host), addrs(&["203.0.113.1", "203.0.113.2"]));
         memory.observe(start + GRACE, &host, Ok(&addrs(&["203.0.113.2"])));
-        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.2"]));
+        assert_eq!(memory.addresses(&host), addrs(&["203.0.113.2"]));
     }
 
     #[test]
@@ -241,13 +251,13 @@ mod tests {
         let mut memory = Memory::default();
         memory.observe(start, &host, Ok(&addrs(&["203.0.113.1"])));
         memory.observe(start + GRACE * 10, &host, Err(&ResolveError::Timeout));
-        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.1"]));
+        assert_eq!(memory.addresses(&host), addrs(&["203.0.113.1"]));
         // Without an answer ever, there is nothing.
         let other = Host::parse("other.example").unwrap();
         memory.observe(start, &other, Err(&ResolveError::NoSuchName));
-        assert!(memory.resolved()[&other].is_empty());
+        assert!(memory.addresses(&other).is_empty());
         memory.retain(&HashSet::new());
-        assert!(memory.resolved().is_empty());
+        assert!(memory.names.is_empty());
     }
 
     #[test]
@@ -266,6 +276,6 @@ mod tests {
             "203.0.113.1",
         ]);
         memory.observe(Instant::now(), &host, Ok(&answer));
-        assert_eq!(memory.resolved()[&host], addrs(&["203.0.113.1"]));
+        assert_eq!(memory.addresses(&host), addrs(&["203.0.113.1"]));
     }
 }

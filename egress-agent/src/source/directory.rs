@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use thiserror::Error;
@@ -157,12 +158,12 @@ impl Directory {
 }
 
 impl Watched for Directory {
-    type Content = Result<Files, Vec<ReadError>>;
+    type Content = Result<Arc<Files>, Vec<ReadError>>;
 
     const WHAT: &'static str = "configuration is";
 
     fn read(&self) -> Self::Content {
-        Self::read(self)
+        Self::read(self).map(Arc::new)
     }
 
     fn fingerprint(&self) -> Fingerprint {

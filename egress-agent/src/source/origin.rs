@@ -130,7 +130,7 @@ impl Origin {
     /// The next configuration. Cancel safe: what was not returned is returned the next time.
     pub async fn next(&mut self) -> Result<Arc<Files>, Vec<ReadError>> {
         match self {
-            Self::Directory(watcher) => watcher.next().await.map(Arc::new),
+            Self::Directory(watcher) => watcher.next().await,
             Self::Kubernetes(files) => loop {
                 if files.changed().await.is_err() {
                     return std::future::pending().await;
@@ -145,7 +145,7 @@ impl Origin {
     /// The same, read again though it may not have changed. What an API server has is known already.
     pub async fn again(&mut self) -> Result<Arc<Files>, Vec<ReadError>> {
         match self {
-            Self::Directory(watcher) => watcher.again().await.map(Arc::new),
+            Self::Directory(watcher) => watcher.again().await,
             Self::Kubernetes(files) => {
                 let known = files.borrow_and_update().clone();
                 match known {

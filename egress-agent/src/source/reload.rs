@@ -1,13 +1,16 @@
-//! From files to the snapshot in force: watch, compile, publish. Both roles use it.
+//! From files to the snapshot in force: watch, compile, publish. Both roles use it. Compiling has a thread
+//! of its own, so that it delays nothing else.
 //!
 //! A configuration that can't be read or doesn't compile changes nothing: the last good one stays
 //! in force, every problem is reported, and [`Loaded::current`] turns false until it is repaired.
 //! With none accepted yet there is no snapshot, and everything external is denied.
 
+mod build;
 mod merged;
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     sync::Arc,
     time::SystemTime,
 };
@@ -15,11 +18,13 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::{Notify, watch};
 
+use self::build::{Builder, Built, Compilation, Compile};
 pub use self::merged::Merged;
 use super::{Files, Origin, ReadError};
 use crate::{
     config::{self, Discovered, Severity},
     policy::Snapshot,
+    sys::retire::Retired,
     types::Held,
 };
 
@@ -58,6 +63,7 @@ const MOST_PROBLEMS: usize = 50;
 /// Keeps a snapshot equal to where the configuration comes from.
 pub struct Reload {
     origin: Origin,
+    compile: Compile,
     loaded: watch::Sender<Loaded>,
     again: Arc<Notify>,
     /// What is in force before a configuration was accepted.
@@ -68,8 +74,13 @@ impl Reload {
     /// The receiver shows the state from the start, which is "nothing yet".
     #[must_use]
     pub fn new(origin: Origin) -> (Self, watch::Receiver<Loaded>) {
+        Self::compiling(origin, Box::new(compile))
+    }
+
+    fn compiling(origin: Origin, compile: Compile) -> (Self, watch::Receiver<Loaded>) {
         let (loaded, receiver) = watch::channel(Loaded::default());
-        (Self { origin, loaded, again: Arc::new(Notify::new()), inherited: None }, receiver)
+        let again = Arc::new(Notify::new());
+        (Self { origin, compile, loaded, again, inherited: None }, receiver)
     }
 
     /// Says, where a configuration is refused before one was accepted, that this stays in force.
@@ -84,46 +95,90 @@ impl Reload {
         Arc::clone(&self.again)
     }
 
-    /// Reads, compiles and publishes until it is dropped.
-    pub async fn run(mut self) {
-        loop {
-            // Dropping `next` half-way loses nothing: it remembers only what it returned.
-            let again = tokio::select! {
-                files = self.origin.next() => Some(files),
-                () = self.again.notified() => None,
-            };
-            let files = match again {
-                Some(files) => files,
-                None => self.origin.again().await,
-            };
-            self.take(files);
-        }
+    /// Reads, compiles and publishes until the future is dropped.
+    ///
+    /// # Errors
+    /// There is no thread to compile on.
+    pub fn start(self) -> io::Result<impl Future<Output = ()> + Send> {
+        let Self { origin, compile, loaded, again, inherited } = self;
+        let builder = Builder::start(compile)?;
+        let publisher = Publisher { loaded, inherited, replaced: Retired::start()? };
+        Ok(run(origin, again, builder, publisher))
     }
+}
 
-    fn take(&self, files: Result<Arc<Files>, Vec<ReadError>>) {
-        let at = SystemTime::now();
-        let mut held = Held::default();
-        let (accepted, problems) = match files {
-            Ok(files) => {
-                held = Held { digest: digest(&files), accepted_at: seconds(at) };
-                compile(&files)
-            }
-            Err(errors) => {
-                let problems = errors.iter().map(ToString::to_string).collect::<Vec<_>>();
-                for problem in &problems {
-                    tracing::error!("{problem}");
-                }
-                (None, problems)
+async fn run(mut origin: Origin, again: Arc<Notify>, mut builder: Builder, publisher: Publisher) {
+    let mut read_again = false;
+    // Of the last attempt to read, which is told of after what was read before it.
+    let mut unread: Option<Vec<ReadError>> = None;
+    loop {
+        // Dropping the reading half-way loses nothing: the origin remembers only what it returned.
+        let reading = async {
+            match read_again {
+                true => origin.again().await,
+                false => origin.next().await,
             }
         };
+        tokio::select! {
+            read = reading => {
+                read_again = false;
+                match read {
+                    Ok(files) => {
+                        unread = None;
+                        builder.submit(files);
+                    }
+                    Err(errors) => unread = Some(errors),
+                }
+            }
+            () = again.notified() => read_again = true,
+            built = builder.next() => publisher.built(built),
+        }
+        if let Some(errors) = unread.take_if(|_| builder.is_idle()) {
+            publisher.unread(&errors);
+        }
+    }
+}
+
+/// Who tells everybody what is in force.
+struct Publisher {
+    loaded: watch::Sender<Loaded>,
+    inherited: Option<String>,
+    replaced: Retired,
+}
+
+impl Publisher {
+    /// Publishes what was compiled.
+    fn built(&self, built: Built) {
+        let Built { digest, read_at, compilation, .. } = built;
+        let Compilation { snapshot, problems } = compilation;
+        let held = Held { digest, accepted_at: seconds(read_at) };
+        self.publish(read_at, snapshot.map(|snapshot| (snapshot, held)), problems);
+    }
+
+    /// Publishes that the configuration can't be read.
+    fn unread(&self, errors: &[ReadError]) {
+        let problems: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        for problem in &problems {
+            tracing::error!("{problem}");
+        }
+        self.publish(SystemTime::now(), None, problems);
+    }
+
+    fn publish(
+        &self,
+        at: SystemTime,
+        accepted: Option<(Arc<Snapshot>, Held)>,
+        problems: Vec<String>,
+    ) {
         let last = LastReload { at, accepted: accepted.is_some(), problems: shortened(problems) };
+        let mut replaced = None;
         self.loaded.send_modify(|loaded| {
             loaded.current = accepted.is_some();
             loaded.last = Some(Arc::new(last));
             match accepted {
-                Some(snapshot) => {
+                Some((snapshot, held)) => {
                     loaded.accepted += 1;
-                    loaded.snapshot = Some(snapshot);
+                    replaced = loaded.snapshot.replace(snapshot);
                     loaded.held = held;
                     tracing::info!(
                         "configuration {} is in force ({})",
@@ -144,6 +199,9 @@ impl Reload {
                 }
             }
         });
+        if let Some(replaced) = replaced {
+            self.replaced.add(replaced);
+        }
     }
 }
 
@@ -174,7 +232,8 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// Compiles and reports; every problem is a message of its own.
-fn compile(files: &Files) -> (Option<Arc<Snapshot>>, Vec<String>) {
+fn compile(files: &Files) -> Compilation {
+    tracing::info!("compiling a configuration of {} files", files.resources.len());
     let (snapshot, problems) =
         match config::compile_in(&files.discovered, &files.resources, files.mesh.as_ref()) {
             Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
@@ -187,7 +246,7 @@ fn compile(files: &Files) -> (Option<Arc<Snapshot>>, Vec<String>) {
             Severity::Refusal | Severity::Error => tracing::error!("{problem}"),
         }
     }
-    (snapshot, problems.iter().map(ToString::to_string).collect())
+    Compilation { snapshot, problems: problems.iter().map(ToString::to_string).collect() }
 }
 
 fn shortened(mut problems: Vec<String>) -> Vec<String> {
@@ -201,7 +260,7 @@ fn shortened(mut problems: Vec<String>) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
+    use std::{fs, sync::mpsc as threads, time::Duration};
 
     use tempfile::TempDir;
     use tokio::time::timeout;
@@ -228,7 +287,7 @@ mod tests {
             Reload::new(Origin::directory(dir.path().into(), None, timing));
         let again = reload.again();
         assert!(receiver.borrow().snapshot.is_none());
-        let running = tokio::spawn(reload.run());
+        let running = tokio::spawn(reload.start().unwrap());
 
         let first = until(&mut receiver, |loaded| loaded.accepted == 1).await;
         assert!(first.current);
@@ -284,9 +343,149 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let gone = dir.path().join("gone");
         let (reload, mut receiver) = Reload::new(Origin::directory(gone, None, Timing::default()));
-        let running = tokio::spawn(reload.run());
+        let running = tokio::spawn(reload.start().unwrap());
         let loaded = until(&mut receiver, |loaded| loaded.rejected == 1).await;
         assert!(loaded.snapshot.is_none() && !loaded.current);
         running.abort();
+    }
+
+    /// A compiler that waits for each go-ahead, and says what it begins with.
+    struct Held {
+        begun: tokio::sync::mpsc::UnboundedReceiver<String>,
+        go: threads::Sender<()>,
+    }
+
+    impl Held {
+        fn new() -> (Self, Compile) {
+            let (begin, begun) = tokio::sync::mpsc::unbounded_channel();
+            let (go, gone) = threads::channel();
+            let compile = move |files: &Files| {
+                begin.send(text(files)).ok();
+                // Not for ever: a test that fails ends the sender, or waits no longer than this.
+                gone.recv_timeout(LONG * 2).ok();
+                compile(files)
+            };
+            (Self { begun, go }, Box::new(compile))
+        }
+
+        async fn begun(&mut self) -> String {
+            timeout(LONG, self.begun.recv()).await.expect("in time").unwrap()
+        }
+    }
+
+    fn text(files: &Files) -> String {
+        files.mesh.as_ref().map(|mesh| mesh.text.clone()).unwrap_or_default()
+    }
+
+    fn mesh(text: &str) -> Arc<Files> {
+        let mesh = RawFile { path: "mesh.yaml".into(), text: text.into() };
+        Arc::new(Files { mesh: Some(mesh), ..Files::default() })
+    }
+
+    const ALLOW: &str = "outboundTrafficPolicy: {mode: ALLOW_ANY}\n";
+    const DENY: &str = "outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n";
+
+    #[tokio::test]
+    async fn everything_else_goes_on_while_a_configuration_is_compiled() {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("mesh.yaml"), ALLOW).unwrap();
+        let timing = Timing { quiet: Duration::from_millis(10), ..Timing::default() };
+        let origin = Origin::directory(dir.path().into(), None, timing);
+        let (mut held, compile) = Held::new();
+        let (reload, mut receiver) = Reload::compiling(origin, compile);
+        let again = reload.again();
+        let running = tokio::spawn(reload.start().unwrap());
+        held.begun().await;
+        held.go.send(()).unwrap();
+        let first = until(&mut receiver, |loaded| loaded.accepted == 1).await;
+
+        // The thread of this runtime is that of the node: what it serves is served while the compiler
+        // is held.
+        again.notify_one();
+        held.begun().await;
+        let served = tokio::spawn(async { 7 });
+        assert_eq!(timeout(LONG, served).await.unwrap().unwrap(), 7);
+        let now = receiver.borrow().clone();
+        assert_eq!(now.accepted, 1);
+        assert!(Arc::ptr_eq(&now.snapshot.unwrap(), first.snapshot.as_ref().unwrap()));
+
+        // The directory is gone meanwhile: what was read before counts first.
+        fs::remove_dir_all(dir.path()).unwrap();
+        again.notify_one();
+        // It may have been read while it was going.
+        (0..10).for_each(|_| held.go.send(()).unwrap());
+        let gone = until(&mut receiver, |loaded| loaded.rejected == 1).await;
+        assert!(gone.accepted >= 2 && !gone.current && gone.snapshot.is_some());
+        running.abort();
+    }
+
+    #[tokio::test]
+    async fn an_end_does_not_wait_for_the_compiler() {
+        let dir = TempDir::new().unwrap();
+        let origin = Origin::directory(dir.path().into(), None, Timing::default());
+        let (mut held, compile) = Held::new();
+        let (reload, receiver) = Reload::compiling(origin, compile);
+        let running = tokio::spawn(reload.start().unwrap());
+        held.begun().await;
+        running.abort();
+        assert!(timeout(LONG, running).await.unwrap().unwrap_err().is_cancelled());
+        assert!(receiver.has_changed().is_err(), "nobody publishes any more");
+        // The compiler was never told to go on; now its thread ends.
+        held.go.send(()).unwrap();
+        assert!(timeout(LONG, held.begun.recv()).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn the_last_configuration_wins() {
+        let (mut held, compile) = Held::new();
+        let mut builder = Builder::start(compile).unwrap();
+        builder.submit(mesh("one: 1\n"));
+        assert_eq!(held.begun().await, "one: 1\n");
+        builder.submit(mesh("two: 2\n"));
+        builder.submit(mesh(DENY));
+        assert!(!builder.is_idle());
+        held.go.send(()).unwrap();
+        held.go.send(()).unwrap();
+        let built = timeout(LONG, builder.next()).await.unwrap();
+        assert_eq!(built.digest, digest(&mesh(DENY)), "the first is outdated");
+        assert!(built.compilation.snapshot.is_some() && builder.is_idle());
+        assert_eq!(held.begun().await, DENY, "the second was never compiled");
+    }
+
+    #[tokio::test]
+    async fn changes_without_end_do_not_keep_everything_out_of_force() {
+        let (mut held, compile) = Held::new();
+        let mut builder = Builder::start(compile).unwrap();
+        builder.submit(mesh("number: 0\n"));
+        for number in 1..=5 {
+            held.begun().await;
+            builder.submit(mesh(&format!("number: {number}\n")));
+            held.go.send(()).unwrap();
+        }
+        // Each was outdated before it was compiled; every second one counts all the same.
+        for number in [1, 3] {
+            let built = timeout(LONG, builder.next()).await.unwrap();
+            assert_eq!(built.digest, digest(&mesh(&format!("number: {number}\n"))));
+        }
+        held.begun().await;
+        held.go.send(()).unwrap();
+        let last = timeout(LONG, builder.next()).await.unwrap();
+        assert_eq!(last.digest, digest(&mesh("number: 5\n")));
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_panics_refuses_one_configuration() {
+        let mut good = false;
+        let compile = move |files: &Files| {
+            assert!(std::mem::replace(&mut good, true), "a bug");
+            compile(files)
+        };
+        let mut builder = Builder::start(Box::new(compile)).unwrap();
+        builder.submit(mesh(ALLOW));
+        let refused = timeout(LONG, builder.next()).await.unwrap().compilation;
+        assert!(refused.snapshot.is_none() && refused.problems[0].contains("panicked"));
+        builder.submit(mesh(ALLOW));
+        let next = timeout(LONG, builder.next()).await.unwrap().compilation;
+        assert!(next.snapshot.is_some(), "{:?}", next.problems);
     }
 }

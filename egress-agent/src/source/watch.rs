@@ -37,7 +37,7 @@ impl Default for Timing {
 
 /// What can be watched: files that are read together.
 pub trait Watched: Clone + Send + 'static {
-    /// What was read, or why it couldn't be.
+    /// What was read, or why it couldn't be. Cheap to clone.
     type Content: Clone + PartialEq + Send + 'static;
 
     /// What they are for, in messages.
@@ -90,8 +90,8 @@ impl<W: Watched> Watcher<W> {
             }
             // Watch first, then read: a change in between is an event for the next round.
             self.watch();
-            let read = self.read_at_rest().await;
-            if self.last.as_ref() != Some(&read) {
+            let (read, differs) = self.read_at_rest().await;
+            if differs {
                 self.last = Some(read.clone());
                 return read;
             }
@@ -101,7 +101,7 @@ impl<W: Watched> Watcher<W> {
     /// Reads again and yields it, changed or not (SIGHUP).
     pub async fn again(&mut self) -> W::Content {
         self.watch();
-        let read = self.read_at_rest().await;
+        let (read, _) = self.read_at_rest().await;
         self.last = Some(read.clone());
         read
     }
@@ -130,14 +130,20 @@ impl<W: Watched> Watcher<W> {
         }
     }
 
-    /// Reads content that didn't change while it was read. A writer that never rests doesn't hold
-    /// it up for ever: half a file is the compiler's to refuse, and the next look reads it whole.
-    async fn read_at_rest(&mut self) -> W::Content {
+    /// Reads content that didn't change while it was read, and says whether it differs from what was
+    /// yielded last: comparing takes time too. A writer that never rests doesn't hold it up for ever:
+    /// half a file is the compiler's to refuse, and the next look reads it whole.
+    async fn read_at_rest(&mut self) -> (W::Content, bool) {
         let end = Instant::now() + self.timing.at_most;
         loop {
             let before = self.fingerprint().await;
-            let files = self.files.clone();
-            let read = blocking(move || files.read()).await;
+            let (files, last) = (self.files.clone(), self.last.clone());
+            let read = blocking(move || {
+                let read = files.read();
+                let differs = last.as_ref() != Some(&read);
+                (read, differs)
+            });
+            let read = read.await;
             let rest = self.fingerprint().await == before;
             if rest || Instant::now() >= end {
                 self.seen = Some(before);

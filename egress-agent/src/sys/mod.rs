@@ -6,6 +6,7 @@ pub mod netlink;
 pub mod netns;
 pub mod process;
 pub mod raw;
+pub mod retire;
 pub mod socket;
 pub mod spare;
 pub mod splice;

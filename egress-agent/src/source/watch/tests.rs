@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::source::{Directory, Files, ReadError};
 
-type Read = Result<Files, Vec<ReadError>>;
+type Read = Result<Arc<Files>, Vec<ReadError>>;
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -21,7 +21,7 @@ async fn next(watcher: &mut Watcher<Directory>) -> Read {
 
 async fn text(watcher: &mut Watcher<Directory>) -> String {
     let files = next(watcher).await.unwrap();
-    files.resources.into_iter().map(|file| file.text).collect()
+    files.resources.iter().map(|file| &*file.text).collect()
 }
 
 fn watch(dir: &Path, timing: Timing) -> Watcher<Directory> {
@@ -107,10 +107,10 @@ async fn the_mesh_file_is_watched_wherever_it_is() {
     fs::write(&mesh, "1").unwrap();
     let directory = Directory::new(dir.path().into(), Some(mesh.clone()));
     let mut watcher = Watcher::new(directory, NO_POLL);
-    assert_eq!(next(&mut watcher).await.unwrap().mesh.unwrap().text, "1");
+    assert_eq!(next(&mut watcher).await.unwrap().mesh.as_ref().unwrap().text, "1");
     fs::write(elsewhere.path().join("new"), "2").unwrap();
     fs::rename(elsewhere.path().join("new"), &mesh).unwrap();
-    assert_eq!(next(&mut watcher).await.unwrap().mesh.unwrap().text, "2");
+    assert_eq!(next(&mut watcher).await.unwrap().mesh.as_ref().unwrap().text, "2");
     fs::remove_file(&mesh).unwrap();
     assert!(next(&mut watcher).await.is_err());
 }
