@@ -29,7 +29,7 @@ use crate::{
         Admin, AdminPorts, AdminSources, Status,
         control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
     },
-    net::ResolverSource,
+    net::{ClusterStates, ResolverSource},
     proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
     source::{ConfigArgs, Reload, kubernetes::Scope},
     sys::{
@@ -181,6 +181,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
+    let states = Arc::<ClusterStates>::default();
     let places = args.certificates.places()?;
     let credentials_directory = places.credentials.clone();
     let credentials = Arc::new(Credentials::new(places));
@@ -205,6 +206,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         roots: TrustRoots::system(),
         credentials_directory,
         credentials: Arc::clone(&credentials),
+        states: Arc::clone(&states),
         limits: bounds.of_worker(),
     };
     // More workers than cores would only get into each other's way on one of them.
@@ -232,6 +234,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
             replaced: Retired::start().context("can't start a thread")?,
             telemetry: Arc::clone(&telemetry),
             status,
+            states,
             credentials,
         },
         control: control.map(|control| (control, view)),

@@ -6,6 +6,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     admin::{ConfigState, Status},
+    net::ClusterStates,
     policy::{GatewayPolicy, Snapshot},
     proxy::PolicyCell,
     source::Loaded,
@@ -23,6 +24,7 @@ pub(super) struct InForce {
     pub(super) replaced: Retired,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) status: Arc<Status>,
+    pub(super) states: Arc<ClusterStates>,
     pub(super) credentials: Arc<Credentials>,
 }
 
@@ -37,6 +39,7 @@ impl InForce {
             let policy = self.decide_by(snapshot).await;
             clusters = policy.clusters().map(Arc::clone).collect();
             self.telemetry.stats.configure(clusters.iter().map(|cluster| &cluster.name));
+            self.states.configure(clusters.iter().map(|cluster| &cluster.name));
             // Before the policy: its first connection finds the certificates.
             self.credentials.configure(policy.terminating(), []).await;
             let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();

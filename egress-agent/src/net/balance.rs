@@ -1,5 +1,6 @@
 //! Which endpoint comes next: load balancing, limits and outlier detection, shared by all workers.
 
+mod endpoints;
 mod places;
 
 use std::{
@@ -10,30 +11,34 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
-use self::places::Places;
+use self::{
+    endpoints::{EndpointState, Endpoints},
+    places::Places,
+};
 use crate::{
     policy::{Cluster, ClusterName, Endpoint, LoadBalancer, OutlierDetection},
     types::UpstreamAddr,
 };
 
-/// Endpoints remembered per cluster before those without load or ejection are forgotten.
-const ENDPOINTS: usize = 4096;
-/// An ejection never lasts longer (Envoy's `max_ejection_time`).
-const LONGEST_EJECTION: Duration = Duration::from_secs(300);
-
 /// Load and health of all clusters. They outlive a change of configuration as long as the
 /// cluster's name stays.
 #[derive(Debug, Default)]
 pub struct ClusterStates {
-    by_name: Mutex<HashMap<ClusterName, Arc<ClusterState>>>,
+    /// The clusters of the configuration, replaced as a whole.
+    configured: ArcSwap<ByName>,
+    /// Clusters that no configuration names (any more): `PassthroughCluster`, and those of requests that
+    /// were decided by an earlier configuration.
+    others: ArcSwap<ByName>,
     /// Changes when somebody wishes for a place.
     wishes: watch::Sender<()>,
 }
+
+type ByName = HashMap<ClusterName, Arc<ClusterState>>;
 
 #[derive(Debug, Default)]
 pub(super) struct ClusterState {
@@ -43,16 +48,7 @@ pub(super) struct ClusterState {
     total: AtomicUsize,
     /// Whether the cluster has had outlier detection since ejections were last cleared.
     may_eject: AtomicBool,
-    endpoints: Mutex<HashMap<UpstreamAddr, Arc<EndpointState>>>,
-}
-
-#[derive(Debug, Default)]
-struct EndpointState {
-    /// Connections that stand.
-    connections: AtomicU32,
-    /// Requests under way, and connections that carry something other than HTTP.
-    active: AtomicU32,
-    health: Mutex<Health>,
+    endpoints: Endpoints,
 }
 
 /// A request's part of its endpoint's load; given back on drop.
@@ -72,13 +68,6 @@ impl Drop for InFlight {
     }
 }
 
-#[derive(Debug, Default)]
-struct Health {
-    errors: u32,
-    ejections: u32,
-    ejected_until: Option<Instant>,
-}
-
 /// How many endpoints a cluster has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Membership {
@@ -89,21 +78,50 @@ pub struct Membership {
 }
 
 impl ClusterStates {
-    pub(super) fn get(&self, name: &ClusterName) -> Arc<ClusterState> {
-        let mut states = lock(&self.by_name);
-        match states.get(name) {
-            Some(state) => Arc::clone(state),
-            None => Arc::clone(states.entry(name.clone()).or_default()),
+    /// Takes the clusters of a configuration that is about to be in force. Those of the last one that
+    /// still have connections stay.
+    pub fn configure<'a>(&self, names: impl IntoIterator<Item = &'a ClusterName>) {
+        let (before, others) = (self.configured.load(), self.others.load());
+        let known = |name| before.get(name).or_else(|| others.get(name));
+        let mut now: ByName = names
+            .into_iter()
+            .map(|name| (name.clone(), known(name).map(Arc::clone).unwrap_or_default()))
+            .collect();
+        let used = before.iter().filter(|(_, state)| state.has_connections());
+        for (name, state) in used {
+            now.entry(name.clone()).or_insert_with(|| Arc::clone(state));
         }
+        self.configured.store(Arc::new(now));
+        self.others.rcu(|others| {
+            let used = others.iter().filter(|(_, state)| state.has_connections());
+            used.map(|(name, state)| (name.clone(), Arc::clone(state))).collect::<ByName>()
+        });
+    }
+
+    pub(super) fn get(&self, name: &ClusterName) -> Arc<ClusterState> {
+        if let Some(known) = self.known(name) {
+            return known;
+        }
+        let new = Arc::<ClusterState>::default();
+        self.others.rcu(|others| {
+            let mut others = ByName::clone(others);
+            others.entry(name.clone()).or_insert_with(|| Arc::clone(&new));
+            others
+        });
+        self.known(name).unwrap_or(new)
+    }
+
+    fn known(&self, name: &ClusterName) -> Option<Arc<ClusterState>> {
+        let configured = self.configured.load().get(name).map(Arc::clone);
+        configured.or_else(|| self.others.load().get(name).map(Arc::clone))
     }
 
     /// The endpoints of a cluster, as of the last dial; zero before the first.
     #[must_use]
     pub fn membership(&self, name: &ClusterName) -> Membership {
-        let state = lock(&self.by_name).get(name).map(Arc::clone);
-        state.map_or_else(Membership::default, |state| Membership {
+        self.known(name).map_or_else(Membership::default, |state| Membership {
             total: state.total.load(Ordering::Relaxed),
-            ejected: state.ejected(),
+            ejected: state.endpoints.ejected(),
         })
     }
 }
@@ -122,7 +140,8 @@ pub struct Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.set_idle(false);
-        self.cluster.connections.fetch_sub(1, Ordering::Relaxed);
+        // Before the look at who waits: see `Places`.
+        self.cluster.connections.fetch_sub(1, Ordering::SeqCst);
         self.cluster.places.freed();
         if let Some(endpoint) = &self.endpoint {
             endpoint.connections.fetch_sub(1, Ordering::Relaxed);
@@ -141,7 +160,7 @@ impl Lease {
     pub(super) fn take(state: &Arc<ClusterState>, cluster: &Cluster) -> Option<Self> {
         let max = cluster.pool.max_connections;
         let more = |count: u32| (count < max).then(|| count + 1);
-        state.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        state.connections.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
         let idle = Cell::new(false);
         Some(Self { cluster: Arc::clone(state), endpoint: None, outlier: cluster.outlier, idle })
     }
@@ -155,7 +174,7 @@ impl Lease {
 
     /// Counts it for this endpoint from here on.
     pub(super) fn bind(&mut self, addr: UpstreamAddr) {
-        let endpoint = self.cluster.endpoint(addr);
+        let endpoint = self.cluster.endpoints.get(addr);
         endpoint.connections.fetch_add(1, Ordering::Relaxed);
         if let Some(before) = self.endpoint.replace(endpoint) {
             before.connections.fetch_sub(1, Ordering::Relaxed);
@@ -172,67 +191,19 @@ impl Lease {
 
     /// The same about an endpoint that the connection was not made to in the end.
     pub(super) fn report_failed(&self, addr: UpstreamAddr) {
-        self.judge(&self.cluster.endpoint(addr), false);
+        self.judge(&self.cluster.endpoints.get(addr), false);
     }
 
     fn judge(&self, endpoint: &EndpointState, good: bool) {
         let Some(outlier) = self.outlier else { return };
-        let mut health = lock(&endpoint.health);
-        if good {
-            health.errors = 0;
-            return;
-        }
-        health.errors = health.errors.saturating_add(1);
-        let now = Instant::now();
-        if health.errors < outlier.consecutive_errors || health.is_ejected(now) {
-            return;
-        }
-        drop(health);
-        // At least one may always go, as in Envoy; more only up to the percentage.
-        let (ejected, total) = (self.cluster.ejected(), self.cluster.total.load(Ordering::Relaxed));
-        if ejected > 0 && (ejected + 1) * 100 > total * usize::from(outlier.max_ejection_percent) {
-            return;
-        }
-        let mut health = lock(&endpoint.health);
-        health.errors = 0;
-        health.ejections = health.ejections.saturating_add(1);
-        let time = outlier.base_ejection_time.saturating_mul(health.ejections);
-        let longest = LONGEST_EJECTION.max(outlier.base_ejection_time);
-        health.ejected_until = Some(now + time.min(longest));
-    }
-}
-
-impl Health {
-    fn is_ejected(&self, now: Instant) -> bool {
-        self.ejected_until.is_some_and(|until| until > now)
+        let total = self.cluster.total.load(Ordering::Relaxed);
+        self.cluster.endpoints.judge(endpoint, good, outlier, total);
     }
 }
 
 impl ClusterState {
-    fn endpoint(&self, addr: UpstreamAddr) -> Arc<EndpointState> {
-        let mut endpoints = lock(&self.endpoints);
-        if endpoints.len() >= ENDPOINTS {
-            let now = Instant::now();
-            endpoints.retain(|_, endpoint| {
-                endpoint.connections.load(Ordering::Relaxed) > 0
-                    || endpoint.active.load(Ordering::Relaxed) > 0
-                    || lock(&endpoint.health).is_ejected(now)
-            });
-        }
-        Arc::clone(endpoints.entry(addr).or_default())
-    }
-
-    fn ejected(&self) -> usize {
-        let now = Instant::now();
-        let endpoints = lock(&self.endpoints);
-        endpoints.values().filter(|endpoint| lock(&endpoint.health).is_ejected(now)).count()
-    }
-
-    /// Ends all ejections: the rule that they came from is gone.
-    fn restore(&self) {
-        for endpoint in lock(&self.endpoints).values() {
-            *lock(&endpoint.health) = Health::default();
-        }
+    fn has_connections(&self) -> bool {
+        self.connections.load(Ordering::Relaxed) > 0
     }
 
     /// The order in which to try `candidates` for one request: the balancer's choice, then the
@@ -243,20 +214,27 @@ impl ClusterState {
         cluster: &Cluster,
         random: &Random,
     ) -> Vec<Endpoint> {
-        self.total.store(candidates.len(), Ordering::Relaxed);
-        if cluster.outlier.is_none() && self.may_eject.swap(false, Ordering::Relaxed) {
-            self.restore();
-        }
-        if cluster.outlier.is_some() {
-            self.may_eject.store(true, Ordering::Relaxed);
+        set(&self.total, candidates.len());
+        match cluster.outlier {
+            Some(_) => {
+                if !self.may_eject.load(Ordering::Relaxed) {
+                    self.may_eject.store(true, Ordering::Relaxed);
+                }
+            }
+            None => {
+                if self.may_eject.load(Ordering::Relaxed)
+                    && self.may_eject.swap(false, Ordering::Relaxed)
+                {
+                    self.endpoints.restore();
+                }
+            }
         }
         let balancer = cluster.load_balancer;
-        if let [only] = candidates {
-            let healthy = !self.is_ejected(UpstreamAddr(only.addr));
-            return if healthy { vec![*only] } else { Vec::new() };
-        }
         let mut healthy: Vec<Endpoint> = candidates.to_vec();
-        healthy.retain(|endpoint| !self.is_ejected(UpstreamAddr(endpoint.addr)));
+        self.endpoints.retain_healthy(&mut healthy, |endpoint| UpstreamAddr(endpoint.addr));
+        if healthy.len() <= 1 {
+            return healthy;
+        }
         let total: u64 = healthy.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
         if total == 0 {
             return healthy;
@@ -271,27 +249,19 @@ impl ClusterState {
             LoadBalancer::LeastRequest => {
                 let first = by_weight(&healthy, random.below(total));
                 let second = by_weight(&healthy, random.below(total));
-                if self.load(&healthy[second]) < self.load(&healthy[first]) {
-                    second
-                } else {
-                    first
-                }
+                let load = |at: usize| self.endpoints.load(UpstreamAddr(healthy[at].addr));
+                if first != second && load(second) < load(first) { second } else { first }
             }
         };
         healthy.swap(0, chosen);
         healthy
     }
+}
 
-    fn load(&self, endpoint: &Endpoint) -> u32 {
-        let endpoints = lock(&self.endpoints);
-        let state = endpoints.get(&UpstreamAddr(endpoint.addr));
-        state.map_or(0, |state| state.active.load(Ordering::Relaxed))
-    }
-
-    fn is_ejected(&self, addr: UpstreamAddr) -> bool {
-        let now = Instant::now();
-        let endpoints = lock(&self.endpoints);
-        endpoints.get(&addr).is_some_and(|endpoint| lock(&endpoint.health).is_ejected(now))
+/// Stores a number that is mostly there already, without taking its cache line from all others.
+fn set(number: &AtomicUsize, value: usize) {
+    if number.load(Ordering::Relaxed) != value {
+        number.store(value, Ordering::Relaxed);
     }
 }
 

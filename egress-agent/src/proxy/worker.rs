@@ -59,6 +59,8 @@ pub struct WorkersConfig {
     pub credentials_directory: Option<PathBuf>,
     /// What TLS that ends here shows and asks for.
     pub credentials: Arc<Credentials>,
+    /// Load and health of upstreams.
+    pub states: Arc<ClusterStates>,
     /// Deadlines and limits, of each worker.
     pub limits: Limits,
 }
@@ -80,7 +82,6 @@ impl Workers {
         listeners: Vec<Listeners>,
         cores: &[usize],
     ) -> io::Result<Self> {
-        let states = Arc::new(ClusterStates::default());
         let resolver: Arc<dyn Resolve> = Arc::new(Resolver::new(config.resolver)?);
         let mut workers = Self { threads: Vec::new() };
         let mut cores = cores.iter().cycle();
@@ -88,7 +89,7 @@ impl Workers {
             let drain = Drain::default();
             let resolver = Arc::clone(&resolver);
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-            let (config, states, its_drain) = (config.clone(), Arc::clone(&states), drain.clone());
+            let (config, its_drain) = (config.clone(), drain.clone());
             let core = cores.next().copied();
             let thread =
                 thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
@@ -99,7 +100,7 @@ impl Workers {
                     }
                     let stats = Arc::clone(config.telemetry.stats.limits());
                     let limits = config.limits;
-                    let dialer = Dialer::new(resolver, Rc::new(Connector), states);
+                    let dialer = Dialer::new(resolver, Rc::new(Connector), config.states);
                     let worker = Worker {
                         http: http::Shared::new(limits.idle_upstreams, &config.policy, &dialer),
                         policy: config.policy,

@@ -28,7 +28,26 @@ pub(super) struct Places {
     idle: AtomicUsize,
     /// In the order in which they came; a wish that was given up is dropped by who made it.
     wishes: Mutex<VecDeque<Weak<()>>>,
+    /// Who waits for a place. A connection that ends looks here after it has given its place back, and
+    /// who waits is here before it looks for a place again: one of the two sees the other.
+    waiting: AtomicUsize,
     freed: Notify,
+}
+
+/// Somebody who waits for a place.
+struct Waiting<'a>(&'a Places);
+
+impl<'a> Waiting<'a> {
+    fn at(places: &'a Places) -> Self {
+        places.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(places)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Places {
@@ -42,7 +61,9 @@ impl Places {
 
     /// A connection has ended.
     pub(super) fn freed(&self) {
-        self.freed.notify_waiters();
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_waiters();
+        }
     }
 
     /// A wish, if there is an idle connection that nobody else has wished for.
@@ -89,6 +110,10 @@ impl ClusterStates {
         cluster: &Cluster,
         deadline: Instant,
     ) -> Option<Lease> {
+        if let Some(lease) = Lease::take(state, cluster) {
+            return Some(lease);
+        }
+        let _waiting = Waiting::at(&state.places);
         loop {
             let mut freed = pin!(state.places.freed.notified());
             freed.as_mut().enable();

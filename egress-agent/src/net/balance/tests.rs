@@ -1,3 +1,7 @@
+use std::{sync::Barrier, thread, time::Duration};
+
+use tokio::time::Instant;
+
 use super::*;
 use crate::policy::{ConnectionPool, Discovery, HttpVersion};
 
@@ -116,12 +120,12 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
         lease(1).report(false);
     }
     assert_eq!(order(), [from[1]]);
-    let until = lock(&state.endpoint(UpstreamAddr(from[0].addr)).health).ejected_until.unwrap();
+    let until = state.endpoints.ejected_until(UpstreamAddr(from[0].addr));
     tokio::time::sleep_until(until).await;
     assert_eq!(order().len(), 2);
     lease(0).report(false);
     lease(0).report(false);
-    let again = lock(&state.endpoint(UpstreamAddr(from[0].addr)).health).ejected_until.unwrap();
+    let again = state.endpoints.ejected_until(UpstreamAddr(from[0].addr));
     let time = again.saturating_duration_since(Instant::now());
     assert!(time > Duration::from_millis(60), "the second ejection is longer: {time:?}");
     // Without the rule the endpoint is back at once, and stays when the rule returns.
@@ -130,4 +134,87 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     assert_eq!(state.order(&from, &without, &random).len(), 2);
     assert_eq!(order().len(), 2);
     assert_eq!(states.membership(&cluster.name), Membership { total: 2, ejected: 0 });
+}
+
+#[test]
+fn what_clusters_count_outlives_a_configuration_that_has_them() {
+    let (states, cluster) = (ClusterStates::default(), cluster(1, None));
+    // Dialled before any configuration, in use, and named by none: the place stays taken.
+    let lease = Lease::take(&states.get(&cluster.name), &cluster).unwrap();
+    states.configure([&cluster.name]);
+    assert!(Lease::take(&states.get(&cluster.name), &cluster).is_none());
+    states.configure([]);
+    assert!(Lease::take(&states.get(&cluster.name), &cluster).is_none());
+    drop(lease);
+    let before = states.get(&cluster.name);
+    states.configure([&cluster.name]);
+    assert!(Arc::ptr_eq(&states.get(&cluster.name), &before));
+    states.configure([]);
+    assert!(states.configured.load().is_empty(), "nothing is kept of what nobody uses");
+    assert!(Lease::take(&states.get(&cluster.name), &cluster).is_some());
+}
+
+#[test]
+fn endpoints_without_load_make_room_for_others() {
+    let (states, cluster) = (ClusterStates::default(), cluster(u32::MAX, None));
+    let state = states.get(&cluster.name);
+    let addr = |number: u32| UpstreamAddr((std::net::Ipv4Addr::from(number), 443).into());
+    let mut busy = Lease::take(&state, &cluster).unwrap();
+    busy.bind(addr(7));
+    let _request = busy.request();
+    (0..10_000).for_each(|number| drop(state.endpoints.get(addr(number))));
+    assert!(state.endpoints.len() <= 4097, "{}", state.endpoints.len());
+    assert_eq!(state.endpoints.load(addr(7)), 1, "what has load is remembered");
+}
+
+/// Threads at once: every count comes back to zero, places are never more than there are, and no more
+/// endpoints are ejected than may be.
+#[test]
+fn threads_at_once_lose_no_count() {
+    const THREADS: usize = 8;
+    const ROUNDS: usize = 2000;
+    let outlier = OutlierDetection {
+        consecutive_errors: 3,
+        base_ejection_time: Duration::from_secs(3600),
+        max_ejection_percent: 50,
+    };
+    let (states, cluster) = (ClusterStates::default(), cluster(5, Some(outlier)));
+    states.configure([&cluster.name]);
+    let from = endpoints(&[1; 10]);
+    let (taken, start) = (AtomicU32::new(0), Barrier::new(THREADS));
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (states, cluster, from, taken, start) = (&states, &cluster, &from, &taken, &start);
+            scope.spawn(move || {
+                let random = Random::default();
+                start.wait();
+                for round in 0..ROUNDS {
+                    // One thread takes configurations, as in a gateway.
+                    if thread == 0 && round % 20 == 0 {
+                        let another = ClusterName(format!("another {round}").into());
+                        states.configure([&another, &cluster.name]);
+                    }
+                    let state = states.get(&cluster.name);
+                    let order = state.order(from, cluster, &random);
+                    assert!(order.len() >= 5, "half of them stay: {}", order.len());
+                    let Some(mut lease) = Lease::take(&state, cluster) else { continue };
+                    assert!(taken.fetch_add(1, Ordering::SeqCst) < 5);
+                    lease.bind(UpstreamAddr(order[0].addr));
+                    let request = lease.request();
+                    lease.report(round % 7 == 0);
+                    lease.report_failed(UpstreamAddr(order[1].addr));
+                    drop(request);
+                    taken.fetch_sub(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    let state = states.get(&cluster.name);
+    assert_eq!(state.connections.load(Ordering::SeqCst), 0);
+    assert_eq!(states.membership(&cluster.name).ejected, 5);
+    for endpoint in &from {
+        let known = state.endpoints.get(UpstreamAddr(endpoint.addr));
+        assert_eq!(known.connections.load(Ordering::Relaxed), 0);
+        assert_eq!(known.active.load(Ordering::Relaxed), 0);
+    }
 }
