@@ -4,6 +4,7 @@
 //! What is compared is measured in one run, in turn, and the medians count: absolute times of
 //! another day or machine say little. Nothing here fails because a time was long.
 
+mod compile;
 mod connect;
 mod empty;
 mod load;
@@ -23,10 +24,11 @@ use crate::table::Row;
 /// A measurement.
 type Measure = fn(&Site) -> Result<Vec<Row>>;
 
-const MEASURES: [(&str, &str, Measure); 5] = [
+const MEASURES: [(&str, &str, Measure); 6] = [
     ("wall", "A packet (BPF_PROG_TEST_RUN, 10,000 routes)", wall::run),
     ("connect", "connect()", connect::run),
     ("throughput", "An allowed flow", throughput::run),
+    ("compile", "Compiling a configuration", compile::run),
     ("load", "Loading and changing policy", load::run),
     ("tunnel", "The tunnel beside the plain hop", tunnel::run),
 ];
@@ -34,7 +36,7 @@ const MEASURES: [(&str, &str, Measure); 5] = [
 /// Measures what enforcement costs. Needs root; makes namespaces and cgroups and removes them.
 #[derive(Parser)]
 struct Cli {
-    /// Which to make: wall, connect, throughput, load, tunnel. All of them by default.
+    /// Which to make: wall, connect, throughput, compile, load, tunnel. All of them by default.
     names: Vec<String>,
 }
 
