@@ -3,7 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use egress_tests::{
     cluster::Cluster,
@@ -125,23 +129,89 @@ struct Site {
     gateway: Process,
 }
 
+/// What the gateway may take from its host.
+enum Within<'a> {
+    Everything,
+    /// So many descriptors.
+    Descriptors(u32),
+    /// The memory of this cgroup.
+    Memory(&'a MemoryCgroup),
+}
+
+/// A cgroup with a bound on memory. It is gone with the value.
+struct MemoryCgroup {
+    dir: PathBuf,
+    /// The files with the bound and with how often it was reached.
+    limit: &'static str,
+    failures: &'static str,
+}
+
+impl MemoryCgroup {
+    fn new(bytes: u64) -> Self {
+        let name = format!("egress-test-{}", std::process::id());
+        let v1 = Path::new("/sys/fs/cgroup/memory");
+        let (dir, limit, failures) = if v1.is_dir() {
+            (v1.join(name), "memory.limit_in_bytes", "memory.oom_control")
+        } else {
+            // It may be asked for already, which is no failure.
+            fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory").ok();
+            (Path::new("/sys/fs/cgroup").join(name), "memory.max", "memory.events")
+        };
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join(limit), bytes.to_string()).unwrap();
+        Self { dir, limit, failures }
+    }
+
+    /// How many of its processes the kernel has killed.
+    fn killed(&self) -> u64 {
+        let text = fs::read_to_string(self.dir.join(self.failures)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap();
+        line.trim().parse().unwrap()
+    }
+
+    fn limit(&self) -> u64 {
+        fs::read_to_string(self.dir.join(self.limit)).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for MemoryCgroup {
+    fn drop(&mut self) {
+        // Its processes have ended, and the kernel may still be busy with that.
+        until(SOON, "the cgroup to be empty", || fs::remove_dir(&self.dir).ok()).ok();
+    }
+}
+
 impl Site {
     fn new(descriptors: Option<u32>, more: &[&str]) -> Self {
+        Self::within(&descriptors.map_or(Within::Everything, Within::Descriptors), more)
+    }
+
+    fn within(within: &Within<'_>, more: &[&str]) -> Self {
         let testbed = Testbed::test(1).unwrap();
         let cluster = Cluster::grow(&testbed).unwrap();
         testbed.apply_mesh(&mesh()).unwrap();
         testbed.apply("routes.yaml", &routes()).unwrap();
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
-        let gateway = match descriptors {
+        let wrapper = match within {
+            Within::Everything => None,
+            Within::Descriptors(limit) => {
+                Some(("prlimit", vec![format!("--nofile={limit}:{limit}")]))
+            }
+            Within::Memory(cgroup) => {
+                let enter = "echo $$ > \"$0\"/cgroup.procs && exec \"$@\"".to_owned();
+                let dir = cgroup.dir.to_string_lossy().into_owned();
+                Some(("sh", vec!["-c".to_owned(), enter, dir]))
+            }
+        };
+        let gateway = match wrapper {
             None => testbed.start_gateway_with(0, &more).unwrap(),
-            Some(limit) => {
-                let limit = format!("--nofile={limit}:{limit}");
+            Some((program, own)) => {
                 let agent = testbed.agent().to_string_lossy().into_owned();
-                let own = testbed.gateway_args_with(&testbed.gateway_control(0));
-                let args = [vec![limit, agent], own, more].concat();
+                let gateway = testbed.gateway_args_with(&testbed.gateway_control(0));
+                let args = [own, vec![agent], gateway, more].concat();
                 let args: Vec<&str> = args.iter().map(String::as_str).collect();
                 let place = testbed.gateway(0);
-                let gateway = place.start(&testbed.dir(), "gateway1", "prlimit", &args).unwrap();
+                let gateway = place.start(&testbed.dir(), "gateway1", program, &args).unwrap();
                 until(START, "the gateway to be ready", || {
                     let url = "http://localhost:15021/healthz/ready";
                     place.run("curl", &["-sf", url]).ok()?.ok().then_some(())
@@ -298,6 +368,30 @@ fn large_heads_towards_a_silent_upstream_are_bounded_and_given_back() {
     let fallen = |(held, memory): &(u64, u64)| *held == 0 && *memory < before + 64 * 1024;
     until_is(SOON, "the memory to be given back", used, fallen).unwrap();
     site.undisturbed();
+}
+
+/// The bounds follow from the cgroup that the gateway runs in, as in a container with a limit.
+#[test]
+fn a_gateway_with_half_a_gibibyte_outlives_more_heads_than_that() {
+    const MEMORY: u64 = 512 << 20;
+    let cgroup = MemoryCgroup::new(MEMORY);
+    assert_eq!(cgroup.limit(), MEMORY);
+    let site = Site::within(&Within::Memory(&cgroup), &[]);
+    let port = SILENT.to_string();
+    let _silent =
+        flood(&site.testbed, site.testbed.outside(), "silent", &["silent", plan::WEB, &port]);
+    // 640 MB of heads.
+    let heads =
+        ["heads", plan::WEB, &port, &format!("silent.example.com:{port}"), "100", "128", "50000"];
+    let running = flood(&site.testbed, &site.cluster.neighbour, "flood", &heads);
+    assert!(site.stat("request_bytes.refused") > 0, "the flood was no flood");
+    site.undisturbed();
+    drop(running);
+    let used = || site.stat("request_bytes.used");
+    until_is(SOON, "the memory to be given back", used, |held| *held == 0).unwrap();
+    site.undisturbed();
+    assert_eq!(cgroup.killed(), 0);
+    drop(site);
 }
 
 #[test]
