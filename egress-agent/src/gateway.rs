@@ -21,7 +21,7 @@ use tokio::{
 use self::{
     capture::{Capture, Captured, TunnelPort},
     in_force::InForce,
-    limits::{Allowance, LimitArgs},
+    limits::{Allowance, LimitArgs, LookupArgs, MessageArgs},
     view::View,
 };
 use crate::{
@@ -108,6 +108,10 @@ pub struct GatewayArgs {
     metrics_from: Vec<IpNet>,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    messages: MessageArgs,
+    #[command(flatten)]
+    lookups: LookupArgs,
 }
 
 /// Ports on the command line; empty for none.
@@ -203,11 +207,12 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         policy: Arc::clone(&policy),
         telemetry: Arc::clone(&telemetry),
         resolver: args.resolver.unwrap_or_default(),
+        lookups: args.lookups.limits()?,
         roots: TrustRoots::system(),
         credentials_directory,
         credentials: Arc::clone(&credentials),
         states: Arc::clone(&states),
-        limits: bounds.of_worker(),
+        limits: args.messages.within(bounds.of_worker()),
     };
     // More workers than cores would only get into each other's way on one of them.
     let cores = if count <= cores.len() { &cores[..] } else { &[] };

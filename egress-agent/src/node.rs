@@ -29,7 +29,7 @@ use crate::{
         Checker, Condition, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler,
         Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
     },
-    net::Resolver,
+    net::{LookupLimits, Resolver},
     source::{Origin, Reload, kubernetes::Scope},
     sys::process::raise_open_files,
     telemetry::FlowLog,
@@ -87,7 +87,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     if let Err(error) = raise_open_files() {
         tracing::warn!("can't raise the limit of open files: {error}");
     }
-    let resolver = Resolver::new(args.resolver.unwrap_or_default())?;
+    let resolver = Resolver::new(args.resolver.unwrap_or_default(), LookupLimits::default())?;
     let printer = Printer::start(args.events).context("can't start the events' thread")?;
 
     if !enforced {

@@ -1,7 +1,12 @@
 //! How much there may be of everything that sources share: derived from what the process may use,
 //! unless it is set.
 
+mod lookups;
+mod messages;
+
 use anyhow::bail;
+
+pub(super) use self::{lookups::LookupArgs, messages::MessageArgs};
 
 use crate::{
     proxy::Limits,

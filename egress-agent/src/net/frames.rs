@@ -6,6 +6,9 @@
 //! nothing (RFC 9113 §6.1), are taken out here. And after some frames the connection's task gets no
 //! more before the readers of its streams had their turn.
 //!
+//! Requests that the library has decoded are counted by nobody until they are accepted. So little comes
+//! in at once, and nothing while requests wait to be accepted ([`Arrivals::pause`]).
+//!
 //! The library does not tell either how much of the peer's window is left for a connection's uploads, so
 //! that is counted here: what goes in DATA frames, and what the peer adds (RFC 9113 §6.9.1).
 
@@ -29,31 +32,68 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 /// `WINDOW_UPDATE` (RFC 9113 §6.9).
 const WINDOW_UPDATE: u8 = 8;
+/// `CONTINUATION` (RFC 9113 §6.10).
+const CONTINUATION: u8 = 9;
 /// A connection's window before its first update, in bytes (RFC 9113 §6.9.2).
 const FIRST_WINDOW: i64 = 65_535;
 /// The flag of the stream's last frame.
 const END_STREAM: u8 = 1;
+/// The flag of a head's last frame.
+const END_HEADERS: u8 = 4;
 /// What a client sends before its first frame, in bytes (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 /// Frames before others get their turn.
 const BURST: usize = 512;
+/// Bytes before others get their turn.
+const TURN: usize = 256 * 1024;
 /// Reads with less room go through a buffer: a header must not be torn.
 const ROOM: usize = 64;
 
 /// What a connection's driver finds out about the frames that came.
 #[derive(Debug, Default)]
 pub struct Arrivals {
-    /// Streams that data came for since it was last asked.
+    /// Streams that data, or a whole head or trailers came for since it was last asked.
     data: RefCell<Vec<u32>>,
+    /// A head has begun and not ended.
+    unfinished: Cell<bool>,
+    paused: Cell<bool>,
+    /// Something was to be read meanwhile.
+    withheld: Cell<bool>,
     seen: Cell<Seen>,
     /// What the peer has added to the connection's window, less what was sent.
     window: Cell<i64>,
 }
 
 impl Arrivals {
-    /// Takes the streams that data has come for; a stream may be named more than once.
+    /// Takes the streams that data, or a whole head or trailers came for; a stream may be named more than
+    /// once.
     pub fn take(&self) -> Vec<u32> {
         self.data.take()
+    }
+
+    /// Whether a head has begun that has not come whole: the library keeps its part.
+    #[must_use]
+    pub fn has_unfinished_head(&self) -> bool {
+        self.unfinished.get()
+    }
+
+    /// Reads nothing more until [`Self::resume`].
+    pub fn pause(&self) {
+        self.paused.set(true);
+    }
+
+    /// Reads again. Whether a read was put off: its task is then to be woken.
+    #[must_use]
+    pub fn resume(&self) -> bool {
+        self.paused.set(false);
+        self.withheld.take()
+    }
+
+    fn name(&self, id: u32) {
+        let mut data = self.data.borrow_mut();
+        if data.last() != Some(&id) {
+            data.push(id);
+        }
     }
 
     /// What was seen so far.
@@ -137,7 +177,9 @@ pub struct Frames<I> {
     have: usize,
     /// Bytes of the payload under way that are still to come.
     left: usize,
+    /// Frames and bytes of this turn.
     burst: usize,
+    turn: usize,
     /// What has come of a WINDOW_UPDATE of the connection.
     update: Option<Update>,
     sent: Sent,
@@ -166,8 +208,9 @@ impl<I> Frames<I> {
 
     fn new(io: I, left: usize) -> Self {
         let (arrivals, sent) = (Rc::default(), Sent::default());
-        let (partial, have, burst, update, spill) = ([0; HEADER], 0, 0, None, Vec::new());
-        Self { io, arrivals, partial, have, left, burst, update, sent, spill }
+        let (partial, have, update, spill) = ([0; HEADER], 0, None, Vec::new());
+        let (burst, turn) = (0, 0);
+        Self { io, arrivals, partial, have, left, burst, turn, update, sent, spill }
     }
 
     /// What is found out about them.
@@ -224,11 +267,13 @@ impl<I> Frames<I> {
             // Of another length it is an error, which ends the connection.
             let updates = kind == WINDOW_UPDATE && id == 0 && length == 4;
             self.update = updates.then(Update::default);
-            if kind == DATA {
-                let mut data = self.arrivals.data.borrow_mut();
-                if data.last() != Some(&id) {
-                    data.push(id);
-                }
+            let whole_head =
+                (kind == HEADERS || kind == CONTINUATION).then_some(flags & END_HEADERS != 0);
+            if let Some(whole) = whole_head {
+                self.arrivals.unfinished.set(!whole);
+            }
+            if kind == DATA || whole_head == Some(true) {
+                self.arrivals.name(id);
             }
             bytes.copy_within(from..from + HEADER, to);
             (from, to) = (from + HEADER, to + HEADER);
@@ -253,6 +298,10 @@ impl<I> Frames<I> {
 }
 
 impl<I: AsyncRead + Unpin> Frames<I> {
+    fn end_turn(&mut self) {
+        (self.burst, self.turn) = (0, 0);
+    }
+
     /// Reads into `buffer`, which has room, and sifts. Ready with nothing only at the end.
     fn poll_sifted(
         &mut self,
@@ -261,8 +310,12 @@ impl<I: AsyncRead + Unpin> Frames<I> {
     ) -> Poll<io::Result<()>> {
         let start = buffer.filled().len();
         loop {
-            if self.burst >= BURST {
-                self.burst = 0;
+            if self.arrivals.paused.get() {
+                self.arrivals.withheld.set(true);
+                return Poll::Pending;
+            }
+            if self.burst >= BURST || self.turn >= TURN {
+                self.end_turn();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -274,7 +327,7 @@ impl<I: AsyncRead + Unpin> Frames<I> {
             if !matches!(polled, Poll::Ready(Ok(()))) {
                 buffer.set_filled(start);
                 if polled.is_pending() {
-                    self.burst = 0;
+                    self.end_turn();
                 }
                 return polled;
             }
@@ -283,6 +336,7 @@ impl<I: AsyncRead + Unpin> Frames<I> {
                 self.have = 0;
                 return Poll::Ready(Ok(()));
             }
+            self.turn += read;
             self.arrivals.change(|seen| seen.read += read as u64);
             let bytes = buffer.filled_mut().get_mut(start..).unwrap_or_default();
             let count = self.sift(bytes);

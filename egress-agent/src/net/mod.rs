@@ -25,6 +25,6 @@ pub use linger::Linger;
 pub use pieces::Pieces;
 pub use pulse::{Pulse, Rhythm, Seen, Step};
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
-pub use resolve::{Question, Resolve, ResolveError, Resolver, ResolverSource};
+pub use resolve::{LookupLimits, Question, Resolve, ResolveError, Resolver, ResolverSource};
 pub use rewound::Rewound;
 pub use windows::{CONNECTION_WINDOW, LEAST_WINDOW, stream_window};

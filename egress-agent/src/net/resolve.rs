@@ -4,6 +4,7 @@ mod cache;
 mod desk;
 mod error;
 mod found;
+mod limits;
 mod negative;
 mod queue;
 mod server;
@@ -28,6 +29,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use self::limits::LookupLimits;
 use self::{
     cache::Addresses,
     desk::{Desk, Job, Reply, Waiter},
@@ -89,15 +91,15 @@ impl Resolver {
     ///
     /// # Errors
     /// `/etc/resolv.conf` can't be read or names no server, or the thread can't be started.
-    pub fn new(source: ResolverSource) -> io::Result<Self> {
-        Self::with_files(source, Files::default())
+    pub fn new(source: ResolverSource, limits: LookupLimits) -> io::Result<Self> {
+        Self::with_files(source, Files::default(), limits)
     }
 
-    fn with_files(source: ResolverSource, files: Files) -> io::Result<Self> {
+    fn with_files(source: ResolverSource, files: Files, limits: LookupLimits) -> io::Result<Self> {
         let servers = NameServers::new(source, files)?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared {
-            desk: Mutex::default(),
+            desk: Mutex::new(Desk::new(limits)),
             work: Notify::new(),
             over: AtomicBool::new(false),
         });

@@ -52,6 +52,8 @@ struct Inner {
     pieces: Pieces,
     /// What came after the pieces: the end of the data, or an error.
     end: Option<Result<(), h2::Error>>,
+    /// What came after that.
+    trailers: Option<HeaderMap>,
     /// The connection of a client that it is held for, or came from.
     holder: Holder,
     /// Who waits for more.
@@ -70,8 +72,9 @@ impl Streams {
     /// A stream of theirs. What is held counts for the connection of `holder`.
     pub(super) fn open(self: &Rc<Self>, receive: RecvStream, holder: Holder) -> Inbox {
         let id = receive.stream_id().as_u32();
-        let (pieces, end, reader) = (Pieces::default(), None, None);
-        let inner = Rc::new(RefCell::new(Inner { receive, pieces, end, holder, reader }));
+        let (pieces, end, trailers, reader) = (Pieces::default(), None, None, None);
+        let inner = Inner { receive, pieces, end, trailers, holder, reader };
+        let inner = Rc::new(RefCell::new(inner));
         self.open.borrow_mut().insert(id, Rc::downgrade(&inner));
         let inbox = Inbox { inner, streams: Rc::clone(self), id };
         // What came before is named no more.
@@ -104,7 +107,7 @@ impl Streams {
     }
 
     fn take_over(&self, inner: &mut Inner) {
-        let Inner { receive, pieces, end, holder, reader } = inner;
+        let Inner { receive, pieces, end, trailers, holder, reader } = inner;
         let mut cx = Context::from_waker(reader.as_ref().map_or(Waker::noop(), |reader| reader));
         while end.is_none() {
             match receive.poll_data(&mut cx) {
@@ -114,7 +117,14 @@ impl Streams {
                     pieces.push(data);
                 }
                 Poll::Ready(Some(Err(error))) => *end = Some(Err(error)),
-                Poll::Ready(None) => *end = Some(Ok(())),
+                Poll::Ready(None) => {
+                    *end = Some(Ok(()));
+                    if let Poll::Ready(Ok(Some(fields))) = receive.poll_trailers(&mut cx) {
+                        self.held.set(self.held.get() + size(&fields));
+                        holder.hold(size(&fields));
+                        *trailers = Some(fields);
+                    }
+                }
                 Poll::Pending => return,
             }
         }
@@ -138,7 +148,7 @@ impl Inbox {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, h2::Error>>> {
         let mut inner = self.inner.borrow_mut();
-        let Inner { receive, pieces, end, holder, reader } = &mut *inner;
+        let Inner { receive, pieces, end, trailers: _, holder, reader } = &mut *inner;
         *reader = None;
         if let Some(piece) = pieces.pop(PIECE) {
             self.streams.let_go(holder, piece.len());
@@ -161,7 +171,12 @@ impl Inbox {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
-        self.inner.borrow_mut().receive.poll_trailers(cx)
+        let mut inner = self.inner.borrow_mut();
+        if let Some(trailers) = inner.trailers.take() {
+            self.streams.let_go(&inner.holder, size(&trailers));
+            return Poll::Ready(Ok(Some(trailers)));
+        }
+        inner.receive.poll_trailers(cx)
     }
 
     /// The reader is done with so many bytes: the peer may send as many more.
@@ -175,7 +190,7 @@ impl Inbox {
     /// Whether nothing is left to read and nothing will come.
     pub(super) fn is_end_stream(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.pieces.is_empty() && inner.receive.is_end_stream()
+        inner.pieces.is_empty() && inner.trailers.is_none() && inner.receive.is_end_stream()
     }
 
     /// Completes when there is something to read, the end included.
@@ -191,6 +206,12 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         self.streams.open.borrow_mut().remove(&self.id);
         let inner = self.inner.borrow();
-        self.streams.let_go(&inner.holder, inner.pieces.len());
+        let trailers = inner.trailers.as_ref().map_or(0, size);
+        self.streams.let_go(&inner.holder, inner.pieces.len() + trailers);
     }
+}
+
+/// Bytes of a list of fields (RFC 9113 §6.5.2).
+fn size(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }

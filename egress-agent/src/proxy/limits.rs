@@ -34,6 +34,11 @@ pub struct Limits {
     pub request_head_bytes: usize,
     /// Most headers in one head.
     pub headers: usize,
+    /// Requests under way on one HTTP/2 connection of a client, as long as there is memory for them.
+    pub http2_streams: u32,
+    /// Requests that an HTTP/2 client may have reset before they were accepted (rapid reset,
+    /// CVE-2023-44487); one more ends its connection.
+    pub http2_resets: usize,
     /// Connections from clients to one worker.
     pub connections: usize,
     /// Connections from one source (a workload, or an address) to one worker.
@@ -83,6 +88,8 @@ impl Default for Limits {
             client_hello_bytes: 32 * 1024,
             request_head_bytes: 64 * 1024,
             headers: 100,
+            http2_streams: 128,
+            http2_resets: 20,
             connections: 50_000,
             connections_per_source: 25_000,
             requests: 50_000,

@@ -23,7 +23,9 @@ use super::{
     http,
 };
 use crate::{
-    net::{Buffers, ClusterStates, Connector, Dialer, Resolve, Resolver, ResolverSource},
+    net::{
+        Buffers, ClusterStates, Connector, Dialer, LookupLimits, Resolve, Resolver, ResolverSource,
+    },
     sys::process::pin_to_core,
     telemetry::Telemetry,
     tls::{Credentials, Originator, TrustRoots},
@@ -53,6 +55,8 @@ pub struct WorkersConfig {
     pub telemetry: Arc<Telemetry>,
     /// Which DNS server is asked.
     pub resolver: ResolverSource,
+    /// How much it is asked, by all workers together.
+    pub lookups: LookupLimits,
     /// What originated TLS trusts.
     pub roots: TrustRoots,
     /// Where the directories of `credentialName` are, for originated TLS.
@@ -82,7 +86,7 @@ impl Workers {
         listeners: Vec<Listeners>,
         cores: &[usize],
     ) -> io::Result<Self> {
-        let resolver: Arc<dyn Resolve> = Arc::new(Resolver::new(config.resolver)?);
+        let resolver: Arc<dyn Resolve> = Arc::new(Resolver::new(config.resolver, config.lookups)?);
         let mut workers = Self { threads: Vec::new() };
         let mut cores = cores.iter().cycle();
         for (number, listeners) in listeners.into_iter().enumerate() {

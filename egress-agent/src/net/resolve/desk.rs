@@ -4,16 +4,14 @@
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use super::{
+    LookupLimits,
     cache::{Addresses, Cache, Known},
     error::ResolveError,
     found::Found,
     negative::Negative,
-    queue::{Full, Queue, Room},
+    queue::{Full, Queue},
 };
 use crate::types::ShareOwner;
-
-/// Names with an answer, in all.
-const NAMES: usize = 16_384;
 
 /// Somebody who waits for an answer.
 pub(super) trait Waiter {
@@ -61,18 +59,17 @@ struct Pending<W> {
     waiters: Vec<(ShareOwner, W)>,
 }
 
-impl<W> Default for Desk<W> {
-    fn default() -> Self {
+impl<W: Waiter> Desk<W> {
+    /// An empty one with these bounds.
+    pub(super) fn new(limits: LookupLimits) -> Self {
         Self {
-            cache: Cache::new(NAMES),
-            negative: Negative::default(),
-            queue: Queue::new(Room::default()),
+            cache: Cache::new(limits.names),
+            negative: Negative::new(limits.failed_names_per_source),
+            queue: Queue::new(limits),
             pending: HashMap::new(),
         }
     }
-}
 
-impl<W: Waiter> Desk<W> {
     /// A question; `waiter` is made if the answer comes later.
     pub(super) fn ask(
         &mut self,

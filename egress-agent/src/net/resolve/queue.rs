@@ -5,32 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use super::LookupLimits;
 use crate::types::{ShareOwner, within_share};
-
-/// How many look-ups there may be.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    /// Under way, in all.
-    pub(super) active: usize,
-    /// Waiting, in all.
-    pub(super) waiting: usize,
-}
-
-/// One owner alone gets an eighth of each: 32 under way and 512 waiting of the production's 256 and
-/// 4096. So much remains for others, whose look-ups need not wait behind its own.
-const DIVISOR: usize = 7;
-
-impl Default for Room {
-    fn default() -> Self {
-        Self { active: 256, waiting: 4096 }
-    }
-}
 
 /// Names to look up. Owners are served in turn, each within its share ([`within_share`]). The names of
 /// [`ShareOwner::Own`] wait for room too, but none of them is refused.
 #[derive(Debug)]
 pub(super) struct Queue {
-    room: Room,
+    limits: LookupLimits,
     owners: HashMap<ShareOwner, Owner>,
     /// Owners with waiting names, the next one first.
     turn: VecDeque<ShareOwner>,
@@ -49,8 +31,8 @@ struct Owner {
 pub(super) struct Full;
 
 impl Queue {
-    pub(super) fn new(room: Room) -> Self {
-        Self { room, owners: HashMap::new(), turn: VecDeque::new(), active: 0, waiting: 0 }
+    pub(super) fn new(limits: LookupLimits) -> Self {
+        Self { limits, owners: HashMap::new(), turn: VecDeque::new(), active: 0, waiting: 0 }
     }
 
     pub(super) fn push(&mut self, owner: &ShareOwner, name: &Arc<str>) -> Result<(), Full> {
@@ -59,7 +41,7 @@ impl Queue {
         let fits = match owner {
             ShareOwner::Own => true,
             ShareOwner::Workload { .. } | ShareOwner::Address(_) => {
-                within_share(used, self.waiting, self.room.waiting, DIVISOR)
+                within_share(used, self.waiting, self.limits.waiting, self.limits.divisor())
             }
         };
         if !fits {
@@ -80,8 +62,8 @@ impl Queue {
         for _ in 0..self.turn.len() {
             let name = self.turn.pop_front()?;
             let Some(owner) = self.owners.get_mut(&name) else { continue };
-            let divisor = if name == ShareOwner::Own { 1 } else { DIVISOR };
-            if !within_share(owner.active, self.active, self.room.active, divisor) {
+            let divisor = if name == ShareOwner::Own { 1 } else { self.limits.divisor() };
+            if !within_share(owner.active, self.active, self.limits.active, divisor) {
                 self.turn.push_back(name);
                 continue;
             }
@@ -124,7 +106,7 @@ mod tests {
 
     #[test]
     fn owners_are_served_in_turn_and_their_names_in_order() {
-        let mut queue = Queue::new(Room::default());
+        let mut queue = Queue::new(LookupLimits::default());
         for number in 0..3 {
             queue.push(&owner(1), &name(number)).unwrap();
         }
@@ -136,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_bounded_and_leaves_room_at_once() {
-        let mut queue = Queue::new(Room::default());
+        let mut queue = Queue::new(LookupLimits::default());
         let taken = (0..5000).filter(|n| queue.push(&owner(1), &name(*n)).is_ok()).count();
         assert_eq!(taken, 512);
         let active = std::iter::from_fn(|| queue.next()).count();
@@ -154,7 +136,7 @@ mod tests {
         fn whatever_others_do_a_newcomer_is_served_next_but_one_round(
             steps in prop::collection::vec((0_u8..6, 0_u8..4), 0..1500),
         ) {
-            let mut queue = Queue::new(Room { active: 32, waiting: 64 });
+            let mut queue = Queue::new(LookupLimits { active: 32, waiting: 64, ..LookupLimits::default() });
             let mut under_way = VecDeque::new();
             for (number, (who, kind)) in steps.into_iter().enumerate() {
                 match kind {

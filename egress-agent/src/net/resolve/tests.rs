@@ -96,7 +96,8 @@ impl State {
 
 impl Server {
     fn resolver(&self) -> Arc<Resolver> {
-        Arc::new(Resolver::new(ResolverSource::Server(self.addr)).unwrap())
+        let source = ResolverSource::Server(self.addr);
+        Arc::new(Resolver::new(source, LookupLimits::default()).unwrap())
     }
 
     fn asked(&self) -> usize {
@@ -238,10 +239,14 @@ async fn resolv_conf_is_followed() {
         fs::write(dir.path().join("new"), text).unwrap();
         fs::rename(dir.path().join("new"), &files.resolv_conf).unwrap();
     };
-    let missing = Resolver::with_files(ResolverSource::System, files.clone()).unwrap_err();
+    let missing =
+        Resolver::with_files(ResolverSource::System, files.clone(), LookupLimits::default())
+            .unwrap_err();
     assert!(missing.to_string().contains("expected `nameserver` lines"), "{missing}");
     say(&format!("nameserver {}\nsearch known.test\noptions ndots:5\n", one.addr.ip()));
-    let resolver = Resolver::with_files(ResolverSource::System, files.clone()).unwrap();
+    let resolver =
+        Resolver::with_files(ResolverSource::System, files.clone(), LookupLimits::default())
+            .unwrap();
     let web = workload("web");
     assert_eq!(resolve(&resolver, &web, "a.known.test").await.unwrap()[..], address(1));
     // Search domains are not used.

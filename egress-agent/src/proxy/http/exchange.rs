@@ -31,6 +31,7 @@ use super::{
     response::Response,
 };
 use crate::{
+    proxy::Work,
     policy::{Denied, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
     telemetry::{ClusterCounter, ResponseFlag},
 };
@@ -50,10 +51,12 @@ pub(super) enum After {
     Switch(Box<H1Connection>, Response, Option<Duration>),
 }
 
-/// Serves one request. The record is dropped, and so logged, when the exchange is over.
+/// Serves one request, which has `work` as its place; without one it is refused. The record is dropped,
+/// and so logged, when the exchange is over.
 pub(super) async fn run<D: Inbound>(
     connection: &Connection,
     mut request: Request,
+    work: Option<Work>,
     started: Started,
     down: &mut D,
     deadline: &mut Deadline,
@@ -68,7 +71,7 @@ pub(super) async fn run<D: Inbound>(
     let mut record = Record::new(connection, started, request.version);
     let remote = headers::remote(forwarded.as_deref(), trusted, connection.downstream.source.addr);
     record.request(&request, received, forwarded);
-    record.work = connection.downstream.holder.request(request.held_bytes());
+    record.work = work;
     let exchanged = if record.work.is_some() {
         exchange(connection, policy, &mut request, remote, &mut record, down, deadline).await
     } else {

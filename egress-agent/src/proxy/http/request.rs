@@ -13,7 +13,17 @@ use super::{
 use crate::types::{OriginalPort, Port};
 
 /// What a request takes besides its head, in bytes, about: its task and its buffers.
-const TASK: usize = 8 * 1024;
+pub(super) const TASK: usize = 8 * 1024;
+
+/// What a request takes in memory while it is under way, in bytes, about: its head as received, a copy
+/// on its way to the upstream, and what a task needs. `target` is the length of its target.
+pub(super) fn held_bytes(headers: &HeaderMap, target: usize) -> usize {
+    // RFC 9113 §6.5.2 counts 32 bytes for each field besides its text.
+    let field =
+        |(name, value): (&http::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
+    let fields: usize = headers.iter().map(field).sum();
+    2 * (fields + target) + TASK
+}
 
 /// What a connection contributes to its requests.
 #[derive(Clone, Copy, Debug)]
@@ -52,15 +62,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// What it takes in memory while it is under way, in bytes, about: its head as received, a copy
-    /// on its way to the upstream, and what a task needs.
+    /// What it takes in memory while it is under way; see [`held_bytes`].
     pub(super) fn held_bytes(&self) -> usize {
-        // RFC 9113 §6.5.2 counts 32 bytes for each field besides its text.
-        let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
-            name.as_str().len() + value.len() + 32
-        };
-        let fields: usize = self.headers.iter().map(field).sum();
-        2 * (fields + self.path.as_str().len() + self.authority.text.len()) + TASK
+        held_bytes(&self.headers, self.path.len() + self.authority.text.len())
     }
 
     /// Whether it is gRPC, which HTTP/2 alone can carry.

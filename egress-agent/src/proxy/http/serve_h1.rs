@@ -29,6 +29,10 @@ use super::{
 };
 use crate::net::Side;
 
+/// Of a head that has not come whole, so many bytes are counted with the connection; a longer part takes
+/// a place of its own, for as much as a head may have.
+const PART: usize = 16 * 1024;
+
 /// Serves until either side has had enough.
 pub(super) fn serve<I: Side + 'static>(
     connection: Connection,
@@ -106,7 +110,10 @@ async fn one<I: Side + 'static>(
     started: Started,
 ) -> Option<End> {
     down.begin(request.version, request.framing, request.keep_alive);
-    let (after, record) = exchange::run(connection, *request, started, down, deadline).await;
+    // What was read beyond the head waits as long as the request is under way.
+    let held = request.held_bytes() + down.stream.buffered();
+    let work = connection.downstream.holder.request(held);
+    let (after, record) = exchange::run(connection, *request, work, started, down, deadline).await;
     match after {
         After::Done if down.keep_alive && down.stream.is_at_rest() => None,
         After::Done | After::Close => Some(End::Close),
@@ -149,6 +156,9 @@ async fn next<I: Side>(
     let started = Started::now();
     deadline.set(Instant::now().checked_add(limits.request_head));
     let head_limits = HeadLimits { bytes: limits.request_head_bytes, headers: limits.headers };
+    let holder = &connection.downstream.holder;
+    // Given back when the request takes its place.
+    let mut part = None;
     let head = poll_fn(|cx| {
         loop {
             match down.stream.take_request_head(head_limits.bytes) {
@@ -156,8 +166,16 @@ async fn next<I: Side>(
                 Ok(None) => {}
                 Err(bad) => return Poll::Ready(Err(Failure::Bad(bad))),
             }
+            let buffered = down.stream.buffered();
+            if buffered >= PART && part.is_none() {
+                part = holder.partial_head(head_limits.bytes);
+                if part.is_none() {
+                    return Poll::Ready(Err(Failure::SourceOverflow));
+                }
+            }
             let scratch = &mut worker.http.scratch.borrow_mut();
-            match down.stream.poll_fill(cx, scratch) {
+            let room = (head_limits.bytes.saturating_sub(buffered) + 1).min(scratch.len());
+            match down.stream.poll_fill(cx, scratch.get_mut(..room).unwrap_or_default()) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false) | Err(_)) => return Poll::Ready(Ok(None)),
                 Poll::Pending => {

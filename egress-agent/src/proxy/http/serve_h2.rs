@@ -1,10 +1,19 @@
 //! An HTTP/2 connection from a client: every stream a task and a decision of its own.
 
-use std::{cell::Cell, future::poll_fn, panic::AssertUnwindSafe, pin::pin, rc::Rc};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
-use h2::server::SendResponse;
+use h2::{RecvStream, server::SendResponse};
+use http::uri::{Authority, PathAndQuery};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Connection,
@@ -16,12 +25,12 @@ use super::{
     h2::{self as ours, H2Inbound, Watch},
     record::{Record, Started},
     reply::Reply,
-    request::Request,
+    request::{Request, held_bytes},
 };
 use crate::{
-    net::{Frames, Linger, Rewound, Side},
+    net::{Arrivals, Frames, Linger, Rewound, Side},
     proxy::{
-        Queued,
+        Holder, Queued, Work,
         inbox::{Inbox, Streams},
     },
 };
@@ -34,8 +43,9 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
     let io = Linger::new(Rewound::new(read.freeze(), io), limits.linger);
     let refusing = Rc::clone(&connection);
     let io = Frames::from_client(Watch::new(io, move || refused(&refusing)));
-    let streams = Streams::new(io.arrivals(), ours::STREAM_WINDOW, limits.queued_bytes / 2);
-    let shaking = ours::server(limits.request_head_bytes).handshake::<_, Queued>(io);
+    let mut intake = Intake::new(io.arrivals(), &connection);
+    let bounds = ours::ClientBounds::new(holder.bytes_left(), &limits);
+    let shaking = ours::server(bounds).handshake::<_, Queued>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
         Ok(Ok(http2)) => http2,
         Ok(Err(error)) => return tracing::debug!(%error, "no HTTP/2 connection"),
@@ -48,12 +58,8 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
     let mut expired = pin!(worker.ends(&holder));
     let mut leaving = false;
     loop {
-        let accepted = tokio::select! {
-            accepted = poll_fn(|cx| {
-                let accepted = http2.poll_accept(cx);
-                streams.turn(cx, |window| http2.set_initial_window_size(window));
-                accepted
-            }) => accepted,
+        let taken = tokio::select! {
+            taken = poll_fn(|cx| intake.poll(cx, &mut http2)) => taken,
             () = &mut draining, if !leaving => {
                 leaving = true;
                 http2.graceful_shutdown();
@@ -71,24 +77,142 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
                 continue;
             }
         };
-        match accepted {
-            Some(Ok((request, respond))) => {
+        match taken {
+            Taken::Request(request, respond, work) => {
                 active.set(active.get() + 1);
                 let active = Active(Rc::clone(&active));
                 let connection = Rc::clone(&connection);
-                let request = request.map(|body| streams.open(body, holder.clone()));
+                let request = request.map(|body| intake.streams.open(body, holder.clone()));
                 tokio::task::spawn_local(async move {
-                    stream(&connection, request, respond).await;
+                    stream(&connection, request, respond, work).await;
                     drop(active);
                 });
             }
-            Some(Err(error)) => {
+            Taken::Excess(request, respond) => {
+                refuse(&connection, request, respond);
+                if holder.is_pressed() {
+                    http2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    return;
+                }
+            }
+            Taken::ExcessHead => {
+                refused_head(&connection);
+                http2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                return;
+            }
+            Taken::Broken(error) => {
                 tracing::debug!(%error, "HTTP/2 connection of a client ended");
                 return;
             }
-            None => return,
+            Taken::End => return,
         }
     }
+}
+
+/// What comes of a client's connection.
+enum Taken {
+    /// A request that has its place.
+    Request(http::Request<RecvStream>, SendResponse<Queued>, Work),
+    /// A request that its source has no room for.
+    Excess(http::Request<RecvStream>, SendResponse<Queued>),
+    /// The same of a head that has not come whole.
+    ExcessHead,
+    Broken(h2::Error),
+    End,
+}
+
+/// Takes what comes on a connection from the library, which bounds none of it: requests, parts of heads,
+/// bodies and trailers count for the connection's source before more is read.
+struct Intake {
+    arrivals: Rc<Arrivals>,
+    streams: Rc<Streams>,
+    holder: Holder,
+    /// Most bytes of a head.
+    head: usize,
+    /// The place of a head that has begun.
+    part: Option<Work>,
+}
+
+impl Intake {
+    fn new(arrivals: Rc<Arrivals>, connection: &Connection) -> Self {
+        let limits = &connection.worker.limits;
+        let room = limits.queued_bytes / 2;
+        let streams = Streams::new(Rc::clone(&arrivals), ours::STREAM_WINDOW, room);
+        let holder = connection.downstream.holder.clone();
+        Self { arrivals, streams, holder, head: limits.request_head_bytes, part: None }
+    }
+
+    fn poll<I: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        http2: &mut h2::server::Connection<I, Queued>,
+    ) -> Poll<Taken> {
+        let accepted = http2.poll_accept(cx);
+        self.streams.turn(cx, |window| http2.set_initial_window_size(window));
+        // A head that has come whole is a request, which has a place of its own.
+        let unfinished = self.arrivals.has_unfinished_head();
+        if !unfinished {
+            self.part = None;
+        }
+        match accepted {
+            Poll::Ready(Some(Ok((request, respond)))) => {
+                self.arrivals.pause();
+                let uri = request.uri();
+                let part = |text: Option<&str>| text.map_or(0, str::len);
+                let target = part(uri.path_and_query().map(PathAndQuery::as_str))
+                    + part(uri.authority().map(Authority::as_str));
+                let bytes = held_bytes(request.headers(), target);
+                Poll::Ready(match self.holder.request(bytes) {
+                    Some(work) => Taken::Request(request, respond, work),
+                    None => Taken::Excess(request, respond),
+                })
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Taken::Broken(error)),
+            Poll::Ready(None) => Poll::Ready(Taken::End),
+            Poll::Pending => {
+                if self.arrivals.resume() {
+                    cx.waker().wake_by_ref();
+                }
+                if unfinished && self.part.is_none() {
+                    self.part = self.holder.partial_head(self.head);
+                    if self.part.is_none() {
+                        return Poll::Ready(Taken::ExcessHead);
+                    }
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Refuses a request that its source has no room for. Nothing of it is kept for a client that does not
+/// read: the answer is a head alone, which no window holds up.
+fn refuse(
+    connection: &Connection,
+    request: http::Request<RecvStream>,
+    mut respond: SendResponse<Queued>,
+) {
+    let (parts, body) = request.into_parts();
+    let mut record = Record::new(connection, Started::now(), http::Version::HTTP_2);
+    let (ended, max_headers) = (body.is_end_stream(), connection.worker.limits.headers);
+    let read = || Request::from_h2(parts, ended, connection.origin(), max_headers);
+    if let Ok(Ok(request)) = catch_unwind(AssertUnwindSafe(read)) {
+        record.request(&request, None, None);
+    }
+    let account = record.failed(&Failure::SourceOverflow);
+    let mut head = http::Response::new(());
+    *head.status_mut() = account.status.unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
+    if respond.send_response(head, true).is_err() {
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+    }
+    record.complete();
+}
+
+/// Logs and counts a head that its source has no room for.
+fn refused_head(connection: &Connection) {
+    let mut record = Record::new(connection, Started::now(), http::Version::HTTP_2);
+    record.failed(&Failure::SourceOverflow);
+    record.complete();
 }
 
 /// Logs and counts a request that the library refused: nothing else is known of it.
@@ -111,13 +235,14 @@ async fn stream(
     connection: &Connection,
     request: http::Request<Inbox>,
     respond: SendResponse<Queued>,
+    work: Work,
 ) {
     let started = Started::now();
     let (parts, body) = request.into_parts();
     let ended = body.is_end_stream();
     let holder = connection.downstream.holder.clone();
     let mut down = H2Inbound::new(body, respond, holder);
-    let serving = serve_one(connection, &mut down, parts, ended, started);
+    let serving = serve_one(connection, &mut down, parts, work, ended, started);
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(After::Done | After::Close) => {}
         Ok(After::Cut | After::Abort | After::Switch(..)) => down.reset(),
@@ -130,16 +255,21 @@ async fn serve_one(
     connection: &Connection,
     down: &mut H2Inbound,
     parts: http::request::Parts,
+    work: Work,
     ended: bool,
     started: Started,
 ) -> After {
     let mut deadline = Deadline::default();
     let max_headers = connection.worker.limits.headers;
     match Request::from_h2(parts, ended, connection.origin(), max_headers) {
-        Ok(request) => exchange::run(connection, request, started, down, &mut deadline).await.0,
+        Ok(request) => {
+            let work = Some(work);
+            exchange::run(connection, request, work, started, down, &mut deadline).await.0
+        }
         Err(bad) => {
             let failure = Failure::Bad(bad);
             let mut record = Record::new(connection, started, http::Version::HTTP_2);
+            record.work = Some(work);
             let account = record.failed(&failure);
             let mut clock = Clock::new(&mut deadline, None, connection.worker.limits.linger);
             record.complete();

@@ -12,6 +12,7 @@ mod queue;
 mod shares;
 mod unread;
 mod usage;
+mod work;
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +25,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-pub use self::queue::Queued;
+pub use self::{queue::Queued, work::Work};
 use self::{
     shares::{Bound, State, Verdict, judge},
     usage::{ASKED, Usage},
@@ -89,13 +90,6 @@ pub struct Holder(Option<Rc<Slot>>);
 /// One connection's place; given back on drop.
 pub struct Permit {
     slot: Rc<Slot>,
-}
-
-/// One request's place; given back on drop.
-#[derive(Debug)]
-pub struct Work {
-    slot: Option<Rc<Slot>>,
-    used: Usage,
 }
 
 impl fmt::Debug for Limiter {
@@ -230,15 +224,6 @@ impl Limiter {
         }
     }
 
-    /// Whether half of the bytes of requests are left, for all and for the source.
-    fn has_spare(&self, owner: &ShareOwner, bytes: usize) -> bool {
-        let bound = self.bound(Resource::RequestBytes);
-        let table = self.table.borrow();
-        let own = table.shares.get(owner).map_or(0, |s| s.used.of(Resource::RequestBytes));
-        let all = table.used.of(Resource::RequestBytes);
-        !self.stats.is_pressed() && all + bytes <= bound.all / 2 && own + bytes <= bound.each / 2
-    }
-
     fn take(&self, slot: &Slot, used: Usage) {
         let mut table = self.table.borrow_mut();
         table.used.add(used);
@@ -283,33 +268,6 @@ impl Limiter {
 }
 
 impl Holder {
-    /// A place for a request with so many bytes of head, or for a forwarded connection; `None` if
-    /// its source has its share.
-    #[must_use]
-    pub fn request(&self, bytes: usize) -> Option<Work> {
-        let used = Usage::request(bytes);
-        let Some(slot) = &self.0 else { return Some(Work { slot: None, used }) };
-        // A stream of a connection that was told to end.
-        if slot.evicted.get() || !slot.limiter.has_room(&slot.owner, used) {
-            return None;
-        }
-        slot.limiter.take(slot, used);
-        Some(Work { slot: Some(Rc::clone(slot)), used })
-    }
-
-    /// A place for bytes that a request can do without; `None` where half of what there is, or of what
-    /// its source may have, is used. Nobody makes room for them.
-    #[must_use]
-    pub fn spare(&self, bytes: usize) -> Option<Work> {
-        let used = Usage::bytes(bytes);
-        let Some(slot) = &self.0 else { return Some(Work { slot: None, used }) };
-        if slot.evicted.get() || !slot.limiter.has_spare(&slot.owner, bytes) {
-            return None;
-        }
-        slot.limiter.take(slot, used);
-        Some(Work { slot: Some(Rc::clone(slot)), used })
-    }
-
     /// Completes when the connection is to be ended for another source's sake.
     pub async fn evicted(&self) {
         match &self.0 {
@@ -344,14 +302,6 @@ impl Drop for Permit {
         limiter.open.set(limiter.open.get().saturating_sub(1));
         if limiter.open.get() == 0 {
             limiter.empty.notify_one();
-        }
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if let Some(slot) = &self.slot {
-            slot.limiter.give_back(slot, self.used);
         }
     }
 }

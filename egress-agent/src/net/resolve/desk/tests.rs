@@ -57,7 +57,7 @@ impl Asked {
 #[test]
 fn one_look_up_serves_all_who_ask_and_each_in_its_own_turn() {
     let now = Instant::now();
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(LookupLimits::default());
     // The name is far back in the queue of one with many.
     let many: Vec<_> =
         (0..40).map(|n| ask(&mut desk, now, 1, &format!("{n}.wild.example"))).collect();
@@ -89,7 +89,7 @@ fn one_look_up_serves_all_who_ask_and_each_in_its_own_turn() {
 #[test]
 fn beyond_the_bound_a_look_up_is_refused_at_once_and_others_are_not() {
     let now = Instant::now();
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(LookupLimits::default());
     let flood: Vec<_> =
         (0..5000).map(|n| ask(&mut desk, now, 1, &format!("{n}.wild.example"))).collect();
     let refused = flood.iter().filter(|asked| asked.now == Some(Err(ResolveError::Overflow)));
@@ -106,7 +106,7 @@ fn beyond_the_bound_a_look_up_is_refused_at_once_and_others_are_not() {
 #[test]
 fn what_nobody_waits_for_is_not_asked() {
     let now = Instant::now();
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(LookupLimits::default());
     let gone = ask(&mut desk, now, 1, "gone.example");
     *gone.later.borrow_mut() = None;
     let kept = ask(&mut desk, now, 1, "kept.example");
@@ -117,7 +117,7 @@ fn what_nobody_waits_for_is_not_asked() {
 #[test]
 fn the_first_family_answers_and_the_second_is_added() {
     let now = Instant::now();
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(LookupLimits::default());
     let asked = ask(&mut desk, now, 1, "a.example");
     let job = desk.next().unwrap();
     desk.early(now, &job, &found(7));
@@ -131,7 +131,7 @@ fn the_first_family_answers_and_the_second_is_added() {
 #[test]
 fn an_answer_is_refreshed_before_its_end_and_kept_over_an_outage() {
     let start = Instant::now();
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(LookupLimits::default());
     ask(&mut desk, start, 1, "a.example");
     let job = desk.next().unwrap();
     desk.finish(start, &job, Ok(found(1)));
@@ -176,7 +176,7 @@ fn an_answer_is_refreshed_before_its_end_and_kept_over_an_outage() {
 #[test]
 fn a_failure_is_asked_again_after_a_second() {
     let start = Instant::now();
-    let mut desk = Desk::default();
+    let mut desk = Desk::new(LookupLimits::default());
     ask(&mut desk, start, 1, "a.example");
     let job = desk.next().unwrap();
     desk.finish(start, &job, Err(ResolveError::Timeout));
@@ -193,7 +193,7 @@ proptest! {
         steps in prop::collection::vec((0_u8..3, 0_u8..20, 0_u8..5), 0..600),
     ) {
         let now = Instant::now();
-        let mut desk = Desk::default();
+        let mut desk = Desk::new(LookupLimits::default());
         let mut asked = Vec::new();
         let mut jobs: Vec<Job> = Vec::new();
         let finish = |desk: &mut Desk<Noted>, job: &Job, kind: u8| match kind {
@@ -226,4 +226,32 @@ proptest! {
         }
         prop_assert!(desk.pending.is_empty());
     }
+}
+
+#[test]
+fn the_bounds_and_the_share_are_those_that_are_set() {
+    let now = Instant::now();
+    let limits =
+        LookupLimits { active: 8, waiting: 16, shares: 2, names: 2, failed_names_per_source: 1 };
+    let mut desk = Desk::new(limits);
+    let ask_all = |desk: &mut Desk<Noted>, who: u8| {
+        let names = (0..100).map(|n| format!("{n}.of-{who}.example"));
+        let asked: Vec<_> = names.map(|name| ask(desk, now, who, &name)).collect();
+        let refused = |asked: &&Asked| asked.now == Some(Err(ResolveError::Overflow));
+        let refused = asked.iter().filter(refused).count();
+        (asked, 100 - refused)
+    };
+    // One source alone gets a half.
+    let (_first, admitted) = ask_all(&mut desk, 1);
+    assert_eq!(admitted, 8);
+    let jobs: Vec<_> = std::iter::from_fn(|| desk.next()).collect();
+    assert_eq!(jobs.len(), 4);
+    // And a half of what is left goes to the next one.
+    let (_second, admitted) = ask_all(&mut desk, 2);
+    assert_eq!(admitted, 6);
+    for (last, job) in (1..).zip(&jobs[..3]) {
+        desk.finish(now, job, Ok(found(last)));
+    }
+    let known = jobs.iter().filter(|job| ask(&mut desk, now, 1, &job.name).now.is_some());
+    assert_eq!(known.count(), 2, "two names are remembered");
 }

@@ -19,8 +19,9 @@ use super::{
     encode::{self, Persistence},
 };
 
-/// Pipelined requests that are read ahead, in bytes; beyond this the client waits.
-const READ_AHEAD: usize = 64 * 1024;
+/// Pipelined requests that are read ahead, in bytes; beyond this the client waits. They are counted with
+/// the connection.
+const READ_AHEAD: usize = 16 * 1024;
 
 /// One client's connection, in the middle of a request.
 #[derive(Debug)]
@@ -75,7 +76,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> H1Inbound<I> {
 impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
     fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<()> {
         while !self.ended && self.stream.buffered() < READ_AHEAD {
-            match self.stream.poll_fill(cx, scratch) {
+            let room = (READ_AHEAD - self.stream.buffered()).min(scratch.len());
+            match self.stream.poll_fill(cx, scratch.get_mut(..room).unwrap_or_default()) {
                 Poll::Ready(Ok(true)) => {}
                 Poll::Ready(Ok(false)) => self.ended = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(()),

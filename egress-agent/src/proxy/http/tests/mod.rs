@@ -6,6 +6,7 @@ mod gone;
 mod h1;
 mod h2;
 mod harness;
+mod heads;
 mod places;
 mod resend;
 mod retries;
