@@ -4,6 +4,12 @@ that nothing a client library is careful about stands in the way.
     flood.py idle    HOST PORT COUNT             connections that say nothing, opened again when closed
     flood.py heads   HOST PORT NAME CONNECTIONS STREAMS BYTES
                                                  HTTP/2 streams with large heads, and no reading
+    flood.py waves   HOST PORT NAME CONNECTIONS STREAMS BYTES
+                                                 the same again and again, from every processor
+    flood.py asks    HOST PORT NAME CONNECTIONS  requests without end, each for a host of its own: `*` in NAME
+                                                 is a number; from every processor
+    flood.py steals  HOST PORT ADDRESS           connects without end from an address that is another's, from
+                                                 every processor
     flood.py unread  HOST PORT NAME PATH CONNECTIONS STREAMS
                                                  HTTP/2 streams whose responses nobody reads
     flood.py silent  HOST PORT                   a server that takes connections and never answers
@@ -12,6 +18,7 @@ that nothing a client library is careful about stands in the way.
 It writes `ready` once everything is under way, and goes on until it is ended."""
 
 import os
+import select
 import selectors
 import socket
 import struct
@@ -107,13 +114,8 @@ def start(host, port, name, path, streams, size):
     return client, out
 
 
-def streams(host, port, name, path, connections, count, size):
-    clients = []
-    for _ in range(connections):
-        client, out = start(host, port, name, path, count, size)
-        if client is not None:
-            clients.append([client, out])
-    # As much as the other end takes, whoever it closes.
+def send_all(clients):
+    """As much as the other end takes, whoever it closes."""
     waits = 0
     while any(out for _, out in clients) and waits < 40:
         moved = False
@@ -131,9 +133,88 @@ def streams(host, port, name, path, connections, count, size):
         else:
             waits += 1
             time.sleep(0.05)
+
+
+def wave(host, port, name, path, connections, count, size):
+    clients = []
+    for _ in range(connections):
+        client, out = start(host, port, name, path, count, size)
+        if client is not None:
+            clients.append([client, out])
+    send_all(clients)
+    return clients
+
+
+def streams(*args):
+    clients = wave(*args)
     print("ready", flush=True)
-    while True:
+    while clients:
         time.sleep(1)
+
+
+def on_every_processor():
+    """Goes on once on each; whether this is the one that says that it is ready."""
+    cpus = sorted(os.sched_getaffinity(0))
+    for cpu in cpus[1:]:
+        if os.fork() == 0:
+            os.sched_setaffinity(0, {cpu})
+            return False
+    os.sched_setaffinity(0, {cpus[0]})
+    return True
+
+
+def waves(*args):
+    first, parent = on_every_processor(), os.getppid()
+    while os.getppid() == parent:
+        for client, _ in wave(*args):
+            client.close()
+        if first:
+            first = False
+            print("ready", flush=True)
+
+
+def asks(host, port, name, connections):
+    first, parent, number, answers = on_every_processor(), os.getppid(), os.getpid() << 32, 0
+    waiting, poll = {}, select.poll()
+    while os.getppid() == parent:
+        while len(waiting) < connections:
+            client = connect(host, port)
+            if client is None:
+                break
+            waiting[client.fileno()] = client
+            poll.register(client, select.POLLOUT)
+        for file, event in poll.poll(1000):
+            client = waiting[file]
+            try:
+                # An answer that ends the connection, or not: the next request asks for another host.
+                if event & select.POLLIN and client.recv(65536) == b"":
+                    raise OSError
+                number += 1
+                answers += event & select.POLLIN != 0
+                asked = name.replace("*", str(number))
+                client.send(f"GET /{number} HTTP/1.1\r\nHost: {asked}\r\n\r\n".encode())
+                poll.modify(client, select.POLLIN)
+            except OSError:
+                answers += 1
+                poll.unregister(client)
+                del waiting[file]
+                client.close()
+        if first and answers > 1000:
+            first = False
+            print("ready", flush=True)
+
+
+def steals(host, port, address):
+    first, parent, count = on_every_processor(), os.getppid(), 0
+    while os.getppid() == parent:
+        thief = socket.socket()
+        thief.setblocking(False)
+        thief.bind((address, 0))
+        thief.connect_ex((host, port))
+        thief.close()
+        count += 1
+        if first and count == 20000:
+            print("ready", flush=True)
 
 
 def silent(host, port):
@@ -154,21 +235,15 @@ def silent(host, port):
 
 
 def refused(host, port):
-    cpus = sorted(os.sched_getaffinity(0))
-    for cpu in cpus[1:]:
-        if os.fork() == 0:
-            cpus = [cpu]
-            break
-    os.sched_setaffinity(0, {cpus[0]})
+    first, parent, count = on_every_processor(), os.getppid(), 0
     sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    parent, count = os.getppid(), 0
     while os.getppid() == parent:
         try:
             sender.sendto(b"x", (host, port))
             sys.exit("nobody refused it")
         except PermissionError:
             count += 1
-        if count == 20000:
+        if first and count == 20000:
             print("ready", flush=True)
 
 
@@ -178,6 +253,12 @@ if kind == "idle":
     idle(host, port, int(rest[0]))
 elif kind == "heads":
     streams(host, port, rest[0], "/", int(rest[1]), int(rest[2]), int(rest[3]))
+elif kind == "waves":
+    waves(host, port, rest[0], "/", int(rest[1]), int(rest[2]), int(rest[3]))
+elif kind == "asks":
+    asks(host, port, rest[0], int(rest[1]))
+elif kind == "steals":
+    steals(host, port, rest[0])
 elif kind == "unread":
     streams(host, port, rest[0], rest[1], int(rest[2]), int(rest[3]), 0)
 elif kind == "silent":

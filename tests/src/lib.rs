@@ -24,6 +24,7 @@ mod clients;
 pub mod cluster;
 pub mod container;
 pub mod denied;
+pub mod flood;
 pub mod kubernetes;
 pub mod machine;
 pub mod manifests;

@@ -11,7 +11,7 @@ use std::{
 
 use egress_tests::{
     cluster::Cluster,
-    plan,
+    flood, plan,
     process::{Place, Process},
     testbed::{Testbed, mesh_yaml},
     wait::{SOON, START, until, until_is},
@@ -80,19 +80,8 @@ spec:
         + &route("silent", "silent.example.com", &silent, SILENT)
 }
 
-/// Runs `flood.py` until the value is dropped, and waits until its load is there.
 fn flood(testbed: &Testbed, from: &Place, name: &str, args: &[&str]) -> Process {
-    let script = testbed.dir().join("flood.py");
-    fs::write(&script, include_str!("../src/flood.py")).unwrap();
-    let script = script.to_string_lossy().into_owned();
-    let args = [&[script.as_str()], args].concat();
-    let mut running = from.start(&testbed.dir(), name, "/usr/bin/python3", &args).unwrap();
-    until(START, "the flood to be under way", || {
-        (running.stdout().contains("ready") || running.ended().is_some()).then_some(())
-    })
-    .unwrap();
-    assert!(running.ended().is_none(), "{}", running.stderr());
-    running
+    flood::start(testbed, from, name, args).unwrap()
 }
 
 /// A request of the well-behaved workload: its status and how many bytes came.
