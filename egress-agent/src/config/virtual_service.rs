@@ -196,9 +196,8 @@ record! {
     struct ResponseBody {
         /// Text.
         "string" string: Option<At<String>> = "empty",
-    }
-    unsupported {
-        "bytes": Error, "give the body as `string`";
+        /// Bytes, as base64. One of the two.
+        "bytes" bytes: Option<At<String>> = "empty",
     }
 }
 
@@ -233,9 +232,10 @@ record! {
         "perTryTimeout" per_try_timeout: Option<At<Duration>> = "the rule's timeout",
         /// Conditions, separated by commas: `connect-failure`, `refused-stream`, `reset`, `5xx`, `gateway-error`, `retriable-4xx`, `retriable-status-codes`, status codes, and of gRPC `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`.
         "retryOn" retry_on: Option<At<String>> = "`connect-failure,refused-stream,unavailable,cancelled`",
+        /// The longest pause before the first retry, at least `1ms`. It doubles with each, up to ten times this; every pause is a random part of it.
+        "backoff" backoff: Option<At<Duration>> = "`25ms`",
     }
     unsupported {
-        "backoff": Warning, "the time between tries can't be set yet";
         "retryRemoteLocalities": Warning, "locality-aware balancing is not supported";
         "retryIgnorePreviousHosts": Warning, "a retry takes another endpoint where there is one";
     }
@@ -254,31 +254,31 @@ record! {
 record! {
     /// `fault.delay`.
     struct Delay {
-        /// How long.
-        "fixedDelay" fixed_delay: Option<At<Duration>> = required,
+        /// How long. This or `exponentialDelay`.
+        "fixedDelay" fixed_delay: Option<At<Duration>> = "none",
+        /// How long on average: each time another one, exponentially distributed, at most ten times this.
+        "exponentialDelay" exponential_delay: Option<At<Duration>> = "none",
         /// How often.
         "percentage" percentage: Option<Percentage> = "never",
         /// Old form of `percentage`.
         "percent" percent: Option<At<u32>> = "none",
-    }
-    unsupported {
-        "exponentialDelay": Error, "use `fixedDelay`";
     }
 }
 
 record! {
     /// `fault.abort`.
     struct Abort {
-        /// The status.
-        "httpStatus" http_status: Option<At<u32>> = required,
+        /// The status. This or `grpcStatus`.
+        "httpStatus" http_status: Option<At<u32>> = "none",
+        /// The status of gRPC, by name (`UNAVAILABLE`) or number. A request that is not gRPC is answered 200, as by Envoy.
+        "grpcStatus" grpc_status: Option<At<String>> = "none",
         /// How often.
         "percentage" percentage: Option<Percentage> = "never",
         /// Old form of `percentage`.
         "percent" percent: Option<At<u32>> = "none",
     }
     unsupported {
-        "grpcStatus": Error, "use `httpStatus`";
-        "http2Error": Error, "use `httpStatus`";
+        "http2Error": Error, "use `httpStatus` or `grpcStatus`";
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use egress_ebpf::reason::Reason;
 
 use super::{Cluster, Hop, Segment, ServerTls};
@@ -153,6 +154,8 @@ pub struct RetryPolicy {
     pub per_try_timeout: Option<Duration>,
     /// What is tried again.
     pub retry_on: RetryOn,
+    /// The longest pause before the first retry; it doubles with each, up to ten times this.
+    pub backoff: Duration,
 }
 
 /// `retries.retryOn`: the conditions of Envoy's `x-envoy-retry-on`.
@@ -202,6 +205,8 @@ impl Default for RetryPolicy {
                 grpc_statuses: vec![14, 1],
                 ..RetryOn::default()
             },
+            // Envoy's.
+            backoff: Duration::from_millis(25),
         }
     }
 }
@@ -220,7 +225,9 @@ pub struct HttpAction {
     /// `redirect`: answer with this status and `Location`.
     pub redirect: Option<(http::StatusCode, Arc<str>)>,
     /// `directResponse` or `fault.abort`: answer with this status and body.
-    pub respond: Option<(http::StatusCode, Arc<str>)>,
+    pub respond: Option<(http::StatusCode, Bytes)>,
+    /// `fault.abort.grpcStatus`: answer a request of gRPC with this status instead.
+    pub grpc_status: Option<u8>,
     /// `fault.delay`: wait first.
     pub delay: Option<Duration>,
     /// An Upgrade (WebSocket) is allowed by this route.

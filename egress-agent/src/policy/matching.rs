@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     hash::{BuildHasher, RandomState},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -131,9 +132,21 @@ pub(super) fn pick(targets: &[Weighted]) -> Option<&Weighted> {
 }
 
 /// True this often, from never (0) to always (1).
-#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
 pub(super) fn chance(share: f64) -> bool {
-    share >= 1.0 || (random() >> 11) as f64 / (1_u64 << 53) as f64 <= share && share > 0.0
+    share >= 1.0 || fraction() <= share && share > 0.0
+}
+
+/// A random time with this mean, exponentially distributed, at most ten times as long.
+pub(super) fn exponential(mean: Duration) -> Duration {
+    // From 0 to 1, without 0, whose logarithm is infinite.
+    let fraction = 1.0 - fraction();
+    mean.mul_f64(-fraction.ln()).min(mean.saturating_mul(10))
+}
+
+/// From 0 to 1, without 1.
+#[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+fn fraction() -> f64 {
+    (random() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Xorshift64* (Vigna 2016), for spreading load: nothing secret depends on it.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use egress_ebpf::reason::Reason;
 use ipnet::IpNet;
 use regex::Regex;
@@ -116,9 +117,30 @@ pub struct HttpRule {
     /// How the path is changed.
     pub path: PathRewrite,
     /// Wait so long, this often (0 to 1).
-    pub delay: Option<(Duration, f64)>,
+    pub delay: Option<(Delay, f64)>,
     /// Answer with this status, this often (0 to 1).
-    pub abort: Option<(http::StatusCode, f64)>,
+    pub abort: Option<(Abort, f64)>,
+}
+
+/// How long `fault.delay` takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delay {
+    /// Always so long.
+    Fixed(Duration),
+    /// Exponentially distributed, with this mean, and at most ten times as long.
+    Exponential(Duration),
+}
+
+/// The text of an injected fault, as Envoy has it.
+pub const FAULT: &str = "fault filter abort";
+
+/// What `fault.abort` answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Abort {
+    /// A status.
+    Http(http::StatusCode),
+    /// A status of gRPC.
+    Grpc(u8),
 }
 
 /// What happens to a request.
@@ -129,7 +151,7 @@ pub enum HttpOutcome {
     /// It is redirected.
     Redirect(Redirect),
     /// It is answered.
-    Respond(http::StatusCode, Arc<str>),
+    Respond(http::StatusCode, Bytes),
 }
 
 /// A destination with its share; at least one of a list has a weight above zero.

@@ -325,7 +325,10 @@ fn rules_that_answer_themselves() {
         with_rules(&on("port: 80", "directResponse: {status: 418, body: {string: teapot}}"));
     let route = gateway.get(80, "a.example", "/").unwrap();
     let (status, body) = route.action.respond.clone().unwrap();
-    assert_eq!((status.as_u16(), &*body), (418, "teapot"));
+    assert_eq!((status.as_u16(), &*body), (418, &b"teapot"[..]));
+    let bytes = on("port: 80", "directResponse: {status: 200, body: {bytes: AP/+}}");
+    let route = with_rules(&bytes).get(80, "a.example", "/").unwrap();
+    assert_eq!(&*route.action.respond.clone().unwrap().1, [0, 0xff, 0xfe]);
     let fault = format!(
         "fault: {{delay: {{fixedDelay: 2s, percentage: {{value: 100}}}}, abort: {{httpStatus: 503, percentage: {{value: 100}}}}}}, {}",
         to("b.example")
@@ -333,6 +336,22 @@ fn rules_that_answer_themselves() {
     let route = with_rules(&on("port: 80", &fault)).get(80, "a.example", "/").unwrap();
     assert_eq!(route.action.delay.unwrap().as_secs(), 2);
     assert_eq!(route.action.respond.as_ref().unwrap().0.as_u16(), 503);
+    assert_eq!(route.action.grpc_status, None);
+    let grpc = fault.replace("httpStatus: 503", "grpcStatus: UNAVAILABLE");
+    let route = with_rules(&on("port: 80", &grpc)).get(80, "a.example", "/").unwrap();
+    assert_eq!(route.action.grpc_status, Some(14));
+    assert_eq!(route.action.respond.as_ref().unwrap().0.as_u16(), 200);
+    // Each request waits for another time, as long on average, and never ten times as long.
+    let exponential = with_rules(&on("port: 80", &fault.replace("fixedDelay", "exponentialDelay")));
+    let delays: Vec<f64> = (0..2000)
+        .map(|_| exponential.get(80, "a.example", "/").unwrap().action.delay.unwrap())
+        .map(|delay| delay.as_secs_f64())
+        .collect();
+    let mean = delays.iter().sum::<f64>() / 2000.0;
+    assert!((1.7..2.3).contains(&mean), "{mean}");
+    assert!(delays.iter().all(|delay| *delay <= 20.0));
+    let short = delays.iter().filter(|delay| **delay < 1.386).count();
+    assert!((850..1150).contains(&short), "{short} of 2000 below the median");
     // Without a percentage the fault is for no request, as in Istio.
     for never in ["percentage: {value: 0}", "percentage: {}", "percent: 0"] {
         let never = fault.replace("percentage: {value: 100}", never);

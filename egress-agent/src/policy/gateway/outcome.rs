@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{GatewayPolicy, refusal};
 use crate::{
     policy::{
-        Cluster, Denied, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
+        Abort, Cluster, Delay, Denied, FAULT, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
         Redirect, Weighted, matching, path::AmbiguousPath,
     },
     types::Host,
@@ -62,7 +62,7 @@ impl GatewayPolicy {
             }
             HttpOutcome::Respond(status, body) => {
                 let mut action = Arc::clone(&rule.action);
-                Arc::make_mut(&mut action).respond = Some((*status, Arc::clone(body)));
+                Arc::make_mut(&mut action).respond = Some((*status, body.clone()));
                 let action = with_faults(rule, action);
                 let name = rule.name.clone();
                 HttpRoute { action, name, ..self.default_route(Arc::clone(own), request.host) }
@@ -97,12 +97,23 @@ fn with_faults(rule: &HttpRule, mut action: Arc<HttpAction>) -> Arc<HttpAction> 
     if let Some((delay, share)) = rule.delay
         && matching::chance(share)
     {
+        let delay = match delay {
+            Delay::Fixed(delay) => delay,
+            Delay::Exponential(mean) => matching::exponential(mean),
+        };
         Arc::make_mut(&mut action).delay = Some(delay);
     }
-    if let Some((status, share)) = rule.abort
+    if let Some((abort, share)) = rule.abort
         && matching::chance(share)
     {
-        Arc::make_mut(&mut action).respond = Some((status, "fault filter abort".into()));
+        let action = Arc::make_mut(&mut action);
+        let (status, grpc_status) = match abort {
+            Abort::Http(status) => (status, None),
+            // As Envoy has it, also where the request is not gRPC.
+            Abort::Grpc(status) => (http::StatusCode::OK, Some(status)),
+        };
+        action.respond = Some((status, FAULT.into()));
+        action.grpc_status = grpc_status;
     }
     action
 }

@@ -7,7 +7,7 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
@@ -37,9 +37,6 @@ use crate::{
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
     telemetry::{AccessLogEntry, ClusterStats, ResponseFlag},
 };
-
-/// First pause before a retry; it doubles with each, and is cut at random (Envoy's default).
-const BACKOFF: Duration = Duration::from_millis(25);
 
 /// How often a request that no upstream has processed is sent again, whatever the route says about
 /// retries.
@@ -102,7 +99,7 @@ impl<'a> Attempt<'a> {
         let mut choice = Choice::Any;
         let mut resends = 0;
         let mut left = policy.attempts;
-        let mut pause = BACKOFF;
+        let mut pause = policy.backoff;
         loop {
             clock.attempt(policy.per_try_timeout);
             let mut reused = false;
@@ -135,7 +132,7 @@ impl<'a> Attempt<'a> {
                     clock.attempt(None);
                     let pausing = tokio::time::sleep(retry::jitter(pause));
                     watch(self.connection, down, clock, pausing).await?;
-                    pause = pause.saturating_mul(2).min(BACKOFF * 10);
+                    pause = pause.saturating_mul(2).min(policy.backoff.saturating_mul(10));
                 }
                 resends += 1;
                 let refused = matches!(failure, Failure::RefusedStream);
@@ -168,7 +165,7 @@ impl<'a> Attempt<'a> {
             clock.attempt(None);
             let pausing = tokio::time::sleep(retry::jitter(pause));
             watch(self.connection, down, clock, pausing).await?;
-            pause = pause.saturating_mul(2).min(BACKOFF * 10);
+            pause = pause.saturating_mul(2).min(policy.backoff.saturating_mul(10));
         }
     }
 

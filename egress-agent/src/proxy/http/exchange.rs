@@ -31,8 +31,8 @@ use super::{
     response::Response,
 };
 use crate::{
+    policy::{Denied, FAULT, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
     proxy::Work,
-    policy::{Denied, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
     telemetry::{ClusterCounter, ResponseFlag},
 };
 
@@ -156,7 +156,7 @@ async fn exchange<D: Inbound>(
         record.flag(ResponseFlag::DelayInjected);
         watch(connection, down, &mut clock, tokio::time::sleep(delay)).await?;
     }
-    if let Some(reply) = own_answer(&route.action, record) {
+    if let Some(reply) = own_answer(&route.action, request.is_grpc(), record) {
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
     }
     let room = worker.room_in_log(&connection.downstream);
@@ -211,7 +211,7 @@ async fn exchange<D: Inbound>(
 }
 
 /// The answer of a route that doesn't lead to an upstream.
-fn own_answer(action: &HttpAction, record: &mut Record) -> Option<Reply> {
+fn own_answer(action: &HttpAction, is_grpc: bool, record: &mut Record) -> Option<Reply> {
     if let Some((status, location)) = &action.redirect {
         record.local(*status, "direct_response");
         let mut reply = Reply::new(*status, String::new());
@@ -223,11 +223,15 @@ fn own_answer(action: &HttpAction, record: &mut Record) -> Option<Reply> {
     }
     let (status, body) = action.respond.as_ref()?;
     record.local(*status, "direct_response");
-    if status.is_client_error() || status.is_server_error() {
+    let is_error = status.is_client_error() || status.is_server_error();
+    if is_error || action.grpc_status.is_some() {
         record.entry.reason = Some(Reason::RouteRefused);
         record.flag(ResponseFlag::FaultInjected);
     }
-    let mut reply = Reply::new(*status, body.to_string());
+    let mut reply = match action.grpc_status.filter(|_| is_grpc) {
+        Some(code) => Reply::grpc(code, FAULT),
+        None => Reply::new(*status, body.clone()),
+    };
     headers::apply(&mut reply.headers, &action.response_headers, &record.entry);
     Some(reply)
 }

@@ -3,7 +3,7 @@
 use std::{future::poll_fn, task::Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
     Connection, body::Data, clock::Clock, exchange::After, framing, inbound::Inbound,
@@ -21,8 +21,18 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn new(status: StatusCode, text: String) -> Self {
+    pub(super) fn new(status: StatusCode, text: impl Into<Bytes>) -> Self {
         Self { status, headers: HeaderMap::new(), text: text.into() }
+    }
+
+    /// An answer of gRPC alone: a head with its status, which is the response's end as well.
+    pub(super) fn grpc(code: u8, message: &'static str) -> Self {
+        let mut reply = Self::new(StatusCode::OK, Bytes::new());
+        let kind = HeaderValue::from_static("application/grpc");
+        reply.headers.insert(header::CONTENT_TYPE, kind);
+        reply.headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
+        reply.headers.insert("grpc-message", HeaderValue::from_static(message));
+        reply
     }
 
     /// Sends it. What the client still sends of its request is not waited for.

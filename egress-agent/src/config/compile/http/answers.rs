@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::config::{
+    base64,
     decode::{At, Cx, Spot, nearest},
     names,
     virtual_service::{
-        Abort, Delay, DerivePort, DirectResponse, Fault, Percentage, Redirect as RedirectMirror,
-        RegexRewrite, Retries, Rewrite,
+        Abort as AbortMirror, Delay as DelayMirror, DerivePort, DirectResponse, Fault, Percentage,
+        Redirect as RedirectMirror, RegexRewrite, ResponseBody, Retries, Rewrite,
     },
 };
-use crate::policy::{HttpOutcome, PathRewrite, Redirect, RedirectPort, RetryOn, RetryPolicy};
+use crate::policy::{
+    Abort, Delay, HttpOutcome, PathRewrite, Redirect, RedirectPort, RetryOn, RetryPolicy,
+};
 
 /// Warns of a duration of zero, which stands for none here.
 pub(super) fn zero(at: &Spot, cx: &mut Cx<'_>) {
@@ -138,17 +143,40 @@ pub(super) fn direct(response: &DirectResponse, cx: &mut Cx<'_>) -> HttpOutcome 
     let status = status
         .as_ref()
         .map_or(http::StatusCode::INTERNAL_SERVER_ERROR, |status| final_status(status, cx));
-    let text = body.as_ref().and_then(|body| body.string.as_ref());
-    HttpOutcome::Respond(status, text.map_or("", |text| text.value.as_str()).into())
+    HttpOutcome::Respond(status, body.as_ref().map_or_else(Bytes::new, |body| content(body, cx)))
+}
+
+fn content(body: &ResponseBody, cx: &mut Cx<'_>) -> Bytes {
+    let ResponseBody { at, string, bytes } = body;
+    if string.is_some() && bytes.is_some() {
+        cx.wrong(at, "string and bytes", "one of them", "there is one body");
+    }
+    match (string, bytes) {
+        (Some(text), _) => text.value.clone().into(),
+        (None, Some(encoded)) => match base64::decode(&encoded.value) {
+            Some(bytes) => bytes.into(),
+            None => {
+                let found = format!("{:?}", encoded.value);
+                cx.wrong(&encoded.at, found, "base64 with padding", "not the bytes of a body");
+                Bytes::new()
+            }
+        },
+        (None, None) => Bytes::new(),
+    }
 }
 
 pub(super) fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
-    let Retries { at, attempts, per_try_timeout, retry_on } = retries;
+    let Retries { at, attempts, per_try_timeout, retry_on, backoff } = retries;
     let default = RetryPolicy::default();
     if let Some(none) = per_try_timeout.as_ref().filter(|timeout| timeout.value.is_zero()) {
         zero(&none.at, cx);
     }
-    let conditional = per_try_timeout.is_some() || retry_on.is_some();
+    const SHORTEST: Duration = Duration::from_millis(1);
+    if let Some(short) = backoff.as_ref().filter(|backoff| backoff.value < SHORTEST) {
+        let found = format!("{:?}", short.value);
+        cx.wrong(&short.at, found, "at least 1ms", "an upstream in trouble would be flooded");
+    }
+    let conditional = per_try_timeout.is_some() || retry_on.is_some() || backoff.is_some();
     if conditional && attempts.as_ref().is_none_or(|attempts| attempts.value == 0) {
         cx.wrong(
             &at.field("attempts"),
@@ -171,6 +199,7 @@ pub(super) fn retry(retries: &Retries, cx: &mut Cx<'_>) -> RetryPolicy {
         }),
         per_try_timeout: per_try_timeout.as_ref().map(|t| t.value).filter(|t| !t.is_zero()),
         retry_on: retry_on.as_ref().map_or(default.retry_on, |text| conditions(text, cx)),
+        backoff: backoff.as_ref().map_or(default.backoff, |backoff| backoff.value.max(SHORTEST)),
     }
 }
 
@@ -233,21 +262,88 @@ fn conditions(text: &At<String>, cx: &mut Cx<'_>) -> RetryOn {
     on
 }
 
-pub(super) type Faults = (Option<(Duration, f64)>, Option<(http::StatusCode, f64)>);
+pub(super) type Faults = (Option<(Delay, f64)>, Option<(Abort, f64)>);
 
 pub(super) fn faults(fault: &Fault, cx: &mut Cx<'_>) -> Faults {
     let Fault { at: _, delay, abort } = fault;
     let delay = delay.as_ref().and_then(|delay| {
-        let Delay { at, fixed_delay, percentage, percent } = delay;
-        let share = share(at, percentage.as_ref(), percent.as_ref(), cx);
-        Some((fixed_delay.as_ref()?.value, share))
+        let share = share(&delay.at, delay.percentage.as_ref(), delay.percent.as_ref(), cx);
+        Some((delayed(delay, cx)?, share))
     });
     let abort = abort.as_ref().and_then(|abort| {
-        let Abort { at, http_status, percentage, percent } = abort;
-        let share = share(at, percentage.as_ref(), percent.as_ref(), cx);
-        Some((final_status(http_status.as_ref()?, cx), share))
+        let share = share(&abort.at, abort.percentage.as_ref(), abort.percent.as_ref(), cx);
+        Some((aborted(abort, cx)?, share))
     });
     (delay, abort)
+}
+
+fn delayed(delay: &DelayMirror, cx: &mut Cx<'_>) -> Option<Delay> {
+    let DelayMirror { at, fixed_delay, exponential_delay, percentage: _, percent: _ } = delay;
+    match (fixed_delay, exponential_delay) {
+        (Some(fixed), None) => Some(Delay::Fixed(fixed.value)),
+        (None, Some(mean)) => Some(Delay::Exponential(mean.value)),
+        (None, None) => {
+            cx.wrong(at, "neither", "fixedDelay or exponentialDelay", "no delay is given");
+            None
+        }
+        (Some(_), Some(_)) => {
+            let found = "fixedDelay and exponentialDelay";
+            cx.wrong(at, found, "one of them", "a request waits once");
+            None
+        }
+    }
+}
+
+fn aborted(abort: &AbortMirror, cx: &mut Cx<'_>) -> Option<Abort> {
+    let AbortMirror { at, http_status, grpc_status, percentage: _, percent: _ } = abort;
+    match (http_status, grpc_status) {
+        (Some(status), None) => Some(Abort::Http(final_status(status, cx))),
+        (None, Some(status)) => grpc(status, cx).map(Abort::Grpc),
+        (None, None) => {
+            cx.wrong(at, "neither", "httpStatus or grpcStatus", "no status is given");
+            None
+        }
+        (Some(_), Some(_)) => {
+            cx.wrong(at, "httpStatus and grpcStatus", "one of them", "there is one answer");
+            None
+        }
+    }
+}
+
+/// The codes of gRPC, by number (`doc/statuscodes.md` of grpc/grpc).
+const GRPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+fn grpc(status: &At<String>, cx: &mut Cx<'_>) -> Option<u8> {
+    let named = GRPC_STATUSES.iter().position(|name| *name == status.value);
+    let number = named.or_else(|| status.value.parse().ok());
+    let known = number.filter(|number| *number < GRPC_STATUSES.len());
+    let code = known.and_then(|number| u8::try_from(number).ok());
+    if code.is_none() {
+        let near = nearest(&status.value, GRPC_STATUSES.into_iter());
+        let hint = near.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+        let expected = format!("0 to 16, or one of {}", GRPC_STATUSES.join(", "));
+        let message = format!("not a status of gRPC{hint}");
+        cx.wrong(&status.at, format!("{:?}", status.value), expected, message);
+    }
+    code
 }
 
 /// A percentage as a share from 0 to 1. Without one it is 0, as Istio reads it.

@@ -1,5 +1,6 @@
 //! Whole exchanges on loopback.
 
+mod answers;
 mod bad;
 mod balance;
 mod gone;
