@@ -143,6 +143,7 @@ fn cluster(cluster: &Cluster) -> Value {
         },
         "http": match cluster.http {
             HttpVersion::Auto => "auto",
+            HttpVersion::Client => "client",
             HttpVersion::Http2 => "http2",
         },
         "tls": cluster.tls.as_ref().map(tls),
@@ -194,6 +195,8 @@ fn pool(pool: &ConnectionPool) -> Value {
         "maxRequestsPerConnection":
             Some(pool.max_requests_per_connection).filter(|requests| *requests != 0),
         "maxRequests": limit(pool.max_requests),
+        "maxConcurrentStreams": limit(pool.max_concurrent_streams),
+        "maxConnectionDuration": pool.max_connection_duration.map(seconds),
     })
 }
 

@@ -135,9 +135,8 @@ record! {
         "idleTimeout" idle_timeout: Option<At<Duration>> = "`1h`",
         /// Probes on connections to the destination that are silent. They are sent in any case; this sets their times.
         "tcpKeepalive" tcp_keepalive: Option<TcpKeepalive> = "`mesh.yaml`'s",
-    }
-    unsupported {
-        "maxConnectionDuration": Warning, "connections are not limited in time yet";
+        /// How long a connection may be used, from its start; at least `1ms`. One that is relayed (TCP, passthrough) is then closed, with the flag `DT`; one of HTTP ends with the request that is under way, and an upgraded one stays.
+        "maxConnectionDuration" max_connection_duration: Option<At<Duration>> = "unlimited",
     }
 }
 
@@ -166,11 +165,13 @@ record! {
         "idleTimeout" idle_timeout: Option<At<Duration>> = "`connectionPool.tcp.idleTimeout`",
         /// `UPGRADE` speaks HTTP/2 to the upstream; with TLS the upstream must choose it. Otherwise HTTP/1.1, except on ports of `HTTP2` and `GRPC`, and for gRPC to upstreams that choose HTTP/2 in TLS.
         "h2UpgradePolicy" h2_upgrade_policy: Option<At<H2Upgrade>> = "`DEFAULT`",
+        /// `true` speaks to the upstream what the client speaks: HTTP/2 for a request that came as HTTP/2, HTTP/1.1 for others. `h2UpgradePolicy` has no effect then.
+        "useClientProtocol" use_client_protocol: Option<At<bool>> = "`false`",
+        /// Requests under way on one HTTP/2 connection; at most 128, and the upstream's own limit.
+        "maxConcurrentStreams" max_concurrent_streams: Option<At<u32>> = "128",
     }
     unsupported {
         "maxRetries": Warning, "retries are limited by `retries.attempts` only";
-        "useClientProtocol": Warning, "the upstream's protocol follows from the port, `h2UpgradePolicy`, and whether the request is gRPC";
-        "maxConcurrentStreams": Warning, "the upstream's own limit holds";
     }
 }
 

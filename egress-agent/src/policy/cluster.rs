@@ -79,6 +79,8 @@ pub struct Endpoint {
 pub enum HttpVersion {
     /// HTTP/1.1; with TLS HTTP/2 for gRPC, if the upstream chooses it (ALPN).
     Auto,
+    /// That of the client's request (`useClientProtocol`).
+    Client,
     /// HTTP/2 always (ports declared `HTTP2` or `GRPC`).
     Http2,
 }
@@ -151,6 +153,10 @@ pub struct ConnectionPool {
     pub max_requests_per_connection: u32,
     /// Requests under way to all endpoints together.
     pub max_requests: u32,
+    /// Requests under way on one HTTP/2 connection.
+    pub max_concurrent_streams: u32,
+    /// How long a connection may be used, from its start.
+    pub max_connection_duration: Option<Duration>,
 }
 
 impl Default for ConnectionPool {
@@ -163,6 +169,8 @@ impl Default for ConnectionPool {
             keepalive: None,
             max_requests_per_connection: 0,
             max_requests: u32::MAX,
+            max_concurrent_streams: u32::MAX,
+            max_connection_duration: None,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::{cell::Cell, mem, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use egress_ebpf::reason::Reason;
-use tokio::time::Instant;
+use futures_util::future::OptionFuture;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Downstream, Work, Worker,
@@ -31,6 +32,18 @@ pub(super) struct Forward {
     work: Option<Work>,
     /// How long it may go without a byte.
     idle: Option<Duration>,
+    /// When it is closed in any case.
+    until: Option<Instant>,
+}
+
+/// How a relayed connection ended.
+enum Ended {
+    /// By itself.
+    Relayed(End),
+    /// It was open for as long as it may be.
+    Over,
+    /// With the worker, or for another source's sake.
+    Worker,
 }
 
 /// What is counted or limited as long as the connection is open.
@@ -83,7 +96,9 @@ pub(super) async fn prepare(
         Ok((up, held)) => {
             let early = read.into();
             let idle = cluster.pool.tcp_idle_timeout;
-            Some(Box::new(Forward { downstream, down, up, early, record, held, work, idle }))
+            let most = cluster.pool.max_connection_duration;
+            let until = most.and_then(|most| Instant::now().checked_add(most));
+            Some(Box::new(Forward { downstream, down, up, early, record, held, work, idle, until }))
         }
         Err(reason) => {
             record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
@@ -178,11 +193,13 @@ impl Forward {
             received: Cell::new(0),
             sent: Cell::new(0),
         };
-        let Self { downstream, down, up, early, idle, .. } = &mut *self;
+        let Self { downstream, down, up, early, idle, until, .. } = &mut *self;
         let relayed = relay(&worker.buffers, down, up, mem::take(early), *idle, &counter);
+        let over = OptionFuture::from(until.map(|at| Box::pin(sleep_until(at))));
         let end = tokio::select! {
-            end = relayed => Some(end),
-            () = worker.ends(&downstream.holder) => None,
+            end = relayed => Ended::Relayed(end),
+            Some(()) = over => Ended::Over,
+            () = worker.ends(&downstream.holder) => Ended::Worker,
         };
         self.record.received = counter.received.get();
         self.record.sent = counter.sent.get();
@@ -190,16 +207,16 @@ impl Forward {
     }
 
     /// Closes both ends, and logs how it went.
-    fn end(self: Box<Self>, worker: &Worker, end: Option<End>) {
-        let Self { downstream, down, up, early: _, mut record, held, work, idle: _ } = *self;
+    fn end(self: Box<Self>, worker: &Worker, end: Ended) {
+        let Self { downstream, down, up, mut record, held, work, .. } = *self;
         match end {
-            Some(End::Closed) => held.lease.report(true),
-            Some(End::Idle) => {
+            Ended::Relayed(End::Closed) => held.lease.report(true),
+            Ended::Relayed(End::Idle) => {
                 record.flags.set(ResponseFlag::LocalReset);
                 record.details = Some("idle_timeout".into());
                 record.reason = Some(Reason::Timeout);
             }
-            Some(End::Reset(Peer::Downstream, error)) => match PeerEnded::of(&error) {
+            Ended::Relayed(End::Reset(Peer::Downstream, error)) => match PeerEnded::of(&error) {
                 Some(ended) => {
                     up.reset();
                     worker.telemetry.stats.denied(ended.reason());
@@ -210,18 +227,26 @@ impl Forward {
                     record.reason = Some(Reason::Reset);
                 }
             },
-            Some(End::Reset(Peer::Upstream, error)) => {
+            Ended::Relayed(End::Reset(Peer::Upstream, error)) => {
                 held.lease.report(false);
                 record.flags.set(ResponseFlag::UpstreamConnectionTermination);
                 record.failure = Some(error.to_string());
                 record.reason = Some(Reason::Reset);
             }
-            None if downstream.holder.is_evicted() => {
+            // Nobody may take a part of what is sent for the whole.
+            Ended::Over => {
+                down.reset();
+                up.reset();
+                record.flags.set(ResponseFlag::DurationTimeout);
+                record.details = Some("max_connection_duration".into());
+                record.reason = Some(Reason::Timeout);
+            }
+            Ended::Worker if downstream.holder.is_evicted() => {
                 down.reset();
                 up.reset();
                 record.overflowed(worker);
             }
-            None => {
+            Ended::Worker => {
                 down.reset();
                 up.reset();
                 record.flags.set(ResponseFlag::LocalReset);

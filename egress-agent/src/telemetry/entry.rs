@@ -71,6 +71,8 @@ flags! {
     UpstreamProtocolError = "UPE";
     /// Dropped because of overload.
     DropOverload = "DO";
+    /// It was open for as long as it may be.
+    DurationTimeout = "DT";
 }
 
 /// A set of [`ResponseFlag`]s; displayed as `UF,URX`, the empty set as `-`.

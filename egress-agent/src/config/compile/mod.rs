@@ -13,6 +13,7 @@ mod mesh;
 mod node;
 mod nodes;
 mod overlaps;
+mod pools;
 mod providers;
 mod routes;
 mod server_tls;

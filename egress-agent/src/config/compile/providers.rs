@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, ClusterName, Destination, HostPattern, HttpVersion,
-        LoadBalancer, Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Cluster, ClusterName, Destination, HostPattern, LoadBalancer,
+        Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
@@ -218,11 +218,11 @@ impl Compiler<'_> {
             Traffic::Http | Traffic::Tls | Traffic::Tcp => {}
         }
         let settings = merged.settings;
-        let (mut pool, upgrade) = settings.pool.unwrap_or_default();
+        let (mut pool, version) = settings.pool.unwrap_or_default();
         pool.keepalive = pool.keepalive.or(self.mesh.keepalive);
         let cluster = Arc::new(Cluster {
             discovery: entry.discovery(host, service, &merged.labels),
-            http: if upgrade { HttpVersion::Http2 } else { service.http },
+            http: version.unwrap_or(service.http),
             tls,
             load_balancer: if entry.uses_one_address() {
                 LoadBalancer::First

@@ -10,11 +10,11 @@ use super::{
     h2,
     link::Link,
     outbound::{H1Connection, Outbound},
-    pool::Key,
+    pool::{Key, Version},
 };
 use crate::{
     net::{DialError, Patience, Plan, Upstream},
-    policy::{GatewayPolicy, HttpVersion, Keepalive, KeyGroup},
+    policy::{GatewayPolicy, Keepalive, KeyGroup},
     proxy::{Downstream, Worker},
     sys::socket::user_timeout,
     telemetry::ClusterStats,
@@ -50,19 +50,19 @@ pub(super) async fn connect(
     owner: ShareOwner,
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
-    let Key { cluster, host, offers_http2 } = key;
+    let Key { cluster, host, version } = key;
     let dialled = worker.connect(cluster, plan, patience, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
     let Upstream { stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
     let mut link = Link::new(addr, local, lease, stats);
-    let mut http2 = cluster.http == HttpVersion::Http2;
+    let mut http2 = *version == Version::Http2;
     let io = match &cluster.tls {
         None => UpstreamIo::Plain(stream),
         Some(tls) => {
-            let alpn = match (http2, offers_http2) {
-                (true, _) => Alpn::Http2,
-                (false, true) => Alpn::Auto,
-                (false, false) => Alpn::Http1,
+            let alpn = match version {
+                Version::Http2 => Alpn::Http2,
+                Version::Offered => Alpn::Auto,
+                Version::Http1 => Alpn::Http1,
             };
             let deadline = Instant::now() + worker.limits.tls_handshake;
             match worker.originator.connect(tls, host, alpn, stream, deadline).await {
@@ -99,7 +99,8 @@ pub(super) async fn connect(
             in_flight: None,
         })));
     }
-    let shaking = h2::handshake(io, link, owner, &worker.limits);
+    let streams = h2::most_streams(&cluster.pool);
+    let shaking = h2::handshake(io, link, owner, streams, &worker.limits);
     let why = match tokio::time::timeout(worker.limits.tls_handshake, shaking).await {
         Ok(Ok(connection)) => {
             return Ok(Outbound::H2(worker.http.pool.share(key.clone(), connection)));

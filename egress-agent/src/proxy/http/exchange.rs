@@ -23,7 +23,7 @@ use super::{
     headers,
     inbound::Inbound,
     outbound::{H1Connection, Outbound},
-    pool::Key,
+    pool::{Key, Version},
     record::{Record, Started},
     relay_response,
     reply::Reply,
@@ -177,7 +177,7 @@ async fn exchange<D: Inbound>(
     let key = Key {
         cluster: Arc::clone(&route.cluster),
         host: route.host.clone(),
-        offers_http2: request.is_grpc(),
+        version: Version::of(&route.cluster, request),
     };
     let attempt = Attempt::new(connection, &policy, &route, request, key, &stats, &record.entry);
     let answered = attempt.until_answered(down, &mut relay, &mut clock, record).await;

@@ -1,6 +1,8 @@
 //! What belongs to every connection to an upstream, whatever it speaks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::{
     net::Lease,
@@ -17,6 +19,7 @@ pub(super) struct Link {
     /// The group of TLS's key exchange, by BoringSSL's name.
     pub(super) tls_group: Option<&'static str>,
     pub(super) endpoint: Arc<EndpointStats>,
+    since: Instant,
     guards: (ConnectionGuard, EndpointGuard),
 }
 
@@ -29,7 +32,13 @@ impl Link {
     ) -> Self {
         let endpoint = stats.endpoint(addr);
         let guards = (stats.connection(), endpoint.connection());
-        Self { addr, local, lease, tls_group: None, endpoint, guards }
+        let since = Instant::now();
+        Self { addr, local, lease, tls_group: None, endpoint, since, guards }
+    }
+
+    /// Whether it has been open for as long as it may be: it takes no further request.
+    pub(super) fn is_aged(&self, most: Option<Duration>) -> bool {
+        most.is_some_and(|most| self.since.elapsed() >= most)
     }
 
     /// Counts bytes from and to the upstream.

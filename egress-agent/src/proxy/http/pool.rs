@@ -2,6 +2,7 @@
 //! connection never changes its core.
 
 pub(super) mod pending;
+mod version;
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,6 +16,7 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 use self::pending::Pending;
+pub(super) use self::version::Version;
 use super::{
     h2::{H2Connection, H2Outbound},
     outbound::{H1Connection, Outbound},
@@ -33,8 +35,7 @@ pub(super) struct Key {
     pub(super) cluster: Arc<Cluster>,
     /// Whom it was resolved for, and whom the certificate was verified for.
     pub(super) host: Host,
-    /// Whether HTTP/2 was offered in TLS, where nothing asks for it but the request: gRPC.
-    pub(super) offers_http2: bool,
+    pub(super) version: Version,
 }
 
 /// Whose connections of HTTP/2 a request may share.
@@ -191,8 +192,10 @@ impl Pool {
         scratch: &mut [u8],
     ) -> Option<Outbound> {
         let limit = key.cluster.pool.max_requests_per_connection;
+        let duration = key.cluster.pool.max_connection_duration;
         entry.h2.retain(|(connection, _)| {
             connection.is_open()
+                && !connection.link.is_aged(duration)
                 && policy.may_dial(connection.link.addr.ip())
                 && (limit == 0 || connection.started.get() < limit)
         });
@@ -209,6 +212,7 @@ impl Pool {
             if policy.may_dial(idle.connection.link.addr.ip())
                 && idle.connection.outbound.is_alive(scratch)
                 && idle.since.elapsed() < key.cluster.pool.idle_timeout
+                && !idle.connection.link.is_aged(duration)
             {
                 idle.connection.link.lease.set_idle(false);
                 return Some(Outbound::H1(idle.connection));
@@ -246,7 +250,10 @@ impl Pool {
             return;
         }
         let limit = key.cluster.pool.max_requests_per_connection;
-        if !connection.outbound.is_reusable() || (limit != 0 && connection.started >= limit) {
+        if !connection.outbound.is_reusable()
+            || (limit != 0 && connection.started >= limit)
+            || connection.link.is_aged(key.cluster.pool.max_connection_duration)
+        {
             return;
         }
         connection.in_flight = None;
@@ -332,10 +339,12 @@ impl Pool {
     fn sweep_once(&self, scratch: &mut [u8]) -> bool {
         self.retain(|key, entry| {
             let timeout = key.cluster.pool.idle_timeout;
+            let duration = key.cluster.pool.max_connection_duration;
             let over = entry.is_over(self.drain.get());
             entry.h1.retain_mut(|idle| {
                 !over
                     && idle.since.elapsed() < timeout
+                    && !idle.connection.link.is_aged(duration)
                     && idle.connection.outbound.is_alive(scratch)
             });
             entry.h2.retain_mut(|(connection, used)| {
@@ -344,7 +353,10 @@ impl Pool {
                 } else if over {
                     return false;
                 }
-                connection.is_open() && used.elapsed() < timeout
+                // One in use goes with its last request.
+                connection.is_open()
+                    && used.elapsed() < timeout
+                    && !connection.link.is_aged(duration)
             });
         });
         self.entries.borrow().is_empty()

@@ -610,6 +610,39 @@ fn a_relayed_connection_may_be_idle_as_long_as_its_rule_says() {
     });
 }
 
+#[test]
+fn a_relayed_connection_may_be_as_old_as_its_rule_says() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let open = || async {
+            let mut client = gateway.connect().await;
+            client.write_all(&hello("a.example")).await.unwrap();
+            let mut server = upstream.accept().await;
+            server.read_exact(&mut [0; 8]).await.unwrap();
+            (client, server)
+        };
+        gateway.rule("a.example", "{connectionPool: {tcp: {maxConnectionDuration: 300ms}}}");
+        let (mut client, mut server) = open().await;
+        // However busy it is.
+        let mut beats = 0;
+        while server.write_all(b"x").await.is_ok() && client.read_exact(&mut [0]).await.is_ok() {
+            beats += 1;
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(beats > 0);
+        gateway.rule("a.example", "{connectionPool: {tcp: {maxConnectionDuration: 1h}}}");
+        let (mut client, mut server) = open().await;
+        assert!(timeout_of(&mut client, Duration::from_millis(600)).await);
+        server.write_all(b"still here").await.unwrap();
+        client.read_exact(&mut [0; 10]).await.unwrap();
+        drop((client, server));
+        let log = gateway.end().await;
+        assert!(log[0].contains("\"- - -\" 0 DT - max_connection_duration "), "{log:?}");
+        assert!(!log[1].contains(" DT "), "{log:?}");
+    });
+}
+
 /// Whether nothing comes and nothing ends for so long.
 async fn timeout_of(stream: &mut TcpStream, time: Duration) -> bool {
     timeout(time, stream.read(&mut [0])).await.is_err()

@@ -14,14 +14,14 @@ pub(super) use self::{
 };
 
 use super::request::TASK;
-use crate::{net::CONNECTION_WINDOW, proxy::Limits};
+use crate::{net::CONNECTION_WINDOW, policy::ConnectionPool, proxy::Limits};
 
 /// Window of one stream, in bytes, as long as readers read.
 pub(super) const STREAM_WINDOW: u32 = 256 * 1024;
 /// What one stream may have waiting to be sent, in bytes.
 const SEND_BUFFER: usize = 256 * 1024;
 /// Streams that we open on a connection to an upstream before there is a further one.
-pub(super) const MAX_STREAMS: u32 = 128;
+const MAX_STREAMS: usize = 128;
 /// Streams of a client's connection, and bytes of a head, however little memory is left.
 const FEW_STREAMS: u32 = 8;
 const SMALL_HEAD: usize = 16 * 1024;
@@ -31,6 +31,11 @@ const RESET_STREAMS: usize = 10_000;
 /// What small frames may cost, in bytes as the library counts them, before it closes a connection. Our
 /// own queues take frames over as they come, so that only what comes between two turns counts.
 const DATA_FRAMES: usize = 64 * 1024 * 1024;
+
+/// Streams that we open on a connection of this pool.
+pub(super) fn most_streams(pool: &ConnectionPool) -> usize {
+    usize::try_from(pool.max_concurrent_streams).map_or(MAX_STREAMS, |most| most.min(MAX_STREAMS))
+}
 
 /// What a client may send on a connection before it has to wait. Its settings say so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +84,8 @@ mod tests {
 
     #[test]
     fn what_a_client_may_send_follows_what_is_left() {
-        let limits = Limits { request_head_bytes: 64 * 1024, http2_streams: 128, ..Limits::default() };
+        let limits =
+            Limits { request_head_bytes: 64 * 1024, http2_streams: 128, ..Limits::default() };
         let bounds = |left| {
             let ClientBounds { streams, header_list, resets } = ClientBounds::new(left, &limits);
             assert_eq!(resets, limits.http2_resets);

@@ -46,6 +46,8 @@ pub(in super::super) struct H2Connection {
     /// Whose requests it was made for. Those of others go on it only where there is no room for a
     /// connection of their own.
     owner: ShareOwner,
+    /// Requests that may be under way on it, as far as we are asked.
+    most: usize,
     sender: SendRequest<Queued>,
     streams: Rc<Streams>,
     active: Cell<usize>,
@@ -73,6 +75,7 @@ pub(in super::super) async fn handshake<I>(
     io: I,
     link: Link,
     owner: ShareOwner,
+    most: usize,
     limits: &Limits,
 ) -> Result<H2Connection, h2::Error>
 where
@@ -122,7 +125,18 @@ where
         // Dropping the connection ends what runs on it.
     });
     let (active, started) = (Cell::new(0), Cell::new(0));
-    Ok(H2Connection { link, owner, sender, streams, active, started, arrivals, uploads, state })
+    Ok(H2Connection {
+        link,
+        owner,
+        most,
+        sender,
+        streams,
+        active,
+        started,
+        arrivals,
+        uploads,
+        state,
+    })
 }
 
 impl H2Connection {
@@ -138,7 +152,7 @@ impl H2Connection {
 
     /// Whether another request may be started on it at all.
     pub(in super::super) fn may_take(&self) -> bool {
-        let most = self.sender.current_max_send_streams().min(super::MAX_STREAMS as usize);
+        let most = self.sender.current_max_send_streams().min(self.most);
         self.is_open() && self.active.get() < most
     }
 

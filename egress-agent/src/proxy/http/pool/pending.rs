@@ -12,10 +12,10 @@ use std::{
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    super::h2::{FIRST_WINDOW, MAX_STREAMS},
-    Key,
+    super::h2::{FIRST_WINDOW, most_streams},
+    Key, Version,
 };
-use crate::{policy::HttpVersion, types::ShareOwner};
+use crate::types::ShareOwner;
 
 /// A connection takes less to be made. Who has waited for so long makes one of its own: the other one may
 /// never be.
@@ -56,12 +56,12 @@ pub(in super::super) struct Waiting(Rc<Dial>);
 impl Pending {
     /// For a request with a body that is expected to take so many bytes of a connection's window.
     pub(in super::super) fn next(&self, key: &Key, owner: &ShareOwner, body: usize) -> Next {
-        if key.cluster.http != HttpVersion::Http2 && !key.offers_http2 {
+        if key.version == Version::Http1 {
             return Next::Dial(Dialling(None));
         }
         let mut dials = self.0.borrow_mut();
         let joined = dials.iter().find(|dial| {
-            dial.requests.get() < MAX_STREAMS as usize
+            dial.requests.get() < most_streams(&key.cluster.pool)
                 && dial.bodies.get() + body <= FIRST_WINDOW
                 && dial.owner == *owner
                 && dial.key == *key
@@ -101,22 +101,22 @@ mod tests {
 
     use super::*;
     use crate::{
-        policy::{Cluster, ClusterName, ConnectionPool, Discovery, LoadBalancer},
+        policy::{Cluster, ClusterName, ConnectionPool, Discovery, HttpVersion, LoadBalancer},
         types::Host,
     };
 
-    fn key(http: HttpVersion) -> Key {
+    fn key(version: Version) -> Key {
         let cluster = Cluster {
             name: ClusterName("outbound|443||a.example".into()),
             discovery: Discovery::Static(Vec::new()),
-            http,
+            http: HttpVersion::Auto,
             tls: None,
             load_balancer: LoadBalancer::RoundRobin,
             pool: ConnectionPool::default(),
             outlier: None,
         };
         let host = Host::parse("a.example").unwrap();
-        Key { cluster: Arc::new(cluster), host, offers_http2: false }
+        Key { cluster: Arc::new(cluster), host, version }
     }
 
     fn owner(last: u8) -> ShareOwner {
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_room_on_a_connection_of_its_source_waits_for_it() {
-        let (pending, key) = (Pending::default(), key(HttpVersion::Http2));
+        let (pending, key) = (Pending::default(), key(Version::Http2));
         let first = pending.next(&key, &owner(1), 0);
         assert!(!waits(&first));
         let waiting = pending.next(&key, &owner(1), 40_000);
@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_long() {
-        let (pending, key) = (Pending::default(), key(HttpVersion::Http2));
+        let (pending, key) = (Pending::default(), key(Version::Http2));
         let _silent = pending.next(&key, &owner(1), 0);
         let Next::Wait(waiting) = pending.next(&key, &owner(1), 0) else { unreachable!() };
         let start = tokio::time::Instant::now();
@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_connection_of_http1_has_room_for_one() {
-        let (pending, key) = (Pending::default(), key(HttpVersion::Auto));
+        let (pending, key) = (Pending::default(), key(Version::Http1));
         let _first = pending.next(&key, &owner(1), 0);
         assert!(!waits(&pending.next(&key, &owner(1), 0)));
     }

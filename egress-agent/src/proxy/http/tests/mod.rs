@@ -1,5 +1,6 @@
 //! Whole exchanges on loopback.
 
+mod ages;
 mod answers;
 mod bad;
 mod balance;

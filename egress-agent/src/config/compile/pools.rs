@@ -1,0 +1,120 @@
+//! `connectionPool` and `outlierDetection` of a traffic policy.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        decode::{At, Cx},
+        destination_rule::{ConnectionPoolSettings, H2Upgrade, HttpPool, OutlierSettings, TcpPool},
+    },
+    keepalive::keepalive,
+};
+use crate::policy::{ConnectionPool, HttpVersion, OutlierDetection};
+
+/// And the version of HTTP that is asked for, where one is.
+pub(super) fn connection_pool_of(
+    settings: &ConnectionPoolSettings,
+    cx: &mut Cx<'_>,
+) -> (ConnectionPool, Option<HttpVersion>) {
+    let mut pool = ConnectionPool::default();
+    let mut version = None;
+    let not_zero = |limit: &Option<At<u32>>, cx: &mut Cx<'_>| {
+        let limit = limit.as_ref()?;
+        if limit.value == 0 {
+            cx.wrong(&limit.at, "0", "a number above 0", "this would refuse everything");
+        }
+        Some(limit.value)
+    };
+    if let Some(tcp) = &settings.tcp {
+        let TcpPool {
+            at: _,
+            max_connections,
+            connect_timeout,
+            idle_timeout,
+            tcp_keepalive,
+            max_connection_duration,
+        } = tcp;
+        pool.max_connections = not_zero(max_connections, cx).unwrap_or(pool.max_connections);
+        if let Some(timeout) = connect_timeout {
+            if timeout.value.is_zero() {
+                cx.wrong(&timeout.at, "0", "a duration above 0", "no connection could be made");
+            }
+            pool.connect_timeout = timeout.value;
+        }
+        if let Some(timeout) = idle_timeout {
+            pool.idle_timeout = timeout.value;
+            pool.tcp_idle_timeout = (!timeout.value.is_zero()).then_some(timeout.value);
+        }
+        pool.keepalive = tcp_keepalive.as_ref().map(|settings| keepalive(settings, cx));
+        pool.max_connection_duration = max_connection_duration.as_ref().map(|most| {
+            if most.value < Duration::from_millis(1) {
+                let found = format!("{:?}", most.value);
+                cx.wrong(&most.at, found, "at least 1ms", "no connection could be used");
+            }
+            most.value
+        });
+    }
+    if let Some(http) = &settings.http {
+        let HttpPool {
+            at: _,
+            http2_max_requests,
+            http1_max_pending_requests,
+            max_requests_per_connection,
+            idle_timeout,
+            h2_upgrade_policy,
+            use_client_protocol,
+            max_concurrent_streams,
+        } = http;
+        let pending = not_zero(http1_max_pending_requests, cx);
+        pool.max_requests =
+            not_zero(http2_max_requests, cx).or(pending).unwrap_or(pool.max_requests);
+        pool.max_requests_per_connection =
+            max_requests_per_connection.as_ref().map_or(0, |max| max.value);
+        pool.idle_timeout = idle_timeout.as_ref().map_or(pool.idle_timeout, |t| t.value);
+        pool.max_concurrent_streams =
+            not_zero(max_concurrent_streams, cx).unwrap_or(pool.max_concurrent_streams);
+        let upgrade = h2_upgrade_policy.as_ref().filter(|p| p.value == H2Upgrade::Upgrade);
+        let client = use_client_protocol.as_ref().is_some_and(|client| client.value);
+        if let Some(upgrade) = upgrade.filter(|_| client) {
+            cx.warn(&upgrade.at, "has no effect beside useClientProtocol");
+        }
+        version = match (client, upgrade) {
+            (true, _) => Some(HttpVersion::Client),
+            (false, Some(_)) => Some(HttpVersion::Http2),
+            (false, None) => None,
+        };
+    }
+    (pool, version)
+}
+
+pub(super) fn outlier_detection_of(
+    settings: &OutlierSettings,
+    cx: &mut Cx<'_>,
+) -> Option<OutlierDetection> {
+    let OutlierSettings {
+        at: _,
+        consecutive_5xx_errors,
+        consecutive_gateway_errors,
+        consecutive_errors,
+        base_ejection_time,
+        max_ejection_percent,
+    } = settings;
+    let errors = consecutive_5xx_errors
+        .as_ref()
+        .or(consecutive_gateway_errors.as_ref())
+        .or(consecutive_errors.as_ref())
+        .map_or(5, |errors| errors.value);
+    let percent = max_ejection_percent.as_ref();
+    let max_ejection_percent = percent.map_or(10, |percent| {
+        u8::try_from(percent.value).ok().filter(|p| *p <= 100).unwrap_or_else(|| {
+            cx.wrong(&percent.at, percent.value.to_string(), "0 to 100", "not a percentage");
+            100
+        })
+    });
+    let base = base_ejection_time.as_ref();
+    (errors > 0).then(|| OutlierDetection {
+        consecutive_errors: errors,
+        base_ejection_time: base.map_or(Duration::from_secs(30), |t| t.value),
+        max_ejection_percent,
+    })
+}
