@@ -50,14 +50,29 @@ record! {
         "headers" headers: Option<Headers> = "none",
         /// Allow the client to upgrade the connection (WebSocket). A rule whose match names the header `upgrade` allows it too.
         "websocketUpgrade" websocket_upgrade: Option<At<bool>> = "`false`",
+        /// Send a copy of the request to this destination, too, with `-shadow` after its host. Nobody waits for the answer. A request whose body is longer than 64 KiB is not copied, nor is an upgrade.
+        "mirror" mirror: Option<Destination> = "none",
+        /// How many requests are copied.
+        "mirrorPercentage" mirror_percentage: Option<Percentage> = "`100`",
+        /// Old form of `mirrorPercentage`.
+        "mirrorPercent" mirror_percent: Option<At<u32>> = "none",
+        /// Older form of `mirrorPercentage`.
+        "mirror_percent" mirror_percent_old: Option<At<u32>> = "none",
+        /// The same for several destinations. This or `mirror`.
+        "mirrors" mirrors: Records<HttpMirror> = "none",
     }
     unsupported {
         "corsPolicy": Error, "CORS is a matter of the destination";
-        "mirror": Warning, "mirroring is not supported yet";
-        "mirrors": Warning, "mirroring is not supported yet";
-        "mirrorPercent": Warning, "mirroring is not supported yet";
-        "mirrorPercentage": Warning, "mirroring is not supported yet";
-        "mirror_percent": Warning, "mirroring is not supported yet";
+    }
+}
+
+record! {
+    /// A destination of copies.
+    struct HttpMirror {
+        /// Where to.
+        "destination" destination: Option<Destination> = required,
+        /// How many requests are copied.
+        "percentage" percentage: Option<Percentage> = "`100`",
     }
 }
 

@@ -141,6 +141,8 @@ pub struct HttpRoute {
     /// What to do to the request and the response; made once a rule where it doesn't depend on the
     /// request.
     pub action: Arc<HttpAction>,
+    /// Where copies of it go: the destination, and its name as [`Self::host`].
+    pub mirrors: Vec<(Arc<Cluster>, Host)>,
     /// The authorization policy that marks it for audit.
     pub audit: Option<Arc<str>>,
 }

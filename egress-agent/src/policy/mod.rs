@@ -63,8 +63,9 @@ pub use log_format::{
 pub use path::{PathNormalization, normalise};
 pub use protocol::Protocol;
 pub use rules::{
-    Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, PathRewrite, Redirect, RedirectPort,
-    RouteSet, Rules, Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch, TlsRule, Weighted,
+    Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, Mirror, PathRewrite, Redirect,
+    RedirectPort, RouteSet, Rules, Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch,
+    TlsRule, Weighted,
 };
 pub use scope::{Exported, Scoped, preferred};
 pub use server::{EncryptedHello, Server, ServerProtocol};

@@ -120,6 +120,17 @@ pub struct HttpRule {
     pub delay: Option<(Delay, f64)>,
     /// Answer with this status, this often (0 to 1).
     pub abort: Option<(Abort, f64)>,
+    /// Where copies go.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// A destination of copies of requests.
+#[derive(Clone, Debug)]
+pub struct Mirror {
+    /// The destination.
+    pub target: Target,
+    /// How often (0 to 1).
+    pub share: f64,
 }
 
 /// How long `fault.delay` takes.

@@ -293,13 +293,17 @@ impl GatewayPolicy {
     ) -> Result<(&'t Arc<Cluster>, Option<&'t Host>), Denied> {
         match target {
             Target::Cluster { destination, host: named } => {
-                let client = Client { source: source.namespace(), gateway: Some(&self.namespace) };
-                let cluster = destination.cluster(client, named.as_ref().or(host))?;
+                let cluster = destination.cluster(self.client(source), named.as_ref().or(host))?;
                 Ok((cluster, named.as_ref()))
             }
             Target::Gateway { .. } => Err(refusal::loops(port)),
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
         }
+    }
+
+    /// Who asks, at the gateway's stage.
+    fn client<'a>(&'a self, source: &'a Source) -> Client<'a> {
+        Client { source: source.namespace(), gateway: Some(&self.namespace) }
     }
 
     fn served(

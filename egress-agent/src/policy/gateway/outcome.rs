@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{GatewayPolicy, refusal};
 use crate::{
     policy::{
-        Abort, Cluster, Delay, Denied, FAULT, HttpAction, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
-        Redirect, Weighted, matching, path::AmbiguousPath,
+        Abort, Client, Cluster, Delay, Denied, FAULT, HttpAction, HttpMatch, HttpOutcome,
+        HttpRequest, HttpRoute, HttpRule, Redirect, Target, Weighted, matching,
+        path::AmbiguousPath,
     },
     types::Host,
 };
@@ -20,6 +21,7 @@ impl GatewayPolicy {
             timeout: None,
             retry: Arc::clone(&self.retry),
             action: Arc::clone(&self.plain),
+            mirrors: Vec::new(),
             audit: None,
         }
     }
@@ -29,8 +31,8 @@ impl GatewayPolicy {
         rule: &HttpRule,
         matched: Option<&HttpMatch>,
         chosen: &Weighted,
-        cluster: &Arc<Cluster>,
-        host: &Host,
+        (cluster, host): (&Arc<Cluster>, &Host),
+        client: Client<'_>,
         request: &HttpRequest<'_>,
     ) -> Result<HttpRoute, Denied> {
         let mut action = Arc::clone(&chosen.action);
@@ -45,6 +47,7 @@ impl GatewayPolicy {
             timeout: rule.timeout,
             retry: Arc::clone(&rule.retry),
             action: with_faults(rule, action),
+            mirrors: mirrors(rule, client, request.host),
             audit: None,
         })
     }
@@ -90,6 +93,21 @@ impl GatewayPolicy {
         Arc::make_mut(&mut action).redirect = Some((redirect.status, location));
         HttpRoute { action, name, ..self.default_route(Arc::clone(own), request.host) }
     }
+}
+
+/// Where copies of this request go, as chance decides. One that policy refuses is not made: the request
+/// itself goes on.
+fn mirrors(rule: &HttpRule, client: Client<'_>, host: &Host) -> Vec<(Arc<Cluster>, Host)> {
+    let chosen = rule.mirrors.iter().filter(|mirror| matching::chance(mirror.share));
+    let reached = chosen.filter_map(|mirror| match &mirror.target {
+        Target::Cluster { destination, host: named } => {
+            let host = named.as_ref().unwrap_or(host);
+            let cluster = destination.cluster(client, Some(host)).ok()?;
+            Some((Arc::clone(cluster), host.clone()))
+        }
+        Target::Gateway { .. } | Target::Refused { .. } => None,
+    });
+    reached.collect()
 }
 
 /// Adds what chance decides for this request.

@@ -71,7 +71,8 @@ impl GatewayPolicy {
                 let host = named.as_ref().unwrap_or(host);
                 let client = Client { source: request.source.namespace(), gateway: None };
                 let cluster = destination.cluster(client, Some(host))?;
-                Ok((self.route(rule, matched, chosen, cluster, host, request)?, port.0))
+                let route = self.route(rule, matched, chosen, (cluster, host), client, request)?;
+                Ok((route, port.0))
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
         }
@@ -124,7 +125,9 @@ impl GatewayPolicy {
         let chosen =
             matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port, ""))?;
         let (cluster, named) = self.outside(&chosen.target, port, request.source, Some(host))?;
-        self.route(rule, matched, chosen, cluster, named.unwrap_or(host), request)
+        let host = named.unwrap_or(host);
+        let client = self.client(request.source);
+        self.route(rule, matched, chosen, (cluster, host), client, request)
     }
 }
 

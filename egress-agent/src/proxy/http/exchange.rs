@@ -22,6 +22,7 @@ use super::{
     failure::Failure,
     headers,
     inbound::Inbound,
+    mirror::{Copies, Copying},
     outbound::{H1Connection, Outbound},
     pool::{Key, Version},
     record::{Record, Started},
@@ -165,7 +166,27 @@ async fn exchange<D: Inbound>(
         request.expects_continue = false;
         down.interim(StatusCode::CONTINUE, &HeaderMap::new());
     }
-    let request = &*request;
+    let mut copies = Copies::new(connection, &policy, &route, request);
+    match &mut copies {
+        None => forward(connection, &policy, &route, request, record, down, &mut clock).await,
+        Some(copies) => {
+            let mut down = Copying::new(down, copies);
+            forward(connection, &policy, &route, request, record, &mut down, &mut clock).await
+        }
+    }
+}
+
+/// Sends the request where its route leads, and the response to the client.
+pub(super) async fn forward<D: Inbound>(
+    connection: &Connection,
+    policy: &Arc<GatewayPolicy>,
+    route: &HttpRoute,
+    request: &Request,
+    record: &mut Record,
+    down: &mut D,
+    clock: &mut Clock<'_>,
+) -> Result<After, Failure> {
+    let worker = &connection.worker;
     let stats = worker.telemetry.stats.cluster(&route.cluster.name);
     let limit = route.cluster.pool.max_requests;
     if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {
@@ -179,8 +200,8 @@ async fn exchange<D: Inbound>(
         host: route.host.clone(),
         version: Version::of(&route.cluster, request),
     };
-    let attempt = Attempt::new(connection, &policy, &route, request, key, &stats, &record.entry);
-    let answered = attempt.until_answered(down, &mut relay, &mut clock, record).await;
+    let attempt = Attempt::new(connection, policy, route, request, key, &stats, &record.entry);
+    let answered = attempt.until_answered(down, &mut relay, clock, record).await;
     let (up, mut response) = answered.inspect_err(|failure| {
         if let Some(status) = failure.account().status {
             stats.response(status);
@@ -201,9 +222,9 @@ async fn exchange<D: Inbound>(
         };
     }
     let (after, up) =
-        relay_response::run(connection, up, &response, down, &mut relay, &mut clock, record).await;
+        relay_response::run(connection, up, &response, down, &mut relay, clock, record).await;
     match up {
-        Some(Outbound::H1(up)) => worker.http.pool.put(attempt.into_key(), up, &policy),
+        Some(Outbound::H1(up)) => worker.http.pool.put(attempt.into_key(), up, policy),
         Some(Outbound::H2(_)) | None => {}
     }
     drop(under_way);

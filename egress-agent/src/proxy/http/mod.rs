@@ -28,6 +28,7 @@ mod h2;
 mod headers;
 mod inbound;
 mod link;
+mod mirror;
 mod outbound;
 mod pool;
 mod record;
@@ -96,7 +97,7 @@ pub enum Version {
 }
 
 /// A client's connection, without its bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Connection {
     worker: Rc<Worker>,
     downstream: Downstream,
@@ -104,7 +105,7 @@ struct Connection {
 }
 
 /// How HTTP comes in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Hop {
     /// In clear, as the application sent it.
     Plain,
@@ -113,7 +114,7 @@ pub enum Hop {
 }
 
 /// TLS that was ended here.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ended {
     /// By which server.
     pub termination: Termination,

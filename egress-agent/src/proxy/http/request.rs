@@ -43,7 +43,7 @@ impl Origin {
 
 /// A request without contradictions; its headers are end-to-end ones only, without `Host` and
 /// without framing.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) version: Version,
     pub(super) scheme: &'static str,

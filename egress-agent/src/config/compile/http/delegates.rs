@@ -212,6 +212,13 @@ fn merge((rule, root): (&Rule, &Meta), (own, leaf): (&Rule, &Meta)) -> Option<Ru
     merged.retries = merged.retries.or_else(|| rule.retries.clone());
     merged.fault = merged.fault.or_else(|| rule.fault.clone());
     merged.headers = merged.headers.or_else(|| rule.headers.clone());
+    if merged.mirror.is_none() && merged.mirrors.0.is_empty() {
+        merged.mirror = rule.mirror.clone();
+        merged.mirrors = rule.mirrors.clone();
+        merged.mirror_percentage = rule.mirror_percentage.clone();
+        merged.mirror_percent = rule.mirror_percent.clone();
+        merged.mirror_percent_old = rule.mirror_percent_old.clone();
+    }
     merged.websocket_upgrade = merged.websocket_upgrade.or_else(|| rule.websocket_upgrade.clone());
     Some(merged)
 }

@@ -4,26 +4,25 @@ use std::{collections::HashSet, sync::Arc};
 
 mod answers;
 mod delegates;
+mod headers;
+mod mirrors;
 
 use super::{
     super::{
-        decode::{At, Cx, Dict, RecordDict},
+        decode::{Cx, RecordDict},
         names,
         problem::Problem,
         virtual_service::{
-            HeaderChanges, Headers, HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror,
-            StringMatch,
+            HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror, StringMatch,
         },
     },
     Compiler,
     routes::{Scope, Stage, Traffic, check_stages, in_stage, only_port, shares, source},
 };
 use delegates::Ruled;
+use headers::{append, authority, header_ops};
 
-use crate::policy::{
-    HeaderOps, HeaderText, HttpAction, HttpMatch, HttpOutcome, HttpRule, Segment, Target,
-    TextMatch, Weighted, header_segments,
-};
+use crate::policy::{HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Weighted};
 
 impl Compiler<'_> {
     /// The rules for HTTP at a stage.
@@ -106,6 +105,11 @@ impl Compiler<'_> {
             fault,
             headers,
             websocket_upgrade,
+            mirror,
+            mirrors: _,
+            mirror_percentage: _,
+            mirror_percent: _,
+            mirror_percent_old: _,
         } = rule;
         let mut cx = scope.meta.cx(self.report);
         let matches: Vec<_> = here.iter().filter_map(|m| http_match(m, &mut cx)).collect();
@@ -163,6 +167,7 @@ impl Compiler<'_> {
                 HttpOutcome::Route(self.http_targets(&route.0, rule, stage, port, &base, scope))
             }
         };
+        let mirrors = self.mirrors(rule, &outcome, here, stage, scope);
         if let HttpOutcome::Route(targets) = &outcome
             && targets.iter().any(|t| matches!(t.target, Target::Gateway { .. }))
         {
@@ -173,6 +178,8 @@ impl Compiler<'_> {
                 ("retries", retries.is_some()),
                 ("fault", fault.is_some()),
                 ("headers", headers.is_some()),
+                ("mirror", mirror.is_some()),
+                ("mirrors", !rule.mirrors.0.is_empty()),
             ] {
                 if given {
                     cx.warn(&at.field(name), "has no effect on the way to the gateway; put it in the rule that leads on from there");
@@ -189,6 +196,7 @@ impl Compiler<'_> {
             path: path.unwrap_or_default(),
             delay,
             abort,
+            mirrors,
         }
     }
 
@@ -228,13 +236,6 @@ impl Compiler<'_> {
 /// Whether two problems say the same of the same place in a resource.
 fn says(a: &Problem, b: &Problem) -> bool {
     (&a.line, &a.field, &a.message) == (&b.line, &b.field, &b.message)
-}
-
-fn append(ops: &mut HeaderOps, more: HeaderOps) {
-    let HeaderOps { set, add, remove } = more;
-    ops.set.extend(set);
-    ops.add.extend(add);
-    ops.remove.extend(remove);
 }
 
 fn http_match(mirror: &Mirror, cx: &mut Cx<'_>) -> Option<HttpMatch> {
@@ -302,95 +303,4 @@ fn header_matches(
         read.push((names::header_name(name, cx)?, names::text_match(wanted, cx)?));
     }
     Some(read)
-}
-
-/// `Host` or `:authority` among the headers of the request that are set or added: it takes the
-/// place of the request's.
-fn authority(headers: Option<&Headers>) -> Option<&At<String>> {
-    let HeaderChanges { at: _, set, add, remove: _ } = headers?.request.as_ref()?;
-    let mut all = set.0.iter().chain(&add.0);
-    all.find(|(name, _)| is_authority(name)).map(|(_, value)| value)
-}
-
-fn is_authority(name: &At<String>) -> bool {
-    name.value.eq_ignore_ascii_case("host") || name.value == ":authority"
-}
-
-fn header_ops(headers: Option<&Headers>, cx: &mut Cx<'_>) -> (HeaderOps, HeaderOps) {
-    let Some(Headers { at: _, request, response }) = headers else {
-        return (HeaderOps::default(), HeaderOps::default());
-    };
-    let mut one = |changes: &Option<HeaderChanges>, is_request: bool| {
-        let Some(HeaderChanges { at: _, set, add, remove }) = changes else {
-            return HeaderOps::default();
-        };
-        let mut read = |all: &Dict<At<String>>| -> Vec<_> {
-            let own = all.0.iter().filter(|(name, _)| !(is_request && is_authority(name)));
-            own.filter_map(|(name, value)| header(name, value, cx)).collect()
-        };
-        let (set, add) = (read(set), read(add));
-        HeaderOps {
-            set,
-            add,
-            remove: remove.iter().filter_map(|name| changeable(name, cx)).collect(),
-        }
-    };
-    (one(request, true), one(response, false))
-}
-
-fn header(
-    name: &At<String>,
-    value: &At<String>,
-    cx: &mut Cx<'_>,
-) -> Option<(http::HeaderName, HeaderText)> {
-    let name = changeable(name, cx)?;
-    if http::HeaderValue::from_str(&value.value).is_err() {
-        cx.wrong(
-            &value.at,
-            format!("{:?}", value.value),
-            "visible ASCII characters",
-            "not a header value",
-        );
-        return None;
-    }
-    let segments = match header_segments(&value.value) {
-        Ok(segments) => segments,
-        Err(error) => {
-            cx.error(&value.at, error.to_string());
-            return None;
-        }
-    };
-    let fixed = match segments.as_slice() {
-        [] => Some(String::new()),
-        [Segment::Literal(text)] => Some(text.clone()),
-        _ => None,
-    };
-    let text = match fixed {
-        Some(text) => HeaderText::Fixed(http::HeaderValue::from_str(&text).ok()?),
-        None => HeaderText::Format(segments.into()),
-    };
-    Some((name, text))
-}
-
-/// Headers that frame a message are the proxy's own.
-fn changeable(text: &At<String>, cx: &mut Cx<'_>) -> Option<http::HeaderName> {
-    let name = names::header_name(text, cx)?;
-    const FRAMING: [&str; 7] = [
-        "host",
-        "connection",
-        "content-length",
-        "transfer-encoding",
-        "upgrade",
-        "te",
-        "keep-alive",
-    ];
-    if FRAMING.contains(&name.as_str()) {
-        let hint = if name == "host" { "; use rewrite.authority" } else { "" };
-        cx.error(
-            &text.at,
-            format!("the header {name} can't be changed: it frames the message{hint}"),
-        );
-        return None;
-    }
-    Some(name)
 }

@@ -9,6 +9,7 @@ mod h1;
 mod h2;
 mod harness;
 mod heads;
+mod mirrors;
 mod places;
 mod resend;
 mod retries;
