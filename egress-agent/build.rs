@@ -257,11 +257,16 @@ fn clean(command: &mut Command) -> &mut Command {
     command
 }
 
+/// The compiler's flags for the programs.
+///
+/// Without `--disable-expand-memcpy-in-order`, memory is cleared by calls of a function with a loop: the
+/// kernel's verifier follows each round, and Linux 6.1 drops what it knows about equal states at each call.
 fn rust_flags(workspace: &Path, out: &Path, linker: &Path) -> Result<OsString> {
     let architecture = variable("CARGO_CFG_TARGET_ARCH")?;
     let mut flags = OsString::from(format!(
         "--cfg=bpf_target_arch=\"{architecture}\"{SEPARATOR}\
-         -Cdebuginfo=2{SEPARATOR}-Clink-arg=--btf{SEPARATOR}-Clinker="
+         -Cdebuginfo=2{SEPARATOR}-Clink-arg=--btf{SEPARATOR}\
+         -Clink-arg=--disable-expand-memcpy-in-order{SEPARATOR}-Clinker="
     ));
     flags.push(linker);
     // The object's debug lines must not depend on where it was built. The last match wins, and

@@ -35,6 +35,15 @@ pub trait PolicyView {
     fn interface(&self, ifindex: u32) -> Option<PodPort>;
     /// Whether the address may be a packet's source on the interface.
     fn is_pod_address(&self, key: &PodAddress) -> bool;
+
+    /// [`decide`], which the programs have in a function of its own.
+    #[inline(always)]
+    fn verdict(&self, place: Place, flow: &Flow, policy: PolicyId) -> Verdict
+    where
+        Self: Sized,
+    {
+        decide(place, flow, policy, self)
+    }
 }
 
 /// What a policy is made of: see [`abi::Policy`](crate::abi::Policy).
@@ -138,23 +147,31 @@ pub fn is_outside(addr: &Addr, view: &impl PolicyView) -> bool {
 /// A gateway's address: its routed TCP ports and nothing else, though it may lie in the cluster.
 #[inline(always)]
 fn gateway(flow: &Flow, view: &impl PolicyView) -> Option<Verdict> {
-    let any = GatewayKey { addr: flow.destination, port: PortBe([0; 2]), protocol: 0, reserved: 0 };
-    let every = GatewayKey { protocol: protocol::TCP, ..any };
-    let port = GatewayKey { port: flow.destination_port, ..every };
+    // One key for all questions: the programs' stack is short.
+    let mut key = GatewayKey {
+        addr: flow.destination,
+        port: flow.destination_port,
+        protocol: protocol::TCP,
+        reserved: 0,
+    };
     let tcp = flow.protocol == protocol::TCP && !flow.fragment;
     // What nearly every packet to a gateway is, so it is asked for first: only a gateway's address
     // has ports.
-    if tcp && view.is_gateway(&port) {
+    if tcp && view.is_gateway(&key) {
         return Some(Verdict::allow(Reason::Gateway));
     }
-    if !view.is_gateway(&any) {
+    // Whether the address is a gateway's at all.
+    (key.port, key.protocol) = (PortBe([0; 2]), 0);
+    if !view.is_gateway(&key) {
         return None;
     }
     if flow.fragment {
         return Some(Verdict::deny(Reason::Fragment));
     }
     let own = ADMIN_PORTS.contains(&flow.destination_port.get());
-    Some(if tcp && !own && view.is_gateway(&every) {
+    // Whether every port of it is open.
+    key.protocol = protocol::TCP;
+    Some(if tcp && !own && view.is_gateway(&key) {
         Verdict::allow(Reason::Gateway)
     } else {
         Verdict::deny(Reason::GatewayPort)

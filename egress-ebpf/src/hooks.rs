@@ -14,7 +14,7 @@ pub use self::{
 use crate::{
     abi::{PodAddress, PolicyId, action},
     addr::Addr,
-    decide::{Place, PolicyView, decide},
+    decide::{Place, PolicyView},
     inbound::{self, FlowTable, Scope, Sender},
     packet::{
         self, Bytes, Ethernet, Flow, Neighbour, Packet, Signal, ether_type, offload, protocol,
@@ -39,7 +39,7 @@ pub fn socket(
 ) -> Judgement {
     let mode = view.policy(policy).mode;
     let mut verdict = if judges || mode == Mode::Exempt {
-        decide(Place::Socket, &flow, policy, view)
+        view.verdict(Place::Socket, &flow, policy)
     } else {
         Verdict::deny(Reason::AddressFamily)
     };
@@ -88,7 +88,8 @@ pub fn skb(
     }
     let packet = final_packet(bytes, 0, ether_type, true);
     let forged = bytes.forget(forges_error(bytes, 0, &packet));
-    let verdict = settled(bytes, destination(Place::Skb, &packet, policy, view));
+    let verdict =
+        settled(bytes, destination(&packet, |flow| view.verdict(Place::Skb, flow, policy)));
     let mut verdict = own_source(verdict, &packet, view);
     if forged {
         verdict = Verdict::deny(Reason::ForgedError);
@@ -97,7 +98,7 @@ pub fn skb(
     if lacks_route(verdict) && answers_socket(cgroup, &packet, view) {
         verdict = Verdict::allow(Reason::Reply);
     }
-    Judgement::new(verdict, mode, policy, packet.flow, ether_type)
+    Judgement::new(settled(bytes, verdict), mode, policy, packet.flow, ether_type)
 }
 
 /// tc ingress on a bridge that pods are ports of: a frame that the host takes in, by whatever port.
@@ -238,9 +239,9 @@ fn final_packet(bytes: &impl Bytes, offset: u32, ether_type: u16, is_suspect: bo
     Packet { flaw: bytes.forget(packet.flaw.or(unfinished)), ..packet }
 }
 
-/// Judges a packet by everything but its source.
+/// Judges a packet by everything but its source; `judge` is the verdict on its flow.
 #[inline(always)]
-fn destination(place: Place, packet: &Packet, policy: PolicyId, view: &impl PolicyView) -> Verdict {
+fn destination(packet: &Packet, judge: impl FnOnce(&Flow) -> Verdict) -> Verdict {
     if let Some(flaw) = packet.flaw {
         return Verdict::deny(flaw);
     }
@@ -251,7 +252,7 @@ fn destination(place: Place, packet: &Packet, policy: PolicyId, view: &impl Poli
         _ if packet.flow.destination.is_link_scope() => return Verdict::allow(Reason::Neighbour),
         _ => {}
     }
-    decide(place, &packet.flow, policy, view)
+    judge(&packet.flow)
 }
 
 #[inline(always)]

@@ -1,5 +1,8 @@
 //! What was decided, and the only ways from there to a hook's return value.
 
+mod number;
+
+pub use self::number::Number;
 use crate::{
     abi::{self, GroupId, PolicyId},
     addr::PortBe,

@@ -5,7 +5,7 @@ use super::{destination, exempt, final_packet, forges_error, lacks_route, malfor
 use crate::{
     abi::{PodAddress, PolicyId},
     addr::Addr,
-    decide::{Place, PolicyView},
+    decide::{Place, PolicyView, decide},
     inbound::{self, FlowTable, Scope, Sender},
     packet::{
         self, ArpSender, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type,
@@ -47,7 +47,7 @@ pub fn pod(
             (pod.ip(bytes, &packet, policy), packet.flow)
         }
     };
-    Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
+    Judgement::new(settled(bytes, verdict), mode, policy, flow, ethernet.ether_type)
 }
 
 /// The sender of a frame at a pod's interface, which comes from the pod's hardware address.
@@ -111,7 +111,9 @@ impl<V: PolicyView + FlowTable> Pod<'_, V> {
         if forges_error(bytes, Ethernet::LENGTH, packet) {
             return Verdict::deny(Reason::ForgedError);
         }
-        let verdict = settled(bytes, destination(Place::Wire, packet, policy, self.view));
+        // In place, and not in a function of its own, for which the program's stack has no room.
+        let judge = |flow: &Flow| decide(Place::Wire, flow, policy, self.view);
+        let verdict = settled(bytes, destination(packet, judge));
         let scope = Scope::Pod(self.ifindex);
         if lacks_route(verdict) && inbound::answers(scope, Sender::Itself, packet, self.view) {
             return Verdict::allow(Reason::Reply);

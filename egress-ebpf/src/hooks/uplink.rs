@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     abi::PolicyId,
-    decide::{Place, PolicyView},
+    decide::{Place, PolicyView, decide},
     inbound::{self, FlowTable},
     packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, Signal, ether_type, offload},
     reason::Reason,
@@ -99,10 +99,10 @@ pub fn uplink(
         }
         ether_type => {
             let packet = final_packet(bytes, Ethernet::LENGTH, ether_type, !origin.is_node());
-            (settled(bytes, outward(bytes, &packet, policy, origin, view)), packet.flow)
+            (outward(bytes, &packet, policy, origin, view), packet.flow)
         }
     };
-    Judgement::new(verdict, mode, policy, flow, ethernet.ether_type)
+    Judgement::new(settled(bytes, verdict), mode, policy, flow, ethernet.ether_type)
 }
 
 /// An IP packet at the uplink.
@@ -138,7 +138,9 @@ fn outward(
         }
         subject = *packet;
     }
-    let mut verdict = settled(bytes, destination(Place::Wire, &subject, policy, view));
+    // In place, and not in a function of its own, for which the program's stack has no room.
+    let judge = |flow: &Flow| decide(Place::Wire, flow, policy, view);
+    let mut verdict = settled(bytes, destination(&subject, judge));
     // What is forwarded may be translated, or come from who owns its address.
     if origin.kind == Kind::Workload {
         verdict = own_source(verdict, packet, view);

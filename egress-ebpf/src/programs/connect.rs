@@ -16,10 +16,11 @@ use egress_ebpf::{
 };
 
 use super::{
-    context::{SocketAddr, V4, V6},
+    context::{SocketAddr, V4, V6, forget_bit},
+    judge,
     maps::{GROUPS, ORIGINAL_DST, TUNNEL},
     report::{Site, report},
-    view::{Maps, Workload},
+    view::Workload,
 };
 
 /// Whether the kernel has `bpf_set_retval` (5.18): the agent sets it to 1 before loading, and the
@@ -46,21 +47,15 @@ fn connect6(context: SockAddrContext) -> i32 {
 fn connect(address: impl SocketAddr) -> i32 {
     let workload = Workload::current();
     let policy = workload.policy_or_default();
-    let mut judgement =
-        hooks::socket(address.flow(), address.judges(), policy, workload.listed(), &Maps);
+    let judgement = judge::socket(address.flow(), address.judges(), policy, workload.listed());
     if hooks::sends_nothing(&judgement) {
         return judgement.deferred();
     }
     let asks = Asks { policy, cgroup: workload.listed() };
-    if let Some(target) = judgement.redirect() {
-        if let Err(reason) = redirect(address, target, asks) {
-            judgement = judgement.refused(reason);
-        }
-    } else if let Some(target) = judgement.tunnel()
-        && let Err(reason) = tunnel(address, target, asks)
-    {
-        judgement = judgement.refused(reason);
-    }
+    let judgement = match lead(address, &judgement, asks) {
+        Ok(()) => judgement,
+        Err(reason) => judgement.refused(reason),
+    };
     conclude(hook::CONNECT, &workload, judgement)
 }
 
@@ -71,28 +66,40 @@ struct Asks {
     cgroup: u64,
 }
 
-/// Sends a socket to a gateway. Only the address changes, unless the route names another port.
+/// Sends a socket where its judgement says, if it says so.
 #[inline(always)]
-fn redirect(address: impl SocketAddr, target: Target, asks: Asks) -> Result<(), Reason> {
+fn lead(address: impl SocketAddr, judgement: &Judgement, asks: Asks) -> Result<(), Reason> {
+    let (there, hop, target) = if let Some(target) = judgement.redirect() {
+        (gateway(address, target), hop::PLAIN, target)
+    } else if let Some(target) = judgement.tunnel() {
+        (listener(address, target), hop::TUNNEL, target)
+    } else {
+        return Ok(());
+    };
+    send(address, there?, hop, target, asks)
+}
+
+/// A gateway for the socket. Only the address changes, unless the route names another port.
+#[inline(always)]
+fn gateway(address: impl SocketAddr, target: Target) -> Result<End, Reason> {
     let group = GROUPS.get(target.group).ok_or(Reason::NoHealthyGateway)?;
     // SAFETY: the helper takes nothing.
     let random = unsafe { bpf_get_prandom_u32() };
     let reach = address.reach(&address.addr());
-    let gateway = group.pick(random, reach).ok_or(Reason::NoHealthyGateway)?;
-    send(address, End { addr: gateway, port: target.port }, hop::PLAIN, target, asks)
+    let addr = group.pick(random, reach).ok_or(Reason::NoHealthyGateway)?;
+    Ok(End { addr, port: target.port })
 }
 
-/// Sends a socket to the node's own tunnel listener, if there is a gateway that it can go on to.
-/// Which one, the node decides; its addresses needn't be of the socket's family.
+/// The node's own tunnel listener, if there is a gateway that it can go on to. Which one, the node
+/// decides; its addresses needn't be of the socket's family.
 #[inline(always)]
-fn tunnel(address: impl SocketAddr, target: Target, asks: Asks) -> Result<(), Reason> {
+fn listener(address: impl SocketAddr, target: Target) -> Result<End, Reason> {
     let group = GROUPS.get(target.group).ok_or(Reason::NoHealthyGateway)?;
     if group.count == 0 {
         return Err(Reason::NoHealthyGateway);
     }
     let listeners = TUNNEL.get(0).ok_or(Reason::NoTunnel)?;
-    let listener = listeners.pick(address.reach(&address.addr())).ok_or(Reason::NoTunnel)?;
-    send(address, listener, hop::TUNNEL, target, asks)
+    listeners.pick(address.reach(&address.addr())).ok_or(Reason::NoTunnel)
 }
 
 /// Remembers what the socket asked for, then puts another end in its place.
@@ -136,9 +143,8 @@ fn send(
 /// Reports a system call's judgement and turns it into the hook's return value.
 #[inline(always)]
 pub(crate) fn conclude(hook: u8, workload: &Workload, judgement: Judgement) -> i32 {
-    let site = Site { hook, cgroup: workload.cgroup, ifindex: 0 };
-    report(site, &judgement, || workload.share_of_current());
-    match judgement.system_call() {
+    let judgement = judge::forget(&judgement);
+    let result = match judgement.system_call() {
         Ok(()) => CGROUP_PASS,
         Err(errno) => {
             if SET_RETVAL.load() != 0 {
@@ -147,5 +153,10 @@ pub(crate) fn conclude(hook: u8, workload: &Workload, judgement: Judgement) -> i
             }
             CGROUP_REFUSE
         }
-    }
+    };
+    // Before the report: what is found out there must not count for each result.
+    let result = forget_bit(result, judgement.flow().destination.words()[3]);
+    let site = Site { hook, cgroup: workload.cgroup, ifindex: 0 };
+    report(site, &judgement, || workload.share_of_current());
+    result
 }

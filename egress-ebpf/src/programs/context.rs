@@ -37,7 +37,7 @@ impl Bytes for Skb {
         let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
         if let Some(at) = self.linear(offset, N) {
             // SAFETY: `N` bytes are at `at`, and the buffer is as long.
-            unsafe { copy_words(at, bytes.as_mut_ptr().cast(), N) };
+            unsafe { copy_words::<N>(at, bytes.as_mut_ptr().cast()) };
         } else {
             let length = u32::try_from(N).ok()?;
             let to = bytes.as_mut_ptr().cast();
@@ -67,6 +67,12 @@ pub(crate) fn forget<T: Copy>(value: T, any: u32) -> T {
         let byte = byte ^ zero(any) as u8;
         mem::transmute_copy(&byte)
     }
+}
+
+/// Zero or one, of which the verifier knows nothing more.
+#[inline(always)]
+pub(crate) fn forget_bit(value: i32, any: u32) -> i32 {
+    (value ^ zero(any).cast_signed()) & 1
 }
 
 /// Zero, as neither the compiler nor the verifier knows: the verifier reckons with single bits of a
@@ -104,7 +110,7 @@ impl Skb {
         let at = self.linear(offset, N)?;
         let mut bytes = MaybeUninit::<Aligned<N>>::uninit();
         // SAFETY: `N` bytes are at `at`, and the buffer is as long.
-        unsafe { copy_words(at, bytes.as_mut_ptr().cast(), N) };
+        unsafe { copy_words::<N>(at, bytes.as_mut_ptr().cast()) };
         // SAFETY: the whole buffer has been filled.
         Some(unsafe { bytes.assume_init() }.0)
     }
@@ -125,56 +131,45 @@ impl Skb {
 }
 
 /// Copies by words: the machine can read them at any address, but the compiler, which doesn't know,
-/// would read byte by byte.
+/// would read byte by byte. Without a loop, which the verifier would follow round by round, and in a way
+/// that leaves the bytes in memory: each word in a place of its own is more than the stack holds.
+///
+/// # Safety
+/// `N` bytes are at `from` to read, and the verifier checks it. As many can be written at `to`, which is
+/// aligned to 8 bytes.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-unsafe fn copy_words(from: usize, to: *mut u8, length: usize) {
-    let mut done = 0;
-    while done < length {
-        let (word, left) = (from + done, length - done);
-        let value: u64;
-        // SAFETY: the caller's bytes are there to read, and the verifier checks it. The buffer is
-        // aligned to 8 bytes and `done` to the size of what is written.
-        unsafe {
-            let to = to.add(done);
-            if left >= 4 {
-                core::arch::asm!(
-                    "{value} = *(u32 *)({word} + 0)",
-                    value = out(reg) value,
-                    word = in(reg) word,
-                    options(pure, readonly, nostack),
-                );
-                to.cast::<u32>().write(value as u32);
-                done += 4;
-            } else if left >= 2 {
-                core::arch::asm!(
-                    "{value} = *(u16 *)({word} + 0)",
-                    value = out(reg) value,
-                    word = in(reg) word,
-                    options(pure, readonly, nostack),
-                );
-                to.cast::<u16>().write(value as u16);
-                done += 2;
-            } else {
-                core::arch::asm!(
-                    "{value} = *(u8 *)({word} + 0)",
-                    value = out(reg) value,
-                    word = in(reg) word,
-                    options(pure, readonly, nostack),
-                );
-                to.write(value as u8);
-                done += 1;
+unsafe fn copy_words<const N: usize>(from: usize, to: *mut u8) {
+    macro_rules! copy {
+        ($size:literal: $word:ident, $($at:literal)*) => {$(
+            if $at + $size <= N && ($size == 4 || $at >= N / (2 * $size) * (2 * $size)) {
+                // SAFETY: the caller's bytes are there, and `to` is as aligned as `$at` is.
+                unsafe {
+                    core::arch::asm!(
+                        concat!("{value} = *(", stringify!($word), " *)({from} + {at})"),
+                        concat!("*(", stringify!($word), " *)({to} + {at}) = {value}"),
+                        value = out(reg) _,
+                        from = in(reg) from,
+                        to = in(reg) to,
+                        at = const $at,
+                        options(nostack),
+                    );
+                }
             }
-        }
+        )*};
     }
+    const { assert!(N <= 28, "longer than what is listed here") };
+    copy!(4: u32, 0 4 8 12 16 20 24);
+    copy!(2: u16, 0 4 8 12 16 20 24);
+    copy!(1: u8, 0 2 4 6 8 10 12 14 16 18 20 22 24 26);
 }
 
 /// On the host programs only compile.
 #[cfg(not(target_arch = "bpf"))]
 #[inline(always)]
-unsafe fn copy_words(from: usize, to: *mut u8, length: usize) {
+unsafe fn copy_words<const N: usize>(from: usize, to: *mut u8) {
     // SAFETY: the caller's bytes are there to read, and its buffer is as long.
-    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to, length) };
+    unsafe { core::ptr::copy_nonoverlapping(from as *const u8, to, N) };
 }
 
 impl Skb {

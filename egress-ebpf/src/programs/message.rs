@@ -2,12 +2,13 @@
 //! they come from.
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use egress_ebpf::{abi::hook, hooks, verdict::CGROUP_PASS};
+use egress_ebpf::{abi::hook, verdict::CGROUP_PASS};
 
 use super::{
     connect::conclude,
     context::{SocketAddr, V4, V6},
-    view::{Maps, Workload},
+    judge,
+    view::Workload,
 };
 
 /// Minimum kernel version: 4.18; with the cgroup and ring buffer helpers used here, 5.8.
@@ -26,8 +27,7 @@ fn sendmsg6(context: SockAddrContext) -> i32 {
 fn send(address: impl SocketAddr) -> i32 {
     let workload = Workload::current();
     let policy = workload.policy_or_default();
-    let judgement =
-        hooks::socket(address.flow(), address.judges(), policy, workload.listed(), &Maps);
+    let judgement = judge::socket(address.flow(), address.judges(), policy, workload.listed());
     conclude(hook::SENDMSG, &workload, judgement)
 }
 

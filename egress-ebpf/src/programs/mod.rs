@@ -8,6 +8,7 @@
 mod capture;
 mod connect;
 mod context;
+mod judge;
 mod kernel;
 mod maker;
 mod maps;

@@ -18,7 +18,7 @@ use egress_ebpf::{
 };
 
 use super::{
-    context::Skb,
+    context::{Skb, forget_bit},
     maker::Maker,
     offload::{Frame, Leaving, Sent},
     report::{Site, report},
@@ -34,9 +34,10 @@ fn cgroup_egress(context: SkBuffContext) -> i32 {
     let workload = Workload::of(skb);
     let policy = workload.policy_or_default();
     let judgement = hooks::skb(&Sent(skb), skb.protocol(), policy, workload.listed(), &Maps);
+    let result = forget_bit(judgement.cgroup_skb(), skb.length());
     let site = Site { hook: hook::SKB, cgroup: workload.cgroup, ifindex: 0 };
     report(site, &judgement, || workload.share_of(skb));
-    judgement.cgroup_skb()
+    result
 }
 
 /// The wall, on the host side of a pod's interface (Ethernet). Minimum kernel version: 4.5 with
@@ -46,6 +47,7 @@ fn pod_ingress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let ifindex = skb.ifindex();
     let judgement = hooks::pod(&Frame::new(skb), ifindex, skb.has_vlan(), &Maps);
+    let result = judgement.tc();
     report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement, || {
         share_of_interface(ifindex)
     });
@@ -53,7 +55,7 @@ fn pod_ingress(context: TcContext) -> i32 {
     if judgement.reason() == Reason::Gateway {
         note_tunnel(skb, judgement.flow(), judgement.ether_type());
     }
-    judgement.tc()
+    result
 }
 
 /// What the host takes in by a bridge that pods are ports of, for ports at which there is no program
@@ -108,6 +110,7 @@ fn uplink_egress(context: TcContext) -> i32 {
         socket: maker.socket,
     };
     let judgement = hooks::uplink(&Leaving::new(skb), way, workload.known(), skb.has_vlan(), &Maps);
+    let result = judgement.tc();
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };
     // Asked anew: what is kept until here, the verifier follows along every path.
     report(site, &judgement, || match (skb.cgroup(), skb.pod()) {
@@ -115,7 +118,7 @@ fn uplink_egress(context: TcContext) -> i32 {
         (0, pod) => share_of_interface(pod),
         (cgroup, _) => share_of_cgroup(cgroup),
     });
-    judgement.tc()
+    result
 }
 
 /// What a workload's sockets receive. Minimum kernel version: 4.10; with the helpers used here, 5.3.

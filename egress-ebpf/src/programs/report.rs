@@ -76,10 +76,12 @@ fn share_of(key: &ShareKey) -> Option<*mut Share> {
     EVENT_SHARES.get_ptr_mut(key)
 }
 
-/// Whether a workload may cause an event; what it may not is counted. A function of its own, with a
-/// stack of its own: its caller's is short of room, and of numbers alone, which the verifier can follow.
+/// Whether a workload may cause an event; what it may not is counted. A function with a stack of its own,
+/// since its caller's is short of room, and one that the verifier checks by itself: see
+/// [`judge`](super::judge).
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn admitted(id: u64, kind: u32, class: u32) -> bool {
+extern "C" fn admitted(id: u64, kind: u32, class: u32) -> bool {
     let key = ShareKey { id, kind, reserved: 0 };
     let Some(share) = share_of(&key) else {
         count(&LOST, lost::FULL);
@@ -108,14 +110,18 @@ fn admitted(id: u64, kind: u32, class: u32) -> bool {
     true
 }
 
-/// Counts an event that found the ring buffer full.
+/// Counts an event that found the ring buffer full. As [`admitted`], a function that the verifier checks by
+/// itself, and those give back a number; this one says whether the workload's own count has it.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn found_no_room(id: u64, kind: u32) {
+extern "C" fn found_no_room(id: u64, kind: u32) -> bool {
     let key = ShareKey { id, kind, reserved: 0 };
-    match share_of(&key) {
-        Some(share) => lose(share, lost::FULL),
-        None => count(&LOST, lost::FULL),
-    }
+    let Some(share) = share_of(&key) else {
+        count(&LOST, lost::FULL);
+        return false;
+    };
+    lose(share, lost::FULL);
+    true
 }
 
 #[inline(always)]
@@ -126,7 +132,8 @@ fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
     // SAFETY: the helper takes nothing.
     let time = unsafe { bpf_ktime_get_ns() };
     let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
-        return found_no_room(share.id, share.kind);
+        let _is_counted = found_no_room(share.id, share.kind);
+        return;
     };
     let flow = judgement.flow();
     entry.write(FlowEvent {

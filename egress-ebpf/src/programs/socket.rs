@@ -52,12 +52,13 @@ fn socket_create(context: LsmContext) -> i32 {
 
 #[inline(always)]
 pub(crate) fn conclude(workload: &Workload, judgement: Judgement) -> i32 {
-    let site = Site { hook: hook::SOCKET, cgroup: workload.cgroup, ifindex: 0 };
-    report(site, &judgement, || workload.share_of_current());
-    match judgement.system_call() {
+    let result = match judgement.system_call() {
         Ok(()) => 0,
         Err(_errno) => EPERM,
-    }
+    };
+    let site = Site { hook: hook::SOCKET, cgroup: workload.cgroup, ifindex: 0 };
+    report(site, &judgement, || workload.share_of_current());
+    result
 }
 
 /// Whether the process is in the host's network namespace: `task->nsproxy->net_ns->ns.inum`. What

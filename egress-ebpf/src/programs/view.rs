@@ -13,14 +13,16 @@ use egress_ebpf::{
         Route, RouteKey, ShareKey, share_kind,
     },
     addr::Addr,
-    decide::{PolicyRules, PolicyView},
+    decide::{Place, PolicyRules, PolicyView, decide},
     hooks,
     inbound::FlowTable,
-    packet::Bytes as _,
+    packet::Flow,
+    verdict::Verdict,
 };
 
 use super::{
-    context::Skb,
+    context::{Skb, forget},
+    judge,
     maps::{
         DENIED, FLOW_PLACES, FLOW_TURNS, FLOWS, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES,
         POD_INTERFACES, POLICIES, REFUSED_SYNS, ROUTES, WORKLOADS,
@@ -29,7 +31,7 @@ use super::{
 
 /// Levels below the root at which a workload's cgroup can be found. Kubernetes' pods are at three
 /// or four; nested nodes add three.
-const CGROUP_LEVELS: i32 = 16;
+const CGROUP_LEVELS: u8 = 16;
 
 /// The maps.
 pub(crate) struct Maps;
@@ -78,6 +80,15 @@ impl PolicyView for Maps {
     #[inline(always)]
     fn is_pod_address(&self, key: &PodAddress) -> bool {
         POD_ADDRESSES.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn verdict(&self, place: Place, flow: &Flow, policy: PolicyId) -> Verdict {
+        match place {
+            // Part of a function of its own already.
+            Place::Socket => decide(place, flow, policy, self),
+            Place::Skb | Place::Wire => judge::packet(place, flow, policy),
+        }
     }
 }
 
@@ -175,25 +186,24 @@ struct Owner {
     known: bool,
     policy: PolicyId,
     cgroup: u64,
-    /// The listed cgroup's level, where it isn't the workload's very own. Not compared with anything:
-    /// the verifier would follow each of them.
-    level: i32,
-    /// It isn't the workload's very own, and none above it is listed.
-    alone: bool,
+    /// The listed cgroup's level, if it isn't the workload's very own and none above it is listed;
+    /// otherwise [`EXACT`].
+    level: u8,
 }
 
 /// In place of a level: there is none to count from.
 const EXACT: u8 = u8::MAX;
 
 impl Owner {
-    const NOBODY: Self = Self { known: false, policy: 0, cgroup: 0, level: 0, alone: false };
+    const NOBODY: Self = Self { known: false, policy: 0, cgroup: 0, level: EXACT };
 
     /// Who causes events. A cgroup that is listed below another one is one workload's. One that is
     /// listed alone may hold many: then it is one of two levels below it, as a pod's below
     /// `kubepods.slice` is.
     #[inline(always)]
     fn share(&self, ancestor: impl Fn(i32) -> u64) -> ShareKey {
-        let below = |levels| if self.alone { ancestor(self.level + levels) } else { 0 };
+        let level = i32::from(self.level);
+        let below = |levels| if self.level == EXACT { 0 } else { ancestor(level + levels) };
         let id = match (below(2), below(1)) {
             (0, 0) => self.cgroup,
             (0, id) | (id, _) => id,
@@ -236,11 +246,7 @@ impl Workload {
         }
         // SAFETY: as above, and any level may be asked for.
         let ancestor = |level| unsafe { bpf_skb_ancestor_cgroup_id(skb.0, level) };
-        let owner = owner(cgroup, ancestor);
-        // What is kept until the end, the verifier follows along every path: so it is one byte, of which
-        // nothing is known.
-        let level = if owner.alone { u8::try_from(owner.level).unwrap_or(EXACT) } else { EXACT };
-        Self { cgroup, owner: Owner { level: skb.forget(level).into(), alone: false, ..owner } }
+        Self { cgroup, owner: owner(cgroup, ancestor) }
     }
 
     /// Who causes events, of the process that makes a system call.
@@ -253,9 +259,8 @@ impl Workload {
     /// Who causes events, of the socket that a packet comes from.
     #[inline(always)]
     pub(crate) fn share_of(&self, skb: Skb) -> ShareKey {
-        let owner = Owner { alone: self.owner.level != i32::from(EXACT), ..self.owner };
         // SAFETY: as in `of`.
-        owner.share(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb.0, level) })
+        self.owner.share(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb.0, level) })
     }
 
     /// The workload; `None` for what belongs to none.
@@ -278,22 +283,31 @@ impl Workload {
     }
 }
 
-/// The cgroup's own policy, or its nearest ancestor's.
+/// The cgroup's own policy, or its nearest ancestor's. What is kept until the end, the verifier follows
+/// along every path: so these are bytes of which nothing is known.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "any number that the verifier does not know")]
 fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
-    let own = listed(cgroup);
-    if own.known {
-        return own;
+    let mut owner = listed(cgroup);
+    if !owner.known {
+        owner = nearest(ancestor);
     }
+    let any = cgroup as u32;
+    Owner { known: forget(owner.known, any), level: forget(owner.level, any), ..owner }
+}
+
+/// The nearest ancestor that is listed.
+#[inline(always)]
+fn nearest(ancestor: impl Fn(i32) -> u64) -> Owner {
     let mut nearest = Owner::NOBODY;
     for level in 0..CGROUP_LEVELS {
-        let id = ancestor(level);
+        let id = ancestor(level.into());
         if id == 0 {
             break;
         }
         let found = listed(id);
         if found.known {
-            nearest = Owner { level, alone: !nearest.known, ..found };
+            nearest = Owner { level: if nearest.known { EXACT } else { level }, ..found };
         }
     }
     nearest

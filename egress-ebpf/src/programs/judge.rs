@@ -1,0 +1,117 @@
+//! Verdicts in functions that the verifier checks by themselves, once for whatever they are called with.
+//!
+//! It follows a program on every path, so a verdict that is part of one is followed once for each way that
+//! leads there, and what follows it once for each way out. Linux 6.1 does so for much more of them than
+//! newer kernels: it forgets what it could leave out wherever a function is called that it does not check
+//! by itself. Such functions take and give back numbers alone, which every kernel from 5.8 on knows.
+
+use core::mem;
+
+use egress_ebpf::{
+    abi::PolicyId,
+    addr::{Addr, PortBe},
+    decide::{Place, decide},
+    hooks,
+    packet::Flow,
+    reason::Reason,
+    verdict::{Judgement, Mode, Number, Verdict},
+};
+
+use super::{context::zero, view::Maps};
+
+/// A destination as numbers.
+#[derive(Clone, Copy)]
+struct Destination {
+    addr: [u64; 2],
+    /// From the lowest bit on: the port (16 bits), the protocol (8), and a flag (8).
+    what: u64,
+}
+
+impl Destination {
+    #[inline(always)]
+    fn new(flow: &Flow, flag: u8) -> Self {
+        let [a, b, c, d] = flow.destination.words().map(u64::from);
+        let port = u64::from(u16::from_ne_bytes(flow.destination_port.0));
+        let what = port | u64::from(flow.protocol) << 16 | u64::from(flag) << 24;
+        Self { addr: [a | b << 32, c | d << 32], what }
+    }
+
+    /// A flow that has nothing else.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the bits that were put there")]
+    fn flow(self) -> Flow {
+        let [first, last] = self.addr;
+        let words = [first as u32, (first >> 32) as u32, last as u32, (last >> 32) as u32];
+        Flow {
+            destination: Addr::from_words(words),
+            destination_port: PortBe((self.what as u16).to_ne_bytes()),
+            protocol: (self.what >> 16) as u8,
+            ..Flow::UNKNOWN
+        }
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the bits that were put there")]
+    const fn flag(self) -> u8 {
+        (self.what >> 24) as u8
+    }
+}
+
+/// Bits of a packet's flag.
+const FRAGMENT: u8 = 1;
+const WIRE: u8 = 2;
+
+/// The verdict on a packet by its destination.
+#[inline(always)]
+pub(crate) fn packet(place: Place, flow: &Flow, policy: PolicyId) -> Verdict {
+    let fragment = if flow.fragment { FRAGMENT } else { 0 };
+    let wire = if place == Place::Wire { WIRE } else { 0 };
+    let Destination { addr: [first, last], what } = Destination::new(flow, fragment | wire);
+    let number = Number(judge_packet(first, last, what, policy.into()));
+    number.verdict(reason(number))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "the policy's number")]
+extern "C" fn judge_packet(first: u64, last: u64, what: u64, policy: u64) -> u64 {
+    let destination = Destination { addr: [first, last], what };
+    let flag = destination.flag();
+    let flow = Flow { fragment: flag & FRAGMENT != 0, ..destination.flow() };
+    let place = if flag & WIRE != 0 { Place::Wire } else { Place::Skb };
+    Number::new(decide(place, &flow, policy as PolicyId, &Maps), Mode::Enforce).0
+}
+
+/// What `connect` and `sendmsg` are to do with a system call: [`hooks::socket`].
+#[inline(always)]
+pub(crate) fn socket(flow: Flow, judges: bool, policy: PolicyId, cgroup: u64) -> Judgement {
+    let Destination { addr: [first, last], what } = Destination::new(&flow, judges.into());
+    let number = Number(judge_socket(first, last, what, policy.into(), cgroup));
+    number.judgement(reason(number), policy, flow, 0)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "the policy's number")]
+extern "C" fn judge_socket(first: u64, last: u64, what: u64, policy: u64, cgroup: u64) -> u64 {
+    let destination = Destination { addr: [first, last], what };
+    let judges = destination.flag() != 0;
+    hooks::socket(destination.flow(), judges, policy as PolicyId, cgroup, &Maps).number().0
+}
+
+/// The same judgement, of which the verifier knows nothing any more: what is done about it is done once,
+/// and not once for each way that led to it.
+#[inline(always)]
+pub(crate) fn forget(judgement: &Judgement) -> Judgement {
+    let any = judgement.flow().destination.words()[3];
+    let number = Number(judgement.number().0 ^ u64::from(zero(any)));
+    let ether_type = judgement.ether_type();
+    number.judgement(reason(number), judgement.policy(), *judgement.flow(), ether_type)
+}
+
+/// The reason in a number that was made of a verdict.
+#[inline(always)]
+fn reason(number: Number) -> Reason {
+    // SAFETY: a `Reason` is one byte, and `Number::new` has put that of one there.
+    unsafe { mem::transmute::<u8, Reason>(number.reason()) }
+}
