@@ -34,7 +34,9 @@ fn rendered(values: &[String]) -> Vec<Value> {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/chart/egress-enforcer");
     let mut command = Command::new(helm);
     command.args(["template", "egress-enforcer", "--namespace", "istio-system"]).arg(chart);
-    values.iter().for_each(|value| drop(command.args(["--set", value])));
+    for value in values {
+        command.args(["--set", value]);
+    }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     documents(&String::from_utf8(output.stdout).unwrap()).unwrap()

@@ -90,6 +90,25 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// A report that begins with problems that were found before.
+    pub(super) fn with(problems: Vec<Problem>) -> Self {
+        let mut report = Self::default();
+        problems.into_iter().for_each(|problem| report.push(problem));
+        report
+    }
+
+    fn push(&mut self, problem: Problem) {
+        if let (Some(resource), Some(field)) = (&problem.resource, &problem.field) {
+            match self.fields.get_mut(&**resource) {
+                Some(fields) => fields.push(field.clone()),
+                None => {
+                    self.fields.insert(resource.to_string(), vec![field.clone()]);
+                }
+            }
+        }
+        self.problems.push(problem);
+    }
+
     /// The problems, and whether any of them forbids a snapshot.
     pub(super) fn into_parts(self) -> (Vec<Problem>, bool) {
         (self.problems, self.fatal)
@@ -119,15 +138,7 @@ impl Cx<'_> {
         problem.resource = self.resource.map(Into::into);
         let field = at.path.to_string();
         problem.field = (!field.is_empty()).then_some(field);
-        if let (Some(resource), Some(field)) = (self.resource, &problem.field) {
-            match self.report.fields.get_mut(resource) {
-                Some(fields) => fields.push(field.clone()),
-                None => {
-                    self.report.fields.insert(resource.into(), vec![field.clone()]);
-                }
-            }
-        }
-        self.report.problems.push(problem);
+        self.report.push(problem);
         let last = self.report.problems.len() - 1;
         &mut self.report.problems[last]
     }

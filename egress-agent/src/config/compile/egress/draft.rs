@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use super::super::index::Groups;
 use super::super::super::{
     decode::{At, Cx, Report, Spot, nearest},
     egress_policy::{
@@ -13,6 +12,7 @@ use super::super::super::{
     policies::{Policy, Spec},
     problem::{Problem, Severity},
 };
+use super::super::index::Groups;
 use crate::{
     policy::{
         AddressGuard, EgressMode, HostPattern, HttpLimits, LabelOperator, LabelRequirement,
@@ -71,7 +71,7 @@ pub(super) fn draft<'p>(
     groups: &Groups,
     guard: &AddressGuard,
 ) -> Draft<'p> {
-    let mut report = Report { problems: policy.problems.clone(), fatal: false };
+    let mut report = Report::with(policy.problems.clone());
     let mut draft = Draft {
         policy,
         namespaces: LabelSelector::default(),

@@ -205,7 +205,7 @@ impl Compiler<'_> {
 
     /// How traffic to a port of the gateway has to come. Where the policy's pods are in several namespaces,
     /// whichever destination rule asks for mutual TLS is heeded.
-    fn egress_hop(&self, policy: &Policy, group: usize, port: Port) -> Hop {
+    fn egress_hop(&mut self, policy: &Policy, group: usize, port: Port) -> Hop {
         if !policy.cluster {
             return self.hop(group, port, "", &policy.meta.namespace);
         }
