@@ -65,6 +65,8 @@ impl Installed {
         let objects = rendered(&[
             format!("node.cgroups={{{}}}", root.display()),
             "node.podInterfaces={pod*}".into(),
+            // What reads the events here reads text.
+            "node.events=text".into(),
             "gateway.workers=1".into(),
             format!("gateway.resolver={}", plan::OUTSIDE_DNS),
         ]);

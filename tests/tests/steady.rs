@@ -110,7 +110,7 @@ impl Site {
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
         let gateway = testbed.start_gateway_with(0, &more).unwrap();
         let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
-        let status = || testbed.curl_status(&["http://www.example.com/plain"]).unwrap();
+        let status = || testbed.curl_status(&["http://www.example.com/first"]).unwrap();
         let served = until_is(SOON, "the allowed way", status, |seen| seen == "301").unwrap();
         let mut site = Self { testbed, cluster, node, gateway, served, idle: 0.0, measured: 0 };
         site.idle = p99(&site.measure("alone"));

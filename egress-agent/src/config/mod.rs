@@ -1,7 +1,6 @@
 //! Istio's resources and egress policies as users write them, and their compilation to one snapshot.
 
 mod authorization_policy;
-mod base64;
 mod compile;
 mod decode;
 mod destination_rule;

@@ -106,8 +106,8 @@ mod tests {
     #[test]
     fn one_cgroup_is_exempt_and_an_earlier_agents_is_not_any_more() {
         let (web, earlier, own) = (7, 8, 9);
-        let mut contents = Contents::default();
-        contents.workloads = [(web, 0), (earlier, OWN_POLICY)].into();
+        let workloads = [(web, 0), (earlier, OWN_POLICY)].into();
+        let mut contents = Contents { workloads, ..Contents::default() };
         OwnCgroup(Some(own)).exempt(&mut contents);
         assert_eq!(contents.workloads, [(web, 0), (own, OWN_POLICY)].into());
         assert_eq!(contents.policies[&OWN_POLICY].mode, mode::EXEMPT);

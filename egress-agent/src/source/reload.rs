@@ -6,23 +6,18 @@
 //! With none accepted yet there is no snapshot, and everything external is denied.
 
 mod build;
+mod digest;
 mod merged;
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    io,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{io, sync::Arc, time::SystemTime};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::{Notify, watch};
 
 use self::build::{Builder, Built, Compilation, Compile};
 pub use self::merged::Merged;
 use super::{Files, Origin, ReadError};
 use crate::{
-    config::{self, Discovered, Severity},
+    config::{self, Severity},
     policy::Snapshot,
     sys::retire::Retired,
     types::Held,
@@ -205,28 +200,6 @@ impl Publisher {
     }
 }
 
-/// Of what was read, in the order of paths: each file's name and text, with their lengths. Where the
-/// directory is doesn't matter.
-fn digest(files: &Files) -> [u8; 16] {
-    let mut context = Context::new(&SHA256);
-    for file in files.resources.iter().chain(&files.mesh) {
-        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
-        for part in [name, &file.text] {
-            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-            context.update(part.as_bytes());
-        }
-    }
-    if files.discovered != Discovered::default() {
-        let mut hasher = DefaultHasher::new();
-        files.discovered.hash(&mut hasher);
-        context.update(&hasher.finish().to_be_bytes());
-    }
-    let digest = context.finish();
-    let mut first = [0; 16];
-    first.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
-    first
-}
-
 fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -265,7 +238,7 @@ mod tests {
     use tempfile::TempDir;
     use tokio::time::timeout;
 
-    use super::*;
+    use super::{digest::digest, *};
     use crate::{config::RawFile, source::Timing};
 
     const LONG: Duration = Duration::from_secs(20);

@@ -125,7 +125,10 @@ mod tests {
     #[test]
     fn an_object_is_accepted_unless_something_is_refused() {
         let warning = problem(Severity::Warning, "A a/a", "odd");
-        assert_eq!(outcomes(std::slice::from_ref(&warning), true), [Outcome::Accepted, Outcome::Accepted]);
+        assert_eq!(
+            outcomes(std::slice::from_ref(&warning), true),
+            [Outcome::Accepted, Outcome::Accepted]
+        );
         let refused = problem(Severity::Refusal, "A a/a", "wrong");
         let said = Outcome::Invalid("spec.x: wrong; found 1; expected 2".into());
         assert_eq!(outcomes(&[warning, refused.clone()], true), [said, Outcome::Accepted]);

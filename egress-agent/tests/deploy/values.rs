@@ -125,7 +125,7 @@ fn the_schema_knows_every_setting() {
 /// Each value, with its default and its meaning.
 fn rows(schema: &Value, values: &Value, path: &str, text: &mut String) {
     let Some(fields) = schema["properties"].as_object() else { return };
-    for (name, field) in fields.iter().filter(|(name, _)| path != "" || *name != "global") {
+    for (name, field) in fields.iter().filter(|(name, _)| !path.is_empty() || *name != "global") {
         let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let closed = field["additionalProperties"] == false && name != "resources";
         if closed {

@@ -7,17 +7,78 @@
 
 use core::mem;
 
+use aya_ebpf::maps::lpm_trie::Key;
 use egress_ebpf::{
-    abi::PolicyId,
+    abi::{GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey},
     addr::{Addr, PortBe},
-    decide::{Place, decide},
+    decide::{Place, PolicyRules, PolicyView, decide},
     hooks,
     packet::Flow,
     reason::Reason,
     verdict::{Judgement, Mode, Number, Verdict},
 };
 
-use super::{context::zero, view::Maps};
+use super::{
+    context::zero,
+    maps::{DENIED, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES, POD_INTERFACES, POLICIES, ROUTES},
+    view::Maps,
+};
+
+impl PolicyView for Maps {
+    #[inline(always)]
+    fn globals(&self) -> Globals {
+        match GLOBALS.get(0) {
+            Some(globals) => *globals,
+            None => Globals::NONE,
+        }
+    }
+
+    #[inline(always)]
+    fn policy(&self, policy: PolicyId) -> PolicyRules {
+        POLICIES.get(policy).copied().unwrap_or(Policy { mode: 0, table: 0 }).into()
+    }
+
+    #[inline(always)]
+    fn is_denied(&self, addr: &Addr) -> bool {
+        DENIED.get(Key::new(128, *addr)).is_some()
+    }
+
+    #[inline(always)]
+    fn is_internal(&self, addr: &Addr) -> bool {
+        INTERNAL.get(Key::new(128, *addr)).is_some()
+    }
+
+    #[inline(always)]
+    fn is_gateway(&self, key: &GatewayKey) -> bool {
+        GATEWAYS.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn route(&self, key: &RouteKey) -> Option<Route> {
+        ROUTES.get(Key::new(RouteKey::BITS, *key)).copied()
+    }
+
+    #[inline(always)]
+    fn interface(&self, ifindex: u32) -> Option<PodPort> {
+        // SAFETY: an entry's value is never changed: the agent replaces the entry, and the old one stays
+        // as long as a program may read it (`BPF_F_NO_PREALLOC`).
+        unsafe { POD_INTERFACES.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn is_pod_address(&self, key: &PodAddress) -> bool {
+        POD_ADDRESSES.get_ptr(key).is_some()
+    }
+
+    #[inline(always)]
+    fn verdict(&self, place: Place, flow: &Flow, policy: PolicyId) -> Verdict {
+        match place {
+            // Part of a function of its own already.
+            Place::Socket => decide(place, flow, policy, self),
+            Place::Skb | Place::Wire => packet(place, flow, policy),
+        }
+    }
+}
 
 /// A destination as numbers.
 #[derive(Clone, Copy)]

@@ -1,32 +1,19 @@
 //! The maps as the verdict reads them, and which workload a hook is about.
 
-use aya_ebpf::{
-    helpers::{
-        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_ns,
-        bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
-    },
-    maps::lpm_trie::Key,
+use aya_ebpf::helpers::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_ns,
+    bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
 };
 use egress_ebpf::{
-    abi::{
-        FlowKey, FlowPlace, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId,
-        Route, RouteKey, ShareKey, share_kind,
-    },
-    addr::Addr,
-    decide::{Place, PolicyRules, PolicyView, decide},
+    abi::{FlowKey, FlowPlace, FlowState, PolicyId, ShareKey, share_kind},
+    decide::PolicyView as _,
     hooks,
     inbound::FlowTable,
-    packet::Flow,
-    verdict::Verdict,
 };
 
 use super::{
     context::{Skb, forget},
-    judge,
-    maps::{
-        DENIED, FLOW_PLACES, FLOW_TURNS, FLOWS, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES,
-        POD_INTERFACES, POLICIES, REFUSED_SYNS, ROUTES, WORKLOADS,
-    },
+    maps::{FLOW_PLACES, FLOW_TURNS, FLOWS, REFUSED_SYNS, WORKLOADS},
 };
 
 /// Levels below the root at which a workload's cgroup can be found. Kubernetes' pods are at three
@@ -35,62 +22,6 @@ const CGROUP_LEVELS: u8 = 16;
 
 /// The maps.
 pub(crate) struct Maps;
-
-impl PolicyView for Maps {
-    #[inline(always)]
-    fn globals(&self) -> Globals {
-        match GLOBALS.get(0) {
-            Some(globals) => *globals,
-            None => Globals::NONE,
-        }
-    }
-
-    #[inline(always)]
-    fn policy(&self, policy: PolicyId) -> PolicyRules {
-        POLICIES.get(policy).copied().unwrap_or(Policy { mode: 0, table: 0 }).into()
-    }
-
-    #[inline(always)]
-    fn is_denied(&self, addr: &Addr) -> bool {
-        DENIED.get(Key::new(128, *addr)).is_some()
-    }
-
-    #[inline(always)]
-    fn is_internal(&self, addr: &Addr) -> bool {
-        INTERNAL.get(Key::new(128, *addr)).is_some()
-    }
-
-    #[inline(always)]
-    fn is_gateway(&self, key: &GatewayKey) -> bool {
-        GATEWAYS.get_ptr(key).is_some()
-    }
-
-    #[inline(always)]
-    fn route(&self, key: &RouteKey) -> Option<Route> {
-        ROUTES.get(Key::new(RouteKey::BITS, *key)).copied()
-    }
-
-    #[inline(always)]
-    fn interface(&self, ifindex: u32) -> Option<PodPort> {
-        // SAFETY: an entry's value is never changed: the agent replaces the entry, and the old one stays
-        // as long as a program may read it (`BPF_F_NO_PREALLOC`).
-        unsafe { POD_INTERFACES.get(ifindex) }.copied()
-    }
-
-    #[inline(always)]
-    fn is_pod_address(&self, key: &PodAddress) -> bool {
-        POD_ADDRESSES.get_ptr(key).is_some()
-    }
-
-    #[inline(always)]
-    fn verdict(&self, place: Place, flow: &Flow, policy: PolicyId) -> Verdict {
-        match place {
-            // Part of a function of its own already.
-            Place::Socket => decide(place, flow, policy, self),
-            Place::Skb | Place::Wire => judge::packet(place, flow, policy),
-        }
-    }
-}
 
 impl FlowTable for Maps {
     #[inline(always)]

@@ -128,6 +128,10 @@ impl Module {
                     self.scan(group.stream());
                     at += 1;
                 }
+                // `pub(in a::b)` says who may see it, and uses nothing.
+                TokenTree::Ident(word) if word == "pub" && is_parenthesis(tokens.get(at + 1)) => {
+                    at += 2;
+                }
                 TokenTree::Ident(_) if !follows_a_dot(&tokens, at) => {
                     at = self.path(&tokens, at, Vec::new());
                 }
@@ -160,10 +164,7 @@ impl Module {
                 return at + 1;
             }
         }
-        let called = match tokens.get(at) {
-            Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Parenthesis,
-            token => is_punct(token, '!'),
-        };
+        let called = is_parenthesis(tokens.get(at)) || is_punct(tokens.get(at), '!');
         // A single word in lower case is most likely a variable, unless it is called.
         let is_type = path.first().is_some_and(|word| word.starts_with(char::is_uppercase));
         if path.len() > 1 || nested || is_type || called {
@@ -171,6 +172,10 @@ impl Module {
         }
         at
     }
+}
+
+fn is_parenthesis(token: Option<&TokenTree>) -> bool {
+    matches!(token, Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis)
 }
 
 fn is_punct(token: Option<&TokenTree>, wanted: char) -> bool {

@@ -128,7 +128,8 @@ fn comments_strings_fields_and_methods_name_nothing() {
         (
             "b.rs",
             "// crate::a::A\n/// [`crate::a::A`]\npub struct B;\nconst T: &str = \"crate::a::A\";\n\
-             fn f<'a>(x: &'a X) { x.a.f(); x.a(); }",
+             fn f<'a>(x: &'a X) { x.a.f(); x.a(); }\n\
+             pub(in crate::a) struct V { pub(in crate::a) v: u8 }",
         ),
     ];
     assert_eq!(cycles_of(&files), Vec::<String>::new());

@@ -15,6 +15,7 @@ mod nodes;
 mod overlaps;
 mod pools;
 mod providers;
+mod registry;
 mod routes;
 mod server_tls;
 mod services;
@@ -36,9 +37,9 @@ pub(in crate::config) use egress::{
 };
 
 use index::{DestinationRules, EgressHosts, Entries, Groups, Hints, OfGateway};
-use node::Registry;
 use overlaps::Declared;
 use providers::Wanted;
+use registry::Registry;
 
 use super::{
     Compiled, Discovered, Problems, RawFile,

@@ -85,7 +85,7 @@ pub(super) struct Report {
     pub(super) problems: Vec<Problem>,
     /// Whether any of them forbids a snapshot. A missing reference doesn't.
     pub(super) fatal: bool,
-    /// By resource: the fields that something was noted about.
+    /// By resource, or nothing for `mesh.yaml`: the fields that something was noted about.
     fields: HashMap<String, Vec<String>>,
 }
 
@@ -98,11 +98,12 @@ impl Report {
     }
 
     fn push(&mut self, problem: Problem) {
-        if let (Some(resource), Some(field)) = (&problem.resource, &problem.field) {
-            match self.fields.get_mut(&**resource) {
+        if let Some(field) = &problem.field {
+            let resource = problem.resource.as_deref().unwrap_or_default();
+            match self.fields.get_mut(resource) {
                 Some(fields) => fields.push(field.clone()),
                 None => {
-                    self.fields.insert(resource.to_string(), vec![field.clone()]);
+                    self.fields.insert(resource.to_owned(), vec![field.clone()]);
                 }
             }
         }
@@ -163,7 +164,7 @@ impl Cx<'_> {
 
     /// Whether something was noted about this field of the resource, or a field in it.
     pub(super) fn has_told(&self, field: &str) -> bool {
-        let told = self.resource.and_then(|resource| self.report.fields.get(resource));
+        let told = self.report.fields.get(self.resource.unwrap_or_default());
         told.into_iter().flatten().any(|at| at.starts_with(field))
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::digest;
+use super::digest::digest;
 use crate::{policy::Snapshot, source::Files};
 
 /// What became of a configuration that was compiled.

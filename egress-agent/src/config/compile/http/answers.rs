@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::BASE64;
 
 use crate::config::{
-    base64,
     decode::{At, Cx, Spot, nearest},
     names,
     virtual_service::{
@@ -153,9 +153,9 @@ fn content(body: &ResponseBody, cx: &mut Cx<'_>) -> Bytes {
     }
     match (string, bytes) {
         (Some(text), _) => text.value.clone().into(),
-        (None, Some(encoded)) => match base64::decode(&encoded.value) {
-            Some(bytes) => bytes.into(),
-            None => {
+        (None, Some(encoded)) => match BASE64.decode(encoded.value.as_bytes()) {
+            Ok(bytes) => bytes.into(),
+            Err(_) => {
                 let found = format!("{:?}", encoded.value);
                 cx.wrong(&encoded.at, found, "base64 with padding", "not the bytes of a body");
                 Bytes::new()
