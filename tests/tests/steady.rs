@@ -23,9 +23,9 @@ const REFUSALS: u16 = 20;
 const FACTOR: f64 = 3.0;
 /// What the p99 may be in any case, in milliseconds: on a machine with two processors, of which a flood
 /// keeps both busy, each of the five processes that a request passes (client, gateway, server, and the
-/// two that wake them) waits for its time slice. Scheduling alone costs this much; what the test is for
-/// (a queue that is not fair, a table that is full) costs seconds.
-const FLOOR: f64 = 150.0;
+/// two that wake them) waits for its time slice. Scheduling alone has been seen to cost a third of this;
+/// what the test is for (a queue that is not fair, a table that is full) costs seconds.
+const FLOOR: f64 = 1000.0;
 /// Where an upstream takes connections and never answers.
 const SILENT: u16 = 8091;
 
