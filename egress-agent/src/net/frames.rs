@@ -44,8 +44,9 @@ const END_HEADERS: u8 = 4;
 const PREFACE: usize = 24;
 /// Frames before others get their turn.
 const BURST: usize = 512;
-/// Bytes before others get their turn.
-const TURN: usize = 256 * 1024;
+/// Bytes before others get their turn: what is in them is decoded at once, which takes its time where they
+/// are heads.
+const TURN: usize = 32 * 1024;
 /// Reads with less room go through a buffer: a header must not be torn.
 const ROOM: usize = 64;
 
