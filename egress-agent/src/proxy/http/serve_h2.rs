@@ -51,7 +51,6 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
         Ok(Err(error)) => return tracing::debug!(%error, "no HTTP/2 connection"),
         Err(_) => return tracing::debug!("no HTTP/2 preface in time"),
     };
-    let active = Rc::new(Cell::new(0_usize));
     let worker = Rc::clone(&connection.worker);
     let drain = worker.drain.clone();
     let mut draining = pin!(drain.started());
@@ -70,7 +69,7 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
                 return;
             }
             () = tokio::time::sleep(limits.idle), if !leaving => {
-                if active.get() == 0 {
+                if intake.active.get() == 0 {
                     leaving = true;
                     http2.graceful_shutdown();
                 }
@@ -79,8 +78,7 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
         };
         match taken {
             Taken::Request(request, respond, work) => {
-                active.set(active.get() + 1);
-                let active = Active(Rc::clone(&active));
+                let active = Active::new(&intake.active);
                 let connection = Rc::clone(&connection);
                 let request = request.map(|body| intake.streams.open(body, holder.clone()));
                 tokio::task::spawn_local(async move {
@@ -115,7 +113,7 @@ enum Taken {
     Request(http::Request<RecvStream>, SendResponse<Queued>, Work),
     /// A request that its source has no room for.
     Excess(http::Request<RecvStream>, SendResponse<Queued>),
-    /// The same of a head that has not come whole.
+    /// The same of a head that has not come whole, where nothing else is under way.
     ExcessHead,
     Broken(h2::Error),
     End,
@@ -127,6 +125,8 @@ struct Intake {
     arrivals: Rc<Arrivals>,
     streams: Rc<Streams>,
     holder: Holder,
+    /// Requests under way.
+    active: Rc<Cell<usize>>,
     /// Most bytes of a head.
     head: usize,
     /// The place of a head that has begun.
@@ -139,7 +139,8 @@ impl Intake {
         let room = limits.queued_bytes / 2;
         let streams = Streams::new(Rc::clone(&arrivals), ours::STREAM_WINDOW, room);
         let holder = connection.downstream.holder.clone();
-        Self { arrivals, streams, holder, head: limits.request_head_bytes, part: None }
+        let (active, head) = (Rc::default(), limits.request_head_bytes);
+        Self { arrivals, streams, holder, active, head, part: None }
     }
 
     fn poll<I: AsyncRead + AsyncWrite + Unpin>(
@@ -175,7 +176,9 @@ impl Intake {
                 }
                 if unfinished && self.part.is_none() {
                     self.part = self.holder.partial_head(self.head);
-                    if self.part.is_none() {
+                    // Requests that are under way do not end for one that is refused when it is whole.
+                    let alone = self.active.get() == 0 || self.holder.is_pressed();
+                    if self.part.is_none() && alone {
                         return Poll::Ready(Taken::ExcessHead);
                     }
                 }
@@ -224,6 +227,13 @@ fn refused(connection: &Connection) {
 
 /// Counts a stream for as long as it lives.
 struct Active(Rc<Cell<usize>>);
+
+impl Active {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
 
 impl Drop for Active {
     fn drop(&mut self) {
