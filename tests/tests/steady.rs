@@ -4,7 +4,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use egress_tests::{
     cluster::Cluster,
@@ -84,6 +87,9 @@ spec:
         + &route("wild", "*.wild.example.com", "resolution: DYNAMIC_DNS", 80)
 }
 
+/// One measurement at a time: another one would be a flood of its own.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Of what `steady.py` saw, in milliseconds.
 fn p99(seen: &Value) -> f64 {
     seen["p99"].as_f64().unwrap()
@@ -99,10 +105,13 @@ struct Site {
     /// Its p99 while nobody else asks for anything, in milliseconds.
     idle: f64,
     measured: u16,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Site {
     fn new(more: &[&str]) -> Self {
+        // A measurement that failed leaves nothing behind.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let testbed = Testbed::test(1).unwrap();
         let cluster = Cluster::grow(&testbed).unwrap();
         testbed.apply_mesh(&mesh()).unwrap();
@@ -112,7 +121,8 @@ impl Site {
         let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
         let status = || testbed.curl_status(&["http://www.example.com/first"]).unwrap();
         let served = until_is(SOON, "the allowed way", status, |seen| seen == "301").unwrap();
-        let mut site = Self { testbed, cluster, node, gateway, served, idle: 0.0, measured: 0 };
+        let (idle, measured, _alone) = (0.0, 0, alone);
+        let mut site = Self { testbed, cluster, node, gateway, served, idle, measured, _alone };
         site.idle = p99(&site.measure("alone"));
         site
     }
