@@ -59,7 +59,7 @@ const LAYERS: &[&[Line]] = &[
 const SIBLINGS: &[(&str, &str)] = &[("config", "policy")];
 
 /// Modules inside of which there are cycles that are still to be cut. No line may be added: one goes
-/// when its last cycle has gone, which [`run`] asks for.
+/// when its last cycle has gone, which [`run()`] asks for.
 const UNCUT: &[&str] = &[
     "egress_agent::bpf",
     "egress_agent::config",

@@ -3,7 +3,7 @@
 /// The methods of `AsyncRead` and `AsyncWrite` that a wrapper passes on, unchanged, to the connection
 /// in its field `io`. What the wrapper is for then stands alone in its implementation:
 ///
-/// ```ignore
+/// ```text
 /// impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
 ///     fn poll_write(…) { … }
 ///     forward_to_io!(poll_write_vectored, is_write_vectored, poll_flush, poll_shutdown);

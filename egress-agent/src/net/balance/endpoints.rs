@@ -30,7 +30,7 @@ pub(super) struct EndpointState {
     errors: AtomicU32,
     /// Ejections so far: each lasts longer than the one before.
     ejections: AtomicU32,
-    /// When it is back, by [`Endpoints::clock`]; 0 where it was never ejected.
+    /// When it is back, as a [`Moment`]; 0 where it was never ejected.
     ejected_until: AtomicU64,
 }
 
