@@ -113,7 +113,7 @@ Gateway, the VirtualService and the DestinationRule that say the same in Istio's
 let it reach. Rules only add; what restricts is an AuthorizationPolicy, which is asked after both. A wildcard of \
 one policy and a name below it in another don't hide each other. Of two rules for one request the one with \
 `originateTLS` is used.\n\
-- **Own pods alone.** A policy says nothing about a pod that it doesn't select, whatever hosts both name. With \
+- **Own pods alone.** A policy has no effect on a pod that it does not select, whatever hosts both name. With \
 `outboundTrafficPolicy.mode: ALLOW_ANY` a pod that a policy selects reaches only what policies and Istio's \
 resources name.\n\
 - **Default gateway.** Without `gateway` traffic goes through the first of `gateways` in `mesh.yaml`. Where a \
