@@ -13,8 +13,8 @@ use crate::{
     types::{LocalAddr, UpstreamAddr},
 };
 
-/// Why a connection was ended, in the access log: its client's certificates aren't good any more.
-pub(super) const NOT_GOOD: &str = "client_certificate_not_good_any_more";
+/// Why a connection was ended, in the access log: its client's certificates are no longer valid.
+pub(super) const NO_LONGER_VALID: &str = "client_certificate_no_longer_valid";
 
 /// Why a connection was refused or ended, in the access log: another source needed the room.
 pub(super) const OVERFLOW: &str = "source_overflow";
@@ -96,7 +96,7 @@ impl Record {
     /// Ended although both ends were content.
     pub(super) fn ended(&mut self, ended: &PeerEnded) {
         self.flags.set(ResponseFlag::LocalReset);
-        self.details = Some(NOT_GOOD.into());
+        self.details = Some(NO_LONGER_VALID.into());
         self.downstream_failure = Some(ended.to_string());
         self.detail = Some(ended.to_string());
         self.reason = Some(ended.reason());
@@ -132,32 +132,17 @@ impl Record {
     /// Writes the line.
     pub(super) fn finish(self, worker: &Worker, downstream: Downstream) {
         worker.telemetry.connection_finished(&AccessLogEntry {
-            start_time: downstream.start_time,
             duration: downstream.start.elapsed(),
-            protocol: None,
-            method: None,
-            path: None,
-            original_path: None,
-            authority: None,
-            user_agent: None,
-            forwarded_for: None,
-            request_id: None,
-            response_code: 0,
             response_flags: self.flags,
-            response_code_details: None,
             connection_termination_details: self.details,
             upstream_failure: self.failure,
             bytes_received: self.received,
             bytes_sent: self.sent,
-            upstream_service_time: None,
             upstream_host: self.upstream,
             upstream_cluster: self.cluster,
             upstream_local: self.upstream_local,
             upstream_tls_group: self.upstream_tls_group,
-            downstream_local: downstream.local,
-            downstream_remote: downstream.peer,
             requested_server_name: self.server_name,
-            route_name: None,
             encrypted_hello: downstream.encrypted_hello,
             downstream_tls: downstream.tls,
             downstream_failure: self.downstream_failure,
@@ -165,6 +150,7 @@ impl Record {
             audit: self.audit,
             detail: self.detail,
             workload: downstream.source.workload,
+            ..AccessLogEntry::new(downstream.start_time, downstream.local, downstream.peer)
         });
     }
 }

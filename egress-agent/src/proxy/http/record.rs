@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     policy::{ClusterName, HttpRoute},
-    proxy::{Work, Worker, record::NOT_GOOD},
+    proxy::{Work, Worker, record::NO_LONGER_VALID},
     telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
     tls::Ending,
 };
@@ -53,39 +53,12 @@ impl Record {
     pub(super) fn new(connection: &Connection, started: Started, version: http::Version) -> Self {
         let downstream = &connection.downstream;
         let entry = AccessLogEntry {
-            start_time: started.time,
-            duration: std::time::Duration::ZERO,
             protocol: Some(version),
-            method: None,
-            path: None,
-            original_path: None,
-            authority: None,
-            user_agent: None,
-            forwarded_for: None,
-            request_id: None,
-            response_code: 0,
-            response_flags: ResponseFlags::default(),
-            response_code_details: None,
-            connection_termination_details: None,
-            upstream_failure: None,
-            bytes_received: 0,
-            bytes_sent: 0,
-            upstream_service_time: None,
-            upstream_host: None,
-            upstream_cluster: None,
-            upstream_local: None,
-            upstream_tls_group: None,
-            downstream_local: downstream.local,
-            downstream_remote: downstream.peer,
             requested_server_name: connection.server_name().map(ToString::to_string),
-            route_name: None,
             encrypted_hello: downstream.encrypted_hello,
             downstream_tls: downstream.tls.clone(),
-            downstream_failure: None,
-            reason: None,
-            audit: None,
-            detail: None,
             workload: downstream.source.workload.clone(),
+            ..AccessLogEntry::new(started.time, downstream.local, downstream.peer)
         };
         Self {
             worker: Rc::clone(&connection.worker),
@@ -211,7 +184,7 @@ impl Record {
         let entry = &mut self.entry;
         entry.response_flags = ResponseFlags::default();
         entry.response_flags.set(ResponseFlag::LocalReset);
-        entry.response_code_details = Some(NOT_GOOD.into());
+        entry.response_code_details = Some(NO_LONGER_VALID.into());
         entry.downstream_failure = Some(ended.to_string());
         entry.detail = Some(ended.to_string());
         entry.reason = Some(ended.reason());
