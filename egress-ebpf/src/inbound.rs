@@ -33,14 +33,16 @@
 mod begun;
 mod phases;
 mod share;
+mod table;
 
 use self::phases::lives;
 pub use self::{
     begun::{continues_begun, note_begun},
     phases::{Observed, idle, observe, reply},
+    table::FlowTable,
 };
 use crate::{
-    abi::{FlowKey, FlowPlace, FlowState, flow_kind, flow_phase},
+    abi::{FlowKey, FlowState, flow_kind, flow_phase},
     addr::{Addr, PortBe},
     decide::{PolicyView, is_outside},
     packet::{Flow, Packet, Signal, protocol},
@@ -48,28 +50,6 @@ use crate::{
 
 /// Entries of `REFUSED_SYNS`; a power of two.
 pub const REFUSED_SYNS: u32 = 65_536;
-
-/// The table of flows, and the clock.
-pub trait FlowTable {
-    /// Nanoseconds since boot.
-    fn now(&self) -> u64;
-    /// The entry, whatever its age.
-    fn flow(&self, key: &FlowKey) -> Option<FlowState>;
-    /// How often this was asked for the scope before; its index is zero.
-    fn next_turn(&self, scope: &FlowPlace) -> u32;
-    /// Puts an entry in a place; the one that had it.
-    fn place(&self, place: &FlowPlace, key: &FlowKey) -> Option<FlowKey>;
-    /// Adds an entry, or overwrites one.
-    fn insert_flow(&self, key: &FlowKey, state: FlowState);
-    /// Changes an entry where it differs, if it is still there.
-    fn change_flow(&self, key: &FlowKey, before: FlowState, after: FlowState);
-    /// Removes an entry.
-    fn end_flow(&self, key: &FlowKey);
-    /// When the last SYN of this slot was refused; zero for never.
-    fn refused_syn(&self, slot: u32) -> u64;
-    /// Remembers a refused SYN.
-    fn refuse_syn(&self, slot: u32, now: u64);
-}
 
 /// Where flows are kept apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -66,7 +66,6 @@ const UNCUT: &[&str] = &[
     "egress_agent::net::balance",
     "egress_agent::proxy",
     "egress_agent::source::kubernetes",
-    "egress_ebpf",
 ];
 
 /// The page that shows the layers.

@@ -1,15 +1,14 @@
 //! The phases of a flow: what moves an entry from one to the next, and how long it may idle in each.
 
+pub(super) use self::idle::SECOND;
 use crate::{
     abi::{FlowState, flow_phase},
     packet::Signal,
 };
 
-pub(super) const SECOND: u64 = 1_000_000_000;
-
 /// After this long without a packet from outside an entry counts no more, in nanoseconds.
 pub mod idle {
-    use super::SECOND;
+    pub(in crate::inbound) const SECOND: u64 = 1_000_000_000;
 
     /// A connection that isn't established (`nf_conntrack_tcp_timeout_syn_recv`).
     pub const HALF_OPEN: u64 = 60 * SECOND;

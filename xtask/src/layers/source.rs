@@ -164,7 +164,9 @@ impl Module {
                 return at + 1;
             }
         }
-        let called = is_parenthesis(tokens.get(at)) || is_punct(tokens.get(at), '!');
+        // `name!(…)` is a macro, `name != …` a comparison.
+        let is_macro = is_punct(tokens.get(at), '!') && !is_punct(tokens.get(at + 1), '=');
+        let called = is_parenthesis(tokens.get(at)) || is_macro;
         // A single word in lower case is most likely a variable, unless it is called.
         let is_type = path.first().is_some_and(|word| word.starts_with(char::is_uppercase));
         if path.len() > 1 || nested || is_type || called {

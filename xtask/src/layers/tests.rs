@@ -136,6 +136,17 @@ fn comments_strings_fields_and_methods_name_nothing() {
 }
 
 #[test]
+fn a_comparison_is_no_macro() {
+    let child = ("p/one.rs", "use super::P; pub fn one(_: P) {}");
+    for (body, expected) in [("one != 0", None), ("one!(0)", Some("made_up::p made_up::p::one"))] {
+        let parent =
+            format!("mod one; pub use one::one; pub struct P; fn f(one: u8) -> bool {{ {body} }}");
+        let files = [("lib.rs", "mod p;"), ("p.rs", &parent), child];
+        assert_eq!(cycles_of(&files), expected.into_iter().collect::<Vec<_>>(), "{body}");
+    }
+}
+
+#[test]
 fn imports_upwards_and_sideways_are_found() {
     let layers: &[&[Line]] =
         &[&[(&["top"], "")], &[(&["left"], ""), (&["right"], "")], &[(&["low"], "")]];
