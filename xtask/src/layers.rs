@@ -63,7 +63,6 @@ const SIBLINGS: &[(&str, &str)] = &[("config", "policy")];
 const UNCUT: &[&str] = &[
     "egress_agent::bpf",
     "egress_agent::config",
-    "egress_agent::net::balance",
     "egress_agent::proxy",
     "egress_agent::source::kubernetes",
 ];

@@ -2,13 +2,14 @@
 
 mod endpoints;
 mod places;
+mod wishes;
 
 use std::{
     cell::Cell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use self::{
     endpoints::{EndpointState, Endpoints},
-    places::Places,
+    wishes::Places,
 };
 use crate::{
     policy::{Cluster, ClusterName, Endpoint, LoadBalancer, OutlierDetection},
@@ -293,11 +294,6 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % limit
     }
-}
-
-/// What a panicking thread left behind here are numbers, still right enough.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
