@@ -6,8 +6,8 @@ use std::rc::Rc;
 use super::{
     authorization_policy::AuthorizationPolicy,
     decode::{Cx, Report, Spot},
+    meta::Meta,
     problem::Problem,
-    resource::Meta,
     yaml::{Node, Value},
 };
 use crate::types::Labels;

@@ -1,5 +1,6 @@
 //! Istio's resources and egress policies as users write them, and their compilation to one snapshot.
 
+mod api;
 mod authorization_policy;
 mod compile;
 mod decode;
@@ -8,6 +9,7 @@ mod egress_policy;
 mod gateway;
 mod guards;
 mod mesh;
+mod meta;
 mod names;
 mod policies;
 mod problem;
@@ -17,6 +19,7 @@ mod service_entry;
 mod virtual_service;
 mod yaml;
 
+pub use api::{compile, compile_in, kinds};
 pub use problem::{Problem, Problems, Severity};
 pub use reference::reference;
 
@@ -65,33 +68,6 @@ pub struct Compiled {
     /// to what doesn't exist (any more) is answered by refusing what depends on it, so that deleting
     /// a resource takes effect at once whatever still names it.
     pub warnings: Vec<Problem>,
-}
-
-/// Compiles all resources in `files`, with the mesh-wide settings of `mesh`.
-///
-/// A file named `mesh.yaml` among `files` holds the settings where `mesh` is absent.
-///
-/// # Errors
-/// Every problem of every file at once, warnings included.
-pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Problems> {
-    compile::compile(files, mesh, &Discovered::default())
-}
-
-/// The kinds that are read: group, name, versions, the newest first.
-pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str])> {
-    resource::kinds()
-}
-
-/// The same in a cluster, which says where its gateways are and what is inside.
-///
-/// # Errors
-/// As for [`compile()`].
-pub fn compile_in(
-    discovered: &Discovered,
-    files: &[RawFile],
-    mesh: Option<&RawFile>,
-) -> Result<Compiled, Problems> {
-    compile::compile(files, mesh, discovered)
 }
 
 #[cfg(test)]

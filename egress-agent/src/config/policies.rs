@@ -8,8 +8,8 @@ use std::rc::Rc;
 use super::{
     decode::{Cx, Report, Spot},
     egress_policy::{ClusterEgressPolicy, EgressPolicy},
+    meta::{Meta, warn_about_unknown},
     problem::{Problem, Severity},
-    resource::Meta,
     yaml::{Node, Value},
 };
 use crate::types::{Labels, Namespace};
@@ -57,7 +57,7 @@ impl Policy {
         let mut report = Report::default();
         let file = Rc::clone(&meta.file);
         let mut cx = Cx { report: &mut report, file: &file, resource: Some(&meta.label) };
-        super::resource::warn_about_unknown(node, &mut cx);
+        warn_about_unknown(node, &mut cx);
         let spec = node.get("spec").filter(|spec| spec.value != Value::Null);
         let at = Spot::root(spec.map_or(node.line, |spec| spec.line), "spec");
         let decoded = match spec {
@@ -108,4 +108,15 @@ pub(super) fn namespace(meta: &Meta, node: &Node) -> (Namespace, Labels) {
         _ => None,
     });
     (Namespace(meta.name.as_str().into()), labels.collect())
+}
+
+/// The cluster's first: a namespace's must not come before them. Then the oldest.
+pub(super) fn sort(all: &mut [Policy]) {
+    all.sort_by(|a, b| {
+        let order = |policy: &Policy| {
+            let created = &policy.meta.created;
+            (!policy.cluster, created.is_none(), created.clone())
+        };
+        order(a).cmp(&order(b))
+    });
 }

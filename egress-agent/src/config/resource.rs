@@ -3,6 +3,7 @@
 mod documents;
 mod policy;
 
+pub(super) use super::meta::Meta;
 pub(super) use documents::documents;
 
 use std::{collections::HashMap, rc::Rc};
@@ -13,12 +14,13 @@ use super::{
     destination_rule::DestinationRule,
     gateway::Gateway,
     guards::{self, Guard},
+    meta::warn_about_unknown,
     policies::{self, Policy},
     service_entry::ServiceEntry,
     virtual_service::VirtualService,
     yaml::{Node, Value, shorten},
 };
-use crate::types::{Labels, Namespace, steps};
+use crate::types::{Labels, Namespace};
 
 /// Resources that one configuration may have.
 const MAX_RESOURCES: usize = 400_000;
@@ -36,41 +38,6 @@ pub(super) fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'sta
     let versions: &'static [&'static str] = &VERSIONS;
     let istio = KINDS.iter().map(move |kind| (GROUP, *kind, versions)).chain(guards::KINDS);
     istio.chain(policies::kinds())
-}
-
-/// Who a resource is.
-#[derive(Clone, Debug)]
-pub(super) struct Meta {
-    /// Its file.
-    pub(super) file: Rc<str>,
-    /// Its name.
-    pub(super) name: String,
-    /// Its namespace.
-    pub(super) namespace: Namespace,
-    /// `VirtualService default/name`.
-    pub(super) label: String,
-    /// The line that it begins on.
-    pub(super) line: u64,
-    /// `metadata.creationTimestamp`, where there is one: of two, the lesser text is the older.
-    pub(super) created: Option<Box<str>>,
-}
-
-impl Meta {
-    /// `default/name`.
-    pub(super) fn full_name(&self) -> String {
-        steps::count(1);
-        format!("{}/{}", self.namespace.0, self.name)
-    }
-
-    /// A report on this resource.
-    pub(super) fn cx<'a>(&'a self, report: &'a mut Report) -> Cx<'a> {
-        Cx { report, file: &self.file, resource: Some(&self.label) }
-    }
-
-    /// `file:line`, to point from one resource to another.
-    pub(super) fn place(&self) -> String {
-        format!("{}:{}", self.file, self.line)
-    }
 }
 
 /// A resource.
@@ -116,7 +83,7 @@ impl Resources {
         sort(&mut all.gateways);
         sort(&mut all.rules);
         sort(&mut all.routes);
-        policy::sort(&mut all.policies);
+        policies::sort(&mut all.policies);
         let hosted = std::mem::take(&mut all.routes).into_iter();
         (all.delegates, all.routes) = hosted.partition(|route| route.spec.hosts.is_empty());
         all
@@ -361,18 +328,6 @@ fn push<T: Record>(all: &mut Vec<Resource<T>>, meta: &Meta, node: &Node, cx: &mu
     };
     if let Some(spec) = T::decode_record(spec, &Spot::root(spec.line, "spec"), cx) {
         all.push(Resource { meta: meta.clone(), spec });
-    }
-}
-
-pub(super) fn warn_about_unknown(node: &Node, cx: &mut Cx<'_>) {
-    const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
-    let Value::Map(entries) = &node.value else { return };
-    for (key, _) in entries.iter().filter(|(key, _)| !KNOWN.contains(&key.text.as_str())) {
-        let mut message = format!("unknown field {:?}; it has no effect", shorten(&key.text));
-        if let Some(near) = nearest(&key.text, KNOWN.into_iter()) {
-            message += &format!(". Did you mean {near:?}?");
-        }
-        cx.warn(&Spot::root(key.line, ""), message);
     }
 }
 

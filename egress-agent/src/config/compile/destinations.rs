@@ -5,8 +5,8 @@ use egress_ebpf::reason::Reason;
 use super::{
     super::{decode::At, names, problem::Severity, virtual_service::Destination as Mirror},
     Compiler,
-    providers::Wanted,
-    routes::{Scope, Stage, Traffic},
+    routes::{Scope, Stage},
+    wanted::{Traffic, Wanted},
 };
 use crate::{
     policy::{Client, Destination, Discovery, HostPattern, Protocol, Refusal, Target},

@@ -71,7 +71,7 @@ fn server(
         cx.warn(&port_at.field("name"), message);
     }
     let read: Vec<_> = hosts.iter().filter_map(|host| scoped(host, meta, cx)).collect();
-    let (kind, _) = super::protocol(Some(protocol.as_ref()?), cx)?;
+    let (kind, _) = super::services::protocol(Some(protocol.as_ref()?), cx)?;
     let protocol = server_protocol(kind, protocol.as_ref()?, tls.as_ref(), at, mesh, cx)?;
     Some(Arc::new(Server {
         gateway: meta.full_name().into(),

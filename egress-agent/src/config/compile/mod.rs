@@ -2,9 +2,11 @@
 
 mod authorization;
 mod clusters;
+mod compiler;
 mod conditions;
 mod destinations;
 mod egress;
+mod entry;
 mod gateways;
 mod http;
 mod index;
@@ -17,10 +19,12 @@ mod pools;
 mod providers;
 mod registry;
 mod routes;
+mod rule;
 mod server_tls;
 mod services;
 mod traffic;
 mod unreachable;
+mod wanted;
 mod ways;
 mod workloads;
 
@@ -36,60 +40,20 @@ pub(in crate::config) use egress::{
     MAX_VALUES,
 };
 
-use index::{DestinationRules, EgressHosts, Entries, Groups, Hints, OfGateway};
+use compiler::Compiler;
+use index::{DestinationRules, EgressHosts, Entries, Groups, Hints};
 use overlaps::Declared;
-use providers::Wanted;
 use registry::Registry;
 
 use super::{
     Compiled, Discovered, Problems, RawFile,
-    decode::{At, Cx, Report, Spot, nearest},
+    decode::{Report, Spot},
     resource::{Meta, Resource, Resources},
-    virtual_service::VirtualService,
 };
 use crate::{
-    policy::{
-        AddressGuard, Cluster, ClusterName, Destination, Hop, HostPattern, HttpVersion, MeshConfig,
-        Protocol, Rules, Server, Service, Snapshot,
-    },
-    types::{GatewayPort, Namespace, OriginalPort, Port},
+    policy::{AddressGuard, HostPattern, Rules, Service, Snapshot},
+    types::OriginalPort,
 };
-
-/// What compilation knows so far.
-struct Compiler<'r> {
-    report: &'r mut Report,
-    mesh: MeshConfig,
-    /// Whether there is a `mesh.yaml`: without one no gateway is known.
-    mesh_given: bool,
-    places: mesh::Places,
-    /// Whether there is a cluster, whose pods are not in `mesh.yaml`.
-    workloads_come_and_go: bool,
-    guard: AddressGuard,
-    groups: Groups,
-    entries: Entries,
-    /// Hosts that egress policies name.
-    egress_hosts: EgressHosts,
-    rules: DestinationRules,
-    servers: Vec<Arc<Server>>,
-    by_gateway: HashMap<Arc<str>, OfGateway>,
-    by_port: HashMap<GatewayPort, Vec<usize>>,
-    /// Names of all gateways, those included whose servers have errors.
-    gateways: HashSet<String>,
-    /// Whether servers are missing because of errors in them, told already.
-    broken_gateways: bool,
-    /// Virtual services that others delegate to.
-    delegates: &'r [Resource<VirtualService>],
-    delegates_by_name: HashMap<String, &'r Resource<VirtualService>>,
-    /// How traffic has to come to a gateway's port and subset, by the namespace that routes it.
-    hops: HashMap<(usize, Port, String, Namespace), Hop>,
-    hints: Hints,
-    /// What the hints for hosts are taken from, made with the first.
-    host_names: OnceCell<Vec<String>>,
-    gateway_names: OnceCell<Vec<String>>,
-    /// By name; those of one name differ in their settings.
-    clusters: BTreeMap<ClusterName, Vec<Arc<Cluster>>>,
-    destinations: HashMap<Wanted, Arc<Destination>>,
-}
 
 /// See [`super::compile()`].
 pub(super) fn compile(
@@ -267,32 +231,4 @@ fn by_name<T>(resources: &[Resource<T>]) -> HashMap<String, &Resource<T>> {
         all.entry(resource.meta.full_name()).or_insert(resource);
     }
     all
-}
-
-/// What a declared protocol means here.
-fn protocol(text: Option<&At<String>>, cx: &mut Cx<'_>) -> Option<(Protocol, HttpVersion)> {
-    const KNOWN: [&str; 6] = ["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"];
-    let Some(text) = text else { return Some((Protocol::Tcp, HttpVersion::Auto)) };
-    match text.value.to_ascii_uppercase().as_str() {
-        "HTTP" | "GRPC-WEB" => Some((Protocol::Http, HttpVersion::Auto)),
-        "HTTP2" | "GRPC" => Some((Protocol::Http, HttpVersion::Http2)),
-        "HTTPS" | "TLS" => Some((Protocol::Tls, HttpVersion::Auto)),
-        "TCP" => Some((Protocol::Tcp, HttpVersion::Auto)),
-        "MONGO" | "MYSQL" | "REDIS" | "POSTGRES" | "CASSANDRA" => {
-            cx.warn(&text.at, format!("{} is treated as TCP", text.value));
-            Some((Protocol::Tcp, HttpVersion::Auto))
-        }
-        _ => {
-            let hint = nearest(&text.value, KNOWN.into_iter());
-            let hint = hint.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
-            let expected = format!("one of {}", KNOWN.join(", "));
-            cx.wrong(
-                &text.at,
-                format!("{:?}", text.value),
-                expected,
-                format!("unknown protocol{hint}"),
-            );
-            None
-        }
-    }
 }

@@ -266,7 +266,7 @@ impl Compiler<'_> {
                     wanted.iter().flat_map(|m| m.subnets.iter().copied()).collect();
                 let entry = self.entries.named(&service.name);
                 let nets = if subnets.is_empty() {
-                    entry.map(super::services::Entry::dialled).unwrap_or_default()
+                    entry.map(super::entry::Entry::dialled).unwrap_or_default()
                 } else {
                     subnets
                 };

@@ -8,33 +8,18 @@ use egress_ebpf::reason::Reason;
 
 use super::{
     Compiler,
-    clusters::{Rule, with_names},
-    routes::Traffic,
-    services::Entry,
+    entry::{Entry, with_names},
+    rule::Rule,
     traffic::{Settings, TlsWish},
+    wanted::{Traffic, Wanted},
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, ClusterName, Destination, HostPattern, LoadBalancer,
-        Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Cluster, Destination, HostPattern, LoadBalancer, Protocol,
+        Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
-
-/// What is looked for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Wanted {
-    pub(super) host: HostPattern,
-    pub(super) port: Port,
-    pub(super) subset: String,
-    pub(super) traffic: Traffic,
-}
-
-impl Wanted {
-    fn cluster_name(&self) -> ClusterName {
-        ClusterName::outbound(self.port, &self.subset, &self.host.to_string())
-    }
-}
 
 impl Compiler<'_> {
     /// Everything that declares the host and port, whoever sees it.

@@ -13,6 +13,7 @@ use super::{
         },
     },
     Compiler,
+    wanted::Traffic,
 };
 use crate::{
     policy::{
@@ -43,14 +44,6 @@ impl Stage {
             name => Self::Gateway(format!("{}/{name}", namespace.0).into()),
         }
     }
-}
-
-/// What is sent to a destination.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Traffic {
-    Http,
-    Tls,
-    Tcp,
 }
 
 /// A virtual service's own part of resolving its rules.

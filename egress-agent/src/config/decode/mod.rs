@@ -8,7 +8,8 @@ mod scalar;
 mod shapes;
 
 pub(super) use record::{Entries, Record, choice, nearest, record};
-pub(super) use shapes::{Dict, List, RecordDict, Records, Scalar};
+pub(super) use scalar::Scalar;
+pub(super) use shapes::{Dict, List, RecordDict, Records};
 
 use super::{
     problem::{Problem, Severity},

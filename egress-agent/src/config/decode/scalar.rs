@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
-use super::Scalar;
 use crate::config::yaml::Value;
+
+/// A value without parts.
+pub(in crate::config) trait Scalar: Sized {
+    fn type_name() -> String;
+    fn expected() -> String {
+        Self::type_name()
+    }
+    fn parse(value: &Value) -> Option<Self>;
+}
 
 impl Scalar for String {
     fn type_name() -> String {

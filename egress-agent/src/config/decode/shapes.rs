@@ -1,16 +1,7 @@
 //! Fields of every shape: scalars, records, lists and mappings of them.
 
-use super::{At, Cx, Field, Record, RecordDoc, Spot, Step};
+use super::{At, Cx, Field, Record, RecordDoc, Scalar, Spot, Step};
 use crate::config::yaml::{Node, Value};
-
-/// A value without parts.
-pub(in crate::config) trait Scalar: Sized {
-    fn type_name() -> String;
-    fn expected() -> String {
-        Self::type_name()
-    }
-    fn parse(value: &Value) -> Option<Self>;
-}
 
 impl<T: Scalar> Field for Option<At<T>> {
     fn type_name() -> String {

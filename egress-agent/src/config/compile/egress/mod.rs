@@ -26,10 +26,10 @@ use super::{
         resource::Resources,
     },
     Compiler,
+    entry::Entry,
     index::EgressHosts,
-    providers::{Wanted, most_specific},
-    routes::Traffic,
-    services::Entry,
+    providers::most_specific,
+    wanted::{Traffic, Wanted},
 };
 use crate::{
     policy::{

@@ -3,7 +3,8 @@
 use super::{
     super::{
         Compiler,
-        routes::{Scope, Stage, Traffic, only_port},
+        routes::{Scope, Stage, only_port},
+        wanted::Traffic,
     },
     HttpOutcome,
 };

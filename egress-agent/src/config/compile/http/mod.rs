@@ -17,7 +17,8 @@ use super::{
         },
     },
     Compiler,
-    routes::{Scope, Stage, Traffic, check_stages, in_stage, only_port, shares, source},
+    routes::{Scope, Stage, check_stages, in_stage, only_port, shares, source},
+    wanted::Traffic,
 };
 use delegates::Ruled;
 use headers::{append, authority, header_ops};
