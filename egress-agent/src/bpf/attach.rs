@@ -4,12 +4,14 @@
 //! belong to the interface. A newer program is attached before the older one is let go, so there
 //! is no moment without one; and either all of a start's attachments are made or none.
 
+mod change;
 mod check;
 mod pattern;
 mod place;
 mod stage;
 mod survey;
 mod table;
+mod targets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,11 +20,15 @@ use std::{
 
 use aya::Ebpf;
 
-pub use self::{check::Repair, pattern::Pattern, survey::Target};
+pub use self::{
+    change::{Change, Repair},
+    pattern::Pattern,
+    targets::{Target, Targets, TcMode},
+};
 use self::{
     check::{Links, fault, pin_again},
-    place::{Place, pin_name, report_strangers},
-    stage::{Held, remove_pin, stage},
+    place::{Place, pin_name, remove_pin, report_strangers},
+    stage::{Held, stage},
     survey::{Hook, Survey},
 };
 pub(super) use self::{
@@ -31,58 +37,6 @@ pub(super) use self::{
 };
 use super::{Error, host, kept::Kept, load, pins::Pins, workloads};
 use crate::sys::netlink::links;
-
-/// How a program is attached to an interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TcMode {
-    /// A tcx link (Linux 6.6), pinned, first in its chain.
-    Tcx,
-    /// A clsact filter of priority 1, which belongs to the interface.
-    Clsact,
-}
-
-impl TcMode {
-    /// The better one of those that the kernel has.
-    #[must_use]
-    pub fn detect() -> Self {
-        if host::kernel_at_least(host::TCX) { Self::Tcx } else { Self::Clsact }
-    }
-}
-
-/// What to enforce on.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Targets {
-    /// cgroup2 directories.
-    pub cgroups: Vec<PathBuf>,
-    /// Names of pods' host-side interfaces, or patterns of them.
-    pub pod_interfaces: Vec<Pattern>,
-    /// Names of uplinks.
-    pub uplinks: Vec<String>,
-}
-
-/// What became of an interface or a cgroup since the last look.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// It is gone; nothing can pass it.
-    Gone {
-        /// What.
-        target: Target,
-        /// It was named by itself, not by a pattern: it is expected back.
-        named: bool,
-    },
-    /// A new one that a pattern matches; the programs are attached.
-    Appeared {
-        /// What.
-        target: Target,
-    },
-    /// It is as it should be again.
-    Repaired {
-        /// What.
-        target: Target,
-        /// What was wrong.
-        repair: Repair,
-    },
-}
 
 /// The loaded programs and where they are attached.
 #[derive(Debug)]

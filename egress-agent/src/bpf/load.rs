@@ -18,7 +18,7 @@ use egress_ebpf::{
     inbound::REFUSED_SYNS,
 };
 
-use super::{Error, families, maker, object::PROGRAMS, offload, pins::Pins, records};
+use super::{Error, families, host, maker, object::PROGRAMS, offload, pins::Pins};
 
 /// Bytes of an LPM trie's prefix length, which comes before the data.
 const LPM: usize = 4;
@@ -89,7 +89,7 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
     maker::tell(&mut loader)?;
-    let network = records::node_network();
+    let network = host::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
     offload::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
@@ -107,7 +107,7 @@ pub(super) fn unpinned() -> Result<Ebpf, Error> {
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
     maker::tell(&mut loader)?;
-    let network = records::node_network();
+    let network = host::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
     offload::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)

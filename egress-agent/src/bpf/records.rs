@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use aya::{
@@ -18,14 +18,13 @@ use egress_ebpf::{
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Error, load,
+    Error,
+    host::node_network,
+    load,
     plan::{NO_INTERFACE, PodInterface},
     pod::Raw,
 };
-use crate::{
-    sys::netns,
-    types::{GatewayPort, OriginalDst, Port},
-};
+use crate::types::{GatewayPort, OriginalDst, Port};
 
 const MAP: &str = "TUNNELED";
 
@@ -74,12 +73,6 @@ impl Ends {
         }
         Some(if self.node.contains(&addr) { space::NODE } else { space::OTHER })
     }
-}
-
-/// The node's network namespace, as the programs know it; zero where the kernel doesn't tell.
-pub(super) fn node_network() -> u64 {
-    static COOKIE: OnceLock<u64> = OnceLock::new();
-    *COOKIE.get_or_init(|| netns::cookie().unwrap_or(0))
 }
 
 /// What a connection to the tunnel listener was meant for.

@@ -2,10 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
 };
 
-use super::{TcMode, stage::remove_pin, survey::Target, table::by_name};
+use super::{
+    table::by_name,
+    targets::{Target, TcMode},
+};
 use crate::{
     bpf::{families, host, pins::Pins},
     sys::netlink::filters::Direction,
@@ -61,6 +65,15 @@ pub(in crate::bpf) fn pinned_cgroups(pins: &Pins) -> BTreeMap<u64, PathBuf> {
         })
         .collect();
     ids.into_iter().filter_map(|id| Some((id, host::cgroup_path(id)?))).collect()
+}
+
+pub(super) fn remove_pin(path: &Path) {
+    let result = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+    if let Err(error) = result
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!("can't remove {}: {error}", path.display());
+    }
 }
 
 /// What a pin's name says.

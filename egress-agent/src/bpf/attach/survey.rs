@@ -2,16 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Targets,
     place::Place,
     table::{Entry, On, entries},
+    targets::{Target, Targets},
 };
-use crate::{sys::netlink::links::Link, types::printable};
+use crate::sys::netlink::links::Link;
 
 /// The interface that is never enforced on: the node itself would stop working.
 const LOOPBACK: &str = "lo";
@@ -21,32 +20,6 @@ const LOOPBACK: &str = "lo";
 pub(super) struct Hook {
     pub(super) entry: &'static Entry,
     pub(super) place: Place,
-}
-
-/// What a place is called at the moment.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Target {
-    /// A cgroup2 directory.
-    Cgroup(PathBuf),
-    /// An interface's name.
-    Interface(String),
-    /// A pinned map.
-    Map(&'static str),
-    /// The whole host: what sockets workloads may make.
-    Host,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cgroup(path) => {
-                write!(f, "cgroup {}", printable(&path.display().to_string()))
-            }
-            Self::Interface(name) => write!(f, "interface {}", printable(name)),
-            Self::Map(name) => write!(f, "map {name}"),
-            Self::Host => f.write_str("the host"),
-        }
-    }
 }
 
 /// An interface that is enforced on.

@@ -1,16 +1,26 @@
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
-use egress_ebpf::{abi::route_action, addr::PortBe};
-use ipnet::{Ipv4Net, Ipv6Net};
+use egress_ebpf::{
+    abi::{mode, route_action},
+    absent::Absent,
+    addr::PortBe,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    routes::{TCP, rank, route_key},
+    routes::{TCP, prefixes, rank, route_key},
     *,
 };
 use crate::{
-    policy::{DirectTarget, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute},
+    policy::{
+        DirectTarget, Enforcement, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute,
+        Snapshot,
+    },
     types::{GatewayPort, OriginalPort, Port},
 };
 
