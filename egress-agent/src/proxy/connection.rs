@@ -12,7 +12,8 @@ use tokio::{
 
 use super::{
     Downstream, Worker,
-    forward::{self, Forward},
+    act::Act,
+    forward,
     http::{self, Version},
     record::Record,
     refuse::{Manner, refuse},
@@ -50,13 +51,6 @@ pub(super) fn serve(
             Act::Forward(forward) => forward.run(&worker).await,
         }
     }
-}
-
-/// What is left to do once everything is known.
-pub(super) enum Act {
-    Nothing,
-    Http(LocalBoxFuture<'static, ()>),
-    Forward(Box<Forward>),
 }
 
 /// What is known of a connection that wasn't decided yet.

@@ -3,12 +3,15 @@
 pub mod http;
 
 mod accept;
+mod act;
 mod connection;
+mod details;
 mod drain;
 mod forward;
 mod inbox;
 mod limiter;
 mod limits;
+mod policy_cell;
 mod record;
 mod refuse;
 mod silence;
@@ -24,13 +27,13 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use arc_swap::ArcSwapOption;
 use egress_ebpf::reason::Reason;
 
 pub use self::{
     drain::Drain,
     limiter::{Holder, Limiter, Permit, Queued, Work},
     limits::Limits,
+    policy_cell::PolicyCell,
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
@@ -40,9 +43,6 @@ use crate::{
     tls::{Credentials, Ending, Originator},
     types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, ShareOwner, Source},
 };
-
-/// The policy in force, swapped whole; empty until a configuration was accepted.
-pub type PolicyCell = Arc<ArcSwapOption<GatewayPolicy>>;
 
 /// What all connections of one worker thread share.
 pub struct Worker {

@@ -4,7 +4,10 @@ use std::{borrow::Cow, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 
-use super::{Downstream, Worker};
+use super::{
+    Downstream, Worker,
+    details::{NO_LONGER_VALID, OVERFLOW, OVERFLOW_SENTENCE},
+};
 use crate::{
     net::{DialError, ResolveError},
     policy::{ClusterName, Denied},
@@ -12,15 +15,6 @@ use crate::{
     tls::PeerEnded,
     types::{LocalAddr, UpstreamAddr},
 };
-
-/// Why a connection was ended, in the access log: its client's certificates are no longer valid.
-pub(super) const NO_LONGER_VALID: &str = "client_certificate_no_longer_valid";
-
-/// Why a connection was refused or ended, in the access log: another source needed the room.
-pub(super) const OVERFLOW: &str = "source_overflow";
-/// The same as a sentence.
-pub(super) const OVERFLOW_SENTENCE: &str =
-    "the gateway is at a limit, and this source has its share of it";
 
 /// How a connection went, gathered while it runs.
 #[derive(Debug, Default)]

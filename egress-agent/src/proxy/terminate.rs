@@ -8,7 +8,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     Downstream, Worker,
-    connection::Act,
+    act::Act,
     forward,
     http::{self, Version},
     record::Record,

@@ -1,6 +1,7 @@
 //! The tries of one request, up to the head of a response.
 
 mod choice;
+mod connecting;
 
 use std::{
     borrow::Cow,
@@ -19,7 +20,6 @@ use super::{
     body::{Relay, RelayError},
     clock::Clock,
     connect::plan,
-    exchange::watch,
     failure::Failure,
     framing::Framing,
     h1::HeadLimits,
@@ -28,10 +28,11 @@ use super::{
     outbound::Outbound,
     pool::Key,
     record::Record,
-    replay,
     request::Request,
+    resend,
     response::Response,
     retry,
+    watch::watch,
 };
 use crate::{
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
@@ -125,7 +126,7 @@ impl<'a> Attempt<'a> {
             }
             if failure.is_unprocessed()
                 && resends < RESENDS
-                && replay::rewind(self.request.framing, relay)
+                && resend::rewind(self.request.framing, relay)
             {
                 // Without a pause the first time: a server that shuts down is no busy one.
                 if resends > 0 {
@@ -202,7 +203,7 @@ impl<'a> Attempt<'a> {
         let sent = Instant::now();
         let before = up.written();
         if matches!(up, Outbound::H2(_)) {
-            replay::keep(self.request.framing, &self.connection.downstream.holder, relay);
+            resend::keep(self.request.framing, &self.connection.downstream.holder, relay);
         }
         self.send_head(&mut up)?;
         let limits =

@@ -9,7 +9,7 @@ use super::{bad::BadMessage, body::RecvError};
 use crate::{
     net::{DialError, ResolveError},
     policy::Denied,
-    proxy::record::{OVERFLOW, OVERFLOW_SENTENCE},
+    proxy::details::{OVERFLOW, OVERFLOW_SENTENCE},
     telemetry::ResponseFlag,
     tls::TlsError,
     types::{Host, UpstreamAddr},

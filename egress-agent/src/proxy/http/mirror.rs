@@ -19,7 +19,7 @@ use super::{
     body::{Data, Piece, RecvError, Sink, Source},
     clock::Clock,
     deadline::Deadline,
-    exchange::forward,
+    forward::forward,
     framing::Framing,
     inbound::Inbound,
     record::{Record, Started},

@@ -12,10 +12,9 @@ use super::{
     failure::Failure,
     h1::{H1Outbound, HeadLimits},
     h2::{H2Outbound, HeadError},
-    link::Link,
+    link::{Link, UnderWay},
     response::Response,
 };
-use crate::{net::InFlight, telemetry::EndpointGuard};
 
 /// An HTTP/1 connection with what belongs to it.
 #[derive(Debug)]
@@ -43,13 +42,6 @@ impl Drop for H1Connection {
     fn drop(&mut self) {
         self.count();
     }
-}
-
-/// A request under way, in its endpoint's load and statistics.
-#[derive(Debug)]
-pub(super) struct UnderWay {
-    _load: Option<InFlight>,
-    _counted: EndpointGuard,
 }
 
 /// A way to send one request.

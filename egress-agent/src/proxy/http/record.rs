@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     policy::{ClusterName, HttpRoute},
-    proxy::{Work, Worker, record::NO_LONGER_VALID},
+    proxy::{Work, Worker, details::NO_LONGER_VALID},
     telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
     tls::Ending,
 };

@@ -5,9 +5,9 @@ use std::{future::poll_fn, task::Poll};
 
 use super::{
     Connection,
+    after::After,
     body::{RecvError, Relay, RelayError},
     clock::Clock,
-    exchange::After,
     failure::Failure,
     inbound::Inbound,
     outbound::Outbound,

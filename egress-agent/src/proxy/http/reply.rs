@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
-    Connection, body::Data, clock::Clock, exchange::After, framing, inbound::Inbound,
-    record::Record, response::Response,
+    Connection, after::After, body::Data, clock::Clock, framing, inbound::Inbound, record::Record,
+    response::Response,
 };
 use crate::telemetry::ResponseFlag;
 

@@ -13,11 +13,12 @@ use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::{
     Connection,
+    after::After,
     bad::BadMessage,
     body::Sink as _,
     clock::Clock,
     deadline::Deadline,
-    exchange::{self, After},
+    exchange,
     failure::Failure,
     h1::{H1Inbound, HeadLimits, Sender, Stream, parse_request},
     inbound::Inbound as _,

@@ -17,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Connection,
+    after::After,
     bad::BadMessage,
     clock::Clock,
     deadline::Deadline,
-    exchange::{self, After},
+    exchange,
     failure::Failure,
     h2::{self as ours, H2Inbound, Watch},
     record::{Record, Started},

@@ -16,8 +16,7 @@ use super::{Tunnel, TunnelStream};
 use crate::{
     policy::{Denied, Hop, PortMode},
     proxy::{
-        Downstream, Permit, Queued, connection,
-        record::{OVERFLOW_SENTENCE, Record},
+        Downstream, Permit, Queued, connection, details::OVERFLOW_SENTENCE, record::Record,
         transport::Transport,
     },
     telemetry::Open,

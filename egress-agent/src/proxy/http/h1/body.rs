@@ -9,6 +9,7 @@ use http::HeaderMap;
 use super::{
     super::{bad::BadMessage, framing::Framing},
     head::{HeadLimits, parse_trailers},
+    sender::Sender,
 };
 use crate::telemetry::Normalized;
 
@@ -29,14 +30,6 @@ pub(in super::super) struct Decoder {
     extensions: u32,
     from: Sender,
     normalized: Vec<Normalized>,
-}
-
-/// Who sends the message. What two parsers could read differently is refused of both; what has one
-/// meaning, though it breaks the standard, is put right where an upstream says it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) enum Sender {
-    Client,
-    Upstream,
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use std::mem::MaybeUninit;
 
-use super::{super::bad::BadMessage, body::Sender};
+use super::{super::bad::BadMessage, sender::Sender};
 use crate::policy::is_claim;
 
 /// Most headers that any limit can ask for.
