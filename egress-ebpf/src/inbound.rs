@@ -70,10 +70,9 @@ fn key(scope: Scope, packet: &Packet, remote: End, local: End) -> FlowKey {
         Scope::Uplink => (flow_kind::UPLINK, 0),
         Scope::Cgroup(id) => (flow_kind::CGROUP, id),
     };
-    let (remote_port, local_port) = match packet.signal {
-        Signal::EchoRequest | Signal::EchoReply => (PortBe([0; 2]), packet.echo),
-        _ => (remote.port, local.port),
-    };
+    let is_echo = matches!(packet.signal, Signal::EchoRequest | Signal::EchoReply);
+    let (remote_port, local_port) =
+        if is_echo { (PortBe([0; 2]), packet.echo) } else { (remote.port, local.port) };
     FlowKey {
         scope,
         remote: remote.addr,

@@ -92,7 +92,11 @@ pub fn refused(
                     Event::None => false,
                     // The kernel asks about families before it looks for the family.
                     Event::Family => families && hooks == Hooks::All,
-                    _ => is_sent,
+                    Event::Own
+                    | Event::On(_)
+                    | Event::Protocol(..)
+                    | Event::EtherType(_)
+                    | Event::Reason => is_sent,
                 };
                 if is_told && (way.face != Face::Gateway || hooks == Hooks::WallOnly) {
                     missing.push((attempt, way));

@@ -263,6 +263,7 @@ fn missing(programs: &[AttachedProgram]) -> Vec<String> {
 }
 
 /// Opens a map and counts its entries.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn fill(path: &Path, name: String) -> Result<MapFill, MapError> {
     let data = MapData::from_pin(path)?;
     let info = data.info()?;

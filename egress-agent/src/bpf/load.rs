@@ -149,6 +149,7 @@ fn check_layout(maps: &Path, (name, key, value, entries): &Layout) -> Result<(),
 }
 
 /// Hands the program's code to the kernel, whose verifier may refuse it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of no other kind")]
 pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
     let program = ebpf
         .program_mut(name)

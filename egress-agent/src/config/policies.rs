@@ -103,9 +103,9 @@ pub(super) fn namespace(meta: &Meta, node: &Node) -> (Namespace, Labels) {
         Some(Value::Map(entries)) => entries.as_slice(),
         _ => &[],
     };
-    let labels = entries.iter().filter_map(|(key, value)| match &value.value {
-        Value::Text(text) => Some((key.text.clone(), text.clone())),
-        _ => None,
+    let labels = entries.iter().filter_map(|(key, value)| {
+        let Value::Text(text) = &value.value else { return None };
+        Some((key.text.clone(), text.clone()))
     });
     (Namespace(meta.name.as_str().into()), labels.collect())
 }

@@ -995,10 +995,9 @@ fn servers_that_end_tls() {
     };
     let settings = |text: &str| {
         let servers = compiled(&[text], "trustDomain: td\n").snapshot.rules.servers;
-        match &servers[0].protocol {
-            ServerProtocol::Terminate(tls) => (**tls).clone(),
-            other => panic!("{other}"),
-        }
+        let protocol = &servers[0].protocol;
+        let ServerProtocol::Terminate(tls) = protocol else { panic!("{protocol}") };
+        (**tls).clone()
     };
     let files = CredentialSource::Files(CredentialFiles {
         certificate: "/c".into(),

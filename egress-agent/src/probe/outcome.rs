@@ -165,6 +165,10 @@ impl Errno {
 
     /// Of an error that the kernel gave.
     #[must_use]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library's enum, which may grow"
+    )]
     pub fn of(error: &io::Error) -> Self {
         Self(error.raw_os_error().unwrap_or(match error.kind() {
             io::ErrorKind::TimedOut => libc::ETIMEDOUT,

@@ -112,7 +112,11 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                     Transport::Plain(stream) => {
                         Box::pin(http::serve(worker, downstream, hop, stream, read, version))
                     }
-                    other => Box::pin(http::serve(worker, downstream, hop, other, read, version)),
+                    other @ (Transport::Originated(_)
+                    | Transport::Terminated(_)
+                    | Transport::Tunnel(_)) => {
+                        Box::pin(http::serve(worker, downstream, hop, other, read, version))
+                    }
                 });
             }
             State::Terminate(termination, name, read) => match stream {
@@ -121,7 +125,9 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                     return Box::pin(ending).await;
                 }
                 // No policy says so of what comes through a tunnel.
-                other => {
+                other @ (Transport::Originated(_)
+                | Transport::Terminated(_)
+                | Transport::Tunnel(_)) => {
                     let mut record = Record::black_hole(worker, &downstream, Reason::WrongProtocol);
                     record.server_name = name.as_ref().map(Host::to_string);
                     return end(worker, downstream, other, record, Manner::Reset, read).await;

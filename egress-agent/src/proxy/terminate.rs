@@ -128,9 +128,10 @@ pub(super) fn failed(
     detail: String,
 ) -> Record {
     let mut record = Record::black_hole(worker, downstream, reason);
-    record.flags.set(match reason {
-        Reason::Reset => ResponseFlag::DownstreamConnectionTermination,
-        _ => ResponseFlag::LocalReset,
+    record.flags.set(if reason == Reason::Reset {
+        ResponseFlag::DownstreamConnectionTermination
+    } else {
+        ResponseFlag::LocalReset
     });
     record.details = Some(FAILED.into());
     record.server_name = name.map(Host::to_string);

@@ -108,6 +108,7 @@ impl Watched for FileSet {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
     let mut bytes = Vec::new();
     let read =

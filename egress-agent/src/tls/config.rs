@@ -281,6 +281,7 @@ fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
     pem::certificates(&read(path)?).map_err(|why| file(path, why))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| {
         let why = match error.kind() {

@@ -92,7 +92,9 @@ fn normal(path: &Path) -> std::path::PathBuf {
             std::path::Component::ParentDir => {
                 parts.pop();
             }
-            part => parts.push(part),
+            part @ (std::path::Component::Prefix(_)
+            | std::path::Component::RootDir
+            | std::path::Component::Normal(_)) => parts.push(part),
         }
     }
     parts.iter().collect()

@@ -40,6 +40,7 @@ impl From<hyper::Error> for AskError {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 async fn connect(path: &Path) -> Result<http1::SendRequest<Empty<Bytes>>, AskError> {
     let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::Nobody,

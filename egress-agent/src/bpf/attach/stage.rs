@@ -158,6 +158,7 @@ fn program_id(program: &Program) -> Result<u32, ProgramError> {
 }
 
 /// Links to a cgroup are many by nature; the kernel refuses other modes for them.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of no other kind")]
 fn attach_cgroup(
     program: &mut Program,
     cgroup: &File,

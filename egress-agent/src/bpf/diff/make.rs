@@ -42,10 +42,9 @@ impl Ops {
         }
         errors.extend(refused.into_iter().map(|(_, error)| error));
         if errors.is_empty() {
-            let mut left = self.loosen.iter().filter(|op| match op {
-                Op::Denied(Change::Remove(key)) => !gone.contains(key),
-                _ => true,
-            });
+            let went =
+                |op: &Op| matches!(op, Op::Denied(Change::Remove(key)) if gone.contains(key));
+            let mut left = self.loosen.iter().filter(|op| !went(op));
             errors.extend(left.find_map(|op| apply(op).err()));
         }
         errors

@@ -351,12 +351,12 @@ fn a_denial_that_fails_opens_no_port_of_a_gateway() {
         *contents = Contents::desired(&snapshot, &facts).0;
     }
     let mut maps = old.clone();
-    let failed = diff(&old, &new).make(|op| match op {
-        Op::Denied(Change::Put(..)) => Err(()),
-        op => {
-            apply(&mut maps, op);
-            Ok(())
+    let failed = diff(&old, &new).make(|op| {
+        if matches!(op, Op::Denied(Change::Put(..))) {
+            return Err(());
         }
+        apply(&mut maps, op);
+        Ok(())
     });
     assert_eq!(failed.len(), 1);
     let gateway = |(_, flow): &(Place, Flow)| flow.destination == Addr::v4(ADDRESSES[3]);

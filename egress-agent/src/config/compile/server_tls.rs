@@ -26,7 +26,13 @@ pub(super) fn compile(
         let found = format!("{mode} on a port of protocol TCP");
         let message = match mode {
             ServerMode::Passthrough => "only TLS can be passed through by its server name",
-            _ => "a port with tls carries TLS (any bytes inside) or HTTPS (HTTP inside)",
+            ServerMode::Simple
+            | ServerMode::Mutual
+            | ServerMode::IstioMutual
+            | ServerMode::OptionalMutual
+            | ServerMode::AutoPassthrough => {
+                "a port with tls carries TLS (any bytes inside) or HTTPS (HTTP inside)"
+            }
         };
         cx.wrong(&mode_at, found, "protocol TLS or HTTPS", message);
         return None;

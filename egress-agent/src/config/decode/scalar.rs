@@ -21,10 +21,8 @@ impl Scalar for String {
         "text (put a number, true or false in quotes)".into()
     }
     fn parse(value: &Value) -> Option<Self> {
-        match value {
-            Value::Text(text) => Some(text.clone()),
-            _ => None,
-        }
+        let Value::Text(text) = value else { return None };
+        Some(text.clone())
     }
 }
 
@@ -33,10 +31,8 @@ impl Scalar for bool {
         "`true` or `false`".into()
     }
     fn parse(value: &Value) -> Option<Self> {
-        match value {
-            Value::Bool(b) => Some(*b),
-            _ => None,
-        }
+        let Value::Bool(b) = value else { return None };
+        Some(*b)
     }
 }
 
@@ -48,10 +44,8 @@ impl Scalar for u32 {
         "a whole number from 0 to 4294967295".into()
     }
     fn parse(value: &Value) -> Option<Self> {
-        match value {
-            Value::Int(n) => Self::try_from(*n).ok(),
-            _ => None,
-        }
+        let Value::Int(n) = value else { return None };
+        Self::try_from(*n).ok()
     }
 }
 
@@ -64,7 +58,7 @@ impl Scalar for f64 {
         match value {
             Value::Int(n) => Some(*n as f64),
             Value::Float(n) => Some(*n),
-            _ => None,
+            Value::Null | Value::Bool(_) | Value::Text(_) | Value::List(_) | Value::Map(_) => None,
         }
     }
 }
@@ -77,10 +71,8 @@ impl Scalar for crate::types::Port {
         "a port number from 1 to 65535, without quotes".into()
     }
     fn parse(value: &Value) -> Option<Self> {
-        match value {
-            Value::Int(n) => Self::new(u16::try_from(*n).ok()?),
-            _ => None,
-        }
+        let Value::Int(n) = value else { return None };
+        Self::new(u16::try_from(*n).ok()?)
     }
 }
 
@@ -92,10 +84,8 @@ impl Scalar for Duration {
         "a duration such as 10s, 1.5s, 500ms, 2m or 1h30m".into()
     }
     fn parse(value: &Value) -> Option<Self> {
-        match value {
-            Value::Text(text) => duration(text),
-            _ => None,
-        }
+        let Value::Text(text) = value else { return None };
+        duration(text)
     }
 }
 

@@ -149,7 +149,9 @@ impl Authorization {
         if let Some(policy) = self.unavailable.first() {
             let why = match &policy.action {
                 AuthorizationAction::Unavailable(why) => why,
-                _ => "it",
+                AuthorizationAction::Allow
+                | AuthorizationAction::Deny
+                | AuthorizationAction::Audit => "it",
             };
             let detail =
                 format!("{} cannot be honoured, so nothing is allowed: {why}", policy.label);

@@ -240,7 +240,7 @@ impl<'a> NotGranted<'a> {
     fn or(self, other: Self) -> Self {
         match self {
             Self::Unnamed => other,
-            first => first,
+            first @ (Self::Otherwise(_) | Self::Ambiguous(_) | Self::Several(..)) => first,
         }
     }
 

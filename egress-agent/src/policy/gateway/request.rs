@@ -100,7 +100,11 @@ impl GatewayPolicy {
             {
                 tunnel::satisfies(tls, request.source)?;
             }
-            other => return Err(refusal::wrong_stage(other, host, port, "plain HTTP")),
+            other @ (ServerProtocol::Tcp
+            | ServerProtocol::Passthrough(_)
+            | ServerProtocol::Terminate(_)) => {
+                return Err(refusal::wrong_stage(other, host, port, "plain HTTP"));
+            }
         }
         self.http_rules(stage, port, request, own)
     }

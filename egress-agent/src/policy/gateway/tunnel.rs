@@ -207,7 +207,11 @@ impl GatewayPolicy {
             {
                 satisfies(tls, source)?;
             }
-            other => return Err(refusal::wrong_stage(other, host, entry.stage, "raw TCP")),
+            other @ (ServerProtocol::Http { .. }
+            | ServerProtocol::Passthrough(_)
+            | ServerProtocol::Terminate(_)) => {
+                return Err(refusal::wrong_stage(other, host, entry.stage, "raw TCP"));
+            }
         }
         Ok((self.tcp_rules(stage, entry.stage, host, source)?, entry.stage.0))
     }

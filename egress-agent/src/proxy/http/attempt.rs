@@ -219,9 +219,9 @@ impl<'a> Attempt<'a> {
             }
             record.entry.bytes_received = relay.bytes;
             clock.progress(relay.bytes);
-            clock.poll(cx).map(|failure| match failure {
-                Failure::StreamIdle if !relay.is_received() => Err(Failure::BodyTimeout),
-                failure => Err(failure),
+            clock.poll(cx).map(|failure| {
+                let silent_client = matches!(failure, Failure::StreamIdle) && !relay.is_received();
+                Err(if silent_client { Failure::BodyTimeout } else { failure })
             })
         })
         .await;

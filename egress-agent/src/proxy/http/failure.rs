@@ -106,10 +106,7 @@ pub(super) struct Account {
 impl Failure {
     /// What happened, without the reason's name beside it.
     pub(super) fn sentence(&self) -> String {
-        match self {
-            Self::Denied(denied) => denied.detail.clone(),
-            failure => failure.to_string(),
-        }
+        if let Self::Denied(denied) = self { denied.detail.clone() } else { self.to_string() }
     }
 
     /// Whether the upstream has processed nothing of the request (RFC 9113 §6.8, §8.7): then sending it
@@ -125,7 +122,7 @@ impl Failure {
             Self::Bad(bad) => (
                 Some(bad.status()),
                 Flag::DownstreamProtocolError,
-                bad_details(*bad),
+                bad.details(),
                 Reason::BadRequest,
             ),
             Self::HeadTimeout => (
@@ -257,7 +254,26 @@ impl Failure {
         match self {
             Self::Dial(error) => error.upstream(),
             Self::Tls { addr, .. } | Self::NotHttp2 { addr, .. } => Some(*addr),
-            _ => None,
+            Self::Bad(_)
+            | Self::HeadTimeout
+            | Self::Denied(_)
+            | Self::Upgrade(_)
+            | Self::Overflow { .. }
+            | Self::SourceOverflow
+            | Self::Closed
+            | Self::Reset(_)
+            | Self::Broken(_)
+            | Self::LeftOut
+            | Self::RefusedStream
+            | Self::Protocol(_)
+            | Self::RetriableStatus(_)
+            | Self::Timeout
+            | Self::TryTimeout
+            | Self::StreamIdle
+            | Self::BodyTimeout
+            | Self::Body(_)
+            | Self::Gone
+            | Self::Panicked => None,
         }
     }
 
@@ -273,7 +289,20 @@ impl Failure {
             | Self::LeftOut
             | Self::RefusedStream
             | Self::Protocol(_) => Some(self.to_string()),
-            _ => None,
+            Self::Bad(_)
+            | Self::HeadTimeout
+            | Self::Denied(_)
+            | Self::Upgrade(_)
+            | Self::Overflow { .. }
+            | Self::SourceOverflow
+            | Self::RetriableStatus(_)
+            | Self::Timeout
+            | Self::TryTimeout
+            | Self::StreamIdle
+            | Self::BodyTimeout
+            | Self::Body(_)
+            | Self::Gone
+            | Self::Panicked => None,
         }
     }
 
@@ -287,18 +316,26 @@ impl Failure {
             Self::Bad(_) | Self::HeadTimeout | Self::BodyTimeout | Self::Body(_) => {
                 format!("bad request: {self}\n")
             }
-            _ => format!("{host} can't be reached through the egress gateway: {self}\n"),
+            Self::Overflow { .. }
+            | Self::SourceOverflow
+            | Self::Dial(_)
+            | Self::Tls { .. }
+            | Self::NotHttp2 { .. }
+            | Self::Closed
+            | Self::Reset(_)
+            | Self::Broken(_)
+            | Self::LeftOut
+            | Self::RefusedStream
+            | Self::Protocol(_)
+            | Self::RetriableStatus(_)
+            | Self::Timeout
+            | Self::TryTimeout
+            | Self::StreamIdle
+            | Self::Gone
+            | Self::Panicked => {
+                format!("{host} can't be reached through the egress gateway: {self}\n")
+            }
         }
-    }
-}
-
-fn bad_details(bad: BadMessage) -> &'static str {
-    match bad {
-        BadMessage::HeadTooLarge { .. } | BadMessage::TooManyHeaders { .. } => {
-            "request_headers_too_large"
-        }
-        BadMessage::NoHost => "missing_host_header",
-        _ => "http1.codec_error",
     }
 }
 

@@ -127,7 +127,9 @@ impl Outbound {
 fn failure(error: RecvError, heard: bool) -> Failure {
     match error {
         RecvError::Bad(bad) => Failure::Protocol(bad),
-        error if heard => Failure::Broken(error.to_string()),
+        error @ (RecvError::Truncated | RecvError::Io(_)) if heard => {
+            Failure::Broken(error.to_string())
+        }
         RecvError::Truncated => Failure::Closed,
         RecvError::Io(error) => Failure::Reset(error.to_string()),
     }

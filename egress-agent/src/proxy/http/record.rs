@@ -133,10 +133,8 @@ impl Record {
     /// The request failed before a response.
     pub(super) fn failed(&mut self, failure: &Failure) -> Account {
         let account = failure.account();
-        let matched = match failure {
-            Failure::Denied(denied) => denied.matched.as_ref(),
-            _ => None,
-        };
+        let matched =
+            if let Failure::Denied(denied) = failure { denied.matched.as_ref() } else { None };
         // Envoy has no flag for what its policies deny.
         if matched.is_none() {
             self.flag(account.flag);

@@ -154,7 +154,13 @@ fn json_value(value: &Value<'_>, max: Option<usize>, line: &mut Vec<u8>) {
     match value {
         Value::Unset => line.extend_from_slice(b"null"),
         Value::Number(_) if max.is_none() => value.write(&mut JsonEscaped::new(line, None)),
-        value => {
+        Value::Str(_)
+        | Value::Number(_)
+        | Value::Header(_)
+        | Value::Shown(_)
+        | Value::Address(_)
+        | Value::Ip(_)
+        | Value::Time(..) => {
             line.push(b'"');
             value.write(&mut JsonEscaped::new(line, max));
             line.push(b'"');

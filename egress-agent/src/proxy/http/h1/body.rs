@@ -134,7 +134,20 @@ impl Decoder {
             match &mut self.state {
                 State::Done => return Ok(Step::End { trailers: None, consumed: at }),
                 State::Failed(bad) => return Err(*bad),
-                _ if at == input.len() => return Ok(Step::Need),
+                State::Length(_)
+                | State::UntilClose
+                | State::Size { .. }
+                | State::SizeBlanks { .. }
+                | State::Extension { .. }
+                | State::SizeEnd { .. }
+                | State::ChunkData { .. }
+                | State::ChunkCr
+                | State::ChunkLf
+                | State::Trailers(_)
+                    if at == input.len() =>
+                {
+                    return Ok(Step::Need);
+                }
                 State::UntilClose => {
                     return Ok(Step::Data { at: at..input.len(), consumed: input.len() });
                 }
@@ -164,7 +177,12 @@ impl Decoder {
                         return Ok(Step::End { trailers, consumed: at });
                     }
                 }
-                _ => {
+                State::Size { .. }
+                | State::SizeBlanks { .. }
+                | State::Extension { .. }
+                | State::SizeEnd { .. }
+                | State::ChunkCr
+                | State::ChunkLf => {
                     let byte = input.get(at).copied().unwrap_or_default();
                     at += 1;
                     self.framing_byte(byte)?;

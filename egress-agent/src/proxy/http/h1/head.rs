@@ -222,6 +222,7 @@ pub(in super::super) fn is_forbidden_trailer(name: &HeaderName) -> bool {
     )
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn syntax(error: httparse::Error) -> BadMessage {
     match error {
         httparse::Error::TooManyHeaders => BadMessage::TooManyHeaders { limit: MAX_HEADERS },
