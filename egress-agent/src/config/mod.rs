@@ -8,6 +8,7 @@ mod destination_rule;
 mod egress_policy;
 mod gateway;
 mod guards;
+mod log_format;
 mod mesh;
 mod meta;
 mod names;
@@ -20,6 +21,7 @@ mod virtual_service;
 mod yaml;
 
 pub use api::{compile, compile_in, kinds};
+pub use log_format::{JSON_OWN, LogFormat, LogFormatError};
 pub use problem::{Problem, Problems, Severity};
 pub use reference::reference;
 

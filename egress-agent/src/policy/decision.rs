@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, Hop, Segment, ServerTls};
-use crate::types::{GatewayPort, Host, OriginalPort, Source};
+use super::{Cluster, Hop, ServerTls};
+use crate::types::{GatewayPort, Host, OriginalPort, Source, log::Segment};
 
 /// How the bytes of a connection on some original port are to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,7 +17,6 @@ mod fields;
 mod gateway;
 mod host_index;
 mod hosts;
-mod log_format;
 mod matching;
 mod path;
 mod protocol;
@@ -56,10 +55,6 @@ pub use egress::{
 pub use gateway::GatewayPolicy;
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};
-pub use log_format::{
-    AccessLogEncoding, AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment,
-    header_segments,
-};
 pub use path::{PathNormalization, normalise};
 pub use protocol::Protocol;
 pub use rules::{
@@ -74,9 +69,9 @@ pub use server_tls::{
     ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{
-    DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement, EnforcementOverride,
-    GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
-    WorkloadSet,
+    AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement,
+    EnforcementOverride, GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode,
+    Snapshot, WorkloadSet,
 };
 pub use source_match::{SourceMatch, has_labels};
 pub use text_match::TextMatch;

@@ -5,8 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    AccessLogEncoding, EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules,
-    TunnelTls, default_denied,
+    EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules, TunnelTls, default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
@@ -22,6 +21,15 @@ pub struct Snapshot {
     pub node: NodePolicy,
     /// What gateways decide by.
     pub rules: Rules,
+}
+
+/// `accessLogEncoding`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLogEncoding {
+    /// One line of text.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// `mesh.yaml`, compiled.

@@ -4,6 +4,7 @@ mod claim;
 mod held;
 mod host;
 mod identity;
+pub mod log;
 mod namespace;
 mod net;
 mod peer;

@@ -5,6 +5,7 @@ use ipnet::Ipv6Net;
 use super::super::{
     Discovered, RawFile,
     decode::{At, Cx, List, Report, Spot},
+    log_format::LogFormat,
     mesh::{Curve, DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound},
     names,
     resource::documents,
@@ -13,7 +14,7 @@ use super::{keepalive::keepalive, nodes, workloads};
 use crate::{
     policy::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
-        LogFormat, MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
+        MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
     },
     types::{Host, Namespace, TrustDomain},
 };

@@ -13,9 +13,12 @@ use super::{
     refusals::Aggregate,
 };
 use crate::{
-    policy::{AddressPart, Field, JSON_OWN, LogFormat, PeerPart, Segment},
+    config::{JSON_OWN, LogFormat},
     telemetry::AccessLogEntry,
-    types::{DownstreamTls, PeerCertificate, ShareOwner},
+    types::{
+        DownstreamTls, PeerCertificate, ShareOwner,
+        log::{AddressPart, Field, PeerPart, Segment},
+    },
 };
 
 /// Appends the line with its newline.

@@ -4,6 +4,7 @@ use super::{
     operators::{OPERATORS, REQUEST_HEADERS, RESPONSE_HEADERS},
     *,
 };
+use crate::types::log::Field;
 
 fn text(format: &str) -> Result<LogFormat, LogFormatError> {
     LogFormat::compile(Some(format), AccessLogEncoding::Text)

@@ -3,15 +3,10 @@
 mod error;
 mod operators;
 mod parse;
-mod peer;
-mod segment;
 
+pub use self::error::LogFormatError;
 use self::parse::parse;
-pub use self::{
-    error::LogFormatError,
-    peer::PeerPart,
-    segment::{AddressPart, Field, Segment},
-};
+use crate::{policy::AccessLogEncoding, types::log::Segment};
 
 /// Envoy's default text format, chosen by `accessLogFormat: envoy`.
 const ENVOY_DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
@@ -79,15 +74,6 @@ pub const JSON_OWN: [&str; 7] = [
     "audit_policy",
 ];
 
-/// `accessLogEncoding`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AccessLogEncoding {
-    /// One line of text.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// A compiled format.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LogFormat {
@@ -129,7 +115,7 @@ impl LogFormat {
 ///
 /// # Errors
 /// [`LogFormatError`] with the first thing that is wrong.
-pub fn header_segments(text: &str) -> Result<Vec<Segment>, LogFormatError> {
+pub(super) fn header_segments(text: &str) -> Result<Vec<Segment>, LogFormatError> {
     parse(text)
 }
 

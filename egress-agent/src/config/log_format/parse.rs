@@ -3,8 +3,8 @@
 use super::{
     error::LogFormatError,
     operators::{OPERATORS, REQUEST_HEADERS, RESPONSE_HEADERS, names, nearest},
-    segment::{Field, Segment},
 };
+use crate::types::log::{Field, Segment};
 
 pub(super) fn parse(format: &str) -> Result<Vec<Segment>, LogFormatError> {
     let mut segments = Vec::new();

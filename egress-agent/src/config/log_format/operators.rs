@@ -2,10 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    peer::PeerPart,
-    segment::{AddressPart, Field},
-};
+use crate::types::log::{AddressPart, Field, PeerPart};
 
 /// Operators without arguments. Envoy has more; what the gateway doesn't know is refused.
 pub(super) const OPERATORS: &[(&str, Field)] = &[
