@@ -292,7 +292,7 @@ impl Role {
         loop {
             tokio::select! {
                 changed = loaded.changed() => {
-                    changed.context("the configuration isn't watched any more")?;
+                    changed.context("the configuration is no longer watched")?;
                     let now = loaded.borrow_and_update().clone();
                     self.in_force.apply(&now).await;
                 }

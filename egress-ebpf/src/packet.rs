@@ -188,7 +188,7 @@ impl Signal {
 /// An IP packet, as far as it could be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
-    /// Whence, whither and what.
+    /// Source, destination and protocol.
     pub flow: Flow,
     /// What it does to its flow.
     pub signal: Signal,

@@ -20,8 +20,9 @@ use crate::{netns::NetNs, plan, wait};
 const EVERY_PACKET: u16 = 0x0003_u16.to_be();
 
 /// Frames that arrived outside since the capture began, or was last asked: pods' packets that got
-/// past the wall, by way of the app node, of the remote node or of an interface of their own. What
-/// the gateways send isn't among them, nor are ARP and neighbour discovery between the nodes.
+/// past the enforcement point, by way of the app node, of the remote node or of an interface of
+/// their own. What the gateways send isn't among them, nor are ARP and neighbour discovery between
+/// the nodes.
 #[derive(Debug)]
 pub struct Capture {
     outside: NetNs,

@@ -110,7 +110,7 @@ fn two_sets_are_in_different_modes_at_the_same_time() {
     dials(neighbour, false);
     let set = format!(", set {SET}");
     assert!(node.stdout().lines().any(|line| line.contains("would deny") && line.ends_with(&set)));
-    // It is shouted: at the configuration's line, and as what the kernel does.
+    // It is reported prominently: at the configuration's line, and as what the kernel does.
     let log = node.stderr();
     for said in ["enforcementOverrides[1].mode", "not enforced: audit: batch"] {
         assert!(log.contains(said), "{said}: {log}");
@@ -134,7 +134,7 @@ fn two_sets_are_in_different_modes_at_the_same_time() {
     cgroup::create(&late).unwrap();
     let in_late = Place { cgroup: late.clone(), ..on_host.clone() };
     let refused = || ask(&in_late, "tcp", plan::ATTACKER, plan::TCP_PORTS[0], &[]).unwrap();
-    until_is(SOON, "the late cgroup to be enforced on", refused, |done| !done.ok()).unwrap();
+    until_is(SOON, "the late cgroup to be under enforcement", refused, |done| !done.ok()).unwrap();
     dials(&in_late, false);
     dials(&on_host, true);
     fs::remove_dir(&late).unwrap();
@@ -271,8 +271,7 @@ fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
     said("spoofed_source");
 
     testbed.apply_mesh(&mesh_yaml(0)).unwrap();
-    until_is(SOON, "the interface that nobody names any more", reaches, |reached| !*reached)
-        .unwrap();
+    until_is(SOON, "the interface that no option names now", reaches, |reached| !*reached).unwrap();
 }
 
 /// The roll-out that the documentation describes: audit, read the summary, enforce. The summary names

@@ -215,7 +215,7 @@ fn the_manifests_run_and_only_the_agent_is_exempt() {
     assert!(curl(&neighbour, &health).starts_with("curl: "), "a neighbour asks for health");
     assert!(curl(&neighbour, &outside).starts_with("curl: "), "a neighbour gets out");
 
-    // The next one is another container: it is exempt, and the earlier one's cgroup is not any more.
+    // The next one is another container: it is exempt, and the earlier one's cgroup no longer is.
     node.kill();
     let next = installed.start_node("second");
     until_is(

@@ -80,7 +80,7 @@ fn packet_sockets_are_for_ones_own_network_and_others_for_nobody() {
     }
     until_is(SOON, "four refusals", || refused(&testbed) - before, |count| *count == 4).unwrap();
     until(SOON, "an event", || agent.stdout().contains("socket_family").then_some(())).unwrap();
-    // In the pod's own network there is the wall.
+    // In the pod's own network there is the enforcement point.
     assert_eq!(make(pod, PACKET, RAW, 0), "made");
     for place in [pod, &host] {
         assert_eq!(make(place, VSOCK, STREAM, 0), "EPERM");

@@ -50,7 +50,7 @@ fn enforcement_outlives_the_agent_until_detach() {
     files.passthrough.delete(&testbed).unwrap();
     until_is(SOON, "the deleted route to be refused", served, |seen| seen != "200").unwrap();
 
-    // A friendly end leaves it too.
+    // A requested end leaves it too.
     assert!(node.end().unwrap().success(), "{}", node.stderr());
     assert_eq!((attack(), wall()), (1, 2));
     assert_eq!(capture.frames(), Vec::<String>::new());
@@ -493,7 +493,7 @@ fn sockets_that_were_open_before_are_closed_if_they_are_not_allowed() {
     let line = format!("-> {}:22, which is not allowed (no_route)", plan::ATTACKER);
     assert!(node.stderr().contains(&line), "{}", node.stderr());
 
-    // A policy that gets stricter closes what it doesn't allow any more.
+    // A policy that gets stricter closes what it no longer allows.
     let cluster = plan::CLUSTER_CIDRS[0];
     let narrow = mesh_yaml(1).replace(&format!("\"{cluster}\""), "10.10.99.0/24");
     let held = ["-c", HELD, plan::APP];

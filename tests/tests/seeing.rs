@@ -117,7 +117,7 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     let served = || testbed.curl_status(&["https://edition.cnn.com/"]).unwrap();
     until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
     refused_connect(&testbed, PORT);
-    // In the pod's network, but no cgroup's hook sees it: the wall drops its packets.
+    // In the pod's network, but no cgroup's hook sees it: the enforcement point drops its packets.
     let elsewhere = testbed.outside_cgroup();
     assert!(!connects(&elsewhere, plan::WEB, "443"));
 
@@ -276,7 +276,7 @@ fn status_tells_a_living_agent_from_a_dead_one_and_from_none() {
     assert!(refused.stdout.contains("REJECTED") && refused.stdout.contains("broken.yaml"));
     assert_eq!(readiness(&testbed).0, "200", "the last good one works on");
     testbed.delete("broken.yaml").unwrap();
-    until_is(SOON, "the mended configuration", ask, in_order).unwrap();
+    until_is(SOON, "the repaired configuration", ask, in_order).unwrap();
 
     // Dead: the pins still tell, and so do the events that nobody has read.
     node.kill();

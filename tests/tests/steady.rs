@@ -168,7 +168,7 @@ impl Site {
         seen
     }
 
-    /// Flow events of connections of the well-behaved pod that were led to the gateway.
+    /// Flow events of connections of the well-behaved pod that were redirected to the gateway.
     fn redirected(&self) -> usize {
         let to = format!("-> {}:80 TCP REDIRECTED", plan::WEB);
         let log = self.node.stdout();

@@ -113,24 +113,24 @@ impl Attachments {
         self.attach_missing(pins, None).inspect_err(|_| self.waiting = waiting)
     }
 
-    /// The index of an interface that is enforced on, by name.
+    /// The index of an interface that is under enforcement, by name.
     #[must_use]
     pub fn ifindex(&self, interface: &str) -> Option<u32> {
         self.survey.ifindex(interface)
     }
 
-    /// The interfaces of pods that are enforced on: index and name.
+    /// The interfaces of pods that are under enforcement: index and name.
     pub fn pods(&self) -> impl Iterator<Item = (u32, &str)> {
         self.survey.pods()
     }
 
-    /// What is to be enforced on, was named by itself, and isn't there.
+    /// What is to be under enforcement, was named by itself, and isn't there.
     #[must_use]
     pub fn missing(&self) -> Vec<Target> {
         self.missing.iter().cloned().collect()
     }
 
-    /// The cgroups that are enforced on, by their ids; those below them are too.
+    /// The cgroups that are under enforcement, by their ids; those below them are too.
     #[must_use]
     pub fn cgroups(&self) -> &BTreeMap<u64, PathBuf> {
         self.survey.cgroups()

@@ -76,8 +76,9 @@ pub struct Ops {
     pub enforce: Vec<Op>,
     /// They only take away. A failed one leaves something as it was.
     pub tighten: Vec<Op>,
-    /// Groups, gateways' ports and the tunnel's listener, which open the wall for what the new routes
-    /// name, unless it is denied: when one of the former failed, none of these may follow.
+    /// Groups, gateways' ports and the tunnel's listener, which open the enforcement point for what
+    /// the new routes name, unless it is denied: when one of the former failed, none of these may
+    /// follow.
     pub gateways: Vec<Op>,
     /// Workloads that get a policy that enforces, which it has to do already: when one of `enforce`
     /// failed, none of these may follow.
@@ -125,8 +126,8 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     tighten.extend(interfaces.removes.into_iter().map(Op::PodInterface));
     tighten.extend(workloads.lenient_removes.into_iter().map(Op::Workload));
 
-    // Groups, and the gateways' ports at the wall, before the routes that lead there: otherwise
-    // connects would be refused for a moment. Only what a route names is opened by it.
+    // Groups, and the gateways' ports at the enforcement point, before the routes to them:
+    // otherwise connects would be refused for a moment. Only what a route names is opened by it.
     let mut gateways: Vec<Op> = groups;
     gateways.extend(ports.into_iter().map(Op::Gateway));
     // The listener after its port.

@@ -25,8 +25,8 @@ use super::{
 };
 use crate::types::Held;
 
-/// Programs without which a cgroup isn't enforced on; the others are for comfort, or depend on the
-/// kernel.
+/// Programs without which a cgroup isn't under enforcement; the others are a convenience, or depend
+/// on the kernel.
 const ON_CGROUP: [&str; 5] = ["cgroup_egress", "connect4", "connect6", "sendmsg4", "sendmsg6"];
 /// What records, for the tunnel, where its connections were to go.
 const RECORDS: &str = "sock_ops";

@@ -43,14 +43,15 @@ struct Shared {
 /// Whose addresses are known.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ends {
-    /// Pods' whose interfaces are enforced on.
+    /// Pods' whose interfaces are under enforcement.
     pub pods: HashSet<IpAddr>,
     /// The node's own; empty where the kernel doesn't number network namespaces (before 5.14).
     pub node: HashSet<IpAddr>,
 }
 
 impl Ends {
-    /// Of the pods' interfaces that are enforced on, and of the node itself ([`NO_INTERFACE`]).
+    /// Of the pods' interfaces that are under enforcement, and of the node itself
+    /// ([`NO_INTERFACE`]).
     #[must_use]
     pub fn new(pods: &[PodInterface]) -> Self {
         let mut ends = Self::default();
@@ -132,7 +133,7 @@ impl Records {
         let key = Raw(end.key(space));
         let mut map = self.0.map.lock().unwrap_or_else(PoisonError::into_inner);
         // Linux before 5.14 can't look up and delete in one step here. It needn't: the record of an
-        // accepted connection is changed by the kernel in one way alone, to be nobody's.
+        // accepted connection is changed by the kernel in one way alone, to be unowned.
         let found = match map.get(&key, 0) {
             Ok(Raw(found)) => found,
             Err(MapError::KeyNotFound) => return None,

@@ -67,8 +67,8 @@ pub struct Compiled {
     /// What to put in force.
     pub snapshot: Snapshot,
     /// What to tell the user all the same, sorted by file and line. Some are refusals: a reference
-    /// to what doesn't exist (any more) is answered by refusing what depends on it, so that deleting
-    /// a resource takes effect at once whatever still names it.
+    /// to what does not exist, or no longer exists, is answered by refusing what depends on it, so
+    /// that deleting a resource takes effect at once whatever still names it.
     pub warnings: Vec<Problem>,
 }
 

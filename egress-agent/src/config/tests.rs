@@ -845,7 +845,7 @@ fn the_way_through_the_gateway_is_checked_to_its_end() {
     one_error(&[&registry, &gateway("a.example", "HTTP"), &all], "by a rule for Tls");
     one_error(
         &[&registry, &gateway("a.example", "TLS"), &routes(&first)],
-        "no rule with gateways [default/g] leads it on",
+        "no rule with gateways [default/g] routes it on",
     );
 }
 

@@ -145,7 +145,7 @@ impl Dialer {
             let host = host.map_or_else(|| cluster.name.to_string(), Host::to_string);
             return Err(DialError::AddressRefused { host, addr });
         }
-        // Balancing is among the first family; the other one is a way out.
+        // Balancing is among the first family; the other one is used when it fails.
         let first_is_v6 = candidates.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
         let (first, other): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|endpoint| endpoint.addr.is_ipv6() == first_is_v6);

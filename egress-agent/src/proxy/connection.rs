@@ -67,7 +67,7 @@ enum State {
     Routed(TcpRoute, Option<Host>, BytesMut),
     /// Policy has none.
     Denied(Denied, Manner, Option<Host>, BytesMut),
-    /// TLS ends here.
+    /// TLS is terminated here.
     Terminate(Termination, Option<Host>, BytesMut),
     /// It can't be understood.
     Unreadable(Reason, Manner, BytesMut),

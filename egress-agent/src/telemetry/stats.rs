@@ -78,7 +78,7 @@ impl Stats {
     }
 
     /// A new configuration has these clusters: they show up with zeros at once, and those that are
-    /// gone disappear as soon as nothing is counted in them any more.
+    /// gone disappear as soon as nothing more is counted in them.
     pub fn configure<'a>(&self, names: impl IntoIterator<Item = &'a ClusterName>) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.clusters.load_full();

@@ -35,7 +35,7 @@ fn every_reason_is_explained() {
             reason.name()
         );
     }
-    // And no heading that looks like one stands for a reason that isn't there any more.
+    // And no heading that looks like one stands for a reason that no longer exists.
     for heading in &document.headings {
         let like_a_reason = heading.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         assert!(

@@ -43,7 +43,7 @@ fn every_count_on_record_is_of_a_program_and_well_within_the_limit() {
             let optional = matches!(program.as_str(), "socket_create" | "netlink_send");
             assert!(
                 optional || trial.programs.contains_key(program),
-                "{key:?}: {program} is no program any more: {RENEW} with --kernels"
+                "{key:?}: {program} is no longer a program: {RENEW} with --kernels"
             );
         }
         for (program, count) in counts {

@@ -213,7 +213,7 @@ impl Store {
         self.history.clear();
     }
 
-    /// Removes a kind: each of its objects is deleted, then it isn't served any more.
+    /// Removes a kind: each of its objects is deleted, then it is no longer served.
     pub fn remove_kind(&mut self, plural: &str) {
         let keys: Vec<Key> = self.objects.keys().filter(|key| key.0 == plural).cloned().collect();
         for (plural, namespace, name) in keys {
@@ -295,7 +295,7 @@ impl Store {
         Ok((events, self.version))
     }
 
-    /// The deletions of a kind that isn't served any more.
+    /// The deletions of a kind that is no longer served.
     #[must_use]
     pub fn farewell(&self, query: &Query, version: u64) -> Vec<Value> {
         let news = self.history.iter().filter(|change| change.version > version);

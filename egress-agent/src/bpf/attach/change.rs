@@ -26,7 +26,7 @@ pub enum Change {
     },
 }
 
-/// What was wrong and is mended.
+/// What was wrong and is repaired.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Repair {
     /// An interface was made again under its name.

@@ -33,8 +33,8 @@ pub(super) fn pin_name(program: &str, place: Place, tc: TcMode) -> String {
     }
 }
 
-/// What an earlier agent enforced on and this one wasn't told of. It stays: only `detach` removes
-/// enforcement. What is gone from the host leaves only a name, which is removed.
+/// What an earlier agent enforced on and this one's options do not name. It stays: only `detach`
+/// removes enforcement. What is gone from the host leaves only a name, which is removed.
 pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
     for name in pins.link_names() {
         if ours.contains(&name) || families::is_pin(&name) {
@@ -42,7 +42,7 @@ pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
         }
         match PinnedPlace::parse(&name).and_then(|place| place.now()) {
             Some(target) => tracing::warn!(
-                "{name}: {target} isn't named by this agent's options any more; enforcement on it \
+                "{name}: {target} is no longer named by this agent's options; enforcement on it \
                  stays until `egress-agent detach`"
             ),
             None => {

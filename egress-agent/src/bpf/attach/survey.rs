@@ -1,4 +1,4 @@
-//! What there is now of what is to be enforced on. Pure: what the host has is told.
+//! What there is now of what is to be under enforcement. Pure: what the host has is a parameter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::sys::netlink::links::Link;
 
-/// The interface that is never enforced on: the node itself would stop working.
+/// The interface that is never under enforcement: the node itself would stop working.
 const LOOPBACK: &str = "lo";
 
 /// One attachment that is wanted: which program, and where.
@@ -22,7 +22,7 @@ pub(super) struct Hook {
     pub(super) place: Place,
 }
 
-/// An interface that is enforced on.
+/// An interface that is under enforcement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Interface {
     /// Its name now.
@@ -34,7 +34,7 @@ struct Interface {
     uplink: bool,
 }
 
-/// Everything that is to be enforced on and is there.
+/// Everything that is to be under enforcement and is there.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Survey {
     interfaces: BTreeMap<u32, Interface>,
@@ -75,7 +75,7 @@ impl Survey {
         Self { interfaces, cgroups: ids.collect() }
     }
 
-    /// The attachments that this asks for, the walls first.
+    /// The attachments that this asks for, the enforcement points first.
     pub(super) fn hooks(&self) -> Vec<(Hook, Target)> {
         let mut hooks = Vec::new();
         for (on, wanted) in [
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn walls_come_first_and_nothing_twice() {
+    fn enforcement_points_come_first_and_nothing_twice() {
         let survey = survey(&Survey::default(), &[(2, "pod0"), (3, "vlan5")]);
         let hooks = survey.hooks();
         let here = TABLE.iter().filter(|entry| entry.on != On::Bridge);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_of_pods_alone_is_enforced_on() {
+    fn a_bridge_of_pods_alone_is_under_enforcement() {
         let link = |index: u32, name: &str, kind: &str, master: Option<u32>| Link {
             index,
             name: name.into(),

@@ -232,7 +232,7 @@ enum Sender {
 }
 
 fn senders() -> impl Iterator<Item = Sender> {
-    // Cgroup 9 is nobody's.
+    // Cgroup 9 is unowned.
     let cgroups = || CGROUPS.into_iter().chain([9]);
     cgroups()
         .map(Sender::AtHooks)
@@ -307,7 +307,7 @@ fn passes(contents: &Contents, place: Place, flow: &Flow) -> bool {
     matches!(verdict(contents, place, flow), Action::Allow)
 }
 
-/// Whether the flow gets a way out at all.
+/// Whether the flow may leave at all.
 fn served(contents: &Contents, place: Place, flow: &Flow) -> bool {
     !matches!(verdict(contents, place, flow), Action::Deny)
 }
@@ -448,7 +448,7 @@ proptest! {
         let mut maps = old;
         let mut index = 0..;
         ops.make(|op| {
-            // Removing and overwriting don't fail for want of space, but any may fail here.
+            // Removing and overwriting don't fail because space is missing, but any may fail here.
             if index.next().is_some_and(|index| failing.contains(&index)) {
                 return Err(());
             }

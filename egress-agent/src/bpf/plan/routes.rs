@@ -121,7 +121,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A route for every port mustn't lead to a gateway's own ports. A connect to them is refused
-    /// with a reason, instead of dropped at the wall.
+    /// with a reason, instead of dropped at the enforcement point.
     fn deny_admin_ports(&mut self, weight: Weight) {
         for port in ADMIN_PORTS.into_iter().filter_map(Port::new) {
             let deny =

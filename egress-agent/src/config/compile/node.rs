@@ -148,7 +148,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Ports on which a gateway ends TLS: applications may dial them to speak to it themselves.
+    /// Ports on which a gateway terminates TLS: applications may dial them to speak to it
+    /// themselves.
     fn terminating_ports(&mut self, ports: &mut Ports) {
         for server in &self.servers {
             if !matches!(server.protocol, ServerProtocol::Terminate(_))

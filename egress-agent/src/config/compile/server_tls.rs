@@ -40,7 +40,10 @@ pub(super) fn compile(
     if let Some(choice) = tls.encrypted_client_hello.as_ref()
         && mode != ServerMode::Passthrough
     {
-        cx.warn(&choice.at, "has no effect: where TLS ends here the inner ClientHello isn't read");
+        cx.warn(
+            &choice.at,
+            "has no effect: where TLS is terminated here the inner ClientHello isn't read",
+        );
     }
     let mode = match mode {
         ServerMode::Passthrough => {
@@ -51,7 +54,7 @@ pub(super) fn compile(
             return Some(ServerProtocol::Passthrough(choice.unwrap_or(mesh.encrypted_hello)));
         }
         ServerMode::AutoPassthrough => {
-            let expected = "PASSTHROUGH, or a mode that ends TLS";
+            let expected = "PASSTHROUGH, or a mode that terminates TLS";
             let message = "not supported: the gateway forwards by virtual services only";
             cx.wrong(&mode_at, "AUTO_PASSTHROUGH", expected, message);
             return None;

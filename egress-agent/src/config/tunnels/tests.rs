@@ -319,7 +319,7 @@ fn without_a_claim_the_address_says_who_it_is() {
     assert!(claimed(&gateway, "apps/sa/default", "10.0.1.1", None, None).is_err());
 }
 
-/// Raw TCP to a server that ends TLS, two services on one port, and one that has only a name.
+/// Raw TCP to a server that terminates TLS, two services on one port, and one that has only a name.
 const RAW: &str = "
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry

@@ -98,7 +98,7 @@ async fn addresses_inside_are_never_dialled() {
             dialer.dial(&policy(), &request, Some(&host), &ShareOwner::Own).await.unwrap_err();
         assert!(matches!(error, DialError::AddressRefused { .. }), "{error:?}");
     }
-    // Beside an outside address it is left out.
+    // Beside an external address it is left out.
     let dialer = Outside::default()
         .name("mixed.example", &["127.0.0.1", "198.51.100.7"])
         .route("127.0.0.1:443", real)

@@ -146,8 +146,8 @@ impl GatewayPolicy {
         all.filter_map(|variants| variants.first())
     }
 
-    /// The TLS settings of every server of this process that ends TLS, the listener for tunnels
-    /// included.
+    /// The TLS settings of every server of this process that terminates TLS, the listener for
+    /// tunnels included.
     pub fn terminating(&self) -> impl Iterator<Item = Arc<ServerTls>> {
         let own = self.stage.values().flat_map(|stage| &stage.terminating);
         own.chain(&self.tunnel).cloned()

@@ -20,7 +20,7 @@ use crate::{
 
 impl GatewayPolicy {
     /// Decides a TLS connection by its server name. A rule of the mesh's stage comes first; without
-    /// one, a server that ends TLS on the very port that was dialled is for clients that speak TLS
+    /// one, a server that terminates TLS on the original port itself is for clients that speak TLS
     /// to the gateway itself.
     ///
     /// # Errors
@@ -109,8 +109,8 @@ impl GatewayPolicy {
         usable.then(|| Termination { port, tls: Arc::clone(first) })
     }
 
-    /// The server of this process that ends TLS for the name on this port of its own. A service
-    /// that is hidden from the source stays hidden here.
+    /// The server of this process that terminates TLS for the name on this port of its own. A
+    /// service that is hidden from the source stays hidden here.
     fn own_server(&self, port: GatewayPort, host: &Host, source: &Source) -> Option<Termination> {
         let (_, ServerProtocol::Terminate(tls)) = self.served_on(port, host)? else { return None };
         let mut known = self.mesh.values().flat_map(|mesh| mesh.services.matches(host)).flatten();
@@ -180,8 +180,8 @@ impl GatewayPolicy {
         }))
     }
 
-    /// Whether a ClientHello may be forwarded under this setting. Where TLS ends here, the inner one
-    /// is never read, so the question doesn't arise.
+    /// Whether a ClientHello may be forwarded under this setting. Where TLS is terminated here, the
+    /// inner one is never read, so the question doesn't arise.
     pub(super) fn hello_allowed(
         encrypted: bool,
         setting: EncryptedHello,

@@ -175,7 +175,7 @@ impl Record {
         }
     }
 
-    /// Notes that the connection was ended because its client's certificates aren't good any more;
+    /// Notes that the connection was ended because its client's certificates are no longer valid;
     /// `false` if it wasn't.
     fn note_end(&mut self) -> bool {
         let Some(ended) = self.ending.as_ref().and_then(Ending::get) else { return false };

@@ -1,4 +1,4 @@
-//! Ways around the gateway, each tried for real.
+//! Bypass techniques, each tried for real.
 
 use anyhow::Result;
 use egress_tests::{
@@ -36,7 +36,7 @@ struct Attempt<'a> {
 
 /// Tries each, and watches what arrives outside.
 pub(crate) fn run(stage: &mut Stage) -> Result<()> {
-    stage.screen.step("Ways around the gateway");
+    stage.screen.step("Bypass techniques");
     stage
         .screen
         .say("edition.cnn.com over HTTPS is allowed, through the gateway. Nothing else is.");

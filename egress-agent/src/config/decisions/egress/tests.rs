@@ -398,7 +398,7 @@ fn raw_tcp_is_told_apart_by_a_port_of_its_own() {
             "shop/db",
             &format!("{{rules: [{}, {}]}}", tcp("db.example.org"), tcp("203.0.113.7")),
         ),
-        // HTTP on the same port is nobody's obstacle.
+        // HTTP on the same port is no obstacle.
         policy(
             "shop/web",
             "{rules: [{hosts: [web.example], ports: [{port: 5432, protocol: HTTP}]}]}",

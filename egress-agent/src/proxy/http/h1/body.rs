@@ -60,7 +60,7 @@ enum State {
     ChunkCr,
     ChunkLf,
     Trailers(Vec<u8>),
-    /// What comes can't be read any more: the body never ends.
+    /// What comes can no longer be read: the body never ends.
     Failed(BadMessage),
 }
 
