@@ -13,7 +13,8 @@ use egress_tests::{
     cluster::Cluster,
     flood, plan,
     process::{Place, Process},
-    testbed::{Testbed, mesh_yaml},
+    resources::{good_and_flood, routed_host},
+    testbed::Testbed,
     wait::{SOON, START, until, until_is},
 };
 
@@ -26,58 +27,11 @@ const OTHER: &str = "fd00:10:10::11";
 /// Where an upstream takes connections and never answers.
 const SILENT: u16 = 8091;
 
-/// The mesh with both pods as workloads.
-fn mesh() -> String {
-    format!(
-        "{}workloads:\n- {{name: good, namespace: a, addresses: [{}, \"{}\"]}}\n\
-         - {{name: flood, namespace: b, addresses: [{}, \"{}\"]}}\n",
-        mesh_yaml(1),
-        plan::POD,
-        plan::POD_V6,
-        plan::NEIGHBOUR,
-        plan::NEIGHBOUR_V6,
-    )
-}
-
 /// A host over plain HTTP, and one whose server never answers.
 fn routes() -> String {
-    let route = |name: &str, host: &str, resolution: &str, port: u16| {
-        format!(
-            "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}}}
-spec:
-  hosts: [{host}]
-  ports: [{{number: {port}, name: http, protocol: HTTP}}]
-  {resolution}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: {name}}}
-spec:
-  selector: {{istio: egressgateway}}
-  servers:
-  - port: {{number: {port}, name: http, protocol: HTTP}}
-    hosts: [{host}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: [{host}]
-  gateways: [mesh, {name}]
-  http:
-  - match: [{{gateways: [mesh], port: {port}}}]
-    route: [{{destination: {{host: istio-egressgateway.istio-system.svc.cluster.local, port: {{number: {port}}}}}}}]
-  - match: [{{gateways: [{name}], port: {port}}}]
-    route: [{{destination: {{host: {host}, port: {{number: {port}}}}}}}]
----
-"
-        )
-    };
     let silent = format!("resolution: STATIC\n  endpoints: [{{address: {}}}]", plan::WEB);
-    route("web", "www.example.com", "resolution: DNS", 80)
-        + &route("silent", "silent.example.com", &silent, SILENT)
+    routed_host("web", "www.example.com", "resolution: DNS", 80)
+        + &routed_host("silent", "silent.example.com", &silent, SILENT)
 }
 
 fn flood(testbed: &Testbed, from: &Place, name: &str, args: &[&str]) -> Process {
@@ -178,7 +132,7 @@ impl Site {
     fn within(within: &Within<'_>, more: &[&str]) -> Self {
         let testbed = Testbed::test(1).unwrap();
         let cluster = Cluster::grow(&testbed).unwrap();
-        testbed.apply_mesh(&mesh()).unwrap();
+        testbed.apply_mesh(&good_and_flood()).unwrap();
         testbed.apply("routes.yaml", &routes()).unwrap();
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
         let wrapper = match within {
@@ -284,7 +238,7 @@ fn the_gateways_own_ports_are_for_no_workload_at_any_address() {
     // Where the mesh names the address, the node refuses already.
     let endpoints = format!("endpoints: [{}]", plan::GATEWAYS[0]);
     let named = format!("{endpoints}\n  otherAddresses: [\"{OTHER}\"]");
-    site.testbed.apply_mesh(&mesh().replace(&endpoints, &named)).unwrap();
+    site.testbed.apply_mesh(&good_and_flood().replace(&endpoints, &named)).unwrap();
     for (port, endpoint) in OWN_PORTS.into_iter().zip(["health", "metrics"]) {
         until(SOON, "the node to refuse the connect", || {
             let before = refused(endpoint);
@@ -328,7 +282,7 @@ fn one_workload_takes_no_descriptors_from_others() {
     assert!(used < bound, "{used} of {bound}");
     // A new configuration is read all the same.
     let accepted = site.testbed.stat(0, "egress.config.accepted").unwrap();
-    site.testbed.apply_mesh(&format!("{}accessLogEncoding: JSON\n", mesh())).unwrap();
+    site.testbed.apply_mesh(&format!("{}accessLogEncoding: JSON\n", good_and_flood())).unwrap();
     until(SOON, "the new configuration", || {
         (site.testbed.stat(0, "egress.config.accepted").ok()? > accepted).then_some(())
     })

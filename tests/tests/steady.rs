@@ -13,7 +13,8 @@ use egress_tests::{
     cluster::Cluster,
     flood, plan,
     process::{Place, Process},
-    testbed::{Testbed, mesh_yaml},
+    resources::{good_and_flood, routed_host},
+    testbed::Testbed,
     wait::{SOON, until, until_is},
 };
 use serde_json::{Value, json};
@@ -32,59 +33,13 @@ const FLOOR: f64 = 1000.0;
 /// Where an upstream takes connections and never answers.
 const SILENT: u16 = 8091;
 
-fn mesh() -> String {
-    format!(
-        "{}workloads:\n- {{name: good, namespace: a, addresses: [{}, \"{}\"]}}\n\
-         - {{name: flood, namespace: b, addresses: [{}, \"{}\"]}}\n",
-        mesh_yaml(1),
-        plan::POD,
-        plan::POD_V6,
-        plan::NEIGHBOUR,
-        plan::NEIGHBOUR_V6,
-    )
-}
-
 /// A host over plain HTTP; one whose server never answers; and every name below a wildcard, with a name
 /// server that does not answer for some.
 fn routes() -> String {
-    let route = |name: &str, host: &str, resolution: &str, port: u16| {
-        format!(
-            "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}}}
-spec:
-  hosts: ['{host}']
-  ports: [{{number: {port}, name: http, protocol: HTTP}}]
-  {resolution}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: {name}}}
-spec:
-  selector: {{istio: egressgateway}}
-  servers:
-  - port: {{number: {port}, name: http, protocol: HTTP}}
-    hosts: ['{host}']
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: ['{host}']
-  gateways: [mesh, {name}]
-  http:
-  - match: [{{gateways: [mesh], port: {port}}}]
-    route: [{{destination: {{host: istio-egressgateway.istio-system.svc.cluster.local, port: {{number: {port}}}}}}}]
-  - match: [{{gateways: [{name}], port: {port}}}]
-    route: [{{destination: {{host: '{host}', port: {{number: {port}}}}}}}]
----
-"
-        )
-    };
     let silent = format!("resolution: STATIC\n  endpoints: [{{address: {}}}]", plan::WEB);
-    route("web", "www.example.com", "resolution: DNS", 80)
-        + &route("silent", "silent.example.com", &silent, SILENT)
-        + &route("wild", "*.wild.example.com", "resolution: DYNAMIC_DNS", 80)
+    routed_host("web", "www.example.com", "resolution: DNS", 80)
+        + &routed_host("silent", "silent.example.com", &silent, SILENT)
+        + &routed_host("wild", "*.wild.example.com", "resolution: DYNAMIC_DNS", 80)
 }
 
 /// One measurement at a time: another one would be a flood of its own.
@@ -114,7 +69,7 @@ impl Site {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let testbed = Testbed::test(1).unwrap();
         let cluster = Cluster::grow(&testbed).unwrap();
-        testbed.apply_mesh(&mesh()).unwrap();
+        testbed.apply_mesh(&good_and_flood()).unwrap();
         testbed.apply("routes.yaml", &routes()).unwrap();
         let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
         let gateway = testbed.start_gateway_with(0, &more).unwrap();
