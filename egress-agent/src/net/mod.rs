@@ -14,6 +14,7 @@ mod resolve;
 mod rewound;
 #[cfg(test)]
 pub(crate) mod testing;
+mod turns;
 mod windows;
 
 pub use balance::{ClusterStates, InFlight, Lease, Membership};
@@ -27,4 +28,5 @@ pub use pulse::{Pulse, Rhythm, Seen, Step};
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
 pub use resolve::{LookupLimits, Question, Resolve, ResolveError, Resolver, ResolverSource};
 pub use rewound::Rewound;
+pub use turns::Turns;
 pub use windows::{CONNECTION_WINDOW, LEAST_WINDOW, stream_window};

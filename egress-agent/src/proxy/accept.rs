@@ -12,7 +12,6 @@ use std::{
 use egress_ebpf::reason::Reason;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::spawn_local,
     time::sleep,
 };
 
@@ -171,17 +170,18 @@ fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, kind: Listeni
         Record::overflow(worker, &downstream).finish(worker, downstream);
         return;
     };
-    downstream.holder = place.holder();
+    let holder = place.holder();
+    downstream.holder = holder.clone();
     let worker = Rc::clone(worker);
     match kind {
         Listening::Captured => {
-            spawn_local(async move {
+            holder.spawn(async move {
                 connection::serve(worker, downstream, Transport::Plain(stream)).await;
                 drop(place);
             });
         }
         Listening::Tunnels => {
-            spawn_local(async move {
+            holder.spawn(async move {
                 tunnel::serve(worker, downstream, stream).await;
                 drop(place);
             });

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     net::{DialError, Patience, Plan, Upstream},
     policy::{GatewayPolicy, Keepalive, KeyGroup},
-    proxy::{Downstream, Worker},
+    proxy::{Downstream, Holder, Worker},
     sys::socket::user_timeout,
     telemetry::ClusterStats,
     tls::{Alpn, negotiated_group},
@@ -47,7 +47,7 @@ pub(super) async fn connect(
     key: &Key,
     plan: &Plan,
     patience: Patience,
-    owner: ShareOwner,
+    (owner, holder): (ShareOwner, &Holder),
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
     let Key { cluster, host, version } = key;
@@ -100,7 +100,7 @@ pub(super) async fn connect(
         })));
     }
     let streams = h2::most_streams(&cluster.pool);
-    let shaking = h2::handshake(io, link, owner, streams, &worker.limits);
+    let shaking = h2::handshake(io, link, owner, streams, &worker.limits, holder);
     let why = match tokio::time::timeout(worker.limits.tls_handshake, shaking).await {
         Ok(Ok(connection)) => {
             return Ok(Outbound::H2(worker.http.pool.share(key.clone(), connection)));

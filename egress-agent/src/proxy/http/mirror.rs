@@ -12,7 +12,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tokio::task::spawn_local;
 
 use super::{
     Connection,
@@ -128,7 +127,8 @@ impl Copies {
             let (connection, policy) = (Rc::clone(&connection), Arc::clone(&policy));
             let client = Nobody { body: body.clone().into(), end: Some(trailers.cloned()) };
             let request = Rc::clone(&request);
-            spawn_local(async move {
+            let holder = connection.downstream.holder.clone();
+            holder.spawn(async move {
                 tokio::select! {
                     () = one(&connection, &policy, &route, &request, work, client) => {}
                     () = connection.worker.ends(&connection.downstream.holder) => {}

@@ -98,7 +98,25 @@ async fn requests<I: Side + 'static>(connection: &Connection, down: &mut H1Inbou
         if let Some(end) = end {
             return end;
         }
+        // Requests that were sent without waiting for answers have a turn each.
+        if down.stream.has_input() {
+            give_way().await;
+        }
     }
+}
+
+/// Goes on at the next turn.
+async fn give_way() {
+    let mut given = false;
+    poll_fn(|cx| {
+        if given {
+            return Poll::Ready(());
+        }
+        given = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Serves one request. `None` if another may follow.

@@ -81,7 +81,7 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
                 let active = Active::new(&intake.active);
                 let connection = Rc::clone(&connection);
                 let request = request.map(|body| intake.streams.open(body, holder.clone()));
-                tokio::task::spawn_local(async move {
+                holder.spawn(async move {
                     stream(&connection, request, respond, work).await;
                     drop(active);
                 });

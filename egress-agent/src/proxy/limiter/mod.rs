@@ -1,11 +1,11 @@
 //! What the sources of a worker share, and their shares of it: connections, requests under way, bytes
-//! of request heads, bytes that wait for readers.
+//! of request heads, bytes that wait for readers, and the thread's time.
 //!
 //! A source is a workload that the configuration knows, or an address. Each resource has a bound for
 //! all and one for each source. Where a bound is reached, or the process is short of memory, the
 //! shares are equal: a source that has its share is refused, and one that has less gets room from the
-//! source with the most, one of whose connections is closed ([`shares`]). One source's load so costs
-//! no other one anything.
+//! source with the most, one of whose connections is closed ([`shares`]). The thread's time is shared
+//! likewise, by turns ([`Turns`]). One source's load so costs no other one anything.
 
 mod evict;
 mod queue;
@@ -23,7 +23,7 @@ use std::{
     task::Waker,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::spawn_local};
 
 pub use self::{queue::Queued, work::Work};
 use self::{
@@ -32,6 +32,7 @@ use self::{
 };
 use super::Limits;
 use crate::{
+    net::Turns,
     telemetry::{LimitStats, Resource},
     types::{ShareOwner, Source},
 };
@@ -42,6 +43,9 @@ struct Share {
     used: Usage,
     /// Bytes that wait for its readers; see [`unread`].
     unread: Rc<Cell<usize>>,
+    /// When its tasks run, and those of its connections to upstreams, which others may use as well.
+    turns: Rc<Turns>,
+    upstream_turns: Rc<Turns>,
     /// Its connections, the oldest first.
     slots: BTreeMap<u64, Rc<Slot>>,
 }
@@ -79,6 +83,9 @@ struct Slot {
     unread: Cell<usize>,
     /// Those of all connections of its source.
     share_unread: Rc<Cell<usize>>,
+    /// Its source's.
+    turns: Rc<Turns>,
+    upstream_turns: Rc<Turns>,
     /// Who waits for room in the connection's queue.
     waiting: RefCell<Vec<Waker>>,
 }
@@ -134,7 +141,9 @@ impl Limiter {
         let mut table = self.table.borrow_mut();
         let id = table.next;
         table.next += 1;
-        let share_unread = Rc::clone(&table.shares.entry(owner.clone()).or_default().unread);
+        let share = table.shares.entry(owner.clone()).or_default();
+        let (share_unread, turns) = (Rc::clone(&share.unread), Rc::clone(&share.turns));
+        let upstream_turns = Rc::clone(&share.upstream_turns);
         let slot = Rc::new(Slot {
             limiter: Rc::clone(self),
             owner: owner.clone(),
@@ -145,6 +154,8 @@ impl Limiter {
             queued: Cell::new(0),
             unread: Cell::new(0),
             share_unread,
+            turns,
+            upstream_turns,
             waiting: RefCell::default(),
         });
         table.shares.entry(owner).or_default().slots.insert(id, Rc::clone(&slot));
@@ -268,6 +279,24 @@ impl Limiter {
 }
 
 impl Holder {
+    /// Runs a task of the connection, or of a request on it. All that one source has to do shares the
+    /// turns of that source.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        match &self.0 {
+            Some(slot) => slot.turns.spawn(task),
+            None => drop(spawn_local(task)),
+        }
+    }
+
+    /// Runs what drives a connection to an upstream that requests of the source have made. Requests of others
+    /// may be on it, so it does not wait for what the source itself has to do.
+    pub fn spawn_upstream(&self, task: impl Future<Output = ()> + 'static) {
+        match &self.0 {
+            Some(slot) => slot.upstream_turns.spawn(task),
+            None => drop(spawn_local(task)),
+        }
+    }
+
     /// Completes when the connection is to be ended for another source's sake.
     pub async fn evicted(&self) {
         match &self.0 {

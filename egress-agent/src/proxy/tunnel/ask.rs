@@ -10,7 +10,6 @@ use std::{
 use egress_ebpf::reason::Reason;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderName, Method, Request, Response, StatusCode};
-use tokio::task::spawn_local;
 
 use super::{Tunnel, TunnelStream};
 use crate::{
@@ -68,9 +67,9 @@ impl Tunnel {
                 let ending = self.ending.clone();
                 let holder = downstream.holder.clone();
                 let inbox = self.streams.open(request.into_body(), holder.clone());
-                let stream = TunnelStream::new(send, inbox, holder, ending);
+                let stream = TunnelStream::new(send, inbox, holder.clone(), ending);
                 let (worker, active) = (Rc::clone(&self.worker), Active::new(self));
-                spawn_local(async move {
+                holder.spawn(async move {
                     let stream = Transport::Tunnel(Box::new(stream));
                     connection::serve(worker, downstream, stream).await;
                     drop((place, active));

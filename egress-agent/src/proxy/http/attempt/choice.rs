@@ -118,7 +118,8 @@ impl Attempt<'_> {
         owner: ShareOwner,
     ) -> Result<Outbound, Failure> {
         let worker = &self.connection.worker;
-        let connecting = connect(worker, &self.key, plan, patience, owner, self.stats);
+        let whose = (owner, &self.connection.downstream.holder);
+        let connecting = connect(worker, &self.key, plan, patience, whose, self.stats);
         watch(self.connection, down, clock, connecting).await?
     }
 
