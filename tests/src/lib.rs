@@ -31,6 +31,7 @@ pub mod manifests;
 pub mod mtls;
 pub mod netns;
 pub mod outside;
+pub mod pair;
 pub mod plan;
 pub mod probe;
 pub mod process;

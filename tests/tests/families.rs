@@ -172,11 +172,17 @@ fn net_admin_in_a_pod_does_not_reach_the_nodes_network() {
         let seen = links(pod, how, id);
         assert!(seen.contains(plan::POD_INTERFACE), "without the agent: {seen}");
     }
+    let probe = || testbed.probe(&["netlink", plan::ATTACKER]).unwrap();
+    let without = probe();
+    assert_eq!(without.code, 0, "{without:?}");
+    assert!(without.stdout.contains(plan::POD_INTERFACE), "{without:?}");
     let agent = testbed.start_node().unwrap();
     if open_here(&testbed, &agent) {
         return;
     }
     let before = counted(&testbed, "\"other_namespace\"");
+    let refused = probe();
+    assert_eq!((refused.code, &*refused.stdout), (1, "refused: asking rtnetlink: EPERM\n"));
     for how in ["first", "behind"] {
         assert_eq!(links(pod, how, id), "EPERM", "{how}");
         // The twin: its own.
@@ -186,7 +192,7 @@ fn net_admin_in_a_pod_does_not_reach_the_nodes_network() {
         SOON,
         "the refusals",
         || counted(&testbed, "\"other_namespace\""),
-        |now| *now >= before + 2,
+        |now| *now >= before + 3,
     )
     .unwrap();
     until(SOON, "an event", || agent.stdout().contains("other_namespace").then_some(())).unwrap();

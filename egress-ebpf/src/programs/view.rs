@@ -12,7 +12,7 @@ use egress_ebpf::{
 };
 
 use super::{
-    context::{Skb, forget},
+    context::{Skb, forget, zero, zero_long},
     maps::{FLOW_PLACES, FLOW_TURNS, FLOWS, REFUSED_SYNS, WORKLOADS},
 };
 
@@ -215,7 +215,7 @@ impl Workload {
 }
 
 /// The cgroup's own policy, or its nearest ancestor's. What is kept until the end, the verifier follows
-/// along every path: so these are bytes of which nothing is known.
+/// along every path: so these are numbers of which nothing is known.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "any number that the verifier does not know")]
 fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
@@ -224,7 +224,12 @@ fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
         owner = nearest(ancestor);
     }
     let any = cgroup as u32;
-    Owner { known: forget(owner.known, any), level: forget(owner.level, any), ..owner }
+    Owner {
+        known: forget(owner.known, any),
+        policy: owner.policy ^ zero(any),
+        cgroup: owner.cgroup ^ zero_long(any),
+        level: forget(owner.level, any),
+    }
 }
 
 /// The nearest ancestor that is listed.
