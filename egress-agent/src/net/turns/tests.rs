@@ -124,6 +124,8 @@ fn a_panic_ends_its_own_task_alone() {
 fn a_task_starts_others_and_another_one_takes_its_place_when_it_has_ended() {
     on_a_thread(async {
         let turns = Rc::<Turns>::default();
+        let (end, ends) = oneshot::channel::<()>();
+        turns.spawn(async move { ends.await.unwrap() });
         for _ in 0..3 {
             let (told, done) = oneshot::channel();
             let inner = Rc::clone(&turns);
@@ -132,9 +134,13 @@ fn a_task_starts_others_and_another_one_takes_its_place_when_it_has_ended() {
                 inner.spawn(async move { told.send(()).unwrap() });
             });
             done.await.unwrap();
-            all_ended(&turns).await;
+            while turns.tasks.borrow().free.len() < 2 {
+                yield_now().await;
+            }
         }
-        assert_eq!(turns.tasks.borrow().places.len(), 2);
+        assert_eq!(turns.tasks.borrow().places.len(), 3);
+        end.send(()).unwrap();
+        all_ended(&turns).await;
     });
 }
 
