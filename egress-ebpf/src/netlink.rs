@@ -10,21 +10,17 @@
 //!
 //! Messages are told apart as the kernel does it (`netlink_rcv_skb`). In one about interfaces, every
 //! aligned word counts that could be the head of such an attribute, wherever it is: that finds all that
-//! the kernel would find, and takes no state that the verifier would have to follow. Words are read by the
-//! piece and compared by reckoning alone: each branch would be followed once more at every step. What is too
-//! long to be read to its end counts as one that names a namespace.
+//! the kernel would find, and takes no state that the verifier would have to follow. What is too long to
+//! be read to its end counts as one that names a namespace.
 
 use crate::packet::Bytes;
 
 /// The protocol of rtnetlink's sockets (`NETLINK_ROUTE`, include/uapi/linux/netlink.h).
 pub const NETLINK_ROUTE: u16 = 0;
 
-/// Messages, and pieces of those about interfaces, that are read of what is sent at once. Tools send one
-/// message of some hundred bytes.
-pub const STEPS: u32 = 200;
-/// Words of a piece.
-const WORDS: usize = 8;
-const PIECE: u32 = 32;
+/// Messages, and words of those about interfaces, that are read of what is sent at once: as many as the
+/// verifier can follow. Tools send one message of some hundred bytes.
+pub const STEPS: u32 = 150;
 
 /// `NLMSG_HDRLEN`.
 const MESSAGE: u32 = 16;
@@ -46,25 +42,6 @@ const fn is_link(message: u16) -> bool {
 #[inline(always)]
 const fn aligned(length: u32) -> u32 {
     length.wrapping_add(3) & !3
-}
-
-/// One where `a < b`, zero elsewhere, for what is less than 2⁶³: without a branch, as long as the compiler
-/// doesn't know that.
-#[inline(always)]
-const fn below(a: u64, b: u64) -> u64 {
-    a.wrapping_sub(b) >> 63
-}
-
-/// One for a word that is the head of an attribute with an id of a namespace, zero for others.
-#[inline(always)]
-fn names(word: u64) -> u64 {
-    // Halves in the machine's order, of which the first is the size.
-    let (first, second) = (word & 0xffff, word >> 16);
-    let (size, kind) =
-        if cfg!(target_endian = "little") { (first, second) } else { (second, first) };
-    let kind = kind & u64::from(TYPE);
-    let is = |number: u16| below(kind ^ u64::from(number), 1);
-    below(u64::from(ATTRIBUTE) - 1, size) & (is(IFLA_LINK_NETNSID) | is(IFLA_TARGET_NETNSID))
 }
 
 /// Whether what is sent to rtnetlink names a network namespace by its id, or is too long to tell.
@@ -95,22 +72,14 @@ pub fn names_namespace(sent: &impl Bytes) -> bool {
                 left = 0;
             }
         } else {
-            let Some(words) = sent.load_words::<WORDS>(at) else { return true };
-            let left_here = sent.forget_long(left.into());
-            let mut named = 0;
-            let mut end = 0;
-            for word in words {
-                end += 4;
-                let is_there = below(end - 1, left_here);
-                named |= is_there & names(sent.forget_long(word.into()));
-            }
-            if named != 0 {
+            let Some([low, high, type_low, type_high]) = sent.load::<4>(at) else { return true };
+            let kind = u16::from_ne_bytes([type_low, type_high]) & TYPE;
+            let size = u16::from_ne_bytes([low, high]);
+            if size >= ATTRIBUTE && (kind == IFLA_TARGET_NETNSID || kind == IFLA_LINK_NETNSID) {
                 return true;
             }
-            // Attributes are aligned, so what is less than a word belongs to none.
-            let read = if left < PIECE { left & !3 } else { PIECE };
-            at = at.wrapping_add(read);
-            left -= read;
+            at = at.wrapping_add(4);
+            left -= 4;
         }
         (at, left) = (sent.forget_word(at), sent.forget_word(left));
     }

@@ -28,13 +28,6 @@ pub trait Bytes {
     /// The `N` bytes from `offset`, or `None` where there aren't as many.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
-    /// `N` words from `offset`, in the machine's byte order; those beyond the end may be anything. `None`
-    /// where they can't be read.
-    #[inline(always)]
-    fn load_words<const N: usize>(&self, _offset: u32) -> Option<[u32; N]> {
-        None
-    }
-
     /// Makes what may be read readable, up to this length, where somebody else could still change it.
     #[inline(always)]
     fn bring(&self, _length: u32) {}
@@ -60,12 +53,6 @@ pub trait Bytes {
     fn forget_word(&self, value: u32) -> u32 {
         value
     }
-
-    /// The same for a number of 64 bits, of which the compiler knows nothing more either.
-    #[inline(always)]
-    fn forget_long(&self, value: u64) -> u64 {
-        value
-    }
 }
 
 impl Bytes for &[u8] {
@@ -76,17 +63,6 @@ impl Bytes for &[u8] {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let offset = usize::try_from(offset).ok()?;
         self.get(offset..)?.first_chunk().copied()
-    }
-
-    fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        let rest = self.get(usize::try_from(offset).ok()?..)?;
-        let mut words = [u32::MAX; N];
-        for (word, bytes) in words.iter_mut().zip(rest.chunks(4)) {
-            let mut whole = [0xff; 4];
-            whole.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-            *word = u32::from_ne_bytes(whole);
-        }
-        Some(words)
     }
 }
 

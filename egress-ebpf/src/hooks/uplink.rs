@@ -86,11 +86,7 @@ pub fn uplink(
     };
     // Whoever it was: what follows is the same for all, and the verifier needs to follow it once.
     let policy = bytes.forget_word(policy);
-    let origin = Origin {
-        kind: bytes.forget(origin.kind),
-        cgroup: bytes.forget_long(origin.cgroup),
-        pod: bytes.forget_word(origin.pod),
-    };
+    let origin = Origin { kind: bytes.forget(origin.kind), ..origin };
     let is_ip = matches!(ethernet.ether_type, ether_type::IPV4 | ether_type::IPV6);
     let (verdict, flow) = match ethernet.ether_type {
         _ if origin.is_node() && !is_ip => (Verdict::allow(Reason::Host), Flow::UNKNOWN),

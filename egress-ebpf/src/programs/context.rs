@@ -59,11 +59,6 @@ impl Bytes for Skb {
     fn forget_word(&self, value: u32) -> u32 {
         value ^ zero(self.length())
     }
-
-    #[inline(always)]
-    fn forget_long(&self, value: u64) -> u64 {
-        value ^ zero_long(self.length())
-    }
 }
 
 /// A byte of which the verifier knows nothing any more; `any` is a number that it doesn't know.

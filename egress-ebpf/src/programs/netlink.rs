@@ -9,7 +9,7 @@ use aya_ebpf::{
 use egress_ebpf::{hooks, netlink::NETLINK_ROUTE, packet::Bytes};
 
 use super::{
-    context::{forget, zero, zero_long},
+    context::{forget, zero},
     kernel::read,
     socket::{EPERM, conclude},
     view::{Maps, Workload},
@@ -66,11 +66,6 @@ impl Bytes for Sent {
     }
 
     #[inline(always)]
-    fn forget_long(&self, value: u64) -> u64 {
-        value ^ zero_long(self.length)
-    }
-
-    #[inline(always)]
     fn length(&self) -> u32 {
         self.length
     }
@@ -88,12 +83,5 @@ impl Bytes for Sent {
         let failed = unsafe { bpf_probe_read_kernel(bytes.as_mut_ptr().cast(), length, from) };
         // SAFETY: as above.
         (failed == 0).then(|| unsafe { bytes.assume_init() })
-    }
-
-    /// What lies beyond the end is the kernel's own (`struct skb_shared_info`), and there for as long as
-    /// the message.
-    #[inline(always)]
-    fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        read(self.data, offset)
     }
 }

@@ -141,11 +141,6 @@ impl Bytes for Leaving {
     fn forget_word(&self, value: u32) -> u32 {
         self.0.forget_word(value)
     }
-
-    #[inline(always)]
-    fn forget_long(&self, value: u64) -> u64 {
-        self.0.forget_long(value)
-    }
 }
 
 impl Bytes for Sent {
