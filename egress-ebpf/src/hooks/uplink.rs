@@ -84,8 +84,6 @@ pub fn uplink(
     let Some(ethernet) = Ethernet::read(bytes) else {
         return Judgement::new(malformed(), mode, policy, Flow::UNKNOWN, 0);
     };
-    // Whoever it was: what follows is the same for all, and the verifier needs to follow it once.
-    let policy = bytes.forget_word(policy);
     let origin = Origin { kind: bytes.forget(origin.kind), ..origin };
     let is_ip = matches!(ethernet.ether_type, ether_type::IPV4 | ether_type::IPV6);
     let (verdict, flow) = match ethernet.ether_type {

@@ -54,11 +54,6 @@ impl Bytes for Skb {
     fn forget<T: Copy>(&self, value: T) -> T {
         forget(value, self.length())
     }
-
-    #[inline(always)]
-    fn forget_word(&self, value: u32) -> u32 {
-        value ^ zero(self.length())
-    }
 }
 
 /// A byte of which the verifier knows nothing any more; `any` is a number that it doesn't know.

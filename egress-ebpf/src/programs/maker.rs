@@ -55,41 +55,24 @@ impl Maker {
         let Some(address) = address(skb) else {
             return Self { namespace: Namespace::Other, socket: Socket::None };
         };
-        let (kind, state) = full.map_or((NO_SOCKET, 0), |full| (full.kind, full.state));
-        let made = made_by(address, kind.into(), state.into());
-        Self {
-            namespace: if made & OF_NODE != 0 { Namespace::Node } else { Namespace::Other },
-            socket: if made & OF_PROCESS != 0 { Socket::Process } else { Socket::None },
-        }
+        let sock: u64 = read(address, SKB_SK.load()).unwrap_or(0);
+        let socket = match full {
+            Some(kind) if kind.is_ordinary() || (kind.is_other() && has_file(sock)) => {
+                Socket::Process
+            }
+            _ => Socket::None,
+        };
+        // A control socket of the kernel's may serve all namespaces in turn, so the route counts, too.
+        let by_socket = if sock == 0 { None } else { netns_of(sock, SOCK_NET.load()) };
+        let by_route = if socket == Socket::Process { None } else { netns_of_route(address) };
+        let own = HOST_NETNS.load();
+        let namespace = match (by_socket, by_route) {
+            (Some(one), None) | (None, Some(one)) if one == own => Namespace::Node,
+            (Some(one), Some(other)) if one == own && other == own => Namespace::Node,
+            _ => Namespace::Other,
+        };
+        Self { namespace, socket }
     }
-}
-
-/// In place of a socket's kind: there is no socket.
-const NO_SOCKET: u32 = u32::MAX;
-/// Bits of who made a packet: it was made in the node's network namespace, and with a process's socket.
-const OF_NODE: u64 = 1;
-const OF_PROCESS: u64 = 2;
-
-/// Who made the packet at an address of the kernel's, whose socket is of this kind and in this state. A
-/// function that the verifier checks by itself: see [`judge`](super::judge).
-#[unsafe(no_mangle)]
-#[inline(never)]
-#[expect(clippy::cast_possible_truncation, reason = "numbers of 32 bits")]
-extern "C" fn made_by(address: u64, kind: u64, state: u64) -> u64 {
-    let sock: u64 = read(address, SKB_SK.load()).unwrap_or(0);
-    let full = Full { kind: kind as u32, state: state as u32 };
-    let by_process = full.is_ordinary() || (full.is_other() && has_file(sock));
-    // A control socket of the kernel's may serve all namespaces in turn, so the route counts, too.
-    let by_socket = if sock == 0 { None } else { netns_of(sock, SOCK_NET.load()) };
-    let by_route = if by_process { None } else { netns_of_route(address) };
-    let own = HOST_NETNS.load();
-    let of_node = match (by_socket, by_route) {
-        (Some(one), None) | (None, Some(one)) => one == own,
-        (Some(one), Some(other)) => one == own && other == own,
-        (None, None) => false,
-    };
-    let bit = |set: bool, bit: u64| if set { bit } else { 0 };
-    bit(of_node, OF_NODE) | bit(by_process, OF_PROCESS)
 }
 
 /// What is known of a socket that has all its fields.
@@ -114,7 +97,7 @@ impl Full {
     /// Raw and packet sockets and the like: the kernel has such for its own use.
     #[inline(always)]
     const fn is_other(self) -> bool {
-        !matches!(self.kind, SOCK_STREAM | SOCK_DGRAM | NO_SOCKET)
+        !matches!(self.kind, SOCK_STREAM | SOCK_DGRAM)
     }
 }
 

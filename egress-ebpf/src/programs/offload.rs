@@ -136,11 +136,6 @@ impl Bytes for Leaving {
     fn forget<T: Copy>(&self, value: T) -> T {
         self.0.forget(value)
     }
-
-    #[inline(always)]
-    fn forget_word(&self, value: u32) -> u32 {
-        self.0.forget_word(value)
-    }
 }
 
 impl Bytes for Sent {
