@@ -3,6 +3,9 @@
 //! The order of a start is the point of it: programs are attached first, with maps that deny (or
 //! hold what an earlier agent left), and policy is loaded after. There is no order in which
 //! something could slip out.
+//!
+//! Only on a node where nothing was enforced, and which follows an API server, what runs already is left as it
+//! is until the maps hold the first configuration: a node's pods must survive the agent's first start.
 
 mod certs;
 mod options;
@@ -24,7 +27,7 @@ use crate::{
         control::{self, NODE_SOCKET, Process},
         node_metrics::{self, Sources},
     },
-    bpf::{self, Enforcer, Targets, TcMode},
+    bpf::{self, Begin, Enforcer, Targets, TcMode},
     enforcement::{
         Checker, Condition, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler,
         Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
@@ -93,7 +96,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     if !enforced {
         first_lists(&origin).await;
     }
-    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
+    // With an API server, pods run here before the first agent does, and must not notice.
+    let begin = if reported.is_some() { Begin::WhenFilled } else { Begin::AtOnce };
+    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect(), begin)?;
     let records = enforcer.records.clone();
     let Enforcer {
         attachments,
@@ -108,20 +113,18 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         records: _,
     } = enforcer;
     let held = maps.current().globals.as_ref().and_then(Held::of);
-    takeover::announce(adopted, attachments.is_waiting(), held);
+    takeover::announce(adopted, attachments.waiting(), held);
 
     let directory = args.config.place();
     let (reload, loaded) = Reload::new(origin);
-    let (known, loaded) = match reported {
-        Some(reported) => {
-            let roots: Vec<PathBuf> = plan::cgroups(&cgroups, &attachments).into_values().collect();
-            let interfaces = plan::interfaces(&args.pod_interfaces, &attachments);
-            let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces);
-            (Some(known), loaded)
-        }
-        None => (None, loaded),
+    // Without an API server nobody knows whose the UIDs in cgroups' paths are.
+    let roots: Vec<PathBuf> = match reported {
+        Some(_) => plan::cgroups(&cgroups, &attachments).into_values().collect(),
+        None => Vec::new(),
     };
-    let reload = reload.inheriting(takeover::inherited(attachments.is_waiting(), held));
+    let interfaces = plan::interfaces(&args.pod_interfaces, &attachments);
+    let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces);
+    let reload = reload.inheriting(takeover::inherited(attachments.waiting(), held));
     let again = reload.again();
     let probing = Probing {
         port: args.health_port,
@@ -170,7 +173,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
             modes,
             credentials,
             tunnel: Arc::clone(&tunnel.stats),
-            unknown: known.as_ref().map(|known| known.unknown.clone()),
+            unknown: known.unknown.clone(),
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
     }

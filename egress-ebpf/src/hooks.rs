@@ -212,7 +212,10 @@ fn forges_error(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
 #[inline(always)]
 const fn lacks_route(verdict: Verdict) -> bool {
     matches!(verdict.action, Action::Deny)
-        && matches!(verdict.reason, Reason::NoRoute | Reason::NotRedirected | Reason::Protocol)
+        && matches!(
+            verdict.reason,
+            Reason::NoRoute | Reason::NotRedirected | Reason::Protocol | Reason::UnknownWorkload
+        )
 }
 
 #[inline(always)]

@@ -119,6 +119,8 @@ reasons! {
     SpoofedHardware = 44, "spoofed_hardware";
     /// An ICMP error about a packet that was not sent to its sender.
     ForgedError = 45, "forged_error";
+    /// External traffic of a workload that is not known yet.
+    UnknownWorkload = 47, "unknown_workload";
     /// A message to the kernel that names another network namespace by its id, as the node's.
     OtherNamespace = 48, "other_namespace";
 

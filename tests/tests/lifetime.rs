@@ -92,7 +92,7 @@ fn recreate(testbed: &Testbed) {
 }
 
 #[test]
-fn a_pod_that_is_up_before_its_policy_is_denied_until_it_is_known() {
+fn a_pod_that_is_up_before_its_policy_reaches_only_the_inside_until_it_is_known() {
     let testbed = Testbed::test(1).unwrap();
     Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
     let _gateway = testbed.start_gateway(0).unwrap();
@@ -106,10 +106,12 @@ fn a_pod_that_is_up_before_its_policy_is_denied_until_it_is_known() {
     let mut node = testbed.start_node_with(&unknown).unwrap();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
     let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
-    wall.stops("a packet of an unknown pod", &["unknown_interface"], packet).unwrap();
-    // Not even the inside.
-    let inside = || testbed.pod().run("ping", &["-c1", "-W1", plan::APP]);
-    wall.stops("a ping from an unknown pod", &["unknown_interface"], inside).unwrap();
+    let inside = || testbed.pod().run("ping", &["-c1", "-W1", plan::APP]).unwrap().ok();
+    until_is(SOON, "the inside", inside, |reached| *reached).unwrap();
+    wall.stops("a packet of an unknown pod", &["unknown_workload"], packet).unwrap();
+    let direct = format!("https://{}/", plan::GATEWAYS[0]);
+    let gateway = || testbed.pod().run("curl", &["-sk", "-m", "3", &direct]);
+    wall.stops("the gateway, for an unknown pod", &["unknown_workload"], gateway).unwrap();
     assert!(node.end().unwrap().success());
 
     // The twin: known, the inside and the allowed way are open, and nothing else.

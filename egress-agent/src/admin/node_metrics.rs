@@ -56,8 +56,8 @@ pub(crate) struct Sources {
     pub modes: watch::Receiver<Modes>,
     pub credentials: Arc<Credentials>,
     pub tunnel: Arc<Stats>,
-    /// Interfaces whose pods are not known; `None` where there is no API server.
-    pub unknown: Option<watch::Receiver<Vec<UnknownInterface>>>,
+    /// Interfaces whose pods are not known.
+    pub unknown: watch::Receiver<Vec<UnknownInterface>>,
 }
 
 impl Sources {
@@ -91,9 +91,7 @@ impl Sources {
         certificates(&mut text, &self.credentials.states(), SystemTime::now());
         gauge(&mut text, "egress_ready", u64::from(self.condition.unready(&loaded).is_empty()));
         exposed(&mut text, &self.condition.exposures());
-        if let Some(interfaces) = &self.unknown {
-            unknown(&mut text, &interfaces.borrow(), SystemTime::now());
-        }
+        unknown(&mut text, &self.unknown.borrow(), SystemTime::now());
         counter(&mut text, "egress_process_looks_total", self.condition.looks());
         tunnel_metrics::render(&mut text, &self.tunnel);
         Ok(text)

@@ -60,6 +60,26 @@ pub struct Targets {
     pub uplinks: Vec<String>,
 }
 
+/// When the programs of a first start come into force, on a node where nothing is enforced yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begin {
+    /// At once: everything external is denied until the maps hold a configuration, and everything
+    /// in-cluster too.
+    AtOnce,
+    /// What is there already goes on as before until [`Attachments::take_over`]. What appears later is
+    /// enforced at once.
+    WhenFilled,
+}
+
+/// What the programs wait for where they are not in force yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waiting {
+    /// Another version's are in force there, and stay until the maps hold a configuration.
+    OtherVersion,
+    /// Nothing is enforced there: see [`Begin::WhenFilled`].
+    FirstStart,
+}
+
 /// What became of an interface or a cgroup since the last look.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
@@ -95,13 +115,15 @@ pub struct Attachments {
     /// Named ones that aren't there.
     missing: BTreeSet<Target>,
     maps: Kept,
-    /// Where another version's programs are in force and ours aren't yet.
+    /// Where ours aren't in force yet.
     waiting: BTreeSet<Place>,
+    /// What they wait for there.
+    waits_for: Waiting,
 }
 
 impl Attachments {
     /// Attaches everything or nothing. What an earlier agent attached stays until its replacement
-    /// is in place.
+    /// is in place. `empty` tells that the maps hold no configuration.
     ///
     /// # Errors
     /// A target that doesn't exist, or the kernel's refusal; then all is as it was before.
@@ -110,13 +132,23 @@ impl Attachments {
         pins: &Pins,
         targets: Targets,
         tc: TcMode,
-        waits: bool,
+        empty: bool,
+        begin: Begin,
     ) -> Result<Self, Error> {
-        let others = if waits { pins.other_link_names() } else { Vec::new() };
-        let waiting =
-            others.iter().filter_map(|name| PinnedPlace::parse(name)).map(|pin| pin.place);
-        let waiting = waiting.collect();
         let survey = look(&targets, &Survey::default())?;
+        let places = |names: Vec<String>| -> BTreeSet<Place> {
+            let pinned = names.iter().filter_map(|name| PinnedPlace::parse(name));
+            pinned.map(|pin| pin.place).collect()
+        };
+        let replaced = if empty { places(pins.other_link_names()) } else { BTreeSet::new() };
+        let is_first = empty && places(pins.link_names()).is_empty();
+        let (waiting, waits_for) = if !replaced.is_empty() {
+            (replaced, Waiting::OtherVersion)
+        } else if is_first && begin == Begin::WhenFilled {
+            (survey.places().into_keys().collect(), Waiting::FirstStart)
+        } else {
+            (BTreeSet::new(), Waiting::FirstStart)
+        };
         let missing = survey.missing(&targets);
         let mut all = Self {
             ebpf,
@@ -127,6 +159,7 @@ impl Attachments {
             missing,
             maps: Kept::open(pins)?,
             waiting,
+            waits_for,
         };
         // They were there a moment ago.
         for target in &all.missing {
@@ -143,17 +176,17 @@ impl Attachments {
         Ok(all)
     }
 
-    /// Whether another version's programs are in force where ours should be.
+    /// What keeps ours from being in force everywhere; `None` where they are.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    pub fn waiting(&self) -> Option<Waiting> {
+        (!self.waiting.is_empty()).then_some(self.waits_for)
     }
 
     /// Puts ours in force everywhere, beside another version's, which may go then. To be called
     /// when the maps hold a configuration.
     ///
     /// # Errors
-    /// The kernel's refusal; then the other version's are all that is in force there.
+    /// The kernel's refusal; then nothing has changed.
     pub fn take_over(&mut self, pins: &Pins) -> Result<(), Error> {
         let waiting = std::mem::take(&mut self.waiting);
         self.attach_missing(pins, None).inspect_err(|_| self.waiting = waiting)

@@ -15,7 +15,7 @@ use aya::{
         loaded_programs,
     },
 };
-use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, mode};
+use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, UNKNOWN_POLICY, mode};
 
 use super::{
     Counters, Error, Lost, Verdicts,
@@ -211,6 +211,8 @@ impl Inspection {
         for (id, policy) in (0..).zip(policies.iter()) {
             let policy = policy.map_err(|error| Error::Map { map: "POLICIES", error })?.0;
             let name = match policy.mode {
+                // Audited only where every set is, and those are listed.
+                mode::AUDIT if id == UNKNOWN_POLICY => continue,
                 mode::AUDIT => "audit",
                 mode::EXEMPT => "exempt",
                 // An unknown mode enforces.

@@ -34,7 +34,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use attach::{Attachments, Change, Pattern, Repair, Target, Targets, TcMode};
+pub use attach::{Attachments, Begin, Change, Pattern, Repair, Target, Targets, TcMode, Waiting};
 pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
@@ -55,7 +55,8 @@ pub use shares::{Causer, Shares};
 pub use trial::{OLDEST_TESTED_KERNEL, Trial};
 pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
 
-/// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns and until
+/// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns, or from
+/// [`Attachments::take_over`] where something is [waited for](Attachments::waiting), and until
 /// [`detach()`], however the process ends.
 pub struct Enforcer {
     /// What is attached where.
@@ -108,11 +109,11 @@ impl Enforcer {
     ///
     /// Where an agent with other maps (another version, older or newer) enforces, its programs
     /// stay and ours aren't attached until [`Attachments::take_over`]: ours would deny everything
-    /// until a configuration is in the maps.
+    /// until a configuration is in the maps. `begin` says the same of a node where nothing is enforced.
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
-    pub fn start(bpffs: &Path, targets: &Targets, tc: TcMode) -> Result<Self, Error> {
+    pub fn start(bpffs: &Path, targets: &Targets, tc: TcMode, begin: Begin) -> Result<Self, Error> {
         host::check()?;
         // Wrong targets are found before a program is loaded.
         for cgroup in &targets.cgroups {
@@ -131,7 +132,7 @@ impl Enforcer {
             result => result.map(|()| None)?,
         };
         let adopted = pins.in_use();
-        let result = Self::load(&pins, targets, tc);
+        let result = Self::load(&pins, targets, tc, begin);
         if result.is_err() && !adopted {
             pins.undo();
         }
@@ -154,7 +155,7 @@ impl Enforcer {
         })
     }
 
-    fn load(pins: &Pins, targets: &Targets, tc: TcMode) -> Result<Loaded, Error> {
+    fn load(pins: &Pins, targets: &Targets, tc: TcMode, begin: Begin) -> Result<Loaded, Error> {
         pins.create()?;
         let mut ebpf = load::node(pins)?;
         // The maps first: if one can't be used, nothing is attached yet.
@@ -165,9 +166,9 @@ impl Enforcer {
         let records = Records::take_from(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
         // Filled maps are those of a take-over that was cut short: ours may enforce at once.
-        let waits = maps.current().globals.is_none();
+        let empty = maps.current().globals.is_none();
         let families = Families::attach(&mut ebpf, pins);
-        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, waits)?;
+        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, empty, begin)?;
         Ok(Loaded { attachments, maps, counters, shares, events, records, families })
     }
 }

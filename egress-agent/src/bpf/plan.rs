@@ -11,7 +11,8 @@ use std::{
 use egress_ebpf::{
     abi::{
         ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, PodPort,
-        Policy, PolicyId, Route, RouteKey, TableId, Tunnel, mode, pod_hardware,
+        Policy, PolicyId, Route, RouteKey, TableId, Tunnel, UNKNOWN_POLICY, UNKNOWN_TABLE, mode,
+        pod_hardware,
     },
     absent::Absent,
     addr::{Addr, PortBe},
@@ -248,6 +249,9 @@ impl Contents {
                 .policies
                 .insert(policy_id(index), Policy { mode: mode_of(set.mode), table: TABLE });
         }
+        let unknown =
+            Policy { mode: mode_of(mode_of_unknown(&snapshot.mesh)), table: UNKNOWN_TABLE };
+        contents.policies.insert(UNKNOWN_POLICY, unknown);
         contents.internal = snapshot.mesh.cluster_cidrs.iter().flat_map(prefixes).collect();
         let metadata = METADATA.map(IpNet::from);
         contents.denied =
@@ -350,7 +354,14 @@ impl Contents {
 
 /// The number of a set's policy. One that doesn't fit is in no map, and what is in no map enforces.
 pub(super) fn policy_id(index: usize) -> PolicyId {
-    PolicyId::try_from(index).unwrap_or(PolicyId::MAX)
+    PolicyId::try_from(index).ok().filter(|id| *id < UNKNOWN_POLICY).unwrap_or(PolicyId::MAX)
+}
+
+/// The mode of a workload that is not known, which may turn out to be in any set: it is audited only where
+/// every set is.
+fn mode_of_unknown(mesh: &MeshConfig) -> Enforcement {
+    let all_audited = mesh.sets().all(|set| set.mode == Enforcement::Audit);
+    if all_audited { Enforcement::Audit } else { Enforcement::Enforce }
 }
 
 const fn mode_of(enforcement: Enforcement) -> u32 {

@@ -12,15 +12,13 @@ use std::{
     process,
 };
 
-use egress_ebpf::abi::{Policy, PolicyId, capacity, mode};
+use egress_ebpf::abi::{OWN_POLICY, Policy, mode};
 
 use crate::{
     bpf::{Contents, cgroup2_mount},
     types::printable,
 };
 
-/// Its policy, the last one that the map holds. Sets of workloads are numbered from zero.
-pub(crate) const OWN_POLICY: PolicyId = capacity::POLICIES - 1;
 /// Cgroups that are looked at.
 const MOST: usize = 65_536;
 

@@ -7,7 +7,9 @@ use aya::{
     Ebpf, EbpfLoader, TestRunResult,
     programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions},
 };
-use egress_agent::bpf::{Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker, tell_offload};
+use egress_agent::bpf::{
+    Begin, Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker, tell_offload,
+};
 use egress_ebpf::verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT};
 use egress_tests::site::Site;
 
@@ -37,7 +39,7 @@ struct Case {
 /// Nanoseconds a packet, for each program and kind of packet.
 pub(crate) fn run(site: &Site) -> Result<Vec<Row>> {
     let dir = site.bpffs().join("wall");
-    let mut enforcer = Enforcer::start(&dir, &Targets::default(), TcMode::detect())?;
+    let mut enforcer = Enforcer::start(&dir, &Targets::default(), TcMode::detect(), Begin::AtOnce)?;
     let contents = policy::contents(&policy::snapshot(ROUTES)?, &policy::facts(POD_COUNT))?;
     if let Err(errors) = enforcer.maps.reconcile(&contents) {
         bail!("the maps can't be filled: {errors:?}");

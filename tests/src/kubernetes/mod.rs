@@ -5,6 +5,7 @@
 //! It can be what a real one is at times: gone, silent, starting, with a compacted history, or without a
 //! custom resource.
 
+mod crowd;
 mod objects;
 mod pods;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use serde_json::Value;
 
 use self::shared::Shared;
 pub use self::{
+    crowd::{Crowd, CrowdPod},
     objects::{config_map, documents, endpoint_slice, node, pod, service},
     pods::KubeletPod,
     resource::Resource,

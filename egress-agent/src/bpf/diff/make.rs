@@ -17,6 +17,9 @@ impl Ops {
         let mut errors = Vec::new();
         all(&self.enforce, &mut apply, &mut errors);
         let enforced = errors.is_empty();
+        if enforced {
+            all(&self.seclude, &mut apply, &mut errors);
+        }
         let mut refused = Vec::new();
         for op in &self.tighten {
             match (op, apply(op)) {

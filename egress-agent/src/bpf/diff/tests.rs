@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use egress_ebpf::{
-    abi::pod_hardware,
+    abi::{UNKNOWN_POLICY, UNKNOWN_TABLE, mode, pod_hardware},
     addr::PortBe,
     decide::{Place, PolicyRules, PolicyView, decide},
     packet::Flow,
@@ -45,7 +45,7 @@ fn apply(contents: &mut Contents, op: &Op) {
 /// Arrays have no absent entries: zero and absent are the same.
 fn normal(mut contents: Contents) -> Contents {
     contents.groups.retain(|_, group| group.count != 0);
-    contents.policies.retain(|_, policy| *policy != Policy { mode: mode::ENFORCE, table: 0 });
+    contents.policies.retain(|_, policy| *policy != UNWRITTEN);
     contents
 }
 
@@ -122,25 +122,33 @@ fn route() -> impl Strategy<Value = NodeRoute> {
     })
 }
 
-/// Policies of these ids, of which there are three.
+/// Policies that a workload may have; those of workloads that are known come first.
+const POLICIES: [PolicyId; 4] = [0, 1, 2, UNKNOWN_POLICY];
+
+/// Policies of these ids.
 fn assigned<K: Copy + Ord + std::fmt::Debug + 'static>(
     ids: &'static [K],
 ) -> impl Strategy<Value = BTreeMap<K, PolicyId>> {
-    let policies = prop::collection::vec(0u32..3, ids.len());
+    let policies = prop::collection::vec(prop::sample::select(&POLICIES[..]), ids.len());
     (subsequence(ids, 0..=ids.len()), policies)
         .prop_map(|(ids, policies)| ids.into_iter().zip(policies).collect())
 }
 
-/// Modes of the three policies, numbers that nobody knows among them.
-fn modes() -> impl Strategy<Value = [u32; 3]> {
+/// Modes of the policies, numbers that nobody knows among them.
+fn modes() -> impl Strategy<Value = [u32; 4]> {
     let one =
         || prop::sample::select(vec![mode::ENFORCE, mode::ENFORCE, mode::AUDIT, mode::EXEMPT, 77]);
     let default = prop_oneof![8 => Just(mode::ENFORCE), 1 => Just(mode::AUDIT)];
-    (default, one(), one()).prop_map(|(default, first, second)| [default, first, second])
+    let all = (default, one(), one(), one());
+    all.prop_map(|(default, first, second, unknown)| [default, first, second, unknown])
 }
 
-fn set_modes(contents: &mut Contents, modes: [u32; 3]) {
-    contents.policies = (0..).zip(modes.map(|mode| Policy { mode, table: 0 })).collect();
+fn set_modes(contents: &mut Contents, modes: [u32; 4]) {
+    let policy = |(id, mode)| {
+        let table = if id == UNKNOWN_POLICY { UNKNOWN_TABLE } else { 0 };
+        (id, Policy { mode, table })
+    };
+    contents.policies = POLICIES.into_iter().zip(modes).map(policy).collect();
 }
 
 prop_compose! {
@@ -241,8 +249,8 @@ fn senders() -> impl Iterator<Item = Sender> {
         .chain([Sender::Forwarded])
 }
 
-/// The mode that a sender's verdicts are carried out in; where nobody judges, whether it passes.
-fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
+/// The policy of a sender; where nobody judges, whether it passes.
+fn treatment(contents: &Contents, sender: Sender) -> Result<PolicyRules, bool> {
     let listed = |cgroup: u64| {
         let above = ABOVE.into_iter().find(|(id, _)| *id == cgroup).map_or(&[][..], |(_, up)| up);
         let mut chain = std::iter::once(&cgroup).chain(above);
@@ -256,28 +264,39 @@ fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
         Sender::AtInterface(index) => contents.interface(index).ok_or(false)?.policy,
         Sender::Forwarded => contents.globals().uplink_policy,
     };
-    Ok(contents.policy(policy).mode)
+    Ok(contents.policy(policy))
 }
 
 /// What passes as it is: by flow where it is judged, and for each sender.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Passing {
     allowed: Vec<bool>,
-    senders: Vec<Result<Mode, bool>>,
+    /// The same for who is not known.
+    allowed_unknown: Vec<bool>,
+    senders: Vec<Result<PolicyRules, bool>>,
 }
 
 impl Passing {
     fn of(contents: &Contents) -> Self {
-        let allowed = flows()
-            .map(|(place, flow)| matches!(verdict(contents, place, &flow), Action::Allow))
-            .collect();
-        Self { allowed, senders: senders().map(|who| treatment(contents, who)).collect() }
+        let allowed = |policy, contents: &Contents| {
+            let verdict = |(place, flow)| decide(place, &flow, policy, contents).action;
+            flows().map(|flow| matches!(verdict(flow), Action::Allow)).collect()
+        };
+        let mut with_unknown = contents.clone();
+        let unknown = Policy { mode: mode::ENFORCE, table: UNKNOWN_TABLE };
+        with_unknown.policies.insert(NOBODYS, unknown);
+        Self {
+            allowed: allowed(NOBODYS, contents),
+            allowed_unknown: allowed(NOBODYS, &with_unknown),
+            senders: senders().map(|who| treatment(contents, who)).collect(),
+        }
     }
 
     fn passes(&self, sender: usize, flow: usize) -> bool {
         match self.senders[sender] {
-            Ok(Mode::Enforce) => self.allowed[flow],
-            Ok(Mode::Audit | Mode::Exempt) => true,
+            Ok(PolicyRules { mode: Mode::Audit | Mode::Exempt, .. }) => true,
+            Ok(PolicyRules { table: UNKNOWN_TABLE, .. }) => self.allowed_unknown[flow],
+            Ok(PolicyRules { mode: Mode::Enforce, .. }) => self.allowed[flow],
             Err(passes) => passes,
         }
     }
@@ -530,18 +549,68 @@ const fn port(policy: PolicyId) -> PodPort {
     PodPort { policy, hardware: [2, 0, 0, 0, 0, 5], check: pod_hardware::KNOWN }
 }
 
+/// A pod that becomes known, and one that stops being it, while a gateway's port closes and another opens:
+/// neither ever reaches a port that it may not.
+#[test]
+fn who_becomes_known_meets_nothing_old() {
+    let of = |port: u16, known: bool| {
+        let mut snapshot = Snapshot::default();
+        snapshot.mesh.gateways = vec![GatewayGroup {
+            service: Host::parse("gw.example").unwrap(),
+            labels: Default::default(),
+            endpoints: vec![ADDRESSES[3].into()],
+            other_addresses: Vec::new(),
+            principal: None,
+            tunnel: None,
+            hop: Hop::Plain,
+        }];
+        snapshot.node.routes = vec![NodeRoute {
+            port: Port::new(port).map(OriginalPort),
+            target: DirectTarget::Any,
+            action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
+        }];
+        let policies = if known { [0, UNKNOWN_POLICY] } else { [UNKNOWN_POLICY, 0] };
+        let pod = |(ifindex, policy)| PodInterface {
+            ifindex,
+            addresses: vec![ADDRESSES[0].into()],
+            hardware: PodHardware::Known([2, 0, 0, 0, 0, 5]),
+            policy,
+        };
+        let facts = Facts {
+            generation: 1,
+            max_groups: 1,
+            pods: [1, 2].into_iter().zip(policies).map(pod).collect(),
+            workloads: [1, 4].into_iter().zip(policies).collect(),
+            ..Facts::default()
+        };
+        Contents::desired(&snapshot, &facts).0
+    };
+    let (old, new) = (of(443, false), of(80, true));
+    let (before, after) = (Passing::of(&old), Passing::of(&new));
+    assert!(after.leak(&before, &before).is_some(), "who is known reaches the gateway");
+    let mut maps = old.clone();
+    make(&diff(&old, &new), |op| {
+        apply(&mut maps, op);
+        assert_eq!(Passing::of(&maps).leak(&before, &after), None, "after {op:?}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(normal(maps), normal(new));
+}
+
 /// Two sets swap their numbers, and with them the policies of those that are in them.
 #[test]
 fn sets_that_change_places_are_never_mixed_up() {
-    let of = |modes: [u32; 3], first: PolicyId, second: PolicyId| {
+    let of = |[default, one, two]: [u32; 3], first: PolicyId, second: PolicyId| {
         let mut contents = Contents {
             workloads: [(1, first), (4, second)].into(),
             pod_interfaces: [(1, port(first)), (2, port(second))].into(),
             ..Contents::default()
         };
-        set_modes(&mut contents, modes);
+        set_modes(&mut contents, [default, one, two, mode::ENFORCE]);
         contents
     };
+    let mode = |maps: &Contents, sender| treatment(maps, sender).map(|policy| policy.mode);
     let old = of([mode::ENFORCE, mode::AUDIT, mode::ENFORCE], 1, 2);
     let new = of([mode::ENFORCE, mode::ENFORCE, mode::AUDIT], 2, 1);
     let mut maps = old.clone();
@@ -549,9 +618,9 @@ fn sets_that_change_places_are_never_mixed_up() {
     make(&diff(&old, &new), |op| {
         apply(&mut maps, op);
         for sender in [Sender::AtHooks(4), Sender::AtUplink(4), Sender::AtInterface(2)] {
-            assert_eq!(treatment(&maps, sender), Ok(Mode::Enforce), "{sender:?} after {op:?}");
+            assert_eq!(mode(&maps, sender), Ok(Mode::Enforce), "{sender:?} after {op:?}");
         }
-        audited.push(treatment(&maps, Sender::AtHooks(1)) == Ok(Mode::Audit));
+        audited.push(mode(&maps, Sender::AtHooks(1)) == Ok(Mode::Audit));
         Ok(())
     })
     .unwrap();

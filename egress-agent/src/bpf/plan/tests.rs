@@ -386,6 +386,24 @@ fn audit_is_audit_only_where_it_is_asked_for() {
     assert_eq!(mode(&Arc::new(Snapshot::default())), mode::ENFORCE);
 }
 
+/// It may turn out to be in any set.
+#[test]
+fn who_is_unknown_has_no_routes_and_is_audited_only_where_everybody_is() {
+    let set = |mode| EnforcementOverride { name: "a".into(), selector: Default::default(), mode };
+    for (default, other, expected) in [
+        (Enforcement::Enforce, Enforcement::Enforce, mode::ENFORCE),
+        (Enforcement::Enforce, Enforcement::Audit, mode::ENFORCE),
+        (Enforcement::Audit, Enforcement::Enforce, mode::ENFORCE),
+        (Enforcement::Audit, Enforcement::Audit, mode::AUDIT),
+    ] {
+        let mut snapshot = Snapshot::default();
+        (snapshot.mesh.enforcement, snapshot.mesh.overrides) = (default, vec![set(other)]);
+        let (contents, _) = Contents::desired(&snapshot, &facts());
+        let unknown = Policy { mode: expected, table: UNKNOWN_TABLE };
+        assert_eq!(contents.policies[&UNKNOWN_POLICY], unknown, "{default:?} {other:?}");
+    }
+}
+
 #[test]
 fn each_set_has_a_policy_with_its_mode() {
     let mut snapshot = Snapshot::default();
@@ -398,7 +416,8 @@ fn each_set_has_a_policy_with_its_mode() {
     let facts = Facts { workloads: [(10, 1), (20, 2), (30, POLICY)].into(), ..facts() };
     let (contents, _) = Contents::desired(&snapshot, &facts);
     let modes: Vec<_> = contents.policies.iter().map(|(id, policy)| (*id, policy.mode)).collect();
-    assert_eq!(modes, [(0, mode::ENFORCE), (1, mode::AUDIT), (2, mode::ENFORCE)]);
+    let unknown = (UNKNOWN_POLICY, mode::ENFORCE);
+    assert_eq!(modes, [(0, mode::ENFORCE), (1, mode::AUDIT), (2, mode::ENFORCE), unknown]);
     assert_eq!(contents.workloads, facts.workloads);
     let globals = contents.globals.unwrap();
     assert_eq!((globals.default_policy, globals.uplink_policy), (POLICY, POLICY));

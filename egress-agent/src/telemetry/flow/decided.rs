@@ -92,6 +92,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::OriginalDstFull
         | Reason::Ipv6Only
         | Reason::UnknownInterface
+        | Reason::UnknownWorkload
         | Reason::SpoofedNeighbour
         | Reason::AddressFamily
         | Reason::SocketFamily
