@@ -212,6 +212,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         credentials_directory,
         credentials: Arc::clone(&credentials),
         states: Arc::clone(&states),
+        rates: Arc::default(),
         limits: args.messages.within(bounds.of_worker()),
     };
     // More workers than cores would only get into each other's way on one of them.

@@ -188,4 +188,6 @@ reasons! {
     AuthorizationPolicyDenied = 97, "authorization_policy_denied";
     /// No egress policy allows it to a workload that an egress policy is about.
     EgressPolicyDenied = 98, "egress_policy_denied";
+    /// The workload asks more of the host than a rate limit allows.
+    RateLimited = 99, "rate_limited";
 }

@@ -1,19 +1,25 @@
 //! `/config_dump`: the configuration in force. Paths of keys are shown, keys are not: the snapshot
 //! doesn't hold any.
 
+mod balance;
 mod egress;
 mod json;
+mod rates;
 mod rules;
 
 use serde_json::{Value, json};
 
-use self::json::{list, seconds};
+use self::{
+    balance::{consistent_hash, warmup},
+    json::{list, seconds},
+    rates::rate_limit,
+};
 use super::ConfigState;
 use crate::{
     policy::{
         AccessLogEncoding, ClientTls, ClientTlsMode, Cluster, ConnectionPool, Direct, DirectTarget,
         Discovery, GatewayGroup, HttpVersion, Keepalive, LoadBalancer, MeshConfig, NodeAction,
-        NodeRoute, OutboundMode, OutlierDetection,
+        NodeRoute, OutboundMode, OutlierDetection, ProxyProtocol,
     },
     types::{Node, Workload},
 };
@@ -153,8 +159,20 @@ fn cluster(cluster: &Cluster) -> Value {
             LoadBalancer::Random => "RANDOM",
             LoadBalancer::First => "FIRST",
         },
+        "consistentHash": cluster.hash.as_deref().map(consistent_hash),
+        "warmup": cluster.warmup.as_ref().map(warmup),
+        "proxyProtocol": cluster.proxy_protocol.map(|version| match version {
+            ProxyProtocol::V1 => "V1",
+            ProxyProtocol::V2 => "V2",
+        }),
+        "tunnel": cluster.connect.as_ref().map(ToString::to_string),
+        "retryBudget": cluster.retry_budget.as_ref().map(|budget| json!({
+            "percent": budget.percent,
+            "minRetryConcurrency": budget.minimum,
+        })),
         "connectionPool": pool(&cluster.pool),
         "outlierDetection": cluster.outlier.as_ref().map(outlier),
+        "rateLimit": cluster.rate.as_deref().map(rate_limit),
     })
 }
 
@@ -196,6 +214,7 @@ fn pool(pool: &ConnectionPool) -> Value {
             Some(pool.max_requests_per_connection).filter(|requests| *requests != 0),
         "maxRequests": limit(pool.max_requests),
         "maxConcurrentStreams": limit(pool.max_concurrent_streams),
+        "maxRetries": limit(pool.max_retries),
         "maxConnectionDuration": pool.max_connection_duration.map(seconds),
     })
 }

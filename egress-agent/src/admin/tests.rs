@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, GatewayGroup,
-        Hop, HttpVersion, LoadBalancer, MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
+        ClientTls, ClientTlsMode, Cluster, ClusterName, Discovery, GatewayGroup, Hop, LoadBalancer,
+        MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
     },
     policy::{DirectTarget, OutlierDetection},
     telemetry::{AccessLogEntry, AdminRefusal, ResponseFlag, Telemetry},
@@ -112,10 +112,8 @@ fn status() -> Status {
             action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
         }],
     };
+    let discovery = Discovery::Dns(vec![(Host::parse("edition.cnn.com").unwrap(), port(443))]);
     let cluster = Cluster {
-        name: cnn(),
-        discovery: Discovery::Dns(vec![(Host::parse("edition.cnn.com").unwrap(), port(443))]),
-        http: HttpVersion::Auto,
         tls: Some(ClientTls {
             mode: ClientTlsMode::Mutual {
                 client_certificate: "/etc/certs/cert.pem".into(),
@@ -129,12 +127,12 @@ fn status() -> Status {
             insecure_skip_verify: false,
         }),
         load_balancer: LoadBalancer::RoundRobin,
-        pool: ConnectionPool::default(),
         outlier: Some(OutlierDetection {
             consecutive_errors: 5,
             base_ejection_time: Duration::from_millis(30_500),
             max_ejection_percent: 10,
         }),
+        ..Cluster::new(cnn(), discovery)
     };
     status.set_config(ConfigState {
         snapshot: Some(Arc::new(Snapshot { mesh, node, ..Snapshot::default() })),

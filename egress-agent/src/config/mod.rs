@@ -1,22 +1,29 @@
 //! Istio's resources and egress policies as users write them, and their compilation to one snapshot.
 
+mod annotations;
 mod authorization_policy;
 mod compile;
+mod cors;
 mod decode;
 mod destination_rule;
 mod egress_policy;
+mod fault;
 mod gateway;
 mod guards;
+mod load_balancer;
 mod mesh;
 mod names;
 mod policies;
 mod problem;
+mod rate_limit;
 mod reference;
 mod resource;
 mod service_entry;
+mod text;
 mod virtual_service;
 mod yaml;
 
+pub use annotations::PREFIX as ANNOTATION_PREFIX;
 pub use problem::{Problem, Problems, Severity};
 pub use reference::reference;
 
@@ -106,6 +113,7 @@ mod decisions {
         mod tests;
         mod union;
     }
+    mod rates;
     mod scopes;
     mod tests;
     mod unmet;

@@ -7,7 +7,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{
     decode::{At, Cx, Dict, List, Spot},
-    virtual_service::StringMatch,
+    text::StringMatch,
 };
 use crate::{
     policy::{Exported, HostPattern, TextMatch},

@@ -83,8 +83,11 @@ pub fn reference() -> String {
 
 const MESH: &str = "Settings of the whole mesh: `--mesh FILE`, or `mesh.yaml` in the directory of \
 resources. Without it no gateway is known, and everything is refused.\n";
-const SERVICE_ENTRY: &str =
-    "A service outside. What no ServiceEntry names isn't in the registry.\n";
+const SERVICE_ENTRY: &str = "A service outside. What no ServiceEntry names isn't in the registry.\n\n\
+The annotation `egress-enforcer.io/rate-limit` limits what each workload may ask of each host of the service; its \
+value is the mapping `rateLimit` of an [EgressPolicy](#egresspolicy), as YAML or JSON: \
+`'{requests: {perSecond: 10, burst: 20}}'`. It holds for what Istio's resources let through, not for what an \
+egress policy allows.\n";
 const GATEWAY: &str = "What the gateway processes with certain labels serve.\n";
 const DESTINATION_RULE: &str = "How a destination is reached. Settings of a port come before those \
 of a subset, those before the rule's; the rule with the most specific host wins.\n";
@@ -124,6 +127,10 @@ gateway is refused.\n\
 verifies the certificate.\n\
 - **Raw TCP** of one name takes the port at the node where no other name does; of several, the node tells them \
 apart by the addresses that it resolves.\n\
+- **Rate limits** are counted for each workload and host, in each gateway process on its own. Where several rules \
+allow the same, the limits of all of them hold. What is beyond a limit is refused (`rate_limited`): HTTP with 429, \
+TLS and raw TCP by closing the connection; of bytes nothing is refused, a transfer waits. All pods of one workload \
+count together.\n\
 - **`mode: Audit`**: what neither the policies nor Istio's resources name passes the gateway instead of being \
 refused, and the access log marks it (`audit_policy`). It is for HTTP and TLS on ports that lead to the gateway; \
 the node refuses everything else as ever. A pod that an enforced policy selects too is under enforcement.\n\n\

@@ -1,14 +1,17 @@
 //! From documents to typed resources: which kinds there are, and who they are.
 
 mod documents;
+mod name;
 mod policy;
 
 pub(super) use documents::documents;
+use name::{is_label, is_name};
 
 use std::{collections::HashMap, rc::Rc};
 
 use super::{
     RawFile,
+    annotations::Annotations,
     decode::{Cx, Record, Report, Spot, nearest},
     destination_rule::DestinationRule,
     gateway::Gateway,
@@ -53,6 +56,8 @@ pub(super) struct Meta {
     pub(super) line: u64,
     /// `metadata.creationTimestamp`, where there is one: of two, the lesser text is the older.
     pub(super) created: Option<Box<str>>,
+    /// Its annotations.
+    pub(super) annotations: Annotations,
 }
 
 impl Meta {
@@ -315,14 +320,17 @@ impl Resources {
                 return None;
             }
         };
+        let label = match scope {
+            Scope::Namespace => format!("{kind} {namespace}/{name}"),
+            Scope::Cluster => format!("{kind} {name}"),
+        };
+        let mut own = Cx { report: &mut *cx.report, file: cx.file, resource: Some(&label) };
         let meta = Meta {
+            annotations: Annotations::read(kind, node, &mut own),
             file: cx.file.into(),
             name: name.into(),
             namespace: Namespace(namespace.into()),
-            label: match scope {
-                Scope::Namespace => format!("{kind} {namespace}/{name}"),
-                Scope::Cluster => format!("{kind} {name}"),
-            },
+            label,
             line: node.line,
             created: metadata.and_then(|m| m.text("creationTimestamp")).map(Into::into),
         };
@@ -382,18 +390,4 @@ fn supported() -> String {
 
 fn found(node: &Node, key: &str) -> String {
     node.get(key).map_or("nothing".into(), |value| value.value.describe())
-}
-
-/// RFC 1123 label.
-fn is_label(text: &str) -> bool {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(fine)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// RFC 1123 subdomain.
-fn is_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }

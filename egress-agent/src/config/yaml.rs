@@ -71,6 +71,21 @@ pub(super) fn shorten(text: &str) -> String {
 }
 
 impl Node {
+    /// Gives all of it this line: it was read from a text that stands there.
+    pub(super) fn move_to(&mut self, line: u64) {
+        self.line = line;
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.move_to(line)),
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    key.line = line;
+                    value.move_to(line);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The value at this key, if this is a mapping that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {

@@ -1,7 +1,9 @@
 //! Which endpoint comes next: load balancing, limits and outlier detection, shared by all workers.
 
 mod endpoints;
+mod hashed;
 mod places;
+mod warm;
 
 use std::{
     cell::Cell,
@@ -13,15 +15,19 @@ use std::{
     },
 };
 
-use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::{sync::watch, time::Instant};
 
 use self::{
     endpoints::{EndpointState, Endpoints},
+    hashed::Hashed,
     places::Places,
+    warm::Newcomers,
 };
 use crate::{
-    policy::{Cluster, ClusterName, Endpoint, LoadBalancer, OutlierDetection},
+    policy::{
+        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, LoadBalancer, OutlierDetection,
+    },
     types::UpstreamAddr,
 };
 
@@ -49,6 +55,9 @@ pub(super) struct ClusterState {
     /// Whether the cluster has had outlier detection since ejections were last cleared.
     may_eject: AtomicBool,
     endpoints: Endpoints,
+    /// The table of consistent hashing, for the endpoints that were last healthy.
+    hashed: ArcSwapOption<Hashed>,
+    newcomers: Newcomers,
 }
 
 /// A request's part of its endpoint's load; given back on drop.
@@ -212,6 +221,7 @@ impl ClusterState {
         &self,
         candidates: &[Endpoint],
         cluster: &Cluster,
+        hash: Option<u64>,
         random: &Random,
     ) -> Vec<Endpoint> {
         set(&self.total, candidates.len());
@@ -229,14 +239,35 @@ impl ClusterState {
                 }
             }
         }
-        let balancer = cluster.load_balancer;
+        let mut balancer = cluster.load_balancer;
         let mut healthy: Vec<Endpoint> = candidates.to_vec();
+        // The endpoints of a wildcard are those of many hosts.
+        if let Some(warmup) = cluster.warmup
+            && cluster.hash.is_none()
+            && matches!(balancer, LoadBalancer::RoundRobin | LoadBalancer::LeastRequest)
+            && !matches!(cluster.discovery, Discovery::Request(_))
+            && self.newcomers.weigh(&mut healthy, warmup, Instant::now())
+            && balancer == LoadBalancer::RoundRobin
+        {
+            // Turns follow weights only as long as these stay.
+            balancer = LoadBalancer::Random;
+        }
         self.endpoints.retain_healthy(&mut healthy, |endpoint| UpstreamAddr(endpoint.addr));
         if healthy.len() <= 1 {
             return healthy;
         }
         let total: u64 = healthy.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
         if total == 0 {
+            return healthy;
+        }
+        if let Some(wanted) = &cluster.hash {
+            let hash = hash.unwrap_or_else(|| random.draw());
+            let chosen = match cluster.discovery {
+                // A table each would be made anew for every host that is asked for.
+                Discovery::Request(_) => hashed::rendezvous(&healthy, hash),
+                Discovery::Dns(_) | Discovery::Static(_) => self.hashed(&healthy, wanted, hash),
+            };
+            healthy.swap(0, chosen);
             return healthy;
         }
         let chosen = match balancer {
@@ -255,6 +286,26 @@ impl ClusterState {
         };
         healthy.swap(0, chosen);
         healthy
+    }
+}
+
+impl ClusterState {
+    /// The index of the endpoint for a hash.
+    fn hashed(&self, healthy: &[Endpoint], wanted: &ConsistentHash, hash: u64) -> usize {
+        let mut sorted = healthy.to_vec();
+        sorted.sort_unstable_by_key(|endpoint| endpoint.addr);
+        let known = self.hashed.load();
+        let chosen = match &*known {
+            Some(table) if table.is_for(&sorted, wanted.table) => table.choose(hash),
+            _ => {
+                let table = Arc::new(Hashed::new(&sorted, wanted.table));
+                let chosen = table.choose(hash);
+                self.hashed.store(Some(table));
+                chosen
+            }
+        };
+        let at = healthy.iter().position(|endpoint| Some(UpstreamAddr(endpoint.addr)) == chosen);
+        at.unwrap_or(0)
     }
 }
 
@@ -287,11 +338,15 @@ impl Default for Random {
 
 impl Random {
     fn below(&self, limit: u64) -> u64 {
+        self.draw() % limit
+    }
+
+    fn draw(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
+        z ^ (z >> 31)
     }
 }
 

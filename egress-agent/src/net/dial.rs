@@ -57,6 +57,21 @@ pub struct Upstream {
     pub failed_attempts: u32,
 }
 
+/// Who asks for a connection, and what it is balanced by.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// It is its share of the look-ups that is used.
+    pub owner: &'a ShareOwner,
+    /// What consistent hashing has hashed.
+    pub hash: Option<u64>,
+}
+
+impl<'a> From<&'a ShareOwner> for Asker<'a> {
+    fn from(owner: &'a ShareOwner) -> Self {
+        Self { owner, hash: None }
+    }
+}
+
 /// The endpoints to try for one request, in order; at least one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan(Vec<Endpoint>);
@@ -109,7 +124,7 @@ impl Dialer {
     /// Connects to an endpoint of `cluster`, for a connection that carries one thing from its
     /// beginning to its end. Resolving and connecting take `connectTimeout` each at most, all
     /// addresses tried together. `host` is the request's host; a [`Discovery::Request`] cluster
-    /// resolves it. `owner` is who asks: it is its share of the look-ups that is used.
+    /// resolves it.
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
@@ -118,9 +133,9 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
-        owner: &ShareOwner,
+        asker: impl Into<Asker<'_>>,
     ) -> Result<Upstream, DialError> {
-        let plan = self.plan(policy, cluster, host, owner).await?;
+        let plan = self.plan(policy, cluster, host, asker).await?;
         let mut upstream = self.connect(cluster, &plan, Patience::Wait).await?;
         upstream.in_flight = upstream.lease.request();
         Ok(upstream)
@@ -135,8 +150,9 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
-        owner: &ShareOwner,
+        asker: impl Into<Asker<'_>>,
     ) -> Result<Plan, DialError> {
+        let Asker { owner, hash } = asker.into();
         let mut candidates = self.candidates(cluster, host, owner).await?;
         let refused = candidates.iter().find(|endpoint| !policy.may_dial(endpoint.addr.ip()));
         let refused = refused.map(|endpoint| endpoint.addr.ip());
@@ -149,7 +165,7 @@ impl Dialer {
         let first_is_v6 = candidates.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
         let (first, other): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|endpoint| endpoint.addr.is_ipv6() == first_is_v6);
-        let first = self.states.get(&cluster.name).order(&first, cluster, &self.random);
+        let first = self.states.get(&cluster.name).order(&first, cluster, hash, &self.random);
         let order = order::interleave(first, other);
         if order.is_empty() {
             return Err(DialError::NoHealthyUpstream { cluster: cluster.name.to_string() });

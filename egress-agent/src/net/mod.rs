@@ -18,8 +18,9 @@ mod windows;
 
 pub use balance::{ClusterStates, InFlight, Lease, Membership};
 pub use connect::{Connect, ConnectError, Connector};
-pub use dial::{DialError, Dialer, Patience, Plan, Upstream};
+pub use dial::{Asker, DialError, Dialer, Patience, Plan, Upstream};
 pub use empty_frames::empty_frames;
+pub(crate) use forward::forward_to_io;
 pub use frames::{Arrivals, Frames};
 pub use linger::Linger;
 pub use pieces::Pieces;

@@ -7,6 +7,8 @@ mod authorization;
 mod callers;
 mod claims;
 mod cluster;
+mod consistent_hash;
+mod cors;
 mod decision;
 mod denied_cidrs;
 mod destination;
@@ -21,6 +23,7 @@ mod log_format;
 mod matching;
 mod path;
 mod protocol;
+mod rate;
 mod rules;
 mod scope;
 mod server;
@@ -38,9 +41,14 @@ pub use authorization::{
 pub use callers::{Caller, Callers, OwnPort};
 pub use claims::is_claim;
 pub use cluster::{
-    ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, Endpoint,
-    HttpVersion, Keepalive, LoadBalancer, OutlierDetection,
+    ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectTarget, ConnectionPool, Discovery,
+    Endpoint, HttpVersion, Keepalive, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget,
+    Warmup,
 };
+pub use consistent_hash::{
+    ConsistentHash, HashCookie, HashKey, HashTable, hash_of, hash_of_address, hash_with,
+};
+pub use cors::CorsPolicy;
 pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
     RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,
@@ -50,8 +58,8 @@ pub use destination::{Client, Destination, Provider, Reached, Refusal};
 pub use dial::{AddressGuard, is_nat64_prefix};
 pub use egress::{
     Dialled, EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope, EgressTable, Grant,
-    HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME, NamespaceLabels,
-    NotGranted, PathBelow,
+    Granted, HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME,
+    NamespaceLabels, NotGranted, PathBelow,
 };
 pub use gateway::GatewayPolicy;
 pub use host_index::HostIndex;
@@ -62,6 +70,7 @@ pub use log_format::{
 };
 pub use path::{PathNormalization, normalise};
 pub use protocol::Protocol;
+pub use rate::{Rate, RateLimit};
 pub use rules::{
     Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, Mirror, PathRewrite, Redirect,
     RedirectPort, RouteSet, Rules, Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch,

@@ -9,6 +9,8 @@ mod forward;
 mod inbox;
 mod limiter;
 mod limits;
+mod preface;
+mod rates;
 mod record;
 mod refuse;
 mod silence;
@@ -31,10 +33,11 @@ pub use self::{
     drain::Drain,
     limiter::{Holder, Limiter, Permit, Queued, Work},
     limits::Limits,
+    rates::Rates,
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
-    net::{Buffers, DialError, Dialer, Patience, Plan, Upstream},
+    net::{Asker, Buffers, DialError, Dialer, Patience, Plan, Upstream},
     policy::{Cluster, Denied, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
     tls::{Credentials, Ending, Originator},
@@ -62,6 +65,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Deadlines and limits.
     pub limits: Limits,
+    /// What workloads have asked of hosts, where that is limited.
+    pub rates: Arc<Rates>,
     /// What its sources share.
     pub limiter: Rc<Limiter>,
     /// The worker's end.
@@ -111,7 +116,10 @@ impl Worker {
         downstream: &Downstream,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
-        let dialled = self.dialer.dial(policy, cluster, host, &downstream.owner()).await;
+        let hash = cluster.hash.as_ref().and_then(|hash| hash.of_source(downstream.source.addr));
+        let owner = downstream.owner();
+        let asker = Asker { owner: &owner, hash };
+        let dialled = self.dialer.dial(policy, cluster, host, asker).await;
         self.count_members(cluster, stats);
         Self::count_dial(&dialled, stats);
         dialled
@@ -123,10 +131,10 @@ impl Worker {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: &Host,
-        downstream: &Downstream,
+        asker: Asker<'_>,
         stats: &ClusterStats,
     ) -> Result<Plan, DialError> {
-        let plan = self.dialer.plan(policy, cluster, Some(host), &downstream.owner()).await;
+        let plan = self.dialer.plan(policy, cluster, Some(host), asker).await;
         self.count_members(cluster, stats);
         plan
     }

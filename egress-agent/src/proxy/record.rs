@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 
-use super::{Downstream, Worker};
+use super::{Downstream, Worker, rates::Limited};
 use crate::{
     net::{DialError, ResolveError},
     policy::{ClusterName, Denied},
@@ -21,6 +21,9 @@ pub(super) const OVERFLOW: &str = "source_overflow";
 /// The same as a sentence.
 pub(super) const OVERFLOW_SENTENCE: &str =
     "the gateway is at a limit, and this source has its share of it";
+
+/// Why something was refused, in the access log: a rate limit. Envoy's word.
+pub(super) const RATE_LIMITED: &str = "local_rate_limited";
 
 /// How a connection went, gathered while it runs.
 #[derive(Debug, Default)]
@@ -110,6 +113,16 @@ impl Record {
         self.reason = Some(Reason::Overflow);
         self.detail = Some(OVERFLOW_SENTENCE.into());
         Reason::Overflow
+    }
+
+    /// Its workload has as many connections to the host as a limit allows.
+    pub(super) fn rate_limited(&mut self, worker: &Worker, limited: &Limited) -> Reason {
+        worker.telemetry.stats.denied(Reason::RateLimited);
+        self.flags.set(ResponseFlag::RateLimited);
+        self.details = Some(RATE_LIMITED.into());
+        self.reason = Some(Reason::RateLimited);
+        self.detail = Some(limited.to_string());
+        Reason::RateLimited
     }
 
     /// It is on its way to this cluster.

@@ -41,6 +41,7 @@ impl Manner {
             Reason::AuthorizationPolicyDenied => Alert::AccessDenied,
             Reason::ResolveFailed
             | Reason::ResolveOverflow
+            | Reason::RateLimited
             | Reason::ConnectFailed
             | Reason::UpstreamTls
             | Reason::Timeout

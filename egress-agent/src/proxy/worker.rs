@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Drain, Limiter, Limits, PolicyCell, Worker,
+    Drain, Limiter, Limits, PolicyCell, Rates, Worker,
     accept::{Listening, accept},
     http,
 };
@@ -65,6 +65,8 @@ pub struct WorkersConfig {
     pub credentials: Arc<Credentials>,
     /// Load and health of upstreams.
     pub states: Arc<ClusterStates>,
+    /// What workloads have asked of hosts, where that is limited.
+    pub rates: Arc<Rates>,
     /// Deadlines and limits, of each worker.
     pub limits: Limits,
 }
@@ -115,6 +117,7 @@ impl Workers {
                         credentials: config.credentials,
                         buffers: Buffers::new(limits.pipes),
                         limits,
+                        rates: config.rates,
                         limiter: Limiter::new(limits, stats),
                         drain: its_drain,
                     };

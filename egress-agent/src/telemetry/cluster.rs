@@ -86,6 +86,8 @@ counters! {
     RqTimeout = "upstream_rq_timeout", inc_upstream_rq_timeout;
     /// A request was tried once more.
     RqRetry = "upstream_rq_retry", inc_upstream_rq_retry;
+    /// A request was not tried once more, because too many were.
+    RqRetryOverflow = "upstream_rq_retry_overflow", inc_upstream_rq_retry_overflow;
     /// A request was refused because a limit was reached.
     RqPendingOverflow = "upstream_rq_pending_overflow", inc_upstream_rq_pending_overflow;
     /// A TLS handshake with the upstream succeeded.
@@ -109,6 +111,8 @@ pub struct ClusterStats {
     membership_healthy: AtomicU64,
     membership_total: AtomicU64,
     ejections_active: AtomicU64,
+    /// Retries under way.
+    pub(super) retries: AtomicU64,
     endpoints: Mutex<HashMap<UpstreamAddr, Arc<EndpointStats>>>,
 }
 

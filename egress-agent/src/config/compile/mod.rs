@@ -1,10 +1,13 @@
 //! All resources to one snapshot.
 
 mod authorization;
+mod balance;
+mod beyond;
 mod clusters;
 mod conditions;
 mod destinations;
 mod egress;
+mod fits;
 mod gateways;
 mod http;
 mod index;
@@ -15,6 +18,7 @@ mod nodes;
 mod overlaps;
 mod pools;
 mod providers;
+mod rates;
 mod registry;
 mod routes;
 mod server_tls;
@@ -35,6 +39,8 @@ pub(in crate::config) use egress::{
     MAX_EXPRESSIONS, MAX_HOSTS, MAX_LABELS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
     MAX_VALUES,
 };
+#[cfg(test)]
+pub(in crate::config) use rates::MAX_RATE;
 
 use index::{DestinationRules, EgressHosts, Entries, Groups, Hints, OfGateway};
 use overlaps::Declared;

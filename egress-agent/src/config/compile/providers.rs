@@ -9,6 +9,7 @@ use egress_ebpf::reason::Reason;
 use super::{
     Compiler,
     clusters::{Rule, with_names},
+    fits,
     routes::Traffic,
     services::Entry,
     traffic::{Settings, TlsWish},
@@ -204,20 +205,11 @@ impl Compiler<'_> {
                 None
             }
         };
-        match traffic {
-            Traffic::Http if service.protocol == Protocol::Tls && tls.is_none() => {
-                let detail = format!(
-                    "plain HTTP must not be sent to {name}, which is declared to speak TLS"
-                );
-                refusals.push(Refusal::of_all(Reason::WrongProtocol, &detail));
-            }
-            Traffic::Tls if tls.is_some() => {
-                let detail = format!("TLS to {name} would be wrapped in TLS again");
-                refusals.push(Refusal::of_all(Reason::WrongProtocol, &detail));
-            }
-            Traffic::Http | Traffic::Tls | Traffic::Tcp => {}
-        }
         let settings = merged.settings;
+        let connect = settings.beyond.connect.is_some();
+        let misfit = fits::misfit(*traffic, service.protocol, tls.is_some(), connect, &name);
+        refusals.extend(misfit.map(|detail| Refusal::of_all(Reason::WrongProtocol, &detail)));
+        let balancing = settings.load_balancer.unwrap_or_default();
         let (mut pool, version) = settings.pool.unwrap_or_default();
         pool.keepalive = pool.keepalive.or(self.mesh.keepalive);
         let cluster = Arc::new(Cluster {
@@ -227,10 +219,16 @@ impl Compiler<'_> {
             load_balancer: if entry.uses_one_address() {
                 LoadBalancer::First
             } else {
-                settings.load_balancer.unwrap_or(LoadBalancer::LeastRequest)
+                balancing.method
             },
+            hash: balancing.hash.filter(|_| !entry.uses_one_address()),
+            warmup: balancing.warmup,
+            proxy_protocol: settings.beyond.proxy_protocol,
+            connect: settings.beyond.connect,
+            retry_budget: settings.beyond.retry_budget,
             pool,
             outlier: settings.outlier.flatten(),
+            rate: entry.rate.clone(),
             name: wanted.cluster_name(),
         });
         Some(Reached { cluster, refusals })

@@ -1,6 +1,6 @@
 //! `ServiceEntry` to the registry: validation as Istio's, and where each service's endpoints are.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc};
 
 use ipnet::IpNet;
 
@@ -10,9 +10,9 @@ use super::super::{
     resource::{Meta, Resource},
     service_entry::{Location, Resolution, ServiceEndpoint, ServiceEntry, ServicePort},
 };
-use super::Compiler;
+use super::{Compiler, rates};
 use crate::{
-    policy::{Discovery, Endpoint, Exported, HostPattern, HttpVersion, Protocol},
+    policy::{Discovery, Endpoint, Exported, HostPattern, HttpVersion, Protocol, RateLimit},
     types::{Host, Labels, Port},
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) subject_alt_names: Vec<String>,
     /// Some of its ports have errors, told already.
     pub(super) broken: bool,
+    /// What each workload may ask of each host.
+    pub(super) rate: Option<Arc<RateLimit>>,
     resolution: Resolution,
     endpoints: Vec<EntryEndpoint>,
 }
@@ -137,6 +139,7 @@ impl Entry {
             addresses: Vec::new(),
             subject_alt_names: Vec::new(),
             broken: false,
+            rate: None,
             endpoints,
         }
     }
@@ -241,9 +244,12 @@ impl Compiler<'_> {
         if has_tcp && addresses.is_empty() {
             cx.warn(&at.field("addresses"), "raw TCP is recognized by its address; without addresses those of the endpoints, or what the host resolves to on each node, are used").code = Some("IST0134");
         }
+        let spoken: Vec<_> = ports.iter().map(|port| port.protocol).collect();
+        let rate = rates::annotated(&meta.annotations, &meta.label, &spoken, &mut cx);
         let hosts: Vec<_> = hosts.into_iter().map(|(host, _)| host).collect();
         (!hosts.is_empty()).then(|| Entry {
             broken: told || ports.len() != given,
+            rate,
             exported: names::exported(export_to, &meta.namespace, true, &mut cx),
             meta: meta.clone(),
             hosts,

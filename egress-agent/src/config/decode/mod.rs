@@ -48,6 +48,11 @@ impl Spot {
         Self { line, path: Rc::new(Path { parent: Some(Rc::clone(&self.path)), step }) }
     }
 
+    /// An entry of a mapping, on the same line.
+    pub(super) fn key(&self, key: &str) -> Self {
+        self.step(self.line, Step::Key(key.into()))
+    }
+
     /// A field below, on the same line: for what is missing.
     pub(super) fn field(&self, name: &'static str) -> Self {
         self.step(self.line, Step::Field(name))

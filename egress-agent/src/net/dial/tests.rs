@@ -6,20 +6,13 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::{
     net::testing::Outside,
-    policy::{ClusterName, ConnectionPool, GatewayPolicy, HttpVersion, LoadBalancer, Snapshot},
+    policy::{ClusterName, GatewayPolicy, LoadBalancer, Snapshot},
     types::{GatewayIdentity, Labels, Namespace},
 };
 
 fn cluster(discovery: Discovery) -> Cluster {
-    Cluster {
-        name: ClusterName("outbound|443||test.example".into()),
-        discovery,
-        http: HttpVersion::Auto,
-        tls: None,
-        load_balancer: LoadBalancer::RoundRobin,
-        pool: ConnectionPool::default(),
-        outlier: None,
-    }
+    let name = ClusterName("outbound|443||test.example".into());
+    Cluster { load_balancer: LoadBalancer::RoundRobin, ..Cluster::new(name, discovery) }
 }
 
 fn policy() -> GatewayPolicy {

@@ -17,9 +17,9 @@ use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
     AddressGuard, Authorization, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied,
-    Direct, Discovery, EgressTable, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer,
-    OutboundMode, PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls,
-    Service, Snapshot, Target, TcpRoute, has_labels, matching, preferred,
+    Direct, Discovery, EgressTable, Hop, HttpAction, Keepalive, OutboundMode, PortMode, Redirect,
+    RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute,
+    has_labels, matching, preferred,
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
 
@@ -208,7 +208,7 @@ impl GatewayPolicy {
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
         let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
         let (cluster, host) = self.outside(&chosen.target, GatewayPort(port.0), source, None)?;
-        let route = TcpRoute { cluster: Arc::clone(cluster), host: host.cloned(), audit: None };
+        let route = TcpRoute::new(Arc::clone(cluster), host.cloned());
         self.authorized_tcp(source, None, (route, port.0))
     }
 
@@ -347,13 +347,6 @@ enum Secured {
 
 /// A cluster without settings of its own.
 fn plain(name: ClusterName, discovery: Discovery, keepalive: Option<Keepalive>) -> Cluster {
-    Cluster {
-        name,
-        discovery,
-        http: HttpVersion::Auto,
-        tls: None,
-        load_balancer: LoadBalancer::LeastRequest,
-        pool: ConnectionPool { keepalive, ..ConnectionPool::default() },
-        outlier: None,
-    }
+    let pool = ConnectionPool { keepalive, ..ConnectionPool::default() };
+    Cluster { pool, ..Cluster::new(name, discovery) }
 }

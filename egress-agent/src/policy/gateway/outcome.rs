@@ -22,6 +22,7 @@ impl GatewayPolicy {
             retry: Arc::clone(&self.retry),
             action: Arc::clone(&self.plain),
             mirrors: Vec::new(),
+            rates: Vec::new(),
             audit: None,
         }
     }
@@ -48,6 +49,7 @@ impl GatewayPolicy {
             retry: Arc::clone(&rule.retry),
             action: with_faults(rule, action),
             mirrors: mirrors(rule, client, request.host),
+            rates: Vec::new(),
             audit: None,
         })
     }

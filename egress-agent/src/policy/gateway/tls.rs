@@ -53,7 +53,7 @@ impl GatewayPolicy {
             }
             let cluster = self.passthrough(port, host, source)?;
             mesh_allows()?;
-            let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
+            let route = TcpRoute::new(cluster, Some(host.clone()));
             return Ok((TlsRoute::Forward(route), port.0));
         };
         if service.protocol != Protocol::Tls {
@@ -70,7 +70,7 @@ impl GatewayPolicy {
             }
             let cluster = self.direct(service, host, source)?;
             mesh_allows()?;
-            let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
+            let route = TcpRoute::new(cluster, Some(host.clone()));
             return Ok((TlsRoute::Forward(route), port.0));
         };
         let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
@@ -91,7 +91,7 @@ impl GatewayPolicy {
                 let client = Client { source: source.namespace(), gateway: None };
                 let cluster = destination.cluster(client, Some(&host))?;
                 let cluster = Arc::clone(cluster);
-                let route = TcpRoute { cluster, host: Some(host), audit: None };
+                let route = TcpRoute::new(cluster, Some(host));
                 Ok((TlsRoute::Forward(route), port.0))
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
@@ -173,11 +173,7 @@ impl GatewayPolicy {
         })?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
-        Ok(TlsRoute::Forward(TcpRoute {
-            cluster: Arc::clone(cluster),
-            host: Some(host),
-            audit: None,
-        }))
+        Ok(TlsRoute::Forward(TcpRoute::new(Arc::clone(cluster), Some(host))))
     }
 
     /// Whether a ClientHello may be forwarded under this setting. Where TLS ends here, the inner one
@@ -279,6 +275,6 @@ impl GatewayPolicy {
         })?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
-        Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host), audit: None })
+        Ok(TcpRoute::new(Arc::clone(cluster), Some(host)))
     }
 }

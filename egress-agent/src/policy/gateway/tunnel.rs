@@ -196,7 +196,7 @@ impl GatewayPolicy {
             let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
             let (cluster, host) = self.outside(&chosen.target, entry.stage, source, None)?;
             let cluster = Arc::clone(cluster);
-            let route = TcpRoute { cluster, host: host.cloned(), audit: None };
+            let route = TcpRoute::new(cluster, host.cloned());
             return Ok((route, entry.stage.0));
         };
         let (_, served) = self.served(entry.group, entry.stage, host)?;

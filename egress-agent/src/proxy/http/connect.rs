@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::{
     failure::Failure,
@@ -13,9 +13,9 @@ use super::{
     pool::{Key, Version},
 };
 use crate::{
-    net::{DialError, Patience, Plan, Upstream},
+    net::{Asker, DialError, Patience, Plan, Upstream},
     policy::{GatewayPolicy, Keepalive, KeyGroup},
-    proxy::{Downstream, Worker},
+    proxy::{Worker, preface::proxy_header},
     sys::socket::user_timeout,
     telemetry::ClusterStats,
     tls::{Alpn, negotiated_group},
@@ -29,11 +29,11 @@ use crate::{
 pub(super) async fn plan(
     worker: &Worker,
     policy: &GatewayPolicy,
-    downstream: &Downstream,
+    asker: Asker<'_>,
     key: &Key,
     stats: &ClusterStats,
 ) -> Result<Plan, Failure> {
-    let planned = worker.plan(policy, &key.cluster, &key.host, downstream, stats).await;
+    let planned = worker.plan(policy, &key.cluster, &key.host, asker, stats).await;
     planned.map_err(|error| failed(error, stats))
 }
 
@@ -50,11 +50,15 @@ pub(super) async fn connect(
     owner: ShareOwner,
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
-    let Key { cluster, host, version } = key;
+    let Key { cluster, host, version, client } = key;
     let dialled = worker.connect(cluster, plan, patience, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
-    let Upstream { stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
+    let Upstream { mut stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
     let mut link = Link::new(addr, local, lease, stats);
+    if let (Some(version), Some((peer, own))) = (cluster.proxy_protocol, client) {
+        let header = proxy_header(version, peer.0, own.0);
+        stream.write_all(&header).await.map_err(|error| Failure::Reset(error.to_string()))?;
+    }
     let mut http2 = *version == Version::Http2;
     let io = match &cluster.tls {
         None => UpstreamIo::Plain(stream),

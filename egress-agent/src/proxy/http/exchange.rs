@@ -14,10 +14,12 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     Connection,
+    affinity::Affinity,
     attempt::Attempt,
     bad::BadMessage,
     body::Relay,
     clock::Clock,
+    cors::Cors,
     deadline::Deadline,
     failure::Failure,
     headers,
@@ -33,7 +35,10 @@ use super::{
 };
 use crate::{
     policy::{Denied, FAULT, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
-    proxy::Work,
+    proxy::{
+        Work,
+        rates::{Counted, Meters},
+    },
     telemetry::{ClusterCounter, ResponseFlag},
 };
 
@@ -148,6 +153,7 @@ async fn exchange<D: Inbound>(
     let worker = &connection.worker;
     let (policy, route) = decide(connection, policy, request, remote)?;
     record.route(&route);
+    record.limit(admit(connection, &route)?);
     let idle = policy.snapshot().mesh.stream_idle_timeout;
     let idle = idle.unwrap_or(worker.limits.stream_idle);
     // Whoever gives a route more time expects it to be silent for as long.
@@ -157,7 +163,15 @@ async fn exchange<D: Inbound>(
         record.flag(ResponseFlag::DelayInjected);
         watch(connection, down, &mut clock, tokio::time::sleep(delay)).await?;
     }
-    if let Some(reply) = own_answer(&route.action, request.is_grpc(), record) {
+    let cors = Cors::of(route.action.cors.as_deref(), request);
+    if let Some(reply) = cors.as_ref().and_then(Cors::answer) {
+        record.local(StatusCode::OK, "cors_response");
+        return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
+    }
+    if let Some(mut reply) = own_answer(&route.action, request.is_grpc(), record) {
+        if let Some(cors) = &cors {
+            cors.apply(&mut reply.headers);
+        }
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
     }
     let room = worker.room_in_log(&connection.downstream);
@@ -174,6 +188,16 @@ async fn exchange<D: Inbound>(
             forward(connection, &policy, &route, request, record, &mut down, &mut clock).await
         }
     }
+}
+
+/// Counts the request for its workload and host.
+fn admit(connection: &Connection, route: &HttpRoute) -> Result<Meters, Failure> {
+    let owner = || connection.downstream.owner();
+    let rates = &connection.worker.rates;
+    let meters = rates.meters(route.rate_limits(), owner, &route.host);
+    let meters = meters.map_err(Failure::RateLimited)?;
+    meters.count(Counted::Request).map_err(Failure::RateLimited)?;
+    Ok(meters)
 }
 
 /// Sends the request where its route leads, and the response to the client.
@@ -195,12 +219,16 @@ pub(super) async fn forward<D: Inbound>(
     }
     let under_way = stats.request();
     let mut relay = Relay::new();
+    let downstream = &connection.downstream;
     let key = Key {
         cluster: Arc::clone(&route.cluster),
         host: route.host.clone(),
         version: Version::of(&route.cluster, request),
+        client: route.cluster.proxy_protocol.map(|_| (downstream.peer, downstream.local)),
     };
+    let affinity = Affinity::of(&route.cluster, request, connection.downstream.source.addr);
     let attempt = Attempt::new(connection, policy, route, request, key, &stats, &record.entry);
+    let attempt = attempt.balanced_by(affinity.hash);
     let answered = attempt.until_answered(down, &mut relay, clock, record).await;
     let (up, mut response) = answered.inspect_err(|failure| {
         if let Some(status) = failure.account().status {
@@ -213,6 +241,12 @@ pub(super) async fn forward<D: Inbound>(
     record.answered(response.status);
     clock.answered();
     headers::apply(&mut response.headers, &route.action.response_headers, &record.entry);
+    if let Some(cors) = Cors::of(route.action.cors.as_deref(), request) {
+        cors.apply(&mut response.headers);
+    }
+    if let Some(cookie) = affinity.cookie {
+        response.headers.append(header::SET_COOKIE, cookie);
+    }
     if response.status == StatusCode::SWITCHING_PROTOCOLS {
         return match up {
             Outbound::H1(up) => {

@@ -9,7 +9,10 @@ use super::{bad::BadMessage, body::RecvError};
 use crate::{
     net::{DialError, ResolveError},
     policy::Denied,
-    proxy::record::{OVERFLOW, OVERFLOW_SENTENCE},
+    proxy::{
+        rates::Limited,
+        record::{OVERFLOW, OVERFLOW_SENTENCE, RATE_LIMITED},
+    },
     telemetry::ResponseFlag,
     tls::TlsError,
     types::{Host, UpstreamAddr},
@@ -39,6 +42,9 @@ pub(super) enum Failure {
     /// Its source has its share of what all sources use.
     #[error("{OVERFLOW_SENTENCE}")]
     SourceOverflow,
+    /// A rate limit.
+    #[error("{0} (rate_limited)")]
+    RateLimited(Limited),
     /// No connection.
     #[error("{0}")]
     Dial(DialError),
@@ -108,6 +114,7 @@ impl Failure {
     pub(super) fn sentence(&self) -> String {
         match self {
             Self::Denied(denied) => denied.detail.clone(),
+            Self::RateLimited(limited) => limited.to_string(),
             failure => failure.to_string(),
         }
     }
@@ -165,6 +172,12 @@ impl Failure {
                 Flag::UpstreamOverflow,
                 OVERFLOW,
                 Reason::Overflow,
+            ),
+            Self::RateLimited(_) => (
+                Some(StatusCode::TOO_MANY_REQUESTS),
+                Flag::RateLimited,
+                RATE_LIMITED,
+                Reason::RateLimited,
             ),
             Self::Dial(error) => return dial_account(error),
             Self::Tls { error, .. } => (
@@ -281,7 +294,10 @@ impl Failure {
     pub(super) fn body(&self, authority: Option<&str>) -> String {
         let host = authority.unwrap_or("this request");
         match self {
-            Self::Denied(_) | Self::Upgrade(_) | Self::Dial(DialError::AddressRefused { .. }) => {
+            Self::Denied(_)
+            | Self::Upgrade(_)
+            | Self::RateLimited(_)
+            | Self::Dial(DialError::AddressRefused { .. }) => {
                 format!("{host} is refused by the egress gateway: {self}\n")
             }
             Self::Bad(_) | Self::HeadTimeout | Self::BodyTimeout | Self::Body(_) => {

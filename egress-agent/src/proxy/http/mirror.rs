@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     policy::{GatewayPolicy, HttpRoute, RetryPolicy},
-    proxy::Work,
+    proxy::{Work, rates::Counted},
 };
 
 /// Longest body that is copied, in bytes.
@@ -73,7 +73,10 @@ impl Copies {
             .mirrors
             .iter()
             .filter_map(|(cluster, host)| {
-                // Without room for it there is no copy.
+                // Without room for it, and beyond a limit of its destination, there is no copy.
+                let (rates, owner) = (&connection.worker.rates, || connection.downstream.owner());
+                let meters = rates.meters(cluster.rate.iter(), owner, host).ok()?;
+                meters.count(Counted::Request).ok()?;
                 let work = connection.downstream.holder.request(bytes)?;
                 let mut action = Arc::clone(&route.action);
                 let asked = action.rewrite_authority.as_deref().unwrap_or(&request.authority.text);
@@ -87,6 +90,7 @@ impl Copies {
                     retry: Arc::new(RetryPolicy { attempts: 0, ..RetryPolicy::default() }),
                     action,
                     mirrors: Vec::new(),
+                    rates: Vec::new(),
                     audit: route.audit.clone(),
                 };
                 Some((route, work))

@@ -13,12 +13,14 @@
 //! request's host must be the one that was dialled: `example.com:22` asked for on port 80 is a
 //! contradiction, and refused.
 
+mod affinity;
 mod attempt;
 mod authority;
 mod bad;
 mod body;
 mod clock;
 mod connect;
+mod cors;
 mod deadline;
 mod exchange;
 mod failure;
@@ -30,6 +32,7 @@ mod inbound;
 mod link;
 mod mirror;
 mod outbound;
+mod paced;
 mod pool;
 mod record;
 mod relay_response;

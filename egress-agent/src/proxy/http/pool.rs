@@ -25,7 +25,7 @@ use crate::{
     net::{ClusterStates, Plan},
     policy::{Cluster, GatewayPolicy},
     proxy::PolicyCell,
-    types::{Host, ShareOwner, UpstreamAddr},
+    types::{ClientAddr, Host, LocalAddr, ShareOwner, UpstreamAddr},
 };
 
 /// What a connection was made for. The whole cluster is part of it: when the configuration changes
@@ -36,6 +36,8 @@ pub(super) struct Key {
     /// Whom it was resolved for, and whom the certificate was verified for.
     pub(super) host: Host,
     pub(super) version: Version,
+    /// The client's connection that its own is for alone: the PROXY protocol names it.
+    pub(super) client: Option<(ClientAddr, LocalAddr)>,
 }
 
 /// Whose connections of HTTP/2 a request may share.

@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     policy::{ClusterName, HttpRoute},
-    proxy::{Work, Worker, record::NO_LONGER_VALID},
+    proxy::{
+        Work, Worker,
+        rates::{Meters, Pace},
+        record::NO_LONGER_VALID,
+    },
     telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
     tls::Ending,
 };
@@ -45,6 +49,12 @@ pub(super) struct Record {
     ending: Option<Ending>,
     /// Its place, as long as anything of it is under way.
     pub(super) work: Option<Work>,
+    /// Its rate limits.
+    pub(super) meters: Meters,
+    /// The request's body, in their pace.
+    pub(super) upload: Pace,
+    /// The response's body.
+    pub(super) download: Pace,
     pub(super) entry: AccessLogEntry,
 }
 
@@ -66,6 +76,9 @@ impl Record {
             complete: false,
             ending: downstream.ending.clone(),
             work: None,
+            meters: Meters::default(),
+            upload: Pace::default(),
+            download: Pace::default(),
             entry,
         }
     }
@@ -104,6 +117,13 @@ impl Record {
         self.entry.upstream_cluster = Some(route.cluster.name.clone());
         self.entry.route_name = route.name.clone();
         self.entry.audit = route.audit.clone();
+    }
+
+    /// The limits that hold for it.
+    pub(super) fn limit(&mut self, meters: Meters) {
+        self.upload = Pace::new(&meters);
+        self.download = Pace::new(&meters);
+        self.meters = meters;
     }
 
     /// The connection that it was sent on.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::state::{Endpoints, NodeInfo, ServiceInfo};
 use crate::{
-    config::RawFile,
+    config::{ANNOTATION_PREFIX, RawFile},
     pods::{Pod, PodUid},
     types::{DEFAULT_SERVICE_ACCOUNT, Namespace},
 };
@@ -226,9 +226,10 @@ pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     let metadata = &object.metadata;
     let path = of.name_of(object)?;
     let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
-    let dry_run = metadata.annotations.as_ref().and_then(|all| all.get(DRY_RUN));
-    let annotations: BTreeMap<&str, &String> =
-        dry_run.into_iter().map(|value| (DRY_RUN, value)).collect();
+    let annotations = metadata.annotations.iter().flatten();
+    let annotations: BTreeMap<&String, &String> = annotations
+        .filter(|(key, _)| *key == DRY_RUN || key.starts_with(ANNOTATION_PREFIX))
+        .collect();
     let document = json!({
         "apiVersion": of.api_version(),
         "kind": of.kind,
@@ -434,13 +435,17 @@ mod tests {
         let of = CUSTOM.iter().find(|of| of.kind == "AuthorizationPolicy").unwrap();
         let metadata = json!({
             "name": "x", "namespace": "shop",
-            "annotations": {DRY_RUN: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+            "annotations": {
+                DRY_RUN: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                "egress-enforcer.io/rate-limit": "{}",
+            },
         });
         let text = json!({"metadata": metadata, "spec": {"action": "DENY"}});
         let read: Value =
             serde_json::from_str(&resource(*of, &object(text)).unwrap().text).unwrap();
         assert_eq!(read["apiVersion"], "security.istio.io/v1");
-        assert_eq!(read["metadata"]["annotations"], json!({DRY_RUN: "true"}));
+        let kept = json!({DRY_RUN: "true", "egress-enforcer.io/rate-limit": "{}"});
+        assert_eq!(read["metadata"]["annotations"], kept);
     }
 
     #[test]

@@ -118,6 +118,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::AuthorizationPolicyDenied
         | Reason::EgressPolicyDenied
         | Reason::ResolveOverflow
+        | Reason::RateLimited
         | Reason::NotConfigured
         | Reason::RouteRefused
         | Reason::DownstreamTls

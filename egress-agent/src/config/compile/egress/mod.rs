@@ -133,6 +133,7 @@ impl Compiler<'_> {
                     group: draft.group,
                     hop: self.egress_hop(draft.policy, draft.group, rule.port),
                     destination,
+                    rate: rule.rate.clone(),
                 }));
             }
             let scope = if draft.policy.cluster {

@@ -10,7 +10,8 @@ use super::{
 use crate::{
     config::{
         decode::{At, Cx, Spot},
-        virtual_service::{Destination, HttpMatch, HttpMirror, HttpRule as RuleMirror, Percentage},
+        fault::Percentage,
+        virtual_service::{Destination, HttpMatch, HttpMirror, HttpRule as RuleMirror},
     },
     policy::{Mirror, Target},
 };

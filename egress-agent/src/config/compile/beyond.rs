@@ -1,0 +1,62 @@
+//! What holds on every port of a rule: `retryBudget`, `tunnel`, `proxyProtocol`.
+
+use super::{
+    super::{
+        decode::Cx,
+        destination_rule::{
+            ProxyProtocolSettings, ProxyVersion, RetryBudget as RetryBudgetMirror, TrafficPolicy,
+            TunnelProtocol, TunnelSettings,
+        },
+        names,
+    },
+    pools::retry_budget_of,
+};
+use crate::policy::{ConnectTarget, ProxyProtocol, RetryBudget};
+
+/// Settings that those of a port don't replace, as in Istio.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beyond {
+    pub(super) retry_budget: Option<RetryBudget>,
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    pub(super) connect: Option<ConnectTarget>,
+}
+
+impl Beyond {
+    pub(super) fn or(self, base: Self) -> Self {
+        Self {
+            retry_budget: self.retry_budget.or(base.retry_budget),
+            proxy_protocol: self.proxy_protocol.or(base.proxy_protocol),
+            connect: self.connect.or(base.connect),
+        }
+    }
+}
+
+pub(super) fn beyond(policy: &TrafficPolicy, cx: &mut Cx<'_>) -> Beyond {
+    let budget: Option<&RetryBudgetMirror> = policy.retry_budget.as_ref();
+    if let (Some(_), Some(proxy)) = (&policy.tunnel, &policy.proxy_protocol) {
+        let message = "tunnel and proxyProtocol can't be given together";
+        cx.wrong(&proxy.at, "proxyProtocol", "nothing", message);
+    }
+    Beyond {
+        retry_budget: budget.map(|budget| retry_budget_of(budget, cx)),
+        proxy_protocol: policy.proxy_protocol.as_ref().map(version),
+        connect: policy.tunnel.as_ref().and_then(|tunnel| target(tunnel, cx)),
+    }
+}
+
+fn version(ProxyProtocolSettings { at: _, version }: &ProxyProtocolSettings) -> ProxyProtocol {
+    match version.as_ref().map_or(ProxyVersion::V1, |version| version.value) {
+        ProxyVersion::V1 => ProxyProtocol::V1,
+        ProxyVersion::V2 => ProxyProtocol::V2,
+    }
+}
+
+fn target(tunnel: &TunnelSettings, cx: &mut Cx<'_>) -> Option<ConnectTarget> {
+    let TunnelSettings { at: _, protocol, target_host, target_port } = tunnel;
+    if let Some(post) = protocol.as_ref().filter(|p| p.value == TunnelProtocol::Post) {
+        let message = "only CONNECT is supported: what a proxy makes of POST is not standardized";
+        cx.wrong(&post.at, "POST", "CONNECT", message);
+    }
+    let host = names::host(target_host.as_ref()?, cx)?;
+    Some(ConnectTarget { host, port: target_port.as_ref()?.value })
+}
