@@ -190,4 +190,6 @@ reasons! {
     EgressPolicyDenied = 98, "egress_policy_denied";
     /// The workload asks more of the host than a rate limit allows.
     RateLimited = 99, "rate_limited";
+    /// It is to be dialled from an address that the gateway does not have.
+    EgressAddressUnavailable = 100, "egress_address_unavailable";
 }

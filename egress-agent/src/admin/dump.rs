@@ -10,7 +10,7 @@ mod rules;
 use serde_json::{Value, json};
 
 use self::{
-    balance::{consistent_hash, warmup},
+    balance::{consistent_hash, egress_addresses, warmup},
     json::{list, seconds},
     rates::rate_limit,
 };
@@ -72,6 +72,10 @@ fn mesh(mesh: &MeshConfig) -> Value {
         "clusterCidrs": list(&mesh.cluster_cidrs, |net| json!(net.to_string())),
         "deniedCidrs": list(&mesh.denied_cidrs, |net| json!(net.to_string())),
         "encapsulationPorts": mesh.encapsulation_ports.iter().map(|port| port.get()).collect::<Vec<_>>(),
+        "egressAddresses": list(&mesh.egress_addresses, |set| json!({
+            "from": egress_addresses(&set.from),
+            "selector": set.selector.to_string(),
+        })),
         "gateways": list(&mesh.gateways, gateway),
         "nodes": list(&mesh.nodes, |found| mesh_node(found)),
         "workloads": list(&mesh.workloads, |found| workload(found)),
@@ -161,6 +165,7 @@ fn cluster(cluster: &Cluster) -> Value {
         },
         "consistentHash": cluster.hash.as_deref().map(consistent_hash),
         "warmup": cluster.warmup.as_ref().map(warmup),
+        "egressAddresses": cluster.from.as_deref().map(egress_addresses),
         "proxyProtocol": cluster.proxy_protocol.map(|version| match version {
             ProxyProtocol::V1 => "V1",
             ProxyProtocol::V2 => "V2",

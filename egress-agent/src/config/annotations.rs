@@ -9,8 +9,11 @@ use super::{
 pub const PREFIX: &str = "egress-enforcer.io/";
 /// A rate limit, as `rateLimit` of an egress policy.
 pub(super) const RATE_LIMIT: &str = "egress-enforcer.io/rate-limit";
+/// Where the gateway dials from.
+pub(super) const EGRESS_ADDRESS: &str = "egress-enforcer.io/egress-address";
 /// Every annotation, with the kinds that may have it.
-const ALL: &[(&str, &[&str])] = &[(RATE_LIMIT, &["ServiceEntry"])];
+const ALL: &[(&str, &[&str])] =
+    &[(RATE_LIMIT, &["ServiceEntry"]), (EGRESS_ADDRESS, &["VirtualService"])];
 
 /// The annotations of a resource that have a meaning here.
 #[derive(Clone, Debug, Default)]

@@ -53,6 +53,8 @@ record! {
         "defaultConfig" default_config: Option<DefaultConfig> = "none",
         /// UDP ports at which in-cluster hosts may decapsulate packets (VXLAN, Geneve, WireGuard, …) and forward them: closed to workloads, at every in-cluster address. The list replaces the default.
         "encapsulationPorts" encapsulation_ports: Option<List<Port>> = "`1701`, `2152`, `2268`, `3544`, `4341`, `4342`, `4500`, `4754`, `4755`, `4789`, `4790`, `4791`, `5247`, `5555`, `6080`, `6081`, `6635`, `6636`, `6784`, `8285`, `8472`, `9899`, `48879`, `51820`, `51821`, `51871`",
+        /// Addresses of the gateway that it dials from, for certain workloads or routes, so that external hosts see tenants apart. The first entry that selects a workload counts; the annotation `egress-enforcer.io/egress-address` of a virtual service comes before.
+        "egressAddresses" egress_addresses: Records<MeshEgressAddresses> = "as the host's routes say",
         /// The gateway services, where there is no Kubernetes to ask.
         "gateways" gateways: Records<MeshGateway> = "none",
         /// The application nodes, where there is no Kubernetes to ask: who may speak for the workloads there, through the tunnel to a gateway.
@@ -203,6 +205,20 @@ record! {
         "labels" labels: Dict<At<String>> = "no condition",
         /// How verdicts on them are carried out.
         "mode" mode: Option<At<Enforcing>> = required,
+    }
+}
+
+record! {
+    /// Addresses to dial from. One without `namespaces` and `labels` is for virtual services that name it.
+    struct MeshEgressAddresses {
+        /// Its name.
+        "name" name: Option<At<String>> = required,
+        /// Addresses of the gateway's host. A workload keeps to one of each family. What the gateway does not have, or has of another family only, is refused (`egress_address_unavailable`).
+        "addresses" addresses: List<String> = required,
+        /// The workloads in any of these namespaces.
+        "namespaces" namespaces: List<String> = "no condition",
+        /// The workloads with all of these labels.
+        "labels" labels: Dict<At<String>> = "no condition",
     }
 }
 

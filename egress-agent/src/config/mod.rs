@@ -114,9 +114,11 @@ mod decisions {
         mod union;
     }
     mod rates;
+    mod refused_today;
     mod scopes;
     mod tests;
     mod unmet;
+    mod upstreams;
 }
 #[cfg(test)]
 mod scaling;

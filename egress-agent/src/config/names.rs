@@ -246,3 +246,17 @@ pub(super) fn header_name(text: &At<String>, cx: &mut Cx<'_>) -> Option<http::He
         }
     }
 }
+
+/// Addresses; what is none is told.
+pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for text in list {
+        match text.value.parse::<IpAddr>() {
+            Ok(ip) => addresses.push(ip.to_canonical()),
+            Err(_) => {
+                cx.wrong(&text.at, format!("{:?}", text.value), "an IP address", "not an address")
+            }
+        }
+    }
+    addresses
+}

@@ -94,7 +94,10 @@ of a subset, those before the rule's; the rule with the most specific host wins.
 const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is routed in two stages: at the `mesh` stage, \
 by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
 first one's destination names, to the service outside. Matches in one list are alternatives, the \
-conditions in a match all hold, the first rule that matches wins.\n";
+conditions in a match all hold, the first rule that matches wins.\n\n\
+The annotation `egress-enforcer.io/egress-address` says which address of the gateway its destinations are dialled \
+from: the name of an entry of `egressAddresses` in mesh.yaml, or addresses, separated by commas. A gateway that does \
+not have the address refuses the requests (`egress_address_unavailable`).\n";
 
 const AUTHORIZATION_POLICY: &str = "Who may ask a gateway for what, besides what the routes say \
 (`security.istio.io/v1`, `v1beta1`). A policy is for the gateways of its namespace that it selects, one in the \

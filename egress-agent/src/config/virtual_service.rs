@@ -324,9 +324,8 @@ record! {
         "gateways" gateways: List<String> = "all of the virtual service's",
         /// Namespace of the workload that asks.
         "sourceNamespace" source_namespace: Option<At<String>> = "any",
-    }
-    unsupported {
-        "sourceSubnet": Error, "select sources by `sourceLabels` or `sourceNamespace`";
+        /// Address or network of the pod that asks.
+        "sourceSubnet" source_subnet: Option<At<String>> = "any",
     }
 }
 

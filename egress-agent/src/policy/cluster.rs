@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ConsistentHash, KeyGroups, RateLimit};
+use super::{ConsistentHash, EgressAddresses, KeyGroups, RateLimit};
 use crate::types::{Host, Port};
 
 /// A cluster's key in statistics and logs: `outbound|443||edition.cnn.com`.
@@ -58,6 +58,8 @@ pub struct Cluster {
     pub hash: Option<Arc<ConsistentHash>>,
     /// How new endpoints get their load little by little.
     pub warmup: Option<Warmup>,
+    /// Where it is dialled from.
+    pub from: Option<Arc<EgressAddresses>>,
     /// What is said on a connection before anything else.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Where a proxy at the endpoints is asked to lead TLS and TCP.
@@ -84,6 +86,7 @@ impl Cluster {
             load_balancer: LoadBalancer::LeastRequest,
             hash: None,
             warmup: None,
+            from: None,
             proxy_protocol: None,
             connect: None,
             pool: ConnectionPool::default(),

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, CorsPolicy, Hop, RateLimit, Segment, ServerTls};
+use super::{Cluster, CorsPolicy, EgressAddresses, Hop, RateLimit, Segment, ServerTls};
 use crate::types::{GatewayPort, Host, OriginalPort, Source};
 
 /// How the bytes of a connection on some original port are to be read.
@@ -122,6 +122,8 @@ pub struct TcpRoute {
     pub host: Option<Host>,
     /// What the egress policies that allow it let the workload ask of the host.
     pub rates: Vec<Arc<RateLimit>>,
+    /// Where it is dialled from.
+    pub from: Option<Arc<EgressAddresses>>,
     /// The authorization policy that marks it for audit.
     pub audit: Option<Arc<str>>,
 }
@@ -130,7 +132,7 @@ impl TcpRoute {
     /// Without limits and marks.
     #[must_use]
     pub fn new(cluster: Arc<Cluster>, host: Option<Host>) -> Self {
-        Self { cluster, host, rates: Vec::new(), audit: None }
+        Self { cluster, host, rates: Vec::new(), from: None, audit: None }
     }
 
     /// Every limit that holds.
@@ -160,6 +162,8 @@ pub struct HttpRoute {
     pub mirrors: Vec<(Arc<Cluster>, Host)>,
     /// What the egress policies that allow it let the workload ask of the host.
     pub rates: Vec<Arc<RateLimit>>,
+    /// Where it is dialled from.
+    pub from: Option<Arc<EgressAddresses>>,
     /// The authorization policy that marks it for audit.
     pub audit: Option<Arc<str>>,
 }

@@ -14,6 +14,7 @@ mod denied_cidrs;
 mod destination;
 mod dial;
 mod egress;
+mod egress_address;
 #[cfg(test)]
 mod fields;
 mod gateway;
@@ -61,6 +62,7 @@ pub use egress::{
     Granted, HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME,
     NamespaceLabels, NotGranted, PathBelow,
 };
+pub use egress_address::{EgressAddressSet, EgressAddresses, egress_addresses};
 pub use gateway::GatewayPolicy;
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    AccessLogEncoding, EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules,
-    TunnelTls, default_denied,
+    AccessLogEncoding, EgressAddressSet, EncryptedHello, Hop, Keepalive, KeyGroups,
+    PathNormalization, Rules, TunnelTls, default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
@@ -27,6 +27,8 @@ pub struct Snapshot {
 /// `mesh.yaml`, compiled.
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
+    /// `egressAddresses`: the first entry that selects a workload counts.
+    pub egress_addresses: Vec<EgressAddressSet>,
     /// `outboundTrafficPolicy.mode`.
     pub outbound: OutboundMode,
     /// `direct`.
@@ -82,6 +84,7 @@ pub struct MeshConfig {
 impl Default for MeshConfig {
     fn default() -> Self {
         Self {
+            egress_addresses: Vec::new(),
             outbound: OutboundMode::RegistryOnly,
             direct: Direct::Deny,
             encrypted_hello: EncryptedHello::default(),

@@ -133,7 +133,11 @@ fn of_source(wanted: &SourceMatch, source: &Source, unmet: &mut Vec<String>) {
         }
         None => format!("no workload is known at {}", source.addr),
     };
-    let field = if wanted.labels.is_empty() { "sourceNamespace" } else { "sourceLabels" };
+    let field = match (wanted.labels.is_empty(), &wanted.namespace) {
+        (false, _) => "sourceLabels",
+        (true, Some(_)) => "sourceNamespace",
+        (true, None) => "sourceSubnet",
+    };
     unmet.push(format!("{field} {wanted} ({found})"));
 }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     net::{End, InFlight, Lease, Meter, Peer, Side, Upstream, relay},
-    policy::{Cluster, GatewayPolicy, KeyGroup, TcpRoute},
+    policy::{Cluster, EgressAddresses, GatewayPolicy, KeyGroup, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
     tls::{Alpn, PeerEnded, TlsError, negotiated_group},
     types::Host,
@@ -80,7 +80,7 @@ pub(super) async fn prepare(
         None => worker.rates.meters(route.rate_limits(), owner, &route.cluster.name),
     };
     let metered = metered.and_then(|meters| meters.count(Counted::Connection).map(|()| meters));
-    let TcpRoute { cluster, host, rates: _, audit } = route;
+    let TcpRoute { cluster, host, rates: _, from, audit } = route;
     let stats = worker.telemetry.stats.cluster(&cluster.name);
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
     record.server_name = server_name.as_ref().map(Host::to_string);
@@ -90,7 +90,8 @@ pub(super) async fn prepare(
     let connecting = async {
         worker.room_in_log(&downstream).await;
         let host = host.as_ref();
-        connect(worker, policy, &cluster, host, &downstream, &stats, &mut record).await
+        let to = (&*cluster, host);
+        connect(worker, policy, to, from.as_deref(), &downstream, &stats, &mut record).await
     };
     let result = if work.is_none() {
         drop(connecting);
@@ -149,13 +150,13 @@ pub(super) async fn prepare(
 async fn connect(
     worker: &Worker,
     policy: &GatewayPolicy,
-    cluster: &Cluster,
-    host: Option<&Host>,
+    (cluster, host): (&Cluster, Option<&Host>),
+    from: Option<&EgressAddresses>,
     downstream: &Downstream,
     stats: &Arc<ClusterStats>,
     record: &mut Record,
 ) -> Result<(Transport, Held), Reason> {
-    let dialled = worker.dial(policy, cluster, host, downstream, stats).await;
+    let dialled = worker.dial(policy, (cluster, host), from, downstream, stats).await;
     let dialled = dialled.map_err(|error| {
         record.dial_failed(worker, stats, &error);
         error.reason()

@@ -38,7 +38,7 @@ pub use self::{
 };
 use crate::{
     net::{Asker, Buffers, DialError, Dialer, Patience, Plan, Upstream},
-    policy::{Cluster, Denied, GatewayPolicy, Hop},
+    policy::{Cluster, Denied, EgressAddresses, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
     tls::{Credentials, Ending, Originator},
     types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, ShareOwner, Source},
@@ -111,14 +111,14 @@ impl Worker {
     async fn dial(
         &self,
         policy: &GatewayPolicy,
-        cluster: &Cluster,
-        host: Option<&Host>,
+        (cluster, host): (&Cluster, Option<&Host>),
+        from: Option<&EgressAddresses>,
         downstream: &Downstream,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
         let hash = cluster.hash.as_ref().and_then(|hash| hash.of_source(downstream.source.addr));
         let owner = downstream.owner();
-        let asker = Asker { owner: &owner, hash };
+        let asker = Asker { owner: &owner, hash, from };
         let dialled = self.dialer.dial(policy, cluster, host, asker).await;
         self.count_members(cluster, stats);
         Self::count_dial(&dialled, stats);

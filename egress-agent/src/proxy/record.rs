@@ -172,7 +172,9 @@ impl Record {
 fn count_dial(stats: &ClusterStats, error: &DialError) -> ResponseFlag {
     match error {
         DialError::Resolve { why: ResolveError::Overflow, .. } => ResponseFlag::DropOverload,
-        DialError::Resolve { .. } => ResponseFlag::UpstreamConnectionFailure,
+        DialError::Resolve { .. } | DialError::From { .. } => {
+            ResponseFlag::UpstreamConnectionFailure
+        }
         DialError::AddressRefused { .. } => ResponseFlag::NoRouteFound,
         DialError::NoHealthyUpstream { .. } => {
             stats.inc_upstream_cx_none_healthy();

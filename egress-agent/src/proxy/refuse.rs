@@ -42,6 +42,7 @@ impl Manner {
             Reason::ResolveFailed
             | Reason::ResolveOverflow
             | Reason::RateLimited
+            | Reason::EgressAddressUnavailable
             | Reason::ConnectFailed
             | Reason::UpstreamTls
             | Reason::Timeout

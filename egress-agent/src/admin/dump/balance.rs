@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::json::seconds;
-use crate::policy::{ConsistentHash, HashKey, HashTable, Warmup};
+use crate::policy::{ConsistentHash, EgressAddresses, HashKey, HashTable, Warmup};
 
 pub(super) fn consistent_hash(hash: &ConsistentHash) -> Value {
     let (key, name) = match &hash.key {
@@ -29,4 +29,8 @@ pub(super) fn warmup(warmup: &Warmup) -> Value {
         "minimumPercent": warmup.minimum_percent,
         "aggression": warmup.aggression,
     })
+}
+
+pub(super) fn egress_addresses(from: &EgressAddresses) -> Value {
+    json!({ "name": &*from.name, "addresses": from.addresses })
 }

@@ -1,7 +1,5 @@
 //! `mesh.yaml` to mesh-wide settings.
 
-use std::net::IpAddr;
-
 use ipnet::Ipv6Net;
 
 use super::super::{
@@ -11,7 +9,7 @@ use super::super::{
     names,
     resource::documents,
 };
-use super::{keepalive::keepalive, nodes, workloads};
+use super::{egress_addresses, keepalive::keepalive, nodes, workloads};
 use crate::{
     policy::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
@@ -100,6 +98,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         nat64_prefixes,
         default_config,
         encapsulation_ports,
+        egress_addresses,
         gateways,
         nodes,
         workloads: named,
@@ -124,6 +123,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
     let workloads = workloads::workloads(&named.0, &nodes, cx);
     let overrides = workloads::overrides(&enforcement_overrides.0, &workloads, cx);
     MeshConfig {
+        egress_addresses: egress_addresses::sets(&egress_addresses.0, cx),
         outbound: match outbound.map(|mode| mode.value) {
             None | Some(Outbound::RegistryOnly) => OutboundMode::RegistryOnly,
             Some(Outbound::AllowAny) => OutboundMode::AllowAny,
@@ -230,19 +230,6 @@ fn translated(list: &List<String>, cx: &mut Cx<'_>) -> Vec<Ipv6Net> {
     prefixes
 }
 
-pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
-    for text in list {
-        match text.value.parse::<IpAddr>() {
-            Ok(ip) => addresses.push(ip.to_canonical()),
-            Err(_) => {
-                cx.wrong(&text.at, format!("{:?}", text.value), "an IP address", "not an address")
-            }
-        }
-    }
-    addresses
-}
-
 fn groups(
     gateways: &[MeshGateway],
     trust_domain: &TrustDomain,
@@ -261,7 +248,7 @@ fn groups(
         let found = found.and_then(|gateways| gateways.get(&name.to_string()));
         let endpoints_at = at.field("endpoints");
         let endpoints = match (endpoints, found) {
-            (Some(endpoints), _) => addresses(endpoints, cx),
+            (Some(endpoints), _) => names::addresses(endpoints, cx),
             (None, Some(found)) => found.endpoints.clone(),
             (None, None) => {
                 no_endpoints(&endpoints_at, &name, discovered, cx);
@@ -291,7 +278,7 @@ fn groups(
             labels,
             endpoints,
             // A Service's own address leads to the gateway's ports by another way.
-            other_addresses: addresses(other_addresses, cx)
+            other_addresses: names::addresses(other_addresses, cx)
                 .into_iter()
                 .chain(found.into_iter().flat_map(|found| found.other_addresses.iter().copied()))
                 .collect(),

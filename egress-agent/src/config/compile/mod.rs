@@ -7,6 +7,7 @@ mod clusters;
 mod conditions;
 mod destinations;
 mod egress;
+mod egress_addresses;
 mod fits;
 mod gateways;
 mod http;

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{
-    super::{
-        decode::{At, Cx, nearest},
-        mesh::MeshNode,
-    },
-    mesh::addresses,
+use super::super::{
+    decode::{At, Cx, nearest},
+    mesh::MeshNode,
+    names,
 };
 use crate::types::{DEFAULT_SERVICE_ACCOUNT, Node, SpiffeId, TrustDomain, Workload};
 
@@ -19,7 +17,7 @@ pub(super) fn nodes(
 ) -> Vec<Arc<Node>> {
     let mut nodes: Vec<Arc<Node>> = Vec::new();
     for MeshNode { at, name, principal: proven, addresses: list } in given {
-        let own = addresses(list, cx);
+        let own = names::addresses(list, cx);
         let (Some(name), Some(proven)) = (name, proven) else { continue };
         if name.value.is_empty() {
             let expected = "the node's name";

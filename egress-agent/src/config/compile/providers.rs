@@ -9,15 +9,15 @@ use egress_ebpf::reason::Reason;
 use super::{
     Compiler,
     clusters::{Rule, with_names},
-    fits,
+    egress_addresses, fits,
     routes::Traffic,
     services::Entry,
     traffic::{Settings, TlsWish},
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, ClusterName, Destination, HostPattern, LoadBalancer,
-        Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Cluster, ClusterName, Destination, EgressAddresses, HostPattern,
+        LoadBalancer, Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
@@ -53,6 +53,17 @@ impl Compiler<'_> {
         let destination = Arc::new(Destination { providers });
         self.destinations.insert(wanted.clone(), Arc::clone(&destination));
         destination
+    }
+
+    /// The destination, dialled from these addresses.
+    pub(super) fn from(
+        &mut self,
+        destination: &Destination,
+        from: &Arc<EgressAddresses>,
+    ) -> Arc<Destination> {
+        let providers = egress_addresses::dialled_from(destination, from).into_iter();
+        let providers = providers.map(|provider| self.share(provider)).collect();
+        Arc::new(Destination { providers })
     }
 
     /// The destination of an entry's own port, without any route.
@@ -223,6 +234,7 @@ impl Compiler<'_> {
             },
             hash: balancing.hash.filter(|_| !entry.uses_one_address()),
             warmup: balancing.warmup,
+            from: None,
             proxy_protocol: settings.beyond.proxy_protocol,
             connect: settings.beyond.connect,
             retry_budget: settings.beyond.retry_budget,

@@ -263,6 +263,7 @@ pub(super) fn source(labels: &Dict<At<String>>, namespace: Option<&At<String>>) 
     SourceMatch {
         labels: names::labels(labels),
         namespace: namespace.map(|n| Namespace(n.value.as_str().into())),
+        subnet: None,
     }
 }
 
@@ -312,11 +313,13 @@ fn tcp_match(mirror: &TcpMirror, cx: &mut Cx<'_>) -> TcpMatch {
         source_labels,
         gateways: _,
         source_namespace,
+        source_subnet,
     } = mirror;
+    let subnet = source_subnet.as_ref().and_then(|text| names::network(text, cx));
     TcpMatch {
         port: port.as_ref().map(|port| port.value),
         subnets: destination_subnets.iter().filter_map(|s| names::network(s, cx)).collect(),
-        source: source(source_labels, source_namespace.as_ref()),
+        source: SourceMatch { subnet, ..source(source_labels, source_namespace.as_ref()) },
     }
 }
 

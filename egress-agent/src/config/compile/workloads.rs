@@ -13,7 +13,6 @@ use super::{
         mesh::{Enforcing, MeshOverride, MeshWorkload},
         names,
     },
-    mesh::addresses,
     nodes,
 };
 use crate::{
@@ -85,7 +84,7 @@ fn workload(
         name: name.into(),
         namespace: Namespace(namespace.into()),
         labels: names::labels(labels),
-        addresses: addresses(list, cx),
+        addresses: names::addresses(list, cx),
         cgroups: own,
         interface: interface.map(|name| name.value.as_str().into()),
         node: node.as_ref().and_then(|name| nodes::known(name, nodes, cx)),

@@ -132,6 +132,7 @@ impl Connect for Silent {
     fn connect(
         &self,
         _: UpstreamAddr,
+        _: Option<IpAddr>,
     ) -> future::LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
         Box::pin(future::pending())
     }
@@ -164,6 +165,7 @@ impl Connect for OnlyAt {
     fn connect(
         &self,
         addr: UpstreamAddr,
+        _: Option<IpAddr>,
     ) -> future::LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
         self.tried.borrow_mut().push(addr.0);
         Box::pin(async move {

@@ -58,7 +58,7 @@ impl GatewayPolicy {
     ) -> Result<(TlsRoute, Port), Denied> {
         let TlsConnection { source, port, server_name: host, hop, encrypted } = *connection;
         let forward = |cluster, rates, audit| {
-            let route = TcpRoute { cluster, host: Some(host.clone()), rates, audit };
+            let route = TcpRoute { rates, audit, ..TcpRoute::new(cluster, Some(host.clone())) };
             (TlsRoute::Forward(route), port.0)
         };
         let hello = || Self::hello_allowed(encrypted, self.snapshot.mesh.encrypted_hello, host);

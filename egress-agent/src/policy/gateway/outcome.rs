@@ -23,6 +23,7 @@ impl GatewayPolicy {
             action: Arc::clone(&self.plain),
             mirrors: Vec::new(),
             rates: Vec::new(),
+            from: None,
             audit: None,
         }
     }
@@ -50,6 +51,7 @@ impl GatewayPolicy {
             action: with_faults(rule, action),
             mirrors: mirrors(rule, client, request.host),
             rates: Vec::new(),
+            from: None,
             audit: None,
         })
     }

@@ -225,7 +225,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<(Outbound, Response), Failure> {
         let worker = &self.connection.worker;
         let owner = self.connection.downstream.owner();
-        let asker = Asker { owner: &owner, hash: self.hash };
+        let asker = Asker { owner: &owner, hash: self.hash, from: self.route.from.as_deref() };
         let planning = plan(worker, self.policy, asker, &self.key, self.stats);
         let plan = watch(self.connection, down, clock, planning).await??;
         let drain = self.policy.snapshot().mesh.address_drain_time;

@@ -50,7 +50,7 @@ pub(super) async fn connect(
     owner: ShareOwner,
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
-    let Key { cluster, host, version, client } = key;
+    let Key { cluster, host, version, client, from: _ } = key;
     let dialled = worker.connect(cluster, plan, patience, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
     let Upstream { mut stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
@@ -142,7 +142,7 @@ fn failed(error: DialError, stats: &ClusterStats) -> Failure {
             stats.inc_upstream_cx_overflow();
             stats.inc_upstream_rq_pending_overflow();
         }
-        DialError::AddressRefused { .. } => {}
+        DialError::AddressRefused { .. } | DialError::From { .. } => {}
     }
     Failure::Dial(error)
 }

@@ -224,6 +224,7 @@ pub(super) async fn forward<D: Inbound>(
         cluster: Arc::clone(&route.cluster),
         host: route.host.clone(),
         version: Version::of(&route.cluster, request),
+        from: route.from.as_ref().map(|from| (Arc::clone(from), downstream.owner())),
         client: route.cluster.proxy_protocol.map(|_| (downstream.peer, downstream.local)),
     };
     let affinity = Affinity::of(&route.cluster, request, connection.downstream.source.addr);

@@ -335,6 +335,12 @@ fn dial_account(error: &DialError) -> Account {
             Flag::UpstreamConnectionFailure,
             "dns_resolution_failure",
         ),
+        // What Envoy says where a connection can't be bound.
+        DialError::From { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Flag::UpstreamConnectionFailure,
+            "upstream_reset_before_response_started{local_connection_failure}",
+        ),
         DialError::Overflow { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,
             Flag::UpstreamOverflow,

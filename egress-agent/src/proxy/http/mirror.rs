@@ -91,6 +91,7 @@ impl Copies {
                     action,
                     mirrors: Vec::new(),
                     rates: Vec::new(),
+                    from: route.from.clone(),
                     audit: route.audit.clone(),
                 };
                 Some((route, work))

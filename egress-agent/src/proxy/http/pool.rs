@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     net::{ClusterStates, Plan},
-    policy::{Cluster, GatewayPolicy},
+    policy::{Cluster, EgressAddresses, GatewayPolicy},
     proxy::PolicyCell,
     types::{ClientAddr, Host, LocalAddr, ShareOwner, UpstreamAddr},
 };
@@ -38,6 +38,8 @@ pub(super) struct Key {
     pub(super) version: Version,
     /// The client's connection that its own is for alone: the PROXY protocol names it.
     pub(super) client: Option<(ClientAddr, LocalAddr)>,
+    /// Where it was dialled from: the addresses, and whose one of them it is.
+    pub(super) from: Option<(Arc<EgressAddresses>, ShareOwner)>,
 }
 
 /// Whose connections of HTTP/2 a request may share.

@@ -39,6 +39,7 @@ pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
             DialError::Resolve { .. }
             | DialError::AddressRefused { .. }
             | DialError::NoHealthyUpstream { .. }
+            | DialError::From { .. }
             | DialError::Overflow { .. },
         )
         | Failure::Tls { .. }

@@ -119,6 +119,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::EgressPolicyDenied
         | Reason::ResolveOverflow
         | Reason::RateLimited
+        | Reason::EgressAddressUnavailable
         | Reason::NotConfigured
         | Reason::RouteRefused
         | Reason::DownstreamTls

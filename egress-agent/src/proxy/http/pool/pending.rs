@@ -109,7 +109,7 @@ mod tests {
         let name = ClusterName("outbound|443||a.example".into());
         let cluster = Cluster::new(name, Discovery::Static(Vec::new()));
         let host = Host::parse("a.example").unwrap();
-        Key { cluster: Arc::new(cluster), host, version, client: None }
+        Key { cluster: Arc::new(cluster), host, version, client: None, from: None }
     }
 
     fn owner(last: u8) -> ShareOwner {

@@ -31,6 +31,32 @@ fn a_stale_connection_is_replaced_once() {
 }
 
 #[test]
+fn without_a_word_about_retries_they_are_those_of_istio() {
+    local(async {
+        // A status that the upstream sent is its answer: it may have acted.
+        let rule = DESTINATION;
+        for status in ["503 Busy", "502 Bad Gateway", "504 Gateway Timeout", "500 Error"] {
+            let (addr, seen) = upstream(move |io, _, seen| async move {
+                let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                answer_all(io, seen, Box::leak(text.into_boxed_str())).await;
+            })
+            .await;
+            let gateway =
+                Setup::new().http("a.example", addr).route("a.example", rule).start().await;
+            assert_eq!(gateway.get("a.example").await.status.to_string(), status[..3]);
+            assert_eq!(seen.requests.borrow().len(), 1, "{status}");
+            assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqRetry), 0, "{status}");
+        }
+        // A connection that can't be made is tried twice more.
+        let setup = Setup::new().service("a.example", "HTTP", None, "");
+        let gateway = setup.route("a.example", rule).start().await;
+        assert_eq!(gateway.get("a.example").await.status, 503);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqRetry), 2);
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "UF,URX");
+    });
+}
+
+#[test]
 fn no_more_retries_are_under_way_than_a_budget_allows() {
     local(async {
         const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
