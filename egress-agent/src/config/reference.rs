@@ -85,7 +85,7 @@ const MESH: &str = "Settings of the whole mesh: `--mesh FILE`, or `mesh.yaml` in
 resources. Without it no gateway is known, and everything is refused.\n";
 const SERVICE_ENTRY: &str = "A service outside. What no ServiceEntry names isn't in the registry.\n\n\
 The annotation `egress-enforcer.io/rate-limit` limits what each workload may ask of each host of the service; its \
-value is the mapping `rateLimit` of an [EgressPolicy](#egresspolicy), as YAML or JSON: \
+value is the mapping `rateLimit` of an EgressPolicy (see below), as YAML or JSON: \
 `'{requests: {perSecond: 10, burst: 20}}'`. It holds for what Istio's resources let through, not for what an \
 egress policy allows.\n";
 const GATEWAY: &str = "What the gateway processes with certain labels serve.\n";

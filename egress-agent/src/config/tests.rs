@@ -456,8 +456,8 @@ fn destination_rules() {
         ("{connectionPool: {tcp: {tcpKeepalive: {interval: 10h}}}}", "expected 1s to 32767s"),
         ("{outlierDetection: {maxEjectionPercent: 101}}", "not a percentage"),
         ("{portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]}", "listed twice"),
-        ("{tunnel: {protocol: CONNECT}}", "not supported"),
-        ("{proxyProtocol: {version: V1}}", "not supported"),
+        ("{tunnel: {protocol: POST, targetHost: b.example, targetPort: 443}}", "only CONNECT"),
+        ("{tunnel: {targetHost: b.example, targetPort: 443}, proxyProtocol: {}}", "together"),
     ] {
         one_error(
             &[&registry, &rule(&format!("{{host: a.example, trafficPolicy: {policy}}}"))],

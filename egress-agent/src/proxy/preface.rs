@@ -187,7 +187,7 @@ mod tests {
             ("HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\n", "answered 301"),
             ("HTTP/1.1 101 Switching\r\n\r\n", "answered 101"),
             ("SSH-2.0-x\r\n\r\n", "can't be read"),
-            ("HTTP/1.1 200 OK\r\nno end", "early eof"),
+            ("HTTP/1.1 200 OK\r\nno end", "end of file"),
         ] {
             let (_, result, _) = asked(answer).await;
             let error = result.unwrap_err().to_string();
