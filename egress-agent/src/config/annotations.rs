@@ -11,9 +11,14 @@ pub const PREFIX: &str = "egress-enforcer.io/";
 pub(super) const RATE_LIMIT: &str = "egress-enforcer.io/rate-limit";
 /// Where the gateway dials from.
 pub(super) const EGRESS_ADDRESS: &str = "egress-enforcer.io/egress-address";
+/// The credential for the proxy of a tunnel.
+pub(super) const TUNNEL_CREDENTIAL: &str = "egress-enforcer.io/tunnel-credential";
 /// Every annotation, with the kinds that may have it.
-const ALL: &[(&str, &[&str])] =
-    &[(RATE_LIMIT, &["ServiceEntry"]), (EGRESS_ADDRESS, &["VirtualService"])];
+const ALL: &[(&str, &[&str])] = &[
+    (RATE_LIMIT, &["ServiceEntry"]),
+    (EGRESS_ADDRESS, &["VirtualService"]),
+    (TUNNEL_CREDENTIAL, &["DestinationRule"]),
+];
 
 /// The annotations of a resource that have a meaning here.
 #[derive(Clone, Debug, Default)]

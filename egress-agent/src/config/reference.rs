@@ -90,7 +90,10 @@ value is the mapping `rateLimit` of an EgressPolicy (see below), as YAML or JSON
 egress policy allows.\n";
 const GATEWAY: &str = "What the gateway processes with certain labels serve.\n";
 const DESTINATION_RULE: &str = "How a destination is reached. Settings of a port come before those \
-of a subset, those before the rule's; the rule with the most specific host wins.\n";
+of a subset, those before the rule's; the rule with the most specific host wins.\n\n\
+The annotation `egress-enforcer.io/tunnel-credential` names what the proxy of a `tunnel` is shown: a directory of this \
+name in the gateway's `--credentials-dir` with the files `username` and `password`, as Kubernetes mounts a Secret of \
+type `kubernetes.io/basic-auth`.\n";
 const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is routed in two stages: at the `mesh` stage, \
 by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
 first one's destination names, to the service outside. Matches in one list are alternatives, the \

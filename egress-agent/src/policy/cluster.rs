@@ -194,6 +194,8 @@ pub struct ConnectTarget {
     pub host: Host,
     /// Its port.
     pub port: Port,
+    /// The credential for the proxy: a user's name and a password.
+    pub credential: Option<Arc<str>>,
 }
 
 impl fmt::Display for ConnectTarget {

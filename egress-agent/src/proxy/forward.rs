@@ -24,7 +24,7 @@ use crate::{
     net::{End, InFlight, Lease, Meter, Peer, Side, Upstream, relay},
     policy::{Cluster, EgressAddresses, GatewayPolicy, KeyGroup, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
-    tls::{Alpn, PeerEnded, TlsError, negotiated_group},
+    tls::{Alpn, PeerEnded, TlsError, basic_authorization, negotiated_group},
     types::Host,
 };
 
@@ -235,7 +235,15 @@ async fn ready(
         }
     };
     if let Some(target) = &cluster.connect {
-        let asking = timeout(cluster.pool.connect_timeout, ask_proxy(&mut transport, target));
+        let authorization = match &target.credential {
+            Some(name) => {
+                let directory = worker.originator.credentials_directory();
+                Some(basic_authorization(directory, name).await?)
+            }
+            None => None,
+        };
+        let asking = ask_proxy(&mut transport, target, authorization.as_deref());
+        let asking = timeout(cluster.pool.connect_timeout, asking);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the proxy did not answer in time");
         asking.await.unwrap_or_else(|_| Err(late()))?;
     }

@@ -59,15 +59,22 @@ fn wide(ip: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// Asks a proxy for a connection to `target`; from then on the stream is that connection.
+/// Asks a proxy for a connection to `target`, with this `Proxy-Authorization`; from then on the stream is that
+/// connection.
 ///
 /// # Errors
 /// The connection broke, or the proxy refuses.
-pub(super) async fn ask_proxy<S>(stream: &mut S, target: &ConnectTarget) -> io::Result<()>
+pub(super) async fn ask_proxy<S>(
+    stream: &mut S,
+    target: &ConnectTarget,
+    authorization: Option<&str>,
+) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let question = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
+    let authorization = authorization.map(|value| format!("Proxy-Authorization: {value}\r\n"));
+    let authorization = authorization.unwrap_or_default();
+    let question = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
     stream.write_all(question.as_bytes()).await?;
     stream.flush().await?;
     loop {
@@ -151,9 +158,10 @@ mod tests {
         let target = ConnectTarget {
             host: Host::parse("a.example").unwrap(),
             port: Port::new(443).unwrap(),
+            credential: None,
         };
         let result = {
-            let asking = ask_proxy(&mut near, &target);
+            let asking = ask_proxy(&mut near, &target, None);
             let closing = async {
                 let mut question = vec![0; 1024];
                 let length = far.read(&mut question).await.unwrap();
@@ -199,6 +207,6 @@ mod tests {
     fn an_address_is_asked_for_in_brackets() {
         let port = Port::new(22).unwrap();
         let host = Host::parse("2001:db8::1").unwrap();
-        assert_eq!(ConnectTarget { host, port }.to_string(), "[2001:db8::1]:22");
+        assert_eq!(ConnectTarget { host, port, credential: None }.to_string(), "[2001:db8::1]:22");
     }
 }

@@ -3,6 +3,7 @@
 mod accept;
 mod accept_error;
 mod args;
+mod basic;
 mod client;
 mod config;
 mod credential;
@@ -23,6 +24,7 @@ mod x509;
 pub use accept::{Refused, Terminated, accept};
 pub use accept_error::AcceptError;
 pub use args::CertificateArgs;
+pub use basic::basic_authorization;
 pub use config::{Alpn, TrustRoots, negotiated_group};
 pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};
 pub use credentials::{CredentialState, Credentials, Unusable};

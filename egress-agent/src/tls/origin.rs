@@ -1,6 +1,12 @@
 //! TLS origination: from a rule's settings to a verified connection.
 
-use std::{cell::RefCell, collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::ClientConfig;
 use rustls_pki_types::{DnsName, ServerName};
@@ -55,6 +61,12 @@ impl Originator {
     pub fn with_credentials(mut self, directory: Option<PathBuf>) -> Self {
         self.credentials = directory;
         self
+    }
+
+    /// Where the directories of `credentialName` are.
+    #[must_use]
+    pub fn credentials_directory(&self) -> Option<&Path> {
+        self.credentials.as_deref()
     }
 
     /// Handshakes on `stream` as the client. The verified name is the rule's SNI or, without one,

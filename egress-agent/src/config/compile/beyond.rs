@@ -1,8 +1,11 @@
 //! What holds on every port of a rule: `retryBudget`, `tunnel`, `proxyProtocol`.
 
+use std::sync::Arc;
+
 use super::{
     super::{
-        decode::Cx,
+        annotations::{Annotations, TUNNEL_CREDENTIAL},
+        decode::{At, Cx},
         destination_rule::{
             ProxyProtocolSettings, ProxyVersion, RetryBudget as RetryBudgetMirror, TrafficPolicy,
             TunnelProtocol, TunnelSettings,
@@ -10,6 +13,7 @@ use super::{
         names,
     },
     pools::retry_budget_of,
+    server_tls::is_name,
 };
 use crate::policy::{ConnectTarget, ProxyProtocol, RetryBudget};
 
@@ -58,5 +62,18 @@ fn target(tunnel: &TunnelSettings, cx: &mut Cx<'_>) -> Option<ConnectTarget> {
         cx.wrong(&post.at, "POST", "CONNECT", message);
     }
     let host = names::host(target_host.as_ref()?, cx)?;
-    Some(ConnectTarget { host, port: target_port.as_ref()?.value })
+    let port = target_port.as_ref()?.value;
+    Some(ConnectTarget { host, port, credential: None })
+}
+
+/// The credential that the annotation names.
+pub(super) fn credential(annotations: &Annotations, cx: &mut Cx<'_>) -> Option<At<Arc<str>>> {
+    let text = annotations.get(TUNNEL_CREDENTIAL)?;
+    if !is_name(&text.value) {
+        let expected = "the name of a directory below --credentials-dir: lower-case letters, digits, \
+                        hyphens and dots";
+        cx.wrong(&text.at, format!("{:?}", text.value), expected, "not a credential's name");
+        return None;
+    }
+    Some(At { value: text.value.as_str().into(), at: text.at.clone() })
 }

@@ -12,7 +12,7 @@ use super::{
         names,
         resource::{Meta, Resource},
     },
-    Compiler, nodes,
+    Compiler, beyond, nodes,
     providers::{merged, most_specific},
     services::Entry,
     traffic::{self, Kinds, Policy, TlsWish, Tunnel},
@@ -107,7 +107,8 @@ impl Compiler<'_> {
             registry: self.entries.meet(&host) || self.egress_hosts.meet(&host),
         };
         let mut cx = meta.cx(self.report);
-        let policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
+        let credential = beyond::credential(&meta.annotations, &mut cx);
+        let mut policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
         let mut read = Subsets::default();
         for Subset { at: _, name, labels, traffic_policy } in &subsets.0 {
             let Some(name) = name else { continue };
@@ -122,6 +123,17 @@ impl Compiler<'_> {
                 labels: names::labels(labels),
                 policy: own.unwrap_or_default(),
             });
+        }
+        if let Some(credential) = credential {
+            let subsets = read.all.iter_mut().map(|subset| &mut subset.policy);
+            let mut used = false;
+            for policy in policy.iter_mut().chain(subsets) {
+                used |= policy.set_credential(&credential.value);
+            }
+            if !used {
+                let message = "the rule has no tunnel that the credential could be for";
+                cx.wrong(&credential.at, format!("{:?}", credential.value), "a tunnel", message);
+            }
         }
         Some(Rule {
             meta: meta.clone(),

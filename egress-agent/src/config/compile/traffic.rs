@@ -82,6 +82,20 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Gives every tunnel this credential; `false` where there is none.
+    pub(super) fn set_credential(&mut self, name: &Arc<str>) -> bool {
+        let all =
+            self.ports.iter_mut().map(|(_, own)| own).chain(std::iter::once(&mut self.settings));
+        let mut found = false;
+        for target in all.filter_map(|settings| settings.beyond.connect.as_mut()) {
+            target.credential = Some(Arc::clone(name));
+            found = true;
+        }
+        found
+    }
+}
+
 impl Settings {
     pub(super) fn or(self, base: Self) -> Self {
         Self {

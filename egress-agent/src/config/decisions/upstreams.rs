@@ -89,12 +89,28 @@ fn settings_beyond_a_port_hold_on_every_port() {
 fn a_tunnel_is_for_tls_and_tcp_alone() {
     let tunnel = "{tunnel: {targetHost: target.example, targetPort: 8443}}";
     let host = Host::parse("target.example").unwrap();
-    let target = ConnectTarget { host, port: Port::new(8443).unwrap() };
+    let port = Port::new(8443).unwrap();
+    let target = ConnectTarget { host, port, credential: None };
     assert_eq!(cluster(tunnel, 3128).connect, Some(target));
     let gateway = Gateway::new(&[ENTRY, &rule(tunnel)], "direct: registry\n");
     assert!(gateway.tls(443, "a.example").is_ok());
     let refused = gateway.get(80, "a.example", "/").unwrap_err();
     assert!(refused.detail.contains("tunnel"), "{refused:?}");
+    // An annotation names what the proxy is shown.
+    let credential = |name: &str, policy: &str| {
+        let key = "egress-enforcer.io/tunnel-credential";
+        let annotated = format!("{{name: a, annotations: {{{key}: '{name}'}}");
+        rule(policy).replace("{name: a", &annotated)
+    };
+    let shown = compiled(&[ENTRY, &credential("proxy", tunnel)], "");
+    let clusters = shown.snapshot.rules.clusters.iter();
+    let targets: Vec<_> = clusters.filter_map(|cluster| cluster.connect.as_ref()).collect();
+    assert!(!targets.is_empty());
+    assert!(targets.iter().all(|target| target.credential.as_deref() == Some("proxy")));
+    for (name, policy) in [("../etc", tunnel), ("proxy", "{loadBalancer: {simple: RANDOM}}")] {
+        let found = errors(&[ENTRY, &credential(name, policy)]);
+        assert!(found.iter().any(|p| p.message.contains("credential")), "{name}: {found:?}");
+    }
     // Without it HTTP is served, and TLS in TLS is refused with it alone.
     let plain = Gateway::new(&[ENTRY, &rule("{tls: {mode: DISABLE}}")], "direct: registry\n");
     assert!(plain.get(80, "a.example", "/").is_ok());

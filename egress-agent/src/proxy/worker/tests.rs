@@ -164,7 +164,8 @@ impl Gateway {
             policy: cell,
             telemetry,
             dialer,
-            originator: Originator::new(TrustRoots::new(RootCertStore::empty())),
+            originator: Originator::new(TrustRoots::new(RootCertStore::empty()))
+                .with_credentials(Some(dir.path().into())),
             credentials: Arc::default(),
             buffers: Buffers::new(limits.pipes),
             limits,
@@ -189,13 +190,18 @@ impl Gateway {
 
     /// From here on with this traffic policy for a host.
     fn rule(&self, host: &str, policy: &str) {
+        self.rule_with(host, "", policy);
+    }
+
+    /// The same with annotations.
+    fn rule_with(&self, host: &str, annotations: &str, policy: &str) {
         let mut resources = resources(self.addr.port(), self.tcp.port());
         resources += &format!(
             "
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {{name: rule, namespace: default}}
+metadata: {{name: rule, namespace: default, annotations: {{{annotations}}}}}
 spec: {{host: {host}, trafficPolicy: {policy}}}
 "
         );
@@ -712,10 +718,39 @@ fn a_proxy_is_asked_for_the_target_and_then_carries_the_connection() {
                 }
             }
         }
+        // What it is shown, it is shown in the question; without its files nothing is asked.
+        let annotation = "egress-enforcer.io/tunnel-credential: proxy";
+        gateway.rule_with("db.example", annotation, tunnel);
+        let own = gateway.dir.path().join("proxy");
+        for known in [false, true] {
+            if known {
+                fs::create_dir(&own).unwrap();
+                fs::write(own.join("username"), "Aladdin").unwrap();
+                fs::write(own.join("password"), "open sesame").unwrap();
+            }
+            let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+            client.write_all(b"request").await.unwrap();
+            let mut proxy = upstream.accept().await;
+            if known {
+                let shown = "Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n";
+                let mut asked = vec![0; question.len() - 2 + shown.len()];
+                proxy.read_exact(&mut asked).await.unwrap();
+                let expected = format!("{}{shown}", question.strip_suffix("\r\n").unwrap());
+                assert_eq!(String::from_utf8(asked).unwrap(), expected);
+                proxy.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                proxy.read_exact(&mut [0; 7]).await.unwrap();
+            } else {
+                assert_eq!(read_all(&mut proxy).await.unwrap_or_default(), b"");
+            }
+        }
         let log = gateway.end().await;
-        let refused: Vec<_> = log.iter().filter(|line| line.contains(" UF ")).collect();
-        assert_eq!((log.len(), refused.len()), (4, 2), "{log:#?}");
+        let unreadable: Vec<_> =
+            log.iter().filter(|line| line.contains("credential proxy")).collect();
+        assert_eq!(unreadable.len(), 1, "{log:#?}");
+        let refused: Vec<_> = log.iter().filter(|line| line.contains("answered 403")).collect();
+        assert_eq!((log.len(), refused.len()), (6, 2), "{log:#?}");
         for line in refused {
+            assert!(line.contains(" UF "), "{line}");
             assert!(
                 line.contains("the proxy answered 403 to CONNECT target.example:443"),
                 "{line}"
