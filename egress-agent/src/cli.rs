@@ -4,14 +4,19 @@ mod certs;
 mod check;
 mod detach;
 mod exit;
+mod explain;
 mod flows;
 mod kernel;
 mod log;
 mod output;
+mod paths;
 mod probe;
 mod reasons;
 mod status;
+#[cfg(test)]
+mod testing;
 pub mod uninstall;
+mod wrap;
 
 use std::{io, process::ExitCode};
 
@@ -22,6 +27,7 @@ use self::{
     check::CheckArgs,
     detach::DetachArgs,
     exit::{FAILURE, OWNED},
+    explain::ExplainArgs,
     flows::FlowsArgs,
     kernel::KernelArgs,
     log::LogArgs,
@@ -47,6 +53,9 @@ const EXAMPLES: &str = "\
 Examples:
   # What would these files do? Every problem at once, nothing is changed.
   egress-agent check --mesh mesh.yaml config/
+
+  # What becomes of a request, and which resource, file and line decides it?
+  egress-agent explain --from shop/web https://api.example.com/ config/
 
   # A gateway without eBPF: it listens on the ports that applications dial. Ports below 1024 need
   # CAP_NET_BIND_SERVICE, others no privilege.
@@ -78,7 +87,10 @@ Examples:
   # Try every known bypass technique, from a pod, against a canary on an external host.
   egress-agent probe 203.0.113.9
 
-Each command has more: egress-agent node --help";
+Each command has more: egress-agent node --help
+
+Exit codes: 0 done, and nothing is wrong; 1 it failed, or something is wrong; 2 the command line or a
+file can't be read; 3 understood, and refused or owned by another agent, as the command says.";
 
 /// Lets pods out only through an egress gateway, and proves it: eBPF on the application nodes sends
 /// their connections to the gateway and drops everything else; the gateway routes, logs and limits
@@ -101,6 +113,8 @@ enum Command {
     Gateway(Box<GatewayArgs>),
     /// Compile the configuration and print every problem in it.
     Check(CheckArgs),
+    /// Say what becomes of a request, step by step, and which resource decides it.
+    Explain(ExplainArgs),
     /// Show certificates, their identities and validity, and what is wrong with them.
     Certs(CertsArgs),
     /// Show what is in force on this host, and what is wrong with it.
@@ -129,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(*args),
         Command::Check(args) => check::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Status(args) => status::run(args),
         Command::Flows(args) => flows::run(args),

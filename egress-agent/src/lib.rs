@@ -9,7 +9,7 @@
 //! admin
 //! enforcement
 //! proxy, tunnel
-//! tls
+//! tls, explain
 //! source, net, bpf, telemetry
 //! config, pods, policy, wire, probe
 //! types, sys
@@ -20,6 +20,7 @@ pub mod bpf;
 pub mod cli;
 pub mod config;
 pub mod enforcement;
+pub mod explain;
 pub mod gateway;
 pub mod net;
 pub mod node;

@@ -42,7 +42,10 @@ const LAYERS: &[&[Line]] = &[
     &[(&["admin"], "HTTP endpoints, metrics, the control socket, readiness")],
     &[(&["enforcement"], "the node's reconciler, and what it needs to know")],
     &[(&["proxy", "tunnel"], "the gateway's data path; the node's end of the tunnel")],
-    &[(&["tls"], "trust roots, certificates, handshakes")],
+    &[
+        (&["tls"], "trust roots, certificates, handshakes"),
+        (&["explain"], "what a request comes to, and which resource says so"),
+    ],
     &[
         (&["source", "net"], "the configuration in force; sockets and names"),
         (&["bpf", "telemetry"], "the kernel; metrics, logs, events"),

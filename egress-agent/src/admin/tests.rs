@@ -111,6 +111,7 @@ fn status() -> Status {
             target: DirectTarget::Any,
             action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
         }],
+        ..NodePolicy::default()
     };
     let cluster = Cluster {
         name: cnn(),

@@ -48,7 +48,9 @@ pub use maker::tell as tell_maker;
 pub use offload::tell as tell_offload;
 pub use pinned::{orphaned, pins_owner};
 pub use pins::{DEFAULT_BPFFS, Pins};
-pub use plan::{Contents, Facts, NO_INTERFACE, PlanProblem, PodHardware, PodInterface};
+pub use plan::{
+    Contents, Facts, NO_INTERFACE, PlanProblem, PodHardware, PodInterface, policy_id, specificity,
+};
 pub use reconcile::Maps;
 pub use records::{Ends, Record, Records};
 pub use shares::{Causer, Shares};

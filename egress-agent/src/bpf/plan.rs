@@ -19,9 +19,9 @@ use egress_ebpf::{
 use ipnet::IpNet;
 use thiserror::Error;
 
-use self::routes::{Builder, TCP, gateway_key, group_id, prefixes};
+use self::routes::{Builder, TCP, gateway_key, group_id, prefixes, weight};
 use crate::{
-    policy::{Enforcement, MeshConfig, Snapshot},
+    policy::{Enforcement, MeshConfig, NodeRoute, Snapshot},
     types::{Host, Port},
 };
 
@@ -348,8 +348,13 @@ impl Contents {
     }
 }
 
+/// How a route compares to others for the same flow: the greatest counts, and of equals the first.
+pub fn specificity(route: &NodeRoute) -> impl Ord + use<> {
+    weight(route)
+}
+
 /// The number of a set's policy. One that doesn't fit is in no map, and what is in no map enforces.
-pub(super) fn policy_id(index: usize) -> PolicyId {
+pub fn policy_id(index: usize) -> PolicyId {
     PolicyId::try_from(index).unwrap_or(PolicyId::MAX)
 }
 

@@ -111,9 +111,9 @@ mod decisions {
     mod unmet;
 }
 #[cfg(test)]
-mod scaling;
+pub(crate) mod scaling;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -33,8 +33,10 @@ impl View {
     /// For the control socket.
     pub(super) fn serving(self, loaded: watch::Receiver<Loaded>) -> Serving {
         let flows = Arc::clone(&self.telemetry.flows);
+        let config = loaded.clone();
         Serving {
             status: Box::new(move || AgentReport::Gateway(self.report(&loaded.borrow().clone()))),
+            snapshot: Box::new(move || config.borrow().snapshot.clone()),
             flows,
             // A gateway hands its flows in itself.
             lost: Box::new(|| 0),

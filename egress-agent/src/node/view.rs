@@ -43,9 +43,10 @@ impl View {
     /// For the control socket.
     pub(super) fn serving(self, flows: Arc<FlowLog>) -> Serving {
         let view = Arc::new(self);
-        let lost = Arc::clone(&view);
+        let (lost, loaded) = (Arc::clone(&view), view.loaded.clone());
         Serving {
             status: Box::new(move || AgentReport::Node(view.report())),
+            snapshot: Box::new(move || loaded.borrow().snapshot.clone()),
             flows,
             lost: Box::new(move || {
                 let events = lost.events();

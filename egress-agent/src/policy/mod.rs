@@ -20,6 +20,7 @@ mod hosts;
 mod log_format;
 mod matching;
 mod path;
+mod place;
 mod protocol;
 mod rules;
 mod scope;
@@ -28,6 +29,7 @@ mod server_tls;
 mod snapshot;
 mod source_match;
 mod text_match;
+mod trace;
 mod tunnel;
 mod unmet;
 
@@ -53,7 +55,7 @@ pub use egress::{
     HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME, NamespaceLabels,
     NotGranted, PathBelow,
 };
-pub use gateway::GatewayPolicy;
+pub use gateway::{Accepted, GatewayPolicy};
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};
 pub use log_format::{
@@ -61,6 +63,7 @@ pub use log_format::{
     header_segments,
 };
 pub use path::{PathNormalization, normalise};
+pub use place::{Place, Places};
 pub use protocol::Protocol;
 pub use rules::{
     Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, Mirror, PathRewrite, Redirect,
@@ -80,4 +83,5 @@ pub use snapshot::{
 };
 pub use source_match::{SourceMatch, has_labels};
 pub use text_match::TextMatch;
+pub use trace::{Step, traced};
 pub use tunnel::{Hop, TunnelTls};

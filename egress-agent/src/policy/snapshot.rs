@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    AccessLogEncoding, EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules,
+    AccessLogEncoding, EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Places, Rules,
     TunnelTls, default_denied,
 };
 use crate::types::{
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub node: NodePolicy,
     /// What gateways decide by.
     pub rules: Rules,
+    /// Where the resources are written.
+    pub places: Arc<Places>,
 }
 
 /// `mesh.yaml`, compiled.
@@ -229,6 +231,8 @@ pub struct GatewayGroup {
 pub struct NodePolicy {
     /// All routes; where two cover a flow the longer prefix wins.
     pub routes: Vec<NodeRoute>,
+    /// The resources that they are of, one a route: `VirtualService default/name`.
+    pub origins: Vec<Arc<str>>,
 }
 
 /// One route of the node.

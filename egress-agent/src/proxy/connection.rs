@@ -21,9 +21,7 @@ use super::{
 };
 use crate::{
     net::Side,
-    policy::{
-        Denied, GatewayPolicy, Hop, PortMode, TcpRoute, Termination, TlsConnection, TlsRoute,
-    },
+    policy::{Accepted, Denied, GatewayPolicy, TcpRoute, Termination, TlsConnection, TlsRoute},
     telemetry::ResponseFlag,
     types::{Host, OriginalDst},
     wire::{ClientHello, HelloError, HelloReader, Parsed, Protocol, detect},
@@ -192,27 +190,10 @@ async fn end(
 fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
     let Downstream { source, port, hop, .. } = downstream;
     let dialled = OriginalDst(downstream.local.0);
-    let (mode, decide): (_, &dyn Fn() -> _) = match hop {
-        Hop::Plain => (policy.port_mode(*port), &|| policy.tcp(source, *port)),
-        Hop::Tunnel => {
-            (policy.tunnel_mode(source, dialled), &|| policy.tunnel_tcp(source, dialled))
-        }
-    };
-    match mode {
-        PortMode::Detect => State::Detect(BytesMut::new()),
-        PortMode::Tcp => match decide() {
-            Ok(route) => State::Routed(route, None, BytesMut::new()),
-            Err(denied) => State::Denied(denied, Manner::Reset, None, BytesMut::new()),
-        },
-        PortMode::Closed(reason) => {
-            let detail = format!("no route for port {}", downstream.port);
-            State::Denied(
-                Denied { reason, detail, matched: None },
-                Manner::Reset,
-                None,
-                BytesMut::new(),
-            )
-        }
+    match policy.accept(source, *hop, *port, dialled) {
+        Ok(Accepted::Detect) => State::Detect(BytesMut::new()),
+        Ok(Accepted::Tcp(route)) => State::Routed(route, None, BytesMut::new()),
+        Err(denied) => State::Denied(denied, Manner::Reset, None, BytesMut::new()),
     }
 }
 

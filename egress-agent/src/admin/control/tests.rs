@@ -66,6 +66,7 @@ impl Bench {
         let lost = Arc::clone(&self.lost);
         Serving {
             status: Box::new(report),
+            snapshot: Box::new(|| None),
             flows: Arc::clone(&self.flows),
             lost: Box::new(move || lost.load(Ordering::Relaxed)),
         }

@@ -181,7 +181,7 @@ pub(super) fn rank(key: &Prefix<RouteKey>) -> [u64; 3] {
 
 /// The more specific route comes first, then the stricter one: through the tunnel, to a gateway. Keys
 /// can't tell: a wide IPv6 network has several keys, which may be those of a narrower one.
-fn weight(route: &NodeRoute) -> Weight {
+pub(super) fn weight(route: &NodeRoute) -> Weight {
     let bits = match &route.target {
         DirectTarget::Any => 0,
         DirectTarget::Net(IpNet::V4(net)) => 1 + MAPPED_PREFIX_BITS + u32::from(net.prefix_len()),

@@ -9,7 +9,7 @@ use super::{
         names,
         resource::{Meta, Resource},
     },
-    Compiler, server_tls,
+    Compiler, places, server_tls,
 };
 use crate::{
     policy::{HostPattern, Inside, MeshConfig, Protocol, Server, ServerProtocol},
@@ -79,6 +79,7 @@ fn server(
         port: GatewayPort(number.as_ref()?.value),
         hosts: read,
         protocol,
+        place: places::at(meta, at),
     }))
 }
 

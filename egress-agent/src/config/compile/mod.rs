@@ -13,6 +13,7 @@ mod mesh;
 mod node;
 mod nodes;
 mod overlaps;
+mod places;
 mod pools;
 mod providers;
 mod registry;
@@ -188,6 +189,7 @@ impl Compiler<'_> {
         Snapshot {
             mesh: self.mesh,
             node,
+            places: Arc::new(places::all(resources)),
             rules: Rules {
                 services,
                 servers: self.servers,

@@ -134,16 +134,17 @@ impl Compiler<'_> {
             }
         }
         let (namespace, exported) = (entry.meta.namespace.clone(), entry.exported.clone());
-        Some(Provider { host, namespace, exported, by_client, others })
+        let entry = entry.meta.label.as_str().into();
+        Some(Provider { host, entry, namespace, exported, by_client, others })
     }
 
     /// The same with one cluster for all that are equal, whichever entry they are of.
     fn share(&mut self, provider: Provider) -> Provider {
-        let Provider { host, namespace, exported, by_client, others } = provider;
+        let Provider { host, entry, namespace, exported, by_client, others } = provider;
         let others = self.shared(others);
         let by_client =
             by_client.into_iter().map(|(client, reached)| (client, self.shared(reached))).collect();
-        Provider { host, namespace, exported, by_client, others }
+        Provider { host, entry, namespace, exported, by_client, others }
     }
 
     /// The same with one cluster for all that are equal.
@@ -156,7 +157,7 @@ impl Compiler<'_> {
                 reached.cluster
             }
         };
-        Reached { cluster, refusals: reached.refusals }
+        Reached { cluster, ..reached }
     }
 
     /// How clients of a namespace reach a host and port of an entry.
@@ -233,7 +234,8 @@ impl Compiler<'_> {
             outlier: settings.outlier.flatten(),
             name: wanted.cluster_name(),
         });
-        Some(Reached { cluster, refusals })
+        let rules = chosen.iter().map(|rule| rule.meta.label.as_str().into()).collect();
+        Some(Reached { cluster, rules, refusals })
     }
 
     /// The rules that count for a host: of the client's namespace, or else of the service's, or

@@ -12,7 +12,7 @@ use super::{
             TlsRule as TlsRuleMirror, VirtualService,
         },
     },
-    Compiler,
+    Compiler, places,
 };
 use crate::{
     policy::{
@@ -185,7 +185,8 @@ impl Compiler<'_> {
             let mut cx = scope.meta.cx(self.report);
             let matches: Vec<_> = here.iter().map(|m| tls_match(m, scope, &mut cx)).collect();
             let targets = self.targets(&route.0, at, stage, port, Traffic::Tls, scope);
-            read.push(Arc::new(TlsRule { matches, targets }));
+            let place = places::at(scope.meta, at);
+            read.push(Arc::new(TlsRule { matches, targets, place }));
         }
         read
     }
@@ -207,7 +208,8 @@ impl Compiler<'_> {
             let mut cx = scope.meta.cx(self.report);
             let matches: Vec<_> = here.iter().map(|m| tcp_match(m, &mut cx)).collect();
             let targets = self.targets(&route.0, at, stage, port, Traffic::Tcp, scope);
-            read.push(Arc::new(TcpRule { matches, targets }));
+            let place = places::at(scope.meta, at);
+            read.push(Arc::new(TcpRule { matches, targets, place }));
         }
         read
     }

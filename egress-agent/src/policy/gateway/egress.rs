@@ -12,6 +12,7 @@ use crate::{
     policy::{
         Client, Cluster, ClusterName, Denied, Dialled, Discovery, EgressAccess, EgressMode, Grant,
         Hop, HttpRequest, HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection, TlsRoute,
+        trace::{self, Step},
     },
     types::{GatewayPort, Host, OriginalDst, OriginalPort, Port, Source},
 };
@@ -145,6 +146,7 @@ impl GatewayPolicy {
         host: &Host,
     ) -> Result<Arc<Cluster>, Denied> {
         let rule = &grant.rule;
+        trace::note(|| Step::Granted(Arc::clone(&grant.policy.label)));
         if !self.member.get(rule.group).is_some_and(|member| *member) {
             let gateways = &self.snapshot.mesh.gateways;
             let other = gateways.get(rule.group).map(|group| group.service.to_string());

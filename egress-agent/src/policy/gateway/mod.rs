@@ -1,5 +1,6 @@
 //! What one gateway process decides.
 
+mod accept;
 mod authorize;
 mod egress;
 mod outcome;
@@ -9,6 +10,8 @@ mod tables;
 mod tls;
 mod tunnel;
 mod tunnel_tls;
+
+pub use accept::Accepted;
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -20,6 +23,7 @@ use super::{
     Direct, Discovery, EgressTable, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer,
     OutboundMode, PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls,
     Service, Snapshot, Target, TcpRoute, has_labels, matching, preferred,
+    trace::{self, Step},
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
 
@@ -201,11 +205,13 @@ impl GatewayPolicy {
                 entry.routes.exported.sees(source) && matching::tcp(&entry.rule, None, source)
             })
             .ok_or_else(refused)?;
+        trace::note(|| Step::Rule(entry.rule.place.clone()));
         if entry.hop == Hop::Tunnel {
             return Err(refusal::plaintext(&format!("TCP to port {port}")));
         }
         let stage = self.stage.get(&GatewayPort(port.0)).ok_or_else(refused)?;
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
+        rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
         let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
         let (cluster, host) = self.outside(&chosen.target, GatewayPort(port.0), source, None)?;
         let route = TcpRoute { cluster: Arc::clone(cluster), host: host.cloned(), audit: None };
@@ -228,7 +234,14 @@ impl GatewayPolicy {
     ) -> Option<(&MeshPort, &Service)> {
         let mesh = self.mesh.get(&port)?;
         let mut services = mesh.services.matches(host);
-        Some((mesh, services.find_map(|all| preferred(all, source.namespace()))?))
+        let service = services.find_map(|all| preferred(all, source.namespace()))?;
+        trace::note(|| Step::Service {
+            entry: format!("ServiceEntry {}", service.name),
+            host: service.host.to_string(),
+            port: service.port,
+            protocol: service.protocol.declared(),
+        });
+        Some((mesh, service))
     }
 
     /// What a host outside the registry is answered. `ALLOW_ANY` is not for sources that a policy confines.
@@ -330,7 +343,13 @@ impl GatewayPolicy {
 
     fn served_on(&self, port: GatewayPort, host: &Host) -> Option<(&StagePort, &ServerProtocol)> {
         let stage = self.stage.get(&port)?;
-        Some((stage, stage.served.get(host)?.as_ref()?))
+        let server = stage.served.get(host)?.as_ref()?;
+        trace::note(|| Step::Server {
+            port: server.port,
+            protocol: server.protocol.to_string(),
+            place: server.place.clone(),
+        });
+        Some((stage, &server.protocol))
     }
 }
 

@@ -10,7 +10,11 @@ use super::{
 use crate::{
     policy::{
         Client, Cluster, Denied, Entry, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
-        Inside, Protocol, ServerProtocol, Target, matching, path::AmbiguousPath, preferred, unmet,
+        Inside, Protocol, ServerProtocol, Target, matching,
+        path::AmbiguousPath,
+        preferred,
+        trace::{self, Step},
+        unmet,
     },
     types::{GatewayPort, Port},
 };
@@ -139,7 +143,10 @@ fn first<'r>(
 ) -> Result<Option<(&'r HttpRule, Option<&'r HttpMatch>)>, Denied> {
     for rule in rules {
         match matching::http(rule, request, port) {
-            Ok(Some(matched)) => return Ok(Some((rule, matched))),
+            Ok(Some(matched)) => {
+                trace::note(|| Step::Rule(rule.place.clone()));
+                return Ok(Some((rule, matched)));
+            }
             Ok(None) => {}
             Err(AmbiguousPath) => return Err(refusal::ambiguous(request)),
         }

@@ -13,7 +13,9 @@ use crate::{
     policy::{
         Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, Inside, Protocol,
         ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
-        preferred, unmet,
+        preferred,
+        trace::{self, Step},
+        unmet,
     },
     types::{GatewayPort, Host, OriginalPort, Port, Source, SpiffeId},
 };
@@ -74,6 +76,7 @@ impl GatewayPolicy {
             return Ok((TlsRoute::Forward(route), port.0));
         };
         let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
+        rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
         let Some(chosen) = rule.and_then(|rule| matching::pick(&rule.targets)) else {
             let nearest = unmet::tls(rules.iter().map(|rule| &**rule), host, port.0, source);
             return Err(refusal::no_rule(set, host, port.0, &nearest));
@@ -139,6 +142,7 @@ impl GatewayPolicy {
                 stage.tls.get(host).and_then(|rules| {
                     let mut rules = rules.iter();
                     let rule = rules.find(|rule| matching::tls(rule, host, port.0, source))?;
+                    trace::note(|| Step::Rule(rule.place.clone()));
                     matching::pick(&rule.targets)
                 })
             }
@@ -270,6 +274,7 @@ impl GatewayPolicy {
     ) -> Result<TcpRoute, Denied> {
         let chosen = stage.tcp.get(host).and_then(|rules| {
             let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
+            trace::note(|| Step::Rule(rule.place.clone()));
             matching::pick(&rule.targets)
         });
         let chosen = chosen.ok_or_else(|| {

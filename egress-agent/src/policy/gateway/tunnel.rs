@@ -6,7 +6,10 @@ use egress_ebpf::reason::Reason;
 
 use super::{GatewayPolicy, Secured, matching, refusal, tables::TunnelTcp};
 use crate::{
-    policy::{Denied, Dialled, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute},
+    policy::{
+        Denied, Dialled, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute,
+        trace::{self, Step},
+    },
     types::{Claim, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
 };
 
@@ -189,10 +192,12 @@ impl GatewayPolicy {
                 (Some(_), Some(permitted)) => return permitted,
             },
         };
+        trace::note(|| Step::Rule(entry.rule.place.clone()));
         let stage = self.stage.get(&entry.stage).ok_or_else(refused)?;
         let Some(host) = &entry.host else {
             let rule =
                 stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(entry.stage.0), source));
+            rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
             let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
             let (cluster, host) = self.outside(&chosen.target, entry.stage, source, None)?;
             let cluster = Arc::clone(cluster);

@@ -16,7 +16,7 @@ use super::{
             HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror, StringMatch,
         },
     },
-    Compiler,
+    Compiler, places,
     routes::{Scope, Stage, Traffic, check_stages, in_stage, only_port, shares, source},
 };
 use delegates::Ruled;
@@ -197,6 +197,7 @@ impl Compiler<'_> {
             delay,
             abort,
             mirrors,
+            place: places::at(scope.meta, at),
         }
     }
 
