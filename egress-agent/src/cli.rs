@@ -6,6 +6,7 @@ mod detach;
 mod exit;
 mod explain;
 mod flows;
+mod generate;
 mod kernel;
 mod log;
 mod output;
@@ -16,11 +17,12 @@ mod status;
 #[cfg(test)]
 mod testing;
 pub mod uninstall;
+mod version;
 mod wrap;
 
 use std::{io, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::{
     certs::CertsArgs,
@@ -29,12 +31,14 @@ use self::{
     exit::{FAILURE, OWNED},
     explain::ExplainArgs,
     flows::FlowsArgs,
+    generate::{CompletionArgs, ManArgs},
     kernel::KernelArgs,
     log::LogArgs,
     probe::ProbeArgs,
     reasons::ReasonsArgs,
     status::StatusArgs,
     uninstall::UninstallArgs,
+    version::VersionArgs,
 };
 use crate::{
     bpf,
@@ -131,6 +135,12 @@ enum Command {
     Uninstall(UninstallArgs),
     /// Try every known bypass technique from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
+    /// Show the version, the build, the maps' layout and the kernel.
+    Version(VersionArgs),
+    /// Print a completion script for a shell.
+    Completion(CompletionArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
 }
 
 /// Runs the command that the arguments name.
@@ -152,6 +162,9 @@ pub fn main() -> ExitCode {
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Probe(args) => probe::run(*args),
+        Command::Version(args) => version::run(&args),
+        Command::Completion(args) => generate::completion(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
     };
     result.unwrap_or_else(|error| {
         // Whoever read has had enough: `egress-agent reasons | head`.

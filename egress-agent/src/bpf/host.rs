@@ -56,7 +56,8 @@ impl Kernel {
 }
 
 /// The running kernel's release, as `uname -r` says.
-pub(super) fn release() -> String {
+#[must_use]
+pub fn release() -> String {
     Kernel::running().0
 }
 

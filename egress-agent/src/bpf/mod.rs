@@ -41,7 +41,9 @@ pub use error::Error;
 pub use events::{Action, Events, Flow, Hook};
 pub use families::{Families, Gaps};
 pub use hardware::learn as learn_hardware;
-pub use host::{Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname};
+pub use host::{
+    Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname, release as kernel_release,
+};
 pub use inspect::{AttachedProgram, Inspection, MapFill, inspect};
 pub use judge::Judge;
 pub use maker::tell as tell_maker;
