@@ -44,6 +44,7 @@ use crate::{
     bpf,
     gateway::{self, GatewayArgs},
     node::{self, NodeArgs},
+    sys::usage::begin,
     telemetry::watch_panics,
 };
 
@@ -146,6 +147,7 @@ enum Command {
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    begin();
     let cli = Cli::parse();
     log::init(&cli.log);
     watch_panics();

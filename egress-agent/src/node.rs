@@ -22,7 +22,7 @@ use self::view::View;
 use crate::{
     admin::{
         control::{self, NODE_SOCKET, Process},
-        node_metrics::{self, Sources},
+        node_metrics::{self, Fills, Sources},
     },
     bpf::{self, Enforcer, Targets, TcMode},
     enforcement::{
@@ -170,6 +170,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
             modes,
             credentials,
             tunnel: Arc::clone(&tunnel.stats),
+            fills: Fills::new(args.bpffs.clone()),
             unknown: known.as_ref().map(|known| known.unknown.clone()),
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));

@@ -521,3 +521,59 @@ fn status_tells_which_promises_do_not_hold_and_for_whom() {
         assert_eq!(exposed(promise), None);
     }
 }
+
+/// Both roles' metrics, and what `promtool` has to say about them.
+#[test]
+fn metrics_are_as_prometheus_wants_them() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let url = "https://edition.cnn.com/politics";
+    let ask = || testbed.curl_status(&[url]).unwrap();
+    until_is(SOON, "the walkthrough's passthrough", ask, |seen| seen == "200").unwrap();
+    refused_connect(&testbed, PORT);
+
+    let scrape = |place: &Place, url: &str| place.run("curl", &["-s", url]).unwrap().stdout;
+    let gateway = scrape(testbed.gateway(0), "http://127.0.0.1:15090/stats/prometheus");
+    let node = testbed.node_metrics().unwrap();
+    for (role, text) in [("gateway", &gateway), ("node", &node)] {
+        let series = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            found.unwrap_or_else(|| panic!("{name} in\n{text}")).parse::<f64>().expect(name)
+        };
+        let abi = egress_ebpf::abi::ABI_VERSION;
+        let version = env!("CARGO_PKG_VERSION");
+        let build = format!("{{version=\"{version}\",role=\"{role}\",map_abi=\"{abi}\"}}");
+        assert!((series(&format!("egress_build_info{build}")) - 1.0).abs() < f64::EPSILON);
+        assert!(series("process_resident_memory_bytes") > 1e6, "{role}");
+        assert!(series("process_open_fds") > 3.0, "{role}");
+        assert!(series("process_cpu_seconds_total") > 0.0, "{role}");
+        assert!(series("process_start_time_seconds") > 1.6e9, "{role}");
+        assert!(series("egress_config_reloads_total{result=\"accepted\"}") > 0.0, "{role}");
+        complaints(text);
+    }
+    let entries = |map: &str| format!("egress_map_entries{{map=\"{map}\"}} ");
+    assert!(node.contains(&entries("ROUTES")), "{node}");
+    assert!(node.contains(&entries("DENIED")), "{node}");
+    assert!(node.contains("egress_map_capacity{map=\"ROUTES\"} "), "{node}");
+}
+
+/// `promtool check metrics` complains of nothing but names that are Envoy's and Istio's.
+fn complaints(text: &str) {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut promtool = promtool.stderr(Stdio::piped()).spawn().expect("promtool");
+    promtool.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("promtool reads");
+    let output = promtool.wait_with_output().expect("promtool");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    for line in said.lines() {
+        let borrowed = line.starts_with("envoy_") || line.starts_with("istio_");
+        assert!(borrowed && !line.contains("help text"), "{line}\n{text}");
+    }
+    // 3 says that it only complained.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
+}

@@ -5,12 +5,15 @@
 //! is ready. Who is served: [`Callers`](crate::policy::Callers). How many
 //! connections a source may hold: [`places`].
 
+mod certificate_metrics;
 mod clusters;
 pub(crate) mod control;
 mod dump;
 mod event_losses;
+mod exposition;
 pub(crate) mod node_metrics;
 mod places;
+mod process_metrics;
 mod prometheus;
 mod query;
 mod routes;

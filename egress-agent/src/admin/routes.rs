@@ -5,7 +5,7 @@ use regex::RegexBuilder;
 use serde_json::json;
 
 use super::{
-    State, Status, clusters, dump, prometheus,
+    State, Status, clusters, dump, exposition, prometheus,
     query::parameter,
     stats::{self, Filter},
 };
@@ -89,7 +89,7 @@ pub(super) fn respond(
         "/ready" | "/healthz/ready" => ready(status),
         "/stats" => stats_page(query, telemetry, status),
         "/stats/prometheus" => {
-            page(StatusCode::OK, prometheus::CONTENT_TYPE, prometheus::text(telemetry, status))
+            page(StatusCode::OK, exposition::CONTENT_TYPE, prometheus::text(telemetry, status))
         }
         "/clusters" => plain(StatusCode::OK, clusters::text(telemetry, &status.config())),
         "/config_dump" => page(StatusCode::OK, JSON, dump::json(&status.config())),
@@ -140,7 +140,7 @@ fn stats_page(query: &str, telemetry: &Telemetry, status: &Status) -> Response<S
         None | Some("" | "text") => plain(StatusCode::OK, stats::text(telemetry, status, &filter)),
         Some("json") => page(StatusCode::OK, JSON, stats::json(telemetry, status, &filter)),
         Some("prometheus") => {
-            page(StatusCode::OK, prometheus::CONTENT_TYPE, prometheus::text(telemetry, status))
+            page(StatusCode::OK, exposition::CONTENT_TYPE, prometheus::text(telemetry, status))
         }
         Some(other) => plain(
             StatusCode::BAD_REQUEST,

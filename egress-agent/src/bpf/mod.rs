@@ -17,6 +17,7 @@ mod load;
 mod logs;
 pub mod lookup;
 mod maker;
+mod map_fill;
 pub mod object;
 mod offload;
 mod pinned;
@@ -44,9 +45,10 @@ pub use hardware::learn as learn_hardware;
 pub use host::{
     Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname, release as kernel_release,
 };
-pub use inspect::{AttachedProgram, Inspection, MapFill, inspect};
+pub use inspect::{AttachedProgram, Inspection, inspect};
 pub use judge::Judge;
 pub use maker::tell as tell_maker;
+pub use map_fill::{MapFill, map_fills};
 pub use offload::tell as tell_offload;
 pub use pinned::{orphaned, pins_owner};
 pub use pins::{DEFAULT_BPFFS, Pins};

@@ -95,6 +95,29 @@ counters! {
 }
 
 impl ClusterCounter {
+    /// What it counts, for Prometheus. The classes of responses are one family there.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::CxTotal => "Connections that were opened.",
+            Self::CxActive => "Connections that are open.",
+            Self::CxConnectFail => "Connections that could not be opened.",
+            Self::CxConnectTimeout => "Connections that took longer than connectTimeout.",
+            Self::CxOverflow => "Connections that were refused because of maxConnections.",
+            Self::CxNoneHealthy => "Connections that were refused because no endpoint is healthy.",
+            Self::CxRxBytes => "Bytes from external hosts.",
+            Self::CxTxBytes => "Bytes to external hosts.",
+            Self::RqTotal => "HTTP requests.",
+            Self::RqActive => "HTTP requests that are under way.",
+            Self::Rq2xx | Self::Rq3xx | Self::Rq4xx | Self::Rq5xx => "Responses, by class.",
+            Self::RqTimeout => "HTTP requests that ran into their timeout.",
+            Self::RqRetry => "Tries of HTTP requests after the first.",
+            Self::RqPendingOverflow => "HTTP requests that were refused because of a limit.",
+            Self::SslHandshake => "TLS handshakes with external hosts that succeeded.",
+            Self::SslConnectionError => "TLS handshakes with external hosts that failed.",
+        }
+    }
+
     /// Whether the value may fall.
     #[must_use]
     pub const fn is_gauge(self) -> bool {
