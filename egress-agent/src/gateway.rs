@@ -1,6 +1,7 @@
 //! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
 
 mod capture;
+mod ending;
 mod in_force;
 mod limits;
 mod pods;
@@ -13,24 +14,25 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use tokio::{
     runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    task::{JoinHandle, spawn_blocking},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
 };
 
 use self::{
     capture::{Capture, Captured, TunnelPort},
+    ending::{Ends, drain},
     in_force::InForce,
     limits::{Allowance, LimitArgs, LookupArgs, MessageArgs},
     view::View,
 };
 use crate::{
     admin::{
-        Admin, AdminPorts, AdminSources, Status,
+        Admin, AdminPorts, AdminSources, DrainManner, Listener, Status,
         control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
     },
     net::{ClusterStates, ResolverSource},
-    proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
+    proxy::{Listeners, PolicyCell, Workers, WorkersConfig},
     source::{ConfigArgs, Reload, kubernetes::Scope},
     sys::{
         memory,
@@ -181,8 +183,11 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         .zip(tunnels)
         .map(|(captured, tunnels)| Listeners { captured, tunnels })
         .collect();
+    let mut listened = listened(&args);
     let sources = AdminSources { health: args.health_from, metrics: args.metrics_from };
     let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
+    listened.extend(listeners_of(admin.ports()));
+    status.set_listeners(listened);
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
     let states = Arc::<ClusterStates>::default();
@@ -254,6 +259,24 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     result
 }
 
+/// What takes connections, for `/listeners`.
+fn listened(args: &GatewayArgs) -> Vec<Listener> {
+    let capture = Listener { name: "capture", address: args.capture.to_string() };
+    let tunnel = args.tunnel_port.number();
+    let tunnel = tunnel.map(|port| Listener { name: "tunnel", address: format!("[::]:{port}") });
+    std::iter::once(capture).chain(tunnel).collect()
+}
+
+/// The same of the admin endpoints.
+fn listeners_of(ports: AdminPorts) -> [Listener; 3] {
+    let at = |name, ip: &str, port: u16| Listener { name, address: format!("{ip}:{port}") };
+    [
+        at("admin", "127.0.0.1", ports.admin),
+        at("health", "[::]", ports.health),
+        at("metrics", "[::]", ports.metrics),
+    ]
+}
+
 /// The process apart from its workers.
 struct Role {
     in_force: InForce,
@@ -289,7 +312,8 @@ impl Role {
         self.in_force.apply(&first).await;
         let mut looking = interval(ADDRESSES_EVERY);
         looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let status = Arc::clone(&self.in_force.status);
+        let asked = loop {
             tokio::select! {
                 changed = loaded.changed() => {
                     changed.context("the configuration isn't watched any more")?;
@@ -298,52 +322,26 @@ impl Role {
                 }
                 _ = looking.tick() => self.in_force.follow_addresses().await,
                 Some(()) = hup.recv() => again.notify_one(),
-                () = ends.next() => break,
+                () = ends.next() => break None,
+                manner = status.drain_asked() => break Some(manner),
                 _ = &mut finished => bail!("the workers ended by themselves"),
             }
-        }
+        };
         reload.abort();
         following.abort();
-        self.in_force.status.set_draining();
-        drain(&drains, finished, &mut ends, drain_timeout).await;
+        status.set_draining();
+        let limit = match asked {
+            Some(DrainManner::AtOnce) => Duration::ZERO,
+            Some(DrainManner::Graceful) | None => drain_timeout,
+        };
+        let ended = drain(&drains, finished, &mut ends, limit).await;
+        // Whoever asked for it over the admin port ends the process, too, when it is time.
+        if asked.is_some() && !ended {
+            tracing::info!("drained; waiting for a signal to end");
+            ends.next().await;
+        }
         tracing::info!("ended");
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// Ends the workers: at once where nothing runs, at the deadline or the second signal at the
-/// latest.
-async fn drain(drains: &[Drain], mut finished: JoinHandle<()>, ends: &mut Ends, timeout: Duration) {
-    tracing::info!("draining for at most {} s; a second signal ends it at once", timeout.as_secs());
-    drains.iter().for_each(Drain::start);
-    let reason = tokio::select! {
-        _ = &mut finished => return,
-        () = sleep_until(Instant::now() + timeout) => "the drain's time is over",
-        () = ends.next() => "a second signal",
-    };
-    tracing::warn!("{reason}: what still runs is reset");
-    drains.iter().for_each(Drain::expire);
-    if finished.await.is_err() {
-        tracing::error!("the workers' end panicked");
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Ends {
-    term: Signal,
-    int: Signal,
-}
-
-impl Ends {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
     }
 }
 

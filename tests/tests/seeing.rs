@@ -577,3 +577,37 @@ fn complaints(text: &str) {
     // 3 says that it only complained.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
 }
+
+/// What the admin port changes: the answer to health checks, and whether anything new is accepted.
+#[test]
+fn a_gateway_is_taken_out_of_service_and_drained_over_its_admin_port() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let url = "https://edition.cnn.com/politics";
+    let ask = || testbed.curl_status(&[url]).unwrap();
+    until_is(SOON, "the passthrough", ask, |seen| seen == "200").unwrap();
+    let admin = |args: &[&str], page: &str| {
+        let url = format!("http://127.0.0.1:15000{page}");
+        let all = [&["-s", "-g"], args, &[&*url]].concat();
+        testbed.gateway(0).run("curl", &all).unwrap().stdout
+    };
+    let healthy = || {
+        let text = testbed.node_metrics().unwrap();
+        let line = text.lines().find(|line| line.starts_with("egress_gateway_healthy{"));
+        line.is_some_and(|line| line.ends_with(" 1"))
+    };
+    assert!(admin(&[], "/healthcheck/fail").contains("use POST"));
+    assert_eq!(admin(&["-X", "POST"], "/healthcheck/fail"), "OK\n");
+    until(SOON, "the node to notice", || (!healthy()).then_some(())).unwrap();
+    assert_eq!(admin(&["-X", "POST"], "/healthcheck/ok"), "OK\n");
+    until(SOON, "the node to notice again", || healthy().then_some(())).unwrap();
+    until_is(SOON, "the passthrough again", ask, |seen| seen == "200").unwrap();
+
+    assert!(admin(&["-X", "POST"], "/logging?level=debug").contains("egress_agent=debug"));
+    assert_eq!(admin(&["-X", "POST"], "/drain_listeners?graceful"), "OK\n");
+    until_is(SOON, "nothing new to be accepted", ask, |seen| seen.starts_with("curl: ")).unwrap();
+    // The process stays until it gets a signal.
+    assert!(admin(&[], "/server_info").contains("\"state\": \"DRAINING\""));
+    assert!(admin(&[], "/listeners").contains("admin::127.0.0.1:15000\n"));
+}

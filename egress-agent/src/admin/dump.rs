@@ -18,26 +18,35 @@ use crate::{
     types::{Node, Workload},
 };
 
-/// The whole configuration, pretty-printed.
-pub(super) fn json(config: &ConfigState) -> String {
+/// The parts that `/config_dump?resource=` names.
+pub(super) const RESOURCES: [&str; 6] =
+    ["configuration", "mesh", "node", "gateway", "egressPolicies", "clusters"];
+
+/// The whole configuration, or one of [`RESOURCES`], pretty-printed.
+pub(super) fn json(config: &ConfigState, resource: Option<&str>) -> String {
     let snapshot = config.snapshot.as_deref();
-    let dump = json!({
-        "configuration": {
+    let of = |name: &str| match name {
+        "configuration" => json!({
             "current": config.current,
             "accepted": config.accepted,
             "rejected": config.rejected,
-        },
-        "mesh": snapshot.map(|snapshot| mesh(&snapshot.mesh)),
-        "node": snapshot.map(|snapshot| json!({
+        }),
+        "mesh" => json!(snapshot.map(|snapshot| mesh(&snapshot.mesh))),
+        "node" => json!(snapshot.map(|snapshot| json!({
             "routes": list(&snapshot.node.routes, |route| node_route(route, &snapshot.mesh)),
+        }))),
+        "gateway" => {
+            json!(snapshot.map(|snapshot| rules::rules(&snapshot.rules, &snapshot.mesh)))
+        }
+        "egressPolicies" => json!(snapshot.map(|snapshot| {
+            list(&snapshot.rules.egress, |found| egress::policy(found, &snapshot.mesh))
         })),
-        "gateway": snapshot.map(|snapshot| rules::rules(&snapshot.rules, &snapshot.mesh)),
-        "egressPolicies": snapshot.map(|snapshot| list(&snapshot.rules.egress, |found| {
-            egress::policy(found, &snapshot.mesh)
-        })),
-        "clusters": list(&config.clusters, |found| cluster(found)),
-    });
-    format!("{dump:#}\n")
+        _ => list(&config.clusters, |found| cluster(found)),
+    };
+    let wanted = RESOURCES.iter().filter(|name| resource.is_none_or(|wanted| wanted == **name));
+    let dump: serde_json::Map<String, Value> =
+        wanted.map(|name| ((*name).to_owned(), of(name))).collect();
+    format!("{:#}\n", Value::Object(dump))
 }
 
 fn mesh(mesh: &MeshConfig) -> Value {
