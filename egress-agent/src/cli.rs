@@ -14,6 +14,7 @@ mod paths;
 mod probe;
 mod reasons;
 mod status;
+mod suggest;
 #[cfg(test)]
 mod testing;
 pub mod uninstall;
@@ -37,6 +38,7 @@ use self::{
     probe::ProbeArgs,
     reasons::ReasonsArgs,
     status::StatusArgs,
+    suggest::SuggestArgs,
     uninstall::UninstallArgs,
     version::VersionArgs,
 };
@@ -128,6 +130,8 @@ enum Command {
     Flows(FlowsArgs),
     /// Explain a reason: what it means, and what to do.
     Reasons(ReasonsArgs),
+    /// Suggest resources for what was refused, or would have been but for audit mode.
+    Suggest(SuggestArgs),
     /// Say what this kernel has, and let it verify every program. Changes nothing.
     Kernel(KernelArgs),
     /// Remove enforcement from this node. Nothing else removes it.
@@ -160,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Reasons(args) => reasons::run(args),
+        Command::Suggest(args) => suggest::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),

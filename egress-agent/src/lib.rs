@@ -9,6 +9,7 @@
 //! admin
 //! enforcement
 //! proxy, tunnel
+//! suggest
 //! tls, explain
 //! source, net, bpf, telemetry
 //! config, pods, policy, wire, probe
@@ -29,6 +30,7 @@ pub mod policy;
 pub mod probe;
 pub mod proxy;
 pub mod source;
+pub mod suggest;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;

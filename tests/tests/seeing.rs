@@ -578,6 +578,59 @@ fn complaints(text: &str) {
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
 }
 
+/// From audit mode to a policy: what was seen is allowed, everything else is refused.
+#[test]
+fn a_suggestion_allows_what_was_seen_and_nothing_else() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.apply_mesh(&mesh(&testbed)).unwrap();
+    let audit = "\
+apiVersion: egress-enforcer.io/v1alpha1
+kind: EgressPolicy
+metadata: {name: audit, namespace: shop}
+spec:
+  mode: Audit
+  rules:
+  - hosts: [nothing.invalid]
+    ports: [{port: 443, protocol: TLS}, {port: 80, protocol: HTTP}]
+";
+    testbed.apply("policy.yaml", audit).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let (url, other) = ("https://edition.cnn.com/politics", "http://edition.cnn.com/politics");
+    let sees = |url: &str, expected: &str| {
+        let ask = || testbed.curl_status(&[url]).unwrap();
+        until_is(SOON, &format!("{url} to be {expected}"), ask, |seen| seen == expected).unwrap();
+    };
+    sees(url, "200");
+
+    let control = testbed.gateway_control(0);
+    let control = control.to_str().unwrap();
+    let suggest = || {
+        let done = agent(&testbed, &["suggest", "--control", control, "--namespace", "shop"]);
+        assert!(done.ok(), "{done:?}");
+        done.stdout
+    };
+    let text = until_is(SOON, "a suggestion", suggest, |text| text.contains("kind:")).unwrap();
+    assert!(text.contains("    - edition.cnn.com\n"), "{text}");
+    assert!(text.contains("      app: web\n"), "{text}");
+    // Nobody asked for the host in clear yet, nor for any other.
+    assert_eq!(text.matches("- port: ").count(), 1, "{text}");
+    let istio = ["suggest", "--control", control, "-n", "shop", "-o", "istio"];
+    assert!(agent(&testbed, &istio).stdout.contains("kind: VirtualService"));
+
+    // Unchanged, in the place of audit mode.
+    testbed.apply("policy.yaml", &text).unwrap();
+    let (config, mesh) = (testbed.config(), testbed.mesh());
+    let paths = [config.to_str().unwrap(), "--mesh", mesh.to_str().unwrap()];
+    let check = agent(&testbed, &[&["check"], &paths[..]].concat());
+    assert_eq!(check.code, 0, "{check:?}");
+    let refused = || testbed.curl_status(&["https://www.example.com/"]).unwrap();
+    until_is(SOON, "others to be refused", refused, |seen| seen.starts_with("curl: ")).unwrap();
+    sees(url, "200");
+    let clear = testbed.curl_status(&[other]).unwrap();
+    assert!(clear == "403" || clear.starts_with("curl: "), "{clear}");
+}
+
 /// What the admin port changes: the answer to health checks, and whether anything new is accepted.
 #[test]
 fn a_gateway_is_taken_out_of_service_and_drained_over_its_admin_port() {

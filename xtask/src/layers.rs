@@ -42,6 +42,7 @@ const LAYERS: &[&[Line]] = &[
     &[(&["admin"], "HTTP endpoints, metrics, the control socket, readiness")],
     &[(&["enforcement"], "the node's reconciler, and what it needs to know")],
     &[(&["proxy", "tunnel"], "the gateway's data path; the node's end of the tunnel")],
+    &[(&["suggest"], "resources for what was refused")],
     &[
         (&["tls"], "trust roots, certificates, handshakes"),
         (&["explain"], "what a request comes to, and which resource says so"),

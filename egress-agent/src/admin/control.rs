@@ -9,6 +9,7 @@
 //! enforce, so neither many clients nor slow ones disturb the role.
 
 mod client;
+mod mesh;
 mod report;
 mod server;
 mod serving;
@@ -17,7 +18,8 @@ mod stream;
 use std::{path::PathBuf, str::FromStr};
 
 pub(crate) use self::{
-    client::{AskError, Stream, ask_explain, ask_status, open_flows},
+    client::{AskError, Stream, ask_explain, ask_mesh, ask_status, open_flows},
+    mesh::Mesh,
     report::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, LimitReport,
         NodeReport, Process, SetReport, TunnelReport,

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Line, report::AgentReport};
+use super::{Line, mesh::Mesh, report::AgentReport};
 use crate::explain::{Ask, Explanation};
 
 /// How long an agent may take to begin its answer. It answers from memory.
@@ -99,6 +99,11 @@ pub(crate) async fn ask_status(path: &Path) -> Result<AgentReport, AskError> {
 /// Asks an agent what a request comes to.
 pub(crate) async fn ask_explain(path: &Path, question: &Ask) -> Result<Explanation, AskError> {
     ask(path, &format!("/explain?{}", question.query())).await
+}
+
+/// Asks an agent for the workloads and the gateway that it knows.
+pub(crate) async fn ask_mesh(path: &Path) -> Result<Mesh, AskError> {
+    ask(path, "/mesh").await
 }
 
 async fn ask<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, AskError> {

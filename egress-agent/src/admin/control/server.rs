@@ -30,7 +30,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ControlPath, serving::Serving, stream};
+use super::{ControlPath, mesh::Mesh, serving::Serving, stream};
 use crate::explain::Ask;
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -262,7 +262,12 @@ fn respond(
         }
         ("/flows", _) => text(StatusCode::BAD_REQUEST, "expected no query, or ?follow=true\n"),
         ("/explain", query) => explain(query, serving),
-        _ => text(StatusCode::NOT_FOUND, "there are /status, /flows and /explain\n"),
+        ("/mesh", "") => {
+            let mesh = (serving.snapshot)().map(|snapshot| Mesh::of(&snapshot.mesh));
+            let mesh = serde_json::to_vec(&mesh.unwrap_or_default()).unwrap_or_default();
+            body(StatusCode::OK, "application/json", full(mesh.into()))
+        }
+        _ => text(StatusCode::NOT_FOUND, "there are /status, /flows, /explain and /mesh\n"),
     }
 }
 
