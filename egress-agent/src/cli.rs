@@ -3,6 +3,7 @@
 mod certs;
 mod check;
 mod detach;
+mod doctor;
 mod exit;
 mod explain;
 mod flows;
@@ -29,6 +30,7 @@ use self::{
     certs::CertsArgs,
     check::CheckArgs,
     detach::DetachArgs,
+    doctor::DoctorArgs,
     exit::{FAILURE, OWNED},
     explain::ExplainArgs,
     flows::FlowsArgs,
@@ -134,6 +136,8 @@ enum Command {
     Suggest(SuggestArgs),
     /// Say what this kernel has, and let it verify every program. Changes nothing.
     Kernel(KernelArgs),
+    /// Find out whether this host is fit for an agent, before one is installed.
+    Doctor(DoctorArgs),
     /// Remove enforcement from this node. Nothing else removes it.
     Detach(DetachArgs),
     /// Remove the units of this product from this host, and enforcement with them.
@@ -166,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Reasons(args) => reasons::run(args),
         Command::Suggest(args) => suggest::run(&args),
         Command::Kernel(args) => kernel::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Probe(args) => probe::run(*args),

@@ -9,7 +9,7 @@
 //! admin
 //! enforcement
 //! proxy, tunnel
-//! suggest
+//! suggest, doctor
 //! tls, explain
 //! source, net, bpf, telemetry
 //! config, pods, policy, wire, probe
@@ -20,6 +20,7 @@ pub mod admin;
 pub mod bpf;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod enforcement;
 pub mod explain;
 pub mod gateway;

@@ -42,7 +42,10 @@ const LAYERS: &[&[Line]] = &[
     &[(&["admin"], "HTTP endpoints, metrics, the control socket, readiness")],
     &[(&["enforcement"], "the node's reconciler, and what it needs to know")],
     &[(&["proxy", "tunnel"], "the gateway's data path; the node's end of the tunnel")],
-    &[(&["suggest"], "resources for what was refused")],
+    &[
+        (&["suggest"], "resources for what was refused"),
+        (&["doctor"], "whether a host is fit for the agents"),
+    ],
     &[
         (&["tls"], "trust roots, certificates, handshakes"),
         (&["explain"], "what a request comes to, and which resource says so"),
