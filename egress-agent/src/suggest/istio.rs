@@ -55,12 +55,35 @@ pub fn istio(seen: &Seen, gateway: &GatewayPlace) -> String {
     if hosts.is_empty() {
         return text;
     }
+    repeat_wildcards(&mut hosts);
     text.push_str(&servers(&hosts, gateway));
     for ((namespace, host), ports) in &hosts {
         text.push_str(&entry(namespace, host, ports));
         text.push_str(&routes(namespace, host, ports, gateway));
     }
     text
+}
+
+/// A name hides what a wildcard of its namespace says about it, at either stage. So it says the same itself.
+fn repeat_wildcards(hosts: &mut Hosts<'_>) {
+    let wildcards = hosts.iter().filter(|((_, host), _)| host.starts_with("*."));
+    let wildcards: Vec<_> = wildcards.map(|(key, ports)| (*key, ports.clone())).collect();
+    for ((namespace, wildcard), wanted) in wildcards {
+        let suffix = wildcard.trim_start_matches('*');
+        for ((of, host), ports) in hosts.iter_mut() {
+            if *of != namespace || host.starts_with('*') || !host.ends_with(suffix) {
+                continue;
+            }
+            for (port, groups) in &wanted {
+                let known = ports.entry(*port).or_default();
+                for (group, evidence) in groups {
+                    if known.iter().all(|(known, _)| known != group) {
+                        known.push((*group, *evidence));
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// The name of a host's resources.
