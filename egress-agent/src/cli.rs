@@ -1,5 +1,6 @@
 //! The command line: what all commands share, and which one runs.
 
+mod bug_report;
 mod certs;
 mod check;
 mod detach;
@@ -27,6 +28,7 @@ use std::{io, process::ExitCode};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::{
+    bug_report::BugReportArgs,
     certs::CertsArgs,
     check::CheckArgs,
     detach::DetachArgs,
@@ -136,6 +138,8 @@ enum Command {
     Suggest(SuggestArgs),
     /// Say what this kernel has, and let it verify every program. Changes nothing.
     Kernel(KernelArgs),
+    /// Write one archive of what a report about a fault needs, without secrets.
+    BugReport(BugReportArgs),
     /// Find out whether this host is fit for an agent, before one is installed.
     Doctor(DoctorArgs),
     /// Remove enforcement from this node. Nothing else removes it.
@@ -170,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Reasons(args) => reasons::run(args),
         Command::Suggest(args) => suggest::run(&args),
         Command::Kernel(args) => kernel::run(&args),
+        Command::BugReport(args) => bug_report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),

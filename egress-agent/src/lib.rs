@@ -9,7 +9,7 @@
 //! admin
 //! enforcement
 //! proxy, tunnel
-//! suggest, doctor
+//! suggest, doctor, bundle
 //! tls, explain
 //! source, net, bpf, telemetry
 //! config, pods, policy, wire, probe
@@ -18,6 +18,7 @@
 
 pub mod admin;
 pub mod bpf;
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod doctor;

@@ -44,7 +44,7 @@ const LAYERS: &[&[Line]] = &[
     &[(&["proxy", "tunnel"], "the gateway's data path; the node's end of the tunnel")],
     &[
         (&["suggest"], "resources for what was refused"),
-        (&["doctor"], "whether a host is fit for the agents"),
+        (&["doctor", "bundle"], "whether a host is fit for the agents; archives of reports"),
     ],
     &[
         (&["tls"], "trust roots, certificates, handshakes"),
