@@ -75,6 +75,7 @@ fn mesh(mesh: &MeshConfig) -> Value {
         "clusterCidrs": list(&mesh.cluster_cidrs, |net| json!(net.to_string())),
         "deniedCidrs": list(&mesh.denied_cidrs, |net| json!(net.to_string())),
         "encapsulationPorts": mesh.encapsulation_ports.iter().map(|port| port.get()).collect::<Vec<_>>(),
+        "refusals": mesh.refusal_note.as_deref(),
         "gateways": list(&mesh.gateways, gateway),
         "nodes": list(&mesh.nodes, |found| mesh_node(found)),
         "workloads": list(&mesh.workloads, |found| workload(found)),

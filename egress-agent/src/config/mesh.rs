@@ -53,6 +53,8 @@ record! {
         "defaultConfig" default_config: Option<DefaultConfig> = "none",
         /// UDP ports at which in-cluster hosts may decapsulate packets (VXLAN, Geneve, WireGuard, …) and forward them: closed to workloads, at every in-cluster address. The list replaces the default.
         "encapsulationPorts" encapsulation_ports: Option<List<Port>> = "`1701`, `2152`, `2268`, `3544`, `4341`, `4342`, `4500`, `4754`, `4755`, `4789`, `4790`, `4791`, `5247`, `5555`, `6080`, `6081`, `6635`, `6636`, `6784`, `8285`, `8472`, `9899`, `48879`, `51820`, `51821`, `51871`",
+        /// What the operator adds to the refusals of HTTP requests, for the people who meet them.
+        "refusals" refusals: Option<Refusals> = "none",
         /// The gateway services, where there is no Kubernetes to ask.
         "gateways" gateways: Records<MeshGateway> = "none",
         /// The application nodes, where there is no Kubernetes to ask: who may speak for the workloads there, through the tunnel to a gateway.
@@ -65,6 +67,16 @@ record! {
         "connectTimeout": Warning, "set `connectionPool.tcp.connectTimeout` in a destination rule";
         "discoverySelectors": Warning, "all files are read";
         "extensionProviders": Warning, "there are none";
+    }
+}
+
+record! {
+    /// `refusals`. It follows the gateway's own line in the body of the answer.
+    struct Refusals {
+        /// A sentence or two, on one line: whom to ask, for example. At most 500 bytes.
+        "message" message: Option<At<String>> = "none",
+        /// Where to read more or to ask for access: a URL.
+        "link" link: Option<At<String>> = "none",
     }
 }
 

@@ -73,6 +73,8 @@ pub struct MeshConfig {
     pub trusted_proxies: usize,
     /// `encapsulationPorts`: UDP ports at which in-cluster hosts may decapsulate packets.
     pub encapsulation_ports: BTreeSet<Port>,
+    /// `refusals`: lines after the gateway's own in the body of a refusal.
+    pub refusal_note: Option<Arc<str>>,
     /// `gateways`, in file order: their index is their group.
     pub gateways: Vec<GatewayGroup>,
     /// `nodes`.
@@ -105,6 +107,7 @@ impl Default for MeshConfig {
             nat64_prefixes: Vec::new(),
             trusted_proxies: 0,
             encapsulation_ports: ENCAPSULATION_PORTS.into_iter().filter_map(Port::new).collect(),
+            refusal_note: None,
             gateways: Vec::new(),
             nodes: Vec::new(),
             workloads: Vec::new(),

@@ -11,7 +11,7 @@ use super::super::{
     names,
     resource::documents,
 };
-use super::{keepalive::keepalive, nodes, workloads};
+use super::{keepalive::keepalive, nodes, refusals, workloads};
 use crate::{
     policy::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
@@ -100,6 +100,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         nat64_prefixes,
         default_config,
         encapsulation_ports,
+        refusals,
         gateways,
         nodes,
         workloads: named,
@@ -177,6 +178,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         encapsulation_ports: encapsulation_ports.map_or(default.encapsulation_ports, |ports| {
             ports.iter().map(|port| port.value).collect()
         }),
+        refusal_note: refusals.and_then(|refusals| refusals::note(&refusals, cx)),
         gateways: groups(&gateways.0, &trust_domain, discovered, cx),
         nodes,
         trust_domain,

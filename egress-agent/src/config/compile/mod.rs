@@ -16,6 +16,7 @@ mod overlaps;
 mod places;
 mod pools;
 mod providers;
+mod refusals;
 mod registry;
 mod routes;
 mod server_tls;

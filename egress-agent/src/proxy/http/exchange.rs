@@ -67,6 +67,7 @@ pub(super) async fn run<D: Inbound>(
     let received = mesh.and_then(|mesh| normalise(&request.path, mesh.path_normalization));
     let received = received.map(|path| std::mem::replace(&mut request.path, path));
     let trusted = mesh.map_or(0, |mesh| mesh.trusted_proxies);
+    let note = mesh.and_then(|mesh| mesh.refusal_note.clone());
     let forwarded = headers::take_claims(&mut request.headers, trusted);
     headers::ensure_request_id(&mut request.headers);
     let mut record = Record::new(connection, started, request.version);
@@ -84,7 +85,10 @@ pub(super) async fn run<D: Inbound>(
             let account = record.failed(&failure);
             match account.status {
                 Some(status) => {
-                    let text = failure.body(Some(&request.authority.text));
+                    let mut text = failure.body(Some(&request.authority.text));
+                    if let Some(note) = note.filter(|_| failure.is_refusal()) {
+                        text.push_str(&note);
+                    }
                     let idle = connection.worker.limits.stream_idle;
                     let mut clock = Clock::new(deadline, None, idle);
                     let reply = Reply::new(status, text);

@@ -277,11 +277,19 @@ impl Failure {
         }
     }
 
+    /// Whether policy refuses it.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied(_) | Self::Upgrade(_) | Self::Dial(DialError::AddressRefused { .. })
+        )
+    }
+
     /// The answer's one line, for the person who sent the request.
     pub(super) fn body(&self, authority: Option<&str>) -> String {
         let host = authority.unwrap_or("this request");
         match self {
-            Self::Denied(_) | Self::Upgrade(_) | Self::Dial(DialError::AddressRefused { .. }) => {
+            _ if self.is_refusal() => {
                 format!("{host} is refused by the egress gateway: {self}\n")
             }
             Self::Bad(_) | Self::HeadTimeout | Self::BodyTimeout | Self::Body(_) => {
