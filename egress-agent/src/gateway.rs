@@ -31,7 +31,7 @@ use crate::{
     },
     net::{ClusterStates, ResolverSource},
     proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
-    source::{ConfigArgs, Reload, kubernetes::Scope},
+    source::{ConfigArgs, Reload, Secrets, kubernetes::Scope},
     sys::{
         memory,
         netlink::addresses,
@@ -39,7 +39,7 @@ use crate::{
         retire::Retired,
     },
     telemetry::Telemetry,
-    tls::{CertificateArgs, Credentials, TrustRoots},
+    tls::{CertificateArgs, CredentialStore, Credentials, TrustRoots},
     types::{GatewayIdentity, Labels, Namespace, Port},
 };
 
@@ -186,8 +186,12 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
     let states = Arc::<ClusterStates>::default();
-    let places = args.certificates.places()?;
-    let credentials_directory = places.credentials.clone();
+    let mut places = args.certificates.places()?;
+    // Secrets come from the API server, of the gateway's own namespace as in Istio, unless they are mounted.
+    let secrets = (args.config.is_kubernetes() && places.credentials.is_none())
+        .then(|| Secrets::new(&args.namespace.0));
+    places.credentials = places.credentials.or(secrets.clone().map(CredentialStore::Secrets));
+    let credential_store = places.credentials.clone();
     let credentials = Arc::new(Credentials::new(places));
     status.set_credentials(Arc::clone(&credentials));
     let allowance = Allowance {
@@ -209,7 +213,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         resolver: args.resolver.unwrap_or_default(),
         lookups: args.lookups.limits()?,
         roots: TrustRoots::system(),
-        credentials_directory,
+        credential_store,
         credentials: Arc::clone(&credentials),
         states: Arc::clone(&states),
         limits: args.messages.within(bounds.of_worker()),
@@ -243,6 +247,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
             credentials,
         },
         control: control.map(|control| (control, view)),
+        secrets,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let drain = Duration::from_secs(args.drain_timeout);
@@ -258,6 +263,8 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
 struct Role {
     in_force: InForce,
     control: Option<(Listening, View)>,
+    /// Those that the API server is asked for.
+    secrets: Option<Secrets>,
 }
 
 impl Role {
@@ -269,7 +276,7 @@ impl Role {
     ) -> anyhow::Result<ExitCode> {
         let mut ends = Ends::new().context("can't listen for signals")?;
         let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let (origin, reported) = config.open(Scope::Cluster).await?;
+        let (origin, reported) = config.open(Scope::Cluster, self.secrets.take()).await?;
         let (reload, loaded) = Reload::new(origin);
         let again = reload.again();
         let reload = reload.start().context("can't start the compiler's thread")?;

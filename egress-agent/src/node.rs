@@ -79,7 +79,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let scope = Scope::Node(args.node_name.unwrap_or_default());
-    let (origin, reported) = args.config.open(scope).await?;
+    let (origin, reported) = args.config.open(scope, None).await?;
     let places = args.certificates.places()?;
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;

@@ -69,6 +69,7 @@ impl Installed {
             "node.events=text".into(),
             "gateway.workers=1".into(),
             format!("gateway.resolver={}", plan::OUTSIDE_DNS),
+            "gateway.credentials={web}".into(),
         ]);
         let addr = format!("{}:6443", plan::APP).parse().unwrap();
         let api = ApiServer::start(&testbed.app().ns, addr, &testbed.dir()).unwrap();
@@ -354,6 +355,17 @@ fn are_exact(account: &str, rules: &[Rule], requests: &BTreeSet<Asked>) {
 fn rights_are_what_the_agents_ask_for() {
     let installed = Installed::new();
     drop(installed.api.take_requests());
+    // One that names a credential.
+    installed.api.apply(json!({
+        "kind": "Gateway", "metadata": {"name": "terminating", "namespace": "istio-system"},
+        "spec": {
+            "selector": {"istio": "egressgateway"},
+            "servers": [{
+                "port": {"number": 8443, "name": "https", "protocol": "HTTPS"}, "hosts": ["a.example"],
+                "tls": {"mode": "SIMPLE", "credentialName": "web"},
+            }],
+        },
+    }));
     let gateway = installed.start_gateway();
     let take = || -> BTreeSet<Asked> {
         installed.api.take_requests().iter().map(|target| asked(target)).collect()
@@ -365,9 +377,12 @@ fn rights_are_what_the_agents_ask_for() {
             .iter()
             .all(|name| requests.iter().any(|one| one.resource == *name && one.verb == "watch"))
     };
+    let of_secrets = |requests: &BTreeSet<Asked>| {
+        requests.iter().filter(|one| one.resource == "secrets" && one.verb == "watch").count()
+    };
     until(SOON, "the gateway's watches", || {
         of_gateway.extend(take());
-        watched(&of_gateway).then_some(())
+        (watched(&of_gateway) && of_secrets(&of_gateway) == 2).then_some(())
     })
     .unwrap();
     // A gateway reports on policies, and on what does not compile.
@@ -415,14 +430,20 @@ fn rights_are_what_the_agents_ask_for() {
             let refused = requests.iter().any(|asked| !fewer.iter().any(|rule| rule.allows(asked)));
             assert!(refused, "{account}: {:?}", parts[missing]);
         }
-        // Neither role may read a Secret, or another ConfigMap.
-        let secret = asked("/api/v1/namespaces/istio-system/secrets");
+        // Neither role may read all Secrets or another one, or another ConfigMap; the node agent may read none.
+        let all_secrets = asked("/api/v1/namespaces/istio-system/secrets");
+        let secret = |name: &str, namespace: &str| {
+            asked(&format!("/api/v1/namespaces/{namespace}/secrets?fieldSelector=metadata.name%3D{name}"))
+        };
+        let own = rules.iter().any(|rule| rule.allows(&secret("web", "istio-system")));
+        assert_eq!(own, account == "egress-gateway", "{account}");
+        let (other_secret, elsewhere) = (secret("other", "istio-system"), secret("web", "shop"));
         let other =
             asked("/api/v1/namespaces/istio-system/configmaps?fieldSelector=metadata.name%3Dother");
         let all = asked("/api/v1/namespaces/istio-system/configmaps");
         let definition =
             asked("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/other.example");
-        for denied in [secret, other, all, definition] {
+        for denied in [all_secrets, other_secret, elsewhere, other, all, definition] {
             assert!(!rules.iter().any(|rule| rule.allows(&denied)), "{account}: {denied:?}");
         }
     }

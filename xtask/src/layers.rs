@@ -65,7 +65,6 @@ const UNCUT: &[&str] = &[
     "egress_agent::config",
     "egress_agent::net::balance",
     "egress_agent::proxy",
-    "egress_agent::source::kubernetes",
     "egress_ebpf",
 ];
 

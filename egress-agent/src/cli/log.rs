@@ -43,6 +43,12 @@ pub(super) fn init(args: &LogArgs) {
         _ => "info,egress_agent=trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // The client of the API server logs bodies that it can't parse, Secrets among them. What it meets is
+    // reported by whoever asked.
+    let filter = ["kube_client=off", "kube_runtime=off"]
+        .into_iter()
+        .filter_map(|directive| directive.parse().ok())
+        .fold(filter, EnvFilter::add_directive);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

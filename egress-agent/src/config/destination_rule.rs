@@ -222,7 +222,7 @@ record! {
         "caCertificates" ca_certificates: Option<At<String>> = "the system's",
         /// File with revocation lists (PEM). With it every certificate of the other side must be covered by a list that is up to date.
         "caCrl" ca_crl: Option<At<String>> = "none",
-        /// Instead of files: a directory of this name in the gateway's `--credentials-dir`, as for a server. It must have `ca.crt`, and for `MUTUAL` `tls.crt` and `tls.key`.
+        /// Instead of files: the Secret or directory of this name, as for a server. It must have `ca.crt`, and for `MUTUAL` `tls.crt` and `tls.key`.
         "credentialName" credential_name: Option<At<String>> = "none",
         /// Names of which the upstream's certificate must hold one.
         "subjectAltNames" subject_alt_names: List<String> = "the host",

@@ -41,6 +41,7 @@ impl InForce {
             self.telemetry.stats.configure(clusters.iter().map(|cluster| &cluster.name));
             self.states.configure(clusters.iter().map(|cluster| &cluster.name));
             // Before the policy: its first connection finds the certificates.
+            self.credentials.originate(policy.originating());
             self.credentials.configure(policy.terminating(), []).await;
             let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();
             if let Some(error) = &fault {

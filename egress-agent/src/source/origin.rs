@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use tokio::sync::watch;
 
 use super::{
-    Directory, Files, ReadError, Timing, Watcher,
+    Directory, Files, ReadError, Secrets, Timing, Watcher,
     kubernetes::{self, Kubernetes, Scope, Settings},
 };
 use crate::pods::Pod;
@@ -97,10 +97,11 @@ impl ConfigArgs {
         }
     }
 
-    /// Opens it; the pods come with an API server alone.
+    /// Opens it; the pods come with an API server alone, and so do `secrets`.
     pub async fn open(
         &self,
         scope: Scope,
+        secrets: Option<Secrets>,
     ) -> anyhow::Result<(Origin, Option<watch::Receiver<Reported>>)> {
         if self.is_kubernetes() {
             if let Some(config) = &self.config {
@@ -111,6 +112,7 @@ impl ConfigArgs {
                 mesh: self.mesh_config_map.clone(),
                 gateways: self.gateway_namespace.clone(),
                 scope,
+                secrets,
                 silence: Duration::from_secs(self.watch_silence),
             };
             let Kubernetes { files, pods } = kubernetes::start(settings).await?;
@@ -183,9 +185,9 @@ mod tests {
             source: Some(SourceKind::Kubernetes),
             ..ConfigArgs::of("/etc/egress/config".into())
         };
-        let error = both.open(Scope::Cluster).await.err().unwrap().to_string();
+        let error = both.open(Scope::Cluster, None).await.err().unwrap().to_string();
         assert!(error.contains("give one of them"), "{error}");
         let none = ConfigArgs { config: None, source: Some(SourceKind::Files), ..both };
-        assert!(none.open(Scope::Cluster).await.is_err());
+        assert!(none.open(Scope::Cluster, None).await.is_err());
     }
 }

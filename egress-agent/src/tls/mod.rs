@@ -24,7 +24,9 @@ pub use accept::{Refused, Terminated, accept};
 pub use accept_error::AcceptError;
 pub use args::CertificateArgs;
 pub use config::{Alpn, TrustRoots, negotiated_group};
-pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};
+pub use credential::{
+    Credential, CredentialFault, CredentialStore, Inspection, Located, Needs, Places,
+};
 pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;
 pub use judged::{Ending, Judged, PeerEnded};

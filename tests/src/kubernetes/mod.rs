@@ -5,6 +5,7 @@
 //! It can be what a real one is at times: gone, silent, starting, with a compacted history, or without a
 //! custom resource.
 
+mod cluster;
 mod objects;
 mod pods;
 #[cfg(test)]
@@ -28,7 +29,8 @@ use serde_json::Value;
 
 use self::shared::Shared;
 pub use self::{
-    objects::{config_map, documents, endpoint_slice, node, pod, service},
+    cluster::{MESH, TestCluster},
+    objects::{config_map, documents, endpoint_slice, node, pod, secret, service},
     pods::KubeletPod,
     resource::Resource,
     shared::Mood,

@@ -151,9 +151,11 @@ async fn refusals_are_those_of_a_real_server() {
 
 #[tokio::test]
 async fn objects_and_lists_are_those_of_a_real_server() {
-    for (name, kind) in
-        [("list-limit-1", "Pod"), ("endpointslice-list-by-service", "EndpointSlice")]
-    {
+    for (name, kind) in [
+        ("list-limit-1", "Pod"),
+        ("endpointslice-list-by-service", "EndpointSlice"),
+        ("named-secret-list-by-field", "Secret"),
+    ] {
         let shared = shared();
         let real: Value = serde_json::from_str(&recorded(name).body).unwrap();
         // One more, so that a list of two is cut.
@@ -221,6 +223,23 @@ async fn watches_are_those_of_a_real_server() {
     let kinds =
         |events: &[Value]| events.iter().map(|event| event["type"].clone()).collect::<Vec<_>>();
     assert_eq!(kinds(&said), kinds(&events));
+
+    // A Secret by its name: another one is not reported.
+    let real = recorded("named-secret-watch-by-field");
+    let changed = real.events().remove(0);
+    let mut other = changed["object"].clone();
+    other["metadata"]["name"] = json!("other");
+    put(&shared, [changed["object"].clone()]);
+    let from = shared.store().version();
+    let mut renewed = changed["object"].clone();
+    renewed["data"]["tls.crt"] = json!("Y2VydDM=");
+    put(&shared, [other, renewed]);
+    let target = real.target.replace("resourceVersion=400", &format!("resourceVersion={from}"));
+    let (_, _, body) = ask(&shared, &target, "secret", 1).await;
+    let said: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said.len(), 1, "{body}");
+    assert_eq!(said[0]["type"], changed["type"]);
+    same_shape("named-secret-watch-by-field", &said[0], &changed);
 
     // A bookmark says its kind and its version, and nothing else.
     let real = recorded("watch-bookmarks-crd-quiet").events().remove(0);

@@ -16,7 +16,7 @@ use egress_ebpf::reason::Reason;
 use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Authorization, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied,
+    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, ConnectionPool, Denied,
     Direct, Discovery, EgressTable, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer,
     OutboundMode, PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls,
     Service, Snapshot, Target, TcpRoute, has_labels, matching, preferred,
@@ -144,6 +144,11 @@ impl GatewayPolicy {
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
         let all = self.snapshot.rules.clusters.chunk_by(|a, b| a.name == b.name);
         all.filter_map(|variants| variants.first())
+    }
+
+    /// The settings of TLS that is originated.
+    pub fn originating(&self) -> impl Iterator<Item = &ClientTls> {
+        self.snapshot.rules.clusters.iter().filter_map(|cluster| cluster.tls.as_ref())
     }
 
     /// The TLS settings of every server of this process that ends TLS, the listener for tunnels

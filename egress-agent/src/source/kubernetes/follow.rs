@@ -14,14 +14,12 @@ use kube::{
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    Key,
-    objects::{Kind, Object},
-    state::{Step, Update},
+    kinds::Kind,
+    objects::Object,
+    pause::{SOONEST, pause},
+    step::{Key, Step},
 };
 
-/// The first pause after an error, and the longest.
-const SOONEST: Duration = Duration::from_millis(200);
-const LATEST: Duration = Duration::from_secs(5);
 /// For how long a kind must be missing until it is asked whether it is defined at all: a server that starts,
 /// and one that has just learnt of the kind, says that it is missing too.
 const MISSING: Duration = Duration::from_secs(3);
@@ -68,11 +66,11 @@ impl Follow {
 
 /// Reports until nobody listens. `convert` takes from an object what counts; `None` is as if it were not
 /// there.
-pub(super) async fn follow<T>(
+pub(super) async fn follow<T, U>(
     of: Follow,
-    updates: mpsc::Sender<Update>,
+    updates: mpsc::Sender<U>,
     convert: impl Fn(&Object) -> Option<T>,
-    wrap: impl Fn(Step<T>) -> Update,
+    wrap: impl Fn(Step<T>) -> U,
 ) {
     let config = match &of.fields {
         Some(fields) => watcher::Config::default().fields(fields),
@@ -205,7 +203,7 @@ impl Trouble {
             self.missing = None;
             let told = (!self.told && self.errors > 1).then(|| error.to_string());
             self.told |= told.is_some();
-            return Next { pause: self.pause(), ask: false, told };
+            return Next { pause: pause(self.errors), ask: false, told };
         }
         let since = *self.missing.get_or_insert(now);
         let waited = now.duration_since(since) >= MISSING;
@@ -216,7 +214,7 @@ impl Trouble {
         if ask {
             self.asked = Some(now);
         }
-        Next { pause: if settled { self.pause() } else { SOONEST }, ask, told: None }
+        Next { pause: if settled { pause(self.errors) } else { SOONEST }, ask, told: None }
     }
 
     /// Whether the kind has no objects from now on. Each kind can restrict: a missing `AuthorizationPolicy`
@@ -240,14 +238,6 @@ impl Trouble {
         !std::mem::replace(&mut self.kept, true)
     }
 
-    fn pause(&self) -> Duration {
-        let doubled = SOONEST * 2_u32.saturating_pow(self.errors.min(10));
-        let longest = doubled.min(LATEST);
-        // Thousands of agents must not come back at one moment.
-        let random = uuid::Uuid::new_v4().as_u128() % 256;
-        longest.mul_f64(0.5 + f64::from(u8::try_from(random).unwrap_or(0)) / 512.0)
-    }
-
     /// The server has answered. Whether that is news worth telling.
     fn is_over(&mut self, complete: bool) -> bool {
         self.known |= complete;
@@ -260,6 +250,7 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::kubernetes::pause::LATEST;
 
     fn error(code: u16) -> Error {
         let status = Status { code, ..Status::default() };

@@ -7,59 +7,32 @@
 mod assemble;
 mod client;
 mod follow;
+mod kinds;
 mod objects;
+mod pause;
 mod report;
+mod secrets;
+mod settings;
 mod state;
+mod step;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
 
-use tokio::sync::{mpsc, watch};
-
-pub use self::client::ClientError;
 use self::{
     assemble::Assembler,
     follow::{Follow, follow},
-    objects::{Kind, Object, pod},
+    kinds::{CUSTOM, Kind},
+    objects::{Object, pod},
     state::Update,
 };
-use super::Files;
-use crate::pods::Pod;
+pub use self::{
+    assemble::Kubernetes,
+    client::ClientError,
+    settings::{Scope, Settings},
+};
 
 /// Updates that wait for the task that puts them together.
 const WAITING: usize = 1024;
-
-/// Where the API server is and what is asked of it.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// A kubeconfig; in a cluster, the pod's own service account where absent.
-    pub kubeconfig: Option<PathBuf>,
-    /// The ConfigMap with the mesh-wide settings: namespace and name.
-    pub mesh: (String, String),
-    /// The namespace of the gateways' Services.
-    pub gateways: String,
-    /// Which pods.
-    pub scope: Scope,
-    /// For how long a watch may be silent. A server sends a bookmark each minute.
-    pub silence: Duration,
-}
-
-/// Which pods are asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Scope {
-    /// Those of a node.
-    Node(String),
-    /// All of the cluster, by address.
-    Cluster,
-}
-
-/// What is published.
-#[derive(Clone, Debug)]
-pub struct Kubernetes {
-    /// The configuration; `None` before every first list is complete.
-    pub files: watch::Receiver<Option<Arc<Files>>>,
-    /// The pods; `None` before their first list is complete.
-    pub pods: watch::Receiver<Option<Arc<Vec<Pod>>>>,
-}
 
 /// Begins to list and watch. Ends with the receivers.
 ///
@@ -74,11 +47,14 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     if settings.scope == Scope::Cluster {
         spawn(report::run(client.clone(), reporting.objects, reporting.judged));
     }
+    if let Some(wanted) = settings.secrets {
+        spawn(secrets::run(client.clone(), wanted));
+    }
     let pods = match &settings.scope {
         Scope::Node(name) => Some(format!("spec.nodeName={name}")),
         Scope::Cluster => None,
     };
-    for (index, kind) in objects::CUSTOM.into_iter().enumerate() {
+    for (index, kind) in CUSTOM.into_iter().enumerate() {
         let of = Follow { kinds: kind.versions(), ..Follow::of(&client) };
         let convert = move |object: &Object| {
             Some((objects::resource(kind, object)?, objects::known(index, object)?))
@@ -114,6 +90,3 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
 fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(work));
 }
-
-/// Namespace and name.
-type Key = (String, String);

@@ -1,127 +1,19 @@
 //! The parts of Kubernetes' objects that are read. An object is parsed, what counts is taken from it, and
 //! the rest is dropped before the next one is parsed.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use kube::{Resource, api::ObjectMeta, core::DynamicResourceScope};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::state::{Endpoints, NodeInfo, ServiceInfo};
+use super::kinds::{Custom, Kind};
 use crate::{
     config::RawFile,
     pods::{Pod, PodUid},
-    types::{DEFAULT_SERVICE_ACCOUNT, Namespace},
+    types::{DEFAULT_SERVICE_ACCOUNT, Labels, Namespace},
 };
-
-/// A kind in one version.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Kind {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    pub(super) plural: &'static str,
-}
-
-impl Kind {
-    pub(super) fn of(
-        group: &'static str,
-        version: &'static str,
-        kind: &'static str,
-        plural: &'static str,
-    ) -> Self {
-        Self { group, version, kind, plural }
-    }
-
-    /// Whether a server may not have it.
-    pub(super) fn is_custom(&self) -> bool {
-        CUSTOM.iter().any(|custom| custom.group == self.group)
-    }
-
-    /// The kind of definitions of custom resources.
-    pub(super) fn definition() -> Self {
-        Self::of(
-            "apiextensions.k8s.io",
-            "v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-        )
-    }
-
-    /// The name of its definition.
-    pub(super) fn definition_name(&self) -> String {
-        format!("{}.{}", self.plural, self.group)
-    }
-
-    pub(super) fn core(kind: &'static str, plural: &'static str) -> Self {
-        Self::of("", "v1", kind, plural)
-    }
-}
-
-/// A custom resource: one of Istio's kinds, or of this product's own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Custom {
-    pub(super) group: &'static str,
-    /// Each version that was ever served, the newest first.
-    versions: &'static [&'static str],
-    pub(super) kind: &'static str,
-    plural: &'static str,
-}
-
-const fn custom(
-    group: &'static str,
-    versions: &'static [&'static str],
-    kind: &'static str,
-    plural: &'static str,
-) -> Custom {
-    Custom { group, versions, kind, plural }
-}
-
-const OWN: &str = "egress-enforcer.io";
-const NETWORKING: &str = "networking.istio.io";
-const SECURITY: &str = "security.istio.io";
-const ALL: &[&str] = &["v1", "v1beta1", "v1alpha3"];
-
-/// The custom resources that are read: the policy, and what restricts it.
-pub(super) const CUSTOM: [Custom; 11] = [
-    custom(NETWORKING, ALL, "DestinationRule", "destinationrules"),
-    custom(NETWORKING, ALL, "Gateway", "gateways"),
-    custom(NETWORKING, ALL, "ServiceEntry", "serviceentries"),
-    custom(NETWORKING, ALL, "VirtualService", "virtualservices"),
-    custom(NETWORKING, ALL, "Sidecar", "sidecars"),
-    custom(NETWORKING, &["v1alpha3"], "EnvoyFilter", "envoyfilters"),
-    custom(SECURITY, &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies"),
-    custom(SECURITY, &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications"),
-    custom("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins"),
-    custom(OWN, &["v1alpha1"], "EgressPolicy", "egresspolicies"),
-    custom(OWN, &["v1alpha1"], "ClusterEgressPolicy", "clusteregresspolicies"),
-];
-
-impl Custom {
-    /// Group and version, the newest.
-    pub(super) fn api_version(self) -> String {
-        format!("{}/{}", self.group, self.versions.first().unwrap_or(&"v1"))
-    }
-
-    /// Whether it is one of this product's own, which show what became of them.
-    pub(super) fn has_conditions(self) -> bool {
-        self.group == OWN
-    }
-
-    /// What messages call an object of this kind.
-    fn name_of(self, object: &Object) -> Option<String> {
-        let ObjectMeta { namespace, name, .. } = &object.metadata;
-        let place = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        Some(format!("{} {place}{}", self.kind, name.as_ref()?))
-    }
-
-    /// In each version.
-    pub(super) fn versions(self) -> Vec<Kind> {
-        let of = |version: &&'static str| Kind::of(self.group, version, self.kind, self.plural);
-        self.versions.iter().map(of).collect()
-    }
-}
 
 /// An annotation that changes what an `AuthorizationPolicy` does. No other one does.
 const DRY_RUN: &str = "istio.io/dry-run";
@@ -134,12 +26,23 @@ pub(super) struct Object {
     spec: Option<Value>,
     #[serde(default)]
     status: Option<Status>,
-    /// Of a ConfigMap.
+    /// Of a ConfigMap or a Secret.
     #[serde(default)]
-    data: Option<BTreeMap<String, String>>,
+    pub(super) data: Option<Data>,
     /// Of an EndpointSlice; `null` where there are none.
     #[serde(default)]
     endpoints: Option<Vec<Endpoint>>,
+}
+
+/// Keys with their values.
+#[derive(Clone, Deserialize)]
+pub(super) struct Data(pub(super) BTreeMap<String, String>);
+
+impl fmt::Debug for Data {
+    /// Without the values: those of a Secret are among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// Of a pod or a node.
@@ -224,7 +127,7 @@ impl Resource for Object {
 /// A custom resource as a document that is read like a file's. Its name stands for the path.
 pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     let metadata = &object.metadata;
-    let path = of.name_of(object)?;
+    let path = name_of(of, object)?;
     let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
     let dry_run = metadata.annotations.as_ref().and_then(|all| all.get(DRY_RUN));
     let annotations: BTreeMap<&str, &String> =
@@ -239,6 +142,13 @@ pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
         "spec": object.spec,
     });
     Some(RawFile { path, text: document.to_string() })
+}
+
+/// What messages call an object of this kind.
+fn name_of(of: Custom, object: &Object) -> Option<String> {
+    let ObjectMeta { namespace, name, .. } = &object.metadata;
+    let place = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    Some(format!("{} {place}{}", of.kind, name.as_ref()?))
 }
 
 /// The type of the condition that says whether an object is in force.
@@ -309,8 +219,31 @@ const SETTINGS: &str = "mesh.yaml";
 pub(super) fn settings(object: &Object) -> Option<RawFile> {
     let metadata = &object.metadata;
     let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
-    let text = object.data.as_ref()?.get(SETTINGS)?.clone();
+    let text = object.data.as_ref()?.0.get(SETTINGS)?.clone();
     Some(RawFile { path: format!("ConfigMap {namespace}/{name}, {SETTINGS}"), text })
+}
+
+/// A Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ServiceInfo {
+    /// Its selector.
+    pub(super) labels: Labels,
+    /// Its own addresses.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// A slice of a Service's endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Endpoints {
+    pub(super) service: String,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NodeInfo {
+    /// Its own addresses, and the networks of its pods.
+    pub(super) networks: Vec<IpNet>,
 }
 
 /// A Service: which pods, and at which addresses.
@@ -373,6 +306,7 @@ pub(super) fn pod(object: &Object) -> Option<Pod> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::kubernetes::kinds::CUSTOM;
 
     fn object(text: Value) -> Object {
         serde_json::from_value(text).unwrap()

@@ -10,8 +10,9 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::{
-    Key,
-    objects::{CUSTOM, Known, KnownObjects},
+    kinds::CUSTOM,
+    objects::{Endpoints, Known, KnownObjects, NodeInfo, ServiceInfo},
+    step::{Key, Step},
 };
 use crate::{
     config::{Discovered, DiscoveredGateway, RawFile},
@@ -22,39 +23,6 @@ use crate::{
     },
     types::Labels,
 };
-
-/// What happened to objects of a kind.
-#[derive(Clone, Debug)]
-pub(super) enum Step<T> {
-    /// These are all that there are.
-    Replace(Vec<(Key, T)>),
-    /// One came or changed.
-    Put(Key, T),
-    /// One is gone.
-    Remove(Key),
-}
-
-impl<A, B> Step<(A, B)> {
-    /// The same for each of the two.
-    fn split(self) -> (Step<A>, Step<B>) {
-        match self {
-            Self::Replace(all) => {
-                let pairs = all.into_iter().map(|(key, (a, b))| ((key.clone(), a), (key, b)));
-                let (left, right) = pairs.unzip();
-                (Step::Replace(left), Step::Replace(right))
-            }
-            Self::Put(key, (a, b)) => (Step::Put(key.clone(), a), Step::Put(key, b)),
-            Self::Remove(key) => (Step::Remove(key.clone()), Step::Remove(key)),
-        }
-    }
-}
-
-impl<T> Step<T> {
-    /// Whether it is all of a kind.
-    pub(super) fn is_complete(&self) -> bool {
-        matches!(self, Self::Replace(_))
-    }
-}
 
 /// The same, of whichever kind.
 #[derive(Clone, Debug)]
@@ -67,29 +35,6 @@ pub(super) enum Update {
     Slice(Step<Endpoints>),
     Node(Step<NodeInfo>),
     Pod(Step<Pod>),
-}
-
-/// A Service.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct ServiceInfo {
-    /// Its selector.
-    pub(super) labels: Labels,
-    /// Its own addresses.
-    pub(super) addresses: Vec<IpAddr>,
-}
-
-/// A slice of a Service's endpoints.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Endpoints {
-    pub(super) service: String,
-    pub(super) addresses: Vec<IpAddr>,
-}
-
-/// A node.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct NodeInfo {
-    /// Its own addresses, and the networks of its pods.
-    pub(super) networks: Vec<IpNet>,
 }
 
 /// The objects of a kind; `None` before their first list is complete.

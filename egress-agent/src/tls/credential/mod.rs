@@ -13,7 +13,7 @@ use webpki::OwnedCertRevocationList;
 
 pub use self::{
     fault::CredentialFault,
-    places::{Located, Places},
+    places::{CredentialStore, Located, Places},
 };
 use super::{
     config::provider,
