@@ -57,6 +57,7 @@ fn mesh(mesh: &MeshConfig) -> Value {
             "labels": set.selector.labels,
             "mode": set.mode.name(),
         })),
+        "exemptions": list(&mesh.exemptions, |set| json!(set.to_string())),
         "accessLogFile": mesh.access_log_file,
         "accessLogFormat": mesh.access_log_format,
         "accessLogEncoding": match mesh.access_log_encoding {

@@ -15,7 +15,10 @@
 //! are all there to shield those below them. Entries that go are removed: lenient ones at any time,
 //! since what they cover was lenient; those that enforce after all others, since what is below them
 //! may fall to whatever is left. At last policies become lenient, when nobody else has them.
+//!
+//! Workloads with a table of routes of their own are kept out of all this: see [`closing`].
 
+mod closing;
 mod make;
 
 use std::{
@@ -72,6 +75,8 @@ pub enum Op {
 /// Changes in the order in which they are to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ops {
+    /// Whoever changes tables has none meanwhile. When one failed, nothing may follow.
+    pub close: Vec<Op>,
     /// Policies that enforce from now on. A failed one leaves something as it was.
     pub enforce: Vec<Op>,
     /// They only take away. A failed one leaves something as it was.
@@ -87,19 +92,33 @@ pub struct Ops {
     /// They may let out more, each relying on all before it being done: when one failed, none may
     /// follow.
     pub loosen: Vec<Op>,
+    /// Whoever was closed has what is desired again, each relying on all before being done.
+    pub open: Vec<Op>,
 }
 
 impl Ops {
     /// How many changes.
     pub fn count(&self) -> usize {
-        let Self { enforce, tighten, gateways, assign, redirect, loosen } = self;
-        [enforce, tighten, gateways, assign, redirect, loosen].map(Vec::len).iter().sum()
+        let Self { close, enforce, tighten, gateways, assign, redirect, loosen, open } = self;
+        let all = [close, enforce, tighten, gateways, assign, redirect, loosen, open];
+        all.map(Vec::len).iter().sum()
     }
 }
 
 /// What to do to get from `old` to `new`.
 #[must_use]
 pub fn diff(old: &Contents, new: &Contents) -> Ops {
+    match closing::closed(old, new) {
+        None => steps(old, new),
+        Some((from, to)) => {
+            let (close, open) = (closing::close(old, &from), closing::open(&to, new));
+            Ops { close, open, ..steps(&from, &to) }
+        }
+    }
+}
+
+/// The same where nobody's table of routes becomes another one.
+fn steps(old: &Contents, new: &Contents) -> Ops {
     let (enforce, lenient) = policies(old, new);
     let gateways = sets(&old.gateways, &new.gateways);
     let internal = sets(&old.internal, &new.internal);
@@ -159,7 +178,8 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     if fewer.or(old.globals) != new.globals {
         loosen.extend(new.globals.map(Op::Globals));
     }
-    Ops { enforce, tighten, gateways, assign, redirect, loosen }
+    let (close, open) = (Vec::new(), Vec::new());
+    Ops { close, enforce, tighten, gateways, assign, redirect, loosen, open }
 }
 
 impl<K, V> Change<K, V> {

@@ -5,6 +5,7 @@ mod routes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
@@ -21,14 +22,16 @@ use thiserror::Error;
 
 use self::routes::{Builder, TCP, gateway_key, group_id, prefixes};
 use crate::{
-    policy::{Enforcement, MeshConfig, Snapshot},
+    policy::{Enforcement, ExemptDestination, MeshConfig, Snapshot},
     types::{Host, Port},
 };
 
 /// The policy of workloads that are in no set of their own.
 pub(super) const POLICY: PolicyId = 0;
-/// The routes of every policy: policies differ in their mode alone.
+/// The routes of every policy but those of exemptions, which have tables of their own: see [`tables`].
 const TABLE: TableId = 0;
+/// A table that never holds a route.
+pub(super) const EMPTY_TABLE: TableId = TableId::MAX;
 
 /// Denied whatever `deniedCidrs` says: the cloud's metadata service, which hands out the node's
 /// credentials.
@@ -243,10 +246,10 @@ impl Contents {
             digest: facts.held.digest,
             accepted_at: facts.held.accepted_at,
         });
+        let tables = tables(&snapshot.mesh);
         for (index, set) in snapshot.mesh.sets().enumerate() {
-            contents
-                .policies
-                .insert(policy_id(index), Policy { mode: mode_of(set.mode), table: TABLE });
+            let table = tables.get(&index).copied().unwrap_or(TABLE);
+            contents.policies.insert(policy_id(index), Policy { mode: mode_of(set.mode), table });
         }
         contents.internal = snapshot.mesh.cluster_cidrs.iter().flat_map(prefixes).collect();
         let metadata = METADATA.map(IpNet::from);
@@ -260,6 +263,11 @@ impl Contents {
         contents.set_listeners(&facts.tunnel);
         let mut routes = Builder::new(snapshot, facts);
         snapshot.node.routes.iter().for_each(|route| routes.add(route));
+        for (index, set) in snapshot.mesh.sets().enumerate() {
+            let table = tables.get(&index).copied();
+            let to = set.to.into_iter().flatten().zip(table.into_iter().cycle());
+            to.for_each(|(to, table)| routes.exempt(table, to));
+        }
         routes.finish(&mut contents, &mut problems);
         let absent = contents.absent();
         if let Some(globals) = &mut contents.globals {
@@ -353,10 +361,33 @@ pub(super) fn policy_id(index: usize) -> PolicyId {
     PolicyId::try_from(index).unwrap_or(PolicyId::MAX)
 }
 
+/// The tables of the sets that have one, by the sets' places. A table's number follows from what is in it, so a
+/// table never changes while it is in use: another content is another table.
+fn tables(mesh: &MeshConfig) -> HashMap<usize, TableId> {
+    let mut taken: HashMap<TableId, &[ExemptDestination]> = HashMap::new();
+    let mut tables = HashMap::new();
+    for (index, set) in mesh.sets().enumerate() {
+        let Some(to) = set.to else { continue };
+        let mut hasher = DefaultHasher::new();
+        to.hash(&mut hasher);
+        let [low, high] = [hasher.finish(), hasher.finish() >> 32].map(|half| half & 0xffff_ffff);
+        let mut table = TableId::try_from(low ^ high).unwrap_or(TableId::MAX);
+        while [TABLE, EMPTY_TABLE].contains(&table)
+            || taken.get(&table).is_some_and(|other| *other != to)
+        {
+            table = table.wrapping_add(1);
+        }
+        taken.insert(table, to);
+        tables.insert(index, table);
+    }
+    tables
+}
+
 const fn mode_of(enforcement: Enforcement) -> u32 {
     match enforcement {
         Enforcement::Enforce => mode::ENFORCE,
         Enforcement::Audit => mode::AUDIT,
+        Enforcement::Exempt => mode::EXEMPT,
     }
 }
 

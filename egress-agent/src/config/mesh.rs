@@ -41,6 +41,8 @@ record! {
         "enforcement" enforcement: Option<At<Enforcing>> = "`enforce`",
         /// Sets of workloads with a mode of their own; the first that a workload is in counts.
         "enforcementOverrides" enforcement_overrides: Records<MeshOverride> = "none",
+        /// Workloads of the platform that reach something past the gateways: the cluster's DNS servers their upstreams, network plug-ins what they need. The first that a workload is in counts, before all of `enforcementOverrides`. The agent logs each and `status` shows it.
+        "exemptions" exemptions: Records<MeshExemption> = "none",
         /// What happens to a service that no route leads through a gateway: `deny` refuses it, `registry` serves it as a sidecar would.
         "direct" direct: Option<At<DirectMode>> = "`deny`",
         /// Networks inside the cluster: pods, services, nodes. Traffic to them is not egress.
@@ -203,6 +205,52 @@ record! {
         "labels" labels: Dict<At<String>> = "no condition",
         /// How verdicts on them are carried out.
         "mode" mode: Option<At<Enforcing>> = required,
+    }
+}
+
+record! {
+    /// Workloads that reach something past the gateways. One needs `namespaces`, and `labels` or `serviceAccounts`: whoever may make such a pod has the exemption.
+    struct MeshExemption {
+        /// Its name, of the same form as that of an override, and unique among both.
+        "name" name: Option<At<String>> = required,
+        /// The workloads in any of these namespaces.
+        "namespaces" namespaces: Option<List<String>> = required,
+        /// The workloads with all of these labels.
+        "labels" labels: Dict<At<String>> = "no condition",
+        /// The workloads with any of these service accounts.
+        "serviceAccounts" service_accounts: List<String> = "no condition",
+        /// What they reach past the gateways. Nothing else that is external is open to them, not what routes lead to either. Without it, nothing of theirs is judged.
+        "to" to: Option<Records<ExemptTo>> = "everything",
+    }
+}
+
+record! {
+    /// What an exempt workload reaches.
+    struct ExemptTo {
+        /// The networks. `deniedCidrs` stay closed.
+        "cidrs" cidrs: List<String> = required,
+        /// The ports.
+        "ports" ports: Records<ExemptPort> = required,
+    }
+}
+
+record! {
+    /// A port of `exemptions[].to`.
+    struct ExemptPort {
+        /// Its number.
+        "port" port: Option<At<Port>> = required,
+        /// `TCP` or `UDP`.
+        "protocol" protocol: Option<At<ExemptProtocol>> = "`TCP`",
+    }
+}
+
+choice! {
+    /// The protocol of a port of `exemptions[].to`.
+    enum ExemptProtocol {
+        /// TCP.
+        Tcp = "TCP",
+        /// UDP.
+        Udp = "UDP",
     }
 }
 

@@ -30,6 +30,8 @@ struct Inner {
     routes: Vec<String>,
     /// Interfaces whose pods are not known, a sentence each.
     unknown: Vec<String>,
+    /// What is exempt, a sentence each.
+    exemptions: Vec<String>,
     gaps: Gaps,
     processes: Processes,
     /// How often processes were looked at.
@@ -114,6 +116,16 @@ impl Condition {
             tracing::warn!("{warning}");
         }
         inner.unknown = warnings;
+    }
+
+    /// What is exempt from enforcement, a sentence each.
+    pub(crate) fn set_exemptions(&self, exemptions: Vec<String>) {
+        self.lock().exemptions = exemptions;
+    }
+
+    /// What is exempt from enforcement.
+    pub(crate) fn exemptions(&self) -> Vec<String> {
+        self.lock().exemptions.clone()
     }
 
     /// Interfaces whose pods are not known.

@@ -18,13 +18,13 @@ use super::{
     condition::{Condition, summary},
     counters::Tally,
     dns::Names,
+    exemptions::Exemptions,
     exposure::scan::Looks,
     health::Checker,
     inputs,
     known::KnownPods,
     modes::Shout,
     notify::{self, Manager},
-    own::OwnCgroup,
     plan::{self, Planned},
     pods::Pod,
     sockets::Closer,
@@ -74,7 +74,7 @@ pub(crate) struct Reconciler {
     records: bpf::Records,
     /// The cgroups that an earlier agent attached to, and that this one's options don't name.
     strangers: BTreeMap<u64, PathBuf>,
-    own: OwnCgroup,
+    exemptions: Exemptions,
     planned: Planned,
     shout: Shout,
     pods: Vec<Pod>,
@@ -117,9 +117,9 @@ impl Reconciler {
             tally,
             condition,
         } = parts;
-        let own = OwnCgroup::find(&plan::cgroups(&strangers, &attachments));
+        let exemptions = Exemptions::find(&plan::cgroups(&strangers, &attachments));
         Self {
-            own,
+            exemptions,
             attachments,
             families,
             watch: listen(),
@@ -250,7 +250,8 @@ impl Reconciler {
             // known anew.
             None => plan::adopted(self.maps.current(), &pods, &cgroups),
         };
-        self.own.exempt(&mut desired);
+        self.exemptions.exempt(&mut desired);
+        self.condition.set_exemptions(self.exemptions.tell(loaded.snapshot.as_deref()));
         let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {
             Ok(changes) => {

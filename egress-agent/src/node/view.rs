@@ -68,6 +68,7 @@ impl View {
             maps_behind: load(&self.tally.behind) != 0,
             problems: self.problems(),
             warnings: self.condition.warnings(),
+            exemptions: self.condition.exemptions(),
             exposures: self.condition.exposures(),
             repairs: self.tally.repairs(),
             sockets_destroyed: load(&self.tally.sockets_destroyed),

@@ -88,7 +88,7 @@ impl Callers {
                 Some(Known { mode: Enforcement::Enforce, may_be_node }) => {
                     *may_be_node && port == OwnPort::ForNodes
                 }
-                Some(Known { mode: Enforcement::Audit, .. }) | None => true,
+                Some(Known { mode: Enforcement::Audit | Enforcement::Exempt, .. }) | None => true,
             }
         } else {
             served.iter().any(|net| net.contains(&source))

@@ -12,6 +12,7 @@ mod denied_cidrs;
 mod destination;
 mod dial;
 mod egress;
+mod exemption;
 #[cfg(test)]
 mod fields;
 mod gateway;
@@ -53,6 +54,7 @@ pub use egress::{
     HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME, NamespaceLabels,
     NotGranted, PathBelow,
 };
+pub use exemption::{ExemptDestination, Exemption, Transport};
 pub use gateway::GatewayPolicy;
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};

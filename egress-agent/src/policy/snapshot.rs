@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    AccessLogEncoding, EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules,
-    TunnelTls, default_denied,
+    AccessLogEncoding, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive, KeyGroups,
+    PathNormalization, Rules, TunnelTls, default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
@@ -39,6 +39,8 @@ pub struct MeshConfig {
     pub enforcement: Enforcement,
     /// `enforcementOverrides`, in file order: the first that a workload is in counts.
     pub overrides: Vec<EnforcementOverride>,
+    /// `exemptions`, in file order: the first that a workload is in counts, before all overrides.
+    pub exemptions: Vec<Exemption>,
     /// `accessLogFile`: a path, `/dev/stdout`, or none.
     pub access_log_file: Option<String>,
     /// `accessLogFormat`: Istio's where absent; `envoy` names Envoy's default.
@@ -88,6 +90,7 @@ impl Default for MeshConfig {
             path_normalization: PathNormalization::default(),
             enforcement: Enforcement::Enforce,
             overrides: Vec::new(),
+            exemptions: Vec::new(),
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
@@ -145,6 +148,8 @@ pub enum Enforcement {
     Enforce,
     /// They are only reported.
     Audit,
+    /// There are none: nothing is judged. Only an exemption says so.
+    Exempt,
 }
 
 impl Enforcement {
@@ -154,6 +159,7 @@ impl Enforcement {
         match self {
             Self::Enforce => "enforce",
             Self::Audit => "audit",
+            Self::Exempt => "exempt",
         }
     }
 }
@@ -179,26 +185,41 @@ pub struct WorkloadSet<'a> {
     pub name: &'a str,
     /// How verdicts are carried out.
     pub mode: Enforcement,
-    /// Who is in it, unless an earlier set has them; `None` is everybody else.
+    /// Who is in it, unless another set has them; `None` is everybody else.
     pub selector: Option<&'a Selector>,
+    /// What they reach past the gateways, and nothing else that is external; `None` where the routes of
+    /// everybody count.
+    pub to: Option<&'a [ExemptDestination]>,
 }
 
 impl MeshConfig {
     /// All sets of workloads, the default first. A set's place in this list is the number of its
     /// policy in the kernel.
     pub fn sets(&self) -> impl Iterator<Item = WorkloadSet<'_>> {
-        let default = WorkloadSet { name: DEFAULT_SET, mode: self.enforcement, selector: None };
+        let mode = self.enforcement;
+        let default = WorkloadSet { name: DEFAULT_SET, mode, selector: None, to: None };
         let others = self.overrides.iter().map(|set| WorkloadSet {
             name: &set.name,
             mode: set.mode,
             selector: Some(&set.selector),
+            to: None,
         });
-        std::iter::once(default).chain(others)
+        let exempt = self.exemptions.iter().map(|set| WorkloadSet {
+            name: &set.name,
+            mode: if set.to.is_some() { Enforcement::Enforce } else { Enforcement::Exempt },
+            selector: Some(&set.selector),
+            to: set.to.as_deref(),
+        });
+        std::iter::once(default).chain(others).chain(exempt)
     }
 
     /// The place of the workload's set in [`Self::sets`].
     #[must_use]
     pub fn set_of(&self, workload: &Workload) -> usize {
+        let exempt = self.exemptions.iter().position(|set| set.is_for(workload));
+        if let Some(index) = exempt {
+            return index + 1 + self.overrides.len();
+        }
         let mine = |set: &EnforcementOverride| set.selector.matches(workload);
         self.overrides.iter().position(mine).map_or(0, |index| index + 1)
     }

@@ -1,7 +1,7 @@
 //! A cluster of an app node with a pod and a gateway node, whose agents read from the double.
 
 use anyhow::{Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ApiServer, KubeletPod, config_map, endpoint_slice, node, pod, service};
 use crate::{
@@ -56,7 +56,7 @@ impl TestCluster {
         let pod = KubeletPod::create(&testbed, UID)?;
         let cluster = Self { api, pod, testbed };
         cluster.apply_mesh(MESH);
-        cluster.announce();
+        cluster.announce(json!({"app": "web"}));
         Ok(cluster)
     }
 
@@ -65,9 +65,9 @@ impl TestCluster {
         self.api.apply(config_map("istio-system", "egress-enforcer", "mesh.yaml", text));
     }
 
-    /// The pod with its address, as the API server has it.
-    fn announce(&self) {
-        let mut running = pod("shop", "web-0", UID, "app", json!({"app": "web"}));
+    /// The pod with its address and these labels, as the API server has it.
+    pub fn announce(&self, labels: Value) {
+        let mut running = pod("shop", "web-0", UID, "app", labels);
         running["status"] =
             json!({"phase": "Running", "podIP": plan::POD, "podIPs": [{"ip": plan::POD}]});
         self.api.apply(running);

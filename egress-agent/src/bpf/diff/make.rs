@@ -15,6 +15,11 @@ impl Ops {
     /// come: see [`Self::make_room`].
     pub fn make<E>(&self, mut apply: impl FnMut(&Op) -> Result<(), E>) -> Vec<E> {
         let mut errors = Vec::new();
+        // The policy of whoever is closed comes first, and nobody may get it before it is there.
+        errors.extend(self.close.iter().find_map(|op| apply(op).err()));
+        if !errors.is_empty() {
+            return errors;
+        }
         all(&self.enforce, &mut apply, &mut errors);
         let enforced = errors.is_empty();
         let mut refused = Vec::new();
@@ -47,6 +52,9 @@ impl Ops {
                 _ => true,
             });
             errors.extend(left.find_map(|op| apply(op).err()));
+        }
+        if errors.is_empty() {
+            errors.extend(self.open.iter().find_map(|op| apply(op).err()));
         }
         errors
     }

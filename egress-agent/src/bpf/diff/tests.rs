@@ -15,8 +15,8 @@ use super::*;
 use crate::{
     bpf::plan::{Facts, PodHardware, PodInterface},
     policy::{
-        DirectTarget, Enforcement, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute,
-        Snapshot,
+        DirectTarget, Enforcement, EnforcementOverride, ExemptDestination, Exemption, GatewayGroup,
+        Hop, NodeAction, NodeRoute, Snapshot, Transport,
     },
     types::{Host, OriginalPort, Port},
 };
@@ -139,8 +139,27 @@ fn modes() -> impl Strategy<Value = [u32; 3]> {
     (default, one(), one()).prop_map(|(default, first, second)| [default, first, second])
 }
 
+/// Sets the modes; tables stay.
 fn set_modes(contents: &mut Contents, modes: [u32; 3]) {
-    contents.policies = (0..).zip(modes.map(|mode| Policy { mode, table: 0 })).collect();
+    for (id, mode) in (0..).zip(modes) {
+        contents.policies.entry(id).or_insert(Policy { mode, table: 0 }).mode = mode;
+    }
+}
+
+/// An exemption to these networks, over UDP.
+fn exemption(nets: &[&str]) -> Exemption {
+    let port = Port::new(PORTS[0]).unwrap();
+    let to = |net: &&str| ExemptDestination {
+        net: net.parse().unwrap(),
+        port,
+        transport: Transport::Udp,
+    };
+    Exemption {
+        name: "exempt".into(),
+        selector: Default::default(),
+        service_accounts: Vec::new(),
+        to: Some(nets.iter().map(to).collect()),
+    }
 }
 
 prop_compose! {
@@ -155,6 +174,7 @@ prop_compose! {
         workloads in assigned(&CGROUPS),
         generation in 0u64..3,
         tunnel in subsequence(&LISTENERS[..], 0..=2),
+        exempt in prop::collection::vec(subsequence(&NETS[1..], 1..3), 0..=2),
     ) -> Contents {
         // Zero stands for maps that nobody has filled.
         if generation == 0 {
@@ -177,6 +197,7 @@ prop_compose! {
             })
             .collect();
         snapshot.node.routes = routes;
+        snapshot.mesh.exemptions = exempt.iter().map(|nets| exemption(nets)).collect();
         let facts = Facts {
             healthy: healthy.into_iter().map(IpAddr::from).collect(),
             pods: pods
@@ -243,6 +264,11 @@ fn senders() -> impl Iterator<Item = Sender> {
 
 /// The mode that a sender's verdicts are carried out in; where nobody judges, whether it passes.
 fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
+    policy_of(contents, sender).map(|policy| contents.policy(policy).mode)
+}
+
+/// The policy that counts for a sender; where nobody judges, whether it passes.
+fn policy_of(contents: &Contents, sender: Sender) -> Result<PolicyId, bool> {
     let listed = |cgroup: u64| {
         let above = ABOVE.into_iter().find(|(id, _)| *id == cgroup).map_or(&[][..], |(_, up)| up);
         let mut chain = std::iter::once(&cgroup).chain(above);
@@ -256,28 +282,40 @@ fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
         Sender::AtInterface(index) => contents.interface(index).ok_or(false)?.policy,
         Sender::Forwarded => contents.globals().uplink_policy,
     };
-    Ok(contents.policy(policy).mode)
+    Ok(policy)
 }
 
-/// What passes as it is: by flow where it is judged, and for each sender.
+/// What passes as it is: by policy and flow where it is judged, and for each sender.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Passing {
-    allowed: Vec<bool>,
-    senders: Vec<Result<Mode, bool>>,
+    allowed: BTreeMap<PolicyId, Vec<bool>>,
+    senders: Vec<Result<(Mode, PolicyId), bool>>,
 }
 
 impl Passing {
     fn of(contents: &Contents) -> Self {
-        let allowed = flows()
-            .map(|(place, flow)| matches!(verdict(contents, place, &flow), Action::Allow))
-            .collect();
-        Self { allowed, senders: senders().map(|who| treatment(contents, who)).collect() }
+        // What the policies' routes say, whatever is done with that.
+        let mut strict = contents.clone();
+        strict.policies.values_mut().for_each(|policy| policy.mode = mode::ENFORCE);
+        let allows = |policy| {
+            flows()
+                .map(|(place, flow)| decide(place, &flow, policy, &strict).action == Action::Allow)
+                .collect()
+        };
+        let of = |who| {
+            let policy = policy_of(contents, who)?;
+            Ok((contents.policy(policy).mode, policy))
+        };
+        Self {
+            allowed: (0..3).chain([closing::CLOSED]).map(|id| (id, allows(id))).collect(),
+            senders: senders().map(of).collect(),
+        }
     }
 
     fn passes(&self, sender: usize, flow: usize) -> bool {
         match self.senders[sender] {
-            Ok(Mode::Enforce) => self.allowed[flow],
-            Ok(Mode::Audit | Mode::Exempt) => true,
+            Ok((Mode::Enforce, policy)) => self.allowed[&policy][flow],
+            Ok((Mode::Audit | Mode::Exempt, _)) => true,
             Err(passes) => passes,
         }
     }
@@ -481,7 +519,9 @@ proptest! {
             apply(&mut maps, op);
             let now = Passing::of(&maps);
             // The verdicts don't change, and nobody gets lost who was known.
-            prop_assert_eq!(&now.allowed, &before.allowed);
+            for policy in 0..3 {
+                prop_assert_eq!(&now.allowed[&policy], &before.allowed[&policy]);
+            }
             for (now, before) in now.senders.iter().zip(&before.senders) {
                 prop_assert_eq!(now.err(), before.err(), "after {:?}", op);
             }
@@ -662,4 +702,39 @@ fn every_port_of_a_gateway_is_every_port_but_its_own() {
         let allowed = flow.protocol == 6 && flow.destination_port.get() != 15000;
         assert_eq!(passes(&contents, place, &flow), allowed, "{place:?} {flow:?}");
     }
+}
+
+/// Two exemptions change places: neither pod ever reaches what is the other's.
+#[test]
+fn exemptions_that_change_places_are_never_mixed_up() {
+    let (first, second) = ("10.0.0.1/32", "192.0.2.0/24");
+    let of = |exemptions: [&str; 2], policies: [PolicyId; 2]| {
+        let mut snapshot = Snapshot::default();
+        snapshot.mesh.exemptions = exemptions.map(|net| exemption(&[net])).into();
+        let workloads = [(1, policies[0]), (4, policies[1])].into();
+        let facts = Facts { generation: 1, max_groups: 1, workloads, ..Facts::default() };
+        Contents::desired(&snapshot, &facts).0
+    };
+    let (old, new) = (of([first, second], [1, 2]), of([second, first], [2, 1]));
+    let reaches = |contents: &Contents, sender, destination: [u8; 4]| {
+        let policy = policy_of(contents, sender).unwrap();
+        let flow = flows().find(|(place, flow)| {
+            *place == Place::Wire
+                && flow.destination == Addr::v4(destination)
+                && (flow.protocol, flow.destination_port) == (17, PortBe::new(PORTS[0]))
+        });
+        decide(Place::Wire, &flow.unwrap().1, policy, contents).action == Action::Allow
+    };
+    let (of_first, of_second) = (ADDRESSES[0], ADDRESSES[3]);
+    let mut maps = old.clone();
+    make(&diff(&old, &new), |op| {
+        apply(&mut maps, op);
+        assert!(!reaches(&maps, Sender::AtHooks(1), of_second), "after {op:?}");
+        assert!(!reaches(&maps, Sender::AtHooks(4), of_first), "after {op:?}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(normal(maps.clone()), normal(new));
+    assert!(reaches(&maps, Sender::AtHooks(1), of_first));
+    assert!(reaches(&maps, Sender::AtHooks(4), of_second));
 }

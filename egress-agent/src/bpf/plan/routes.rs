@@ -7,7 +7,7 @@ use std::{
 };
 
 use egress_ebpf::{
-    abi::{ADMIN_PORTS, GatewayKey, GroupId, Route, RouteKey, route_action},
+    abi::{ADMIN_PORTS, GatewayKey, GroupId, Route, RouteKey, TableId, route_action},
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -16,12 +16,13 @@ use zerocopy::IntoBytes;
 use super::{Contents, Facts, PlanProblem, Prefix, TABLE};
 use crate::{
     policy::{
-        AddressGuard, DirectTarget, GatewayGroup, Hop, MeshConfig, NodeAction, NodeRoute, Snapshot,
+        AddressGuard, DirectTarget, ExemptDestination, GatewayGroup, Hop, MeshConfig, NodeAction,
+        NodeRoute, Snapshot,
     },
     types::Port,
 };
 
-/// IP protocol number of TCP; all routes are for it.
+/// IP protocol number of TCP; all routes but those of exemptions are for it.
 pub(super) const TCP: u8 = 6;
 /// Bits of a route's key before the port.
 const ANY_PORT_BITS: u32 = RouteKey::FIXED_BITS - 16;
@@ -108,6 +109,19 @@ impl<'a> Builder<'a> {
                     self.add_net(dialled, IpNet::from(addr), weight, value);
                 }
             }
+        }
+    }
+
+    /// Adds what an exempt workload reaches.
+    pub(super) fn exempt(&mut self, table: TableId, to: &ExemptDestination) {
+        let ExemptDestination { net, port, transport } = to;
+        let value =
+            Route { action: route_action::DIRECT, reserved: 0, port: PortBe::new(0), group: 0 };
+        let weight = (true, u32::from(net.prefix_len()), None);
+        for prefix in prefixes(net) {
+            let mut key = route_key(Some(*port), Some(prefix));
+            (key.data.table, key.data.protocol) = (table, transport.number());
+            self.entries.push((key, weight, value));
         }
     }
 

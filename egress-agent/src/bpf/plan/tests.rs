@@ -10,7 +10,10 @@ use super::{
     *,
 };
 use crate::{
-    policy::{DirectTarget, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute},
+    policy::{
+        DirectTarget, EnforcementOverride, ExemptDestination, Exemption, GatewayGroup, Hop,
+        NodeAction, NodeRoute, Transport,
+    },
     types::{GatewayPort, OriginalPort, Port},
 };
 
@@ -465,4 +468,39 @@ proptest! {
         let covered = prefixes.iter().any(|prefix| covers(prefix, probe));
         prop_assert_eq!(covered, net.contains(&probe), "{} {}", net, probe);
     }
+}
+
+/// An exemption with a destination has a table of its own, which holds that and nothing else.
+#[test]
+fn an_exemption_opens_what_it_names_to_its_own_policy() {
+    let of = |name: &str, to: Option<&str>| Exemption {
+        name: name.into(),
+        selector: Default::default(),
+        service_accounts: Vec::new(),
+        to: to.map(|net| {
+            let (net, port) = (net.parse().unwrap(), port(53));
+            vec![ExemptDestination { net, port, transport: Transport::Udp }]
+        }),
+    };
+    let mut snapshot = snapshot(vec![route(Some(443), DirectTarget::Any, redirect(None))]);
+    snapshot.mesh.exemptions = vec![of("dns", Some("192.0.2.53/32")), of("cni", None)];
+    let (contents, problems) = Contents::desired(&snapshot, &facts());
+    assert_eq!(problems, []);
+    let table = contents.policies[&1].table;
+    assert_eq!(contents.policies[&1].mode, mode::ENFORCE);
+    assert_ne!(table, TABLE);
+    assert_eq!(contents.policies[&2], Policy { mode: mode::EXEMPT, table: 0 });
+    let of_table = |table| contents.routes.iter().filter(move |(key, _)| key.data.table == table);
+    let own: Vec<_> = of_table(table).collect();
+    let [(key, route)] = own[..] else { panic!("{own:?}") };
+    assert_eq!((key.data.protocol, key.data.port.get(), key.bits), (17, 53, RouteKey::BITS));
+    assert_eq!((key.data.addr, route.action), (Addr::v4([192, 0, 2, 53]), route_action::DIRECT));
+    assert!(of_table(0).all(|(key, _)| key.data.protocol == TCP), "nobody else has it");
+    assert_eq!(contents.routes.len(), of_table(0).count() + 1);
+    // The same content is the same table wherever it is listed, another one never.
+    snapshot.mesh.exemptions.reverse();
+    snapshot.mesh.exemptions.push(of("ntp", Some("192.0.2.54/32")));
+    let (contents, _) = Contents::desired(&snapshot, &facts());
+    assert_eq!(contents.policies[&2].table, table);
+    assert!(![table, TABLE].contains(&contents.policies[&3].table));
 }

@@ -152,6 +152,9 @@ impl Page {
             let name = if index == 0 { "enforcement" } else { "" };
             self.fact(name, &format!("{}: {mode}", set.name));
         }
+        for (index, exemption) in report.exemptions.iter().enumerate() {
+            self.fact(if index == 0 { "exempt" } else { "" }, exemption);
+        }
         self.fact("repairs", &format!("{} attachments", report.repairs));
         self.fact("sockets", &format!("{} closed that weren't allowed", report.sockets_destroyed));
         if let Some(tunnel) = &report.tunnel {

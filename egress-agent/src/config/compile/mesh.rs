@@ -11,7 +11,7 @@ use super::super::{
     names,
     resource::documents,
 };
-use super::{keepalive::keepalive, nodes, workloads};
+use super::{exemptions, keepalive::keepalive, nodes, workloads};
 use crate::{
     policy::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
@@ -94,6 +94,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         root_namespace,
         enforcement,
         enforcement_overrides,
+        exemptions: exempt,
         direct,
         cluster_cidrs,
         denied_cidrs,
@@ -123,6 +124,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
     let nodes = nodes::nodes(&nodes.0, &trust_domain, cx);
     let workloads = workloads::workloads(&named.0, &nodes, cx);
     let overrides = workloads::overrides(&enforcement_overrides.0, &workloads, cx);
+    let exemptions = exemptions::exemptions(&exempt.0, &overrides, cx);
     MeshConfig {
         outbound: match outbound.map(|mode| mode.value) {
             None | Some(Outbound::RegistryOnly) => OutboundMode::RegistryOnly,
@@ -144,6 +146,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         },
         enforcement: workloads::mode(enforcement.as_ref(), "everything", cx),
         overrides,
+        exemptions,
         access_log_file: match access_log_file {
             None => default.access_log_file,
             Some(file) => (!file.value.is_empty()).then_some(file.value),

@@ -5,6 +5,7 @@ mod clusters;
 mod conditions;
 mod destinations;
 mod egress;
+mod exemptions;
 mod gateways;
 mod http;
 mod index;

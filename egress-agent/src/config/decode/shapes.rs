@@ -83,6 +83,22 @@ impl<T: Record> Field for Records<T> {
     }
 }
 
+/// A list of records where an empty one isn't the same as none.
+impl<T: Record> Field for Option<Records<T>> {
+    fn type_name() -> String {
+        Records::<T>::type_name()
+    }
+    fn nested() -> Option<RecordDoc> {
+        Some(T::doc())
+    }
+    fn absent() -> Self {
+        None
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        Records::<T>::decode(node, at, cx).map(Some)
+    }
+}
+
 /// A list of scalars where an empty one isn't the same as none.
 impl<T: Scalar> Field for Option<Vec<At<T>>> {
     fn type_name() -> String {
