@@ -13,7 +13,10 @@ use egress_tests::{
     capture::Capture,
     cgroup,
     denied::Wall,
-    kubernetes::{ApiServer, KubeletPod, Resource, documents, endpoint_slice, node, pod, service},
+    kubernetes::{
+        ApiServer, KubeletPod, Resource, documents, endpoint_slice, node, pod, service,
+        service_cidr,
+    },
     manifests::Walkthrough,
     plan,
     process::{Place, Process},
@@ -80,6 +83,8 @@ impl Installed {
             node("gateway", plan::GATEWAYS[0], "10.244.9.0/24"),
             service("istio-system", "istio-egressgateway", "10.96.0.20", selector),
             endpoint_slice("istio-system", "istio-egressgateway", &[plan::GATEWAYS[0]]),
+            // The name server's address is one of a Service.
+            service_cidr("kubernetes", &["10.96.0.0/12"]),
             find(&objects, "ConfigMap", "egress-enforcer").clone(),
             pod("shop", "web-0", POD_UID, "app", json!({"app": "web"})),
             Self::agents_pod(),

@@ -47,6 +47,8 @@ record! {
         "direct" direct: Option<At<DirectMode>> = "`deny`",
         /// Networks inside the cluster: pods, services, nodes. Traffic to them is not egress.
         "clusterCidrs" cluster_cidrs: List<String> = "none",
+        /// Whether the networks that an API server tells of are inside too: of pods and nodes by its nodes, of Services by its ServiceCIDRs, and both by kubeadm's ConfigMap. With `false` only `clusterCidrs` are.
+        "discoverClusterCidrs" discover_cluster_cidrs: Option<At<bool>> = "`true`",
         /// Networks refused in any case, besides the cloud's metadata services (`169.254.0.0/16`, `fe80::/10`, `fd00:ec2::254/128`, `100.100.100.200/32`, `168.63.129.16/32`).
         "deniedCidrs" denied_cidrs: List<String> = "none",
         /// Prefixes under which this network's NAT64 reaches IPv4 (RFC 6052), besides `64:ff9b::/96` and `64:ff9b:1::/48`: an address below one is judged by the IPv4 address in it. Of 32, 40, 48, 56, 64 or 96 bits.

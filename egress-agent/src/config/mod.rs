@@ -43,6 +43,10 @@ pub struct Discovered {
     pub gateways: Option<BTreeMap<String, DiscoveredGateway>>,
     /// Networks inside, besides those of the settings.
     pub cluster_cidrs: Vec<IpNet>,
+    /// Networks that were found and cannot be inside.
+    pub refused_cidrs: Vec<IpNet>,
+    /// Addresses of the API server's own Service, which are in the network of Services.
+    pub api_service: Vec<IpAddr>,
 }
 
 /// A Service that may be a gateway.

@@ -68,6 +68,12 @@ pub fn endpoint_slice(namespace: &str, service: &str, addresses: &[&str]) -> Val
     })
 }
 
+/// A network of Services.
+#[must_use]
+pub fn service_cidr(name: &str, cidrs: &[&str]) -> Value {
+    json!({"kind": "ServiceCIDR", "metadata": {"name": name}, "spec": {"cidrs": cidrs}})
+}
+
 /// A Secret with these keys.
 #[must_use]
 pub fn secret(namespace: &str, name: &str, keys: &[(&str, &str)]) -> Value {

@@ -234,6 +234,7 @@ fn served(asked: &Asked, shared: &Shared) -> bool {
         "networking.istio.io",
         "security.istio.io",
         "egress-enforcer.io",
+        "networking.k8s.io",
     ]
     .iter()
     .any(|group| store.kind(group, version, plural).is_some())

@@ -76,6 +76,12 @@ impl Default for Store {
                 plural: "endpointslices",
                 kind: "EndpointSlice",
             },
+            Resource {
+                group: "networking.k8s.io",
+                versions: &["v1", "v1beta1"],
+                plural: "servicecidrs",
+                kind: "ServiceCIDR",
+            },
             Resource::istio("destinationrules", "DestinationRule"),
             Resource::istio("gateways", "Gateway"),
             Resource::istio("serviceentries", "ServiceEntry"),
@@ -135,7 +141,7 @@ impl Store {
         let resource = self.kinds.iter().find(|known| known.kind == kind);
         let resource = resource.with_context(|| format!("no kind {kind}"))?.clone();
         let namespace = match resource.plural {
-            "nodes" | "namespaces" | "clusteregresspolicies" => String::new(),
+            "nodes" | "namespaces" | "clusteregresspolicies" | "servicecidrs" => String::new(),
             _ => object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned(),
         };
         let Some(name) = object["metadata"]["name"].as_str().map(str::to_owned) else {

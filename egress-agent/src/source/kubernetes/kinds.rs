@@ -16,7 +16,12 @@ impl Kind {
         kind: &'static str,
         plural: &'static str,
     ) -> Self {
-        Self { group, version, kind, plural }
+        Self { group, version, kind, plural, is_optional: false }
+    }
+
+    /// The same kind, which need not be there or may not be read.
+    pub(super) fn optional(self) -> Self {
+        Self { is_optional: true, ..self }
     }
 
     /// Whether a server may not have it.

@@ -8,6 +8,7 @@ mod assemble;
 mod client;
 mod follow;
 mod kinds;
+mod networks;
 mod objects;
 mod pause;
 mod report;
@@ -88,5 +89,24 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    let cidrs = Follow {
+        kinds: ["v1", "v1beta1"]
+            .map(|version| {
+                Kind::of("networking.k8s.io", version, "ServiceCIDR", "servicecidrs").optional()
+            })
+            .into(),
+        ..Follow::of(&client)
+    };
+    spawn(follow(cidrs, updates.clone(), networks::service_cidr, Update::ServiceCidr));
+    let one = |kind: Kind, namespace: &str, name: &str| Follow {
+        kinds: vec![kind.optional()],
+        namespace: Some(namespace.into()),
+        fields: Some(format!("metadata.name={name}")),
+        ..Follow::of(&client)
+    };
+    let kubeadm = one(Kind::core("ConfigMap", "configmaps"), "kube-system", "kubeadm-config");
+    spawn(follow(kubeadm, updates.clone(), networks::kubeadm, Update::Kubeadm));
+    let api = one(Kind::core("Service", "services"), "default", "kubernetes");
+    spawn(follow(api, updates.clone(), objects::service, Update::ApiService));
     drop(tokio::spawn(work));
 }

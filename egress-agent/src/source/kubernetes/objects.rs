@@ -23,7 +23,7 @@ const DRY_RUN: &str = "istio.io/dry-run";
 pub(super) struct Object {
     pub(super) metadata: ObjectMeta,
     #[serde(default)]
-    spec: Option<Value>,
+    pub(super) spec: Option<Value>,
     #[serde(default)]
     status: Option<Status>,
     /// Of a ConfigMap or a Secret.

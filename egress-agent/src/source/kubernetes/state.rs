@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{
     kinds::CUSTOM,
+    networks::{Kubeadm, Networks},
     objects::{Endpoints, Known, KnownObjects, NodeInfo, ServiceInfo},
     step::{Key, Step},
 };
@@ -34,6 +35,10 @@ pub(super) enum Update {
     Service(Step<ServiceInfo>),
     Slice(Step<Endpoints>),
     Node(Step<NodeInfo>),
+    ServiceCidr(Step<Vec<IpNet>>),
+    Kubeadm(Step<Kubeadm>),
+    /// The Service `kubernetes`.
+    ApiService(Step<ServiceInfo>),
     Pod(Step<Pod>),
 }
 
@@ -81,6 +86,9 @@ pub(super) struct State {
     services: Objects<ServiceInfo>,
     slices: Objects<Endpoints>,
     nodes: Objects<NodeInfo>,
+    service_cidrs: Objects<Vec<IpNet>>,
+    kubeadm: Objects<Kubeadm>,
+    api_service: Objects<ServiceInfo>,
     pods: Objects<Pod>,
 }
 
@@ -115,6 +123,9 @@ impl State {
             Update::Service(step) => self.services.take(step),
             Update::Slice(step) => self.slices.take(step),
             Update::Node(step) => self.nodes.take(step),
+            Update::ServiceCidr(step) => self.service_cidrs.take(step),
+            Update::Kubeadm(step) => self.kubeadm.take(step),
+            Update::ApiService(step) => self.api_service.take(step),
         };
         if changed { Changed::Configuration } else { Changed::Nothing }
     }
@@ -141,6 +152,15 @@ impl State {
         all
     }
 
+    /// The networks of nodes, pods and Services.
+    fn networks(&self) -> Option<Networks> {
+        let nodes = self.nodes.0.as_ref()?.values().flat_map(|node| &node.networks);
+        let services = self.service_cidrs.0.as_ref()?.values().flatten();
+        let kubeadm = self.kubeadm.0.as_ref()?.values();
+        let kubeadm = kubeadm.flat_map(|said| said.services.iter().chain(&said.pods));
+        Some(Networks::of(nodes.chain(services).chain(kubeadm).copied()))
+    }
+
     /// The configuration, once every first list is complete, the pods' too: nobody is judged unknown
     /// before.
     pub(super) fn files(&self) -> Option<Files> {
@@ -164,15 +184,14 @@ impl State {
             };
             gateways.insert(format!("{name}.{namespace}.svc.cluster.local"), gateway);
         }
-        let networks: BTreeSet<IpNet> = self
-            .nodes
-            .0
-            .as_ref()?
-            .values()
-            .flat_map(|node| node.networks.iter().map(IpNet::trunc))
-            .collect();
-        let cluster_cidrs = IpNet::aggregate(&networks.into_iter().collect());
-        let discovered = Discovered { gateways: Some(gateways), cluster_cidrs };
+        let Networks { inside, refused } = self.networks()?;
+        let api = self.api_service.0.as_ref()?.values();
+        let discovered = Discovered {
+            gateways: Some(gateways),
+            cluster_cidrs: inside,
+            refused_cidrs: refused,
+            api_service: api.flat_map(|service| service.addresses.iter().copied()).collect(),
+        };
         // A node's agent reports on none.
         let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
         let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
@@ -256,6 +275,9 @@ mod tests {
             Update::Service(Step::Replace(vec![(key("gw"), service)])),
             Update::Slice(Step::Replace(slices)),
             Update::Node(Step::Replace(vec![(key("node-1"), node)])),
+            Update::ServiceCidr(Step::Replace(Vec::new())),
+            Update::Kubeadm(Step::Replace(Vec::new())),
+            Update::ApiService(Step::Replace(Vec::new())),
             Update::Pod(Step::Replace(Vec::new())),
         ]);
         for (index, update) in updates.into_iter().enumerate() {
@@ -267,7 +289,7 @@ mod tests {
 
     #[test]
     fn nothing_is_published_before_every_list_is_complete() {
-        for missing in 0..CUSTOM.len() + 6 {
+        for missing in 0..CUSTOM.len() + 9 {
             let mut state = State::default();
             complete(&mut state, missing);
             assert!(state.files().is_none(), "list {missing}");
@@ -285,6 +307,33 @@ mod tests {
             files.discovered.cluster_cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(nets, ["10.0.0.7/32", "10.244.1.0/24"]);
         assert_eq!(files.mesh.unwrap().text, "settings");
+    }
+
+    #[test]
+    fn what_is_found_of_the_networks_is_inside_unless_it_cannot_be() {
+        let mut state = State::default();
+        complete(&mut state, usize::MAX);
+        let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
+        let put = |state: &mut State, name: &str, list: &[&str]| {
+            let step = Step::Put((String::new(), name.to_owned()), nets(list));
+            assert_eq!(state.take(Update::ServiceCidr(step)), Changed::Configuration);
+            state.files().unwrap().discovered
+        };
+        let before = state.files().unwrap().discovered.cluster_cidrs;
+        let found = put(&mut state, "kubernetes", &["10.96.0.0/12"]);
+        assert_eq!(found.cluster_cidrs.len(), before.len() + 1);
+        assert!(found.cluster_cidrs.contains(&"10.96.0.0/12".parse().unwrap()));
+        // All addresses are no network of a cluster.
+        let found = put(&mut state, "wrong", &["0.0.0.0/0"]);
+        assert_eq!(found.cluster_cidrs.len(), before.len() + 1);
+        assert_eq!(found.refused_cidrs, nets(&["0.0.0.0/0"]));
+        let said = Kubeadm { services: nets(&["10.112.0.0/12"]), pods: nets(&["10.244.0.0/16"]) };
+        state.take(Update::Kubeadm(Step::Put(key("kubeadm-config"), said)));
+        let found = state.files().unwrap().discovered.cluster_cidrs;
+        assert!(["10.96.0.0/12", "10.112.0.0/12", "10.244.0.0/16"].iter().all(|net| {
+            let net: IpNet = net.parse().unwrap();
+            found.iter().any(|found| found.contains(&net))
+        }));
     }
 
     #[test]
