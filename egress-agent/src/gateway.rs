@@ -31,7 +31,10 @@ use crate::{
     },
     net::{ClusterStates, ResolverSource},
     proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
-    source::{ConfigArgs, Reload, Secrets, kubernetes::Scope},
+    source::{
+        ConfigArgs, Reload, Secrets,
+        kubernetes::{More, Scope},
+    },
     sys::{
         memory,
         netlink::addresses,
@@ -276,7 +279,8 @@ impl Role {
     ) -> anyhow::Result<ExitCode> {
         let mut ends = Ends::new().context("can't listen for signals")?;
         let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let (origin, reported) = config.open(Scope::Cluster, self.secrets.take()).await?;
+        let more = More { secrets: self.secrets.take(), ..More::default() };
+        let (origin, reported) = config.open(Scope::Cluster, more).await?;
         let (reload, loaded) = Reload::new(origin);
         let again = reload.again();
         let reload = reload.start().context("can't start the compiler's thread")?;

@@ -14,6 +14,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::timeout,
 };
 
@@ -30,7 +31,10 @@ use crate::{
         Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
     },
     net::{LookupLimits, Resolver},
-    source::{Origin, Reload, kubernetes::Scope},
+    source::{
+        Origin, Reload,
+        kubernetes::{More, Scope, StartupTaint},
+    },
     sys::process::raise_open_files,
     telemetry::FlowLog,
     types::Held,
@@ -78,8 +82,15 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let scope = Scope::Node(args.node_name.unwrap_or_default());
-    let (origin, reported) = args.config.open(scope, None).await?;
+    let node = args.node_name.unwrap_or_default();
+    let (ready, is_ready) = watch::channel(false);
+    let taint = args.startup_taint.map(|key| StartupTaint {
+        node: node.clone(),
+        key,
+        ready: is_ready,
+    });
+    let more = More { taint, ..More::default() };
+    let (origin, reported) = args.config.open(Scope::Node(node), more).await?;
     let places = args.certificates.places()?;
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;
@@ -199,6 +210,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         names,
         tally,
         condition,
+        ready,
     };
     let mut reconciler = Reconciler::new(parts);
     tokio::select! {

@@ -61,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) names: Names,
     pub(crate) tally: Arc<Tally>,
     pub(crate) condition: Arc<Condition>,
+    /// Told once enforcement stands.
+    pub(crate) ready: watch::Sender<bool>,
 }
 
 /// What keeps the kernel equal to the configuration.
@@ -93,6 +95,7 @@ pub(crate) struct Reconciler {
     closer: Closer,
     looks: Looks,
     ready: bool,
+    stands: watch::Sender<bool>,
     manager: Manager,
 }
 
@@ -116,6 +119,7 @@ impl Reconciler {
             names,
             tally,
             condition,
+            ready: stands,
         } = parts;
         let exemptions = Exemptions::find(&plan::cgroups(&strangers, &attachments));
         Self {
@@ -144,6 +148,7 @@ impl Reconciler {
             closer: Closer::default(),
             looks: Looks::default(),
             ready: false,
+            stands,
             manager: Manager::new(Instant::now()),
         }
     }
@@ -292,6 +297,7 @@ impl Reconciler {
             }
         {
             self.ready = true;
+            self.stands.send_replace(true);
             self.closer.request(true);
             self.pins.remove_other_versions();
             tracing::info!("ready");

@@ -38,6 +38,10 @@ pub struct NodeArgs {
     /// With `--source kubernetes`: the name of this node.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", required_if_eq("source", "kubernetes"))]
     pub(super) node_name: Option<String>,
+    /// With `--source kubernetes`: the key of a taint to remove from this node once enforcement stands.
+    /// Nodes that register with it get no pods before.
+    #[arg(long, value_name = "KEY", value_parser = taint_key)]
+    pub(super) startup_taint: Option<String>,
     /// A cgroup2 directory; its processes, and those of the cgroups below it, are under enforcement.
     /// The word `kubepods` stands for the cgroup of kubelet's pods, with either cgroup driver.
     #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
@@ -89,6 +93,16 @@ pub struct NodeArgs {
     /// a refusal at once.
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration)]
     pub(super) health_timeout: Duration,
+}
+
+/// A taint's key, as Kubernetes wants it.
+fn taint_key(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    if (1..=316).contains(&text.len()) && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("found `{text}`, expected a key as in egress-enforcer.io/starting"))
+    }
 }
 
 /// `--metrics-addr`.

@@ -6,8 +6,8 @@ use anyhow::{Context as _, bail};
 use tokio::sync::watch;
 
 use super::{
-    Directory, Files, ReadError, Secrets, Timing, Watcher,
-    kubernetes::{self, Kubernetes, Scope, Settings},
+    Directory, Files, ReadError, Timing, Watcher,
+    kubernetes::{self, Kubernetes, More, Scope, Settings},
 };
 use crate::pods::Pod;
 
@@ -97,11 +97,11 @@ impl ConfigArgs {
         }
     }
 
-    /// Opens it; the pods come with an API server alone, and so do `secrets`.
+    /// Opens it; the pods come with an API server alone, and so does what `more` asks for.
     pub async fn open(
         &self,
         scope: Scope,
-        secrets: Option<Secrets>,
+        more: More,
     ) -> anyhow::Result<(Origin, Option<watch::Receiver<Reported>>)> {
         if self.is_kubernetes() {
             if let Some(config) = &self.config {
@@ -112,7 +112,7 @@ impl ConfigArgs {
                 mesh: self.mesh_config_map.clone(),
                 gateways: self.gateway_namespace.clone(),
                 scope,
-                secrets,
+                more,
                 silence: Duration::from_secs(self.watch_silence),
             };
             let Kubernetes { files, pods } = kubernetes::start(settings).await?;
@@ -185,9 +185,9 @@ mod tests {
             source: Some(SourceKind::Kubernetes),
             ..ConfigArgs::of("/etc/egress/config".into())
         };
-        let error = both.open(Scope::Cluster, None).await.err().unwrap().to_string();
+        let error = both.open(Scope::Cluster, More::default()).await.err().unwrap().to_string();
         assert!(error.contains("give one of them"), "{error}");
         let none = ConfigArgs { config: None, source: Some(SourceKind::Files), ..both };
-        assert!(none.open(Scope::Cluster, None).await.is_err());
+        assert!(none.open(Scope::Cluster, More::default()).await.is_err());
     }
 }

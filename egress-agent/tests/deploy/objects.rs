@@ -102,10 +102,10 @@ fn mistakes_in_an_object_are_found() {
 fn everything_is_in_the_releases_namespace() {
     for (set, values) in sets() {
         for object in rendered(values.as_deref()) {
-            let cluster_wide = object["kind"].as_str().expect("a kind").starts_with("Cluster");
+            let cluster_wide = ["Cluster", "ValidatingAdmission"]
+                .iter()
+                .any(|kind| object["kind"].as_str().expect("a kind").starts_with(kind));
             let namespace = object["metadata"]["namespace"].as_str();
-            let expected = (!cluster_wide).then_some(NAMESPACE);
-            assert_eq!(namespace, expected, "{set}, {}", title(&object));
             // Rights to one object each, which are where the object is.
             let name = object["metadata"]["name"].as_str().expect("a name");
             let kind = object["kind"].as_str().expect("a kind");
@@ -115,6 +115,8 @@ fn everything_is_in_the_releases_namespace() {
                 assert_eq!(namespace, Some(*place), "{set}, {}", title(&object));
                 continue;
             }
+            let expected = (!cluster_wide).then_some(NAMESPACE);
+            assert_eq!(namespace, expected, "{set}, {}", title(&object));
         }
     }
 }

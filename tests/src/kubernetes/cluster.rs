@@ -115,6 +115,14 @@ impl TestCluster {
     /// # Errors
     /// It ends, or doesn't enforce within the limit.
     pub fn start_node(&self, more: &[&str]) -> Result<Process> {
+        self.testbed.start_node_with(&self.node_args(more)?)
+    }
+
+    /// Its arguments.
+    ///
+    /// # Errors
+    /// There is no cgroup2.
+    pub fn node_args(&self, more: &[&str]) -> Result<Vec<String>> {
         let mut args = self.args(self.testbed.node_args());
         for arg in &mut args {
             if arg.starts_with(plan::POD_INTERFACE) {
@@ -129,7 +137,7 @@ impl TestCluster {
         }
         args.extend(["--node-name".into(), "app".into()]);
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
-        self.testbed.start_node_with(&args)
+        Ok(args)
     }
 
     /// Starts the pod: from now on it has a network.

@@ -282,12 +282,13 @@ async fn is_written_as(
     let mut body: Value = serde_json::from_str(&own(&recorded.sent)).unwrap();
     change(&mut body);
     let apply = kind.contains("apply-patch");
+    let patches = apply || kind.contains("json-patch");
     let mut target = own(&recorded.target);
     if apply && !target.contains('?') {
         target += "?fieldManager=test";
     }
     let sent = serve::Sent {
-        method: if apply { http::Method::PATCH } else { http::Method::POST },
+        method: if patches { http::Method::PATCH } else { http::Method::POST },
         kind: Some(http::HeaderValue::from_static(kind)),
         body: body.to_string().into(),
     };
@@ -324,6 +325,19 @@ async fn events_are_taken_as_by_a_real_server() {
     let said: Value = serde_json::from_slice(&body).unwrap();
     same_shape("create-exists-409", &said, &real);
     assert_eq!((&said["code"], &said["reason"]), (&real["code"], &real["reason"]));
+}
+
+#[tokio::test]
+async fn a_patch_is_made_as_by_a_real_server() {
+    let shared = shared();
+    let real: Value = serde_json::from_str(&recorded("patch-json").body).unwrap();
+    let mut object = real.clone();
+    object["data"]["b"] = json!("1");
+    put(&shared, [object]);
+    let kind = "application/json-patch+json";
+    let said = is_written_as("patch-json", &shared, kind, |_| {}).await;
+    assert_eq!(said["data"], real["data"]);
+    is_written_as("patch-json-test-fails", &shared, kind, |_| {}).await;
 }
 
 #[tokio::test]

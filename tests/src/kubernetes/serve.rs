@@ -28,7 +28,7 @@ use super::{
     shared::{Mood, Shared},
     store::{Query, Refusal},
     target::{Asked, parse},
-    write::{Refused, apply_status, create_event},
+    write::{Refused, apply_status, create_event, patch},
 };
 
 /// How long a watch lasts where the client doesn't say.
@@ -182,7 +182,7 @@ pub(super) async fn respond(
     }
 }
 
-/// Server-side apply to a status, or a new Event.
+/// Server-side apply to a status, a JSON Patch, or a new Event.
 fn write(asked: &Asked, sent: &Sent, shared: &Shared) -> Response<Body> {
     let kind = sent.kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let Ok(body) = serde_json::from_slice::<Value>(&sent.body) else {
@@ -193,6 +193,9 @@ fn write(asked: &Asked, sent: &Sent, shared: &Shared) -> Response<Body> {
         (&Method::PATCH, Some(name), Some("status"), _, "application/apply-patch+yaml") => {
             let manager = parameters.get("fieldManager").map(String::as_str);
             apply_status(&mut shared.store(), query, name, manager, &body).map(|done| (200, done))
+        }
+        (&Method::PATCH, Some(name), None, _, "application/json-patch+json") => {
+            patch(&mut shared.store(), query, name, &body).map(|done| (200, done))
         }
         (&Method::POST, None, None, "events", "application/json") => {
             create_event(&mut shared.store(), query, body).map(|done| (201, done))
@@ -231,10 +234,10 @@ fn served(asked: &Asked, shared: &Shared) -> bool {
         "",
         "discovery.k8s.io",
         "events.k8s.io",
+        "networking.k8s.io",
         "networking.istio.io",
         "security.istio.io",
         "egress-enforcer.io",
-        "networking.k8s.io",
     ]
     .iter()
     .any(|group| store.kind(group, version, plural).is_some())

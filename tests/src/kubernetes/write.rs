@@ -108,6 +108,57 @@ pub(super) fn apply_status(
     Ok(store.get(query, name).unwrap_or(object))
 }
 
+/// Changes an object by a JSON Patch (RFC 6902) of tests and removals.
+///
+/// # Errors
+/// As a real server's.
+pub(super) fn patch(
+    store: &mut Store,
+    query: &Query,
+    name: &str,
+    patch: &Value,
+) -> Result<Value, Refused> {
+    let Some(mut object) = store.get(query, name) else {
+        let plural = &query.plural;
+        return Err(Refused {
+            code: 404,
+            reason: "NotFound",
+            message: format!("{plural} {name:?} not found"),
+            details: Some(json!({"name": name, "kind": plural})),
+        });
+    };
+    let rejected = || Refused {
+        code: 422,
+        reason: "Invalid",
+        message: "the server rejected our request due to an error in our request".into(),
+        details: Some(json!({})),
+    };
+    for change in patch.as_array().into_iter().flatten() {
+        let path = change["path"].as_str().unwrap_or_default();
+        match change["op"].as_str() {
+            Some("test") if object.pointer(path) == Some(&change["value"]) => {}
+            Some("replace") => *object.pointer_mut(path).ok_or_else(rejected)? = change["value"].clone(),
+            Some("remove") => {
+                let (above, last) = path.rsplit_once('/').ok_or_else(rejected)?;
+                let gone = match object.pointer_mut(above).ok_or_else(rejected)? {
+                    Value::Array(list) => {
+                        let index = last.parse().ok().filter(|index| *index < list.len());
+                        index.map(|index: usize| list.remove(index))
+                    }
+                    Value::Object(fields) => fields.remove(last),
+                    _ => None,
+                };
+                gone.ok_or_else(rejected)?;
+            }
+            _ => return Err(rejected()),
+        }
+    }
+    if store.put(object).is_err() {
+        return Err(rejected());
+    }
+    store.get(query, name).ok_or_else(rejected)
+}
+
 /// Makes an Event.
 ///
 /// # Errors

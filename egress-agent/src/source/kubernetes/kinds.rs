@@ -7,6 +7,8 @@ pub(super) struct Kind {
     pub(super) version: &'static str,
     pub(super) kind: &'static str,
     pub(super) plural: &'static str,
+    /// It only tells of the cluster; without it, less is known and more is denied.
+    pub(super) is_optional: bool,
 }
 
 impl Kind {

@@ -16,6 +16,7 @@ mod secrets;
 mod settings;
 mod state;
 mod step;
+mod taint;
 
 use tokio::sync::mpsc;
 
@@ -29,7 +30,8 @@ use self::{
 pub use self::{
     assemble::Kubernetes,
     client::ClientError,
-    settings::{Scope, Settings},
+    settings::{More, Scope, Settings},
+    taint::StartupTaint,
 };
 
 /// Updates that wait for the task that puts them together.
@@ -48,8 +50,12 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     if settings.scope == Scope::Cluster {
         spawn(report::run(client.clone(), reporting.objects, reporting.judged));
     }
-    if let Some(wanted) = settings.secrets {
+    let More { secrets: wanted, taint } = settings.more;
+    if let Some(wanted) = wanted {
         spawn(secrets::run(client.clone(), wanted));
+    }
+    if let Some(taint) = taint {
+        spawn(taint::run(client.clone(), taint));
     }
     let pods = match &settings.scope {
         Scope::Node(name) => Some(format!("spec.nodeName={name}")),
@@ -83,12 +89,6 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     spawn(follow(slices, updates.clone(), objects::slice, Update::Slice));
     let nodes = Follow { kinds: vec![Kind::core("Node", "nodes")], ..Follow::of(&client) };
     spawn(follow(nodes, updates.clone(), objects::node, Update::Node));
-    let of = Follow { kinds: vec![Kind::core("Pod", "pods")], fields: pods, ..Follow::of(&client) };
-    spawn(follow(of, updates, pod, Update::Pod));
-    Ok(published)
-}
-
-fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     let cidrs = Follow {
         kinds: ["v1", "v1beta1"]
             .map(|version| {
@@ -108,5 +108,11 @@ fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     spawn(follow(kubeadm, updates.clone(), networks::kubeadm, Update::Kubeadm));
     let api = one(Kind::core("Service", "services"), "default", "kubernetes");
     spawn(follow(api, updates.clone(), objects::service, Update::ApiService));
+    let of = Follow { kinds: vec![Kind::core("Pod", "pods")], fields: pods, ..Follow::of(&client) };
+    spawn(follow(of, updates, pod, Update::Pod));
+    Ok(published)
+}
+
+fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(work));
 }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use super::taint::StartupTaint;
 use crate::source::Secrets;
 
 /// Where the API server is and what is asked of it.
@@ -15,10 +16,19 @@ pub struct Settings {
     pub gateways: String,
     /// Which pods.
     pub scope: Scope,
-    /// The Secrets of credentials; absent where they are files, and on nodes.
-    pub secrets: Option<Secrets>,
+    /// What else.
+    pub more: More,
     /// For how long a watch may be silent. A server sends a bookmark each minute.
     pub silence: Duration,
+}
+
+/// What else is asked of the API server, by one role alone.
+#[derive(Clone, Debug, Default)]
+pub struct More {
+    /// The Secrets of credentials; absent where they are files, and on nodes.
+    pub secrets: Option<Secrets>,
+    /// The taint that a node has until enforcement stands.
+    pub taint: Option<StartupTaint>,
 }
 
 /// Which pods are asked for.
