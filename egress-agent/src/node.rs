@@ -84,11 +84,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     };
     let node = args.node_name.unwrap_or_default();
     let (ready, is_ready) = watch::channel(false);
-    let taint = args.startup_taint.map(|key| StartupTaint {
-        node: node.clone(),
-        key,
-        ready: is_ready,
-    });
+    let taint =
+        args.startup_taint.map(|key| StartupTaint { node: node.clone(), key, ready: is_ready });
     let more = More { taint, ..More::default() };
     let (origin, reported) = args.config.open(Scope::Node(node), more).await?;
     let places = args.certificates.places()?;

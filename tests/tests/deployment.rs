@@ -438,7 +438,9 @@ fn rights_are_what_the_agents_ask_for() {
         // Neither role may read all Secrets or another one, or another ConfigMap; the node agent may read none.
         let all_secrets = asked("/api/v1/namespaces/istio-system/secrets");
         let secret = |name: &str, namespace: &str| {
-            asked(&format!("/api/v1/namespaces/{namespace}/secrets?fieldSelector=metadata.name%3D{name}"))
+            asked(&format!(
+                "/api/v1/namespaces/{namespace}/secrets?fieldSelector=metadata.name%3D{name}"
+            ))
         };
         let own = rules.iter().any(|rule| rule.allows(&secret("web", "istio-system")));
         assert_eq!(own, account == "egress-gateway", "{account}");

@@ -112,6 +112,10 @@ fn limits(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
             out.sample(name, &[("resource", resource.name())], value)?;
         }
     }
+    let name = "egress_node_address_connections_total";
+    let help = "Connections of the plain hop that came from the address of a node.";
+    out.family(name, "counter", help)?;
+    out.sample(name, &[], telemetry.stats.node_sources().count())?;
     let name = "egress_admin_refused_total";
     out.family(name, "counter", "Connections to admin endpoints that were not served.")?;
     for (index, endpoint) in ADMIN_ENDPOINTS.iter().enumerate() {

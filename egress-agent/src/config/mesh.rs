@@ -61,6 +61,8 @@ record! {
         "gateways" gateways: Records<MeshGateway> = "none",
         /// The application nodes, where there is no Kubernetes to ask: who may speak for the workloads there, through the tunnel to a gateway.
         "nodes" nodes: Records<MeshNode> = "none",
+        /// The identity that node agents prove to gateways, a SPIFFE ID of the mesh's trust domain. With `--source kubernetes` it makes every node of the API server one of `nodes`, with its addresses of type `InternalIP`: its agent may speak for the pods that the API server has on that node.
+        "nodePrincipal" node_principal: Option<At<String>> = "none",
         /// The workloads, where there is no Kubernetes to ask.
         "workloads" workloads: Records<MeshWorkload> = "none",
     }

@@ -47,6 +47,8 @@ pub struct Discovered {
     pub refused_cidrs: Vec<IpNet>,
     /// Addresses of the API server's own Service, which are in the network of Services.
     pub api_service: Vec<IpAddr>,
+    /// The nodes of the cluster, by name, with their addresses.
+    pub nodes: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// A Service that may be a gateway.

@@ -1,6 +1,9 @@
 //! What a gateway tells on its control socket.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use tokio::sync::watch;
 
@@ -59,7 +62,9 @@ impl View {
                 .push("no configuration has been accepted yet; everything is refused".into()),
             State::Live | State::Faulty => {}
         }
+        let warnings = self.telemetry.stats.node_sources().warning(Instant::now());
         GatewayReport {
+            warnings: warnings.into_iter().collect(),
             process: self.process.clone(),
             state: state.name().into(),
             configuration: Configuration::new(self.directory.clone(), loaded),

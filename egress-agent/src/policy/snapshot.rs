@@ -1,6 +1,11 @@
 //! The snapshot that both roles derive their part from.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::{IpNet, Ipv6Net};
 
@@ -75,6 +80,8 @@ pub struct MeshConfig {
     pub encapsulation_ports: BTreeSet<Port>,
     /// `gateways`, in file order: their index is their group.
     pub gateways: Vec<GatewayGroup>,
+    /// The addresses of the cluster's nodes, as the API server tells them.
+    pub node_addresses: HashMap<IpAddr, Arc<str>>,
     /// `nodes`.
     pub nodes: Vec<Arc<Node>>,
     /// `workloads`.
@@ -107,6 +114,7 @@ impl Default for MeshConfig {
             trusted_proxies: 0,
             encapsulation_ports: ENCAPSULATION_PORTS.into_iter().filter_map(Port::new).collect(),
             gateways: Vec::new(),
+            node_addresses: HashMap::new(),
             nodes: Vec::new(),
             workloads: Vec::new(),
         }

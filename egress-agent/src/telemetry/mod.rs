@@ -6,6 +6,7 @@ mod entry;
 mod flow;
 mod handshakes;
 mod limits;
+mod node_sources;
 mod normalized;
 mod panics;
 mod series;
@@ -28,6 +29,7 @@ pub use flow::{
 };
 pub use handshakes::{TlsPeer, count_handshake, handshakes};
 pub use limits::{ADMIN_ENDPOINTS, AdminRefusal, AdminRefusals, LimitStats, Resource};
+pub use node_sources::NodeSources;
 pub use normalized::{Normalized, count_normalized, normalized};
 pub use panics::{panics, watch_panics};
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};

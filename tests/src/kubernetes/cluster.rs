@@ -67,7 +67,12 @@ impl TestCluster {
 
     /// The pod with its address and these labels, as the API server has it.
     pub fn announce(&self, labels: Value) {
-        let mut running = pod("shop", "web-0", UID, "app", labels);
+        self.announce_on("app", labels);
+    }
+
+    /// The same on another node, as the API server has it.
+    pub fn announce_on(&self, node: &str, labels: Value) {
+        let mut running = pod("shop", "web-0", UID, node, labels);
         running["status"] =
             json!({"phase": "Running", "podIP": plan::POD, "podIPs": [{"ip": plan::POD}]});
         self.api.apply(running);

@@ -30,9 +30,7 @@ use serde_json::Value;
 use self::shared::Shared;
 pub use self::{
     cluster::{MESH, TestCluster},
-    objects::{
-        config_map, documents, endpoint_slice, node, pod, secret, service, service_cidr,
-    },
+    objects::{config_map, documents, endpoint_slice, node, pod, secret, service, service_cidr},
     pods::KubeletPod,
     resource::Resource,
     shared::Mood,

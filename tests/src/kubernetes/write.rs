@@ -137,7 +137,9 @@ pub(super) fn patch(
         let path = change["path"].as_str().unwrap_or_default();
         match change["op"].as_str() {
             Some("test") if object.pointer(path) == Some(&change["value"]) => {}
-            Some("replace") => *object.pointer_mut(path).ok_or_else(rejected)? = change["value"].clone(),
+            Some("replace") => {
+                *object.pointer_mut(path).ok_or_else(rejected)? = change["value"].clone()
+            }
             Some("remove") => {
                 let (above, last) = path.rsplit_once('/').ok_or_else(rejected)?;
                 let gone = match object.pointer_mut(above).ok_or_else(rejected)? {

@@ -151,6 +151,9 @@ pub(crate) struct EventsReport {
 /// A gateway.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct GatewayReport {
+    /// What to know of it, a sentence each.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
     pub(crate) process: Process,
     /// As `/ready` has it: `LIVE`, `DRAINING`, …
     pub(crate) state: String,

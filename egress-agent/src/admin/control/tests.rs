@@ -22,6 +22,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn report() -> AgentReport {
     AgentReport::Gateway(GatewayReport {
+        warnings: Vec::new(),
         process: Process { pid: 7, version: "1".into(), since: SystemTime::UNIX_EPOCH },
         state: "LIVE".into(),
         configuration: Configuration {

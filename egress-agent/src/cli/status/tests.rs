@@ -97,6 +97,7 @@ fn inspection() -> Inspection {
 
 fn gateway() -> GatewayReport {
     GatewayReport {
+        warnings: Vec::new(),
         process: process(),
         state: "LIVE".into(),
         configuration: configuration(),

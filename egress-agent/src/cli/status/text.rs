@@ -145,6 +145,7 @@ impl Page {
         for (index, set) in report.enforcement.iter().enumerate() {
             let mode = match set.mode.as_str() {
                 "enforce" => "enforce".to_owned(),
+                "exempt" => self.paint.odd("exempt: nothing is judged"),
                 other => self
                     .paint
                     .bad(&format!("{}: nothing is refused, only reported", other.to_uppercase())),

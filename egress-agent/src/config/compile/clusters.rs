@@ -165,7 +165,7 @@ impl Compiler<'_> {
 
     /// The tunnels to the gateways' services: one each, whichever port and subset asks for it.
     pub(super) fn tunnels(&mut self) {
-        let mut unspoken = nodes::unspoken(&self.mesh.workloads);
+        let mut unspoken = nodes::unspoken(&self.mesh);
         for index in 0..self.mesh.gateways.len() {
             let Some(group) = self.mesh.gateways.get(index) else { continue };
             let host = HostPattern::Exact(group.service.clone());

@@ -136,6 +136,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         encapsulation_ports,
         gateways,
         nodes,
+        node_principal,
         workloads: named,
     } = mesh;
     let default = MeshConfig::default();
@@ -155,6 +156,8 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         .and_then(|domain| names::trust_domain(&domain, cx))
         .unwrap_or(default.trust_domain);
     let nodes = nodes::nodes(&nodes.0, &trust_domain, cx);
+    let principal = node_principal.and_then(|text| nodes::principal(&text, &trust_domain, cx));
+    let nodes = nodes::with_found(nodes, principal.as_ref(), &discovered.nodes);
     let workloads = workloads::workloads(&named.0, &nodes, cx);
     let overrides = workloads::overrides(&enforcement_overrides.0, &workloads, cx);
     let exemptions = exemptions::exemptions(&exempt.0, &overrides, cx);
@@ -215,6 +218,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         }),
         gateways: groups(&gateways.0, &trust_domain, discovered, cx),
         nodes,
+        node_addresses: nodes::addresses_of(&discovered.nodes),
         trust_domain,
         workloads,
     }
@@ -372,6 +376,7 @@ mod tests {
             cluster_cidrs: nets(&["10.96.0.0/12"]),
             refused_cidrs: nets(&["0.0.0.0/0"]),
             api_service: vec!["10.96.0.1".parse().unwrap()],
+            nodes: Default::default(),
         };
         let (inside, warned) = compiled("clusterCidrs: [10.244.0.0/16]\n", &discovered);
         assert_eq!(inside, nets(&["10.244.0.0/16", "10.96.0.0/12"]));

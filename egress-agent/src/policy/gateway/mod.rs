@@ -16,8 +16,8 @@ use egress_ebpf::reason::Reason;
 use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, ConnectionPool, Denied,
-    Direct, Discovery, EgressTable, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer,
+    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, ConnectionPool,
+    Denied, Direct, Discovery, EgressTable, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer,
     OutboundMode, PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls,
     Service, Snapshot, Target, TcpRoute, has_labels, matching, preferred,
 };
@@ -33,6 +33,8 @@ pub struct GatewayPolicy {
     /// The namespace of this process: its destination rules count at the gateway's stage.
     namespace: Namespace,
     workloads: HashMap<IpAddr, Arc<Workload>>,
+    /// The cluster's nodes by their addresses, which are no workload's.
+    nodes: HashMap<IpAddr, Arc<str>>,
     /// Whether this process belongs to the gateway group with this index.
     member: Vec<bool>,
     mesh: HashMap<OriginalPort, MeshPort>,
@@ -73,6 +75,7 @@ impl GatewayPolicy {
             workloads: workloads
                 .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
                 .collect(),
+            nodes: snapshot.mesh.node_addresses.clone(),
             mesh: tables::mesh(rules),
             stage: tables::stages(&servers, &rules.routes),
             tcp: tables::tcp(&rules.routes, &member),
@@ -113,11 +116,19 @@ impl GatewayPolicy {
         &self.snapshot
     }
 
-    /// Who is behind this address.
+    /// Who is behind this address. Behind a node's address any pod of the node may be: one on the host's network,
+    /// or each where the network plug-in puts the node's address in the place of theirs. So it is nobody's.
     #[must_use]
     pub fn source(&self, addr: IpAddr) -> Source {
         let addr = addr.to_canonical();
-        Source::unauthenticated(addr, self.workloads.get(&addr).cloned())
+        let workload = self.workloads.get(&addr).filter(|_| !self.nodes.contains_key(&addr));
+        Source::unauthenticated(addr, workload.cloned())
+    }
+
+    /// The node of the cluster that has this address.
+    #[must_use]
+    pub fn node_at(&self, addr: IpAddr) -> Option<&Arc<str>> {
+        self.nodes.get(&addr.to_canonical())
     }
 
     /// Who may use this process's own ports.

@@ -27,6 +27,7 @@ use self::{
     objects::{Object, pod},
     state::Update,
 };
+    step::Step,
 pub use self::{
     assemble::Kubernetes,
     client::ClientError,

@@ -242,7 +242,9 @@ pub(super) struct Endpoints {
 /// A node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct NodeInfo {
-    /// Its own addresses, and the networks of its pods.
+    /// Its own addresses.
+    pub(super) addresses: Vec<IpAddr>,
+    /// These, and the networks of its pods.
     pub(super) networks: Vec<IpNet>,
 }
 
@@ -272,9 +274,10 @@ pub(super) fn node(object: &Object) -> Option<NodeInfo> {
     let networks = networks.into_iter().flatten();
     let own = object.status.as_ref().and_then(|status| status.addresses.as_ref());
     let own = own.into_iter().flatten().filter(|address| address.kind == "InternalIP");
-    let own = own.filter_map(|address| address.address.parse::<IpAddr>().ok());
+    let addresses: Vec<IpAddr> = own.filter_map(|address| address.address.parse().ok()).collect();
     let networks = networks.filter_map(|value| value.as_str()?.parse::<IpNet>().ok());
-    Some(NodeInfo { networks: networks.chain(own.map(IpNet::from)).collect() })
+    let networks = networks.chain(addresses.iter().copied().map(IpNet::from)).collect();
+    Some(NodeInfo { addresses, networks })
 }
 
 /// The hash of a static pod's configuration, which its cgroup is named after.

@@ -22,7 +22,6 @@ use crate::{
         Files,
         verdicts::{Generations, Verdicts},
     },
-    types::Labels,
 };
 
 /// The same, of whichever kind.
@@ -195,6 +194,13 @@ impl State {
         // A node's agent reports on none.
         let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
         let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
+            nodes: self
+                .nodes
+                .0
+                .as_ref()?
+                .iter()
+                .map(|((_, name), node)| (name.clone(), node.addresses.clone()))
+                .collect(),
         let generations = known.into_iter().map(|(name, known)| (name, known.generation));
         let objects = Generations::new(generations.collect(), judged);
         Some(Files { resources, mesh, discovered, objects })
@@ -266,6 +272,7 @@ mod tests {
         };
         let slices =
             vec![(key("gw-a"), slice(&["10.0.0.12"])), (key("gw-b"), slice(&["10.0.0.11"]))];
+            addresses: vec!["10.0.0.7".parse().unwrap()],
         let mut updates: Vec<Update> = (0..CUSTOM.len())
             .map(|index| Update::Custom(index, Step::Replace(Vec::new())))
             .collect();
@@ -289,7 +296,7 @@ mod tests {
 
     #[test]
     fn nothing_is_published_before_every_list_is_complete() {
-        for missing in 0..CUSTOM.len() + 9 {
+        for missing in 0..CUSTOM.len() + 10 {
             let mut state = State::default();
             complete(&mut state, missing);
             assert!(state.files().is_none(), "list {missing}");
@@ -311,6 +318,7 @@ mod tests {
 
     #[test]
     fn what_is_found_of_the_networks_is_inside_unless_it_cannot_be() {
+        assert_eq!(files.discovered.nodes["node-1"], addresses(&["10.0.0.7"]));
         let mut state = State::default();
         complete(&mut state, usize::MAX);
         let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
