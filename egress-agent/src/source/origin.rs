@@ -31,6 +31,10 @@ pub struct ConfigArgs {
     /// With `--source kubernetes`: the ConfigMap whose key `mesh.yaml` has the mesh-wide settings.
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "istio-system/egress-enforcer", value_parser = named)]
     pub mesh_config_map: (String, String),
+    /// With `--source kubernetes`: Services of type ExternalName are hosts of the registry, as in Istio. Whoever may
+    /// make such a Service adds a host, which routes may lead to.
+    #[arg(long)]
+    pub external_name_services: bool,
     /// With `--source kubernetes`: the namespace of the gateways' Services.
     #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
     pub gateway_namespace: String,
@@ -79,6 +83,7 @@ impl ConfigArgs {
             source: None,
             kubeconfig: None,
             mesh_config_map: ("istio-system".into(), "egress-enforcer".into()),
+            external_name_services: false,
             gateway_namespace: "istio-system".into(),
             watch_silence: 90,
         }
@@ -110,6 +115,7 @@ impl ConfigArgs {
             let settings = Settings {
                 kubeconfig: self.kubeconfig.clone(),
                 mesh: self.mesh_config_map.clone(),
+                external_names: self.external_name_services,
                 gateways: self.gateway_namespace.clone(),
                 scope,
                 more,

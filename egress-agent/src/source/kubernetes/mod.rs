@@ -6,6 +6,7 @@
 
 mod assemble;
 mod client;
+mod external_name;
 mod follow;
 mod kinds;
 mod networks;
@@ -26,8 +27,8 @@ use self::{
     kinds::{CUSTOM, Kind},
     objects::{Object, pod},
     state::Update,
-};
     step::Step,
+};
 pub use self::{
     assemble::Kubernetes,
     client::ClientError,
@@ -84,6 +85,17 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
         namespace: Some(settings.gateways.clone()),
         ..Follow::of(&client)
     };
+    if settings.external_names {
+        let of = Follow {
+            kinds: vec![Kind::core("Service", "services")],
+            fields: Some("spec.type=ExternalName".into()),
+            ..Follow::of(&client)
+        };
+        spawn(follow(of, updates.clone(), external_name::service_entry, Update::ExternalName));
+    } else {
+        // Nobody waits for what is not asked for.
+        drop(updates.send(Update::ExternalName(Step::Replace(Vec::new()))).await);
+    }
     let services = gateways(Kind::core("Service", "services"));
     spawn(follow(services, updates.clone(), objects::service, Update::Service));
     let slices = gateways(Kind::of("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"));

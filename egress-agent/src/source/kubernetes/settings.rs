@@ -12,6 +12,8 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
     /// The ConfigMap with the mesh-wide settings: namespace and name.
     pub mesh: (String, String),
+    /// Whether Services of type ExternalName are hosts of the registry.
+    pub external_names: bool,
     /// The namespace of the gateways' Services.
     pub gateways: String,
     /// Which pods.

@@ -32,6 +32,8 @@ pub(super) enum Update {
     Namespace(Step<RawFile>),
     Mesh(Step<RawFile>),
     Service(Step<ServiceInfo>),
+    /// A Service of type ExternalName, as a service entry.
+    ExternalName(Step<RawFile>),
     Slice(Step<Endpoints>),
     Node(Step<NodeInfo>),
     ServiceCidr(Step<Vec<IpNet>>),
@@ -83,6 +85,7 @@ pub(super) struct State {
     namespaces: Objects<RawFile>,
     mesh: Objects<RawFile>,
     services: Objects<ServiceInfo>,
+    external_names: Objects<RawFile>,
     slices: Objects<Endpoints>,
     nodes: Objects<NodeInfo>,
     service_cidrs: Objects<Vec<IpNet>>,
@@ -120,6 +123,7 @@ impl State {
             Update::Namespace(step) => self.namespaces.take(step),
             Update::Mesh(step) => self.mesh.take(step),
             Update::Service(step) => self.services.take(step),
+            Update::ExternalName(step) => self.external_names.take(step),
             Update::Slice(step) => self.slices.take(step),
             Update::Node(step) => self.nodes.take(step),
             Update::ServiceCidr(step) => self.service_cidrs.take(step),
@@ -165,7 +169,7 @@ impl State {
     pub(super) fn files(&self) -> Option<Files> {
         self.pods.0.as_ref()?;
         let mut resources = Vec::new();
-        for objects in self.custom.iter().chain([&self.namespaces]) {
+        for objects in self.custom.iter().chain([&self.namespaces, &self.external_names]) {
             resources.extend(objects.0.as_ref()?.values().cloned());
         }
         let mesh = self.mesh.0.as_ref()?.values().next().cloned();
@@ -190,10 +194,6 @@ impl State {
             cluster_cidrs: inside,
             refused_cidrs: refused,
             api_service: api.flat_map(|service| service.addresses.iter().copied()).collect(),
-        };
-        // A node's agent reports on none.
-        let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
-        let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
             nodes: self
                 .nodes
                 .0
@@ -201,6 +201,10 @@ impl State {
                 .iter()
                 .map(|((_, name), node)| (name.clone(), node.addresses.clone()))
                 .collect(),
+        };
+        // A node's agent reports on none.
+        let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
+        let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
         let generations = known.into_iter().map(|(name, known)| (name, known.generation));
         let objects = Generations::new(generations.collect(), judged);
         Some(Files { resources, mesh, discovered, objects })
@@ -268,11 +272,11 @@ mod tests {
             addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
         };
         let node = NodeInfo {
+            addresses: vec!["10.0.0.7".parse().unwrap()],
             networks: vec!["10.244.1.1/24".parse().unwrap(), "10.0.0.7/32".parse().unwrap()],
         };
         let slices =
             vec![(key("gw-a"), slice(&["10.0.0.12"])), (key("gw-b"), slice(&["10.0.0.11"]))];
-            addresses: vec!["10.0.0.7".parse().unwrap()],
         let mut updates: Vec<Update> = (0..CUSTOM.len())
             .map(|index| Update::Custom(index, Step::Replace(Vec::new())))
             .collect();
@@ -280,6 +284,7 @@ mod tests {
             Update::Namespace(Step::Replace(Vec::new())),
             Update::Mesh(Step::Replace(vec![(key("settings"), file("settings"))])),
             Update::Service(Step::Replace(vec![(key("gw"), service)])),
+            Update::ExternalName(Step::Replace(Vec::new())),
             Update::Slice(Step::Replace(slices)),
             Update::Node(Step::Replace(vec![(key("node-1"), node)])),
             Update::ServiceCidr(Step::Replace(Vec::new())),
@@ -313,12 +318,12 @@ mod tests {
         let nets: Vec<String> =
             files.discovered.cluster_cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(nets, ["10.0.0.7/32", "10.244.1.0/24"]);
+        assert_eq!(files.discovered.nodes["node-1"], addresses(&["10.0.0.7"]));
         assert_eq!(files.mesh.unwrap().text, "settings");
     }
 
     #[test]
     fn what_is_found_of_the_networks_is_inside_unless_it_cannot_be() {
-        assert_eq!(files.discovered.nodes["node-1"], addresses(&["10.0.0.7"]));
         let mut state = State::default();
         complete(&mut state, usize::MAX);
         let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
