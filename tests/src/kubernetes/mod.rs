@@ -5,7 +5,9 @@
 //! It can be what a real one is at times: gone, silent, starting, with a compacted history, or without a
 //! custom resource.
 
+mod answer;
 mod cluster;
+mod discovery;
 mod objects;
 mod pods;
 #[cfg(test)]

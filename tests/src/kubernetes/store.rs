@@ -111,6 +111,11 @@ impl Store {
         })
     }
 
+    /// The kinds that are served.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &Resource> {
+        self.kinds.iter().filter(|kind| !self.hidden.contains(kind.plural))
+    }
+
     /// The custom resource with this definition, `virtualservices.networking.istio.io`, served or not.
     pub fn definition(&self, name: &str) -> Option<&Resource> {
         let mut custom = self.kinds.iter().filter(|kind| kind.is_custom());
@@ -140,9 +145,10 @@ impl Store {
         let kind = object["kind"].as_str().context("no kind")?.to_owned();
         let resource = self.kinds.iter().find(|known| known.kind == kind);
         let resource = resource.with_context(|| format!("no kind {kind}"))?.clone();
-        let namespace = match resource.plural {
-            "nodes" | "namespaces" | "clusteregresspolicies" | "servicecidrs" => String::new(),
-            _ => object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned(),
+        let namespace = if is_cluster_wide(resource.plural) {
+            String::new()
+        } else {
+            object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned()
         };
         let Some(name) = object["metadata"]["name"].as_str().map(str::to_owned) else {
             bail!("no name")
@@ -366,6 +372,11 @@ impl Store {
         }
         object
     }
+}
+
+/// Whether objects of this kind are in no namespace.
+pub(super) fn is_cluster_wide(plural: &str) -> bool {
+    matches!(plural, "nodes" | "namespaces" | "clusteregresspolicies" | "servicecidrs")
 }
 
 impl Query {

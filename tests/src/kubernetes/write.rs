@@ -118,15 +118,7 @@ pub(super) fn patch(
     name: &str,
     patch: &Value,
 ) -> Result<Value, Refused> {
-    let Some(mut object) = store.get(query, name) else {
-        let plural = &query.plural;
-        return Err(Refused {
-            code: 404,
-            reason: "NotFound",
-            message: format!("{plural} {name:?} not found"),
-            details: Some(json!({"name": name, "kind": plural})),
-        });
-    };
+    let mut object = store.get(query, name).ok_or_else(|| absent(query, name))?;
     let rejected = || Refused {
         code: 422,
         reason: "Invalid",
@@ -159,6 +151,62 @@ pub(super) fn patch(
         return Err(rejected());
     }
     store.get(query, name).ok_or_else(rejected)
+}
+
+fn absent(query: &Query, name: &str) -> Refused {
+    let plural = &query.plural;
+    Refused {
+        code: 404,
+        reason: "NotFound",
+        message: format!("{plural} {name:?} not found"),
+        details: Some(json!({"name": name, "kind": plural})),
+    }
+}
+
+/// Makes an object.
+///
+/// # Errors
+/// As a real server's.
+pub(super) fn create(
+    store: &mut Store,
+    query: &Query,
+    mut object: Value,
+) -> Result<Value, Refused> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if let Some(namespace) = &query.namespace {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+    if store.get(query, &name).is_some() {
+        let plural = &query.plural;
+        return Err(Refused {
+            code: 409,
+            reason: "AlreadyExists",
+            message: format!("{plural} {name:?} already exists"),
+            details: Some(json!({"name": name, "kind": plural})),
+        });
+    }
+    let made = store.put(object).ok().and_then(|()| store.get(query, &name));
+    made.ok_or_else(|| Refused {
+        code: 400,
+        reason: "BadRequest",
+        message: "the object provided is unrecognized".into(),
+        details: None,
+    })
+}
+
+/// Deletes an object.
+///
+/// # Errors
+/// As a real server's.
+pub(super) fn delete(store: &mut Store, query: &Query, name: &str) -> Result<Value, Refused> {
+    let object = store.get(query, name).ok_or_else(|| absent(query, name))?;
+    let namespace = query.namespace.clone().unwrap_or_default();
+    store.remove(&query.plural, &namespace, name);
+    let uid = &object["metadata"]["uid"];
+    Ok(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {"name": name, "kind": query.plural, "uid": uid},
+    }))
 }
 
 /// Makes an Event.
