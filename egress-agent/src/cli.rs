@@ -1,39 +1,56 @@
 //! The command line: what all commands share, and which one runs.
 
+mod bug_report;
 mod certs;
 mod check;
 mod detach;
+mod doctor;
 mod exit;
+mod explain;
 mod flows;
+mod generate;
 mod kernel;
 mod log;
 mod output;
+mod paths;
 mod probe;
 mod reasons;
 mod status;
+mod suggest;
+#[cfg(test)]
+mod testing;
 pub mod uninstall;
+mod version;
+mod wrap;
 
 use std::{io, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::{
+    bug_report::BugReportArgs,
     certs::CertsArgs,
     check::CheckArgs,
     detach::DetachArgs,
+    doctor::DoctorArgs,
     exit::{FAILURE, OWNED},
+    explain::ExplainArgs,
     flows::FlowsArgs,
+    generate::{CompletionArgs, ManArgs},
     kernel::KernelArgs,
     log::LogArgs,
     probe::ProbeArgs,
     reasons::ReasonsArgs,
     status::StatusArgs,
+    suggest::SuggestArgs,
     uninstall::UninstallArgs,
+    version::VersionArgs,
 };
 use crate::{
     bpf,
     gateway::{self, GatewayArgs},
     node::{self, NodeArgs},
+    sys::usage::begin,
     telemetry::watch_panics,
 };
 
@@ -47,6 +64,9 @@ const EXAMPLES: &str = "\
 Examples:
   # What would these files do? Every problem at once, nothing is changed.
   egress-agent check --mesh mesh.yaml config/
+
+  # What becomes of a request, and which resource, file and line decides it?
+  egress-agent explain --from shop/web https://api.example.com/ config/
 
   # A gateway without eBPF: it listens on the ports that applications dial. Ports below 1024 need
   # CAP_NET_BIND_SERVICE, others no privilege.
@@ -78,7 +98,10 @@ Examples:
   # Try every known bypass technique, from a pod, against a canary on an external host.
   egress-agent probe 203.0.113.9
 
-Each command has more: egress-agent node --help";
+Each command has more: egress-agent node --help
+
+Exit codes: 0 done, and nothing is wrong; 1 it failed, or something is wrong; 2 the command line or a
+file can't be read; 3 understood, and refused or owned by another agent, as the command says.";
 
 /// Lets pods out only through an egress gateway, and proves it: eBPF on the application nodes sends
 /// their connections to the gateway and drops everything else; the gateway routes, logs and limits
@@ -101,6 +124,8 @@ enum Command {
     Gateway(Box<GatewayArgs>),
     /// Compile the configuration and print every problem in it.
     Check(CheckArgs),
+    /// Say what becomes of a request, step by step, and which resource decides it.
+    Explain(ExplainArgs),
     /// Show certificates, their identities and validity, and what is wrong with them.
     Certs(CertsArgs),
     /// Show what is in force on this host, and what is wrong with it.
@@ -109,19 +134,32 @@ enum Command {
     Flows(FlowsArgs),
     /// Explain a reason: what it means, and what to do.
     Reasons(ReasonsArgs),
+    /// Suggest resources for what was refused, or would have been but for audit mode.
+    Suggest(SuggestArgs),
     /// Say what this kernel has, and let it verify every program. Changes nothing.
     Kernel(KernelArgs),
+    /// Write one archive of what a report about a fault needs, without secrets.
+    BugReport(BugReportArgs),
+    /// Find out whether this host is fit for an agent, before one is installed.
+    Doctor(DoctorArgs),
     /// Remove enforcement from this node. Nothing else removes it.
     Detach(DetachArgs),
     /// Remove the units of this product from this host, and enforcement with them.
     Uninstall(UninstallArgs),
     /// Try every known bypass technique from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
+    /// Show the version, the build, the maps' layout and the kernel.
+    Version(VersionArgs),
+    /// Print a completion script for a shell.
+    Completion(CompletionArgs),
+    /// Write the manual pages.
+    Man(ManArgs),
 }
 
 /// Runs the command that the arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
+    begin();
     let cli = Cli::parse();
     log::init(&cli.log);
     watch_panics();
@@ -129,14 +167,21 @@ pub fn main() -> ExitCode {
         Command::Node(args) => node::run(*args),
         Command::Gateway(args) => gateway::run(*args),
         Command::Check(args) => check::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Certs(args) => certs::run(args),
         Command::Status(args) => status::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Reasons(args) => reasons::run(args),
+        Command::Suggest(args) => suggest::run(&args),
         Command::Kernel(args) => kernel::run(&args),
+        Command::BugReport(args) => bug_report::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Probe(args) => probe::run(*args),
+        Command::Version(args) => version::run(&args),
+        Command::Completion(args) => generate::completion(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
     };
     result.unwrap_or_else(|error| {
         // Whoever read has had enough: `egress-agent reasons | head`.

@@ -8,6 +8,7 @@ mod condition;
 mod counters;
 pub(crate) mod dns;
 mod enrichment;
+mod exemptions;
 mod exposure;
 pub(crate) mod flows;
 mod health;

@@ -1,6 +1,7 @@
 //! The `gateway` command: configuration, listeners, workers, admin endpoints, and their end.
 
 mod capture;
+mod ending;
 mod in_force;
 mod limits;
 mod pods;
@@ -13,25 +14,29 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use tokio::{
     runtime,
-    signal::unix::{Signal, SignalKind, signal},
-    task::{JoinHandle, spawn_blocking},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
 };
 
 use self::{
     capture::{Capture, Captured, TunnelPort},
+    ending::{Ends, drain},
     in_force::InForce,
     limits::{Allowance, LimitArgs, LookupArgs, MessageArgs},
     view::View,
 };
 use crate::{
     admin::{
-        Admin, AdminPorts, AdminSources, Status,
+        Admin, AdminPorts, AdminSources, DrainManner, Listener, Status,
         control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
     },
     net::{ClusterStates, ResolverSource},
-    proxy::{Drain, Listeners, PolicyCell, Workers, WorkersConfig},
-    source::{ConfigArgs, Reload, kubernetes::Scope},
+    proxy::{Listeners, PolicyCell, Workers, WorkersConfig},
+    source::{
+        ConfigArgs, Reload, Secrets,
+        kubernetes::{More, Scope},
+    },
     sys::{
         memory,
         netlink::addresses,
@@ -39,7 +44,7 @@ use crate::{
         retire::Retired,
     },
     telemetry::Telemetry,
-    tls::{CertificateArgs, Credentials, TrustRoots},
+    tls::{CertificateArgs, CredentialStore, Credentials, TrustRoots},
     types::{GatewayIdentity, Labels, Namespace, Port},
 };
 
@@ -181,13 +186,20 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         .zip(tunnels)
         .map(|(captured, tunnels)| Listeners { captured, tunnels })
         .collect();
+    let mut listened = listened(&args);
     let sources = AdminSources { health: args.health_from, metrics: args.metrics_from };
     let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
+    listened.extend(listeners_of(admin.ports()));
+    status.set_listeners(listened);
     let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
     let states = Arc::<ClusterStates>::default();
-    let places = args.certificates.places()?;
-    let credentials_directory = places.credentials.clone();
+    let mut places = args.certificates.places()?;
+    // Secrets come from the API server, of the gateway's own namespace as in Istio, unless they are mounted.
+    let secrets = (args.config.is_kubernetes() && places.credentials.is_none())
+        .then(|| Secrets::new(&args.namespace.0));
+    places.credentials = places.credentials.or(secrets.clone().map(CredentialStore::Secrets));
+    let credential_store = places.credentials.clone();
     let credentials = Arc::new(Credentials::new(places));
     status.set_credentials(Arc::clone(&credentials));
     let allowance = Allowance {
@@ -209,9 +221,10 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         resolver: args.resolver.unwrap_or_default(),
         lookups: args.lookups.limits()?,
         roots: TrustRoots::system(),
-        credentials_directory,
+        credential_store,
         credentials: Arc::clone(&credentials),
         states: Arc::clone(&states),
+        rates: Arc::default(),
         limits: args.messages.within(bounds.of_worker()),
     };
     // More workers than cores would only get into each other's way on one of them.
@@ -243,6 +256,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
             credentials,
         },
         control: control.map(|control| (control, view)),
+        secrets,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let drain = Duration::from_secs(args.drain_timeout);
@@ -254,10 +268,30 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     result
 }
 
+/// What takes connections, for `/listeners`.
+fn listened(args: &GatewayArgs) -> Vec<Listener> {
+    let capture = Listener { name: "capture", address: args.capture.to_string() };
+    let tunnel = args.tunnel_port.number();
+    let tunnel = tunnel.map(|port| Listener { name: "tunnel", address: format!("[::]:{port}") });
+    std::iter::once(capture).chain(tunnel).collect()
+}
+
+/// The same of the admin endpoints.
+fn listeners_of(ports: AdminPorts) -> [Listener; 3] {
+    let at = |name, ip: &str, port: u16| Listener { name, address: format!("{ip}:{port}") };
+    [
+        at("admin", "127.0.0.1", ports.admin),
+        at("health", "[::]", ports.health),
+        at("metrics", "[::]", ports.metrics),
+    ]
+}
+
 /// The process apart from its workers.
 struct Role {
     in_force: InForce,
     control: Option<(Listening, View)>,
+    /// Those that the API server is asked for.
+    secrets: Option<Secrets>,
 }
 
 impl Role {
@@ -269,7 +303,8 @@ impl Role {
     ) -> anyhow::Result<ExitCode> {
         let mut ends = Ends::new().context("can't listen for signals")?;
         let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let (origin, reported) = config.open(Scope::Cluster).await?;
+        let more = More { secrets: self.secrets.take(), ..More::default() };
+        let (origin, reported) = config.open(Scope::Cluster, more).await?;
         let (reload, loaded) = Reload::new(origin);
         let again = reload.again();
         let reload = reload.start().context("can't start the compiler's thread")?;
@@ -289,61 +324,36 @@ impl Role {
         self.in_force.apply(&first).await;
         let mut looking = interval(ADDRESSES_EVERY);
         looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        let status = Arc::clone(&self.in_force.status);
+        let asked = loop {
             tokio::select! {
                 changed = loaded.changed() => {
-                    changed.context("the configuration isn't watched any more")?;
+                    changed.context("the configuration is no longer watched")?;
                     let now = loaded.borrow_and_update().clone();
                     self.in_force.apply(&now).await;
                 }
                 _ = looking.tick() => self.in_force.follow_addresses().await,
                 Some(()) = hup.recv() => again.notify_one(),
-                () = ends.next() => break,
+                () = ends.next() => break None,
+                manner = status.drain_asked() => break Some(manner),
                 _ = &mut finished => bail!("the workers ended by themselves"),
             }
-        }
+        };
         reload.abort();
         following.abort();
-        self.in_force.status.set_draining();
-        drain(&drains, finished, &mut ends, drain_timeout).await;
+        status.set_draining();
+        let limit = match asked {
+            Some(DrainManner::AtOnce) => Duration::ZERO,
+            Some(DrainManner::Graceful) | None => drain_timeout,
+        };
+        let ended = drain(&drains, finished, &mut ends, limit).await;
+        // Whoever asked for it over the admin port ends the process, too, when it is time.
+        if asked.is_some() && !ended {
+            tracing::info!("drained; waiting for a signal to end");
+            ends.next().await;
+        }
         tracing::info!("ended");
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// Ends the workers: at once where nothing runs, at the deadline or the second signal at the
-/// latest.
-async fn drain(drains: &[Drain], mut finished: JoinHandle<()>, ends: &mut Ends, timeout: Duration) {
-    tracing::info!("draining for at most {} s; a second signal ends it at once", timeout.as_secs());
-    drains.iter().for_each(Drain::start);
-    let reason = tokio::select! {
-        _ = &mut finished => return,
-        () = sleep_until(Instant::now() + timeout) => "the drain's time is over",
-        () = ends.next() => "a second signal",
-    };
-    tracing::warn!("{reason}: what still runs is reset");
-    drains.iter().for_each(Drain::expire);
-    if finished.await.is_err() {
-        tracing::error!("the workers' end panicked");
-    }
-}
-
-/// SIGTERM and SIGINT.
-struct Ends {
-    term: Signal,
-    int: Signal,
-}
-
-impl Ends {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-        }
     }
 }
 

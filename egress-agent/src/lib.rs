@@ -9,7 +9,8 @@
 //! admin
 //! enforcement
 //! proxy, tunnel
-//! tls
+//! suggest, doctor, bundle
+//! tls, explain
 //! source, net, bpf, telemetry
 //! config, pods, policy, wire, probe
 //! types, sys
@@ -17,9 +18,12 @@
 
 pub mod admin;
 pub mod bpf;
+pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod enforcement;
+pub mod explain;
 pub mod gateway;
 pub mod net;
 pub mod node;
@@ -28,6 +32,7 @@ pub mod policy;
 pub mod probe;
 pub mod proxy;
 pub mod source;
+pub mod suggest;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;

@@ -3,6 +3,9 @@
 //! The order of a start is the point of it: programs are attached first, with maps that deny (or
 //! hold what an earlier agent left), and policy is loaded after. There is no order in which
 //! something could slip out.
+//!
+//! Only on a node where nothing was enforced, and which follows an API server, what runs already is left as it
+//! is until the maps hold the first configuration: a node's pods must survive the agent's first start.
 
 mod certs;
 mod options;
@@ -14,6 +17,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context;
 use tokio::{
     signal::unix::{SignalKind, signal},
+    sync::watch,
     time::timeout,
 };
 
@@ -22,15 +26,18 @@ use self::view::View;
 use crate::{
     admin::{
         control::{self, NODE_SOCKET, Process},
-        node_metrics::{self, Sources},
+        node_metrics::{self, Fills, Sources},
     },
-    bpf::{self, Enforcer, Targets, TcMode},
+    bpf::{self, Begin, Enforcer, Targets, TcMode},
     enforcement::{
         Checker, Condition, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler,
         Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
     },
     net::{LookupLimits, Resolver},
-    source::{Origin, Reload, kubernetes::Scope},
+    source::{
+        Origin, Reload,
+        kubernetes::{More, Scope, StartupTaint},
+    },
     sys::process::raise_open_files,
     telemetry::FlowLog,
     types::Held,
@@ -78,8 +85,12 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let scope = Scope::Node(args.node_name.unwrap_or_default());
-    let (origin, reported) = args.config.open(scope).await?;
+    let node = args.node_name.unwrap_or_default();
+    let (ready, is_ready) = watch::channel(false);
+    let taint =
+        args.startup_taint.map(|key| StartupTaint { node: node.clone(), key, ready: is_ready });
+    let more = More { taint, ..More::default() };
+    let (origin, reported) = args.config.open(Scope::Node(node), more).await?;
     let places = args.certificates.places()?;
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;
@@ -93,7 +104,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     if !enforced {
         first_lists(&origin).await;
     }
-    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect())?;
+    // With an API server, pods run here before the first agent does, and must not notice.
+    let begin = if reported.is_some() { Begin::WhenFilled } else { Begin::AtOnce };
+    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect(), begin)?;
     let records = enforcer.records.clone();
     let Enforcer {
         attachments,
@@ -108,20 +121,18 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         records: _,
     } = enforcer;
     let held = maps.current().globals.as_ref().and_then(Held::of);
-    takeover::announce(adopted, attachments.is_waiting(), held);
+    takeover::announce(adopted, attachments.waiting(), held);
 
     let directory = args.config.place();
     let (reload, loaded) = Reload::new(origin);
-    let (known, loaded) = match reported {
-        Some(reported) => {
-            let roots: Vec<PathBuf> = plan::cgroups(&cgroups, &attachments).into_values().collect();
-            let interfaces = plan::interfaces(&args.pod_interfaces, &attachments);
-            let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces);
-            (Some(known), loaded)
-        }
-        None => (None, loaded),
+    // Without an API server nobody knows whose the UIDs in cgroups' paths are.
+    let roots: Vec<PathBuf> = match reported {
+        Some(_) => plan::cgroups(&cgroups, &attachments).into_values().collect(),
+        None => Vec::new(),
     };
-    let reload = reload.inheriting(takeover::inherited(attachments.is_waiting(), held));
+    let interfaces = plan::interfaces(&args.pod_interfaces, &attachments);
+    let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces);
+    let reload = reload.inheriting(takeover::inherited(attachments.waiting(), held));
     let again = reload.again();
     let probing = Probing {
         port: args.health_port,
@@ -170,7 +181,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
             modes,
             credentials,
             tunnel: Arc::clone(&tunnel.stats),
-            unknown: known.as_ref().map(|known| known.unknown.clone()),
+            fills: Fills::new(args.bpffs.clone()),
+            unknown: known.unknown.clone(),
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
     }
@@ -199,6 +211,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         names,
         tally,
         condition,
+        ready,
     };
     let mut reconciler = Reconciler::new(parts);
     tokio::select! {

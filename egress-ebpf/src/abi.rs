@@ -85,6 +85,21 @@ pub struct Policy {
     pub table: TableId,
 }
 
+/// The policy of the agent's own cgroup, the last one that the map holds. Sets of workloads are numbered from
+/// zero.
+pub const OWN_POLICY: PolicyId = capacity::POLICIES - 1;
+
+/// The policy of workloads that are not known yet, and of interfaces that are not listed. Zeroed it enforces, as
+/// every policy.
+pub const UNKNOWN_POLICY: PolicyId = capacity::POLICIES - 2;
+
+/// The table of that policy. It never has a route, and no gateway is open to its workloads: they reach
+/// in-cluster addresses, and nothing else.
+pub const UNKNOWN_TABLE: TableId = TableId::MAX;
+/// Tables from this one on are those of exemptions: they open what they name past the gateways, and no gateway is
+/// open to their workloads.
+pub const EXEMPTION_TABLES: TableId = 1 << 31;
+
 /// Values of [`Policy::mode`]; an unknown one enforces.
 pub mod mode {
     /// Carry out verdicts.

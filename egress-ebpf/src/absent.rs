@@ -1,8 +1,8 @@
 //! Which look-ups a verdict can leave out, because nothing like the address is in the map.
 //!
 //! Most addresses are neither denied nor a gateway's, and to find that out takes two of a verdict's
-//! dearest look-ups. So [`Globals::absent`](crate::abi::Globals::absent) has a bit for each of
-//! sixteen groups of addresses: set where no denied prefix, or no gateway, is in the group. Zero
+//! most expensive look-ups. So [`Globals::absent`](crate::abi::Globals::absent) has a bit for each
+//! of sixteen groups of addresses: set where no denied prefix, or no gateway, is in the group. Zero
 //! leaves out nothing, which is right whatever the maps hold.
 
 use crate::addr::{Addr, MAPPED_PREFIX_BITS};

@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        ADMIN_PORTS, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey,
-        TableId, route_action,
+        ADMIN_PORTS, EXEMPTION_TABLES, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId,
+        Route, RouteKey, TableId, UNKNOWN_TABLE, route_action,
     },
     absent::Absent,
     addr::{Addr, PortBe},
@@ -94,7 +94,12 @@ pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyVie
     if !absent.gateway(&flow.destination)
         && let Some(verdict) = gateway(flow, view)
     {
-        return verdict;
+        // A gateway forwards to external hosts.
+        return match verdict.action {
+            Action::Allow if table == UNKNOWN_TABLE => Verdict::deny(Reason::UnknownWorkload),
+            Action::Allow if table >= EXEMPTION_TABLES => Verdict::deny(Reason::NoRoute),
+            Action::Allow | Action::Deny | Action::Redirect(_) | Action::Tunnel(_) => verdict,
+        };
     }
     if view.is_internal(&flow.destination) {
         // A node without these programs might unpack it and send on what is inside.
@@ -181,6 +186,9 @@ fn gateway(flow: &Flow, view: &impl PolicyView) -> Option<Verdict> {
 #[inline(always)]
 fn routed(place: Place, flow: &Flow, table: TableId, view: &impl PolicyView) -> Verdict {
     let tcp = flow.protocol == protocol::TCP;
+    if table == UNKNOWN_TABLE {
+        return Verdict::deny(Reason::UnknownWorkload);
+    }
     let none = if tcp { Reason::NoRoute } else { Reason::Protocol };
     let key = RouteKey {
         table,

@@ -212,7 +212,10 @@ fn forges_error(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
 #[inline(always)]
 const fn lacks_route(verdict: Verdict) -> bool {
     matches!(verdict.action, Action::Deny)
-        && matches!(verdict.reason, Reason::NoRoute | Reason::NotRedirected | Reason::Protocol)
+        && matches!(
+            verdict.reason,
+            Reason::NoRoute | Reason::NotRedirected | Reason::Protocol | Reason::UnknownWorkload
+        )
 }
 
 #[inline(always)]
@@ -245,12 +248,12 @@ fn destination(packet: &Packet, judge: impl FnOnce(&Flow) -> Verdict) -> Verdict
     if let Some(flaw) = packet.flaw {
         return Verdict::deny(flaw);
     }
-    match packet.neighbour {
-        Neighbour::RouterOnly => return Verdict::deny(Reason::SpoofedNeighbour),
-        Neighbour::No => {}
-        // The link is as far as these go. With another destination they are packets like any.
-        _ if packet.flow.destination.is_link_scope() => return Verdict::allow(Reason::Neighbour),
-        _ => {}
+    if matches!(packet.neighbour, Neighbour::RouterOnly) {
+        return Verdict::deny(Reason::SpoofedNeighbour);
+    }
+    // The link is as far as these go. With another destination they are packets like any.
+    if !matches!(packet.neighbour, Neighbour::No) && packet.flow.destination.is_link_scope() {
+        return Verdict::allow(Reason::Neighbour);
     }
     judge(&packet.flow)
 }

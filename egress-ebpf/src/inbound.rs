@@ -4,43 +4,45 @@
 //! by a packet *seen inbound* and by nothing else, and its idle time is counted from the last such
 //! packet. So whatever the inside sends makes no entry and prolongs none.
 //!
-//! The adversary is a workload with a friend outside. What the friend begins, the workload may
-//! answer: that is what an inbound connection is. The table has to keep the friend from blessing
-//! flows that *the workload* began, and there are only two kinds of those:
+//! The adversary is a workload with an external collaborator. What that begins, the workload may
+//! answer: that is what an inbound connection is. The table has to keep the collaborator from
+//! blessing flows that *the workload* began, and there are only two kinds of those:
 //!
 //! - **At the pod's interface, before any address translation.** Tuples are what the pod sent. The
 //!   pod can't send a SYN, nor anything to a tuple that the outside didn't begin. What is left is to
 //!   answer, which is allowed.
 //! - **At the uplink, after address translation.** A packet that the pod sent to a Service inside
-//!   may have become one to the friend (an endpoint outside, an external IP), with a tuple that the
-//!   friend can bless. For UDP and ICMP, where nothing tells a question from an answer, the pod's
-//!   own interface must have seen the remote, too: a translated flow shows the pod the Service's
-//!   address instead. A Service that hides its client from the pod (`externalTrafficPolicy:
-//!   Cluster`) has no such mark, so its answers by UDP are refused. TCP needs none: the inside must
-//!   answer with SYN and ACK before anything else of its passes, and connection tracking takes a SYN
-//!   and ACK for invalid, and doesn't translate it, unless it saw the SYN come in (its mid-stream
-//!   pick-up, which `nf_conntrack_tcp_loose` allows, is for bare ACKs). The one exception is a
-//!   simultaneous open (RFC 9293 §3.5), where a SYN went out before one comes in. So a forwarded SYN
-//!   that was refused is remembered by its remote, for longer than connection tracking remembers
-//!   it, and a SYN from there makes no entry. A reset that answers a SYN proves nothing and needs
-//!   the pod's mark.
+//!   may have become one to the collaborator (an endpoint outside, an external IP), with a tuple
+//!   that the collaborator can bless. For UDP and ICMP, where nothing tells a question from an
+//!   answer, the pod's own interface must have seen the remote, too: a translated flow shows the
+//!   pod the Service's address instead. A Service that hides its client from the pod
+//!   (`externalTrafficPolicy: Cluster`) has no such mark, so its answers by UDP are refused. TCP
+//!   needs none: the inside must answer with SYN and ACK before anything else of its passes, and
+//!   connection tracking takes a SYN and ACK for invalid, and doesn't translate it, unless it saw
+//!   the SYN come in (its mid-stream pick-up, which `nf_conntrack_tcp_loose` allows, is for bare
+//!   ACKs). The one exception is a simultaneous open (RFC 9293 §3.5), where a SYN went out before
+//!   one comes in. So a forwarded SYN that was refused is remembered by its remote, for longer than
+//!   connection tracking remembers it, and a SYN from there makes no entry. A reset that answers a
+//!   SYN proves nothing and needs the pod's mark.
 //!
-//! An entry also mustn't outlive the translation that it was made under, or the friend could have
-//! another flow translated onto its tuple. Hence the idle times: none is longer than connection
-//! tracking's own for that state (its defaults, and those of kube-proxy), which is counted from the
-//! last packet of either side and so never ends sooner.
+//! An entry also mustn't outlive the translation that it was made under, or the collaborator could
+//! have another flow translated onto its tuple. Hence the idle times: none is longer than
+//! connection tracking's own for that state (its defaults, and those of kube-proxy), which is
+//! counted from the last packet of either side and so never ends sooner.
 
 mod begun;
 mod phases;
 mod share;
+mod table;
 
 use self::phases::lives;
 pub use self::{
     begun::{continues_begun, note_begun},
     phases::{Observed, idle, observe, reply},
+    table::FlowTable,
 };
 use crate::{
-    abi::{FlowKey, FlowPlace, FlowState, flow_kind, flow_phase},
+    abi::{FlowKey, FlowState, flow_kind, flow_phase},
     addr::{Addr, PortBe},
     decide::{PolicyView, is_outside},
     packet::{Flow, Packet, Signal, protocol},
@@ -48,28 +50,6 @@ use crate::{
 
 /// Entries of `REFUSED_SYNS`; a power of two.
 pub const REFUSED_SYNS: u32 = 65_536;
-
-/// The table of flows, and the clock.
-pub trait FlowTable {
-    /// Nanoseconds since boot.
-    fn now(&self) -> u64;
-    /// The entry, whatever its age.
-    fn flow(&self, key: &FlowKey) -> Option<FlowState>;
-    /// How often this was asked for the scope before; its index is zero.
-    fn next_turn(&self, scope: &FlowPlace) -> u32;
-    /// Puts an entry in a place; the one that had it.
-    fn place(&self, place: &FlowPlace, key: &FlowKey) -> Option<FlowKey>;
-    /// Adds an entry, or overwrites one.
-    fn insert_flow(&self, key: &FlowKey, state: FlowState);
-    /// Changes an entry where it differs, if it is still there.
-    fn change_flow(&self, key: &FlowKey, before: FlowState, after: FlowState);
-    /// Removes an entry.
-    fn end_flow(&self, key: &FlowKey);
-    /// When the last SYN of this slot was refused; zero for never.
-    fn refused_syn(&self, slot: u32) -> u64;
-    /// Remembers a refused SYN.
-    fn refuse_syn(&self, slot: u32, now: u64);
-}
 
 /// Where flows are kept apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,10 +70,9 @@ fn key(scope: Scope, packet: &Packet, remote: End, local: End) -> FlowKey {
         Scope::Uplink => (flow_kind::UPLINK, 0),
         Scope::Cgroup(id) => (flow_kind::CGROUP, id),
     };
-    let (remote_port, local_port) = match packet.signal {
-        Signal::EchoRequest | Signal::EchoReply => (PortBe([0; 2]), packet.echo),
-        _ => (remote.port, local.port),
-    };
+    let is_echo = matches!(packet.signal, Signal::EchoRequest | Signal::EchoReply);
+    let (remote_port, local_port) =
+        if is_echo { (PortBe([0; 2]), packet.echo) } else { (remote.port, local.port) };
     FlowKey {
         scope,
         remote: remote.addr,

@@ -20,7 +20,7 @@ pub const NETLINK_ROUTE: u16 = 0;
 
 /// Messages, and words of those about interfaces, that are read of what is sent at once: as many as the
 /// verifier can follow. Tools send one message of some hundred bytes.
-pub const STEPS: u32 = 200;
+pub const STEPS: u32 = 150;
 
 /// `NLMSG_HDRLEN`.
 const MESSAGE: u32 = 16;

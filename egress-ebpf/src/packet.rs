@@ -4,14 +4,15 @@
 //! offsets and nothing has to be walked. The extension headers that pass are the fragment header (to
 //! the cluster) and the one of a report of multicast groups (to the link).
 
+mod bytes;
 mod claims;
 mod ip;
 pub mod offload;
 mod quoted;
 mod transport;
 
-use self::offload::Offload;
 pub use self::{
+    bytes::Bytes,
     claims::{ArpSender, arp_sender, gives_hardware_address},
     ip::ip,
     quoted::{ERROR, is_own_error, quotes_own, subject_of_error},
@@ -20,51 +21,6 @@ use crate::{
     addr::{Addr, PortBe},
     reason::Reason,
 };
-
-/// Bytes that may end anywhere, and may refuse to be read.
-pub trait Bytes {
-    /// How many there are.
-    fn length(&self) -> u32;
-    /// The `N` bytes from `offset`, or `None` where there aren't as many.
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
-
-    /// Makes what may be read readable, up to this length, where somebody else could still change it.
-    #[inline(always)]
-    fn bring(&self, _length: u32) {}
-
-    /// What is still done to the packet after the last program has seen it.
-    #[inline(always)]
-    fn offload(&self) -> Offload {
-        Offload::NONE
-    }
-
-    /// The value, of one byte, with all forgotten that is known about it.
-    ///
-    /// The kernel's verifier goes on once for each value that it can tell apart. Where paths meet
-    /// again, every packet that was read and every reason that was found would have a path of its
-    /// own to the end of the program, so there it is made to forget.
-    #[inline(always)]
-    fn forget<T: Copy>(&self, value: T) -> T {
-        value
-    }
-
-    /// The same for a word.
-    #[inline(always)]
-    fn forget_word(&self, value: u32) -> u32 {
-        value
-    }
-}
-
-impl Bytes for &[u8] {
-    fn length(&self) -> u32 {
-        u32::try_from(self.len()).unwrap_or(u32::MAX)
-    }
-
-    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        let offset = usize::try_from(offset).ok()?;
-        self.get(offset..)?.first_chunk().copied()
-    }
-}
 
 /// IP protocol numbers (IANA).
 pub mod protocol {
@@ -232,7 +188,7 @@ impl Signal {
 /// An IP packet, as far as it could be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
-    /// Whence, whither and what.
+    /// Source, destination and protocol.
     pub flow: Flow,
     /// What it does to its flow.
     pub signal: Signal,

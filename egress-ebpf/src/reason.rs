@@ -47,7 +47,7 @@ reasons! {
     Neighbour = 7, "neighbour";
     /// Traffic of the node itself, not of a workload.
     Host = 8, "host";
-    /// The answer to a connection, a datagram or a ping that came from outside.
+    /// The answer to a connection, a datagram or a ping that came from an external host.
     Reply = 9, "reply";
     /// A route sends this port to the gateway through the node's tunnel (mutual TLS).
     Tunneled = 10, "tunneled";
@@ -62,7 +62,7 @@ reasons! {
     NoHealthyGateway = 19, "no_healthy_gateway";
     /// No policy is loaded yet.
     NoPolicy = 20, "no_policy";
-    /// A packet to an outside address that didn't come through the connect hook.
+    /// A packet to an external address that didn't come through the connect hook.
     NotRedirected = 21, "not_redirected";
     /// The source address isn't the pod's.
     SpoofedSource = 22, "spoofed_source";
@@ -108,8 +108,8 @@ reasons! {
     GatewayRefused = 40, "gateway_refused";
     /// The tunnel's gateway can't be reached, or doesn't answer.
     GatewayUnreachable = 41, "gateway_unreachable";
-    /// The node's kernel would answer an outside address that didn't ask over the uplink: the question
-    /// came from the node itself or from one of its pods, in that address's name.
+    /// The node's kernel would answer an external address that didn't ask over the uplink: the
+    /// question came from the node itself or from one of its pods, in that address's name.
     UnsolicitedAnswer = 42, "unsolicited_answer";
     /// A checksum that is filled in after the last program has seen the packet, at another place
     /// than its protocol's: it would change what was judged.
@@ -119,6 +119,8 @@ reasons! {
     SpoofedHardware = 44, "spoofed_hardware";
     /// An ICMP error about a packet that was not sent to its sender.
     ForgedError = 45, "forged_error";
+    /// External traffic of a workload that is not known yet.
+    UnknownWorkload = 47, "unknown_workload";
     /// A message to the kernel that names another network namespace by its id, as the node's.
     OtherNamespace = 48, "other_namespace";
 
@@ -160,7 +162,7 @@ reasons! {
     RouteRefused = 81, "route_refused";
     /// No endpoint of the destination is healthy.
     NoHealthyUpstream = 82, "no_healthy_upstream";
-    /// A server of the gateway that ends TLS has no usable certificate.
+    /// A server of the gateway that terminates TLS has no usable certificate.
     NoServerCertificate = 83, "no_server_certificate";
     /// TLS with the client failed: no version, suite or protocol in common, or it refused us.
     DownstreamTls = 84, "downstream_tls";
@@ -188,4 +190,8 @@ reasons! {
     AuthorizationPolicyDenied = 97, "authorization_policy_denied";
     /// No egress policy allows it to a workload that an egress policy is about.
     EgressPolicyDenied = 98, "egress_policy_denied";
+    /// The workload asks more of the host than a rate limit allows.
+    RateLimited = 99, "rate_limited";
+    /// It is to be dialled from an address that the gateway does not have.
+    EgressAddressUnavailable = 100, "egress_address_unavailable";
 }

@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 use crate::{
     abi::{
         FlowKey, FlowPlace, FlowState, GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId,
-        Route, RouteKey, TableId, pod_hardware, route_action,
+        Route, RouteKey, TableId, UNKNOWN_POLICY, UNKNOWN_TABLE, pod_hardware, route_action,
     },
     addr::{Addr, PortBe},
     decide::{PolicyRules, PolicyView},
@@ -80,6 +80,7 @@ impl World {
             (UPLINK_POLICY, Mode::Enforce, UPLINK_TABLE),
             (AUDITED, Mode::Audit, TABLE),
             (EXEMPT, Mode::Exempt, TABLE),
+            (UNKNOWN_POLICY, Mode::Enforce, UNKNOWN_TABLE),
         ] {
             world.policies.insert(policy, PolicyRules { mode, table });
         }

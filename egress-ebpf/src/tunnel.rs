@@ -9,9 +9,9 @@
 //!   when the SYN passes, of the socket that the SYN is of.
 //! - **In the node's network namespace**, where no two sockets have the same end: the record is made when
 //!   the connection is established by a socket there.
-//! - **Anywhere else** (a pod whose interface isn't enforced on) nobody knows whose an address is. Such
-//!   a record counts only for ends that are neither of the first kind nor of the second, and one that
-//!   two sockets claim serves neither.
+//! - **Anywhere else** (a pod whose interface isn't under enforcement) nobody knows whose an address is.
+//!   Such a record counts only for ends that are neither of the first kind nor of the second, and one
+//!   that two sockets claim serves neither.
 
 use crate::{
     abi::{OriginalDst, Tunnel, Tunneled, TunneledKey, TunneledPlace, hop, space},
@@ -89,7 +89,7 @@ pub trait TunnelTable {
     fn put_record(&self, key: &TunneledKey, record: &Tunneled);
     /// The record.
     fn record(&self, key: &TunneledKey) -> Option<Tunneled>;
-    /// From now on the record is nobody's.
+    /// From now on the record is unowned.
     fn contest(&self, key: &TunneledKey);
     /// Removes the record.
     fn remove_record(&self, key: &TunneledKey);

@@ -2,23 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    io::{ErrorKind, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Result, bail};
-use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::netns::NetNs;
-
-/// `ETH_P_ALL` in network byte order.
-const EVERY_PACKET: u16 = 0x0003_u16.to_be();
+use crate::{netns::NetNs, packets::Packets};
 
 /// One direction of a TCP connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -42,8 +32,7 @@ type Streams = BTreeMap<Flow, Segments>;
 #[derive(Debug)]
 pub struct Between {
     streams: Arc<Mutex<Streams>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _packets: Packets,
 }
 
 impl Between {
@@ -52,38 +41,12 @@ impl Between {
     /// # Errors
     /// No packet socket.
     pub fn start(host: &NetNs) -> Result<Self> {
-        let mut socket = host.enter(|| -> Result<Socket> {
-            let every = Some(Protocol::from(i32::from(EVERY_PACKET)));
-            let socket = Socket::new(Domain::PACKET, Type::RAW, every)?;
-            socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-            socket.set_recv_buffer_size(64 << 20)?;
-            Ok(socket)
-        })??;
-        let (streams, stop) = (Arc::<Mutex<Streams>>::default(), Arc::<AtomicBool>::default());
-        let thread = std::thread::spawn({
-            let (streams, stop) = (Arc::clone(&streams), Arc::clone(&stop));
-            move || {
-                let mut buffer = vec![0; 1 << 17];
-                while !stop.load(Ordering::Acquire) {
-                    match socket.read(&mut buffer) {
-                        Ok(length) => {
-                            let mut streams =
-                                streams.lock().unwrap_or_else(PoisonError::into_inner);
-                            note(&mut streams, &buffer[..length]);
-                        }
-                        Err(error)
-                            if matches!(
-                                error.kind(),
-                                ErrorKind::WouldBlock
-                                    | ErrorKind::TimedOut
-                                    | ErrorKind::Interrupted
-                            ) => {}
-                        Err(_) => return,
-                    }
-                }
-            }
-        });
-        Ok(Self { streams, stop, thread: Some(thread) })
+        let streams = Arc::<Mutex<Streams>>::default();
+        let noted = Arc::clone(&streams);
+        let packets = Packets::read(host, 64 << 20, move |frame| {
+            note(&mut noted.lock().unwrap_or_else(PoisonError::into_inner), frame);
+        })?;
+        Ok(Self { streams, _packets: packets })
     }
 
     /// The bytes of each direction so far, from its first to the first that is missing.
@@ -91,15 +54,6 @@ impl Between {
     pub fn streams(&self) -> BTreeMap<Flow, Vec<u8>> {
         let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         streams.iter().map(|(flow, segments)| (*flow, segments.joined())).collect()
-    }
-}
-
-impl Drop for Between {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
     }
 }
 

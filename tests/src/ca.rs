@@ -163,7 +163,7 @@ impl Certificates {
         expired.not_after = date_time_ymd(2021, 1, 1);
         let key = KeyPair::generate()?;
         let self_signed = certified(params("self-signed.example.com")?.self_signed(&key)?, &key)?;
-        let stranger = Authority::new("Nobody's authority")?;
+        let stranger = Authority::new("Unknown authority")?;
         let mut by_name = vec![
             ("expired.example.com", authority.issue(expired)?),
             ("self-signed.example.com", self_signed),

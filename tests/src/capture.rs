@@ -1,27 +1,21 @@
 //! What arrives outside: a packet socket on the outside's interface.
 
 use std::{
-    io::{ErrorKind, Read},
     net::Ipv6Addr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
-    thread::JoinHandle,
-    time::Duration,
 };
 
 use anyhow::Result;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::{netns::NetNs, plan, wait};
-
-/// `ETH_P_ALL` in network byte order: every packet, of either direction.
-const EVERY_PACKET: u16 = 0x0003_u16.to_be();
+use crate::{netns::NetNs, packets::Packets, plan, wait};
 
 /// Frames that arrived outside since the capture began, or was last asked: pods' packets that got
-/// past the wall, by way of the app node, of the remote node or of an interface of their own. What
-/// the gateways send isn't among them, nor are ARP and neighbour discovery between the nodes.
+/// past the enforcement point, by way of the app node, of the remote node or of an interface of
+/// their own. What the gateways send isn't among them, nor are ARP and neighbour discovery between
+/// the nodes.
 #[derive(Debug)]
 pub struct Capture {
     outside: NetNs,
@@ -29,8 +23,7 @@ pub struct Capture {
     /// How many marks were sent, and how many were seen.
     sent: AtomicU64,
     seen: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    _packets: Packets,
 }
 
 impl Capture {
@@ -39,46 +32,18 @@ impl Capture {
     /// # Errors
     /// No packet socket.
     pub fn start(outside: &NetNs) -> Result<Self> {
-        let mut socket = outside.enter(|| -> Result<Socket> {
-            let socket = Socket::new(
-                Domain::PACKET,
-                Type::RAW,
-                Some(Protocol::from(i32::from(EVERY_PACKET))),
-            )?;
-            socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-            socket.set_recv_buffer_size(8 << 20)?;
-            Ok(socket)
-        })??;
         let frames = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::new(AtomicU64::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let (frames, seen, stop) = (frames.clone(), seen.clone(), stop.clone());
-            move || {
-                let mut buffer = vec![0; 65_536];
-                while !stop.load(Ordering::Acquire) {
-                    match socket.read(&mut buffer) {
-                        Ok(length) => {
-                            if let Some(number) = mark(&buffer[..length]) {
-                                seen.fetch_max(number, Ordering::AcqRel);
-                            } else if let Some(text) = leak(&buffer[..length]) {
-                                frames.lock().unwrap_or_else(PoisonError::into_inner).push(text);
-                            }
-                        }
-                        Err(error)
-                            if matches!(
-                                error.kind(),
-                                ErrorKind::WouldBlock
-                                    | ErrorKind::TimedOut
-                                    | ErrorKind::Interrupted
-                            ) => {}
-                        Err(_) => return,
-                    }
-                }
+        let (leaks, marks) = (Arc::clone(&frames), Arc::clone(&seen));
+        let packets = Packets::read(outside, 8 << 20, move |frame| {
+            if let Some(number) = mark(frame) {
+                marks.fetch_max(number, Ordering::AcqRel);
+            } else if let Some(text) = leak(frame) {
+                leaks.lock().unwrap_or_else(PoisonError::into_inner).push(text);
             }
-        });
+        })?;
         let outside = outside.clone();
-        Ok(Self { outside, frames, sent: AtomicU64::new(0), seen, stop, thread: Some(thread) })
+        Ok(Self { outside, frames, sent: AtomicU64::new(0), seen, _packets: packets })
     }
 
     /// Waits until everything that has arrived by now is in the list: a mark that is sent after it
@@ -117,15 +82,6 @@ impl Capture {
             panic!("the capture is broken: {error:#}");
         }
         self.frames.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for Capture {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Wall<'a> {
     pub capture: &'a Capture,
 }
 
-/// A way out that somebody tries.
+/// A connection that a test tries.
 pub struct Attempt<'a> {
     /// What it is.
     pub what: String,

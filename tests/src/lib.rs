@@ -31,6 +31,8 @@ pub mod manifests;
 pub mod mtls;
 pub mod netns;
 pub mod outside;
+mod packets;
+pub mod pair;
 pub mod plan;
 pub mod probe;
 pub mod process;

@@ -59,7 +59,7 @@ impl<'a> Machine<'a> {
         Ok(Self { testbed, root, place, process, leader })
     }
 
-    /// A path of the host, as it is seen from outside.
+    /// A path of the host, as the machine that runs it sees it.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))

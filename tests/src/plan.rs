@@ -65,7 +65,7 @@ pub const OUTSIDE_ADDRESSES: [&str; 9] = [
 ];
 /// UDP echo at the attacker's addresses.
 pub const UDP_PORT: u16 = 9999;
-/// TCP echo at every outside address.
+/// TCP echo at every external address.
 pub const TCP_PORTS: [u16; 3] = [22, 5432, 8443];
 
 /// The second pod on the app node.

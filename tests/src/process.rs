@@ -175,7 +175,7 @@ impl Process {
         }
     }
 
-    /// Ends it in the friendly way.
+    /// Ends it by SIGTERM.
     ///
     /// # Errors
     /// It takes longer than 15 seconds.

@@ -38,7 +38,7 @@ const MISSING: [&str; 10] = [
 pub enum Hooks {
     /// All: it is in the pod's cgroup, with sockets of its own.
     All,
-    /// The wall alone: its sockets belong to another cgroup.
+    /// The enforcement point alone: its sockets belong to another cgroup.
     WallOnly,
 }
 
@@ -86,13 +86,17 @@ pub fn refused(
             Some(Err(fault)) => faults.push(fault),
             None => {
                 faults.extend(face(attempt, way, hooks));
-                // What the own kernel refuses never meets the wall.
+                // What the own kernel refuses never gets to the enforcement point.
                 let is_sent = attempt.layer.as_deref() != Some("kernel");
                 let is_told = match way.event {
                     Event::None => false,
                     // The kernel asks about families before it looks for the family.
                     Event::Family => families && hooks == Hooks::All,
-                    _ => is_sent,
+                    Event::Own
+                    | Event::On(_)
+                    | Event::Protocol(..)
+                    | Event::EtherType(_)
+                    | Event::Reason => is_sent,
                 };
                 if is_told && (way.face != Face::Gateway || hooks == Hooks::WallOnly) {
                     missing.push((attempt, way));
@@ -274,7 +278,7 @@ fn is_of(event: &Value, attempt: &Attempt, way: &Way, hooks: Hooks) -> bool {
         (Hooks::WallOnly, _) => hook == "pod",
     };
     if hooks == Hooks::WallOnly {
-        // The wall looks at the source first, and knows nothing of redirects.
+        // The enforcement point looks at the source first, and knows nothing of redirects.
         reasons.extend(["not_redirected", "no_route", "spoofed_source"]);
         match &*attempt.attempt {
             "http" => kind = Event::On(80),

@@ -229,10 +229,14 @@ pub const PACKETS: &[Way] = &[
     way("gateway-icmp", Packet, &["gateway_port"], ICMP, Answered),
 ];
 
+/// Questions to the kernel that send no packet. Security modules alone refuse them, where BPF may judge there,
+/// and to processes of the pod's cgroup: see the test of socket families.
+pub const QUESTIONS: &[Way] = &[way("netlink", Any, &["other_namespace"], Event::Family, Answered)];
+
 /// What is to become of an attempt, if anybody said so.
 #[must_use]
 pub fn find(attempt: &str, full_name: &str) -> Option<&'static Way> {
-    let all = || SOCKETS.iter().chain(OLD).chain(PACKETS);
+    let all = || SOCKETS.iter().chain(OLD).chain(PACKETS).chain(QUESTIONS);
     let named = |name: &str| all().find(|way| way.name == name);
     named(full_name).or_else(|| named(attempt))
 }

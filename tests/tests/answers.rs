@@ -47,7 +47,7 @@ s.send(bytes.fromhex(router.replace(":", "")) + own + (b"\x86\xdd" if v6 else b"
 sys.exit(2)
 "#;
 
-/// An IPv6 socket with an outside address, as any user may have it: KIND SOURCE ADDRESS.
+/// An IPv6 socket with an external address, as any user may have it: KIND SOURCE ADDRESS.
 const FREE_BINDER: &str = r#"
 import socket, sys
 kind, source, address = sys.argv[1:4]

@@ -3,7 +3,7 @@
 //! made first where nothing enforces, and gets out.
 //!
 //! All but those about groups are made from a cgroup that isn't the pod's, as after an escape from
-//! it: the hooks of sockets would stop them earlier, and here the wall is tried.
+//! it: the hooks of sockets would stop them earlier, and here the enforcement point is tried.
 
 use egress_tests::{
     cluster::{Cluster, peer_program},
@@ -49,7 +49,7 @@ fn routes_addresses_and_translations_of_the_pods_own_lead_nowhere() {
     let testbed = Testbed::test(0).unwrap();
     let cluster = Cluster::grow(&testbed).unwrap();
     let (pod, elsewhere) = (testbed.pod(), testbed.outside_cgroup());
-    // The pod beside it is an accomplice, and forwards.
+    // The pod beside it collaborates, and forwards.
     cluster.neighbour.ns.forward().unwrap();
     // In the attempts with forged addresses the router's is known: to ask for it would be denied.
     let (spoofed, outward): (&[&str], &[&str]) = (&["spoofed_source"], &["protocol"]);
@@ -154,6 +154,8 @@ fn routes_addresses_and_translations_of_the_pods_own_lead_nowhere() {
     let capture = testbed.capture().unwrap();
     all_get_out(&capture, &attempts).unwrap();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    // What was sent once more before enforcement began.
+    capture.take();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
     wall.stops_all(&attempts).unwrap();
 
@@ -270,6 +272,8 @@ fn interfaces_of_the_pods_own_lead_nowhere() {
         attempts.push(tagged);
     }
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    // What was sent once more before enforcement began.
+    capture.take();
     Wall { testbed: &testbed, node: &node, capture: &capture }.stops_all(&attempts).unwrap();
     let inside = container(&elsewhere, "$ASK udp 10.10.0.2:7007").unwrap();
     assert!(inside.ok(), "{inside:?}");

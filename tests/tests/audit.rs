@@ -237,8 +237,9 @@ fn switching_disturbs_nothing_that_is_allowed_and_cuts_what_only_audit_let_pass(
     assert_eq!(capture.frames(), Vec::<String>::new());
 }
 
-/// An interface that only a pattern covers: its pod is nobody until a workload names it, has that
-/// workload's addresses and no others, and is nobody again afterwards.
+/// An interface that only a pattern covers: its pod is unknown until a workload names it, has that
+/// workload's addresses and no others, and is unknown again afterwards. Who is unknown reaches the inside
+/// under the addresses that the interface had first.
 #[test]
 fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
     let testbed = Testbed::test(0).unwrap();
@@ -247,8 +248,6 @@ fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
     args[given] = "po*".into();
     let node = testbed.start_node_with(&args).unwrap();
     let pod = testbed.pod();
-    let other = "10.244.1.99";
-    assert!(pod.run("ip", &["addr", "add", &format!("{other}/24"), "dev", "eth0"]).unwrap().ok());
     let reaches_from = |source: &str| {
         pod.run("ping", &["-c1", "-W1", "-I", source, plan::CLUSTER_DNS]).unwrap().ok()
     };
@@ -256,8 +255,26 @@ fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
     let said = |reason: &str| {
         until(SOON, reason, || node.stdout().contains(reason).then_some(())).unwrap();
     };
-    assert!(!reaches(), "nobody has named it");
-    said("unknown_interface");
+    until_is(SOON, "the inside", reaches, |reached| *reached).unwrap();
+    // An address that the pod gives itself afterwards isn't its own.
+    let other = "10.244.1.99";
+    assert!(pod.run("ip", &["addr", "add", &format!("{other}/24"), "dev", "eth0"]).unwrap().ok());
+    assert!(!reaches_from(other), "an address that wasn't there first");
+    said("spoofed_source");
+    // Not of the cgroup that the agent attaches to, which has the default policy.
+    let elsewhere = testbed.outside_cgroup();
+    let outside = || elsewhere.run("ping", &["-c1", "-W1", plan::WEB]).unwrap().ok();
+    assert!(!outside(), "no workload names it");
+    said("unknown_workload");
+    let unknown = |expected: u64| {
+        let series = format!("egress_unknown_interfaces {expected}");
+        let shown = || {
+            let metrics = testbed.node_metrics().ok()?;
+            metrics.lines().any(|line| line == series).then_some(())
+        };
+        until(SOON, &series, shown).unwrap();
+    };
+    unknown(1);
 
     let named = format!(
         "{}workloads:\n- name: job\n  interface: {}\n  addresses: [{}]\n",
@@ -266,13 +283,39 @@ fn an_interface_behind_a_pattern_is_known_once_a_workload_names_it() {
         plan::POD
     );
     testbed.apply_mesh(&named).unwrap();
-    until_is(SOON, "the named interface", reaches, |reached| *reached).unwrap();
+    unknown(0);
+    assert!(reaches());
     assert!(!reaches_from(other), "an address that isn't the workload's");
-    said("spoofed_source");
 
     testbed.apply_mesh(&mesh_yaml(0)).unwrap();
-    until_is(SOON, "the interface that nobody names any more", reaches, |reached| !*reached)
-        .unwrap();
+    unknown(1);
+    assert!(reaches() && !outside());
+}
+
+/// Audit changes nothing for a pod that is not known either, unless some set is enforced on: then it may be
+/// in that one.
+#[test]
+fn an_unknown_pod_is_audited_where_every_set_is() {
+    let testbed = Testbed::test(0).unwrap();
+    let audited = mesh_yaml(0).replace("enforcement: enforce", "enforcement: audit");
+    testbed.apply_mesh(&audited).unwrap();
+    let mut args = testbed.node_args();
+    let given = args.iter().position(|arg| arg.starts_with(plan::POD_INTERFACE)).unwrap();
+    args[given] = "po*".into();
+    let node = testbed.start_node_with(&args).unwrap();
+    in_force(&testbed, "default", "audit");
+    let echo = || ask(testbed.pod(), "udp", plan::ATTACKER, plan::UDP_PORT, &[]).unwrap().ok();
+    assert!(echo(), "nothing is dropped");
+    let told = || {
+        let reported = |line: &str| line.contains("unknown_workload") && line.contains(" at pod");
+        node.stdout().lines().any(reported).then_some(())
+    };
+    until(SOON, "the packet to be reported", told).unwrap();
+
+    let other = "enforcementOverrides:\n- name: other\n  namespaces: [dev]\n  mode: enforce\n";
+    testbed.apply_mesh(&format!("{audited}{other}")).unwrap();
+    in_force(&testbed, "other", "enforce");
+    assert!(!echo(), "it may be in the set that is enforced on");
 }
 
 /// The roll-out that the documentation describes: audit, read the summary, enforce. The summary names

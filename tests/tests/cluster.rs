@@ -1,6 +1,6 @@
-//! Ways around that a cluster offers: workloads without an interface of their own or with more than
-//! one, Services and NAT rules that lead outward, the gateway's own ports and addresses. Each is
-//! tried first where nothing enforces, and gets out.
+//! Bypass techniques that a cluster offers: workloads without an interface of their own or with
+//! more than one, Services and NAT rules that lead outward, the gateway's own ports and addresses.
+//! Each is tried first where nothing enforces, and gets out.
 //!
 //! Packet sockets of workloads on the host's network are in `sockets.rs`; how each empty selector,
 //! empty list and unknown value is told is in the tests of `egress-agent`'s `config`.
@@ -89,6 +89,8 @@ fn a_pod_on_the_hosts_network_gets_no_further_than_another() {
     let capture = testbed.capture().unwrap();
     all_get_out(&capture, &attempts).unwrap();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    // What was sent once more before enforcement began.
+    capture.take();
     Wall { testbed: &testbed, node: &node, capture: &capture }.stops_all(&attempts).unwrap();
 
     // Inside everything is as it was; and it is the workload that is judged, not its host.
@@ -99,8 +101,8 @@ fn a_pod_on_the_hosts_network_gets_no_further_than_another() {
     assert!(udp(testbed.app(), plan::ATTACKER).unwrap().ok());
 }
 
-/// A macvlan interface on the uplink and one by another veth, as Multus gives them to pods. The wall
-/// at the pod's interface doesn't see what leaves by these.
+/// A macvlan interface on the uplink and one by another veth, as Multus gives them to pods. The
+/// enforcement point at the pod's interface doesn't see what leaves by these.
 #[test]
 fn a_second_interface_is_no_way_out() {
     const MAC: &str = "02:00:0a:0a:00:50";
@@ -206,6 +208,8 @@ fn a_second_interface_is_no_way_out() {
     let capture = testbed.capture().unwrap();
     all_get_out(&capture, &attempts).unwrap();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    // What was sent once more before enforcement began.
+    capture.take();
     Wall { testbed: &testbed, node: &node, capture: &capture }.stops_all(&attempts).unwrap();
 
     // The inside is reached by either.
@@ -217,7 +221,7 @@ fn a_second_interface_is_no_way_out() {
 }
 
 /// A Service, an external IP, a node's port or any other rule of the node that leads outward: the
-/// pod's wall sees an inside address, the uplink what became of it.
+/// pod's enforcement point sees an in-cluster address, the uplink what became of it.
 #[test]
 fn services_with_endpoints_outside_lead_nowhere() {
     let testbed = Testbed::test(1).unwrap();
@@ -260,6 +264,8 @@ fn services_with_endpoints_outside_lead_nowhere() {
     Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
     let _gateway = testbed.start_gateway(0).unwrap();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    // What was sent once more before enforcement began.
+    capture.take();
     let served = || testbed.curl_status(&["https://edition.cnn.com/"]).unwrap();
     until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
@@ -398,7 +404,7 @@ fn tunnel_and_admin_ports_are_for_no_pod() {
                     ask(from, protocol, plan::GATEWAYS[0], port, &[])
                 }));
             }
-            // The same port elsewhere is no way out either.
+            // The same port elsewhere is refused too.
             let what = format!("{protocol} to port {port} outside");
             attempts.push(attempt(what, &[], &["no_route", "protocol"], move || {
                 ask(pod, protocol, plan::ATTACKER, port, &[])
@@ -483,7 +489,7 @@ fn what_is_empty_or_unknown_means_nothing() {
         all_is_well();
     }
 
-    // A set that selects nobody is nobody's mode; with the pod in it, it is.
+    // A set that selects nobody sets no mode; with the pod in it, it is.
     let batch = |namespace: &str| {
         let set = format!("{{name: batch, namespaces: [{namespace}], mode: audit}}");
         testbed.apply_mesh(&format!("{good}enforcementOverrides: [{set}]\n")).unwrap();

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeSet,
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -13,8 +13,11 @@ use egress_tests::{
     capture::Capture,
     cgroup,
     denied::Wall,
-    kubernetes::{ApiServer, KubeletPod, Resource, documents, endpoint_slice, node, pod, service},
-    manifests::Walkthrough,
+    kubernetes::{
+        ApiServer, KubeletPod, Resource, documents, endpoint_slice, node, pod, service,
+        service_cidr,
+    },
+    manifests::{Step, Walkthrough},
     plan,
     process::{Place, Process},
     testbed::Testbed,
@@ -59,17 +62,25 @@ struct Installed {
 
 impl Installed {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With more values.
+    fn with(more: &[&str]) -> Self {
         let testbed = Testbed::test(1).unwrap();
         let root = KubeletPod::root(&testbed).unwrap();
         // Where this machine is no node: the cgroup, the interface, and the gateway's name server.
-        let objects = rendered(&[
+        let mut values = vec![
             format!("node.cgroups={{{}}}", root.display()),
             "node.podInterfaces={pod*}".into(),
             // What reads the events here reads text.
             "node.events=text".into(),
             "gateway.workers=1".into(),
             format!("gateway.resolver={}", plan::OUTSIDE_DNS),
-        ]);
+            "gateway.credentials={web}".into(),
+        ];
+        values.extend(more.iter().map(|value| (*value).to_owned()));
+        let objects = rendered(&values);
         let addr = format!("{}:6443", plan::APP).parse().unwrap();
         let api = ApiServer::start(&testbed.app().ns, addr, &testbed.dir()).unwrap();
         let made = find(&objects, "Service", "istio-egressgateway");
@@ -79,8 +90,10 @@ impl Installed {
             node("gateway", plan::GATEWAYS[0], "10.244.9.0/24"),
             service("istio-system", "istio-egressgateway", "10.96.0.20", selector),
             endpoint_slice("istio-system", "istio-egressgateway", &[plan::GATEWAYS[0]]),
+            // The name server's address is one of a Service.
+            service_cidr("kubernetes", &["10.96.0.0/12"]),
             find(&objects, "ConfigMap", "egress-enforcer").clone(),
-            pod("shop", "web-0", POD_UID, "app", json!({"app": "web"})),
+            Self::web(),
             Self::agents_pod(),
         ] {
             api.apply(object);
@@ -88,6 +101,13 @@ impl Installed {
         let pod = KubeletPod::create(&testbed, POD_UID).unwrap();
         let agent = cgroup::create(&root.join(format!("burstable/pod{AGENT_UID}"))).unwrap();
         Self { api, objects, pod, agent, testbed }
+    }
+
+    fn web() -> Value {
+        let mut web = pod("shop", "web-0", POD_UID, "app", json!({"app": "web"}));
+        web["status"] =
+            json!({"phase": "Running", "podIP": plan::POD, "podIPs": [{"ip": plan::POD}]});
+        web
     }
 
     fn agents_pod() -> Value {
@@ -102,7 +122,15 @@ impl Installed {
         let container =
             &find(&self.objects, kind, name)["spec"]["template"]["spec"]["containers"][0];
         let args = container["args"].as_array().unwrap().iter();
-        let args = args.map(|arg| arg.as_str().unwrap().replace("$(NODE_NAME)", "app"));
+        // What kubelet fills in, and what a Secret would be mounted at.
+        let identity =
+            self.testbed.dir().join(if kind == "DaemonSet" { "node" } else { "gateway" });
+        let args = args.map(|arg| {
+            let arg = arg.as_str().unwrap();
+            arg.replace("$(NODE_NAME)", "app")
+                .replace("$(HOST_IP)", plan::APP)
+                .replace("/etc/egress/identity", &identity.to_string_lossy())
+        });
         let more = more.iter().map(|(option, value)| format!("{option}={value}"));
         args.chain(more).collect()
     }
@@ -215,7 +243,7 @@ fn the_manifests_run_and_only_the_agent_is_exempt() {
     assert!(curl(&neighbour, &health).starts_with("curl: "), "a neighbour asks for health");
     assert!(curl(&neighbour, &outside).starts_with("curl: "), "a neighbour gets out");
 
-    // The next one is another container: it is exempt, and the earlier one's cgroup is not any more.
+    // The next one is another container: it is exempt, and the earlier one's cgroup no longer is.
     node.kill();
     let next = installed.start_node("second");
     until_is(
@@ -233,6 +261,89 @@ fn the_manifests_run_and_only_the_agent_is_exempt() {
     sees(&installed.pod.place, URL, "200");
     capture.take();
     bypass_is_denied(&installed, &next, &capture);
+}
+
+/// kubectl on the app node, with what it says.
+fn kubectl(installed: &Installed, args: &[&str]) -> String {
+    let own = env::current_exe().unwrap();
+    let kubectl = own.ancestors().nth(3).unwrap().join("tools/bin/kubectl");
+    let cache = installed.testbed.dir().join("kubectl").to_string_lossy().into_owned();
+    let kubeconfig = installed.api.kubeconfig();
+    let mut all = vec!["--kubeconfig", &kubeconfig, "--cache-dir", &cache, "--request-timeout=20s"];
+    all.extend(args);
+    let done = installed.testbed.app().run(&kubectl.to_string_lossy(), &all).unwrap();
+    assert!(done.ok(), "kubectl {args:?}: {}", done.stderr);
+    done.stdout
+}
+
+/// The walkthrough's steps by kubectl: applied, tried with curl from a pod, and deleted again.
+fn walkthrough_by_kubectl(installed: &mut Installed, walkthrough: &Walkthrough) {
+    installed.api.apply(json!({"kind": "Namespace", "metadata": {"name": "default"}}));
+    let gateway = installed.start_gateway();
+    let node = installed.start_node("agent");
+    let capture = installed.testbed.capture().unwrap();
+    installed.pod.run(&installed.testbed).unwrap();
+    let place = installed.pod.place.clone();
+    let plain = "http://edition.cnn.com/politics";
+    let directory = installed.testbed.dir().join("applied");
+    let steps = [
+        ("http", &walkthrough.http, plain, "301", URL),
+        ("origination", &walkthrough.tls_origination, plain, "200", URL),
+        ("passthrough", &walkthrough.passthrough, URL, "200", plain),
+    ];
+    let refused =
+        |seen: &String| seen.starts_with("curl: ") || ["403", "404"].contains(&seen.as_str());
+    for (name, step, url, expected, other) in steps {
+        let files = directory.join(name);
+        fs::create_dir_all(&files).unwrap();
+        for (number, (_, text)) in step.files.iter().enumerate() {
+            fs::write(files.join(format!("{number}.yaml")), text).unwrap();
+        }
+        let files = files.to_string_lossy().into_owned();
+        // What a client sees wrong already without a server.
+        kubectl(installed, &["apply", "--dry-run=client", "--validate=false", "-f", &files]);
+        assert!(refused(&curl(&place, url)), "{name}: nothing is applied yet");
+        let said = kubectl(installed, &["apply", "--validate=false", "-f", &files]);
+        assert!(said.contains("virtualservice") && said.contains("created"), "{said}");
+        until_is(SOON, &format!("{name}: {url}"), || curl(&place, url), |seen| seen == expected)
+            .unwrap_or_else(|error| {
+                panic!("{error:#}\n{}\n{}\n{}", node.stderr(), gateway.stderr(), gateway.stdout())
+            });
+        until_is(SOON, &format!("{name}: {other}"), || curl(&place, other), refused).unwrap();
+        capture.take();
+        bypass_is_denied(installed, &node, &capture);
+        let said = kubectl(installed, &["delete", "-f", &files]);
+        assert!(said.contains("deleted"), "{said}");
+        until_is(SOON, &format!("{name} to end"), || curl(&place, url), refused).unwrap();
+    }
+}
+
+#[test]
+fn the_walkthrough_runs_through_kubectl() {
+    let mut installed = Installed::new();
+    walkthrough_by_kubectl(&mut installed, &Walkthrough::example().unwrap());
+}
+
+#[test]
+fn the_walkthrough_with_mutual_tls_runs_through_kubectl() {
+    let mut installed = Installed::with(&[
+        "node.tunnel.enabled=true",
+        "node.identity.source=secret",
+        "node.identity.secretName=egress-node-identity",
+        "gateway.identity.source=secret",
+        "gateway.identity.secretName=egress-gateway-identity",
+    ]);
+    installed.testbed.prepare_mtls(1).unwrap();
+    let certificates = installed.testbed.dir().join("gateway");
+    let example = Walkthrough::example_mtls().unwrap();
+    let with = |step: &Step| step.clone().with_certificates(&certificates);
+    let walkthrough = Walkthrough {
+        service_entry: with(&example.service_entry),
+        http: with(&example.http),
+        tls_origination: with(&example.tls_origination),
+        passthrough: with(&example.passthrough),
+    };
+    walkthrough_by_kubectl(&mut installed, &walkthrough);
 }
 
 /// What a request asks for, in the words of a rule.
@@ -354,6 +465,17 @@ fn are_exact(account: &str, rules: &[Rule], requests: &BTreeSet<Asked>) {
 fn rights_are_what_the_agents_ask_for() {
     let installed = Installed::new();
     drop(installed.api.take_requests());
+    // One that names a credential.
+    installed.api.apply(json!({
+        "kind": "Gateway", "metadata": {"name": "terminating", "namespace": "istio-system"},
+        "spec": {
+            "selector": {"istio": "egressgateway"},
+            "servers": [{
+                "port": {"number": 8443, "name": "https", "protocol": "HTTPS"}, "hosts": ["a.example"],
+                "tls": {"mode": "SIMPLE", "credentialName": "web"},
+            }],
+        },
+    }));
     let gateway = installed.start_gateway();
     let take = || -> BTreeSet<Asked> {
         installed.api.take_requests().iter().map(|target| asked(target)).collect()
@@ -365,9 +487,12 @@ fn rights_are_what_the_agents_ask_for() {
             .iter()
             .all(|name| requests.iter().any(|one| one.resource == *name && one.verb == "watch"))
     };
+    let of_secrets = |requests: &BTreeSet<Asked>| {
+        requests.iter().filter(|one| one.resource == "secrets" && one.verb == "watch").count()
+    };
     until(SOON, "the gateway's watches", || {
         of_gateway.extend(take());
-        watched(&of_gateway).then_some(())
+        (watched(&of_gateway) && of_secrets(&of_gateway) == 2).then_some(())
     })
     .unwrap();
     // A gateway reports on policies, and on what does not compile.
@@ -415,14 +540,22 @@ fn rights_are_what_the_agents_ask_for() {
             let refused = requests.iter().any(|asked| !fewer.iter().any(|rule| rule.allows(asked)));
             assert!(refused, "{account}: {:?}", parts[missing]);
         }
-        // Neither role may read a Secret, or another ConfigMap.
-        let secret = asked("/api/v1/namespaces/istio-system/secrets");
+        // Neither role may read all Secrets or another one, or another ConfigMap; the node agent may read none.
+        let all_secrets = asked("/api/v1/namespaces/istio-system/secrets");
+        let secret = |name: &str, namespace: &str| {
+            asked(&format!(
+                "/api/v1/namespaces/{namespace}/secrets?fieldSelector=metadata.name%3D{name}"
+            ))
+        };
+        let own = rules.iter().any(|rule| rule.allows(&secret("web", "istio-system")));
+        assert_eq!(own, account == "egress-gateway", "{account}");
+        let (other_secret, elsewhere) = (secret("other", "istio-system"), secret("web", "shop"));
         let other =
             asked("/api/v1/namespaces/istio-system/configmaps?fieldSelector=metadata.name%3Dother");
         let all = asked("/api/v1/namespaces/istio-system/configmaps");
         let definition =
             asked("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/other.example");
-        for denied in [secret, other, all, definition] {
+        for denied in [all_secrets, other_secret, elsewhere, other, all, definition] {
             assert!(!rules.iter().any(|rule| rule.allows(&denied)), "{account}: {denied:?}");
         }
     }

@@ -277,7 +277,7 @@ fn nothing_leaks_and_nothing_breaks_whatever_happens_to_the_agent() {
         stage.flows("without an agent");
         node = stage.start(program);
         stage.more(&format!("after the start of {}", program.display()));
-        // The friendly way too.
+        // On request too.
         assert!(node.end().unwrap().success(), "{}", node.stderr());
         stage.more(&format!("after SIGTERM, round {round}"));
         node = stage.start(program);

@@ -1,4 +1,5 @@
-//! One workload's load against another's egress: names that nobody answers, and refusals without end.
+//! One workload's load against another's egress: names that nobody answers, refusals without end, and
+//! hundreds of connections that ask without a pause.
 //! Both pods ask the gateway directly, so that no node agent is needed.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
@@ -11,7 +12,7 @@ use std::{
 
 use egress_tests::{
     cluster::Cluster,
-    plan,
+    flood, plan,
     process::{Place, Process},
     testbed::{Testbed, mesh_yaml},
     wait::{SOON, until_is},
@@ -66,7 +67,7 @@ fn gateway_address() -> String {
 }
 
 /// Many requests at once, in the background.
-fn flood(testbed: &Testbed, from: &Place, name: &str, urls: &str) -> Process {
+fn ask_all(testbed: &Testbed, from: &Place, name: &str, urls: &str) -> Process {
     let to = gateway_address();
     let mut args = vec!["--parallel", "--parallel-max", "300"];
     args.extend(asking(&to, urls));
@@ -94,7 +95,7 @@ fn names_that_nobody_answers_delay_no_other_pod() {
     let mut floods: Vec<_> = (0..4)
         .map(|number| {
             let urls = format!("http://[1-20000].{number}.dead.wild.example.com/");
-            flood(&testbed, testbed.pod(), &format!("flood{number}"), &urls)
+            ask_all(&testbed, testbed.pod(), &format!("flood{number}"), &urls)
         })
         .collect();
     let refused = || testbed.stat(0, "egress.denied.resolve_overflow").unwrap();
@@ -133,7 +134,7 @@ fn refusals_without_end_take_no_line_of_another_pod() {
     let mut gateway = testbed.start_gateway(0).unwrap();
     served(&cluster.neighbour);
     let urls = format!("http://unknown.example/[1-{REFUSED}]");
-    let mut flood = flood(&testbed, testbed.pod(), "flood", &urls);
+    let mut flood = ask_all(&testbed, testbed.pod(), "flood", &urls);
     let mut good = 0;
     while flood.ended().is_none() {
         good += 1;
@@ -156,4 +157,35 @@ fn refusals_without_end_take_no_line_of_another_pod() {
     let counts = lines.iter().filter_map(|line| line.split_once("aggregated="));
     let counts = counts.map(|(_, rest)| rest.split(' ').next().unwrap().parse::<u64>().unwrap());
     assert_eq!(u64::try_from(single).unwrap() + counts.sum::<u64>(), REFUSED);
+}
+
+/// Whoever has hundreds of requests at the gateway at any time waits for hundreds of turns. Another pod's
+/// request waits for none of them: while it is answered, the gateway answers a part of those of the first.
+#[test]
+fn hundreds_of_connections_that_ask_without_a_pause_delay_no_other_pod() {
+    const CONNECTIONS: usize = 800;
+    const REQUESTS: usize = 50;
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply("wild.yaml", WILDCARD).unwrap();
+    // It has one worker, which serves both pods.
+    let _gateway = testbed.start_gateway(0).unwrap();
+    served(&cluster.neighbour);
+    let processors = thread::available_parallelism().unwrap().get();
+    let each = CONNECTIONS.div_ceil(processors).to_string();
+    let asks = ["asks", plan::GATEWAYS[0], "80", "unknown-*.example", &each];
+    let mut running = flood::start(&testbed, testbed.pod(), "flood", &asks).unwrap();
+    let answered = || testbed.stat(0, "egress.denied.host_not_in_registry").unwrap();
+    let before = answered();
+    let urls = format!("http://[1-{REQUESTS}].wild.example.com/");
+    let seen = statuses(&cluster.neighbour, &urls);
+    let meanwhile = usize::try_from(answered() - before).unwrap();
+    assert_eq!(seen, vec!["301"; REQUESTS]);
+    assert!(running.ended().is_none(), "the flood lasted");
+    eprintln!("{} requests of the flood for one of the other pod", meanwhile / REQUESTS);
+    assert!(meanwhile > REQUESTS, "the flood was no flood: {meanwhile}");
+    assert!(
+        meanwhile < REQUESTS * CONNECTIONS,
+        "every connection of the flood had its answer before one request of the other pod had: {meanwhile}"
+    );
 }

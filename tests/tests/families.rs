@@ -80,7 +80,7 @@ fn packet_sockets_are_for_ones_own_network_and_others_for_nobody() {
     }
     until_is(SOON, "four refusals", || refused(&testbed) - before, |count| *count == 4).unwrap();
     until(SOON, "an event", || agent.stdout().contains("socket_family").then_some(())).unwrap();
-    // In the pod's own network there is the wall.
+    // In the pod's own network there is the enforcement point.
     assert_eq!(make(pod, PACKET, RAW, 0), "made");
     for place in [pod, &host] {
         assert_eq!(make(place, VSOCK, STREAM, 0), "EPERM");
@@ -172,11 +172,17 @@ fn net_admin_in_a_pod_does_not_reach_the_nodes_network() {
         let seen = links(pod, how, id);
         assert!(seen.contains(plan::POD_INTERFACE), "without the agent: {seen}");
     }
+    let probe = || testbed.probe(&["netlink", plan::ATTACKER]).unwrap();
+    let without = probe();
+    assert_eq!(without.code, 0, "{without:?}");
+    assert!(without.stdout.contains(plan::POD_INTERFACE), "{without:?}");
     let agent = testbed.start_node().unwrap();
     if open_here(&testbed, &agent) {
         return;
     }
     let before = counted(&testbed, "\"other_namespace\"");
+    let refused = probe();
+    assert_eq!((refused.code, &*refused.stdout), (1, "refused: asking rtnetlink: EPERM\n"));
     for how in ["first", "behind"] {
         assert_eq!(links(pod, how, id), "EPERM", "{how}");
         // The twin: its own.
@@ -186,7 +192,7 @@ fn net_admin_in_a_pod_does_not_reach_the_nodes_network() {
         SOON,
         "the refusals",
         || counted(&testbed, "\"other_namespace\""),
-        |now| *now >= before + 2,
+        |now| *now >= before + 3,
     )
     .unwrap();
     until(SOON, "an event", || agent.stdout().contains("other_namespace").then_some(())).unwrap();

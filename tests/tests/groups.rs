@@ -64,6 +64,8 @@ fn groups_of_its_own_and_the_kernels_doors_lead_nowhere() {
     let capture = testbed.capture().unwrap();
     all_get_out(&capture, &attempts).unwrap();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    // What was sent once more before enforcement began.
+    capture.take();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
     wall.stops_all(&attempts).unwrap();
 

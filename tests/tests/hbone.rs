@@ -432,7 +432,7 @@ fn everybody_else_is_refused() {
     assert!(site.on_node(async || serve(&node).await.is_ok()), "{}", site.gateway.stdout());
 
     // Whose certificate isn't good, or isn't there.
-    let stranger = Authority::new("Nobody's authority").unwrap();
+    let stranger = Authority::new("Unknown authority").unwrap();
     let with = |time, serial| site.client(&site.root, &Subject { time, serial, ..subject(NODE) });
     let cases = [
         ("no_client_certificate", Client { certificate: None, ..node.clone() }),

@@ -1,6 +1,6 @@
-//! Connections from outside to workloads, under an agent that enforces: the answers get out, and
-//! nothing else does by the same door. The client outside is an accomplice: whatever the workload
-//! gets out to it is captured.
+//! Connections from external hosts to workloads, under an agent that enforces: the answers get out,
+//! and nothing else does by the same door. The client is an external collaborator: whatever the
+//! workload gets out to it is captured.
 #![expect(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
 
 use egress_tests::{
@@ -65,8 +65,8 @@ while len(got) < len(data):
 print("echoed" if got == data else "short")
 "#;
 
-/// What a workload with raw sockets sends to an accomplice: FLAGS SOURCE-PORT ADDRESS PORT. TCP
-/// with these flags, or a datagram where FLAGS is `udp`.
+/// What a workload with raw sockets sends to an external collaborator: FLAGS SOURCE-PORT ADDRESS
+/// PORT. TCP with these flags, or a datagram where FLAGS is `udp`.
 const FORGER: &str = r#"
 import socket, struct, sys
 flags, sport, address, port = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -125,7 +125,7 @@ fn forge(testbed: &Testbed, from: &Place, capture: &Capture, args: &[&str]) {
     let mut all = vec!["-c", FORGER];
     all.extend(args);
     let done = from.run("/usr/bin/python3", &all).unwrap();
-    // The second line on the node says no to a socket's face, the walls say nothing.
+    // The second line on the node refuses the system call, the enforcement points drop in silence.
     assert!(done.ok() || done.stderr.contains("Operation not permitted"), "{args:?}: {done:?}");
     until_is(SOON, &format!("{args:?} to be counted"), || denied(testbed), |now| *now > before)
         .unwrap();
@@ -167,7 +167,7 @@ fn a_pods_servers_are_reached_from_outside_and_send_nothing_else_there() {
         assert!(metrics.lines().any(|line| replies(&line)), "{hook}: {metrics}");
     }
 
-    // The pod on its own, with each of the walls in turn: in its cgroup, and past it.
+    // The pod on its own, with each of the enforcement points in turn: in its cgroup, and past it.
     let elsewhere = testbed.outside_cgroup();
     let capture = testbed.capture().unwrap();
     for place in [testbed.pod(), &elsewhere] {
@@ -292,13 +292,13 @@ fn a_translated_port_of_the_node_leads_to_the_pod_and_back() {
     assert_eq!(ask("tcp", plan::WEB), "echoed", "a client that the pod doesn't see");
 }
 
-/// A Service whose endpoint is an accomplice outside: whatever the accomplice sends first, nothing
+/// A Service whose endpoint is an external collaborator: whatever that sends first, nothing
 /// of the pod's gets there.
 #[test]
-fn an_accomplice_behind_a_service_opens_no_door() {
+fn a_collaborator_behind_a_service_opens_no_door() {
     let testbed = Testbed::test(0).unwrap();
     const SERVICE: &str = "10.96.0.99";
-    // What the node itself would say to the accomplice (no such port) is left out of the capture.
+    // What the node itself would say to the collaborator (no such port) is left out of the capture.
     let rules = format!(
         "table ip service {{ chain pre {{ type nat hook prerouting priority -100; \
            ip daddr {SERVICE} dnat to {0}; }}; \
@@ -322,8 +322,8 @@ fn an_accomplice_behind_a_service_opens_no_door() {
     until(SOON, "the pod's datagram", || (!capture.take().is_empty()).then_some(())).unwrap();
     let _node = testbed.start_node().unwrap();
     capture.take();
-    // The accomplice's packets to the address that the pod's have after the translation.
-    let accomplice = |flags: &str, from: &str, to: &str| {
+    // The collaborator's packets to the address that the pod's have after the translation.
+    let collaborator = |flags: &str, from: &str, to: &str| {
         let script = FORGER
             .replace("10.96.0.10", plan::APP)
             .replace("own = own.getsockname()[0]", &format!("own = '{}'", plan::ATTACKER))
@@ -334,24 +334,24 @@ fn an_accomplice_behind_a_service_opens_no_door() {
     };
     let elsewhere = testbed.outside_cgroup();
     // Datagrams, whoever sends first.
-    accomplice("udp", "4001", "31001");
+    collaborator("udp", "4001", "31001");
     forge(&testbed, &elsewhere, &capture, &["udp", "31001", SERVICE, "4001"]);
-    accomplice("udp", "4001", "31001");
+    collaborator("udp", "4001", "31001");
     forge(&testbed, &elsewhere, &capture, &["udp", "31001", SERVICE, "4001"]);
-    // The mid-stream pick-up: a bare ACK, then one that the accomplice's SYN came before.
-    accomplice("02", "4002", "31002");
+    // The mid-stream pick-up: a bare ACK, then one that the collaborator's SYN came before.
+    collaborator("02", "4002", "31002");
     forge(&testbed, &elsewhere, &capture, &["10", "31002", SERVICE, "4002"]);
-    accomplice("02", "4002", "31002");
+    collaborator("02", "4002", "31002");
     forge(&testbed, &elsewhere, &capture, &["10", "31002", SERVICE, "4002"]);
     forge(&testbed, &elsewhere, &capture, &["14", "31002", SERVICE, "4002"]);
-    // The simultaneous open: the pod's SYN, the accomplice's, the pod's SYN and ACK. The pod's system,
-    // which knows of no such connection, would reset it.
+    // The simultaneous open: the pod's SYN, the collaborator's, the pod's SYN and ACK. The pod's
+    // system, which knows of no such connection, would reset it.
     let quiet = "table ip quiet { chain out { type filter hook output priority 0; \
         tcp sport 31003 tcp flags & rst == rst drop; }; }";
     let applied = testbed.pod().run("nft", &[quiet]).unwrap();
     assert!(applied.ok(), "{applied:?}");
     forge(&testbed, &elsewhere, &capture, &["02", "31003", SERVICE, "4003"]);
-    accomplice("02", "4003", "31003");
+    collaborator("02", "4003", "31003");
     forge(&testbed, &elsewhere, &capture, &["12", "31003", SERVICE, "4003"]);
     forge(&testbed, &elsewhere, &capture, &["10", "31003", SERVICE, "4003"]);
 }
@@ -376,7 +376,7 @@ for number in range(200):
 print("sent")
 "#;
 
-/// How many flows from outside the node knows.
+/// How many inbound flows the node knows.
 fn known_flows(testbed: &Testbed) -> u64 {
     let (control, pins) = (testbed.node_control(), testbed.pins());
     let args = ["status", "-o", "json", "--control"].map(str::to_owned);

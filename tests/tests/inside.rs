@@ -1,6 +1,6 @@
-//! A wall that breaks the cluster gets switched off: what stays inside keeps working under
-//! enforcement, of every kind and in both directions. Beside each stands the same thing to the
-//! outside, which is refused.
+//! An enforcement point that breaks the cluster gets switched off: in-cluster traffic keeps working
+//! under enforcement, of every kind and in both directions. Beside each stands the same thing to
+//! the outside, which is refused.
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 

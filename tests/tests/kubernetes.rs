@@ -171,7 +171,7 @@ fn bypass(testbed: &Testbed, node: &Process, capture: &Capture, place: &Place) {
 }
 
 #[test]
-fn a_pod_is_served_once_it_is_known_and_denied_before() {
+fn a_pod_is_served_once_it_is_known_and_reaches_only_the_inside_before() {
     let mut cluster = Kubernetes::new();
     cluster.apply(&Walkthrough::example().unwrap().passthrough);
     let _gateway = cluster.start_gateway();
@@ -180,15 +180,25 @@ fn a_pod_is_served_once_it_is_known_and_denied_before() {
     cluster.pod.run(&cluster.testbed).unwrap();
     let (testbed, place) = (&cluster.testbed, cluster.pod.place.clone());
 
-    // Unknown: nothing is open, and it is reported.
+    // Unknown: the inside is open, names included, and nothing else; and it is reported.
     let unknown = || metric(testbed, "egress_unknown_interfaces");
     until_is(SOON, "the interface to be unknown", unknown, |count| *count == Some(1)).unwrap();
+    let inside = || place.run("ping", &["-c1", "-W1", plan::APP]).unwrap().ok();
+    until_is(SOON, "the inside", inside, |reached| *reached).unwrap();
+    let name = || curl(&place, URL);
+    until_is(SOON, "the name to be found", name, |seen| seen != "curl: (6)").unwrap();
     let wall = Wall { testbed, node: &node, capture: &capture };
+    let routed = || place.run("curl", &["-sf", "-m", "3", URL]);
+    wall.stops_at(&["connect"], "a routed host", &["unknown_workload"], routed).unwrap();
     let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
-    wall.stops("a packet of an unknown pod", &["unknown_interface"], packet).unwrap();
-    let inside = || place.run("ping", &["-c1", "-W1", plan::APP]);
-    wall.stops("a ping from an unknown pod", &["unknown_interface"], inside).unwrap();
-    assert_ne!(curl(&place, URL), "200");
+    wall.stops_at(&["pod"], "a packet of an unknown pod", &["unknown_workload"], packet).unwrap();
+    let direct = format!("https://{}/politics", plan::GATEWAYS[0]);
+    let gateway = || testbed.pod().run("curl", &["-sk", "-m", "3", &direct]);
+    wall.stops_at(&["pod"], "the gateway itself", &["unknown_workload"], gateway).unwrap();
+    let other = "10.244.1.99/24";
+    assert!(place.run("ip", &["addr", "add", other, "dev", "eth0"]).unwrap().ok());
+    let spoofed = || place.run("ping", &["-c1", "-W1", "-I", "10.244.1.99", plan::APP]);
+    wall.stops_at(&["pod"], "another source", &["spoofed_source"], spoofed).unwrap();
     let ready = || {
         testbed.app().run("curl", &["-s", "http://127.0.0.1:15020/healthz/ready"]).unwrap().stdout
     };
@@ -218,7 +228,7 @@ fn a_pod_is_served_once_it_is_known_and_denied_before() {
         .unwrap();
     let packet = || cluster.testbed.probe(&["packet", plan::ATTACKER, "9999"]);
     let wall = Wall { testbed: &cluster.testbed, node: &node, capture: &capture };
-    wall.stops("a packet after the pod's end", &["unknown_interface"], packet).unwrap();
+    wall.stops("a packet after the pod's end", &["unknown_workload"], packet).unwrap();
 }
 
 /// The walkthrough in this product's own kinds, which are installed while the agents run.

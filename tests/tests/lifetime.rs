@@ -50,7 +50,7 @@ fn enforcement_outlives_the_agent_until_detach() {
     files.passthrough.delete(&testbed).unwrap();
     until_is(SOON, "the deleted route to be refused", served, |seen| seen != "200").unwrap();
 
-    // A friendly end leaves it too.
+    // A requested end leaves it too.
     assert!(node.end().unwrap().success(), "{}", node.stderr());
     assert_eq!((attack(), wall()), (1, 2));
     assert_eq!(capture.frames(), Vec::<String>::new());
@@ -92,7 +92,7 @@ fn recreate(testbed: &Testbed) {
 }
 
 #[test]
-fn a_pod_that_is_up_before_its_policy_is_denied_until_it_is_known() {
+fn a_pod_that_is_up_before_its_policy_reaches_only_the_inside_until_it_is_known() {
     let testbed = Testbed::test(1).unwrap();
     Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
     let _gateway = testbed.start_gateway(0).unwrap();
@@ -106,10 +106,12 @@ fn a_pod_that_is_up_before_its_policy_is_denied_until_it_is_known() {
     let mut node = testbed.start_node_with(&unknown).unwrap();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
     let packet = || testbed.probe(&["packet", plan::ATTACKER, "9999"]);
-    wall.stops("a packet of an unknown pod", &["unknown_interface"], packet).unwrap();
-    // Not even the inside.
-    let inside = || testbed.pod().run("ping", &["-c1", "-W1", plan::APP]);
-    wall.stops("a ping from an unknown pod", &["unknown_interface"], inside).unwrap();
+    let inside = || testbed.pod().run("ping", &["-c1", "-W1", plan::APP]).unwrap().ok();
+    until_is(SOON, "the inside", inside, |reached| *reached).unwrap();
+    wall.stops("a packet of an unknown pod", &["unknown_workload"], packet).unwrap();
+    let direct = format!("https://{}/", plan::GATEWAYS[0]);
+    let gateway = || testbed.pod().run("curl", &["-sk", "-m", "3", &direct]);
+    wall.stops("the gateway, for an unknown pod", &["unknown_workload"], gateway).unwrap();
     assert!(node.end().unwrap().success());
 
     // The twin: known, the inside and the allowed way are open, and nothing else.
@@ -493,7 +495,7 @@ fn sockets_that_were_open_before_are_closed_if_they_are_not_allowed() {
     let line = format!("-> {}:22, which is not allowed (no_route)", plan::ATTACKER);
     assert!(node.stderr().contains(&line), "{}", node.stderr());
 
-    // A policy that gets stricter closes what it doesn't allow any more.
+    // A policy that gets stricter closes what it no longer allows.
     let cluster = plan::CLUSTER_CIDRS[0];
     let narrow = mesh_yaml(1).replace(&format!("\"{cluster}\""), "10.10.99.0/24");
     let held = ["-c", HELD, plan::APP];

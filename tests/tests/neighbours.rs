@@ -11,9 +11,11 @@ use std::{
 
 use egress_tests::{
     cluster::Cluster,
-    flood, plan,
+    flood,
+    pair::{SILENT, mesh, routes},
+    plan,
     process::{Place, Process},
-    testbed::{Testbed, mesh_yaml},
+    testbed::Testbed,
     wait::{SOON, START, until, until_is},
 };
 
@@ -23,62 +25,6 @@ const REQUESTS: usize = 40;
 const OWN_PORTS: [(u16, &str); 2] = [(15021, "healthz/ready"), (15090, "stats/prometheus")];
 /// The gateway's address of the other family, which no endpoint names.
 const OTHER: &str = "fd00:10:10::11";
-/// Where an upstream takes connections and never answers.
-const SILENT: u16 = 8091;
-
-/// The mesh with both pods as workloads.
-fn mesh() -> String {
-    format!(
-        "{}workloads:\n- {{name: good, namespace: a, addresses: [{}, \"{}\"]}}\n\
-         - {{name: flood, namespace: b, addresses: [{}, \"{}\"]}}\n",
-        mesh_yaml(1),
-        plan::POD,
-        plan::POD_V6,
-        plan::NEIGHBOUR,
-        plan::NEIGHBOUR_V6,
-    )
-}
-
-/// A host over plain HTTP, and one whose server never answers.
-fn routes() -> String {
-    let route = |name: &str, host: &str, resolution: &str, port: u16| {
-        format!(
-            "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}}}
-spec:
-  hosts: [{host}]
-  ports: [{{number: {port}, name: http, protocol: HTTP}}]
-  {resolution}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: {name}}}
-spec:
-  selector: {{istio: egressgateway}}
-  servers:
-  - port: {{number: {port}, name: http, protocol: HTTP}}
-    hosts: [{host}]
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: [{host}]
-  gateways: [mesh, {name}]
-  http:
-  - match: [{{gateways: [mesh], port: {port}}}]
-    route: [{{destination: {{host: istio-egressgateway.istio-system.svc.cluster.local, port: {{number: {port}}}}}}}]
-  - match: [{{gateways: [{name}], port: {port}}}]
-    route: [{{destination: {{host: {host}, port: {{number: {port}}}}}}}]
----
-"
-        )
-    };
-    let silent = format!("resolution: STATIC\n  endpoints: [{{address: {}}}]", plan::WEB);
-    route("web", "www.example.com", "resolution: DNS", 80)
-        + &route("silent", "silent.example.com", &silent, SILENT)
-}
 
 fn flood(testbed: &Testbed, from: &Place, name: &str, args: &[&str]) -> Process {
     flood::start(testbed, from, name, args).unwrap()

@@ -10,6 +10,7 @@ use egress_tests::{
     verdicts::{self, Before, Hooks},
     wait::{SOON, until_is},
     ways,
+    wiring::{Checksums, uplink_checksums},
 };
 
 #[test]
@@ -28,15 +29,19 @@ fn no_kind_of_packet_gets_out_of_a_pod() {
 
     let mut only: Vec<&str> = ways::PACKETS.iter().flat_map(|way| ["--only", way.name]).collect();
     only.push("--risky");
-    for (place, hooks) in
-        [(testbed.pod().clone(), Hooks::All), (testbed.outside_cgroup(), Hooks::WallOnly)]
-    {
+    let (pod, elsewhere) = (testbed.pod().clone(), testbed.outside_cgroup());
+    for (place, hooks, checksums) in [
+        (&pod, Hooks::All, Checksums::Filled),
+        (&elsewhere, Hooks::WallOnly, Checksums::Filled),
+        (&elsewhere, Hooks::WallOnly, Checksums::Left),
+    ] {
+        uplink_checksums(&testbed.app().ns, checksums).unwrap();
         let before = Before::now(&testbed, &node).unwrap();
-        let run = testbed.probe_all(&place, &only).unwrap();
+        let run = testbed.probe_all(place, &only).unwrap();
         assert_eq!(run.code, 0);
         let checked = verdicts::refused(&testbed, &node, &before, (&run, hooks), &canary, &capture);
         if let Err(error) = checked {
-            panic!("{hooks:?}: {error:#}");
+            panic!("{hooks:?}, {checksums:?}: {error:#}");
         }
     }
 
@@ -69,7 +74,7 @@ fn the_tests_know_every_attempt() {
             listed.insert(way.unwrap().name);
         }
     }
-    let all = ways::SOCKETS.iter().chain(ways::OLD).chain(ways::PACKETS);
+    let all = ways::SOCKETS.iter().chain(ways::OLD).chain(ways::PACKETS).chain(ways::QUESTIONS);
     for way in all {
         assert!(listed.contains(way.name), "there is no attempt {}", way.name);
     }

@@ -127,7 +127,7 @@ fn a_pod_reaches_what_its_policies_allow() {
     });
     assert_eq!(line["audit_policy"], "EgressPolicy shop/news", "{line}");
     wall.stops("a connection past the gateway", &["no_route"], past).unwrap();
-    // Another policy that is enforced on the same pod ends that.
+    // Another policy for the same pod ends that.
     let other = "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
                  metadata: {name: all, namespace: shop}\nspec: {rules: []}\n";
     testbed.apply(POLICY, other).unwrap();

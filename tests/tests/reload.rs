@@ -68,8 +68,8 @@ fn changes_are_followed_and_mistakes_leave_the_last_good_configuration() {
     for _ in 0..3 {
         assert_eq!(status(), "200", "the last good configuration stays in force");
     }
-    // Mended, by taking it away: changes are followed again.
+    // Repaired, by taking it away: changes are followed again.
     testbed.delete("broken.yaml").unwrap();
     fs::remove_file(&path).unwrap();
-    refused("the mistake was mended");
+    refused("the mistake was repaired");
 }

@@ -83,9 +83,10 @@ impl Site {
     /// The paths that reached the origin since the last time.
     fn arrived(&self) -> Vec<String> {
         let seen = self.testbed.record().take().into_iter();
-        seen.map(|seen| match seen {
-            Seen::Http { host, path } if host == plan::HOST => path,
-            other => panic!("{other:?}"),
+        seen.map(|seen| {
+            let Seen::Http { host, path } = seen else { panic!("{seen:?}") };
+            assert_eq!(host, plan::HOST);
+            path
         })
         .collect()
     }

@@ -156,7 +156,7 @@ fn a_revoked_node_is_cut_off_and_a_renewed_one_served() {
     let dir = site.testbed.dir();
     let script = format!("exec curl -s --rate 20/s --fail-early -o /dev/null '{URL}?[1-5000]'");
     let mut long = site.testbed.pod().start(&dir, "long", "sh", &["-c", &script]).unwrap();
-    // A list with somebody else's number cuts off nobody.
+    // A list with another certificate's number cuts off nobody.
     let list = |serial| revocation_list(&site.root, &[serial]).unwrap();
     let seen = || {
         let lines = site.gateway.stdout();

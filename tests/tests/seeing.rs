@@ -117,7 +117,7 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     let served = || testbed.curl_status(&["https://edition.cnn.com/"]).unwrap();
     until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
     refused_connect(&testbed, PORT);
-    // In the pod's network, but no cgroup's hook sees it: the wall drops its packets.
+    // In the pod's network, but no cgroup's hook sees it: the enforcement point drops its packets.
     let elsewhere = testbed.outside_cgroup();
     assert!(!connects(&elsewhere, plan::WEB, "443"));
 
@@ -276,7 +276,7 @@ fn status_tells_a_living_agent_from_a_dead_one_and_from_none() {
     assert!(refused.stdout.contains("REJECTED") && refused.stdout.contains("broken.yaml"));
     assert_eq!(readiness(&testbed).0, "200", "the last good one works on");
     testbed.delete("broken.yaml").unwrap();
-    until_is(SOON, "the mended configuration", ask, in_order).unwrap();
+    until_is(SOON, "the repaired configuration", ask, in_order).unwrap();
 
     // Dead: the pins still tell, and so do the events that nobody has read.
     node.kill();
@@ -520,4 +520,147 @@ fn status_tells_which_promises_do_not_hold_and_for_whom() {
     for promise in ["net_admin", "privileged"] {
         assert_eq!(exposed(promise), None);
     }
+}
+
+/// Both roles' metrics, and what `promtool` has to say about them.
+#[test]
+fn metrics_are_as_prometheus_wants_them() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let url = "https://edition.cnn.com/politics";
+    let ask = || testbed.curl_status(&[url]).unwrap();
+    until_is(SOON, "the walkthrough's passthrough", ask, |seen| seen == "200").unwrap();
+    refused_connect(&testbed, PORT);
+
+    let scrape = |place: &Place, url: &str| place.run("curl", &["-s", url]).unwrap().stdout;
+    let gateway = scrape(testbed.gateway(0), "http://127.0.0.1:15090/stats/prometheus");
+    let node = testbed.node_metrics().unwrap();
+    for (role, text) in [("gateway", &gateway), ("node", &node)] {
+        let series = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            found.unwrap_or_else(|| panic!("{name} in\n{text}")).parse::<f64>().expect(name)
+        };
+        let abi = egress_ebpf::abi::ABI_VERSION;
+        let version = env!("CARGO_PKG_VERSION");
+        let build = format!("{{version=\"{version}\",role=\"{role}\",map_abi=\"{abi}\"}}");
+        assert!((series(&format!("egress_build_info{build}")) - 1.0).abs() < f64::EPSILON);
+        assert!(series("process_resident_memory_bytes") > 1e6, "{role}");
+        assert!(series("process_open_fds") > 3.0, "{role}");
+        assert!(series("process_cpu_seconds_total") > 0.0, "{role}");
+        assert!(series("process_start_time_seconds") > 1.6e9, "{role}");
+        assert!(series("egress_config_reloads_total{result=\"accepted\"}") > 0.0, "{role}");
+        complaints(text);
+    }
+    let entries = |map: &str| format!("egress_map_entries{{map=\"{map}\"}} ");
+    assert!(node.contains(&entries("ROUTES")), "{node}");
+    assert!(node.contains(&entries("DENIED")), "{node}");
+    assert!(node.contains("egress_map_capacity{map=\"ROUTES\"} "), "{node}");
+}
+
+/// `promtool check metrics` complains of nothing but names that are Envoy's and Istio's.
+fn complaints(text: &str) {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut promtool = promtool.stderr(Stdio::piped()).spawn().expect("promtool");
+    promtool.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("promtool reads");
+    let output = promtool.wait_with_output().expect("promtool");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    for line in said.lines() {
+        let borrowed = line.starts_with("envoy_") || line.starts_with("istio_");
+        assert!(borrowed && !line.contains("help text"), "{line}\n{text}");
+    }
+    // 3 says that it only complained.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
+}
+
+/// From audit mode to a policy: what was seen is allowed, everything else is refused.
+#[test]
+fn a_suggestion_allows_what_was_seen_and_nothing_else() {
+    let testbed = Testbed::test(1).unwrap();
+    testbed.apply_mesh(&mesh(&testbed)).unwrap();
+    let audit = "\
+apiVersion: egress-enforcer.io/v1alpha1
+kind: EgressPolicy
+metadata: {name: audit, namespace: shop}
+spec:
+  mode: Audit
+  rules:
+  - hosts: [nothing.invalid]
+    ports: [{port: 443, protocol: TLS}, {port: 80, protocol: HTTP}]
+";
+    testbed.apply("policy.yaml", audit).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let (url, other) = ("https://edition.cnn.com/politics", "http://edition.cnn.com/politics");
+    let sees = |url: &str, expected: &str| {
+        let ask = || testbed.curl_status(&[url]).unwrap();
+        until_is(SOON, &format!("{url} to be {expected}"), ask, |seen| seen == expected).unwrap();
+    };
+    sees(url, "200");
+
+    let control = testbed.gateway_control(0);
+    let control = control.to_str().unwrap();
+    let suggest = || {
+        let done = agent(&testbed, &["suggest", "--control", control, "--namespace", "shop"]);
+        assert!(done.ok(), "{done:?}");
+        done.stdout
+    };
+    let text = until_is(SOON, "a suggestion", suggest, |text| text.contains("kind:")).unwrap();
+    assert!(text.contains("    - edition.cnn.com\n"), "{text}");
+    assert!(text.contains("      app: web\n"), "{text}");
+    // Nobody asked for the host in clear yet, nor for any other.
+    assert_eq!(text.matches("- port: ").count(), 1, "{text}");
+    let istio = ["suggest", "--control", control, "-n", "shop", "-o", "istio"];
+    assert!(agent(&testbed, &istio).stdout.contains("kind: VirtualService"));
+
+    // Unchanged, in the place of audit mode.
+    testbed.apply("policy.yaml", &text).unwrap();
+    let (config, mesh) = (testbed.config(), testbed.mesh());
+    let paths = [config.to_str().unwrap(), "--mesh", mesh.to_str().unwrap()];
+    let check = agent(&testbed, &[&["check"], &paths[..]].concat());
+    assert_eq!(check.code, 0, "{check:?}");
+    let refused = || testbed.curl_status(&["https://www.example.com/"]).unwrap();
+    until_is(SOON, "others to be refused", refused, |seen| seen.starts_with("curl: ")).unwrap();
+    sees(url, "200");
+    let clear = testbed.curl_status(&[other]).unwrap();
+    assert!(clear == "403" || clear.starts_with("curl: "), "{clear}");
+}
+
+/// What the admin port changes: the answer to health checks, and whether anything new is accepted.
+#[test]
+fn a_gateway_is_taken_out_of_service_and_drained_over_its_admin_port() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let url = "https://edition.cnn.com/politics";
+    let ask = || testbed.curl_status(&[url]).unwrap();
+    until_is(SOON, "the passthrough", ask, |seen| seen == "200").unwrap();
+    let admin = |args: &[&str], page: &str| {
+        let url = format!("http://127.0.0.1:15000{page}");
+        let all = [&["-s", "-g"], args, &[&*url]].concat();
+        testbed.gateway(0).run("curl", &all).unwrap().stdout
+    };
+    let healthy = || {
+        let text = testbed.node_metrics().unwrap();
+        let line = text.lines().find(|line| line.starts_with("egress_gateway_healthy{"));
+        line.is_some_and(|line| line.ends_with(" 1"))
+    };
+    assert!(admin(&[], "/healthcheck/fail").contains("use POST"));
+    assert_eq!(admin(&["-X", "POST"], "/healthcheck/fail"), "OK\n");
+    until(SOON, "the node to notice", || (!healthy()).then_some(())).unwrap();
+    assert_eq!(admin(&["-X", "POST"], "/healthcheck/ok"), "OK\n");
+    until(SOON, "the node to notice again", || healthy().then_some(())).unwrap();
+    until_is(SOON, "the passthrough again", ask, |seen| seen == "200").unwrap();
+
+    assert!(admin(&["-X", "POST"], "/logging?level=debug").contains("egress_agent=debug"));
+    assert_eq!(admin(&["-X", "POST"], "/drain_listeners?graceful"), "OK\n");
+    until_is(SOON, "nothing new to be accepted", ask, |seen| seen.starts_with("curl: ")).unwrap();
+    // The process stays until it gets a signal.
+    assert!(admin(&[], "/server_info").contains("\"state\": \"DRAINING\""));
+    assert!(admin(&[], "/listeners").contains("admin::127.0.0.1:15000\n"));
 }

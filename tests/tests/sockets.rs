@@ -78,7 +78,8 @@ fn no_kind_of_socket_gets_out_of_a_pod() {
     site.refused(&before, &run, Hooks::All);
 }
 
-/// A process in the pod's network, whose sockets belong to another cgroup: only the wall is left.
+/// A process in the pod's network, whose sockets belong to another cgroup: only the enforcement
+/// point is left.
 #[test]
 fn the_wall_alone_holds_every_kind_of_socket() {
     let site = Enforced::new();
@@ -112,7 +113,7 @@ fn sockets_from_before_and_from_elsewhere_are_held() {
     std::fs::write(testbed.pod().cgroup.join("cgroup.procs"), moved.pid().to_string()).unwrap();
     let before = site.before();
     let mut run = moved.go().unwrap();
-    // Nothing was connected from there, with the wall up: that is what the detail says.
+    // Nothing was connected from there, under enforcement: that is what the detail says.
     let connected = |name: &str| name.starts_with("held-connection");
     run.attempts.retain(|attempt| {
         let not_made = connected(&attempt.attempt) && attempt.result == "not_applicable";

@@ -11,9 +11,11 @@ use std::{
 
 use egress_tests::{
     cluster::Cluster,
-    flood, plan,
+    flood, mtls,
+    pair::{self, SILENT, WEB_HOST},
+    plan,
     process::{Place, Process},
-    testbed::{Testbed, mesh_yaml},
+    testbed::Testbed,
     wait::{SOON, until, until_is},
 };
 use serde_json::{Value, json};
@@ -29,63 +31,6 @@ const FACTOR: f64 = 3.0;
 /// two that wake them) waits for its time slice. Scheduling alone has been seen to cost a third of this;
 /// what the test is for (a queue that is not fair, a table that is full) costs seconds.
 const FLOOR: f64 = 1000.0;
-/// Where an upstream takes connections and never answers.
-const SILENT: u16 = 8091;
-
-fn mesh() -> String {
-    format!(
-        "{}workloads:\n- {{name: good, namespace: a, addresses: [{}, \"{}\"]}}\n\
-         - {{name: flood, namespace: b, addresses: [{}, \"{}\"]}}\n",
-        mesh_yaml(1),
-        plan::POD,
-        plan::POD_V6,
-        plan::NEIGHBOUR,
-        plan::NEIGHBOUR_V6,
-    )
-}
-
-/// A host over plain HTTP; one whose server never answers; and every name below a wildcard, with a name
-/// server that does not answer for some.
-fn routes() -> String {
-    let route = |name: &str, host: &str, resolution: &str, port: u16| {
-        format!(
-            "apiVersion: networking.istio.io/v1
-kind: ServiceEntry
-metadata: {{name: {name}}}
-spec:
-  hosts: ['{host}']
-  ports: [{{number: {port}, name: http, protocol: HTTP}}]
-  {resolution}
----
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: {name}}}
-spec:
-  selector: {{istio: egressgateway}}
-  servers:
-  - port: {{number: {port}, name: http, protocol: HTTP}}
-    hosts: ['{host}']
----
-apiVersion: networking.istio.io/v1
-kind: VirtualService
-metadata: {{name: {name}}}
-spec:
-  hosts: ['{host}']
-  gateways: [mesh, {name}]
-  http:
-  - match: [{{gateways: [mesh], port: {port}}}]
-    route: [{{destination: {{host: istio-egressgateway.istio-system.svc.cluster.local, port: {{number: {port}}}}}}}]
-  - match: [{{gateways: [{name}], port: {port}}}]
-    route: [{{destination: {{host: '{host}', port: {{number: {port}}}}}}}]
----
-"
-        )
-    };
-    let silent = format!("resolution: STATIC\n  endpoints: [{{address: {}}}]", plan::WEB);
-    route("web", "www.example.com", "resolution: DNS", 80)
-        + &route("silent", "silent.example.com", &silent, SILENT)
-        + &route("wild", "*.wild.example.com", "resolution: DYNAMIC_DNS", 80)
-}
 
 /// One measurement at a time: another one would be a flood of its own.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -110,15 +55,33 @@ struct Site {
 
 impl Site {
     fn new(more: &[&str]) -> Self {
+        Self::with(more, false)
+    }
+
+    /// The same with mutual TLS between node and gateway.
+    fn tunnelled() -> Self {
+        Self::with(&[], true)
+    }
+
+    fn with(more: &[&str], mtls: bool) -> Self {
         // A measurement that failed leaves nothing behind.
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let testbed = Testbed::test(1).unwrap();
         let cluster = Cluster::grow(&testbed).unwrap();
-        testbed.apply_mesh(&mesh()).unwrap();
-        testbed.apply("routes.yaml", &routes()).unwrap();
-        let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
-        let gateway = testbed.start_gateway_with(0, &more).unwrap();
-        let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+        let mut for_gateway: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
+        let mut for_node = cluster.node_args(&testbed);
+        let (mesh, routes) = if mtls {
+            testbed.prepare_mtls(1).unwrap();
+            for_gateway.extend(testbed.identity_args("gateway"));
+            for_node.extend([testbed.identity_args("node"), Testbed::tunnel_args()].concat());
+            (pair::mesh_mtls(), pair::routes_mtls())
+        } else {
+            (pair::mesh(), pair::routes())
+        };
+        testbed.apply_mesh(&mesh).unwrap();
+        testbed.apply("routes.yaml", &routes).unwrap();
+        let gateway = testbed.start_gateway_with(0, &for_gateway).unwrap();
+        let node = testbed.start_node_with(&for_node).unwrap();
         let status = || testbed.curl_status(&["http://www.example.com/first"]).unwrap();
         let served = until_is(SOON, "the allowed way", status, |seen| seen == "301").unwrap();
         let (idle, measured, _alone) = (0.0, 0, alone);
@@ -136,17 +99,7 @@ impl Site {
         let (count, port) = (REQUESTS.to_string(), "80");
         let (script, range) =
             (include_str!("../src/steady.py"), format!("{from}-{}", ports.end - 1));
-        let args = [
-            "-c",
-            script,
-            plan::WEB,
-            port,
-            "www.example.com",
-            &count,
-            name,
-            plan::ATTACKER,
-            &range,
-        ];
+        let args = ["-c", script, plan::WEB, port, WEB_HOST, &count, name, plan::ATTACKER, &range];
         let done = self.testbed.pod().run("/usr/bin/python3", &args).unwrap();
         let seen: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
         eprintln!("{name}: {seen}");
@@ -194,7 +147,16 @@ impl Site {
 
     /// Measures while the neighbour floods.
     fn beside(&mut self, name: &str, args: &[&str]) {
-        let running = self.flood(&self.cluster.neighbour.clone(), name, args);
+        let neighbour = self.cluster.neighbour.clone();
+        self.beside_all(name, &neighbour, &[args]);
+    }
+
+    /// Measures while all of these run on a host.
+    fn beside_all(&mut self, name: &str, from: &Place, floods: &[&[&str]]) {
+        let running: Vec<_> = (0..)
+            .zip(floods)
+            .map(|(number, args): (u32, _)| self.flood(from, &format!("{name}{number}"), args))
+            .collect();
         let seen = self.measure(name);
         let bound = (FACTOR * self.idle).max(FLOOR);
         assert!(
@@ -249,7 +211,8 @@ fn refused_requests_without_end_delay_no_other_pod() {
     let before = site.stat("egress.denied.host_not_in_registry");
     site.beside("refused", &["asks", plan::WEB, "80", "unknown-*.example", "50"]);
     let refused = site.stat("egress.denied.host_not_in_registry") - before;
-    assert!(refused > 10_000, "the flood was no flood: {refused}");
+    let least = u64::try_from(10 * REQUESTS).unwrap();
+    assert!(refused > least, "the flood was no flood: {refused}");
 }
 
 #[test]
@@ -264,4 +227,45 @@ fn connects_from_a_stolen_address_delay_no_other_pod() {
     let own = format!("{}/32", plan::POD);
     site.cluster.neighbour.ns.ip(&["address", "add", &own, "dev", "lo"]).unwrap();
     site.beside("stolen", &["steals", plan::WEB, "80", plan::POD]);
+}
+
+/// Whoever is no workload may ask whether the gateway is healthy. It takes the gateway from nobody, and the node
+/// never takes it for unhealthy.
+#[test]
+fn connections_to_the_health_port_without_end_delay_no_other_pod() {
+    let mut site = Site::new(&[]);
+    let from = site.cluster.remote.clone();
+    let (to, port) = (plan::GATEWAYS[0], "15021");
+    let floods: [&[&str]; 2] =
+        [&["idle", to, port, "200"], &["asks", to, port, "health-*.example", "50"]];
+    site.beside_all("health", &from, &floods);
+    let metrics = site.testbed.admin(0, "stats/prometheus").unwrap();
+    let name = "egress_admin_refused_total{endpoint=\"health\",cause=\"overflow\"} ";
+    let refused: Option<u64> =
+        metrics.lines().find_map(|line| line.strip_prefix(name)?.parse().ok());
+    assert!(refused.unwrap() > 100, "the flood was no flood: {refused:?}");
+    assert!(!site.node.stderr().contains("unhealthy"), "{}", site.logs());
+}
+
+/// Records of who a connection belongs to are made where its SYN passes, so what a pod connects from an address
+/// that is its neighbour's makes none that could be taken for the neighbour's.
+#[test]
+fn records_of_a_stolen_address_delay_no_connection_in_the_tunnel() {
+    let mut site = Site::tunnelled();
+    let own = format!("{}/32", plan::POD);
+    site.cluster.neighbour.ns.ip(&["address", "add", &own, "dev", "lo"]).unwrap();
+    let refused = |site: &Site| {
+        site.testbed.node_metric("egress_tunnel_refused_total{reason=\"no_record\"}").unwrap()
+    };
+    let before = refused(&site);
+    let listener = mtls::LISTENER.to_string();
+    let neighbour = site.cluster.neighbour.clone();
+    let floods: [&[&str]; 2] = [
+        // To the host, which the connect is redirected from, and to the tunnel's own end.
+        &["steals", plan::WEB, "80", plan::POD],
+        &["steals", plan::APP, &listener, plan::POD],
+    ];
+    site.beside_all("records", &neighbour, &floods);
+    assert_eq!(refused(&site), before, "not one connection was reset");
+    assert!(site.testbed.node_metric("egress_tunnel_streams_total").unwrap() > 0, "no tunnel");
 }

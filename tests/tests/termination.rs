@@ -32,7 +32,7 @@ const NEWEST: u16 = 24443;
 const RAW: u16 = 25443;
 const BROKEN: u16 = 26443;
 
-/// A gateway that ends TLS in every mode, its authorities, and clients' certificates.
+/// A gateway that terminates TLS in every mode, its CAs, and clients' certificates.
 struct Site {
     /// Ended before the hosts are taken away.
     gateway: Process,
@@ -226,7 +226,7 @@ fn every_mode_serves_its_clients_and_refuses_the_others() {
     let site = Site::new();
     let none: &[String] = &[];
     let good = site.good();
-    let stranger = Authority::new("Nobody's authority").unwrap();
+    let stranger = Authority::new("Unknown authority").unwrap();
     let foreign = site.client(&stranger, "foreign", &subject());
     let with = |time, name: &str| site.client(&site.root, name, &Subject { time, ..subject() });
     let (old, early) = (with(Time::Over, "old"), with(Time::ToCome, "early"));
@@ -382,7 +382,7 @@ fn what_is_open_ends_with_the_clients_certificate() {
         site.testbed.stat(0, &name).unwrap()
     };
     until(SOON, "the raw connection", || (active() == 1).then_some(())).unwrap();
-    // A list with somebody else's number ends nothing.
+    // A list with another certificate's number ends nothing.
     let list = |serial| revocation_list(&site.root, &[serial]).unwrap();
     let taken = || site.gateway.stderr().matches("certificate web is in use").count();
     let before = taken();

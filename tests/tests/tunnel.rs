@@ -359,7 +359,7 @@ while True:
     print("claiming", flush=True)
 "#;
 
-/// Whoever has a network of his own can have any address there. That spoils nobody's connections: not
+/// Whoever has a network of his own can have any address there. That spoils no connection: not
 /// the pod's, whose interface sees whose they are, nor those of a workload on the node's network.
 #[test]
 fn what_another_network_claims_spoils_no_connection() {

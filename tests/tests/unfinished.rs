@@ -20,7 +20,7 @@ fn send(place: &Place, args: &str) -> anyhow::Result<Finished> {
     container(place, &format!("exec /usr/bin/python3 -c '{SCRIPT}' {args}"))
 }
 
-/// What is sent, to inside addresses where nobody is, and how it ends when it has left.
+/// What is sent, to in-cluster addresses where nobody is, and how it ends when it has left.
 const REWRITTEN: [(&str, &str, &str); 6] = [
     ("the destination", "csum eth0 10.244.99.9 20 10 cb00", "> 203.0.99.9"),
     ("the source", "csum eth0 10.244.99.9 20 8 0114", " 10.244.1.20 > 10.244.99.9"),
@@ -80,7 +80,7 @@ fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
         })
         .unwrap();
     };
-    // Without enforcement each leaves as somebody else's, or for somewhere else.
+    // Without enforcement each leaves with another workload's address, or for somewhere else.
     REWRITTEN.iter().for_each(|row| leaves(pod, *row));
     REWRITTEN_AT_UPLINK.iter().for_each(|row| leaves(on_host, *row));
     the_port_changes(&testbed, pod);

@@ -38,10 +38,12 @@ fn walk(files: &Walkthrough) {
     let _node = testbed.start_node().unwrap();
     let capture = testbed.capture().unwrap();
     refused(&testbed);
+    explained(&testbed, [false, false]);
 
     // A service entry alone: as a sidecar would serve it.
     files.service_entry.apply(&testbed).unwrap();
     sees(&testbed, &["-L", URL], "301 200");
+    explained(&testbed, [true, true]);
     files.service_entry.delete(&testbed).unwrap();
     refused(&testbed);
     assert!(!capture.take().is_empty(), "`direct: registry` sends TLS directly");
@@ -52,6 +54,7 @@ fn walk(files: &Walkthrough) {
     let line = line(&gateway, |line| line.code == 301);
     assert_eq!(line.request, "GET /politics HTTP/1.1", "{line:?}");
     http_line(&line, ":80");
+    explained(&testbed, [true, true]);
     files.http.delete(&testbed).unwrap();
     refused(&testbed);
     capture.take();
@@ -61,6 +64,7 @@ fn walk(files: &Walkthrough) {
     declared_http.apply(&testbed).unwrap();
     sees(&testbed, &[URL], "301");
     sees(&testbed, &["-L", URL], "curl: (35)");
+    explained(&testbed, [true, false]);
     declared_http.delete(&testbed).unwrap();
     refused(&testbed);
 
@@ -78,6 +82,7 @@ fn walk(files: &Walkthrough) {
     sees(&testbed, &[URL], "200");
     assert_eq!(testbed.record().take(), [over_tls]);
     http_line(&self::line(&gateway, |line| line.code == 200), ":443");
+    explained(&testbed, [true, false]);
     files.tls_origination.delete(&testbed).unwrap();
     refused(&testbed);
 
@@ -97,10 +102,44 @@ fn walk(files: &Walkthrough) {
     assert!(line.sent > page_bytes && line.received > 300, "{line:?}");
     let dashes = [&line.forwarded_for, &line.user_agent, &line.request_id, &line.authority];
     assert!(dashes.iter().all(|field| *field == "-"), "{line:?}");
+    explained(&testbed, [false, true]);
     files.passthrough.delete(&testbed).unwrap();
     refused(&testbed);
 
     assert_eq!(capture.take(), Vec::<String>::new(), "all of it went through the gateway");
+}
+
+/// `explain` says of both URLs what curl sees: by the files alone, asked of the node, and asked of the
+/// gateway.
+fn explained(testbed: &Testbed, served: [bool; 2]) {
+    let path = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+    let agent = path(testbed.agent().to_owned());
+    let (config, mesh) = (path(testbed.config()), path(testbed.mesh()));
+    let sockets = [testbed.node_control(), testbed.gateway_control(0)].map(path);
+    for (url, served) in [URL, SECURE_URL].into_iter().zip(served) {
+        let seen = testbed.curl_status(&[url]).unwrap();
+        let is_served = seen != "403" && !seen.starts_with("curl: ");
+        assert_eq!(is_served, served, "{url}: {seen}");
+        let ask = |more: &[&str]| {
+            let question = ["explain", "--from", "default/sleep", "--label", "app=sleep", url];
+            testbed.app().run(&agent, &[&question[..], more].concat()).unwrap()
+        };
+        let expected = if served { 0 } else { 3 };
+        let by_files = ask(&[&config, "--mesh", &mesh]);
+        assert_eq!(by_files.code, expected, "{url}: {seen} {by_files:?}");
+        for socket in &sockets {
+            // A node may take a change a moment later than the gateway.
+            let asked = || ask(&["--control", socket]);
+            let same = until_is(SOON, &format!("{socket} to agree on {url}"), asked, |answer| {
+                answer.code == expected
+            });
+            let steps = |text: &str| text.lines().filter(|line| !line.contains(".yaml")).count();
+            assert_eq!(steps(&same.unwrap().stdout), steps(&by_files.stdout), "{url}");
+        }
+        let json = ask(&[&config, "--mesh", &mesh, "-o", "json"]);
+        let verdict = if served { "\"verdict\": \"allowed\"" } else { "\"verdict\": \"refused\"" };
+        assert!(json.stdout.contains(verdict), "{}", json.stdout);
+    }
 }
 
 /// Waits until curl sees this.

@@ -28,6 +28,14 @@ impl Stages {
         self.0.push((name, start.elapsed(), result));
     }
 
+    /// Installs what is missing. Nothing can run without it, so a failure ends the run.
+    fn set_up(&mut self) -> Result<()> {
+        let start = Instant::now();
+        setup::run(setup::For::Everything)?;
+        self.0.push(("set-up", start.elapsed(), Ok(())));
+        Ok(())
+    }
+
     fn cargo(&mut self, name: &'static str, command: &mut Command) {
         self.stage(name, || {
             println!("{}", run::text(command));
@@ -37,10 +45,9 @@ impl Stages {
 
     fn summary(self) -> Result<()> {
         println!("\n=== summary");
+        println!("{}", self.table());
         let mut failed = Vec::new();
-        for (name, time, result) in self.0 {
-            let mark = if result.is_ok() { "ok    " } else { "FAILED" };
-            println!("{mark}  {name:<14} {:>6.1} s", time.as_secs_f64());
+        for (name, _, result) in self.0 {
             if result.is_err() {
                 failed.push(name);
             }
@@ -50,6 +57,18 @@ impl Stages {
         }
         Ok(())
     }
+
+    /// Every stage with its outcome and time, and the time of all.
+    fn table(&self) -> String {
+        let line = |mark: &str, name: &str, time: Duration| {
+            format!("{mark:<6}  {name:<14} {:>7.1} s", time.as_secs_f64())
+        };
+        let stages = self.0.iter().map(|(name, time, result)| {
+            line(if result.is_ok() { "ok" } else { "FAILED" }, name, *time)
+        });
+        let all = self.0.iter().map(|(_, time, _)| *time).sum();
+        stages.chain([line("", "total", all)]).collect::<Vec<_>>().join("\n")
+    }
 }
 
 /// Formatting, lints, documentation, licences, layers.
@@ -57,8 +76,8 @@ impl Stages {
 /// # Errors
 /// One of them isn't clean.
 pub(crate) fn check() -> Result<()> {
-    setup::run(setup::For::Everything)?;
     let mut stages = Stages::default();
+    stages.set_up()?;
     lints(&mut stages);
     stages.summary()
 }
@@ -68,14 +87,14 @@ pub(crate) fn check() -> Result<()> {
 /// # Errors
 /// A check isn't clean, a test failed, or root is missing.
 pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> Result<()> {
-    setup::run(setup::For::Everything)?;
+    let mut stages = Stages::default();
+    stages.set_up()?;
     if !run::is_root() {
         bail!(
             "the end-to-end tests make network namespaces and load eBPF programs: run this as root \
              (`cargo xtask check` needs none)"
         );
     }
-    let mut stages = Stages::default();
     if !quick {
         lints(&mut stages);
     }
@@ -115,4 +134,25 @@ fn lints(stages: &mut Stages) {
     // Advisories need the network and change by the day: they are no part of a repeatable test.
     let deny = ["deny", "--all-features", "check", "bans", "licenses", "sources"];
     stages.cargo("deny", run::command("cargo").args(deny));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_has_the_time_of_every_stage_and_of_all() {
+        let failed = Err(anyhow::anyhow!("no"));
+        let stages = Stages(vec![
+            ("build", Duration::from_millis(61_200), Ok(())),
+            ("tests", Duration::from_millis(1_100), failed),
+        ]);
+        assert_eq!(
+            stages.table(),
+            "ok      build             61.2 s\n\
+             FAILED  tests              1.1 s\n        \
+             total             62.3 s"
+        );
+        assert_eq!(stages.summary().unwrap_err().to_string(), "failed: tests");
+    }
 }

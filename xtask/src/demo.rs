@@ -13,6 +13,10 @@ pub(crate) struct Options {
     /// The walkthrough's other form: mutual TLS between node and gateway, with a small authority.
     #[arg(long, conflicts_with_all = ["down", "shell"])]
     mtls: bool,
+    /// Leave checksums as the pod's kernel leaves them. Without it the app node's uplink fills them in, as
+    /// a real device does.
+    #[arg(long, conflicts_with_all = ["down", "shell"])]
+    left_checksums: bool,
     /// Leave everything up at the end, and say how to get a shell in the pod.
     #[arg(long)]
     keep: bool,
@@ -45,6 +49,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut demo = run::command(&program.to_string_lossy());
     for (flag, set) in [
         ("--mtls", options.mtls),
+        ("--left-checksums", options.left_checksums),
         ("--keep", options.keep),
         ("--down", options.down),
         ("--shell", options.shell),

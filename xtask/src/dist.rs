@@ -1,5 +1,5 @@
 //! `cargo xtask dist`: the agent as one static file, which runs in a container image without
-//! anything else in it (`FROM scratch`).
+//! anything else in it (`FROM scratch`), and beside it its manual pages and completion scripts.
 
 use std::{
     env::consts::ARCH,
@@ -57,6 +57,10 @@ pub(crate) fn run(how: Build) -> Result<PathBuf> {
     // With a target that is named, flags are for the agent alone: build scripts and procedural
     // macros stay as they are, and the other builds in this directory too.
     build.args(["--target", &target]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    // Told by `egress-agent version`. Tests are not built anew for each commit.
+    if let (Build::Release, Some(commit)) = (how, commit()) {
+        build.env("EGRESS_COMMIT", commit);
+    }
     println!("RUSTFLAGS='-C target-feature=+crt-static' {}", run::text(&build));
     run::show(&mut build)?;
 
@@ -74,8 +78,39 @@ pub(crate) fn run(how: Build) -> Result<PathBuf> {
         );
     }
     starts(dist, &program)?;
+    if how == Build::Release {
+        describe(dist, &program)?;
+    }
     println!("{}: static, {} MiB", program.display(), bytes.len() >> 20);
     Ok(program)
+}
+
+/// The commit that is checked out, where this is a repository.
+fn commit() -> Option<String> {
+    let mut git = run::command("git");
+    let output = git.args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| text.trim().to_owned())
+}
+
+/// Writes what the program says of itself: `man/man1/*.1`, and `completions/` for each shell.
+fn describe(dist: &Path, program: &Path) -> Result<()> {
+    let program = program.to_string_lossy();
+    run::show(run::command(&program).arg("man").arg(dist.join("man/man1")))?;
+    let dir = dist.join("completions");
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    for (shell, name) in
+        [("bash", "egress-agent"), ("zsh", "_egress-agent"), ("fish", "egress-agent.fish")]
+    {
+        let output = run::command(&program).args(["completion", shell]).output()?;
+        if !output.status.success() {
+            bail!("{program} has no completion for {shell}");
+        }
+        let path = dir.join(name);
+        fs::write(&path, output.stdout).with_context(|| path.display().to_string())?;
+    }
+    println!("{}: manual pages and completion scripts", dist.display());
+    Ok(())
 }
 
 /// Beside it and then renamed: one that is running can't be written to. Each run writes a file of its

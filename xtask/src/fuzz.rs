@@ -109,7 +109,7 @@ pub(crate) fn fuzz(options: &Options) -> Result<()> {
         run::show(&mut fuzz).with_context(|| {
             format!(
                 "{name} found something; the input is in {}. Copy it to {}, where a plain test \
-                 runs it (`cargo test -p egress-fuzz`), and mend what is broken",
+                 runs it (`cargo test -p egress-fuzz`), and repair what is broken",
                 finds.display(),
                 committed.display()
             )

@@ -1,8 +1,10 @@
-//! `/clusters`: Envoy's form, a line a fact.
+//! `/clusters`: Envoy's forms, a line a fact or JSON.
 
 use std::fmt::{self, Write as _};
 
-use super::ConfigState;
+use serde_json::{Value, json};
+
+use super::{ConfigState, info::socket_address};
 use crate::{
     policy::{Cluster, Discovery},
     telemetry::{EndpointCounter, Telemetry},
@@ -36,6 +38,43 @@ fn write_all(telemetry: &Telemetry, config: &ConfigState, text: &mut String) -> 
         }
     }
     Ok(())
+}
+
+/// The same in Envoy's JSON form.
+pub(super) fn json(telemetry: &Telemetry, config: &ConfigState) -> String {
+    let all: Vec<Value> = telemetry
+        .stats
+        .clusters()
+        .iter()
+        .map(|(name, stats)| {
+            let cluster = config.clusters.iter().find(|cluster| cluster.name == *name);
+            let hosts: Vec<Value> = stats
+                .endpoints()
+                .iter()
+                .map(|(addr, endpoint)| {
+                    let stats: Vec<Value> = EndpointCounter::ALL
+                        .iter()
+                        .map(|counter| {
+                            let value = endpoint.get(*counter).to_string();
+                            json!({ "name": counter.name(), "value": value })
+                        })
+                        .collect();
+                    json!({
+                        "address": { "socket_address": socket_address(addr.0) },
+                        "stats": stats,
+                        "hostname": cluster.and_then(|cluster| hostname(cluster)),
+                    })
+                })
+                .collect();
+            json!({
+                "name": name.to_string(),
+                "added_via_api": cluster.is_some(),
+                "observability_name": name.to_string(),
+                "host_statuses": hosts,
+            })
+        })
+        .collect();
+    format!("{:#}\n", json!({ "cluster_statuses": all }))
 }
 
 /// The one name that its endpoints are resolved from.

@@ -1,13 +1,15 @@
 //! The control socket: how `status` and `flows` ask a running agent. HTTP/1 on a Unix socket, so
 //! that `curl --unix-socket` is a client too.
 //!
-//! `GET /status` is one JSON object, an [`AgentReport`]. `GET /flows` is JSON lines, [`Line`]s: the
+//! `GET /status` is one JSON object, an [`AgentReport`]. `GET /explain` is one too, an
+//! [`Explanation`](crate::explain::Explanation). `GET /flows` is JSON lines, [`Line`]s: the
 //! history; with `?follow=true` what happens from then on, until the client leaves.
 //!
 //! The server runs on a thread of its own. It only reads, from handles that never block those who
 //! enforce, so neither many clients nor slow ones disturb the role.
 
 mod client;
+mod mesh;
 mod report;
 mod server;
 mod serving;
@@ -16,7 +18,8 @@ mod stream;
 use std::{path::PathBuf, str::FromStr};
 
 pub(crate) use self::{
-    client::{AskError, Stream, ask_status, open_flows},
+    client::{AskError, Stream, ask_explain, ask_mesh, ask_status, open_flows},
+    mesh::Mesh,
     report::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, LimitReport,
         NodeReport, Process, SetReport, TunnelReport,

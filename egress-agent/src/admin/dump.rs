@@ -1,43 +1,58 @@
 //! `/config_dump`: the configuration in force. Paths of keys are shown, keys are not: the snapshot
 //! doesn't hold any.
 
+mod balance;
 mod egress;
 mod json;
+mod rates;
 mod rules;
 
 use serde_json::{Value, json};
 
-use self::json::{list, seconds};
+use self::{
+    balance::{consistent_hash, egress_addresses, warmup},
+    json::{list, seconds},
+    rates::rate_limit,
+};
 use super::ConfigState;
 use crate::{
     policy::{
         AccessLogEncoding, ClientTls, ClientTlsMode, Cluster, ConnectionPool, Direct, DirectTarget,
         Discovery, GatewayGroup, HttpVersion, Keepalive, LoadBalancer, MeshConfig, NodeAction,
-        NodeRoute, OutboundMode, OutlierDetection,
+        NodeRoute, OutboundMode, OutlierDetection, ProxyProtocol,
     },
     types::{Node, Workload},
 };
 
-/// The whole configuration, pretty-printed.
-pub(super) fn json(config: &ConfigState) -> String {
+/// The parts that `/config_dump?resource=` names.
+pub(super) const RESOURCES: [&str; 6] =
+    ["configuration", "mesh", "node", "gateway", "egressPolicies", "clusters"];
+
+/// The whole configuration, or one of [`RESOURCES`], pretty-printed.
+pub(super) fn json(config: &ConfigState, resource: Option<&str>) -> String {
     let snapshot = config.snapshot.as_deref();
-    let dump = json!({
-        "configuration": {
+    let of = |name: &str| match name {
+        "configuration" => json!({
             "current": config.current,
             "accepted": config.accepted,
             "rejected": config.rejected,
-        },
-        "mesh": snapshot.map(|snapshot| mesh(&snapshot.mesh)),
-        "node": snapshot.map(|snapshot| json!({
+        }),
+        "mesh" => json!(snapshot.map(|snapshot| mesh(&snapshot.mesh))),
+        "node" => json!(snapshot.map(|snapshot| json!({
             "routes": list(&snapshot.node.routes, |route| node_route(route, &snapshot.mesh)),
+        }))),
+        "gateway" => {
+            json!(snapshot.map(|snapshot| rules::rules(&snapshot.rules, &snapshot.mesh)))
+        }
+        "egressPolicies" => json!(snapshot.map(|snapshot| {
+            list(&snapshot.rules.egress, |found| egress::policy(found, &snapshot.mesh))
         })),
-        "gateway": snapshot.map(|snapshot| rules::rules(&snapshot.rules, &snapshot.mesh)),
-        "egressPolicies": snapshot.map(|snapshot| list(&snapshot.rules.egress, |found| {
-            egress::policy(found, &snapshot.mesh)
-        })),
-        "clusters": list(&config.clusters, |found| cluster(found)),
-    });
-    format!("{dump:#}\n")
+        _ => list(&config.clusters, |found| cluster(found)),
+    };
+    let wanted = RESOURCES.iter().filter(|name| resource.is_none_or(|wanted| wanted == **name));
+    let dump: serde_json::Map<String, Value> =
+        wanted.map(|name| ((*name).to_owned(), of(name))).collect();
+    format!("{:#}\n", Value::Object(dump))
 }
 
 fn mesh(mesh: &MeshConfig) -> Value {
@@ -57,6 +72,7 @@ fn mesh(mesh: &MeshConfig) -> Value {
             "labels": set.selector.labels,
             "mode": set.mode.name(),
         })),
+        "exemptions": list(&mesh.exemptions, |set| json!(set.to_string())),
         "accessLogFile": mesh.access_log_file,
         "accessLogFormat": mesh.access_log_format,
         "accessLogEncoding": match mesh.access_log_encoding {
@@ -66,6 +82,11 @@ fn mesh(mesh: &MeshConfig) -> Value {
         "clusterCidrs": list(&mesh.cluster_cidrs, |net| json!(net.to_string())),
         "deniedCidrs": list(&mesh.denied_cidrs, |net| json!(net.to_string())),
         "encapsulationPorts": mesh.encapsulation_ports.iter().map(|port| port.get()).collect::<Vec<_>>(),
+        "egressAddresses": list(&mesh.egress_addresses, |set| json!({
+            "from": egress_addresses(&set.from),
+            "selector": set.selector.to_string(),
+        })),
+        "refusals": mesh.refusal_note.as_deref(),
         "gateways": list(&mesh.gateways, gateway),
         "nodes": list(&mesh.nodes, |found| mesh_node(found)),
         "workloads": list(&mesh.workloads, |found| workload(found)),
@@ -153,8 +174,21 @@ fn cluster(cluster: &Cluster) -> Value {
             LoadBalancer::Random => "RANDOM",
             LoadBalancer::First => "FIRST",
         },
+        "consistentHash": cluster.hash.as_deref().map(consistent_hash),
+        "warmup": cluster.warmup.as_ref().map(warmup),
+        "egressAddresses": cluster.from.as_deref().map(egress_addresses),
+        "proxyProtocol": cluster.proxy_protocol.map(|version| match version {
+            ProxyProtocol::V1 => "V1",
+            ProxyProtocol::V2 => "V2",
+        }),
+        "tunnel": cluster.connect.as_ref().map(ToString::to_string),
+        "retryBudget": cluster.retry_budget.as_ref().map(|budget| json!({
+            "percent": budget.percent,
+            "minRetryConcurrency": budget.minimum,
+        })),
         "connectionPool": pool(&cluster.pool),
         "outlierDetection": cluster.outlier.as_ref().map(outlier),
+        "rateLimit": cluster.rate.as_deref().map(rate_limit),
     })
 }
 
@@ -196,6 +230,7 @@ fn pool(pool: &ConnectionPool) -> Value {
             Some(pool.max_requests_per_connection).filter(|requests| *requests != 0),
         "maxRequests": limit(pool.max_requests),
         "maxConcurrentStreams": limit(pool.max_concurrent_streams),
+        "maxRetries": limit(pool.max_retries),
         "maxConnectionDuration": pool.max_connection_duration.map(seconds),
     })
 }

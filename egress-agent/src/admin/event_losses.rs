@@ -1,7 +1,8 @@
 //! Flow events that nobody saw, by workload, as metrics.
 
-use std::fmt::Write as _;
+use std::fmt;
 
+use super::exposition::Exposition;
 use crate::{
     bpf::{Causer, Lost, cgroup_path, ifname},
     enforcement::Who,
@@ -12,18 +13,19 @@ use crate::{
 const MOST: usize = 100;
 
 /// Writes the series: those with the most first.
-pub(super) fn render(text: &mut String, lost: &[(Causer, Lost)], who: &Who) {
+pub(super) fn write(lost: &[(Causer, Lost)], who: &Who, out: &mut Exposition) -> fmt::Result {
     let name = "egress_workload_events_lost_total";
-    // Writing to a string can't fail.
-    writeln!(text, "# TYPE {name} counter").ok();
+    let help = "Flow events that were not printed, by the workload that caused them.";
+    out.family(name, "counter", help)?;
     for (causer, lost) in lost.iter().take(MOST) {
         let (at, workload) = known_as(*causer, who);
-        let (at, workload) = (label(&at), label(&workload));
+        let (at, workload) = (printable(&at), printable(&workload));
         for (cause, count) in [("rate", lost.rate), ("full", lost.full)] {
-            let labels = format_args!("workload=\"{workload}\",at=\"{at}\",cause=\"{cause}\"");
-            writeln!(text, "{name}{{{labels}}} {count}").ok();
+            let labels = [("workload", &*workload), ("at", &*at), ("cause", cause)];
+            out.sample(name, &labels, count)?;
         }
     }
+    Ok(())
 }
 
 /// The cgroup or interface, and the workload, which may be unknown.
@@ -50,11 +52,6 @@ fn known_as(causer: Causer, who: &Who) -> (String, String) {
     (at, workload.unwrap_or_default())
 }
 
-/// As the value of a label.
-fn label(value: &str) -> String {
-    printable(value).replace('\\', r"\\").replace('"', "\\\"")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,19 +62,20 @@ mod tests {
             (Causer::Cgroup(u64::MAX), Lost { rate: 7, full: 1 }),
             (Causer::Interface(0), Lost { rate: 0, full: 2 }),
         ];
-        let mut text = String::new();
-        render(&mut text, &lost, &Who::default());
+        let mut out = Exposition::default();
+        write(&lost, &Who::default(), &mut out).unwrap();
+        let text = out.into_text();
         let cgroup = format!("workload=\"\",at=\"cgroup #{}\"", u64::MAX);
         let name = "egress_workload_events_lost_total";
         assert_eq!(
             text,
             format!(
-                "# TYPE {name} counter\n{name}{{{cgroup},cause=\"rate\"}} 7\n\
+                "# HELP {name} Flow events that were not printed, by the workload that caused \
+                 them.\n# TYPE {name} counter\n{name}{{{cgroup},cause=\"rate\"}} 7\n\
                  {name}{{{cgroup},cause=\"full\"}} 1\n\
                  {name}{{workload=\"\",at=\"unknown\",cause=\"rate\"}} 0\n\
                  {name}{{workload=\"\",at=\"unknown\",cause=\"full\"}} 2\n"
             )
         );
-        assert_eq!(label("a\"b\\\n"), "a\\\"b\\\\\\\\u{a}");
     }
 }

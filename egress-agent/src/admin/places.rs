@@ -52,7 +52,9 @@ impl Places {
     pub(super) fn admit(&mut self, origin: IpAddr, caller: Caller) -> Admission {
         let victim = match caller {
             Caller::Refused => return Admission::Refused,
-            _ if self.count(|place| place.origin == origin) >= Self::EACH => {
+            Caller::Node | Caller::Other
+                if self.count(|place| place.origin == origin) >= Self::EACH =>
+            {
                 self.open.iter().find(|place| place.origin == origin).map(|place| place.id)
             }
             Caller::Other if self.count(is_other) >= Self::ALL - Self::RESERVED => {
@@ -142,10 +144,9 @@ mod tests {
         let mut places = Places::default();
         let mut ids = Vec::new();
         for _ in 0..Places::EACH {
-            match places.admit(ip(1), Caller::Other) {
-                Admission::Admitted(id) => ids.push(id),
-                other => panic!("{other:?}"),
-            }
+            let admitted = places.admit(ip(1), Caller::Other);
+            let Admission::Admitted(id) = admitted else { panic!("{admitted:?}") };
+            ids.push(id);
         }
         let next = places.admit(ip(1), Caller::Other);
         assert!(matches!(next, Admission::Instead { of, .. } if of == ids[0]), "{next:?}");

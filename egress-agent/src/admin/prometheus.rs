@@ -1,12 +1,14 @@
 //! Prometheus' text exposition format, with Envoy's and Istio's names.
 
 use std::{
-    fmt::{self, Display, Write as _},
+    fmt,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::SystemTime,
 };
 
-use super::{State, Status, stats::denials};
+use super::{
+    State, Status, certificate_metrics, exposition::Exposition, process_metrics, stats::denials,
+};
 use crate::{
     net::empty_frames,
     policy::KeyGroup,
@@ -15,18 +17,14 @@ use crate::{
         Normalized, RequestProtocol, Resource, Series, Telemetry, TlsPeer, UnwrittenLines,
         handshakes, normalized, panics,
     },
-    tls::{days_left, unix_seconds},
 };
-
-/// The media type of the format.
-pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Everything there is.
 pub(super) fn text(telemetry: &Telemetry, status: &Status) -> String {
-    let mut out = Exposition(String::new());
+    let mut out = Exposition::default();
     let written = write_all(telemetry, status, &mut out);
     debug_assert!(written.is_ok(), "a text in memory takes everything");
-    out.0
+    out.into_text()
 }
 
 fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt::Result {
@@ -56,7 +54,7 @@ fn write_all(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fm
     }
     tunnels(telemetry, out)?;
     limits(telemetry, out)?;
-    certificates(status, out)?;
+    certificate_metrics::write(&status.certificates(), SystemTime::now(), out)?;
     process(telemetry, status, out)
 }
 
@@ -112,6 +110,10 @@ fn limits(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
             out.sample(name, &[("resource", resource.name())], value)?;
         }
     }
+    let name = "egress_node_address_connections_total";
+    let help = "Connections of the plain hop that came from the address of a node.";
+    out.family(name, "counter", help)?;
+    out.sample(name, &[], telemetry.stats.node_sources().count())?;
     let name = "egress_admin_refused_total";
     out.family(name, "counter", "Connections to admin endpoints that were not served.")?;
     for (index, endpoint) in ADMIN_ENDPOINTS.iter().enumerate() {
@@ -119,30 +121,6 @@ fn limits(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
             let value = telemetry.stats.admin_refusals().get(index, why);
             out.sample(name, &[("endpoint", endpoint), ("cause", why.name())], value)?;
         }
-    }
-    Ok(())
-}
-
-/// The state of the certificates of servers that terminate TLS.
-fn certificates(status: &Status, out: &mut Exposition) -> fmt::Result {
-    let states = status.certificates();
-    let now = SystemTime::now();
-    let name = "egress_certificate_days_left";
-    out.family(name, "gauge", "Whole days until the certificate in use expires; below 0 it has.")?;
-    for state in &states {
-        let Some(end) = state.not_after else { continue };
-        out.sample(name, &[("certificate", &state.name)], days_left(end, now))?;
-    }
-    let name = "egress_certificate_not_after_timestamp_seconds";
-    out.family(name, "gauge", "When the certificate in use expires, in seconds since 1970.")?;
-    for state in &states {
-        let Some(end) = state.not_after else { continue };
-        out.sample(name, &[("certificate", &state.name)], unix_seconds(end))?;
-    }
-    let name = "egress_certificate_current";
-    out.family(name, "gauge", "Whether the files, as last read, are what is in use.")?;
-    for state in &states {
-        out.sample(name, &[("certificate", &state.name)], u8::from(state.current))?;
     }
     Ok(())
 }
@@ -158,7 +136,7 @@ fn clusters(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
         let name = format!("envoy_cluster_{}", name.replace('.', "_"));
         if class.is_none_or(|class| class == "2xx") {
             let kind = if counter.is_gauge() { "gauge" } else { "counter" };
-            out.family(&name, kind, "")?;
+            out.family(&name, kind, counter.help())?;
         }
         for (cluster, stats) in &clusters {
             let cluster = ("cluster_name", &*cluster.0);
@@ -176,7 +154,8 @@ fn clusters(telemetry: &Telemetry, out: &mut Exposition) -> fmt::Result {
         gauges.first().map(|(_, gauges)| *gauges).iter().flatten().enumerate()
     {
         let name = format!("envoy_cluster_{}", gauge.replace('.', "_"));
-        out.family(&name, "gauge", "")?;
+        let help = "As of the last connection: endpoints of the cluster.";
+        out.family(&name, "gauge", help)?;
         for (cluster, values) in &gauges {
             out.sample(&name, &[("cluster_name", &*cluster.0)], values[index].1)?;
         }
@@ -234,7 +213,7 @@ fn istio_labels(series: &Series) -> String {
     let service_name = host.or(key.cluster).unwrap_or("unknown");
     let code = key.response_code.to_string();
     let flags = key.response_flags.to_string();
-    let mut labels = Exposition(String::new());
+    let mut labels = Exposition::default();
     let mut all = vec![
         ("reporter", "source"),
         ("source_workload", workload),
@@ -255,7 +234,7 @@ fn istio_labels(series: &Series) -> String {
     all.extend([("response_flags", flags.as_str()), ("connection_security_policy", security)]);
     let written = labels.labels(&all);
     debug_assert!(written.is_ok(), "a text in memory takes everything");
-    labels.0
+    labels.into_text()
 }
 
 fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt::Result {
@@ -271,8 +250,6 @@ fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt:
         ("envoy_server_uptime", "Seconds since start.", telemetry.stats.uptime()),
     ];
     let counters = [
-        ("egress_config_accepted_total", "Configurations accepted.", config.accepted),
-        ("egress_config_rejected_total", "Configurations refused.", config.rejected),
         ("egress_access_log_lines_total", "Lines of the access log written.", log.lines),
         (
             "egress_access_log_dropped_total",
@@ -293,8 +270,8 @@ fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt:
         }
     }
     unwritten(telemetry, out)?;
-    out.family("egress_build_info", "gauge", "Always 1.")?;
-    out.sample("egress_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1)
+    process_metrics::reloads(config.accepted, config.rejected, out)?;
+    process_metrics::write("gateway", out)
 }
 
 /// Lines of the access log by workload, whose names are the configuration's.
@@ -322,51 +299,4 @@ fn workload_labels(workload: Option<&(Arc<str>, Arc<str>)>) -> [(&'static str, &
     let (namespace, name) =
         workload.map_or(("unknown", "unknown"), |(namespace, name)| (namespace, name));
     [("source_workload", name), ("source_workload_namespace", namespace)]
-}
-
-struct Exposition(String);
-
-impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
-        if !help.is_empty() {
-            writeln!(self.0, "# HELP {name} {help}")?;
-        }
-        writeln!(self.0, "# TYPE {name} {kind}")
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) -> fmt::Result {
-        self.0.push_str(name);
-        if !labels.is_empty() {
-            self.0.push('{');
-            self.labels(labels)?;
-            self.0.push('}');
-        }
-        writeln!(self.0, " {value}")
-    }
-
-    /// A sample whose labels are written already.
-    fn labelled(&mut self, name: &str, labels: &str, value: impl Display) -> fmt::Result {
-        writeln!(self.0, "{name}{{{labels}}} {value}")
-    }
-
-    fn labelled_le(&mut self, name: &str, labels: &str, bound: &str, value: u64) -> fmt::Result {
-        writeln!(self.0, "{name}_bucket{{{labels},le=\"{bound}\"}} {value}")
-    }
-
-    fn labels(&mut self, labels: &[(&str, &str)]) -> fmt::Result {
-        for (index, (name, value)) in labels.iter().enumerate() {
-            let comma = if index > 0 { "," } else { "" };
-            write!(self.0, "{comma}{name}=\"")?;
-            for c in value.chars() {
-                match c {
-                    '\\' => self.0.push_str("\\\\"),
-                    '"' => self.0.push_str("\\\""),
-                    '\n' => self.0.push_str("\\n"),
-                    c => self.0.push(c),
-                }
-            }
-            self.0.push('"');
-        }
-        Ok(())
-    }
 }

@@ -1,15 +1,16 @@
 //! Which request gets which answer: pure, so that every shape is tested without a socket.
 
+use std::time::SystemTime;
+
 use http::{HeaderValue, Method, Response, StatusCode, header};
 use regex::RegexBuilder;
-use serde_json::json;
 
 use super::{
-    State, Status, clusters, dump, prometheus,
+    DrainManner, State, Status, clusters, dump, exposition, info, logging, prometheus,
     query::parameter,
     stats::{self, Filter},
 };
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, log_filter};
 
 /// Which listener a request came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,21 +23,65 @@ pub(super) enum Endpoint {
     Metrics,
 }
 
-/// A page: its path and what it is.
-type Page = (&'static str, &'static str);
+/// A page.
+struct Page {
+    path: &'static str,
+    /// What it is, with its parameters.
+    what: &'static str,
+    /// The parameters that it takes.
+    parameters: &'static [&'static str],
+    /// Whether it changes something, and so answers to `POST` alone.
+    changes: bool,
+}
+
+const fn shows(
+    path: &'static str,
+    what: &'static str,
+    parameters: &'static [&'static str],
+) -> Page {
+    Page { path, what, parameters, changes: false }
+}
+
+const fn changes(
+    path: &'static str,
+    what: &'static str,
+    parameters: &'static [&'static str],
+) -> Page {
+    Page { path, what, parameters, changes: true }
+}
 
 const ADMIN: &[Page] = &[
-    ("/", "this list"),
-    ("/clusters", "every cluster and its endpoints, with counters"),
-    ("/config_dump", "the configuration in force, as JSON"),
-    ("/help", "this list"),
-    ("/ready", "LIVE, or 503 and why not"),
-    ("/server_info", "version, state and uptime, as JSON"),
-    ("/stats", "counters and gauges: ?filter=<regex> ?usedonly ?format=text|json|prometheus"),
-    ("/stats/prometheus", "the same for Prometheus"),
+    shows("/", "this list", &[]),
+    shows("/certs", "certificates in use and when they expire, as JSON", &[]),
+    shows(
+        "/clusters",
+        "every cluster and its endpoints, with counters: ?format=text|json",
+        &["format"],
+    ),
+    shows("/config_dump", "the configuration in force, as JSON: ?resource=<part>", &["resource"]),
+    changes("/drain_listeners", "accept nothing new, end what is open: ?graceful", &["graceful"]),
+    changes("/healthcheck/fail", "answer 503 to health checks", &[]),
+    changes("/healthcheck/ok", "answer health checks as usual again", &[]),
+    shows("/help", "this list", &[]),
+    shows("/listeners", "what is listened on: ?format=text|json", &["format"]),
+    Page {
+        path: "/logging",
+        what: "the level of messages; POST changes it: ?level=<level>",
+        parameters: &["level"],
+        changes: false,
+    },
+    shows("/memory", "memory of the process, as JSON", &[]),
+    shows("/ready", "LIVE, or 503 and why not", &[]),
+    shows("/server_info", "version, state and uptime, as JSON", &[]),
+    shows(
+        "/stats",
+        "counters and gauges: ?filter=<regex> ?usedonly ?format=text|json|prometheus",
+        &["filter", "usedonly", "format"],
+    ),
+    shows("/stats/prometheus", "the same for Prometheus", &[]),
 ];
-const HEALTH: &[Page] = &[("/healthz/ready", "200, or 503 and why not")];
-const METRICS: &[Page] = &[("/stats/prometheus", "metrics for Prometheus")];
+const HEALTH: &[Page] = &[shows("/healthz/ready", "200, or 503 and why not", &[])];
+const METRICS: &[Page] = &[shows("/stats/prometheus", "metrics for Prometheus", &[])];
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -74,28 +119,139 @@ pub(super) fn respond(
             "the admin endpoint answers to localhost and to IP addresses only\n".into(),
         );
     }
-    if !endpoint.pages().iter().any(|(page, _)| *page == path) {
-        let text = format!("no page {path:?} here\n\n{}", help(endpoint));
+    let Some(found) = endpoint.pages().iter().find(|page| page.path == path) else {
+        let near = nearest(path, endpoint.pages().iter().map(|page| page.path));
+        let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        let text = format!("no page {path:?} here{near}\n\n{}", help(endpoint));
         return plain(StatusCode::NOT_FOUND, text);
-    }
-    if request.method != Method::GET && request.method != Method::HEAD {
-        let text = format!("{path} only answers GET: nothing can be changed here\n");
-        let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
+    };
     let query = request.uri.query().unwrap_or("");
+    if let Some(refused) = wrong_parameter(found, query) {
+        return refused;
+    }
+    let level = (path == "/logging").then(|| parameter(query, "level")).flatten();
+    if let Some(refused) = wrong_method(found, request, level.is_some()) {
+        return refused;
+    }
     match path {
         "/ready" | "/healthz/ready" => ready(status),
         "/stats" => stats_page(query, telemetry, status),
         "/stats/prometheus" => {
-            page(StatusCode::OK, prometheus::CONTENT_TYPE, prometheus::text(telemetry, status))
+            page(StatusCode::OK, exposition::CONTENT_TYPE, prometheus::text(telemetry, status))
         }
-        "/clusters" => plain(StatusCode::OK, clusters::text(telemetry, &status.config())),
-        "/config_dump" => page(StatusCode::OK, JSON, dump::json(&status.config())),
-        "/server_info" => page(StatusCode::OK, JSON, server_info(telemetry, status)),
+        "/clusters" => match format(query) {
+            Ok(Format::Text) => plain(StatusCode::OK, clusters::text(telemetry, &status.config())),
+            Ok(Format::Json) => {
+                page(StatusCode::OK, JSON, clusters::json(telemetry, &status.config()))
+            }
+            Err(found) => wrong_format(&found),
+        },
+        "/listeners" => match format(query) {
+            Ok(Format::Text) => plain(StatusCode::OK, info::listeners_text(&status.listeners())),
+            Ok(Format::Json) => {
+                page(StatusCode::OK, JSON, info::listeners_json(&status.listeners()))
+            }
+            Err(found) => wrong_format(&found),
+        },
+        "/certs" => {
+            let states = status.certificates();
+            page(StatusCode::OK, JSON, info::certificates(&states, SystemTime::now()))
+        }
+        "/memory" => page(StatusCode::OK, JSON, info::memory()),
+        "/config_dump" => config_dump(query, status),
+        "/server_info" => page(StatusCode::OK, JSON, info::server(telemetry, status)),
+        "/logging" => {
+            let (code, text) = logging::page(level.as_deref(), log_filter());
+            plain(code, text)
+        }
+        "/healthcheck/fail" => {
+            status.set_failed(true);
+            plain(StatusCode::OK, "OK\n".into())
+        }
+        "/healthcheck/ok" => {
+            status.set_failed(false);
+            plain(StatusCode::OK, "OK\n".into())
+        }
+        "/drain_listeners" => {
+            let graceful = parameter(query, "graceful").is_some();
+            status.ask_drain(if graceful { DrainManner::Graceful } else { DrainManner::AtOnce });
+            plain(StatusCode::OK, "OK\n".into())
+        }
         _ => plain(StatusCode::OK, help(endpoint)),
     }
+}
+
+/// A parameter that a page does not have is a mistake, and what it was meant to do would be missed.
+fn wrong_parameter(found: &Page, query: &str) -> Option<Response<String>> {
+    let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    let unknown =
+        names.filter(|name| !name.is_empty()).find(|name| !found.parameters.contains(name));
+    let unknown = unknown?;
+    let near = nearest(unknown, found.parameters.iter().copied());
+    let hint = match (near, found.parameters) {
+        (Some(near), _) => format!("did you mean {near}?"),
+        (None, []) => "this page has none".to_owned(),
+        (None, all) => format!("this page has {}", all.join(", ")),
+    };
+    let text = format!("unknown parameter {unknown:?} of {}; {hint}\n", found.path);
+    Some(plain(StatusCode::BAD_REQUEST, text))
+}
+
+/// What changes something is asked for by `POST`, and never by a page in a browser: those name where
+/// they come from (RFC 6454 §7).
+fn wrong_method(
+    found: &Page,
+    request: &http::request::Parts,
+    sets: bool,
+) -> Option<Response<String>> {
+    let reads = request.method == Method::GET || request.method == Method::HEAD;
+    let changes = found.changes || sets;
+    let (allowed, text) = match (changes, reads, request.method == Method::POST) {
+        (true, _, true) if request.headers.contains_key(header::ORIGIN) => {
+            let text = format!("{} is not for pages in a browser\n", found.path);
+            return Some(plain(StatusCode::FORBIDDEN, text));
+        }
+        (true, _, true) | (false, true, _) => return None,
+        (true, ..) => ("POST", format!("{} changes something: use POST\n", found.path)),
+        (false, ..) => ("GET, HEAD", format!("{} only answers GET\n", found.path)),
+    };
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, text);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    Some(response)
+}
+
+fn nearest<'a>(text: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|name| (strsim::jaro_winkler(text, name), name));
+    let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b));
+    best.filter(|(score, _)| *score > 0.8).map(|(_, name)| name)
+}
+
+/// `?format=` of pages that have two.
+enum Format {
+    Text,
+    Json,
+}
+
+fn format(query: &str) -> Result<Format, String> {
+    match parameter(query, "format").as_deref() {
+        None | Some("" | "text") => Ok(Format::Text),
+        Some("json") => Ok(Format::Json),
+        Some(other) => Err(other.to_owned()),
+    }
+}
+
+fn wrong_format(found: &str) -> Response<String> {
+    plain(StatusCode::BAD_REQUEST, format!("found format={found}, expected text or json\n"))
+}
+
+fn config_dump(query: &str, status: &Status) -> Response<String> {
+    let wanted = parameter(query, "resource");
+    if let Some(wanted) = wanted.as_deref().filter(|wanted| !dump::RESOURCES.contains(wanted)) {
+        let known = dump::RESOURCES.join(", ");
+        let text = format!("found resource={wanted}, expected one of {known}\n");
+        return plain(StatusCode::BAD_REQUEST, text);
+    }
+    page(StatusCode::OK, JSON, dump::json(&status.config(), wanted.as_deref()))
 }
 
 /// A page in a browser may make a name of its own resolve to this machine (DNS rebinding) and so
@@ -140,7 +296,7 @@ fn stats_page(query: &str, telemetry: &Telemetry, status: &Status) -> Response<S
         None | Some("" | "text") => plain(StatusCode::OK, stats::text(telemetry, status, &filter)),
         Some("json") => page(StatusCode::OK, JSON, stats::json(telemetry, status, &filter)),
         Some("prometheus") => {
-            page(StatusCode::OK, prometheus::CONTENT_TYPE, prometheus::text(telemetry, status))
+            page(StatusCode::OK, exposition::CONTENT_TYPE, prometheus::text(telemetry, status))
         }
         Some(other) => plain(
             StatusCode::BAD_REQUEST,
@@ -149,26 +305,11 @@ fn stats_page(query: &str, telemetry: &Telemetry, status: &Status) -> Response<S
     }
 }
 
-fn server_info(telemetry: &Telemetry, status: &Status) -> String {
-    let config = status.config();
-    let info = json!({
-        "version": concat!("egress-agent/", env!("CARGO_PKG_VERSION")),
-        "state": status.state().name(),
-        "faults": status.faults(),
-        "uptime_current_epoch": format!("{}s", telemetry.stats.uptime()),
-        "configuration": {
-            "current": config.current,
-            "accepted": config.accepted,
-            "rejected": config.rejected,
-        },
-    });
-    format!("{info:#}\n")
-}
-
 fn help(endpoint: Endpoint) -> String {
     let mut text = String::from("pages:\n");
-    for (path, what) in endpoint.pages() {
-        text.push_str(&format!("  {path}: {what}\n"));
+    for Page { path, what, changes, .. } in endpoint.pages() {
+        let post = if *changes { " (POST)" } else { "" };
+        text.push_str(&format!("  {path}{post}: {what}\n"));
     }
     text
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::watch;
 
 use crate::{
     policy::{Callers, Cluster, Snapshot},
@@ -30,12 +31,35 @@ pub struct ConfigState {
     pub rejected: u64,
 }
 
+/// Something that the process listens on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// What it is for.
+    pub name: &'static str,
+    /// Where, as an option names it or as the socket is bound.
+    pub address: String,
+}
+
+/// How open connections end where listeners are drained.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DrainManner {
+    /// By themselves, within the process's drain time.
+    Graceful,
+    /// At once.
+    AtOnce,
+}
+
 /// One a process, shared between its role and the admin endpoints.
 #[derive(Debug, Default)]
 pub struct Status {
     config: ArcSwap<ConfigState>,
     callers: ArcSwap<Callers>,
     draining: AtomicBool,
+    /// `/healthcheck/fail`.
+    failed: AtomicBool,
+    /// `/drain_listeners`.
+    drain: watch::Sender<Option<DrainManner>>,
+    listeners: ArcSwap<Vec<Listener>>,
     faults: Mutex<BTreeMap<&'static str, String>>,
     credentials: ArcSwapOption<Credentials>,
 }
@@ -80,6 +104,39 @@ impl Status {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// The process is to be taken for unready, or no longer.
+    pub fn set_failed(&self, failed: bool) {
+        self.failed.store(failed, Ordering::Release);
+    }
+
+    /// Asks the role to drain its listeners.
+    pub fn ask_drain(&self, manner: DrainManner) {
+        self.drain.send_replace(Some(manner));
+    }
+
+    /// Completes when somebody has asked for that.
+    pub async fn drain_asked(&self) -> DrainManner {
+        let mut asked = self.drain.subscribe();
+        loop {
+            if let Some(manner) = *asked.borrow_and_update() {
+                return manner;
+            }
+            // The sender lives as long as this does.
+            asked.changed().await.ok();
+        }
+    }
+
+    /// The process listens there.
+    pub fn set_listeners(&self, listeners: Vec<Listener>) {
+        self.listeners.store(Arc::new(listeners));
+    }
+
+    /// What the process listens on.
+    #[must_use]
+    pub fn listeners(&self) -> Arc<Vec<Listener>> {
+        self.listeners.load_full()
+    }
+
     /// Something (`name`) is wrong, so that nobody should rely on this process; `None` clears it.
     pub fn set_fault(&self, name: &'static str, problem: Option<String>) {
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +171,8 @@ impl Status {
     /// Whether the process is ready, and if not why.
     #[must_use]
     pub fn state(&self) -> State {
-        if self.draining.load(Ordering::Acquire) {
+        if self.draining.load(Ordering::Acquire) || self.failed.load(Ordering::Acquire) {
+            // Envoy's state, too, where the health check was made to fail.
             State::Draining
         } else if self.config.load().snapshot.is_none() {
             State::Initializing
@@ -151,6 +209,10 @@ mod tests {
         assert_eq!(status.state(), State::Faulty);
         assert_eq!(status.faults(), ["maps: ROUTES is full"]);
         status.set_fault("maps", None);
+        assert_eq!(status.state(), State::Live);
+        status.set_failed(true);
+        assert_eq!(status.state(), State::Draining);
+        status.set_failed(false);
         assert_eq!(status.state(), State::Live);
         status.set_draining();
         assert_eq!(status.state(), State::Draining);

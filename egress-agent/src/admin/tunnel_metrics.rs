@@ -1,48 +1,73 @@
 //! The metrics of the node's end of the tunnel, in Prometheus' text form.
 
 use std::{
-    fmt::Write as _,
+    fmt,
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use super::exposition::Exposition;
 use crate::{
     policy::KeyGroup,
     telemetry::{TlsPeer, handshakes},
     tunnel::Stats,
 };
 
-/// The tunnel's metrics, in Prometheus' text form.
-pub(super) fn render(text: &mut String, stats: &Stats) {
+/// The tunnel's metrics.
+pub(super) fn write(stats: &Stats, out: &mut Exposition) -> fmt::Result {
     let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
-    let mut series = |name: &str, kind: &str, values: &[(String, u64)]| {
-        // Writing to a string can't fail.
-        writeln!(text, "# TYPE {name} {kind}").ok();
-        for (labels, value) in values {
-            writeln!(text, "{name}{labels} {value}").ok();
-        }
-    };
-    let mut single = |name: &str, kind: &str, value: &AtomicU64| {
-        series(name, kind, &[(String::new(), load(value))]);
-    };
-    single("egress_tunnel_connections", "gauge", &stats.connections);
-    single("egress_tunnel_handshakes_total", "counter", &stats.handshakes);
-    single("egress_tunnel_failed_dials_total", "counter", &stats.failed_dials);
-    single("egress_tunnel_streams", "gauge", &stats.streams);
-    single("egress_tunnel_streams_total", "counter", &stats.streams_total);
-    single("egress_tunnel_streams_reset_total", "counter", &stats.streams_reset);
-    let groups = KeyGroup::ALL.iter().map(|group| {
-        let (peer, name) = (TlsPeer::Upstream, group.name());
-        (format!("{{peer=\"{}\",group=\"{name}\"}}", peer.name()), handshakes(peer, *group))
-    });
-    series("egress_tls_handshakes_total", "counter", &groups.collect::<Vec<_>>());
-    let bytes = [("sent", load(&stats.sent)), ("received", load(&stats.received))];
-    let bytes = bytes.map(|(direction, count)| (format!("{{direction=\"{direction}\"}}"), count));
-    series("egress_tunnel_bytes_total", "counter", &bytes);
-    let label = |name: &str, value: &str| format!("{{{name}=\"{value}\"}}");
-    let closed = stats.closed().map(|(cause, count)| (label("cause", cause.name()), count));
-    series("egress_tunnel_closed_total", "counter", &closed.collect::<Vec<_>>());
-    let refused = stats.refused().map(|(reason, count)| (label("reason", reason.name()), count));
-    series("egress_tunnel_refused_total", "counter", &refused.collect::<Vec<_>>());
+    for (name, kind, help, value) in [
+        ("egress_tunnel_connections", "gauge", "Tunnels that are open.", &stats.connections),
+        (
+            "egress_tunnel_handshakes_total",
+            "counter",
+            "Tunnels that were ever opened.",
+            &stats.handshakes,
+        ),
+        (
+            "egress_tunnel_failed_dials_total",
+            "counter",
+            "Tunnels that could not be opened.",
+            &stats.failed_dials,
+        ),
+        ("egress_tunnel_streams", "gauge", "Connections in tunnels that are open.", &stats.streams),
+        (
+            "egress_tunnel_streams_total",
+            "counter",
+            "Connections in tunnels that were ever accepted.",
+            &stats.streams_total,
+        ),
+        (
+            "egress_tunnel_streams_reset_total",
+            "counter",
+            "Connections in tunnels that ended in a reset.",
+            &stats.streams_reset,
+        ),
+    ] {
+        out.single(name, kind, help, load(value))?;
+    }
+    let name = "egress_tls_handshakes_total";
+    let help = "TLS handshakes that succeeded, by the group of the key exchange.";
+    out.family(name, "counter", help)?;
+    for group in KeyGroup::ALL {
+        let labels = [("peer", TlsPeer::Upstream.name()), ("group", group.name())];
+        out.sample(name, &labels, handshakes(TlsPeer::Upstream, *group))?;
+    }
+    let name = "egress_tunnel_bytes_total";
+    out.family(name, "counter", "Bytes of connections in tunnels.")?;
+    for (direction, count) in [("sent", load(&stats.sent)), ("received", load(&stats.received))] {
+        out.sample(name, &[("direction", direction)], count)?;
+    }
+    let name = "egress_tunnel_closed_total";
+    out.family(name, "counter", "Tunnels that ended, by cause.")?;
+    for (cause, count) in stats.closed() {
+        out.sample(name, &[("cause", cause.name())], count)?;
+    }
+    let name = "egress_tunnel_refused_total";
+    out.family(name, "counter", "Connections to the tunnel that were reset, by reason.")?;
+    for (reason, count) in stats.refused() {
+        out.sample(name, &[("reason", reason.name())], count)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -51,8 +76,9 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_own_series() {
-        let mut text = String::new();
-        render(&mut text, &Stats::default());
+        let mut out = Exposition::default();
+        write(&Stats::default(), &mut out).unwrap();
+        let text = out.into_text();
         for line in [
             "egress_tunnel_handshakes_total 0",
             "egress_tunnel_bytes_total{direction=\"received\"} 0",

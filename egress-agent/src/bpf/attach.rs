@@ -4,12 +4,14 @@
 //! belong to the interface. A newer program is attached before the older one is let go, so there
 //! is no moment without one; and either all of a start's attachments are made or none.
 
+mod change;
 mod check;
 mod pattern;
 mod place;
 mod stage;
 mod survey;
 mod table;
+mod targets;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,11 +20,15 @@ use std::{
 
 use aya::Ebpf;
 
-pub use self::{check::Repair, pattern::Pattern, survey::Target};
+pub use self::{
+    change::{Change, Repair},
+    pattern::Pattern,
+    targets::{Begin, Target, Targets, TcMode, Waiting},
+};
 use self::{
     check::{Links, fault, pin_again},
-    place::{Place, pin_name, report_strangers},
-    stage::{Held, remove_pin, stage},
+    place::{Place, pin_name, remove_pin, report_strangers},
+    stage::{Held, stage},
     survey::{Hook, Survey},
 };
 pub(super) use self::{
@@ -31,58 +37,6 @@ pub(super) use self::{
 };
 use super::{Error, host, kept::Kept, load, pins::Pins, workloads};
 use crate::sys::netlink::links;
-
-/// How a program is attached to an interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TcMode {
-    /// A tcx link (Linux 6.6), pinned, first in its chain.
-    Tcx,
-    /// A clsact filter of priority 1, which belongs to the interface.
-    Clsact,
-}
-
-impl TcMode {
-    /// The better one of those that the kernel has.
-    #[must_use]
-    pub fn detect() -> Self {
-        if host::kernel_at_least(host::TCX) { Self::Tcx } else { Self::Clsact }
-    }
-}
-
-/// What to enforce on.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Targets {
-    /// cgroup2 directories.
-    pub cgroups: Vec<PathBuf>,
-    /// Names of pods' host-side interfaces, or patterns of them.
-    pub pod_interfaces: Vec<Pattern>,
-    /// Names of uplinks.
-    pub uplinks: Vec<String>,
-}
-
-/// What became of an interface or a cgroup since the last look.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// It is gone; nothing can pass it.
-    Gone {
-        /// What.
-        target: Target,
-        /// It was named by itself, not by a pattern: it is expected back.
-        named: bool,
-    },
-    /// A new one that a pattern matches; the programs are attached.
-    Appeared {
-        /// What.
-        target: Target,
-    },
-    /// It is as it should be again.
-    Repaired {
-        /// What.
-        target: Target,
-        /// What was wrong.
-        repair: Repair,
-    },
-}
 
 /// The loaded programs and where they are attached.
 #[derive(Debug)]
@@ -95,13 +49,15 @@ pub struct Attachments {
     /// Named ones that aren't there.
     missing: BTreeSet<Target>,
     maps: Kept,
-    /// Where another version's programs are in force and ours aren't yet.
+    /// Where ours aren't in force yet.
     waiting: BTreeSet<Place>,
+    /// What they wait for there.
+    waits_for: Waiting,
 }
 
 impl Attachments {
     /// Attaches everything or nothing. What an earlier agent attached stays until its replacement
-    /// is in place.
+    /// is in place. `empty` tells that the maps hold no configuration.
     ///
     /// # Errors
     /// A target that doesn't exist, or the kernel's refusal; then all is as it was before.
@@ -110,13 +66,23 @@ impl Attachments {
         pins: &Pins,
         targets: Targets,
         tc: TcMode,
-        waits: bool,
+        empty: bool,
+        begin: Begin,
     ) -> Result<Self, Error> {
-        let others = if waits { pins.other_link_names() } else { Vec::new() };
-        let waiting =
-            others.iter().filter_map(|name| PinnedPlace::parse(name)).map(|pin| pin.place);
-        let waiting = waiting.collect();
         let survey = look(&targets, &Survey::default())?;
+        let places = |names: Vec<String>| -> BTreeSet<Place> {
+            let pinned = names.iter().filter_map(|name| PinnedPlace::parse(name));
+            pinned.map(|pin| pin.place).collect()
+        };
+        let replaced = if empty { places(pins.other_link_names()) } else { BTreeSet::new() };
+        let is_first = empty && places(pins.link_names()).is_empty();
+        let (waiting, waits_for) = if !replaced.is_empty() {
+            (replaced, Waiting::OtherVersion)
+        } else if is_first && begin == Begin::WhenFilled {
+            (survey.places().into_keys().collect(), Waiting::FirstStart)
+        } else {
+            (BTreeSet::new(), Waiting::FirstStart)
+        };
         let missing = survey.missing(&targets);
         let mut all = Self {
             ebpf,
@@ -127,6 +93,7 @@ impl Attachments {
             missing,
             maps: Kept::open(pins)?,
             waiting,
+            waits_for,
         };
         // They were there a moment ago.
         for target in &all.missing {
@@ -143,40 +110,40 @@ impl Attachments {
         Ok(all)
     }
 
-    /// Whether another version's programs are in force where ours should be.
+    /// What keeps ours from being in force everywhere; `None` where they are.
     #[must_use]
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+    pub fn waiting(&self) -> Option<Waiting> {
+        (!self.waiting.is_empty()).then_some(self.waits_for)
     }
 
     /// Puts ours in force everywhere, beside another version's, which may go then. To be called
     /// when the maps hold a configuration.
     ///
     /// # Errors
-    /// The kernel's refusal; then the other version's are all that is in force there.
+    /// The kernel's refusal; then nothing has changed.
     pub fn take_over(&mut self, pins: &Pins) -> Result<(), Error> {
         let waiting = std::mem::take(&mut self.waiting);
         self.attach_missing(pins, None).inspect_err(|_| self.waiting = waiting)
     }
 
-    /// The index of an interface that is enforced on, by name.
+    /// The index of an interface that is under enforcement, by name.
     #[must_use]
     pub fn ifindex(&self, interface: &str) -> Option<u32> {
         self.survey.ifindex(interface)
     }
 
-    /// The interfaces of pods that are enforced on: index and name.
+    /// The interfaces of pods that are under enforcement: index and name.
     pub fn pods(&self) -> impl Iterator<Item = (u32, &str)> {
         self.survey.pods()
     }
 
-    /// What is to be enforced on, was named by itself, and isn't there.
+    /// What is to be under enforcement, was named by itself, and isn't there.
     #[must_use]
     pub fn missing(&self) -> Vec<Target> {
         self.missing.iter().cloned().collect()
     }
 
-    /// The cgroups that are enforced on, by their ids; those below them are too.
+    /// The cgroups that are under enforcement, by their ids; those below them are too.
     #[must_use]
     pub fn cgroups(&self) -> &BTreeMap<u64, PathBuf> {
         self.survey.cgroups()

@@ -16,7 +16,7 @@ use super::{Error, attach::PinnedPlace, pins::Pins};
 
 /// Removes everything below `dir` and says what it was, a line each; empty if there was nothing.
 ///
-/// When it returns, nothing is enforced any more.
+/// When it returns, nothing is enforced.
 ///
 /// # Errors
 /// [`Error::Owned`] while an agent runs, which would only attach again; or a pin that can't be

@@ -15,69 +15,43 @@
 //! are all there to shield those below them. Entries that go are removed: lenient ones at any time,
 //! since what they cover was lenient; those that enforce after all others, since what is below them
 //! may fall to whatever is left. At last policies become lenient, when nobody else has them.
+//!
+//! Workloads that are not known have no routes at all, and no gateway is open to them. So an interface or a
+//! cgroup becomes known after every change of those, and unknown before.
+//!
+//! Workloads with a table of routes of their own are kept out of all this: see [`closing`].
 
+mod change;
+mod closing;
 mod make;
+mod members;
+mod op;
 
-use std::{
-    cmp::Ordering,
-    collections::{BTreeMap, BTreeSet},
+use std::collections::{BTreeMap, BTreeSet};
+
+use egress_ebpf::abi::{
+    GatewayKey, Globals, Group, GroupId, Route, RouteKey, Tunnel, route_action,
 };
 
-use egress_ebpf::{
-    abi::{
-        GatewayKey, Globals, Group, GroupId, PodAddress, PodPort, Policy, PolicyId, Route,
-        RouteKey, Tunnel, mode, route_action,
-    },
-    addr::Addr,
-};
-
+use self::change::{UNWRITTEN, differences, enforces};
+pub use self::{change::Change, op::Op};
 use super::plan::{Contents, Prefix};
-
-/// A change of a map's entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change<K, V> {
-    /// Add or overwrite.
-    Put(K, V),
-    /// Remove.
-    Remove(K),
-}
-
-/// One change of one map.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Op {
-    /// Of `GLOBALS`.
-    Globals(Globals),
-    /// Of `POLICIES`.
-    Policy(PolicyId, Policy),
-    /// Of `ROUTES`.
-    Route(Change<Prefix<RouteKey>, Route>),
-    /// Of `GROUPS`.
-    Group(GroupId, Box<Group>),
-    /// Of `GATEWAYS`.
-    Gateway(Change<GatewayKey, ()>),
-    /// Of `TUNNEL`.
-    Tunnel(Tunnel),
-    /// Of `INTERNAL`.
-    Internal(Change<Prefix<Addr>, ()>),
-    /// Of `DENIED`.
-    Denied(Change<Prefix<Addr>, ()>),
-    /// Of `POD_INTERFACES`.
-    PodInterface(Change<u32, PodPort>),
-    /// Of `POD_ADDRESSES`.
-    PodAddress(Change<PodAddress, ()>),
-    /// Of `WORKLOADS`.
-    Workload(Change<u64, PolicyId>),
-}
 
 /// Changes in the order in which they are to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ops {
+    /// Whoever changes tables has none meanwhile. When one failed, nothing may follow.
+    pub close: Vec<Op>,
     /// Policies that enforce from now on. A failed one leaves something as it was.
     pub enforce: Vec<Op>,
+    /// Workloads that are not known any more, and so lose gateways and routes: when one of `enforce`
+    /// failed, none of these may follow. A failed one leaves something as it was.
+    pub seclude: Vec<Op>,
     /// They only take away. A failed one leaves something as it was.
     pub tighten: Vec<Op>,
-    /// Groups, gateways' ports and the tunnel's listener, which open the wall for what the new routes
-    /// name, unless it is denied: when one of the former failed, none of these may follow.
+    /// Groups, gateways' ports and the tunnel's listener, which open the enforcement point for what
+    /// the new routes name, unless it is denied: when one of the former failed, none of these may
+    /// follow.
     pub gateways: Vec<Op>,
     /// Workloads that get a policy that enforces, which it has to do already: when one of `enforce`
     /// failed, none of these may follow.
@@ -87,26 +61,41 @@ pub struct Ops {
     /// They may let out more, each relying on all before it being done: when one failed, none may
     /// follow.
     pub loosen: Vec<Op>,
+    /// Whoever was closed has what is desired again, each relying on all before being done.
+    pub open: Vec<Op>,
 }
 
 impl Ops {
     /// How many changes.
     pub fn count(&self) -> usize {
-        let Self { enforce, tighten, gateways, assign, redirect, loosen } = self;
-        [enforce, tighten, gateways, assign, redirect, loosen].map(Vec::len).iter().sum()
+        let Self { close, enforce, seclude, tighten, gateways, assign, redirect, loosen, open } =
+            self;
+        let all = [close, enforce, seclude, tighten, gateways, assign, redirect, loosen, open];
+        all.map(Vec::len).iter().sum()
     }
 }
 
 /// What to do to get from `old` to `new`.
 #[must_use]
 pub fn diff(old: &Contents, new: &Contents) -> Ops {
+    match closing::closed(old, new) {
+        None => steps(old, new),
+        Some((from, to)) => {
+            let (close, open) = (closing::close(old, &from), closing::open(&to, new));
+            Ops { close, open, ..steps(&from, &to) }
+        }
+    }
+}
+
+/// The same where nobody's table of routes becomes another one.
+fn steps(old: &Contents, new: &Contents) -> Ops {
     let (enforce, lenient) = policies(old, new);
     let gateways = sets(&old.gateways, &new.gateways);
     let internal = sets(&old.internal, &new.internal);
     let denied = sets(&old.denied, &new.denied);
     let addresses = sets(&old.pod_addresses, &new.pod_addresses);
-    let interfaces = interfaces(old, new);
-    let workloads = workloads(old, new);
+    let interfaces = members::interfaces(old, new);
+    let workloads = members::workloads(old, new);
     let routes = routes(&old.routes, &new.routes);
     let (groups, emptied) = groups(&old.groups, &new.groups);
     let is_mark = GatewayKey::closes;
@@ -114,6 +103,9 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
         gateways.puts.into_iter().partition(|change| is_mark(change.key()));
     let (unmarks, unports): (Vec<_>, Vec<_>) =
         gateways.removes.into_iter().partition(|change| is_mark(change.key()));
+
+    let mut seclude: Vec<Op> = workloads.secluded.into_iter().map(Op::Workload).collect();
+    seclude.extend(interfaces.secluded.into_iter().map(Op::PodInterface));
 
     // First of all look-ups are made again that will find something from now on.
     let fewer = fewer_absent(old, new);
@@ -125,8 +117,8 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     tighten.extend(interfaces.removes.into_iter().map(Op::PodInterface));
     tighten.extend(workloads.lenient_removes.into_iter().map(Op::Workload));
 
-    // Groups, and the gateways' ports at the wall, before the routes that lead there: otherwise
-    // connects would be refused for a moment. Only what a route names is opened by it.
+    // Groups, and the gateways' ports at the enforcement point, before the routes to them:
+    // otherwise connects would be refused for a moment. Only what a route names is opened by it.
     let mut gateways: Vec<Op> = groups;
     gateways.extend(ports.into_iter().map(Op::Gateway));
     // The listener after its port.
@@ -143,15 +135,16 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     loosen.extend(internal.puts.into_iter().map(Op::Internal));
     loosen.extend(routes.direct_puts.into_iter().map(Op::Route));
     loosen.extend(routes.strict_removes.into_iter().map(Op::Route));
-    loosen.extend(workloads.lenient_puts.into_iter().map(Op::Workload));
-    loosen.extend(workloads.strict_removes.into_iter().map(Op::Workload));
     loosen.extend(unports.into_iter().map(Op::Gateway));
     loosen.extend(emptied);
     loosen.extend(listener.filter(Option::is_none).map(|_| Op::Tunnel(Tunnel::NONE)));
     // An address that was a gateway's or denied may be in a network that was internal before.
     loosen.extend(unmarks.into_iter().map(Op::Gateway));
     loosen.extend(denied.removes.into_iter().map(Op::Denied));
-    // An interface that wasn't known was denied altogether, so it must meet nothing old.
+    // Who was not known must meet no gateway and no route that is old.
+    loosen.extend(workloads.opening.into_iter().map(Op::Workload));
+    loosen.extend(workloads.lenient_puts.into_iter().map(Op::Workload));
+    loosen.extend(workloads.strict_removes.into_iter().map(Op::Workload));
     loosen.extend(interfaces.puts.into_iter().map(Op::PodInterface));
     loosen.extend(addresses.puts.into_iter().map(Op::PodAddress));
     loosen.extend(lenient);
@@ -159,15 +152,8 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     if fewer.or(old.globals) != new.globals {
         loosen.extend(new.globals.map(Op::Globals));
     }
-    Ops { enforce, tighten, gateways, assign, redirect, loosen }
-}
-
-impl<K, V> Change<K, V> {
-    fn key(&self) -> &K {
-        match self {
-            Self::Put(key, _) | Self::Remove(key) => key,
-        }
-    }
+    let (close, open) = (Vec::new(), Vec::new());
+    Ops { close, enforce, seclude, tighten, gateways, assign, redirect, loosen, open }
 }
 
 /// The old globals, with what is absent from both, if that is less than before.
@@ -175,19 +161,6 @@ fn fewer_absent(old: &Contents, new: &Contents) -> Option<Globals> {
     let before = old.globals?;
     let absent = before.absent & new.globals.map_or(0, |globals| globals.absent);
     (absent != before.absent).then_some(Globals { absent, ..before })
-}
-
-/// An unknown mode enforces.
-fn enforces(policy: Policy) -> bool {
-    policy.mode != mode::AUDIT && policy.mode != mode::EXEMPT
-}
-
-/// The state of an entry that nobody has written.
-const UNWRITTEN: Policy = Policy { mode: mode::ENFORCE, table: 0 };
-
-/// A policy that isn't there enforces.
-fn is_strict(contents: &Contents, policy: PolicyId) -> bool {
-    enforces(contents.policies.get(&policy).copied().unwrap_or(UNWRITTEN))
 }
 
 /// Policies that enforce from now on, and those that don't. An array's entries can't be removed.
@@ -218,53 +191,6 @@ fn groups(old: &BTreeMap<GroupId, Group>, new: &BTreeMap<GroupId, Group>) -> (Ve
         }
     });
     (fill, drain)
-}
-
-#[derive(Default)]
-struct WorkloadChanges {
-    strict_puts: Vec<Change<u64, PolicyId>>,
-    lenient_puts: Vec<Change<u64, PolicyId>>,
-    lenient_removes: Vec<Change<u64, PolicyId>>,
-    strict_removes: Vec<Change<u64, PolicyId>>,
-}
-
-fn workloads(old: &Contents, new: &Contents) -> WorkloadChanges {
-    let mut changes = WorkloadChanges::default();
-    differences(&old.workloads, &new.workloads, |id, before, after| match (before, after) {
-        (_, Some(policy)) if is_strict(new, *policy) => {
-            changes.strict_puts.push(Change::Put(*id, *policy));
-        }
-        (_, Some(policy)) => changes.lenient_puts.push(Change::Put(*id, *policy)),
-        (Some(policy), None) if is_strict(old, *policy) => {
-            changes.strict_removes.push(Change::Remove(*id));
-        }
-        (Some(_), None) => changes.lenient_removes.push(Change::Remove(*id)),
-        (None, None) => {}
-    });
-    changes
-}
-
-#[derive(Default)]
-struct InterfaceChanges {
-    /// An interface that isn't known is denied.
-    removes: Vec<Change<u32, PodPort>>,
-    /// Of known ones, to a policy that enforces.
-    strict_moves: Vec<Change<u32, PodPort>>,
-    puts: Vec<Change<u32, PodPort>>,
-}
-
-fn interfaces(old: &Contents, new: &Contents) -> InterfaceChanges {
-    let mut changes = InterfaceChanges::default();
-    differences(&old.pod_interfaces, &new.pod_interfaces, |index, before, after| {
-        match (before, after) {
-            (Some(_), Some(port)) if is_strict(new, port.policy) => {
-                changes.strict_moves.push(Change::Put(*index, *port));
-            }
-            (_, Some(port)) => changes.puts.push(Change::Put(*index, *port)),
-            (_, None) => changes.removes.push(Change::Remove(*index)),
-        }
-    });
-    changes
 }
 
 struct Changes<K> {
@@ -302,30 +228,6 @@ fn routes(
         (_, None) => changes.strict_removes.push(Change::Remove(*key)),
     });
     changes
-}
-
-/// Hands over the keys whose values differ, or that only one side has. One walk along both: where
-/// a hundred thousand entries differ in one, it costs no look-ups.
-fn differences<K: Ord, V: PartialEq>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-    mut each: impl FnMut(&K, Option<&V>, Option<&V>),
-) {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((before, _)), Some((after, _))) => before.cmp(after),
-        };
-        let before = old.next_if(|_| order != Ordering::Greater);
-        let after = new.next_if(|_| order != Ordering::Less);
-        let (before_value, after_value) = (before.map(|(_, v)| v), after.map(|(_, v)| v));
-        if let Some((key, _)) = before.or(after).filter(|_| before_value != after_value) {
-            each(key, before_value, after_value);
-        }
-    }
 }
 
 impl Contents {

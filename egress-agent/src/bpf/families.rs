@@ -169,6 +169,7 @@ pub(super) fn load(program: &mut Lsm, name: &str) -> Result<(), ProgramError> {
 }
 
 /// Why a kernel doesn't take such a program at all; `None` where the verifier refuses this one.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 pub(super) fn missing(error: &ProgramError) -> Option<String> {
     match error {
         // The kernel doesn't describe its types, or has no such hook.

@@ -1,7 +1,7 @@
 //! What the frames of pods come from: the hardware address at the other end of each interface, as the
 //! agent looks it up in the pod's network namespace.
 //!
-//! It is taken once, when the workload behind the interface is known and both ends are up, and kept in
+//! It is taken once, when the interface's addresses are known and both ends are up, and kept in
 //! the maps for as long as the interface lives, over restarts of the agent too. So a runtime may set
 //! it until then; whoever changes it later, as a pod with `CAP_NET_ADMIN` can, is refused and not
 //! believed. An address that another port of the same bridge has, or the bridge itself, isn't taken.

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use rustix::{
@@ -15,6 +16,7 @@ use rustix::{
 };
 
 use super::Error;
+use crate::sys::netns;
 
 /// Linux 5.10: ring buffers (5.8), `sk_lookup` (5.9), cgroup links (5.7); the oldest long-term
 /// kernel that has all of them.
@@ -56,7 +58,8 @@ impl Kernel {
 }
 
 /// The running kernel's release, as `uname -r` says.
-pub(super) fn release() -> String {
+#[must_use]
+pub fn release() -> String {
     Kernel::running().0
 }
 
@@ -175,6 +178,12 @@ pub(super) fn require_interface(name: &str) -> Result<u32, Error> {
 fn interfaces_in(list: &str) -> Vec<String> {
     let names = list.lines().filter_map(|line| line.split_once(':'));
     names.map(|(name, _)| name.trim().to_owned()).collect()
+}
+
+/// The node's network namespace, as the programs know it; zero where the kernel doesn't tell.
+pub(super) fn node_network() -> u64 {
+    static COOKIE: OnceLock<u64> = OnceLock::new();
+    *COOKIE.get_or_init(|| netns::cookie().unwrap_or(0))
 }
 
 #[cfg(test)]

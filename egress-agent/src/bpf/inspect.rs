@@ -1,32 +1,28 @@
 //! What is in force, read from the pins alone: it needs no agent, and changes nothing.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, fs, path::Path, time::SystemTime};
 
 use aya::{
-    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError},
+    maps::{Array, Map, MapError},
     programs::{
         ProgramInfo,
         links::{FdLink, PinnedLink},
         loaded_programs,
     },
 };
-use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, mode};
+use egress_ebpf::abi::{ABI_VERSION, Globals, Policy, PolicyId, UNKNOWN_POLICY, mode};
 
 use super::{
     Counters, Error, Lost, Verdicts,
     attach::{PinnedPlace, clsact_program},
-    pinned::open,
+    map_fill::{self, MapFill},
+    pinned::{below, open},
     pod::Raw,
 };
 use crate::types::Held;
 
-/// Programs without which a cgroup isn't enforced on; the others are for comfort, or depend on the
-/// kernel.
+/// Programs without which a cgroup isn't under enforcement; the others are a convenience, or depend
+/// on the kernel.
 const ON_CGROUP: [&str; 5] = ["cgroup_egress", "connect4", "connect6", "sendmsg4", "sendmsg6"];
 /// What records, for the tunnel, where its connections were to go.
 const RECORDS: &str = "sock_ops";
@@ -71,34 +67,6 @@ pub struct AttachedProgram {
     pub tag: Option<u64>,
     /// The version of the map ABI that it is of.
     pub version: u32,
-}
-
-/// How full a map is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MapFill {
-    /// Its name.
-    pub name: String,
-    /// Entries; `None` where they can't be counted, as in arrays, which are always whole.
-    pub entries: Option<u32>,
-    /// How many it takes; for a ring buffer, bytes.
-    pub capacity: u32,
-    /// Whether a full one forgets its oldest entries, rather than refuse new ones.
-    pub evicts: bool,
-}
-
-impl MapFill {
-    /// Whether it refuses new entries.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        !self.evicts && self.entries.is_some_and(|entries| entries >= self.capacity)
-    }
-
-    /// Whether it is about to: nine tenths are taken.
-    #[must_use]
-    pub fn is_nearly_full(&self) -> bool {
-        let taken = |entries| u64::from(entries) * 10 >= u64::from(self.capacity) * 9;
-        !self.evicts && self.entries.is_some_and(taken)
-    }
 }
 
 /// Reads the pins below `dir`; nothing there is an empty [`Inspection`].
@@ -192,7 +160,7 @@ impl Inspection {
     fn read_maps(&mut self, maps: &Path) {
         for path in below(maps) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            match fill(&path, name.clone()) {
+            match map_fill::of(&path, name.clone()) {
                 Ok(fill) => self.maps.push(fill),
                 Err(error) => self.problems.push(format!("map {name} can't be read: {error}")),
             }
@@ -211,6 +179,8 @@ impl Inspection {
         for (id, policy) in (0..).zip(policies.iter()) {
             let policy = policy.map_err(|error| Error::Map { map: "POLICIES", error })?.0;
             let name = match policy.mode {
+                // Audited only where every set is, and those are listed.
+                mode::AUDIT if id == UNKNOWN_POLICY => continue,
                 mode::AUDIT => "audit",
                 mode::EXEMPT => "exempt",
                 // An unknown mode enforces.
@@ -223,10 +193,6 @@ impl Inspection {
         self.lost = counters.lost()?;
         Ok(())
     }
-}
-
-fn below(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 fn typed<T: TryFrom<Map, Error = MapError>>(maps: &Path, name: &'static str) -> Result<T, Error> {
@@ -260,76 +226,6 @@ fn missing(programs: &[AttachedProgram]) -> Vec<String> {
         }
     }
     missing
-}
-
-/// Opens a map and counts its entries.
-fn fill(path: &Path, name: String) -> Result<MapFill, MapError> {
-    let data = MapData::from_pin(path)?;
-    let info = data.info()?;
-    let (key, value, capacity) = (info.key_size(), info.value_size(), info.max_entries());
-    let map = Map::from_map_data(data)?;
-    let evicts = matches!(map, Map::LruHashMap(_));
-    let entries = match &map {
-        Map::HashMap(_) | Map::LruHashMap(_) => count_hash(map, key, value, capacity)?,
-        // The length of the prefix comes before the data.
-        Map::LpmTrie(_) => count_trie(map, key.saturating_sub(4), value, capacity)?,
-        _ => None,
-    };
-    Ok(MapFill { name, entries, capacity, evicts })
-}
-
-/// Calls `$count::<K, V>` with arrays of bytes as long as keys and values are; aya wants types, and
-/// the map may be of another version.
-macro_rules! sized {
-    ($count:ident, $map:expr, $capacity:expr, ($key:expr, $value:expr),
-     [$($k:literal),*], $values:tt) => {
-        match $key {
-            $($k => sized!(@value $count, $map, $capacity, $k, $value, $values),)*
-            _ => Ok(None),
-        }
-    };
-    (@value $count:ident, $map:expr, $capacity:expr, $k:literal, $value:expr, [$($v:literal),*]) => {
-        match $value {
-            $($v => $count::<[u8; $k], [u8; $v]>($map, $capacity).map(Some),)*
-            _ => Ok(None),
-        }
-    };
-}
-
-fn count_hash(map: Map, key: u32, value: u32, capacity: u32) -> Result<Option<u32>, MapError> {
-    fn count<K: aya::Pod, V: aya::Pod>(map: Map, capacity: u32) -> Result<u32, MapError> {
-        let map: HashMap<MapData, K, V> = HashMap::try_from(map)?;
-        number(map.keys(), capacity)
-    }
-    sized!(
-        count,
-        map,
-        capacity,
-        (key, value),
-        [4, 8, 16, 20, 24, 32, 36, 40, 44, 48],
-        [4, 8, 12, 16, 24, 32, 36, 40, 48, 56, 64]
-    )
-}
-
-fn count_trie(map: Map, key: u32, value: u32, capacity: u32) -> Result<Option<u32>, MapError> {
-    fn count<K: aya::Pod, V: aya::Pod>(map: Map, capacity: u32) -> Result<u32, MapError> {
-        let map: LpmTrie<MapData, K, V> = LpmTrie::try_from(map)?;
-        number(map.keys(), capacity)
-    }
-    sized!(count, map, capacity, (key, value), [16, 20, 24, 32], [4, 8, 12, 16])
-}
-
-/// At most as many as the map holds: where keys come and go, the kernel may begin anew.
-fn number<K>(
-    keys: impl Iterator<Item = Result<K, MapError>>,
-    capacity: u32,
-) -> Result<u32, MapError> {
-    let mut count = 0;
-    for key in keys.take(usize::try_from(capacity).unwrap_or(usize::MAX)) {
-        key?;
-        count += 1;
-    }
-    Ok(count)
 }
 
 #[cfg(test)]
@@ -367,20 +263,6 @@ mod tests {
         assert!(told[0].starts_with("connect6 isn't attached to cgroup /pods/web"), "{told:?}");
         assert!(without(RECORDS)[0].ends_with("through the tunnel are reset"));
         assert!(without("pod_ingress")[0].contains("pod_ingress isn't attached to interface veth"));
-    }
-
-    #[test]
-    fn full_is_told_from_nearly_full_and_from_forgetful() {
-        let map = |entries, evicts| MapFill {
-            name: "DENIED".into(),
-            entries: Some(entries),
-            capacity: 100,
-            evicts,
-        };
-        assert!(map(100, false).is_full() && map(100, false).is_nearly_full());
-        assert!(!map(99, false).is_full() && map(90, false).is_nearly_full());
-        assert!(!map(89, false).is_nearly_full());
-        assert!(!map(100, true).is_full() && !map(100, true).is_nearly_full());
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Kept {
         maps.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Pins again what isn't pinned any more, and gives back what that was.
+    /// Pins again what is no longer pinned, and gives back what that was.
     pub(super) fn repair(&self, pins: &Pins) -> Vec<Result<&'static str, Error>> {
         let dir = pins.maps();
         let lost = self.0.iter().filter(|(name, _, id)| !is_pinned(&dir.join(name), *id));

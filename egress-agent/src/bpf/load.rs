@@ -18,7 +18,7 @@ use egress_ebpf::{
     inbound::REFUSED_SYNS,
 };
 
-use super::{Error, families, maker, object::PROGRAMS, offload, pins::Pins, records};
+use super::{Error, families, host, maker, object::PROGRAMS, offload, pins::Pins};
 
 /// Bytes of an LPM trie's prefix length, which comes before the data.
 const LPM: usize = 4;
@@ -89,7 +89,7 @@ pub(super) fn node(pins: &Pins) -> Result<Ebpf, Error> {
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
     maker::tell(&mut loader)?;
-    let network = records::node_network();
+    let network = host::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
     offload::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
@@ -107,7 +107,7 @@ pub(super) fn unpinned() -> Result<Ebpf, Error> {
     loader.override_global(SET_RETVAL, &set_retval, true);
     families::tell(&mut loader);
     maker::tell(&mut loader)?;
-    let network = records::node_network();
+    let network = host::node_network();
     loader.override_global("NODE_NETWORK", &network, true);
     offload::tell(&mut loader)?;
     Ok(loader.load(PROGRAMS)?)
@@ -149,6 +149,7 @@ fn check_layout(maps: &Path, (name, key, value, entries): &Layout) -> Result<(),
 }
 
 /// Hands the program's code to the kernel, whose verifier may refuse it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of no other kind")]
 pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, Error> {
     let program = ebpf
         .program_mut(name)

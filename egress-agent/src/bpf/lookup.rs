@@ -45,9 +45,8 @@ pub fn attach(
 ) -> Result<Capture, Error> {
     host::check()?;
     let mut ebpf = load::gateway()?;
-    let program = match load::program(&mut ebpf, PROGRAM)? {
-        Program::SkLookup(program) => program,
-        _ => return Err(Error::Missing { what: "sk_lookup program", name: PROGRAM.to_owned() }),
+    let Program::SkLookup(program) = load::program(&mut ebpf, PROGRAM)? else {
+        return Err(Error::Missing { what: "sk_lookup program", name: PROGRAM.to_owned() });
     };
     let netns = File::open("/proc/thread-self/ns/net")
         .map_err(Error::io("can't open the network namespace"))?;

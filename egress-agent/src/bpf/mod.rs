@@ -17,6 +17,7 @@ mod load;
 mod logs;
 pub mod lookup;
 mod maker;
+mod map_fill;
 pub mod object;
 mod offload;
 mod pinned;
@@ -34,28 +35,35 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use attach::{Attachments, Change, Pattern, Repair, Target, Targets, TcMode};
+pub use attach::{Attachments, Begin, Change, Pattern, Repair, Target, Targets, TcMode, Waiting};
 pub use counters::{Counters, Lost, Verdicts};
 pub use detach::detach;
 pub use error::Error;
 pub use events::{Action, Events, Flow, Hook};
 pub use families::{Families, Gaps};
 pub use hardware::learn as learn_hardware;
-pub use host::{Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname};
-pub use inspect::{AttachedProgram, Inspection, MapFill, inspect};
+pub use host::{
+    Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname, release as kernel_release,
+};
+pub use inspect::{AttachedProgram, Inspection, inspect};
 pub use judge::Judge;
 pub use maker::tell as tell_maker;
+pub use map_fill::{MapFill, map_fills};
 pub use offload::tell as tell_offload;
 pub use pinned::{orphaned, pins_owner};
 pub use pins::{DEFAULT_BPFFS, Pins};
-pub use plan::{Contents, Facts, NO_INTERFACE, PlanProblem, PodHardware, PodInterface};
+pub use plan::{
+    Contents, Facts, NO_INTERFACE, PlanProblem, PodHardware, PodInterface, policy_id,
+    routes::specificity,
+};
 pub use reconcile::Maps;
 pub use records::{Ends, Record, Records};
 pub use shares::{Causer, Shares};
 pub use trial::{OLDEST_TESTED_KERNEL, Trial};
 pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
 
-/// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns and until
+/// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns, or from
+/// [`Attachments::take_over`] where something is [waited for](Attachments::waiting), and until
 /// [`detach()`], however the process ends.
 pub struct Enforcer {
     /// What is attached where.
@@ -108,11 +116,11 @@ impl Enforcer {
     ///
     /// Where an agent with other maps (another version, older or newer) enforces, its programs
     /// stay and ours aren't attached until [`Attachments::take_over`]: ours would deny everything
-    /// until a configuration is in the maps.
+    /// until a configuration is in the maps. `begin` says the same of a node where nothing is enforced.
     ///
     /// # Errors
     /// What stands in the way, and what to do about it.
-    pub fn start(bpffs: &Path, targets: &Targets, tc: TcMode) -> Result<Self, Error> {
+    pub fn start(bpffs: &Path, targets: &Targets, tc: TcMode, begin: Begin) -> Result<Self, Error> {
         host::check()?;
         // Wrong targets are found before a program is loaded.
         for cgroup in &targets.cgroups {
@@ -123,6 +131,8 @@ impl Enforcer {
             host::require_interface(interface)?;
         }
         let pins = Pins::own(bpffs)?;
+        // A first start that was cut short has left its maps: nothing waits twice.
+        let begin = if pins.maps().exists() { Begin::AtOnce } else { begin };
         let aside = match load::check(&pins) {
             Err(error @ Error::Layout { .. }) => {
                 tracing::warn!("{error}; taking it for another version's");
@@ -131,7 +141,7 @@ impl Enforcer {
             result => result.map(|()| None)?,
         };
         let adopted = pins.in_use();
-        let result = Self::load(&pins, targets, tc);
+        let result = Self::load(&pins, targets, tc, begin);
         if result.is_err() && !adopted {
             pins.undo();
         }
@@ -154,7 +164,7 @@ impl Enforcer {
         })
     }
 
-    fn load(pins: &Pins, targets: &Targets, tc: TcMode) -> Result<Loaded, Error> {
+    fn load(pins: &Pins, targets: &Targets, tc: TcMode, begin: Begin) -> Result<Loaded, Error> {
         pins.create()?;
         let mut ebpf = load::node(pins)?;
         // The maps first: if one can't be used, nothing is attached yet.
@@ -165,9 +175,9 @@ impl Enforcer {
         let records = Records::take_from(&mut ebpf)?;
         logs::forward(&mut ebpf)?;
         // Filled maps are those of a take-over that was cut short: ours may enforce at once.
-        let waits = maps.current().globals.is_none();
+        let empty = maps.current().globals.is_none();
         let families = Families::attach(&mut ebpf, pins);
-        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, waits)?;
+        let attachments = Attachments::attach(ebpf, pins, targets.clone(), tc, empty, begin)?;
         Ok(Loaded { attachments, maps, counters, shares, events, records, families })
     }
 }

@@ -1,6 +1,9 @@
 //! What an agent left, or has, below its pins: read without owning them.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use aya::maps::{Map, MapData};
 use egress_ebpf::abi::ABI_VERSION;
@@ -26,6 +29,11 @@ pub fn orphaned(dir: &Path) -> Result<Option<(Events, Counters)>, Error> {
     let events = Events::open(open(&maps, "EVENTS")?)?;
     let counters = Counters::open(open(&maps, "COUNTERS")?, open(&maps, "LOST")?)?;
     Ok(Some((events, counters)))
+}
+
+/// What is in a directory; nothing where it can't be read.
+pub(super) fn below(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 pub(super) fn open(maps: &Path, name: &'static str) -> Result<Map, Error> {

@@ -1,41 +1,36 @@
 //! From the snapshot to what the maps should hold. Pure: names are resolved and health is known
 //! before.
 
-mod routes;
+mod desired;
+pub(super) mod routes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::{IpAddr, SocketAddr},
 };
 
 use egress_ebpf::{
     abi::{
-        ADMIN_PORTS, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId, PodAddress, PodPort,
-        Policy, PolicyId, Route, RouteKey, TableId, Tunnel, mode, pod_hardware,
+        ADMIN_PORTS, EXEMPTION_TABLES, GROUP_ENDPOINTS, GatewayKey, Globals, Group, GroupId,
+        PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, TableId, Tunnel, UNKNOWN_POLICY,
+        UNKNOWN_TABLE, pod_hardware,
     },
-    absent::Absent,
-    addr::{Addr, PortBe},
+    addr::Addr,
 };
-use ipnet::IpNet;
 use thiserror::Error;
 
-use self::routes::{Builder, TCP, gateway_key, group_id, prefixes};
 use crate::{
-    policy::{Enforcement, MeshConfig, Snapshot},
-    types::{Host, Port},
+    policy::{ExemptDestination, MeshConfig},
+    types::Host,
 };
 
 /// The policy of workloads that are in no set of their own.
 pub(super) const POLICY: PolicyId = 0;
-/// The routes of every policy: policies differ in their mode alone.
+/// The routes of every policy but those of exemptions, which have tables of their own: see [`tables`].
 const TABLE: TableId = 0;
-
-/// Denied whatever `deniedCidrs` says: the cloud's metadata service, which hands out the node's
-/// credentials.
-const METADATA: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
+/// The policy of who is closed while its table becomes another one; sets are numbered from zero up to it.
+pub(super) const CLOSED: PolicyId = UNKNOWN_POLICY - 1;
 
 /// Data of a key of an LPM trie: how many of its bits count.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -224,140 +219,30 @@ pub enum PlanProblem {
     },
 }
 
-impl Contents {
-    /// What the maps should hold for this snapshot.
-    #[must_use]
-    pub fn desired(snapshot: &Snapshot, facts: &Facts) -> (Self, Vec<PlanProblem>) {
-        let mut contents = Self::default();
-        let mut problems = Vec::new();
-        contents.set_pods(&facts.pods);
-        let taken = facts.pods.iter().filter(|pod| pod.hardware == PodHardware::Taken);
-        problems.extend(taken.map(|pod| PlanProblem::HardwareTaken { ifindex: pod.ifindex }));
-        contents.workloads.clone_from(&facts.workloads);
-        contents.globals = Some(Globals {
-            generation: facts.generation.max(1),
-            events_per_second: facts.events_per_second,
-            default_policy: POLICY,
-            uplink_policy: POLICY,
-            absent: 0,
-            digest: facts.held.digest,
-            accepted_at: facts.held.accepted_at,
-        });
-        for (index, set) in snapshot.mesh.sets().enumerate() {
-            contents
-                .policies
-                .insert(policy_id(index), Policy { mode: mode_of(set.mode), table: TABLE });
-        }
-        contents.internal = snapshot.mesh.cluster_cidrs.iter().flat_map(prefixes).collect();
-        let metadata = METADATA.map(IpNet::from);
-        contents.denied =
-            snapshot.mesh.denied_cidrs.iter().chain(&metadata).flat_map(prefixes).collect();
-        let tunnels = snapshot.mesh.encapsulation_ports.iter();
-        contents
-            .gateways
-            .extend(tunnels.map(|port| GatewayKey::encapsulation(PortBe::new(port.get()))));
-        contents.set_groups(&snapshot.mesh, facts, &mut problems);
-        contents.set_listeners(&facts.tunnel);
-        let mut routes = Builder::new(snapshot, facts);
-        snapshot.node.routes.iter().for_each(|route| routes.add(route));
-        routes.finish(&mut contents, &mut problems);
-        let absent = contents.absent();
-        if let Some(globals) = &mut contents.globals {
-            globals.absent = absent.raw();
-        }
-        problems.dedup();
-        (contents, problems)
-    }
-
-    /// What `TUNNEL` holds, as the kernel has it.
-    pub(super) fn set_tunnel(&mut self, tunnel: Tunnel) {
-        self.tunnel = (tunnel != Tunnel::NONE).then_some(tunnel);
-    }
-
-    /// Where the tunnel's listener is, and that it may be reached there; the address's other ports are
-    /// judged as if there were none.
-    fn set_listeners(&mut self, listeners: &[SocketAddr]) {
-        let mut tunnel = Tunnel::NONE;
-        for listener in listeners {
-            let (ip, port) = (listener.ip().to_canonical(), listener.port());
-            let Some(dialled) = Port::new(port) else { continue };
-            let (addr, at) = match ip {
-                IpAddr::V4(_) => (&mut tunnel.v4, &mut tunnel.port_v4),
-                IpAddr::V6(_) => (&mut tunnel.v6, &mut tunnel.port_v6),
-            };
-            (*addr, *at) = (ip.into(), PortBe::new(port));
-            self.gateways.insert(gateway_key(ip, Some(dialled), TCP));
-        }
-        self.set_tunnel(tunnel);
-    }
-
-    /// What is in neither map, so that it needn't be looked for.
-    fn absent(&self) -> Absent {
-        let absent =
-            self.gateways.iter().fold(Absent::ALL, |absent, key| absent.with_gateway(&key.addr));
-        self.denied
-            .iter()
-            .fold(absent, |absent, prefix| absent.with_denied(prefix.bits, &prefix.data))
-    }
-
-    /// Replaces what is known of pods, which doesn't depend on a snapshot.
-    pub fn set_pods(&mut self, pods: &[PodInterface]) {
-        let interfaces = pods.iter().filter(|pod| pod.ifindex != NO_INTERFACE);
-        self.pod_interfaces = interfaces.map(|pod| (pod.ifindex, pod.into())).collect();
-        self.pod_addresses = pods
-            .iter()
-            .flat_map(|pod| {
-                // A pod's socket may have them too, before its packet is at the interface.
-                let on = move |addr: &IpAddr| {
-                    [pod.ifindex, NO_INTERFACE]
-                        .map(|ifindex| PodAddress { ifindex, addr: Addr::from(*addr) })
-                };
-                pod.addresses.iter().flat_map(on)
-            })
-            .collect();
-    }
-    fn set_groups(&mut self, mesh: &MeshConfig, facts: &Facts, problems: &mut Vec<PlanProblem>) {
-        for (index, gateway) in mesh.gateways.iter().enumerate() {
-            let Some(id) = group_id(index, facts) else {
-                problems.push(PlanProblem::TooManyGroups {
-                    service: gateway.service.clone(),
-                    group: index,
-                    max: facts.max_groups,
-                });
-                continue;
-            };
-            let healthy: Vec<Addr> = gateway
-                .endpoints
-                .iter()
-                .filter(|endpoint| facts.healthy.contains(endpoint))
-                .map(|endpoint| Addr::from(*endpoint))
-                .collect();
-            if healthy.len() > GROUP_ENDPOINTS {
-                problems.push(PlanProblem::TooManyEndpoints {
-                    service: gateway.service.clone(),
-                    found: healthy.len(),
-                });
-            }
-            self.groups.insert(id, Group::new(&healthy));
-            // An endpoint that isn't healthy is a gateway all the same: its other ports stay shut.
-            // At a host's other addresses all ports do: nothing is routed there.
-            for address in gateway.endpoints.iter().chain(&gateway.other_addresses) {
-                self.gateways.insert(gateway_key(*address, None, 0));
-            }
-        }
-    }
-}
-
 /// The number of a set's policy. One that doesn't fit is in no map, and what is in no map enforces.
-pub(super) fn policy_id(index: usize) -> PolicyId {
-    PolicyId::try_from(index).unwrap_or(PolicyId::MAX)
+pub fn policy_id(index: usize) -> PolicyId {
+    PolicyId::try_from(index).ok().filter(|id| *id < CLOSED).unwrap_or(PolicyId::MAX)
 }
 
-const fn mode_of(enforcement: Enforcement) -> u32 {
-    match enforcement {
-        Enforcement::Enforce => mode::ENFORCE,
-        Enforcement::Audit => mode::AUDIT,
+/// The tables of the sets that have one, by the sets' places. A table's number follows from what is in it, so a
+/// table never changes while it is in use: another content is another table.
+fn tables(mesh: &MeshConfig) -> HashMap<usize, TableId> {
+    let mut taken: HashMap<TableId, &[ExemptDestination]> = HashMap::new();
+    let mut tables = HashMap::new();
+    for (index, set) in mesh.sets().enumerate() {
+        let Some(to) = set.to else { continue };
+        let mut hasher = DefaultHasher::new();
+        to.hash(&mut hasher);
+        let [low, high] = [hasher.finish(), hasher.finish() >> 32].map(|half| half & 0xffff_ffff);
+        let number = TableId::try_from(low ^ high).unwrap_or_default();
+        let mut table = number | EXEMPTION_TABLES;
+        while table == UNKNOWN_TABLE || taken.get(&table).is_some_and(|other| *other != to) {
+            table = table.wrapping_add(1) | EXEMPTION_TABLES;
+        }
+        taken.insert(table, to);
+        tables.insert(index, table);
     }
+    tables
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use aya::{
@@ -18,14 +18,13 @@ use egress_ebpf::{
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    Error, load,
+    Error,
+    host::node_network,
+    load,
     plan::{NO_INTERFACE, PodInterface},
     pod::Raw,
 };
-use crate::{
-    sys::netns,
-    types::{GatewayPort, OriginalDst, Port},
-};
+use crate::types::{GatewayPort, OriginalDst, Port};
 
 const MAP: &str = "TUNNELED";
 
@@ -44,14 +43,15 @@ struct Shared {
 /// Whose addresses are known.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ends {
-    /// Pods' whose interfaces are enforced on.
+    /// Pods' whose interfaces are under enforcement.
     pub pods: HashSet<IpAddr>,
     /// The node's own; empty where the kernel doesn't number network namespaces (before 5.14).
     pub node: HashSet<IpAddr>,
 }
 
 impl Ends {
-    /// Of the pods' interfaces that are enforced on, and of the node itself ([`NO_INTERFACE`]).
+    /// Of the pods' interfaces that are under enforcement, and of the node itself
+    /// ([`NO_INTERFACE`]).
     #[must_use]
     pub fn new(pods: &[PodInterface]) -> Self {
         let mut ends = Self::default();
@@ -74,12 +74,6 @@ impl Ends {
         }
         Some(if self.node.contains(&addr) { space::NODE } else { space::OTHER })
     }
-}
-
-/// The node's network namespace, as the programs know it; zero where the kernel doesn't tell.
-pub(super) fn node_network() -> u64 {
-    static COOKIE: OnceLock<u64> = OnceLock::new();
-    *COOKIE.get_or_init(|| netns::cookie().unwrap_or(0))
 }
 
 /// What a connection to the tunnel listener was meant for.
@@ -139,7 +133,7 @@ impl Records {
         let key = Raw(end.key(space));
         let mut map = self.0.map.lock().unwrap_or_else(PoisonError::into_inner);
         // Linux before 5.14 can't look up and delete in one step here. It needn't: the record of an
-        // accepted connection is changed by the kernel in one way alone, to be nobody's.
+        // accepted connection is changed by the kernel in one way alone, to be unowned.
         let found = match map.get(&key, 0) {
             Ok(Raw(found)) => found,
             Err(MapError::KeyNotFound) => return None,

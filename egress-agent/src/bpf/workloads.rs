@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::{Ebpf, maps::MapError};
-use egress_ebpf::abi::PolicyId;
+use egress_ebpf::abi::{PolicyId, UNKNOWN_POLICY};
 
 use super::{
     Error, host,
@@ -55,10 +55,13 @@ pub struct Interface<'a> {
     /// The addresses that the options give it. Empty where they only give a pattern that its name
     /// fits: then a workload has to name it, and gives the addresses too.
     pub addresses: &'a [IpAddr],
+    /// The addresses that its other end was first seen with. They count where no workload is known for the
+    /// interface.
+    pub seen: &'a [IpAddr],
 }
 
-/// The policies of pods behind interfaces. An interface whose pod nobody knows is left out, and so
-/// denied.
+/// The policies of pods behind interfaces. An interface whose pod is not known has no egress. One whose
+/// addresses are not known either is left out, and so denied.
 #[must_use]
 pub fn pod_interfaces<'a>(
     mesh: &MeshConfig,
@@ -68,7 +71,7 @@ pub fn pod_interfaces<'a>(
     let pods = found.into_iter().filter_map(|interface| {
         let workload = known.by_interface.get(interface.name).copied();
         let (addresses, set) = match (interface.addresses, workload) {
-            ([], None) => return None,
+            ([], None) => return unknown(&interface),
             ([], Some(workload)) => (workload.addresses.clone(), mesh.set_of(workload)),
             (addresses, Some(workload)) => (addresses.to_vec(), mesh.set_of(workload)),
             (addresses, None) => (addresses.to_vec(), known.set_of_addresses(addresses)),
@@ -77,6 +80,16 @@ pub fn pod_interfaces<'a>(
         Some(PodInterface { ifindex, addresses, hardware: PodHardware::Unknown, policy })
     });
     pods.collect()
+}
+
+/// An interface whose pod is not known: in-cluster traffic, under its own addresses.
+fn unknown(interface: &Interface<'_>) -> Option<PodInterface> {
+    (!interface.seen.is_empty()).then(|| PodInterface {
+        ifindex: interface.ifindex,
+        addresses: interface.seen.to_vec(),
+        hardware: PodHardware::Unknown,
+        policy: UNKNOWN_POLICY,
+    })
 }
 
 /// The workloads by what they are known by.
@@ -117,14 +130,15 @@ impl<'a> Known<'a> {
 }
 
 /// The policies of cgroups by their ids: of the `attached`, which have our programs, and of those
-/// that workloads name and `find` finds.
+/// that workloads name and `find` finds. What is attached to and no workload names has the policy `unnamed`.
 #[must_use]
 pub fn cgroups(
     mesh: &MeshConfig,
     attached: &BTreeMap<u64, PathBuf>,
+    unnamed: PolicyId,
     find: impl Fn(&Path) -> Option<u64>,
 ) -> BTreeMap<u64, PolicyId> {
-    let mut policies: BTreeMap<u64, PolicyId> = attached.keys().map(|id| (*id, POLICY)).collect();
+    let mut policies: BTreeMap<u64, PolicyId> = attached.keys().map(|id| (*id, unnamed)).collect();
     for workload in mesh.workloads.iter().filter(|workload| !workload.cgroups.is_empty()) {
         let policy = policy_id(mesh.set_of(workload));
         let ids = workload.cgroups.iter().filter_map(|path| find(path));
@@ -173,7 +187,8 @@ pub fn adopted<'a>(
     let mut contents = left.clone();
     let mut pods: Vec<PodInterface> = found
         .into_iter()
-        .filter_map(|Interface { name: _, ifindex, addresses }| {
+        .filter_map(|interface| {
+            let Interface { name: _, ifindex, addresses, seen: _ } = interface;
             let policy = left.pod_interfaces.get(&ifindex).map(|port| port.policy);
             let of = left.pod_addresses.iter().filter(|entry| entry.ifindex == ifindex);
             let addresses = match addresses {
@@ -181,6 +196,9 @@ pub fn adopted<'a>(
                 given => given.to_vec(),
             };
             let known = policy.is_some() || !addresses.is_empty();
+            if !known && left.policies.contains_key(&UNKNOWN_POLICY) {
+                return unknown(&interface);
+            }
             let (policy, hardware) = (policy.unwrap_or(POLICY), PodHardware::Unknown);
             known.then_some(PodInterface { ifindex, addresses, hardware, policy })
         })

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::File,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -11,19 +11,16 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    exit::{FAILURE, USAGE},
+    exit::{FAILURE, REFUSED, USAGE},
     output::Output,
+    paths::read,
 };
 use crate::{
-    config::{self, Problem, RawFile, Severity},
+    config::{self, Problem, Severity},
     policy::{
         ClientTls, ClientTlsMode, CredentialFiles, CredentialSource, ServerProtocol, Snapshot,
     },
-    source::{Directory, Files},
 };
-
-/// The exit code where the configuration would be in force and parts of it refused.
-const REFUSALS: u8 = 3;
 
 /// Options of `check`.
 #[derive(clap::Args, Debug)]
@@ -71,7 +68,7 @@ fn check(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
-    let (files, unreadable) = read(args);
+    let (files, unreadable) = read(&args.paths, args.mesh.as_deref());
     if !unreadable.is_empty() {
         for error in unreadable {
             writeln!(err, "error: {error}")?;
@@ -107,7 +104,7 @@ fn check(
     }
     Ok(match (errors, refusals) {
         (0, 0) => 0,
-        (0, _) => REFUSALS,
+        (0, _) => REFUSED,
         _ => FAILURE,
     })
 }
@@ -144,81 +141,6 @@ fn text(report: &Report<'_>, colours: bool, out: &mut impl Write) -> io::Result<
     };
     let (errors, warnings) = (count(*errors, "error"), count(*warnings, "warning"));
     writeln!(out, "{errors}, {refusals}{warnings} in {}{what}", count(*files, "file"))
-}
-
-/// Everything that the paths name, or every path that can't be read.
-fn read(args: &CheckArgs) -> (Files, Vec<String>) {
-    let mut all = Files::default();
-    let mut errors = Vec::new();
-    for path in &args.paths {
-        if path.is_dir() {
-            match Directory::new(path.clone(), args.mesh.clone()).read() {
-                Ok(Files { resources, mesh, discovered: _, objects: _ }) => {
-                    all.resources.extend(resources);
-                    all.mesh = all.mesh.or(mesh);
-                }
-                Err(unreadable) => errors.extend(unreadable.iter().map(ToString::to_string)),
-            }
-        } else {
-            match read_file(path) {
-                Ok(file) if args.mesh.is_none() && is_mesh(path) => all.mesh = Some(file),
-                Ok(file) => all.resources.push(file),
-                Err(error) => errors.push(error),
-            }
-        }
-    }
-    if let Some(mesh) = &args.mesh {
-        match read_file(mesh) {
-            Ok(file) => all.mesh = Some(file),
-            Err(error) => errors.push(error),
-        }
-        all.resources.retain(|file| !is_same(Path::new(&file.path), mesh));
-    }
-    let mut seen = HashSet::new();
-    all.resources.retain(|file| {
-        let path = PathBuf::from(&file.path);
-        seen.insert(path.canonicalize().unwrap_or(path))
-    });
-    errors.sort();
-    errors.dedup();
-    (all, errors)
-}
-
-fn is_mesh(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == "mesh.yaml" || name == "mesh.yml")
-}
-
-fn is_same(a: &Path, b: &Path) -> bool {
-    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-fn read_file(path: &Path) -> Result<RawFile, String> {
-    match fs::read(path) {
-        Ok(bytes) => match String::from_utf8(bytes) {
-            Ok(text) => Ok(RawFile { path: path.display().to_string(), text }),
-            Err(error) => {
-                let at = error.utf8_error().valid_up_to();
-                Err(format!("{} isn't UTF-8 text (byte {at} is wrong)", path.display()))
-            }
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let hint = neighbour(path).map(|near| format!("; did you mean {near}?"));
-            Err(format!("{} doesn't exist{}", path.display(), hint.unwrap_or_default()))
-        }
-        Err(error) => Err(format!("can't read {}: {error}", path.display())),
-    }
-}
-
-/// The entry beside a path that doesn't exist which was probably meant.
-fn neighbour(path: &Path) -> Option<String> {
-    let wanted = path.file_name()?.to_str()?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let entries = fs::read_dir(parent.unwrap_or(Path::new("."))).ok()?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let scored = names.map(|name| (strsim::jaro_winkler(wanted, &name), name));
-    let (score, name) = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    let near = parent.map_or_else(|| PathBuf::from(&name), |parent| parent.join(&name));
-    (score > 0.85).then(|| near.display().to_string())
 }
 
 fn nothing_there(path: &Path) -> Problem {

@@ -1,7 +1,7 @@
 //! The `flows` command: what happened, in the manner of `hubble observe`.
 
-mod filter;
-mod source;
+pub(super) mod filter;
+pub(super) mod source;
 mod summary;
 
 use std::{
@@ -17,7 +17,11 @@ use clap::ValueEnum;
 
 use self::{filter::Filter, source::Sources, summary::Summary};
 use super::reasons::meaning;
-use crate::{admin::control::Line, bpf::DEFAULT_BPFFS, telemetry::FlowRecord};
+use crate::{
+    admin::control::Line,
+    bpf::DEFAULT_BPFFS,
+    telemetry::{FlowRecord, FlowVerdict},
+};
 
 /// Options of `flows`.
 #[derive(clap::Args, Debug)]
@@ -38,6 +42,9 @@ Examples:
 
   # Whatever one workload does, from now on.
   egress-agent flows --follow --last 0 --pod shop/web
+
+  # What a namespace was refused in an hour and a half, but for its look-ups of names.
+  egress-agent flows -n shop --verdict denied --since 1h30m --not --port 53
 
 Exit codes: 0 shown (also if nothing matched), 1 nobody could be asked, 2 wrong options.")]
 pub(super) struct FlowsArgs {
@@ -68,10 +75,12 @@ pub(super) struct FlowsArgs {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Output {
     /// A line each.
+    #[value(alias = "compact")]
     Text,
     /// A line each, with what the reason means.
     Wide,
     /// A JSON object a line.
+    #[value(alias = "jsonpb")]
     Json,
 }
 
@@ -95,6 +104,7 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<()> {
         out: io::stdout().lock(),
         output: args.output,
         hints: args.output == Output::Text && io::stdout().is_terminal(),
+        colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         reasons: BTreeSet::new(),
     };
     let shown = selected(history, &args.filter, args.last, SystemTime::now());
@@ -159,6 +169,8 @@ struct Screen<W> {
     output: Output,
     /// Whether to say at the end where more is to be found.
     hints: bool,
+    /// Whether verdicts are coloured.
+    colours: bool,
     /// Of the refusals that were shown.
     reasons: BTreeSet<String>,
 }
@@ -169,15 +181,21 @@ impl<W: Write> Screen<W> {
             self.reasons.extend(flow.reason.as_deref().map(str::to_owned));
         }
         match self.output {
-            Output::Text => writeln!(self.out, "{}", flow.text()),
+            Output::Text => writeln!(self.out, "{}", self.line(flow)),
             Output::Wide => {
                 let meaning = flow.reason.as_deref().map(meaning).unwrap_or_default();
-                writeln!(self.out, "{} | {meaning}", flow.text())
+                writeln!(self.out, "{} | {meaning}", self.line(flow))
             }
             Output::Json => {
                 writeln!(self.out, "{}", serde_json::to_string(flow).unwrap_or_default())
             }
         }
+    }
+
+    /// A flow for people.
+    fn line(&self, flow: &FlowRecord) -> String {
+        let text = flow.text();
+        if self.colours { coloured(&text, flow) } else { text }
     }
 
     /// Flows are missing at this place.
@@ -212,13 +230,31 @@ impl<W: Write> Screen<W> {
     }
 }
 
+/// The line with its verdict in colour: the words after the protocol.
+fn coloured(line: &str, flow: &FlowRecord) -> String {
+    let (words, colour) = match (flow.verdict, flow.audit) {
+        (FlowVerdict::Deny, true) => ("AUDIT would deny", "33"),
+        (FlowVerdict::Fail, true) => ("AUDIT would fail", "33"),
+        (FlowVerdict::Redirect, true) => ("AUDIT would redirect", "36"),
+        (FlowVerdict::Allow, true) => ("AUDIT would allow", "36"),
+        (FlowVerdict::Deny, false) => ("DENIED", "1;31"),
+        (FlowVerdict::Fail, false) => ("FAILED", "31"),
+        (FlowVerdict::Redirect, false) => ("REDIRECTED", "32"),
+        (FlowVerdict::Allow, false) => ("ALLOWED", "32"),
+    };
+    let plain = format!(" {} {words}", flow.protocol);
+    let painted = format!(" {} \x1b[{colour}m{words}\x1b[0m", flow.protocol);
+    line.replacen(&plain, &painted, 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::flow_tests::{dropped, redirected};
 
     fn screen(output: Output) -> Screen<Vec<u8>> {
-        Screen { out: Vec::new(), output, hints: false, reasons: BTreeSet::new() }
+        let reasons = BTreeSet::new();
+        Screen { out: Vec::new(), output, hints: false, colours: false, reasons }
     }
 
     #[test]
@@ -230,6 +266,23 @@ mod tests {
         assert_eq!(selected(history(), &all, Some(0), now).len(), 0);
         assert_eq!(selected(history(), &all, Some(1), now), [redirected()]);
         assert_eq!(selected(history(), &all, Some(9), now).len(), 4);
+    }
+
+    #[test]
+    fn colours_are_of_the_verdict_and_on_a_terminal_alone() {
+        let mut plain = screen(Output::Text);
+        plain.flow(&dropped()).unwrap();
+        let mut painted = Screen { colours: true, ..screen(Output::Text) };
+        painted.flow(&dropped()).unwrap();
+        painted.flow(&FlowRecord { audit: true, ..redirected() }).unwrap();
+        let text = |screen: Screen<Vec<u8>>| String::from_utf8(screen.out).unwrap();
+        let (plain, painted) = (text(plain), text(painted));
+        assert!(!plain.contains('\x1b'), "{plain}");
+        assert!(painted.contains(" TCP \x1b[1;31mDENIED\x1b[0m (not_redirected)"), "{painted}");
+        assert!(painted.contains(" TCP \x1b[36mAUDIT would redirect\x1b[0m (routed)"), "{painted}");
+        let mut json = Screen { colours: true, ..screen(Output::Json) };
+        json.flow(&dropped()).unwrap();
+        assert!(!text(json).contains('\x1b'));
     }
 
     #[test]

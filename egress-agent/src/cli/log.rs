@@ -15,6 +15,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::telemetry::{LogFilter, set_log_filter};
+
 /// The options of all commands.
 #[derive(Args, Debug)]
 pub(super) struct LogArgs {
@@ -42,22 +44,40 @@ pub(super) fn init(args: &LogArgs) {
         1 => "info,egress_agent=debug",
         _ => "info,egress_agent=trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // The client of the API server logs bodies that it can't parse, Secrets among them. What it meets is
+    // reported by whoever asked.
+    let quiet = |directives: &str| format!("{directives},kube_client=off,kube_runtime=off");
+    let given = env::var(EnvFilter::DEFAULT_ENV).ok();
+    let given = given.filter(|given| EnvFilter::try_new(given).is_ok());
+    let directives = given.unwrap_or_else(|| level.to_owned());
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(quiet(&directives)))
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
+    // Their types differ.
+    macro_rules! start {
+        ($builder:expr) => {{
+            let builder = $builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            set_log_filter(LogFilter::new(directives, move |text| {
+                let filter = EnvFilter::try_new(quiet(text)).map_err(|error| error.to_string())?;
+                handle.reload(filter).map_err(|error| error.to_string())
+            }));
+        }};
+    }
     match (args.log_format, is_journal()) {
-        (LogFormat::Text, false) => builder.with_target(false).init(),
-        (LogFormat::Text, true) => builder
-            .with_target(false)
-            .without_time()
-            .with_level(false)
-            .map_event_format(Prioritized)
-            .init(),
-        (LogFormat::Json, false) => builder.json().flatten_event(true).init(),
+        (LogFormat::Text, false) => start!(builder.with_target(false)),
+        (LogFormat::Text, true) => start!(
+            builder
+                .with_target(false)
+                .without_time()
+                .with_level(false)
+                .map_event_format(Prioritized)
+        ),
+        (LogFormat::Json, false) => start!(builder.json().flatten_event(true)),
         (LogFormat::Json, true) => {
-            builder.json().flatten_event(true).map_event_format(Prioritized).init();
+            start!(builder.json().flatten_event(true).map_event_format(Prioritized));
         }
     }
 }

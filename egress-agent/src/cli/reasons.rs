@@ -7,6 +7,11 @@ use std::{
 
 use egress_ebpf::reason::Reason;
 
+use super::wrap::{WIDTH, wrap};
+use crate::telemetry::ResponseFlag;
+
+/// What code is indented by.
+const CODE: &str = "    ";
 /// The page that the documentation has; one text for both.
 const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
 
@@ -14,15 +19,39 @@ const PAGE: &str = include_str!("../../../docs/troubleshooting.md");
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
-  # Every reason in a line.
+  # Every reason and every response flag in a line.
   egress-agent reasons
 
   # What one means, and what to do about it.
-  egress-agent reasons no_route")]
+  egress-agent reasons no_route
+
+  # What a flag in the access log means.
+  egress-agent reasons NR")]
 pub(super) struct ReasonsArgs {
-    /// The reason, as `flows`, the metrics and the answer to a refused request name it.
-    #[arg(value_name = "NAME", value_parser = reason)]
-    name: Option<Reason>,
+    /// The reason, as `flows`, the metrics and the answer to a refused request name it, or its number,
+    /// or a response flag of the access log.
+    #[arg(value_name = "NAME", value_parser = topic)]
+    name: Option<Topic>,
+}
+
+/// What is asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Topic {
+    Reason(Reason),
+    Flag(ResponseFlag),
+}
+
+/// The reason or the flag of this name, or an error that names the nearest.
+fn topic(text: &str) -> Result<Topic, String> {
+    let same = |flag: &&ResponseFlag| flag.code().eq_ignore_ascii_case(text);
+    if let Some(flag) = ResponseFlag::ALL.iter().find(same) {
+        return Ok(Topic::Flag(*flag));
+    }
+    let number = |reason: &&Reason| text.parse() == Ok(**reason as u8);
+    if let Some(reason) = Reason::ALL.iter().find(number) {
+        return Ok(Topic::Reason(*reason));
+    }
+    reason(&text.to_ascii_lowercase().replace('-', "_")).map(Topic::Reason)
 }
 
 /// The reason of this name, or an error that names the nearest.
@@ -45,22 +74,35 @@ pub(super) fn reason(text: &str) -> Result<Reason, String> {
 pub(super) fn run(args: ReasonsArgs) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     match args.name {
-        Some(reason) => writeln!(out, "{}", explained(reason))?,
-        None => writeln!(out, "{}", list())?,
+        Some(topic) => write!(out, "{}", explained(topic))?,
+        None => write!(out, "{}", list())?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// All that the page says about a reason.
-fn explained(reason: Reason) -> String {
-    let name = reason.name();
-    let text = section(PAGE, name).map_or_else(|| "It isn't documented.".into(), plain);
-    format!("{name} ({}, number {})\n\n{text}", class(reason), reason as u8)
+/// All that the page says about a reason or a flag.
+fn explained(topic: Topic) -> String {
+    let (title, heading) = match topic {
+        Topic::Reason(reason) => {
+            let name = reason.name();
+            (format!("{name} ({}, number {})", class(reason), reason as u8), name.to_owned())
+        }
+        Topic::Flag(flag) => {
+            let heading = flag_heading(flag);
+            (format!("{heading} (response flag)"), heading.to_owned())
+        }
+    };
+    let text = section(PAGE, &heading).map_or_else(|| "It isn't documented.".into(), plain);
+    format!("{title}\n\n{}", fit(&text))
 }
 
-/// Every reason in a line.
+/// Every reason and every flag in a line.
 fn list() -> String {
     let width = Reason::ALL.iter().map(|reason| reason.name().len()).max().unwrap_or(0);
+    let line = |name: &str, meaning: &str| {
+        let (first, next) = (format!("  {name:width$}  "), " ".repeat(width + 4));
+        wrap(meaning, &first, &next, WIDTH)
+    };
     let mut text = String::new();
     let mut last = "";
     for reason in Reason::ALL {
@@ -70,10 +112,22 @@ fn list() -> String {
             text.push_str(&format!("{before}{class}:\n"));
             last = class;
         }
-        text.push_str(&format!("  {:width$}  {}\n", reason.name(), meaning(reason.name())));
+        text.push_str(&line(reason.name(), &meaning(reason.name())));
     }
-    text.push_str("\n`egress-agent reasons NAME` says more about one, and what to do.");
+    text.push_str("\nresponse flags of the access log:\n");
+    for flag in ResponseFlag::ALL {
+        let heading = flag_heading(*flag);
+        text.push_str(&line(flag.code(), heading.split_once(": ").map_or("", |(_, title)| title)));
+    }
+    text.push_str("\n`egress-agent reasons NAME` says more about one, and what to do.\n");
     text
+}
+
+/// The heading of a flag: `NR: no route`.
+fn flag_heading(flag: ResponseFlag) -> &'static str {
+    let start = format!("### {}: ", flag.code());
+    let heading = PAGE.lines().find(|line| line.starts_with(&start));
+    heading.map_or(flag.code(), |heading| heading.trim_start_matches('#').trim())
 }
 
 /// Who gives it; the ranges are the map ABI's.
@@ -93,6 +147,42 @@ pub(super) fn meaning(name: &str) -> String {
         Some((sentence, _)) => format!("{sentence}."),
         None => paragraph,
     }
+}
+
+/// Paragraphs in lines of 80 columns; what is indented and fits stays as it is, so that it can be copied.
+fn fit(text: &str) -> String {
+    let mut fitted = String::new();
+    for paragraph in text.split("\n\n") {
+        if !fitted.is_empty() {
+            fitted.push('\n');
+        }
+        if paragraph.starts_with(CODE) {
+            for line in paragraph.lines() {
+                if line.chars().count() <= WIDTH {
+                    fitted.push_str(line);
+                    fitted.push('\n');
+                } else {
+                    fitted.push_str(&wrap(line, CODE, "      ", WIDTH));
+                }
+            }
+        } else {
+            // Items of a list are paragraphs of their own.
+            let (first, items) = match paragraph.strip_prefix("- ") {
+                Some(items) => ("", Some(items)),
+                None => match paragraph.split_once("\n- ") {
+                    Some((first, items)) => (first, Some(items)),
+                    None => (paragraph, None),
+                },
+            };
+            if !first.is_empty() {
+                fitted.push_str(&wrap(first, "", "", WIDTH));
+            }
+            for item in items.into_iter().flat_map(|items| items.split("\n- ")) {
+                fitted.push_str(&wrap(item, "- ", "  ", WIDTH));
+            }
+        }
+    }
+    fitted
 }
 
 /// What stands under the heading of this text, up to the next heading of whatever level. Number
@@ -119,10 +209,19 @@ fn section<'a>(page: &'a str, heading: &str) -> Option<&'a str> {
     start.map(|start| page[start..].trim())
 }
 
-/// Markdown for a terminal: links are their texts, fences are gone.
+/// Markdown for a terminal: links are their texts, code is indented instead of fenced.
 fn plain(markdown: &str) -> String {
     let mut text = String::new();
-    for line in markdown.lines().filter(|line| !line.starts_with("```")) {
+    let mut in_code = false;
+    for line in markdown.lines() {
+        if line.starts_with("```") {
+            in_code = !in_code;
+            continue;
+        }
+        if in_code {
+            text.push_str(&format!("{CODE}{line}\n"));
+            continue;
+        }
         let mut rest = line;
         while let Some((before, after)) = rest.split_once('[') {
             let link = after.split_once("](").and_then(|(label, target)| {
@@ -150,7 +249,7 @@ fn plain(markdown: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::golden, *};
 
     #[test]
     fn a_section_ends_at_the_next_heading_of_whatever_level() {
@@ -167,7 +266,7 @@ mod tests {
     #[test]
     fn markdown_is_made_readable() {
         let text = plain("See [`x`](#x) and [y](z.md) [z], `a[0]`.\n\n```text\ncode\n```\nend\n");
-        assert_eq!(text, "See `x` and y [z], `a[0]`.\n\ncode\nend");
+        assert_eq!(text, "See `x` and y [z], `a[0]`.\n\n    code\nend");
     }
 
     #[test]
@@ -175,9 +274,40 @@ mod tests {
         for reason in Reason::ALL {
             let line = meaning(reason.name());
             assert!(line.len() > 20 && line.ends_with(['.', ':']), "{}: {line:?}", reason.name());
-            let text = explained(*reason);
+            let text = explained(Topic::Reason(*reason));
             assert!(!text.contains("](") && !text.contains("```"), "{text}");
-            assert!(list().contains(&line));
+            assert!(!text.contains("It isn't documented"), "{text}");
+            let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(one_line(&list()).contains(&one_line(&line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_found_as_the_log_has_it() {
+        let found = |text: &str| explained(topic(text).unwrap());
+        assert!(found("NR").starts_with("NR: no route (response flag)\n\nPolicy refused"));
+        assert_eq!(found("nr"), found("NR"));
+        for flag in ResponseFlag::ALL {
+            let text = found(flag.code());
+            assert!(!text.contains("It isn't documented"), "{text}");
+        }
+        // A number is one of the events', and case and hyphens are a matter of taste.
+        assert_eq!(topic("18"), Ok(Topic::Reason(Reason::NoRoute)));
+        assert_eq!(topic("No-Route"), Ok(Topic::Reason(Reason::NoRoute)));
+        assert!(topic("255").is_err());
+    }
+
+    #[test]
+    fn the_outputs_fit_a_terminal() {
+        golden("reasons.txt", &list());
+        golden("reasons-flag.txt", &explained(Topic::Flag(ResponseFlag::NoRouteFound)));
+        golden("reasons-node.txt", &explained(Topic::Reason(Reason::NoHealthyGateway)));
+        for reason in Reason::ALL {
+            let text = explained(Topic::Reason(*reason));
+            // A word that is longer has a line of its own.
+            let lines = text.lines().filter(|line| line.trim().contains(' '));
+            let widest = lines.map(|line| line.chars().count()).max();
+            assert!(widest <= Some(WIDTH), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     compile::{
         MAX_EXPRESSIONS, MAX_HOSTS, MAX_LABELS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS,
-        MAX_RULES, MAX_VALUES,
+        MAX_RATE, MAX_RULES, MAX_VALUES,
     },
     decode::{FieldDoc, RecordDoc},
     egress_policy::{ClusterEgressPolicy, EgressPolicy},
@@ -62,6 +62,13 @@ fn scalar(schema: &Value, type_name: &str, default: &str, place: &str) {
         "object"
     } else if type_name == "port number" {
         assert_eq!((&schema["minimum"], &schema["maximum"]), (&1.into(), &65535.into()), "{place}");
+        "integer"
+    } else if type_name == "whole number" {
+        assert_eq!(
+            (&schema["minimum"], &schema["maximum"]),
+            (&1.into(), &MAX_RATE.into()),
+            "{place}"
+        );
         "integer"
     } else {
         "string"

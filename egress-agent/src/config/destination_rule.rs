@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::decode::{At, Dict, List, Records, choice, record};
+use super::{
+    decode::{At, Dict, List, Records, choice, record},
+    load_balancer::LoadBalancerSettings,
+};
 use crate::types::Port;
 
 record! {
@@ -45,13 +48,54 @@ record! {
         "outlierDetection" outlier_detection: Option<OutlierSettings> = "never",
         /// TLS towards the destination, started by the gateway.
         "tls" tls: Option<ClientTlsSettings> = "as the application sends it",
-        /// Settings for single ports. They replace all of the above for their port and inherit nothing.
+        /// Settings for single ports. They replace all of the above for their port and inherit nothing of it.
         "portLevelSettings" port_level_settings: Records<PortPolicy> = "none",
+        /// How many retries may be under way.
+        "retryBudget" retry_budget: Option<RetryBudget> = "none",
+        /// The destination is a proxy, which is asked to lead TLS and TCP elsewhere. It is not for HTTP.
+        "tunnel" tunnel: Option<TunnelSettings> = "none",
+        /// Every connection begins with a header of the PROXY protocol, which names the application's address and the one that it came to. Connections are not shared by applications then.
+        "proxyProtocol" proxy_protocol: Option<ProxyProtocolSettings> = "none",
     }
-    unsupported {
-        "tunnel": Error, "an upstream CONNECT proxy is not supported yet";
-        "proxyProtocol": Error, "the PROXY protocol is not supported yet";
-        "retryBudget": Warning, "retries are limited by `retries.attempts` only";
+}
+
+record! {
+    /// `tunnel`.
+    struct TunnelSettings {
+        /// `CONNECT`, over HTTP/1.1.
+        "protocol" protocol: Option<At<TunnelProtocol>> = "`CONNECT`",
+        /// The host that the proxy connects to.
+        "targetHost" target_host: Option<At<String>> = required,
+        /// Its port.
+        "targetPort" target_port: Option<At<Port>> = required,
+    }
+}
+
+choice! {
+    /// How a proxy is asked.
+    enum TunnelProtocol {
+        /// With this method.
+        Connect = "CONNECT",
+        /// With a body each way.
+        Post = "POST",
+    }
+}
+
+record! {
+    /// `proxyProtocol`.
+    struct ProxyProtocolSettings {
+        /// Its version: text or binary.
+        "version" version: Option<At<ProxyVersion>> = "`V1`",
+    }
+}
+
+choice! {
+    /// A version of the PROXY protocol.
+    enum ProxyVersion {
+        /// A line of text.
+        V1 = "V1",
+        /// Binary.
+        V2 = "V2",
     }
 }
 
@@ -79,38 +123,6 @@ record! {
     }
     unsupported {
         "name": Error, "ports are selected by number";
-    }
-}
-
-record! {
-    /// `loadBalancer`.
-    struct LoadBalancerSettings {
-        /// The method. `LEAST_CONN` is the old name of `LEAST_REQUEST`; `PASSTHROUGH` counts as `LEAST_REQUEST`, because the address that an application dialled is never trusted.
-        "simple" simple: Option<At<SimpleLb>> = "`LEAST_REQUEST`",
-    }
-    unsupported {
-        "consistentHash": Warning, "consistent hashing is not supported yet; `LEAST_REQUEST` is used";
-        "localityLbSetting": Warning, "locality-aware balancing is not supported";
-        "warmupDurationSecs": Warning, "warm-up is not supported";
-        "warmup": Warning, "warm-up is not supported";
-    }
-}
-
-choice! {
-    /// `loadBalancer.simple`.
-    enum SimpleLb {
-        /// The default.
-        Unspecified = "UNSPECIFIED",
-        /// One after the other.
-        RoundRobin = "ROUND_ROBIN",
-        /// The less loaded of two.
-        LeastRequest = "LEAST_REQUEST",
-        /// Its old name.
-        LeastConn = "LEAST_CONN",
-        /// Any.
-        Random = "RANDOM",
-        /// The dialled address.
-        Passthrough = "PASSTHROUGH",
     }
 }
 
@@ -169,9 +181,21 @@ record! {
         "useClientProtocol" use_client_protocol: Option<At<bool>> = "`false`",
         /// Requests under way on one HTTP/2 connection; at most 128, and the upstream's own limit.
         "maxConcurrentStreams" max_concurrent_streams: Option<At<u32>> = "128",
+        /// Retries under way to all endpoints together. Beyond them a request is not tried again.
+        "maxRetries" max_retries: Option<At<u32>> = "unlimited",
+    }
+}
+
+record! {
+    /// `retryBudget`: retries under way, in proportion to the requests. It takes the place of `maxRetries`.
+    struct RetryBudget {
+        /// Of the requests under way to all endpoints together, in percent.
+        "percent" percent: Option<At<f64>> = "20",
+        /// So many in any case.
+        "minRetryConcurrency" min_retry_concurrency: Option<At<u32>> = "3",
     }
     unsupported {
-        "maxRetries": Warning, "retries are limited by `retries.attempts` only";
+        "budgetInterval": Warning, "only requests under way count, so fewer retries are allowed";
     }
 }
 
@@ -222,7 +246,7 @@ record! {
         "caCertificates" ca_certificates: Option<At<String>> = "the system's",
         /// File with revocation lists (PEM). With it every certificate of the other side must be covered by a list that is up to date.
         "caCrl" ca_crl: Option<At<String>> = "none",
-        /// Instead of files: a directory of this name in the gateway's `--credentials-dir`, as for a server. It must have `ca.crt`, and for `MUTUAL` `tls.crt` and `tls.key`.
+        /// Instead of files: the Secret or directory of this name, as for a server. It must have `ca.crt`, and for `MUTUAL` `tls.crt` and `tls.key`.
         "credentialName" credential_name: Option<At<String>> = "none",
         /// Names of which the upstream's certificate must hold one.
         "subjectAltNames" subject_alt_names: List<String> = "the host",

@@ -1,6 +1,9 @@
 //! Mirrors of `EgressPolicy` and `ClusterEgressPolicy`: which pods may reach what.
 
-use super::decode::{At, Dict, List, Records, choice, record};
+use super::{
+    decode::{At, Dict, List, Records, choice, record},
+    rate_limit::RateLimit,
+};
 use crate::types::Port;
 
 record! {
@@ -100,6 +103,8 @@ record! {
         "originateTLS" originate_tls: Option<OriginateTls> = "the gateway sends what it takes",
         /// Which requests. For ports of protocol `HTTP`.
         "http" http: Option<EgressHttp> = "every request",
+        /// What each of the pods may ask of each of the hosts; on all ports of the rule together.
+        "rateLimit" rate_limit: Option<RateLimit> = "unlimited",
     }
 }
 

@@ -64,7 +64,7 @@ record! {
         "caCertificates" ca_certificates: Option<At<String>> = "none",
         /// File with revocation lists, PEM. With it every client certificate must be covered by a list that is up to date.
         "caCrl" ca_crl: Option<At<String>> = "none",
-        /// Instead of files: a directory of this name in the gateway's `--credentials-dir`, with `tls.crt`, `tls.key`, `ca.crt` and `ca.crl` as Kubernetes mounts a Secret.
+        /// Instead of files: the Secret of this name in the gateway's namespace, with `tls.crt`, `tls.key`, `ca.crt` and `ca.crl`. Without an API server, a directory of this name in the gateway's `--credentials-dir`.
         "credentialName" credential_name: Option<At<String>> = "none",
         /// A client's certificate must hold one of these names.
         "subjectAltNames" subject_alt_names: List<String> = "any",

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use super::{
     authorization_policy::AuthorizationPolicy,
     decode::{Cx, Report, Spot},
+    meta::Meta,
     problem::Problem,
-    resource::Meta,
     yaml::{Node, Value},
 };
 use crate::types::Labels;
@@ -105,9 +105,9 @@ impl Guard {
 /// What is no label selects nothing, so that the rest selects more.
 fn labels(node: &Node) -> Labels {
     let Value::Map(entries) = &node.value else { return Labels::new() };
-    let entries = entries.iter().filter_map(|(key, value)| match &value.value {
-        Value::Text(text) => Some((key.text.clone(), text.clone())),
-        _ => None,
+    let entries = entries.iter().filter_map(|(key, value)| {
+        let Value::Text(text) = &value.value else { return None };
+        Some((key.text.clone(), text.clone()))
     });
     entries.collect()
 }

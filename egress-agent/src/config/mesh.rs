@@ -41,10 +41,14 @@ record! {
         "enforcement" enforcement: Option<At<Enforcing>> = "`enforce`",
         /// Sets of workloads with a mode of their own; the first that a workload is in counts.
         "enforcementOverrides" enforcement_overrides: Records<MeshOverride> = "none",
+        /// Workloads of the platform that reach something past the gateways: the cluster's DNS servers their upstreams, network plug-ins what they need. The first that a workload is in counts, before all of `enforcementOverrides`. The agent logs each and `status` shows it.
+        "exemptions" exemptions: Records<MeshExemption> = "none",
         /// What happens to a service that no route leads through a gateway: `deny` refuses it, `registry` serves it as a sidecar would.
         "direct" direct: Option<At<DirectMode>> = "`deny`",
         /// Networks inside the cluster: pods, services, nodes. Traffic to them is not egress.
         "clusterCidrs" cluster_cidrs: List<String> = "none",
+        /// Whether the networks that an API server tells of are inside too: of pods and nodes by its nodes, of Services by its ServiceCIDRs, and both by kubeadm's ConfigMap. With `false` only `clusterCidrs` are.
+        "discoverClusterCidrs" discover_cluster_cidrs: Option<At<bool>> = "`true`",
         /// Networks refused in any case, besides the cloud's metadata services (`169.254.0.0/16`, `fe80::/10`, `fd00:ec2::254/128`, `100.100.100.200/32`, `168.63.129.16/32`).
         "deniedCidrs" denied_cidrs: List<String> = "none",
         /// Prefixes under which this network's NAT64 reaches IPv4 (RFC 6052), besides `64:ff9b::/96` and `64:ff9b:1::/48`: an address below one is judged by the IPv4 address in it. Of 32, 40, 48, 56, 64 or 96 bits.
@@ -53,10 +57,16 @@ record! {
         "defaultConfig" default_config: Option<DefaultConfig> = "none",
         /// UDP ports at which in-cluster hosts may decapsulate packets (VXLAN, Geneve, WireGuard, …) and forward them: closed to workloads, at every in-cluster address. The list replaces the default.
         "encapsulationPorts" encapsulation_ports: Option<List<Port>> = "`1701`, `2152`, `2268`, `3544`, `4341`, `4342`, `4500`, `4754`, `4755`, `4789`, `4790`, `4791`, `5247`, `5555`, `6080`, `6081`, `6635`, `6636`, `6784`, `8285`, `8472`, `9899`, `48879`, `51820`, `51821`, `51871`",
+        /// Addresses of the gateway that it dials from, for certain workloads or routes, so that external hosts see tenants apart. The first entry that selects a workload counts; the annotation `egress-enforcer.io/egress-address` of a virtual service comes before.
+        "egressAddresses" egress_addresses: Records<MeshEgressAddresses> = "as the host's routes say",
+        /// What the operator adds to the refusals of HTTP requests, for the people who meet them.
+        "refusals" refusals: Option<Refusals> = "none",
         /// The gateway services, where there is no Kubernetes to ask.
         "gateways" gateways: Records<MeshGateway> = "none",
         /// The application nodes, where there is no Kubernetes to ask: who may speak for the workloads there, through the tunnel to a gateway.
         "nodes" nodes: Records<MeshNode> = "none",
+        /// The identity that node agents prove to gateways, a SPIFFE ID of the mesh's trust domain. With `--source kubernetes` it makes every node of the API server one of `nodes`, with its addresses of type `InternalIP`: its agent may speak for the pods that the API server has on that node.
+        "nodePrincipal" node_principal: Option<At<String>> = "none",
         /// The workloads, where there is no Kubernetes to ask.
         "workloads" workloads: Records<MeshWorkload> = "none",
     }
@@ -65,6 +75,16 @@ record! {
         "connectTimeout": Warning, "set `connectionPool.tcp.connectTimeout` in a destination rule";
         "discoverySelectors": Warning, "all files are read";
         "extensionProviders": Warning, "there are none";
+    }
+}
+
+record! {
+    /// `refusals`. It follows the gateway's own line in the body of the answer.
+    struct Refusals {
+        /// A sentence or two, on one line: whom to ask, for example. At most 500 bytes.
+        "message" message: Option<At<String>> = "none",
+        /// Where to read more or to ask for access: a URL.
+        "link" link: Option<At<String>> = "none",
     }
 }
 
@@ -203,6 +223,66 @@ record! {
         "labels" labels: Dict<At<String>> = "no condition",
         /// How verdicts on them are carried out.
         "mode" mode: Option<At<Enforcing>> = required,
+    }
+}
+
+record! {
+    /// Addresses to dial from. One without `namespaces` and `labels` is for virtual services of any namespace that name it.
+    struct MeshEgressAddresses {
+        /// Its name.
+        "name" name: Option<At<String>> = required,
+        /// Addresses of the gateway's host. A workload keeps to one of each family: each pod by itself, all addresses of one entry of `workloads` together. What the gateway does not have, or has of another family only, is refused (`egress_address_unavailable`).
+        "addresses" addresses: List<String> = required,
+        /// The workloads in any of these namespaces.
+        "namespaces" namespaces: List<String> = "no condition",
+        /// The workloads with all of these labels.
+        "labels" labels: Dict<At<String>> = "no condition",
+    }
+}
+
+record! {
+    /// Workloads that reach something past the gateways. One needs `namespaces`, and `labels` or `serviceAccounts`: whoever may make such a pod has the exemption.
+    struct MeshExemption {
+        /// Its name, of the same form as that of an override, and unique among both.
+        "name" name: Option<At<String>> = required,
+        /// The workloads in any of these namespaces.
+        "namespaces" namespaces: Option<List<String>> = required,
+        /// The workloads with all of these labels.
+        "labels" labels: Dict<At<String>> = "no condition",
+        /// The workloads with any of these service accounts.
+        "serviceAccounts" service_accounts: List<String> = "no condition",
+        /// What they reach past the gateways. Nothing else that is external is open to them, not what routes lead to either. Without it, nothing of theirs is judged.
+        "to" to: Option<Records<ExemptTo>> = "everything",
+    }
+}
+
+record! {
+    /// What an exempt workload reaches.
+    struct ExemptTo {
+        /// The networks. `deniedCidrs` stay closed.
+        "cidrs" cidrs: List<String> = required,
+        /// The ports.
+        "ports" ports: Records<ExemptPort> = required,
+    }
+}
+
+record! {
+    /// A port of `exemptions[].to`.
+    struct ExemptPort {
+        /// Its number.
+        "port" port: Option<At<Port>> = required,
+        /// `TCP` or `UDP`.
+        "protocol" protocol: Option<At<ExemptProtocol>> = "`TCP`",
+    }
+}
+
+choice! {
+    /// The protocol of a port of `exemptions[].to`.
+    enum ExemptProtocol {
+        /// TCP.
+        Tcp = "TCP",
+        /// UDP.
+        Udp = "UDP",
     }
 }
 

@@ -1,22 +1,34 @@
 //! Istio's resources and egress policies as users write them, and their compilation to one snapshot.
 
+mod annotations;
+mod api;
 mod authorization_policy;
 mod compile;
+mod cors;
 mod decode;
 mod destination_rule;
 mod egress_policy;
+mod fault;
 mod gateway;
 mod guards;
+mod load_balancer;
+mod log_format;
 mod mesh;
+mod meta;
 mod names;
 mod policies;
 mod problem;
+mod rate_limit;
 mod reference;
 mod resource;
 mod service_entry;
+mod text;
 mod virtual_service;
 mod yaml;
 
+pub use annotations::PREFIX as ANNOTATION_PREFIX;
+pub use api::{compile, compile_in, kinds};
+pub use log_format::{JSON_OWN, LogFormat, LogFormatError};
 pub use problem::{Problem, Problems, Severity};
 pub use reference::reference;
 
@@ -43,6 +55,12 @@ pub struct Discovered {
     pub gateways: Option<BTreeMap<String, DiscoveredGateway>>,
     /// Networks inside, besides those of the settings.
     pub cluster_cidrs: Vec<IpNet>,
+    /// Networks that were found and cannot be inside.
+    pub refused_cidrs: Vec<IpNet>,
+    /// Addresses of the API server's own Service, which are in the network of Services.
+    pub api_service: Vec<IpAddr>,
+    /// The nodes of the cluster, by name, with their addresses.
+    pub nodes: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// A Service that may be a gateway.
@@ -62,36 +80,9 @@ pub struct Compiled {
     /// What to put in force.
     pub snapshot: Snapshot,
     /// What to tell the user all the same, sorted by file and line. Some are refusals: a reference
-    /// to what doesn't exist (any more) is answered by refusing what depends on it, so that deleting
-    /// a resource takes effect at once whatever still names it.
+    /// to what does not exist, or no longer exists, is answered by refusing what depends on it, so
+    /// that deleting a resource takes effect at once whatever still names it.
     pub warnings: Vec<Problem>,
-}
-
-/// Compiles all resources in `files`, with the mesh-wide settings of `mesh`.
-///
-/// A file named `mesh.yaml` among `files` holds the settings where `mesh` is absent.
-///
-/// # Errors
-/// Every problem of every file at once, warnings included.
-pub fn compile(files: &[RawFile], mesh: Option<&RawFile>) -> Result<Compiled, Problems> {
-    compile::compile(files, mesh, &Discovered::default())
-}
-
-/// The kinds that are read: group, name, versions, the newest first.
-pub fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'static [&'static str])> {
-    resource::kinds()
-}
-
-/// The same in a cluster, which says where its gateways are and what is inside.
-///
-/// # Errors
-/// As for [`compile()`].
-pub fn compile_in(
-    discovered: &Discovered,
-    files: &[RawFile],
-    mesh: Option<&RawFile>,
-) -> Result<Compiled, Problems> {
-    compile::compile(files, mesh, discovered)
 }
 
 #[cfg(test)]
@@ -106,14 +97,17 @@ mod decisions {
         mod tests;
         mod union;
     }
+    mod rates;
+    mod refused_today;
     mod scopes;
     mod tests;
     mod unmet;
+    mod upstreams;
 }
 #[cfg(test)]
-mod scaling;
+pub(crate) mod scaling;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::{
     decode::{At, Cx, Dict, List, Spot},
-    virtual_service::StringMatch,
+    text::StringMatch,
 };
 use crate::{
     policy::{Exported, HostPattern, TextMatch},
@@ -245,4 +245,18 @@ pub(super) fn header_name(text: &At<String>, cx: &mut Cx<'_>) -> Option<http::He
             None
         }
     }
+}
+
+/// The addresses of a list that can be read; the others are noted.
+pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for text in list {
+        match text.value.parse::<IpAddr>() {
+            Ok(ip) => addresses.push(ip.to_canonical()),
+            Err(_) => {
+                cx.wrong(&text.at, format!("{:?}", text.value), "an IP address", "not an address")
+            }
+        }
+    }
+    addresses
 }

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use super::{
     decode::{Cx, Report, Spot},
     egress_policy::{ClusterEgressPolicy, EgressPolicy},
+    meta::{Meta, warn_about_unknown},
     problem::{Problem, Severity},
-    resource::Meta,
     yaml::{Node, Value},
 };
 use crate::types::{Labels, Namespace};
@@ -57,7 +57,7 @@ impl Policy {
         let mut report = Report::default();
         let file = Rc::clone(&meta.file);
         let mut cx = Cx { report: &mut report, file: &file, resource: Some(&meta.label) };
-        super::resource::warn_about_unknown(node, &mut cx);
+        warn_about_unknown(node, &mut cx);
         let spec = node.get("spec").filter(|spec| spec.value != Value::Null);
         let at = Spot::root(spec.map_or(node.line, |spec| spec.line), "spec");
         let decoded = match spec {
@@ -103,9 +103,20 @@ pub(super) fn namespace(meta: &Meta, node: &Node) -> (Namespace, Labels) {
         Some(Value::Map(entries)) => entries.as_slice(),
         _ => &[],
     };
-    let labels = entries.iter().filter_map(|(key, value)| match &value.value {
-        Value::Text(text) => Some((key.text.clone(), text.clone())),
-        _ => None,
+    let labels = entries.iter().filter_map(|(key, value)| {
+        let Value::Text(text) = &value.value else { return None };
+        Some((key.text.clone(), text.clone()))
     });
     (Namespace(meta.name.as_str().into()), labels.collect())
+}
+
+/// The cluster's first: a namespace's must not come before them. Then the oldest.
+pub(super) fn sort(all: &mut [Policy]) {
+    all.sort_by(|a, b| {
+        let order = |policy: &Policy| {
+            let created = &policy.meta.created;
+            (!policy.cluster, created.is_none(), created.clone())
+        };
+        order(a).cmp(&order(b))
+    });
 }

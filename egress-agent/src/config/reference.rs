@@ -83,15 +83,27 @@ pub fn reference() -> String {
 
 const MESH: &str = "Settings of the whole mesh: `--mesh FILE`, or `mesh.yaml` in the directory of \
 resources. Without it no gateway is known, and everything is refused.\n";
-const SERVICE_ENTRY: &str =
-    "A service outside. What no ServiceEntry names isn't in the registry.\n";
+const SERVICE_ENTRY: &str = "A service outside. What no ServiceEntry names isn't in the registry.\n\n\
+The annotation `egress-enforcer.io/rate-limit` limits what each workload may ask of each host of the service; its \
+value is the mapping `rateLimit` of an EgressPolicy (see below), as YAML or JSON: \
+`'{requests: {perSecond: 10, burst: 20}}'`. It holds for what Istio's resources let through, not for what an \
+egress policy allows.\n";
 const GATEWAY: &str = "What the gateway processes with certain labels serve.\n";
 const DESTINATION_RULE: &str = "How a destination is reached. Settings of a port come before those \
-of a subset, those before the rule's; the rule with the most specific host wins.\n";
+of a subset, those before the rule's; the rule with the most specific host wins.\n\n\
+The annotation `egress-enforcer.io/tunnel-credential` names what the proxy of a `tunnel` is shown: a directory of this \
+name in the gateway's `--credentials-dir` with the files `username` and `password`, as Kubernetes mounts a Secret of \
+type `kubernetes.io/basic-auth`. A rule of the root namespace may name any, one of another namespace those alone whose \
+names begin with the namespace and a dot (`shop.proxy` in `shop`): else what needs the rule is refused.\n";
 const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is routed in two stages: at the `mesh` stage, \
 by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
 first one's destination names, to the service outside. Matches in one list are alternatives, the \
-conditions in a match all hold, the first rule that matches wins.\n";
+conditions in a match all hold, the first rule that matches wins.\n\n\
+The annotation `egress-enforcer.io/egress-address` says which address of the gateway its destinations are dialled \
+from: the name of an entry of `egressAddresses` in mesh.yaml, or addresses, separated by commas. A virtual service \
+of the root namespace may name anything; one of another namespace an entry that lists the namespace in `namespaces`, \
+an entry with neither `namespaces` nor `labels`, and addresses of such entries. What it may not name, and an address \
+that the gateway does not have, is refused (`egress_address_unavailable`).\n";
 
 const AUTHORIZATION_POLICY: &str = "Who may ask a gateway for what, besides what the routes say \
 (`security.istio.io/v1`, `v1beta1`). A policy is for the gateways of its namespace that it selects, one in the \
@@ -124,6 +136,12 @@ gateway is refused.\n\
 verifies the certificate.\n\
 - **Raw TCP** of one name takes the port at the node where no other name does; of several, the node tells them \
 apart by the addresses that it resolves.\n\
+- **Rate limits** are counted for each workload and host, in each gateway process on its own. Where several rules \
+allow the same, the limits of all of them hold. What is beyond a limit is refused (`rate_limited`): HTTP with 429, \
+TLS and raw TCP by closing the connection; of bytes, a transfer \
+waits, as long as idle limits let it. Each pod counts by itself; \
+of `workloads` in mesh.yaml, all addresses of one entry count together. A wildcard of a ServiceEntry with endpoints \
+of its own is one host, whatever name is asked for below it.\n\
 - **`mode: Audit`**: what neither the policies nor Istio's resources name passes the gateway instead of being \
 refused, and the access log marks it (`audit_policy`). It is for HTTP and TLS on ports that lead to the gateway; \
 the node refuses everything else as ever. A pod that an enforced policy selects too is under enforcement.\n\n\

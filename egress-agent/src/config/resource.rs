@@ -1,24 +1,29 @@
 //! From documents to typed resources: which kinds there are, and who they are.
 
 mod documents;
+mod name;
 mod policy;
 
+pub(super) use super::meta::Meta;
 pub(super) use documents::documents;
+use name::{is_label, is_name};
 
 use std::{collections::HashMap, rc::Rc};
 
 use super::{
     RawFile,
+    annotations::Annotations,
     decode::{Cx, Record, Report, Spot, nearest},
     destination_rule::DestinationRule,
     gateway::Gateway,
     guards::{self, Guard},
+    meta::warn_about_unknown,
     policies::{self, Policy},
     service_entry::ServiceEntry,
     virtual_service::VirtualService,
     yaml::{Node, Value, shorten},
 };
-use crate::types::{Labels, Namespace, steps};
+use crate::types::{Labels, Namespace};
 
 /// Resources that one configuration may have.
 const MAX_RESOURCES: usize = 400_000;
@@ -36,41 +41,6 @@ pub(super) fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'sta
     let versions: &'static [&'static str] = &VERSIONS;
     let istio = KINDS.iter().map(move |kind| (GROUP, *kind, versions)).chain(guards::KINDS);
     istio.chain(policies::kinds())
-}
-
-/// Who a resource is.
-#[derive(Clone, Debug)]
-pub(super) struct Meta {
-    /// Its file.
-    pub(super) file: Rc<str>,
-    /// Its name.
-    pub(super) name: String,
-    /// Its namespace.
-    pub(super) namespace: Namespace,
-    /// `VirtualService default/name`.
-    pub(super) label: String,
-    /// The line that it begins on.
-    pub(super) line: u64,
-    /// `metadata.creationTimestamp`, where there is one: of two, the lesser text is the older.
-    pub(super) created: Option<Box<str>>,
-}
-
-impl Meta {
-    /// `default/name`.
-    pub(super) fn full_name(&self) -> String {
-        steps::count(1);
-        format!("{}/{}", self.namespace.0, self.name)
-    }
-
-    /// A report on this resource.
-    pub(super) fn cx<'a>(&'a self, report: &'a mut Report) -> Cx<'a> {
-        Cx { report, file: &self.file, resource: Some(&self.label) }
-    }
-
-    /// `file:line`, to point from one resource to another.
-    pub(super) fn place(&self) -> String {
-        format!("{}:{}", self.file, self.line)
-    }
 }
 
 /// A resource.
@@ -116,7 +86,7 @@ impl Resources {
         sort(&mut all.gateways);
         sort(&mut all.rules);
         sort(&mut all.routes);
-        policy::sort(&mut all.policies);
+        policies::sort(&mut all.policies);
         let hosted = std::mem::take(&mut all.routes).into_iter();
         (all.delegates, all.routes) = hosted.partition(|route| route.spec.hosts.is_empty());
         all
@@ -315,14 +285,17 @@ impl Resources {
                 return None;
             }
         };
+        let label = match scope {
+            Scope::Namespace => format!("{kind} {namespace}/{name}"),
+            Scope::Cluster => format!("{kind} {name}"),
+        };
+        let mut own = Cx { report: &mut *cx.report, file: cx.file, resource: Some(&label) };
         let meta = Meta {
+            annotations: Annotations::read(kind, node, &mut own),
             file: cx.file.into(),
             name: name.into(),
             namespace: Namespace(namespace.into()),
-            label: match scope {
-                Scope::Namespace => format!("{kind} {namespace}/{name}"),
-                Scope::Cluster => format!("{kind} {name}"),
-            },
+            label,
             line: node.line,
             created: metadata.and_then(|m| m.text("creationTimestamp")).map(Into::into),
         };
@@ -364,36 +337,10 @@ fn push<T: Record>(all: &mut Vec<Resource<T>>, meta: &Meta, node: &Node, cx: &mu
     }
 }
 
-pub(super) fn warn_about_unknown(node: &Node, cx: &mut Cx<'_>) {
-    const KNOWN: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
-    let Value::Map(entries) = &node.value else { return };
-    for (key, _) in entries.iter().filter(|(key, _)| !KNOWN.contains(&key.text.as_str())) {
-        let mut message = format!("unknown field {:?}; it has no effect", shorten(&key.text));
-        if let Some(near) = nearest(&key.text, KNOWN.into_iter()) {
-            message += &format!(". Did you mean {near:?}?");
-        }
-        cx.warn(&Spot::root(key.line, ""), message);
-    }
-}
-
 fn supported() -> String {
     VERSIONS.map(|version| format!("{GROUP}/{version}")).join(", ")
 }
 
 fn found(node: &Node, key: &str) -> String {
     node.get(key).map_or("nothing".into(), |value| value.value.describe())
-}
-
-/// RFC 1123 label.
-fn is_label(text: &str) -> bool {
-    let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(fine)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// RFC 1123 subdomain.
-fn is_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }

@@ -11,17 +11,14 @@ use crate::{
     types::{GatewayIdentity, Host, Labels, Namespace, OriginalPort, Port, Source},
 };
 
-pub(in crate::config) const MESH: &str = include_str!("testdata/mesh.yaml");
+pub(crate) const MESH: &str = include_str!("testdata/mesh.yaml");
 
-pub(in crate::config) fn file(path: &str, text: &str) -> RawFile {
+pub(crate) fn file(path: &str, text: &str) -> RawFile {
     RawFile { path: path.into(), text: text.into() }
 }
 
 /// Compiles with the settings of `testdata/mesh.yaml` and more lines of them.
-pub(in crate::config) fn compile_with(
-    texts: &[&str],
-    more_mesh: &str,
-) -> Result<Compiled, Problems> {
+pub(crate) fn compile_with(texts: &[&str], more_mesh: &str) -> Result<Compiled, Problems> {
     let files: Vec<_> =
         texts.iter().enumerate().map(|(i, text)| file(&format!("{}.yaml", i + 1), text)).collect();
     compile(&files, Some(&file("mesh.yaml", &format!("{MESH}{more_mesh}"))))

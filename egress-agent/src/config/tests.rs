@@ -456,8 +456,8 @@ fn destination_rules() {
         ("{connectionPool: {tcp: {tcpKeepalive: {interval: 10h}}}}", "expected 1s to 32767s"),
         ("{outlierDetection: {maxEjectionPercent: 101}}", "not a percentage"),
         ("{portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]}", "listed twice"),
-        ("{tunnel: {protocol: CONNECT}}", "not supported"),
-        ("{proxyProtocol: {version: V1}}", "not supported"),
+        ("{tunnel: {protocol: POST, targetHost: b.example, targetPort: 443}}", "only CONNECT"),
+        ("{tunnel: {targetHost: b.example, targetPort: 443}, proxyProtocol: {}}", "together"),
     ] {
         one_error(
             &[&registry, &rule(&format!("{{host: a.example, trafficPolicy: {policy}}}"))],
@@ -686,7 +686,10 @@ fn virtual_services_refused() {
         (format!("{{hosts: [a.example, a.example], http: [{{{to}}}]}}"), "listed twice"),
         (format!("{{hosts: [a.example], http: [{{{to}, redirect: {{uri: /}}}}]}}"), "a rule does one thing"),
         ("{hosts: [a.example], http: [{match: [{uri: {exact: /}}]}]}".into(), "a rule does one thing"),
-        (format!("{{hosts: [a.example], http: [{{{to}, corsPolicy: {{}}}}]}}"), "CORS"),
+        (format!("{{hosts: [a.example], http: [{{{to}, corsPolicy: {{allowMethods: [FETCH]}}}}]}}"), "not a method"),
+        (format!("{{hosts: [a.example], http: [{{{to}, corsPolicy: {{allowHeaders: ['a b']}}}}]}}"), "not a header name"),
+        (format!("{{hosts: [a.example], http: [{{{to}, corsPolicy: {{allowOrigins: [{{}}]}}}}]}}"), "no origin is allowed"),
+        (format!("{{hosts: [a.example], http: [{{{to}, corsPolicy: {{maxAge: 1.5s}}}}]}}"), "browsers count seconds"),
         (format!("{{hosts: [a.example], http: [{{{to}, delegate: {{name: x}}}}]}}"), "a rule does one thing"),
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{exact: /, prefix: /}}}}]}}]}}"), "only one condition"),
         (format!("{{hosts: [a.example], http: [{{{to}, match: [{{uri: {{regex: '('}}}}]}}]}}"), "expected a regular expression"),
@@ -845,7 +848,7 @@ fn the_way_through_the_gateway_is_checked_to_its_end() {
     one_error(&[&registry, &gateway("a.example", "HTTP"), &all], "by a rule for Tls");
     one_error(
         &[&registry, &gateway("a.example", "TLS"), &routes(&first)],
-        "no rule with gateways [default/g] leads it on",
+        "no rule with gateways [default/g] routes it on",
     );
 }
 
@@ -995,10 +998,9 @@ fn servers_that_end_tls() {
     };
     let settings = |text: &str| {
         let servers = compiled(&[text], "trustDomain: td\n").snapshot.rules.servers;
-        match &servers[0].protocol {
-            ServerProtocol::Terminate(tls) => (**tls).clone(),
-            other => panic!("{other}"),
-        }
+        let protocol = &servers[0].protocol;
+        let ServerProtocol::Terminate(tls) = protocol else { panic!("{protocol}") };
+        (**tls).clone()
     };
     let files = CredentialSource::Files(CredentialFiles {
         certificate: "/c".into(),

@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use super::decode::{At, Dict, List, RecordDict, Records, choice, record};
+use super::{
+    cors::CorsPolicy,
+    decode::{At, Dict, List, RecordDict, Records, choice, record},
+    fault::{Fault, Percentage},
+    text::StringMatch,
+};
 use crate::types::Port;
 
 record! {
@@ -60,9 +65,8 @@ record! {
         "mirror_percent" mirror_percent_old: Option<At<u32>> = "none",
         /// The same for several destinations. This or `mirror`.
         "mirrors" mirrors: Records<HttpMirror> = "none",
-    }
-    unsupported {
-        "corsPolicy": Error, "CORS is a matter of the destination";
+        /// Answers to browsers that ask whether a page of another origin may make a request (CORS).
+        "corsPolicy" cors_policy: Option<CorsPolicy> = "none",
     }
 }
 
@@ -108,18 +112,6 @@ record! {
     }
     unsupported {
         "statPrefix": Warning, "statistics are kept by cluster";
-    }
-}
-
-record! {
-    /// A condition on a text. One of the three; none asks for presence.
-    struct StringMatch {
-        /// The whole text.
-        "exact" exact: Option<At<String>> = "none",
-        /// Its beginning.
-        "prefix" prefix: Option<At<String>> = "none",
-        /// A regular expression (RE2's syntax) for the whole text.
-        "regex" regex: Option<At<String>> = "none",
     }
 }
 
@@ -257,55 +249,6 @@ record! {
 }
 
 record! {
-    /// `fault`.
-    struct Fault {
-        /// Wait first.
-        "delay" delay: Option<Delay> = "none",
-        /// Answer with an error.
-        "abort" abort: Option<Abort> = "none",
-    }
-}
-
-record! {
-    /// `fault.delay`.
-    struct Delay {
-        /// How long. This or `exponentialDelay`.
-        "fixedDelay" fixed_delay: Option<At<Duration>> = "none",
-        /// How long on average: each time another one, exponentially distributed, at most ten times this.
-        "exponentialDelay" exponential_delay: Option<At<Duration>> = "none",
-        /// How often.
-        "percentage" percentage: Option<Percentage> = "never",
-        /// Old form of `percentage`.
-        "percent" percent: Option<At<u32>> = "none",
-    }
-}
-
-record! {
-    /// `fault.abort`.
-    struct Abort {
-        /// The status. This or `grpcStatus`.
-        "httpStatus" http_status: Option<At<u32>> = "none",
-        /// The status of gRPC, by name (`UNAVAILABLE`) or number. A request that is not gRPC is answered 200, as by Envoy.
-        "grpcStatus" grpc_status: Option<At<String>> = "none",
-        /// How often.
-        "percentage" percentage: Option<Percentage> = "never",
-        /// Old form of `percentage`.
-        "percent" percent: Option<At<u32>> = "none",
-    }
-    unsupported {
-        "http2Error": Error, "use `httpStatus` or `grpcStatus`";
-    }
-}
-
-record! {
-    /// A share.
-    struct Percentage {
-        /// From 0 to 100.
-        "value" value: Option<At<f64>> = "0",
-    }
-}
-
-record! {
     /// `headers`.
     struct Headers {
         /// Of the request.
@@ -381,9 +324,8 @@ record! {
         "gateways" gateways: List<String> = "all of the virtual service's",
         /// Namespace of the workload that asks.
         "sourceNamespace" source_namespace: Option<At<String>> = "any",
-    }
-    unsupported {
-        "sourceSubnet": Error, "select sources by `sourceLabels` or `sourceNamespace`";
+        /// Address or network of the pod that asks.
+        "sourceSubnet" source_subnet: Option<At<String>> = "any",
     }
 }
 

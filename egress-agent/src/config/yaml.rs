@@ -71,20 +71,31 @@ pub(super) fn shorten(text: &str) -> String {
 }
 
 impl Node {
+    /// Gives all of it this line: it was read from a text that stands there.
+    pub(super) fn move_to(&mut self, line: u64) {
+        self.line = line;
+        match &mut self.value {
+            Value::List(items) => items.iter_mut().for_each(|item| item.move_to(line)),
+            Value::Map(entries) => {
+                for (key, value) in entries {
+                    key.line = line;
+                    value.move_to(line);
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => {}
+        }
+    }
+
     /// The value at this key, if this is a mapping that has it.
     pub(super) fn get(&self, key: &str) -> Option<&Node> {
-        match &self.value {
-            Value::Map(entries) => entries.iter().find(|(k, _)| k.text == key).map(|(_, v)| v),
-            _ => None,
-        }
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|(k, _)| k.text == key).map(|(_, v)| v)
     }
 
     /// The text at this key.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
-        match &self.get(key)?.value {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
+        let Value::Text(text) = &self.get(key)?.value else { return None };
+        Some(text)
     }
 
     fn shift(&mut self, lines: u64) {
@@ -97,7 +108,7 @@ impl Node {
                     value.shift(lines);
                 }
             }
-            _ => {}
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => {}
         }
     }
 }

@@ -30,12 +30,16 @@ struct Inner {
     routes: Vec<String>,
     /// Interfaces whose pods are not known, a sentence each.
     unknown: Vec<String>,
+    /// What is exempt, a sentence each.
+    exemptions: Vec<String>,
     gaps: Gaps,
     processes: Processes,
     /// How often processes were looked at.
     looks: u64,
     /// Whether a configuration has been put into the maps since the start.
     filled: bool,
+    /// Whether what ran before the first start is not under enforcement yet.
+    waiting: bool,
 }
 
 impl Condition {
@@ -116,6 +120,21 @@ impl Condition {
         inner.unknown = warnings;
     }
 
+    /// Whether what ran before the first start is not under enforcement yet.
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.lock().waiting = waiting;
+    }
+
+    /// What is exempt from enforcement, a sentence each.
+    pub(crate) fn set_exemptions(&self, exemptions: Vec<String>) {
+        self.lock().exemptions = exemptions;
+    }
+
+    /// What is exempt from enforcement.
+    pub(crate) fn exemptions(&self) -> Vec<String> {
+        self.lock().exemptions.clone()
+    }
+
     /// Interfaces whose pods are not known.
     pub(crate) fn unknown(&self) -> Vec<String> {
         self.lock().unknown.clone()
@@ -132,7 +151,11 @@ impl Condition {
             }
             Some(_) => None,
         };
-        not_yet.into_iter().chain(inner.maps.clone()).chain(inner.attachments.clone()).collect()
+        let waiting = inner
+            .waiting
+            .then(|| "what ran before the first start is not under enforcement yet".to_owned());
+        let not_yet = not_yet.into_iter().chain(waiting);
+        not_yet.chain(inner.maps.clone()).chain(inner.attachments.clone()).collect()
     }
 
     /// All that is wrong apart from the configuration.

@@ -1,8 +1,11 @@
-//! The pods of this node, now: combines what the API server reports with what the kernel shows, and
-//! publishes the configuration with the pods in it.
+//! The pods of this node, now: combines what the API server reports, if there is one, with what the kernel
+//! shows, and publishes the configuration with the pods in it.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap, future::pending, net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime,
+};
 
+use egress_ebpf::abi::{PolicyId, UNKNOWN_POLICY};
 use tokio::sync::watch;
 
 use super::observe::{self, Wanted};
@@ -20,25 +23,44 @@ pub(crate) struct KnownPods {
     wanted: watch::Sender<Wanted>,
     /// Interfaces whose pods are not known.
     pub(crate) unknown: watch::Receiver<Vec<UnknownInterface>>,
+    /// The addresses that interfaces were first seen with, by index.
+    pub(super) seen: watch::Receiver<Seen>,
+    /// Whether there is an API server, which knows every pod.
+    has_api_server: bool,
 }
+
+/// The policy of workloads that are in no set of their own.
+const DEFAULT_POLICY: PolicyId = 0;
+
+/// Addresses of pods by the indices of their interfaces.
+pub(super) type Seen = BTreeMap<u32, Vec<IpAddr>>;
 
 impl KnownPods {
     /// Starts looking. `configured` is the configuration; the receiver that is returned has the pods
-    /// in it too. `roots`: cgroups below which pods are looked for, below the cgroup2 mount.
-    /// `interfaces` are those that are there at the start.
+    /// in it too. `reported` is absent without an API server. `roots`: cgroups below which pods are looked
+    /// for, below the cgroup2 mount. `interfaces` are those that are there at the start.
     pub(crate) fn start(
         configured: watch::Receiver<Loaded>,
-        reported: watch::Receiver<Reported>,
+        reported: Option<watch::Receiver<Reported>>,
         roots: Vec<PathBuf>,
         interfaces: &Interfaces,
     ) -> (Self, watch::Receiver<Loaded>) {
         let (wanted, sightings) =
             observe::spawn(Wanted { interfaces: without_addresses(interfaces), roots });
         let (loaded, receiver) = watch::channel(Loaded::default());
-        let (sender, unknown) = watch::channel(Vec::new());
-        let merger = Merger { configured, reported, sightings, loaded, unknown: sender };
+        let (unknown_sender, unknown) = watch::channel(Vec::new());
+        let (seen_sender, seen) = watch::channel(Seen::new());
+        let has_api_server = reported.is_some();
+        let merger = Merger {
+            configured,
+            reported,
+            sightings,
+            loaded,
+            unknown: unknown_sender,
+            seen: seen_sender,
+        };
         tokio::spawn(merger.run());
-        (Self { wanted, unknown }, receiver)
+        (Self { wanted, unknown, seen, has_api_server }, receiver)
     }
 
     /// The pods' interfaces that there are now.
@@ -51,8 +73,15 @@ impl KnownPods {
         });
     }
 
-    /// A sentence for each interface whose pod is not known.
-    pub(super) fn warnings(&self) -> Vec<String> {
+    /// The policy of processes in enforced cgroups that no workload names: with an API server they are of
+    /// a pod that is not known yet.
+    pub(super) const fn unnamed(&self) -> PolicyId {
+        if self.has_api_server { UNKNOWN_POLICY } else { DEFAULT_POLICY }
+    }
+
+    /// A sentence for each interface whose pod is not known. `audited`: they are in audit mode.
+    pub(super) fn warnings(&self, audited: bool) -> Vec<String> {
+        let warning = |one| warning(one, self.has_api_server, audited);
         self.unknown.borrow().iter().map(warning).collect()
     }
 }
@@ -63,26 +92,32 @@ fn without_addresses(interfaces: &Interfaces) -> BTreeMap<u32, Arc<str>> {
     unnamed.map(|(index, (name, _))| (*index, name.as_str().into())).collect()
 }
 
-fn warning(interface: &UnknownInterface) -> String {
+fn warning(interface: &UnknownInterface, has_api_server: bool, audited: bool) -> String {
     let since = jiff::Timestamp::try_from(interface.since)
         .map_or_else(|_| "its first look".to_owned(), |since| format!("{since:.0}"));
     let pod = match &interface.pod {
         Some(pod) => format!("the API server does not know its pod {pod}"),
-        None => "no pod is found behind it".to_owned(),
+        None if has_api_server => "no pod is found behind it".to_owned(),
+        None => "no workload names it".to_owned(),
     };
-    format!(
-        "interface {}: {pod}; everything from it is denied since {since}",
-        printable(&interface.name)
-    )
+    let denied = if interface.addresses.is_empty() {
+        "everything from it"
+    } else {
+        "what it sends out of the cluster"
+    };
+    let outcome = if audited { "only reported, in audit mode," } else { "denied" };
+    let name = printable(&interface.name);
+    format!("interface {name}: {pod}; {denied} is {outcome} since {since}")
 }
 
 /// Keeps what is published equal to what is known.
 struct Merger {
     configured: watch::Receiver<Loaded>,
-    reported: watch::Receiver<Reported>,
+    reported: Option<watch::Receiver<Reported>>,
     sightings: watch::Receiver<Option<Sightings>>,
     loaded: watch::Sender<Loaded>,
     unknown: watch::Sender<Vec<UnknownInterface>>,
+    seen: watch::Sender<Seen>,
 }
 
 impl Merger {
@@ -91,9 +126,10 @@ impl Merger {
         let mut merged = Merged::default();
         // Before both the API server and the kernel have reported, every pod would be unknown: what an
         // earlier agent left in the kernel's maps stays until then.
-        let (mut listed, mut seen) = (false, false);
+        let (mut listed, mut seen) = (self.reported.is_none(), false);
         loop {
             let loaded = self.configured.borrow_and_update().clone();
+            self.publish_seen(&table);
             if listed && seen {
                 self.publish_unknown(&table, &loaded);
             }
@@ -114,9 +150,9 @@ impl Merger {
                         seen = true;
                     }
                 }
-                changed = self.reported.changed() => {
-                    if changed.is_err() { return }
-                    if let Some(pods) = self.reported.borrow_and_update().clone() {
+                reported = next(&mut self.reported) => {
+                    let Ok(reported) = reported else { return };
+                    if let Some(pods) = reported {
                         table.list(pods.iter().cloned());
                         listed = true;
                     }
@@ -124,6 +160,15 @@ impl Merger {
                 () = self.loaded.closed() => return,
             }
         }
+    }
+
+    fn publish_seen(&self, table: &Table) {
+        let now: Seen = table.addresses_seen().collect();
+        self.seen.send_if_modified(|old| {
+            let changed = *old != now;
+            *old = now;
+            changed
+        });
     }
 
     fn publish_unknown(&self, table: &Table, loaded: &Loaded) {
@@ -139,6 +184,15 @@ impl Merger {
             changed
         });
     }
+}
+
+/// What the API server reports next; never anything without one.
+async fn next(
+    reported: &mut Option<watch::Receiver<Reported>>,
+) -> Result<Reported, watch::error::RecvError> {
+    let Some(receiver) = reported else { return pending().await };
+    receiver.changed().await?;
+    Ok(receiver.borrow_and_update().clone())
 }
 
 #[cfg(test)]
@@ -199,8 +253,14 @@ mod tests {
             let (see, sightings_receiver) = watch::channel(None);
             let (loaded, mut receiver) = watch::channel(Loaded::default());
             let (unknown, unknown_receiver) = watch::channel(Vec::new());
-            let merger =
-                Merger { configured, reported, sightings: sightings_receiver, loaded, unknown };
+            let merger = Merger {
+                configured,
+                reported: Some(reported),
+                sightings: sightings_receiver,
+                loaded,
+                unknown,
+                seen: watch::channel(Seen::new()).0,
+            };
             tokio::spawn(merger.run());
             if listed {
                 list.send_replace(Some(Arc::new(vec![pod()])));
@@ -227,6 +287,74 @@ mod tests {
                 assert!(receiver.borrow().snapshot.is_none(), "{listed} {seen}");
                 assert!(unknown_receiver.borrow().is_empty(), "nobody is judged unknown");
             }
+        }
+    }
+
+    /// Without an API server the first look is enough, and an interface is unknown that no workload names.
+    #[tokio::test]
+    async fn without_an_api_server_only_the_kernel_is_waited_for() {
+        let loaded = Loaded {
+            snapshot: Some(Arc::new(Snapshot::default())),
+            accepted: 1,
+            ..Loaded::default()
+        };
+        let (_configured, configured) = watch::channel(loaded);
+        let (see, sightings_receiver) = watch::channel(None);
+        let (loaded, mut receiver) = watch::channel(Loaded::default());
+        let (unknown, unknown_receiver) = watch::channel(Vec::new());
+        let (seen, seen_receiver) = watch::channel(Seen::new());
+        let merger = Merger {
+            configured,
+            reported: None,
+            sightings: sightings_receiver,
+            loaded,
+            unknown,
+            seen,
+        };
+        tokio::spawn(merger.run());
+        let taken = receiver.wait_for(|loaded| loaded.accepted == 1);
+        assert!(timeout(Duration::from_secs(20), taken).await.unwrap().unwrap().snapshot.is_none());
+        see.send_replace(Some(sightings()));
+        let looked = receiver.wait_for(|loaded| loaded.snapshot.is_some());
+        drop(timeout(Duration::from_secs(20), looked).await.unwrap().unwrap());
+        assert_eq!(unknown_receiver.borrow().len(), 1);
+        let addresses = vec!["10.0.0.1".parse().unwrap()];
+        assert_eq!(*seen_receiver.borrow(), Seen::from([(7, addresses)]));
+    }
+
+    #[test]
+    fn a_warning_says_what_an_unknown_interface_cannot_reach() {
+        let interface = |addresses: Vec<IpAddr>| UnknownInterface {
+            ifindex: 7,
+            name: "veth7".into(),
+            since: SystemTime::UNIX_EPOCH,
+            pod: None,
+            addresses,
+        };
+        let seen = interface(vec!["10.0.0.1".parse().unwrap()]);
+        let since = "since 1970-01-01T00:00:00Z";
+        for (interface, has_api_server, audited, expected) in [
+            (
+                &seen,
+                true,
+                false,
+                "no pod is found behind it; what it sends out of the cluster is denied",
+            ),
+            (
+                &seen,
+                false,
+                true,
+                "no workload names it; what it sends out of the cluster is only reported, in audit mode,",
+            ),
+            (
+                &interface(Vec::new()),
+                true,
+                false,
+                "no pod is found behind it; everything from it is denied",
+            ),
+        ] {
+            let expected = format!("interface veth7: {expected} {since}");
+            assert_eq!(warning(interface, has_api_server, audited), expected);
         }
     }
 

@@ -4,16 +4,19 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use egress_ebpf::{
-    abi::{Policy, PolicyId},
+    abi::{OWN_POLICY, Policy, PolicyId, UNKNOWN_POLICY},
     verdict::Mode,
 };
 use tokio::{sync::watch, time::Instant};
 
-use super::own::OWN_POLICY;
 use crate::policy::{DEFAULT_SET, Snapshot};
 
 /// Between two reminders.
 const REMINDER: Duration = Duration::from_secs(600);
+
+/// Workloads that are not known yet, instead of a set's name, which has no spaces. They are listed where they
+/// are not under enforcement.
+const UNKNOWN_WORKLOADS: &str = "unknown workloads";
 
 /// A set and how verdicts on it are carried out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -89,7 +92,11 @@ fn in_force(snapshot: Option<&Snapshot>, policies: &BTreeMap<PolicyId, Policy>) 
     // The agent's own is no set of workloads.
     let others = policies.keys().filter(|id| **id >= known && **id != OWN_POLICY);
     let others = others.filter(|id| of(**id) != Mode::Enforce);
-    let others = others.map(|id| SetMode { name: format!("policy {id}").into(), mode: of(*id) });
+    let name_of = |id| match id {
+        UNKNOWN_POLICY => UNKNOWN_WORKLOADS.into(),
+        id => format!("policy {id}").into(),
+    };
+    let others = others.map(|id| SetMode { name: name_of(*id), mode: of(*id) });
     let sets = names.into_iter().zip(0..).map(|(name, id)| SetMode { name, mode: of(id) });
     sets.chain(others).collect()
 }
@@ -146,6 +153,16 @@ mod tests {
         // What an earlier agent left, before there is a configuration.
         let left = all(&[("default", "audit"), ("policy 2", "audit"), ("policy 3", "exempt")]);
         assert_eq!(shown(None, &[mode::AUDIT, mode::ENFORCE, mode::AUDIT, mode::EXEMPT]), left);
+        // Workloads that are not known have no set.
+        let unknown = |mode| {
+            let policies =
+                [(0, Policy { mode, table: 0 }), (UNKNOWN_POLICY, Policy { mode, table: 1 })];
+            in_force(None, &policies.into()).into_iter().map(|set| set.name.to_string()).collect()
+        };
+        let names: Vec<String> = unknown(mode::AUDIT);
+        assert_eq!(names, ["default", "unknown workloads"]);
+        let names: Vec<String> = unknown(mode::ENFORCE);
+        assert_eq!(names, ["default"]);
     }
 
     #[test]

@@ -12,24 +12,22 @@ use std::{
     process,
 };
 
-use egress_ebpf::abi::{Policy, PolicyId, capacity, mode};
+use egress_ebpf::abi::{OWN_POLICY, Policy, mode};
 
 use crate::{
     bpf::{Contents, cgroup2_mount},
     types::printable,
 };
 
-/// Its policy, the last one that the map holds. Sets of workloads are numbered from zero.
-pub(crate) const OWN_POLICY: PolicyId = capacity::POLICIES - 1;
 /// Cgroups that are looked at.
 const MOST: usize = 65_536;
 
-/// The agent's own cgroup, where it is below one that is under enforcement.
+/// The agent's own cgroup, where it is below one that is under enforcement: its id, and its path.
 #[derive(Debug, Default)]
-pub(crate) struct OwnCgroup(Option<u64>);
+pub(crate) struct OwnCgroup(Option<(u64, String)>);
 
 impl OwnCgroup {
-    /// Looks below these, whose paths are below the mount, and says what it found.
+    /// Looks below these, whose paths are below the mount.
     pub(crate) fn find(enforced: &BTreeMap<u64, PathBuf>) -> Self {
         let Some(mount) = cgroup2_mount() else { return Self::default() };
         let roots =
@@ -38,14 +36,19 @@ impl OwnCgroup {
             return Self::default();
         };
         let path = path.strip_prefix(&mount).unwrap_or(&path).display().to_string();
-        tracing::info!("exempt from enforcement: this agent's own cgroup /{}", printable(&path));
-        Self(Some(id))
+        Self(Some((id, path)))
+    }
+
+    /// What is exempt.
+    pub(crate) fn sentence(&self) -> Option<String> {
+        let (_, path) = self.0.as_ref()?;
+        Some(format!("this agent's own cgroup /{}", printable(path)))
     }
 
     /// Exempts it. A set of workloads that has the number already keeps it: then nothing is exempt.
     pub(crate) fn exempt(&self, contents: &mut Contents) {
         let exempt = Policy { mode: mode::EXEMPT, table: 0 };
-        let Some(id) = self.0 else { return };
+        let Some((id, _)) = self.0 else { return };
         // What an earlier agent left has its exemption in it.
         if *contents.policies.entry(OWN_POLICY).or_insert(exempt) == exempt {
             contents.workloads.retain(|_, policy| *policy != OWN_POLICY);
@@ -108,7 +111,7 @@ mod tests {
         let (web, earlier, own) = (7, 8, 9);
         let workloads = [(web, 0), (earlier, OWN_POLICY)].into();
         let mut contents = Contents { workloads, ..Contents::default() };
-        OwnCgroup(Some(own)).exempt(&mut contents);
+        OwnCgroup(Some((own, "pod/agent".into()))).exempt(&mut contents);
         assert_eq!(contents.workloads, [(web, 0), (own, OWN_POLICY)].into());
         assert_eq!(contents.policies[&OWN_POLICY].mode, mode::EXEMPT);
         assert!(!contents.policies.contains_key(&0), "nobody else's policy is changed");
@@ -128,7 +131,7 @@ mod tests {
         contents.policies.insert(OWN_POLICY, enforced);
         contents.workloads.insert(7, OWN_POLICY);
         let before = contents.clone();
-        OwnCgroup(Some(9)).exempt(&mut contents);
+        OwnCgroup(Some((9, "pod/agent".into()))).exempt(&mut contents);
         assert_eq!(contents, before);
     }
 }

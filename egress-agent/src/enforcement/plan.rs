@@ -69,11 +69,17 @@ pub(crate) fn interfaces(
     found
 }
 
-/// The same, as the plan wants them.
-pub(crate) fn found(
-    pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
-) -> impl Iterator<Item = Interface<'_>> {
-    pods.iter().map(|(ifindex, (name, addresses))| Interface { name, ifindex: *ifindex, addresses })
+/// The same, as the plan wants them, with the addresses that interfaces were first seen with.
+pub(crate) fn found<'a>(
+    pods: &'a BTreeMap<u32, (String, Vec<IpAddr>)>,
+    seen: &'a BTreeMap<u32, Vec<IpAddr>>,
+) -> impl Iterator<Item = Interface<'a>> {
+    pods.iter().map(|(ifindex, (name, addresses))| Interface {
+        name,
+        ifindex: *ifindex,
+        addresses,
+        seen: seen.get(ifindex).map(Vec::as_slice).unwrap_or_default(),
+    })
 }
 
 /// The node's own addresses, which its workloads' sockets may have.
@@ -101,9 +107,10 @@ pub(crate) fn listeners(wanted: &[SocketAddr], own: Option<&PodInterface>) -> Ve
 pub(crate) fn adopted(
     left: &Contents,
     pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
+    seen: &BTreeMap<u32, Vec<IpAddr>>,
     cgroups: &BTreeMap<u64, PathBuf>,
 ) -> Contents {
-    bpf::adopted(left, found(pods), cgroups, |pods| bpf::learn_hardware(pods, left))
+    bpf::adopted(left, found(pods, seen), cgroups, |pods| bpf::learn_hardware(pods, left))
 }
 
 /// The cgroups that are enforced on, with their paths below the mount.

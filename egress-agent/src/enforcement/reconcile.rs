@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use egress_ebpf::abi::{UNKNOWN_POLICY, mode};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
@@ -18,21 +19,21 @@ use super::{
     condition::{Condition, summary},
     counters::Tally,
     dns::Names,
+    exemptions::Exemptions,
     exposure::scan::Looks,
     health::Checker,
     inputs,
     known::KnownPods,
     modes::Shout,
     notify::{self, Manager},
-    own::OwnCgroup,
     plan::{self, Planned},
     pods::Pod,
     sockets::Closer,
-    takeover::{self, TakeOver},
+    takeover::{self, Progress, TakeOver},
     tunnel::NodeTunnel,
 };
 use crate::{
-    bpf::{self, Contents, Facts, PlanProblem},
+    bpf::{self, Contents, Facts, PlanProblem, Waiting},
     source::Loaded,
     sys::netlink::links::Watch,
     types::Held,
@@ -52,8 +53,7 @@ pub(crate) struct Parts {
     pub(crate) strangers: BTreeMap<u64, PathBuf>,
     pub(crate) shout: Shout,
     pub(crate) pods: Vec<Pod>,
-    /// The pods that the API server knows; `None` where there is none.
-    pub(crate) known: Option<KnownPods>,
+    pub(crate) known: KnownPods,
     pub(crate) tunnel: NodeTunnel,
     pub(crate) events_per_second: u32,
     pub(crate) loaded: watch::Receiver<Loaded>,
@@ -61,6 +61,8 @@ pub(crate) struct Parts {
     pub(crate) names: Names,
     pub(crate) tally: Arc<Tally>,
     pub(crate) condition: Arc<Condition>,
+    /// Told once enforcement stands.
+    pub(crate) ready: watch::Sender<bool>,
 }
 
 /// What keeps the kernel equal to the configuration.
@@ -74,11 +76,11 @@ pub(crate) struct Reconciler {
     records: bpf::Records,
     /// The cgroups that an earlier agent attached to, and that this one's options don't name.
     strangers: BTreeMap<u64, PathBuf>,
-    own: OwnCgroup,
+    exemptions: Exemptions,
     planned: Planned,
     shout: Shout,
     pods: Vec<Pod>,
-    known: Option<KnownPods>,
+    known: KnownPods,
     tunnel: NodeTunnel,
     events_per_second: u32,
     loaded: watch::Receiver<Loaded>,
@@ -93,6 +95,7 @@ pub(crate) struct Reconciler {
     closer: Closer,
     looks: Looks,
     ready: bool,
+    stands: watch::Sender<bool>,
     manager: Manager,
 }
 
@@ -116,10 +119,11 @@ impl Reconciler {
             names,
             tally,
             condition,
+            ready: stands,
         } = parts;
-        let own = OwnCgroup::find(&plan::cgroups(&strangers, &attachments));
+        let exemptions = Exemptions::find(&plan::cgroups(&strangers, &attachments));
         Self {
-            own,
+            exemptions,
             attachments,
             families,
             watch: listen(),
@@ -144,6 +148,7 @@ impl Reconciler {
             closer: Closer::default(),
             looks: Looks::default(),
             ready: false,
+            stands,
             manager: Manager::new(Instant::now()),
         }
     }
@@ -159,6 +164,7 @@ impl Reconciler {
                 changed = self.loaded.changed() => if changed.is_err() { return },
                 changed = self.checker.healthy.changed() => if changed.is_err() { return },
                 changed = self.names.resolved.changed() => if changed.is_err() { return },
+                changed = self.known.seen.changed() => if changed.is_err() { return },
                 () = heard(&mut self.watch) => self.follow(),
                 _ = looks.tick() => self.look().await,
             }
@@ -171,7 +177,7 @@ impl Reconciler {
         let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
         let refused = loaded.last.as_ref().is_some_and(|last| !last.accepted);
         let held = self.maps.current().globals.as_ref().and_then(Held::of);
-        let held = takeover::inherited(self.attachments.is_waiting(), held);
+        let held = takeover::inherited(self.attachments.waiting(), held);
         let status = notify::sentence(&loaded, held.as_deref(), &self.condition.unready(&loaded));
         self.manager.tell(self.ready || behind || refused, status);
     }
@@ -187,8 +193,9 @@ impl Reconciler {
         let mut changes = self.attachments.refresh(&self.pins);
         changes.extend(self.families.repair(&self.pins));
         self.condition.set_gaps(self.families.gaps());
-        let unknown = self.known.as_ref().map(KnownPods::warnings);
-        self.condition.set_unknown(unknown.unwrap_or_default());
+        let unknown = self.maps.current().policies.get(&UNKNOWN_POLICY);
+        let audited = unknown.is_some_and(|policy| policy.mode == mode::AUDIT);
+        self.condition.set_unknown(self.known.warnings(audited));
         let cgroups = plan::cgroups(&self.strangers, &self.attachments);
         let snapshot = self.loaded.borrow().snapshot.clone();
         self.looks.begin(&cgroups, snapshot.as_ref(), &self.condition);
@@ -210,10 +217,9 @@ impl Reconciler {
         let healthy = self.checker.healthy.borrow_and_update().clone();
         let resolved = self.names.resolved.borrow_and_update().clone();
         let pods = plan::interfaces(&self.pods, &self.attachments);
-        if let Some(known) = &self.known {
-            known.want(&pods);
-        }
-        let found = plan::found(&pods);
+        self.known.want(&pods);
+        let seen = self.known.seen.borrow_and_update().clone();
+        let found = plan::found(&pods, &seen);
         let cgroups = plan::cgroups(&self.strangers, &self.attachments);
         let mut planned = None;
         let mut desired = match &loaded.snapshot {
@@ -228,7 +234,12 @@ impl Reconciler {
                     healthy,
                     tunnel: plan::listeners(&self.tunnel.addresses, own.as_ref()),
                     pods: interfaces.into_iter().chain(own).collect(),
-                    workloads: bpf::cgroups(mesh, &cgroups, bpf::find_cgroup()),
+                    workloads: bpf::cgroups(
+                        mesh,
+                        &cgroups,
+                        self.known.unnamed(),
+                        bpf::find_cgroup(),
+                    ),
                     generation: loaded.accepted,
                     held: loaded.held,
                     events_per_second: self.events_per_second,
@@ -248,9 +259,10 @@ impl Reconciler {
             }
             // Nothing accepted yet: what an earlier agent left stays, only what is attached is
             // known anew.
-            None => plan::adopted(self.maps.current(), &pods, &cgroups),
+            None => plan::adopted(self.maps.current(), &pods, &seen, &cgroups),
         };
-        self.own.exempt(&mut desired);
+        self.exemptions.exempt(&mut desired);
+        self.condition.set_exemptions(self.exemptions.tell(loaded.snapshot.as_deref()));
         let configured = loaded.snapshot.is_some();
         let behind = match self.maps.reconcile(&desired) {
             Ok(changes) => {
@@ -282,19 +294,28 @@ impl Reconciler {
         if self.tally.behind.swap(u64::from(behind), Ordering::Relaxed) == 1 && !behind {
             tracing::info!("the maps hold the whole configuration again");
         }
-        if let Some(snapshot) = &loaded.snapshot
-            && !behind
-            && !self.ready
-            && {
-                let informed = inputs::is_informed(snapshot, &self.checker, &self.names);
-                self.take_over.attempt(&mut self.attachments, &self.pins, informed)
-            }
-        {
+        let is_filled = configured && !behind;
+        if !self.ready && self.is_in_force(&loaded, is_filled) && is_filled {
             self.ready = true;
+            self.stands.send_replace(true);
             self.closer.request(true);
             self.pins.remove_other_versions();
             tracing::info!("ready");
         }
+        let waiting = self.attachments.waiting() == Some(Waiting::FirstStart);
+        self.condition.set_waiting(waiting);
+    }
+
+    /// Whether ours are in force, now at the latest if it is time.
+    fn is_in_force(&mut self, loaded: &Loaded, is_filled: bool) -> bool {
+        let is_informed = loaded
+            .snapshot
+            .as_ref()
+            .is_some_and(|of| inputs::is_informed(of, &self.checker, &self.names));
+        let is_refused =
+            loaded.snapshot.is_none() && loaded.last.as_ref().is_some_and(|last| !last.accepted);
+        let progress = Progress { is_filled, is_refused, is_informed };
+        self.take_over.attempt(&mut self.attachments, &self.pins, progress)
     }
 
     fn report(&mut self, problems: Vec<PlanProblem>) {

@@ -215,6 +215,7 @@ fn visit(members: &Members, judge: &Judge<'_>) -> Found {
 }
 
 /// What to say of a socket that couldn't be closed; nothing if it was closed in the meantime.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 fn complaint(error: &io::Error) -> Option<String> {
     match error.kind() {
         io::ErrorKind::NotFound => None,

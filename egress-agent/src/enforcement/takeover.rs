@@ -1,32 +1,52 @@
-//! When to take over from an agent of another version.
+//! When to take over from an agent of another version, and when a first start begins to enforce.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::{
-    bpf::{Attachments, Pins},
+    bpf::{Attachments, Error, Pins, Waiting},
     types::Held,
 };
 
 /// How long a take-over waits for gateways' health and for addresses of names: whatever is unknown
-/// then is refused until it is known.
+/// then is refused until it is known. A first start waits as long for a configuration.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Decides when our programs may come into force where another version's are. Until then those
-/// enforce as they did; too early would refuse what both allow, because our maps don't know yet
-/// which gateways answer.
+/// Decides when our programs may come into force where another version's are, or where pods run that
+/// nothing is enforced on yet. Too early would refuse what both allow, or in-cluster traffic of pods that
+/// run, because our maps don't know yet which gateways answer, or who is who.
 #[derive(Debug, Default)]
 pub(crate) struct TakeOver {
     since: Option<Instant>,
     told: bool,
 }
 
+/// What is known at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Progress {
+    /// The maps hold the whole of a configuration.
+    pub(crate) is_filled: bool,
+    /// The configuration is refused, and none was accepted before it.
+    pub(crate) is_refused: bool,
+    /// All is known that a verdict needs: which gateways answer, and addresses of names.
+    pub(crate) is_informed: bool,
+}
+
 impl TakeOver {
-    /// Whether it is time. `known` says whether everything that a verdict needs is known; asked
-    /// only once a configuration is in the maps.
-    pub(crate) fn is_due(&mut self, known: bool, now: Instant) -> bool {
+    /// Whether it is time.
+    fn is_due(&mut self, waiting: Waiting, now: Instant, progress: Progress) -> bool {
+        let Progress { is_filled, is_refused, is_informed } = progress;
+        if waiting == Waiting::OtherVersion && !is_filled {
+            // What the other version holds is in force, however long.
+            return false;
+        }
         let since = *self.since.get_or_insert(now);
+        let known = match waiting {
+            Waiting::OtherVersion => is_informed,
+            // Nothing is enforced meanwhile: no longer than it takes to know who is who.
+            Waiting::FirstStart => is_filled || is_refused,
+        };
         known || now.duration_since(since) >= PATIENCE
     }
 
@@ -35,26 +55,29 @@ impl TakeOver {
         &mut self,
         attachments: &mut Attachments,
         pins: &Pins,
-        known: bool,
+        progress: Progress,
     ) -> bool {
-        if !attachments.is_waiting() {
-            return true;
-        }
-        if !self.is_due(known, Instant::now()) {
+        let Some(waiting) = attachments.waiting() else { return true };
+        if !self.is_due(waiting, Instant::now(), progress) {
             return false;
         }
         match attachments.take_over(pins) {
             Ok(()) => {
-                tracing::info!("took over enforcement from another version, without a gap");
+                match waiting {
+                    Waiting::OtherVersion => {
+                        tracing::info!("took over enforcement from another version, without a gap");
+                    }
+                    Waiting::FirstStart if progress.is_filled => tracing::info!("enforcing"),
+                    Waiting::FirstStart => tracing::warn!(
+                        "enforcing without a configuration: everything is denied until one is accepted"
+                    ),
+                }
                 true
             }
             Err(error) => {
                 // It recurs with every attempt.
                 if !std::mem::replace(&mut self.told, true) {
-                    tracing::error!(
-                        "can't take over from the other version ({error}); it stays in force, and \
-                         it is tried again"
-                    );
+                    tracing::error!("{}", failed(waiting, &error));
                 }
                 false
             }
@@ -62,32 +85,46 @@ impl TakeOver {
     }
 }
 
+fn failed(waiting: Waiting, error: &Error) -> String {
+    let (what, meanwhile) = match waiting {
+        Waiting::OtherVersion => ("take over from the other version", "it stays in force"),
+        Waiting::FirstStart => ("begin to enforce", "nothing is enforced"),
+    };
+    format!("can't {what} ({error}); {meanwhile}, and it is tried again")
+}
+
 /// What is in force until a configuration is accepted; `None` where everything external is denied.
-pub(crate) fn inherited(waiting: bool, held: Option<Held>) -> Option<String> {
-    if waiting {
+pub(crate) fn inherited(waiting: Option<Waiting>, held: Option<Held>) -> Option<String> {
+    if waiting == Some(Waiting::OtherVersion) {
         return Some("what another version's programs hold".into());
     }
     held.map(|held| held.to_string())
 }
 
 /// Says how enforcement begins.
-pub(crate) fn announce(adopted: bool, waiting: bool, held: Option<Held>) {
-    if waiting {
-        tracing::warn!(
+pub(crate) fn announce(adopted: bool, waiting: Option<Waiting>, held: Option<Held>) {
+    match (waiting, adopted, held) {
+        (Some(Waiting::OtherVersion), ..) => tracing::warn!(
             "programs of another version enforce here; they stay in force as they are until this \
              agent has accepted a configuration"
-        );
-    } else if let (true, Some(held)) = (adopted, held) {
-        tracing::info!(
+        ),
+        (Some(Waiting::FirstStart), ..) => tracing::info!(
+            "nothing is enforced here yet; what runs here is enforced when the maps hold a \
+             configuration, in {} s at the latest, and what appears is at once",
+            PATIENCE.as_secs()
+        ),
+        (None, true, Some(held)) => tracing::info!(
             "took over enforcement from an earlier agent, without a gap; the maps hold {held}"
-        );
-    } else if adopted {
-        tracing::info!(
+        ),
+        (None, true, None) => tracing::info!(
             "took over enforcement from an earlier agent, without a gap; the maps hold no \
              configuration, so everything external is denied"
-        );
-    } else {
-        tracing::info!("enforcing; everything external is denied until a configuration is read");
+        ),
+        (None, false, _) => {
+            tracing::info!(
+                "enforcing; everything external is denied until a configuration is read"
+            );
+        }
     }
 }
 
@@ -95,14 +132,39 @@ pub(crate) fn announce(adopted: bool, waiting: bool, held: Option<Held>) {
 mod tests {
     use super::*;
 
+    const NOTHING: Progress = Progress { is_filled: false, is_refused: false, is_informed: false };
+    const REFUSED: Progress = Progress { is_refused: true, ..NOTHING };
+    const FILLED: Progress = Progress { is_filled: true, ..NOTHING };
+    const INFORMED: Progress = Progress { is_informed: true, ..FILLED };
+
     #[test]
-    fn it_waits_for_what_is_unknown_but_not_for_ever() {
+    fn another_versions_programs_stay_until_ours_know_as_much() {
         let start = Instant::now();
         let mut waiting = TakeOver::default();
-        assert!(!waiting.is_due(false, start));
-        assert!(!waiting.is_due(false, start + PATIENCE / 2));
-        assert!(waiting.is_due(true, start + PATIENCE / 2));
-        assert!(waiting.is_due(false, start + PATIENCE));
-        assert!(TakeOver::default().is_due(true, start));
+        let mut is_due = |seconds: u64, progress| {
+            let now = start + Duration::from_secs(seconds);
+            waiting.is_due(Waiting::OtherVersion, now, progress)
+        };
+        // Without a configuration however long it takes.
+        assert!(!is_due(0, NOTHING) && !is_due(3600, REFUSED));
+        assert!(!is_due(3600, FILLED), "the wait begins with the configuration");
+        assert!(is_due(3602, INFORMED));
+        assert!(!is_due(3604, FILLED));
+        assert!(is_due(3605, FILLED), "but not for ever");
+    }
+
+    #[test]
+    fn a_first_start_waits_for_a_configuration_and_not_for_long() {
+        let start = Instant::now();
+        let is_due = |seconds: u64, progress| {
+            let mut waiting = TakeOver::default();
+            assert!(!waiting.is_due(Waiting::FirstStart, start, NOTHING));
+            waiting.is_due(Waiting::FirstStart, start + Duration::from_secs(seconds), progress)
+        };
+        assert!(!is_due(4, NOTHING));
+        for progress in [FILLED, INFORMED, REFUSED] {
+            assert!(is_due(0, progress), "{progress:?}");
+        }
+        assert!(is_due(5, NOTHING));
     }
 }

@@ -1,6 +1,9 @@
 //! What a gateway tells on its control socket.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Instant,
+};
 
 use tokio::sync::watch;
 
@@ -33,8 +36,10 @@ impl View {
     /// For the control socket.
     pub(super) fn serving(self, loaded: watch::Receiver<Loaded>) -> Serving {
         let flows = Arc::clone(&self.telemetry.flows);
+        let config = loaded.clone();
         Serving {
             status: Box::new(move || AgentReport::Gateway(self.report(&loaded.borrow().clone()))),
+            snapshot: Box::new(move || config.borrow().snapshot.clone()),
             flows,
             // A gateway hands its flows in itself.
             lost: Box::new(|| 0),
@@ -59,7 +64,9 @@ impl View {
                 .push("no configuration has been accepted yet; everything is refused".into()),
             State::Live | State::Faulty => {}
         }
+        let warnings = self.telemetry.stats.node_sources().warning(Instant::now());
         GatewayReport {
+            warnings: warnings.into_iter().collect(),
             process: self.process.clone(),
             state: state.name().into(),
             configuration: Configuration::new(self.directory.clone(), loaded),

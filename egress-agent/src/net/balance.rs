@@ -1,27 +1,34 @@
 //! Which endpoint comes next: load balancing, limits and outlier detection, shared by all workers.
 
 mod endpoints;
+mod hashed;
 mod places;
+mod warm;
+mod wishes;
 
 use std::{
     cell::Cell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use self::{
     endpoints::{EndpointState, Endpoints},
-    places::Places,
+    hashed::Hashed,
+    warm::Newcomers,
+    wishes::Places,
 };
 use crate::{
-    policy::{Cluster, ClusterName, Endpoint, LoadBalancer, OutlierDetection},
+    policy::{
+        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, LoadBalancer, OutlierDetection,
+    },
     types::UpstreamAddr,
 };
 
@@ -49,6 +56,9 @@ pub(super) struct ClusterState {
     /// Whether the cluster has had outlier detection since ejections were last cleared.
     may_eject: AtomicBool,
     endpoints: Endpoints,
+    /// The last tables of consistent hashing: for the endpoints that are healthy, and for each namespace's rule.
+    hashed: ArcSwap<Vec<Arc<Hashed>>>,
+    newcomers: Newcomers,
 }
 
 /// A request's part of its endpoint's load; given back on drop.
@@ -212,6 +222,7 @@ impl ClusterState {
         &self,
         candidates: &[Endpoint],
         cluster: &Cluster,
+        hash: Option<u64>,
         random: &Random,
     ) -> Vec<Endpoint> {
         set(&self.total, candidates.len());
@@ -229,14 +240,35 @@ impl ClusterState {
                 }
             }
         }
-        let balancer = cluster.load_balancer;
+        let mut balancer = cluster.load_balancer;
         let mut healthy: Vec<Endpoint> = candidates.to_vec();
+        // The endpoints of a wildcard are those of many hosts.
+        if let Some(warmup) = cluster.warmup
+            && cluster.hash.is_none()
+            && matches!(balancer, LoadBalancer::RoundRobin | LoadBalancer::LeastRequest)
+            && !matches!(cluster.discovery, Discovery::Request(_))
+            && self.newcomers.weigh(&mut healthy, warmup, Instant::now())
+            && balancer == LoadBalancer::RoundRobin
+        {
+            // Turns follow weights only as long as these stay.
+            balancer = LoadBalancer::Random;
+        }
         self.endpoints.retain_healthy(&mut healthy, |endpoint| UpstreamAddr(endpoint.addr));
         if healthy.len() <= 1 {
             return healthy;
         }
         let total: u64 = healthy.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
         if total == 0 {
+            return healthy;
+        }
+        if let Some(wanted) = &cluster.hash {
+            let hash = hash.unwrap_or_else(|| random.draw());
+            let chosen = match cluster.discovery {
+                // A table each would be made anew for every host that is asked for.
+                Discovery::Request(_) => hashed::rendezvous(&healthy, hash),
+                Discovery::Dns(_) | Discovery::Static(_) => self.hashed(&healthy, wanted, hash),
+            };
+            healthy.swap(0, chosen);
             return healthy;
         }
         let chosen = match balancer {
@@ -255,6 +287,30 @@ impl ClusterState {
         };
         healthy.swap(0, chosen);
         healthy
+    }
+}
+
+/// Tables that a cluster keeps. Namespaces may have rules of their own, and endpoints come and go.
+const TABLES: usize = 4;
+
+impl ClusterState {
+    /// The index of the endpoint for a hash.
+    fn hashed(&self, healthy: &[Endpoint], wanted: &ConsistentHash, hash: u64) -> usize {
+        let mut sorted = healthy.to_vec();
+        sorted.sort_unstable_by_key(|endpoint| endpoint.addr);
+        let known = self.hashed.load();
+        let chosen = match known.iter().find(|table| table.is_for(&sorted, wanted.table)) {
+            Some(table) => table.choose(hash),
+            None => {
+                let table = Arc::new(Hashed::new(&sorted, wanted.table));
+                let chosen = table.choose(hash);
+                let others = known.iter().take(TABLES - 1).cloned();
+                self.hashed.store(Arc::new(std::iter::once(table).chain(others).collect()));
+                chosen
+            }
+        };
+        let at = healthy.iter().position(|endpoint| Some(UpstreamAddr(endpoint.addr)) == chosen);
+        at.unwrap_or(0)
     }
 }
 
@@ -287,17 +343,16 @@ impl Default for Random {
 
 impl Random {
     fn below(&self, limit: u64) -> u64 {
+        self.draw() % limit
+    }
+
+    fn draw(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut z = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
+        z ^ (z >> 31)
     }
-}
-
-/// What a panicking thread left behind here are numbers, still right enough.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

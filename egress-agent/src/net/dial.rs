@@ -26,7 +26,7 @@ use super::{
     balance::{ClusterStates, InFlight, Lease, Membership, Random},
 };
 use crate::{
-    policy::{Cluster, Discovery, Endpoint, GatewayPolicy, Keepalive},
+    policy::{Cluster, Discovery, EgressAddresses, Endpoint, GatewayPolicy, Keepalive},
     sys::socket::keep_alive,
     types::{Host, LocalAddr, Port, ShareOwner, UpstreamAddr},
 };
@@ -57,20 +57,47 @@ pub struct Upstream {
     pub failed_attempts: u32,
 }
 
+/// Who asks for a connection, and what it is balanced by.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// It is its share of the look-ups that is used.
+    pub owner: &'a ShareOwner,
+    /// What consistent hashing has hashed.
+    pub hash: Option<u64>,
+    /// Where it is dialled from.
+    pub from: Option<&'a EgressAddresses>,
+}
+
+impl<'a> From<&'a ShareOwner> for Asker<'a> {
+    fn from(owner: &'a ShareOwner) -> Self {
+        Self { owner, hash: None, from: None }
+    }
+}
+
 /// The endpoints to try for one request, in order; at least one.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Plan(Vec<Endpoint>);
+pub struct Plan {
+    order: Vec<Endpoint>,
+    /// The addresses to dial from, of IPv4 and of IPv6.
+    from: Option<[Option<IpAddr>; 2]>,
+}
 
 impl Plan {
     /// Their addresses, the balancer's choice first.
     pub fn addresses(&self) -> impl Iterator<Item = UpstreamAddr> {
-        self.0.iter().map(|endpoint| UpstreamAddr(endpoint.addr))
+        self.order.iter().map(|endpoint| UpstreamAddr(endpoint.addr))
     }
 
     /// Whether none of the host's addresses was left out for there being too many.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.0.len() < order::ATTEMPTS
+        self.order.len() < order::ATTEMPTS
+    }
+
+    /// The address to dial this one from.
+    fn from(&self, addr: UpstreamAddr) -> Option<IpAddr> {
+        let [v4, v6] = self.from?;
+        if addr.0.is_ipv6() { v6 } else { v4 }
     }
 }
 
@@ -109,7 +136,7 @@ impl Dialer {
     /// Connects to an endpoint of `cluster`, for a connection that carries one thing from its
     /// beginning to its end. Resolving and connecting take `connectTimeout` each at most, all
     /// addresses tried together. `host` is the request's host; a [`Discovery::Request`] cluster
-    /// resolves it. `owner` is who asks: it is its share of the look-ups that is used.
+    /// resolves it.
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
@@ -118,9 +145,9 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
-        owner: &ShareOwner,
+        asker: impl Into<Asker<'_>>,
     ) -> Result<Upstream, DialError> {
-        let plan = self.plan(policy, cluster, host, owner).await?;
+        let plan = self.plan(policy, cluster, host, asker).await?;
         let mut upstream = self.connect(cluster, &plan, Patience::Wait).await?;
         upstream.in_flight = upstream.lease.request();
         Ok(upstream)
@@ -135,8 +162,9 @@ impl Dialer {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: Option<&Host>,
-        owner: &ShareOwner,
+        asker: impl Into<Asker<'_>>,
     ) -> Result<Plan, DialError> {
+        let Asker { owner, hash, from } = asker.into();
         let mut candidates = self.candidates(cluster, host, owner).await?;
         let refused = candidates.iter().find(|endpoint| !policy.may_dial(endpoint.addr.ip()));
         let refused = refused.map(|endpoint| endpoint.addr.ip());
@@ -145,16 +173,24 @@ impl Dialer {
             let host = host.map_or_else(|| cluster.name.to_string(), Host::to_string);
             return Err(DialError::AddressRefused { host, addr });
         }
-        // Balancing is among the first family; the other one is a way out.
+        if let Some(from) = from {
+            candidates.retain(|endpoint| from.has(endpoint.addr.is_ipv6()));
+            if candidates.is_empty() {
+                let what = format!("{} has no address of the family of the endpoints", from.name);
+                return Err(DialError::From { what, cluster: cluster.name.to_string() });
+            }
+        }
+        // Balancing is among the first family; the other one is used when it fails.
         let first_is_v6 = candidates.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
         let (first, other): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|endpoint| endpoint.addr.is_ipv6() == first_is_v6);
-        let first = self.states.get(&cluster.name).order(&first, cluster, &self.random);
+        let first = self.states.get(&cluster.name).order(&first, cluster, hash, &self.random);
         let order = order::interleave(first, other);
         if order.is_empty() {
             return Err(DialError::NoHealthyUpstream { cluster: cluster.name.to_string() });
         }
-        Ok(Plan(order))
+        let from = from.map(|from| [false, true].map(|is_ipv6| from.choose(owner, is_ipv6)));
+        Ok(Plan { order, from })
     }
 
     /// Connects to the first endpoint of the plan that answers.
@@ -181,7 +217,7 @@ impl Dialer {
                 limit: cluster.pool.max_connections,
             });
         };
-        self.attempt(cluster, &plan.0, lease).await
+        self.attempt(cluster, plan, lease).await
     }
 
     /// Tries the addresses in their order, as RFC 8305 §5 has it: the next one as soon as one failed, or
@@ -189,9 +225,10 @@ impl Dialer {
     async fn attempt(
         &self,
         cluster: &Cluster,
-        order: &[Endpoint],
+        plan: &Plan,
         mut lease: Lease,
     ) -> Result<Upstream, DialError> {
+        let order = &plan.order;
         let limit = cluster.pool.connect_timeout;
         let deadline = Instant::now() + limit;
         let stagger = stagger(limit, order.len());
@@ -206,7 +243,8 @@ impl Dialer {
             if let Some(addr) = next.filter(|_| racing.is_empty() || due <= Instant::now()) {
                 lease.bind(addr);
                 let connector = &self.connector;
-                racing.push(async move { (addr, connector.connect(addr).await) });
+                let from = plan.from(addr);
+                racing.push(async move { (addr, connector.connect(addr, from).await) });
                 under_way.push(addr);
                 next = left.next();
                 due = Instant::now() + stagger;
@@ -231,6 +269,12 @@ impl Dialer {
             let result = match connected {
                 Ok(stream) => stream.local_addr().map(|local| (stream, local)),
                 Err(ConnectError::Io(source)) => Err(source),
+                Err(error @ ConnectError::From(_)) => {
+                    let (what, cluster) = (error.to_string(), cluster.name.to_string());
+                    last = DialError::From { what, cluster };
+                    due = Instant::now();
+                    continue;
+                }
                 Err(ConnectError::Own) => {
                     let (host, addr) = (cluster.name.to_string(), addr.ip());
                     last = DialError::AddressRefused { host, addr };

@@ -19,8 +19,8 @@ use super::forward::forward_to_io;
 const REST: usize = 1024;
 
 /// Its shutdown isn't over before the other end has closed, too, or the time is up. What arrives at a
-/// socket that nobody has any more is answered with a reset, and that can destroy what the other end
-/// hasn't read yet (RFC 9112 §9.6; HTTP/2's last frames are no better off).
+/// socket that no process has open is answered with a reset, and that can destroy what the other
+/// end hasn't read yet (RFC 9112 §9.6; HTTP/2's last frames are no better off).
 #[derive(Debug)]
 pub struct Linger<I> {
     io: I,

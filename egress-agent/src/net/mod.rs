@@ -14,12 +14,14 @@ mod resolve;
 mod rewound;
 #[cfg(test)]
 pub(crate) mod testing;
+mod turns;
 mod windows;
 
 pub use balance::{ClusterStates, InFlight, Lease, Membership};
 pub use connect::{Connect, ConnectError, Connector};
-pub use dial::{DialError, Dialer, Patience, Plan, Upstream};
+pub use dial::{Asker, DialError, Dialer, Patience, Plan, Upstream};
 pub use empty_frames::empty_frames;
+pub(crate) use forward::forward_to_io;
 pub use frames::{Arrivals, Frames};
 pub use linger::Linger;
 pub use pieces::Pieces;
@@ -27,4 +29,5 @@ pub use pulse::{Pulse, Rhythm, Seen, Step};
 pub use relay::{Buffers, End, Meter, Peer, Side, relay};
 pub use resolve::{LookupLimits, Question, Resolve, ResolveError, Resolver, ResolverSource};
 pub use rewound::Rewound;
+pub use turns::Turns;
 pub use windows::{CONNECTION_WINDOW, LEAST_WINDOW, stream_window};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, LocalBoxFuture};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{ClusterStates, Connect, ConnectError, Dialer, Question, Resolve, ResolveError};
 use crate::types::UpstreamAddr;
@@ -58,11 +58,20 @@ impl Resolve for Outside {
 }
 
 impl Connect for Outside {
-    fn connect(&self, addr: UpstreamAddr) -> LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
+    fn connect(
+        &self,
+        addr: UpstreamAddr,
+        from: Option<IpAddr>,
+    ) -> LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
         Box::pin(async move {
             match self.routes.get(&addr.0) {
                 Some(real) => {
-                    let stream = TcpStream::connect(real).await?;
+                    let socket = TcpSocket::new_v4()?;
+                    if let Some(from) = from {
+                        let bound = socket.bind((from, 0).into());
+                        bound.map_err(|_| ConnectError::From(from))?;
+                    }
+                    let stream = socket.connect(*real).await?;
                     stream.set_nodelay(true)?;
                     Ok(stream)
                 }

@@ -15,6 +15,7 @@ use crate::{
     net::ResolverSource,
     source::ConfigArgs,
     tls::CertificateArgs,
+    types::duration_within,
 };
 
 /// Options of `node`.
@@ -38,6 +39,10 @@ pub struct NodeArgs {
     /// With `--source kubernetes`: the name of this node.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", required_if_eq("source", "kubernetes"))]
     pub(super) node_name: Option<String>,
+    /// With `--source kubernetes`: the key of a taint to remove from this node once enforcement stands.
+    /// Nodes that register with it get no pods before.
+    #[arg(long, value_name = "KEY", value_parser = taint_key)]
+    pub(super) startup_taint: Option<String>,
     /// A cgroup2 directory; its processes, and those of the cgroups below it, are under enforcement.
     /// The word `kubepods` stands for the cgroup of kubelet's pods, with either cgroup driver.
     #[arg(long = "cgroup", value_name = "PATH", required_unless_present_any = ["pod_interfaces", "uplinks"])]
@@ -89,6 +94,16 @@ pub struct NodeArgs {
     /// a refusal at once.
     #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = duration)]
     pub(super) health_timeout: Duration,
+}
+
+/// A taint's key, as Kubernetes wants it.
+fn taint_key(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    if (1..=316).contains(&text.len()) && text.chars().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("found `{text}`, expected a key as in egress-enforcer.io/starting"))
+    }
 }
 
 /// `--metrics-addr`.
@@ -164,19 +179,9 @@ fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
     Ok(MetricsAddr(Some(addr)))
 }
 
-/// `500ms`, `2s`, `1.5s`.
+/// `500ms`, `2s`, `1m30s`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || "expected a duration such as 500ms or 1s, from 10ms to 1h".to_owned();
-    let (number, unit) = match text.strip_suffix("ms") {
-        Some(number) => (number, 0.001),
-        None => (text.strip_suffix('s').ok_or_else(expected)?, 1.0),
-    };
-    let seconds = number.parse::<f64>().map_err(|_| expected())? * unit;
-    if (0.01..=3600.0).contains(&seconds) {
-        Duration::try_from_secs_f64(seconds).map_err(|_| expected())
-    } else {
-        Err(expected())
-    }
+    duration_within(text, Duration::from_millis(10)..=Duration::from_secs(3600), "from 10ms to 1h")
 }
 
 #[cfg(test)]
@@ -203,7 +208,7 @@ mod tests {
         }
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        for bad in ["", "1", "0s", "-1s", "1h", "NaNs", "infs", "9999999s"] {
+        for bad in ["", "1", "0s", "-1s", "61m", "NaNs", "infs", "9999999s"] {
             assert!(duration(bad).unwrap_err().contains("500ms"), "{bad}");
         }
         assert_eq!(tunnel_listen("10.0.0.7:15001"), Ok("10.0.0.7:15001".parse().unwrap()));

@@ -43,9 +43,10 @@ impl View {
     /// For the control socket.
     pub(super) fn serving(self, flows: Arc<FlowLog>) -> Serving {
         let view = Arc::new(self);
-        let lost = Arc::clone(&view);
+        let (lost, loaded) = (Arc::clone(&view), view.loaded.clone());
         Serving {
             status: Box::new(move || AgentReport::Node(view.report())),
+            snapshot: Box::new(move || loaded.borrow().snapshot.clone()),
             flows,
             lost: Box::new(move || {
                 let events = lost.events();
@@ -68,6 +69,7 @@ impl View {
             maps_behind: load(&self.tally.behind) != 0,
             problems: self.problems(),
             warnings: self.condition.warnings(),
+            exemptions: self.condition.exemptions(),
             exposures: self.condition.exposures(),
             repairs: self.tally.repairs(),
             sockets_destroyed: load(&self.tally.sockets_destroyed),

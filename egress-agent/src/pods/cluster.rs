@@ -31,7 +31,8 @@ impl ClusterPods {
     }
 
     /// The workloads with their addresses. Finished pods have none any more, pods on the host's network
-    /// have none of their own, and an address that two pods claim belongs to neither.
+    /// have none of their own and are known to their node's agent alone, and an address that two pods claim
+    /// belongs to neither.
     #[must_use]
     pub fn workloads(&self) -> Vec<Arc<Workload>> {
         let own = |pod: &&Pod| !pod.finished && !pod.host_network;
@@ -43,9 +44,15 @@ impl ClusterPods {
             let addresses = pod.addresses.iter().map(IpAddr::to_canonical);
             let addresses: Vec<IpAddr> =
                 addresses.filter(|address| claims.get(address) == Some(&1)).collect();
-            (!addresses.is_empty()).then(|| Arc::new(pod.workload(addresses, Vec::new(), None)))
+            let by_its_node = pod.host_network && pod.node.is_some();
+            let is_known = by_its_node || !addresses.is_empty();
+            is_known.then(|| {
+                let addresses = if pod.host_network { Vec::new() } else { addresses };
+                Arc::new(pod.workload(addresses, Vec::new(), None))
+            })
         };
-        self.0.values().filter(own).filter_map(workload).collect()
+        let running = self.0.values().filter(|pod| !pod.finished);
+        running.filter_map(workload).collect()
     }
 }
 
@@ -81,6 +88,11 @@ mod tests {
         assert_eq!(addresses(&pods), [first.clone(), own("web-5", &["10.0.0.2"])]);
         // The node's address is shared by all such pods, so it identifies none of them.
         pods.change(Pod { host_network: true, ..pod(6, &["192.0.2.1"]) });
-        assert_eq!(addresses(&pods).len(), 2);
+        assert_eq!(addresses(&pods).last(), Some(&own("web-6", &[])));
+        // Not even where a pod of its own network claims it.
+        pods.change(Pod { host_network: true, ..pod(7, &["10.0.0.1"]) });
+        assert_eq!(addresses(&pods)[0], first);
+        pods.change(Pod { host_network: true, finished: true, ..pod(7, &[]) });
+        assert_eq!(addresses(&pods).len(), 3);
     }
 }

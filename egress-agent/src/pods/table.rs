@@ -202,6 +202,11 @@ impl Table {
         shown.collect()
     }
 
+    /// The addresses that each interface was first seen with, as far as nobody has a better claim to them.
+    pub fn addresses_seen(&self) -> impl Iterator<Item = (u32, Vec<IpAddr>)> {
+        self.interfaces.iter().map(|(index, interface)| (*index, self.addresses(interface)))
+    }
+
     /// The newest of a pod's interfaces: an earlier sandbox's may still be there.
     fn interface_of(&self, pod: &Pod) -> Option<(u32, &Interface)> {
         if pod.host_network || !self.cgroups.contains_key(&pod.uid) {

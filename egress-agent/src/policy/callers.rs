@@ -60,8 +60,10 @@ impl Callers {
             // A workload on a node's network is known by its cgroup: it has no interface of its own.
             let by_cgroup = workload.interface.is_none() && !workload.cgroups.is_empty();
             let known = Known { mode, may_be_node: by_cgroup && !names_every_node };
-            for address in &workload.addresses {
-                workloads.insert(address.to_canonical(), known);
+            // A node's address is no workload's, whoever claims it.
+            let addresses = workload.addresses.iter().map(IpAddr::to_canonical);
+            for address in addresses.filter(|one| !mesh.node_addresses.contains_key(one)) {
+                workloads.insert(address, known);
             }
         }
         let nodes = mesh.nodes.iter().flat_map(|node| &node.addresses);
@@ -88,7 +90,7 @@ impl Callers {
                 Some(Known { mode: Enforcement::Enforce, may_be_node }) => {
                     *may_be_node && port == OwnPort::ForNodes
                 }
-                Some(Known { mode: Enforcement::Audit, .. }) | None => true,
+                Some(Known { mode: Enforcement::Audit | Enforcement::Exempt, .. }) | None => true,
             }
         } else {
             served.iter().any(|net| net.contains(&source))
@@ -203,5 +205,17 @@ mod tests {
             addresses: vec![ip("10.0.0.7")],
         })];
         assert_eq!(classify(&mesh, OwnPort::ForNodes), Caller::Refused);
+    }
+
+    #[test]
+    fn a_workload_that_claims_a_nodes_address_keeps_no_node_from_asking() {
+        let claimed = vec![workload("shop", &["10.0.0.9", "10.0.0.10"])];
+        let mut mesh = MeshConfig { workloads: claimed, ..MeshConfig::default() };
+        mesh.node_addresses.insert(ip("10.0.0.9"), "n".into());
+        let callers = Callers::new(&mesh);
+        let classify =
+            |source| callers.classify(ip(source), ip("10.2.0.1"), OwnPort::ForNodes, &[]);
+        assert_eq!(classify("10.0.0.9"), Caller::Other);
+        assert_eq!(classify("10.0.0.10"), Caller::Refused);
     }
 }

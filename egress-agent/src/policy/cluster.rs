@@ -1,8 +1,14 @@
 //! Clusters: external destinations, in Envoy's sense of the word.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
-use super::KeyGroups;
+use super::{ConsistentHash, EgressAddresses, KeyGroups, RateLimit};
 use crate::types::{Host, Port};
 
 /// A cluster's key in statistics and logs: `outbound|443||edition.cnn.com`.
@@ -14,6 +20,12 @@ impl ClusterName {
     #[must_use]
     pub fn outbound(port: Port, subset: &str, host: &str) -> Self {
         Self(format!("outbound|{port}|{subset}|{host}").into())
+    }
+
+    /// The host in Istio's form; another name is one as a whole.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.rsplit_once('|').map_or(&*self.0, |(_, host)| host)
     }
 
     /// Where refused requests are counted.
@@ -48,10 +60,47 @@ pub struct Cluster {
     pub tls: Option<ClientTls>,
     /// How an endpoint is chosen.
     pub load_balancer: LoadBalancer,
+    /// By what of a request it is chosen instead.
+    pub hash: Option<Arc<ConsistentHash>>,
+    /// How new endpoints get their load little by little.
+    pub warmup: Option<Warmup>,
+    /// Where it is dialled from.
+    pub from: Option<Arc<EgressAddresses>>,
+    /// What is said on a connection before anything else.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Where a proxy at the endpoints is asked to lead TLS and TCP.
+    pub connect: Option<ConnectTarget>,
     /// Limits.
     pub pool: ConnectionPool,
     /// When an endpoint is set aside.
     pub outlier: Option<OutlierDetection>,
+    /// How many retries may be under way, in proportion to the requests.
+    pub retry_budget: Option<RetryBudget>,
+    /// What each workload may ask of it.
+    pub rate: Option<Arc<RateLimit>>,
+}
+
+impl Cluster {
+    /// A cluster without settings of its own.
+    #[must_use]
+    pub fn new(name: ClusterName, discovery: Discovery) -> Self {
+        Self {
+            name,
+            discovery,
+            http: HttpVersion::Auto,
+            tls: None,
+            load_balancer: LoadBalancer::LeastRequest,
+            hash: None,
+            warmup: None,
+            from: None,
+            proxy_protocol: None,
+            connect: None,
+            pool: ConnectionPool::default(),
+            outlier: None,
+            retry_budget: None,
+            rate: None,
+        }
+    }
 }
 
 /// Where endpoints come from.
@@ -135,6 +184,106 @@ pub enum LoadBalancer {
     First,
 }
 
+/// `proxyProtocol.version`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
+}
+
+/// `tunnel`: what a proxy is asked for with `CONNECT` (RFC 9110 §9.3.6).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectTarget {
+    /// The host.
+    pub host: Host,
+    /// Its port.
+    pub port: Port,
+    /// The credential for the proxy: a user's name and a password.
+    pub credential: Option<Arc<str>>,
+}
+
+impl fmt::Display for ConnectTarget {
+    /// As an authority.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
+            host @ (Host::Name(_) | Host::Ip(IpAddr::V4(_))) => write!(f, "{host}:{}", self.port),
+        }
+    }
+}
+
+/// `retryBudget`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct RetryBudget {
+    /// Of the requests under way, in percent.
+    pub percent: f64,
+    /// So many in any case.
+    pub minimum: u32,
+}
+
+/// Numbers of a configuration, none of them NaN.
+impl Eq for RetryBudget {}
+
+impl Cluster {
+    /// The host that rate limits count what is asked for as: that one where it is resolved, else the
+    /// cluster's, because whatever name is made up below a wildcard leads to the same endpoints.
+    #[must_use]
+    pub fn counted_as(&self, asked: Option<&Host>) -> Arc<str> {
+        match (&self.discovery, asked) {
+            (Discovery::Request(_), Some(host)) => host.to_string().into(),
+            (Discovery::Request(_), None) | (Discovery::Dns(_) | Discovery::Static(_), _) => {
+                self.name.host().into()
+            }
+        }
+    }
+
+    /// How many retries may be under way while so many requests are. A budget takes the place of
+    /// `maxRetries`, as in Envoy.
+    #[must_use]
+    pub fn most_retries(&self, requests: u64) -> u64 {
+        let Some(RetryBudget { percent, minimum }) = self.retry_budget else {
+            return self.pool.max_retries.into();
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "a part of a number of requests, and not negative"
+        )]
+        let part = (requests as f64 * percent / 100.0) as u64;
+        part.max(minimum.into())
+    }
+}
+
+/// `loadBalancer.warmup`: Envoy's slow start.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Warmup {
+    /// How long an endpoint is new.
+    pub duration: Duration,
+    /// The part of its weight that it begins with, in percent.
+    pub minimum_percent: f64,
+    /// How the part grows: 1 is evenly, more is sooner.
+    pub aggression: f64,
+}
+
+/// Numbers of a configuration, none of them NaN.
+impl Eq for Warmup {}
+
+impl Warmup {
+    /// The part of its weight that an endpoint has which has been there for so long.
+    #[must_use]
+    pub fn part(self, age: Duration) -> f64 {
+        if age >= self.duration {
+            return 1.0;
+        }
+        // Within the first second it is what it is after one, as in Envoy.
+        let passed = age.as_secs_f64().max(1.0) / self.duration.as_secs_f64();
+        passed.powf(1.0 / self.aggression).clamp(self.minimum_percent / 100.0, 1.0)
+    }
+}
+
 /// `connectionPool`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConnectionPool {
@@ -157,6 +306,8 @@ pub struct ConnectionPool {
     pub max_concurrent_streams: u32,
     /// How long a connection may be used, from its start.
     pub max_connection_duration: Option<Duration>,
+    /// Retries under way to all endpoints together.
+    pub max_retries: u32,
 }
 
 impl Default for ConnectionPool {
@@ -171,6 +322,7 @@ impl Default for ConnectionPool {
             max_requests: u32::MAX,
             max_concurrent_streams: u32::MAX,
             max_connection_duration: None,
+            max_retries: u32::MAX,
         }
     }
 }
@@ -203,4 +355,26 @@ pub struct OutlierDetection {
     pub base_ejection_time: Duration,
     /// At most this share of the endpoints, in percent.
     pub max_ejection_percent: u8,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_name_counts_where_it_is_resolved() {
+        let port = Port::new(443).unwrap();
+        let name = ClusterName::outbound(port, "v1", "*.x.example");
+        let asked = Host::parse("made-up.x.example").unwrap();
+        let counted = |discovery: Discovery, asked: Option<&Host>| {
+            Cluster::new(name.clone(), discovery).counted_as(asked)
+        };
+        let fixed = Host::parse("fixed.example").unwrap();
+        for discovery in [Discovery::Dns(vec![(fixed, port)]), Discovery::Static(Vec::new())] {
+            assert_eq!(&*counted(discovery.clone(), Some(&asked)), "*.x.example");
+            assert_eq!(&*counted(discovery, None), "*.x.example");
+        }
+        assert_eq!(&*counted(Discovery::Request(port), Some(&asked)), "made-up.x.example");
+        assert_eq!(ClusterName::passthrough().host(), "PassthroughCluster");
+    }
 }

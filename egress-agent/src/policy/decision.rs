@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, Hop, Segment, ServerTls};
-use crate::types::{GatewayPort, Host, OriginalPort, Source};
+use super::{Cluster, CorsPolicy, EgressAddresses, Hop, RateLimit, ServerTls};
+use crate::types::{GatewayPort, Host, OriginalPort, Source, log::Segment};
 
 /// How the bytes of a connection on some original port are to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,8 +120,25 @@ pub struct TcpRoute {
     pub cluster: Arc<Cluster>,
     /// The name to resolve where the cluster is a wildcard; `None` for a raw TCP service.
     pub host: Option<Host>,
+    /// What the egress policies that allow it let the workload ask of the host.
+    pub rates: Vec<Arc<RateLimit>>,
+    /// Where it is dialled from.
+    pub from: Option<Arc<EgressAddresses>>,
     /// The authorization policy that marks it for audit.
     pub audit: Option<Arc<str>>,
+}
+
+impl TcpRoute {
+    /// Without limits and marks.
+    #[must_use]
+    pub fn new(cluster: Arc<Cluster>, host: Option<Host>) -> Self {
+        Self { cluster, host, rates: Vec::new(), from: None, audit: None }
+    }
+
+    /// Every limit that holds.
+    pub fn rate_limits(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
+        self.rates.iter().chain(&self.cluster.rate)
+    }
 }
 
 /// Where a request goes, and what is done on the way.
@@ -143,8 +160,19 @@ pub struct HttpRoute {
     pub action: Arc<HttpAction>,
     /// Where copies of it go: the destination, and its name as [`Self::host`].
     pub mirrors: Vec<(Arc<Cluster>, Host)>,
+    /// What the egress policies that allow it let the workload ask of the host.
+    pub rates: Vec<Arc<RateLimit>>,
+    /// Where it is dialled from.
+    pub from: Option<Arc<EgressAddresses>>,
     /// The authorization policy that marks it for audit.
     pub audit: Option<Arc<str>>,
+}
+
+impl HttpRoute {
+    /// Every limit that holds.
+    pub fn rate_limits(&self) -> impl Iterator<Item = &Arc<RateLimit>> {
+        self.rates.iter().chain(&self.cluster.rate)
+    }
 }
 
 /// `retries`.
@@ -234,6 +262,8 @@ pub struct HttpAction {
     pub delay: Option<Duration>,
     /// An Upgrade (WebSocket) is allowed by this route.
     pub allow_upgrade: bool,
+    /// `corsPolicy`.
+    pub cors: Option<Arc<CorsPolicy>>,
 }
 
 /// Header changes of a route.

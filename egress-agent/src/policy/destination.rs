@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, Denied, Exported, HostPattern, Scoped, preferred};
+use super::{
+    Cluster, Denied, Exported, HostPattern, Scoped, preferred,
+    trace::{self, Step},
+};
 use crate::types::{Host, Namespace};
 
 /// A host, port and subset, as each namespace sees it.
@@ -20,6 +23,8 @@ pub struct Destination {
 pub struct Provider {
     /// The host that the service entry declares.
     pub host: HostPattern,
+    /// What declares it: `ServiceEntry default/cnn`, or an egress policy.
+    pub entry: Arc<str>,
     /// The service entry's namespace.
     pub namespace: Namespace,
     /// Who may use it.
@@ -44,6 +49,8 @@ impl Scoped for Provider {
 pub struct Reached {
     /// The cluster.
     pub cluster: Arc<Cluster>,
+    /// The destination rules that count: `DestinationRule default/cnn`.
+    pub rules: Arc<[Arc<str>]>,
     /// What is refused all the same, the first that applies.
     pub refusals: Vec<Refusal>,
 }
@@ -126,6 +133,11 @@ impl Destination {
             });
         };
         let reached = provider.reached(client.gateway.or(client.source));
+        trace::note(|| Step::Destination {
+            entry: Arc::clone(&provider.entry),
+            rules: Arc::clone(&reached.rules),
+            cluster: Arc::clone(&reached.cluster.name.0),
+        });
         match reached.refusals.iter().find(|refusal| refusal.applies(client.source, host)) {
             Some(Refusal { reason, detail, .. }) => {
                 Err(Denied { reason: *reason, detail: detail.to_string(), matched: None })

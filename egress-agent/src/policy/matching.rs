@@ -11,6 +11,7 @@ use super::{
     HttpMatch, HttpRequest, HttpRule, PathRewrite, Redirect, RedirectPort, TcpRule, TextMatch,
     TlsRule, Weighted,
     path::{self, AmbiguousPath},
+    trace::{self, Step},
 };
 use crate::types::{Host, Port, Source};
 
@@ -121,6 +122,12 @@ pub(super) fn pick(targets: &[Weighted]) -> Option<&Weighted> {
         return Some(only);
     }
     let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
+    if trace::is_asked() {
+        // The first of the heaviest.
+        let heaviest = targets.iter().rev().max_by_key(|target| target.weight)?;
+        trace::note(|| Step::Share { weight: heaviest.weight.into(), total });
+        return (total > 0).then_some(heaviest);
+    }
     let mut at = random().checked_rem(total)?;
     targets.iter().find(|target| match at.checked_sub(u64::from(target.weight)) {
         Some(rest) => {

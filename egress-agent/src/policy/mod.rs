@@ -7,20 +7,25 @@ mod authorization;
 mod callers;
 mod claims;
 mod cluster;
+mod consistent_hash;
+mod cors;
 mod decision;
 mod denied_cidrs;
 mod destination;
 mod dial;
 mod egress;
+mod egress_address;
+mod exemption;
 #[cfg(test)]
 mod fields;
 mod gateway;
 mod host_index;
 mod hosts;
-mod log_format;
 mod matching;
 mod path;
+mod place;
 mod protocol;
+mod rate;
 mod rules;
 mod scope;
 mod server;
@@ -28,6 +33,7 @@ mod server_tls;
 mod snapshot;
 mod source_match;
 mod text_match;
+mod trace;
 mod tunnel;
 mod unmet;
 
@@ -38,9 +44,14 @@ pub use authorization::{
 pub use callers::{Caller, Callers, OwnPort};
 pub use claims::is_claim;
 pub use cluster::{
-    ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectionPool, Discovery, Endpoint,
-    HttpVersion, Keepalive, LoadBalancer, OutlierDetection,
+    ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectTarget, ConnectionPool, Discovery,
+    Endpoint, HttpVersion, Keepalive, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget,
+    Warmup,
 };
+pub use consistent_hash::{
+    ConsistentHash, HashCookie, HashKey, HashTable, hash_of, hash_of_address, hash_with,
+};
+pub use cors::CorsPolicy;
 pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
     RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,
@@ -50,18 +61,18 @@ pub use destination::{Client, Destination, Provider, Reached, Refusal};
 pub use dial::{AddressGuard, is_nat64_prefix};
 pub use egress::{
     Dialled, EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope, EgressTable, Grant,
-    HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME, NamespaceLabels,
-    NotGranted, PathBelow,
+    Granted, HttpLimits, LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME,
+    NamespaceLabels, NotGranted, PathBelow,
 };
-pub use gateway::GatewayPolicy;
+pub use egress_address::{EgressAddressSet, EgressAddresses, egress_addresses};
+pub use exemption::{ExemptDestination, Exemption, Transport};
+pub use gateway::{Accepted, GatewayPolicy};
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};
-pub use log_format::{
-    AccessLogEncoding, AddressPart, Field, JSON_OWN, LogFormat, LogFormatError, PeerPart, Segment,
-    header_segments,
-};
 pub use path::{PathNormalization, normalise};
+pub use place::{Place, Places};
 pub use protocol::Protocol;
+pub use rate::{Rate, RateLimit};
 pub use rules::{
     Abort, Delay, FAULT, HttpMatch, HttpOutcome, HttpRule, Mirror, PathRewrite, Redirect,
     RedirectPort, RouteSet, Rules, Service, StageRules, Target, TcpMatch, TcpRule, TlsMatch,
@@ -74,10 +85,11 @@ pub use server_tls::{
     ServerTlsMode, TlsVersion,
 };
 pub use snapshot::{
-    DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement, EnforcementOverride,
-    GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode, Snapshot,
-    WorkloadSet,
+    AccessLogEncoding, DEFAULT_SET, Direct, DirectTarget, ENCAPSULATION_PORTS, Enforcement,
+    EnforcementOverride, GatewayGroup, MeshConfig, NodeAction, NodePolicy, NodeRoute, OutboundMode,
+    Snapshot, WorkloadSet,
 };
 pub use source_match::{SourceMatch, has_labels};
 pub use text_match::TextMatch;
+pub use trace::{Step, traced};
 pub use tunnel::{Hop, TunnelTls};

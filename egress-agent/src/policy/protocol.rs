@@ -10,3 +10,15 @@ pub enum Protocol {
     /// Anything else.
     Tcp,
 }
+
+impl Protocol {
+    /// As service entries declare it.
+    #[must_use]
+    pub const fn declared(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Tls => "HTTPS or TLS",
+            Self::Tcp => "TCP",
+        }
+    }
+}

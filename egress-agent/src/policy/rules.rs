@@ -9,7 +9,7 @@ use regex::Regex;
 
 use super::{
     AuthorizationPolicy, Cluster, Destination, EgressPolicy, Exported, Hop, HostPattern,
-    HttpAction, Protocol, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
+    HttpAction, Place, Protocol, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
 };
 use crate::types::{GatewayPort, Host, Namespace, OriginalPort, Port};
 
@@ -122,6 +122,8 @@ pub struct HttpRule {
     pub abort: Option<(Abort, f64)>,
     /// Where copies go.
     pub mirrors: Vec<Mirror>,
+    /// Where it is written.
+    pub place: Place,
 }
 
 /// A destination of copies of requests.
@@ -274,6 +276,8 @@ pub struct TlsRule {
     pub matches: Vec<TlsMatch>,
     /// Destinations.
     pub targets: Vec<Weighted>,
+    /// Where it is written.
+    pub place: Place,
 }
 
 /// Conditions of a rule for TLS; all must hold.
@@ -294,6 +298,8 @@ pub struct TcpRule {
     pub matches: Vec<TcpMatch>,
     /// Destinations.
     pub targets: Vec<Weighted>,
+    /// Where it is written.
+    pub place: Place,
 }
 
 /// Conditions of a rule for raw TCP; all must hold.

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{HostPattern, Inside, Protocol, ServerTls};
+use super::{HostPattern, Inside, Place, Protocol, ServerTls};
 use crate::types::{GatewayPort, Labels, Namespace};
 
 /// One entry of `Gateway.spec.servers`.
@@ -18,6 +18,8 @@ pub struct Server {
     pub hosts: Vec<(Option<Namespace>, HostPattern)>,
     /// What it does.
     pub protocol: ServerProtocol,
+    /// Where it is written.
+    pub place: Place,
 }
 
 /// `encryptedClientHello`: what becomes of a ClientHello that has, or pretends to have, an encrypted

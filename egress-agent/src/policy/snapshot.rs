@@ -1,12 +1,17 @@
 //! The snapshot that both roles derive their part from.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    AccessLogEncoding, EncryptedHello, Hop, Keepalive, KeyGroups, PathNormalization, Rules,
-    TunnelTls, default_denied,
+    EgressAddressSet, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive, KeyGroups,
+    PathNormalization, Places, Rules, TunnelTls, default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
@@ -22,11 +27,24 @@ pub struct Snapshot {
     pub node: NodePolicy,
     /// What gateways decide by.
     pub rules: Rules,
+    /// Where the resources are written.
+    pub places: Arc<Places>,
+}
+
+/// `accessLogEncoding`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLogEncoding {
+    /// One line of text.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// `mesh.yaml`, compiled.
 #[derive(Clone, Debug)]
 pub struct MeshConfig {
+    /// `egressAddresses`: the first entry that selects a workload counts.
+    pub egress_addresses: Vec<EgressAddressSet>,
     /// `outboundTrafficPolicy.mode`.
     pub outbound: OutboundMode,
     /// `direct`.
@@ -39,6 +57,8 @@ pub struct MeshConfig {
     pub enforcement: Enforcement,
     /// `enforcementOverrides`, in file order: the first that a workload is in counts.
     pub overrides: Vec<EnforcementOverride>,
+    /// `exemptions`, in file order: the first that a workload is in counts, before all overrides.
+    pub exemptions: Vec<Exemption>,
     /// `accessLogFile`: a path, `/dev/stdout`, or none.
     pub access_log_file: Option<String>,
     /// `accessLogFormat`: Istio's where absent; `envoy` names Envoy's default.
@@ -71,8 +91,12 @@ pub struct MeshConfig {
     pub trusted_proxies: usize,
     /// `encapsulationPorts`: UDP ports at which in-cluster hosts may decapsulate packets.
     pub encapsulation_ports: BTreeSet<Port>,
+    /// `refusals`: lines after the gateway's own in the body of a refusal.
+    pub refusal_note: Option<Arc<str>>,
     /// `gateways`, in file order: their index is their group.
     pub gateways: Vec<GatewayGroup>,
+    /// The addresses of the cluster's nodes, as the API server tells them.
+    pub node_addresses: HashMap<IpAddr, Arc<str>>,
     /// `nodes`.
     pub nodes: Vec<Arc<Node>>,
     /// `workloads`.
@@ -82,12 +106,14 @@ pub struct MeshConfig {
 impl Default for MeshConfig {
     fn default() -> Self {
         Self {
+            egress_addresses: Vec::new(),
             outbound: OutboundMode::RegistryOnly,
             direct: Direct::Deny,
             encrypted_hello: EncryptedHello::default(),
             path_normalization: PathNormalization::default(),
             enforcement: Enforcement::Enforce,
             overrides: Vec::new(),
+            exemptions: Vec::new(),
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
@@ -103,7 +129,9 @@ impl Default for MeshConfig {
             nat64_prefixes: Vec::new(),
             trusted_proxies: 0,
             encapsulation_ports: ENCAPSULATION_PORTS.into_iter().filter_map(Port::new).collect(),
+            refusal_note: None,
             gateways: Vec::new(),
+            node_addresses: HashMap::new(),
             nodes: Vec::new(),
             workloads: Vec::new(),
         }
@@ -145,6 +173,8 @@ pub enum Enforcement {
     Enforce,
     /// They are only reported.
     Audit,
+    /// There are none: nothing is judged. Only an exemption says so.
+    Exempt,
 }
 
 impl Enforcement {
@@ -154,6 +184,7 @@ impl Enforcement {
         match self {
             Self::Enforce => "enforce",
             Self::Audit => "audit",
+            Self::Exempt => "exempt",
         }
     }
 }
@@ -179,26 +210,41 @@ pub struct WorkloadSet<'a> {
     pub name: &'a str,
     /// How verdicts are carried out.
     pub mode: Enforcement,
-    /// Who is in it, unless an earlier set has them; `None` is everybody else.
+    /// Who is in it, unless another set has them; `None` is everybody else.
     pub selector: Option<&'a Selector>,
+    /// What they reach past the gateways, and nothing else that is external; `None` where the routes of
+    /// everybody count.
+    pub to: Option<&'a [ExemptDestination]>,
 }
 
 impl MeshConfig {
     /// All sets of workloads, the default first. A set's place in this list is the number of its
     /// policy in the kernel.
     pub fn sets(&self) -> impl Iterator<Item = WorkloadSet<'_>> {
-        let default = WorkloadSet { name: DEFAULT_SET, mode: self.enforcement, selector: None };
+        let mode = self.enforcement;
+        let default = WorkloadSet { name: DEFAULT_SET, mode, selector: None, to: None };
         let others = self.overrides.iter().map(|set| WorkloadSet {
             name: &set.name,
             mode: set.mode,
             selector: Some(&set.selector),
+            to: None,
         });
-        std::iter::once(default).chain(others)
+        let exempt = self.exemptions.iter().map(|set| WorkloadSet {
+            name: &set.name,
+            mode: if set.to.is_some() { Enforcement::Enforce } else { Enforcement::Exempt },
+            selector: Some(&set.selector),
+            to: set.to.as_deref(),
+        });
+        std::iter::once(default).chain(others).chain(exempt)
     }
 
     /// The place of the workload's set in [`Self::sets`].
     #[must_use]
     pub fn set_of(&self, workload: &Workload) -> usize {
+        let exempt = self.exemptions.iter().position(|set| set.is_for(workload));
+        if let Some(index) = exempt {
+            return index + 1 + self.overrides.len();
+        }
         let mine = |set: &EnforcementOverride| set.selector.matches(workload);
         self.overrides.iter().position(mine).map_or(0, |index| index + 1)
     }
@@ -229,6 +275,8 @@ pub struct GatewayGroup {
 pub struct NodePolicy {
     /// All routes; where two cover a flow the longer prefix wins.
     pub routes: Vec<NodeRoute>,
+    /// The resources that they are of, one a route: `VirtualService default/name`.
+    pub origins: Vec<Arc<str>>,
 }
 
 /// One route of the node.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
+
 use crate::types::{Labels, Namespace, Source};
 
 /// Conditions on who asks.
@@ -11,12 +13,18 @@ pub struct SourceMatch {
     pub labels: Labels,
     /// The workload's namespace.
     pub namespace: Option<Namespace>,
+    /// The network that its address is in.
+    pub subnet: Option<IpNet>,
 }
 
 impl SourceMatch {
-    /// Whether this source is meant. Of an unknown one nothing is known, so no condition holds.
+    /// Whether this source is meant. Of an unknown one only its address is known, so no other condition
+    /// holds.
     #[must_use]
     pub fn matches(&self, source: &Source) -> bool {
+        if self.subnet.is_some_and(|subnet| !subnet.contains(&source.addr.to_canonical())) {
+            return false;
+        }
         if self.labels.is_empty() && self.namespace.is_none() {
             return true;
         }
@@ -34,7 +42,8 @@ impl fmt::Display for SourceMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let namespace = self.namespace.iter().map(|namespace| format!("namespace {}", namespace.0));
         let labels = self.labels.iter().map(|(key, value)| format!("{key}={value}"));
-        f.write_str(&namespace.chain(labels).collect::<Vec<_>>().join(", "))
+        let subnet = self.subnet.iter().map(|subnet| format!("address in {subnet}"));
+        f.write_str(&namespace.chain(labels).chain(subnet).collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -42,4 +51,21 @@ impl fmt::Display for SourceMatch {
 #[must_use]
 pub fn has_labels(labels: &Labels, wanted: &Labels) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_a_condition_on_the_address() {
+        let wanted =
+            SourceMatch { subnet: Some("10.0.0.0/24".parse().unwrap()), ..SourceMatch::default() };
+        let of = |addr: &str| Source::unauthenticated(addr.parse().unwrap(), None);
+        assert!(wanted.matches(&of("10.0.0.5")) && wanted.matches(&of("::ffff:10.0.0.5")));
+        assert!(!wanted.matches(&of("10.0.1.5")) && !wanted.matches(&of("2001:db8::1")));
+        let labels = Labels::from([("app".into(), "web".into())]);
+        assert!(!SourceMatch { labels, ..wanted.clone() }.matches(&of("10.0.0.5")));
+        assert_eq!(wanted.to_string(), "address in 10.0.0.0/24");
+    }
 }

@@ -15,6 +15,21 @@ pub enum TextMatch {
     Regex(Regex),
 }
 
+impl PartialEq for TextMatch {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Present, Self::Present) => true,
+            (Self::Exact(one), Self::Exact(other)) | (Self::Prefix(one), Self::Prefix(other)) => {
+                one == other
+            }
+            (Self::Regex(one), Self::Regex(other)) => one.as_str() == other.as_str(),
+            (Self::Present | Self::Exact(_) | Self::Prefix(_) | Self::Regex(_), _) => false,
+        }
+    }
+}
+
+impl Eq for TextMatch {}
+
 impl TextMatch {
     /// Whether the text is as wanted.
     #[must_use]

@@ -2,9 +2,10 @@
 //! for a refusal's sentence, never for a decision.
 
 use super::{
-    HttpMatch, HttpRequest, HttpRule, SourceMatch, TcpRule, TextMatch, TlsRule,
+    HttpMatch, HttpRequest, HttpRule, Place, SourceMatch, TcpRule, TextMatch, TlsRule,
     matching::{has_header, has_parameter},
     path,
+    trace::{self, Step},
 };
 use crate::types::{Host, Port, Source};
 
@@ -14,8 +15,8 @@ pub(super) fn http<'r>(
     request: &HttpRequest<'_>,
     port: Port,
 ) -> String {
-    let matches = rules.into_iter().flat_map(|rule| &rule.matches);
-    nearest(matches.map(|wanted| of_http(wanted, request, port)))
+    let matches = rules.into_iter().flat_map(|rule| rule.matches.iter().map(|m| (&rule.place, m)));
+    nearest(matches.map(|(place, wanted)| (place, of_http(wanted, request, port))))
 }
 
 /// Of several rules for TLS.
@@ -25,8 +26,8 @@ pub(super) fn tls<'r>(
     port: Port,
     source: &Source,
 ) -> String {
-    let matches = rules.into_iter().flat_map(|rule| &rule.matches);
-    nearest(matches.map(|wanted| {
+    let matches = rules.into_iter().flat_map(|rule| rule.matches.iter().map(|m| (&rule.place, m)));
+    nearest(matches.map(|(place, wanted)| {
         let mut unmet = Vec::new();
         of_port(wanted.port, port, &mut unmet);
         if !wanted.server_names.iter().any(|pattern| pattern.matches(server_name)) {
@@ -34,7 +35,7 @@ pub(super) fn tls<'r>(
             unmet.push(format!("sniHosts {}", names.join(", ")));
         }
         of_source(&wanted.source, source, &mut unmet);
-        unmet
+        (place, unmet)
     }))
 }
 
@@ -44,23 +45,26 @@ pub(super) fn tcp<'r>(
     port: Port,
     source: &Source,
 ) -> String {
-    let matches = rules.into_iter().flat_map(|rule| &rule.matches);
-    nearest(matches.map(|wanted| {
+    let matches = rules.into_iter().flat_map(|rule| rule.matches.iter().map(|m| (&rule.place, m)));
+    nearest(matches.map(|(place, wanted)| {
         let mut unmet = Vec::new();
         of_port(wanted.port, port, &mut unmet);
         of_source(&wanted.source, source, &mut unmet);
-        unmet
+        (place, unmet)
     }))
 }
 
 /// The one with the fewest; the first of several. Empty where there is none. So that a refusal costs no
 /// more than a few rules, the others are not looked at.
-fn nearest(all: impl Iterator<Item = Vec<String>>) -> String {
+fn nearest<'r>(all: impl Iterator<Item = (&'r Place, Vec<String>)>) -> String {
     const EXAMINED: usize = 64;
-    let nearest = all.take(EXAMINED).filter(|unmet| !unmet.is_empty()).min_by_key(Vec::len);
-    nearest.map_or_else(String::new, |unmet| {
-        format!("; the nearest one asks for {}", unmet.join(", and for "))
-    })
+    let failed = all.take(EXAMINED).filter(|(_, unmet)| !unmet.is_empty());
+    let Some((place, unmet)) = failed.min_by_key(|(_, unmet)| unmet.len()) else {
+        return String::new();
+    };
+    trace::note(|| Step::Nearest { place: place.clone(), unmet: unmet.clone() });
+    let rule = place.field.strip_prefix("spec.").unwrap_or(&place.field);
+    format!("; the nearest one, {rule}, asks for {}", unmet.join(", and for "))
 }
 
 fn of_http(wanted: &HttpMatch, request: &HttpRequest<'_>, port: Port) -> Vec<String> {
@@ -133,7 +137,11 @@ fn of_source(wanted: &SourceMatch, source: &Source, unmet: &mut Vec<String>) {
         }
         None => format!("no workload is known at {}", source.addr),
     };
-    let field = if wanted.labels.is_empty() { "sourceNamespace" } else { "sourceLabels" };
+    let field = match (wanted.labels.is_empty(), &wanted.namespace) {
+        (false, _) => "sourceLabels",
+        (true, Some(_)) => "sourceNamespace",
+        (true, None) => "sourceSubnet",
+    };
     unmet.push(format!("{field} {wanted} ({found})"));
 }
 

@@ -11,6 +11,8 @@ pub enum Call {
     Connect,
     /// Sending.
     Send,
+    /// A question over netlink.
+    Netlink,
 }
 
 /// What became of an attempt.
@@ -91,7 +93,7 @@ impl Outcome {
             Self::NoAnswer(_) => Some(Layer::Wire),
             Self::Intercepted(_) => Some(Layer::Gateway),
             Self::Refused { call, errno } => Some(match (call, *errno) {
-                (Call::Prepare, _) => Layer::Kernel,
+                (Call::Prepare | Call::Netlink, _) => Layer::Kernel,
                 (Call::Connect, libc::EACCES | libc::EPERM | libc::ECONNREFUSED)
                 | (Call::Send, libc::EACCES | libc::ECONNREFUSED) => Layer::SocketHook,
                 (Call::Send, libc::EPERM) => Layer::PacketHook,
@@ -115,6 +117,7 @@ impl Outcome {
                     Call::Prepare => "preparing the socket",
                     Call::Connect => "connect",
                     Call::Send => "send",
+                    Call::Netlink => "asking rtnetlink",
                 };
                 format!("{call}: {}", Errno(*errno))
             }
@@ -165,6 +168,10 @@ impl Errno {
 
     /// Of an error that the kernel gave.
     #[must_use]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library's enum, which may grow"
+    )]
     pub fn of(error: &io::Error) -> Self {
         Self(error.raw_os_error().unwrap_or(match error.kind() {
             io::ErrorKind::TimedOut => libc::ETIMEDOUT,
@@ -222,6 +229,7 @@ mod tests {
         assert_eq!(refused(Call::Send, libc::EACCES), Some(Layer::SocketHook));
         assert_eq!(refused(Call::Send, libc::EPERM), Some(Layer::PacketHook));
         assert_eq!(refused(Call::Prepare, libc::EPERM), Some(Layer::Kernel));
+        assert_eq!(refused(Call::Netlink, libc::EPERM), Some(Layer::Kernel));
         assert_eq!(Outcome::NoAnswer(String::new()).layer(), Some(Layer::Wire));
         assert_eq!(Outcome::Answered(String::new()).layer(), Some(Layer::None));
         assert_eq!(Outcome::Error(String::new()).layer(), None);

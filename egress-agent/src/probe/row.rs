@@ -55,11 +55,13 @@ pub enum Row {
     Family,
     /// Packets that are changed when they have been judged.
     Unfinished,
+    /// Acting in the network namespace at the other end of the pod's interface.
+    Namespace,
 }
 
 impl Row {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Connect,
         Self::FastOpen,
         Self::Mapped,
@@ -86,6 +88,7 @@ impl Row {
         Self::InCluster,
         Self::Family,
         Self::Unfinished,
+        Self::Namespace,
     ];
 
     /// What it is, in words.
@@ -118,6 +121,7 @@ impl Row {
             Self::InCluster => "an in-cluster host that answers or decapsulates",
             Self::Family => "sockets of other families",
             Self::Unfinished => "packets that change later",
+            Self::Namespace => "the node's network over netlink",
         }
     }
 }

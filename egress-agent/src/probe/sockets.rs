@@ -138,9 +138,9 @@ fn take_one(stream: &UnixStream) -> io::Result<Option<(Kind, Family, Socket)>> {
     if recvmsg(stream, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes == 0 {
         return Ok(None);
     }
-    let fd = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
+    let fd = control.drain().find_map(|message| {
+        let RecvAncillaryMessage::ScmRights(mut fds) = message else { return None };
+        fds.next()
     });
     let kind = match what[0] {
         b't' => Kind::Tcp,

@@ -5,8 +5,8 @@ use super::{
     ip_family::Families,
     row::Row,
     techniques::{
-        family, frames, gateway, held, in_cluster, link, options, ping, raw, segments, service,
-        stream, udp, unfinished, uring,
+        family, frames, gateway, held, in_cluster, link, namespace, options, ping, raw, segments,
+        service, stream, udp, unfinished, uring,
     },
 };
 
@@ -129,6 +129,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("smc", "AF_SMC connect", &[Row::Family], Nothing, Both, family::smc),
     way("smc-inet", "SMC as a protocol, IPPROTO_SMC", &[Row::Family], Nothing, Both, family::smc_protocol),
     way("xdp", "a frame through an AF_XDP socket", &[Row::Family, Row::PacketSocket], NetRaw, V4, family::xdp),
+    way("netlink", "the other end's interfaces, by rtnetlink", &[Row::Namespace], NetAdmin, V4, namespace::list),
     way("gateway-admin", "the gateway's admin ports", &[Row::GatewayPort], Gateway, Both, gateway::admin),
     way("gateway-udp", "UDP to the gateway", &[Row::GatewayPort], Gateway, Both, gateway::udp),
     way("gateway-icmp", "echo request to the gateway", &[Row::GatewayPort], Gateway, Both, gateway::echo),

@@ -60,6 +60,7 @@ fn what_is_missing_is_said() {
     };
     not("tcp", "no IPv6 address was given");
     not("packet", "needs CAP_NET_RAW");
+    not("netlink", "needs CAP_NET_ADMIN");
     not("gateway-udp", "needs --gateway");
     not("device", "no network here: a test");
     not("held-tcp", "needs --hold");

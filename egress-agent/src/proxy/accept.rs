@@ -12,7 +12,6 @@ use std::{
 use egress_ebpf::reason::Reason;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::spawn_local,
     time::sleep,
 };
 
@@ -157,6 +156,20 @@ fn own_port(worker: &Worker, downstream: &Downstream, kind: Listening) -> Option
     }
 }
 
+/// Notes a connection that comes from a node's address, where the pod that it is from cannot be known.
+fn note_node(worker: &Worker, downstream: &Downstream) {
+    let address = downstream.peer.ip();
+    let policy = worker.policy.load();
+    let Some(node) = policy.as_ref().and_then(|policy| policy.node_at(address)) else { return };
+    let now = Instant::now();
+    if worker.telemetry.stats.node_sources().note(node, address, now) {
+        tracing::warn!(
+            "a connection came from {address}, the address of the node {node}: which pod it is from is not \
+             known, and rules by workload do not match it"
+        );
+    }
+}
+
 fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, kind: Listening) {
     let Some(mut downstream) = downstream(worker, &stream, peer) else { return };
     if let Some(denied) = own_port(worker, &downstream, kind) {
@@ -171,17 +184,21 @@ fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, kind: Listeni
         Record::overflow(worker, &downstream).finish(worker, downstream);
         return;
     };
-    downstream.holder = place.holder();
+    if kind == Listening::Captured {
+        note_node(worker, &downstream);
+    }
+    let holder = place.holder();
+    downstream.holder = holder.clone();
     let worker = Rc::clone(worker);
     match kind {
         Listening::Captured => {
-            spawn_local(async move {
+            holder.spawn(async move {
                 connection::serve(worker, downstream, Transport::Plain(stream)).await;
                 drop(place);
             });
         }
         Listening::Tunnels => {
-            spawn_local(async move {
+            holder.spawn(async move {
                 tunnel::serve(worker, downstream, stream).await;
                 drop(place);
             });

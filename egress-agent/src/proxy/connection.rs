@@ -12,7 +12,8 @@ use tokio::{
 
 use super::{
     Downstream, Worker,
-    forward::{self, Forward},
+    act::Act,
+    forward,
     http::{self, Version},
     record::Record,
     refuse::{Manner, refuse},
@@ -21,9 +22,7 @@ use super::{
 };
 use crate::{
     net::Side,
-    policy::{
-        Denied, GatewayPolicy, Hop, PortMode, TcpRoute, Termination, TlsConnection, TlsRoute,
-    },
+    policy::{Accepted, Denied, GatewayPolicy, TcpRoute, Termination, TlsConnection, TlsRoute},
     telemetry::ResponseFlag,
     types::{Host, OriginalDst},
     wire::{ClientHello, HelloError, HelloReader, Parsed, Protocol, detect},
@@ -52,13 +51,6 @@ pub(super) fn serve(
     }
 }
 
-/// What is left to do once everything is known.
-pub(super) enum Act {
-    Nothing,
-    Http(LocalBoxFuture<'static, ()>),
-    Forward(Box<Forward>),
-}
-
 /// What is known of a connection that wasn't decided yet.
 enum State {
     /// Nothing but its port.
@@ -73,7 +65,7 @@ enum State {
     Routed(TcpRoute, Option<Host>, BytesMut),
     /// Policy has none.
     Denied(Denied, Manner, Option<Host>, BytesMut),
-    /// TLS ends here.
+    /// TLS is terminated here.
     Terminate(Termination, Option<Host>, BytesMut),
     /// It can't be understood.
     Unreadable(Reason, Manner, BytesMut),
@@ -118,7 +110,11 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                     Transport::Plain(stream) => {
                         Box::pin(http::serve(worker, downstream, hop, stream, read, version))
                     }
-                    other => Box::pin(http::serve(worker, downstream, hop, other, read, version)),
+                    other @ (Transport::Originated(_)
+                    | Transport::Terminated(_)
+                    | Transport::Tunnel(_)) => {
+                        Box::pin(http::serve(worker, downstream, hop, other, read, version))
+                    }
                 });
             }
             State::Terminate(termination, name, read) => match stream {
@@ -127,7 +123,9 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                     return Box::pin(ending).await;
                 }
                 // No policy says so of what comes through a tunnel.
-                other => {
+                other @ (Transport::Originated(_)
+                | Transport::Terminated(_)
+                | Transport::Tunnel(_)) => {
                     let mut record = Record::black_hole(worker, &downstream, Reason::WrongProtocol);
                     record.server_name = name.as_ref().map(Host::to_string);
                     return end(worker, downstream, other, record, Manner::Reset, read).await;
@@ -192,27 +190,10 @@ async fn end(
 fn accepted(policy: &Arc<GatewayPolicy>, downstream: &Downstream) -> State {
     let Downstream { source, port, hop, .. } = downstream;
     let dialled = OriginalDst(downstream.local.0);
-    let (mode, decide): (_, &dyn Fn() -> _) = match hop {
-        Hop::Plain => (policy.port_mode(*port), &|| policy.tcp(source, *port)),
-        Hop::Tunnel => {
-            (policy.tunnel_mode(source, dialled), &|| policy.tunnel_tcp(source, dialled))
-        }
-    };
-    match mode {
-        PortMode::Detect => State::Detect(BytesMut::new()),
-        PortMode::Tcp => match decide() {
-            Ok(route) => State::Routed(route, None, BytesMut::new()),
-            Err(denied) => State::Denied(denied, Manner::Reset, None, BytesMut::new()),
-        },
-        PortMode::Closed(reason) => {
-            let detail = format!("no route for port {}", downstream.port);
-            State::Denied(
-                Denied { reason, detail, matched: None },
-                Manner::Reset,
-                None,
-                BytesMut::new(),
-            )
-        }
+    match policy.accept(source, *hop, *port, dialled) {
+        Ok(Accepted::Detect) => State::Detect(BytesMut::new()),
+        Ok(Accepted::Tcp(route)) => State::Routed(route, None, BytesMut::new()),
+        Err(denied) => State::Denied(denied, Manner::Reset, None, BytesMut::new()),
     }
 }
 

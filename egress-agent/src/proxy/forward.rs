@@ -1,23 +1,30 @@
 //! Acting on the decision for a TLS or TCP connection: dial, and relay its bytes.
 
-use std::{cell::Cell, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, io, mem, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use egress_ebpf::reason::Reason;
-use futures_util::future::OptionFuture;
-use tokio::time::{Instant, sleep_until};
+use futures_util::future::{Either, OptionFuture};
+use thiserror::Error;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{
     Downstream, Work, Worker,
+    preface::{ask_proxy, proxy_header},
+    rates::{self, Counted, Meters},
     record::Record,
     refuse::{Manner, refuse},
     transport::Transport,
 };
 use crate::{
     net::{End, InFlight, Lease, Meter, Peer, Side, Upstream, relay},
-    policy::{Cluster, GatewayPolicy, KeyGroup, TcpRoute},
+    policy::{Cluster, EgressAddresses, GatewayPolicy, KeyGroup, TcpRoute},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, ResponseFlag},
-    tls::{Alpn, PeerEnded, negotiated_group},
+    tls::{Alpn, PeerEnded, TlsError, basic_authorization, negotiated_group},
     types::Host,
 };
 
@@ -34,6 +41,8 @@ pub(super) struct Forward {
     idle: Option<Duration>,
     /// When it is closed in any case.
     until: Option<Instant>,
+    /// Its rate limits.
+    meters: Meters,
 }
 
 /// How a relayed connection ended.
@@ -65,7 +74,11 @@ pub(super) async fn prepare(
     server_name: Option<Host>,
     read: BytesMut,
 ) -> Option<Box<Forward>> {
-    let TcpRoute { cluster, host, audit } = route;
+    let owner = || downstream.owner();
+    let counted = || route.cluster.counted_as(route.host.as_ref());
+    let metered = worker.rates.meters(route.rate_limits(), owner, counted);
+    let metered = metered.and_then(|meters| meters.count(Counted::Connection).map(|()| meters));
+    let TcpRoute { cluster, host, rates: _, from, audit } = route;
     let stats = worker.telemetry.stats.cluster(&cluster.name);
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
     record.server_name = server_name.as_ref().map(Host::to_string);
@@ -75,11 +88,15 @@ pub(super) async fn prepare(
     let connecting = async {
         worker.room_in_log(&downstream).await;
         let host = host.as_ref();
-        connect(worker, policy, &cluster, host, &downstream, &stats, &mut record).await
+        let to = (&*cluster, host);
+        connect(worker, policy, to, from.as_deref(), &downstream, &stats, &mut record).await
     };
     let result = if work.is_none() {
         drop(connecting);
         Err(record.overflowed(worker))
+    } else if let Err(limited) = &metered {
+        drop(connecting);
+        Err(record.rate_limited(worker, limited))
     } else {
         tokio::select! {
             result = connecting => result,
@@ -98,7 +115,19 @@ pub(super) async fn prepare(
             let idle = cluster.pool.tcp_idle_timeout;
             let most = cluster.pool.max_connection_duration;
             let until = most.and_then(|most| Instant::now().checked_add(most));
-            Some(Box::new(Forward { downstream, down, up, early, record, held, work, idle, until }))
+            let meters = metered.unwrap_or_default();
+            Some(Box::new(Forward {
+                downstream,
+                down,
+                up,
+                early,
+                record,
+                held,
+                work,
+                idle,
+                until,
+                meters,
+            }))
         }
         Err(reason) => {
             record.received = u64::try_from(read.len()).unwrap_or(u64::MAX);
@@ -119,13 +148,13 @@ pub(super) async fn prepare(
 async fn connect(
     worker: &Worker,
     policy: &GatewayPolicy,
-    cluster: &Cluster,
-    host: Option<&Host>,
+    (cluster, host): (&Cluster, Option<&Host>),
+    from: Option<&EgressAddresses>,
     downstream: &Downstream,
     stats: &Arc<ClusterStats>,
     record: &mut Record,
 ) -> Result<(Transport, Held), Reason> {
-    let dialled = worker.dial(policy, cluster, host, downstream, stats).await;
+    let dialled = worker.dial(policy, (cluster, host), from, downstream, stats).await;
     let dialled = dialled.map_err(|error| {
         record.dial_failed(worker, stats, &error);
         error.reason()
@@ -139,27 +168,84 @@ async fn connect(
         connection: stats.connection(),
         _endpoint: stats.endpoint(addr).connection(),
     };
-    let Some(tls) = &cluster.tls else { return Ok((Transport::Plain(stream), held)) };
     let by_addr = Host::Ip(addr.ip());
-    let deadline = Instant::now() + worker.limits.tls_handshake;
     let host = host.unwrap_or(&by_addr);
-    match worker.originator.connect(tls, host, Alpn::None, stream, deadline).await {
-        Ok(stream) => {
-            stats.inc_ssl_handshake();
-            record.upstream_tls_group = negotiated_group(stream.get_ref().1).map(KeyGroup::name);
-            Ok((Transport::Originated(Box::new(stream)), held))
-        }
-        Err(error) => {
-            stats.inc_ssl_connection_error();
+    match ready(worker, cluster, host, downstream, stream, stats, record).await {
+        Ok(transport) => Ok((transport, held)),
+        Err(unready) => {
+            let reason = unready.reason();
             stats.inc_upstream_cx_connect_fail();
             held.lease.report(false);
-            worker.telemetry.stats.denied(error.reason());
+            worker.telemetry.stats.denied(reason);
             record.flags.set(ResponseFlag::UpstreamConnectionFailure);
-            record.reason = Some(error.reason());
-            record.failure = Some(error.to_string());
-            Err(error.reason())
+            record.reason = Some(reason);
+            record.failure = Some(unready.to_string());
+            Err(reason)
         }
     }
+}
+
+/// Why a connection that stands can't be used.
+#[derive(Debug, Error)]
+enum Unready {
+    #[error("{0}")]
+    Tls(TlsError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl Unready {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Tls(error) => error.reason(),
+            Self::Io(_) => Reason::ConnectFailed,
+        }
+    }
+}
+
+/// The connection once everything was said that comes before the application's bytes: the header of the
+/// PROXY protocol, TLS, and the question to a proxy.
+async fn ready(
+    worker: &Worker,
+    cluster: &Cluster,
+    host: &Host,
+    downstream: &Downstream,
+    mut stream: TcpStream,
+    stats: &ClusterStats,
+    record: &mut Record,
+) -> Result<Transport, Unready> {
+    if let Some(version) = cluster.proxy_protocol {
+        let header = proxy_header(version, downstream.peer.0, downstream.local.0);
+        stream.write_all(&header).await?;
+    }
+    let mut transport = match &cluster.tls {
+        None => Transport::Plain(stream),
+        Some(tls) => {
+            let deadline = Instant::now() + worker.limits.tls_handshake;
+            let stream = worker.originator.connect(tls, host, Alpn::None, stream, deadline).await;
+            let stream = stream.map_err(|error| {
+                stats.inc_ssl_connection_error();
+                Unready::Tls(error)
+            })?;
+            stats.inc_ssl_handshake();
+            record.upstream_tls_group = negotiated_group(stream.get_ref().1).map(KeyGroup::name);
+            Transport::Originated(Box::new(stream))
+        }
+    };
+    if let Some(target) = &cluster.connect {
+        let authorization = match &target.credential {
+            Some(name) => {
+                let directory = worker.originator.credentials_directory();
+                Some(basic_authorization(directory, name).await?)
+            }
+            None => None,
+        };
+        let asking = ask_proxy(&mut transport, target, authorization.as_deref());
+        let asking = timeout(cluster.pool.connect_timeout, asking);
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the proxy did not answer in time");
+        asking.await.unwrap_or_else(|_| Err(late()))?;
+    }
+    Ok(transport)
 }
 
 /// Counts bytes where they show up at once.
@@ -193,8 +279,22 @@ impl Forward {
             received: Cell::new(0),
             sent: Cell::new(0),
         };
-        let Self { downstream, down, up, early, idle, until, .. } = &mut *self;
-        let relayed = relay(&worker.buffers, down, up, mem::take(early), *idle, &counter);
+        let Self { downstream, down, up, early, idle, until, meters, .. } = &mut *self;
+        let early = mem::take(early);
+        let relayed = if meters.paces() {
+            let meters = &*meters;
+            Either::Left(Box::pin(rates::relay(
+                &worker.buffers,
+                down,
+                up,
+                early,
+                *idle,
+                &counter,
+                meters,
+            )))
+        } else {
+            Either::Right(relay(&worker.buffers, down, up, early, *idle, &counter))
+        };
         let over = OptionFuture::from(until.map(|at| Box::pin(sleep_until(at))));
         let end = tokio::select! {
             end = relayed => Ended::Relayed(end),

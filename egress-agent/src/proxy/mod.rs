@@ -3,12 +3,17 @@
 pub mod http;
 
 mod accept;
+mod act;
 mod connection;
+mod details;
 mod drain;
 mod forward;
 mod inbox;
 mod limiter;
 mod limits;
+mod policy_cell;
+mod preface;
+mod rates;
 mod record;
 mod refuse;
 mod silence;
@@ -24,25 +29,23 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use arc_swap::ArcSwapOption;
 use egress_ebpf::reason::Reason;
 
 pub use self::{
     drain::Drain,
     limiter::{Holder, Limiter, Permit, Queued, Work},
     limits::Limits,
+    policy_cell::PolicyCell,
+    rates::Rates,
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
-    net::{Buffers, DialError, Dialer, Patience, Plan, Upstream},
-    policy::{Cluster, Denied, GatewayPolicy, Hop},
+    net::{Asker, Buffers, DialError, Dialer, Patience, Plan, Upstream},
+    policy::{Cluster, Denied, EgressAddresses, GatewayPolicy, Hop},
     telemetry::{ClusterStats, Telemetry},
     tls::{Credentials, Ending, Originator},
     types::{ClientAddr, DownstreamTls, Host, LocalAddr, OriginalPort, ShareOwner, Source},
 };
-
-/// The policy in force, swapped whole; empty until a configuration was accepted.
-pub type PolicyCell = Arc<ArcSwapOption<GatewayPolicy>>;
 
 /// What all connections of one worker thread share.
 pub struct Worker {
@@ -62,6 +65,8 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Deadlines and limits.
     pub limits: Limits,
+    /// What workloads have asked of hosts, where that is limited.
+    pub rates: Arc<Rates>,
     /// What its sources share.
     pub limiter: Rc<Limiter>,
     /// The worker's end.
@@ -106,12 +111,15 @@ impl Worker {
     async fn dial(
         &self,
         policy: &GatewayPolicy,
-        cluster: &Cluster,
-        host: Option<&Host>,
+        (cluster, host): (&Cluster, Option<&Host>),
+        from: Option<&EgressAddresses>,
         downstream: &Downstream,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
-        let dialled = self.dialer.dial(policy, cluster, host, &downstream.owner()).await;
+        let hash = cluster.hash.as_ref().and_then(|hash| hash.of_source(downstream.source.addr));
+        let owner = downstream.owner();
+        let asker = Asker { owner: &owner, hash, from };
+        let dialled = self.dialer.dial(policy, cluster, host, asker).await;
         self.count_members(cluster, stats);
         Self::count_dial(&dialled, stats);
         dialled
@@ -123,10 +131,10 @@ impl Worker {
         policy: &GatewayPolicy,
         cluster: &Cluster,
         host: &Host,
-        downstream: &Downstream,
+        asker: Asker<'_>,
         stats: &ClusterStats,
     ) -> Result<Plan, DialError> {
-        let plan = self.dialer.plan(policy, cluster, Some(host), &downstream.owner()).await;
+        let plan = self.dialer.plan(policy, cluster, Some(host), asker).await;
         self.count_members(cluster, stats);
         plan
     }

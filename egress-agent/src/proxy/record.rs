@@ -4,7 +4,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 
-use super::{Downstream, Worker};
+use super::{
+    Downstream, Worker,
+    details::{NO_LONGER_VALID, OVERFLOW, OVERFLOW_SENTENCE, RATE_LIMITED},
+    rates::Limited,
+};
 use crate::{
     net::{DialError, ResolveError},
     policy::{ClusterName, Denied},
@@ -12,15 +16,6 @@ use crate::{
     tls::PeerEnded,
     types::{LocalAddr, UpstreamAddr},
 };
-
-/// Why a connection was ended, in the access log: its client's certificates are no longer valid.
-pub(super) const NO_LONGER_VALID: &str = "client_certificate_no_longer_valid";
-
-/// Why a connection was refused or ended, in the access log: another source needed the room.
-pub(super) const OVERFLOW: &str = "source_overflow";
-/// The same as a sentence.
-pub(super) const OVERFLOW_SENTENCE: &str =
-    "the gateway is at a limit, and this source has its share of it";
 
 /// How a connection went, gathered while it runs.
 #[derive(Debug, Default)]
@@ -112,6 +107,16 @@ impl Record {
         Reason::Overflow
     }
 
+    /// Its workload has as many connections to the host as a limit allows.
+    pub(super) fn rate_limited(&mut self, worker: &Worker, limited: &Limited) -> Reason {
+        worker.telemetry.stats.denied(Reason::RateLimited);
+        self.flags.set(ResponseFlag::RateLimited);
+        self.details = Some(RATE_LIMITED.into());
+        self.reason = Some(Reason::RateLimited);
+        self.detail = Some(limited.to_string());
+        Reason::RateLimited
+    }
+
     /// It is on its way to this cluster.
     pub(super) fn opened(worker: &Worker, downstream: &Downstream, cluster: ClusterName) -> Self {
         let workload = downstream.source.workload.as_deref();
@@ -159,7 +164,9 @@ impl Record {
 fn count_dial(stats: &ClusterStats, error: &DialError) -> ResponseFlag {
     match error {
         DialError::Resolve { why: ResolveError::Overflow, .. } => ResponseFlag::DropOverload,
-        DialError::Resolve { .. } => ResponseFlag::UpstreamConnectionFailure,
+        DialError::Resolve { .. } | DialError::From { .. } => {
+            ResponseFlag::UpstreamConnectionFailure
+        }
         DialError::AddressRefused { .. } => ResponseFlag::NoRouteFound,
         DialError::NoHealthyUpstream { .. } => {
             stats.inc_upstream_cx_none_healthy();

@@ -41,6 +41,8 @@ impl Manner {
             Reason::AuthorizationPolicyDenied => Alert::AccessDenied,
             Reason::ResolveFailed
             | Reason::ResolveOverflow
+            | Reason::RateLimited
+            | Reason::EgressAddressUnavailable
             | Reason::ConnectFailed
             | Reason::UpstreamTls
             | Reason::Timeout
@@ -50,7 +52,69 @@ impl Manner {
             | Reason::NoServerCertificate
             | Reason::NoHealthyUpstream => Alert::InternalError,
             // Everything else is about the name.
-            _ => Alert::UnrecognizedName,
+            Reason::Exempt
+            | Reason::Loopback
+            | Reason::Internal
+            | Reason::Gateway
+            | Reason::Routed
+            | Reason::Direct
+            | Reason::Neighbour
+            | Reason::Host
+            | Reason::Reply
+            | Reason::Tunneled
+            | Reason::DeniedPrefix
+            | Reason::GatewayPort
+            | Reason::NoRoute
+            | Reason::NoHealthyGateway
+            | Reason::NoPolicy
+            | Reason::NotRedirected
+            | Reason::SpoofedSource
+            | Reason::EtherType
+            | Reason::IpOptions
+            | Reason::ExtensionHeader
+            | Reason::Fragment
+            | Reason::Malformed
+            | Reason::Protocol
+            | Reason::Multicast
+            | Reason::OriginalDstFull
+            | Reason::Ipv6Only
+            | Reason::UnknownInterface
+            | Reason::SpoofedNeighbour
+            | Reason::AddressFamily
+            | Reason::SocketFamily
+            | Reason::Encapsulation
+            | Reason::NoTunnel
+            | Reason::NoRecord
+            | Reason::GatewayTls
+            | Reason::GatewayRefused
+            | Reason::GatewayUnreachable
+            | Reason::UnsolicitedAnswer
+            | Reason::PartialChecksum
+            | Reason::SpoofedHardware
+            | Reason::ForgedError
+            | Reason::OtherNamespace
+            | Reason::HostNotInRegistry
+            | Reason::NoGatewayRoute
+            | Reason::HostNotServed
+            | Reason::BadRequest
+            | Reason::NoServerName
+            | Reason::InvalidServerName
+            | Reason::EncryptedClientHello
+            | Reason::UpgradeRefused
+            | Reason::AddressRefused
+            | Reason::RouteRefused
+            | Reason::DownstreamTls
+            | Reason::NoClientCertificate
+            | Reason::UntrustedClient
+            | Reason::ExpiredClient
+            | Reason::RevokedClient
+            | Reason::ClientIdentity
+            | Reason::PlaintextHop
+            | Reason::ClaimedWorkload
+            | Reason::TlsPolicyUnavailable
+            | Reason::NoMatchingRule
+            | Reason::EgressPolicyDenied
+            | Reason::UnknownWorkload => Alert::UnrecognizedName,
         })
     }
 

@@ -1,4 +1,4 @@
-//! A connection whose TLS ends here: the handshake, then what is inside.
+//! A connection whose TLS is terminated here: the handshake, then what is inside.
 
 use std::{rc::Rc, sync::Arc};
 
@@ -8,7 +8,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     Downstream, Worker,
-    connection::Act,
+    act::Act,
     forward,
     http::{self, Version},
     record::Record,
@@ -26,7 +26,8 @@ use crate::{
 /// Why the connection ended, in the access log.
 const FAILED: &str = "tls_handshake_failed";
 
-/// Ends TLS as the server's settings say, and hands on what is inside. `read` is the ClientHello.
+/// Terminates TLS as the server's settings say, and hands on what is inside. `read` is the
+/// ClientHello.
 pub(super) async fn terminate(
     worker: &Rc<Worker>,
     mut downstream: Downstream,
@@ -71,7 +72,7 @@ pub(super) async fn terminate(
         downstream.source = policy.authenticated(downstream.source, principal);
     }
     downstream.tls = Some(Arc::new(tls));
-    // Whatever is inside fails once the client's certificate isn't good any more.
+    // Whatever is inside fails once the client's certificate is no longer valid.
     let stream = stream.held_to(&worker.credentials, &termination.tls);
     downstream.ending = stream.ending();
     match termination.tls.inside {
@@ -128,9 +129,10 @@ pub(super) fn failed(
     detail: String,
 ) -> Record {
     let mut record = Record::black_hole(worker, downstream, reason);
-    record.flags.set(match reason {
-        Reason::Reset => ResponseFlag::DownstreamConnectionTermination,
-        _ => ResponseFlag::LocalReset,
+    record.flags.set(if reason == Reason::Reset {
+        ResponseFlag::DownstreamConnectionTermination
+    } else {
+        ResponseFlag::LocalReset
     });
     record.details = Some(FAILED.into());
     record.server_name = name.map(Host::to_string);

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::TcpListener as StdListener,
-    path::PathBuf,
     rc::Rc,
     sync::Arc,
     thread::{self, JoinHandle},
@@ -18,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Drain, Limiter, Limits, PolicyCell, Worker,
+    Drain, Limiter, Limits, PolicyCell, Rates, Worker,
     accept::{Listening, accept},
     http,
 };
@@ -28,7 +27,7 @@ use crate::{
     },
     sys::process::pin_to_core,
     telemetry::Telemetry,
-    tls::{Credentials, Originator, TrustRoots},
+    tls::{CredentialStore, Credentials, Originator, TrustRoots},
 };
 
 /// After the drain's deadline: for the connections to reset themselves.
@@ -59,12 +58,14 @@ pub struct WorkersConfig {
     pub lookups: LookupLimits,
     /// What originated TLS trusts.
     pub roots: TrustRoots,
-    /// Where the directories of `credentialName` are, for originated TLS.
-    pub credentials_directory: Option<PathBuf>,
+    /// Where those of `credentialName` are, for originated TLS.
+    pub credential_store: Option<CredentialStore>,
     /// What TLS that ends here shows and asks for.
     pub credentials: Arc<Credentials>,
     /// Load and health of upstreams.
     pub states: Arc<ClusterStates>,
+    /// What workloads have asked of hosts, where that is limited.
+    pub rates: Arc<Rates>,
     /// Deadlines and limits, of each worker.
     pub limits: Limits,
 }
@@ -111,10 +112,11 @@ impl Workers {
                         telemetry: config.telemetry,
                         dialer,
                         originator: Originator::new(config.roots)
-                            .with_credentials(config.credentials_directory),
+                            .with_credentials(config.credential_store),
                         credentials: config.credentials,
                         buffers: Buffers::new(limits.pipes),
                         limits,
+                        rates: config.rates,
                         limiter: Limiter::new(limits, stats),
                         drain: its_drain,
                     };

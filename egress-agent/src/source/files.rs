@@ -68,7 +68,19 @@ impl FromIterator<FileSet> for FileSet {
     }
 }
 
+impl FromIterator<(PathBuf, Result<Vec<u8>, Unreadable>)> for FileContents {
+    fn from_iter<I: IntoIterator<Item = (PathBuf, Result<Vec<u8>, Unreadable>)>>(all: I) -> Self {
+        Self(all.into_iter().collect())
+    }
+}
+
 impl FileContents {
+    /// Both.
+    #[must_use]
+    pub fn with(&self, other: Self) -> Self {
+        Self(self.0.clone().into_iter().chain(other.0).collect())
+    }
+
     /// The content of one of the files.
     ///
     /// # Errors
@@ -108,6 +120,7 @@ impl Watched for FileSet {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
     let mut bytes = Vec::new();
     let read =

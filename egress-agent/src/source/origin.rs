@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::{
     Directory, Files, ReadError, Timing, Watcher,
-    kubernetes::{self, Kubernetes, Scope, Settings},
+    kubernetes::{self, Kubernetes, More, Scope, Settings},
 };
 use crate::pods::Pod;
 
@@ -31,6 +31,10 @@ pub struct ConfigArgs {
     /// With `--source kubernetes`: the ConfigMap whose key `mesh.yaml` has the mesh-wide settings.
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "istio-system/egress-enforcer", value_parser = named)]
     pub mesh_config_map: (String, String),
+    /// With `--source kubernetes`: Services of type ExternalName are hosts of the registry, as in Istio. Whoever may
+    /// make such a Service adds a host, which routes may lead to.
+    #[arg(long)]
+    pub external_name_services: bool,
     /// With `--source kubernetes`: the namespace of the gateways' Services.
     #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
     pub gateway_namespace: String,
@@ -79,6 +83,7 @@ impl ConfigArgs {
             source: None,
             kubeconfig: None,
             mesh_config_map: ("istio-system".into(), "egress-enforcer".into()),
+            external_name_services: false,
             gateway_namespace: "istio-system".into(),
             watch_silence: 90,
         }
@@ -97,10 +102,11 @@ impl ConfigArgs {
         }
     }
 
-    /// Opens it; the pods come with an API server alone.
+    /// Opens it; the pods come with an API server alone, and so does what `more` asks for.
     pub async fn open(
         &self,
         scope: Scope,
+        more: More,
     ) -> anyhow::Result<(Origin, Option<watch::Receiver<Reported>>)> {
         if self.is_kubernetes() {
             if let Some(config) = &self.config {
@@ -109,8 +115,10 @@ impl ConfigArgs {
             let settings = Settings {
                 kubeconfig: self.kubeconfig.clone(),
                 mesh: self.mesh_config_map.clone(),
+                external_names: self.external_name_services,
                 gateways: self.gateway_namespace.clone(),
                 scope,
+                more,
                 silence: Duration::from_secs(self.watch_silence),
             };
             let Kubernetes { files, pods } = kubernetes::start(settings).await?;
@@ -183,9 +191,9 @@ mod tests {
             source: Some(SourceKind::Kubernetes),
             ..ConfigArgs::of("/etc/egress/config".into())
         };
-        let error = both.open(Scope::Cluster).await.err().unwrap().to_string();
+        let error = both.open(Scope::Cluster, More::default()).await.err().unwrap().to_string();
         assert!(error.contains("give one of them"), "{error}");
         let none = ConfigArgs { config: None, source: Some(SourceKind::Files), ..both };
-        assert!(none.open(Scope::Cluster).await.is_err());
+        assert!(none.open(Scope::Cluster, More::default()).await.is_err());
     }
 }

@@ -402,7 +402,7 @@ mod tests {
         held.begun().await;
         running.abort();
         assert!(timeout(LONG, running).await.unwrap().unwrap_err().is_cancelled());
-        assert!(receiver.has_changed().is_err(), "nobody publishes any more");
+        assert!(receiver.has_changed().is_err(), "nobody publishes now");
         // The compiler was never told to go on; now its thread ends.
         held.go.send(()).unwrap();
         assert!(timeout(LONG, held.begun.recv()).await.unwrap().is_none());

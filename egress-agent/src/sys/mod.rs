@@ -12,4 +12,5 @@ pub mod spare;
 pub mod splice;
 pub mod tx_ring;
 pub mod uring;
+pub mod usage;
 pub mod xdp;

@@ -107,6 +107,7 @@ fn exchange(socket: &OwnedFd, request: &Message, flags: u16) -> io::Result<(Vec<
 }
 
 /// Reads the messages of one datagram; `Break` when the answer is complete.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn read(
     datagram: &[u8],
     mut each: impl FnMut(&NetlinkHeader, Message),

@@ -51,7 +51,7 @@ pub fn send(fd: impl AsFd, frame: &[u8]) -> io::Result<()> {
     }
     // Waits until the kernel is done with the ring's frames.
     let sent = send_to(&fd, &[], 0, &[]);
-    // SAFETY: the page was mapped above with this length, and nothing points to it any more.
+    // SAFETY: the page was mapped above with this length, and nothing points to it now.
     unsafe { munmap(ring, BLOCK)? };
     sent.map(drop)
 }

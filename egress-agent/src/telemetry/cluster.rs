@@ -86,6 +86,8 @@ counters! {
     RqTimeout = "upstream_rq_timeout", inc_upstream_rq_timeout;
     /// A request was tried once more.
     RqRetry = "upstream_rq_retry", inc_upstream_rq_retry;
+    /// A request was not tried once more, because too many were.
+    RqRetryOverflow = "upstream_rq_retry_overflow", inc_upstream_rq_retry_overflow;
     /// A request was refused because a limit was reached.
     RqPendingOverflow = "upstream_rq_pending_overflow", inc_upstream_rq_pending_overflow;
     /// A TLS handshake with the upstream succeeded.
@@ -95,6 +97,32 @@ counters! {
 }
 
 impl ClusterCounter {
+    /// What it counts, for Prometheus. The classes of responses are one family there.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::CxTotal => "Connections that were opened.",
+            Self::CxActive => "Connections that are open.",
+            Self::CxConnectFail => "Connections that could not be opened.",
+            Self::CxConnectTimeout => "Connections that took longer than connectTimeout.",
+            Self::CxOverflow => "Connections that were refused because of maxConnections.",
+            Self::CxNoneHealthy => "Connections that were refused because no endpoint is healthy.",
+            Self::CxRxBytes => "Bytes from external hosts.",
+            Self::CxTxBytes => "Bytes to external hosts.",
+            Self::RqTotal => "HTTP requests.",
+            Self::RqActive => "HTTP requests that are under way.",
+            Self::Rq2xx | Self::Rq3xx | Self::Rq4xx | Self::Rq5xx => "Responses, by class.",
+            Self::RqTimeout => "HTTP requests that ran into their timeout.",
+            Self::RqRetry => "Tries of HTTP requests after the first.",
+            Self::RqRetryOverflow => {
+                "HTTP requests that were not tried again: too many tries are under way."
+            }
+            Self::RqPendingOverflow => "HTTP requests that were refused because of a limit.",
+            Self::SslHandshake => "TLS handshakes with external hosts that succeeded.",
+            Self::SslConnectionError => "TLS handshakes with external hosts that failed.",
+        }
+    }
+
     /// Whether the value may fall.
     #[must_use]
     pub const fn is_gauge(self) -> bool {
@@ -109,6 +137,8 @@ pub struct ClusterStats {
     membership_healthy: AtomicU64,
     membership_total: AtomicU64,
     ejections_active: AtomicU64,
+    /// Retries under way.
+    pub(super) retries: AtomicU64,
     endpoints: Mutex<HashMap<UpstreamAddr, Arc<EndpointStats>>>,
 }
 

@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use egress_ebpf::reason::Reason;
 
 use super::{
-    AccessLogEntry, AdminRefusals, ClusterStats, EndpointStats, LimitStats, Series, SeriesKey,
-    TunnelStats, series::SeriesTable,
+    AccessLogEntry, AdminRefusals, ClusterStats, EndpointStats, LimitStats, NodeSources, Series,
+    SeriesKey, TunnelStats, series::SeriesTable,
 };
 use crate::{
     policy::ClusterName,
@@ -35,6 +35,7 @@ pub struct Stats {
     series: SeriesTable,
     tunnels: Arc<TunnelStats>,
     limits: Arc<LimitStats>,
+    node_sources: NodeSources,
     admin_refusals: AdminRefusals,
     started: Instant,
 }
@@ -56,6 +57,7 @@ impl Default for Stats {
             series: SeriesTable::default(),
             tunnels: Arc::default(),
             limits: Arc::default(),
+            node_sources: NodeSources::default(),
             admin_refusals: AdminRefusals::default(),
             started: Instant::now(),
         }
@@ -63,6 +65,12 @@ impl Default for Stats {
 }
 
 impl Stats {
+    /// Connections from nodes' addresses.
+    #[must_use]
+    pub fn node_sources(&self) -> &NodeSources {
+        &self.node_sources
+    }
+
     /// The counters of a cluster; made if there are none yet. Look it up once a connection or
     /// route, and keep it.
     #[must_use]
@@ -78,7 +86,7 @@ impl Stats {
     }
 
     /// A new configuration has these clusters: they show up with zeros at once, and those that are
-    /// gone disappear as soon as nothing is counted in them any more.
+    /// gone disappear as soon as nothing more is counted in them.
     pub fn configure<'a>(&self, names: impl IntoIterator<Item = &'a ClusterName>) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.clusters.load_full();

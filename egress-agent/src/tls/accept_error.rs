@@ -67,6 +67,7 @@ impl AcceptError {
     }
 
     /// What a failed handshake, or a later look at the client's certificate, means.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     pub(super) fn from_rustls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
@@ -90,6 +91,7 @@ impl AcceptError {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     fn from_certificate(error: &CertificateError) -> Self {
         match error {
             CertificateError::Expired
@@ -119,6 +121,7 @@ impl AcceptError {
 }
 
 /// An alert's name, and what a client usually means by it (RFC 8446 §6.2).
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn meaning(alert: AlertDescription) -> String {
     let meaning = match alert {
         AlertDescription::BadCertificate

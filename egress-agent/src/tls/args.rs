@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-use super::{Places, WorkloadApi};
+use super::{CredentialStore, Places, WorkloadApi};
 
 /// Where the standard has workloads look for the socket (SPIFFE Workload Endpoint §4).
 const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
@@ -12,7 +12,8 @@ const ENDPOINT: &str = "SPIFFE_ENDPOINT_SOCKET";
 pub struct CertificateArgs {
     /// The directory of credentials: one directory below it for each `credentialName`, with
     /// `tls.crt`, `tls.key`, `ca.crt` and `ca.crl` as Kubernetes mounts a Secret. Changes are
-    /// noticed.
+    /// noticed. [default with `gateway --source kubernetes`: the Secrets of these names in the
+    /// gateway's namespace, as the API server has them]
     #[arg(long, value_name = "DIR")]
     credentials_dir: Option<PathBuf>,
     /// The certificate of this process in the mesh, for `ISTIO_MUTUAL`: a directory with `tls.crt`,
@@ -45,7 +46,7 @@ impl CertificateArgs {
             (None, ..) => None,
         };
         Ok(Places {
-            credentials: credentials_dir.clone(),
+            credentials: credentials_dir.clone().map(CredentialStore::Directory),
             identity: identity_dir.clone(),
             workload_api: workload_api.map(|api| api.socket().to_owned()),
             identity_crl: identity_crl.clone(),

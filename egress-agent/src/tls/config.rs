@@ -19,11 +19,15 @@ use rustls_pki_types::CertificateDer;
 
 use super::{
     TlsError,
-    credential::{Located, Places},
+    credential::{CredentialStore, Located, Places},
     pem,
     verify::{Names, Verifier},
+    x509::sha256,
 };
-use crate::policy::{ClientTls, ClientTlsMode, CredentialSource, KeyGroup, KeyGroups};
+use crate::{
+    policy::{ClientTls, ClientTlsMode, CredentialSource, KeyGroup, KeyGroups},
+    source::{FileContents, Unreadable},
+};
 
 /// Which protocols are offered in the handshake (RFC 7301).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -138,6 +142,8 @@ pub(super) struct Stamp {
     path: PathBuf,
     modified: Option<SystemTime>,
     len: Option<u64>,
+    /// The SHA-256 of what a Secret holds.
+    digest: Option<Vec<u8>>,
 }
 
 /// The files of a rule's TLS settings.
@@ -147,11 +153,16 @@ pub(super) struct Files {
     pair: Option<(PathBuf, PathBuf)>,
     roots: Option<PathBuf>,
     crl: Option<PathBuf>,
+    /// What the Secrets hold, where the paths stand for keys of Secrets.
+    secrets: Option<FileContents>,
 }
 
 impl Files {
-    /// Those that the rule names, or those in the directory of its credential.
-    pub(super) fn of(tls: &ClientTls, credentials: Option<&Path>) -> Result<Self, TlsError> {
+    /// Those that the rule names, or those of its credential.
+    pub(super) fn of(
+        tls: &ClientTls,
+        credentials: Option<&CredentialStore>,
+    ) -> Result<Self, TlsError> {
         let (name, mutual) = match &tls.mode {
             ClientTlsMode::Simple => (None, None),
             ClientTlsMode::Mutual { client_certificate, private_key } => {
@@ -162,38 +173,69 @@ impl Files {
         };
         let Some((name, shows)) = name else {
             let (roots, crl) = (tls.ca_certificates.clone(), tls.ca_crl.clone());
-            return Ok(Self { pair: mutual, roots, crl });
+            return Ok(Self { pair: mutual, roots, crl, secrets: None });
         };
-        let places = Places { credentials: credentials.map(Into::into), ..Places::default() };
+        let places = Places { credentials: credentials.cloned(), ..Places::default() };
         let located = places.locate(&CredentialSource::Named(Arc::clone(name)));
         let located = located.map_err(|error| {
             file(Path::new(&format!("credentialName {name}")), error.to_string())
         })?;
+        let secrets = match credentials {
+            Some(CredentialStore::Secrets(secrets)) => Some(secrets.read(located.paths())),
+            Some(CredentialStore::Directory(_)) | None => None,
+        };
         let Located { certificate, private_key, roots, crl, crl_named: _, workload_api: _ } =
             located;
+        // A key of a Secret that is not known may be there.
+        let exists = |path: &Path| match &secrets {
+            Some(secrets) => secrets.get(path) != Err(Unreadable::Absent),
+            None => path.exists(),
+        };
+        // The first that is there, or else the first, which is missed by its name.
+        let first =
+            |paths: &[PathBuf]| paths.iter().find(|path| exists(path)).or(paths.first()).cloned();
         let pair = match (first(&certificate), first(&private_key)) {
             (Some(certificate), Some(key)) if shows => Some((certificate, key)),
             _ => None,
         };
-        Ok(Self { pair, roots: first(&roots), crl: first(&crl).filter(|path| path.exists()) })
+        let (roots, crl) = (first(&roots), first(&crl).filter(|path| exists(path)));
+        Ok(Self { pair, roots, crl, secrets })
     }
 
     /// How they look now.
     pub(super) fn stamps(&self) -> Vec<Stamp> {
-        let Self { pair, roots, crl } = self;
+        let Self { pair, roots, crl, secrets } = self;
         let pair = pair.iter().flat_map(|(certificate, key)| [certificate, key]);
         let stamp = |path: &PathBuf| {
+            if let Some(secrets) = secrets {
+                let digest = secrets.get(path).ok().map(sha256);
+                return Stamp { path: path.clone(), modified: None, len: None, digest };
+            }
             let metadata = fs::metadata(path).ok();
             let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
-            Stamp { path: path.clone(), modified, len: metadata.map(|metadata| metadata.len()) }
+            let len = metadata.map(|metadata| metadata.len());
+            Stamp { path: path.clone(), modified, len, digest: None }
         };
         pair.chain(roots).chain(crl).map(stamp).collect()
     }
-}
 
-/// The first that is there, or else the first, which is missed by its name.
-fn first(paths: &[PathBuf]) -> Option<PathBuf> {
-    paths.iter().find(|path| path.exists()).or(paths.first()).cloned()
+    fn certificates(&self, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        pem::certificates(&self.read(path)?).map_err(|why| file(path, why))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, TlsError> {
+        match &self.secrets {
+            Some(secrets) => secrets.get(path).map(<[u8]>::to_vec).map_err(|error| {
+                let why = if matches!(error, Unreadable::Absent) {
+                    "there is no such Secret, or no such key in it".into()
+                } else {
+                    error.to_string()
+                };
+                file(path, why)
+            }),
+            None => read(path),
+        }
+    }
 }
 
 /// Reads the files and builds the configuration.
@@ -214,7 +256,7 @@ pub(super) fn build(
     } = tls;
     let (roots, pins) = match &files.roots {
         Some(path) => {
-            let certificates = read_certificates(path)?;
+            let certificates = files.certificates(path)?;
             (as_roots(path, &certificates)?, certificates)
         }
         None => (Arc::clone(&system.0), Vec::new()),
@@ -225,7 +267,7 @@ pub(super) fn build(
         (false, names) => Names::Any(names.to_vec()),
     };
     let lists = match &files.crl {
-        Some(path) => Some(revocation(path, &roots)?),
+        Some(path) => Some(revocation(files, path, &roots)?),
         None => None,
     };
     let verifier = Verifier::new(roots, names, lists, &PROVIDER).with_pins(pins);
@@ -237,9 +279,9 @@ pub(super) fn build(
     let mut config = match &files.pair {
         None => builder.with_no_client_auth(),
         Some((client_certificate, private_key)) => {
-            let chain = read_certificates(client_certificate)?;
-            let key =
-                pem::private_key(&read(private_key)?).map_err(|why| file(private_key, why))?;
+            let chain = files.certificates(client_certificate)?;
+            let key = pem::private_key(&files.read(private_key)?)
+                .map_err(|why| file(private_key, why))?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
                 let path = client_certificate.display();
                 file(private_key, format!("does not go with the certificate in {path}: {error}"))
@@ -252,10 +294,11 @@ pub(super) fn build(
 
 /// What refuses certificates that a list revokes, or that no list that is up to date covers.
 fn revocation(
+    files: &Files,
     path: &Path,
     roots: &Arc<RootCertStore>,
 ) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
-    let lists = pem::crls(&read(path)?).map_err(|why| file(path, why))?;
+    let lists = pem::crls(&files.read(path)?).map_err(|why| file(path, why))?;
     let provider = Arc::clone(&PROVIDER);
     WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider)
         .with_crls(lists)
@@ -277,10 +320,7 @@ fn as_roots(
     Ok(Arc::new(roots))
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    pem::certificates(&read(path)?).map_err(|why| file(path, why))
-}
-
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|error| {
         let why = match error.kind() {

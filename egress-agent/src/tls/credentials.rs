@@ -6,11 +6,12 @@
 //! other side no longer verifies ([`Credentials::client_ends`], [`Credentials::gateway_ends`]).
 
 mod live;
+mod originated;
 mod served;
 mod slot;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -24,17 +25,18 @@ use tokio::{
 };
 
 use self::{
+    originated::Originated,
     served::Served,
     slot::{CredentialSlot, CredentialSpec},
 };
 pub use self::{served::Unusable, slot::CredentialState};
 use super::{
-    credential::Places,
+    credential::{CredentialStore, Located, Places},
     workload_api::{Given, WorkloadApi},
 };
 use crate::{
-    policy::{ServerTls, TunnelTls},
-    source::{FileContents, FileSet, Timing, Watched, Watcher},
+    policy::{ClientTls, ServerTls, TunnelTls},
+    source::{FileContents, FileSet, Secrets, Timing, Watched, Watcher},
 };
 
 /// How often what was read is judged again: a certificate becomes valid, or ceases to be, without a
@@ -68,6 +70,8 @@ pub struct Credentials {
 #[derive(Debug, Default)]
 struct State {
     slots: BTreeMap<CredentialSpec, CredentialSlot>,
+    /// Those of TLS that this process originates.
+    originated: Originated,
     /// As last read.
     files: FileContents,
     /// As the Workload API last gave it.
@@ -79,6 +83,35 @@ impl Credentials {
     #[must_use]
     pub fn new(places: Places) -> Self {
         Self { places, ..Self::default() }
+    }
+
+    /// The next configuration originates TLS with these settings. Connections read their files by themselves;
+    /// here the Secrets among them are asked for and judged.
+    pub fn originate<'a>(&self, settings: impl IntoIterator<Item = &'a ClientTls>) {
+        let originated = Originated::new(self.secrets(), settings);
+        self.state().originated.replace(originated);
+    }
+
+    fn secrets(&self) -> Option<&Secrets> {
+        match &self.places.credentials {
+            Some(CredentialStore::Secrets(secrets)) => Some(secrets),
+            Some(CredentialStore::Directory(_)) | None => None,
+        }
+    }
+
+    /// Asks for the Secrets of these slots and of what is originated, and waits for an answer on each.
+    async fn ask_for_secrets(&self, slots: &BTreeMap<CredentialSpec, CredentialSlot>) {
+        let Some(secrets) = self.secrets() else { return };
+        let mut names: BTreeSet<String> = self.state().originated.secrets().collect();
+        names.extend(slots.keys().filter_map(CredentialSpec::named).flat_map(Located::secrets));
+        secrets.want(names);
+        if timeout(READING, secrets.settled()).await.is_err() {
+            tracing::error!(
+                "the API server has not given every Secret of credentials within {} s; connections \
+                 that need one are refused until it does",
+                READING.as_secs()
+            );
+        }
     }
 
     /// A new configuration has these servers and tunnels. Their files are read before this returns,
@@ -101,6 +134,7 @@ impl Credentials {
         }
         let files = files(&slots);
         let read = timeout(READING, spawn_blocking(move || read_at_rest(&files))).await;
+        self.ask_for_secrets(&slots).await;
         if self.places.workload_api.is_some() && slots.keys().any(CredentialSpec::is_own) {
             let mut answered = self.answered.subscribe();
             // Without an answer there is a fault to tell, in the state.
@@ -128,7 +162,18 @@ impl Credentials {
 
     /// Follows the files and the Workload API, for ever.
     pub async fn watch(&self) {
-        tokio::join!(self.watch_files(), self.watch_workload_api());
+        tokio::join!(self.watch_files(), self.watch_secrets(), self.watch_workload_api());
+    }
+
+    async fn watch_secrets(&self) {
+        let Some(secrets) = self.secrets() else { return };
+        let mut changes = secrets.changes();
+        loop {
+            changes.next().await;
+            // Of several that come together, none is missed by a look in between.
+            timeout(READING, secrets.settled()).await.ok();
+            self.judge(&mut self.state(), SystemTime::now());
+        }
     }
 
     async fn watch_workload_api(&self) {
@@ -196,6 +241,7 @@ impl Credentials {
         let state = self.state();
         let mut states: Vec<CredentialState> =
             state.slots.iter().map(|(spec, slot)| slot.state(spec)).collect();
+        states.extend(state.originated.states());
         // One that is good for one purpose and not for another shows its worse side.
         states.sort_by(|a, b| (&a.name, a.current).cmp(&(&b.name, b.current)));
         states.dedup_by(|a, b| a.name == b.name);
@@ -208,7 +254,11 @@ impl Credentials {
 
     /// Takes what was read, as far as it is good, and rebuilds what depends on it.
     fn judge(&self, state: &mut State, now: SystemTime) {
-        let State { slots, files, given } = state;
+        let State { slots, originated, files, given } = state;
+        let paths = slots.values().flat_map(CredentialSlot::paths);
+        let with_secrets = self.secrets().map(|secrets| files.with(secrets.read(paths)));
+        let files = with_secrets.as_ref().unwrap_or(files);
+        originated.judge(self.places.credentials.as_ref());
         let before = self.served.load();
         let mut served = Served::default();
         let mut changed = false;

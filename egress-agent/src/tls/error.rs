@@ -147,6 +147,7 @@ impl TlsError {
     }
 
     /// What a failed handshake, or a later look at the certificate of `host`, means.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     pub(super) fn from_rustls(error: &rustls::Error, host: String) -> Self {
         match error {
             rustls::Error::InvalidCertificate(error) => Self::from_certificate(error, host),
@@ -163,6 +164,7 @@ impl TlsError {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     fn from_certificate(error: &CertificateError, host: String) -> Self {
         match error {
             CertificateError::ExpiredContext { not_after, .. } => {
@@ -218,6 +220,7 @@ fn date(time: UnixTime) -> String {
 }
 
 /// An alert's name, and what an upstream usually means by it (RFC 8446 §6.2).
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn explain(alert: AlertDescription) -> String {
     let meaning = match alert {
         AlertDescription::HandshakeFailure => {

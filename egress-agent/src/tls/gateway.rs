@@ -121,6 +121,7 @@ fn expected(settings: &TunnelTls) -> String {
 }
 
 /// As rustls says it; its own conversion isn't public.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn from_webpki(error: webpki::Error) -> Error {
     Error::InvalidCertificate(match error {
         webpki::Error::BadDer | webpki::Error::BadDerTime | webpki::Error::TrailingData(_) => {

@@ -3,6 +3,7 @@
 mod accept;
 mod accept_error;
 mod args;
+mod basic;
 mod client;
 mod config;
 mod credential;
@@ -23,8 +24,11 @@ mod x509;
 pub use accept::{Refused, Terminated, accept};
 pub use accept_error::AcceptError;
 pub use args::CertificateArgs;
+pub use basic::basic_authorization;
 pub use config::{Alpn, TrustRoots, negotiated_group};
-pub use credential::{Credential, CredentialFault, Inspection, Located, Needs, Places};
+pub use credential::{
+    Credential, CredentialFault, CredentialStore, Inspection, Located, Needs, Places,
+};
 pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;
 pub use judged::{Ending, Judged, PeerEnded};

@@ -1,6 +1,6 @@
 //! TLS origination: from a rule's settings to a verified connection.
 
-use std::{cell::RefCell, collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use rustls::ClientConfig;
 use rustls_pki_types::{DnsName, ServerName};
@@ -11,7 +11,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Alpn, TlsError, TrustRoots,
+    Alpn, CredentialStore, TlsError, TrustRoots,
     config::{Files, Stamp, build, negotiated_group},
 };
 use crate::{
@@ -31,8 +31,8 @@ const CACHED: usize = 1024;
 #[derive(Debug)]
 pub struct Originator {
     system: TrustRoots,
-    /// Where the directories of `credentialName` are.
-    credentials: Option<PathBuf>,
+    /// Where those of `credentialName` are.
+    credentials: Option<CredentialStore>,
     cache: RefCell<HashMap<ClientTls, HashMap<Alpn, Cached>>>,
 }
 
@@ -50,11 +50,20 @@ impl Originator {
         Self { system, credentials: None, cache: RefCell::default() }
     }
 
-    /// The same, with the directory that has those of `credentialName`.
+    /// The same, with those of `credentialName`.
     #[must_use]
-    pub fn with_credentials(mut self, directory: Option<PathBuf>) -> Self {
-        self.credentials = directory;
+    pub fn with_credentials(mut self, credentials: Option<CredentialStore>) -> Self {
+        self.credentials = credentials;
         self
+    }
+
+    /// Where the directories of `credentialName` are, if they are files.
+    #[must_use]
+    pub fn credentials_directory(&self) -> Option<&Path> {
+        match self.credentials.as_ref()? {
+            CredentialStore::Directory(directory) => Some(directory),
+            CredentialStore::Secrets(_) => None,
+        }
     }
 
     /// Handshakes on `stream` as the client. The verified name is the rule's SNI or, without one,
@@ -88,7 +97,7 @@ impl Originator {
     /// The configuration for this rule, read again if its files changed.
     fn config(&self, tls: &ClientTls, alpn: Alpn) -> Result<Arc<ClientConfig>, TlsError> {
         let now = Instant::now();
-        let files = Files::of(tls, self.credentials.as_deref())?;
+        let files = Files::of(tls, self.credentials.as_ref())?;
         let mut cache = self.cache.borrow_mut();
         if let Some(cached) = cache.get_mut(tls).and_then(|by_alpn| by_alpn.get_mut(&alpn)) {
             if now < cached.checked + RECHECK {

@@ -44,6 +44,7 @@ pub(super) fn crls(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'sta
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn fault(error: &pem::Error, expected: &str) -> String {
     match error {
         pem::Error::NoItemsFound => format!("found none, expected {expected}"),

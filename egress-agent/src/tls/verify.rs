@@ -112,13 +112,17 @@ impl ServerCertVerifier for Verifier {
             Err(_) if self.is_pinned(end_entity) => pinned(end_entity, now),
             chained => chained,
         };
-        trusted.map_err(|error| match error {
+        trusted.map_err(|error| {
             // A certificate that is its own issuer has nobody else to vouch for it; webpki finds
             // other faults with it first where it is marked as a CA's.
-            Error::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::Other(_),
-            ) if webpki.issuer() == webpki.subject() => Fault::SelfSigned.into(),
-            error => error,
+            let unknown = matches!(
+                error,
+                Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::Other(_)
+                )
+            );
+            let is_own_issuer = unknown && webpki.issuer() == webpki.subject();
+            if is_own_issuer { Fault::SelfSigned.into() } else { error }
         })?;
         if let Some(lists) = &self.lists {
             let listed = lists.verify_server_cert(end_entity, intermediates, server_name, &[], now);

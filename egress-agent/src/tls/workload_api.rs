@@ -183,6 +183,7 @@ fn silent() -> String {
     format!("it did not answer within {} s", ANSWER.as_secs())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn explain(error: &WorkloadApiError) -> String {
     match error {
         WorkloadApiError::NoIdentityIssued => {

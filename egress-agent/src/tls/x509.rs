@@ -68,6 +68,10 @@ impl CertificateInfo {
         };
         let names = certificate.subject_alternative_name().ok()?;
         for name in names.map(|names| &names.value.general_names[..]).unwrap_or_default() {
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "another crate's enum, which may grow"
+            )]
             match name {
                 GeneralName::DNSName(name) => info.dns_names.push((*name).to_owned()),
                 GeneralName::URI(uri) => info.uris.push((*uri).to_owned()),

@@ -13,7 +13,6 @@ use std::{
 use egress_ebpf::reason::Reason;
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::spawn_local,
     time::{sleep, timeout},
 };
 
@@ -29,6 +28,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    net::Turns,
     telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK},
     types::{ClientAddr, Workload},
 };
@@ -38,39 +38,50 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from
 /// Tries to open a stream: at the first gateway, and at another one.
 const TRIES: usize = 3;
 
-/// Limits a thread's connections, in all and per source.
+/// Limits a thread's connections, in all and per source, and gives each source its turns.
 #[derive(Debug, Default)]
 struct ConnectionLimiter {
     total: Cell<usize>,
-    sources: RefCell<HashMap<IpAddr, usize>>,
+    sources: RefCell<HashMap<IpAddr, Share>>,
+}
+
+/// What one source has of a thread.
+#[derive(Debug, Default)]
+struct Share {
+    connections: usize,
+    turns: Rc<Turns>,
 }
 
 /// One connection's permit; given back on drop.
 struct Permit {
     limiter: Rc<ConnectionLimiter>,
     source: IpAddr,
+    /// Its source's.
+    turns: Rc<Turns>,
 }
 
 impl ConnectionLimiter {
     fn admit(self: &Rc<Self>, worker: &Worker, source: IpAddr) -> Option<Permit> {
         let mut sources = self.sources.borrow_mut();
-        let of_source = sources.get(&source).copied().unwrap_or_default();
+        let of_source = sources.get(&source).map_or(0, |share| share.connections);
         let limits = &worker.limits;
         if self.total.get() >= limits.connections || of_source >= limits.connections_per_source {
             return None;
         }
-        sources.insert(source, of_source + 1);
+        let share = sources.entry(source).or_default();
+        share.connections += 1;
+        let turns = Rc::clone(&share.turns);
         self.total.set(self.total.get() + 1);
-        Some(Permit { limiter: Rc::clone(self), source })
+        Some(Permit { limiter: Rc::clone(self), source, turns })
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut sources = self.limiter.sources.borrow_mut();
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(share) = sources.get_mut(&self.source) {
+            share.connections -= 1;
+            if share.connections == 0 {
                 sources.remove(&self.source);
             }
         }
@@ -132,7 +143,8 @@ fn start(
         return refuse(worker, peer, Some(&origin), None, &Refused::Overflow);
     };
     let (worker, pool) = (Rc::clone(worker), Rc::clone(pool));
-    spawn_local(async move {
+    let turns = Rc::clone(&permit.turns);
+    turns.spawn(async move {
         serve(&worker, &pool, stream, peer, origin).await;
         drop(permit);
     });

@@ -1,9 +1,11 @@
 //! Values with a role. A bare `SocketAddr`, port or string doesn't cross a module's border.
 
 mod claim;
+mod duration;
 mod held;
 mod host;
 mod identity;
+pub mod log;
 mod namespace;
 mod net;
 mod peer;
@@ -13,6 +15,7 @@ mod spiffe;
 pub(crate) mod steps;
 
 pub use claim::Claim;
+pub use duration::{duration_within, parse_duration};
 pub use held::Held;
 pub use host::{Host, HostError};
 pub use identity::{

@@ -12,7 +12,7 @@ pub(crate) const MINORS: [&str; 8] =
     ["1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36"];
 
 /// Kinds, and what their types are called.
-const KINDS: [(&str, &str, &str); 14] = [
+const KINDS: [(&str, &str, &str); 16] = [
     ("apps/v1", "DaemonSet", "V1DaemonSet"),
     ("apps/v1", "Deployment", "V1Deployment"),
     ("autoscaling/v2", "HorizontalPodAutoscaler", "V2HorizontalPodAutoscaler"),
@@ -27,6 +27,12 @@ const KINDS: [(&str, &str, &str); 14] = [
     ("v1", "ServiceAccount", "V1ServiceAccount"),
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "V1CustomResourceDefinition"),
     ("v1", "Namespace", "V1Namespace"),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "V1ValidatingAdmissionPolicy"),
+    (
+        "admissionregistration.k8s.io/v1",
+        "ValidatingAdmissionPolicyBinding",
+        "V1ValidatingAdmissionPolicyBinding",
+    ),
 ];
 
 /// Of the Prometheus operator. There is no schema of it here: only that nothing else is there.

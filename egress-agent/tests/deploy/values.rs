@@ -57,7 +57,7 @@ fn a_value_of_another_kind_is_refused() {
         "image.digest=sha256:0",
         "image.repository=",
         "mesh.settings.outboundTraffic=x",
-        "mesh.settings.clusterCidrs=null",
+        "mesh.settings.clusterCidrs=10.96.0.0/12",
     ] {
         let error = render(None, NEWEST, &["--set", given]).expect_err(given);
         assert!(error.contains("schema") || error.contains("specification"), "{given}: {error}");

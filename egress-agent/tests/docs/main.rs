@@ -35,7 +35,7 @@ fn every_reason_is_explained() {
             reason.name()
         );
     }
-    // And no heading that looks like one stands for a reason that isn't there any more.
+    // And no heading that looks like one stands for a reason that no longer exists.
     for heading in &document.headings {
         let like_a_reason = heading.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
         assert!(
@@ -92,7 +92,9 @@ fn normal(path: &Path) -> std::path::PathBuf {
             std::path::Component::ParentDir => {
                 parts.pop();
             }
-            part => parts.push(part),
+            part @ (std::path::Component::Prefix(_)
+            | std::path::Component::RootDir
+            | std::path::Component::Normal(_)) => parts.push(part),
         }
     }
     parts.iter().collect()

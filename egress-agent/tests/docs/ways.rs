@@ -1,4 +1,5 @@
-//! The table of ways around: what it names is there, and nothing that is tested is missing from it.
+//! The table of bypass techniques: what it names is there, and nothing that is tested is missing
+//! from it.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

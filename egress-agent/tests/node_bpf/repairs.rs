@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,9 @@ use aya::{
     programs::{LinkOrder, Program, SchedClassifier, TcAttachType, tc::TcAttachOptions},
 };
 use egress_agent::{
-    bpf::{self, Change, Enforcer, Repair, Target, Targets, TcMode, object::PROGRAMS},
+    bpf::{
+        self, Begin, Change, Enforcer, Repair, Target, Targets, TcMode, Waiting, object::PROGRAMS,
+    },
     sys::netlink::links::Watch,
 };
 
@@ -25,12 +28,21 @@ fn with_enforcer<T: Send + 'static>(
     tc: TcMode,
     work: impl FnOnce(&mut Enforcer) -> T + Send + 'static,
 ) -> T {
+    started(site, targets, (tc, Begin::AtOnce), work)
+}
+
+fn started<T: Send + 'static>(
+    site: &Site,
+    targets: Targets,
+    (tc, begin): (TcMode, Begin),
+    work: impl FnOnce(&mut Enforcer) -> T + Send + 'static,
+) -> T {
     let bpffs = site.bpffs.clone();
     in_netns(&site.name, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.unwrap();
         let _inside = runtime.enter();
-        let mut enforcer = Enforcer::start(&bpffs, &targets, tc).unwrap();
+        let mut enforcer = Enforcer::start(&bpffs, &targets, tc, begin).unwrap();
         work(&mut enforcer)
     })
 }
@@ -144,6 +156,58 @@ fn a_pattern_is_followed_and_a_renamed_interface_keeps_its_program() {
         assert_eq!(look(enforcer), [gone]);
         assert_eq!(links(&version, "pod_ingress").len(), 0);
     });
+}
+
+/// Where nothing was enforced, what runs goes on until the agent knows who is who; what comes meanwhile is
+/// enforced at once.
+#[test]
+fn a_first_start_leaves_what_runs_until_it_is_told_and_takes_what_comes() {
+    let site = Site::new("first");
+    let reached = site.listen(&format!("{OUTSIDE}:443"));
+    let patterns = vec!["pod0".into(), "v?-*".into()];
+    let targets = Targets { pod_interfaces: patterns, ..targets(&site) };
+    let (name, version) = (site.name.clone(), site.version());
+    let first = (TcMode::detect(), Begin::WhenFilled);
+    started(&site, targets.clone(), first, {
+        let version = version.clone();
+        move |enforcer| {
+            assert_eq!(enforcer.attachments.waiting(), Some(Waiting::FirstStart));
+            let count = |program: &str| links(&version, program).len();
+            let all = ["pod_ingress", "uplink_egress", "connect4", "cgroup_egress"];
+            assert_eq!(all.map(count), [0; 4]);
+            assert!(enforcer.attachments.ifindex("pod0").is_some(), "it is known all the same");
+            assert_eq!(look(enforcer), []);
+            sh(&format!("ip -n {name} link add v1-a type veth peer name nothing"));
+            assert_eq!(look(enforcer), [Change::Appeared { target: interface("v1-a") }]);
+            assert_eq!(all.map(count), [1, 0, 0, 0]);
+        }
+    });
+    assert_eq!(site.connect(OUTSIDE, 443), "ok");
+    until("the connection", || reached.load(Ordering::Relaxed) == 1);
+    // The first agent has died so. What it has not attached to is not left as it is again.
+    started(&site, targets, first, move |enforcer| {
+        assert_eq!(enforcer.attachments.waiting(), None);
+        assert_eq!(links(&version, "pod_ingress").len(), 2);
+    });
+    assert!(site.connect(OUTSIDE, 443).contains("Permission denied"));
+}
+
+/// The same, told.
+#[test]
+fn a_first_start_enforces_on_everything_once_it_is_told() {
+    let site = Site::new("told");
+    site.listen(&format!("{OUTSIDE}:443"));
+    let first = (TcMode::detect(), Begin::WhenFilled);
+    started(&site, targets(&site), first, |enforcer| {
+        enforcer.attachments.take_over(&enforcer.pins).unwrap();
+        assert_eq!(enforcer.attachments.waiting(), None);
+        assert_eq!(look(enforcer), []);
+    });
+    let told = site.links();
+    assert!(site.connect(OUTSIDE, 443).contains("Permission denied"));
+    // As at a start that waits for nothing.
+    with_enforcer(&site, targets(&site), TcMode::detect(), |_| {});
+    assert_eq!(site.links(), told);
 }
 
 fn intruder() -> (Ebpf, &'static str) {

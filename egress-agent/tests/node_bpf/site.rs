@@ -17,7 +17,7 @@ use egress_agent::bpf::cgroup2_mount;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_egress-agent");
-/// An outside address: the other end of the uplink has it.
+/// An external address: the other end of the uplink has it.
 pub(crate) const OUTSIDE: &str = "198.51.100.7";
 /// The other end's address in the cluster.
 pub(crate) const INSIDE: &str = "10.77.0.2";

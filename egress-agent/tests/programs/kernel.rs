@@ -14,8 +14,8 @@ use egress_agent::bpf::{object::PROGRAMS, tell_maker, tell_offload};
 use egress_ebpf::{
     abi::{
         self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, PodPort,
-        Policy, PolicyId, Route, RouteKey, Share, ShareKey, TableId, Tunnel, counter_index,
-        pod_hardware, route_action, share_kind,
+        Policy, PolicyId, Route, RouteKey, Share, ShareKey, TableId, Tunnel, UNKNOWN_POLICY,
+        UNKNOWN_TABLE, counter_index, pod_hardware, route_action, share_kind,
     },
     addr::{Addr, PortBe},
     reason::Reason,
@@ -87,6 +87,11 @@ impl Kernel {
 
     pub(crate) fn policy(&mut self, policy: PolicyId, mode: u32) {
         self.set("POLICIES", policy, Policy { mode, table: TABLE });
+    }
+
+    /// How workloads are treated that are not known.
+    pub(crate) fn unknown(&mut self, mode: u32) {
+        self.set("POLICIES", UNKNOWN_POLICY, Policy { mode, table: UNKNOWN_TABLE });
     }
 
     pub(crate) fn group(&mut self, endpoints: &[&str]) {

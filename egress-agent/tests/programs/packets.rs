@@ -3,7 +3,7 @@
 use std::{fs, net::IpAddr, os::unix::fs::MetadataExt as _, path::PathBuf};
 
 use egress_ebpf::{
-    abi::{action, hook, lost},
+    abi::{UNKNOWN_POLICY, action, hook, lost, mode},
     reason::Reason,
     verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT},
 };
@@ -114,6 +114,49 @@ fn a_pod_is_held_to_its_walls() {
         assert_eq!(result, expected, "{reason:?} for {frame:02x?}");
         let after = kernel.count(hook::POD, passed, reason, false);
         assert_eq!(after, before + 1, "{reason:?} isn't counted for {frame:02x?}");
+    }
+}
+
+/// A pod that is not known yet: in-cluster traffic under its own addresses, and nothing else; in audit mode
+/// everything passes and is counted. So does what comes from an interface that is in no list.
+#[test]
+fn an_unknown_pod_reaches_the_inside_and_is_audited_in_audit_mode() {
+    let mut kernel = Kernel::usual();
+    kernel.pod_interface(IFINDEX, UNKNOWN_POLICY);
+    let allowed = [frame(UDP, POD, "10.1.2.3", 53), frame(TCP, POD6, "fd00::99", 443)];
+    let denied = [
+        (frame(TCP, POD, "10.9.0.10", 443), Reason::UnknownWorkload),
+        (frame(TCP, POD, "203.0.113.80", 9000), Reason::UnknownWorkload),
+        (frame(TCP, POD, "198.51.100.7", 443), Reason::UnknownWorkload),
+        (frame(UDP, POD, "198.51.100.7", 53), Reason::UnknownWorkload),
+        (frame(TCP, "10.0.0.6", "10.1.2.3", 80), Reason::SpoofedSource),
+        (frame(TCP, POD, "169.254.169.254", 80), Reason::DeniedPrefix),
+    ];
+    for (mode, expected) in [(mode::ENFORCE, TC_DROP), (mode::AUDIT, TC_NEXT)] {
+        kernel.unknown(mode);
+        for frame in &allowed {
+            assert_eq!(kernel.classify("pod_ingress", frame, 0), TC_NEXT, "{frame:02x?}");
+        }
+        for (frame, reason) in &denied {
+            let audited = mode == mode::AUDIT;
+            let before = kernel.count(hook::POD, action::DENY, *reason, audited);
+            assert_eq!(kernel.classify("pod_ingress", frame, 0), expected, "{reason:?}");
+            let after = kernel.count(hook::POD, action::DENY, *reason, audited);
+            assert_eq!(after, before + 1, "{reason:?}");
+        }
+    }
+    // Once it is known, its own policy counts.
+    kernel.pod_interface(IFINDEX, DEFAULT_POLICY);
+    let gateway = frame(TCP, POD, "10.9.0.10", 443);
+    assert_eq!(kernel.classify("pod_ingress", &gateway, 0), TC_NEXT);
+
+    let mut unlisted = Kernel::load(1);
+    for (mode, expected) in [(mode::AUDIT, TC_NEXT), (mode::ENFORCE, TC_DROP)] {
+        unlisted.unknown(mode);
+        let audited = mode == mode::AUDIT;
+        assert_eq!(unlisted.classify("pod_ingress", &allowed[0], 0), expected);
+        let count = unlisted.count(hook::POD, action::DENY, Reason::UnknownInterface, audited);
+        assert_eq!(count, 1);
     }
 }
 

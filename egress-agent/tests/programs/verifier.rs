@@ -6,9 +6,9 @@ use egress_agent::bpf::{Kernel, Trial, object};
 
 const FILE: &str = include_str!("verifier.txt");
 const RENEW: &str = "`cargo xtask verifier` renews egress-agent/tests/programs/verifier.txt";
-/// The verifier gives up at a million (BPF_COMPLEXITY_LIMIT_INSNS). What comes this near may be too
+/// The verifier gives up at a million (BPF_COMPLEXITY_LIMIT_INSNS). What comes nearer than this may be too
 /// much for the next kernel, or when another compiler has built it.
-const BUDGET: u32 = 900_000;
+const BUDGET: u32 = 400_000;
 
 type Counts = BTreeMap<String, u32>;
 
@@ -43,7 +43,7 @@ fn every_count_on_record_is_of_a_program_and_well_within_the_limit() {
             let optional = matches!(program.as_str(), "socket_create" | "netlink_send");
             assert!(
                 optional || trial.programs.contains_key(program),
-                "{key:?}: {program} is no program any more: {RENEW} with --kernels"
+                "{key:?}: {program} is no longer a program: {RENEW} with --kernels"
             );
         }
         for (program, count) in counts {

@@ -97,7 +97,7 @@ pub struct TunneledPlace {
 /// Values of [`TunneledKey::space`].
 pub mod space {
     /// The end is of a network namespace that the node knows nothing of: what two sockets claim is
-    /// nobody's.
+    /// discarded.
     pub const OTHER: u8 = 0;
     /// The pod's own interface let its SYN pass, and with it its address.
     pub const WALL: u8 = 1;
@@ -125,7 +125,7 @@ pub struct Tunneled {
     pub port: PortBe,
     /// The port at the gateway that the route means.
     pub routed_port: PortBe,
-    /// Not zero where two sockets claimed this end: then it is nobody's.
+    /// Not zero where two sockets claimed this end: then it is unowned.
     pub contested: u32,
 }
 

@@ -4,7 +4,10 @@ use proptest::{prelude::*, sample::select};
 
 use super::*;
 use crate::{
-    abi::route_action::{DENY, DIRECT, REDIRECT, TUNNEL},
+    abi::{
+        EXEMPTION_TABLES, UNKNOWN_POLICY, UNKNOWN_TABLE,
+        route_action::{DENY, DIRECT, REDIRECT, TUNNEL},
+    },
     testing::{
         self, AUDITED, ENCAPSULATION, EXEMPT, GATEWAY, INSIDE, INSIDE6, METADATA, OUTSIDE,
         OUTSIDE6, POLICY, TABLE, UPLINK_POLICY, UPLINK_TABLE, World, addr, flow,
@@ -329,6 +332,12 @@ fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict 
         () if world.generation == 0 => Verdict::deny(Reason::NoPolicy),
         () if inside(&world.denied) => Verdict::deny(Reason::DeniedPrefix),
         () if at_gateway(0, 0) && flow.fragment => Verdict::deny(Reason::Fragment),
+        () if at_gateway(0, 0) && tcp && at_gateway(port, 6) && table == UNKNOWN_TABLE => {
+            Verdict::deny(Reason::UnknownWorkload)
+        }
+        () if at_gateway(0, 0) && tcp && at_gateway(port, 6) && table >= EXEMPTION_TABLES => {
+            Verdict::deny(Reason::NoRoute)
+        }
         () if at_gateway(0, 0) && tcp && at_gateway(port, 6) => Verdict::allow(Reason::Gateway),
         () if at_gateway(0, 0) => Verdict::deny(Reason::GatewayPort),
         () if inside(&world.internal) && [1, 6, 17, 33, 58, 132, 136].contains(&flow.protocol) => {
@@ -342,6 +351,7 @@ fn model(place: Place, flow: &Flow, policy: PolicyId, world: &World) -> Verdict 
         () if inside(&world.internal) => Verdict::deny(Reason::Encapsulation),
         () if ip.is_multicast() || broadcast => Verdict::deny(Reason::Multicast),
         () if flow.fragment => Verdict::deny(Reason::Fragment),
+        () if table == UNKNOWN_TABLE => Verdict::deny(Reason::UnknownWorkload),
         () => match (route.map(|(.., route)| (route.action, route.port.get())), tcp) {
             (Some((DIRECT, _)), _) => Verdict::allow(Reason::Direct),
             (Some((action @ (REDIRECT | TUNNEL), to)), true) if place == Place::Socket => {
@@ -388,7 +398,8 @@ fn addresses() -> impl Strategy<Value = Addr> {
 
 fn worlds() -> impl Strategy<Value = World> {
     let route = (
-        select(vec![TABLE, UPLINK_TABLE, 0]),
+        // Nobody writes routes of unknown workloads; should somebody, they count for nothing.
+        select(vec![TABLE, UPLINK_TABLE, UNKNOWN_TABLE, EXEMPTION_TABLES + 5, 0]),
         select(vec![None, Some(80), Some(443), Some(9000)]),
         prop::option::of((addresses(), 0_u32..=128)),
         0_u8..4,
@@ -436,7 +447,7 @@ proptest! {
         port in select(vec![0, 22, 80, 443, 4789, 9000, 15000, 47873]),
         protocol in select(vec![1_u8, 6, 17, 47]),
         fragment: bool,
-        policy in select(vec![POLICY, AUDITED, UPLINK_POLICY, EXEMPT, 99]),
+        policy in select(vec![POLICY, AUDITED, UPLINK_POLICY, EXEMPT, UNKNOWN_POLICY, 99]),
     ) {
         let flow = Flow {
             destination, protocol, fragment, destination_port: PortBe::new(port), ..Flow::UNKNOWN
@@ -445,5 +456,35 @@ proptest! {
             decide(place, &flow, policy, &world),
             model(place, &flow, policy, &world)
         );
+    }
+}
+
+/// In-cluster addresses, and neither a gateway nor another workload's route.
+#[test]
+fn an_unknown_workload_reaches_in_cluster_addresses_and_nothing_else() {
+    let world = World::usual();
+    for place in EVERYWHERE {
+        let unknown =
+            |protocol, to, port| decide(place, &flow(protocol, to, port), UNKNOWN_POLICY, &world);
+        let denied = Verdict::deny(Reason::UnknownWorkload);
+        for to in [INSIDE, INSIDE6] {
+            assert_eq!(unknown(UDP, to, 53), Verdict::allow(Reason::Internal));
+            assert_eq!(unknown(TCP, to, 443), Verdict::allow(Reason::Internal));
+        }
+        for (protocol, to, port) in [
+            (TCP, OUTSIDE, 443),
+            (TCP, OUTSIDE6, 443),
+            (UDP, OUTSIDE, 53),
+            (protocol::ICMP, OUTSIDE, 0),
+            (TCP, testing::DIRECT, 9000),
+            (TCP, GATEWAY, 443),
+        ] {
+            assert_eq!(unknown(protocol, to, port), denied, "{to}:{port}");
+        }
+        assert_eq!(unknown(TCP, GATEWAY, 15021), Verdict::deny(Reason::GatewayPort));
+        assert_eq!(unknown(TCP, METADATA, 80), Verdict::deny(Reason::DeniedPrefix));
+        // The twin: once it is known, the gateway is open to it.
+        let known = decide(place, &flow(TCP, GATEWAY, 443), POLICY, &world);
+        assert_eq!(known, Verdict::allow(Reason::Gateway));
     }
 }

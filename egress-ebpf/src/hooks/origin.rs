@@ -123,9 +123,10 @@ pub(super) fn leaving(
 /// headers, or an answer to a gateway.
 #[inline(always)]
 fn is_for_the_inside(verdict: Verdict, packet: &Packet, view: &impl PolicyView) -> bool {
-    match verdict.reason {
-        Reason::GatewayPort | Reason::Encapsulation => true,
-        Reason::DeniedPrefix => false,
-        _ => packet.flaw.is_some() && view.is_internal(&packet.flow.destination),
+    if matches!(verdict.reason, Reason::GatewayPort | Reason::Encapsulation) {
+        return true;
     }
+    !matches!(verdict.reason, Reason::DeniedPrefix)
+        && packet.flaw.is_some()
+        && view.is_internal(&packet.flow.destination)
 }

@@ -3,7 +3,7 @@
 
 use super::{destination, exempt, final_packet, forges_error, lacks_route, malformed, settled};
 use crate::{
-    abi::{PodAddress, PolicyId},
+    abi::{PodAddress, PolicyId, UNKNOWN_POLICY},
     addr::Addr,
     decide::{Place, PolicyView, decide},
     inbound::{self, FlowTable, Scope, Sender},
@@ -24,12 +24,13 @@ pub fn pod(
     vlan: bool,
     view: &(impl PolicyView + FlowTable),
 ) -> Judgement {
-    let Some(port) = view.interface(ifindex) else {
-        let unknown = Verdict::deny(Reason::UnknownInterface);
-        return Judgement::new(unknown, Mode::Enforce, 0, Flow::UNKNOWN, 0);
-    };
-    let policy = port.policy;
+    let port = view.interface(ifindex);
+    let policy = port.map_or(UNKNOWN_POLICY, |port| port.policy);
     let mode = bytes.forget(view.policy(policy).mode);
+    let Some(port) = port else {
+        let unknown = Verdict::deny(Reason::UnknownInterface);
+        return Judgement::new(unknown, mode, policy, Flow::UNKNOWN, 0);
+    };
     if mode == Mode::Exempt {
         return exempt(policy, 0);
     }

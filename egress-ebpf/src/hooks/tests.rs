@@ -474,20 +474,12 @@ proptest! {
             prop_assert!(reason as u8 >= 16);
             return Ok(());
         }
-        match reason {
-            Reason::Internal => prop_assert!(world.is_internal(&flow.destination)),
-            Reason::Gateway => prop_assert_eq!(
-                (flow.destination, flow.destination_port.get(), flow.protocol),
-                (addr(GATEWAY), 443, 6)
-            ),
-            Reason::Direct => prop_assert_eq!(
-                (flow.destination, flow.destination_port.get(), flow.protocol),
-                (addr(DIRECT), 9000, 6)
-            ),
-            Reason::Neighbour => prop_assert!(
-                judgement.ether_type() == 0x0806 || flow.destination.is_link_scope()
-            ),
-            other => prop_assert!(false, "passed as {:?}", other),
-        }
+        let to = (flow.destination, flow.destination_port.get(), flow.protocol);
+        let is_sound = (reason == Reason::Internal && world.is_internal(&flow.destination))
+            || (reason == Reason::Gateway && to == (addr(GATEWAY), 443, 6))
+            || (reason == Reason::Direct && to == (addr(DIRECT), 9000, 6))
+            || (reason == Reason::Neighbour
+                && (judgement.ether_type() == 0x0806 || flow.destination.is_link_scope()));
+        prop_assert!(is_sound, "passed as {:?}: {:?}", reason, flow);
     }
 }

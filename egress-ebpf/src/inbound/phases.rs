@@ -1,15 +1,14 @@
 //! The phases of a flow: what moves an entry from one to the next, and how long it may idle in each.
 
+pub(super) use self::idle::SECOND;
 use crate::{
     abi::{FlowState, flow_phase},
     packet::Signal,
 };
 
-pub(super) const SECOND: u64 = 1_000_000_000;
-
-/// After this long without a packet from outside an entry counts no more, in nanoseconds.
+/// After this long without an inbound packet an entry counts no more, in nanoseconds.
 pub mod idle {
-    use super::SECOND;
+    pub(in crate::inbound) const SECOND: u64 = 1_000_000_000;
 
     /// A connection that isn't established (`nf_conntrack_tcp_timeout_syn_recv`).
     pub const HALF_OPEN: u64 = 60 * SECOND;
@@ -32,7 +31,7 @@ pub mod idle {
 /// An entry that was refreshed less than this ago isn't written again.
 const REFRESH: u64 = SECOND;
 
-/// What a packet from outside makes of an entry.
+/// What an inbound packet makes of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Observed {
     /// It stays as it is.
@@ -43,7 +42,7 @@ pub enum Observed {
     End,
 }
 
-/// How long an entry lives without a packet from outside; an unknown phase doesn't.
+/// How long an entry lives without an inbound packet; an unknown phase doesn't.
 #[inline(always)]
 pub(super) const fn lifetime(phase: u32) -> u64 {
     match phase {
@@ -64,7 +63,7 @@ pub(super) const fn lives(state: &FlowState, now: u64) -> bool {
     now.saturating_sub(state.last_inbound) < lifetime(state.phase)
 }
 
-/// What a packet from outside makes of its flow's entry.
+/// What an inbound packet makes of its flow's entry.
 #[inline(always)]
 #[must_use]
 pub fn observe(signal: Signal, before: Option<FlowState>, now: u64) -> Observed {

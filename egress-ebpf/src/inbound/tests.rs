@@ -224,7 +224,7 @@ fn what_comes_in_prolongs_and_what_goes_out_does_not() {
     }
     for _ in 0..23 {
         table.wait(60 * 60);
-        assert!(table.says(ACK), "the last word from outside is less than a day old");
+        assert!(table.says(ACK), "the last inbound packet is less than a day old");
     }
     table.wait(60 * 60);
     assert!(!table.says(ACK));
@@ -270,7 +270,7 @@ fn a_ping_is_answered_and_nothing_else_of_icmp() {
         }
         table.wait(30);
         assert!(!table.may_leave(&echo(reply, own, outside, 7)));
-        // An unasked answer from outside makes nothing.
+        // An unasked answer from an external host makes nothing.
         let table = Table::pod();
         table.comes(&echo(reply, outside, own, 7));
         assert_eq!(table.entries(), 0);
@@ -501,7 +501,7 @@ proptest! {
         }
     }
 
-    /// Whatever a workload sends through all scopes, without a packet from outside nothing passes
+    /// Whatever a workload sends through all scopes, without an inbound packet nothing passes
     /// and nothing is stored.
     #[test]
     fn without_the_outside_there_is_no_flow(

@@ -79,10 +79,10 @@ fn no_message_hides_behind_another() {
 #[test]
 fn what_is_too_long_is_not_believed() {
     let route = message(NEWROUTE, 12, &[attribute(1, &[10, 0, 46, 0])]);
-    assert!(!names(&route.repeat(190)));
-    assert!(names(&route.repeat(250)));
+    assert!(!names(&route.repeat(140)));
+    assert!(names(&route.repeat(160)));
     let many = vec![attribute(IFNAME, b"x"); 150];
-    assert!(!names(&link(NEWLINK, &many[..90])));
+    assert!(!names(&link(NEWLINK, &many[..70])));
     assert!(names(&link(NEWLINK, &many)));
 }
 

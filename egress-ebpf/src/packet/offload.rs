@@ -11,31 +11,11 @@
 //! ports. Tags of a VLAN are refused by the hooks. Marks, timestamps and routes are taken off a
 //! packet that changes its network namespace (`skb_scrub_packet`).
 
+pub use super::bytes::Offload;
 use super::{Bytes, ether_type, protocol};
 use crate::reason::Reason;
 
-/// What is still done to a packet. Whether is a mask, all ones or zero, so that a verdict is found
-/// without a path of its own for each value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offload {
-    /// Whether a checksum is yet to be filled in (`CHECKSUM_PARTIAL`).
-    pub partial: u32,
-    /// Where the sum begins, from the first byte that [`Bytes`] reads.
-    pub start: u32,
-    /// Where it is written, from there.
-    pub field: u32,
-    /// Whether the kernel itself takes it for a packet in a packet (`skb->encapsulation`), whatever
-    /// its ports: segmentation would change what is inside.
-    pub encapsulated: u32,
-}
-
 impl Offload {
-    /// Nothing.
-    pub const NONE: Self = Self { partial: 0, start: 0, field: 0, encapsulated: 0 };
-    /// It can't be told what, so it is nowhere where it may be.
-    pub const UNKNOWN: Self =
-        Self { partial: u32::MAX, start: u32::MAX, field: u32::MAX, encapsulated: 0 };
-
     /// Why the packet must not pass, if its transport header, of this protocol, begins at `transport`.
     #[inline(always)]
     const fn flaw(self, transport: u32, protocol: u8, fragment: bool) -> Option<Reason> {

@@ -6,7 +6,7 @@ use crate::{
     reason::Reason,
 };
 
-/// Which part of a datagram a packet is, and whence it may come.
+/// Which part of a datagram a packet is, and which source it may have.
 #[derive(Clone, Copy)]
 pub(super) struct Part {
     /// The whole, or the first of its fragments: it has the transport's header, all of it, or a
@@ -119,7 +119,7 @@ fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Head
         133 => Neighbour::RouterSolicitation,
         134 | 137 => Neighbour::RouterOnly,
         135 | 136 => {
-            // An IPv4 address is nobody's here, though the same pod may have it.
+            // An IPv4 address is unowned here, though the same pod may have it.
             let target = bytes.load(offset + 8).filter(|_| length >= 24).map(Addr::v6);
             let target = target.filter(|target| !target.is_v4())?;
             let neighbour =

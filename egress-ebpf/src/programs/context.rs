@@ -75,11 +75,18 @@ pub(crate) fn forget_bit(value: i32, any: u32) -> i32 {
     (value ^ zero(any).cast_signed()) & 1
 }
 
-/// Zero, as neither the compiler nor the verifier knows: the verifier reckons with single bits of a
-/// number, and not with what two numbers have to do with each other.
+/// Zero, as neither the compiler nor the verifier knows.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "zero stays zero")]
+pub(crate) fn zero(any: u32) -> u32 {
+    zero_long(any) as u32
+}
+
+/// The same with 64 bits: the verifier reckons with single bits of a number, and not with what two numbers
+/// have to do with each other.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-pub(crate) fn zero(any: u32) -> u32 {
+pub(crate) fn zero_long(any: u32) -> u64 {
     let zero: u64;
     // SAFETY: it changes two registers.
     unsafe {
@@ -92,13 +99,13 @@ pub(crate) fn zero(any: u32) -> u32 {
             options(pure, nomem, nostack),
         );
     }
-    zero as u32
+    zero
 }
 
 /// On the host programs only compile.
 #[cfg(not(target_arch = "bpf"))]
 #[inline(always)]
-pub(crate) const fn zero(_any: u32) -> u32 {
+pub(crate) const fn zero_long(_any: u32) -> u64 {
     0
 }
 

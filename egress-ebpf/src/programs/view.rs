@@ -12,7 +12,7 @@ use egress_ebpf::{
 };
 
 use super::{
-    context::{Skb, forget},
+    context::{Skb, forget, zero, zero_long},
     maps::{FLOW_PLACES, FLOW_TURNS, FLOWS, REFUSED_SYNS, WORKLOADS},
 };
 
@@ -128,6 +128,18 @@ const EXACT: u8 = u8::MAX;
 impl Owner {
     const NOBODY: Self = Self { known: false, policy: 0, cgroup: 0, level: EXACT };
 
+    /// The same, of which the verifier knows no number any more: what is asked about it may be long.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "any number that the verifier does not know"
+    )]
+    fn forgotten(self, any: u64) -> Self {
+        let any = any as u32;
+        let (policy, cgroup) = (self.policy ^ zero(any), self.cgroup ^ zero_long(any));
+        Self { policy, cgroup, ..self }
+    }
+
     /// Who causes events. A cgroup that is listed below another one is one workload's. One that is
     /// listed alone may hold many: then it is one of two levels below it, as a pod's below
     /// `kubepods.slice` is.
@@ -164,7 +176,7 @@ impl Workload {
         let cgroup = unsafe { bpf_get_current_cgroup_id() };
         // SAFETY: the helper takes any level and answers 0 for one that isn't there.
         let ancestor = |level| unsafe { bpf_get_current_ancestor_cgroup_id(level) };
-        Self { cgroup, owner: owner(cgroup, ancestor) }
+        Self { cgroup, owner: owner(cgroup, ancestor).forgotten(cgroup) }
     }
 
     /// Of the socket that a packet comes from. Minimum kernel version: 4.19, in `cgroup_skb` 5.3.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use aya::maps::MapInfo;
 use egress_agent::{
-    bpf::{Contents, Enforcer, Facts, Targets, TcMode},
+    bpf::{Begin, Contents, Enforcer, Facts, Targets, TcMode},
     policy::{DirectTarget, Snapshot},
 };
 use egress_tests::site::Site;
@@ -36,7 +36,8 @@ pub(crate) fn run(site: &Site) -> Result<Vec<Row>> {
         let mut snapshot = policy::snapshot(ROUTES)?;
         let facts = policy::facts(WORKLOADS);
         let dir = site.bpffs().join(format!("load{round}"));
-        let mut enforcer = Enforcer::start(&dir, &Targets::default(), TcMode::detect())?;
+        let mut enforcer =
+            Enforcer::start(&dir, &Targets::default(), TcMode::detect(), Begin::AtOnce)?;
         let empty = map_bytes(&enforcer.pins.maps())?;
         let (load, made) = apply(&mut enforcer, &snapshot, &facts)?;
         if made < usize::try_from(ROUTES)? {

@@ -278,7 +278,7 @@ fn first_byte() -> Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Sends until nobody listens any more.
+/// Sends until nobody listens.
 fn send(mut stream: TcpStream) {
     let block = vec![0; 256 << 10];
     while stream.write_all(&block).is_ok() {}

@@ -1,13 +1,16 @@
-//! What a packet costs in each program, by `BPF_PROG_TEST_RUN`.
+//! What a packet costs in each program, by `BPF_PROG_TEST_RUN`; if asked, beside what it costs in the same
+//! programs of another build.
 
-use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
+use std::{env, fs, net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRunResult,
     programs::{CgroupSkb, SchedClassifier, TestRun, TestRunOptions},
 };
-use egress_agent::bpf::{Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker, tell_offload};
+use egress_agent::bpf::{
+    Begin, Enforcer, Targets, TcMode, object::PROGRAMS, tell_maker, tell_offload,
+};
 use egress_ebpf::verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT};
 use egress_tests::site::Site;
 
@@ -23,6 +26,9 @@ const POD_COUNT: u32 = 1_000;
 const REPEAT: u32 = 1_000_000;
 const ROUNDS: usize = 5;
 const AIM_NS: u128 = 60;
+/// Names the file with the programs of another build, `OUT_DIR/egress-ebpf` of its agent. The layout of its maps
+/// must be the same.
+const BASE: &str = "EGRESS_BENCH_BASE";
 
 /// A program, a packet, what must become of it.
 struct Case {
@@ -37,18 +43,30 @@ struct Case {
 /// Nanoseconds a packet, for each program and kind of packet.
 pub(crate) fn run(site: &Site) -> Result<Vec<Row>> {
     let dir = site.bpffs().join("wall");
-    let mut enforcer = Enforcer::start(&dir, &Targets::default(), TcMode::detect())?;
+    let mut enforcer = Enforcer::start(&dir, &Targets::default(), TcMode::detect(), Begin::AtOnce)?;
     let contents = policy::contents(&policy::snapshot(ROUTES)?, &policy::facts(POD_COUNT))?;
     if let Err(errors) = enforcer.maps.reconcile(&contents) {
         bail!("the maps can't be filled: {errors:?}");
     }
-    let mut programs = Programs::load(&enforcer.pins.maps())?;
+    let maps = enforcer.pins.maps();
+    let mut programs = Programs::load(&maps, PROGRAMS)?;
+    let mut base = match env::var_os(BASE) {
+        Some(file) => {
+            let object = fs::read(&file).with_context(|| format!("{BASE}={file:?}"))?;
+            Some(Programs::load(&maps, &object)?)
+        }
+        None => None,
+    };
     let cases = cases();
     let mut times = vec![Vec::new(); cases.len() + 1];
+    let mut of_base = vec![Vec::new(); cases.len()];
     for _ in 0..ROUNDS {
         times[0].push(programs.empty(&cases[0])?);
-        for (case, times) in cases.iter().zip(&mut times[1..]) {
+        for ((case, times), of_base) in cases.iter().zip(&mut times[1..]).zip(&mut of_base) {
             times.push(programs.run(case, REPEAT)?);
+            if let Some(base) = &mut base {
+                of_base.push(base.run(case, REPEAT)?);
+            }
         }
     }
     let medians: Vec<u128> =
@@ -57,13 +75,15 @@ pub(crate) fn run(site: &Site) -> Result<Vec<Row>> {
     let mut rows = vec![Row::new("an empty tc program", format!("{empty} ns"), "")];
     let allowed = cases.iter().zip(cases_ns).filter(|(case, _)| case.passes).map(|(_, ns)| ns);
     let slowest = allowed.max().copied().unwrap_or_default();
-    for (case, ns) in cases.iter().zip(cases_ns) {
+    for ((case, ns), of_base) in cases.iter().zip(cases_ns).zip(&of_base) {
+        let of_base = median(of_base).map(|time| format!(" (base: {} ns)", time.as_nanos()));
+        let measured = format!("{ns} ns{}", of_base.unwrap_or_default());
         let aim = match (case.program, case.passes) {
             ("pod_ingress", true) => format!("≤ {AIM_NS} ns"),
             ("pod_ingress", false) => format!("≤ {slowest} ns (the slowest allowed)"),
             _ => String::new(),
         };
-        rows.push(Row::new(format!("{}: {}", case.program, case.what), format!("{ns} ns"), aim));
+        rows.push(Row::new(format!("{}: {}", case.program, case.what), measured, aim));
     }
     Ok(rows)
 }
@@ -102,7 +122,7 @@ struct Programs {
 }
 
 impl Programs {
-    fn load(maps: &Path) -> Result<Self> {
+    fn load(maps: &Path, object: &[u8]) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         tell_offload(&mut loader)?;
         let pins = fs::read_dir(maps)?.collect::<Result<Vec<_>, _>>()?;
@@ -114,7 +134,7 @@ impl Programs {
             loader.map_pin_path(name, path);
         }
         tell_maker(&mut loader)?;
-        let mut ebpf = loader.load(PROGRAMS)?;
+        let mut ebpf = loader.load(object)?;
         for name in ["pod_ingress", "uplink_egress"] {
             classifier(&mut ebpf, name)?.load()?;
         }

@@ -122,8 +122,10 @@ impl Intent {
                 return Answer::Allow(Reason::Loopback);
             }
             Place::Skb if to.is_loopback() => return Answer::Allow(Reason::Loopback),
-            _ if to.is_loopback() || to.is_unspecified() => return Answer::Deny(Reason::Malformed),
-            _ => {}
+            Place::Skb | Place::Wire if to.is_loopback() || to.is_unspecified() => {
+                return Answer::Deny(Reason::Malformed);
+            }
+            Place::Socket | Place::Skb | Place::Wire => {}
         }
         if self.facts.generation == 0 {
             return Answer::Deny(Reason::NoPolicy);

@@ -206,11 +206,11 @@ impl World {
     /// Why a packet may go where it wants to, by everything but its source.
     fn outward(&self, place: Place, packet: &Packet, policy: PolicyId) -> Option<Reason> {
         let to = packet.destination;
-        match packet.discovery {
-            Discovery::IsRouter => return None,
-            Discovery::No => {}
-            _ if is_link(to) => return Some(Reason::Neighbour),
-            _ => {}
+        if matches!(packet.discovery, Discovery::IsRouter) {
+            return None;
+        }
+        if !matches!(packet.discovery, Discovery::No) && is_link(to) {
+            return Some(Reason::Neighbour);
         }
         if to.is_loopback() || to.is_unspecified() {
             let own_host = place == Place::Skb && to.is_loopback();

@@ -5,6 +5,10 @@
 //! It can be what a real one is at times: gone, silent, starting, with a compacted history, or without a
 //! custom resource.
 
+mod answer;
+mod cluster;
+mod crowd;
+mod discovery;
 mod objects;
 mod pods;
 #[cfg(test)]
@@ -28,7 +32,9 @@ use serde_json::Value;
 
 use self::shared::Shared;
 pub use self::{
-    objects::{config_map, documents, endpoint_slice, node, pod, service},
+    cluster::{MESH, TestCluster},
+    crowd::{Crowd, CrowdPod},
+    objects::{config_map, documents, endpoint_slice, node, pod, secret, service, service_cidr},
     pods::KubeletPod,
     resource::Resource,
     shared::Mood,

@@ -1,7 +1,8 @@
 //! Objects as a cluster has them, as short as they may be.
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use data_encoding::BASE64;
+use serde_json::{Map, Value, json};
 
 /// The documents of a file of YAML.
 ///
@@ -64,6 +65,27 @@ pub fn endpoint_slice(namespace: &str, service: &str, addresses: &[&str]) -> Val
         "addressType": "IPv4",
         "endpoints": if endpoints.is_empty() { Value::Null } else { endpoints.into() },
         "ports": null,
+    })
+}
+
+/// A network of Services.
+#[must_use]
+pub fn service_cidr(name: &str, cidrs: &[&str]) -> Value {
+    json!({"kind": "ServiceCIDR", "metadata": {"name": name}, "spec": {"cidrs": cidrs}})
+}
+
+/// A Secret with these keys.
+#[must_use]
+pub fn secret(namespace: &str, name: &str, keys: &[(&str, &str)]) -> Value {
+    let data: Map<String, Value> = keys
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), BASE64.encode(value.as_bytes()).into()))
+        .collect();
+    json!({
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "type": "Opaque",
+        "data": data,
     })
 }
 

@@ -1,5 +1,7 @@
 //! The double against exchanges of a real API server.
 
+mod writes;
+
 use std::{fs, path::Path, sync::Arc};
 
 use http_body_util::BodyExt;
@@ -151,9 +153,11 @@ async fn refusals_are_those_of_a_real_server() {
 
 #[tokio::test]
 async fn objects_and_lists_are_those_of_a_real_server() {
-    for (name, kind) in
-        [("list-limit-1", "Pod"), ("endpointslice-list-by-service", "EndpointSlice")]
-    {
+    for (name, kind) in [
+        ("list-limit-1", "Pod"),
+        ("endpointslice-list-by-service", "EndpointSlice"),
+        ("named-secret-list-by-field", "Secret"),
+    ] {
         let shared = shared();
         let real: Value = serde_json::from_str(&recorded(name).body).unwrap();
         // One more, so that a list of two is cut.
@@ -222,6 +226,23 @@ async fn watches_are_those_of_a_real_server() {
         |events: &[Value]| events.iter().map(|event| event["type"].clone()).collect::<Vec<_>>();
     assert_eq!(kinds(&said), kinds(&events));
 
+    // A Secret by its name: another one is not reported.
+    let real = recorded("named-secret-watch-by-field");
+    let changed = real.events().remove(0);
+    let mut other = changed["object"].clone();
+    other["metadata"]["name"] = json!("other");
+    put(&shared, [changed["object"].clone()]);
+    let from = shared.store().version();
+    let mut renewed = changed["object"].clone();
+    renewed["data"]["tls.crt"] = json!("Y2VydDM=");
+    put(&shared, [other, renewed]);
+    let target = real.target.replace("resourceVersion=400", &format!("resourceVersion={from}"));
+    let (_, _, body) = ask(&shared, &target, "secret", 1).await;
+    let said: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(said.len(), 1, "{body}");
+    assert_eq!(said[0]["type"], changed["type"]);
+    same_shape("named-secret-watch-by-field", &said[0], &changed);
+
     // A bookmark says its kind and its version, and nothing else.
     let real = recorded("watch-bookmarks-crd-quiet").events().remove(0);
     let query = super::store::Query {
@@ -249,99 +270,4 @@ fn a_kind_that_comes_again_has_no_history() {
         shared.store().after(&query, before),
         Err(super::store::Refusal::Expired(..))
     ));
-}
-
-/// Sends what was recorded, and compares what is answered.
-async fn is_written_as(
-    name: &str,
-    shared: &Arc<Shared>,
-    kind: &'static str,
-    change: impl Fn(&mut Value),
-) -> Value {
-    let recorded = recorded(name);
-    let own = |text: &str| text.replace("egress.example.com", "egress-enforcer.io");
-    let mut body: Value = serde_json::from_str(&own(&recorded.sent)).unwrap();
-    change(&mut body);
-    let apply = kind.contains("apply-patch");
-    let mut target = own(&recorded.target);
-    if apply && !target.contains('?') {
-        target += "?fieldManager=test";
-    }
-    let sent = serve::Sent {
-        method: if apply { http::Method::PATCH } else { http::Method::POST },
-        kind: Some(http::HeaderValue::from_static(kind)),
-        body: body.to_string().into(),
-    };
-    let response = send(shared, &target, "secret", sent).await;
-    assert_eq!(response.status().as_u16(), recorded.status, "{name}");
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    let (said, real): (Value, Value) =
-        (serde_json::from_slice(&body).unwrap(), serde_json::from_str(&recorded.body).unwrap());
-    same_shape(name, &said, &real);
-    for field in ["kind", "status", "reason", "code"].into_iter().filter(|f| real[f].is_string()) {
-        assert_eq!(said[field], real[field], "{name}: {field}");
-    }
-    said
-}
-
-const JSON: &str = "application/json";
-const APPLY: &str = "application/apply-patch+yaml";
-
-#[tokio::test]
-async fn events_are_taken_as_by_a_real_server() {
-    let shared = shared();
-    is_written_as("event-missing-fields-422", &shared, JSON, |_| {}).await;
-    let said = is_written_as("event-create", &shared, JSON, |_| {}).await;
-    assert_eq!(said["regarding"]["name"], "p0");
-    let twice = recorded("event-create");
-    let sent = serve::Sent {
-        method: http::Method::POST,
-        kind: Some(http::HeaderValue::from_static(JSON)),
-        body: twice.sent.into(),
-    };
-    let response = send(&shared, &twice.target, "secret", sent).await;
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    let real: Value = serde_json::from_str(&recorded("create-exists-409").body).unwrap();
-    let said: Value = serde_json::from_slice(&body).unwrap();
-    same_shape("create-exists-409", &said, &real);
-    assert_eq!((&said["code"], &said["reason"]), (&real["code"], &real["reason"]));
-}
-
-#[tokio::test]
-async fn a_status_is_applied_as_by_a_real_server() {
-    let shared = shared();
-    let kind = Resource::egress("egresspolicies", "EgressPolicy");
-    shared.store().add_kind(kind);
-    is_written_as("cr-status-absent-404", &shared, APPLY, |_| {}).await;
-    let real: Value = serde_json::from_str(&recorded("cr-status-apply").body).unwrap();
-    let object = json!({
-        "kind": "EgressPolicy", "metadata": {"name": "a", "namespace": "rec"},
-        "spec": real["spec"], "status": {"dropped": true},
-    });
-    put(&shared, [object.clone()]);
-    is_written_as("cr-status-invalid-422", &shared, APPLY, |_| {}).await;
-    // This kind's conditions need more fields than the recorded one's.
-    let whole = |body: &mut Value| {
-        let condition = &mut body["status"]["conditions"][0];
-        (condition["reason"], condition["message"]) = (json!("Accepted"), json!(""));
-        condition["lastTransitionTime"] = json!("2026-01-01T00:00:00Z");
-    };
-    let first = is_written_as("cr-status-apply", &shared, APPLY, whole).await;
-    assert_eq!(first["status"]["conditions"][0]["type"], "Accepted");
-    assert_eq!(first["status"]["dropped"], Value::Null, "through the object itself it is dropped");
-    // The same again changes nothing, and a status is no new generation.
-    let again = is_written_as("cr-status-apply", &shared, APPLY, whole).await;
-    assert_eq!(first["metadata"], again["metadata"]);
-    assert_eq!(first["metadata"]["generation"], 1);
-    let mut changed = object;
-    changed["spec"]["port"] = json!(8443);
-    put(&shared, [changed]);
-    let query = super::store::Query {
-        plural: "egresspolicies".into(),
-        version: "v1alpha1".into(),
-        namespace: Some("rec".into()),
-        ..Default::default()
-    };
-    let now = shared.store().get(&query, "a").unwrap();
-    assert_eq!((&now["metadata"]["generation"], &now["status"]), (&json!(2), &first["status"]));
 }

@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::Result;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, channel::Channel, combinators::BoxBody};
+use http::{HeaderValue, Method, Request, Response, header};
+use http_body_util::{BodyExt, channel::Channel};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
@@ -25,10 +25,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    answer::{Body, answer, head, not_found, starting, status, status_object},
+    discovery::discovery,
     shared::{Mood, Shared},
     store::{Query, Refusal},
     target::{Asked, parse},
-    write::{Refused, apply_status, create_event},
+    write::{Refused, apply_status, create, create_event, delete, patch},
 };
 
 /// How long a watch lasts where the client doesn't say.
@@ -38,8 +40,6 @@ const BOOKMARK: Duration = Duration::from_secs(60);
 
 /// The path of definitions of custom resources.
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/";
-
-type Body = BoxBody<Bytes, Infallible>;
 
 /// What the server shows.
 pub(super) fn tls(certificate: &str, key: &str) -> Result<TlsAcceptor> {
@@ -146,6 +146,11 @@ pub(super) async fn respond(
     if let Some(name) = path.strip_prefix(DEFINITIONS) {
         return definition(name, &shared);
     }
+    if sent.method == Method::GET
+        && let Some(said) = discovery(path, &shared.store())
+    {
+        return answer(200, &said);
+    }
     let asked = parse(path, parameters);
     let Some(asked) = asked.filter(|asked| served(asked, &shared)) else {
         return not_found();
@@ -182,10 +187,14 @@ pub(super) async fn respond(
     }
 }
 
-/// Server-side apply to a status, or a new Event.
+/// Server-side apply to a status, a JSON Patch, a new object or Event, or a deletion.
 fn write(asked: &Asked, sent: &Sent, shared: &Shared) -> Response<Body> {
     let kind = sent.kind.as_ref().and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let Ok(body) = serde_json::from_slice::<Value>(&sent.body) else {
+    let body = match &*sent.body {
+        [] => Ok(Value::Null),
+        body => serde_json::from_slice::<Value>(body),
+    };
+    let Ok(body) = body else {
         return status(400, "BadRequest", "the body of the request is no object", None);
     };
     let Asked { query, name, subresource, parameters } = asked;
@@ -194,8 +203,17 @@ fn write(asked: &Asked, sent: &Sent, shared: &Shared) -> Response<Body> {
             let manager = parameters.get("fieldManager").map(String::as_str);
             apply_status(&mut shared.store(), query, name, manager, &body).map(|done| (200, done))
         }
+        (&Method::PATCH, Some(name), None, _, "application/json-patch+json") => {
+            patch(&mut shared.store(), query, name, &body).map(|done| (200, done))
+        }
         (&Method::POST, None, None, "events", "application/json") => {
             create_event(&mut shared.store(), query, body).map(|done| (201, done))
+        }
+        (&Method::POST, None, None, _, "application/json") => {
+            create(&mut shared.store(), query, body).map(|done| (201, done))
+        }
+        (&Method::DELETE, Some(name), None, _, _) => {
+            delete(&mut shared.store(), query, name).map(|done| (200, done))
         }
         _ => {
             let message = "the server does not allow this method on the requested resource";
@@ -231,6 +249,7 @@ fn served(asked: &Asked, shared: &Shared) -> bool {
         "",
         "discovery.k8s.io",
         "events.k8s.io",
+        "networking.k8s.io",
         "networking.istio.io",
         "security.istio.io",
         "egress-enforcer.io",
@@ -323,68 +342,4 @@ fn watch(
     let mut response = Response::new(body.boxed());
     head(&mut response, "application/json");
     response
-}
-
-/// What a server says that has just begun.
-fn starting(code: u16, path: &str) -> Response<Body> {
-    let kind = path.rsplit('/').next().unwrap_or_default();
-    let details = json!({"kind": kind});
-    match code {
-        404 => not_found(),
-        403 => {
-            let message = format!(
-                "{kind} is forbidden: User \"agent\" cannot list resource {kind:?} in API group \"\" at the cluster scope"
-            );
-            status(403, "Forbidden", &message, Some(details))
-        }
-        429 => {
-            let details = json!({"retryAfterSeconds": 1});
-            status(429, "TooManyRequests", "storage is (re)initializing", Some(details))
-        }
-        code => {
-            let message = "the request has been made before all known HTTP paths have been installed, please try again";
-            status(code, "ServiceUnavailable", message, Some(json!({"retryAfterSeconds": 1})))
-        }
-    }
-}
-
-fn not_found() -> Response<Body> {
-    let mut response = Response::new(Full::from("404 page not found\n").boxed());
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    head(&mut response, "text/plain; charset=utf-8");
-    response
-}
-
-/// A `Status` that says why not.
-fn status_object(code: u16, reason: &str, message: &str, details: Option<Value>) -> Value {
-    let mut object = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": message, "reason": reason, "code": code,
-    });
-    if let Some(details) = details {
-        object["details"] = details;
-    }
-    object
-}
-
-fn status(code: u16, reason: &str, message: &str, details: Option<Value>) -> Response<Body> {
-    let after = details.as_ref().and_then(|details| details["retryAfterSeconds"].as_u64());
-    let mut response = answer(code, &status_object(code, reason, message, details));
-    if let Some(after) = after {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));
-    }
-    response
-}
-
-fn answer(code: u16, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Full::from(format!("{value}\n")).boxed());
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
-    head(&mut response, "application/json");
-    response
-}
-
-fn head(response: &mut Response<Body>, kind: &'static str) {
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
 }

@@ -14,7 +14,7 @@ pub enum Mood {
     Serves,
     /// Connections are refused, and open ones are closed.
     Gone,
-    /// Nothing is said any more: neither to new requests nor on open watches.
+    /// Nothing more is said: neither to new requests nor on open watches.
     Silent,
     /// It starts: refused with this status (403, 404, 429, 503).
     Starts(u16),

@@ -76,6 +76,12 @@ impl Default for Store {
                 plural: "endpointslices",
                 kind: "EndpointSlice",
             },
+            Resource {
+                group: "networking.k8s.io",
+                versions: &["v1", "v1beta1"],
+                plural: "servicecidrs",
+                kind: "ServiceCIDR",
+            },
             Resource::istio("destinationrules", "DestinationRule"),
             Resource::istio("gateways", "Gateway"),
             Resource::istio("serviceentries", "ServiceEntry"),
@@ -103,6 +109,11 @@ impl Store {
                 && kind.versions.contains(&version)
                 && !self.hidden.contains(kind.plural)
         })
+    }
+
+    /// The kinds that are served.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &Resource> {
+        self.kinds.iter().filter(|kind| !self.hidden.contains(kind.plural))
     }
 
     /// The custom resource with this definition, `virtualservices.networking.istio.io`, served or not.
@@ -134,9 +145,10 @@ impl Store {
         let kind = object["kind"].as_str().context("no kind")?.to_owned();
         let resource = self.kinds.iter().find(|known| known.kind == kind);
         let resource = resource.with_context(|| format!("no kind {kind}"))?.clone();
-        let namespace = match resource.plural {
-            "nodes" | "namespaces" | "clusteregresspolicies" => String::new(),
-            _ => object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned(),
+        let namespace = if is_cluster_wide(resource.plural) {
+            String::new()
+        } else {
+            object["metadata"]["namespace"].as_str().unwrap_or("default").to_owned()
         };
         let Some(name) = object["metadata"]["name"].as_str().map(str::to_owned) else {
             bail!("no name")
@@ -213,7 +225,7 @@ impl Store {
         self.history.clear();
     }
 
-    /// Removes a kind: each of its objects is deleted, then it isn't served any more.
+    /// Removes a kind: each of its objects is deleted, then it is no longer served.
     pub fn remove_kind(&mut self, plural: &str) {
         let keys: Vec<Key> = self.objects.keys().filter(|key| key.0 == plural).cloned().collect();
         for (plural, namespace, name) in keys {
@@ -295,7 +307,7 @@ impl Store {
         Ok((events, self.version))
     }
 
-    /// The deletions of a kind that isn't served any more.
+    /// The deletions of a kind that is no longer served.
     #[must_use]
     pub fn farewell(&self, query: &Query, version: u64) -> Vec<Value> {
         let news = self.history.iter().filter(|change| change.version > version);
@@ -360,6 +372,11 @@ impl Store {
         }
         object
     }
+}
+
+/// Whether objects of this kind are in no namespace.
+pub(super) fn is_cluster_wide(plural: &str) -> bool {
+    matches!(plural, "nodes" | "namespaces" | "clusteregresspolicies" | "servicecidrs")
 }
 
 impl Query {

@@ -108,6 +108,107 @@ pub(super) fn apply_status(
     Ok(store.get(query, name).unwrap_or(object))
 }
 
+/// Changes an object by a JSON Patch (RFC 6902) of tests and removals.
+///
+/// # Errors
+/// As a real server's.
+pub(super) fn patch(
+    store: &mut Store,
+    query: &Query,
+    name: &str,
+    patch: &Value,
+) -> Result<Value, Refused> {
+    let mut object = store.get(query, name).ok_or_else(|| absent(query, name))?;
+    let rejected = || Refused {
+        code: 422,
+        reason: "Invalid",
+        message: "the server rejected our request due to an error in our request".into(),
+        details: Some(json!({})),
+    };
+    for change in patch.as_array().into_iter().flatten() {
+        let path = change["path"].as_str().unwrap_or_default();
+        match change["op"].as_str() {
+            Some("test") if object.pointer(path) == Some(&change["value"]) => {}
+            Some("replace") => {
+                *object.pointer_mut(path).ok_or_else(rejected)? = change["value"].clone()
+            }
+            Some("remove") => {
+                let (above, last) = path.rsplit_once('/').ok_or_else(rejected)?;
+                let gone = match object.pointer_mut(above).ok_or_else(rejected)? {
+                    Value::Array(list) => {
+                        let index = last.parse().ok().filter(|index| *index < list.len());
+                        index.map(|index: usize| list.remove(index))
+                    }
+                    Value::Object(fields) => fields.remove(last),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => None,
+                };
+                gone.ok_or_else(rejected)?;
+            }
+            _ => return Err(rejected()),
+        }
+    }
+    if store.put(object).is_err() {
+        return Err(rejected());
+    }
+    store.get(query, name).ok_or_else(rejected)
+}
+
+fn absent(query: &Query, name: &str) -> Refused {
+    let plural = &query.plural;
+    Refused {
+        code: 404,
+        reason: "NotFound",
+        message: format!("{plural} {name:?} not found"),
+        details: Some(json!({"name": name, "kind": plural})),
+    }
+}
+
+/// Makes an object.
+///
+/// # Errors
+/// As a real server's.
+pub(super) fn create(
+    store: &mut Store,
+    query: &Query,
+    mut object: Value,
+) -> Result<Value, Refused> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if let Some(namespace) = &query.namespace {
+        object["metadata"]["namespace"] = json!(namespace);
+    }
+    if store.get(query, &name).is_some() {
+        let plural = &query.plural;
+        return Err(Refused {
+            code: 409,
+            reason: "AlreadyExists",
+            message: format!("{plural} {name:?} already exists"),
+            details: Some(json!({"name": name, "kind": plural})),
+        });
+    }
+    let made = store.put(object).ok().and_then(|()| store.get(query, &name));
+    made.ok_or_else(|| Refused {
+        code: 400,
+        reason: "BadRequest",
+        message: "the object provided is unrecognized".into(),
+        details: None,
+    })
+}
+
+/// Deletes an object.
+///
+/// # Errors
+/// As a real server's.
+pub(super) fn delete(store: &mut Store, query: &Query, name: &str) -> Result<Value, Refused> {
+    let object = store.get(query, name).ok_or_else(|| absent(query, name))?;
+    let namespace = query.namespace.clone().unwrap_or_default();
+    store.remove(&query.plural, &namespace, name);
+    let uid = &object["metadata"]["uid"];
+    Ok(json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {"name": name, "kind": query.plural, "uid": uid},
+    }))
+}
+
 /// Makes an Event.
 ///
 /// # Errors

@@ -58,6 +58,7 @@ impl Crate {
         self.module(parsed.items, directory, path)
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     fn module(&mut self, items: Vec<Item>, directory: &Path, path: Segments) -> Result<()> {
         let mut module = Module::default();
         for item in items {
@@ -93,6 +94,7 @@ fn file_of(directory: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// The name that an item defines, if it is known without expanding a macro.
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn defined(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,
@@ -135,7 +137,7 @@ impl Module {
                 TokenTree::Ident(_) if !follows_a_dot(&tokens, at) => {
                     at = self.path(&tokens, at, Vec::new());
                 }
-                _ => at += 1,
+                TokenTree::Ident(_) | TokenTree::Punct(_) | TokenTree::Literal(_) => at += 1,
             }
         }
     }
@@ -164,7 +166,9 @@ impl Module {
                 return at + 1;
             }
         }
-        let called = is_parenthesis(tokens.get(at)) || is_punct(tokens.get(at), '!');
+        // `name!(…)` is a macro, `name != …` a comparison.
+        let is_macro = is_punct(tokens.get(at), '!') && !is_punct(tokens.get(at + 1), '=');
+        let called = is_parenthesis(tokens.get(at)) || is_macro;
         // A single word in lower case is most likely a variable, unless it is called.
         let is_type = path.first().is_some_and(|word| word.starts_with(char::is_uppercase));
         if path.len() > 1 || nested || is_type || called {

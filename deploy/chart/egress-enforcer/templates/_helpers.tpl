@@ -50,6 +50,9 @@ $(HOST_IP):{{ index . 1 }}
 - --source=kubernetes
 - --mesh-config-map={{ .Release.Namespace }}/{{ .Values.mesh.configMap }}
 - --gateway-namespace={{ .Release.Namespace }}
+{{- if .Values.mesh.externalNameServices }}
+- --external-name-services
+{{- end }}
 {{- end }}
 
 {{/* Options, mounts and volumes of an identity. */}}

@@ -7,10 +7,12 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Line, report::AgentReport};
+use super::{Line, mesh::Mesh, report::AgentReport};
+use crate::explain::{Ask, Explanation};
 
 /// How long an agent may take to begin its answer. It answers from memory.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -26,6 +28,9 @@ pub(crate) enum AskError {
     /// Somebody may, but not for this user.
     #[error("not allowed; run it as root")]
     Forbidden,
+    /// The question is wrong.
+    #[error("{0}")]
+    Refused(String),
     /// The agent didn't answer as it should.
     #[error("the agent {0}")]
     Answer(String),
@@ -40,6 +45,7 @@ impl From<hyper::Error> for AskError {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 async fn connect(path: &Path) -> Result<http1::SendRequest<Empty<Bytes>>, AskError> {
     let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => AskError::Nobody,
@@ -80,12 +86,29 @@ async fn get(path: &Path, target: &str) -> Result<Answer, AskError> {
     }
     let text = body.collect().await?.to_bytes();
     let text = String::from_utf8_lossy(&text);
+    if head.status == StatusCode::BAD_REQUEST {
+        return Err(AskError::Refused(text.trim().to_owned()));
+    }
     Err(AskError::Answer(format!("says {}: {}", head.status, text.trim())))
 }
 
 /// Asks an agent how it is.
 pub(crate) async fn ask_status(path: &Path) -> Result<AgentReport, AskError> {
-    let answer = get(path, "/status").await?;
+    ask(path, "/status").await
+}
+
+/// Asks an agent what a request comes to.
+pub(crate) async fn ask_explain(path: &Path, question: &Ask) -> Result<Explanation, AskError> {
+    ask(path, &format!("/explain?{}", question.query())).await
+}
+
+/// Asks an agent for the workloads and the gateway that it knows.
+pub(crate) async fn ask_mesh(path: &Path) -> Result<Mesh, AskError> {
+    ask(path, "/mesh").await
+}
+
+async fn ask<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, AskError> {
+    let answer = get(path, target).await?;
     let text = timeout(ANSWER, answer.body.collect())
         .await
         .map_err(|_| AskError::Answer("didn't finish its answer".into()))??

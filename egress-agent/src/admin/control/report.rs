@@ -92,6 +92,9 @@ pub(crate) struct NodeReport {
     pub(crate) problems: Vec<String>,
     /// What to know of a node that does all it can, a sentence each.
     pub(crate) warnings: Vec<String>,
+    /// What is exempt from enforcement, a sentence each.
+    #[serde(default)]
+    pub(crate) exemptions: Vec<String>,
     /// The promises that don't hold on this node.
     #[serde(default)]
     pub(crate) exposures: Vec<Exposure>,
@@ -148,6 +151,9 @@ pub(crate) struct EventsReport {
 /// A gateway.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct GatewayReport {
+    /// What to know of it, a sentence each.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
     pub(crate) process: Process,
     /// As `/ready` has it: `LIVE`, `DRAINING`, …
     pub(crate) state: String,

@@ -30,7 +30,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ControlPath, serving::Serving, stream};
+use super::{ControlPath, mesh::Mesh, serving::Serving, stream};
+use crate::explain::Ask;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
@@ -260,7 +261,30 @@ fn respond(
             body(StatusCode::OK, "application/x-ndjson", StreamBody::new(lines).boxed_unsync())
         }
         ("/flows", _) => text(StatusCode::BAD_REQUEST, "expected no query, or ?follow=true\n"),
-        _ => text(StatusCode::NOT_FOUND, "there are /status and /flows\n"),
+        ("/explain", query) => explain(query, serving),
+        ("/mesh", "") => {
+            let mesh = (serving.snapshot)().map(|snapshot| Mesh::of(&snapshot.mesh));
+            let mesh = serde_json::to_vec(&mesh.unwrap_or_default()).unwrap_or_default();
+            body(StatusCode::OK, "application/json", full(mesh.into()))
+        }
+        _ => text(StatusCode::NOT_FOUND, "there are /status, /flows, /explain and /mesh\n"),
+    }
+}
+
+/// What a request comes to, by the configuration in force.
+fn explain(query: &str, serving: &Serving) -> Response<Body> {
+    let Some(snapshot) = (serving.snapshot)() else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been accepted yet\n");
+    };
+    match Ask::from_query(query).and_then(|ask| ask.answer(&snapshot)) {
+        Ok(explanation) => {
+            let explanation = serde_json::to_vec(&explanation).unwrap_or_default();
+            body(StatusCode::OK, "application/json", full(explanation.into()))
+        }
+        Err(why) => {
+            let why = full(format!("{why}\n").into());
+            body(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", why)
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::report::AgentReport;
-use crate::telemetry::FlowLog;
+use crate::{policy::Snapshot, telemetry::FlowLog};
 
 /// What a role serves on its control socket.
 pub(crate) struct Serving {
     /// The role's state, as of now.
     pub(crate) status: Box<dyn Fn() -> AgentReport + Send + Sync>,
+    /// The configuration in force, for `explain`.
+    pub(crate) snapshot: Box<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>,
     /// Its flows.
     pub(crate) flows: Arc<FlowLog>,
     /// How many flows were lost before they got there.

@@ -22,6 +22,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 fn report() -> AgentReport {
     AgentReport::Gateway(GatewayReport {
+        warnings: Vec::new(),
         process: Process { pid: 7, version: "1".into(), since: SystemTime::UNIX_EPOCH },
         state: "LIVE".into(),
         configuration: Configuration {
@@ -66,6 +67,7 @@ impl Bench {
         let lost = Arc::clone(&self.lost);
         Serving {
             status: Box::new(report),
+            snapshot: Box::new(|| None),
             flows: Arc::clone(&self.flows),
             lost: Box::new(move || lost.load(Ordering::Relaxed)),
         }

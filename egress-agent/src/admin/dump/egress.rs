@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{json::list, rules::clusters};
+use super::{json::list, rates::rate_limit, rules::clusters};
 use crate::policy::{EgressAccess, EgressPolicy, EgressRule, EgressScope, MeshConfig};
 
 /// One policy, with what it allows.
@@ -30,6 +30,7 @@ fn rule(rule: &EgressRule, mesh: &MeshConfig) -> Value {
         "gateway": gateway,
         "hop": rule.hop.name(),
         "clusters": clusters(&rule.destination),
+        "rateLimit": rule.rate.as_deref().map(rate_limit),
     })
 }
 

@@ -157,6 +157,7 @@ fn source(source: &SourceMatch) -> Value {
     json!({
         "labels": source.labels,
         "namespace": source.namespace.as_ref().map(|namespace| &*namespace.0),
+        "subnet": source.subnet.map(|subnet| subnet.to_string()),
     })
 }
 

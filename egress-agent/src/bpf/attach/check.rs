@@ -5,49 +5,17 @@ use std::{collections::HashMap, fs, io, path::Path};
 use aya::programs::SchedClassifier;
 
 use super::{
-    TcMode,
-    place::{Place, pin_name},
-    stage::{Held, mark, remove_pin},
-    survey::{Hook, Target},
+    change::Repair,
+    place::{Place, pin_name, remove_pin},
+    stage::{Held, mark},
+    survey::Hook,
     table::{On, attach_type},
+    targets::{Target, TcMode},
 };
 use crate::{
     bpf::{Error, pins::is_link},
     sys::netlink::filters::{self, Direction, Filter},
 };
-
-/// What was wrong and is mended.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Repair {
-    /// An interface was made again under its name.
-    Interface,
-    /// A cgroup was made again under its path.
-    Cgroup,
-    /// A program was detached.
-    Detached,
-    /// Another program had come before ours.
-    Order,
-    /// A pin was removed, or replaced by another.
-    Pin,
-}
-
-impl Repair {
-    /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Interface, Self::Cgroup, Self::Detached, Self::Order, Self::Pin];
-
-    /// For metrics and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Interface => "interface",
-            Self::Cgroup => "cgroup",
-            Self::Detached => "detached",
-            Self::Order => "order",
-            Self::Pin => "pin",
-        }
-    }
-}
 
 /// What the kernel says of the links that this process holds, by their ids.
 pub(super) struct Links(HashMap<u32, LinkState>);
@@ -219,11 +187,5 @@ mod tests {
             Some(Repair::Detached),
             "no chain of its own"
         );
-    }
-
-    #[test]
-    fn every_kind_has_its_own_name() {
-        let names: std::collections::BTreeSet<_> = Repair::ALL.map(Repair::name).into();
-        assert_eq!(names.len(), Repair::ALL.len());
     }
 }

@@ -2,10 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
 };
 
-use super::{TcMode, stage::remove_pin, survey::Target, table::by_name};
+use super::{
+    table::by_name,
+    targets::{Target, TcMode},
+};
 use crate::{
     bpf::{families, host, pins::Pins},
     sys::netlink::filters::Direction,
@@ -29,8 +33,8 @@ pub(super) fn pin_name(program: &str, place: Place, tc: TcMode) -> String {
     }
 }
 
-/// What an earlier agent enforced on and this one wasn't told of. It stays: only `detach` removes
-/// enforcement. What is gone from the host leaves only a name, which is removed.
+/// What an earlier agent enforced on and this one's options do not name. It stays: only `detach`
+/// removes enforcement. What is gone from the host leaves only a name, which is removed.
 pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
     for name in pins.link_names() {
         if ours.contains(&name) || families::is_pin(&name) {
@@ -38,7 +42,7 @@ pub(super) fn report_strangers(pins: &Pins, ours: &[String]) {
         }
         match PinnedPlace::parse(&name).and_then(|place| place.now()) {
             Some(target) => tracing::warn!(
-                "{name}: {target} isn't named by this agent's options any more; enforcement on it \
+                "{name}: {target} is no longer named by this agent's options; enforcement on it \
                  stays until `egress-agent detach`"
             ),
             None => {
@@ -61,6 +65,15 @@ pub(in crate::bpf) fn pinned_cgroups(pins: &Pins) -> BTreeMap<u64, PathBuf> {
         })
         .collect();
     ids.into_iter().filter_map(|id| Some((id, host::cgroup_path(id)?))).collect()
+}
+
+pub(super) fn remove_pin(path: &Path) {
+    let result = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+    if let Err(error) = result
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!("can't remove {}: {error}", path.display());
+    }
 }
 
 /// What a pin's name says.

@@ -24,10 +24,10 @@ use aya::{
 };
 
 use super::{
-    TcMode,
-    place::{Place, pin_name},
-    survey::{Hook, Target},
+    place::{Place, pin_name, remove_pin},
+    survey::Hook,
     table::attach_type,
+    targets::{Target, TcMode},
 };
 use crate::{
     bpf::{Error, load},
@@ -158,6 +158,7 @@ fn program_id(program: &Program) -> Result<u32, ProgramError> {
 }
 
 /// Links to a cgroup are many by nature; the kernel refuses other modes for them.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the object has programs of no other kind")]
 fn attach_cgroup(
     program: &mut Program,
     cgroup: &File,
@@ -312,15 +313,6 @@ impl Drop for Staged {
         if let StagedLink::Pinned { path: Some(path), .. } = &self.link {
             remove_pin(path);
         }
-    }
-}
-
-pub(in crate::bpf) fn remove_pin(path: &Path) {
-    let result = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
-    if let Err(error) = result
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!("can't remove {}: {error}", path.display());
     }
 }
 

@@ -1,19 +1,18 @@
-//! What there is now of what is to be enforced on. Pure: what the host has is told.
+//! What there is now of what is to be under enforcement. Pure: what the host has is a parameter.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     path::{Path, PathBuf},
 };
 
 use super::{
-    Targets,
     place::Place,
     table::{Entry, On, entries},
+    targets::{Target, Targets},
 };
-use crate::{sys::netlink::links::Link, types::printable};
+use crate::sys::netlink::links::Link;
 
-/// The interface that is never enforced on: the node itself would stop working.
+/// The interface that is never under enforcement: the node itself would stop working.
 const LOOPBACK: &str = "lo";
 
 /// One attachment that is wanted: which program, and where.
@@ -23,33 +22,7 @@ pub(super) struct Hook {
     pub(super) place: Place,
 }
 
-/// What a place is called at the moment.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Target {
-    /// A cgroup2 directory.
-    Cgroup(PathBuf),
-    /// An interface's name.
-    Interface(String),
-    /// A pinned map.
-    Map(&'static str),
-    /// The whole host: what sockets workloads may make.
-    Host,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cgroup(path) => {
-                write!(f, "cgroup {}", printable(&path.display().to_string()))
-            }
-            Self::Interface(name) => write!(f, "interface {}", printable(name)),
-            Self::Map(name) => write!(f, "map {name}"),
-            Self::Host => f.write_str("the host"),
-        }
-    }
-}
-
-/// An interface that is enforced on.
+/// An interface that is under enforcement.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Interface {
     /// Its name now.
@@ -61,7 +34,7 @@ struct Interface {
     uplink: bool,
 }
 
-/// Everything that is to be enforced on and is there.
+/// Everything that is to be under enforcement and is there.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Survey {
     interfaces: BTreeMap<u32, Interface>,
@@ -102,7 +75,7 @@ impl Survey {
         Self { interfaces, cgroups: ids.collect() }
     }
 
-    /// The attachments that this asks for, the walls first.
+    /// The attachments that this asks for, the enforcement points first.
     pub(super) fn hooks(&self) -> Vec<(Hook, Target)> {
         let mut hooks = Vec::new();
         for (on, wanted) in [
@@ -226,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn walls_come_first_and_nothing_twice() {
+    fn enforcement_points_come_first_and_nothing_twice() {
         let survey = survey(&Survey::default(), &[(2, "pod0"), (3, "vlan5")]);
         let hooks = survey.hooks();
         let here = TABLE.iter().filter(|entry| entry.on != On::Bridge);
@@ -265,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_of_pods_alone_is_enforced_on() {
+    fn a_bridge_of_pods_alone_is_under_enforcement() {
         let link = |index: u32, name: &str, kind: &str, master: Option<u32>| Link {
             index,
             name: name.into(),

@@ -34,9 +34,10 @@ const fn entry(program: &'static str, on: On, direction: Direction) -> Entry {
     Entry { program, on, direction }
 }
 
-/// In the order in which they are attached. What takes note of packets from outside comes before
-/// what refuses answers to those that it doesn't know. Then the walls, which hold whatever the
-/// cgroups' programs miss; of those the second line first, which needs no socket's consent.
+/// In the order in which they are attached. What takes note of packets from external hosts comes
+/// before what refuses answers to those that it doesn't know. Then the enforcement points, which
+/// hold whatever the cgroups' programs miss; of those the second line first, which needs no
+/// socket's consent.
 pub(super) static TABLE: &[Entry] = &[
     entry("pod_egress", On::Pod, Direction::Egress),
     entry("uplink_ingress", On::Uplink, Direction::Ingress),

@@ -15,8 +15,16 @@ impl Ops {
     /// come: see [`Self::make_room`].
     pub fn make<E>(&self, mut apply: impl FnMut(&Op) -> Result<(), E>) -> Vec<E> {
         let mut errors = Vec::new();
+        // The policy of whoever is closed comes first, and nobody may get it before it is there.
+        errors.extend(self.close.iter().find_map(|op| apply(op).err()));
+        if !errors.is_empty() {
+            return errors;
+        }
         all(&self.enforce, &mut apply, &mut errors);
         let enforced = errors.is_empty();
+        if enforced {
+            all(&self.seclude, &mut apply, &mut errors);
+        }
         let mut refused = Vec::new();
         for op in &self.tighten {
             match (op, apply(op)) {
@@ -42,11 +50,13 @@ impl Ops {
         }
         errors.extend(refused.into_iter().map(|(_, error)| error));
         if errors.is_empty() {
-            let mut left = self.loosen.iter().filter(|op| match op {
-                Op::Denied(Change::Remove(key)) => !gone.contains(key),
-                _ => true,
-            });
+            let went =
+                |op: &Op| matches!(op, Op::Denied(Change::Remove(key)) if gone.contains(key));
+            let mut left = self.loosen.iter().filter(|op| !went(op));
             errors.extend(left.find_map(|op| apply(op).err()));
+        }
+        if errors.is_empty() {
+            errors.extend(self.open.iter().find_map(|op| apply(op).err()));
         }
         errors
     }

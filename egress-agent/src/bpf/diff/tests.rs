@@ -1,8 +1,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use egress_ebpf::{
-    abi::pod_hardware,
-    addr::PortBe,
+    abi::{
+        PodAddress, PodPort, Policy, PolicyId, TableId, UNKNOWN_POLICY, UNKNOWN_TABLE, mode,
+        pod_hardware,
+    },
+    addr::{Addr, PortBe},
     decide::{Place, PolicyRules, PolicyView, decide},
     packet::Flow,
     verdict::{Action, CGROUP_PASS, Judgement, Mode, TC_NEXT},
@@ -15,8 +18,8 @@ use super::*;
 use crate::{
     bpf::plan::{Facts, PodHardware, PodInterface},
     policy::{
-        DirectTarget, Enforcement, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute,
-        Snapshot,
+        DirectTarget, Enforcement, EnforcementOverride, ExemptDestination, Exemption, GatewayGroup,
+        Hop, NodeAction, NodeRoute, Snapshot, Transport,
     },
     types::{Host, OriginalPort, Port},
 };
@@ -45,7 +48,7 @@ fn apply(contents: &mut Contents, op: &Op) {
 /// Arrays have no absent entries: zero and absent are the same.
 fn normal(mut contents: Contents) -> Contents {
     contents.groups.retain(|_, group| group.count != 0);
-    contents.policies.retain(|_, policy| *policy != Policy { mode: mode::ENFORCE, table: 0 });
+    contents.policies.retain(|_, policy| *policy != UNWRITTEN);
     contents
 }
 
@@ -122,25 +125,49 @@ fn route() -> impl Strategy<Value = NodeRoute> {
     })
 }
 
-/// Policies of these ids, of which there are three.
+/// Policies that a workload may have; those of workloads that are known come first.
+const POLICIES: [PolicyId; 4] = [0, 1, 2, UNKNOWN_POLICY];
+
+/// Policies of these ids.
 fn assigned<K: Copy + Ord + std::fmt::Debug + 'static>(
     ids: &'static [K],
 ) -> impl Strategy<Value = BTreeMap<K, PolicyId>> {
-    let policies = prop::collection::vec(0u32..3, ids.len());
+    let policies = prop::collection::vec(prop::sample::select(&POLICIES[..]), ids.len());
     (subsequence(ids, 0..=ids.len()), policies)
         .prop_map(|(ids, policies)| ids.into_iter().zip(policies).collect())
 }
 
-/// Modes of the three policies, numbers that nobody knows among them.
-fn modes() -> impl Strategy<Value = [u32; 3]> {
+/// Modes of the policies, numbers that nobody knows among them.
+fn modes() -> impl Strategy<Value = [u32; 4]> {
     let one =
         || prop::sample::select(vec![mode::ENFORCE, mode::ENFORCE, mode::AUDIT, mode::EXEMPT, 77]);
     let default = prop_oneof![8 => Just(mode::ENFORCE), 1 => Just(mode::AUDIT)];
-    (default, one(), one()).prop_map(|(default, first, second)| [default, first, second])
+    let all = (default, one(), one(), one());
+    all.prop_map(|(default, first, second, unknown)| [default, first, second, unknown])
 }
 
-fn set_modes(contents: &mut Contents, modes: [u32; 3]) {
-    contents.policies = (0..).zip(modes.map(|mode| Policy { mode, table: 0 })).collect();
+/// Sets the modes; tables stay.
+fn set_modes(contents: &mut Contents, modes: [u32; 4]) {
+    for (id, mode) in POLICIES.into_iter().zip(modes) {
+        let table = if id == UNKNOWN_POLICY { UNKNOWN_TABLE } else { 0 };
+        contents.policies.entry(id).or_insert(Policy { mode, table }).mode = mode;
+    }
+}
+
+/// An exemption to these networks, over UDP.
+fn exemption(nets: &[&str]) -> Exemption {
+    let port = Port::new(PORTS[0]).unwrap();
+    let to = |net: &&str| ExemptDestination {
+        net: net.parse().unwrap(),
+        port,
+        transport: Transport::Udp,
+    };
+    Exemption {
+        name: "exempt".into(),
+        selector: Default::default(),
+        service_accounts: Vec::new(),
+        to: Some(nets.iter().map(to).collect()),
+    }
 }
 
 prop_compose! {
@@ -155,6 +182,7 @@ prop_compose! {
         workloads in assigned(&CGROUPS),
         generation in 0u64..3,
         tunnel in subsequence(&LISTENERS[..], 0..=2),
+        exempt in prop::collection::vec(subsequence(&NETS[1..], 1..3), 0..=2),
     ) -> Contents {
         // Zero stands for maps that nobody has filled.
         if generation == 0 {
@@ -177,6 +205,7 @@ prop_compose! {
             })
             .collect();
         snapshot.node.routes = routes;
+        snapshot.mesh.exemptions = exempt.iter().map(|nets| exemption(nets)).collect();
         let facts = Facts {
             healthy: healthy.into_iter().map(IpAddr::from).collect(),
             pods: pods
@@ -232,7 +261,7 @@ enum Sender {
 }
 
 fn senders() -> impl Iterator<Item = Sender> {
-    // Cgroup 9 is nobody's.
+    // Cgroup 9 is unowned.
     let cgroups = || CGROUPS.into_iter().chain([9]);
     cgroups()
         .map(Sender::AtHooks)
@@ -241,8 +270,8 @@ fn senders() -> impl Iterator<Item = Sender> {
         .chain([Sender::Forwarded])
 }
 
-/// The mode that a sender's verdicts are carried out in; where nobody judges, whether it passes.
-fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
+/// The policy of a sender; where nobody judges, whether it passes.
+fn treatment(contents: &Contents, sender: Sender) -> Result<PolicyRules, bool> {
     let listed = |cgroup: u64| {
         let above = ABOVE.into_iter().find(|(id, _)| *id == cgroup).map_or(&[][..], |(_, up)| up);
         let mut chain = std::iter::once(&cgroup).chain(above);
@@ -256,28 +285,38 @@ fn treatment(contents: &Contents, sender: Sender) -> Result<Mode, bool> {
         Sender::AtInterface(index) => contents.interface(index).ok_or(false)?.policy,
         Sender::Forwarded => contents.globals().uplink_policy,
     };
-    Ok(contents.policy(policy).mode)
+    Ok(contents.policy(policy))
 }
 
-/// What passes as it is: by flow where it is judged, and for each sender.
+/// What passes as it is: by table and flow where it is judged, and for each sender.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Passing {
-    allowed: Vec<bool>,
-    senders: Vec<Result<Mode, bool>>,
+    allowed: BTreeMap<TableId, Vec<bool>>,
+    senders: Vec<Result<PolicyRules, bool>>,
 }
 
 impl Passing {
     fn of(contents: &Contents) -> Self {
-        let allowed = flows()
-            .map(|(place, flow)| matches!(verdict(contents, place, &flow), Action::Allow))
-            .collect();
-        Self { allowed, senders: senders().map(|who| treatment(contents, who)).collect() }
+        let tables = contents.policies.values().map(|policy| policy.table);
+        let allowed = |table| {
+            let mut strict = contents.clone();
+            strict.policies.insert(NOBODYS, Policy { mode: mode::ENFORCE, table });
+            let verdict = |(place, flow)| decide(place, &flow, NOBODYS, &strict).action;
+            flows().map(|flow| matches!(verdict(flow), Action::Allow)).collect()
+        };
+        Self {
+            allowed: tables
+                .chain([0, UNKNOWN_TABLE])
+                .map(|table| (table, allowed(table)))
+                .collect(),
+            senders: senders().map(|who| treatment(contents, who)).collect(),
+        }
     }
 
     fn passes(&self, sender: usize, flow: usize) -> bool {
         match self.senders[sender] {
-            Ok(Mode::Enforce) => self.allowed[flow],
-            Ok(Mode::Audit | Mode::Exempt) => true,
+            Ok(PolicyRules { mode: Mode::Audit | Mode::Exempt, .. }) => true,
+            Ok(PolicyRules { mode: Mode::Enforce, table }) => self.allowed[&table][flow],
             Err(passes) => passes,
         }
     }
@@ -307,7 +346,7 @@ fn passes(contents: &Contents, place: Place, flow: &Flow) -> bool {
     matches!(verdict(contents, place, flow), Action::Allow)
 }
 
-/// Whether the flow gets a way out at all.
+/// Whether the flow may leave at all.
 fn served(contents: &Contents, place: Place, flow: &Flow) -> bool {
     !matches!(verdict(contents, place, flow), Action::Deny)
 }
@@ -351,12 +390,12 @@ fn a_denial_that_fails_opens_no_port_of_a_gateway() {
         *contents = Contents::desired(&snapshot, &facts).0;
     }
     let mut maps = old.clone();
-    let failed = diff(&old, &new).make(|op| match op {
-        Op::Denied(Change::Put(..)) => Err(()),
-        op => {
-            apply(&mut maps, op);
-            Ok(())
+    let failed = diff(&old, &new).make(|op| {
+        if matches!(op, Op::Denied(Change::Put(..))) {
+            return Err(());
         }
+        apply(&mut maps, op);
+        Ok(())
     });
     assert_eq!(failed.len(), 1);
     let gateway = |(_, flow): &(Place, Flow)| flow.destination == Addr::v4(ADDRESSES[3]);
@@ -448,7 +487,7 @@ proptest! {
         let mut maps = old;
         let mut index = 0..;
         ops.make(|op| {
-            // Removing and overwriting don't fail for want of space, but any may fail here.
+            // Removing and overwriting don't fail because space is missing, but any may fail here.
             if index.next().is_some_and(|index| failing.contains(&index)) {
                 return Err(());
             }
@@ -481,7 +520,9 @@ proptest! {
             apply(&mut maps, op);
             let now = Passing::of(&maps);
             // The verdicts don't change, and nobody gets lost who was known.
-            prop_assert_eq!(&now.allowed, &before.allowed);
+            for (table, allowed) in &before.allowed {
+                prop_assert_eq!(now.allowed.get(table).unwrap_or(allowed), allowed);
+            }
             for (now, before) in now.senders.iter().zip(&before.senders) {
                 prop_assert_eq!(now.err(), before.err(), "after {:?}", op);
             }
@@ -530,18 +571,68 @@ const fn port(policy: PolicyId) -> PodPort {
     PodPort { policy, hardware: [2, 0, 0, 0, 0, 5], check: pod_hardware::KNOWN }
 }
 
+/// A pod that becomes known, and one that stops being it, while a gateway's port closes and another opens:
+/// neither ever reaches a port that it may not.
+#[test]
+fn who_becomes_known_meets_nothing_old() {
+    let of = |port: u16, known: bool| {
+        let mut snapshot = Snapshot::default();
+        snapshot.mesh.gateways = vec![GatewayGroup {
+            service: Host::parse("gw.example").unwrap(),
+            labels: Default::default(),
+            endpoints: vec![ADDRESSES[3].into()],
+            other_addresses: Vec::new(),
+            principal: None,
+            tunnel: None,
+            hop: Hop::Plain,
+        }];
+        snapshot.node.routes = vec![NodeRoute {
+            port: Port::new(port).map(OriginalPort),
+            target: DirectTarget::Any,
+            action: NodeAction::Redirect { group: 0, port: None, hop: Hop::Plain },
+        }];
+        let policies = if known { [0, UNKNOWN_POLICY] } else { [UNKNOWN_POLICY, 0] };
+        let pod = |(ifindex, policy)| PodInterface {
+            ifindex,
+            addresses: vec![ADDRESSES[0].into()],
+            hardware: PodHardware::Known([2, 0, 0, 0, 0, 5]),
+            policy,
+        };
+        let facts = Facts {
+            generation: 1,
+            max_groups: 1,
+            pods: [1, 2].into_iter().zip(policies).map(pod).collect(),
+            workloads: [1, 4].into_iter().zip(policies).collect(),
+            ..Facts::default()
+        };
+        Contents::desired(&snapshot, &facts).0
+    };
+    let (old, new) = (of(443, false), of(80, true));
+    let (before, after) = (Passing::of(&old), Passing::of(&new));
+    assert!(after.leak(&before, &before).is_some(), "who is known reaches the gateway");
+    let mut maps = old.clone();
+    make(&diff(&old, &new), |op| {
+        apply(&mut maps, op);
+        assert_eq!(Passing::of(&maps).leak(&before, &after), None, "after {op:?}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(normal(maps), normal(new));
+}
+
 /// Two sets swap their numbers, and with them the policies of those that are in them.
 #[test]
 fn sets_that_change_places_are_never_mixed_up() {
-    let of = |modes: [u32; 3], first: PolicyId, second: PolicyId| {
+    let of = |[default, one, two]: [u32; 3], first: PolicyId, second: PolicyId| {
         let mut contents = Contents {
             workloads: [(1, first), (4, second)].into(),
             pod_interfaces: [(1, port(first)), (2, port(second))].into(),
             ..Contents::default()
         };
-        set_modes(&mut contents, modes);
+        set_modes(&mut contents, [default, one, two, mode::ENFORCE]);
         contents
     };
+    let mode = |maps: &Contents, sender| treatment(maps, sender).map(|policy| policy.mode);
     let old = of([mode::ENFORCE, mode::AUDIT, mode::ENFORCE], 1, 2);
     let new = of([mode::ENFORCE, mode::ENFORCE, mode::AUDIT], 2, 1);
     let mut maps = old.clone();
@@ -549,9 +640,9 @@ fn sets_that_change_places_are_never_mixed_up() {
     make(&diff(&old, &new), |op| {
         apply(&mut maps, op);
         for sender in [Sender::AtHooks(4), Sender::AtUplink(4), Sender::AtInterface(2)] {
-            assert_eq!(treatment(&maps, sender), Ok(Mode::Enforce), "{sender:?} after {op:?}");
+            assert_eq!(mode(&maps, sender), Ok(Mode::Enforce), "{sender:?} after {op:?}");
         }
-        audited.push(treatment(&maps, Sender::AtHooks(1)) == Ok(Mode::Audit));
+        audited.push(mode(&maps, Sender::AtHooks(1)) == Ok(Mode::Audit));
         Ok(())
     })
     .unwrap();
@@ -662,4 +753,41 @@ fn every_port_of_a_gateway_is_every_port_but_its_own() {
         let allowed = flow.protocol == 6 && flow.destination_port.get() != 15000;
         assert_eq!(passes(&contents, place, &flow), allowed, "{place:?} {flow:?}");
     }
+}
+
+/// Two exemptions change places: neither pod ever reaches what is the other's.
+#[test]
+fn exemptions_that_change_places_are_never_mixed_up() {
+    let (first, second) = ("10.0.0.1/32", "192.0.2.0/24");
+    let of = |exemptions: [&str; 2], policies: [PolicyId; 2]| {
+        let mut snapshot = Snapshot::default();
+        snapshot.mesh.exemptions = exemptions.map(|net| exemption(&[net])).into();
+        let workloads = [(1, policies[0]), (4, policies[1])].into();
+        let facts = Facts { generation: 1, max_groups: 1, workloads, ..Facts::default() };
+        Contents::desired(&snapshot, &facts).0
+    };
+    let (old, new) = (of([first, second], [1, 2]), of([second, first], [2, 1]));
+    let reaches = |contents: &Contents, sender, destination: [u8; 4]| {
+        let rules = treatment(contents, sender).unwrap();
+        let flow = flows().find(|(place, flow)| {
+            *place == Place::Wire
+                && flow.destination == Addr::v4(destination)
+                && (flow.protocol, flow.destination_port) == (17, PortBe::new(PORTS[0]))
+        });
+        let mut strict = contents.clone();
+        strict.policies.insert(NOBODYS, Policy { mode: mode::ENFORCE, table: rules.table });
+        decide(Place::Wire, &flow.unwrap().1, NOBODYS, &strict).action == Action::Allow
+    };
+    let (of_first, of_second) = (ADDRESSES[0], ADDRESSES[3]);
+    let mut maps = old.clone();
+    make(&diff(&old, &new), |op| {
+        apply(&mut maps, op);
+        assert!(!reaches(&maps, Sender::AtHooks(1), of_second), "after {op:?}");
+        assert!(!reaches(&maps, Sender::AtHooks(4), of_first), "after {op:?}");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(normal(maps.clone()), normal(new));
+    assert!(reaches(&maps, Sender::AtHooks(1), of_first));
+    assert!(reaches(&maps, Sender::AtHooks(4), of_second));
 }

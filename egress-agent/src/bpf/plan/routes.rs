@@ -7,7 +7,7 @@ use std::{
 };
 
 use egress_ebpf::{
-    abi::{ADMIN_PORTS, GatewayKey, GroupId, Route, RouteKey, route_action},
+    abi::{ADMIN_PORTS, GatewayKey, GroupId, Route, RouteKey, TableId, route_action},
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -16,12 +16,13 @@ use zerocopy::IntoBytes;
 use super::{Contents, Facts, PlanProblem, Prefix, TABLE};
 use crate::{
     policy::{
-        AddressGuard, DirectTarget, GatewayGroup, Hop, MeshConfig, NodeAction, NodeRoute, Snapshot,
+        AddressGuard, DirectTarget, ExemptDestination, GatewayGroup, Hop, MeshConfig, NodeAction,
+        NodeRoute, Snapshot,
     },
     types::Port,
 };
 
-/// IP protocol number of TCP; all routes are for it.
+/// IP protocol number of TCP; all routes but those of exemptions are for it.
 pub(super) const TCP: u8 = 6;
 /// Bits of a route's key before the port.
 const ANY_PORT_BITS: u32 = RouteKey::FIXED_BITS - 16;
@@ -111,6 +112,19 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// Adds what an exempt workload reaches.
+    pub(super) fn exempt(&mut self, table: TableId, to: &ExemptDestination) {
+        let ExemptDestination { net, port, transport } = to;
+        let value =
+            Route { action: route_action::DIRECT, reserved: 0, port: PortBe::new(0), group: 0 };
+        let weight = (true, u32::from(net.prefix_len()), None);
+        for prefix in prefixes(net) {
+            let mut key = route_key(Some(*port), Some(prefix));
+            (key.data.table, key.data.protocol) = (table, transport.number());
+            self.entries.push((key, weight, value));
+        }
+    }
+
     fn add_net(&mut self, dialled: Option<Port>, net: IpNet, weight: Weight, value: Route) {
         let mut add = |prefix| self.entries.push((route_key(dialled, Some(prefix)), weight, value));
         match net.trunc() {
@@ -121,7 +135,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A route for every port mustn't lead to a gateway's own ports. A connect to them is refused
-    /// with a reason, instead of dropped at the wall.
+    /// with a reason, instead of dropped at the enforcement point.
     fn deny_admin_ports(&mut self, weight: Weight) {
         for port in ADMIN_PORTS.into_iter().filter_map(Port::new) {
             let deny =
@@ -266,4 +280,9 @@ fn around(net: Ipv6Net, hole: Ipv6Net, prefixes: &mut Vec<Prefix<Addr>>) {
     for half in net.subnets(net.prefix_len() + 1).into_iter().flatten() {
         around(half, hole, prefixes);
     }
+}
+
+/// How a route compares to others for the same flow: the greatest counts, and of equals the first.
+pub fn specificity(route: &NodeRoute) -> impl Ord + use<> {
+    weight(route)
 }

@@ -1,16 +1,26 @@
-use std::sync::Arc;
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 
-use egress_ebpf::{abi::route_action, addr::PortBe};
-use ipnet::{Ipv4Net, Ipv6Net};
+use egress_ebpf::{
+    abi::{UNKNOWN_TABLE, mode, route_action},
+    absent::Absent,
+    addr::PortBe,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    routes::{TCP, rank, route_key},
+    routes::{TCP, prefixes, rank, route_key},
     *,
 };
 use crate::{
-    policy::{DirectTarget, EnforcementOverride, GatewayGroup, Hop, NodeAction, NodeRoute},
+    policy::{
+        DirectTarget, Enforcement, EnforcementOverride, ExemptDestination, Exemption, GatewayGroup,
+        Hop, NodeAction, NodeRoute, Snapshot, Transport,
+    },
     types::{GatewayPort, OriginalPort, Port},
 };
 
@@ -386,6 +396,24 @@ fn audit_is_audit_only_where_it_is_asked_for() {
     assert_eq!(mode(&Arc::new(Snapshot::default())), mode::ENFORCE);
 }
 
+/// It may turn out to be in any set.
+#[test]
+fn who_is_unknown_has_no_routes_and_is_audited_only_where_everybody_is() {
+    let set = |mode| EnforcementOverride { name: "a".into(), selector: Default::default(), mode };
+    for (default, other, expected) in [
+        (Enforcement::Enforce, Enforcement::Enforce, mode::ENFORCE),
+        (Enforcement::Enforce, Enforcement::Audit, mode::ENFORCE),
+        (Enforcement::Audit, Enforcement::Enforce, mode::ENFORCE),
+        (Enforcement::Audit, Enforcement::Audit, mode::AUDIT),
+    ] {
+        let mut snapshot = Snapshot::default();
+        (snapshot.mesh.enforcement, snapshot.mesh.overrides) = (default, vec![set(other)]);
+        let (contents, _) = Contents::desired(&snapshot, &facts());
+        let unknown = Policy { mode: expected, table: UNKNOWN_TABLE };
+        assert_eq!(contents.policies[&UNKNOWN_POLICY], unknown, "{default:?} {other:?}");
+    }
+}
+
 #[test]
 fn each_set_has_a_policy_with_its_mode() {
     let mut snapshot = Snapshot::default();
@@ -398,7 +426,9 @@ fn each_set_has_a_policy_with_its_mode() {
     let facts = Facts { workloads: [(10, 1), (20, 2), (30, POLICY)].into(), ..facts() };
     let (contents, _) = Contents::desired(&snapshot, &facts);
     let modes: Vec<_> = contents.policies.iter().map(|(id, policy)| (*id, policy.mode)).collect();
-    assert_eq!(modes, [(0, mode::ENFORCE), (1, mode::AUDIT), (2, mode::ENFORCE)]);
+    let unknown = (UNKNOWN_POLICY, mode::ENFORCE);
+    let closed = (CLOSED, mode::ENFORCE);
+    assert_eq!(modes, [(0, mode::ENFORCE), (1, mode::AUDIT), (2, mode::ENFORCE), closed, unknown]);
     assert_eq!(contents.workloads, facts.workloads);
     let globals = contents.globals.unwrap();
     assert_eq!((globals.default_policy, globals.uplink_policy), (POLICY, POLICY));
@@ -465,4 +495,39 @@ proptest! {
         let covered = prefixes.iter().any(|prefix| covers(prefix, probe));
         prop_assert_eq!(covered, net.contains(&probe), "{} {}", net, probe);
     }
+}
+
+/// An exemption with a destination has a table of its own, which holds that and nothing else.
+#[test]
+fn an_exemption_opens_what_it_names_to_its_own_policy() {
+    let of = |name: &str, to: Option<&str>| Exemption {
+        name: name.into(),
+        selector: Default::default(),
+        service_accounts: Vec::new(),
+        to: to.map(|net| {
+            let (net, port) = (net.parse().unwrap(), port(53));
+            vec![ExemptDestination { net, port, transport: Transport::Udp }]
+        }),
+    };
+    let mut snapshot = snapshot(vec![route(Some(443), DirectTarget::Any, redirect(None))]);
+    snapshot.mesh.exemptions = vec![of("dns", Some("192.0.2.53/32")), of("cni", None)];
+    let (contents, problems) = Contents::desired(&snapshot, &facts());
+    assert_eq!(problems, []);
+    let table = contents.policies[&1].table;
+    assert_eq!(contents.policies[&1].mode, mode::ENFORCE);
+    assert_ne!(table, TABLE);
+    assert_eq!(contents.policies[&2], Policy { mode: mode::EXEMPT, table: 0 });
+    let of_table = |table| contents.routes.iter().filter(move |(key, _)| key.data.table == table);
+    let own: Vec<_> = of_table(table).collect();
+    let [(key, route)] = own[..] else { panic!("{own:?}") };
+    assert_eq!((key.data.protocol, key.data.port.get(), key.bits), (17, 53, RouteKey::BITS));
+    assert_eq!((key.data.addr, route.action), (Addr::v4([192, 0, 2, 53]), route_action::DIRECT));
+    assert!(of_table(0).all(|(key, _)| key.data.protocol == TCP), "nobody else has it");
+    assert_eq!(contents.routes.len(), of_table(0).count() + 1);
+    // The same content is the same table wherever it is listed, another one never.
+    snapshot.mesh.exemptions.reverse();
+    snapshot.mesh.exemptions.push(of("ntp", Some("192.0.2.54/32")));
+    let (contents, _) = Contents::desired(&snapshot, &facts());
+    assert_eq!(contents.policies[&2].table, table);
+    assert!(![table, TABLE].contains(&contents.policies[&3].table));
 }

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use egress_ebpf::{
-    abi::{PodAddress, PodPort, pod_hardware},
+    abi::{PodAddress, PodPort, Policy, UNKNOWN_TABLE, pod_hardware},
     addr::Addr,
 };
 
@@ -53,7 +53,7 @@ fn policies(mesh: &MeshConfig, found: &[(&str, &[&str])]) -> Vec<(u32, usize, Po
         .iter()
         .zip(&addresses)
         .zip(1..)
-        .map(|(((name, _), addresses), ifindex)| Interface { name, ifindex, addresses });
+        .map(|(((name, _), addresses), ifindex)| Interface { name, ifindex, addresses, seen: &[] });
     let pods = pod_interfaces(mesh, found);
     pods.into_iter().map(|pod| (pod.ifindex, pod.addresses.len(), pod.policy)).collect()
 }
@@ -78,6 +78,25 @@ fn an_interface_is_its_workloads_by_name_or_by_address() {
     assert_eq!(policies(&mesh, found), [(1, 2, 1), (3, 1, 2), (4, 1, 0), (5, 1, 0), (6, 1, 1)]);
     // The options' addresses are the ones that count.
     assert_eq!(policies(&mesh, &[("veth-a", &["10.0.0.77"])]), [(1, 1, 1)]);
+}
+
+#[test]
+fn an_unknown_interface_has_its_own_addresses_and_no_egress() {
+    let mesh = mesh(vec![named("veth-a", workload("a", &["10.0.0.1"]))]);
+    let seen = [ip("10.0.0.7"), ip("fd00::7")];
+    let interface = |ifindex, name| Interface { name, ifindex, addresses: &[], seen: &seen };
+    let pods = pod_interfaces(&mesh, [interface(1, "veth-a"), interface(2, "veth-b")]);
+    let own = |pod: &PodInterface| (pod.ifindex, pod.addresses.clone(), pod.policy);
+    let known = (1, vec![ip("10.0.0.1")], 1);
+    assert_eq!(own(&pods[0]), known, "who is known has the addresses of the configuration");
+    assert_eq!(own(&pods[1]), (2, seen.to_vec(), UNKNOWN_POLICY));
+    // Nor has it where an earlier agent's maps are all that there is.
+    let found = [interface(2, "veth-b")];
+    let mut left = Contents::default();
+    let kept = |left: &Contents| adopted(left, found, &BTreeMap::new(), |_| {}).pod_interfaces;
+    assert!(kept(&left).is_empty());
+    left.policies.insert(UNKNOWN_POLICY, Policy { mode: 0, table: UNKNOWN_TABLE });
+    assert_eq!(kept(&left).get(&2).map(|port| port.policy), Some(UNKNOWN_POLICY));
 }
 
 #[test]
@@ -107,8 +126,12 @@ fn cgroups_are_their_workloads_and_the_attached_are_listed_in_any_case() {
         "/other" => Some(30),
         _ => None,
     };
-    assert_eq!(cgroups(&mesh, &attached, find), [(10, 2), (11, 1), (20, 0), (30, 2)].into());
-    assert_eq!(cgroups(&MeshConfig::default(), &attached, find), [(10, 0), (20, 0)].into());
+    let all = [(10, 2), (11, 1), (20, 0), (30, 2)].into();
+    assert_eq!(cgroups(&mesh, &attached, POLICY, find), all);
+    let nobody = MeshConfig::default();
+    assert_eq!(cgroups(&nobody, &attached, POLICY, find), [(10, 0), (20, 0)].into());
+    let unknown = [(10, UNKNOWN_POLICY), (20, UNKNOWN_POLICY)].into();
+    assert_eq!(cgroups(&nobody, &attached, UNKNOWN_POLICY, find), unknown);
     let told: Vec<String> =
         not_attached(&mesh, &attached).map(|problem| problem.to_string()).collect();
     assert_eq!(told.len(), 1);
@@ -133,7 +156,7 @@ fn without_a_configuration_what_was_there_stays() {
         ..Contents::default()
     };
     let (given, new) = ([ip("10.0.0.22")], [ip("10.0.0.4")]);
-    let interface = |ifindex, addresses| Interface { name: "veth", ifindex, addresses };
+    let interface = |ifindex, addresses| Interface { name: "veth", ifindex, addresses, seen: &[] };
     let found =
         [interface(1, &[]), interface(2, &given[..]), interface(4, &new), interface(5, &[])];
     let attached = [(10, "/pods".into()), (20, "/more".into())].into();

@@ -18,8 +18,8 @@ use crate::{
     source::{Directory, Watched as _},
     telemetry::rfc3339,
     tls::{
-        CertificateInfo, CredentialFault, CrlInfo, Given, Inspection, Located, Needs, Places,
-        WorkloadApi, date, days_left,
+        CertificateInfo, CredentialFault, CredentialStore, CrlInfo, Given, Inspection, Located,
+        Needs, Places, WorkloadApi, date, days_left,
     },
     types::TrustDomain,
 };
@@ -220,7 +220,7 @@ fn of_places(
     known: &[Asked],
 ) -> anyhow::Result<Vec<Asked>> {
     let mut found = Vec::new();
-    if let Some(dir) = &places.credentials {
+    if let Some(CredentialStore::Directory(dir)) = &places.credentials {
         let entries = fs::read_dir(dir).with_context(|| dir.display().to_string())?;
         let mut names = BTreeSet::new();
         for entry in entries {

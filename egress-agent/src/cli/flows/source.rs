@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const RING: Duration = Duration::from_millis(50);
 
 /// All that were asked.
-pub(super) enum Sources {
+pub(in crate::cli) enum Sources {
     /// Running agents.
     Agents(Agents),
     /// The pins.
@@ -36,13 +36,13 @@ pub(super) enum Sources {
 }
 
 /// Answers that are being read.
-pub(super) struct Agents {
+pub(in crate::cli) struct Agents {
     streams: Vec<Stream>,
     live: Option<mpsc::Receiver<Result<Line, AskError>>>,
 }
 
 /// A ring buffer that no agent reads.
-pub(super) struct Orphaned {
+pub(in crate::cli) struct Orphaned {
     dir: PathBuf,
     events: Events,
     namer: Namer,
@@ -52,7 +52,7 @@ pub(super) struct Orphaned {
 
 impl Sources {
     /// Asks the agent on this socket, or whichever runs; else takes the pins.
-    pub(super) async fn open(
+    pub(in crate::cli) async fn open(
         control: Option<&Path>,
         bpffs: &Path,
         follow: bool,
@@ -99,7 +99,7 @@ impl Sources {
     }
 
     /// What is remembered, oldest first, and how many were lost before.
-    pub(super) async fn history(&mut self) -> anyhow::Result<(Vec<FlowRecord>, u64)> {
+    pub(in crate::cli) async fn history(&mut self) -> anyhow::Result<(Vec<FlowRecord>, u64)> {
         match self {
             Self::Agents(agents) => agents.history().await,
             Self::Pins(pins) => {
@@ -113,7 +113,7 @@ impl Sources {
     }
 
     /// What comes after that; `None` when no more will come.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Option<Line>> {
+    pub(in crate::cli) async fn next(&mut self) -> anyhow::Result<Option<Line>> {
         match self {
             Self::Agents(agents) => agents.next().await,
             Self::Pins(pins) => pins.next().await,

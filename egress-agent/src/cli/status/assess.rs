@@ -126,7 +126,13 @@ impl Notes<'_> {
                 self.configuration(&report.configuration, "everything external is denied");
             }
         }
-        for set in report.enforcement.iter().filter(|set| set.mode != "enforce") {
+        // What the settings exempt is meant, and listed.
+        let is_meant = |set: &&SetReport| {
+            let name = format!("{} (", set.name);
+            set.mode == "exempt" && report.exemptions.iter().any(|one| one.starts_with(&name))
+        };
+        let lenient = report.enforcement.iter().filter(|set| set.mode != "enforce");
+        for set in lenient.filter(|set| !is_meant(set)) {
             self.problem(format!(
                 "{} mode is on for the workload set `{}`: nothing is refused there, only reported",
                 set.mode.to_uppercase(),
@@ -280,6 +286,7 @@ impl Notes<'_> {
         for problem in &report.problems {
             self.problem(format!("gateway: {problem}"));
         }
+        self.warnings.extend(report.warnings.iter().map(|warning| format!("gateway: {warning}")));
         if report.process.version != self.version {
             self.warning(format!(
                 "the gateway is of version {}, this program of {}",

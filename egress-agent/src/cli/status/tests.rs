@@ -53,6 +53,7 @@ fn report() -> NodeReport {
         maps_behind: false,
         problems: Vec::new(),
         warnings: Vec::new(),
+        exemptions: Vec::new(),
         exposures: Vec::new(),
         repairs: 0,
         sockets_destroyed: 0,
@@ -96,6 +97,7 @@ fn inspection() -> Inspection {
 
 fn gateway() -> GatewayReport {
     GatewayReport {
+        warnings: Vec::new(),
         process: process(),
         state: "LIVE".into(),
         configuration: configuration(),

@@ -145,12 +145,16 @@ impl Page {
         for (index, set) in report.enforcement.iter().enumerate() {
             let mode = match set.mode.as_str() {
                 "enforce" => "enforce".to_owned(),
+                "exempt" => self.paint.odd("exempt: nothing is judged"),
                 other => self
                     .paint
                     .bad(&format!("{}: nothing is refused, only reported", other.to_uppercase())),
             };
             let name = if index == 0 { "enforcement" } else { "" };
             self.fact(name, &format!("{}: {mode}", set.name));
+        }
+        for (index, exemption) in report.exemptions.iter().enumerate() {
+            self.fact(if index == 0 { "exempt" } else { "" }, exemption);
         }
         self.fact("repairs", &format!("{} attachments", report.repairs));
         self.fact("sockets", &format!("{} closed that weren't allowed", report.sockets_destroyed));

@@ -10,84 +10,17 @@ use super::{
         decode::{Cx, Spot},
         destination_rule::{DestinationRule, Subset},
         names,
-        resource::{Meta, Resource},
+        resource::Resource,
     },
-    Compiler, nodes,
+    Compiler, beyond, nodes,
     providers::{merged, most_specific},
-    services::Entry,
-    traffic::{self, Kinds, Policy, TlsWish, Tunnel},
+    rule::{Rule, RuleSubset, Subsets},
+    traffic::{self, Kinds, Tunnel},
 };
 use crate::{
-    policy::{ClientTls, Exported, Hop, HostPattern, TunnelTls},
-    types::{Labels, Namespace, Port},
+    policy::{Exported, Hop, HostPattern, TunnelTls},
+    types::{Namespace, Port},
 };
-
-/// A destination rule, read.
-#[derive(Debug)]
-pub(super) struct Rule {
-    pub(super) meta: Meta,
-    pub(super) host: HostPattern,
-    pub(super) exported: Exported,
-    /// Its own traffic policy, if it has one.
-    pub(super) policy: Option<Policy>,
-    subsets: Subsets,
-}
-
-/// The subsets of a rule, in order.
-#[derive(Debug, Default)]
-struct Subsets {
-    all: Vec<RuleSubset>,
-    by_name: HashMap<String, usize>,
-}
-
-impl Rule {
-    /// Every wish for a tunnel, wherever in the rule it stands.
-    fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
-        let policies = self.subsets.all.iter().map(|subset| &subset.policy);
-        let settings = self.policy.iter().chain(policies).flat_map(|policy| {
-            std::iter::once(&policy.settings).chain(policy.ports.iter().map(|(_, own)| own))
-        });
-        settings.filter_map(|settings| settings.tunnel.as_ref()?.as_ref())
-    }
-
-    /// Whether it is for its own namespace alone.
-    pub(super) fn is_private(&self) -> bool {
-        match &self.exported {
-            Exported::All => false,
-            Exported::To(names) => names.iter().all(|name| *name == self.meta.namespace),
-        }
-    }
-
-    /// The namespaces that it names.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
-        let exported = match &self.exported {
-            Exported::All => &[][..],
-            Exported::To(names) => names,
-        };
-        exported.iter().chain(std::iter::once(&self.meta.namespace))
-    }
-
-    /// The subset of this name.
-    pub(super) fn subset(&self, name: &str) -> Option<&RuleSubset> {
-        self.subsets.all.get(*self.subsets.by_name.get(name)?)
-    }
-
-    /// Whether it asks for TLS to a service of the registry, on this port and subset.
-    pub(super) fn asks_tls(&self, port: Port, subset: &str) -> bool {
-        let named = self.subset(subset).map(|own| &own.policy);
-        self.policy.iter().chain(named).any(|policy| {
-            matches!(policy.on(port).tls, Some(TlsWish::Originate(_) | TlsWish::Unavailable(_)))
-        })
-    }
-}
-
-/// A subset of a rule.
-#[derive(Debug)]
-pub(super) struct RuleSubset {
-    pub(super) name: String,
-    pub(super) labels: Labels,
-    pub(super) policy: Policy,
-}
 
 impl Compiler<'_> {
     /// Reads a destination rule.
@@ -107,7 +40,8 @@ impl Compiler<'_> {
             registry: self.entries.meet(&host) || self.egress_hosts.meet(&host),
         };
         let mut cx = meta.cx(self.report);
-        let policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
+        let credential = beyond::credential(meta, &self.mesh.root_namespace, &mut cx);
+        let mut policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
         let mut read = Subsets::default();
         for Subset { at: _, name, labels, traffic_policy } in &subsets.0 {
             let Some(name) = name else { continue };
@@ -122,6 +56,18 @@ impl Compiler<'_> {
                 labels: names::labels(labels),
                 policy: own.unwrap_or_default(),
             });
+        }
+        if let Some(credential) = credential {
+            let subsets = read.all.iter_mut().map(|subset| &mut subset.policy);
+            let mut used = false;
+            for policy in policy.iter_mut().chain(subsets) {
+                used |= policy.set_credential(&credential);
+            }
+            if !used {
+                let message = "the rule has no tunnel that the credential could be for";
+                let name = &credential.name;
+                cx.wrong(&name.at, format!("{:?}", name.value), "a tunnel", message);
+            }
         }
         Some(Rule {
             meta: meta.clone(),
@@ -165,7 +111,7 @@ impl Compiler<'_> {
 
     /// The tunnels to the gateways' services: one each, whichever port and subset asks for it.
     pub(super) fn tunnels(&mut self) {
-        let mut unspoken = nodes::unspoken(&self.mesh.workloads);
+        let mut unspoken = nodes::unspoken(&self.mesh);
         for index in 0..self.mesh.gateways.len() {
             let Some(group) = self.mesh.gateways.get(index) else { continue };
             let host = HostPattern::Exact(group.service.clone());
@@ -278,12 +224,4 @@ fn merge_notes(first: &Rule, rule: &Rule, at: &Spot, cx: &mut Cx<'_>) {
         );
         cx.warn(at, message);
     }
-}
-
-/// `subjectAltNames` of the service entry, where the rule names none.
-pub(super) fn with_names(mut tls: ClientTls, entry: &Entry) -> ClientTls {
-    if tls.subject_alt_names.is_empty() {
-        tls.subject_alt_names.clone_from(&entry.subject_alt_names);
-    }
-    tls
 }

@@ -4,9 +4,9 @@ use egress_ebpf::reason::Reason;
 
 use super::{
     super::{decode::At, names, problem::Severity, virtual_service::Destination as Mirror},
-    Compiler,
-    providers::Wanted,
-    routes::{Scope, Stage, Traffic},
+    Compiler, egress_addresses,
+    routes::{Scope, Stage},
+    wanted::{Traffic, Wanted},
 };
 use crate::{
     policy::{Client, Destination, Discovery, HostPattern, Protocol, Refusal, Target},
@@ -98,7 +98,7 @@ impl Compiler<'_> {
                         "plain HTTP would be sent to {name} port {number}, which is declared to speak TLS; it is refused instead. A DestinationRule with tls.mode SIMPLE for it makes the gateway start TLS"
                     )
                 }
-                (Reason::WrongProtocol, _) => {
+                (Reason::WrongProtocol, Traffic::Tls) => {
                     format!(
                         "TLS of the application would be wrapped in TLS again: a DestinationRule starts TLS to {name} port {number}; it is refused instead"
                     )
@@ -107,6 +107,12 @@ impl Compiler<'_> {
             };
             cx.note(Severity::Refusal, at, message);
         }
+        let mut cx = scope.meta.cx(self.report);
+        let from = match egress_addresses::annotated(scope.meta, &self.mesh, &mut cx) {
+            Ok(from) => from,
+            Err(detail) => return refused(Reason::EgressAddressUnavailable, &detail),
+        };
+        let destination = from.map_or(destination.clone(), |from| self.from(&destination, &from));
         Target::Cluster { destination, host: pattern.exact().cloned() }
     }
 
@@ -197,12 +203,18 @@ impl Compiler<'_> {
         } else if names::is_in_cluster(name) {
             cx.dangling(&host.at, format!("{name} is neither a gateway in mesh.yaml nor a host of a ServiceEntry; what is routed there is refused{hint}"));
         } else {
-            cx.dangling(
-                &host.at,
-                format!(
-                    "no ServiceEntry has the host {name}; what is routed there is refused{hint}"
+            // Istio's own task for wildcards has other parts, which nothing needs here.
+            let wildcard = match name.starts_with("*.") {
+                true => format!(
+                    ". A ServiceEntry for it is missing (hosts: ['{name}'], resolution NONE or DYNAMIC_DNS): \
+                     with it the gateway resolves each name below, and connects to it"
                 ),
+                false => String::new(),
+            };
+            let message = format!(
+                "no ServiceEntry has the host {name}; what is routed there is refused{wildcard}{hint}"
             );
+            cx.dangling(&host.at, message);
         }
         let detail = format!("a VirtualService leads to {name}, which doesn't exist");
         let reason = if names::is_in_cluster(name) {

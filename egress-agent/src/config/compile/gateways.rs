@@ -9,7 +9,7 @@ use super::{
         names,
         resource::{Meta, Resource},
     },
-    Compiler, server_tls,
+    Compiler, places, server_tls,
 };
 use crate::{
     policy::{HostPattern, Inside, MeshConfig, Protocol, Server, ServerProtocol},
@@ -71,7 +71,7 @@ fn server(
         cx.warn(&port_at.field("name"), message);
     }
     let read: Vec<_> = hosts.iter().filter_map(|host| scoped(host, meta, cx)).collect();
-    let (kind, _) = super::protocol(Some(protocol.as_ref()?), cx)?;
+    let (kind, _) = super::services::protocol(Some(protocol.as_ref()?), cx)?;
     let protocol = server_protocol(kind, protocol.as_ref()?, tls.as_ref(), at, mesh, cx)?;
     Some(Arc::new(Server {
         gateway: meta.full_name().into(),
@@ -79,6 +79,7 @@ fn server(
         port: GatewayPort(number.as_ref()?.value),
         hosts: read,
         protocol,
+        place: places::at(meta, at),
     }))
 }
 

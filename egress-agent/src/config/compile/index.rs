@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     super::{decode::nearest, names},
-    clusters::Rule,
-    services::Entry,
+    entry::Entry,
+    rule::Rule,
 };
 use crate::{
     policy::{

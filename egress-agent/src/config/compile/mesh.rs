@@ -2,20 +2,21 @@
 
 use std::net::IpAddr;
 
-use ipnet::Ipv6Net;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::super::{
     Discovered, RawFile,
     decode::{At, Cx, List, Report, Spot},
+    log_format::LogFormat,
     mesh::{Curve, DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound},
     names,
     resource::documents,
 };
-use super::{keepalive::keepalive, nodes, workloads};
+use super::{egress_addresses, exemptions, keepalive::keepalive, nodes, refusals, workloads};
 use crate::{
     policy::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
-        LogFormat, MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
+        MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
     },
     types::{Host, Namespace, TrustDomain},
 };
@@ -29,6 +30,8 @@ pub(super) struct Places {
     pub(super) file: String,
     /// In the order of [`MeshConfig::gateways`], if all of them can be read.
     pub(super) gateways: Vec<Spot>,
+    /// Only `clusterCidrs` are inside.
+    only_given: bool,
 }
 
 /// Compiles the file; where there is none, or it can't be read, the defaults.
@@ -38,12 +41,40 @@ pub(super) fn compile(
     report: &mut Report,
 ) -> (MeshConfig, Places) {
     let (mut mesh, places) = read(file, discovered, report);
-    for net in &discovered.cluster_cidrs {
-        if !mesh.cluster_cidrs.contains(net) {
-            mesh.cluster_cidrs.push(*net);
+    if !places.only_given {
+        for net in &discovered.cluster_cidrs {
+            if !mesh.cluster_cidrs.contains(net) {
+                mesh.cluster_cidrs.push(*net);
+            }
         }
     }
+    let name = file.map_or("mesh.yaml", |file| file.path.as_str());
+    let mut cx = Cx { report, file: name, resource: None };
+    doubt(&mesh.cluster_cidrs, &places, discovered, &mut cx);
     (mesh, places)
+}
+
+/// Says what of the cluster's networks was found and cannot be right, and what is missing. Both are external,
+/// and so denied.
+fn doubt(inside: &[IpNet], places: &Places, discovered: &Discovered, cx: &mut Cx<'_>) {
+    let at = Spot::root(1, "clusterCidrs");
+    if !places.only_given {
+        for net in &discovered.refused_cidrs {
+            let message = format!(
+                "the API server tells of the network {net}, which no cluster can have; it is external. \
+                 Name the cluster's networks here"
+            );
+            cx.warn(&at, message);
+        }
+    }
+    let is_inside = |addr: &&IpAddr| inside.iter().any(|net| net.contains(*addr));
+    if let Some(addr) = discovered.api_service.iter().find(|addr| !is_inside(addr)) {
+        let message = format!(
+            "the Service kubernetes has the address {addr}, which is in no network of the cluster that is \
+             known: what pods send to Services is refused. Name the network of Services here"
+        );
+        cx.warn(&at, message);
+    }
 }
 
 fn read(
@@ -69,7 +100,9 @@ fn read(
     match Mesh::decode_record(node, &Spot::root(node.line, name), &mut cx) {
         Some(mesh) => {
             let gateways = mesh.gateways.0.iter().map(|gateway| gateway.at.clone()).collect();
-            let places = Places { file: file.path.clone(), gateways };
+            let only_given =
+                mesh.discover_cluster_cidrs.as_ref().is_some_and(|discover| !discover.value);
+            let places = Places { file: file.path.clone(), gateways, only_given };
             (settings(mesh, discovered, &mut cx), places)
         }
         None => Default::default(),
@@ -94,14 +127,19 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         root_namespace,
         enforcement,
         enforcement_overrides,
+        exemptions: exempt,
         direct,
         cluster_cidrs,
+        discover_cluster_cidrs: _,
         denied_cidrs,
         nat64_prefixes,
         default_config,
         encapsulation_ports,
+        egress_addresses,
+        refusals,
         gateways,
         nodes,
+        node_principal,
         workloads: named,
     } = mesh;
     let default = MeshConfig::default();
@@ -121,9 +159,13 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         .and_then(|domain| names::trust_domain(&domain, cx))
         .unwrap_or(default.trust_domain);
     let nodes = nodes::nodes(&nodes.0, &trust_domain, cx);
+    let principal = node_principal.and_then(|text| nodes::principal(&text, &trust_domain, cx));
+    let nodes = nodes::with_found(nodes, principal.as_ref(), &discovered.nodes);
     let workloads = workloads::workloads(&named.0, &nodes, cx);
     let overrides = workloads::overrides(&enforcement_overrides.0, &workloads, cx);
+    let exemptions = exemptions::exemptions(&exempt.0, &overrides, cx);
     MeshConfig {
+        egress_addresses: egress_addresses::sets(&egress_addresses.0, cx),
         outbound: match outbound.map(|mode| mode.value) {
             None | Some(Outbound::RegistryOnly) => OutboundMode::RegistryOnly,
             Some(Outbound::AllowAny) => OutboundMode::AllowAny,
@@ -144,6 +186,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         },
         enforcement: workloads::mode(enforcement.as_ref(), "everything", cx),
         overrides,
+        exemptions,
         access_log_file: match access_log_file {
             None => default.access_log_file,
             Some(file) => (!file.value.is_empty()).then_some(file.value),
@@ -177,14 +220,16 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         encapsulation_ports: encapsulation_ports.map_or(default.encapsulation_ports, |ports| {
             ports.iter().map(|port| port.value).collect()
         }),
+        refusal_note: refusals.and_then(|refusals| refusals::note(&refusals, cx)),
         gateways: groups(&gateways.0, &trust_domain, discovered, cx),
         nodes,
+        node_addresses: nodes::addresses_of(&discovered.nodes),
         trust_domain,
         workloads,
     }
 }
 
-fn networks(list: &List<String>, cx: &mut Cx<'_>) -> Vec<ipnet::IpNet> {
+fn networks(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpNet> {
     list.iter().filter_map(|text| names::network(text, cx)).collect()
 }
 
@@ -230,19 +275,6 @@ fn translated(list: &List<String>, cx: &mut Cx<'_>) -> Vec<Ipv6Net> {
     prefixes
 }
 
-pub(super) fn addresses(list: &List<String>, cx: &mut Cx<'_>) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
-    for text in list {
-        match text.value.parse::<IpAddr>() {
-            Ok(ip) => addresses.push(ip.to_canonical()),
-            Err(_) => {
-                cx.wrong(&text.at, format!("{:?}", text.value), "an IP address", "not an address")
-            }
-        }
-    }
-    addresses
-}
-
 fn groups(
     gateways: &[MeshGateway],
     trust_domain: &TrustDomain,
@@ -261,7 +293,7 @@ fn groups(
         let found = found.and_then(|gateways| gateways.get(&name.to_string()));
         let endpoints_at = at.field("endpoints");
         let endpoints = match (endpoints, found) {
-            (Some(endpoints), _) => addresses(endpoints, cx),
+            (Some(endpoints), _) => names::addresses(endpoints, cx),
             (None, Some(found)) => found.endpoints.clone(),
             (None, None) => {
                 no_endpoints(&endpoints_at, &name, discovered, cx);
@@ -291,7 +323,7 @@ fn groups(
             labels,
             endpoints,
             // A Service's own address leads to the gateway's ports by another way.
-            other_addresses: addresses(other_addresses, cx)
+            other_addresses: names::addresses(other_addresses, cx)
                 .into_iter()
                 .chain(found.into_iter().flat_map(|found| found.other_addresses.iter().copied()))
                 .collect(),
@@ -313,5 +345,44 @@ fn no_endpoints(at: &Spot, name: &Host, discovered: &Discovered, cx: &mut Cx<'_>
             "there is no Service {name} in the gateways' namespace; what is routed to it is refused"
         );
         cx.warn(at, message);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile_in;
+
+    fn compiled(text: &str, discovered: &Discovered) -> (Vec<IpNet>, String) {
+        let file = RawFile { path: "mesh.yaml".into(), text: text.into() };
+        let compiled = compile_in(discovered, &[], Some(&file)).unwrap();
+        let warned: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();
+        (compiled.snapshot.mesh.cluster_cidrs, warned.join("\n"))
+    }
+
+    #[test]
+    fn what_is_found_is_inside_unless_only_what_is_given_is() {
+        let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
+        let discovered = Discovered {
+            gateways: Some(Default::default()),
+            cluster_cidrs: nets(&["10.96.0.0/12"]),
+            refused_cidrs: nets(&["0.0.0.0/0"]),
+            api_service: vec!["10.96.0.1".parse().unwrap()],
+            nodes: Default::default(),
+        };
+        let (inside, warned) = compiled("clusterCidrs: [10.244.0.0/16]\n", &discovered);
+        assert_eq!(inside, nets(&["10.244.0.0/16", "10.96.0.0/12"]));
+        assert!(warned.contains("0.0.0.0/0, which no cluster can have"), "{warned}");
+        assert!(!warned.contains("Service kubernetes"), "{warned}");
+        let alone = "clusterCidrs: [10.244.0.0/16]\ndiscoverClusterCidrs: false\n";
+        let (inside, warned) = compiled(alone, &discovered);
+        assert_eq!(inside, nets(&["10.244.0.0/16"]));
+        assert!(warned.contains("the address 10.96.0.1, which is in no network"), "{warned}");
+        assert!(!warned.contains("0.0.0.0/0"), "{warned}");
+        // Nothing is found: nothing is inside, and that is said.
+        let nothing = Discovered { cluster_cidrs: Vec::new(), ..discovered };
+        let (inside, warned) = compiled("outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n", &nothing);
+        assert_eq!(inside, nets(&[]));
+        assert!(warned.contains("what pods send to Services is refused"), "{warned}");
     }
 }

@@ -1,10 +1,17 @@
 //! All resources to one snapshot.
 
 mod authorization;
+mod balance;
+mod beyond;
 mod clusters;
+mod compiler;
 mod conditions;
 mod destinations;
 mod egress;
+mod egress_addresses;
+mod entry;
+mod exemptions;
+mod fits;
 mod gateways;
 mod http;
 mod index;
@@ -13,14 +20,19 @@ mod mesh;
 mod node;
 mod nodes;
 mod overlaps;
+mod places;
 mod pools;
 mod providers;
+mod rates;
+mod refusals;
 mod registry;
 mod routes;
+mod rule;
 mod server_tls;
 mod services;
 mod traffic;
 mod unreachable;
+mod wanted;
 mod ways;
 mod workloads;
 
@@ -35,61 +47,23 @@ pub(in crate::config) use egress::{
     MAX_EXPRESSIONS, MAX_HOSTS, MAX_LABELS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
     MAX_VALUES,
 };
+#[cfg(test)]
+pub(in crate::config) use rates::MAX_RATE;
 
-use index::{DestinationRules, EgressHosts, Entries, Groups, Hints, OfGateway};
+use compiler::Compiler;
+use index::{DestinationRules, EgressHosts, Entries, Groups, Hints};
 use overlaps::Declared;
-use providers::Wanted;
 use registry::Registry;
 
 use super::{
     Compiled, Discovered, Problems, RawFile,
-    decode::{At, Cx, Report, Spot, nearest},
+    decode::{Report, Spot},
     resource::{Meta, Resource, Resources},
-    virtual_service::VirtualService,
 };
 use crate::{
-    policy::{
-        AddressGuard, Cluster, ClusterName, Destination, Hop, HostPattern, HttpVersion, MeshConfig,
-        Protocol, Rules, Server, Service, Snapshot,
-    },
-    types::{GatewayPort, Namespace, OriginalPort, Port},
+    policy::{AddressGuard, HostPattern, Rules, Service, Snapshot},
+    types::OriginalPort,
 };
-
-/// What compilation knows so far.
-struct Compiler<'r> {
-    report: &'r mut Report,
-    mesh: MeshConfig,
-    /// Whether there is a `mesh.yaml`: without one no gateway is known.
-    mesh_given: bool,
-    places: mesh::Places,
-    /// Whether there is a cluster, whose pods are not in `mesh.yaml`.
-    workloads_come_and_go: bool,
-    guard: AddressGuard,
-    groups: Groups,
-    entries: Entries,
-    /// Hosts that egress policies name.
-    egress_hosts: EgressHosts,
-    rules: DestinationRules,
-    servers: Vec<Arc<Server>>,
-    by_gateway: HashMap<Arc<str>, OfGateway>,
-    by_port: HashMap<GatewayPort, Vec<usize>>,
-    /// Names of all gateways, those included whose servers have errors.
-    gateways: HashSet<String>,
-    /// Whether servers are missing because of errors in them, told already.
-    broken_gateways: bool,
-    /// Virtual services that others delegate to.
-    delegates: &'r [Resource<VirtualService>],
-    delegates_by_name: HashMap<String, &'r Resource<VirtualService>>,
-    /// How traffic has to come to a gateway's port and subset, by the namespace that routes it.
-    hops: HashMap<(usize, Port, String, Namespace), Hop>,
-    hints: Hints,
-    /// What the hints for hosts are taken from, made with the first.
-    host_names: OnceCell<Vec<String>>,
-    gateway_names: OnceCell<Vec<String>>,
-    /// By name; those of one name differ in their settings.
-    clusters: BTreeMap<ClusterName, Vec<Arc<Cluster>>>,
-    destinations: HashMap<Wanted, Arc<Destination>>,
-}
 
 /// See [`super::compile()`].
 pub(super) fn compile(
@@ -188,6 +162,7 @@ impl Compiler<'_> {
         Snapshot {
             mesh: self.mesh,
             node,
+            places: Arc::new(places::all(resources)),
             rules: Rules {
                 services,
                 servers: self.servers,
@@ -267,32 +242,4 @@ fn by_name<T>(resources: &[Resource<T>]) -> HashMap<String, &Resource<T>> {
         all.entry(resource.meta.full_name()).or_insert(resource);
     }
     all
-}
-
-/// What a declared protocol means here.
-fn protocol(text: Option<&At<String>>, cx: &mut Cx<'_>) -> Option<(Protocol, HttpVersion)> {
-    const KNOWN: [&str; 6] = ["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"];
-    let Some(text) = text else { return Some((Protocol::Tcp, HttpVersion::Auto)) };
-    match text.value.to_ascii_uppercase().as_str() {
-        "HTTP" | "GRPC-WEB" => Some((Protocol::Http, HttpVersion::Auto)),
-        "HTTP2" | "GRPC" => Some((Protocol::Http, HttpVersion::Http2)),
-        "HTTPS" | "TLS" => Some((Protocol::Tls, HttpVersion::Auto)),
-        "TCP" => Some((Protocol::Tcp, HttpVersion::Auto)),
-        "MONGO" | "MYSQL" | "REDIS" | "POSTGRES" | "CASSANDRA" => {
-            cx.warn(&text.at, format!("{} is treated as TCP", text.value));
-            Some((Protocol::Tcp, HttpVersion::Auto))
-        }
-        _ => {
-            let hint = nearest(&text.value, KNOWN.into_iter());
-            let hint = hint.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
-            let expected = format!("one of {}", KNOWN.join(", "));
-            cx.wrong(
-                &text.at,
-                format!("{:?}", text.value),
-                expected,
-                format!("unknown protocol{hint}"),
-            );
-            None
-        }
-    }
 }

@@ -26,6 +26,9 @@ use crate::{
 /// What of a port is decided so far: the gateway group, how it is reached, and who sent it there.
 pub(super) type Ports = BTreeMap<OriginalPort, (usize, Hop, Arc<str>)>;
 
+/// A route, and the resource that it is of: `VirtualService default/name`.
+pub(super) type Made = (NodeRoute, Arc<str>);
+
 impl Compiler<'_> {
     /// Ports on which names decide, by Istio's resources.
     pub(super) fn ports(
@@ -51,7 +54,7 @@ impl Compiler<'_> {
         egress: &[Arc<EgressPolicy>],
         mut ports: Ports,
     ) -> NodePolicy {
-        let mut node: Vec<NodeRoute> = Vec::new();
+        let mut node: Vec<Made> = Vec::new();
         self.egress_ports(egress, &mut ports);
         if self.mesh.direct == Direct::Registry {
             let routed = routed(routes);
@@ -67,12 +70,13 @@ impl Compiler<'_> {
         }
         if self.mesh.outbound == OutboundMode::AllowAny && !self.mesh.gateways.is_empty() {
             let action = NodeAction::Redirect { group: 0, port: None, hop: self.default_hop(0) };
-            node.push(NodeRoute { port: None, target: DirectTarget::Any, action });
+            let by = "mesh.yaml".into();
+            node.push((NodeRoute { port: None, target: DirectTarget::Any, action }, by));
         }
-        let by_name = ports.iter().map(|(port, (group, hop, _))| NodeRoute {
-            port: Some(*port),
-            target: DirectTarget::Any,
-            action: NodeAction::Redirect { group: *group, port: None, hop: *hop },
+        let by_name = ports.iter().map(|(port, (group, hop, by))| {
+            let action = NodeAction::Redirect { group: *group, port: None, hop: *hop };
+            let route = NodeRoute { port: Some(*port), target: DirectTarget::Any, action };
+            (route, Arc::clone(by))
         });
         node.splice(0..0, by_name);
         let mut taken = BTreeMap::new();
@@ -84,8 +88,9 @@ impl Compiler<'_> {
             by_port(&mut node);
         }
         let mut seen: HashSet<NodeRoute> = HashSet::with_capacity(node.len());
-        node.retain(|route| seen.insert(route.clone()));
-        NodePolicy { routes: node }
+        node.retain(|(route, _)| seen.insert(route.clone()));
+        let (routes, origins) = node.into_iter().unzip();
+        NodePolicy { routes, origins }
     }
 
     /// Ports on which names decide: HTTP and TLS.
@@ -124,7 +129,7 @@ impl Compiler<'_> {
                     let name =
                         |group: usize| self.mesh.gateways.get(group).map(|g| g.service.to_string());
                     let message = format!(
-                        "port {port} is routed to {} here, and to {} by VirtualService {by}; the \
+                        "port {port} is routed to {} here, and to {} by {by}; the \
                          node sees no names, so all of one port goes to one gateway",
                         name(group).unwrap_or_default(),
                         name(other).unwrap_or_default(),
@@ -141,14 +146,15 @@ impl Compiler<'_> {
                 (Some(_), None) => {}
                 (None, group) if !self.mesh.gateways.is_empty() => {
                     let (group, hop) = group.unwrap_or_else(|| (0, self.default_hop(0)));
-                    ports.insert(port, (group, hop, Arc::clone(&set.name)));
+                    ports.insert(port, (group, hop, meta.label.as_str().into()));
                 }
                 (None, _) => {}
             }
         }
     }
 
-    /// Ports on which a gateway ends TLS: applications may dial them to speak to it themselves.
+    /// Ports on which a gateway terminates TLS: applications may dial them to speak to it
+    /// themselves.
     fn terminating_ports(&mut self, ports: &mut Ports) {
         for server in &self.servers {
             if !matches!(server.protocol, ServerProtocol::Terminate(_))
@@ -160,7 +166,8 @@ impl Compiler<'_> {
             let Some(group) = selected.first().copied() else { continue };
             let port = OriginalPort(server.port.0);
             // Whoever speaks TLS to the gateway itself doesn't need the node for it.
-            ports.entry(port).or_insert_with(|| (group, Hop::Plain, Arc::clone(&server.gateway)));
+            let by = || Arc::clone(&server.place.resource);
+            ports.entry(port).or_insert_with(|| (group, Hop::Plain, by()));
         }
     }
 
@@ -170,7 +177,7 @@ impl Compiler<'_> {
     }
 
     /// `direct: registry` for a service without a route.
-    fn direct(&mut self, service: &Service, ports: &mut Ports, node: &mut Vec<NodeRoute>) {
+    fn direct(&mut self, service: &Service, ports: &mut Ports, node: &mut Vec<Made>) {
         let Some(entry) = self.entries.named(&service.name) else { return };
         if service.protocol == Protocol::Http {
             if self.mesh.gateways.is_empty() {
@@ -182,7 +189,8 @@ impl Compiler<'_> {
                 entry.meta.cx(self.report).warn(&at, message);
             } else {
                 let hop = self.default_hop(0);
-                ports.entry(service.port).or_insert_with(|| (0, hop, Arc::clone(&service.name)));
+                let by = || entry.meta.label.as_str().into();
+                ports.entry(service.port).or_insert_with(|| (0, hop, by()));
             }
             return;
         }
@@ -201,8 +209,11 @@ impl Compiler<'_> {
                 }
             }
         }
-        let direct =
-            |target| NodeRoute { port: Some(service.port), target, action: NodeAction::Direct };
+        let by: Arc<str> = entry.meta.label.as_str().into();
+        let direct = |target| {
+            let action = NodeAction::Direct;
+            (NodeRoute { port: Some(service.port), target, action }, Arc::clone(&by))
+        };
         node.extend(targets.into_iter().map(direct));
     }
 
@@ -214,7 +225,7 @@ impl Compiler<'_> {
         registry: &Registry<'_>,
         ports: &Ports,
         taken: &mut BTreeMap<(usize, GatewayPort), Arc<str>>,
-        node: &mut Vec<NodeRoute>,
+        node: &mut Vec<Made>,
     ) {
         for rule in &set.mesh.tcp {
             let at = Spot::root(meta.line, "spec").field("tcp");
@@ -266,7 +277,7 @@ impl Compiler<'_> {
                     wanted.iter().flat_map(|m| m.subnets.iter().copied()).collect();
                 let entry = self.entries.named(&service.name);
                 let nets = if subnets.is_empty() {
-                    entry.map(super::services::Entry::dialled).unwrap_or_default()
+                    entry.map(super::entry::Entry::dialled).unwrap_or_default()
                 } else {
                     subnets
                 };
@@ -275,7 +286,9 @@ impl Compiler<'_> {
                     targets.extend(service.host.exact().cloned().map(DirectTarget::Name));
                 }
                 let port = Some(service.port);
-                node.extend(targets.into_iter().map(|target| NodeRoute { port, target, action }));
+                let by: Arc<str> = meta.label.as_str().into();
+                let made = |target| (NodeRoute { port, target, action }, Arc::clone(&by));
+                node.extend(targets.into_iter().map(made));
             }
             if !found {
                 let message =
@@ -290,9 +303,9 @@ impl Compiler<'_> {
 /// is known by name: as in Istio, whose listener for such a service takes every address. The gateway
 /// resolves the name itself and connects to nothing else, so what DNS answers whom does not matter. Where
 /// there are several, addresses are all that tells them apart.
-fn by_port(node: &mut [NodeRoute]) {
+fn by_port(node: &mut [Made]) {
     let mut named: BTreeMap<OriginalPort, BTreeSet<Option<String>>> = BTreeMap::new();
-    for route in &*node {
+    for (route, _) in &*node {
         let (Some(port), name) = (route.port, &route.target) else { continue };
         let name = match (name, route.action) {
             (DirectTarget::Name(host), NodeAction::Redirect { .. }) => Some(host.to_string()),
@@ -302,7 +315,7 @@ fn by_port(node: &mut [NodeRoute]) {
         };
         named.entry(port).or_default().insert(name);
     }
-    for route in node {
+    for (route, _) in node {
         let only = route
             .port
             .and_then(|port| named.get(&port))

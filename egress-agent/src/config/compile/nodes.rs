@@ -1,15 +1,20 @@
 //! `nodes` of `mesh.yaml`, and identities that other parts of it name.
 
-use std::sync::Arc;
-
-use super::{
-    super::{
-        decode::{At, Cx, nearest},
-        mesh::MeshNode,
-    },
-    mesh::addresses,
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::Arc,
 };
-use crate::types::{DEFAULT_SERVICE_ACCOUNT, Node, SpiffeId, TrustDomain, Workload};
+
+use super::super::{
+    decode::{At, Cx, nearest},
+    mesh::MeshNode,
+    names,
+};
+use crate::{
+    policy::MeshConfig,
+    types::{DEFAULT_SERVICE_ACCOUNT, Node, SpiffeId, TrustDomain, Workload},
+};
 
 /// The nodes, in file order.
 pub(super) fn nodes(
@@ -19,7 +24,7 @@ pub(super) fn nodes(
 ) -> Vec<Arc<Node>> {
     let mut nodes: Vec<Arc<Node>> = Vec::new();
     for MeshNode { at, name, principal: proven, addresses: list } in given {
-        let own = addresses(list, cx);
+        let own = names::addresses(list, cx);
         let (Some(name), Some(proven)) = (name, proven) else { continue };
         if name.value.is_empty() {
             let expected = "the node's name";
@@ -57,6 +62,46 @@ pub(super) fn nodes(
         nodes.push(Arc::new(Node { name: name.value.as_str().into(), principal, addresses: own }));
     }
     nodes
+}
+
+/// The nodes with those of the API server, which all prove one identity and are told apart by their addresses. A
+/// node without an address of its own is none: nobody could tell that it speaks.
+pub(super) fn with_found(
+    mut nodes: Vec<Arc<Node>>,
+    principal: Option<&SpiffeId>,
+    found: &BTreeMap<String, Vec<IpAddr>>,
+) -> Vec<Arc<Node>> {
+    let Some(principal) = principal else { return nodes };
+    let given: HashSet<Arc<str>> = nodes.iter().map(|node| Arc::clone(&node.name)).collect();
+    let taken: HashSet<IpAddr> =
+        nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect();
+    let mut own: BTreeMap<Arc<str>, Vec<IpAddr>> = BTreeMap::new();
+    for (address, name) in addresses_of(found) {
+        if !taken.contains(&address) && !given.contains(&name) {
+            own.entry(name).or_default().push(address);
+        }
+    }
+    nodes.extend(own.into_iter().map(|(name, mut addresses)| {
+        addresses.sort();
+        Arc::new(Node { name, principal: principal.clone(), addresses })
+    }));
+    nodes
+}
+
+/// The nodes by their addresses. One that two nodes claim is neither's.
+pub(super) fn addresses_of(found: &BTreeMap<String, Vec<IpAddr>>) -> HashMap<IpAddr, Arc<str>> {
+    let mut owners: HashMap<IpAddr, Option<Arc<str>>> = HashMap::new();
+    for (name, addresses) in found {
+        let name: Arc<str> = name.as_str().into();
+        let distinct: HashSet<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
+        for address in distinct {
+            owners
+                .entry(address)
+                .and_modify(|owner| *owner = None)
+                .or_insert_with(|| Some(Arc::clone(&name)));
+        }
+    }
+    owners.into_iter().filter_map(|(address, owner)| Some((address, owner?))).collect()
 }
 
 /// A SPIFFE ID of the mesh's own trust domain.
@@ -97,8 +142,15 @@ pub(super) fn known(name: &At<String>, nodes: &[Arc<Node>], cx: &mut Cx<'_>) -> 
 }
 
 /// Who gets nowhere through a tunnel, in words: a node may speak only for workloads that name it.
-pub(super) fn unspoken(workloads: &[Arc<Workload>]) -> Option<String> {
+pub(super) fn unspoken(mesh: &MeshConfig) -> Option<String> {
     const SHOWN: usize = 3;
+    let workloads = &mesh.workloads;
+    // Which pod is on which node is the API server's to say.
+    if !mesh.node_addresses.is_empty() {
+        let message = "no node is known to gateways, so what comes through tunnels is refused \
+                       (claimed_workload); set nodePrincipal to the identity of node agents";
+        return mesh.nodes.is_empty().then(|| message.into());
+    }
     let name = |workload: &Workload| format!("{}/{}", workload.namespace.0, workload.name);
     let without: Vec<_> = workloads.iter().filter(|workload| workload.node.is_none()).collect();
     let who = match without.len() {
@@ -131,4 +183,48 @@ pub(super) fn service_account(
         cx.wrong(&text.at, format!("{:?}", text.value), expected, message);
     }
     text.value.as_str().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(list: &[(&str, &[&str])]) -> BTreeMap<String, Vec<IpAddr>> {
+        let addresses = |list: &[&str]| list.iter().map(|addr| addr.parse().unwrap()).collect();
+        list.iter().map(|(name, list)| ((*name).to_owned(), addresses(list))).collect()
+    }
+
+    #[test]
+    fn nodes_that_are_found_are_told_apart_by_their_addresses() {
+        let principal =
+            SpiffeId::parse("spiffe://cluster.local/ns/istio-system/sa/egress-node").unwrap();
+        let given = vec![Arc::new(Node {
+            name: "given".into(),
+            principal: principal.clone(),
+            addresses: vec!["10.0.0.9".parse().unwrap()],
+        })];
+        let all = found(&[
+            ("a", &["10.0.0.1", "fd00::1"]),
+            ("b", &["10.0.0.2", "10.0.0.3"]),
+            // Two claim one address; what is left of the other has none.
+            ("c", &["10.0.0.3"]),
+            ("bare", &[]),
+            ("given", &["10.0.0.4"]),
+            ("thief", &["10.0.0.9"]),
+        ]);
+        let nodes = with_found(given.clone(), Some(&principal), &all);
+        let shown: Vec<(&str, Vec<String>)> = nodes
+            .iter()
+            .map(|node| (&*node.name, node.addresses.iter().map(ToString::to_string).collect()))
+            .collect();
+        let of = |list: &[&str]| list.iter().map(|addr| (*addr).to_owned()).collect::<Vec<_>>();
+        let expected = [
+            ("given", of(&["10.0.0.9"])),
+            ("a", of(&["10.0.0.1", "fd00::1"])),
+            ("b", of(&["10.0.0.2"])),
+        ];
+        assert_eq!(shown, expected);
+        // Without an identity none is a node that may speak.
+        assert_eq!(with_found(given.clone(), None, &all), given);
+    }
 }

@@ -5,11 +5,14 @@ use std::time::Duration;
 use super::{
     super::{
         decode::{At, Cx},
-        destination_rule::{ConnectionPoolSettings, H2Upgrade, HttpPool, OutlierSettings, TcpPool},
+        destination_rule::{
+            ConnectionPoolSettings, H2Upgrade, HttpPool, OutlierSettings,
+            RetryBudget as RetryBudgetMirror, TcpPool,
+        },
     },
     keepalive::keepalive,
 };
-use crate::policy::{ConnectionPool, HttpVersion, OutlierDetection};
+use crate::policy::{ConnectionPool, HttpVersion, OutlierDetection, RetryBudget};
 
 /// And the version of HTTP that is asked for, where one is.
 pub(super) fn connection_pool_of(
@@ -64,6 +67,7 @@ pub(super) fn connection_pool_of(
             h2_upgrade_policy,
             use_client_protocol,
             max_concurrent_streams,
+            max_retries,
         } = http;
         let pending = not_zero(http1_max_pending_requests, cx);
         pool.max_requests =
@@ -73,6 +77,9 @@ pub(super) fn connection_pool_of(
         pool.idle_timeout = idle_timeout.as_ref().map_or(pool.idle_timeout, |t| t.value);
         pool.max_concurrent_streams =
             not_zero(max_concurrent_streams, cx).unwrap_or(pool.max_concurrent_streams);
+        // Zero is Istio's default, which is no limit.
+        let retries = max_retries.as_ref().filter(|retries| retries.value != 0);
+        pool.max_retries = retries.map_or(u32::MAX, |retries| retries.value);
         let upgrade = h2_upgrade_policy.as_ref().filter(|p| p.value == H2Upgrade::Upgrade);
         let client = use_client_protocol.as_ref().is_some_and(|client| client.value);
         if let Some(upgrade) = upgrade.filter(|_| client) {
@@ -85,6 +92,18 @@ pub(super) fn connection_pool_of(
         };
     }
     (pool, version)
+}
+
+pub(super) fn retry_budget_of(settings: &RetryBudgetMirror, cx: &mut Cx<'_>) -> RetryBudget {
+    let RetryBudgetMirror { at: _, percent, min_retry_concurrency } = settings;
+    let percent = percent.as_ref().map_or(20.0, |percent| {
+        if !(0.0..=100.0).contains(&percent.value) {
+            cx.wrong(&percent.at, percent.value.to_string(), "0 to 100", "not a percentage");
+        }
+        percent.value.clamp(0.0, 100.0)
+    });
+    let minimum = min_retry_concurrency.as_ref().map_or(3, |minimum| minimum.value);
+    RetryBudget { percent, minimum }
 }
 
 pub(super) fn outlier_detection_of(

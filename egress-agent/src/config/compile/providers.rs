@@ -7,34 +7,20 @@ use std::sync::Arc;
 use egress_ebpf::reason::Reason;
 
 use super::{
-    Compiler,
-    clusters::{Rule, with_names},
-    routes::Traffic,
-    services::Entry,
+    Compiler, egress_addresses,
+    entry::{Entry, with_names},
+    fits,
+    rule::Rule,
     traffic::{Settings, TlsWish},
+    wanted::{Traffic, Wanted},
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, ClusterName, Destination, HostPattern, LoadBalancer,
+        ClientTls, ClientTlsMode, Cluster, Destination, EgressAddresses, HostPattern, LoadBalancer,
         Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
-
-/// What is looked for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Wanted {
-    pub(super) host: HostPattern,
-    pub(super) port: Port,
-    pub(super) subset: String,
-    pub(super) traffic: Traffic,
-}
-
-impl Wanted {
-    fn cluster_name(&self) -> ClusterName {
-        ClusterName::outbound(self.port, &self.subset, &self.host.to_string())
-    }
-}
 
 impl Compiler<'_> {
     /// Everything that declares the host and port, whoever sees it.
@@ -52,6 +38,17 @@ impl Compiler<'_> {
         let destination = Arc::new(Destination { providers });
         self.destinations.insert(wanted.clone(), Arc::clone(&destination));
         destination
+    }
+
+    /// The destination, dialled from these addresses.
+    pub(super) fn from(
+        &mut self,
+        destination: &Destination,
+        from: &Arc<EgressAddresses>,
+    ) -> Arc<Destination> {
+        let providers = egress_addresses::dialled_from(destination, from).into_iter();
+        let providers = providers.map(|provider| self.share(provider)).collect();
+        Arc::new(Destination { providers })
     }
 
     /// The destination of an entry's own port, without any route.
@@ -134,16 +131,17 @@ impl Compiler<'_> {
             }
         }
         let (namespace, exported) = (entry.meta.namespace.clone(), entry.exported.clone());
-        Some(Provider { host, namespace, exported, by_client, others })
+        let entry = entry.meta.label.as_str().into();
+        Some(Provider { host, entry, namespace, exported, by_client, others })
     }
 
     /// The same with one cluster for all that are equal, whichever entry they are of.
     fn share(&mut self, provider: Provider) -> Provider {
-        let Provider { host, namespace, exported, by_client, others } = provider;
+        let Provider { host, entry, namespace, exported, by_client, others } = provider;
         let others = self.shared(others);
         let by_client =
             by_client.into_iter().map(|(client, reached)| (client, self.shared(reached))).collect();
-        Provider { host, namespace, exported, by_client, others }
+        Provider { host, entry, namespace, exported, by_client, others }
     }
 
     /// The same with one cluster for all that are equal.
@@ -156,7 +154,7 @@ impl Compiler<'_> {
                 reached.cluster
             }
         };
-        Reached { cluster, refusals: reached.refusals }
+        Reached { cluster, ..reached }
     }
 
     /// How clients of a namespace reach a host and port of an entry.
@@ -204,20 +202,13 @@ impl Compiler<'_> {
                 None
             }
         };
-        match traffic {
-            Traffic::Http if service.protocol == Protocol::Tls && tls.is_none() => {
-                let detail = format!(
-                    "plain HTTP must not be sent to {name}, which is declared to speak TLS"
-                );
-                refusals.push(Refusal::of_all(Reason::WrongProtocol, &detail));
-            }
-            Traffic::Tls if tls.is_some() => {
-                let detail = format!("TLS to {name} would be wrapped in TLS again");
-                refusals.push(Refusal::of_all(Reason::WrongProtocol, &detail));
-            }
-            Traffic::Http | Traffic::Tls | Traffic::Tcp => {}
-        }
         let settings = merged.settings;
+        let connect = settings.beyond.connect.is_some();
+        let misfit = fits::misfit(*traffic, service.protocol, tls.is_some(), connect, &name);
+        refusals.extend(misfit.map(|detail| Refusal::of_all(Reason::WrongProtocol, &detail)));
+        let refused = settings.beyond.refused.as_deref();
+        refusals.extend(refused.map(|why| Refusal::of_all(Reason::TlsPolicyUnavailable, why)));
+        let balancing = settings.load_balancer.unwrap_or_default();
         let (mut pool, version) = settings.pool.unwrap_or_default();
         pool.keepalive = pool.keepalive.or(self.mesh.keepalive);
         let cluster = Arc::new(Cluster {
@@ -227,13 +218,21 @@ impl Compiler<'_> {
             load_balancer: if entry.uses_one_address() {
                 LoadBalancer::First
             } else {
-                settings.load_balancer.unwrap_or(LoadBalancer::LeastRequest)
+                balancing.method
             },
+            hash: balancing.hash.filter(|_| !entry.uses_one_address()),
+            warmup: balancing.warmup,
+            from: None,
+            proxy_protocol: settings.beyond.proxy_protocol,
+            connect: settings.beyond.connect,
+            retry_budget: settings.beyond.retry_budget,
             pool,
             outlier: settings.outlier.flatten(),
+            rate: entry.rate.clone(),
             name: wanted.cluster_name(),
         });
-        Some(Reached { cluster, refusals })
+        let rules = chosen.iter().map(|rule| rule.meta.label.as_str().into()).collect();
+        Some(Reached { cluster, rules, refusals })
     }
 
     /// The rules that count for a host: of the client's namespace, or else of the service's, or

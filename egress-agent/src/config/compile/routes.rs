@@ -12,7 +12,8 @@ use super::{
             TlsRule as TlsRuleMirror, VirtualService,
         },
     },
-    Compiler,
+    Compiler, places,
+    wanted::Traffic,
 };
 use crate::{
     policy::{
@@ -43,14 +44,6 @@ impl Stage {
             name => Self::Gateway(format!("{}/{name}", namespace.0).into()),
         }
     }
-}
-
-/// What is sent to a destination.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Traffic {
-    Http,
-    Tls,
-    Tcp,
 }
 
 /// A virtual service's own part of resolving its rules.
@@ -185,7 +178,8 @@ impl Compiler<'_> {
             let mut cx = scope.meta.cx(self.report);
             let matches: Vec<_> = here.iter().map(|m| tls_match(m, scope, &mut cx)).collect();
             let targets = self.targets(&route.0, at, stage, port, Traffic::Tls, scope);
-            read.push(Arc::new(TlsRule { matches, targets }));
+            let place = places::at(scope.meta, at);
+            read.push(Arc::new(TlsRule { matches, targets, place }));
         }
         read
     }
@@ -207,7 +201,8 @@ impl Compiler<'_> {
             let mut cx = scope.meta.cx(self.report);
             let matches: Vec<_> = here.iter().map(|m| tcp_match(m, &mut cx)).collect();
             let targets = self.targets(&route.0, at, stage, port, Traffic::Tcp, scope);
-            read.push(Arc::new(TcpRule { matches, targets }));
+            let place = places::at(scope.meta, at);
+            read.push(Arc::new(TcpRule { matches, targets, place }));
         }
         read
     }
@@ -263,6 +258,7 @@ pub(super) fn source(labels: &Dict<At<String>>, namespace: Option<&At<String>>) 
     SourceMatch {
         labels: names::labels(labels),
         namespace: namespace.map(|n| Namespace(n.value.as_str().into())),
+        subnet: None,
     }
 }
 
@@ -312,11 +308,13 @@ fn tcp_match(mirror: &TcpMirror, cx: &mut Cx<'_>) -> TcpMatch {
         source_labels,
         gateways: _,
         source_namespace,
+        source_subnet,
     } = mirror;
+    let subnet = source_subnet.as_ref().and_then(|text| names::network(text, cx));
     TcpMatch {
         port: port.as_ref().map(|port| port.value),
         subnets: destination_subnets.iter().filter_map(|s| names::network(s, cx)).collect(),
-        source: source(source_labels, source_namespace.as_ref()),
+        source: SourceMatch { subnet, ..source(source_labels, source_namespace.as_ref()) },
     }
 }
 

@@ -26,7 +26,13 @@ pub(super) fn compile(
         let found = format!("{mode} on a port of protocol TCP");
         let message = match mode {
             ServerMode::Passthrough => "only TLS can be passed through by its server name",
-            _ => "a port with tls carries TLS (any bytes inside) or HTTPS (HTTP inside)",
+            ServerMode::Simple
+            | ServerMode::Mutual
+            | ServerMode::IstioMutual
+            | ServerMode::OptionalMutual
+            | ServerMode::AutoPassthrough => {
+                "a port with tls carries TLS (any bytes inside) or HTTPS (HTTP inside)"
+            }
         };
         cx.wrong(&mode_at, found, "protocol TLS or HTTPS", message);
         return None;
@@ -34,7 +40,10 @@ pub(super) fn compile(
     if let Some(choice) = tls.encrypted_client_hello.as_ref()
         && mode != ServerMode::Passthrough
     {
-        cx.warn(&choice.at, "has no effect: where TLS ends here the inner ClientHello isn't read");
+        cx.warn(
+            &choice.at,
+            "has no effect: where TLS is terminated here the inner ClientHello isn't read",
+        );
     }
     let mode = match mode {
         ServerMode::Passthrough => {
@@ -45,7 +54,7 @@ pub(super) fn compile(
             return Some(ServerProtocol::Passthrough(choice.unwrap_or(mesh.encrypted_hello)));
         }
         ServerMode::AutoPassthrough => {
-            let expected = "PASSTHROUGH, or a mode that ends TLS";
+            let expected = "PASSTHROUGH, or a mode that terminates TLS";
             let message = "not supported: the gateway forwards by virtual services only";
             cx.wrong(&mode_at, "AUTO_PASSTHROUGH", expected, message);
             return None;

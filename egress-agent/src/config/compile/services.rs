@@ -1,146 +1,22 @@
 //! `ServiceEntry` to the registry: validation as Istio's, and where each service's endpoints are.
 
-use std::{collections::HashSet, net::SocketAddr};
-
-use ipnet::IpNet;
+use std::collections::HashSet;
 
 use super::super::{
-    decode::{At, Cx},
+    decode::{At, Cx, nearest},
     names,
-    resource::{Meta, Resource},
+    resource::Resource,
     service_entry::{Location, Resolution, ServiceEndpoint, ServiceEntry, ServicePort},
 };
-use super::Compiler;
-use crate::{
-    policy::{Discovery, Endpoint, Exported, HostPattern, HttpVersion, Protocol},
-    types::{Host, Labels, Port},
+use super::{
+    Compiler,
+    entry::{Entry, EntryEndpoint, EntryPort},
+    rates,
 };
-
-/// A service entry, read.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) meta: Meta,
-    pub(super) hosts: Vec<HostPattern>,
-    pub(super) ports: Vec<EntryPort>,
-    pub(super) exported: Exported,
-    pub(super) addresses: Vec<IpNet>,
-    pub(super) subject_alt_names: Vec<String>,
-    /// Some of its ports have errors, told already.
-    pub(super) broken: bool,
-    resolution: Resolution,
-    endpoints: Vec<EntryEndpoint>,
-}
-
-/// A port of it.
-#[derive(Debug)]
-pub(super) struct EntryPort {
-    pub(super) number: Port,
-    pub(super) protocol: Protocol,
-    pub(super) http: HttpVersion,
-    name: String,
-    target: Port,
-}
-
-#[derive(Debug)]
-struct EntryEndpoint {
-    host: Host,
-    ports: Vec<(String, Port)>,
-    labels: Labels,
-    weight: u32,
-}
-
-impl Entry {
-    /// The port with this number.
-    pub(super) fn port(&self, number: Port) -> Option<&EntryPort> {
-        self.ports.iter().find(|port| port.number == number)
-    }
-
-    /// Where the endpoints of `host` on `port` are, those with `labels`.
-    pub(super) fn discovery(
-        &self,
-        host: &HostPattern,
-        port: &EntryPort,
-        labels: &Labels,
-    ) -> Discovery {
-        let at = |endpoint: &EntryEndpoint| {
-            let own = endpoint.ports.iter().find(|(name, _)| *name == port.name);
-            own.map_or(port.target, |(_, number)| *number)
-        };
-        let chosen = self.endpoints.iter();
-        let chosen = chosen.filter(|e| crate::policy::has_labels(&e.labels, labels));
-        if self.resolution == Resolution::Static {
-            return Discovery::Static(
-                chosen
-                    .filter_map(|endpoint| match endpoint.host {
-                        Host::Ip(ip) => Some(Endpoint {
-                            addr: SocketAddr::new(ip, at(endpoint).get()),
-                            weight: endpoint.weight,
-                        }),
-                        Host::Name(_) => None,
-                    })
-                    .collect(),
-            );
-        }
-        if !self.endpoints.is_empty() {
-            return Discovery::Dns(chosen.map(|e| (e.host.clone(), at(e))).collect());
-        }
-        match host {
-            HostPattern::Exact(host) => Discovery::Dns(vec![(host.clone(), port.target)]),
-            HostPattern::Below(_) | HostPattern::Any => Discovery::Request(port.target),
-        }
-    }
-
-    /// Whether one of the addresses is used at a time.
-    pub(super) fn uses_one_address(&self) -> bool {
-        self.resolution == Resolution::DnsRoundRobin
-    }
-
-    /// Addresses that applications dial for it without asking the gateway, where they are known.
-    pub(super) fn dialled(&self) -> Vec<IpNet> {
-        if !self.addresses.is_empty() {
-            return self.addresses.clone();
-        }
-        let ips = self.endpoints.iter().filter_map(|endpoint| match endpoint.host {
-            Host::Ip(ip) => Some(IpNet::from(ip)),
-            Host::Name(_) => None,
-        });
-        ips.collect()
-    }
-}
-
-impl Entry {
-    /// The entry that a host and port of an egress policy stands for.
-    pub(super) fn of_policy(
-        meta: Meta,
-        host: HostPattern,
-        number: Port,
-        protocol: Protocol,
-    ) -> Self {
-        let address = match &host {
-            HostPattern::Exact(host @ Host::Ip(_)) => Some(host.clone()),
-            HostPattern::Exact(Host::Name(_)) | HostPattern::Below(_) | HostPattern::Any => None,
-        };
-        let endpoints = address.map(|host| EntryEndpoint {
-            host,
-            ports: Vec::new(),
-            labels: Labels::new(),
-            weight: 1,
-        });
-        let endpoints: Vec<_> = endpoints.into_iter().collect();
-        let http = HttpVersion::Auto;
-        Self {
-            meta,
-            resolution: if endpoints.is_empty() { Resolution::Dns } else { Resolution::Static },
-            hosts: vec![host],
-            ports: vec![EntryPort { number, protocol, http, name: String::new(), target: number }],
-            exported: Exported::All,
-            addresses: Vec::new(),
-            subject_alt_names: Vec::new(),
-            broken: false,
-            endpoints,
-        }
-    }
-}
+use crate::{
+    policy::{HostPattern, HttpVersion, Protocol},
+    types::Host,
+};
 
 impl Compiler<'_> {
     /// Reads a service entry; without a host there is nothing to register.
@@ -241,9 +117,12 @@ impl Compiler<'_> {
         if has_tcp && addresses.is_empty() {
             cx.warn(&at.field("addresses"), "raw TCP is recognized by its address; without addresses those of the endpoints, or what the host resolves to on each node, are used").code = Some("IST0134");
         }
+        let spoken: Vec<_> = ports.iter().map(|port| port.protocol).collect();
+        let rate = rates::annotated(&meta.annotations, &meta.label, &spoken, &mut cx);
         let hosts: Vec<_> = hosts.into_iter().map(|(host, _)| host).collect();
         (!hosts.is_empty()).then(|| Entry {
             broken: told || ports.len() != given,
+            rate,
             exported: names::exported(export_to, &meta.namespace, true, &mut cx),
             meta: meta.clone(),
             hosts,
@@ -288,7 +167,7 @@ fn entry_ports(ports: &[ServicePort], cx: &mut Cx<'_>) -> Vec<EntryPort> {
         if read.iter().any(|port| port.name == name.value) {
             cx.error(&name.at, format!("two ports are named {:?}", name.value));
         }
-        let Some((protocol, http)) = super::protocol(protocol.as_ref(), cx) else { continue };
+        let Some((protocol, http)) = self::protocol(protocol.as_ref(), cx) else { continue };
         let target = target_port.as_ref().map_or(number.value, |target| target.value);
         let name = name.value.clone();
         read.push(EntryPort { number: number.value, protocol, http, name, target });
@@ -329,4 +208,35 @@ fn endpoint(
         labels: names::labels(labels),
         weight: weight.as_ref().map_or(1, |weight| weight.value.max(1)),
     })
+}
+
+/// What a declared protocol means here.
+pub(super) fn protocol(
+    text: Option<&At<String>>,
+    cx: &mut Cx<'_>,
+) -> Option<(Protocol, HttpVersion)> {
+    const KNOWN: [&str; 6] = ["HTTP", "HTTP2", "GRPC", "HTTPS", "TLS", "TCP"];
+    let Some(text) = text else { return Some((Protocol::Tcp, HttpVersion::Auto)) };
+    match text.value.to_ascii_uppercase().as_str() {
+        "HTTP" | "GRPC-WEB" => Some((Protocol::Http, HttpVersion::Auto)),
+        "HTTP2" | "GRPC" => Some((Protocol::Http, HttpVersion::Http2)),
+        "HTTPS" | "TLS" => Some((Protocol::Tls, HttpVersion::Auto)),
+        "TCP" => Some((Protocol::Tcp, HttpVersion::Auto)),
+        "MONGO" | "MYSQL" | "REDIS" | "POSTGRES" | "CASSANDRA" => {
+            cx.warn(&text.at, format!("{} is treated as TCP", text.value));
+            Some((Protocol::Tcp, HttpVersion::Auto))
+        }
+        _ => {
+            let hint = nearest(&text.value, KNOWN.into_iter());
+            let hint = hint.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+            let expected = format!("one of {}", KNOWN.join(", "));
+            cx.wrong(
+                &text.at,
+                format!("{:?}", text.value),
+                expected,
+                format!("unknown protocol{hint}"),
+            );
+            None
+        }
+    }
 }

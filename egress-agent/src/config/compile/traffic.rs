@@ -5,20 +5,23 @@ use std::{path::PathBuf, sync::Arc};
 use super::super::{
     decode::{At, Cx},
     destination_rule::{
-        ClientMode, ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings,
-        OutlierSettings, PortPolicy, SimpleLb, TrafficPolicy,
+        ClientMode, ClientTlsSettings, ConnectionPoolSettings, OutlierSettings, PortPolicy,
+        TrafficPolicy,
     },
+    load_balancer::LoadBalancerSettings,
     names,
     problem::Severity,
 };
 use super::{
+    balance::{Balancing, balancing_of},
+    beyond::{Beyond, Credential, beyond},
     pools::{connection_pool_of, outlier_detection_of},
     server_tls::is_name,
 };
 use crate::{
     policy::{
         ClientTls, ClientTlsMode, ConnectionPool, CredentialFiles, CredentialSource, HttpVersion,
-        KeyGroups, LoadBalancer, OutlierDetection,
+        KeyGroups, OutlierDetection,
     },
     types::{Host, Port},
 };
@@ -32,7 +35,7 @@ pub(super) struct Policy {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
-    pub(super) load_balancer: Option<LoadBalancer>,
+    pub(super) load_balancer: Option<Balancing>,
     /// And the version of HTTP that is asked for, where one is.
     pub(super) pool: Option<(ConnectionPool, Option<HttpVersion>)>,
     pub(super) outlier: Option<Option<OutlierDetection>>,
@@ -40,6 +43,8 @@ pub(super) struct Settings {
     pub(super) tls: Option<TlsWish>,
     /// Towards gateways' services. `Some(None)` is `DISABLE`.
     pub(super) tunnel: Option<Option<Tunnel>>,
+    /// What holds on every port.
+    pub(super) beyond: Beyond,
 }
 
 /// What a rule says about TLS towards a service of the registry.
@@ -77,6 +82,24 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// Gives every tunnel this credential, or refuses it; `false` where there is none.
+    pub(super) fn set_credential(&mut self, credential: &Credential) -> bool {
+        let all =
+            self.ports.iter_mut().map(|(_, own)| own).chain(std::iter::once(&mut self.settings));
+        let mut found = false;
+        for Beyond { connect, refused, .. } in all.map(|settings| &mut settings.beyond) {
+            let Some(target) = connect else { continue };
+            found = true;
+            match &credential.refused {
+                Some(why) => *refused = Some(Arc::clone(why)),
+                None => target.credential = Some(Arc::clone(&credential.name.value)),
+            }
+        }
+        found
+    }
+}
+
 impl Settings {
     pub(super) fn or(self, base: Self) -> Self {
         Self {
@@ -85,6 +108,7 @@ impl Settings {
             outlier: self.outlier.or(base.outlier),
             tls: self.tls.or(base.tls),
             tunnel: self.tunnel.or(base.tunnel),
+            beyond: self.beyond.or(base.beyond),
         }
     }
 }
@@ -98,18 +122,23 @@ pub(super) fn policy(policy: &TrafficPolicy, kinds: Kinds, cx: &mut Cx<'_>) -> P
         outlier_detection,
         tls,
         port_level_settings,
+        retry_budget: _,
+        tunnel: _,
+        proxy_protocol: _,
     } = policy;
+    let beyond = beyond(policy, cx);
     let one = |lb: &Option<LoadBalancerSettings>,
                pool: &Option<ConnectionPoolSettings>,
                outlier: &Option<OutlierSettings>,
                tls: &Option<ClientTlsSettings>,
                code: &'static str,
                cx: &mut Cx<'_>| Settings {
-        load_balancer: lb.as_ref().map(load_balancing),
+        load_balancer: lb.as_ref().map(|lb| balancing_of(lb, cx)),
         pool: pool.as_ref().map(|pool| connection_pool_of(pool, cx)),
         outlier: outlier.as_ref().map(|outlier| outlier_detection_of(outlier, cx)),
         tls: tls.as_ref().filter(|_| kinds.registry).map(|tls| client_tls(tls, code, cx)),
         tunnel: tls.as_ref().filter(|_| kinds.gateway).map(|tls| tunnel(tls, cx)),
+        beyond: beyond.clone(),
     };
     let settings = one(load_balancer, connection_pool, outlier_detection, tls, "IST0128", cx);
     let mut ports: Vec<(Port, Settings)> = Vec::new();
@@ -131,20 +160,6 @@ pub(super) fn policy(policy: &TrafficPolicy, kinds: Kinds, cx: &mut Cx<'_>) -> P
         ports.push((number.value, own));
     }
     Policy { settings, ports }
-}
-
-fn load_balancing(settings: &LoadBalancerSettings) -> LoadBalancer {
-    match settings.simple.as_ref().map(|simple| simple.value) {
-        Some(SimpleLb::RoundRobin) => LoadBalancer::RoundRobin,
-        Some(SimpleLb::Random) => LoadBalancer::Random,
-        None
-        | Some(
-            SimpleLb::Unspecified
-            | SimpleLb::LeastRequest
-            | SimpleLb::LeastConn
-            | SimpleLb::Passthrough,
-        ) => LoadBalancer::LeastRequest,
-    }
 }
 
 /// `tls` towards a service in the cluster. Only a gateway's has an effect.

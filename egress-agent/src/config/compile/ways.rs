@@ -207,7 +207,7 @@ impl Compiler<'_> {
         let server = first.and_then(|index| self.servers.get(index));
         let Some(server) = server else {
             return Some(format!(
-                "{host} is led to the gateway's port {port}, where no Gateway serves it; it is refused"
+                "{host} is routed to the gateway's port {port}, where no Gateway serves it; it is refused"
             ));
         };
         let fits = match (protocol, &server.protocol) {
@@ -228,7 +228,7 @@ impl Compiler<'_> {
         };
         if !fits {
             return Some(format!(
-                "{host} is led to the gateway's port {port} by a rule for {protocol:?}, but Gateway {} serves {} there; it is refused",
+                "{host} is routed to the gateway's port {port} by a rule for {protocol:?}, but Gateway {} serves {} there; it is refused",
                 server.gateway, server.protocol
             ));
         }
@@ -237,6 +237,6 @@ impl Compiler<'_> {
         }
         let onward = stops.onward.get(&(&*server.gateway, server.protocol.carries()));
         let leads_on = onward.is_some_and(|onward| onward.leads(port.0, host));
-        (!leads_on).then(|| format!("{host} is led to the gateway's port {port}, but no rule with gateways [{}] leads it on from there; it is refused", server.gateway))
+        (!leads_on).then(|| format!("{host} is routed to the gateway's port {port}, but no rule with gateways [{}] routes it on from there; it is refused", server.gateway))
     }
 }

@@ -13,7 +13,6 @@ use super::{
         mesh::{Enforcing, MeshOverride, MeshWorkload},
         names,
     },
-    mesh::addresses,
     nodes,
 };
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
 };
 
 /// Sets that may have a mode of their own. The kernel has room for more, a reader's mind doesn't.
-const MAX_SETS: usize = 1000;
+pub(super) const MAX_SETS: usize = 1000;
 /// Bytes of a set's name: it is a label's value in metrics.
 const MAX_NAME: usize = 63;
 /// Bytes of an interface's name (`IFNAMSIZ` without its final zero).
@@ -85,7 +84,7 @@ fn workload(
         name: name.into(),
         namespace: Namespace(namespace.into()),
         labels: names::labels(labels),
-        addresses: addresses(list, cx),
+        addresses: names::addresses(list, cx),
         cgroups: own,
         interface: interface.map(|name| name.value.as_str().into()),
         node: node.as_ref().and_then(|name| nodes::known(name, nodes, cx)),
@@ -186,7 +185,8 @@ pub(super) fn overrides(
             labels: names::labels(labels),
         };
         let understood = check_selector(namespaces.as_deref(), &selector, at, cx);
-        let Some(name) = name.as_ref().filter(|name| set_name(name, &sets, cx)) else { continue };
+        let taken: Vec<&str> = sets.iter().map(|set| &*set.name).collect();
+        let Some(name) = name.as_ref().filter(|name| set_name(name, &taken, cx)) else { continue };
         let what = format!("everything from the set {:?}", name.value);
         let mode = mode(own_mode.as_ref(), &what, cx);
         sets.push(EnforcementOverride { name: name.value.as_str().into(), selector, mode });
@@ -232,7 +232,8 @@ fn check_selector(
     false
 }
 
-fn set_name(name: &At<String>, sets: &[EnforcementOverride], cx: &mut Cx<'_>) -> bool {
+/// Whether a set can be called so; `taken` are the names of others.
+pub(super) fn set_name(name: &At<String>, taken: &[&str], cx: &mut Cx<'_>) -> bool {
     let text = name.value.as_str();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let found = format!("{text:?}");
@@ -246,7 +247,7 @@ fn set_name(name: &At<String>, sets: &[EnforcementOverride], cx: &mut Cx<'_>) ->
         cx.wrong(&name.at, found, "another name", message);
         return false;
     }
-    if sets.iter().any(|set| &*set.name == text) {
+    if taken.contains(&text) {
         cx.wrong(&name.at, found, "a name of its own", "two sets have this name");
         return false;
     }

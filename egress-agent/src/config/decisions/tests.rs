@@ -698,8 +698,8 @@ proptest! {
 
 const FILES: &str = "serverCertificate: /c, privateKey: /k, caCertificates: /r";
 
-/// A gateway that ends TLS on port 443 for `a.example` in this mode, and asks nothing of clients
-/// for `open.example`. Raw bytes for `raw.example` come in on port 8443.
+/// A gateway that terminates TLS on port 443 for `a.example` in this mode, and asks nothing of
+/// clients for `open.example`. Raw bytes for `raw.example` come in on port 8443.
 fn terminating(mode: &str) -> Gateway {
     let servers = format!(
         "{{selector: {{istio: egressgateway}}, servers: [

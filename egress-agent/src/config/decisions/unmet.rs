@@ -25,7 +25,10 @@ fn a_refusal_names_the_condition_that_failed() {
 
     let path = with_rules(&on("uri: {prefix: /api/}, method: {exact: GET}", &to("b.example")));
     let wrong = refused(&path, "10.0.0.5", "/admin");
-    assert!(wrong.ends_with("the nearest one asks for uri \"/api/\" at its start"), "{wrong}");
+    assert!(
+        wrong.ends_with("the nearest one, http[1], asks for uri \"/api/\" at its start"),
+        "{wrong}"
+    );
     assert!(path.get(80, "a.example", "/api/x").is_ok());
 
     // Of several rules the one of which the least is missing.
@@ -34,7 +37,7 @@ fn a_refusal_names_the_condition_that_failed() {
         on("method: {exact: PUT}", &to("b.example")),
     ];
     let nearest = refused(&with_rules(&rules.join(",")), "10.0.0.5", "/b");
-    assert!(nearest.ends_with("the nearest one asks for method \"PUT\""), "{nearest}");
+    assert!(nearest.ends_with("the nearest one, http[2], asks for method \"PUT\""), "{nearest}");
 }
 
 /// What a header must be may be a secret; the sentence goes to the client.

@@ -8,7 +8,8 @@ mod scalar;
 mod shapes;
 
 pub(super) use record::{Entries, Record, choice, nearest, record};
-pub(super) use shapes::{Dict, List, RecordDict, Records, Scalar};
+pub(super) use scalar::Scalar;
+pub(super) use shapes::{Dict, List, RecordDict, Records};
 
 use super::{
     problem::{Problem, Severity},
@@ -46,6 +47,11 @@ impl Spot {
 
     fn step(&self, line: u64, step: Step) -> Self {
         Self { line, path: Rc::new(Path { parent: Some(Rc::clone(&self.path)), step }) }
+    }
+
+    /// An entry of a mapping, on the same line.
+    pub(super) fn key(&self, key: &str) -> Self {
+        self.step(self.line, Step::Key(key.into()))
     }
 
     /// A field below, on the same line: for what is missing.

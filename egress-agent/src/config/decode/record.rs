@@ -103,11 +103,9 @@ macro_rules! choice {
                 concat!("one of" $(, " ", $text)*).into()
             }
             fn parse(value: &$crate::config::yaml::Value) -> Option<Self> {
-                match value {
-                    $crate::config::yaml::Value::Text(text) => match text.as_str() {
-                        $($text => Some(Self::$variant),)*
-                        _ => None,
-                    },
+                let $crate::config::yaml::Value::Text(text) = value else { return None };
+                match text.as_str() {
+                    $($text => Some(Self::$variant),)*
                     _ => None,
                 }
             }

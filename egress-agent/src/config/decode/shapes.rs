@@ -1,16 +1,7 @@
 //! Fields of every shape: scalars, records, lists and mappings of them.
 
-use super::{At, Cx, Field, Record, RecordDoc, Spot, Step};
+use super::{At, Cx, Field, Record, RecordDoc, Scalar, Spot, Step};
 use crate::config::yaml::{Node, Value};
-
-/// A value without parts.
-pub(in crate::config) trait Scalar: Sized {
-    fn type_name() -> String;
-    fn expected() -> String {
-        Self::type_name()
-    }
-    fn parse(value: &Value) -> Option<Self>;
-}
 
 impl<T: Scalar> Field for Option<At<T>> {
     fn type_name() -> String {
@@ -80,6 +71,22 @@ impl<T: Record> Field for Records<T> {
     }
     fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
         list(node, at, cx, T::decode_record).map(Self)
+    }
+}
+
+/// A list of records where an empty one isn't the same as none.
+impl<T: Record> Field for Option<Records<T>> {
+    fn type_name() -> String {
+        Records::<T>::type_name()
+    }
+    fn nested() -> Option<RecordDoc> {
+        Some(T::doc())
+    }
+    fn absent() -> Self {
+        None
+    }
+    fn decode(node: &Node, at: &Spot, cx: &mut Cx<'_>) -> Option<Self> {
+        Records::<T>::decode(node, at, cx).map(Some)
     }
 }
 

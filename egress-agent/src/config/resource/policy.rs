@@ -54,14 +54,3 @@ impl Resources {
         true
     }
 }
-
-/// The cluster's first: a namespace's must not come before them. Then the oldest.
-pub(super) fn sort(all: &mut [Policy]) {
-    all.sort_by(|a, b| {
-        let order = |policy: &Policy| {
-            let created = &policy.meta.created;
-            (!policy.cluster, created.is_none(), created.clone())
-        };
-        order(a).cmp(&order(b))
-    });
-}

@@ -3,4 +3,4 @@
 
 mod growth;
 mod naive;
-mod random;
+pub(crate) mod random;

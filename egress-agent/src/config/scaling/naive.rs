@@ -232,7 +232,7 @@ proptest! {
 
         let conflicting = told(&compiled, "at the mesh stage too", &[1, 3]);
         prop_assert_eq!(conflicting, conflicts(snapshot), "{}", text);
-        let dead = told(&compiled, "is led to the gateway's port", &[0, 7]);
+        let dead = told(&compiled, "is routed to the gateway's port", &[0, 7]);
         prop_assert_eq!(dead, dead_ends(snapshot), "{}", text);
         let unwilling = told(&compiled, "doesn't serve", &[1, 4]);
         prop_assert_eq!(unwilling, unserved(snapshot), "{}", text);

@@ -207,7 +207,7 @@ fn text(number: usize, (kind, namespace, spec): Document) -> String {
 }
 
 /// The text of a file, and more lines of `mesh.yaml`.
-pub(super) fn configuration() -> impl Strategy<Value = (String, &'static str)> {
+pub(crate) fn configuration() -> impl Strategy<Value = (String, &'static str)> {
     fn all(
         one: impl Strategy<Value = Document>,
         most: usize,

@@ -319,7 +319,7 @@ fn without_a_claim_the_address_says_who_it_is() {
     assert!(claimed(&gateway, "apps/sa/default", "10.0.1.1", None, None).is_err());
 }
 
-/// Raw TCP to a server that ends TLS, two services on one port, and one that has only a name.
+/// Raw TCP to a server that terminates TLS, two services on one port, and one that has only a name.
 const RAW: &str = "
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -447,13 +447,10 @@ fn settings_of_the_tunnel() {
     let mesh = compiled(&[&rule(files)], "").snapshot.mesh;
     let gateway = &mesh.gateways[0];
     assert_eq!(gateway.hop, Hop::Tunnel);
-    match &gateway.tunnel.as_ref().unwrap().credential {
-        CredentialSource::Files(files) => {
-            assert_eq!(files.certificate.to_str(), Some("/c.pem"));
-            assert_eq!(files.ca_certificates.as_ref().unwrap().to_str(), Some("/r.pem"));
-        }
-        other => panic!("{other:?}"),
-    }
+    let credential = &gateway.tunnel.as_ref().unwrap().credential;
+    let CredentialSource::Files(read) = credential else { panic!("{credential:?}") };
+    assert_eq!(read.certificate.to_str(), Some("/c.pem"));
+    assert_eq!(read.ca_certificates.as_ref().unwrap().to_str(), Some("/r.pem"));
     assert_eq!(compiled(&[&rule("mode: DISABLE")], "").snapshot.mesh.gateways[0].tunnel, None);
     for (tls, message) in [
         ("mode: SIMPLE", "both ends prove who they are"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 
 use super::bytes;
-use crate::proxy::Limits;
+use crate::{proxy::Limits, types::duration_within};
 
 /// Options of `gateway` that bound what one client sends. They hold for each connection.
 #[derive(clap::Args, Clone, Debug)]
@@ -72,17 +72,10 @@ fn size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("found `{text}`, expected 1KiB to 1MiB"))
 }
 
-/// `500ms`, `10s`, `5m`, `1h`.
+/// `500ms`, `10s`, `5m`, `1h30m`.
 fn time(text: &str) -> Result<Duration, String> {
-    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
-    let found = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)));
-    let millis = found.and_then(|(number, unit)| number.parse::<u64>().ok()?.checked_mul(unit));
-    millis
-        .filter(|millis| (100..=24 * 3_600_000).contains(millis))
-        .map(Duration::from_millis)
-        .ok_or_else(|| {
-            format!("found `{text}`, expected a duration such as 500ms, 10s, 5m or 1h, from 100ms to 24h")
-        })
+    let range = Duration::from_millis(100)..=Duration::from_secs(24 * 3600);
+    duration_within(text, range, "from 100ms to 24h")
 }
 
 #[cfg(test)]

@@ -5,89 +5,15 @@
 //! closes an idle connection for it. A wish is made only where there is an idle connection for it, so
 //! nobody waits where all connections carry something.
 
-use std::{
-    collections::VecDeque,
-    pin::pin,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{pin::pin, sync::Arc};
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{Instant, timeout_at},
 };
 
-use super::{ClusterState, ClusterStates, Lease, lock};
+use super::{ClusterState, ClusterStates, Lease, wishes::Waiting};
 use crate::policy::{Cluster, ClusterName};
-
-/// The idle connections of a cluster, and who wishes for their places.
-#[derive(Debug, Default)]
-pub(super) struct Places {
-    idle: AtomicUsize,
-    /// In the order in which they came; a wish that was given up is dropped by who made it.
-    wishes: Mutex<VecDeque<Weak<()>>>,
-    /// Who waits for a place. A connection that ends looks here after it has given its place back, and
-    /// who waits is here before it looks for a place again: one of the two sees the other.
-    waiting: AtomicUsize,
-    freed: Notify,
-}
-
-/// Somebody who waits for a place.
-struct Waiting<'a>(&'a Places);
-
-impl<'a> Waiting<'a> {
-    fn at(places: &'a Places) -> Self {
-        places.waiting.fetch_add(1, Ordering::SeqCst);
-        Self(places)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl Places {
-    pub(super) fn set_idle(&self, idle: bool) {
-        if idle {
-            self.idle.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.idle.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// A connection has ended.
-    pub(super) fn freed(&self) {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            self.freed.notify_waiters();
-        }
-    }
-
-    /// A wish, if there is an idle connection that nobody else has wished for.
-    fn wish(&self) -> Option<Arc<()>> {
-        let mut wishes = lock(&self.wishes);
-        wishes.retain(|wish| wish.strong_count() > 0);
-        if wishes.len() >= self.idle.load(Ordering::Relaxed) {
-            return None;
-        }
-        let wish = Arc::new(());
-        wishes.push_back(Arc::downgrade(&wish));
-        Some(wish)
-    }
-
-    fn grant(&self) -> bool {
-        let mut wishes = lock(&self.wishes);
-        while let Some(wish) = wishes.pop_front() {
-            if wish.strong_count() > 0 {
-                return true;
-            }
-        }
-        false
-    }
-}
 
 impl ClusterStates {
     /// Changes when somebody wishes for a place.

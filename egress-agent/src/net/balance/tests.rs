@@ -3,7 +3,7 @@ use std::{sync::Barrier, thread, time::Duration};
 use tokio::time::Instant;
 
 use super::*;
-use crate::policy::{ConnectionPool, Discovery, HttpVersion};
+use crate::policy::{ConnectionPool, Discovery};
 
 fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
     (1u8..)
@@ -13,14 +13,12 @@ fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
 }
 
 pub(super) fn cluster(max_connections: u32, outlier: Option<OutlierDetection>) -> Cluster {
+    let name = ClusterName("outbound|443||test.example".into());
     Cluster {
-        name: ClusterName("outbound|443||test.example".into()),
-        discovery: Discovery::Static(Vec::new()),
-        http: HttpVersion::Auto,
-        tls: None,
         load_balancer: LoadBalancer::RoundRobin,
         pool: ConnectionPool { max_connections, ..ConnectionPool::default() },
         outlier,
+        ..Cluster::new(name, Discovery::Static(Vec::new()))
     }
 }
 
@@ -29,7 +27,7 @@ fn choose(state: &ClusterState, from: &[Endpoint], how: LoadBalancer, times: usi
     let how = Cluster { load_balancer: how, ..cluster(u32::MAX, None) };
     let mut counts = vec![0; from.len()];
     for _ in 0..times {
-        let first = state.order(from, &how, &random)[0];
+        let first = state.order(from, &how, None, &random)[0];
         counts[from.iter().position(|e| *e == first).unwrap()] += 1;
     }
     counts
@@ -100,7 +98,7 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     let state = states.get(&cluster.name);
     let from = endpoints(&[1, 1]);
     let random = Random::default();
-    let order = || state.order(&from, &cluster, &random);
+    let order = || state.order(&from, &cluster, None, &random);
     let lease = |index: usize| {
         let mut lease = Lease::take(&state, &cluster).unwrap();
         lease.bind(UpstreamAddr(from[index].addr));
@@ -131,7 +129,7 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     // Without the rule the endpoint is back at once, and stays when the rule returns.
     assert_eq!(order().len(), 1);
     let without = Cluster { outlier: None, ..cluster.clone() };
-    assert_eq!(state.order(&from, &without, &random).len(), 2);
+    assert_eq!(state.order(&from, &without, None, &random).len(), 2);
     assert_eq!(order().len(), 2);
     assert_eq!(states.membership(&cluster.name), Membership { total: 2, ejected: 0 });
 }
@@ -195,7 +193,7 @@ fn threads_at_once_lose_no_count() {
                         states.configure([&another, &cluster.name]);
                     }
                     let state = states.get(&cluster.name);
-                    let order = state.order(from, cluster, &random);
+                    let order = state.order(from, cluster, None, &random);
                     assert!(order.len() >= 5, "half of them stay: {}", order.len());
                     let Some(mut lease) = Lease::take(&state, cluster) else { continue };
                     assert!(taken.fetch_add(1, Ordering::SeqCst) < 5);

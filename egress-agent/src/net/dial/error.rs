@@ -41,6 +41,14 @@ pub enum DialError {
         /// `maxConnections`.
         limit: u32,
     },
+    /// It was to be dialled from an address that this machine does not have.
+    #[error("{what} for {cluster}")]
+    From {
+        /// What is missing.
+        what: String,
+        /// The cluster's key.
+        cluster: String,
+    },
     /// Nothing answered in time.
     #[error("no answer from {addr} within {} ms", after.as_millis())]
     Timeout {
@@ -69,6 +77,7 @@ impl DialError {
             Self::AddressRefused { .. } => Reason::AddressRefused,
             Self::NoHealthyUpstream { .. } => Reason::NoHealthyUpstream,
             Self::Overflow { .. } => Reason::Overflow,
+            Self::From { .. } => Reason::EgressAddressUnavailable,
             Self::Timeout { .. } => Reason::Timeout,
             Self::Connect { .. } => Reason::ConnectFailed,
         }
@@ -82,6 +91,7 @@ impl DialError {
             Self::Resolve { .. }
             | Self::AddressRefused { .. }
             | Self::NoHealthyUpstream { .. }
+            | Self::From { .. }
             | Self::Overflow { .. } => None,
         }
     }

@@ -6,20 +6,13 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::{
     net::testing::Outside,
-    policy::{ClusterName, ConnectionPool, GatewayPolicy, HttpVersion, LoadBalancer, Snapshot},
+    policy::{ClusterName, GatewayPolicy, LoadBalancer, Snapshot},
     types::{GatewayIdentity, Labels, Namespace},
 };
 
 fn cluster(discovery: Discovery) -> Cluster {
-    Cluster {
-        name: ClusterName("outbound|443||test.example".into()),
-        discovery,
-        http: HttpVersion::Auto,
-        tls: None,
-        load_balancer: LoadBalancer::RoundRobin,
-        pool: ConnectionPool::default(),
-        outlier: None,
-    }
+    let name = ClusterName("outbound|443||test.example".into());
+    Cluster { load_balancer: LoadBalancer::RoundRobin, ..Cluster::new(name, discovery) }
 }
 
 fn policy() -> GatewayPolicy {
@@ -98,7 +91,7 @@ async fn addresses_inside_are_never_dialled() {
             dialer.dial(&policy(), &request, Some(&host), &ShareOwner::Own).await.unwrap_err();
         assert!(matches!(error, DialError::AddressRefused { .. }), "{error:?}");
     }
-    // Beside an outside address it is left out.
+    // Beside an external address it is left out.
     let dialer = Outside::default()
         .name("mixed.example", &["127.0.0.1", "198.51.100.7"])
         .route("127.0.0.1:443", real)
@@ -139,6 +132,7 @@ impl Connect for Silent {
     fn connect(
         &self,
         _: UpstreamAddr,
+        _: Option<IpAddr>,
     ) -> future::LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
         Box::pin(future::pending())
     }
@@ -171,6 +165,7 @@ impl Connect for OnlyAt {
     fn connect(
         &self,
         addr: UpstreamAddr,
+        _: Option<IpAddr>,
     ) -> future::LocalBoxFuture<'_, Result<TcpStream, ConnectError>> {
         self.tried.borrow_mut().push(addr.0);
         Box::pin(async move {

@@ -135,7 +135,7 @@ impl Cache {
         if names.count == 0 {
             self.owners.remove(&entry.owner);
         } else if names.order.len() > 2 * names.count + 64 {
-            // Whatever is not there any more under its number only takes room.
+            // Whatever is no longer there under its number only takes room.
             let alive = |(number, name): &(u64, Arc<str>)| {
                 self.entries.get(name).is_some_and(|entry| entry.number == *number)
             };

@@ -110,7 +110,7 @@ impl<W: Waiter> Desk<W> {
                     pending.active = true;
                     return Some(Job { owner, name });
                 }
-                // Nobody waits any more; others may have it in their queue yet.
+                // Nobody waits for it now; others may have it in their queue yet.
                 if !pending.active && pending.queued.is_empty() {
                     self.pending.remove(&name);
                 }

@@ -199,6 +199,7 @@ impl Client {
 }
 
 impl From<NetError> for ResolveError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     fn from(error: NetError) -> Self {
         match error {
             NetError::Timeout => Self::Timeout,

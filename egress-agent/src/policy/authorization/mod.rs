@@ -16,7 +16,10 @@ use egress_ebpf::reason::Reason;
 pub use condition::{Attribute, Condition, Holds, TextPattern, ValuePattern};
 pub use subject::{RequestFacts, Subject};
 
-use super::{Denied, has_labels};
+use super::{
+    Denied, has_labels,
+    trace::{self, Step},
+};
 use crate::types::{GatewayIdentity, Labels, Namespace, TrustDomain};
 
 /// One `AuthorizationPolicy`, or another resource that restricts and cannot be honoured.
@@ -147,9 +150,12 @@ impl Authorization {
             rules.position(|rule| rule.holds(subject, &self.trust_domain) >= least)
         };
         if let Some(policy) = self.unavailable.first() {
+            note(policy, None, true);
             let why = match &policy.action {
                 AuthorizationAction::Unavailable(why) => why,
-                _ => "it",
+                AuthorizationAction::Allow
+                | AuthorizationAction::Deny
+                | AuthorizationAction::Audit => "it",
             };
             let detail =
                 format!("{} cannot be honoured, so nothing is allowed: {why}", policy.label);
@@ -157,11 +163,16 @@ impl Authorization {
         }
         for policy in &self.deny {
             if let Some(rule) = matched(policy, Holds::Unknown) {
+                note(policy, Some(rule), true);
                 let detail = format!("{} denies it (rules[{rule}])", policy.label);
                 return Err(denied(detail, matched_rule(policy, Some(rule))));
             }
         }
-        let allows = |policy: &Arc<AuthorizationPolicy>| matched(policy, Holds::Yes).is_some();
+        let allows = |policy: &Arc<AuthorizationPolicy>| {
+            let rule = matched(policy, Holds::Yes);
+            note(policy, rule, rule.is_none());
+            rule.is_some()
+        };
         if !self.allow.is_empty() && !self.allow.iter().any(allows) {
             let names: Vec<_> = self.allow.iter().map(|policy| &*policy.label).collect();
             let detail = format!("no rule allows it of {}", names.join(", "));
@@ -170,6 +181,12 @@ impl Authorization {
         let audited = self.audit.iter().find(|policy| matched(policy, Holds::Unknown).is_some());
         Ok(audited.map(|policy| format!("{}/{}", policy.namespace.0, policy.name).into()))
     }
+}
+
+/// Notes what a policy has to say.
+fn note(policy: &AuthorizationPolicy, rule: Option<usize>, denies: bool) {
+    let policy = || Arc::clone(&policy.label);
+    trace::note(|| Step::Authorization { policy: policy(), rule, denies });
 }
 
 fn denied(detail: String, matched: Arc<str>) -> Denied {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 pub use selector::{
     LabelOperator, LabelRequirement, LabelSelector, NAMESPACE_NAME, NamespaceLabels,
 };
-pub use table::{Dialled, EgressTable, Grant, NotGranted};
+pub use table::{Dialled, EgressTable, Grant, Granted, NotGranted};
 
 use super::{
-    Destination, Hop, HostPattern, TextMatch,
+    Destination, Hop, HostPattern, RateLimit, TextMatch,
     path::{self, AmbiguousPath},
 };
 use crate::types::{GatewayPort, Namespace, OriginalPort, Source};
@@ -79,6 +79,8 @@ pub struct EgressRule {
     pub hop: Hop,
     /// How it is reached from there.
     pub destination: Arc<Destination>,
+    /// What each of the pods may ask of each host.
+    pub rate: Option<Arc<RateLimit>>,
 }
 
 /// What may be spoken on a port.

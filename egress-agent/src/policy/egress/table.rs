@@ -8,7 +8,7 @@ use std::{
 
 use super::{EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope};
 use crate::{
-    policy::{HostPattern, HostTable, HttpRequest, path::AmbiguousPath},
+    policy::{HostPattern, HostTable, HttpRequest, RateLimit, path::AmbiguousPath},
     types::{GatewayPort, Host, Namespace, OriginalPort, Source},
 };
 
@@ -19,6 +19,30 @@ pub struct Grant {
     pub policy: Arc<EgressPolicy>,
     /// Its rule.
     pub rule: Arc<EgressRule>,
+}
+
+/// The rule that something goes by, and the limits of every rule that allows it.
+#[derive(Debug)]
+pub struct Granted<'a> {
+    /// The rule.
+    pub grant: &'a Grant,
+    /// Each limit once. A rule without one takes none away: what a policy limits stays limited.
+    pub rates: Vec<Arc<RateLimit>>,
+}
+
+impl<'a> Granted<'a> {
+    fn by(grant: &'a Grant) -> Self {
+        Self { grant, rates: Vec::from_iter(grant.rule.rate.clone()) }
+    }
+
+    /// Another rule that allows it.
+    fn and(&mut self, other: &Grant) {
+        if let Some(rate) = &other.rule.rate
+            && !self.rates.contains(rate)
+        {
+            self.rates.push(Arc::clone(rate));
+        }
+    }
 }
 
 /// Why nothing of what the source's policies say about a host and port is enough.
@@ -153,17 +177,24 @@ impl EgressTable {
     ///
     /// # Errors
     /// [`NotGranted`].
-    pub fn http(&self, request: &HttpRequest<'_>) -> Result<&Grant, NotGranted<'_>> {
+    pub fn http(&self, request: &HttpRequest<'_>) -> Result<Granted<'_>, NotGranted<'_>> {
         let HttpRequest { source, port, host, method, path_and_query, .. } = *request;
-        let (mut found, mut not) = (None, NotGranted::Unnamed);
+        let (mut found, mut not): (Option<Granted<'_>>, _) = (None, NotGranted::Unnamed);
+        let mut encrypted = false;
         for grant in self.candidates(port, host, source) {
             let EgressAccess::Http { limits, originates } = &grant.rule.access else {
                 not = not.or(NotGranted::Otherwise(grant));
                 continue;
             };
             match limits.allow(method, path_and_query) {
-                Ok(true) if *originates => return Ok(grant),
-                Ok(true) => found = found.or(Some(grant)),
+                Ok(true) => {
+                    let granted = found.get_or_insert_with(|| Granted::by(grant));
+                    granted.and(grant);
+                    if *originates && !encrypted {
+                        encrypted = true;
+                        granted.grant = grant;
+                    }
+                }
                 Ok(false) => not = not.or(NotGranted::Otherwise(grant)),
                 Err(AmbiguousPath) => not = NotGranted::Ambiguous(grant),
             }
@@ -180,24 +211,24 @@ impl EgressTable {
         port: OriginalPort,
         server_name: &Host,
         source: &Source,
-    ) -> Result<&Grant, NotGranted<'_>> {
-        let mut not = NotGranted::Unnamed;
+    ) -> Result<Granted<'_>, NotGranted<'_>> {
+        let (mut found, mut not): (Option<Granted<'_>>, _) = (None, NotGranted::Unnamed);
         for grant in self.candidates(port, server_name, source) {
             match grant.rule.access {
-                EgressAccess::Tls => return Ok(grant),
+                EgressAccess::Tls => found.get_or_insert_with(|| Granted::by(grant)).and(grant),
                 EgressAccess::Http { .. } | EgressAccess::Tcp { .. } => {
                     not = not.or(NotGranted::Otherwise(grant));
                 }
             }
         }
-        Err(not)
+        found.ok_or(not)
     }
 
     /// The rule that allows raw TCP that came to this port of the gateway.
     ///
     /// # Errors
     /// [`NotGranted`].
-    pub fn tcp(&self, port: GatewayPort, source: &Source) -> Result<&Grant, NotGranted<'_>> {
+    pub fn tcp(&self, port: GatewayPort, source: &Source) -> Result<Granted<'_>, NotGranted<'_>> {
         only(selected(self.at_gateway.get(&port), source))
     }
 
@@ -212,7 +243,7 @@ impl EgressTable {
         port: OriginalPort,
         source: &Source,
         by: Dialled,
-    ) -> Result<&Grant, NotGranted<'_>> {
+    ) -> Result<Granted<'_>, NotGranted<'_>> {
         let all = selected(self.dialled.get(&port), source);
         match by {
             Dialled::ByAddress => {
@@ -240,7 +271,7 @@ impl<'a> NotGranted<'a> {
     fn or(self, other: Self) -> Self {
         match self {
             Self::Unnamed => other,
-            first => first,
+            first @ (Self::Otherwise(_) | Self::Ambiguous(_) | Self::Several(..)) => first,
         }
     }
 
@@ -265,11 +296,15 @@ fn selected<'a>(
 }
 
 /// The first, if all lead to the same host and port. Of two, nobody could tell which was meant.
-fn only<'a>(mut grants: impl Iterator<Item = &'a Grant>) -> Result<&'a Grant, NotGranted<'a>> {
+fn only<'a>(mut grants: impl Iterator<Item = &'a Grant>) -> Result<Granted<'a>, NotGranted<'a>> {
     let first = grants.next().ok_or(NotGranted::Unnamed)?;
     let place = |grant: &Grant| (grant.rule.host.clone(), grant.rule.port, grant.rule.group);
-    match grants.find(|other| place(other) != place(first)) {
-        Some(other) => Err(NotGranted::Several(first, other)),
-        None => Ok(first),
+    let mut granted = Granted::by(first);
+    for other in grants {
+        if place(other) != place(first) {
+            return Err(NotGranted::Several(first, other));
+        }
+        granted.and(other);
     }
+    Ok(granted)
 }

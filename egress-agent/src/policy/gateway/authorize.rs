@@ -1,8 +1,13 @@
 //! Authorization policies for what the routes would let through.
 
+use std::sync::Arc;
+
 use super::GatewayPolicy;
 use crate::{
-    policy::{Denied, HttpRequest, HttpRoute, RequestFacts, Subject, TcpRoute},
+    policy::{
+        Cluster, Denied, EgressAddresses, HttpRequest, HttpRoute, RequestFacts, Subject, TcpRoute,
+        egress_addresses,
+    },
     types::{Host, Port, Source},
 };
 
@@ -18,7 +23,14 @@ impl GatewayPolicy {
         let http = Some(RequestFacts { host, authority, method, path_and_query, headers });
         let subject = Subject { source, remote, port, server_name, http };
         route.audit = self.authorization.decide(&subject)?.or(route.audit);
+        route.from = self.dialled_from(&route.cluster, source);
         Ok(route)
+    }
+
+    /// The addresses to dial from: the route's, or else the workload's.
+    fn dialled_from(&self, cluster: &Cluster, source: &Source) -> Option<Arc<EgressAddresses>> {
+        let of_route = cluster.from.clone();
+        of_route.or_else(|| egress_addresses(&self.snapshot.mesh.egress_addresses, source))
     }
 
     /// The route of a connection, once policies allow it.
@@ -31,6 +43,7 @@ impl GatewayPolicy {
         let remote = Some(source.addr);
         let subject = Subject { source, remote, port, server_name, http: None };
         route.audit = self.authorization.decide(&subject)?.or(route.audit);
+        route.from = self.dialled_from(&route.cluster, source);
         Ok(route)
     }
 }

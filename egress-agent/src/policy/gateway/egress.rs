@@ -11,7 +11,9 @@ use super::{GatewayPolicy, plain, refusal};
 use crate::{
     policy::{
         Client, Cluster, ClusterName, Denied, Dialled, Discovery, EgressAccess, EgressMode, Grant,
-        Hop, HttpRequest, HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection, TlsRoute,
+        Granted, Hop, HttpRequest, HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection,
+        TlsRoute,
+        trace::{self, Step},
     },
     types::{GatewayPort, Host, OriginalDst, OriginalPort, Port, Source},
 };
@@ -25,10 +27,10 @@ impl GatewayPolicy {
     ) -> Result<(HttpRoute, Port), Denied> {
         let (source, port, host) = (request.source, request.port, request.host);
         let not = match self.egress.http(request) {
-            Ok(grant) => {
+            Ok(Granted { grant, rates }) => {
                 let cluster = self.granted(grant, request.entry.hop(), source, host)?;
                 let name = Some(Arc::clone(&grant.policy.label));
-                let route = HttpRoute { name, ..self.default_route(cluster, host) };
+                let route = HttpRoute { name, rates, ..self.default_route(cluster, host) };
                 return Ok((route, port.0));
             }
             Err(not) => not,
@@ -56,15 +58,15 @@ impl GatewayPolicy {
         istio: impl FnOnce() -> Result<(TlsRoute, Port), Denied>,
     ) -> Result<(TlsRoute, Port), Denied> {
         let TlsConnection { source, port, server_name: host, hop, encrypted } = *connection;
-        let forward = |cluster, audit| {
-            let route = TcpRoute { cluster, host: Some(host.clone()), audit };
+        let forward = |cluster, rates, audit| {
+            let route = TcpRoute { rates, audit, ..TcpRoute::new(cluster, Some(host.clone())) };
             (TlsRoute::Forward(route), port.0)
         };
         let hello = || Self::hello_allowed(encrypted, self.snapshot.mesh.encrypted_hello, host);
         let not = match self.egress.tls(port, host, source) {
-            Ok(grant) => {
+            Ok(Granted { grant, rates }) => {
                 hello()?;
-                return Ok(forward(self.granted(grant, hop, source, host)?, None));
+                return Ok(forward(self.granted(grant, hop, source, host)?, rates, None));
             }
             Err(not) => not,
         };
@@ -78,7 +80,7 @@ impl GatewayPolicy {
         let audit = self.audited(source, denied)?;
         hello()?;
         let cluster = self.let_through(None, hop, source, host, port)?;
-        Ok(forward(cluster, Some(audit)))
+        Ok(forward(cluster, Vec::new(), Some(audit)))
     }
 
     /// Raw TCP that came to this port of the gateway; `None` where no policy of the source is about it.
@@ -103,12 +105,12 @@ impl GatewayPolicy {
 
     fn raw(
         &self,
-        found: Result<&Grant, NotGranted<'_>>,
+        found: Result<Granted<'_>, NotGranted<'_>>,
         came: Hop,
         source: &Source,
     ) -> Option<Result<(TcpRoute, Port), Denied>> {
-        let grant = match found {
-            Ok(grant) => grant,
+        let Granted { grant, rates } = match found {
+            Ok(granted) => granted,
             Err(NotGranted::Several(one, other)) => {
                 return Some(Err(refusal::two_raw_services(one, other)));
             }
@@ -117,7 +119,7 @@ impl GatewayPolicy {
         // A rule for raw TCP names one host: the compiler refuses wildcards.
         let host = grant.rule.host.exact()?;
         Some(self.granted(grant, came, source, host).map(|cluster| {
-            let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
+            let route = TcpRoute { rates, ..TcpRoute::new(cluster, Some(host.clone())) };
             (route, grant.rule.port.0)
         }))
     }
@@ -145,6 +147,7 @@ impl GatewayPolicy {
         host: &Host,
     ) -> Result<Arc<Cluster>, Denied> {
         let rule = &grant.rule;
+        trace::note(|| Step::Granted(Arc::clone(&grant.policy.label)));
         if !self.member.get(rule.group).is_some_and(|member| *member) {
             let gateways = &self.snapshot.mesh.gateways;
             let other = gateways.get(rule.group).map(|group| group.service.to_string());

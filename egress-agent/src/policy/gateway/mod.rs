@@ -1,5 +1,6 @@
 //! What one gateway process decides.
 
+mod accept;
 mod authorize;
 mod egress;
 mod outcome;
@@ -10,16 +11,19 @@ mod tls;
 mod tunnel;
 mod tunnel_tls;
 
+pub use accept::Accepted;
+
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Authorization, Callers, Client, Cluster, ClusterName, ConnectionPool, Denied,
-    Direct, Discovery, EgressTable, Hop, HttpAction, HttpVersion, Keepalive, LoadBalancer,
-    OutboundMode, PortMode, Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls,
-    Service, Snapshot, Target, TcpRoute, has_labels, matching, preferred,
+    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, ConnectionPool,
+    Denied, Direct, Discovery, EgressTable, Hop, HttpAction, Keepalive, OutboundMode, PortMode,
+    Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target,
+    TcpRoute, has_labels, matching, preferred,
+    trace::{self, Step},
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
 
@@ -33,6 +37,8 @@ pub struct GatewayPolicy {
     /// The namespace of this process: its destination rules count at the gateway's stage.
     namespace: Namespace,
     workloads: HashMap<IpAddr, Arc<Workload>>,
+    /// The cluster's nodes by their addresses, which are no workload's.
+    nodes: HashMap<IpAddr, Arc<str>>,
     /// Whether this process belongs to the gateway group with this index.
     member: Vec<bool>,
     mesh: HashMap<OriginalPort, MeshPort>,
@@ -73,6 +79,7 @@ impl GatewayPolicy {
             workloads: workloads
                 .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
                 .collect(),
+            nodes: snapshot.mesh.node_addresses.clone(),
             mesh: tables::mesh(rules),
             stage: tables::stages(&servers, &rules.routes),
             tcp: tables::tcp(&rules.routes, &member),
@@ -113,11 +120,19 @@ impl GatewayPolicy {
         &self.snapshot
     }
 
-    /// Who is behind this address.
+    /// Who is behind this address. Behind a node's address any pod of the node may be: one on the host's network,
+    /// or each where the network plug-in puts the node's address in the place of theirs. So it is nobody's.
     #[must_use]
     pub fn source(&self, addr: IpAddr) -> Source {
         let addr = addr.to_canonical();
-        Source::unauthenticated(addr, self.workloads.get(&addr).cloned())
+        let workload = self.workloads.get(&addr).filter(|_| !self.nodes.contains_key(&addr));
+        Source::unauthenticated(addr, workload.cloned())
+    }
+
+    /// The node of the cluster that has this address.
+    #[must_use]
+    pub fn node_at(&self, addr: IpAddr) -> Option<&Arc<str>> {
+        self.nodes.get(&addr.to_canonical())
     }
 
     /// Who may use this process's own ports.
@@ -146,8 +161,13 @@ impl GatewayPolicy {
         all.filter_map(|variants| variants.first())
     }
 
-    /// The TLS settings of every server of this process that ends TLS, the listener for tunnels
-    /// included.
+    /// The settings of TLS that is originated.
+    pub fn originating(&self) -> impl Iterator<Item = &ClientTls> {
+        self.snapshot.rules.clusters.iter().filter_map(|cluster| cluster.tls.as_ref())
+    }
+
+    /// The TLS settings of every server of this process that terminates TLS, the listener for
+    /// tunnels included.
     pub fn terminating(&self) -> impl Iterator<Item = Arc<ServerTls>> {
         let own = self.stage.values().flat_map(|stage| &stage.terminating);
         own.chain(&self.tunnel).cloned()
@@ -201,14 +221,16 @@ impl GatewayPolicy {
                 entry.routes.exported.sees(source) && matching::tcp(&entry.rule, None, source)
             })
             .ok_or_else(refused)?;
+        trace::note(|| Step::Rule(entry.rule.place.clone()));
         if entry.hop == Hop::Tunnel {
             return Err(refusal::plaintext(&format!("TCP to port {port}")));
         }
         let stage = self.stage.get(&GatewayPort(port.0)).ok_or_else(refused)?;
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
+        rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
         let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
         let (cluster, host) = self.outside(&chosen.target, GatewayPort(port.0), source, None)?;
-        let route = TcpRoute { cluster: Arc::clone(cluster), host: host.cloned(), audit: None };
+        let route = TcpRoute::new(Arc::clone(cluster), host.cloned());
         self.authorized_tcp(source, None, (route, port.0))
     }
 
@@ -228,7 +250,14 @@ impl GatewayPolicy {
     ) -> Option<(&MeshPort, &Service)> {
         let mesh = self.mesh.get(&port)?;
         let mut services = mesh.services.matches(host);
-        Some((mesh, services.find_map(|all| preferred(all, source.namespace()))?))
+        let service = services.find_map(|all| preferred(all, source.namespace()))?;
+        trace::note(|| Step::Service {
+            entry: format!("ServiceEntry {}", service.name),
+            host: service.host.to_string(),
+            port: service.port,
+            protocol: service.protocol.declared(),
+        });
+        Some((mesh, service))
     }
 
     /// What a host outside the registry is answered. `ALLOW_ANY` is not for sources that a policy confines.
@@ -330,7 +359,13 @@ impl GatewayPolicy {
 
     fn served_on(&self, port: GatewayPort, host: &Host) -> Option<(&StagePort, &ServerProtocol)> {
         let stage = self.stage.get(&port)?;
-        Some((stage, stage.served.get(host)?.as_ref()?))
+        let server = stage.served.get(host)?.as_ref()?;
+        trace::note(|| Step::Server {
+            port: server.port,
+            protocol: server.protocol.to_string(),
+            place: server.place.clone(),
+        });
+        Some((stage, &server.protocol))
     }
 }
 
@@ -347,13 +382,6 @@ enum Secured {
 
 /// A cluster without settings of its own.
 fn plain(name: ClusterName, discovery: Discovery, keepalive: Option<Keepalive>) -> Cluster {
-    Cluster {
-        name,
-        discovery,
-        http: HttpVersion::Auto,
-        tls: None,
-        load_balancer: LoadBalancer::LeastRequest,
-        pool: ConnectionPool { keepalive, ..ConnectionPool::default() },
-        outlier: None,
-    }
+    let pool = ConnectionPool { keepalive, ..ConnectionPool::default() };
+    Cluster { pool, ..Cluster::new(name, discovery) }
 }

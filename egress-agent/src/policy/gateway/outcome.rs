@@ -22,6 +22,8 @@ impl GatewayPolicy {
             retry: Arc::clone(&self.retry),
             action: Arc::clone(&self.plain),
             mirrors: Vec::new(),
+            rates: Vec::new(),
+            from: None,
             audit: None,
         }
     }
@@ -48,6 +50,8 @@ impl GatewayPolicy {
             retry: Arc::clone(&rule.retry),
             action: with_faults(rule, action),
             mirrors: mirrors(rule, client, request.host),
+            rates: Vec::new(),
+            from: None,
             audit: None,
         })
     }

@@ -4,8 +4,7 @@ use egress_ebpf::reason::Reason;
 
 use crate::{
     policy::{
-        Denied, EgressAccess, EgressPolicy, Grant, HttpRequest, Protocol, RouteSet, ServerProtocol,
-        Service,
+        Denied, EgressAccess, EgressPolicy, Grant, HttpRequest, RouteSet, ServerProtocol, Service,
     },
     types::{GatewayPort, Host, OriginalPort, Port},
 };
@@ -16,11 +15,7 @@ pub(super) fn denied(reason: Reason, detail: &str) -> Denied {
 
 /// The bytes aren't what the service entry says of the port.
 pub(super) fn wrong_protocol(service: &Service, spoken: &str) -> Denied {
-    let declared = match service.protocol {
-        Protocol::Http => "HTTP",
-        Protocol::Tls => "HTTPS or TLS",
-        Protocol::Tcp => "TCP",
-    };
+    let declared = service.protocol.declared();
     Denied {
         reason: Reason::WrongProtocol,
         detail: format!(

@@ -10,7 +10,11 @@ use super::{
 use crate::{
     policy::{
         Client, Cluster, Denied, Entry, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
-        Inside, Protocol, ServerProtocol, Target, matching, path::AmbiguousPath, preferred, unmet,
+        Inside, Protocol, ServerProtocol, Target, matching,
+        path::AmbiguousPath,
+        preferred,
+        trace::{self, Step},
+        unmet,
     },
     types::{GatewayPort, Port},
 };
@@ -100,7 +104,11 @@ impl GatewayPolicy {
             {
                 tunnel::satisfies(tls, request.source)?;
             }
-            other => return Err(refusal::wrong_stage(other, host, port, "plain HTTP")),
+            other @ (ServerProtocol::Tcp
+            | ServerProtocol::Passthrough(_)
+            | ServerProtocol::Terminate(_)) => {
+                return Err(refusal::wrong_stage(other, host, port, "plain HTTP"));
+            }
         }
         self.http_rules(stage, port, request, own)
     }
@@ -139,7 +147,10 @@ fn first<'r>(
 ) -> Result<Option<(&'r HttpRule, Option<&'r HttpMatch>)>, Denied> {
     for rule in rules {
         match matching::http(rule, request, port) {
-            Ok(Some(matched)) => return Ok(Some((rule, matched))),
+            Ok(Some(matched)) => {
+                trace::note(|| Step::Rule(rule.place.clone()));
+                return Ok(Some((rule, matched)));
+            }
             Ok(None) => {}
             Err(AmbiguousPath) => return Err(refusal::ambiguous(request)),
         }

@@ -47,7 +47,7 @@ pub(super) struct MeshPort {
 /// The gateway's stage on one of its ports.
 #[derive(Debug, Default)]
 pub(super) struct StagePort {
-    pub(super) served: HostTable<Option<ServerProtocol>>,
+    pub(super) served: HostTable<Option<Arc<Server>>>,
     pub(super) http: HostTable<Vec<Arc<HttpRule>>>,
     pub(super) tls: HostTable<Vec<Arc<TlsRule>>>,
     pub(super) tcp: HostTable<Vec<Arc<TcpRule>>>,
@@ -164,7 +164,7 @@ pub(super) fn stages(
         let stage = stages.entry(server.port).or_default();
         for (_, host) in &server.hosts {
             // The first gateway wins; `check` tells of the conflict.
-            stage.served.entry(host).get_or_insert_with(|| server.protocol.clone());
+            stage.served.entry(host).get_or_insert_with(|| Arc::clone(server));
         }
         if let ServerProtocol::Terminate(tls) = &server.protocol {
             stage.terminating.push(Arc::clone(tls));

@@ -13,14 +13,16 @@ use crate::{
     policy::{
         Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, Inside, Protocol,
         ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
-        preferred, unmet,
+        preferred,
+        trace::{self, Step},
+        unmet,
     },
     types::{GatewayPort, Host, OriginalPort, Port, Source, SpiffeId},
 };
 
 impl GatewayPolicy {
     /// Decides a TLS connection by its server name. A rule of the mesh's stage comes first; without
-    /// one, a server that ends TLS on the very port that was dialled is for clients that speak TLS
+    /// one, a server that terminates TLS on the original port itself is for clients that speak TLS
     /// to the gateway itself.
     ///
     /// # Errors
@@ -53,7 +55,7 @@ impl GatewayPolicy {
             }
             let cluster = self.passthrough(port, host, source)?;
             mesh_allows()?;
-            let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
+            let route = TcpRoute::new(cluster, Some(host.clone()));
             return Ok((TlsRoute::Forward(route), port.0));
         };
         if service.protocol != Protocol::Tls {
@@ -70,10 +72,11 @@ impl GatewayPolicy {
             }
             let cluster = self.direct(service, host, source)?;
             mesh_allows()?;
-            let route = TcpRoute { cluster, host: Some(host.clone()), audit: None };
+            let route = TcpRoute::new(cluster, Some(host.clone()));
             return Ok((TlsRoute::Forward(route), port.0));
         };
         let rule = rules.iter().find(|rule| matching::tls(rule, host, port.0, source));
+        rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
         let Some(chosen) = rule.and_then(|rule| matching::pick(&rule.targets)) else {
             let nearest = unmet::tls(rules.iter().map(|rule| &**rule), host, port.0, source);
             return Err(refusal::no_rule(set, host, port.0, &nearest));
@@ -91,7 +94,7 @@ impl GatewayPolicy {
                 let client = Client { source: source.namespace(), gateway: None };
                 let cluster = destination.cluster(client, Some(&host))?;
                 let cluster = Arc::clone(cluster);
-                let route = TcpRoute { cluster, host: Some(host), audit: None };
+                let route = TcpRoute::new(cluster, Some(host));
                 Ok((TlsRoute::Forward(route), port.0))
             }
             Target::Refused { reason, detail } => Err(refusal::denied(*reason, detail)),
@@ -109,8 +112,8 @@ impl GatewayPolicy {
         usable.then(|| Termination { port, tls: Arc::clone(first) })
     }
 
-    /// The server of this process that ends TLS for the name on this port of its own. A service
-    /// that is hidden from the source stays hidden here.
+    /// The server of this process that terminates TLS for the name on this port of its own. A
+    /// service that is hidden from the source stays hidden here.
     fn own_server(&self, port: GatewayPort, host: &Host, source: &Source) -> Option<Termination> {
         let (_, ServerProtocol::Terminate(tls)) = self.served_on(port, host)? else { return None };
         let mut known = self.mesh.values().flat_map(|mesh| mesh.services.matches(host)).flatten();
@@ -139,6 +142,7 @@ impl GatewayPolicy {
                 stage.tls.get(host).and_then(|rules| {
                     let mut rules = rules.iter();
                     let rule = rules.find(|rule| matching::tls(rule, host, port.0, source))?;
+                    trace::note(|| Step::Rule(rule.place.clone()));
                     matching::pick(&rule.targets)
                 })
             }
@@ -173,15 +177,11 @@ impl GatewayPolicy {
         })?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
-        Ok(TlsRoute::Forward(TcpRoute {
-            cluster: Arc::clone(cluster),
-            host: Some(host),
-            audit: None,
-        }))
+        Ok(TlsRoute::Forward(TcpRoute::new(Arc::clone(cluster), Some(host))))
     }
 
-    /// Whether a ClientHello may be forwarded under this setting. Where TLS ends here, the inner one
-    /// is never read, so the question doesn't arise.
+    /// Whether a ClientHello may be forwarded under this setting. Where TLS is terminated here, the
+    /// inner one is never read, so the question doesn't arise.
     pub(super) fn hello_allowed(
         encrypted: bool,
         setting: EncryptedHello,
@@ -270,6 +270,7 @@ impl GatewayPolicy {
     ) -> Result<TcpRoute, Denied> {
         let chosen = stage.tcp.get(host).and_then(|rules| {
             let rule = rules.iter().find(|rule| matching::tcp(rule, Some(port.0), source))?;
+            trace::note(|| Step::Rule(rule.place.clone()));
             matching::pick(&rule.targets)
         });
         let chosen = chosen.ok_or_else(|| {
@@ -279,6 +280,6 @@ impl GatewayPolicy {
         })?;
         let (cluster, named) = self.outside(&chosen.target, port, source, Some(host))?;
         let host = named.unwrap_or(host).clone();
-        Ok(TcpRoute { cluster: Arc::clone(cluster), host: Some(host), audit: None })
+        Ok(TcpRoute::new(Arc::clone(cluster), Some(host)))
     }
 }

@@ -6,7 +6,10 @@ use egress_ebpf::reason::Reason;
 
 use super::{GatewayPolicy, Secured, matching, refusal, tables::TunnelTcp};
 use crate::{
-    policy::{Denied, Dialled, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute},
+    policy::{
+        Denied, Dialled, Hop, Inside, PortMode, ServerProtocol, ServerTls, TcpRoute,
+        trace::{self, Step},
+    },
     types::{Claim, Host, Node, OriginalDst, Port, Source, SpiffeId, Workload},
 };
 
@@ -189,14 +192,16 @@ impl GatewayPolicy {
                 (Some(_), Some(permitted)) => return permitted,
             },
         };
+        trace::note(|| Step::Rule(entry.rule.place.clone()));
         let stage = self.stage.get(&entry.stage).ok_or_else(refused)?;
         let Some(host) = &entry.host else {
             let rule =
                 stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(entry.stage.0), source));
+            rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
             let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
             let (cluster, host) = self.outside(&chosen.target, entry.stage, source, None)?;
             let cluster = Arc::clone(cluster);
-            let route = TcpRoute { cluster, host: host.cloned(), audit: None };
+            let route = TcpRoute::new(cluster, host.cloned());
             return Ok((route, entry.stage.0));
         };
         let (_, served) = self.served(entry.group, entry.stage, host)?;
@@ -207,7 +212,11 @@ impl GatewayPolicy {
             {
                 satisfies(tls, source)?;
             }
-            other => return Err(refusal::wrong_stage(other, host, entry.stage, "raw TCP")),
+            other @ (ServerProtocol::Http { .. }
+            | ServerProtocol::Passthrough(_)
+            | ServerProtocol::Terminate(_)) => {
+                return Err(refusal::wrong_stage(other, host, entry.stage, "raw TCP"));
+            }
         }
         Ok((self.tcp_rules(stage, entry.stage, host, source)?, entry.stage.0))
     }

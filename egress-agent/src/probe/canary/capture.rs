@@ -48,6 +48,10 @@ impl Capture {
         thread::Builder::new().name("capture".into()).spawn(move || self.run(&own, &tell))
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library's enum, which may grow"
+    )]
     fn run(mut self, own: &[IpAddr], tell: &Tell) -> io::Result<()> {
         let mut buffer = vec![0; 65_536];
         while !tell.is_closed() {

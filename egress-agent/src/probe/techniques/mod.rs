@@ -7,6 +7,7 @@ pub(super) mod gateway;
 pub(super) mod held;
 pub(super) mod in_cluster;
 pub(super) mod link;
+pub(super) mod namespace;
 pub(super) mod options;
 pub(super) mod ping;
 pub(super) mod raw;

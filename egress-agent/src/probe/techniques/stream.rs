@@ -180,7 +180,11 @@ pub(crate) fn converse(this: &Try<'_>, socket: &Socket) -> Outcome {
     match talk(this, socket) {
         // Somebody has accepted it, after all.
         Outcome::NoAnswer(text) => Outcome::Intercepted(format!("connected, but {text}")),
-        other => other,
+        other @ (Outcome::Answered(_)
+        | Outcome::Intercepted(_)
+        | Outcome::Refused { .. }
+        | Outcome::NotApplicable(_)
+        | Outcome::Error(_)) => other,
     }
 }
 

@@ -177,6 +177,7 @@ pub(crate) fn exchange(
 }
 
 /// Waits for the token on a socket, whatever is before it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's enum, which may grow")]
 pub(crate) fn await_echo(this: &Try<'_>, mut socket: &Socket) -> Outcome {
     let mut buffer = vec![0; 65_536];
     while std::time::Instant::now() < this.deadline {

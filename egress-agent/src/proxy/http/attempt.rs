@@ -1,6 +1,7 @@
 //! The tries of one request, up to the head of a response.
 
 mod choice;
+mod connecting;
 
 use std::{
     borrow::Cow,
@@ -19,23 +20,26 @@ use super::{
     body::{Relay, RelayError},
     clock::Clock,
     connect::plan,
-    exchange::watch,
     failure::Failure,
     framing::Framing,
     h1::HeadLimits,
     headers,
     inbound::Inbound,
     outbound::Outbound,
+    paced::Paced,
     pool::Key,
     record::Record,
-    replay,
     request::Request,
+    resend,
     response::Response,
     retry,
+    watch::watch,
 };
 use crate::{
+    net::Asker,
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
-    telemetry::{AccessLogEntry, ClusterStats, ResponseFlag},
+    proxy::rates::Pace,
+    telemetry::{AccessLogEntry, ClusterCounter, ClusterStats, ResponseFlag, RetryGuard},
 };
 
 /// How often a request that no upstream has processed is sent again, whatever the route says about
@@ -51,6 +55,8 @@ pub(super) struct Attempt<'a> {
     request: &'a Request,
     key: Key,
     stats: &'a Arc<ClusterStats>,
+    /// What consistent hashing goes by.
+    hash: Option<u64>,
     /// What is sent, with the route's changes.
     path: &'a str,
     host: HeaderValue,
@@ -76,7 +82,12 @@ impl<'a> Attempt<'a> {
             action.rewrite_authority.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
         let host = rewritten.unwrap_or_else(|| request.authority.to_header());
         let path = action.rewrite_path.as_deref().unwrap_or(&request.path);
-        Self { connection, policy, route, request, key, stats, path, host, headers }
+        Self { connection, policy, route, request, key, stats, hash: None, path, host, headers }
+    }
+
+    /// With what consistent hashing goes by.
+    pub(super) fn balanced_by(self, hash: Option<u64>) -> Self {
+        Self { hash, ..self }
     }
 
     /// Gives the key back.
@@ -100,6 +111,8 @@ impl<'a> Attempt<'a> {
         let mut resends = 0;
         let mut left = policy.attempts;
         let mut pause = policy.backoff;
+        // Held as long as a retry is under way, and given back before the next one asks.
+        let mut place: Option<RetryGuard> = None;
         loop {
             clock.attempt(policy.per_try_timeout);
             let mut reused = false;
@@ -109,9 +122,11 @@ impl<'a> Attempt<'a> {
             let replayable = self.is_replayable(down, relay);
             let failure = match tried {
                 Ok((up, response)) => {
-                    let again =
+                    let wanted =
                         replayable && left > 0 && retry::on_response(&policy.retry_on, &response);
-                    if !again {
+                    drop(place.take());
+                    place = if wanted { self.retry_place(record) } else { None };
+                    if place.is_none() {
                         relay.forget();
                         return Ok((up, response));
                     }
@@ -125,7 +140,7 @@ impl<'a> Attempt<'a> {
             }
             if failure.is_unprocessed()
                 && resends < RESENDS
-                && replay::rewind(self.request.framing, relay)
+                && resend::rewind(self.request.framing, relay)
             {
                 // Without a pause the first time: a server that shuts down is no busy one.
                 if resends > 0 {
@@ -159,6 +174,13 @@ impl<'a> Attempt<'a> {
                 }
                 return Err(failure);
             }
+            if !matches!(failure, Failure::RetriableStatus(_)) {
+                drop(place.take());
+                place = self.retry_place(record);
+            }
+            if place.is_none() {
+                return Err(failure);
+            }
             left -= 1;
             self.stats.inc_upstream_rq_retry();
             *relay = Relay::new();
@@ -167,6 +189,18 @@ impl<'a> Attempt<'a> {
             watch(self.connection, down, clock, pausing).await?;
             pause = pause.saturating_mul(2).min(policy.backoff.saturating_mul(10));
         }
+    }
+
+    /// A place among the retries to the cluster, unless too many are under way.
+    fn retry_place(&self, record: &mut Record) -> Option<RetryGuard> {
+        let requests = self.stats.get(ClusterCounter::RqActive);
+        let most = self.key.cluster.most_retries(requests);
+        let place = RetryGuard::begin(self.stats, most);
+        if place.is_none() {
+            self.stats.inc_upstream_rq_retry_overflow();
+            record.flag(ResponseFlag::UpstreamOverflow);
+        }
+        place
     }
 
     /// Whether the request can be sent once more: nothing of a body has been taken.
@@ -191,8 +225,9 @@ impl<'a> Attempt<'a> {
         untouched: &mut bool,
     ) -> Result<(Outbound, Response), Failure> {
         let worker = &self.connection.worker;
-        let downstream = &self.connection.downstream;
-        let planning = plan(worker, self.policy, downstream, &self.key, self.stats);
+        let owner = self.connection.downstream.owner();
+        let asker = Asker { owner: &owner, hash: self.hash, from: self.route.from.as_deref() };
+        let planning = plan(worker, self.policy, asker, &self.key, self.stats);
         let plan = watch(self.connection, down, clock, planning).await??;
         let drain = self.policy.snapshot().mesh.address_drain_time;
         worker.http.pool.known(&self.key, &plan, drain);
@@ -202,7 +237,7 @@ impl<'a> Attempt<'a> {
         let sent = Instant::now();
         let before = up.written();
         if matches!(up, Outbound::H2(_)) {
-            replay::keep(self.request.framing, &self.connection.downstream.holder, relay);
+            resend::keep(self.request.framing, &self.connection.downstream.holder, relay);
         }
         self.send_head(&mut up)?;
         let limits =
@@ -211,16 +246,17 @@ impl<'a> Attempt<'a> {
         let head = poll_fn(|cx| {
             let scratch = &mut worker.http.scratch.borrow_mut();
             let expects = self.request.expects_continue;
+            let pace = &mut record.upload;
             let polled =
-                poll_head(cx, &mut up, down, relay, &mut stopped, scratch, limits, expects);
+                poll_head(cx, &mut up, down, relay, pace, &mut stopped, scratch, limits, expects);
             if polled.is_ready() {
                 return polled;
             }
             record.entry.bytes_received = relay.bytes;
             clock.progress(relay.bytes);
-            clock.poll(cx).map(|failure| match failure {
-                Failure::StreamIdle if !relay.is_received() => Err(Failure::BodyTimeout),
-                failure => Err(failure),
+            clock.poll(cx).map(|failure| {
+                let silent_client = matches!(failure, Failure::StreamIdle) && !relay.is_received();
+                Err(if silent_client { Failure::BodyTimeout } else { failure })
             })
         })
         .await;
@@ -317,13 +353,14 @@ fn poll_head<D: Inbound>(
     up: &mut Outbound,
     down: &mut D,
     relay: &mut Relay,
+    pace: &mut Pace,
     stopped: &mut bool,
     scratch: &mut [u8],
     limits: HeadLimits,
     expects_continue: bool,
 ) -> Poll<Result<Response, Failure>> {
     if !*stopped && !relay.is_done() {
-        match relay.poll(cx, down, up, scratch) {
+        match relay.poll(cx, &mut Paced::new(down, pace), up, scratch) {
             Poll::Ready(Err(RelayError::Source(error))) => {
                 return Poll::Ready(Err(Failure::Body(error)));
             }

@@ -113,4 +113,33 @@ impl BadMessage {
             | Self::Http2Malformed => StatusCode::BAD_REQUEST,
         }
     }
+
+    /// In Envoy's words, for the access log.
+    pub(super) fn details(self) -> &'static str {
+        match self {
+            Self::HeadTooLarge { .. } | Self::TooManyHeaders { .. } => "request_headers_too_large",
+            Self::NoHost => "missing_host_header",
+            Self::LineEnding
+            | Self::Syntax(_)
+            | Self::Version
+            | Self::Target
+            | Self::Scheme
+            | Self::ContentLength
+            | Self::LengthAndEncoding
+            | Self::TransferEncoding
+            | Self::EncodingInHttp10
+            | Self::DuplicateHost
+            | Self::Authority
+            | Self::HostContradiction
+            | Self::PortContradiction
+            | Self::Expectation
+            | Self::ChunkSize
+            | Self::ChunkExtension
+            | Self::ChunkEnd
+            | Self::Trailers
+            | Self::Switch
+            | Self::Http2Field
+            | Self::Http2Malformed => "http1.codec_error",
+        }
+    }
 }

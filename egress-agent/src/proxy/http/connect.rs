@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::{
     failure::Failure,
@@ -13,9 +13,9 @@ use super::{
     pool::{Key, Version},
 };
 use crate::{
-    net::{DialError, Patience, Plan, Upstream},
+    net::{Asker, DialError, Patience, Plan, Upstream},
     policy::{GatewayPolicy, Keepalive, KeyGroup},
-    proxy::{Downstream, Worker},
+    proxy::{Holder, Worker, preface::proxy_header},
     sys::socket::user_timeout,
     telemetry::ClusterStats,
     tls::{Alpn, negotiated_group},
@@ -29,11 +29,11 @@ use crate::{
 pub(super) async fn plan(
     worker: &Worker,
     policy: &GatewayPolicy,
-    downstream: &Downstream,
+    asker: Asker<'_>,
     key: &Key,
     stats: &ClusterStats,
 ) -> Result<Plan, Failure> {
-    let planned = worker.plan(policy, &key.cluster, &key.host, downstream, stats).await;
+    let planned = worker.plan(policy, &key.cluster, &key.host, asker, stats).await;
     planned.map_err(|error| failed(error, stats))
 }
 
@@ -47,14 +47,18 @@ pub(super) async fn connect(
     key: &Key,
     plan: &Plan,
     patience: Patience,
-    owner: ShareOwner,
+    (owner, holder): (ShareOwner, &Holder),
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
-    let Key { cluster, host, version } = key;
+    let Key { cluster, host, version, client, from: _ } = key;
     let dialled = worker.connect(cluster, plan, patience, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
-    let Upstream { stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
+    let Upstream { mut stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
     let mut link = Link::new(addr, local, lease, stats);
+    if let (Some(version), Some((peer, own))) = (cluster.proxy_protocol, client) {
+        let header = proxy_header(version, peer.0, own.0);
+        stream.write_all(&header).await.map_err(|error| Failure::Reset(error.to_string()))?;
+    }
     let mut http2 = *version == Version::Http2;
     let io = match &cluster.tls {
         None => UpstreamIo::Plain(stream),
@@ -100,7 +104,7 @@ pub(super) async fn connect(
         })));
     }
     let streams = h2::most_streams(&cluster.pool);
-    let shaking = h2::handshake(io, link, owner, streams, &worker.limits);
+    let shaking = h2::handshake(io, link, owner, streams, &worker.limits, holder);
     let why = match tokio::time::timeout(worker.limits.tls_handshake, shaking).await {
         Ok(Ok(connection)) => {
             return Ok(Outbound::H2(worker.http.pool.share(key.clone(), connection)));
@@ -138,7 +142,7 @@ fn failed(error: DialError, stats: &ClusterStats) -> Failure {
             stats.inc_upstream_cx_overflow();
             stats.inc_upstream_rq_pending_overflow();
         }
-        DialError::AddressRefused { .. } => {}
+        DialError::AddressRefused { .. } | DialError::From { .. } => {}
     }
     Failure::Dial(error)
 }

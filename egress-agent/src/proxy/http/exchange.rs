@@ -1,56 +1,34 @@
 //! One request, from the decision to the end of the response.
 
-use std::{
-    future::{Future, poll_fn},
-    net::IpAddr,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     Connection,
-    attempt::Attempt,
-    bad::BadMessage,
-    body::Relay,
+    after::After,
     clock::Clock,
+    cors::Cors,
     deadline::Deadline,
     failure::Failure,
+    forward::forward,
     headers,
     inbound::Inbound,
     mirror::{Copies, Copying},
-    outbound::{H1Connection, Outbound},
-    pool::{Key, Version},
     record::{Record, Started},
-    relay_response,
     reply::Reply,
     request::Request,
-    response::Response,
+    watch::watch,
 };
 use crate::{
     policy::{Denied, FAULT, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
-    proxy::Work,
-    telemetry::{ClusterCounter, ResponseFlag},
+    proxy::{
+        Work,
+        rates::{Counted, Meters},
+    },
+    telemetry::ResponseFlag,
 };
-
-/// What becomes of the client's connection (HTTP/1) or stream (HTTP/2).
-#[derive(Debug)]
-pub(super) enum After {
-    /// All is clean: the connection may go on.
-    Done,
-    /// The response is complete, but nothing can follow.
-    Close,
-    /// The response broke off: the client gets the part that arrived, without an end of the body.
-    Cut,
-    /// The response is not complete, and must not look as if it were.
-    Abort,
-    /// A `101` came: from here on bytes are copied, until none came for so long.
-    Switch(Box<H1Connection>, Response, Option<Duration>),
-}
 
 /// Serves one request, which has `work` as its place; without one it is refused. The record is dropped,
 /// and so logged, when the exchange is over.
@@ -67,6 +45,7 @@ pub(super) async fn run<D: Inbound>(
     let received = mesh.and_then(|mesh| normalise(&request.path, mesh.path_normalization));
     let received = received.map(|path| std::mem::replace(&mut request.path, path));
     let trusted = mesh.map_or(0, |mesh| mesh.trusted_proxies);
+    let note = mesh.and_then(|mesh| mesh.refusal_note.clone());
     let forwarded = headers::take_claims(&mut request.headers, trusted);
     headers::ensure_request_id(&mut request.headers);
     let mut record = Record::new(connection, started, request.version);
@@ -84,7 +63,10 @@ pub(super) async fn run<D: Inbound>(
             let account = record.failed(&failure);
             match account.status {
                 Some(status) => {
-                    let text = failure.body(Some(&request.authority.text));
+                    let mut text = failure.body(Some(&request.authority.text));
+                    if let Some(note) = note.filter(|_| failure.is_refusal()) {
+                        text.push_str(&note);
+                    }
                     let idle = connection.worker.limits.stream_idle;
                     let mut clock = Clock::new(deadline, None, idle);
                     let reply = Reply::new(status, text);
@@ -148,6 +130,7 @@ async fn exchange<D: Inbound>(
     let worker = &connection.worker;
     let (policy, route) = decide(connection, policy, request, remote)?;
     record.route(&route);
+    record.limit(admit(connection, &route)?);
     let idle = policy.snapshot().mesh.stream_idle_timeout;
     let idle = idle.unwrap_or(worker.limits.stream_idle);
     // Whoever gives a route more time expects it to be silent for as long.
@@ -157,7 +140,15 @@ async fn exchange<D: Inbound>(
         record.flag(ResponseFlag::DelayInjected);
         watch(connection, down, &mut clock, tokio::time::sleep(delay)).await?;
     }
-    if let Some(reply) = own_answer(&route.action, request.is_grpc(), record) {
+    let cors = Cors::of(route.action.cors.as_deref(), request);
+    if let Some(reply) = cors.as_ref().and_then(Cors::answer) {
+        record.local(StatusCode::OK, "cors_response");
+        return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
+    }
+    if let Some(mut reply) = own_answer(&route.action, request.is_grpc(), record) {
+        if let Some(cors) = &cors {
+            cors.apply(&mut reply.headers);
+        }
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
     }
     let room = worker.room_in_log(&connection.downstream);
@@ -176,59 +167,15 @@ async fn exchange<D: Inbound>(
     }
 }
 
-/// Sends the request where its route leads, and the response to the client.
-pub(super) async fn forward<D: Inbound>(
-    connection: &Connection,
-    policy: &Arc<GatewayPolicy>,
-    route: &HttpRoute,
-    request: &Request,
-    record: &mut Record,
-    down: &mut D,
-    clock: &mut Clock<'_>,
-) -> Result<After, Failure> {
-    let worker = &connection.worker;
-    let stats = worker.telemetry.stats.cluster(&route.cluster.name);
-    let limit = route.cluster.pool.max_requests;
-    if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {
-        stats.inc_upstream_rq_pending_overflow();
-        return Err(Failure::Overflow { cluster: route.cluster.name.to_string(), limit });
-    }
-    let under_way = stats.request();
-    let mut relay = Relay::new();
-    let key = Key {
-        cluster: Arc::clone(&route.cluster),
-        host: route.host.clone(),
-        version: Version::of(&route.cluster, request),
-    };
-    let attempt = Attempt::new(connection, policy, route, request, key, &stats, &record.entry);
-    let answered = attempt.until_answered(down, &mut relay, clock, record).await;
-    let (up, mut response) = answered.inspect_err(|failure| {
-        if let Some(status) = failure.account().status {
-            stats.response(status);
-        }
-    })?;
-    stats.response(response.status);
-    up.link().endpoint.response(response.status);
-    up.link().lease.report(!response.status.is_server_error());
-    record.answered(response.status);
-    clock.answered();
-    headers::apply(&mut response.headers, &route.action.response_headers, &record.entry);
-    if response.status == StatusCode::SWITCHING_PROTOCOLS {
-        return match up {
-            Outbound::H1(up) => {
-                Ok(After::Switch(up, response, route.cluster.pool.tcp_idle_timeout))
-            }
-            Outbound::H2(_) => Err(Failure::Protocol(BadMessage::Switch)),
-        };
-    }
-    let (after, up) =
-        relay_response::run(connection, up, &response, down, &mut relay, clock, record).await;
-    match up {
-        Some(Outbound::H1(up)) => worker.http.pool.put(attempt.into_key(), up, policy),
-        Some(Outbound::H2(_)) | None => {}
-    }
-    drop(under_way);
-    Ok(after)
+/// Counts the request for its workload and host.
+fn admit(connection: &Connection, route: &HttpRoute) -> Result<Meters, Failure> {
+    let owner = || connection.downstream.owner();
+    let rates = &connection.worker.rates;
+    let host = || route.cluster.counted_as(Some(&route.host));
+    let meters = rates.meters(route.rate_limits(), owner, host);
+    let meters = meters.map_err(Failure::RateLimited)?;
+    meters.count(Counted::Request).map_err(Failure::RateLimited)?;
+    Ok(meters)
 }
 
 /// The answer of a route that doesn't lead to an upstream.
@@ -255,25 +202,4 @@ fn own_answer(action: &HttpAction, is_grpc: bool, record: &mut Record) -> Option
     };
     headers::apply(&mut reply.headers, &action.response_headers, &record.entry);
     Some(reply)
-}
-
-/// Waits for `future` as long as the client is there and no deadline passes.
-pub(super) async fn watch<D: Inbound, F: Future>(
-    connection: &Connection,
-    down: &mut D,
-    clock: &mut Clock<'_>,
-    future: F,
-) -> Result<F::Output, Failure> {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Ok(output));
-        }
-        let scratch = &mut connection.worker.http.scratch.borrow_mut();
-        if down.is_received() && down.poll_gone(cx, scratch).is_ready() {
-            return Poll::Ready(Err(Failure::Gone));
-        }
-        clock.poll(cx).map(Err)
-    })
-    .await
 }

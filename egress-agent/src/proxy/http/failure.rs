@@ -1,15 +1,22 @@
 //! Everything that can end an exchange without the upstream's response: whose fault it was, what
 //! the client is told, and what is logged.
 
+mod account;
+
 use egress_ebpf::reason::Reason;
 use http::StatusCode;
 use thiserror::Error;
 
+pub(super) use self::account::Account;
+use self::account::dial_account;
 use super::{bad::BadMessage, body::RecvError};
 use crate::{
-    net::{DialError, ResolveError},
+    net::DialError,
     policy::Denied,
-    proxy::record::{OVERFLOW, OVERFLOW_SENTENCE},
+    proxy::{
+        details::{OVERFLOW, OVERFLOW_SENTENCE, RATE_LIMITED},
+        rates::Limited,
+    },
     telemetry::ResponseFlag,
     tls::TlsError,
     types::{Host, UpstreamAddr},
@@ -39,6 +46,9 @@ pub(super) enum Failure {
     /// Its source has its share of what all sources use.
     #[error("{OVERFLOW_SENTENCE}")]
     SourceOverflow,
+    /// A rate limit.
+    #[error("{0} (rate_limited)")]
+    RateLimited(Limited),
     /// No connection.
     #[error("{0}")]
     Dial(DialError),
@@ -92,24 +102,16 @@ pub(super) enum Failure {
     Panicked,
 }
 
-/// What is logged about a failure.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Account {
-    /// What the client is told; `None` where there is nobody to tell.
-    pub(super) status: Option<StatusCode>,
-    pub(super) flag: ResponseFlag,
-    /// In Envoy's words.
-    pub(super) details: &'static str,
-    pub(super) reason: Reason,
-}
-
 impl Failure {
     /// What happened, without the reason's name beside it.
     pub(super) fn sentence(&self) -> String {
-        match self {
-            Self::Denied(denied) => denied.detail.clone(),
-            failure => failure.to_string(),
+        if let Self::Denied(denied) = self {
+            return denied.detail.clone();
         }
+        if let Self::RateLimited(limited) = self {
+            return limited.to_string();
+        }
+        self.to_string()
     }
 
     /// Whether the upstream has processed nothing of the request (RFC 9113 §6.8, §8.7): then sending it
@@ -125,7 +127,7 @@ impl Failure {
             Self::Bad(bad) => (
                 Some(bad.status()),
                 Flag::DownstreamProtocolError,
-                bad_details(*bad),
+                bad.details(),
                 Reason::BadRequest,
             ),
             Self::HeadTimeout => (
@@ -165,6 +167,12 @@ impl Failure {
                 Flag::UpstreamOverflow,
                 OVERFLOW,
                 Reason::Overflow,
+            ),
+            Self::RateLimited(_) => (
+                Some(StatusCode::TOO_MANY_REQUESTS),
+                Flag::RateLimited,
+                RATE_LIMITED,
+                Reason::RateLimited,
             ),
             Self::Dial(error) => return dial_account(error),
             Self::Tls { error, .. } => (
@@ -257,7 +265,27 @@ impl Failure {
         match self {
             Self::Dial(error) => error.upstream(),
             Self::Tls { addr, .. } | Self::NotHttp2 { addr, .. } => Some(*addr),
-            _ => None,
+            Self::Bad(_)
+            | Self::HeadTimeout
+            | Self::Denied(_)
+            | Self::Upgrade(_)
+            | Self::Overflow { .. }
+            | Self::SourceOverflow
+            | Self::RateLimited(_)
+            | Self::Closed
+            | Self::Reset(_)
+            | Self::Broken(_)
+            | Self::LeftOut
+            | Self::RefusedStream
+            | Self::Protocol(_)
+            | Self::RetriableStatus(_)
+            | Self::Timeout
+            | Self::TryTimeout
+            | Self::StreamIdle
+            | Self::BodyTimeout
+            | Self::Body(_)
+            | Self::Gone
+            | Self::Panicked => None,
         }
     }
 
@@ -273,67 +301,67 @@ impl Failure {
             | Self::LeftOut
             | Self::RefusedStream
             | Self::Protocol(_) => Some(self.to_string()),
-            _ => None,
+            Self::Bad(_)
+            | Self::HeadTimeout
+            | Self::Denied(_)
+            | Self::Upgrade(_)
+            | Self::Overflow { .. }
+            | Self::SourceOverflow
+            | Self::RateLimited(_)
+            | Self::RetriableStatus(_)
+            | Self::Timeout
+            | Self::TryTimeout
+            | Self::StreamIdle
+            | Self::BodyTimeout
+            | Self::Body(_)
+            | Self::Gone
+            | Self::Panicked => None,
         }
+    }
+
+    /// Whether policy refuses it.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied(_)
+                | Self::Upgrade(_)
+                | Self::RateLimited(_)
+                | Self::Dial(DialError::AddressRefused { .. })
+        )
     }
 
     /// The answer's one line, for the person who sent the request.
     pub(super) fn body(&self, authority: Option<&str>) -> String {
         let host = authority.unwrap_or("this request");
+        if self.is_refusal() {
+            return format!("{host} is refused by the egress gateway: {self}\n");
+        }
         match self {
-            Self::Denied(_) | Self::Upgrade(_) | Self::Dial(DialError::AddressRefused { .. }) => {
-                format!("{host} is refused by the egress gateway: {self}\n")
-            }
             Self::Bad(_) | Self::HeadTimeout | Self::BodyTimeout | Self::Body(_) => {
                 format!("bad request: {self}\n")
             }
-            _ => format!("{host} can't be reached through the egress gateway: {self}\n"),
+            Self::Denied(_)
+            | Self::Upgrade(_)
+            | Self::RateLimited(_)
+            | Self::Overflow { .. }
+            | Self::SourceOverflow
+            | Self::Dial(_)
+            | Self::Tls { .. }
+            | Self::NotHttp2 { .. }
+            | Self::Closed
+            | Self::Reset(_)
+            | Self::Broken(_)
+            | Self::LeftOut
+            | Self::RefusedStream
+            | Self::Protocol(_)
+            | Self::RetriableStatus(_)
+            | Self::Timeout
+            | Self::TryTimeout
+            | Self::StreamIdle
+            | Self::Gone
+            | Self::Panicked => {
+                format!("{host} can't be reached through the egress gateway: {self}\n")
+            }
         }
     }
-}
-
-fn bad_details(bad: BadMessage) -> &'static str {
-    match bad {
-        BadMessage::HeadTooLarge { .. } | BadMessage::TooManyHeaders { .. } => {
-            "request_headers_too_large"
-        }
-        BadMessage::NoHost => "missing_host_header",
-        _ => "http1.codec_error",
-    }
-}
-
-fn dial_account(error: &DialError) -> Account {
-    use ResponseFlag as Flag;
-    let (status, flag, details) = match error {
-        DialError::AddressRefused { .. } => {
-            (StatusCode::FORBIDDEN, Flag::NoRouteFound, "route_not_found")
-        }
-        DialError::NoHealthyUpstream { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, Flag::NoHealthyUpstream, "no_healthy_upstream")
-        }
-        DialError::Resolve { why: ResolveError::Overflow, .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, Flag::DropOverload, "dns_resolution_overload")
-        }
-        DialError::Resolve { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "dns_resolution_failure",
-        ),
-        DialError::Overflow { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamOverflow,
-            "upstream_reset_before_response_started{overflow}",
-        ),
-        DialError::Timeout { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "upstream_reset_before_response_started{connection_timeout}",
-        ),
-        DialError::Connect { .. } => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Flag::UpstreamConnectionFailure,
-            "upstream_reset_before_response_started{remote_connection_failure}",
-        ),
-    };
-    Account { status: Some(status), flag, details, reason: error.reason() }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    net::Lease,
+    net::{InFlight, Lease},
     telemetry::{ClusterStats, ConnectionGuard, EndpointGuard, EndpointStats},
     types::{LocalAddr, UpstreamAddr},
 };
@@ -47,4 +47,11 @@ impl Link {
         cluster.add_rx(received);
         cluster.add_tx(sent);
     }
+}
+
+/// A request under way, in its endpoint's load and statistics.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    pub(super) _load: Option<InFlight>,
+    pub(super) _counted: EndpointGuard,
 }

@@ -12,14 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use tokio::task::spawn_local;
 
 use super::{
     Connection,
     body::{Data, Piece, RecvError, Sink, Source},
     clock::Clock,
     deadline::Deadline,
-    exchange::forward,
+    forward::forward,
     framing::Framing,
     inbound::Inbound,
     record::{Record, Started},
@@ -28,7 +27,10 @@ use super::{
 };
 use crate::{
     policy::{GatewayPolicy, HttpRoute, RetryPolicy},
-    proxy::Work,
+    proxy::{
+        Work,
+        rates::{Counted, Meters},
+    },
 };
 
 /// Longest body that is copied, in bytes.
@@ -43,8 +45,8 @@ struct Waiting {
     connection: Rc<Connection>,
     policy: Arc<GatewayPolicy>,
     request: Rc<Request>,
-    /// A route for each copy, and its place.
-    routes: Vec<(HttpRoute, Work)>,
+    /// A route for each copy, its place and its rate limits.
+    routes: Vec<(HttpRoute, Work, Meters)>,
     body: Vec<Bytes>,
     size: usize,
 }
@@ -73,7 +75,11 @@ impl Copies {
             .mirrors
             .iter()
             .filter_map(|(cluster, host)| {
-                // Without room for it there is no copy.
+                // Without room for it, and beyond a limit of its destination, there is no copy.
+                let (rates, owner) = (&connection.worker.rates, || connection.downstream.owner());
+                let counted = || cluster.counted_as(Some(host));
+                let meters = rates.meters(cluster.rate.iter(), owner, counted).ok()?;
+                meters.count(Counted::Request).ok()?;
                 let work = connection.downstream.holder.request(bytes)?;
                 let mut action = Arc::clone(&route.action);
                 let asked = action.rewrite_authority.as_deref().unwrap_or(&request.authority.text);
@@ -87,9 +93,11 @@ impl Copies {
                     retry: Arc::new(RetryPolicy { attempts: 0, ..RetryPolicy::default() }),
                     action,
                     mirrors: Vec::new(),
+                    rates: Vec::new(),
+                    from: route.from.clone(),
                     audit: route.audit.clone(),
                 };
-                Some((route, work))
+                Some((route, work, meters))
             })
             .collect();
         let request = Request { expects_continue: false, ..request.clone() };
@@ -124,13 +132,14 @@ impl Copies {
         else {
             return;
         };
-        for (route, work) in routes {
+        for (route, work, meters) in routes {
             let (connection, policy) = (Rc::clone(&connection), Arc::clone(&policy));
             let client = Nobody { body: body.clone().into(), end: Some(trailers.cloned()) };
             let request = Rc::clone(&request);
-            spawn_local(async move {
+            let holder = connection.downstream.holder.clone();
+            holder.spawn(async move {
                 tokio::select! {
-                    () = one(&connection, &policy, &route, &request, work, client) => {}
+                    () = one(&connection, &policy, &route, &request, (work, meters), client) => {}
                     () = connection.worker.ends(&connection.downstream.holder) => {}
                 }
             });
@@ -143,7 +152,7 @@ async fn one(
     policy: &Arc<GatewayPolicy>,
     route: &HttpRoute,
     request: &Request,
-    work: Work,
+    (work, meters): (Work, Meters),
     mut client: Nobody,
 ) {
     let worker = &connection.worker;
@@ -152,6 +161,7 @@ async fn one(
     record.route(route);
     record.entry.authority = route.action.rewrite_authority.as_deref().map(str::to_owned);
     record.work = Some(work);
+    record.limit(meters);
     worker.room_in_log(&connection.downstream).await;
     let idle = policy.snapshot().mesh.stream_idle_timeout.unwrap_or(worker.limits.stream_idle);
     let mut deadline = Deadline::default();

@@ -13,15 +13,20 @@
 //! request's host must be the one that was dialled: `example.com:22` asked for on port 80 is a
 //! contradiction, and refused.
 
+mod affinity;
+mod after;
 mod attempt;
 mod authority;
 mod bad;
 mod body;
 mod clock;
 mod connect;
+mod connection;
+mod cors;
 mod deadline;
 mod exchange;
 mod failure;
+mod forward;
 mod framing;
 mod h1;
 mod h2;
@@ -30,6 +35,7 @@ mod inbound;
 mod link;
 mod mirror;
 mod outbound;
+mod paced;
 mod pool;
 mod record;
 mod relay_response;
@@ -37,55 +43,28 @@ mod replay;
 mod reply;
 mod request;
 mod reread;
+mod resend;
 mod response;
 mod retry;
 mod serve_h1;
 mod serve_h2;
+mod shared;
 mod tunnel;
+mod watch;
 
-use std::{cell::RefCell, fmt, rc::Rc, sync::Arc, time::SystemTime};
+use std::rc::Rc;
 
 use bytes::BytesMut;
-use egress_ebpf::reason::Reason;
 use futures_util::future::Either;
 
-use self::pool::Pool;
-pub use self::reread::forwarded;
-use super::{Downstream, PolicyCell, Worker};
-use crate::{
-    net::{Dialer, Side},
-    policy::{self, Denied, Entry, Termination},
-    types::Host,
+use self::connection::Connection;
+pub use self::{
+    connection::{Ended, Hop},
+    reread::forwarded,
+    shared::Shared,
 };
-
-/// The buffer that all connections of a worker read into, in bytes.
-const SCRATCH: usize = 64 * 1024;
-
-/// What HTTP keeps for all connections of one worker.
-pub struct Shared {
-    pool: Rc<Pool>,
-    /// Borrowed only while something is polled, never across a wait.
-    scratch: RefCell<Box<[u8]>>,
-}
-
-impl Shared {
-    /// With so many connections to upstreams, at most, that wait for a request; for the policy in force,
-    /// and the connections of this dialer.
-    #[must_use]
-    pub fn new(idle_upstreams: usize, policy: &PolicyCell, dialer: &Dialer) -> Self {
-        let (policy, states) = (Arc::clone(policy), dialer.states());
-        Self {
-            pool: Rc::new(Pool::new(idle_upstreams, policy, states)),
-            scratch: RefCell::new(vec![0; SCRATCH].into()),
-        }
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("pool", &self.pool).finish_non_exhaustive()
-    }
-}
+use super::{Downstream, Worker};
+use crate::net::Side;
 
 /// The version that the first bytes of a connection show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,74 +73,6 @@ pub enum Version {
     H1,
     /// HTTP/2 with prior knowledge (RFC 9113 §3.3).
     H2,
-}
-
-/// A client's connection, without its bytes.
-#[derive(Clone, Debug)]
-struct Connection {
-    worker: Rc<Worker>,
-    downstream: Downstream,
-    hop: Hop,
-}
-
-/// How HTTP comes in.
-#[derive(Clone, Debug)]
-pub enum Hop {
-    /// In clear, as the application sent it.
-    Plain,
-    /// Inside TLS that a server of this gateway ended.
-    Terminated(Box<Ended>),
-}
-
-/// TLS that was ended here.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// By which server.
-    pub termination: Termination,
-    /// SNI, where the client sent one.
-    pub server_name: Option<Host>,
-}
-
-impl Connection {
-    fn origin(&self) -> request::Origin {
-        let scheme = match self.hop {
-            Hop::Plain => "http",
-            Hop::Terminated(_) => "https",
-        };
-        request::Origin { port: self.downstream.port, scheme }
-    }
-
-    /// The stages that its requests go through.
-    fn entry(&self) -> Entry<'_> {
-        match &self.hop {
-            Hop::Plain => match self.downstream.hop {
-                policy::Hop::Plain => Entry::Mesh,
-                policy::Hop::Tunnel => Entry::Tunnel,
-            },
-            Hop::Terminated(ended) => Entry::Server(&ended.termination),
-        }
-    }
-
-    /// Refuses once the client's certificate has expired, although its connection is open.
-    fn still_identified(&self) -> Result<(), Denied> {
-        match &self.downstream.tls {
-            Some(tls) if !tls.is_proof_at(SystemTime::now()) => Err(Denied {
-                reason: Reason::ExpiredClient,
-                detail: "the client's certificate has expired since it connected; connect anew"
-                    .into(),
-                matched: None,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// SNI, where TLS was ended here.
-    fn server_name(&self) -> Option<&Host> {
-        match &self.hop {
-            Hop::Plain => None,
-            Hop::Terminated(ended) => ended.server_name.as_ref(),
-        }
-    }
 }
 
 /// Serves a connection whose first bytes, `read`, are HTTP. It must run inside a

@@ -12,10 +12,9 @@ use super::{
     failure::Failure,
     h1::{H1Outbound, HeadLimits},
     h2::{H2Outbound, HeadError},
-    link::Link,
+    link::{Link, UnderWay},
     response::Response,
 };
-use crate::{net::InFlight, telemetry::EndpointGuard};
 
 /// An HTTP/1 connection with what belongs to it.
 #[derive(Debug)]
@@ -43,13 +42,6 @@ impl Drop for H1Connection {
     fn drop(&mut self) {
         self.count();
     }
-}
-
-/// A request under way, in its endpoint's load and statistics.
-#[derive(Debug)]
-pub(super) struct UnderWay {
-    _load: Option<InFlight>,
-    _counted: EndpointGuard,
 }
 
 /// A way to send one request.
@@ -135,7 +127,9 @@ impl Outbound {
 fn failure(error: RecvError, heard: bool) -> Failure {
     match error {
         RecvError::Bad(bad) => Failure::Protocol(bad),
-        error if heard => Failure::Broken(error.to_string()),
+        error @ (RecvError::Truncated | RecvError::Io(_)) if heard => {
+            Failure::Broken(error.to_string())
+        }
         RecvError::Truncated => Failure::Closed,
         RecvError::Io(error) => Failure::Reset(error.to_string()),
     }

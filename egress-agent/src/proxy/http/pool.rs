@@ -1,13 +1,13 @@
 //! Connections to upstreams that wait for their next request. One pool a worker: no lock, and a
 //! connection never changes its core.
 
+mod key;
 pub(super) mod pending;
 mod version;
 
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    hash::{Hash, Hasher},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -16,27 +16,20 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 use self::pending::Pending;
-pub(super) use self::version::Version;
+pub(super) use self::{key::Key, version::Version};
 use super::{
     h2::{H2Connection, H2Outbound},
     outbound::{H1Connection, Outbound},
 };
 use crate::{
     net::{ClusterStates, Plan},
-    policy::{Cluster, GatewayPolicy},
+    policy::GatewayPolicy,
     proxy::PolicyCell,
-    types::{Host, ShareOwner, UpstreamAddr},
+    types::{ShareOwner, UpstreamAddr},
 };
 
-/// What a connection was made for. The whole cluster is part of it: when the configuration changes
-/// anything about it, connections made before aren't used again.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Key {
-    pub(super) cluster: Arc<Cluster>,
-    /// Whom it was resolved for, and whom the certificate was verified for.
-    pub(super) host: Host,
-    pub(super) version: Version,
-}
+/// How long a connection that is for one client's connection alone waits for its next request.
+const OF_ONE_CLIENT: Duration = Duration::from_secs(10);
 
 /// Whose connections of HTTP/2 a request may share.
 #[derive(Clone, Copy, Debug)]
@@ -50,14 +43,6 @@ pub(super) enum Whose<'a> {
     },
     /// Any.
     Any,
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // A part of what `Eq` compares, which is all that hashing needs.
-        self.cluster.name.hash(state);
-        self.host.hash(state);
-    }
 }
 
 #[derive(Debug)]
@@ -338,7 +323,9 @@ impl Pool {
     /// Whether nothing is left.
     fn sweep_once(&self, scratch: &mut [u8]) -> bool {
         self.retain(|key, entry| {
-            let timeout = key.cluster.pool.idle_timeout;
+            // Nobody but that client can use it again.
+            let most = if key.client.is_some() { OF_ONE_CLIENT } else { Duration::MAX };
+            let timeout = key.cluster.pool.idle_timeout.min(most);
             let duration = key.cluster.pool.max_connection_duration;
             let over = entry.is_over(self.drain.get());
             entry.h1.retain_mut(|idle| {

@@ -18,7 +18,11 @@ use super::{
 };
 use crate::{
     policy::{ClusterName, HttpRoute},
-    proxy::{Work, Worker, record::NO_LONGER_VALID},
+    proxy::{
+        Work, Worker,
+        details::NO_LONGER_VALID,
+        rates::{Meters, Pace},
+    },
     telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
     tls::Ending,
 };
@@ -45,6 +49,12 @@ pub(super) struct Record {
     ending: Option<Ending>,
     /// Its place, as long as anything of it is under way.
     pub(super) work: Option<Work>,
+    /// Its rate limits.
+    pub(super) meters: Meters,
+    /// The request's body, in their pace.
+    pub(super) upload: Pace,
+    /// The response's body.
+    pub(super) download: Pace,
     pub(super) entry: AccessLogEntry,
 }
 
@@ -66,6 +76,9 @@ impl Record {
             complete: false,
             ending: downstream.ending.clone(),
             work: None,
+            meters: Meters::default(),
+            upload: Pace::default(),
+            download: Pace::default(),
             entry,
         }
     }
@@ -106,6 +119,13 @@ impl Record {
         self.entry.audit = route.audit.clone();
     }
 
+    /// The limits that hold for it.
+    pub(super) fn limit(&mut self, meters: Meters) {
+        self.upload = Pace::new(&meters);
+        self.download = Pace::new(&meters);
+        self.meters = meters;
+    }
+
     /// The connection that it was sent on.
     pub(super) fn link(&mut self, link: &Link) {
         self.entry.upstream_host = Some(link.addr);
@@ -133,10 +153,8 @@ impl Record {
     /// The request failed before a response.
     pub(super) fn failed(&mut self, failure: &Failure) -> Account {
         let account = failure.account();
-        let matched = match failure {
-            Failure::Denied(denied) => denied.matched.as_ref(),
-            _ => None,
-        };
+        let matched =
+            if let Failure::Denied(denied) = failure { denied.matched.as_ref() } else { None };
         // Envoy has no flag for what its policies deny.
         if matched.is_none() {
             self.flag(account.flag);
@@ -177,7 +195,7 @@ impl Record {
         }
     }
 
-    /// Notes that the connection was ended because its client's certificates aren't good any more;
+    /// Notes that the connection was ended because its client's certificates are no longer valid;
     /// `false` if it wasn't.
     fn note_end(&mut self) -> bool {
         let Some(ended) = self.ending.as_ref().and_then(Ending::get) else { return false };

@@ -5,12 +5,13 @@ use std::{future::poll_fn, task::Poll};
 
 use super::{
     Connection,
+    after::After,
     body::{RecvError, Relay, RelayError},
     clock::Clock,
-    exchange::After,
     failure::Failure,
     inbound::Inbound,
     outbound::Outbound,
+    paced::Paced,
     record::Record,
     response::Response,
 };
@@ -49,9 +50,12 @@ pub(super) async fn run<D: Inbound>(
         let scratch = &mut worker.http.scratch.borrow_mut();
         if !stopped && !request.is_done() {
             // Whatever becomes of the request's rest, the response decides.
-            stopped = matches!(request.poll(cx, down, &mut up, scratch), Poll::Ready(Err(_)));
+            let mut source = Paced::new(down, &mut record.upload);
+            stopped =
+                matches!(request.poll(cx, &mut source, &mut up, scratch), Poll::Ready(Err(_)));
         }
-        let polled = relay.poll(cx, &mut up, down, scratch);
+        let mut source = Paced::new(&mut up, &mut record.download);
+        let polled = relay.poll(cx, &mut source, down, scratch);
         record.entry.bytes_received = request.bytes;
         record.entry.bytes_sent = relay.bytes;
         match polled {

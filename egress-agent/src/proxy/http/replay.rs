@@ -4,8 +4,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{body::Relay, framing::Framing};
-use crate::proxy::{Holder, Work};
+use crate::proxy::Work;
 
 /// Most that is kept of one body, in bytes. Requests of RPCs are smaller; what is longer is sent once.
 pub(super) const MOST: usize = 64 * 1024;
@@ -90,35 +89,10 @@ impl Replay {
     }
 }
 
-/// Keeps the beginning of a request's body, for an upstream that may say that it did not process the
-/// request. Without room for it the request is sent once.
-pub(super) fn keep(framing: Framing, holder: &Holder, relay: &mut Relay) {
-    let short = match framing {
-        Framing::None | Framing::Length(0) => false,
-        Framing::Length(length) => length <= MOST as u64,
-        Framing::Chunked | Framing::UntilClose => true,
-    };
-    if short
-        && !relay.is_kept()
-        && relay.bytes == 0
-        && let Some(place) = holder.spare(MOST)
-    {
-        relay.keep(Replay::new(place));
-    }
-}
-
-/// Makes a request's body start again, if all of it that was taken is still there.
-pub(super) fn rewind(framing: Framing, relay: &mut Relay) -> bool {
-    if matches!(framing, Framing::None | Framing::Length(0)) {
-        *relay = Relay::new();
-        return true;
-    }
-    relay.rewind()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::Holder;
 
     fn replay() -> Replay {
         Replay::new(Holder::default().spare(MOST).unwrap())

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
-    Connection, body::Data, clock::Clock, exchange::After, framing, inbound::Inbound,
-    record::Record, response::Response,
+    Connection, after::After, body::Data, clock::Clock, framing, inbound::Inbound, record::Record,
+    response::Response,
 };
 use crate::telemetry::ResponseFlag;
 
@@ -55,6 +55,9 @@ impl Reply {
         let last = unread || connection.worker.drain.is_draining();
         let mut sent = down.respond(&response, last).is_ok();
         let mut body = if silent { Bytes::new() } else { text };
+        if body.is_empty() && !silent {
+            sent = sent && down.finish(None).is_ok();
+        }
         record.entry.bytes_sent = body.len() as u64;
         sent = sent
             && poll_fn(|cx| {

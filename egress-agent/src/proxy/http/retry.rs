@@ -33,11 +33,13 @@ pub(super) fn on_failure(on: &RetryOn, failure: &Failure) -> bool {
         | Failure::Upgrade(_)
         | Failure::Overflow { .. }
         | Failure::SourceOverflow
+        | Failure::RateLimited(_)
         // Another try would find the same: the policy, the limit, the certificate.
         | Failure::Dial(
             DialError::Resolve { .. }
             | DialError::AddressRefused { .. }
             | DialError::NoHealthyUpstream { .. }
+            | DialError::From { .. }
             | DialError::Overflow { .. },
         )
         | Failure::Tls { .. }

@@ -13,11 +13,12 @@ use tokio::{io::AsyncWriteExt as _, time::Instant};
 
 use super::{
     Connection,
+    after::After,
     bad::BadMessage,
     body::Sink as _,
     clock::Clock,
     deadline::Deadline,
-    exchange::{self, After},
+    exchange,
     failure::Failure,
     h1::{H1Inbound, HeadLimits, Sender, Stream, parse_request},
     inbound::Inbound as _,
@@ -98,7 +99,25 @@ async fn requests<I: Side + 'static>(connection: &Connection, down: &mut H1Inbou
         if let Some(end) = end {
             return end;
         }
+        // Requests that were sent without waiting for answers have a turn each.
+        if down.stream.has_input() {
+            give_way().await;
+        }
     }
+}
+
+/// Goes on at the next turn.
+async fn give_way() {
+    let mut given = false;
+    poll_fn(|cx| {
+        if given {
+            return Poll::Ready(());
+        }
+        given = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Serves one request. `None` if another may follow.

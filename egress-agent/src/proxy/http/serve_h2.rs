@@ -17,10 +17,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Connection,
+    after::After,
     bad::BadMessage,
     clock::Clock,
     deadline::Deadline,
-    exchange::{self, After},
+    exchange,
     failure::Failure,
     h2::{self as ours, H2Inbound, Watch},
     record::{Record, Started},
@@ -81,7 +82,7 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
                 let active = Active::new(&intake.active);
                 let connection = Rc::clone(&connection);
                 let request = request.map(|body| intake.streams.open(body, holder.clone()));
-                tokio::task::spawn_local(async move {
+                holder.spawn(async move {
                     stream(&connection, request, respond, work).await;
                     drop(active);
                 });

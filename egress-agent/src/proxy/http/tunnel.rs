@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     net::{End, Meter, Peer, Side, relay},
+    proxy::rates,
     telemetry::ResponseFlag,
 };
 
@@ -35,7 +36,13 @@ pub(super) async fn run<I: Side>(
     let early = down.stream.take_input().to_vec();
     let bytes = Bytes { up: Cell::new(0), down: Cell::new(said.len() as u64) };
     let upstream: &mut UpstreamIo = &mut up.outbound.stream.io;
-    let end = relay(&worker.buffers, &mut down.stream.io, upstream, early, idle, &bytes).await;
+    let client = &mut down.stream.io;
+    let end = if record.meters.paces() {
+        let meters = &record.meters;
+        rates::relay(&worker.buffers, client, upstream, early, idle, &bytes, meters).await
+    } else {
+        relay(&worker.buffers, client, upstream, early, idle, &bytes).await
+    };
     record.entry.bytes_received = bytes.up.get();
     record.entry.bytes_sent = bytes.down.get();
     up.link.count(bytes.down.get(), bytes.up.get());

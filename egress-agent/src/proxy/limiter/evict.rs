@@ -30,7 +30,13 @@ impl Limiter {
             Resource::Connections => {
                 share.slots.values().find(idle).or_else(|| share.slots.values().next())
             }
-            _ => share.slots.values().max_by_key(|slot| slot.used.get().of(resource)),
+            Resource::Requests
+            | Resource::RequestBytes
+            | Resource::QueuedBytes
+            | Resource::Memory
+            | Resource::Descriptors => {
+                share.slots.values().max_by_key(|slot| slot.used.get().of(resource))
+            }
         };
         let (Some(slot), owner) = (victim.map(Rc::clone), owner.clone()) else {
             return false;

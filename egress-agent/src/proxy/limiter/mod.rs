@@ -1,11 +1,11 @@
 //! What the sources of a worker share, and their shares of it: connections, requests under way, bytes
-//! of request heads, bytes that wait for readers.
+//! of request heads, bytes that wait for readers, and the thread's time.
 //!
 //! A source is a workload that the configuration knows, or an address. Each resource has a bound for
 //! all and one for each source. Where a bound is reached, or the process is short of memory, the
 //! shares are equal: a source that has its share is refused, and one that has less gets room from the
-//! source with the most, one of whose connections is closed ([`shares`]). One source's load so costs
-//! no other one anything.
+//! source with the most, one of whose connections is closed ([`shares`]). The thread's time is shared
+//! likewise, by turns ([`Turns`]). One source's load so costs no other one anything.
 
 mod evict;
 mod queue;
@@ -18,12 +18,12 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, HashMap},
     fmt,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     task::Waker,
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::spawn_local};
 
 pub use self::{queue::Queued, work::Work};
 use self::{
@@ -32,6 +32,7 @@ use self::{
 };
 use super::Limits;
 use crate::{
+    net::Turns,
     telemetry::{LimitStats, Resource},
     types::{ShareOwner, Source},
 };
@@ -42,6 +43,8 @@ struct Share {
     used: Usage,
     /// Bytes that wait for its readers; see [`unread`].
     unread: Rc<Cell<usize>>,
+    /// When its tasks run.
+    turns: Rc<Turns>,
     /// Its connections, the oldest first.
     slots: BTreeMap<u64, Rc<Slot>>,
 }
@@ -50,8 +53,28 @@ struct Share {
 struct Table {
     used: Usage,
     shares: HashMap<ShareOwner, Share>,
+    /// The turns of connections to upstreams, which may outlast all connections of their source.
+    upstream: HashMap<ShareOwner, Weak<Turns>>,
     next: u64,
 }
+
+impl Table {
+    /// The turns of a source's connections to upstreams.
+    fn upstream_turns(&mut self, owner: &ShareOwner) -> Rc<Turns> {
+        if let Some(turns) = self.upstream.get(owner).and_then(Weak::upgrade) {
+            return turns;
+        }
+        if self.upstream.len() > 2 * self.shares.len() + SPARE {
+            self.upstream.retain(|_, turns| turns.strong_count() > 0);
+        }
+        let turns = Rc::default();
+        self.upstream.insert(owner.clone(), Rc::downgrade(&turns));
+        turns
+    }
+}
+
+/// Sources without a connection that are remembered before those whose turns have ended are looked for.
+const SPARE: usize = 64;
 
 /// One a worker.
 pub struct Limiter {
@@ -79,6 +102,9 @@ struct Slot {
     unread: Cell<usize>,
     /// Those of all connections of its source.
     share_unread: Rc<Cell<usize>>,
+    /// Its source's, and those of its source's connections to upstreams, which others may use as well.
+    turns: Rc<Turns>,
+    upstream_turns: Rc<Turns>,
     /// Who waits for room in the connection's queue.
     waiting: RefCell<Vec<Waker>>,
 }
@@ -134,7 +160,9 @@ impl Limiter {
         let mut table = self.table.borrow_mut();
         let id = table.next;
         table.next += 1;
-        let share_unread = Rc::clone(&table.shares.entry(owner.clone()).or_default().unread);
+        let share = table.shares.entry(owner.clone()).or_default();
+        let (share_unread, turns) = (Rc::clone(&share.unread), Rc::clone(&share.turns));
+        let upstream_turns = table.upstream_turns(&owner);
         let slot = Rc::new(Slot {
             limiter: Rc::clone(self),
             owner: owner.clone(),
@@ -145,6 +173,8 @@ impl Limiter {
             queued: Cell::new(0),
             unread: Cell::new(0),
             share_unread,
+            turns,
+            upstream_turns,
             waiting: RefCell::default(),
         });
         table.shares.entry(owner).or_default().slots.insert(id, Rc::clone(&slot));
@@ -268,6 +298,24 @@ impl Limiter {
 }
 
 impl Holder {
+    /// Runs a task of the connection, or of a request on it. All that one source has to do shares the
+    /// turns of that source.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        match &self.0 {
+            Some(slot) => slot.turns.spawn(task),
+            None => drop(spawn_local(task)),
+        }
+    }
+
+    /// Runs what drives a connection to an upstream that requests of the source have made. Requests of others
+    /// may be on it, so it does not wait for what the source itself has to do.
+    pub fn spawn_upstream(&self, task: impl Future<Output = ()> + 'static) {
+        match &self.0 {
+            Some(slot) => slot.upstream_turns.spawn(task),
+            None => drop(spawn_local(task)),
+        }
+    }
+
     /// Completes when the connection is to be ended for another source's sake.
     pub async fn evicted(&self) {
         match &self.0 {

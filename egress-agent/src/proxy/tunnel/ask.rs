@@ -10,14 +10,12 @@ use std::{
 use egress_ebpf::reason::Reason;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderName, Method, Request, Response, StatusCode};
-use tokio::task::spawn_local;
 
 use super::{Tunnel, TunnelStream};
 use crate::{
     policy::{Denied, Hop, PortMode},
     proxy::{
-        Downstream, Permit, Queued, connection,
-        record::{OVERFLOW_SENTENCE, Record},
+        Downstream, Permit, Queued, connection, details::OVERFLOW_SENTENCE, record::Record,
         transport::Transport,
     },
     telemetry::Open,
@@ -68,9 +66,9 @@ impl Tunnel {
                 let ending = self.ending.clone();
                 let holder = downstream.holder.clone();
                 let inbox = self.streams.open(request.into_body(), holder.clone());
-                let stream = TunnelStream::new(send, inbox, holder, ending);
+                let stream = TunnelStream::new(send, inbox, holder.clone(), ending);
                 let (worker, active) = (Rc::clone(&self.worker), Active::new(self));
-                spawn_local(async move {
+                holder.spawn(async move {
                     let stream = Transport::Tunnel(Box::new(stream));
                     connection::serve(worker, downstream, stream).await;
                     drop((place, active));

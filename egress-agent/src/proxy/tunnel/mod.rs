@@ -65,7 +65,7 @@ struct Tunnel {
     /// What its client proved.
     tls: DownstreamTls,
     principal: SpiffeId,
-    /// Set once its certificates aren't good any more.
+    /// Set once its certificates are no longer valid.
     ending: Ending,
     /// Connections in it.
     active: Cell<usize>,
@@ -287,7 +287,7 @@ impl Tunnel {
         if self.active.get() == 0 { since + limit } else { since.max(Instant::now()) + limit }
     }
 
-    /// Its client's certificates aren't good any more: what runs in it fails for that reason.
+    /// Its client's certificates are no longer valid: what runs in it fails for that reason.
     fn end(&self, error: AcceptError) {
         let ended = PeerEnded(error);
         tracing::info!("{}: {ended}", self.downstream.peer);

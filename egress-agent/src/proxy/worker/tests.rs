@@ -164,10 +164,12 @@ impl Gateway {
             policy: cell,
             telemetry,
             dialer,
-            originator: Originator::new(TrustRoots::new(RootCertStore::empty())),
+            originator: Originator::new(TrustRoots::new(RootCertStore::empty()))
+                .with_credentials(Some(dir.path().into())),
             credentials: Arc::default(),
             buffers: Buffers::new(limits.pipes),
             limits,
+            rates: Arc::default(),
             limiter: Limiter::new(limits, stats),
             drain: Drain::default(),
         });
@@ -188,13 +190,18 @@ impl Gateway {
 
     /// From here on with this traffic policy for a host.
     fn rule(&self, host: &str, policy: &str) {
+        self.rule_with(host, "", policy);
+    }
+
+    /// The same with annotations.
+    fn rule_with(&self, host: &str, annotations: &str, policy: &str) {
         let mut resources = resources(self.addr.port(), self.tcp.port());
         resources += &format!(
             "
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
-metadata: {{name: rule, namespace: default}}
+metadata: {{name: rule, namespace: default, annotations: {{{annotations}}}}}
 spec: {{host: {host}, trafficPolicy: {policy}}}
 "
         );
@@ -640,6 +647,115 @@ fn a_relayed_connection_may_be_as_old_as_its_rule_says() {
         let log = gateway.end().await;
         assert!(log[0].contains("\"- - -\" 0 DT - max_connection_duration "), "{log:?}");
         assert!(!log[1].contains(" DT "), "{log:?}");
+    });
+}
+
+#[test]
+fn an_upstream_is_told_whose_the_connection_is() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        gateway.rule("db.example", "{proxyProtocol: {version: V1}}");
+        let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+        let (near, far) = (client.local_addr().unwrap(), gateway.tcp);
+        let mut server = upstream.accept().await;
+        // Before the application has said anything.
+        let line = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", near.port(), far.port());
+        let mut found = vec![0; line.len()];
+        server.read_exact(&mut found).await.unwrap();
+        assert_eq!(String::from_utf8(found).unwrap(), line);
+        client.write_all(b"request").await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_eq!(read_all(&mut server).await.unwrap(), b"request");
+        // TLS that is passed through comes after it, too; without the rule there is none.
+        gateway.rule("a.example", "{proxyProtocol: {version: V2}}");
+        let (first, second) = (hello("a.example"), b"\r\n\r\n\0\r\nQUIT\n");
+        let mut client = gateway.connect().await;
+        client.write_all(&first).await.unwrap();
+        let mut server = upstream.accept().await;
+        let mut found = vec![0; 28 + first.len()];
+        server.read_exact(&mut found).await.unwrap();
+        assert!(found.starts_with(second) && found.ends_with(&first), "{found:?}");
+        gateway.rule("a.example", "{}");
+    });
+}
+
+#[test]
+fn a_proxy_is_asked_for_the_target_and_then_carries_the_connection() {
+    local(async {
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, Limits::default());
+        let tunnel = "{tunnel: {protocol: CONNECT, targetHost: target.example, targetPort: 443}}";
+        let question = "CONNECT target.example:443 HTTP/1.1\r\nHost: target.example:443\r\n\r\n";
+        for (host, is_tls) in [("db.example", false), ("a.example", true)] {
+            gateway.rule(host, tunnel);
+            for answer in ["200 OK", "403 Forbidden"] {
+                let mut client = match is_tls {
+                    true => gateway.connect().await,
+                    false => TcpStream::connect(gateway.tcp).await.unwrap(),
+                };
+                let said = if is_tls { hello(host) } else { b"request".to_vec() };
+                client.write_all(&said).await.unwrap();
+                let mut proxy = upstream.accept().await;
+                let mut asked = vec![0; question.len()];
+                proxy.read_exact(&mut asked).await.unwrap();
+                assert_eq!(String::from_utf8(asked).unwrap(), question);
+                let head = format!("HTTP/1.1 {answer}\r\nVia: 1.1 proxy\r\n\r\nhello");
+                proxy.write_all(head.as_bytes()).await.unwrap();
+                if answer == "200 OK" {
+                    let mut heard = vec![0; said.len()];
+                    proxy.read_exact(&mut heard).await.unwrap();
+                    assert_eq!(heard, said);
+                    // What the target says first arrives, and nothing of the proxy's own answer.
+                    let mut greeting = [0; 5];
+                    client.read_exact(&mut greeting).await.unwrap();
+                    assert_eq!(&greeting, b"hello");
+                } else {
+                    // Nothing of the application's is sent to a proxy that refuses.
+                    assert_eq!(read_all(&mut proxy).await.unwrap_or_default(), b"");
+                    let heard = read_all(&mut client).await.unwrap_or_default();
+                    assert!(!heard.starts_with(b"hello"), "{heard:?}");
+                }
+            }
+        }
+        // What it is shown, it is shown in the question; without its files nothing is asked.
+        let annotation = "egress-enforcer.io/tunnel-credential: default.proxy";
+        gateway.rule_with("db.example", annotation, tunnel);
+        let own = gateway.dir.path().join("default.proxy");
+        for known in [false, true] {
+            if known {
+                fs::create_dir(&own).unwrap();
+                fs::write(own.join("username"), "Aladdin").unwrap();
+                fs::write(own.join("password"), "open sesame").unwrap();
+            }
+            let mut client = TcpStream::connect(gateway.tcp).await.unwrap();
+            client.write_all(b"request").await.unwrap();
+            let mut proxy = upstream.accept().await;
+            if known {
+                let shown = "Proxy-Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==\r\n\r\n";
+                let mut asked = vec![0; question.len() - 2 + shown.len()];
+                proxy.read_exact(&mut asked).await.unwrap();
+                let expected = format!("{}{shown}", question.strip_suffix("\r\n").unwrap());
+                assert_eq!(String::from_utf8(asked).unwrap(), expected);
+                proxy.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                proxy.read_exact(&mut [0; 7]).await.unwrap();
+            } else {
+                assert_eq!(read_all(&mut proxy).await.unwrap_or_default(), b"");
+            }
+        }
+        let log = gateway.end().await;
+        let unreadable: Vec<_> =
+            log.iter().filter(|line| line.contains("credential default.proxy")).collect();
+        assert_eq!(unreadable.len(), 1, "{log:#?}");
+        let refused: Vec<_> = log.iter().filter(|line| line.contains("answered 403")).collect();
+        assert_eq!((log.len(), refused.len()), (6, 2), "{log:#?}");
+        for line in refused {
+            assert!(line.contains(" UF "), "{line}");
+            assert!(
+                line.contains("the proxy answered 403 to CONNECT target.example:443"),
+                "{line}"
+            );
+        }
     });
 }
 

@@ -8,7 +8,6 @@ use tokio::{
 };
 
 use super::{
-    Kubernetes,
     objects::KnownObjects,
     state::{Changed, State, Update},
 };
@@ -24,6 +23,15 @@ const QUIET: Duration = Duration::from_millis(50);
 const AT_MOST: Duration = Duration::from_millis(500);
 /// A pod is wanted at once; only a burst of them is taken together.
 const PODS: Duration = Duration::from_millis(5);
+
+/// What is published.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    /// The configuration; `None` before every first list is complete.
+    pub files: watch::Receiver<Option<Arc<Files>>>,
+    /// The pods; `None` before their first list is complete.
+    pub pods: watch::Receiver<Option<Arc<Vec<Pod>>>>,
+}
 
 pub(super) struct Assembler {
     updates: mpsc::Receiver<Update>,

@@ -8,7 +8,7 @@ use kube::{
 };
 use thiserror::Error;
 
-use super::Settings;
+use super::settings::Settings;
 
 /// For a TCP connection and its TLS.
 const CONNECT: Duration = Duration::from_secs(5);

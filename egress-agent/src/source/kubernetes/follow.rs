@@ -14,14 +14,12 @@ use kube::{
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
-    Key,
-    objects::{Kind, Object},
-    state::{Step, Update},
+    kinds::Kind,
+    objects::Object,
+    pause::{SOONEST, pause},
+    step::{Key, Step},
 };
 
-/// The first pause after an error, and the longest.
-const SOONEST: Duration = Duration::from_millis(200);
-const LATEST: Duration = Duration::from_secs(5);
 /// For how long a kind must be missing until it is asked whether it is defined at all: a server that starts,
 /// and one that has just learnt of the kind, says that it is missing too.
 const MISSING: Duration = Duration::from_secs(3);
@@ -68,19 +66,17 @@ impl Follow {
 
 /// Reports until nobody listens. `convert` takes from an object what counts; `None` is as if it were not
 /// there.
-pub(super) async fn follow<T>(
+pub(super) async fn follow<T, U>(
     of: Follow,
-    updates: mpsc::Sender<Update>,
+    updates: mpsc::Sender<U>,
     convert: impl Fn(&Object) -> Option<T>,
-    wrap: impl Fn(Step<T>) -> Update,
+    wrap: impl Fn(Step<T>) -> U,
 ) {
     let config = match &of.fields {
         Some(fields) => watcher::Config::default().fields(fields),
         None => watcher::Config::default(),
     };
-    // The server's own kinds are never missing: that they seem to be is a server that starts.
-    let mut trouble =
-        Trouble { custom: of.kinds.iter().any(Kind::is_custom), ..Trouble::default() };
+    let mut trouble = Trouble::of(&of.kinds);
     for version in 0.. {
         let Some(api) = of.api(version) else { return };
         let mut stream = pin!(watcher(api, config.clone()));
@@ -105,14 +101,26 @@ pub(super) async fn follow<T>(
                     let what = of.kinds.first().map_or("", |kind| kind.plural);
                     let next = trouble.after(&error, Instant::now());
                     tracing::debug!("{what}: {error}");
-                    if next.ask && trouble.decide(of.definition().await) {
+                    let empty = match next.absence {
+                        Absence::No => false,
+                        Absence::Ask => trouble.decide(of.definition().await),
+                        Absence::Certain => true,
+                    };
+                    if empty {
+                        if next.absence == Absence::Certain {
+                            tracing::info!("the API server has no {what} for this agent");
+                        }
                         if updates.send(wrap(Step::Replace(Vec::new()))).await.is_err() {
                             return;
                         }
-                    } else if next.ask && trouble.keeps() {
+                    } else if next.absence == Absence::Ask && trouble.keeps() {
+                        let stays = match trouble.known {
+                            true => "what was known of them stays in force",
+                            false => "no configuration is put in force until it does",
+                        };
                         tracing::warn!(
-                            "the API server does not serve {what}, and does not say that their \
-                             definition is deleted; what was known of them stays in force"
+                            "the API server does not serve {what}, and does not say that they have no \
+                             definition; {stays}"
                         );
                     }
                     if let Some(text) = next.told {
@@ -151,6 +159,14 @@ fn is_missing(error: &Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
+/// Whether there is no right to read the kind, or the server does not know of it yet.
+fn is_forbidden(error: &Error) -> bool {
+    let (Error::InitialListFailed(error) | Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
 /// What the server says of a kind's definition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Definition {
@@ -168,11 +184,33 @@ fn is_absent(status: &Status) -> bool {
         && status.details.as_ref().is_some_and(|details| details.kind == Kind::definition().plural)
 }
 
+/// What is known of a kind's absence after an error.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Absence {
+    /// Nothing.
+    No,
+    /// Whether it is defined must be asked.
+    Ask,
+    /// It counts as empty from now on.
+    Certain,
+}
+
+/// Which kind may be missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Presence {
+    /// One that every server has: that it seems to be missing is a server that starts.
+    #[default]
+    Always,
+    /// One that is installed, by its definition.
+    Defined,
+    /// One without which less is known and more is denied.
+    Optional,
+}
+
 /// The failures so far. A state machine: the caller passes the time in.
 #[derive(Debug, Default)]
 struct Trouble {
-    /// The kind may not be installed.
-    custom: bool,
+    presence: Presence,
     /// Errors in a row.
     errors: u32,
     /// Since when the kind is missing.
@@ -192,20 +230,31 @@ struct Trouble {
 #[derive(Debug)]
 struct Next {
     pause: Duration,
-    /// Whether the kind is defined must be asked.
-    ask: bool,
+    absence: Absence,
     /// What to log: the first of a row, if it isn't that the kind is missing.
     told: Option<String>,
 }
 
 impl Trouble {
+    fn of(kinds: &[Kind]) -> Self {
+        let presence = match kinds {
+            kinds if kinds.iter().any(Kind::is_custom) => Presence::Defined,
+            kinds if kinds.iter().any(|kind| kind.is_optional) => Presence::Optional,
+            _ => Presence::Always,
+        };
+        Self { presence, ..Self::default() }
+    }
+
     fn after(&mut self, error: &Error, now: Instant) -> Next {
         self.errors = self.errors.saturating_add(1);
-        if !self.custom || !is_missing(error) {
+        if self.presence == Presence::Optional && (is_missing(error) || is_forbidden(error)) {
+            return self.after_refusal(now);
+        }
+        if self.presence != Presence::Defined || !is_missing(error) {
             self.missing = None;
             let told = (!self.told && self.errors > 1).then(|| error.to_string());
             self.told |= told.is_some();
-            return Next { pause: self.pause(), ask: false, told };
+            return Next { pause: pause(self.errors), absence: Absence::No, told };
         }
         let since = *self.missing.get_or_insert(now);
         let waited = now.duration_since(since) >= MISSING;
@@ -216,18 +265,27 @@ impl Trouble {
         if ask {
             self.asked = Some(now);
         }
-        Next { pause: if settled { self.pause() } else { SOONEST }, ask, told: None }
+        let absence = if ask { Absence::Ask } else { Absence::No };
+        Next { pause: if settled { pause(self.errors) } else { SOONEST }, absence, told: None }
+    }
+
+    /// A server that starts says the same for a moment. What was known stays; what never was counts as empty.
+    fn after_refusal(&mut self, now: Instant) -> Next {
+        let since = *self.missing.get_or_insert(now);
+        let waited = now.duration_since(since) >= MISSING;
+        let empty = waited && !self.known && !self.empty;
+        self.empty |= empty;
+        let absence = if empty { Absence::Certain } else { Absence::No };
+        Next { pause: if waited { pause(self.errors) } else { SOONEST }, absence, told: None }
     }
 
     /// Whether the kind has no objects from now on. Each kind can restrict: a missing `AuthorizationPolicy`
     /// denies nothing, a missing `DestinationRule` asks for no TLS. So what was known stays until the server says
-    /// that the definition is deleted; its objects are gone then. Where nobody may ask, a kind of which nothing
-    /// was ever known counts as not installed.
+    /// that the definition is deleted; its objects are gone then. Where nobody may ask, it does not say so.
     fn decide(&mut self, definition: Definition) -> bool {
         self.empty = match definition {
             Definition::Absent => true,
-            Definition::Present => false,
-            Definition::Unknown => !self.known,
+            Definition::Present | Definition::Unknown => false,
         };
         if self.empty {
             self.known = false;
@@ -240,19 +298,11 @@ impl Trouble {
         !std::mem::replace(&mut self.kept, true)
     }
 
-    fn pause(&self) -> Duration {
-        let doubled = SOONEST * 2_u32.saturating_pow(self.errors.min(10));
-        let longest = doubled.min(LATEST);
-        // Thousands of agents must not come back at one moment.
-        let random = uuid::Uuid::new_v4().as_u128() % 256;
-        longest.mul_f64(0.5 + f64::from(u8::try_from(random).unwrap_or(0)) / 512.0)
-    }
-
     /// The server has answered. Whether that is news worth telling.
     fn is_over(&mut self, complete: bool) -> bool {
         self.known |= complete;
         let told = self.told;
-        *self = Self { known: self.known, custom: self.custom, ..Self::default() };
+        *self = Self { known: self.known, presence: self.presence, ..Self::default() };
         told
     }
 }
@@ -260,6 +310,7 @@ impl Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::kubernetes::pause::LATEST;
 
     fn error(code: u16) -> Error {
         let status = Status { code, ..Status::default() };
@@ -273,19 +324,21 @@ mod tests {
         now: Instant,
         definition: Definition,
     ) -> Option<bool> {
-        trouble.after(&error(code), now).ask.then(|| trouble.decide(definition))
+        let ask = trouble.after(&error(code), now).absence == Absence::Ask;
+        ask.then(|| trouble.decide(definition))
     }
 
     #[test]
     fn a_kind_that_was_never_there_is_empty_when_it_is_missing_for_a_while() {
         for (definition, empty) in [
             (Definition::Absent, true),
-            (Definition::Unknown, true),
+            // Nobody may ask: it may be installed, and restrict.
+            (Definition::Unknown, false),
             // It is installed, in a version that is not known: it may restrict.
             (Definition::Present, false),
         ] {
             let (start, mut trouble) =
-                (Instant::now(), Trouble { custom: true, ..Trouble::default() });
+                (Instant::now(), Trouble { presence: Presence::Defined, ..Trouble::default() });
             let mut after = |code, seconds| {
                 let now = start + Duration::from_secs(seconds);
                 empty_after(&mut trouble, code, now, definition)
@@ -300,7 +353,8 @@ mod tests {
 
     #[test]
     fn what_was_known_stays_until_the_definition_is_deleted() {
-        let (start, mut trouble) = (Instant::now(), Trouble { custom: true, ..Trouble::default() });
+        let (start, mut trouble) =
+            (Instant::now(), Trouble { presence: Presence::Defined, ..Trouble::default() });
         assert!(!trouble.is_over(true));
         let mut after = |seconds, definition| {
             empty_after(&mut trouble, 404, start + Duration::from_secs(seconds), definition)
@@ -341,8 +395,36 @@ mod tests {
         // Not even 404, of a kind that every server has.
         for (second, code) in (0..600).zip([401, 403, 404, 429, 500, 503].into_iter().cycle()) {
             let next = trouble.after(&error(code), start + Duration::from_secs(second));
-            assert!(!next.ask && next.pause <= LATEST, "{next:?}");
+            assert!(next.absence == Absence::No && next.pause <= LATEST, "{next:?}");
         }
+    }
+
+    #[test]
+    fn what_only_tells_of_the_cluster_holds_nothing_up() {
+        let start = Instant::now();
+        let optional = || Trouble { presence: Presence::Optional, ..Trouble::default() };
+        let absence = |trouble: &mut Trouble, code, seconds| {
+            trouble.after(&error(code), start + Duration::from_secs(seconds)).absence
+        };
+        for code in [403, 404] {
+            let mut trouble = optional();
+            assert_eq!(
+                absence(&mut trouble, code, 0),
+                Absence::No,
+                "a server that starts says so too"
+            );
+            assert_eq!(absence(&mut trouble, code, 3), Absence::Certain);
+            assert_eq!(absence(&mut trouble, code, 9), Absence::No, "it was told already");
+            // What was known stays.
+            let mut trouble = optional();
+            trouble.is_over(true);
+            assert_eq!(absence(&mut trouble, code, 0), Absence::No);
+            assert_eq!(absence(&mut trouble, code, 60), Absence::No);
+        }
+        // A server that is away says nothing of it.
+        let mut trouble = optional();
+        assert_eq!(absence(&mut trouble, 503, 0), Absence::No);
+        assert_eq!(absence(&mut trouble, 503, 60), Absence::No);
     }
 
     #[test]

@@ -6,60 +6,38 @@
 
 mod assemble;
 mod client;
+mod external_name;
 mod follow;
+mod kinds;
+mod networks;
 mod objects;
+mod pause;
 mod report;
+mod secrets;
+mod settings;
 mod state;
+mod step;
+mod taint;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
 
-use tokio::sync::{mpsc, watch};
-
-pub use self::client::ClientError;
 use self::{
     assemble::Assembler,
     follow::{Follow, follow},
-    objects::{Kind, Object, pod},
+    kinds::{CUSTOM, Kind},
+    objects::{Object, pod},
     state::Update,
+    step::Step,
 };
-use super::Files;
-use crate::pods::Pod;
+pub use self::{
+    assemble::Kubernetes,
+    client::ClientError,
+    settings::{More, Scope, Settings},
+    taint::StartupTaint,
+};
 
 /// Updates that wait for the task that puts them together.
 const WAITING: usize = 1024;
-
-/// Where the API server is and what is asked of it.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// A kubeconfig; in a cluster, the pod's own service account where absent.
-    pub kubeconfig: Option<PathBuf>,
-    /// The ConfigMap with the mesh-wide settings: namespace and name.
-    pub mesh: (String, String),
-    /// The namespace of the gateways' Services.
-    pub gateways: String,
-    /// Which pods.
-    pub scope: Scope,
-    /// For how long a watch may be silent. A server sends a bookmark each minute.
-    pub silence: Duration,
-}
-
-/// Which pods are asked for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Scope {
-    /// Those of a node.
-    Node(String),
-    /// All of the cluster, by address.
-    Cluster,
-}
-
-/// What is published.
-#[derive(Clone, Debug)]
-pub struct Kubernetes {
-    /// The configuration; `None` before every first list is complete.
-    pub files: watch::Receiver<Option<Arc<Files>>>,
-    /// The pods; `None` before their first list is complete.
-    pub pods: watch::Receiver<Option<Arc<Vec<Pod>>>>,
-}
 
 /// Begins to list and watch. Ends with the receivers.
 ///
@@ -74,11 +52,18 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     if settings.scope == Scope::Cluster {
         spawn(report::run(client.clone(), reporting.objects, reporting.judged));
     }
+    let More { secrets: wanted, taint } = settings.more;
+    if let Some(wanted) = wanted {
+        spawn(secrets::run(client.clone(), wanted));
+    }
+    if let Some(taint) = taint {
+        spawn(taint::run(client.clone(), taint));
+    }
     let pods = match &settings.scope {
         Scope::Node(name) => Some(format!("spec.nodeName={name}")),
         Scope::Cluster => None,
     };
-    for (index, kind) in objects::CUSTOM.into_iter().enumerate() {
+    for (index, kind) in CUSTOM.into_iter().enumerate() {
         let of = Follow { kinds: kind.versions(), ..Follow::of(&client) };
         let convert = move |object: &Object| {
             Some((objects::resource(kind, object)?, objects::known(index, object)?))
@@ -100,12 +85,42 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
         namespace: Some(settings.gateways.clone()),
         ..Follow::of(&client)
     };
+    if settings.external_names {
+        let of = Follow {
+            kinds: vec![Kind::core("Service", "services")],
+            fields: Some("spec.type=ExternalName".into()),
+            ..Follow::of(&client)
+        };
+        spawn(follow(of, updates.clone(), external_name::service_entry, Update::ExternalName));
+    } else {
+        // Nobody waits for what is not asked for.
+        drop(updates.send(Update::ExternalName(Step::Replace(Vec::new()))).await);
+    }
     let services = gateways(Kind::core("Service", "services"));
     spawn(follow(services, updates.clone(), objects::service, Update::Service));
     let slices = gateways(Kind::of("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"));
     spawn(follow(slices, updates.clone(), objects::slice, Update::Slice));
     let nodes = Follow { kinds: vec![Kind::core("Node", "nodes")], ..Follow::of(&client) };
     spawn(follow(nodes, updates.clone(), objects::node, Update::Node));
+    let cidrs = Follow {
+        kinds: ["v1", "v1beta1"]
+            .map(|version| {
+                Kind::of("networking.k8s.io", version, "ServiceCIDR", "servicecidrs").optional()
+            })
+            .into(),
+        ..Follow::of(&client)
+    };
+    spawn(follow(cidrs, updates.clone(), networks::service_cidr, Update::ServiceCidr));
+    let one = |kind: Kind, namespace: &str, name: &str| Follow {
+        kinds: vec![kind.optional()],
+        namespace: Some(namespace.into()),
+        fields: Some(format!("metadata.name={name}")),
+        ..Follow::of(&client)
+    };
+    let kubeadm = one(Kind::core("ConfigMap", "configmaps"), "kube-system", "kubeadm-config");
+    spawn(follow(kubeadm, updates.clone(), networks::kubeadm, Update::Kubeadm));
+    let api = one(Kind::core("Service", "services"), "default", "kubernetes");
+    spawn(follow(api, updates.clone(), objects::service, Update::ApiService));
     let of = Follow { kinds: vec![Kind::core("Pod", "pods")], fields: pods, ..Follow::of(&client) };
     spawn(follow(of, updates, pod, Update::Pod));
     Ok(published)
@@ -114,6 +129,3 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
 fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(work));
 }
-
-/// Namespace and name.
-type Key = (String, String);

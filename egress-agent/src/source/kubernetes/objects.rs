@@ -1,127 +1,19 @@
 //! The parts of Kubernetes' objects that are read. An object is parsed, what counts is taken from it, and
 //! the rest is dropped before the next one is parsed.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use kube::{Resource, api::ObjectMeta, core::DynamicResourceScope};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::state::{Endpoints, NodeInfo, ServiceInfo};
+use super::kinds::{Custom, Kind};
 use crate::{
-    config::RawFile,
+    config::{ANNOTATION_PREFIX, RawFile},
     pods::{Pod, PodUid},
-    types::{DEFAULT_SERVICE_ACCOUNT, Namespace},
+    types::{DEFAULT_SERVICE_ACCOUNT, Labels, Namespace},
 };
-
-/// A kind in one version.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Kind {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    pub(super) plural: &'static str,
-}
-
-impl Kind {
-    pub(super) fn of(
-        group: &'static str,
-        version: &'static str,
-        kind: &'static str,
-        plural: &'static str,
-    ) -> Self {
-        Self { group, version, kind, plural }
-    }
-
-    /// Whether a server may not have it.
-    pub(super) fn is_custom(&self) -> bool {
-        CUSTOM.iter().any(|custom| custom.group == self.group)
-    }
-
-    /// The kind of definitions of custom resources.
-    pub(super) fn definition() -> Self {
-        Self::of(
-            "apiextensions.k8s.io",
-            "v1",
-            "CustomResourceDefinition",
-            "customresourcedefinitions",
-        )
-    }
-
-    /// The name of its definition.
-    pub(super) fn definition_name(&self) -> String {
-        format!("{}.{}", self.plural, self.group)
-    }
-
-    pub(super) fn core(kind: &'static str, plural: &'static str) -> Self {
-        Self::of("", "v1", kind, plural)
-    }
-}
-
-/// A custom resource: one of Istio's kinds, or of this product's own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Custom {
-    pub(super) group: &'static str,
-    /// Each version that was ever served, the newest first.
-    versions: &'static [&'static str],
-    pub(super) kind: &'static str,
-    plural: &'static str,
-}
-
-const fn custom(
-    group: &'static str,
-    versions: &'static [&'static str],
-    kind: &'static str,
-    plural: &'static str,
-) -> Custom {
-    Custom { group, versions, kind, plural }
-}
-
-const OWN: &str = "egress-enforcer.io";
-const NETWORKING: &str = "networking.istio.io";
-const SECURITY: &str = "security.istio.io";
-const ALL: &[&str] = &["v1", "v1beta1", "v1alpha3"];
-
-/// The custom resources that are read: the policy, and what restricts it.
-pub(super) const CUSTOM: [Custom; 11] = [
-    custom(NETWORKING, ALL, "DestinationRule", "destinationrules"),
-    custom(NETWORKING, ALL, "Gateway", "gateways"),
-    custom(NETWORKING, ALL, "ServiceEntry", "serviceentries"),
-    custom(NETWORKING, ALL, "VirtualService", "virtualservices"),
-    custom(NETWORKING, ALL, "Sidecar", "sidecars"),
-    custom(NETWORKING, &["v1alpha3"], "EnvoyFilter", "envoyfilters"),
-    custom(SECURITY, &["v1", "v1beta1"], "AuthorizationPolicy", "authorizationpolicies"),
-    custom(SECURITY, &["v1", "v1beta1"], "RequestAuthentication", "requestauthentications"),
-    custom("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins"),
-    custom(OWN, &["v1alpha1"], "EgressPolicy", "egresspolicies"),
-    custom(OWN, &["v1alpha1"], "ClusterEgressPolicy", "clusteregresspolicies"),
-];
-
-impl Custom {
-    /// Group and version, the newest.
-    pub(super) fn api_version(self) -> String {
-        format!("{}/{}", self.group, self.versions.first().unwrap_or(&"v1"))
-    }
-
-    /// Whether it is one of this product's own, which show what became of them.
-    pub(super) fn has_conditions(self) -> bool {
-        self.group == OWN
-    }
-
-    /// What messages call an object of this kind.
-    fn name_of(self, object: &Object) -> Option<String> {
-        let ObjectMeta { namespace, name, .. } = &object.metadata;
-        let place = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        Some(format!("{} {place}{}", self.kind, name.as_ref()?))
-    }
-
-    /// In each version.
-    pub(super) fn versions(self) -> Vec<Kind> {
-        let of = |version: &&'static str| Kind::of(self.group, version, self.kind, self.plural);
-        self.versions.iter().map(of).collect()
-    }
-}
 
 /// An annotation that changes what an `AuthorizationPolicy` does. No other one does.
 const DRY_RUN: &str = "istio.io/dry-run";
@@ -131,15 +23,26 @@ const DRY_RUN: &str = "istio.io/dry-run";
 pub(super) struct Object {
     pub(super) metadata: ObjectMeta,
     #[serde(default)]
-    spec: Option<Value>,
+    pub(super) spec: Option<Value>,
     #[serde(default)]
     status: Option<Status>,
-    /// Of a ConfigMap.
+    /// Of a ConfigMap or a Secret.
     #[serde(default)]
-    data: Option<BTreeMap<String, String>>,
+    pub(super) data: Option<Data>,
     /// Of an EndpointSlice; `null` where there are none.
     #[serde(default)]
     endpoints: Option<Vec<Endpoint>>,
+}
+
+/// Keys with their values.
+#[derive(Clone, Deserialize)]
+pub(super) struct Data(pub(super) BTreeMap<String, String>);
+
+impl fmt::Debug for Data {
+    /// Without the values: those of a Secret are among them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// Of a pod or a node.
@@ -224,11 +127,12 @@ impl Resource for Object {
 /// A custom resource as a document that is read like a file's. Its name stands for the path.
 pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     let metadata = &object.metadata;
-    let path = of.name_of(object)?;
+    let path = name_of(of, object)?;
     let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
-    let dry_run = metadata.annotations.as_ref().and_then(|all| all.get(DRY_RUN));
-    let annotations: BTreeMap<&str, &String> =
-        dry_run.into_iter().map(|value| (DRY_RUN, value)).collect();
+    let annotations = metadata.annotations.iter().flatten();
+    let annotations: BTreeMap<&String, &String> = annotations
+        .filter(|(key, _)| *key == DRY_RUN || key.starts_with(ANNOTATION_PREFIX))
+        .collect();
     let document = json!({
         "apiVersion": of.api_version(),
         "kind": of.kind,
@@ -241,6 +145,13 @@ pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     Some(RawFile { path, text: document.to_string() })
 }
 
+/// What messages call an object of this kind.
+fn name_of(of: Custom, object: &Object) -> Option<String> {
+    let ObjectMeta { namespace, name, .. } = &object.metadata;
+    let place = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    Some(format!("{} {place}{}", of.kind, name.as_ref()?))
+}
+
 /// The type of the condition that says whether an object is in force.
 pub(super) const ACCEPTED: &str = "Accepted";
 
@@ -250,7 +161,7 @@ pub(super) type KnownObjects = BTreeMap<String, Known>;
 /// A custom resource as whoever reports on it knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Known {
-    /// Its kind's place in [`CUSTOM`].
+    /// Its kind's place in `CUSTOM`.
     pub(super) kind: usize,
     pub(super) namespace: Option<String>,
     pub(super) name: String,
@@ -309,8 +220,33 @@ const SETTINGS: &str = "mesh.yaml";
 pub(super) fn settings(object: &Object) -> Option<RawFile> {
     let metadata = &object.metadata;
     let (namespace, name) = (metadata.namespace.as_deref()?, metadata.name.as_deref()?);
-    let text = object.data.as_ref()?.get(SETTINGS)?.clone();
+    let text = object.data.as_ref()?.0.get(SETTINGS)?.clone();
     Some(RawFile { path: format!("ConfigMap {namespace}/{name}, {SETTINGS}"), text })
+}
+
+/// A Service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ServiceInfo {
+    /// Its selector.
+    pub(super) labels: Labels,
+    /// Its own addresses.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// A slice of a Service's endpoints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Endpoints {
+    pub(super) service: String,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// A node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct NodeInfo {
+    /// Its own addresses.
+    pub(super) addresses: Vec<IpAddr>,
+    /// These, and the networks of its pods.
+    pub(super) networks: Vec<IpNet>,
 }
 
 /// A Service: which pods, and at which addresses.
@@ -339,19 +275,30 @@ pub(super) fn node(object: &Object) -> Option<NodeInfo> {
     let networks = networks.into_iter().flatten();
     let own = object.status.as_ref().and_then(|status| status.addresses.as_ref());
     let own = own.into_iter().flatten().filter(|address| address.kind == "InternalIP");
-    let own = own.filter_map(|address| address.address.parse::<IpAddr>().ok());
+    let addresses: Vec<IpAddr> = own.filter_map(|address| address.address.parse().ok()).collect();
     let networks = networks.filter_map(|value| value.as_str()?.parse::<IpNet>().ok());
-    Some(NodeInfo { networks: networks.chain(own.map(IpNet::from)).collect() })
+    let networks = networks.chain(addresses.iter().copied().map(IpNet::from)).collect();
+    Some(NodeInfo { addresses, networks })
 }
 
 /// The hash of a static pod's configuration, which its cgroup is named after.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// The same on the pod that a kubelet makes for it, the mirror.
+const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// What a static pod's cgroup is named after. Anybody may write an annotation: of a pod that is no mirror, or
+/// that names another pod's UID, it says nothing.
+fn static_hash(metadata: &ObjectMeta) -> Option<&String> {
+    let said = |key| metadata.annotations.as_ref().and_then(|all| all.get(key));
+    let mut owners = metadata.owner_references.iter().flatten();
+    let hash = said(CONFIG_HASH).filter(|hash| said(CONFIG_MIRROR) == Some(*hash))?;
+    (owners.any(|owner| owner.kind == "Node") && !hash.contains('-')).then_some(hash)
+}
 
 /// A pod; `None` for one whose UID no cgroup could have.
 pub(super) fn pod(object: &Object) -> Option<Pod> {
-    let ObjectMeta { name, namespace, uid, labels, annotations, .. } = &object.metadata;
-    let hash = annotations.as_ref().and_then(|annotations| annotations.get(CONFIG_HASH));
-    let uid = PodUid::parse(hash.or(uid.as_ref())?)?;
+    let ObjectMeta { name, namespace, uid, labels, .. } = &object.metadata;
+    let uid = PodUid::parse(static_hash(&object.metadata).or(uid.as_ref())?)?;
     let spec = object.spec.as_ref();
     let text = |field: &str| spec.and_then(|spec| spec[field].as_str());
     let status = object.status.as_ref();
@@ -373,6 +320,7 @@ pub(super) fn pod(object: &Object) -> Option<Pod> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::kubernetes::kinds::CUSTOM;
 
     fn object(text: Value) -> Object {
         serde_json::from_value(text).unwrap()
@@ -397,9 +345,22 @@ mod tests {
         assert!(pod(&object(over)).unwrap().finished);
         // A static pod's mirror has a UID of its own, and its cgroup another name.
         let mut mirror = text.clone();
-        mirror["metadata"]["annotations"] =
-            json!({CONFIG_HASH: "0123456789abcdef0123456789abcdef"});
-        assert_eq!(pod(&object(mirror)).unwrap().uid.as_str(), "0123456789abcdef0123456789abcdef");
+        let hash = "0123456789abcdef0123456789abcdef";
+        mirror["metadata"]["annotations"] = json!({CONFIG_HASH: hash, CONFIG_MIRROR: hash});
+        mirror["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "1"}]);
+        assert_eq!(pod(&object(mirror.clone())).unwrap().uid.as_str(), hash);
+        // Who writes the annotation on a pod of his own is not taken for another one.
+        let own = pod(&object(text.clone())).unwrap().uid;
+        let other = "11111111-2222-3333-4444-555555555555";
+        for (hash, mirrored, owner) in
+            [(hash, "", "Node"), (hash, hash, "ReplicaSet"), (other, other, "Node")]
+        {
+            let mut forged = mirror.clone();
+            forged["metadata"]["annotations"] = json!({CONFIG_HASH: hash, CONFIG_MIRROR: mirrored});
+            forged["metadata"]["ownerReferences"][0]["kind"] = json!(owner);
+            assert_eq!(pod(&object(forged)).unwrap().uid, own, "{hash} {mirrored} {owner}");
+        }
         let mut odd = text;
         odd["metadata"]["uid"] = json!("../../etc");
         assert_eq!(pod(&object(odd)), None);
@@ -434,13 +395,17 @@ mod tests {
         let of = CUSTOM.iter().find(|of| of.kind == "AuthorizationPolicy").unwrap();
         let metadata = json!({
             "name": "x", "namespace": "shop",
-            "annotations": {DRY_RUN: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+            "annotations": {
+                DRY_RUN: "true", "kubectl.kubernetes.io/last-applied-configuration": "{}",
+                "egress-enforcer.io/rate-limit": "{}",
+            },
         });
         let text = json!({"metadata": metadata, "spec": {"action": "DENY"}});
         let read: Value =
             serde_json::from_str(&resource(*of, &object(text)).unwrap().text).unwrap();
         assert_eq!(read["apiVersion"], "security.istio.io/v1");
-        assert_eq!(read["metadata"]["annotations"], json!({DRY_RUN: "true"}));
+        let kept = json!({DRY_RUN: "true", "egress-enforcer.io/rate-limit": "{}"});
+        assert_eq!(read["metadata"]["annotations"], kept);
     }
 
     #[test]

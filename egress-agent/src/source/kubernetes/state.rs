@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::{
-    Key,
-    objects::{CUSTOM, Known, KnownObjects},
+    kinds::CUSTOM,
+    networks::{Kubeadm, Networks},
+    objects::{Endpoints, Known, KnownObjects, NodeInfo, ServiceInfo},
+    step::{Key, Step},
 };
 use crate::{
     config::{Discovered, DiscoveredGateway, RawFile},
@@ -20,41 +22,7 @@ use crate::{
         Files,
         verdicts::{Generations, Verdicts},
     },
-    types::Labels,
 };
-
-/// What happened to objects of a kind.
-#[derive(Clone, Debug)]
-pub(super) enum Step<T> {
-    /// These are all that there are.
-    Replace(Vec<(Key, T)>),
-    /// One came or changed.
-    Put(Key, T),
-    /// One is gone.
-    Remove(Key),
-}
-
-impl<A, B> Step<(A, B)> {
-    /// The same for each of the two.
-    fn split(self) -> (Step<A>, Step<B>) {
-        match self {
-            Self::Replace(all) => {
-                let pairs = all.into_iter().map(|(key, (a, b))| ((key.clone(), a), (key, b)));
-                let (left, right) = pairs.unzip();
-                (Step::Replace(left), Step::Replace(right))
-            }
-            Self::Put(key, (a, b)) => (Step::Put(key.clone(), a), Step::Put(key, b)),
-            Self::Remove(key) => (Step::Remove(key.clone()), Step::Remove(key)),
-        }
-    }
-}
-
-impl<T> Step<T> {
-    /// Whether it is all of a kind.
-    pub(super) fn is_complete(&self) -> bool {
-        matches!(self, Self::Replace(_))
-    }
-}
 
 /// The same, of whichever kind.
 #[derive(Clone, Debug)]
@@ -64,32 +32,15 @@ pub(super) enum Update {
     Namespace(Step<RawFile>),
     Mesh(Step<RawFile>),
     Service(Step<ServiceInfo>),
+    /// A Service of type ExternalName, as a service entry.
+    ExternalName(Step<RawFile>),
     Slice(Step<Endpoints>),
     Node(Step<NodeInfo>),
+    ServiceCidr(Step<Vec<IpNet>>),
+    Kubeadm(Step<Kubeadm>),
+    /// The Service `kubernetes`.
+    ApiService(Step<ServiceInfo>),
     Pod(Step<Pod>),
-}
-
-/// A Service.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct ServiceInfo {
-    /// Its selector.
-    pub(super) labels: Labels,
-    /// Its own addresses.
-    pub(super) addresses: Vec<IpAddr>,
-}
-
-/// A slice of a Service's endpoints.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Endpoints {
-    pub(super) service: String,
-    pub(super) addresses: Vec<IpAddr>,
-}
-
-/// A node.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct NodeInfo {
-    /// Its own addresses, and the networks of its pods.
-    pub(super) networks: Vec<IpNet>,
 }
 
 /// The objects of a kind; `None` before their first list is complete.
@@ -134,8 +85,12 @@ pub(super) struct State {
     namespaces: Objects<RawFile>,
     mesh: Objects<RawFile>,
     services: Objects<ServiceInfo>,
+    external_names: Objects<RawFile>,
     slices: Objects<Endpoints>,
     nodes: Objects<NodeInfo>,
+    service_cidrs: Objects<Vec<IpNet>>,
+    kubeadm: Objects<Kubeadm>,
+    api_service: Objects<ServiceInfo>,
     pods: Objects<Pod>,
 }
 
@@ -168,8 +123,12 @@ impl State {
             Update::Namespace(step) => self.namespaces.take(step),
             Update::Mesh(step) => self.mesh.take(step),
             Update::Service(step) => self.services.take(step),
+            Update::ExternalName(step) => self.external_names.take(step),
             Update::Slice(step) => self.slices.take(step),
             Update::Node(step) => self.nodes.take(step),
+            Update::ServiceCidr(step) => self.service_cidrs.take(step),
+            Update::Kubeadm(step) => self.kubeadm.take(step),
+            Update::ApiService(step) => self.api_service.take(step),
         };
         if changed { Changed::Configuration } else { Changed::Nothing }
     }
@@ -196,12 +155,21 @@ impl State {
         all
     }
 
+    /// The networks of nodes, pods and Services.
+    fn networks(&self) -> Option<Networks> {
+        let nodes = self.nodes.0.as_ref()?.values().flat_map(|node| &node.networks);
+        let services = self.service_cidrs.0.as_ref()?.values().flatten();
+        let kubeadm = self.kubeadm.0.as_ref()?.values();
+        let kubeadm = kubeadm.flat_map(|said| said.services.iter().chain(&said.pods));
+        Some(Networks::of(nodes.chain(services).chain(kubeadm).copied()))
+    }
+
     /// The configuration, once every first list is complete, the pods' too: nobody is judged unknown
     /// before.
     pub(super) fn files(&self) -> Option<Files> {
         self.pods.0.as_ref()?;
         let mut resources = Vec::new();
-        for objects in self.custom.iter().chain([&self.namespaces]) {
+        for objects in self.custom.iter().chain([&self.namespaces, &self.external_names]) {
             resources.extend(objects.0.as_ref()?.values().cloned());
         }
         let mesh = self.mesh.0.as_ref()?.values().next().cloned();
@@ -219,15 +187,21 @@ impl State {
             };
             gateways.insert(format!("{name}.{namespace}.svc.cluster.local"), gateway);
         }
-        let networks: BTreeSet<IpNet> = self
-            .nodes
-            .0
-            .as_ref()?
-            .values()
-            .flat_map(|node| node.networks.iter().map(IpNet::trunc))
-            .collect();
-        let cluster_cidrs = IpNet::aggregate(&networks.into_iter().collect());
-        let discovered = Discovered { gateways: Some(gateways), cluster_cidrs };
+        let Networks { inside, refused } = self.networks()?;
+        let api = self.api_service.0.as_ref()?.values();
+        let discovered = Discovered {
+            gateways: Some(gateways),
+            cluster_cidrs: inside,
+            refused_cidrs: refused,
+            api_service: api.flat_map(|service| service.addresses.iter().copied()).collect(),
+            nodes: self
+                .nodes
+                .0
+                .as_ref()?
+                .iter()
+                .map(|((_, name), node)| (name.clone(), node.addresses.clone()))
+                .collect(),
+        };
         // A node's agent reports on none.
         let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
         let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
@@ -298,6 +272,7 @@ mod tests {
             addresses: addresses.iter().map(|addr| addr.parse().unwrap()).collect(),
         };
         let node = NodeInfo {
+            addresses: vec!["10.0.0.7".parse().unwrap()],
             networks: vec!["10.244.1.1/24".parse().unwrap(), "10.0.0.7/32".parse().unwrap()],
         };
         let slices =
@@ -309,8 +284,12 @@ mod tests {
             Update::Namespace(Step::Replace(Vec::new())),
             Update::Mesh(Step::Replace(vec![(key("settings"), file("settings"))])),
             Update::Service(Step::Replace(vec![(key("gw"), service)])),
+            Update::ExternalName(Step::Replace(Vec::new())),
             Update::Slice(Step::Replace(slices)),
             Update::Node(Step::Replace(vec![(key("node-1"), node)])),
+            Update::ServiceCidr(Step::Replace(Vec::new())),
+            Update::Kubeadm(Step::Replace(Vec::new())),
+            Update::ApiService(Step::Replace(Vec::new())),
             Update::Pod(Step::Replace(Vec::new())),
         ]);
         for (index, update) in updates.into_iter().enumerate() {
@@ -322,7 +301,7 @@ mod tests {
 
     #[test]
     fn nothing_is_published_before_every_list_is_complete() {
-        for missing in 0..CUSTOM.len() + 6 {
+        for missing in 0..CUSTOM.len() + 10 {
             let mut state = State::default();
             complete(&mut state, missing);
             assert!(state.files().is_none(), "list {missing}");
@@ -339,7 +318,35 @@ mod tests {
         let nets: Vec<String> =
             files.discovered.cluster_cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(nets, ["10.0.0.7/32", "10.244.1.0/24"]);
+        assert_eq!(files.discovered.nodes["node-1"], addresses(&["10.0.0.7"]));
         assert_eq!(files.mesh.unwrap().text, "settings");
+    }
+
+    #[test]
+    fn what_is_found_of_the_networks_is_inside_unless_it_cannot_be() {
+        let mut state = State::default();
+        complete(&mut state, usize::MAX);
+        let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
+        let put = |state: &mut State, name: &str, list: &[&str]| {
+            let step = Step::Put((String::new(), name.to_owned()), nets(list));
+            assert_eq!(state.take(Update::ServiceCidr(step)), Changed::Configuration);
+            state.files().unwrap().discovered
+        };
+        let before = state.files().unwrap().discovered.cluster_cidrs;
+        let found = put(&mut state, "kubernetes", &["10.96.0.0/12"]);
+        assert_eq!(found.cluster_cidrs.len(), before.len() + 1);
+        assert!(found.cluster_cidrs.contains(&"10.96.0.0/12".parse().unwrap()));
+        // All addresses are no network of a cluster.
+        let found = put(&mut state, "wrong", &["0.0.0.0/0"]);
+        assert_eq!(found.cluster_cidrs.len(), before.len() + 1);
+        assert_eq!(found.refused_cidrs, nets(&["0.0.0.0/0"]));
+        let said = Kubeadm { services: nets(&["10.112.0.0/12"]), pods: nets(&["10.244.0.0/16"]) };
+        state.take(Update::Kubeadm(Step::Put(key("kubeadm-config"), said)));
+        let found = state.files().unwrap().discovered.cluster_cidrs;
+        assert!(["10.96.0.0/12", "10.112.0.0/12", "10.244.0.0/16"].iter().all(|net| {
+            let net: IpNet = net.parse().unwrap();
+            found.iter().any(|found| found.contains(&net))
+        }));
     }
 
     #[test]

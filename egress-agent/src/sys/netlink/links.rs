@@ -159,7 +159,7 @@ impl Watch {
     /// that a burst of messages means one look. Cancel safe.
     ///
     /// # Errors
-    /// The socket can't be read any more.
+    /// The socket can no longer be read.
     pub async fn changed(&mut self) -> io::Result<()> {
         let mut ready = self.socket.readable().await?;
         let mut buffer = vec![0; BUFFER];

@@ -23,7 +23,8 @@ pub use self::render::header as header_text;
 use self::{refusals::Refusal, target::Target, writer::Writer};
 use super::AccessLogEntry;
 use crate::{
-    policy::{LogFormat, LogFormatError, MeshConfig},
+    config::{LogFormat, LogFormatError},
+    policy::MeshConfig,
     types::ShareOwner,
 };
 

@@ -13,9 +13,12 @@ use super::{
     refusals::Aggregate,
 };
 use crate::{
-    policy::{AddressPart, Field, JSON_OWN, LogFormat, PeerPart, Segment},
+    config::{JSON_OWN, LogFormat},
     telemetry::AccessLogEntry,
-    types::{DownstreamTls, PeerCertificate, ShareOwner},
+    types::{
+        DownstreamTls, PeerCertificate, ShareOwner,
+        log::{AddressPart, Field, PeerPart, Segment},
+    },
 };
 
 /// Appends the line with its newline.
@@ -154,7 +157,13 @@ fn json_value(value: &Value<'_>, max: Option<usize>, line: &mut Vec<u8>) {
     match value {
         Value::Unset => line.extend_from_slice(b"null"),
         Value::Number(_) if max.is_none() => value.write(&mut JsonEscaped::new(line, None)),
-        value => {
+        Value::Str(_)
+        | Value::Number(_)
+        | Value::Header(_)
+        | Value::Shown(_)
+        | Value::Address(_)
+        | Value::Ip(_)
+        | Value::Time(..) => {
             line.push(b'"');
             value.write(&mut JsonEscaped::new(line, max));
             line.push(b'"');

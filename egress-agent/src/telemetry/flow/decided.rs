@@ -12,10 +12,10 @@ const HOST_BYTES: usize = 255;
 const DETAIL_BYTES: usize = 512;
 
 impl FlowLog {
-    /// A request or connection at the gateway is over. Refusals are remembered; the rest is made
-    /// into a flow only while somebody follows.
+    /// A request or connection at the gateway is over. Refusals are remembered, and what only an egress
+    /// policy in audit mode let pass; the rest is made into a flow only while somebody follows.
     pub fn decided(&self, entry: &AccessLogEntry) {
-        if entry.reason.is_some() || self.is_followed() {
+        if entry.reason.is_some() || is_audited(entry) || self.is_followed() {
             self.push(FlowRecord::from(entry));
         }
     }
@@ -35,12 +35,15 @@ impl From<&AccessLogEntry> for FlowRecord {
             .map(|workload| (workload.name.to_string(), workload.namespace.0.to_string()))
             .unzip();
         let detail = entry.detail.as_ref().or(entry.upstream_failure.as_ref());
+        // It failed besides, or it is what enforcement would refuse.
+        let audit = is_audited(entry) && entry.reason.is_none();
+        let reason = if audit { Some(Reason::EgressPolicyDenied) } else { entry.reason };
         Self {
             time: entry.start_time + entry.duration,
             hook: GATEWAY_HOOK.into(),
-            verdict: entry.reason.map_or(FlowVerdict::Allow, verdict),
-            reason: entry.reason.map(|reason| reason.name().into()),
-            audit: false,
+            verdict: reason.map_or(FlowVerdict::Allow, verdict),
+            reason: reason.map(|reason| reason.name().into()),
+            audit,
             set: None,
             workload,
             namespace,
@@ -60,6 +63,13 @@ impl From<&AccessLogEntry> for FlowRecord {
             detail: detail.map(|detail| cut(detail, DETAIL_BYTES)),
         }
     }
+}
+
+/// Whether it passed because an egress policy is in audit mode. Authorization policies mark by name and
+/// namespace alone.
+fn is_audited(entry: &AccessLogEntry) -> bool {
+    let label = entry.audit.as_deref().unwrap_or_default();
+    label.starts_with("EgressPolicy ") || label.starts_with("ClusterEgressPolicy ")
 }
 
 /// Whether policy said no, or it only went wrong.
@@ -92,6 +102,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::OriginalDstFull
         | Reason::Ipv6Only
         | Reason::UnknownInterface
+        | Reason::UnknownWorkload
         | Reason::SpoofedNeighbour
         | Reason::AddressFamily
         | Reason::SocketFamily
@@ -118,6 +129,8 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::AuthorizationPolicyDenied
         | Reason::EgressPolicyDenied
         | Reason::ResolveOverflow
+        | Reason::RateLimited
+        | Reason::EgressAddressUnavailable
         | Reason::NotConfigured
         | Reason::RouteRefused
         | Reason::DownstreamTls

@@ -260,3 +260,30 @@ fn the_history_of_others_survives_a_flood() {
     let ports: Vec<_> = log.history().iter().map(|flow| flow.destination_port.unwrap()).collect();
     assert_eq!(ports, (5000 - 4096..5000).collect::<Vec<_>>());
 }
+
+#[test]
+fn what_only_audit_mode_let_pass_is_told_as_a_refusal_that_was_not_carried_out() {
+    let passed = |audit: &str| {
+        let entry = AccessLogEntry {
+            reason: None,
+            detail: None,
+            response_code: 200,
+            audit: Some(audit.into()),
+            ..entry()
+        };
+        let log = FlowLog::default();
+        log.decided(&entry);
+        (FlowRecord::from(&entry), log.history().len())
+    };
+    for label in ["EgressPolicy shop/web", "ClusterEgressPolicy all"] {
+        let (flow, remembered) = passed(label);
+        assert!(flow.audit && flow.is_refusal(), "{flow:?}");
+        assert_eq!(flow.reason.as_deref(), Some("egress_policy_denied"));
+        assert!(flow.text().contains("AUDIT would deny (egress_policy_denied)"), "{}", flow.text());
+        assert_eq!(remembered, 1);
+    }
+    // An authorization policy of the action AUDIT would refuse nothing.
+    let (flow, remembered) = passed("shop/watch");
+    assert!(!flow.audit && !flow.is_refusal(), "{flow:?}");
+    assert_eq!(remembered, 0);
+}

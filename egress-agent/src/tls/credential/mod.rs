@@ -13,7 +13,7 @@ use webpki::OwnedCertRevocationList;
 
 pub use self::{
     fault::CredentialFault,
-    places::{Located, Places},
+    places::{CredentialStore, Located, Places},
 };
 use super::{
     config::provider,
@@ -153,6 +153,7 @@ impl Inspection {
         Some((path, chain))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
     fn matching(
         &mut self,
         (certificate, chain): (&Path, Vec<CertificateDer<'static>>),

@@ -5,14 +5,39 @@ use std::path::{Path, PathBuf};
 use super::CredentialFault;
 use crate::{
     policy::{CredentialFiles, CredentialSource},
-    source::FileSet,
+    source::{FileSet, Secrets},
 };
+
+/// Where those that `credentialName` names are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum CredentialStore {
+    /// One directory below it for each.
+    Directory(PathBuf),
+    /// Secrets of the API server.
+    Secrets(Secrets),
+}
+
+impl From<&Path> for CredentialStore {
+    fn from(directory: &Path) -> Self {
+        Self::Directory(directory.into())
+    }
+}
+
+impl CredentialStore {
+    /// The path that the files of a credential are below.
+    fn directory(&self) -> PathBuf {
+        match self {
+            Self::Directory(directory) => directory.clone(),
+            Self::Secrets(secrets) => secrets.directory(),
+        }
+    }
+}
 
 /// Where credentials are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Places {
-    /// One directory below it for each `credentialName`.
-    pub credentials: Option<PathBuf>,
+    /// Those of `credentialName`.
+    pub credentials: Option<CredentialStore>,
     /// The directory of the process's own identity in the mesh.
     pub identity: Option<PathBuf>,
     /// The socket of the SPIFFE Workload API, which gives the own identity instead.
@@ -20,6 +45,9 @@ pub struct Places {
     /// Revocation lists for the peers of the own identity; instead of those in its directory.
     pub identity_crl: Option<PathBuf>,
 }
+
+/// After a credential's name: where its roots may be.
+const ROOTS: &str = "-cacert";
 
 /// The files of a credential. Of each list the first one that is there counts; what isn't needed may
 /// be absent.
@@ -58,7 +86,7 @@ impl Places {
                 })
             }
             CredentialSource::Named(name) => match &self.credentials {
-                Some(dir) => Ok(Located::named(dir, name)),
+                Some(store) => Ok(Located::named(&store.directory(), name)),
                 None => Err(CredentialFault::NoDirectory {
                     what: format!("credentialName {name}"),
                     option: "--credentials-dir DIR",
@@ -94,7 +122,7 @@ impl Located {
             certificate: all(&["tls.crt", "cert", "cert-chain.pem"]),
             private_key: all(&["tls.key", "key", "key.pem"]),
             roots: all(&["ca.crt", "cacert", "root-cert.pem"]),
-            crl: all(&["ca.crl"]),
+            crl: all(&["ca.crl", "crl"]),
             crl_named: false,
             workload_api: None,
         }
@@ -115,16 +143,27 @@ impl Located {
     /// The directory of a credential; its roots may be in one of their own (`<name>-cacert`).
     fn named(dir: &Path, name: &str) -> Self {
         let mut located = Self::directory(&dir.join(name));
-        let other = dir.join(format!("{name}-cacert"));
+        let other = dir.join(format!("{name}{ROOTS}"));
         located.roots.extend(["cacert", "ca.crt"].map(|name| other.join(name)));
-        located.crl.push(other.join("ca.crl"));
+        located.crl.extend(["ca.crl", "crl"].map(|name| other.join(name)));
         located
     }
 
-    /// All of its files.
+    /// The Secrets of a credential; the second one may have its roots.
+    #[must_use]
+    pub fn secrets(name: &str) -> [String; 2] {
+        [name.to_owned(), format!("{name}{ROOTS}")]
+    }
+
+    /// All of its files, those that stand for keys of Secrets too.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let Self { certificate, private_key, roots, crl, crl_named: _, workload_api: _ } = self;
+        [certificate, private_key, roots, crl].into_iter().flatten()
+    }
+
+    /// All of its files. What stands for a Secret is none.
     #[must_use]
     pub fn files(&self) -> FileSet {
-        let Self { certificate, private_key, roots, crl, crl_named: _, workload_api: _ } = self;
-        [certificate, private_key, roots, crl].into_iter().flatten().cloned().collect()
+        self.paths().filter(|path| !Secrets::has(path)).cloned().collect()
     }
 }

@@ -1,6 +1,6 @@
 //! One credential: what it must be good for, and the last good one.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::served::{ReadyServer, ReadyTunnel, Served, Unusable};
 use crate::{
@@ -30,6 +30,14 @@ impl CredentialSpec {
         };
         let needs = Needs { roots: settings.mode.asks(), identity };
         Self { source: settings.credential.clone(), needs }
+    }
+
+    /// The name of a `credentialName`.
+    pub(super) fn named(&self) -> Option<&str> {
+        match &self.source {
+            CredentialSource::Named(name) => Some(name),
+            CredentialSource::Files(_) | CredentialSource::Own => None,
+        }
     }
 
     /// Whether it is the process's own identity.
@@ -103,6 +111,11 @@ impl CredentialSlot {
 
     pub(super) fn files(&self) -> Option<FileSet> {
         self.located.as_ref().map(Located::files)
+    }
+
+    /// Where it is looked for.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        self.located.iter().flat_map(Located::paths)
     }
 
     /// Takes what was read, if it is good. Whether what is in use changed.

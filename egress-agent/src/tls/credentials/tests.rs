@@ -127,7 +127,9 @@ fn client_config(root: &Ca, client: Pair) -> ClientConfig {
 fn settings(mode: ServerTlsMode) -> ServerTls {
     let credential = match mode {
         ServerTlsMode::IstioMutual(_) => CredentialSource::Own,
-        _ => CredentialSource::Named("web".into()),
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {
+            CredentialSource::Named("web".into())
+        }
     };
     ServerTls {
         mode,

@@ -1,6 +1,6 @@
 //! The TLS ClientHello (RFC 8446 §4.1.2): what a passthrough connection is decided by.
 //!
-//! Strict, because what this parser reads differently from the server is a way around the policy:
+//! Strict, because what this parser reads differently from the server bypasses the policy:
 //! nothing is skipped that isn't well-formed, and nothing is read twice.
 
 use std::str;
@@ -33,7 +33,7 @@ pub struct ClientHello {
     /// The protocols offered (RFC 7301), in the client's order.
     pub alpn: Vec<Vec<u8>>,
     /// Whether the extension of Encrypted Client Hello is there. Browsers also send it filled with
-    /// random bytes; from outside the two can't be told apart, and that is their purpose.
+    /// random bytes; an observer cannot distinguish the two, and that is their purpose.
     pub encrypted: bool,
 }
 

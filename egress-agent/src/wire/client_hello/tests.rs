@@ -182,7 +182,7 @@ fn a_hello_over_the_limit_is_refused_by_its_header() {
     let at = u32::try_from(LIMIT).unwrap().to_be_bytes();
     let header = [22, 3, 1, 0x40, 0, CLIENT_HELLO, at[1], at[2], at[3]];
     assert_eq!(parse(&header), Ok(Parsed::Incomplete));
-    // Many small records are no way around it.
+    // Many small records do not bypass it.
     let drip = [&header[..6], &[at[1]]].concat();
     let drip: Vec<u8> = records(&drip[5..], 1)
         .into_iter()

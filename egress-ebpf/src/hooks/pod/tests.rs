@@ -4,15 +4,16 @@ use proptest::prelude::*;
 
 use super::super::{Namespace, Socket, Way, Workload, pod, skb, uplink};
 use crate::{
-    abi::{PodPort, pod_hardware},
+    abi::{PodPort, UNKNOWN_POLICY, UNKNOWN_TABLE, pod_hardware},
     addr::Addr,
+    decide::PolicyRules,
     packet::protocol,
     reason::Reason,
     testing::{
-        IFINDEX, INSIDE, INSIDE6, MAC, POD, POD6, POLICY, World, arp, frame, ip, ip_frame,
-        neighbour, port, tcp, udp,
+        GATEWAY, IFINDEX, INSIDE, INSIDE6, MAC, OUTSIDE, OUTSIDE6, POD, POD6, POLICY, World, arp,
+        frame, ip, ip_frame, neighbour, port, tcp, udp,
     },
-    verdict::{CGROUP_PASS, TC_NEXT},
+    verdict::{CGROUP_PASS, Mode, TC_NEXT},
 };
 
 const PASS: bool = true;
@@ -277,7 +278,66 @@ fn an_icmp_error_in_fragments_is_refused() {
     assert_eq!(at_pod(&ip_frame(&ip(44, POD6, INSIDE6, &echo))), (PASS, Reason::Internal));
 }
 
+/// A world in which unknown workloads are in this mode.
+fn unknown_in(mode: Mode) -> World {
+    let mut world = World::usual();
+    world.policies.insert(UNKNOWN_POLICY, PolicyRules { mode, table: UNKNOWN_TABLE });
+    world
+}
+
+#[test]
+fn an_unknown_pod_speaks_for_its_own_addresses_and_stays_in_the_cluster() {
+    let world = unknown_in(Mode::Enforce).with_policy(UNKNOWN_POLICY);
+    for frame in honest() {
+        assert!(at(&world, &frame).0, "{frame:02x?}");
+        let forged = sent_from(OTHER, frame);
+        assert_eq!(at(&world, &forged), (DROP, Reason::SpoofedHardware), "{forged:02x?}");
+    }
+    let dns = ip_frame(&udp(POD, INSIDE, 53));
+    assert_eq!(at(&world, &dns), (PASS, Reason::Internal));
+    let spoofed = ip_frame(&udp("10.0.0.6", INSIDE, 53));
+    assert_eq!(at(&world, &spoofed), (DROP, Reason::SpoofedSource));
+    for (from, to) in [(POD, OUTSIDE), (POD6, OUTSIDE6), (POD, GATEWAY)] {
+        let out = ip_frame(&tcp(from, to, 443));
+        assert_eq!(at(&world, &out), (DROP, Reason::UnknownWorkload), "{to}");
+    }
+    // The twin: the gateway is open to the pod once it is known.
+    let known = unknown_in(Mode::Enforce);
+    assert_eq!(at(&known, &ip_frame(&tcp(POD, GATEWAY, 443))), (PASS, Reason::Gateway));
+}
+
+/// Who is behind it may turn out to be anybody, so it has the mode of unknown workloads.
+#[test]
+fn an_interface_that_is_not_listed_is_audited_only_where_unknown_workloads_are() {
+    for (mode, passes) in [(Mode::Enforce, DROP), (Mode::Audit, PASS)] {
+        let mut world = unknown_in(mode);
+        world.interfaces.clear();
+        for frame in honest() {
+            let judgement = pod(&&frame[..], IFINDEX, false, &world);
+            let seen = (judgement.tc() == TC_NEXT, judgement.reason(), judgement.policy());
+            assert_eq!(seen, (passes, Reason::UnknownInterface, UNKNOWN_POLICY), "{mode:?}");
+        }
+    }
+    let empty = World { generation: 1, ..World::default() };
+    assert!(!at(&empty, &honest()[0]).0, "an empty map denies");
+}
+
 proptest! {
+    #[test]
+    fn an_unknown_pod_sends_nothing_from_another_address(
+        source: [u8; 4], destination: [u8; 4], port: u16, datagram: bool,
+    ) {
+        let world = unknown_in(Mode::Enforce).with_policy(UNKNOWN_POLICY);
+        let [source, destination] = [source, destination].map(|addr| std::net::Ipv4Addr::from(addr).to_string());
+        prop_assume!(source != POD);
+        let packet = if datagram { udp } else { tcp };
+        let (passes, _) = at(&world, &ip_frame(&packet(&source, &destination, port)));
+        prop_assert!(!passes);
+        // From its own it reaches what is in the cluster at most.
+        let (passes, reason) = at(&world, &ip_frame(&packet(POD, &destination, port)));
+        prop_assert!(!passes || reason == Reason::Internal, "{destination}: {reason:?}");
+    }
+
     #[test]
     fn no_other_hardware_address_passes(hardware: [u8; 6], which in 0_usize..9) {
         prop_assume!(hardware != MAC);

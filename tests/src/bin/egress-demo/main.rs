@@ -11,7 +11,7 @@ use std::{process::ExitCode, thread};
 
 use anyhow::Result;
 use clap::Parser;
-use egress_tests::{site, testbed};
+use egress_tests::{site, testbed, wiring::Checksums};
 
 /// The egress-gateway walkthrough, live, on hosts in network namespaces.
 #[derive(Parser)]
@@ -19,6 +19,10 @@ struct Cli {
     /// The walkthrough's other form: mutual TLS between node and gateway.
     #[arg(long, conflicts_with_all = ["down", "shell"])]
     mtls: bool,
+    /// Leave checksums as the pod's kernel leaves them. Without it the app node's uplink fills them in, as
+    /// a real device does.
+    #[arg(long, conflicts_with_all = ["down", "shell"])]
+    left_checksums: bool,
     /// Leave everything up at the end, and say how to get a shell in the pod.
     #[arg(long)]
     keep: bool,
@@ -60,21 +64,22 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     } else if cli.shell {
         shell::enter()?;
     } else {
-        return demo(cli.keep, cli.mtls);
+        return demo(cli);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn demo(keep: bool, mtls: bool) -> Result<ExitCode> {
-    let mut stage = stage::Stage::set(mtls)?;
-    if mtls {
+fn demo(cli: &Cli) -> Result<ExitCode> {
+    let checksums = if cli.left_checksums { Checksums::Left } else { Checksums::Filled };
+    let mut stage = stage::Stage::set(cli.mtls, checksums)?;
+    if cli.mtls {
         mutual::run(&mut stage)?;
     } else {
         walkthrough::run(&mut stage)?;
     }
     bypass::run(&mut stage)?;
     let good = stage.screen.table();
-    if keep {
+    if cli.keep {
         shell::explain();
         stage.keep();
     }

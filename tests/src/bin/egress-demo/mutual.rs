@@ -8,7 +8,7 @@ use egress_tests::{
 
 use crate::{
     stage::{Stage, politics},
-    walkthrough::{self, File, SERVICE_ENTRY, apply, example},
+    walkthrough::{self, File, SERVICE_ENTRY, apply, example, served_over_tls},
 };
 
 const HTTP: [File; 2] = [
@@ -58,12 +58,7 @@ fn origination(stage: &mut Stage) -> Result<()> {
     stage.screen.step("TLS origination at the gateway");
     stage.delete_all()?;
     apply(stage, &ORIGINATION)?;
-    let seen = stage.statuses(&[&politics()], "200")?;
-    stage.screen.check("http: 200 at once, without the 301", &seen, seen == "200");
-    let line = stage.log_line(&["\"GET /politics HTTP/1.1\" 200 ", ":443\""]);
-    let seen = if line.is_some() { "\"…:443\"" } else { "no such line" };
-    stage.screen.check("the log line shows the upstream's port 443", seen, line.is_some());
-    Ok(())
+    served_over_tls(stage, &[&politics()])
 }
 
 fn passthrough(stage: &mut Stage) -> Result<()> {

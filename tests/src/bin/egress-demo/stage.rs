@@ -11,6 +11,7 @@ use egress_tests::{
     process::{Finished, Process},
     testbed::Testbed,
     wait,
+    wiring::{Checksums, uplink_checksums},
 };
 
 use crate::screen::Screen;
@@ -30,13 +31,17 @@ pub(crate) struct Stage {
 
 impl Stage {
     /// Builds the hosts. No agent runs yet.
-    pub(crate) fn set(mtls: bool) -> Result<Self> {
+    pub(crate) fn set(mtls: bool, checksums: Checksums) -> Result<Self> {
         let screen = Screen::new();
         println!(
             "Building hosts in network namespaces: a pod, an app node, two gateway nodes, and an"
         );
         println!("outside with DNS, HTTP and HTTPS at documentation addresses (some seconds)…");
         let (testbed, servers) = Testbed::demo(2)?;
+        uplink_checksums(&testbed.app().ns, checksums)?;
+        if checksums == Checksums::Left {
+            println!("The app node's uplink leaves checksums as they are.");
+        }
         if mtls {
             testbed.prepare_mtls(2)?;
             // The log as the other form has it.
@@ -177,6 +182,11 @@ impl Stage {
     /// A counter of `/stats`, both gateways together.
     pub(crate) fn stat(&self, name: &str) -> Result<u64> {
         (0..self.gateways.len()).map(|number| self.testbed.stat(number, name)).sum()
+    }
+
+    /// Whether the node refuses what no packet hook sees: its kernel asks BPF among the security modules.
+    pub(crate) fn asks_security_module(&self) -> bool {
+        self.node.as_ref().is_none_or(|node| !node.stderr().contains("NOT refused"))
     }
 
     /// The node's counters of refusals by reason, and the gateways'.

@@ -109,7 +109,12 @@ fn origination(stage: &mut Stage) -> Result<()> {
     let seen = stage.statuses(&["-L", &politics()], "curl: (35)")?;
     stage.screen.check("301, then curl fails with code 35", &seen, seen == "curl: (35)");
     apply(stage, &ORIGINATION[1..])?;
-    let seen = stage.statuses(&["-L", &politics()], "200")?;
+    served_over_tls(stage, &["-L", &politics()])
+}
+
+/// A request in clear is answered at once, by the upstream's port for TLS.
+pub(crate) fn served_over_tls(stage: &mut Stage, args: &[&str]) -> Result<()> {
+    let seen = stage.statuses(args, "200")?;
     stage.screen.check("http: 200 at once, without the 301", &seen, seen == "200");
     let line = stage.log_line(&["\"GET /politics HTTP/1.1\" 200 ", ":443\""]);
     let seen = if line.is_some() { "\"…:443\"" } else { "no such line" };

@@ -1,6 +1,6 @@
 //! A policy on its own: what it says, checked as an API server with its definition checks it, and more.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::super::super::{
     decode::{At, Cx, Report, Spot, nearest},
@@ -12,11 +12,11 @@ use super::super::super::{
     policies::{Policy, Spec},
     problem::{Problem, Severity},
 };
-use super::super::index::Groups;
+use super::super::{index::Groups, rates};
 use crate::{
     policy::{
         AddressGuard, EgressMode, HostPattern, HttpLimits, LabelOperator, LabelRequirement,
-        LabelSelector, MeshConfig, PathBelow,
+        LabelSelector, MeshConfig, PathBelow, RateLimit,
     },
     types::{Host, Port},
 };
@@ -61,6 +61,7 @@ pub(super) struct DraftRule {
     /// The port at the host, where the gateway starts TLS.
     pub(super) originate: Option<Port>,
     pub(super) limits: HttpLimits,
+    pub(super) rate: Option<Arc<RateLimit>>,
 }
 
 /// Reads a policy. One with an error has no rules; where its selectors can't be read it selects everything
@@ -237,7 +238,7 @@ fn label_value(value: &At<String>, cx: &mut Cx<'_>) {
 
 /// One rule, host by host and port by port.
 fn rule(mirror: &EgressRule, guard: &AddressGuard, cx: &mut Cx<'_>) -> Vec<DraftRule> {
-    let EgressRule { at, hosts, ports, originate_tls, http } = mirror;
+    let EgressRule { at, hosts, ports, originate_tls, http, rate_limit } = mirror;
     for (found, most, field) in
         [(hosts.len(), MAX_HOSTS, "hosts"), (ports.0.len(), MAX_PORTS, "ports")]
     {
@@ -247,6 +248,10 @@ fn rule(mirror: &EgressRule, guard: &AddressGuard, cx: &mut Cx<'_>) -> Vec<Draft
         }
     }
     let limits = http.as_ref().map(|http| limits(http, cx));
+    let spoken = ports.0.iter().filter_map(|port| Some(port.protocol.as_ref()?.value.into()));
+    let spoken: Vec<_> = spoken.collect();
+    let label = format!("{}, {}", cx.resource.unwrap_or_default(), at.path);
+    let rate = rate_limit.as_ref().map(|limit| rates::rate_limit(limit, &label, &spoken, cx));
     let mut found = Vec::new();
     let mut listed = HashSet::new();
     for EgressPort { at: port_at, port, protocol } in &ports.0 {
@@ -272,6 +277,7 @@ fn rule(mirror: &EgressRule, guard: &AddressGuard, cx: &mut Cx<'_>) -> Vec<Draft
                 protocol: protocol.value,
                 originate: originate_tls.as_ref().and_then(tls_port),
                 limits: limits.clone().unwrap_or_default(),
+                rate: rate.clone(),
             });
         }
     }

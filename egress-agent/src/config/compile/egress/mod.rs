@@ -26,10 +26,10 @@ use super::{
         resource::Resources,
     },
     Compiler,
+    entry::Entry,
     index::EgressHosts,
-    providers::{Wanted, most_specific},
-    routes::Traffic,
-    services::Entry,
+    providers::most_specific,
+    wanted::{Traffic, Wanted},
 };
 use crate::{
     policy::{
@@ -133,6 +133,7 @@ impl Compiler<'_> {
                     group: draft.group,
                     hop: self.egress_hop(draft.policy, draft.group, rule.port),
                     destination,
+                    rate: rule.rate.clone(),
                 }));
             }
             let scope = if draft.policy.cluster {

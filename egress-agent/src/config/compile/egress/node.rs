@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    super::{Compiler, node::Ports},
+    super::{
+        Compiler,
+        node::{Made, Ports},
+    },
     Draft, Drafts, EgressProtocol,
 };
 use crate::{
@@ -74,9 +77,10 @@ impl Compiler<'_> {
     pub(in crate::config::compile) fn egress_raw(
         &self,
         policies: &[Arc<EgressPolicy>],
-        node: &mut Vec<NodeRoute>,
+        node: &mut Vec<Made>,
     ) {
-        for rule in policies.iter().flat_map(|policy| &policy.rules) {
+        let all = policies.iter();
+        for (policy, rule) in all.flat_map(|p| p.rules.iter().map(move |rule| (p, rule))) {
             let EgressAccess::Tcp { at } = rule.access else { continue };
             let target = match &rule.host {
                 HostPattern::Exact(Host::Ip(ip)) => DirectTarget::Net((*ip).into()),
@@ -85,7 +89,7 @@ impl Compiler<'_> {
             };
             let action = NodeAction::Redirect { group: rule.group, port: Some(at), hop: rule.hop };
             let port: Option<OriginalPort> = Some(rule.port);
-            node.push(NodeRoute { port, target, action });
+            node.push((NodeRoute { port, target, action }, Arc::clone(&policy.label)));
         }
     }
 }

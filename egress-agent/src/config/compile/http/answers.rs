@@ -7,10 +7,11 @@ use data_encoding::BASE64;
 
 use crate::config::{
     decode::{At, Cx, Spot, nearest},
+    fault::{Abort as AbortMirror, Delay as DelayMirror, Fault, Percentage},
     names,
     virtual_service::{
-        Abort as AbortMirror, Delay as DelayMirror, DerivePort, DirectResponse, Fault, Percentage,
-        Redirect as RedirectMirror, RegexRewrite, ResponseBody, Retries, Rewrite,
+        DerivePort, DirectResponse, Redirect as RedirectMirror, RegexRewrite, ResponseBody,
+        Retries, Rewrite,
     },
 };
 use crate::policy::{

@@ -13,9 +13,8 @@ use super::super::{
         names,
         problem::{Problem, Severity},
         resource::{Meta, Resource},
-        virtual_service::{
-            Delegate, HttpMatch as Match, HttpRule as Rule, StringMatch, VirtualService,
-        },
+        text::StringMatch,
+        virtual_service::{Delegate, HttpMatch as Match, HttpRule as Rule, VirtualService},
     },
     Compiler,
     routes::{Scope, Stage, in_stage},
@@ -219,6 +218,7 @@ fn merge((rule, root): (&Rule, &Meta), (own, leaf): (&Rule, &Meta)) -> Option<Ru
         merged.mirror_percent = rule.mirror_percent.clone();
         merged.mirror_percent_old = rule.mirror_percent_old.clone();
     }
+    merged.cors_policy = merged.cors_policy.or_else(|| rule.cors_policy.clone());
     merged.websocket_upgrade = merged.websocket_upgrade.or_else(|| rule.websocket_upgrade.clone());
     Some(merged)
 }

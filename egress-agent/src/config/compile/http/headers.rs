@@ -3,10 +3,12 @@
 use crate::{
     config::{
         decode::{At, Cx, Dict},
+        log_format::header_segments,
         names,
         virtual_service::{HeaderChanges, Headers},
     },
-    policy::{HeaderOps, HeaderText, Segment, header_segments},
+    policy::{HeaderOps, HeaderText},
+    types::log::Segment,
 };
 
 pub(super) fn append(ops: &mut HeaderOps, more: HeaderOps) {

@@ -3,14 +3,16 @@
 use super::{
     super::{
         Compiler,
-        routes::{Scope, Stage, Traffic, only_port},
+        routes::{Scope, Stage, only_port},
+        wanted::Traffic,
     },
     HttpOutcome,
 };
 use crate::{
     config::{
         decode::{At, Cx, Spot},
-        virtual_service::{Destination, HttpMatch, HttpMirror, HttpRule as RuleMirror, Percentage},
+        fault::Percentage,
+        virtual_service::{Destination, HttpMatch, HttpMirror, HttpRule as RuleMirror},
     },
     policy::{Mirror, Target},
 };

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 mod answers;
+mod cors;
 mod delegates;
 mod headers;
 mod mirrors;
@@ -12,12 +13,12 @@ use super::{
         decode::{Cx, RecordDict},
         names,
         problem::Problem,
-        virtual_service::{
-            HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror, StringMatch,
-        },
+        text::StringMatch,
+        virtual_service::{HttpDestination, HttpMatch as Mirror, HttpRule as RuleMirror},
     },
-    Compiler,
-    routes::{Scope, Stage, Traffic, check_stages, in_stage, only_port, shares, source},
+    Compiler, places,
+    routes::{Scope, Stage, check_stages, in_stage, only_port, shares, source},
+    wanted::Traffic,
 };
 use delegates::Ruled;
 use headers::{append, authority, header_ops};
@@ -110,6 +111,7 @@ impl Compiler<'_> {
             mirror_percentage: _,
             mirror_percent: _,
             mirror_percent_old: _,
+            cors_policy,
         } = rule;
         let mut cx = scope.meta.cx(self.report);
         let matches: Vec<_> = here.iter().filter_map(|m| http_match(m, &mut cx)).collect();
@@ -136,6 +138,7 @@ impl Compiler<'_> {
             request_headers,
             response_headers,
             allow_upgrade: upgrade,
+            cors: cors_policy.as_ref().map(|policy| Arc::new(cors::policy(policy, &mut cx))),
             ..HttpAction::default()
         };
         let path = rewrite.as_ref().map(|rewrite| answers::path_rewrite(rewrite, &mut cx));
@@ -180,6 +183,7 @@ impl Compiler<'_> {
                 ("headers", headers.is_some()),
                 ("mirror", mirror.is_some()),
                 ("mirrors", !rule.mirrors.0.is_empty()),
+                ("corsPolicy", cors_policy.is_some()),
             ] {
                 if given {
                     cx.warn(&at.field(name), "has no effect on the way to the gateway; put it in the rule that leads on from there");
@@ -197,6 +201,7 @@ impl Compiler<'_> {
             delay,
             abort,
             mirrors,
+            place: places::at(scope.meta, at),
         }
     }
 

@@ -160,7 +160,7 @@ fn an_answer_is_refreshed_before_its_end_and_kept_over_an_outage() {
     let job = desk.next().unwrap();
     desk.finish(back, &job, Ok(found(3)));
     assert_eq!(ask(&mut desk, back, 2, "a.example").now, Some(Ok(found(3).addresses())));
-    // What does not exist any more is not served from memory, and an old answer not for ever.
+    // What no longer exists is not served from memory, and an old answer not for ever.
     let end = back + Duration::from_secs(60);
     let asked = ask(&mut desk, end, 1, "a.example");
     let job = desk.next().unwrap();

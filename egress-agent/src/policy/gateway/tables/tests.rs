@@ -29,6 +29,7 @@ fn server() -> impl Strategy<Value = Arc<Server>> {
             port: GatewayPort(Port::new(443).unwrap()),
             hosts: hosts.into_iter().map(|host| (namespace.clone(), host)).collect(),
             protocol: ServerProtocol::Tcp,
+            place: crate::policy::Place::default(),
         })
     })
 }

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use super::{
     super::{bad::BadMessage, framing::Framing},
     head::{HeadLimits, parse_trailers},
+    sender::Sender,
 };
 use crate::telemetry::Normalized;
 
@@ -29,14 +30,6 @@ pub(in super::super) struct Decoder {
     extensions: u32,
     from: Sender,
     normalized: Vec<Normalized>,
-}
-
-/// Who sends the message. What two parsers could read differently is refused of both; what has one
-/// meaning, though it breaks the standard, is put right where an upstream says it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) enum Sender {
-    Client,
-    Upstream,
 }
 
 #[derive(Debug)]
@@ -67,7 +60,7 @@ enum State {
     ChunkCr,
     ChunkLf,
     Trailers(Vec<u8>),
-    /// What comes can't be read any more: the body never ends.
+    /// What comes can no longer be read: the body never ends.
     Failed(BadMessage),
 }
 
@@ -141,7 +134,20 @@ impl Decoder {
             match &mut self.state {
                 State::Done => return Ok(Step::End { trailers: None, consumed: at }),
                 State::Failed(bad) => return Err(*bad),
-                _ if at == input.len() => return Ok(Step::Need),
+                State::Length(_)
+                | State::UntilClose
+                | State::Size { .. }
+                | State::SizeBlanks { .. }
+                | State::Extension { .. }
+                | State::SizeEnd { .. }
+                | State::ChunkData { .. }
+                | State::ChunkCr
+                | State::ChunkLf
+                | State::Trailers(_)
+                    if at == input.len() =>
+                {
+                    return Ok(Step::Need);
+                }
                 State::UntilClose => {
                     return Ok(Step::Data { at: at..input.len(), consumed: input.len() });
                 }
@@ -171,7 +177,12 @@ impl Decoder {
                         return Ok(Step::End { trailers, consumed: at });
                     }
                 }
-                _ => {
+                State::Size { .. }
+                | State::SizeBlanks { .. }
+                | State::Extension { .. }
+                | State::SizeEnd { .. }
+                | State::ChunkCr
+                | State::ChunkLf => {
                     let byte = input.get(at).copied().unwrap_or_default();
                     at += 1;
                     self.framing_byte(byte)?;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use std::mem::MaybeUninit;
 
-use super::{super::bad::BadMessage, body::Sender};
+use super::{super::bad::BadMessage, sender::Sender};
 use crate::policy::is_claim;
 
 /// Most headers that any limit can ask for.
@@ -222,6 +222,7 @@ pub(in super::super) fn is_forbidden_trailer(name: &HeaderName) -> bool {
     )
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
 fn syntax(error: httparse::Error) -> BadMessage {
     match error {
         httparse::Error::TooManyHeaders => BadMessage::TooManyHeaders { limit: MAX_HEADERS },

@@ -6,13 +6,15 @@ mod encode;
 mod head;
 mod inbound;
 mod outbound;
+mod sender;
 mod stream;
 
 pub(super) use self::{
-    body::{Decoder, Sender, Step},
+    body::{Decoder, Step},
     encode::{whole_body as encode_body, whole_request as encode_request},
     head::{EndOfHead, HeadLimits, RequestHead, ResponseHead, is_forbidden_trailer, parse_request},
     inbound::H1Inbound,
     outbound::{H1Outbound, UpstreamIo},
+    sender::Sender,
     stream::Stream,
 };

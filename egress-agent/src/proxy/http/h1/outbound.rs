@@ -21,8 +21,8 @@ use super::{
         response::Response,
     },
     Stream,
-    body::Sender,
     head::{HeadLimits, parse_response},
+    sender::Sender,
 };
 use crate::{
     net::Side,

@@ -17,9 +17,10 @@ use super::{
         body::{Data, Piece, RecvError, Sink, Source},
         framing::Framing,
     },
-    body::{Decoder, Sender, Step},
+    body::{Decoder, Step},
     encode,
     head::EndOfHead,
+    sender::Sender,
 };
 use crate::telemetry::{Normalized, count_normalized};
 

@@ -22,8 +22,7 @@ use super::{
         bad::BadMessage,
         body::{Data, Piece, RecvError, Sink, Source},
         framing::Framing,
-        link::Link,
-        outbound::UnderWay,
+        link::{Link, UnderWay},
         response::Response,
     },
     stream::{Sender, io_error, poll_recv},
@@ -67,7 +66,8 @@ struct State {
     silent: Cell<Option<Duration>>,
 }
 
-/// Makes HTTP/2 out of a connection and starts the task that drives it, which ends with it.
+/// Makes HTTP/2 out of a connection and starts the task that drives it, which ends with it and has its turns
+/// with those of `holder`'s source.
 ///
 /// # Errors
 /// The peer doesn't speak HTTP/2.
@@ -77,6 +77,7 @@ pub(in super::super) async fn handshake<I>(
     owner: ShareOwner,
     most: usize,
     limits: &Limits,
+    holder: &Holder,
 ) -> Result<H2Connection, h2::Error>
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -102,7 +103,7 @@ where
     let written = Rc::clone(&uploads);
     let rhythm = limits.upstream_pulse;
     let ping = connection.ping_pong();
-    tokio::task::spawn_local(async move {
+    holder.spawn_upstream(async move {
         let driving = poll_fn(|cx| {
             let polled = Pin::new(&mut connection).poll(cx);
             written.wrote();

@@ -101,22 +101,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        policy::{Cluster, ClusterName, ConnectionPool, Discovery, HttpVersion, LoadBalancer},
+        policy::{Cluster, ClusterName, Discovery},
         types::Host,
     };
 
     fn key(version: Version) -> Key {
-        let cluster = Cluster {
-            name: ClusterName("outbound|443||a.example".into()),
-            discovery: Discovery::Static(Vec::new()),
-            http: HttpVersion::Auto,
-            tls: None,
-            load_balancer: LoadBalancer::RoundRobin,
-            pool: ConnectionPool::default(),
-            outlier: None,
-        };
+        let name = ClusterName("outbound|443||a.example".into());
+        let cluster = Cluster::new(name, Discovery::Static(Vec::new()));
         let host = Host::parse("a.example").unwrap();
-        Key { cluster: Arc::new(cluster), host, version }
+        Key { cluster: Arc::new(cluster), host, version, client: None, from: None }
     }
 
     fn owner(last: u8) -> ShareOwner {

@@ -256,6 +256,21 @@ spec:
         self
     }
 
+    /// The service entry of `host` has this rate limit.
+    pub(super) fn annotate(&mut self, host: &str, limit: &str) {
+        let before = format!("kind: ServiceEntry\nmetadata: {{name: {},", host.replace('.', "-"));
+        assert!(self.yaml.contains(&before));
+        let annotations = format!("annotations: {{egress-enforcer.io/rate-limit: '{limit}'}}");
+        self.yaml = self.yaml.replace(&before, &format!("{before} {annotations},"));
+    }
+
+    /// The service entry of `host` is for all names below it instead.
+    pub(super) fn below(&mut self, host: &str) {
+        let hosts = format!("hosts: [{host}]");
+        assert!(self.yaml.contains(&hosts));
+        self.yaml = self.yaml.replace(&hosts, &format!("hosts: ['*.{host}']"));
+    }
+
     /// The gateway's stages of all routes so far are for these requests only.
     pub(super) fn only(&mut self, condition: &str) {
         let before = "], port: 80}]\n    route: [{destination: {host: ";
@@ -289,6 +304,7 @@ spec:
             credentials: Arc::default(),
             buffers: Buffers::new(limits.pipes),
             limits,
+            rates: Arc::default(),
             limiter,
             drain: Drain::default(),
         });

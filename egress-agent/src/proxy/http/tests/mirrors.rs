@@ -132,3 +132,24 @@ fn a_mirror_that_fails_or_hangs_is_nobodys_failure() {
         assert_eq!(log.iter().filter(|line| line["response_flags"] == "UF").count(), 3);
     });
 }
+
+#[test]
+fn the_bytes_of_a_copy_count_and_wait_for_their_turn() {
+    local(async {
+        let (first, _) = answering(OK).await;
+        let (second, copies) = answering(COPIED).await;
+        let mut setup = Setup::new().http("a.example", first).http("b.example", second);
+        setup.annotate("b.example", "{bytes: {perSecond: 50, burst: 3}}");
+        let rule = mirror("");
+        let gateway = setup.route("a.example", &format!("    {rule}\n{ROUTE}")).start().await;
+        let mut client = gateway.connect().await;
+        client.send(&(head_of(10) + "0123456789")).await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        until(|| copies.requests.borrow().len() == 1).await;
+        assert_eq!(copies.requests.borrow()[0].1, b"0123456789");
+        let log = gateway.log(2).await;
+        let copy = log.iter().find(|line| line["authority"] == "a.example-shadow").unwrap();
+        // Fourteen bytes both ways, three of them at once.
+        assert!(copy["duration"].as_u64().unwrap() >= 100, "{copy}");
+    });
+}

@@ -1,9 +1,11 @@
 //! Whole exchanges on loopback.
 
+mod affinity;
 mod ages;
 mod answers;
 mod bad;
 mod balance;
+mod cors;
 mod gone;
 mod h1;
 mod h2;
@@ -11,6 +13,8 @@ mod harness;
 mod heads;
 mod mirrors;
 mod places;
+mod proxied;
+mod rates;
 mod resend;
 mod retries;
 mod scopes;

@@ -31,6 +31,61 @@ fn a_stale_connection_is_replaced_once() {
 }
 
 #[test]
+fn without_a_word_about_retries_they_are_those_of_istio() {
+    local(async {
+        // A status that the upstream sent is its answer: it may have acted.
+        let rule = DESTINATION;
+        for status in ["503 Busy", "502 Bad Gateway", "504 Gateway Timeout", "500 Error"] {
+            let (addr, seen) = upstream(move |io, _, seen| async move {
+                let text = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                answer_all(io, seen, Box::leak(text.into_boxed_str())).await;
+            })
+            .await;
+            let gateway =
+                Setup::new().http("a.example", addr).route("a.example", rule).start().await;
+            assert_eq!(gateway.get("a.example").await.status.to_string(), status[..3]);
+            assert_eq!(seen.requests.borrow().len(), 1, "{status}");
+            assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqRetry), 0, "{status}");
+        }
+        // A connection that can't be made is tried twice more.
+        let setup = Setup::new().service("a.example", "HTTP", None, "");
+        let gateway = setup.route("a.example", rule).start().await;
+        assert_eq!(gateway.get("a.example").await.status, 503);
+        assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::RqRetry), 2);
+        assert_eq!(gateway.log(1).await[0]["response_flags"], "UF,URX");
+    });
+}
+
+#[test]
+fn no_more_retries_are_under_way_than_a_budget_allows() {
+    local(async {
+        const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
+        let rule =
+            format!("    retries: {{attempts: 2, retryOn: 5xx, backoff: 1ms}}\n{DESTINATION}");
+        for (policy, sent) in [
+            ("{retryBudget: {percent: 0, minRetryConcurrency: 0}}", 1),
+            ("{retryBudget: {percent: 0, minRetryConcurrency: 1}}", 3),
+            ("{retryBudget: {percent: 100, minRetryConcurrency: 0}}", 3),
+            ("{connectionPool: {http: {maxRetries: 1}}}", 3),
+        ] {
+            let (addr, seen) = answering(BUSY).await;
+            let setup = Setup::new().service("a.example", "HTTP", Some(addr), policy);
+            let gateway = setup.route("a.example", &rule).start().await;
+            let answer = gateway.get("a.example").await;
+            assert_eq!(answer.status, 503, "{policy}");
+            assert_eq!(seen.requests.borrow().len(), sent, "{policy}");
+            let refused = gateway.cluster(CLUSTER, ClusterCounter::RqRetryOverflow);
+            assert_eq!(refused, u64::from(sent == 1), "{policy}");
+            let log = gateway.log(1).await;
+            if sent == 1 {
+                // What the upstream said is the answer.
+                assert_eq!((answer.text(), &log[0]["response_flags"]), ("busy", &"UO".into()));
+            }
+        }
+    });
+}
+
+#[test]
 fn what_may_have_been_processed_is_not_sent_twice() {
     local(async {
         let (addr, seen) = upstream(|mut io, _, seen| async move {

@@ -82,3 +82,22 @@ fn what_no_rule_matches_is_not_found_and_an_unknown_host_is_forbidden() {
         assert_eq!(answered(403).unwrap()["reason"], "host_not_in_registry");
     });
 }
+
+#[test]
+fn the_operators_words_follow_a_refusal_and_no_failure() {
+    local(async {
+        let (addr, _) = answering(OK).await;
+        let mut setup = Setup::new().http("a.example", addr).unknown("gone.example");
+        setup.mesh = "refusals: {message: Ask the platform team., link: 'https://wiki.example.com/egress'}\n"
+            .into();
+        let gateway = setup.start().await;
+        let refused = gateway.get("other.example").await;
+        assert_eq!(refused.status, 403);
+        let words = ")\nAsk the platform team.\nhttps://wiki.example.com/egress\n";
+        assert!(refused.text().ends_with(words), "{}", refused.text());
+        let failed = gateway.get("gone.example").await;
+        assert_eq!(failed.status, 503);
+        assert!(!failed.text().contains("platform team"), "{}", failed.text());
+        assert_eq!(gateway.get("a.example").await.text(), "hello");
+    });
+}

@@ -1,4 +1,4 @@
-//! HTTP/2 upstreams that say nothing any more.
+//! HTTP/2 upstreams that fall silent.
 
 use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 

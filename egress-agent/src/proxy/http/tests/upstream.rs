@@ -74,6 +74,32 @@ fn bad_certificates_are_refused_and_nothing_is_sent() {
 }
 
 #[test]
+fn below_a_wildcard_the_name_that_was_asked_for_is_verified() {
+    local(async {
+        let authority = Authority::new("the authority");
+        let server = |name: &str| authority.server(name, [2020, 2100], &[]);
+        let (x, at_x) = tls_upstream(server("x.a.example")).await;
+        let (y, at_y) = tls_upstream(server("y.a.example")).await;
+        // It has a name of the same wildcard, and not the one that was asked for.
+        let (z, at_z) = tls_upstream(server("x.a.example")).await;
+        let hosts = [("x.a.example", x), ("y.a.example", y), ("z.a.example", z)];
+        let mut setup = Setup::new().wildcard("*.a.example", &hosts, "{tls: {mode: SIMPLE}}");
+        setup.roots = authority.roots.clone();
+        let gateway = setup.start().await;
+        for _ in 0..2 {
+            assert_eq!(gateway.get("x.a.example").await.text(), "hello");
+            assert_eq!(gateway.get("y.a.example").await.text(), "hello");
+        }
+        let answer = gateway.get("z.a.example").await;
+        assert_eq!(answer.status, 503);
+        assert!(answer.text().contains("issued for x.a.example"), "{}", answer.text());
+        // Each host has its own endpoints and connections.
+        assert_eq!((at_x.requests.borrow().len(), at_y.requests.borrow().len()), (2, 2));
+        assert!(at_z.requests.borrow().is_empty());
+    });
+}
+
+#[test]
 fn an_upstream_without_tls_gets_nothing_in_clear() {
     local(async {
         let (addr, seen) = upstream(|mut io, _, seen| async move {

@@ -26,7 +26,10 @@ use tokio::{
 };
 
 use self::plan::{Due, Told, Write};
-use super::objects::{ACCEPTED, CUSTOM, KnownObjects, Object};
+use super::{
+    kinds::CUSTOM,
+    objects::{ACCEPTED, KnownObjects, Object},
+};
 use crate::source::verdicts::Verdicts;
 
 /// Who owns the condition.

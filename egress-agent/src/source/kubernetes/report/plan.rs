@@ -9,7 +9,10 @@ use std::{
 use tokio::time::Instant;
 
 use crate::source::{
-    kubernetes::objects::{CUSTOM, Condition, Known, KnownObjects},
+    kubernetes::{
+        kinds::CUSTOM,
+        objects::{Condition, Known, KnownObjects},
+    },
     verdicts::{Outcome, Verdict, Verdicts},
 };
 

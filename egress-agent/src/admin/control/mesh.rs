@@ -1,0 +1,34 @@
+//! The workloads and the gateway that the configuration in force has, for `suggest`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    policy::MeshConfig,
+    suggest::{GatewayPlace, Labelled},
+};
+
+/// What `/mesh` answers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Mesh {
+    /// Every workload with its labels.
+    pub(crate) workloads: Vec<Labelled>,
+    /// The first of `gateways`.
+    pub(crate) gateway: Option<GatewayPlace>,
+}
+
+impl Mesh {
+    /// Of these settings.
+    pub(crate) fn of(mesh: &MeshConfig) -> Self {
+        let workloads = mesh.workloads.iter().map(|workload| Labelled {
+            namespace: workload.namespace.0.to_string(),
+            name: workload.name.to_string(),
+            labels: workload.labels.clone(),
+        });
+        let gateway = mesh.gateways.first().map(|gateway| {
+            let service = gateway.service.to_string();
+            let namespace = service.split('.').nth(1).unwrap_or("istio-system").to_owned();
+            GatewayPlace { service, namespace, labels: gateway.labels.clone() }
+        });
+        Self { workloads: workloads.collect(), gateway }
+    }
+}

@@ -1,0 +1,36 @@
+//! How endpoints are chosen, in `/config_dump`.
+
+use serde_json::{Value, json};
+
+use super::json::seconds;
+use crate::policy::{ConsistentHash, EgressAddresses, HashKey, HashTable, Warmup};
+
+pub(super) fn consistent_hash(hash: &ConsistentHash) -> Value {
+    let (key, name) = match &hash.key {
+        None => ("none", None),
+        Some(HashKey::Header(name)) => ("header", Some(name.as_str())),
+        Some(HashKey::Authority) => ("header", Some(":authority")),
+        Some(HashKey::Path) => ("header", Some(":path")),
+        Some(HashKey::Method) => ("header", Some(":method")),
+        Some(HashKey::Cookie(cookie)) => ("cookie", Some(&*cookie.name)),
+        Some(HashKey::SourceIp) => ("sourceIp", None),
+        Some(HashKey::Query(name)) => ("queryParameter", Some(&**name)),
+    };
+    let table = match hash.table {
+        HashTable::Ring { minimum } => json!({ "ringHash": { "minimumRingSize": minimum } }),
+        HashTable::Maglev { size } => json!({ "maglev": { "tableSize": size } }),
+    };
+    json!({ "key": key, "name": name, "table": table })
+}
+
+pub(super) fn warmup(warmup: &Warmup) -> Value {
+    json!({
+        "duration": seconds(warmup.duration),
+        "minimumPercent": warmup.minimum_percent,
+        "aggression": warmup.aggression,
+    })
+}
+
+pub(super) fn egress_addresses(from: &EgressAddresses) -> Value {
+    json!({ "name": &*from.name, "addresses": from.addresses })
+}

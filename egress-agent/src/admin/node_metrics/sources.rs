@@ -1,0 +1,33 @@
+//! Where the node's values come from.
+
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::fills::Fills;
+use crate::{
+    bpf::{Counters, Shares},
+    enforcement::{Condition, Modes, Pod, Tally},
+    pods::UnknownInterface,
+    source::Loaded,
+    tls::Credentials,
+    tunnel::Stats,
+};
+
+/// Where the values come from.
+pub(crate) struct Sources {
+    pub counters: Arc<Counters>,
+    pub shares: Shares,
+    pub pods: Vec<Pod>,
+    pub tally: Arc<Tally>,
+    pub condition: Arc<Condition>,
+    pub loaded: watch::Receiver<Loaded>,
+    pub healthy: watch::Receiver<HashSet<IpAddr>>,
+    pub modes: watch::Receiver<Modes>,
+    pub credentials: Arc<Credentials>,
+    pub tunnel: Arc<Stats>,
+    /// How full the kernel's maps are.
+    pub fills: Fills,
+    /// Interfaces whose pods are not known.
+    pub unknown: watch::Receiver<Vec<UnknownInterface>>,
+}

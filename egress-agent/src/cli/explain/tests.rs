@@ -1,0 +1,193 @@
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+
+use super::{super::testing::golden, *};
+use crate::config::{
+    RawFile,
+    testing::{MESH, file},
+};
+
+/// A step of the walkthrough, or further resources, with the settings of the tests.
+fn compiled(files: &[(&str, &str)], more_mesh: &str) -> Arc<crate::policy::Snapshot> {
+    let files: Vec<RawFile> = files.iter().map(|(name, text)| file(name, text)).collect();
+    let mesh = file("mesh.yaml", &format!("{MESH}{more_mesh}"));
+    let compiled = config::compile(&files, Some(&mesh));
+    Arc::new(compiled.unwrap_or_else(|problems| panic!("{problems}")).snapshot)
+}
+
+macro_rules! step {
+    ($dir:literal: $($file:literal),*) => {
+        &[$(($file, include_str!(concat!("../../config/testdata/", $dir, "/", $file)))),*]
+    };
+}
+
+const HTTP: &[(&str, &str)] = step!("1-http": "registry.yaml", "egress.yaml", "routes.yaml");
+const HTTP_MTLS: &[(&str, &str)] =
+    step!("1-http": "registry.yaml", "egress-mtls.yaml", "routes.yaml");
+const ORIGINATION: &[(&str, &str)] =
+    step!("2-tls-origination": "registry.yaml", "egress.yaml", "routes.yaml");
+const HTTPS: &[(&str, &str)] = step!("3-https": "registry.yaml", "egress-and-routes.yaml");
+
+const NODE: &str = "\
+- {name: job, namespace: apps, addresses: [10.0.0.9], node: n1}
+nodes:
+- {name: n1, principal: spiffe://cluster.local/ns/istio-system/sa/node}
+";
+
+const CONDITIONS: &str = "\
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: api, namespace: apps}
+spec:
+  hosts: [api.example.com]
+  ports: [{number: 80, name: http, protocol: HTTP}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: egress, namespace: istio-system}
+spec:
+  selector: {istio: egressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: api, namespace: apps}
+spec:
+  hosts: [api.example.com]
+  gateways: [mesh, istio-system/egress]
+  http:
+  - match: [{gateways: [mesh], port: 80, uri: {prefix: /v1/}}]
+    route: [{destination: {host: istio-egressgateway.istio-system.svc.cluster.local}}]
+  - match: [{gateways: [istio-system/egress], port: 80}]
+    route:
+    - {destination: {host: api.example.com}, weight: 90}
+    - {destination: {host: api.example.com}, weight: 10}
+";
+
+const DENY: &str = "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-post, namespace: istio-system}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {methods: [POST]}}]}]
+";
+
+fn ask(from: &str, url: &str) -> Ask {
+    Ask { from: from.into(), url: url.into(), ..Ask::default() }
+}
+
+fn shown(snapshot: &Arc<crate::policy::Snapshot>, ask: &Ask) -> String {
+    text::render(&ask.answer(snapshot).unwrap())
+}
+
+#[test]
+fn the_steps_of_the_walkthrough() {
+    let sleep = |url: &str| ask("apps/sleep", url);
+    let http = compiled(HTTP, "");
+    golden("explain-http.txt", &shown(&http, &sleep("http://edition.cnn.com/politics")));
+    golden("explain-refused.txt", &shown(&http, &sleep("https://edition.cnn.com/politics")));
+    golden("explain-typo.txt", &shown(&http, &sleep("http://edition.cnm.com/")));
+    let origination = compiled(ORIGINATION, "");
+    golden("explain-origination.txt", &shown(&origination, &sleep("http://edition.cnn.com/")));
+    let https = compiled(HTTPS, "");
+    golden("explain-passthrough.txt", &shown(&https, &sleep("https://edition.cnn.com/")));
+    let direct = compiled(&HTTP[..1], "direct: registry\n");
+    golden("explain-direct.txt", &shown(&direct, &sleep("https://edition.cnn.com/")));
+}
+
+#[test]
+fn a_refusal_names_the_nearest_rule() {
+    let conditions = compiled(&[("api.yaml", CONDITIONS)], "");
+    golden(
+        "explain-unmet.txt",
+        &shown(&conditions, &ask("apps/sleep", "http://api.example.com/v2")),
+    );
+    golden(
+        "explain-weights.txt",
+        &shown(&conditions, &ask("apps/sleep", "http://api.example.com/v1/")),
+    );
+    let denied = compiled(&[("api.yaml", CONDITIONS), ("deny.yaml", DENY)], "");
+    let post =
+        Ask { method: Some("POST".into()), ..ask("apps/sleep", "http://api.example.com/v1/") };
+    golden("explain-denied.txt", &shown(&denied, &post));
+    let get = Ask { method: None, ..post };
+    assert_eq!(get.answer(&denied).unwrap().outcome.verdict, Verdict::Allowed);
+}
+
+#[test]
+fn audit_mode_is_told_with_what_would_be() {
+    let audit = compiled(HTTP, "enforcement: audit\n");
+    golden("explain-audit.txt", &shown(&audit, &ask("apps/sleep", "http://edition.cnn.com/")));
+    golden(
+        "explain-audit-refused.txt",
+        &shown(&audit, &ask("apps/sleep", "tcp://edition.cnn.com:22")),
+    );
+}
+
+#[test]
+fn the_tunnel_is_explained() {
+    let mtls = compiled(HTTP_MTLS, NODE);
+    let job = ask("apps/job", "http://edition.cnn.com/politics");
+    golden("explain-tunnel.txt", &shown(&mtls, &job));
+    // Nobody may speak for a workload whose node is not known.
+    let sleep = ask("apps/sleep", "http://edition.cnn.com/politics").answer(&mtls).unwrap();
+    let expected =
+        if sleep.steps.iter().any(|line| line.step == "hop" && line.text.starts_with("tunnel")) {
+            (Verdict::Refused, "claimed_workload")
+        } else {
+            (Verdict::Allowed, "gateway")
+        };
+    assert_eq!((sleep.outcome.verdict, sleep.outcome.reason.as_str()), expected, "{sleep:#?}");
+}
+
+/// Exit code and standard output of the command over a directory.
+fn ran(directory: &Path, more: &[&str]) -> (u8, String) {
+    use clap::Parser as _;
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: ExplainArgs,
+    }
+    let directory = directory.to_string_lossy().into_owned();
+    let all = ["explain"].into_iter().chain(more.iter().copied()).chain([&*directory]);
+    let args = Command::parse_from(all).args;
+    let mut out = Vec::new();
+    let code = match explained(&args).unwrap() {
+        Ok(explanation) => print(&explanation, args.output, &mut out).unwrap(),
+        Err((code, why)) => {
+            out.extend(why.bytes());
+            code
+        }
+    };
+    (code, String::from_utf8(out).unwrap())
+}
+
+#[test]
+fn exit_codes_say_what_became_of_it() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("mesh.yaml"), MESH).unwrap();
+    for (name, text) in HTTP {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    let of = |more: &[&str]| ran(dir.path(), more);
+    let (code, out) = of(&["--from", "apps/sleep", "http://edition.cnn.com/", "-o", "json"]);
+    let json: Explanation = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, json.outcome.verdict), (0, Verdict::Allowed), "{out}");
+    let rule = json.steps.iter().find(|line| line.step == "mesh").unwrap();
+    let place = &rule.by[0];
+    assert!(place.file.ends_with("/routes.yaml"), "{place:?}");
+    assert_eq!((&*place.field, place.line), ("spec.http[0]", 12), "{place:?}");
+    assert_eq!(of(&["--from", "apps/sleep", "http://cnn.com/"]).0, 3);
+    let (code, why) = of(&["--from", "apps/slep", "http://edition.cnn.com/"]);
+    assert_eq!(code, 2);
+    assert!(why.contains("Did you mean apps/sleep?"), "{why}");
+    assert_eq!(of(&["--from", "x/y", "--label", "app=y", "http://edition.cnn.com/"]).0, 0);
+    fs::write(dir.path().join("bad.yaml"), "kind: Gatway\n").unwrap();
+    let (code, why) = of(&["--from", "apps/sleep", "http://edition.cnn.com/"]);
+    assert_eq!(code, 1);
+    assert!(why.contains("egress-agent check"), "{why}");
+    assert_eq!(of(&["--from", "apps/sleep", "http://edition.cnn.com/", "/absent"]).0, 2);
+}

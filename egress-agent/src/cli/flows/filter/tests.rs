@@ -1,0 +1,148 @@
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::*;
+use crate::telemetry::flow_tests::{dropped, redirected};
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    filter: Filter,
+}
+
+fn filter(args: &[&str]) -> Result<Filter, String> {
+    let line = Line::try_parse_from([&["flows"], args].concat());
+    line.map(|line| line.filter).map_err(|error| error.to_string())
+}
+
+/// Whether the two flows match.
+fn shown(args: &[&str]) -> (bool, bool) {
+    let filter = filter(args).unwrap();
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(60);
+    (filter.matches(&dropped(), now), filter.matches(&redirected(), now))
+}
+
+#[test]
+fn each_option_lets_through_what_it_names_and_nothing_else() {
+    assert_eq!(shown(&[]), (true, true));
+    assert_eq!(shown(&["--verdict", "denied"]), (true, false));
+    assert_eq!(shown(&["--verdict", "redirected"]), (false, true));
+    assert_eq!(shown(&["--verdict", "denied,redirected"]), (true, true));
+    assert_eq!(shown(&["--verdict", "audited"]), (false, false));
+    assert_eq!(shown(&["--reason", "not_redirected"]), (true, false));
+    assert_eq!(shown(&["--pod", "web"]), (true, false));
+    assert_eq!(shown(&["--pod", "default/web"]), (true, false));
+    assert_eq!(shown(&["--from-pod", "other/web"]), (false, false));
+    assert_eq!(shown(&["--namespace", "default"]), (true, false));
+    assert_eq!(shown(&["-n", "other"]), (false, false));
+    assert_eq!(shown(&["--address", "10.0.0.5"]), (true, false));
+    assert_eq!(shown(&["--address", "198.51.100.7"]), (true, true));
+    assert_eq!(shown(&["--address", "198.51.100.8"]), (false, false));
+    assert_eq!(shown(&["--from-ip", "10.0.0.5"]), (true, false));
+    assert_eq!(shown(&["--from-address", "198.51.100.7"]), (false, false));
+    assert_eq!(shown(&["--to-address", "198.51.100.7"]), (true, true));
+    assert_eq!(shown(&["--to-ip", "10.0.0.5"]), (false, false));
+    assert_eq!(shown(&["--port", "40000"]), (true, false));
+    assert_eq!(shown(&["--from-port", "40000"]), (true, false));
+    assert_eq!(shown(&["--to-port", "40000"]), (false, false));
+    assert_eq!(shown(&["--port", "443"]), (true, true));
+    assert_eq!(shown(&["--to-port", "443"]), (true, true));
+    assert_eq!(shown(&["--from-port", "443"]), (false, false));
+    assert_eq!(shown(&["--protocol", "tcp"]), (true, true));
+    assert_eq!(shown(&["--protocol", "udp"]), (false, false));
+    assert_eq!(shown(&["--since", "59s"]), (true, true));
+    assert_eq!(shown(&["--since", "58s"]), (false, false));
+    assert_eq!(shown(&["--until", "58s"]), (true, true));
+    assert_eq!(shown(&["--until", "59s"]), (false, false));
+    assert_eq!(shown(&["--since", "1970-01-01T00:00:00Z"]), (true, true));
+    assert_eq!(shown(&["--since", "1970-01-01T00:00:30Z"]), (false, false));
+    assert_eq!(shown(&["--until", "1970-01-01T00:00:30Z"]), (true, true));
+    assert_eq!(shown(&["--port", "443", "--verdict", "denied"]), (true, false));
+    assert_eq!(shown(&["--host", "edition.cnn.com"]), (false, false));
+}
+
+#[test]
+fn not_is_for_the_next_option_alone() {
+    assert_eq!(shown(&["--not", "--verdict", "denied"]), (false, true));
+    assert_eq!(shown(&["--not", "--verdict=denied"]), (false, true));
+    assert_eq!(shown(&["--not", "--verdict", "denied,redirected"]), (false, false));
+    assert_eq!(shown(&["--not", "--pod", "web", "--port", "443"]), (false, true));
+    assert_eq!(shown(&["--port", "443", "--not", "--pod", "web"]), (false, true));
+    assert_eq!(shown(&["--verdict", "denied", "--not", "--verdict", "redirected"]), (true, false));
+    assert_eq!(shown(&["--not", "--port", "40000", "--not", "--pod", "other"]), (false, true));
+    assert_eq!(shown(&["-n", "default", "--not", "--from-ip", "10.0.0.5"]), (false, false));
+    // Without an option after it, it is for nothing.
+    assert_eq!(shown(&["--port", "443", "--not"]), (true, true));
+    assert!(filter(&["--not"]).unwrap().is_empty());
+    assert!(!filter(&["--not", "--port", "1"]).unwrap().is_empty());
+}
+
+#[test]
+fn http_is_meant_in_every_version_and_tcp_carries_it() {
+    let now = SystemTime::UNIX_EPOCH;
+    for (found, wanted, shown) in [
+        ("HTTP/1.1", "http", true),
+        ("HTTP/2.0", "http", true),
+        ("HTTP/2.0", "HTTP/2.0", true),
+        ("HTTP/1.1", "HTTP/2.0", false),
+        ("TLS", "http", false),
+        ("TLS", "tcp", true),
+        ("HTTP/1.1", "tcp", true),
+        ("UDP", "tcp", false),
+    ] {
+        let flow = FlowRecord { protocol: found.into(), ..dropped() };
+        let filter = filter(&["--protocol", wanted]).unwrap();
+        assert_eq!(filter.matches(&flow, now), shown, "{found} {wanted}");
+    }
+}
+
+#[test]
+fn an_audited_refusal_is_a_denied_flow_and_an_audited_redirect_is_none() {
+    let now = SystemTime::UNIX_EPOCH;
+    let refusal = FlowRecord { audit: true, ..dropped() };
+    let redirect = FlowRecord { audit: true, ..redirected() };
+    for flow in [&refusal, &redirect] {
+        assert!(filter(&["--verdict", "audited"]).unwrap().matches(flow, now));
+    }
+    let denied = filter(&["--verdict", "denied"]).unwrap();
+    assert!(denied.matches(&refusal, now) && !denied.matches(&redirect, now));
+    assert!(refusal.is_refusal() && !redirect.is_refusal());
+}
+
+#[test]
+fn a_host_is_found_with_and_without_its_port() {
+    let now = SystemTime::UNIX_EPOCH;
+    for (host, wanted, found) in [
+        ("a.example", "a.example", true),
+        ("A.example:8080", "a.example", true),
+        ("a.example:8080", "a.example:8080", true),
+        ("b.example,a.example", "a.example", true),
+        ("aa.example", "a.example", false),
+        ("b.a.example:443", "*.a.example", true),
+        ("a.example", "*.a.example", false),
+        ("ba.example", "*.a.example", false),
+    ] {
+        let flow = FlowRecord { host: Some(host.into()), ..dropped() };
+        let filter = filter(&["--host", wanted]).unwrap();
+        assert_eq!(filter.matches(&flow, now), found, "{host} {wanted}");
+    }
+}
+
+#[test]
+fn typos_are_answered_with_the_nearest() {
+    for (args, nearest) in [
+        (["--verdict", "denid"], "denied"),
+        (["--reason", "no_rote"], "no_route"),
+        (["--since", "5x"], "1h30m"),
+        (["--until", "yesterday"], "2026-11-29T12:00:00Z"),
+        (["--pod", "a/b/c"], "NAMESPACE/NAME"),
+        (["--protocl", "tcp"], "--protocol"),
+    ] {
+        let error = filter(&args).unwrap_err();
+        assert!(error.contains(nearest), "{args:?}: {error}");
+    }
+    for bad in ["", "s", "-1s", "99999999999999999999d", "5 m", "é"] {
+        assert!(filter(&["--since", bad]).is_err(), "{bad}");
+    }
+}

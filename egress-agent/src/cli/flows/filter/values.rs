@@ -1,0 +1,137 @@
+//! Values of the options.
+
+use std::{
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+
+use clap::ValueEnum;
+use jiff::Timestamp;
+
+use crate::{
+    telemetry::{FlowRecord, FlowVerdict},
+    types::{duration_within, parse_duration},
+};
+
+/// `--verdict`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Verdict {
+    Denied,
+    Allowed,
+    Redirected,
+    Audited,
+    Failed,
+}
+
+impl Verdict {
+    pub(super) fn is_of(self, flow: &FlowRecord) -> bool {
+        match self {
+            Self::Audited => flow.audit,
+            Self::Denied => flow.verdict == FlowVerdict::Deny,
+            Self::Allowed => flow.verdict == FlowVerdict::Allow && !flow.audit,
+            Self::Redirected => flow.verdict == FlowVerdict::Redirect && !flow.audit,
+            Self::Failed => flow.verdict == FlowVerdict::Fail && !flow.audit,
+        }
+    }
+}
+
+/// `--pod`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PodName {
+    namespace: Option<String>,
+    name: String,
+}
+
+impl FromStr for PodName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, text),
+        };
+        if name.is_empty() || name.contains('/') || namespace == Some("") {
+            return Err(format!("found `{text}`, expected NAME or NAMESPACE/NAME"));
+        }
+        Ok(Self { namespace: namespace.map(Into::into), name: name.into() })
+    }
+}
+
+impl PodName {
+    pub(super) fn is_of(&self, flow: &FlowRecord) -> bool {
+        flow.workload.as_ref() == Some(&self.name)
+            && (self.namespace.is_none() || self.namespace == flow.namespace)
+    }
+}
+
+/// `--protocol`, in upper case as flows have it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Protocol(String);
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_' | b' ');
+        if text.is_empty() || !text.bytes().all(known) {
+            return Err(format!("found `{text}`, expected tcp, udp, icmp, tls or http"));
+        }
+        Ok(Self(text.to_ascii_uppercase()))
+    }
+}
+
+impl Protocol {
+    /// HTTP is meant in every version, and TCP carries TLS and HTTP.
+    pub(super) fn is_of(&self, flow: &FlowRecord) -> bool {
+        let found = flow.protocol.to_ascii_uppercase();
+        let carried = || found == "TLS" || found.starts_with("HTTP/");
+        match &*self.0 {
+            "HTTP" => found.starts_with("HTTP/"),
+            "TCP" => found == "TCP" || carried(),
+            wanted => found == wanted,
+        }
+    }
+}
+
+/// `--since` and `--until`: a time, or how long ago it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Moment {
+    Ago(Duration),
+    At(SystemTime),
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(ago) = parse_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        match text.parse::<Timestamp>() {
+            Ok(time) => Ok(Self::At(time.into())),
+            Err(_) => {
+                let forms = "in days, such as 2d, or a time such as 2026-11-29T12:00:00Z";
+                duration_within(text, Duration::ZERO..=Duration::MAX, forms).map(Self::Ago)
+            }
+        }
+    }
+}
+
+impl Moment {
+    /// Whether it is not after this time. A flow of the future isn't old.
+    pub(super) fn is_before(self, time: SystemTime, now: SystemTime) -> bool {
+        match self {
+            Self::Ago(ago) => now.duration_since(time).map_or(true, |age| age <= ago),
+            Self::At(moment) => moment <= time,
+        }
+    }
+
+    /// Whether it is not before this time.
+    pub(super) fn is_after(self, time: SystemTime, now: SystemTime) -> bool {
+        match self {
+            Self::Ago(ago) => now.duration_since(time).is_ok_and(|age| age >= ago),
+            Self::At(moment) => time <= moment,
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Text in lines that fit a terminal.
+
+/// Columns that every terminal has.
+pub(super) const WIDTH: usize = 80;
+
+/// Breaks a paragraph into lines of at most `width` columns, between words. A word that is longer has a
+/// line of its own. Each line ends with a line feed; the first begins with `first`, others with `next`.
+pub(super) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut line = first.to_owned();
+    let mut is_empty = true;
+    for word in text.split_whitespace() {
+        let space = usize::from(!is_empty);
+        if !is_empty && line.chars().count() + space + word.chars().count() > width {
+            lines.push_str(line.trim_end());
+            lines.push('\n');
+            next.clone_into(&mut line);
+            is_empty = true;
+        }
+        if !is_empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        is_empty = false;
+    }
+    lines.push_str(line.trim_end());
+    lines.push('\n');
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap("one two three", "- ", "  ", 9), "- one two\n  three\n");
+        assert_eq!(wrap("", "- ", "  ", 9), "-\n");
+        assert_eq!(wrap("longer-than-a-line x", "", " ", 9), "longer-than-a-line\n x\n");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_longer_and_no_word_is_lost(text in "([a-z]{1,9} ?){0,40}", width in 12..90_usize) {
+            let wrapped = wrap(&text, "- ", "  ", width);
+            prop_assert!(wrapped.lines().all(|line| line.chars().count() <= width.max(11 * 9)));
+            let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            let mut all = words(&wrapped);
+            prop_assert_eq!(all.remove(0), "-");
+            prop_assert_eq!(all, words(&text));
+            let short = text.split_whitespace().all(|word| word.len() + 2 <= width);
+            prop_assert!(!short || wrapped.lines().all(|line| line.len() <= width));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A destination rule as compilation uses it.
+
+use std::collections::HashMap;
+
+use super::{
+    super::resource::Meta,
+    traffic::{Policy, TlsWish, Tunnel},
+};
+use crate::{
+    policy::{Exported, HostPattern},
+    types::{Labels, Namespace, Port},
+};
+
+/// A destination rule, read.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) meta: Meta,
+    pub(super) host: HostPattern,
+    pub(super) exported: Exported,
+    /// Its own traffic policy, if it has one.
+    pub(super) policy: Option<Policy>,
+    pub(super) subsets: Subsets,
+}
+
+/// The subsets of a rule, in order.
+#[derive(Debug, Default)]
+pub(super) struct Subsets {
+    pub(super) all: Vec<RuleSubset>,
+    pub(super) by_name: HashMap<String, usize>,
+}
+
+impl Rule {
+    /// Every wish for a tunnel, wherever in the rule it stands.
+    pub(super) fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
+        let policies = self.subsets.all.iter().map(|subset| &subset.policy);
+        let settings = self.policy.iter().chain(policies).flat_map(|policy| {
+            std::iter::once(&policy.settings).chain(policy.ports.iter().map(|(_, own)| own))
+        });
+        settings.filter_map(|settings| settings.tunnel.as_ref()?.as_ref())
+    }
+
+    /// Whether it is for its own namespace alone.
+    pub(super) fn is_private(&self) -> bool {
+        match &self.exported {
+            Exported::All => false,
+            Exported::To(names) => names.iter().all(|name| *name == self.meta.namespace),
+        }
+    }
+
+    /// The namespaces that it names.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        let exported = match &self.exported {
+            Exported::All => &[][..],
+            Exported::To(names) => names,
+        };
+        exported.iter().chain(std::iter::once(&self.meta.namespace))
+    }
+
+    /// The subset of this name.
+    pub(super) fn subset(&self, name: &str) -> Option<&RuleSubset> {
+        self.subsets.all.get(*self.subsets.by_name.get(name)?)
+    }
+
+    /// Whether it asks for TLS to a service of the registry, on this port and subset.
+    pub(super) fn asks_tls(&self, port: Port, subset: &str) -> bool {
+        let named = self.subset(subset).map(|own| &own.policy);
+        self.policy.iter().chain(named).any(|policy| {
+            matches!(policy.on(port).tls, Some(TlsWish::Originate(_) | TlsWish::Unavailable(_)))
+        })
+    }
+}
+
+/// A subset of a rule.
+#[derive(Debug)]
+pub(super) struct RuleSubset {
+    pub(super) name: String,
+    pub(super) labels: Labels,
+    pub(super) policy: Policy,
+}

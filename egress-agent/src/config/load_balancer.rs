@@ -1,0 +1,113 @@
+//! Mirror of `loadBalancer` of a destination rule.
+
+use std::time::Duration;
+
+use super::decode::{At, Records, choice, record};
+
+record! {
+    /// `loadBalancer`.
+    struct LoadBalancerSettings {
+        /// The method. `LEAST_CONN` is the old name of `LEAST_REQUEST`; `PASSTHROUGH` counts as `LEAST_REQUEST`, because the address that an application dialled is never trusted.
+        "simple" simple: Option<At<SimpleLb>> = "`LEAST_REQUEST`",
+        /// Choose by a hash instead, so that what has the same key goes to the same endpoint.
+        "consistentHash" consistent_hash: Option<ConsistentHash> = "none",
+        /// New endpoints get their share little by little, with `ROUND_ROBIN` and `LEAST_REQUEST`; not those of a wildcard.
+        "warmup" warmup: Option<Warmup> = "none",
+        /// Old form of `warmup.duration`.
+        "warmupDurationSecs" warmup_duration: Option<At<Duration>> = "none",
+    }
+    unsupported {
+        "localityLbSetting": Warning, "locality-aware balancing is not supported";
+        "zoneAwareLbSetting": Warning, "locality-aware balancing is not supported";
+    }
+}
+
+choice! {
+    /// `loadBalancer.simple`.
+    enum SimpleLb {
+        /// The default.
+        Unspecified = "UNSPECIFIED",
+        /// One after the other.
+        RoundRobin = "ROUND_ROBIN",
+        /// The less loaded of two.
+        LeastRequest = "LEAST_REQUEST",
+        /// Its old name.
+        LeastConn = "LEAST_CONN",
+        /// Any.
+        Random = "RANDOM",
+        /// The dialled address.
+        Passthrough = "PASSTHROUGH",
+    }
+}
+
+record! {
+    /// `consistentHash`. One key of the four; TCP and TLS that is passed through know only the source.
+    struct ConsistentHash {
+        /// A header. A request without it goes anywhere. `:authority`, `:path` and `:method` are headers here.
+        "httpHeaderName" http_header_name: Option<At<String>> = "none",
+        /// A cookie.
+        "httpCookie" http_cookie: Option<HttpCookie> = "none",
+        /// The address that the connection came from: the pod's.
+        "useSourceIp" use_source_ip: Option<At<bool>> = "`false`",
+        /// A query parameter. A request without it goes anywhere.
+        "httpQueryParameterName" http_query_parameter_name: Option<At<String>> = "none",
+        /// The hash leads to a point of a ring.
+        "ringHash" ring_hash: Option<RingHash> = "with 1024 points",
+        /// The hash leads to a slot of Maglev's table.
+        "maglev" maglev: Option<Maglev> = "`ringHash`",
+        /// Old form of `ringHash.minimumRingSize`.
+        "minimumRingSize" minimum_ring_size: Option<At<u32>> = "none",
+    }
+}
+
+record! {
+    /// `httpCookie`.
+    struct HttpCookie {
+        /// Its name.
+        "name" name: Option<At<String>> = required,
+        /// Its path, where it is set.
+        "path" path: Option<At<String>> = "none",
+        /// A client without the cookie gets one, for so long; `0s` is for its session. Without it such a request goes anywhere.
+        "ttl" ttl: Option<At<Duration>> = "none",
+        /// Further attributes of the cookie, where it is set.
+        "attributes" attributes: Records<CookieAttribute> = "none",
+    }
+}
+
+record! {
+    /// An attribute of a cookie.
+    struct CookieAttribute {
+        /// Its name, such as `SameSite`.
+        "name" name: Option<At<String>> = required,
+        /// Its value.
+        "value" value: Option<At<String>> = "none",
+    }
+}
+
+record! {
+    /// `ringHash`.
+    struct RingHash {
+        /// Points in all, at least; at most 65536. Each endpoint has one in any case.
+        "minimumRingSize" minimum_ring_size: Option<At<u32>> = "1024",
+    }
+}
+
+record! {
+    /// `maglev`.
+    struct Maglev {
+        /// Slots, a prime below 5000011.
+        "tableSize" table_size: Option<At<u32>> = "65537",
+    }
+}
+
+record! {
+    /// `warmup`.
+    struct Warmup {
+        /// How long an endpoint is new.
+        "duration" duration: Option<At<Duration>> = required,
+        /// The part of its share that it begins with, in percent.
+        "minimumPercent" minimum_percent: Option<At<f64>> = "10",
+        /// How its part grows: evenly with 1, sooner with more.
+        "aggression" aggression: Option<At<f64>> = "1",
+    }
+}

@@ -1,0 +1,44 @@
+//! From a question to its answer.
+
+use std::sync::Arc;
+
+use egress_ebpf::verdict::Mode;
+
+use super::{
+    gateway::{Asked, at_gateway},
+    node::{AtNode, Connected},
+    outcome::{Explanation, Outcome, Verdict},
+    question::Question,
+    steps::Steps,
+};
+use crate::policy::Snapshot;
+
+/// Explains a request.
+#[must_use]
+pub fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanation {
+    let mut steps = Steps::new(snapshot);
+    let at_node = AtNode::of(snapshot, question);
+    steps.node(&at_node, question);
+    let AtNode { mode, reason, connected, address, .. } = at_node;
+    let enforced = match connected {
+        Connected::Passes => {
+            Outcome::new(Verdict::Allowed, reason, "the node lets it pass, without a gateway")
+        }
+        Connected::Refused => Outcome::new(Verdict::Refused, reason, "the node refuses it"),
+        Connected::Redirected { group, port, hop } => {
+            steps.hop(hop, group);
+            let asked = Asked { question, group, port, hop, address };
+            at_gateway(snapshot, &asked, &mut steps)
+        }
+    };
+    let from = format!("{}/{}", question.workload.namespace.0, question.workload.name);
+    let (outcome, enforced) = match mode {
+        Mode::Enforce => (enforced, None),
+        Mode::Audit => {
+            let detail = "the workload is in audit mode: it passes as if there were no programs";
+            (Outcome::new(Verdict::Allowed, reason, detail), Some(enforced))
+        }
+        Mode::Exempt => (Outcome::new(Verdict::Allowed, reason, "it is not judged"), None),
+    };
+    Explanation { from, url: question.url.to_string(), outcome, enforced, steps: steps.finish() }
+}

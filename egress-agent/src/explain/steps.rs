@@ -1,0 +1,277 @@
+//! The steps as lines: what happened, and the place that says so.
+
+use std::{net::IpAddr, sync::Arc};
+
+use egress_ebpf::{reason::Reason, verdict::Mode};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    node::{AtNode, Connected},
+    question::{Question, Scheme},
+};
+use crate::{
+    policy::{
+        ClientTls, ClientTlsMode, Cluster, Discovery, Hop, HostPattern, Place, Service, Snapshot,
+        Step,
+    },
+    types::Host,
+};
+
+/// Services that a hint names at most.
+const HINTS: usize = 3;
+
+/// One step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Line {
+    /// Which one: `node`, `hop`, `registry`, `mesh`, `server`, `gateway`, `policy`, `cluster`, `tls`,
+    /// `address`, `nearest`.
+    pub step: String,
+    /// What happened.
+    pub text: String,
+    /// The resources that say so, with file and line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<Place>,
+}
+
+/// The steps so far.
+pub(super) struct Steps<'a> {
+    snapshot: &'a Snapshot,
+    lines: Vec<Line>,
+}
+
+impl<'a> Steps<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
+        Self { snapshot, lines: Vec::new() }
+    }
+
+    pub(super) fn finish(self) -> Vec<Line> {
+        self.lines
+    }
+
+    fn push(&mut self, step: &'static str, text: impl Into<String>, by: Vec<Place>) {
+        self.lines.push(Line { step: step.into(), text: text.into(), by });
+    }
+
+    /// The places of these resources. What is in no file has its name alone.
+    fn places<'l>(&self, labels: impl IntoIterator<Item = &'l str>) -> Vec<Place> {
+        let known = |label: &str| self.snapshot.places.get(label).cloned();
+        let named = |label: &str| Place { resource: label.into(), ..Place::default() };
+        labels.into_iter().map(|label| known(label).unwrap_or_else(|| named(label))).collect()
+    }
+
+    fn service(&self, group: usize) -> String {
+        let found = self.snapshot.mesh.gateways.get(group);
+        found.map(|group| group.service.to_string()).unwrap_or_default()
+    }
+
+    /// The node's verdict.
+    pub(super) fn node(&mut self, node: &AtNode, question: &Question) {
+        let AtNode { mode, reason, connected, address, assumed, set, origin } = node;
+        let port = question.url.port;
+        let to = match assumed {
+            true => format!("an external address, port {port},"),
+            false => format!("{address} port {port}"),
+        };
+        let what = match connected {
+            Connected::Passes => "passes".to_owned(),
+            Connected::Refused => "is refused".to_owned(),
+            Connected::Redirected { group, port: at, hop } => match hop {
+                Hop::Plain => format!("is redirected to {} port {at}", self.service(*group)),
+                Hop::Tunnel => format!("is redirected to the tunnel to {}", self.service(*group)),
+            },
+        };
+        let in_set = match mode {
+            Mode::Enforce => String::new(),
+            Mode::Audit => format!("; the workload set {set} is in audit mode, so it only would"),
+            Mode::Exempt => format!("; the workload set {set} is exempt"),
+        };
+        let text = format!("TCP to {to} {what} ({}){in_set}", reason.name());
+        let by = self.places(origin.as_deref());
+        self.push("node", text, by);
+    }
+
+    /// How it gets to the gateway.
+    pub(super) fn hop(&mut self, hop: Hop, group: usize) {
+        let text = match hop {
+            Hop::Plain => "plain: it goes to the gateway as the application sent it".to_owned(),
+            Hop::Tunnel => format!(
+                "tunnel: the node carries it to {} inside mutual TLS, as a DestinationRule for that \
+                 host asks",
+                self.service(group)
+            ),
+        };
+        self.push("hop", text, Vec::new());
+    }
+
+    /// What the gateway's decision went by. Of several destinations that were looked up, only that of
+    /// the cluster is told: copies of a request have others.
+    pub(super) fn noted(&mut self, noted: Vec<Step>, cluster: Option<&Arc<Cluster>>) {
+        let mut served = false;
+        let refused = cluster.is_none();
+        let mut destination = None;
+        for step in noted {
+            match step {
+                Step::Service { entry, host, port, protocol } => {
+                    let by = self.places([entry.as_str()]);
+                    self.push("registry", format!("{host} port {port} is declared {protocol}"), by);
+                }
+                Step::Rule(place) => {
+                    let (step, text) = if served {
+                        ("gateway", "the first rule that matches at the gateway's stage")
+                    } else {
+                        ("mesh", "the first rule that matches at the mesh stage")
+                    };
+                    self.push(step, text, vec![place]);
+                }
+                Step::Share { weight, total } => {
+                    let text = format!(
+                        "of several destinations the heaviest is followed here: {weight} of {total} \
+                         requests take it"
+                    );
+                    self.push("weight", text, Vec::new());
+                }
+                Step::Server { port, protocol, place } => {
+                    served = true;
+                    self.push("server", format!("port {port} serves {protocol}"), vec![place]);
+                }
+                Step::Destination { entry, rules, cluster: name } => {
+                    if cluster.is_some_and(|cluster| cluster.name.0 == name) {
+                        destination = Some((entry, rules));
+                    }
+                }
+                Step::Granted(policy) => {
+                    let by = self.places([&*policy]);
+                    self.push("policy", "a rule of an egress policy is for it", by);
+                }
+                Step::Authorization { policy, rule, denies } if denies == refused => {
+                    let verb = if denies { "refuses" } else { "allows" };
+                    let rule = rule.map(|rule| format!(", by rules[{rule}]")).unwrap_or_default();
+                    let by = self.places([&*policy]);
+                    self.push("policy", format!("an authorization policy {verb} it{rule}"), by);
+                }
+                Step::Authorization { .. } => {}
+                Step::Nearest { place, unmet } => {
+                    let text = format!("the nearest rule asks for {}", unmet.join(", and for "));
+                    self.push("nearest", text, vec![place]);
+                }
+            }
+        }
+        if let Some((entry, rules)) = destination {
+            let labels = std::iter::once(&*entry).chain(rules.iter().map(|rule| &**rule));
+            let by = self.places(labels);
+            self.push("destination", "how the destination is reached", by);
+        }
+    }
+
+    /// What the refusal has to do with the registry, where it names other things.
+    pub(super) fn hint(&mut self, reason: Reason, question: &Question) {
+        if reason != Reason::HostNotInRegistry {
+            return;
+        }
+        let (host, port) = (&question.url.host, question.url.port);
+        let namespace = Some(&question.workload.namespace);
+        let mut near: Vec<(String, Arc<Service>)> = Vec::new();
+        for service in &self.snapshot.rules.services {
+            let same_host = service.host.matches(host);
+            let visible = service.exported.includes(namespace);
+            let text = match (same_host, service.port == port, visible) {
+                (true, true, false) => {
+                    format!("{} is not exported to this namespace (exportTo)", service.host)
+                }
+                (true, false, _) => {
+                    format!("{} is declared with port {}", service.host, service.port)
+                }
+                (false, ..) if is_typo(&service.host, host) => {
+                    format!("{} is declared; is {host} a typing error?", service.host)
+                }
+                _ => continue,
+            };
+            // A host with several ports is one service to people.
+            if near.iter().all(|(known, _)| *known != text) {
+                near.push((text, Arc::clone(service)));
+            }
+        }
+        for (text, service) in near.into_iter().take(HINTS) {
+            let by = self.places([format!("ServiceEntry {}", service.name).as_str()]);
+            self.push("nearest", text, by);
+        }
+    }
+
+    /// Where it goes.
+    pub(super) fn cluster(&mut self, cluster: &Cluster, host: Option<&Host>) {
+        let how = match &cluster.discovery {
+            Discovery::Dns(names) => {
+                let names: Vec<_> = names.iter().map(|(n, p)| format!("{n} port {p}")).collect();
+                format!("the gateway resolves {}", names.join(", "))
+            }
+            Discovery::Static(endpoints) => {
+                let all: Vec<_> = endpoints.iter().map(|end| end.addr.to_string()).collect();
+                format!("its endpoints are {}", all.join(", "))
+            }
+            Discovery::Request(port) => {
+                let host = host.map(Host::to_string).unwrap_or_default();
+                format!("the gateway resolves {host}, port {port}")
+            }
+        };
+        // The place is that of the destination, which was told last.
+        let by = match self.lines.pop() {
+            Some(line) if line.step == "destination" => line.by,
+            other => {
+                self.lines.extend(other);
+                Vec::new()
+            }
+        };
+        self.push("cluster", format!("{}; {how}", cluster.name), by);
+    }
+
+    /// How it is protected on the way to the external host.
+    pub(super) fn tls(&mut self, cluster: &Cluster, host: Option<&Host>, spoken: Scheme) {
+        let text = match (&cluster.tls, spoken) {
+            (Some(tls), _) => originated(tls, host),
+            (None, Scheme::Http) => "none: HTTP leaves the gateway in clear".to_owned(),
+            (None, Scheme::Https | Scheme::Tls) => {
+                "the application's own, which the gateway forwards untouched".to_owned()
+            }
+            (None, Scheme::Tcp) => "none that the gateway starts".to_owned(),
+        };
+        self.push("tls", text, Vec::new());
+    }
+
+    /// Which addresses the gateway dials.
+    pub(super) fn addresses(&mut self, known: &[IpAddr], may_dial: impl Fn(IpAddr) -> bool) {
+        let text = if known.is_empty() {
+            "what DNS answers, unless it is in-cluster, denied, or an address of a gateway or node"
+                .to_owned()
+        } else {
+            let each = known.iter().map(|addr| {
+                let verdict = if may_dial(*addr) { "may be dialled" } else { "is never dialled" };
+                format!("{addr} {verdict}")
+            });
+            each.collect::<Vec<_>>().join(", ")
+        };
+        self.push("address", text, Vec::new());
+    }
+}
+
+fn originated(tls: &ClientTls, host: Option<&Host>) -> String {
+    let ClientTls { mode, sni, ca_certificates, insecure_skip_verify, .. } = tls;
+    let mode = match mode {
+        ClientTlsMode::Simple | ClientTlsMode::SimpleNamed(_) => "SIMPLE",
+        ClientTlsMode::Mutual { .. } | ClientTlsMode::MutualNamed(_) => "MUTUAL",
+    };
+    let name = sni.as_ref().or(host).map(Host::to_string).unwrap_or_default();
+    let verified = match (insecure_skip_verify, ca_certificates) {
+        (true, _) => "the certificate is not verified".to_owned(),
+        (false, Some(roots)) => format!("verified against {}", roots.display()),
+        (false, None) => "verified".to_owned(),
+    };
+    format!("the gateway starts it ({mode}), with the server name {name}, {verified}")
+}
+
+/// Whether a host that is declared differs from another by a letter or two.
+fn is_typo(declared: &HostPattern, asked: &Host) -> bool {
+    let (Some(Host::Name(declared)), Host::Name(asked)) = (declared.exact(), asked) else {
+        return false;
+    };
+    strsim::damerau_levenshtein(declared, asked) <= 2
+}

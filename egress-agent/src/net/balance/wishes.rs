@@ -1,0 +1,83 @@
+//! Who wishes for the place of an idle connection of a cluster.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+/// The idle connections of a cluster, and who wishes for their places.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    idle: AtomicUsize,
+    /// In the order in which they came; a wish that was given up is dropped by who made it.
+    wishes: Mutex<VecDeque<Weak<()>>>,
+    /// Who waits for a place. A connection that ends looks here after it has given its place back, and
+    /// who waits is here before it looks for a place again: one of the two sees the other.
+    waiting: AtomicUsize,
+    pub(super) freed: Notify,
+}
+
+/// Somebody who waits for a place.
+pub(super) struct Waiting<'a>(&'a Places);
+
+impl<'a> Waiting<'a> {
+    pub(super) fn at(places: &'a Places) -> Self {
+        places.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(places)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Places {
+    pub(super) fn set_idle(&self, idle: bool) {
+        if idle {
+            self.idle.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection has ended.
+    pub(super) fn freed(&self) {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+
+    /// A wish, if there is an idle connection that nobody else has wished for.
+    pub(super) fn wish(&self) -> Option<Arc<()>> {
+        let mut wishes = lock(&self.wishes);
+        wishes.retain(|wish| wish.strong_count() > 0);
+        if wishes.len() >= self.idle.load(Ordering::Relaxed) {
+            return None;
+        }
+        let wish = Arc::new(());
+        wishes.push_back(Arc::downgrade(&wish));
+        Some(wish)
+    }
+
+    pub(super) fn grant(&self) -> bool {
+        let mut wishes = lock(&self.wishes);
+        while let Some(wish) = wishes.pop_front() {
+            if wish.strong_count() > 0 {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// What a panicking thread left behind here are numbers, still right enough.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,108 @@
+//! The connection that a try takes: one that waits, one that has room, or a new one.
+
+use super::{
+    super::{
+        clock::Clock,
+        connect::connect,
+        failure::Failure,
+        h2::expected,
+        inbound::Inbound,
+        outbound::Outbound,
+        pool::{Whose, pending::Next},
+        watch::watch,
+    },
+    Attempt,
+    choice::Choice,
+};
+use crate::{
+    net::{DialError, Patience, Plan},
+    types::{ShareOwner, UpstreamAddr},
+};
+
+impl Attempt<'_> {
+    /// A connection that waits or has room, or a new one.
+    pub(super) async fn connection_for<D: Inbound>(
+        &self,
+        down: &mut D,
+        clock: &mut Clock<'_>,
+        plan: &Plan,
+        choice: Choice,
+        reused: &mut bool,
+    ) -> Result<Outbound, Failure> {
+        let owner = self.connection.downstream.owner();
+        let body = expected(self.request.framing);
+        let whose = Whose::Own { owner: &owner, body };
+        let pooled = match choice {
+            Choice::Any => self.pooled(plan.addresses().take(1), whose),
+            Choice::PreferNew | Choice::PreferOwn | Choice::New => None,
+        };
+        if let Some(up) = pooled {
+            *reused = true;
+            return Ok(up);
+        }
+        let pending = &self.connection.worker.http.pool.pending;
+        let _dialling = match choice {
+            Choice::Any | Choice::PreferNew => match pending.next(&self.key, &owner, body) {
+                Next::Dial(dialling) => Some(dialling),
+                Next::Wait(waiting) => {
+                    watch(self.connection, down, clock, waiting.ended()).await?;
+                    if let Some(up) = self.pooled(plan.addresses().take(1), whose) {
+                        return Ok(up);
+                    }
+                    None
+                }
+            },
+            Choice::PreferOwn | Choice::New => None,
+        };
+        let patience = match choice {
+            Choice::Any | Choice::PreferNew | Choice::PreferOwn => Patience::None,
+            Choice::New => Patience::Wait,
+        };
+        let full = match self.connect(down, clock, plan, patience, owner.clone()).await {
+            // No room for a connection of its own.
+            Err(full @ Failure::Dial(DialError::Overflow { .. })) => full,
+            result => return result,
+        };
+        if choice == Choice::New {
+            return Err(full);
+        }
+        // One that waits, to whichever endpoint; the place of one that waits for something else; one
+        // that others use.
+        if let Some(up) = self.pooled(plan.addresses(), whose) {
+            *reused = true;
+            return Ok(up);
+        }
+        match self.connect(down, clock, plan, Patience::Wait, owner.clone()).await {
+            Err(Failure::Dial(DialError::Overflow { .. })) => {
+                *reused = true;
+                self.pooled(plan.addresses(), Whose::Any).ok_or(full)
+            }
+            result => result,
+        }
+    }
+
+    async fn connect<D: Inbound>(
+        &self,
+        down: &mut D,
+        clock: &mut Clock<'_>,
+        plan: &Plan,
+        patience: Patience,
+        owner: ShareOwner,
+    ) -> Result<Outbound, Failure> {
+        let worker = &self.connection.worker;
+        let whose = (owner, &self.connection.downstream.holder);
+        let connecting = connect(worker, &self.key, plan, patience, whose, self.stats);
+        watch(self.connection, down, clock, connecting).await?
+    }
+
+    /// A connection that waits or has room, to the first of these endpoints that has one.
+    fn pooled(
+        &self,
+        mut addresses: impl Iterator<Item = UpstreamAddr>,
+        whose: Whose<'_>,
+    ) -> Option<Outbound> {
+        let http = &self.connection.worker.http;
+        let scratch = &mut http.scratch.borrow_mut();
+        addresses.find_map(|addr| http.pool.checkout(&self.key, addr, whose, self.policy, scratch))
+    }
+}

@@ -1,0 +1,80 @@
+//! A client's connection, as its requests see it.
+
+use std::{rc::Rc, time::SystemTime};
+
+use egress_ebpf::reason::Reason;
+
+use super::request;
+use crate::{
+    policy::{self, Denied, Entry, Termination},
+    proxy::{Downstream, Worker},
+    types::Host,
+};
+
+/// A client's connection, without its bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) downstream: Downstream,
+    pub(super) hop: Hop,
+}
+
+/// How HTTP comes in.
+#[derive(Clone, Debug)]
+pub enum Hop {
+    /// In clear, as the application sent it.
+    Plain,
+    /// Inside TLS that a server of this gateway ended.
+    Terminated(Box<Ended>),
+}
+
+/// TLS that was ended here.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// By which server.
+    pub termination: Termination,
+    /// SNI, where the client sent one.
+    pub server_name: Option<Host>,
+}
+
+impl Connection {
+    pub(super) fn origin(&self) -> request::Origin {
+        let scheme = match self.hop {
+            Hop::Plain => "http",
+            Hop::Terminated(_) => "https",
+        };
+        request::Origin { port: self.downstream.port, scheme }
+    }
+
+    /// The stages that its requests go through.
+    pub(super) fn entry(&self) -> Entry<'_> {
+        match &self.hop {
+            Hop::Plain => match self.downstream.hop {
+                policy::Hop::Plain => Entry::Mesh,
+                policy::Hop::Tunnel => Entry::Tunnel,
+            },
+            Hop::Terminated(ended) => Entry::Server(&ended.termination),
+        }
+    }
+
+    /// Refuses once the client's certificate has expired, although its connection is open.
+    pub(super) fn still_identified(&self) -> Result<(), Denied> {
+        match &self.downstream.tls {
+            Some(tls) if !tls.is_proof_at(SystemTime::now()) => Err(Denied {
+                reason: Reason::ExpiredClient,
+                detail: "the client's certificate has expired since it connected; connect anew"
+                    .into(),
+                matched: None,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// SNI, where TLS was ended here.
+    pub(super) fn server_name(&self) -> Option<&Host> {
+        match &self.hop {
+            Hop::Plain => None,
+            Hop::Terminated(ended) => ended.server_name.as_ref(),
+        }
+    }
+}

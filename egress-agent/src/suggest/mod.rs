@@ -1,0 +1,19 @@
+//! Suggested policy: from what was refused, or would have been but for audit mode, the smallest resources
+//! that allow it and nothing else.
+//!
+//! What a workload asks for is its own word: a suggestion is to be read before it is applied. What cannot
+//! be allowed by a resource (UDP, forged sources, unknown workloads) is left out and counted.
+
+mod istio;
+mod policy;
+mod seen;
+mod yaml;
+
+pub use self::{
+    istio::{GatewayPlace, istio},
+    policy::policies,
+    seen::{Labelled, Seen},
+};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! As `EgressPolicy`: one for each group of workloads.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use super::{
+    seen::{Evidence, Group, Seen, Spoken, Wanted},
+    yaml::{evidence, head, labels, name, quoted},
+};
+
+/// Rules of a policy, and hosts of a rule, at most.
+const RULES: usize = 64;
+const HOSTS: usize = 64;
+
+/// The resources, as one file.
+#[must_use]
+pub fn policies(seen: &Seen) -> String {
+    let mut text = head(seen);
+    let mut used: BTreeMap<(String, String), u32> = BTreeMap::new();
+    for (group, wanted) in &seen.groups {
+        for rules in rules(wanted).chunks(RULES) {
+            let name = name(group, seen);
+            let number = used.entry((group.namespace.clone(), name.clone())).or_default();
+            *number += 1;
+            let name = if *number > 1 { format!("{name}-{number}") } else { name };
+            text.push_str("---\n");
+            text.push_str(&policy(group, seen, &name, rules));
+        }
+    }
+    text
+}
+
+/// A rule: hosts of one port.
+type Rule = ((u16, Spoken), Vec<(String, Evidence)>);
+
+fn rules(wanted: &BTreeMap<Wanted, Evidence>) -> Vec<Rule> {
+    let mut by_port: BTreeMap<(u16, Spoken), Vec<(String, Evidence)>> = BTreeMap::new();
+    for (Wanted { port, spoken, host }, evidence) in wanted {
+        by_port.entry((*port, *spoken)).or_default().push((host.clone(), *evidence));
+    }
+    let chunks = by_port.into_iter().flat_map(|(port, hosts)| {
+        let chunks: Vec<Rule> = hosts.chunks(HOSTS).map(|hosts| (port, hosts.to_vec())).collect();
+        chunks
+    });
+    chunks.collect()
+}
+
+fn policy(group: &Group, seen: &Seen, name: &str, rules: &[Rule]) -> String {
+    let mut text = String::new();
+    if group.labels.is_empty() {
+        let names = seen.names.get(group).into_iter().flatten().cloned();
+        let names = names.collect::<Vec<_>>().join(", ");
+        writeln!(text, "# For every pod of the namespace: no labels are known of {names}.").ok();
+    }
+    writeln!(
+        text,
+        "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\nmetadata:\n  name: {}\n  \
+         namespace: {}\nspec:",
+        quoted(name),
+        quoted(&group.namespace)
+    )
+    .ok();
+    if !group.labels.is_empty() {
+        let labels = labels(&group.labels, "      ");
+        write!(text, "  podSelector:\n    matchLabels:\n{labels}").ok();
+    }
+    text.push_str("  rules:\n");
+    for ((port, spoken), hosts) in rules {
+        text.push_str("  - hosts:\n");
+        for (host, seen) in hosts {
+            writeln!(text, "    # {}\n    - {}", evidence(*seen), quoted(host)).ok();
+        }
+        let spoken = spoken.name();
+        writeln!(text, "    ports:\n    - port: {port}\n      protocol: {spoken}").ok();
+    }
+    text
+}

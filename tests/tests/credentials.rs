@@ -1,0 +1,174 @@
+//! Credentials that are Secrets of the API server: of servers that terminate TLS and of TLS that the gateway
+//! originates. What is there is served, its missing or broken twin is refused and reported, and a new one is in
+//! use without a restart.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use std::fs;
+
+use egress_tests::{
+    ca::{Authority, issue_pem},
+    kubernetes::{TestCluster, documents, secret},
+    manifests::Walkthrough,
+    plan::{GATEWAYS, HOST},
+    process::Process,
+    wait::{SOON, until_is},
+};
+use serde_json::json;
+
+const SERVER: u16 = 20443;
+/// The host in plain HTTP in the pod; the gateway originates TLS.
+const PLAIN: &str = "http://edition.cnn.com/politics";
+
+/// A server with the credential `web`, which sends requests on to the host's port 80.
+fn server() -> Vec<serde_json::Value> {
+    let text = format!(
+        "kind: ServiceEntry\nmetadata: {{name: outside, namespace: default}}\nspec:\n  hosts: [{HOST}]\n  \
+         ports:\n  - {{number: 80, name: http, protocol: HTTP}}\n  resolution: DNS\n---\n\
+         kind: Gateway\nmetadata: {{name: egress, namespace: default}}\nspec:\n  \
+         selector: {{istio: egressgateway}}\n  servers:\n  \
+         - port: {{number: {SERVER}, name: https, protocol: HTTPS}}\n    hosts: [{HOST}]\n    \
+         tls: {{mode: SIMPLE, credentialName: web}}\n---\n\
+         kind: VirtualService\nmetadata: {{name: inside, namespace: default}}\nspec:\n  hosts: [{HOST}]\n  \
+         gateways: [egress]\n  http:\n  \
+         - route: [{{destination: {{host: {HOST}, port: {{number: 80}}}}}}]\n"
+    );
+    documents(&text).unwrap()
+}
+
+fn of_server(authority: &Authority) -> [(String, String); 2] {
+    let (certificate, key) = issue_pem(authority, HOST).unwrap();
+    [("tls.crt".to_owned(), certificate), ("tls.key".to_owned(), key)]
+}
+
+fn put(cluster: &TestCluster, name: &str, keys: &[(String, String)]) {
+    let keys: Vec<(&str, &str)> = keys.iter().map(|(key, text)| (&**key, &**text)).collect();
+    cluster.api.apply(secret("istio-system", name, &keys));
+}
+
+/// No part of a key is in what a process wrote.
+fn shows_no_key(of: &Process, keys: &[String]) {
+    let text = of.stderr() + &of.stdout();
+    for key in keys {
+        let lines = key.lines().filter(|line| line.len() > 32 && !line.starts_with("-----"));
+        for line in lines {
+            assert!(!text.contains(line), "a key is logged");
+        }
+    }
+}
+
+#[test]
+fn a_server_has_the_secret_that_it_names_and_no_other() {
+    let mut cluster = TestCluster::new().unwrap();
+    let authority = Authority::new("First authority").unwrap();
+    let second = Authority::new("Second authority").unwrap();
+    let dir = cluster.testbed.dir();
+    let trust = |name: &str, authority: &Authority| {
+        let path = dir.join(name);
+        fs::write(&path, authority.pem()).unwrap();
+        path.display().to_string()
+    };
+    let (trusts_first, trusts_second) = (trust("one.pem", &authority), trust("two.pem", &second));
+    // There, and named by nobody; in another namespace, under the name.
+    put(&cluster, "other", &of_server(&authority));
+    cluster.api.apply(secret("shop", "web", &[("tls.crt", "x"), ("tls.key", "x")]));
+    server().into_iter().for_each(|object| cluster.api.apply(object));
+    let gateway = cluster.start_gateway(&[]).unwrap();
+    let node = cluster.start_node(&[]).unwrap();
+    cluster.run_pod().unwrap();
+    let request = |trust: &str| {
+        let (url, at) =
+            (format!("https://{HOST}:{SERVER}/"), format!("{HOST}:{SERVER}:{}", GATEWAYS[0]));
+        cluster.curl(&["--cacert", trust, "--resolve", &at, &url]).unwrap()
+    };
+    let is = |trust: &str, expected: &str| {
+        let seen = until_is(SOON, expected, || request(trust), |seen| seen == expected);
+        seen.unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stderr()));
+    };
+    // Missing: the handshake is refused (curl 35), and that is reported.
+    is(&trusts_first, "curl: (35)");
+    let status = || cluster.status_of_gateway().unwrap();
+    let missing = "found none of Secret istio-system/web/tls.crt";
+    until_is(SOON, "the missing Secret in status", status, |text| text.contains(missing)).unwrap();
+    // There.
+    let first = of_server(&authority);
+    put(&cluster, "web", &first);
+    is(&trusts_first, "301");
+    is(&trusts_second, "curl: (60)");
+    until_is(SOON, "nothing in status", status, |text| !text.contains("Secret")).unwrap();
+    // Renewed, in the running process.
+    let next = of_server(&second);
+    put(&cluster, "web", &next);
+    is(&trusts_second, "301");
+    is(&trusts_first, "curl: (60)");
+    // Broken: the key of another certificate. The last good one stays, and the fault is reported.
+    let stray = of_server(&second);
+    put(&cluster, "web", &[next[0].clone(), stray[1].clone()]);
+    let mismatch = "this key is not the one of the certificate in Secret istio-system/web/tls.crt";
+    until_is(SOON, "the mismatch in status", status, |text| text.contains(mismatch)).unwrap();
+    assert_eq!(request(&trusts_second), "301");
+
+    // The gateway asked for the one Secret and its roots, by name in its own namespace; the node for none.
+    let asked: Vec<String> = cluster
+        .api
+        .take_requests()
+        .into_iter()
+        .filter(|target| target.contains("/secrets"))
+        .collect();
+    assert!(!asked.is_empty());
+    for target in &asked {
+        let mut names = ["web", "web-cacert"]
+            .into_iter()
+            .map(|name| format!("fieldSelector=metadata.name%3D{name}"));
+        let of_name = |selector: String| {
+            target.ends_with(&selector) || target.contains(&format!("{selector}&"))
+        };
+        assert!(target.starts_with("/api/v1/namespaces/istio-system/secrets?"), "{target}");
+        assert!(names.any(of_name), "{target}");
+    }
+    let keys = [&first, &next, &stray].map(|pair| pair[1].1.clone());
+    shows_no_key(&gateway, &keys);
+    shows_no_key(&node, &keys);
+}
+
+#[test]
+fn tls_is_originated_with_the_secret_that_a_rule_names() {
+    let mut cluster = TestCluster::new().unwrap();
+    for (_, text) in &Walkthrough::example().unwrap().tls_origination.files {
+        for mut object in documents(text).unwrap() {
+            if object["metadata"]["name"] == "originate-tls-for-edition-cnn-com" {
+                let settings = &mut object["spec"]["trafficPolicy"]["portLevelSettings"][0];
+                settings["tls"] = json!({"mode": "SIMPLE", "credentialName": "cnn"});
+                // Connections that are open stay so, whatever becomes of the Secret.
+                settings["connectionPool"] = json!({"http": {"maxRequestsPerConnection": 1}});
+            }
+            cluster.api.apply(object);
+        }
+    }
+    let gateway = cluster.start_gateway(&[]).unwrap();
+    let _node = cluster.start_node(&[]).unwrap();
+    cluster.run_pod().unwrap();
+    let is = |expected: &str| {
+        let seen = || cluster.curl(&[PLAIN]).unwrap();
+        until_is(SOON, expected, seen, |seen| seen == expected)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stderr()));
+    };
+    let status = || cluster.status_of_gateway().unwrap();
+    // The roots of the system would do, but the rule names a credential that is not there.
+    is("503");
+    let missing = "Secret istio-system/cnn/ca.crt: there is no such Secret";
+    until_is(SOON, "the missing Secret in status", status, |text| text.contains(missing)).unwrap();
+    let roots = fs::read_to_string(cluster.testbed.dir().join("ca.pem")).unwrap();
+    put(&cluster, "cnn", &[("ca.crt".into(), roots.clone())]);
+    is("200");
+    until_is(SOON, "nothing in status", status, |text| !text.contains("Secret")).unwrap();
+    // Roots that did not sign the host's certificate.
+    let stranger = Authority::new("Nobody's authority").unwrap();
+    put(&cluster, "cnn", &[("ca.crt".into(), stranger.pem())]);
+    is("503");
+    // Roots in a Secret of their own, as Istio has them.
+    put(&cluster, "cnn", &[]);
+    put(&cluster, "cnn-cacert", &[("cacert".into(), roots)]);
+    is("200");
+    assert!(cluster.api.delete("secrets", "istio-system", "cnn-cacert"));
+    is("503");
+}

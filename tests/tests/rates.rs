@@ -1,0 +1,137 @@
+//! Rate limits of egress policies, from pods with curl: what is within them passes, what is beyond them is
+//! refused, and another workload that asks the same host is not affected.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use egress_tests::{
+    cluster::Cluster,
+    plan,
+    process::{Place, Process},
+    testbed::{Testbed, mesh_yaml},
+    wait::{SOON, until, until_is},
+};
+use serde_json::Value;
+
+const PLAIN: &str = "http://edition.cnn.com/politics";
+const OTHER_PLAIN: &str = "http://www.example.com/";
+const SECURE: &str = "https://edition.cnn.com/politics";
+const OTHER_SECURE: &str = "https://www.example.com/";
+/// More than a limit of one a second lets through while they are made.
+const COUNT: usize = 40;
+
+/// The pod is `web` of `shop`, its neighbour `job`.
+fn mesh() -> String {
+    format!(
+        "{}accessLogEncoding: JSON\nworkloads:\n\
+         - name: web\n  namespace: shop\n  labels: {{app: web}}\n  addresses: [{}]\n  interface: {}\n\
+         - name: job\n  namespace: shop\n  labels: {{app: job}}\n  addresses: [{}]\n  interface: {}\n",
+        mesh_yaml(1).replace("direct: registry\n", ""),
+        plan::POD,
+        plan::POD_INTERFACE,
+        plan::NEIGHBOUR,
+        plan::NEIGHBOUR_INTERFACE,
+    )
+}
+
+fn policy(port: &str, limit: &str) -> String {
+    format!(
+        "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
+         metadata: {{name: news, namespace: shop}}\nspec:\n  rules:\n  \
+         - hosts: [edition.cnn.com, www.example.com]\n    ports: [{port}]\n{limit}"
+    )
+}
+
+/// What so many requests give, on one connection as far as it stays open: their statuses, 0 where there was no
+/// answer.
+fn statuses(place: &Place, url: &str, count: usize) -> Vec<u16> {
+    let number = count.to_string();
+    let urls = format!("{url}?n=[1-{number}]");
+    let args = ["-s", "-o", "/dev/null", "-m", "20", "-w", "%{http_code}\\n", &urls];
+    let text = place.run("curl", &args).unwrap().stdout;
+    text.lines().map(|line| line.parse().unwrap()).collect()
+}
+
+fn count(statuses: &[u16], wanted: u16) -> usize {
+    statuses.iter().filter(|status| **status == wanted).count()
+}
+
+fn sees(place: &Place, url: &str, expected: u16) {
+    let what = format!("{url} to give {expected}");
+    let seen = || statuses(place, url, 1);
+    until_is(SOON, &what, seen, |seen| seen == &[expected]).unwrap();
+}
+
+/// The refusals in the gateway's log, once there are so many of them.
+fn refusals(gateway: &Process, wanted: usize) -> Vec<Value> {
+    let find = || {
+        let text = gateway.stdout();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found: Vec<_> = lines.filter(|line| line["reason"] == "rate_limited").collect();
+        (found.len() >= wanted).then_some(found)
+    };
+    until(SOON, "the refusals to be logged", find).unwrap()
+}
+
+#[test]
+fn a_workload_is_held_to_its_rate_and_no_other_is() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh()).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    let refused = || testbed.stat(0, "egress.denied.rate_limited").unwrap();
+
+    // Requests. Without a limit all pass.
+    let http = "{port: 80, protocol: HTTP}";
+    testbed.apply("policy.yaml", &policy(http, "")).unwrap();
+    sees(pod, PLAIN, 301);
+    assert_eq!(count(&statuses(pod, PLAIN, COUNT), 301), COUNT);
+    assert_eq!(refused(), 0);
+    let limit = "    rateLimit: {requests: {perSecond: 1, burst: 3}}\n";
+    testbed.apply("policy.yaml", &policy(http, limit)).unwrap();
+    let limited = || statuses(pod, PLAIN, COUNT);
+    let seen = until_is(SOON, "the limit to hold", limited, |seen| count(seen, 429) > 0).unwrap();
+    assert_eq!(count(&seen, 301) + count(&seen, 429), COUNT, "{seen:?}");
+    let before = refusals(&gateway, count(&seen, 429));
+    for line in &before {
+        assert_eq!(line["response_code"], 429, "{line}");
+        assert_eq!(line["response_flags"], "RL", "{line}");
+        assert_eq!(line["authority"], "edition.cnn.com", "{line}");
+        assert_eq!(line["workload"], "web", "{line}");
+    }
+    assert!(refused() >= u64::try_from(before.len()).unwrap());
+    // Each workload and each host has tokens of its own.
+    assert_eq!(statuses(pod, OTHER_PLAIN, 1), [301]);
+    assert_eq!(statuses(neighbour, PLAIN, 1), [301]);
+
+    // Connections: each curl makes one.
+    let tls = "{port: 443, protocol: TLS}";
+    let limit = "    rateLimit: {connections: {perSecond: 1, burst: 2}}\n";
+    testbed.apply("policy.yaml", &policy(tls, limit)).unwrap();
+    sees(neighbour, OTHER_SECURE, 200);
+    let connect = || statuses(pod, SECURE, 1) == [200];
+    let passed = (0..COUNT).filter(|_| connect()).count();
+    assert!((1..COUNT).contains(&passed), "{passed}");
+    assert_eq!(statuses(neighbour, SECURE, 1), [200]);
+    let lines = refusals(&gateway, before.len() + 1);
+    let closed: Vec<_> = lines.iter().filter(|line| line["response_code"] == 0).collect();
+    assert!(!closed.is_empty());
+    for line in closed {
+        assert_eq!(line["response_flags"], "RL", "{line}");
+        assert_eq!(line["requested_server_name"], "edition.cnn.com", "{line}");
+        assert_eq!(line["connection_termination_details"], "local_rate_limited", "{line}");
+    }
+
+    // Bytes: a transfer waits and arrives whole.
+    let limit = "    rateLimit: {bytes: {perSecond: 4000, burst: 500}}\n";
+    let whole = "    rateLimit: {connections: {perSecond: 1000}}\n";
+    let body = || pod.run("curl", &["-s", "-m", "60", SECURE]).unwrap().stdout;
+    testbed.apply("policy.yaml", &policy(tls, whole)).unwrap();
+    let all = || (0..COUNT).all(|_| connect());
+    until_is(SOON, "the old limit to end", all, |all| *all).unwrap();
+    let expected = body();
+    assert!(!expected.is_empty());
+    testbed.apply("policy.yaml", &policy(tls, limit)).unwrap();
+    sees(neighbour, OTHER_SECURE, 200);
+    assert_eq!(body(), expected);
+}

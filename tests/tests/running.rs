@@ -1,0 +1,168 @@
+//! An agent that starts on a node whose pods run: their probes and their names go on, and from then on none
+//! of them has egress past the gateway.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use serde_json::json;
+
+use egress_tests::{
+    cluster::ask,
+    denied::Wall,
+    kubernetes::{
+        ApiServer, Crowd, CrowdPod, KubeletPod, Mood, config_map, endpoint_slice, node, pod,
+        service,
+    },
+    manifests::Walkthrough,
+    plan,
+    process::Process,
+    testbed::Testbed,
+    wait::{SOON, START, until, until_is},
+};
+
+/// The pods that run.
+const PODS: u8 = 50;
+/// Of these, those that the API server does not know yet.
+const UNKNOWN: usize = 5;
+const URL: &str = "https://edition.cnn.com/politics";
+const MESH: &str = "\
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+clusterCidrs: [10.96.0.0/12]
+gateways:
+- service: istio-egressgateway.istio-system.svc.cluster.local
+";
+
+fn api_server(testbed: &Testbed) -> ApiServer {
+    let addr = format!("{}:6443", plan::APP).parse().unwrap();
+    let api = ApiServer::start(&testbed.app().ns, addr, &testbed.dir()).unwrap();
+    let selector = json!({"istio": "egressgateway"});
+    for object in [
+        node("app", plan::APP, "10.244.0.0/16"),
+        node("gateway", plan::GATEWAYS[0], "10.245.9.0/24"),
+        service("istio-system", "istio-egressgateway", "10.96.0.20", selector),
+        endpoint_slice("istio-system", "istio-egressgateway", &[plan::GATEWAYS[0]]),
+        config_map("istio-system", "egress-enforcer", "mesh.yaml", MESH),
+    ] {
+        api.apply(object);
+    }
+    for (_, text) in &Walkthrough::example().unwrap().passthrough.files {
+        api.apply_yaml(text).unwrap();
+    }
+    api
+}
+
+/// What the testbed starts an agent with, but from the API server.
+fn args(of: Vec<String>, api: &ApiServer) -> Vec<String> {
+    let mut given = of.into_iter();
+    let mut args = Vec::new();
+    while let Some(arg) = given.next() {
+        if ["--config", "--mesh"].contains(&&*arg) {
+            given.next();
+        } else {
+            args.push(arg);
+        }
+    }
+    args.extend(["--source".into(), "kubernetes".into(), "--kubeconfig".into(), api.kubeconfig()]);
+    args
+}
+
+fn node_args(testbed: &Testbed, api: &ApiServer) -> Vec<String> {
+    let mut args = args(testbed.node_args(), api);
+    let pod = args.iter().position(|arg| arg.starts_with(plan::POD_INTERFACE)).unwrap();
+    args[pod] = "pod*".into();
+    let cgroup = args.iter().position(|arg| arg == "--cgroup").unwrap();
+    args[cgroup + 1] = KubeletPod::root(testbed).unwrap().to_string_lossy().into_owned();
+    args.extend(["--node-name".into(), "app".into()]);
+    args
+}
+
+/// Puts a pod into the API server, with its address.
+fn announce(api: &ApiServer, of: &CrowdPod) {
+    let name = format!("web-{}", of.uid);
+    api.apply(pod("shop", &name, &of.uid, "app", json!({"app": "web"})));
+}
+
+fn start_gateway(testbed: &Testbed, api: &ApiServer) -> Process {
+    let place = testbed.gateway(0);
+    let args = args(testbed.gateway_args(), api);
+    let mut gateway = testbed.start_agent(place, "gateway1", &args).unwrap();
+    until(START, "the gateway to be ready", || {
+        assert!(gateway.ended().is_none(), "{}", gateway.stderr());
+        let ready = place.run("curl", &["-sf", "http://localhost:15021/healthz/ready"]);
+        ready.is_ok_and(|ready| ready.ok()).then_some(())
+    })
+    .unwrap();
+    gateway
+}
+
+/// Everything that the node's programs refused so far.
+fn refused(testbed: &Testbed) -> u64 {
+    let metrics = testbed.node_metrics().unwrap();
+    let of = metrics.lines().filter(|line| line.contains("action=\"deny\""));
+    of.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+fn unknown(testbed: &Testbed) -> Option<u64> {
+    let metrics = testbed.node_metrics().ok()?;
+    let mut lines = metrics.lines();
+    lines.find_map(|line| line.strip_prefix("egress_unknown_interfaces ")?.parse().ok())
+}
+
+fn status(of: &CrowdPod) -> String {
+    let args = ["-s", "-o", "/dev/null", "-m", "5", "-w", "%{http_code}", URL];
+    of.place.run("curl", &args).unwrap().stdout
+}
+
+#[test]
+fn a_first_start_and_a_restart_without_the_api_server_disturb_no_pod_that_runs() {
+    let testbed = Testbed::test(1).unwrap();
+    let api = api_server(&testbed);
+    // Of the testbed's own pod the kernel would speak, too.
+    testbed.app().ns.ip(&["link", "del", plan::POD_INTERFACE]).unwrap();
+    let crowd = Crowd::start(&testbed, PODS).unwrap();
+    let (strangers, known) = crowd.pods.split_at(UNKNOWN);
+    known.iter().for_each(|of| announce(&api, of));
+    let (first, stranger) = (&known[0], &strangers[0]);
+    let dials = |of: &CrowdPod| ask(&of.place, "tcp", plan::ATTACKER, plan::TCP_PORTS[0], &[]);
+    assert!(dials(first).unwrap().ok() && dials(stranger).unwrap().ok(), "nothing is enforced yet");
+    let _gateway = start_gateway(&testbed, &api);
+    let capture = testbed.capture().unwrap();
+
+    let mut node = testbed.start_node_with(&node_args(&testbed, &api)).unwrap();
+    crowd.served(10).unwrap();
+    assert_eq!(crowd.failures(), Vec::<String>::new());
+    assert_eq!(refused(&testbed), 0, "{}", node.stdout());
+    assert_eq!(unknown(&testbed), Some(u64::try_from(UNKNOWN).unwrap()));
+
+    // It is in force: for who is known with what is allowed, for who is not with nothing.
+    let served = |of: &CrowdPod| {
+        until_is(SOON, "the allowed host", || status(of), |seen| seen == "200").unwrap();
+    };
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    served(first);
+    wall.stops("a known pod's connection", &["no_route"], || dials(first)).unwrap();
+    wall.stops("an unknown pod's", &["unknown_workload"], || dials(stranger)).unwrap();
+    assert_ne!(status(stranger), "200");
+
+    // The agent is killed, and starts again while there is no API server: all stays as it is.
+    api.set_mood(Mood::Gone);
+    let before = refused(&testbed);
+    node.kill();
+    let node = testbed.start_agent(testbed.app(), "restarted", &node_args(&testbed, &api)).unwrap();
+    until(START, "the new agent to have taken over", || {
+        node.stderr().contains("took over enforcement").then_some(())
+    })
+    .unwrap();
+    crowd.served(10).unwrap();
+    assert_eq!(crowd.failures(), Vec::<String>::new());
+    assert_eq!(refused(&testbed), before, "{}", node.stdout());
+    served(first);
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    wall.stops("an unknown pod's", &["unknown_workload"], || dials(stranger)).unwrap();
+
+    // Who is known in the end is served.
+    api.set_mood(Mood::Serves);
+    strangers.iter().for_each(|of| announce(&api, of));
+    served(stranger);
+    assert_eq!(unknown(&testbed), Some(0));
+    wall.stops("the same pod's bypass", &["no_route"], || dials(stranger)).unwrap();
+    assert_eq!(crowd.failures(), Vec::<String>::new());
+}
