@@ -87,7 +87,7 @@ pub fn diff(old: &Contents, new: &Contents) -> Ops {
     }
 }
 
-/// The same where nobody's table of routes becomes another one.
+/// The changes where every workload keeps its table of routes.
 fn steps(old: &Contents, new: &Contents) -> Ops {
     let (enforce, lenient) = policies(old, new);
     let gateways = sets(&old.gateways, &new.gateways);

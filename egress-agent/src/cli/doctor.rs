@@ -25,7 +25,7 @@ Examples:
   egress-agent doctor
   egress-agent doctor --role gateway
 
-Exit codes: 0 the agent would work here (warnings are allowed), 1 something stands in the way, 2
+Exit codes: 0 the agent would work here (warnings are allowed), 1 something prevents it, 2
 wrong options.")]
 pub(super) struct DoctorArgs {
     /// What this host is to be.

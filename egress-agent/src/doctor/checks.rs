@@ -1,4 +1,4 @@
-//! From facts to findings: what is well, what is worth knowing, what stands in the way.
+//! From facts to findings: what is fine, what to know, and what prevents enforcement.
 
 use super::facts::{Facts, Role};
 use crate::bpf::{Kernel, MINIMUM_KERNEL, OLDEST_TESTED_KERNEL};

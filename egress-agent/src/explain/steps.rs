@@ -103,8 +103,8 @@ impl<'a> Steps<'a> {
         self.push("hop", text, Vec::new());
     }
 
-    /// What the gateway's decision went by. Of several destinations that were looked up, only that of
-    /// the cluster is told: copies of a request have others.
+    /// What the gateway's decision depended on. Of several destinations that were looked up, only the
+    /// cluster's is a step: copies of a request have others.
     pub(super) fn noted(&mut self, noted: Vec<Step>, cluster: Option<&Arc<Cluster>>) {
         let mut served = false;
         let refused = cluster.is_none();

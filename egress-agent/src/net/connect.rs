@@ -52,7 +52,7 @@ impl Connect for Connector {
             };
             socket.set_nodelay(true)?;
             if let Some(from) = from {
-                // The address that is dialled from says nothing of the one that is dialled.
+                // The source address does not show whether the destination is the host's own.
                 if is_own(addr)? {
                     return Err(ConnectError::Own);
                 }

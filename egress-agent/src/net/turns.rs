@@ -161,7 +161,7 @@ impl Ready {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whose turn it is. If it is nobody's, the driver is woken with the next one.
+    /// The next task that waits. If none does, the driver is woken with the next one.
     fn next(&self, driver: &Waker) -> Option<Arc<Woken>> {
         let mut queue = self.queue();
         let next = queue.waiting.pop_front();

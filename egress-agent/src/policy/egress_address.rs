@@ -17,7 +17,7 @@ pub struct EgressAddresses {
 /// An entry of `egressAddresses` in `mesh.yaml`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct EgressAddressSet {
-    /// Whose connections are dialled from them; nobody's where it selects nothing.
+    /// The workloads whose connections come from them; none where it selects nothing.
     pub selector: Selector,
     /// The addresses.
     pub from: Arc<EgressAddresses>,

@@ -1,11 +1,11 @@
 //! Changes of tables: an exempt workload's routes are in a table of its own. While one table's routes are changed, a
 //! workload that comes from another table, or goes to one, would meet a mixture of the two.
 //!
-//! So whoever changes its table, or comes or goes where there are such tables, is given a policy of workloads that are
-//! not known first: it has no routes, and no gateway is open to it. With that, nobody's table changes while the rest
-//! is done: either it is the same before and after, or nothing external is open. At last each gets the policy that
-//! is desired, whose routes are all there by then. What is in the cluster stays open all along. A table's number
-//! follows from its routes, so one that stays in use never changes.
+//! So each workload whose table changes first gets a policy like that of unknown workloads: it has no routes, and no
+//! gateway is open to it. Where there are such tables, a workload that comes or goes gets it too. Then the other
+//! changes are made: a workload's table is the same before and after them, or nothing external is open to it. Last,
+//! each workload gets the desired policy, all of whose routes are there by then. In-cluster traffic passes all the
+//! time. A table's number follows from its routes, so a table that stays in use never changes.
 
 use std::collections::BTreeSet;
 

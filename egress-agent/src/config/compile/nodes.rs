@@ -64,8 +64,8 @@ pub(super) fn nodes(
     nodes
 }
 
-/// The nodes with those of the API server, which all prove one identity and are told apart by their addresses. A
-/// node without an address of its own is none: nobody could tell that it speaks.
+/// The nodes with those of the API server, which all prove one identity and differ by their addresses. A node
+/// without an address of its own is left out: it could not be recognised.
 pub(super) fn with_found(
     mut nodes: Vec<Arc<Node>>,
     principal: Option<&SpiffeId>,

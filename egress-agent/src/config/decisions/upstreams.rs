@@ -154,7 +154,7 @@ fn a_namespace_names_its_own_credentials_and_the_root_names_any() {
             assert_eq!(told.resource.as_deref(), Some("DestinationRule apps/a"));
         }
     }
-    // A name that is nobody's holds no other rule back.
+    // A refused name affects no other rule.
     let others = Gateway::new(&[ENTRY, &named("corp", "shop", tunnel)], "direct: registry\n");
     assert!(others.tls(443, "a.example").unwrap().cluster.connect.is_none());
 }

@@ -121,7 +121,7 @@ impl GatewayPolicy {
     }
 
     /// Who is behind this address. Behind a node's address any pod of the node may be: one on the host's network,
-    /// or each where the network plug-in puts the node's address in the place of theirs. So it is nobody's.
+    /// or each where the network plug-in puts the node's address in the place of theirs. So no workload is.
     #[must_use]
     pub fn source(&self, addr: IpAddr) -> Source {
         let addr = addr.to_canonical();

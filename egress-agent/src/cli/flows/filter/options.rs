@@ -10,7 +10,7 @@ use crate::{cli::reasons::reason, telemetry::FlowRecord};
 /// Whether a value of an option is what the flow has, at this time.
 type Matches<T> = fn(&T, &FlowRecord, SystemTime) -> bool;
 
-/// Defines the options, how their values are told apart by `--not`, and whether a flow matches one.
+/// Defines the options and their values, which `--not` negates, and whether a flow matches one.
 macro_rules! options {
     ($($(#[$meta:meta])* $name:ident: $type:ty = |$value:ident, $flow:ident, $now:ident| $matches:expr;)*) => {
         /// Values of the options; none is no condition.
