@@ -75,8 +75,7 @@ fn counts(line: &str) -> Option<(u64, u64)> {
     Some((passed, failed))
 }
 
-/// Builds the test programs of the workspace and runs all of them, with these in the environment;
-/// then the examples of the documentation comments.
+/// Builds the test programs of the workspace and runs all of them, with these in the environment.
 ///
 /// # Errors
 /// A program cannot be built, or a test failed. What failed has been printed.
@@ -86,12 +85,6 @@ pub(crate) fn run(env: &[(&str, &Path)]) -> Result<()> {
         programs.into_iter().partition(|program| program.alone);
     let mut outcome = run_all(together, TOGETHER, env)?;
     outcome.add(run_all(alone, 1, env)?);
-    let mut examples = run::command("cargo");
-    examples.args(["test", "--workspace", "--doc"]);
-    println!("{}", run::text(&examples));
-    if run::show(&mut examples).is_err() {
-        outcome.failed_programs.push("examples of the documentation".to_owned());
-    }
     println!("{} passed, {} failed", outcome.passed, outcome.failed);
     if !outcome.failed_programs.is_empty() {
         bail!("failed: {}", outcome.failed_programs.join(", "));

@@ -53,7 +53,7 @@ pub(crate) fn documents() -> Vec<Document> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
         .collect();
     for directory in ["docs", "deploy"] {
-        collect(&root.join(directory), &mut paths);
+        collect(&root.join(directory), "md", &mut paths);
     }
     paths.sort();
     let documents: Vec<_> = paths.iter().map(|path| Document::read(path, &root)).collect();
@@ -61,13 +61,14 @@ pub(crate) fn documents() -> Vec<Document> {
     documents
 }
 
-fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
+/// Adds every file below `directory` that ends in `.extension`.
+pub(crate) fn collect(directory: &Path, extension: &str, paths: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()))
     {
         let path = entry.expect("a readable directory").path();
         if path.is_dir() {
-            collect(&path, paths);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+            collect(&path, extension, paths);
+        } else if path.extension().is_some_and(|found| found == extension) {
             paths.push(path);
         }
     }
