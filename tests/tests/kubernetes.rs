@@ -385,7 +385,7 @@ fn the_walkthrough_from_an_api_server() {
     is_refused(&place, URL);
     assert!(cluster.api.delete("authorizationpolicies", "istio-system", "closed"));
     sees(&place, URL, "200");
-    // A change that does not compile changes nothing.
+    // An object that is not valid changes nothing for any other one.
     cluster.api.apply(json!({
         "kind": "VirtualService", "metadata": {"name": "broken", "namespace": "istio-system"},
         "spec": {"hosts": [], "tls": [{"match": [{"port": 70000}]}]},
@@ -412,6 +412,14 @@ fn the_walkthrough_from_an_api_server() {
     let other = || cluster.api.events("broken-too").into_iter().next();
     until(SOON, "an Event about another object", other).unwrap();
     assert_eq!(events().len(), 1);
+    // A change of another object is in force all the same, and so is its end.
+    cluster.api.apply(json!({
+        "kind": "AuthorizationPolicy", "metadata": {"name": "closed", "namespace": "istio-system"},
+        "spec": {},
+    }));
+    is_refused(&place, URL);
+    assert!(cluster.api.delete("authorizationpolicies", "istio-system", "closed"));
+    sees(&place, URL, "200");
     assert!(cluster.api.delete("virtualservices", "istio-system", "broken-too"));
     assert!(cluster.api.delete("virtualservices", "istio-system", "broken"));
     cluster.remove(&walkthrough.passthrough);

@@ -88,6 +88,10 @@ record! {
         "remoteIpBlocks" remote_ip_blocks: List<String> = "any",
         /// None of these.
         "notRemoteIpBlocks" not_remote_ip_blocks: List<String> = "none",
+        /// Trust domains of identities that a certificate proves.
+        "trustDomains" trust_domains: List<String> = "any",
+        /// None of these.
+        "notTrustDomains" not_trust_domains: List<String> = "none",
     }
 }
 
@@ -124,7 +128,7 @@ record! {
 record! {
     /// A further condition.
     struct PolicyCondition {
-        /// `source.ip`, `remote.ip`, `source.namespace`, `source.principal`, `source.serviceAccount`, `destination.port`, `connection.sni` or `request.headers[NAME]`.
+        /// `source.ip`, `remote.ip`, `source.namespace`, `source.principal`, `source.serviceAccount`, `source.trustDomain`, `destination.port`, `connection.sni` or `request.headers[NAME]`.
         "key" key: Option<At<String>> = required,
         /// Any of these, with patterns where the attribute is a text.
         "values" values: List<String> = "any",

@@ -11,6 +11,7 @@ mod egress_policy;
 mod fault;
 mod gateway;
 mod guards;
+mod last_good;
 mod load_balancer;
 mod log_format;
 mod mesh;
@@ -28,6 +29,7 @@ mod yaml;
 
 pub use annotations::PREFIX as ANNOTATION_PREFIX;
 pub use api::{compile, compile_in, kinds};
+pub use last_good::LastGood;
 pub use log_format::{JSON_OWN, LogFormat, LogFormatError};
 pub use problem::{Problem, Problems, Severity};
 pub use reference::reference;

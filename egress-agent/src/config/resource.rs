@@ -6,7 +6,7 @@ mod policy;
 
 pub(super) use super::meta::Meta;
 pub(super) use documents::documents;
-use name::{is_label, is_name};
+pub(super) use name::{is_label, is_name};
 
 use std::{collections::HashMap, rc::Rc};
 

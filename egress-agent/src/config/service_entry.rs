@@ -10,9 +10,9 @@ record! {
         "hosts" hosts: List<String> = required,
         /// Addresses (IP or CIDR) that identify a raw TCP service. CIDR only with resolution `NONE` or `STATIC`.
         "addresses" addresses: List<String> = "none",
-        /// Ports of the service.
-        "ports" ports: Records<ServicePort> = required,
-        /// Where the service is. Only `MESH_EXTERNAL` is supported.
+        /// Ports of the service. Without any nothing of it is reached.
+        "ports" ports: Records<ServicePort> = "none",
+        /// Where the service is. A service entry with `MESH_INTERNAL` has no effect: services inside the mesh are not egress.
         "location" location: Option<At<Location>> = "`MESH_EXTERNAL`",
         /// How the gateway finds the service's addresses.
         "resolution" resolution: Option<At<Resolution>> = "`NONE`",
@@ -24,7 +24,7 @@ record! {
         "subjectAltNames" subject_alt_names: List<String> = "the host",
     }
     unsupported {
-        "workloadSelector": Error, "services inside the mesh are not what an egress gateway serves; list `endpoints`";
+        "workloadSelector": Refusal, "services inside the mesh are not egress, so the service entry has no effect; list `endpoints`";
     }
 }
 

@@ -76,7 +76,6 @@ fn service_entries_as_istio_validates_them() {
         ("a.example", "QUIC", "", "unknown protocol"),
         ("a.example", "HTPS", "", "Did you mean HTTPS?"),
         ("a.example", "TLS", "resolution: dns", "expected one of NONE STATIC"),
-        ("a.example", "TLS", "location: MESH_INTERNAL", "MESH_INTERNAL is not supported"),
         ("a.example", "TLS", "workloadSelector: {}", "not supported"),
         ("'*.a.example'", "TLS", "resolution: DNS", "can't be resolved by DNS"),
         ("'*.a.example'", "TLS", "resolution: DNS_ROUND_ROBIN", "can't be resolved by DNS"),
@@ -164,6 +163,27 @@ fn service_entries_as_istio_validates_them() {
 }
 
 #[test]
+fn what_is_not_egress_is_passed_over() {
+    let inside = [
+        service(
+            "a.example",
+            "TLS",
+            "location: MESH_INTERNAL, resolution: STATIC, endpoints: [{address: 10.0.0.7}]",
+        ),
+        service("a.example", "TLS", "resolution: STATIC, workloadSelector: {labels: {app: x}}"),
+        entry("{hosts: [a.example]}"),
+    ];
+    for inside in inside {
+        let outside = service("b.example", "TLS", "").replace("name: entry", "name: outside");
+        let compiled = compiled(&[&inside, &outside], "");
+        assert!(!compiled.warnings.is_empty(), "{inside}");
+        let known: Vec<_> =
+            compiled.snapshot.rules.services.iter().map(|s| s.host.to_string()).collect();
+        assert_eq!(known, ["b.example"], "{inside}");
+    }
+}
+
+#[test]
 fn fields_of_wrong_type_are_told_with_place_found_and_expected() {
     for (spec, field, found, expected) in [
         (
@@ -205,7 +225,6 @@ fn fields_of_wrong_type_are_told_with_place_found_and_expected() {
         ("{hosts: [a.example], ports: [{number: 80}]}", "spec.ports[0].name", "nothing", "text"),
         ("{hosts: [a.example], ports: [80]}", "spec.ports[0]", "the number 80", "a mapping"),
         ("{hosts: [a.example], ports: {number: 80}}", "spec.ports", "a mapping", "a list"),
-        ("{hosts: [a.example]}", "spec.ports", "nothing", "list of mappings"),
         ("{ports: [{number: 80, name: p}]}", "spec.hosts", "nothing", "list of text"),
         ("[]", "spec", "a list", "a mapping"),
         ("", "spec", "nothing", "a mapping"),

@@ -2,7 +2,8 @@
 //! of its own, so that it delays nothing else.
 //!
 //! A configuration that can't be read or doesn't compile changes nothing: the last good one stays
-//! in force, every problem is reported, and [`Loaded::current`] turns false until it is repaired.
+//! in force, every problem is reported, and [`Loaded::current`] turns false until it is repaired. In a
+//! cluster that is so for each object by itself ([`LastGood`]).
 //! With none accepted yet there is no snapshot, and everything external is denied.
 
 mod build;
@@ -17,7 +18,7 @@ use self::build::{Builder, Built, Compilation, Compile};
 pub use self::merged::Merged;
 use super::{Files, Origin, ReadError};
 use crate::{
-    config::{self, Severity},
+    config::{self, LastGood, Severity},
     policy::Snapshot,
     sys::retire::Retired,
     types::Held,
@@ -69,7 +70,8 @@ impl Reload {
     /// The receiver shows the state from the start, which is "nothing yet".
     #[must_use]
     pub fn new(origin: Origin) -> (Self, watch::Receiver<Loaded>) {
-        Self::compiling(origin, Box::new(compile))
+        let mut last = LastGood::default();
+        Self::compiling(origin, Box::new(move |files| compile(&mut last, files)))
     }
 
     fn compiling(origin: Origin, compile: Compile) -> (Self, watch::Receiver<Loaded>) {
@@ -205,13 +207,18 @@ fn seconds(time: SystemTime) -> u64 {
 }
 
 /// Compiles and reports; every problem is a message of its own.
-fn compile(files: &Files) -> Compilation {
+fn compile(last: &mut LastGood, files: &Files) -> Compilation {
     tracing::info!("compiling a configuration of {} files", files.resources.len());
-    let (snapshot, problems) =
-        match config::compile_in(&files.discovered, &files.resources, files.mesh.as_ref()) {
-            Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
-            Err(problems) => (None, problems.0),
-        };
+    let Files { discovered, resources, mesh, .. } = files;
+    // Files of a directory are one person's, and put in force together; objects of a cluster are many people's.
+    let compiled = match discovered.gateways {
+        None => config::compile(resources, mesh.as_ref()),
+        Some(_) => last.compile(discovered, resources, mesh.as_ref()),
+    };
+    let (snapshot, problems) = match compiled {
+        Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
+        Err(problems) => (None, problems.0),
+    };
     files.objects.judge(&problems, snapshot.is_some());
     for problem in &problems {
         match problem.severity {
@@ -336,7 +343,7 @@ mod tests {
                 begin.send(text(files)).ok();
                 // Not for ever: a test that fails ends the sender, or waits no longer than this.
                 gone.recv_timeout(LONG * 2).ok();
-                compile(files)
+                compile(&mut LastGood::default(), files)
             };
             (Self { begun, go }, Box::new(compile))
         }
@@ -451,7 +458,7 @@ mod tests {
         let mut good = false;
         let compile = move |files: &Files| {
             assert!(std::mem::replace(&mut good, true), "a bug");
-            compile(files)
+            compile(&mut LastGood::default(), files)
         };
         let mut builder = Builder::start(Box::new(compile)).unwrap();
         builder.submit(mesh(ALLOW));

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The trust domain that stands for the mesh's own, as in Istio.
-const LOCAL: &str = "cluster.local/";
+const LOCAL: &str = "cluster.local";
 
 /// Headers that the gateway takes out before policies see a request.
 const REMOVED: [&str; 9] = [
@@ -111,6 +111,8 @@ impl Reader<'_, '_> {
             not_ip_blocks,
             remote_ip_blocks,
             not_remote_ip_blocks,
+            trust_domains,
+            not_trust_domains,
         } = source;
         let tokens = Attribute::Unsupported("requestPrincipals".into());
         for list in [request_principals, not_request_principals] {
@@ -139,6 +141,7 @@ impl Reader<'_, '_> {
                 (Attribute::ServiceAccount, service_accounts, not_service_accounts),
                 (Attribute::Address, ip_blocks, not_ip_blocks),
                 (Attribute::RemoteAddress, remote_ip_blocks, not_remote_ip_blocks),
+                (Attribute::TrustDomain, trust_domains, not_trust_domains),
             ],
         )
     }
@@ -191,14 +194,16 @@ impl Reader<'_, '_> {
             "source.namespace" => Attribute::Namespace,
             "source.principal" => Attribute::Principal,
             "source.serviceAccount" => Attribute::ServiceAccount,
+            "source.trustDomain" => Attribute::TrustDomain,
             "destination.port" => Attribute::Port,
             "connection.sni" => Attribute::ServerName,
             other => {
                 let message = "this attribute is not known here: a condition on it allows nothing, \
                                and denies whatever else holds";
                 let expected = "source.ip, remote.ip, source.namespace, source.principal, \
-                                source.serviceAccount, destination.port, connection.sni, or \
-                                request.headers[NAME] of a header that reaches the upstream";
+                                source.serviceAccount, source.trustDomain, destination.port, \
+                                connection.sni, or request.headers[NAME] of a header that reaches \
+                                the upstream";
                 self.cx.wrong(&key.at, format!("{other:?}"), expected, message);
                 Attribute::Unsupported(other.into())
             }
@@ -241,11 +246,11 @@ impl Reader<'_, '_> {
             Attribute::Unsupported(_) => None,
             Attribute::Host => self.text(text).map(lower).map(ValuePattern::Text),
             Attribute::Principal => {
-                let own = text.value.strip_prefix(LOCAL);
-                let own = own
-                    .and_then(|rest| TextPattern::parse(&format!("{}/{rest}", self.trust_domain)));
-                let given = self.text(text).map_or(ValuePattern::Unknown, ValuePattern::Text);
-                return own.map(ValuePattern::Text).into_iter().chain([given]).collect();
+                let rest = text.value.strip_prefix(LOCAL).filter(|rest| rest.starts_with('/'));
+                return self.with_own(text, rest);
+            }
+            Attribute::TrustDomain => {
+                return self.with_own(text, (text.value == LOCAL).then_some(""));
             }
             Attribute::Namespace
             | Attribute::Method
@@ -253,6 +258,14 @@ impl Reader<'_, '_> {
             | Attribute::ServerName => self.text(text).map(ValuePattern::Text),
         };
         vec![value.unwrap_or(ValuePattern::Unknown)]
+    }
+
+    /// The value as it is given and, where it names the mesh by Istio's default, with the mesh's trust domain
+    /// before this rest.
+    fn with_own(&mut self, text: &At<String>, rest: Option<&str>) -> Vec<ValuePattern> {
+        let own = rest.and_then(|rest| TextPattern::parse(&format!("{}{rest}", self.trust_domain)));
+        let given = self.text(text).map_or(ValuePattern::Unknown, ValuePattern::Text);
+        own.map(ValuePattern::Text).into_iter().chain([given]).collect()
     }
 
     fn text(&mut self, text: &At<String>) -> Option<TextPattern> {

@@ -37,17 +37,20 @@ impl Compiler<'_> {
         let resolution_at = resolution.as_ref().map_or(at, |resolution| &resolution.at);
         let resolution = resolution.as_ref().map_or(Resolution::None, |r| r.value);
         if let Some(location) = location.as_ref().filter(|l| l.value == Location::MeshInternal) {
-            cx.error(
-                &location.at,
-                "MESH_INTERNAL is not supported: services inside the mesh are not egress",
-            );
+            let message = "services inside the mesh are not egress, so this has no effect here";
+            cx.warn(&location.at, message);
+            return None;
+        }
+        // Endpoints are chosen by it, and none is known.
+        if cx.has_told("spec.workloadSelector") {
+            return None;
         }
         names::host_count(hosts, at, &mut cx);
         let hosts = entry_hosts(hosts, &mut cx);
         let given = ports.0.len();
         let told = given == 0 && cx.has_told("spec.ports");
         if given == 0 && !told {
-            cx.wrong(&at.field("ports"), "no port", "at least one", "nothing could be reached");
+            cx.warn(&at.field("ports"), "without ports nothing of it is reached");
         }
         let ports = entry_ports(&ports.0, &mut cx);
         let mut nets = Vec::new();
@@ -84,7 +87,7 @@ impl Compiler<'_> {
                     "resolution NONE takes no endpoints; say STATIC or DNS",
                 );
             }
-            Resolution::Static if count == 0 && !cx.has_told("spec.workloadSelector") => {
+            Resolution::Static if count == 0 => {
                 cx.error(&at.field("endpoints"), "resolution STATIC needs endpoints");
             }
             Resolution::Dns | Resolution::DnsRoundRobin if wildcard && count == 0 => {

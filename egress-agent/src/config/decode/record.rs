@@ -153,8 +153,9 @@ impl<'a> Entries<'a> {
                 let place = at.step(key.line, Step::Field(bad.key));
                 refused |= bad.severity != Severity::Warning;
                 match bad.severity {
-                    Severity::Error | Severity::Refusal => {
-                        cx.error(&place, format!("not supported: {}", bad.why))
+                    Severity::Error => cx.error(&place, format!("not supported: {}", bad.why)),
+                    Severity::Refusal => {
+                        cx.note(bad.severity, &place, format!("not supported: {}", bad.why))
                     }
                     Severity::Warning => cx.warn(&place, format!("has no effect: {}", bad.why)),
                 };

@@ -1,7 +1,7 @@
 //! The form of names.
 
 /// RFC 1123 label.
-pub(super) fn is_label(text: &str) -> bool {
+pub(in crate::config) fn is_label(text: &str) -> bool {
     let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     (1..=63).contains(&text.len())
         && text.bytes().all(fine)
@@ -10,6 +10,6 @@ pub(super) fn is_label(text: &str) -> bool {
 }
 
 /// RFC 1123 subdomain.
-pub(super) fn is_name(text: &str) -> bool {
+pub(in crate::config) fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }

@@ -69,6 +69,8 @@ pub enum Attribute {
     Namespace,
     /// `source.principal`: as a certificate proves it.
     Principal,
+    /// `source.trustDomain`: of the principal, as a certificate proves it.
+    TrustDomain,
     /// `source.serviceAccount`: of the workload, as its certificate or its address says.
     ServiceAccount,
     /// `source.ip`: the address of the connection's client.
@@ -167,18 +169,16 @@ impl Condition {
             (Attribute::Namespace, ValuePattern::Text(wanted)) => {
                 known(source.namespace(), |namespace| wanted.matches(&namespace.0))
             }
-            (Attribute::Principal, ValuePattern::Text(wanted)) => match &source.principal {
-                Some(proven) => wanted.matches(&identity(proven)).into(),
-                // What the address says is not proven: it rules out, and never confirms.
-                None => match &source.workload {
-                    Some(workload)
-                        if !wanted.matches(&identity(&workload.principal(trust_domain))) =>
-                    {
-                        Holds::No
-                    }
-                    _ => Holds::Unknown,
-                },
-            },
+            (Attribute::Principal, ValuePattern::Text(wanted)) => proven(
+                source.principal.as_ref().map(identity),
+                source.workload.as_ref().map(|w| identity(&w.principal(trust_domain))),
+                wanted,
+            ),
+            (Attribute::TrustDomain, ValuePattern::Text(wanted)) => proven(
+                source.principal.as_ref().map(|id| id.trust_domain.to_string()),
+                source.workload.as_ref().map(|_| trust_domain.to_string()),
+                wanted,
+            ),
             (Attribute::ServiceAccount, ValuePattern::ServiceAccount(namespace, account)) => {
                 let proven = source.principal.as_ref();
                 let proven =
@@ -216,6 +216,16 @@ impl Condition {
             // Attributes that do not exist here, and values of another kind than the attribute.
             (Attribute::Unsupported(_), _) | (_, _) => Holds::Unknown,
         }
+    }
+}
+
+/// Whether what a certificate proves is as wanted. What the address says instead is not proven: it rules out, and
+/// never confirms.
+fn proven(proven: Option<String>, told: Option<String>, wanted: &TextPattern) -> Holds {
+    match (proven, told) {
+        (Some(proven), _) => wanted.matches(&proven).into(),
+        (None, Some(told)) if !wanted.matches(&told) => Holds::No,
+        (None, _) => Holds::Unknown,
     }
 }
 

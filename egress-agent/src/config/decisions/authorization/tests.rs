@@ -218,6 +218,10 @@ fn only_a_certificate_proves_a_principal() {
         (other, "DENY", true, true, false),
         ("{principals: ['*']}", "ALLOW", false, true, false),
         ("{notPrincipals: ['*']}", "DENY", false, true, false),
+        ("{trustDomains: [cluster.local]}", "ALLOW", false, true, false),
+        ("{trustDomains: [corp.example]}", "ALLOW", false, false, false),
+        ("{trustDomains: [corp.example]}", "DENY", true, true, false),
+        ("{notTrustDomains: [cluster.local]}", "DENY", false, true, false),
         ("{namespaces: [apps]}", "ALLOW", true, true, false),
         ("{notNamespaces: [shop]}", "ALLOW", true, true, false),
         ("{namespaces: [shop]}", "DENY", true, true, false),
@@ -249,6 +253,17 @@ fn the_local_trust_domain_stands_for_the_meshs() {
     };
     assert!(!ask("default"));
     assert!(ask("other"));
+    for (domain, denies) in
+        [("cluster.local", true), ("corp.example", true), ("other.example", false)]
+    {
+        let deny = format!(
+            "{{action: DENY, rules: [{{when: [{{key: source.trustDomain, values: [{domain}]}}]}}]}}"
+        );
+        let policy = policy("p", "istio-system", &deny);
+        let gateway = Gateway::new(&[ROUTES, &policy], "trustDomain: corp.example\n");
+        let source = gateway.source("10.0.0.5").authenticated(id("default"));
+        assert_eq!(http(&gateway, &source, "a.example", "/").is_err(), denies, "{domain}");
+    }
 }
 
 #[test]

@@ -1,0 +1,267 @@
+//! In a cluster each object stands for itself: one that is not valid keeps nothing else out of force.
+//!
+//! Tenants write the objects, and an API server takes many that cannot be compiled. Such an object counts as it was
+//! when it was last valid. Where that is not known, what it would route or ask TLS for is refused, so that nothing
+//! is served by less than what is written.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    Compiled, Discovered, Problem, Problems, RawFile, Severity, compile_in,
+    resource::{is_label, is_name},
+};
+use crate::policy::HostPattern;
+
+/// How often a configuration is compiled at most. Errors are found all at once, but for those that others hide.
+const ROUNDS: usize = 8;
+/// After so many rounds an object with an error is left out at once.
+const PATIENT_ROUNDS: usize = 4;
+/// A host that no service has (RFC 2606, section 2): what is routed to it is refused.
+const NOWHERE: &str = "refused.invalid";
+
+/// The objects of a cluster, each as it was when it was last in force.
+#[derive(Debug, Default)]
+pub struct LastGood(HashMap<String, String>);
+
+/// What counts for an object that is not valid.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Instead {
+    /// Its last valid version.
+    Earlier,
+    /// Nothing but that what it names is refused.
+    Refusing,
+    /// Nothing. What is only reached because of it is refused by that.
+    Nothing,
+}
+
+impl Instead {
+    /// What the user is told of it.
+    fn consequence(self) -> &'static str {
+        match self {
+            Self::Earlier => "the last valid version of the object stays in force",
+            Self::Refusing => "what the object is for is refused",
+            Self::Nothing => "the object has no effect",
+        }
+    }
+}
+
+impl LastGood {
+    /// Compiles the objects in `files`, each of which has one file. Errors of single objects are refusals here.
+    ///
+    /// # Errors
+    /// The settings are wrong, or an object is whose absence could allow more.
+    pub fn compile(
+        &mut self,
+        discovered: &Discovered,
+        files: &[RawFile],
+        mesh: Option<&RawFile>,
+    ) -> Result<Compiled, Problems> {
+        let mut replaced: BTreeMap<String, Instead> = BTreeMap::new();
+        let mut told: Vec<Problem> = Vec::new();
+        for round in 0..ROUNDS {
+            let counted = self.counted(files, &replaced);
+            match compile_in(discovered, &counted, mesh) {
+                Ok(compiled) => {
+                    drop(counted);
+                    self.remember(files, &replaced);
+                    return Ok(with_refusals(compiled, told, &replaced));
+                }
+                Err(Problems(problems)) => {
+                    let bad = erroneous(&problems);
+                    let next: Option<Vec<_>> = bad
+                        .iter()
+                        .map(|path| {
+                            let now = replaced.get(*path).copied();
+                            self.next(files, path, now, round >= PATIENT_ROUNDS)
+                        })
+                        .collect();
+                    let Some(next) = next.filter(|next| !next.is_empty()) else {
+                        told.extend(problems);
+                        return Err(Problems(told));
+                    };
+                    for (path, instead) in next {
+                        if !replaced.contains_key(&path) {
+                            told.extend(problems.iter().filter(|p| p.file == path).cloned());
+                        }
+                        replaced.insert(path, instead);
+                    }
+                }
+            }
+        }
+        let message =
+            "errors of objects hide one another; nothing of this configuration is put in force";
+        told.push(Problem::new(Severity::Error, "", message));
+        Err(Problems(told))
+    }
+
+    /// The objects as they count.
+    fn counted<'a>(
+        &self,
+        files: &'a [RawFile],
+        replaced: &BTreeMap<String, Instead>,
+    ) -> Cow<'a, [RawFile]> {
+        if replaced.is_empty() {
+            return Cow::Borrowed(files);
+        }
+        let counted = files.iter().filter_map(|file| match replaced.get(&file.path) {
+            None => Some(file.clone()),
+            Some(Instead::Earlier) => {
+                let text = self.0.get(&file.path)?.clone();
+                Some(RawFile { path: file.path.clone(), text })
+            }
+            Some(Instead::Refusing) => refusing(file),
+            Some(Instead::Nothing) => None,
+        });
+        Cow::Owned(counted.collect())
+    }
+
+    /// What counts next for an object that is not valid as it counts now; `None` where nothing may.
+    fn next(
+        &self,
+        files: &[RawFile],
+        path: &str,
+        now: Option<Instead>,
+        at_once: bool,
+    ) -> Option<(String, Instead)> {
+        let file = files.iter().find(|file| file.path == path)?;
+        let may_be_absent = matches!(
+            kind(file)?.as_str(),
+            "DestinationRule" | "Gateway" | "ServiceEntry" | "VirtualService"
+        );
+        let earlier = self.0.get(path).is_some_and(|text| *text != file.text);
+        let instead = match now {
+            None if earlier && !at_once => Instead::Earlier,
+            None | Some(Instead::Earlier) if may_be_absent && refusing(file).is_some() => {
+                Instead::Refusing
+            }
+            None | Some(Instead::Earlier | Instead::Refusing) if may_be_absent => Instead::Nothing,
+            None | Some(_) => return None,
+        };
+        Some((path.to_owned(), instead))
+    }
+
+    /// Keeps what is in force now, and of replaced objects what they were.
+    fn remember(&mut self, files: &[RawFile], replaced: &BTreeMap<String, Instead>) {
+        let known: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+        self.0.retain(|path, _| known.contains(path.as_str()));
+        for file in files.iter().filter(|file| !replaced.contains_key(&file.path)) {
+            match self.0.get_mut(&file.path) {
+                Some(text) if *text == file.text => {}
+                Some(text) => text.clone_from(&file.text),
+                None => drop(self.0.insert(file.path.clone(), file.text.clone())),
+            }
+        }
+    }
+}
+
+/// The files with errors.
+fn erroneous(problems: &[Problem]) -> BTreeSet<&str> {
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+    errors.map(|problem| problem.file.as_str()).collect()
+}
+
+/// The problems of objects that were replaced, in the place of those of what replaces them.
+fn with_refusals(
+    mut compiled: Compiled,
+    told: Vec<Problem>,
+    replaced: &BTreeMap<String, Instead>,
+) -> Compiled {
+    compiled.warnings.retain(|problem| !replaced.contains_key(&problem.file));
+    for mut problem in told {
+        if problem.severity == Severity::Error {
+            problem.severity = Severity::Refusal;
+            if let Some(instead) = replaced.get(&problem.file) {
+                problem.message = format!("{}; {}", problem.message, instead.consequence());
+            }
+        }
+        compiled.warnings.push(problem);
+    }
+    compiled.warnings.sort_by(Problem::by_place);
+    compiled
+}
+
+fn kind(file: &RawFile) -> Option<String> {
+    let object: Value = serde_json::from_str(&file.text).ok()?;
+    Some(object["kind"].as_str()?.to_owned())
+}
+
+/// An object of the same name that refuses what this one is for; `None` where leaving it out does so.
+fn refusing(file: &RawFile) -> Option<RawFile> {
+    let object: Value = serde_json::from_str(&file.text).ok()?;
+    let spec = &object["spec"];
+    let mut instead = match object["kind"].as_str()? {
+        "VirtualService" => refusing_routes(spec)?,
+        "DestinationRule" => {
+            let host = spec["host"].as_str().filter(|host| is_host(host))?;
+            // Of the mesh: a gateway is reached through the tunnel or not at all, and nothing else has it.
+            json!({"host": host, "trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}})
+        }
+        _ => return None,
+    };
+    if let Some(exported) = spec.get("exportTo") {
+        let good = exported.as_array().is_some_and(|names| names.iter().all(is_namespace));
+        instead["exportTo"] = if good { exported.clone() } else { json!(["."]) };
+    }
+    let metadata = json!({
+        "name": object["metadata"]["name"],
+        "namespace": object["metadata"]["namespace"],
+        "creationTimestamp": object["metadata"]["creationTimestamp"],
+    });
+    let text = json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata, "spec": instead,
+    });
+    Some(RawFile { path: file.path.clone(), text: text.to_string() })
+}
+
+/// A virtual service for the same hosts and gateways whose every route leads nowhere.
+fn refusing_routes(spec: &Value) -> Option<Value> {
+    let texts = |list: &Value, is_good: fn(&str) -> bool| -> Vec<String> {
+        let list = list.as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).filter(|text| is_good(text)).map(str::to_owned).collect()
+    };
+    let hosts = texts(&spec["hosts"], is_host);
+    let route = json!([{"destination": {"host": NOWHERE, "port": {"number": 443}}}]);
+    let http = json!([{"route": route}]);
+    if hosts.is_empty() {
+        // Others delegate to one without hosts.
+        let is_delegate = spec.get("hosts").is_none_or(|hosts| *hosts == json!([]));
+        return is_delegate.then(|| json!({"http": http}));
+    }
+    let mut instead = json!({"hosts": hosts, "http": http, "tcp": http});
+    let names: Vec<_> = hosts.iter().filter(|host| *host != "*").collect();
+    if !names.is_empty() {
+        instead["tls"] = json!([{"match": [{"sniHosts": names}], "route": route}]);
+    }
+    if let Some(gateways) = spec.get("gateways") {
+        let gateways = texts(gateways, is_gateway);
+        if gateways.is_empty() {
+            return None;
+        }
+        instead["gateways"] = json!(gateways);
+    }
+    Some(instead)
+}
+
+fn is_host(text: &str) -> bool {
+    HostPattern::parse(text).is_ok()
+}
+
+fn is_namespace(name: &Value) -> bool {
+    name.as_str().is_some_and(|name| name == "." || is_label(name))
+}
+
+/// `mesh`, `name` or `namespace/name`.
+fn is_gateway(name: &str) -> bool {
+    name.split_once('/').map_or_else(
+        || is_name(name),
+        |(namespace, name)| (namespace == "." || is_label(namespace)) && is_name(name),
+    )
+}
+
+#[cfg(test)]
+mod tests;
