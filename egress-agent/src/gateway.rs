@@ -31,6 +31,7 @@ use crate::{
         Admin, AdminPorts, AdminSources, DrainManner, Listener, Status,
         control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
     },
+    bpf,
     net::{ClusterStates, ResolverSource},
     proxy::{Listeners, PolicyCell, Workers, WorkersConfig},
     source::{
@@ -68,6 +69,9 @@ pub struct GatewayArgs {
     /// (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), `bind:80,443` listens on these ports.
     #[arg(long, value_name = "sk-lookup|bind:PORTS")]
     capture: Capture,
+    /// With `sk-lookup`: accept Linux 5.12 to 6.0, on which nobody has tested the programs.
+    #[arg(long)]
+    allow_untested_kernel: bool,
     /// With `sk-lookup`: ports that stay the host's own. The admin, health and metrics ports always
     /// do.
     #[arg(long, value_name = "PORTS", default_value = "22", value_parser = PortList::parse)]
@@ -178,6 +182,9 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let own = [ports.admin, ports.health, ports.metrics];
     let ports_taken: Vec<u16> = own.into_iter().chain(args.tunnel_port.number()).collect();
     let excluded = &args.capture_exclude.0;
+    if args.allow_untested_kernel {
+        bpf::allow_untested_kernel();
+    }
     let Captured { listeners, lookup } =
         capture::capture(&args.capture, count, &ports_taken, excluded, &args.capture_address)?;
     let tunnels = args.tunnel_port.listen(&args.capture_address, count)?;

@@ -66,6 +66,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
     // Without the privileges nothing below could succeed, and would only hide the cause.
+    if args.allow_untested_kernel {
+        bpf::allow_untested_kernel();
+    }
     bpf::check_host()?;
     options::check_listeners(&args.tunnel_listen)?;
     let targets = Targets {

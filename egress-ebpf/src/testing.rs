@@ -15,8 +15,9 @@ use crate::{
     },
     addr::{Addr, PortBe},
     decide::{PolicyRules, PolicyView},
+    hooks::View,
     inbound::FlowTable,
-    packet::{Bytes, Flow, offload::Offload, protocol},
+    packet::{Bytes, Flow, Reader, offload::Offload, protocol},
     verdict::Mode,
 };
 
@@ -203,6 +204,8 @@ impl PolicyView for World {
     }
 }
 
+impl View for World {}
+
 impl FlowTable for World {
     fn now(&self) -> u64 {
         self.table.borrow().now
@@ -325,6 +328,8 @@ pub(crate) fn frame(ether_type: u16, packet: &[u8]) -> Vec<u8> {
 pub(crate) fn ip_frame(packet: &[u8]) -> Vec<u8> {
     frame(if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd }, packet)
 }
+
+impl Reader for Unfinished<'_> {}
 
 /// Bytes of which something is yet to be filled in.
 pub(crate) struct Unfinished<'a> {

@@ -36,6 +36,9 @@ pub struct NodeArgs {
     pub(super) config: ConfigArgs,
     #[command(flatten)]
     pub(super) certificates: CertificateArgs,
+    /// Accept Linux 5.12 to 6.0. Nobody has tested on these kernels that everything is enforced.
+    #[arg(long)]
+    pub(super) allow_untested_kernel: bool,
     /// With `--source kubernetes`: the name of this node.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", required_if_eq("source", "kubernetes"))]
     pub(super) node_name: Option<String>,

@@ -112,18 +112,26 @@ impl Kernel {
     }
 
     pub(crate) fn route(&mut self, port: u16, to: Option<&str>, action: u8, gateway_port: u16) {
-        let key = RouteKey {
-            table: TABLE,
-            protocol: TCP,
-            reserved: 0,
-            port: PortBe::new(port),
-            addr: to.map_or(Addr::UNSPECIFIED, addr),
-        };
+        let key = route_key(port, to);
         let bits = if to.is_some() { RouteKey::BITS } else { RouteKey::FIXED_BITS };
         let value = Route { action, reserved: 0, port: PortBe::new(gateway_port), group: 0 };
         self.trie::<RouteKey, Route, { size_of::<RouteKey>() }, { size_of::<Route>() }>(
             "ROUTES", bits, key, value,
         );
+    }
+
+    /// Removes a route to one address.
+    pub(crate) fn no_route(&mut self, port: u16, to: &str) {
+        let key = route_key(port, Some(to));
+        let key: [u8; size_of::<RouteKey>()] = key.as_bytes().try_into().unwrap();
+        let mut trie: LpmTrie<_, [u8; size_of::<RouteKey>()], [u8; size_of::<Route>()]> =
+            self.ebpf.map_mut("ROUTES").unwrap().try_into().unwrap();
+        trie.remove(&Key::new(RouteKey::BITS, key)).unwrap();
+    }
+
+    /// Which epoch of the policy maps it is; zero at first, with which no verdict is kept.
+    pub(crate) fn epoch(&mut self, epoch: u64) {
+        self.set("EPOCH", 0, epoch);
     }
 
     pub(crate) fn prefix(&mut self, map: &str, net: &str, bits: u32) {
@@ -256,6 +264,16 @@ impl Kernel {
             events.push(FlowEvent::read_from_bytes(&item).unwrap());
         }
         events
+    }
+}
+
+fn route_key(port: u16, to: Option<&str>) -> RouteKey {
+    RouteKey {
+        table: TABLE,
+        protocol: TCP,
+        reserved: 0,
+        port: PortBe::new(port),
+        addr: to.map_or(Addr::UNSPECIFIED, addr),
     }
 }
 

@@ -15,7 +15,7 @@ const POD: &str = "10.0.0.5";
 const POD6: &str = "fd00::5";
 
 /// An Ethernet frame with a packet whose transport header names `port`.
-fn frame(protocol: u8, from: &str, to: &str, port: u16) -> Vec<u8> {
+pub(crate) fn frame(protocol: u8, from: &str, to: &str, port: u16) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
     let mut payload = vec![0xc0, 1, high, low];
     payload.extend(match protocol {

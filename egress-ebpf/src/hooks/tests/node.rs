@@ -355,3 +355,38 @@ fn nobody_asks_over_a_bridge_in_the_name_of_the_outside() {
     world.policies.insert(UPLINK_POLICY, audited);
     assert_eq!(judge(&world, &forged, 0, false), Some((PASS, Reason::SpoofedSource)));
 }
+
+/// So the program does not ask.
+#[test]
+fn who_made_what_a_known_pod_or_a_workload_sent_makes_no_difference() {
+    let world = World::usual();
+    let workload = Workload { policy: POLICY, cgroup: 5 };
+    let makers = [Namespace::Node, Namespace::Other].into_iter().flat_map(|namespace| {
+        [Socket::Process, Socket::None].map(|socket| Way { namespace, socket, ..from(4) })
+    });
+    let makers: Vec<_> = makers.collect();
+    for packet in [
+        tcp(POD, INSIDE, 80),
+        tcp(POD, OUTSIDE, 443),
+        tcp(POD, DIRECT, 9000),
+        tcp("127.0.0.1", INSIDE, 80),
+        udp(POD, OUTSIDE, 67),
+        icmp(POD, OUTSIDE, &[3, 0, 0, 0, 0, 0, 0, 0]),
+    ] {
+        let frame = ip_frame(&packet);
+        for pod in [IFINDEX, 99] {
+            let judge = |way: &Way| {
+                judged(uplink(&frame.as_slice(), Way { pod, ..*way }, None, false, &world))
+            };
+            assert!(makers.iter().all(|way| judge(way) == judge(&makers[0])), "{pod} {packet:x?}");
+        }
+        let judge = |came_in_on, way: &Way| {
+            let way = Way { came_in_on, ..*way };
+            judged(uplink(&frame.as_slice(), way, Some(workload), false, &world))
+        };
+        for came_in_on in [0, 4] {
+            let first = judge(came_in_on, &makers[0]);
+            assert!(makers.iter().all(|way| judge(came_in_on, way) == first), "{packet:x?}");
+        }
+    }
+}
