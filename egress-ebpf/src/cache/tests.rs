@@ -329,7 +329,7 @@ proptest! {
         }
         let source = Flow { source: addr(INSIDE), source_port: PortBe::new(1), ..one.flow };
         prop_assert_eq!(key(&Question { flow: source, ..one }), key(&one), "it depends on no source");
-        prop_assert!(key(&one).place() < crate::abi::capacity::VERDICTS);
+        prop_assert!(key(&one).place() < VERDICTS);
     }
 }
 

@@ -6,7 +6,6 @@ use egress_ebpf::{
     decide::PolicyView as _,
     events::is_scarce,
     hooks,
-    inbound::FlowTable as _,
     reason::Reason,
     verdict::Judgement,
 };
@@ -88,7 +87,9 @@ extern "C" fn admitted(id: u64, kind: u32, class: u32) -> bool {
         count(&LOST, lost::FULL);
         return false;
     };
-    let time = Maps.now();
+    // The clock's last tick would do, but programs of security modules have no helper for it (since 5.16).
+    // SAFETY: the helper takes nothing.
+    let time = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the entry is
     // forgotten meanwhile. Programs on other CPUs may change the bucket, too; then it gives or keeps
     // some events too many, which nothing depends on.

@@ -126,7 +126,7 @@ fn cases() -> Vec<Case> {
         ]);
     }
     for program in ["pod_egress", "uplink_ingress"] {
-        cases.push(case(program, "a segment from outside", tcp(OUTSIDE, POD, 8080), true));
+        cases.push(case(program, "a segment from an external host", tcp(OUTSIDE, POD, 8080), true));
     }
     let spoofed = tcp(OUTSIDE, INSIDE, 8080);
     cases.push(case("pod_ingress", "denied, a forged source", spoofed, false));
