@@ -20,7 +20,7 @@ pub use self::{
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;
@@ -108,6 +108,8 @@ pub mod mode {
     pub const AUDIT: u32 = 1;
     /// Nothing is judged.
     pub const EXEMPT: u32 = 2;
+    /// Report refusals and let the traffic pass; carry out redirects.
+    pub const AUDIT_REDIRECT: u32 = 3;
 }
 
 /// Data of a key of `ROUTES` (LPM trie): fixed part first, so a port-wide route is a prefix of

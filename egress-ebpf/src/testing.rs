@@ -24,6 +24,7 @@ pub(crate) const POLICY: PolicyId = 3;
 pub(crate) const UPLINK_POLICY: PolicyId = 4;
 pub(crate) const AUDITED: PolicyId = 5;
 pub(crate) const EXEMPT: PolicyId = 6;
+pub(crate) const AUDITED_REDIRECT: PolicyId = 7;
 /// The routes of all policies but [`UPLINK_POLICY`].
 pub(crate) const TABLE: TableId = 13;
 pub(crate) const UPLINK_TABLE: TableId = 14;
@@ -79,6 +80,7 @@ impl World {
             (POLICY, Mode::Enforce, TABLE),
             (UPLINK_POLICY, Mode::Enforce, UPLINK_TABLE),
             (AUDITED, Mode::Audit, TABLE),
+            (AUDITED_REDIRECT, Mode::AuditRedirect, TABLE),
             (EXEMPT, Mode::Exempt, TABLE),
             (UNKNOWN_POLICY, Mode::Enforce, UNKNOWN_TABLE),
         ] {

@@ -143,6 +143,8 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     for flow in &redirected {
         assert_eq!((&flow["reason"], &flow["workload"]), (&"routed".into(), &"web".into()));
         assert_eq!(flow["destination_port"], 443);
+        assert_eq!(flow["source_address"], plan::POD);
+        assert_eq!(flow["gateway"], format!("{}:443", plan::GATEWAYS[0]));
     }
 
     // Filters keep out what they don't name.
@@ -190,6 +192,14 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     );
     let detail = refused[0]["detail"].as_str().unwrap();
     assert!(detail.contains("www.example.com"), "{detail}");
+    // The node's event of the same connection is found by its trace id, and no other.
+    let trace = refused[0]["trace_id"].as_str().unwrap();
+    let same = some_flows(&testbed, &["--trace", trace]);
+    assert_eq!(same.len(), 1, "{same:#?}");
+    assert_eq!(same[0]["verdict"], "redirect");
+    assert_eq!(same[0]["source_port"], refused[0]["source_port"]);
+    assert_eq!(count(&["--trace", "0000000000000000"]), 0);
+    assert_eq!(flows(&testbed, &gateway, &["--trace", trace]), refused);
     // What it served is not remembered while nobody follows.
     assert_eq!(flows(&testbed, &gateway, &["--verdict", "allowed"]), Vec::<Value>::new());
 }

@@ -428,6 +428,29 @@ fn sets_of_workloads() {
     assert_eq!(warned, ["enforcementOverrides[1].mode", "enforcementOverrides[2].mode"]);
 }
 
+/// `redirect` is about audit mode alone, and is never a way to enforce less.
+#[test]
+fn audit_with_redirects() {
+    use Enforcement::{Audit, AuditRedirect, Enforce};
+    let of = |text: &str| {
+        let compiled = compile(&[], Some(&file("mesh.yaml", text))).unwrap();
+        let fields = compiled.warnings.iter().map(|p| p.field.clone().unwrap()).collect::<Vec<_>>();
+        (compiled.snapshot.mesh.enforcement, fields.join(" "))
+    };
+    for (text, mode, warned) in [
+        ("enforcement: audit\nredirect: true\n", AuditRedirect, "enforcement"),
+        ("enforcement: audit\nredirect: false\n", Audit, "enforcement"),
+        ("enforcement: enforce\nredirect: true\n", Enforce, "redirect"),
+        ("enforcement: enforce\nredirect: false\n", Enforce, "redirect"),
+        ("redirect: true\n", Enforce, "redirect"),
+    ] {
+        assert_eq!(of(text), (mode, warned.to_owned()), "{text}");
+    }
+    let set = "enforcementOverrides: [{name: a, namespaces: [b], mode: audit, redirect: true}]\n";
+    let mesh = compile(&[], Some(&file("mesh.yaml", set))).unwrap().snapshot.mesh;
+    assert_eq!((mesh.enforcement, mesh.overrides[0].mode), (Enforce, AuditRedirect));
+}
+
 fn rule(spec: &str) -> String {
     resource("DestinationRule", "rule", spec)
 }

@@ -12,7 +12,7 @@ use crate::{
     bpf::{Action, Flow, cgroup_path, ifname},
     policy::MeshConfig,
     telemetry::{FlowRecord, FlowVerdict},
-    types::Workload,
+    types::{TraceId, Workload},
 };
 
 /// Names of cgroups and interfaces that are remembered.
@@ -156,6 +156,8 @@ impl Namer {
             source_port: flow.source.map(|addr| addr.port()).filter(|port| *port != 0),
             destination_address: destination,
             destination_port: flow.destination.map(|addr| addr.port()).filter(|port| *port != 0),
+            gateway: flow.gateway,
+            trace_id: trace_id(flow).map(|id| id.to_string()),
             host: destination.and_then(|addr| self.hosts.get(&addr).cloned()),
             protocol: protocol(flow),
             ech: false,
@@ -165,6 +167,12 @@ impl Namer {
             detail: None,
         }
     }
+}
+
+/// Of what goes to a gateway: there, the port is the gateway's, and in a tunnel the one that was dialled.
+fn trace_id(flow: &Flow) -> Option<TraceId> {
+    let there = flow.gateway.or(flow.destination).filter(|_| flow.action == Action::Redirect)?;
+    TraceId::of(flow.source?, there.port())
 }
 
 fn verdict(action: Action) -> FlowVerdict {
@@ -267,6 +275,7 @@ mod tests {
             policy: 0,
             source: Some("10.0.0.6:40000".parse().unwrap()),
             destination: Some("198.51.100.7:443".parse().unwrap()),
+            gateway: None,
             ether_type: 0x0800,
             protocol: 6,
             cgroup: None,
@@ -306,6 +315,29 @@ mod tests {
         assert_eq!(record.set.as_deref(), Some("default"));
         // A path that only begins with the same letters is another cgroup.
         assert_eq!(name(&mut namer, &Flow { cgroup: Some(43), ..connect }), None);
+    }
+
+    /// What the gateway's log can be searched for.
+    #[test]
+    fn a_redirected_connect_names_its_gateway_and_its_trace() {
+        let mut namer = namer();
+        let connect = Flow {
+            hook: Hook::Connect,
+            action: Action::Redirect,
+            reason: Reason::Routed,
+            gateway: Some("192.0.2.10:8443".parse().unwrap()),
+            ifindex: None,
+            ..dropped()
+        };
+        let record = namer.record(&connect);
+        assert_eq!((record.source_port, record.gateway), (Some(40000), connect.gateway));
+        let id = |port| TraceId::of(connect.source.unwrap(), port).map(|id| id.to_string());
+        assert_eq!(record.trace_id, id(8443));
+        // The tunnel carries the port that was dialled.
+        assert_eq!(namer.record(&Flow { gateway: None, ..connect.clone() }).trace_id, id(443));
+        // What goes nowhere, and what would have been redirected, is in no gateway's log.
+        assert_eq!(namer.record(&dropped()).trace_id, None);
+        assert_eq!(namer.record(&Flow { source: None, ..connect }).trace_id, None);
     }
 
     #[test]

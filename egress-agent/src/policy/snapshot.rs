@@ -173,6 +173,8 @@ pub enum Enforcement {
     Enforce,
     /// They are only reported.
     Audit,
+    /// Refusals are only reported, and redirects carried out.
+    AuditRedirect,
     /// There are none: nothing is judged. Only an exemption says so.
     Exempt,
 }
@@ -184,6 +186,7 @@ impl Enforcement {
         match self {
             Self::Enforce => "enforce",
             Self::Audit => "audit",
+            Self::AuditRedirect => "audit_redirect",
             Self::Exempt => "exempt",
         }
     }

@@ -12,7 +12,8 @@ use egress_ebpf::reason::Reason;
 use crate::{
     policy::ClusterName,
     types::{
-        ClientAddr, DownstreamTls, LocalAddr, PeerCertificate, ShareOwner, UpstreamAddr, Workload,
+        ClientAddr, DownstreamTls, LocalAddr, PeerCertificate, ShareOwner, TraceId, UpstreamAddr,
+        Workload,
     },
 };
 
@@ -244,6 +245,12 @@ impl AccessLogEntry {
     #[must_use]
     pub fn owner(&self) -> ShareOwner {
         ShareOwner::of(self.workload.as_deref(), self.downstream_remote.ip())
+    }
+
+    /// What the client's node calls the connection, too.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<TraceId> {
+        TraceId::of(self.downstream_remote.0, self.downstream_local.0.port())
     }
 
     /// Whether it got as far as a connection to an upstream, whatever became of it there.

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     net::Turns,
     telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK},
-    types::{ClientAddr, Workload},
+    types::{ClientAddr, TraceId, Workload},
 };
 
 /// First and longest wait when the process is out of files or memory.
@@ -265,10 +265,14 @@ fn refuse(
         source_port: Some(peer.0.port()),
         destination_address: origin.map(|origin| origin.original.ip()),
         destination_port: origin.map(|origin| origin.original.0.port()),
+        gateway: refused.gateway(),
+        trace_id: origin
+            .and_then(|origin| TraceId::of(peer.0, origin.original.0.port()))
+            .map(|id| id.to_string()),
         host: None,
         protocol: "TCP".into(),
         ech: false,
-        upstream: refused.gateway(),
+        upstream: None,
         response_code: None,
         response_flags: None,
         detail: Some(refused.to_string()),

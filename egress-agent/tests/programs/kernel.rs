@@ -27,6 +27,7 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const DEFAULT_POLICY: PolicyId = 3;
 pub(crate) const AUDITED: PolicyId = 5;
 pub(crate) const EXEMPT: PolicyId = 6;
+pub(crate) const AUDITED_REDIRECT: PolicyId = 7;
 /// The routes of all policies.
 const TABLE: TableId = 13;
 /// The pod's hardware address.
@@ -57,6 +58,7 @@ impl Kernel {
         let mut kernel = Self::load(1);
         kernel.policy(AUDITED, abi::mode::AUDIT);
         kernel.policy(EXEMPT, abi::mode::EXEMPT);
+        kernel.policy(AUDITED_REDIRECT, abi::mode::AUDIT_REDIRECT);
         kernel.prefix("INTERNAL", "10.0.0.0", 96 + 8);
         kernel.prefix("INTERNAL", "fd00::", 8);
         kernel.prefix("INTERNAL", "169.254.0.0", 96 + 16);

@@ -17,14 +17,19 @@ pub struct FlowEvent {
     pub ifindex: u32,
     /// The policy that decided.
     pub policy: PolicyId,
-    /// Source address; unspecified in a connect hook.
+    /// Source address; of a connect, only if it was sent to a gateway: others have none yet.
     pub source: Addr,
     /// Destination as the application asked for it.
     pub destination: Addr,
+    /// The gateway that a connect was sent to; unspecified where there is none, and for the tunnel, whose
+    /// gateway the agent picks.
+    pub gateway: Addr,
     /// Source port, zero where there is none.
     pub source_port: PortBe,
     /// Destination port, zero where there is none.
     pub destination_port: PortBe,
+    /// The port at the gateway, zero where there is none.
+    pub gateway_port: PortBe,
     /// Ethertype of a packet, host byte order; zero in a cgroup hook.
     pub ether_type: u16,
     /// IP protocol number.
@@ -38,7 +43,7 @@ pub struct FlowEvent {
     /// 1 where audit mode let it pass.
     pub audit: u8,
     /// Always zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 3],
 }
 
 /// Values of [`FlowEvent::hook`].

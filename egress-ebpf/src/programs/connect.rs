@@ -51,8 +51,7 @@ fn connect(address: impl SocketAddr) -> i32 {
     if hooks::sends_nothing(&judgement) {
         return judgement.deferred();
     }
-    let asks = Asks { policy, cgroup: workload.listed() };
-    let judgement = match lead(address, &judgement, asks) {
+    let judgement = match lead(address, &judgement, Asks { policy, workload: &workload }) {
         Ok(()) => judgement,
         Err(reason) => judgement.refused(reason),
     };
@@ -61,14 +60,14 @@ fn connect(address: impl SocketAddr) -> i32 {
 
 /// Who asks.
 #[derive(Clone, Copy)]
-struct Asks {
+struct Asks<'a> {
     policy: PolicyId,
-    cgroup: u64,
+    workload: &'a Workload,
 }
 
 /// Sends a socket where its judgement says, if it says so.
 #[inline(always)]
-fn lead(address: impl SocketAddr, judgement: &Judgement, asks: Asks) -> Result<(), Reason> {
+fn lead(address: impl SocketAddr, judgement: &Judgement, asks: Asks<'_>) -> Result<(), Reason> {
     let (there, hop, target) = if let Some(target) = judgement.redirect() {
         (gateway(address, target), hop::PLAIN, target)
     } else if let Some(target) = judgement.tunnel() {
@@ -109,7 +108,7 @@ fn send(
     there: End,
     hop: u8,
     target: Target,
-    asks: Asks,
+    asks: Asks<'_>,
 ) -> Result<(), Reason> {
     let original = address.addr();
     let port = address.port();
@@ -118,7 +117,9 @@ fn send(
     // SAFETY: as above. Minimum kernel version: 5.7.
     let network = unsafe { bpf_get_netns_cookie(address.context().cast()) };
     let entry = OriginalDst {
-        cgroup: asks.cgroup,
+        cgroup: asks.workload.listed(),
+        caller: asks.workload.cgroup,
+        share: asks.workload.share_of_current().id,
         network,
         addr: original,
         gateway: there.addr,
@@ -128,7 +129,7 @@ fn send(
         gateway_port: there.port,
         routed_port: target.port,
         hop,
-        reserved: 0,
+        reported: 0,
     };
     ORIGINAL_DST.insert(cookie, entry, 0).map_err(|_full| Reason::OriginalDstFull)?;
     #[cfg(feature = "log")]

@@ -1,12 +1,21 @@
 //! Counters and flow events.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::PerCpuArray};
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
+    maps::{PerCpuArray, ring_buf::RingBufEntry},
+};
 use egress_ebpf::{
-    abi::{FlowEvent, Share, ShareKey, action, counter_index, event_class, hook, lost},
+    abi::{
+        FlowEvent, OriginalDst, Share, ShareKey, action, counter_index, event_class, hook, hop,
+        lost, share_kind,
+    },
+    addr::{Addr, PortBe},
     decide::PolicyView as _,
     events::is_scarce,
     hooks,
+    packet::protocol,
     reason::Reason,
+    tunnel::End,
     verdict::Judgement,
 };
 
@@ -30,7 +39,8 @@ pub(crate) struct Site {
 const AVAILABLE: u64 = 0;
 
 /// Counts every judgement, and emits an event for a refusal or a connect. `share` tells who causes it,
-/// which is asked only then.
+/// which is asked only then. A connect that is sent to a gateway has no source yet: [`redirected`] emits
+/// its event.
 #[inline(always)]
 pub(crate) fn report(site: Site, judgement: &Judgement, share: impl FnOnce() -> ShareKey) {
     let code = judgement.action_code();
@@ -50,7 +60,7 @@ pub(crate) fn report(site: Site, judgement: &Judgement, share: impl FnOnce() -> 
     }
     let class = if code == action::DENY || audited {
         event_class::DENIED
-    } else if site.hook == hook::CONNECT && reason != Reason::Loopback {
+    } else if site.hook == hook::CONNECT && code != action::REDIRECT && reason != Reason::Loopback {
         event_class::PASSED
     } else {
         return;
@@ -126,15 +136,7 @@ extern "C" fn found_no_room(id: u64, kind: u32) -> bool {
 
 #[inline(always)]
 fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
-    if !admitted(share.id, share.kind, class) {
-        return;
-    }
-    // SAFETY: the helper takes nothing.
-    let time = unsafe { bpf_ktime_get_ns() };
-    let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
-        let _is_counted = found_no_room(share.id, share.kind);
-        return;
-    };
+    let Some((time, mut entry)) = reserve(share.id, share.kind, class) else { return };
     let flow = judgement.flow();
     entry.write(FlowEvent {
         time,
@@ -145,13 +147,62 @@ fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
         destination: flow.destination,
         source_port: flow.source_port,
         destination_port: flow.destination_port,
+        gateway: Addr::UNSPECIFIED,
+        gateway_port: PortBe::new(0),
         ether_type: judgement.ether_type(),
         protocol: flow.protocol,
         hook: site.hook,
         action: judgement.action_code(),
         reason: judgement.reason() as u8,
         audit: u8::from(judgement.audited()),
-        reserved: [0; 5],
+        reserved: [0; 3],
+    });
+    entry.submit(0);
+}
+
+/// Room for an event, and the time, if the workload may cause one.
+#[inline(always)]
+fn reserve(id: u64, kind: u32, class: u32) -> Option<(u64, RingBufEntry<FlowEvent>)> {
+    if !admitted(id, kind, class) {
+        return None;
+    }
+    // SAFETY: the helper takes nothing.
+    let time = unsafe { bpf_ktime_get_ns() };
+    let Some(entry) = EVENTS.reserve::<FlowEvent>(0) else {
+        let _is_counted = found_no_room(id, kind);
+        return None;
+    };
+    Some((time, entry))
+}
+
+/// Emits the event of a connect that was sent to a gateway or the tunnel, once its source is chosen.
+#[inline(always)]
+pub(crate) fn redirected(asked: &OriginalDst, local: End) {
+    let OriginalDst { caller, share, policy, addr, port, hop, .. } = *asked;
+    let room = reserve(share, share_kind::CGROUP, event_class::PASSED);
+    let Some((time, mut entry)) = room else { return };
+    let (reason, gateway, gateway_port) = match hop {
+        hop::PLAIN => (Reason::Routed, asked.gateway, asked.gateway_port),
+        _ => (Reason::Tunneled, Addr::UNSPECIFIED, PortBe::new(0)),
+    };
+    entry.write(FlowEvent {
+        time,
+        cgroup: caller,
+        ifindex: 0,
+        policy,
+        source: local.addr,
+        destination: addr,
+        gateway,
+        source_port: local.port,
+        destination_port: port,
+        gateway_port,
+        ether_type: 0,
+        protocol: protocol::TCP,
+        hook: hook::CONNECT,
+        action: action::REDIRECT,
+        reason: reason as u8,
+        audit: 0,
+        reserved: [0; 3],
     });
     entry.submit(0);
 }

@@ -174,7 +174,7 @@ fn enforcement(out: &mut Exposition, sets: &Modes) -> fmt::Result {
         "1 for the mode that a set of workloads is in, as the kernel has it.",
     )?;
     for set in sets {
-        for mode in [Mode::Enforce, Mode::Audit, Mode::Exempt] {
+        for mode in [Mode::Enforce, Mode::Audit, Mode::AuditRedirect, Mode::Exempt] {
             let value = u8::from(set.mode == mode);
             out.sample(name, &[("set", &set.name), ("mode", mode_name(mode))], value)?;
         }
@@ -273,9 +273,11 @@ mod tests {
              kernel has it.\n# TYPE egress_enforcement_mode gauge\n\
              egress_enforcement_mode{set=\"default\",mode=\"enforce\"} 1\n\
              egress_enforcement_mode{set=\"default\",mode=\"audit\"} 0\n\
+             egress_enforcement_mode{set=\"default\",mode=\"audit_redirect\"} 0\n\
              egress_enforcement_mode{set=\"default\",mode=\"exempt\"} 0\n\
              egress_enforcement_mode{set=\"batch\",mode=\"enforce\"} 0\n\
              egress_enforcement_mode{set=\"batch\",mode=\"audit\"} 1\n\
+             egress_enforcement_mode{set=\"batch\",mode=\"audit_redirect\"} 0\n\
              egress_enforcement_mode{set=\"batch\",mode=\"exempt\"} 0\n"
         );
     }

@@ -232,7 +232,7 @@ fn what_becomes_of_connections_without_a_gateway_depends_on_the_modes() {
     let refused = "routes are refused with no_healthy_gateway";
     assert!(with(&["enforce", "enforce"]).ends_with(refused));
     assert!(with(&["enforce", "audit"]).ends_with("except those of sets in audit mode"));
-    for audits in [&["audit"][..], &["audit", "audit"]] {
+    for audits in [&["audit"][..], &["audit", "audit_redirect"]] {
         let told = with(audits);
         assert!(
             told.contains("routes pass in audit mode") && !told.contains("are refused"),

@@ -16,7 +16,7 @@ use crate::{
     config::{JSON_OWN, LogFormat},
     telemetry::AccessLogEntry,
     types::{
-        DownstreamTls, PeerCertificate, ShareOwner,
+        DownstreamTls, PeerCertificate, ShareOwner, TraceId,
         log::{AddressPart, Field, PeerPart, Segment},
     },
 };
@@ -129,22 +129,27 @@ fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<
     let workload = entry.workload.as_deref();
     let tls = entry.downstream_tls.as_deref();
     let own = [
-        entry.reason.map(|reason| reason.name()),
-        workload.map(|workload| &*workload.name),
-        workload.map(|workload| &*workload.namespace.0),
-        tls.and_then(DownstreamTls::principal_name),
-        tls.and_then(DownstreamTls::tunnel_principal_name),
-        entry.encrypted_hello.then_some("present"),
-        entry.audit.as_deref(),
+        string(entry.reason.map(|reason| reason.name())),
+        string(workload.map(|workload| &*workload.name)),
+        string(workload.map(|workload| &*workload.namespace.0)),
+        string(tls.and_then(DownstreamTls::principal_name)),
+        string(tls.and_then(DownstreamTls::tunnel_principal_name)),
+        string(entry.encrypted_hello.then_some("present")),
+        string(entry.audit.as_deref()),
+        trace(entry),
     ];
-    for (index, (key, text)) in JSON_OWN.into_iter().zip(own).enumerate() {
+    for (index, (key, value)) in JSON_OWN.into_iter().zip(own).enumerate() {
         if index > 0 {
             line.push(b',');
         }
         json_key(key, line);
-        json_value(&string(text), None, line);
+        json_value(&value, None, line);
     }
     line.extend_from_slice(b"}\n");
+}
+
+fn trace(entry: &AccessLogEntry) -> Value<'static> {
+    entry.trace_id().map_or(Value::Unset, Value::Trace)
 }
 
 fn json_key(key: &str, line: &mut Vec<u8>) {
@@ -163,7 +168,8 @@ fn json_value(value: &Value<'_>, max: Option<usize>, line: &mut Vec<u8>) {
         | Value::Shown(_)
         | Value::Address(_)
         | Value::Ip(_)
-        | Value::Time(..) => {
+        | Value::Time(..)
+        | Value::Trace(_) => {
             line.push(b'"');
             value.write(&mut JsonEscaped::new(line, max));
             line.push(b'"');
@@ -182,6 +188,7 @@ enum Value<'a> {
     Address(SocketAddr),
     Ip(SocketAddr),
     Time(SystemTime, Option<&'a str>),
+    Trace(TraceId),
 }
 
 impl Value<'_> {
@@ -194,6 +201,7 @@ impl Value<'_> {
             Self::Address(addr) => write!(out, "{addr}"),
             Self::Ip(addr) => write!(out, "{}", addr.ip()),
             Self::Time(time, format) => write_time(*time, *format, out),
+            Self::Trace(id) => write!(out, "{id}"),
         };
         debug_assert!(written.is_ok(), "a line in memory takes everything");
     }
@@ -250,6 +258,7 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         }
         Field::UpstreamTlsGroup => string(entry.upstream_tls_group),
         Field::DownstreamTransportFailureReason => string(entry.downstream_failure.as_deref()),
+        Field::TraceId => trace(entry),
         Field::Peer(part) => entry.peer().map_or(Value::Unset, |peer| of_peer(peer, *part)),
     }
 }

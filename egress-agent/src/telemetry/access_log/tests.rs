@@ -274,6 +274,7 @@ fn json_has_envoys_names_and_ours() {
             "tunnel_principal": null,
             "ech": null,
             "audit_policy": null,
+            "trace_id": "6ae49de2b5297ca3",
         })
     );
     let refused = json(None, &refused());

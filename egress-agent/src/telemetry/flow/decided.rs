@@ -53,6 +53,8 @@ impl From<&AccessLogEntry> for FlowRecord {
             source_port: Some(entry.downstream_remote.0.port()),
             destination_address: None,
             destination_port: Some(entry.downstream_local.0.port()),
+            gateway: None,
+            trace_id: entry.trace_id().map(|id| id.to_string()),
             host: host.map(|host| cut(host, HOST_BYTES)),
             protocol,
             ech: entry.encrypted_hello,

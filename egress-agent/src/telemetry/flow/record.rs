@@ -73,6 +73,12 @@ pub struct FlowRecord {
     /// The port that it dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<u16>,
+    /// The gateway that a node sent it to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<SocketAddr>,
+    /// What its node and its gateway both call the connection: a [`TraceId`](crate::types::TraceId).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// HTTP's authority or the TLS server name, as the client said it (cut at 255 bytes); on a
     /// node, the names that resolve to the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]

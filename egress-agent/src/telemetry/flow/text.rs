@@ -22,6 +22,9 @@ impl FlowRecord {
         push(&mut text, format_args!(" {} ", self.protocol));
         verdict(&mut text, self);
         push(&mut text, format_args!(" at {}", self.hook));
+        if let Some(gateway) = self.gateway {
+            push(&mut text, format_args!(", gateway {gateway}"));
+        }
         if let Some(cgroup) = &self.cgroup {
             push(&mut text, format_args!(", cgroup {cgroup}"));
         }
@@ -43,6 +46,9 @@ impl FlowRecord {
         }
         if let Some(upstream) = self.upstream {
             push(&mut text, format_args!(", upstream {upstream}"));
+        }
+        if let Some(trace) = &self.trace_id {
+            push(&mut text, format_args!(", trace {trace}"));
         }
         if let Some(detail) = &self.detail {
             push(&mut text, format_args!(": {detail}"));
