@@ -4,7 +4,7 @@ use super::{answers_socket, lacks_route};
 use crate::{
     decide::PolicyView,
     inbound::{self, FlowTable, Scope, Sender},
-    packet::{self, Bytes, Ethernet, Packet, ether_type, protocol},
+    packet::Packet,
     reason::Reason,
     verdict::{Action, Verdict},
 };
@@ -63,18 +63,6 @@ impl Origin {
     pub(super) const fn is_node(self) -> bool {
         matches!(self.kind, Kind::NodeProcess | Kind::NodeKernel)
     }
-}
-
-/// Whether a frame is a DHCP client's request (RFC 2131 §4.1) that goes no further than the link: the
-/// node's, for the macvlan interface of a pod, as CNI's plug-in asks.
-#[inline(always)]
-pub(super) fn is_dhcp_broadcast(bytes: &impl Bytes) -> bool {
-    let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type::IPV4);
-    let Packet { flow, flaw: None, .. } = packet else { return false };
-    flow.protocol == protocol::UDP
-        && flow.source_port.get() == 68
-        && flow.destination_port.get() == 67
-        && flow.destination.is_broadcast()
 }
 
 /// The verdict on a packet at the uplink, once it is known whether it answers one that came in.

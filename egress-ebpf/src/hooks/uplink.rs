@@ -2,7 +2,7 @@
 
 use super::{
     destination, exempt, final_packet, malformed,
-    origin::{Kind, Namespace, Origin, Socket, is_dhcp_broadcast, leaving},
+    origin::{Kind, Namespace, Origin, Socket, leaving},
     own_source, settled,
 };
 use crate::{
@@ -57,10 +57,6 @@ pub fn uplink(
         None => {
             let stranger = way.namespace != Namespace::Node;
             let begun_here = way.came_in_on == 0;
-            if begun_here && stranger && way.socket == Socket::Process && is_dhcp_broadcast(bytes) {
-                let host = Verdict::allow(Reason::Host);
-                return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
-            }
             // In another namespace interfaces have other indices.
             let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
             let of_node = begun_here && !stranger;

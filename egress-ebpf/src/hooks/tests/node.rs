@@ -292,25 +292,28 @@ fn another_namespace_is_not_the_node_whatever_it_sends() {
     assert_eq!(asks(&solicitation), (PASS, Reason::Neighbour));
 }
 
+/// A client's ports and the broadcast address are the sender's choice, so they make nobody the node.
 #[test]
-fn a_dhcp_request_for_a_pods_interface_goes_to_the_link_and_no_further() {
+fn only_the_node_asks_for_an_address() {
     let request =
         |from: &str, to: &str| ip(protocol::UDP, from, to, &[0, 68, 0, 67, 0, 9, 0, 0, b'x']);
     let broadcast = request("0.0.0.0", "255.255.255.255");
     let stranger = |socket| Way { namespace: Namespace::Other, socket, ..from(0) };
     let world = World::usual();
-    assert_eq!(sent(&world, stranger(Socket::Process), &broadcast), HOST);
-    // Not by the pod's own system, a workload or somebody behind; not beyond the link.
     let multicast = (DROP, Reason::Multicast);
-    assert_eq!(sent(&world, stranger(Socket::None), &broadcast), multicast);
+    for socket in [Socket::Process, Socket::None] {
+        assert_eq!(sent(&world, stranger(socket), &broadcast), multicast, "{socket:?}");
+    }
     assert_eq!(sent(&world, from(FOREIGN), &broadcast), multicast);
-    let behind = Way { came_in_on: 9, ..stranger(Socket::Process) };
-    assert_eq!(sent(&world, behind, &broadcast), multicast);
-    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
-    let frame = ip_frame(&broadcast);
-    let verdict =
-        judged(uplink(&frame.as_slice(), stranger(Socket::Process), workload, false, &world));
-    assert_eq!(verdict, multicast);
+    let of = |policy| {
+        let workload = Some(Workload { policy, cgroup: 1 });
+        let frame = ip_frame(&broadcast);
+        judged(uplink(&frame.as_slice(), stranger(Socket::Process), workload, false, &world))
+    };
+    assert_eq!(of(POLICY), multicast);
+    // An exemption is how the client of a network plug-in asks in a pod's namespace.
+    assert_eq!(of(EXEMPT), (PASS, Reason::Exempt));
+    assert_eq!(sent(&world, from(0), &broadcast), HOST, "the node's own client");
     let far = request("10.0.0.9", OUTSIDE);
     assert_eq!(sent(&world, stranger(Socket::Process), &far), (DROP, Reason::Protocol));
     assert_eq!(sent(&world, from(0), &far), HOST, "the node's own client");
