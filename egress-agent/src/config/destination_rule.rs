@@ -139,7 +139,7 @@ record! {
 record! {
     /// `connectionPool.tcp`.
     struct TcpPool {
-        /// Connections to all endpoints together.
+        /// Connections to all endpoints together, in shares: a source that has less than its share of them gets the next one.
         "maxConnections" max_connections: Option<At<u32>> = "unlimited",
         /// How long a connect may take.
         "connectTimeout" connect_timeout: Option<At<Duration>> = "`10s`",
@@ -167,9 +167,9 @@ record! {
 record! {
     /// `connectionPool.http`.
     struct HttpPool {
-        /// Requests under way to all endpoints together.
+        /// Requests under way to all endpoints together, in shares as `maxConnections`.
         "http2MaxRequests" http2_max_requests: Option<At<u32>> = "unlimited",
-        /// Requests that may wait for a connection. Requests don't queue; it has the effect of `http2MaxRequests` where that is absent.
+        /// Requests that may wait for a connection. It has the effect of `http2MaxRequests` where that is absent.
         "http1MaxPendingRequests" http1_max_pending_requests: Option<At<u32>> = "unlimited",
         /// Requests on one connection; 0 is without limit.
         "maxRequestsPerConnection" max_requests_per_connection: Option<At<u32>> = "0",

@@ -1,6 +1,7 @@
 //! Which endpoint comes next: load balancing, limits and outlier detection, shared by all workers.
 
 mod endpoints;
+mod fair;
 mod hashed;
 mod places;
 mod warm;
@@ -12,7 +13,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -21,6 +22,7 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     endpoints::{EndpointState, Endpoints},
+    fair::{FairLimit, Place},
     hashed::Hashed,
     warm::Newcomers,
     wishes::Places,
@@ -29,8 +31,10 @@ use crate::{
     policy::{
         Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, LoadBalancer, OutlierDetection,
     },
-    types::UpstreamAddr,
+    types::{ShareOwner, UpstreamAddr},
 };
+
+pub use self::places::Patience;
 
 /// Load and health of all clusters. They outlive a change of configuration as long as the
 /// cluster's name stays.
@@ -49,7 +53,10 @@ type ByName = HashMap<ClusterName, Arc<ClusterState>>;
 
 #[derive(Debug, Default)]
 pub(super) struct ClusterState {
-    connections: AtomicU32,
+    /// `maxConnections`.
+    connections: Arc<FairLimit>,
+    /// `http2MaxRequests`.
+    requests: Arc<FairLimit>,
     places: Places,
     turn: AtomicUsize,
     total: AtomicUsize,
@@ -141,6 +148,8 @@ impl ClusterStates {
 #[derive(Debug)]
 pub struct Lease {
     cluster: Arc<ClusterState>,
+    /// `None` once it is given back.
+    place: Option<Place>,
     endpoint: Option<Arc<EndpointState>>,
     outlier: Option<OutlierDetection>,
     /// Whether it carries nothing and waits for work.
@@ -149,9 +158,9 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.set_idle(false);
+        self.count_idle(false);
         // Before the look at who waits: see `Places`.
-        self.cluster.connections.fetch_sub(1, Ordering::SeqCst);
+        self.place = None;
         self.cluster.places.freed();
         if let Some(endpoint) = &self.endpoint {
             endpoint.connections.fetch_sub(1, Ordering::Relaxed);
@@ -166,17 +175,22 @@ impl Lease {
         self.endpoint.as_ref().map(InFlight::new)
     }
 
-    /// A place in the cluster, unless `maxConnections` are taken.
-    pub(super) fn take(state: &Arc<ClusterState>, cluster: &Cluster) -> Option<Self> {
-        let max = cluster.pool.max_connections;
-        let more = |count: u32| (count < max).then(|| count + 1);
-        state.connections.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        let idle = Cell::new(false);
-        Some(Self { cluster: Arc::clone(state), endpoint: None, outlier: cluster.outlier, idle })
+    fn new(state: &Arc<ClusterState>, cluster: &Cluster, place: Place) -> Self {
+        let (endpoint, idle) = (None, Cell::new(false));
+        let outlier = cluster.outlier;
+        Self { cluster: Arc::clone(state), place: Some(place), endpoint, outlier, idle }
     }
 
-    /// The connection waits for work, or has some: one that waits may be closed for its place.
-    pub fn set_idle(&self, idle: bool) {
+    /// The connection carries something of this source, or nothing: then it is part of no share, and may be closed
+    /// for its place.
+    pub fn set_owner(&self, owner: Option<&ShareOwner>) {
+        if let Some(place) = &self.place {
+            place.set_owner(owner);
+        }
+        self.count_idle(owner.is_none());
+    }
+
+    fn count_idle(&self, idle: bool) {
         if self.idle.replace(idle) != idle {
             self.cluster.places.set_idle(idle);
         }
@@ -213,7 +227,7 @@ impl Lease {
 
 impl ClusterState {
     fn has_connections(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) > 0
+        self.connections.taken() > 0
     }
 
     /// The order in which to try `candidates` for one request: the balancer's choice, then the

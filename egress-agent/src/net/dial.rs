@@ -23,7 +23,7 @@ pub use self::error::DialError;
 use self::order::stagger;
 use super::{
     Connect, ConnectError, Question, Resolve, ResolveError,
-    balance::{ClusterStates, InFlight, Lease, Membership, Random},
+    balance::{ClusterStates, InFlight, Lease, Membership, Patience, Random},
 };
 use crate::{
     policy::{Cluster, Discovery, EgressAddresses, Endpoint, GatewayPolicy, Keepalive},
@@ -101,15 +101,6 @@ impl Plan {
     }
 }
 
-/// What is done where `maxConnections` are taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
-    /// Nothing.
-    None,
-    /// An idle connection is closed, and waited for; see [`Lease::set_idle`].
-    Wait,
-}
-
 impl Dialer {
     /// A worker's dialer over what all workers share.
     #[must_use]
@@ -147,8 +138,9 @@ impl Dialer {
         host: Option<&Host>,
         asker: impl Into<Asker<'_>>,
     ) -> Result<Upstream, DialError> {
+        let asker = asker.into();
         let plan = self.plan(policy, cluster, host, asker).await?;
-        let mut upstream = self.connect(cluster, &plan, Patience::Wait).await?;
+        let mut upstream = self.connect(cluster, &plan, asker.owner, Patience::Share).await?;
         upstream.in_flight = upstream.lease.request();
         Ok(upstream)
     }
@@ -193,7 +185,7 @@ impl Dialer {
         Ok(Plan { order, from })
     }
 
-    /// Connects to the first endpoint of the plan that answers.
+    /// Connects to the first endpoint of the plan that answers. The connection is part of the share of `owner`.
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
@@ -201,16 +193,12 @@ impl Dialer {
         &self,
         cluster: &Cluster,
         plan: &Plan,
+        owner: &ShareOwner,
         patience: Patience,
     ) -> Result<Upstream, DialError> {
         let state = self.states.get(&cluster.name);
-        let lease = match patience {
-            Patience::None => Lease::take(&state, cluster),
-            Patience::Wait => {
-                let deadline = Instant::now() + cluster.pool.connect_timeout;
-                self.states.place(&state, cluster, deadline).await
-            }
-        };
+        let deadline = Instant::now() + cluster.pool.connect_timeout;
+        let lease = self.states.place(&state, cluster, owner, patience, deadline).await;
         let Some(lease) = lease else {
             return Err(DialError::Overflow {
                 cluster: cluster.name.to_string(),

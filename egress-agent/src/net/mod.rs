@@ -17,9 +17,9 @@ pub(crate) mod testing;
 mod turns;
 mod windows;
 
-pub use balance::{ClusterStates, InFlight, Lease, Membership};
+pub use balance::{ClusterStates, InFlight, Lease, Membership, Patience};
 pub use connect::{Connect, ConnectError, Connector};
-pub use dial::{Asker, DialError, Dialer, Patience, Plan, Upstream};
+pub use dial::{Asker, DialError, Dialer, Plan, Upstream};
 pub use empty_frames::empty_frames;
 pub(crate) use forward::forward_to_io;
 pub use frames::{Arrivals, Frames};

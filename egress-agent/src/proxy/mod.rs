@@ -144,10 +144,11 @@ impl Worker {
         &self,
         cluster: &Cluster,
         plan: &Plan,
+        owner: &ShareOwner,
         patience: Patience,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
-        let dialled = self.dialer.connect(cluster, plan, patience).await;
+        let dialled = self.dialer.connect(cluster, plan, owner, patience).await;
         Self::count_dial(&dialled, stats);
         dialled
     }

@@ -58,12 +58,14 @@ impl Places {
     pub(super) fn wish(&self) -> Option<Arc<()>> {
         let mut wishes = lock(&self.wishes);
         wishes.retain(|wish| wish.strong_count() > 0);
-        if wishes.len() >= self.idle.load(Ordering::Relaxed) {
-            return None;
-        }
-        let wish = Arc::new(());
-        wishes.push_back(Arc::downgrade(&wish));
-        Some(wish)
+        (wishes.len() < self.idle.load(Ordering::Relaxed)).then(|| add(&mut wishes))
+    }
+
+    /// A wish, also where no connection is idle yet.
+    pub(super) fn claim(&self) -> Arc<()> {
+        let mut wishes = lock(&self.wishes);
+        wishes.retain(|wish| wish.strong_count() > 0);
+        add(&mut wishes)
     }
 
     pub(super) fn grant(&self) -> bool {
@@ -75,6 +77,12 @@ impl Places {
         }
         false
     }
+}
+
+fn add(wishes: &mut VecDeque<Weak<()>>) -> Arc<()> {
+    let wish = Arc::new(());
+    wishes.push_back(Arc::downgrade(&wish));
+    wish
 }
 
 /// What a panicking thread left behind here are numbers, still right enough.

@@ -21,11 +21,9 @@ use super::{
     record::Record,
     relay_response,
     request::Request,
+    watch::watch,
 };
-use crate::{
-    policy::{GatewayPolicy, HttpRoute},
-    telemetry::ClusterCounter,
-};
+use crate::policy::{GatewayPolicy, HttpRoute};
 
 /// Sends the request where its route leads, and the response to the client.
 pub(super) async fn forward<D: Inbound>(
@@ -39,14 +37,21 @@ pub(super) async fn forward<D: Inbound>(
 ) -> Result<After, Failure> {
     let worker = &connection.worker;
     let stats = worker.telemetry.stats.cluster(&route.cluster.name);
-    let limit = route.cluster.pool.max_requests;
-    if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {
-        stats.inc_upstream_rq_pending_overflow();
-        return Err(Failure::Overflow { cluster: route.cluster.name.to_string(), limit });
-    }
-    let under_way = stats.request();
-    let mut relay = Relay::new();
     let downstream = &connection.downstream;
+    let place = match route.cluster.pool.max_requests {
+        u32::MAX => None,
+        limit => {
+            let (states, owner) = (worker.dialer.states(), downstream.owner());
+            let asking = states.request_place(&route.cluster, &owner);
+            let Some(place) = watch(connection, down, clock, asking).await? else {
+                stats.inc_upstream_rq_pending_overflow();
+                return Err(Failure::Overflow { cluster: route.cluster.name.to_string(), limit });
+            };
+            Some(place)
+        }
+    };
+    let under_way = (stats.request(), place);
+    let mut relay = Relay::new();
     let key = Key {
         cluster: Arc::clone(&route.cluster),
         host: route.host.clone(),

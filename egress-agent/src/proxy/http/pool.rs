@@ -42,7 +42,10 @@ pub(super) enum Whose<'a> {
         body: usize,
     },
     /// Any.
-    Any,
+    Any {
+        /// The source.
+        owner: &'a ShareOwner,
+    },
 }
 
 #[derive(Debug)]
@@ -186,7 +189,7 @@ impl Pool {
         });
         let free = entry.h2.iter_mut().find(|(connection, _)| match whose {
             Whose::Own { owner, body } => connection.has_room(owner, body),
-            Whose::Any => connection.may_take(),
+            Whose::Any { .. } => connection.may_take(),
         });
         if let Some((connection, used)) = free {
             *used = Instant::now();
@@ -199,7 +202,8 @@ impl Pool {
                 && idle.since.elapsed() < key.cluster.pool.idle_timeout
                 && !idle.connection.link.is_aged(duration)
             {
-                idle.connection.link.lease.set_idle(false);
+                let (Whose::Own { owner, .. } | Whose::Any { owner }) = whose;
+                idle.connection.link.lease.set_owner(Some(owner));
                 return Some(Outbound::H1(idle.connection));
             }
         }
@@ -247,7 +251,7 @@ impl Pool {
             // Somebody waits for its place.
             return;
         }
-        connection.link.lease.set_idle(true);
+        connection.link.lease.set_owner(None);
         let addr = connection.link.addr;
         let idle = Idle { connection, since: Instant::now() };
         let mut entries = self.entries.borrow_mut();

@@ -56,29 +56,28 @@ impl Attempt<'_> {
         };
         let patience = match choice {
             Choice::Any | Choice::PreferNew | Choice::PreferOwn => Patience::None,
-            Choice::New => Patience::Wait,
+            Choice::New => Patience::Share,
         };
-        let full = match self.connect(down, clock, plan, patience, owner.clone()).await {
+        match self.connect(down, clock, plan, patience, owner.clone()).await {
             // No room for a connection of its own.
-            Err(full @ Failure::Dial(DialError::Overflow { .. })) => full,
+            Err(Failure::Dial(DialError::Overflow { .. })) if choice != Choice::New => {}
             result => return result,
-        };
-        if choice == Choice::New {
-            return Err(full);
         }
         // One that waits, to whichever endpoint; the place of one that waits for something else; one
-        // that others use.
+        // that others use; the next place.
         if let Some(up) = self.pooled(plan.addresses(), whose) {
             *reused = true;
             return Ok(up);
         }
-        match self.connect(down, clock, plan, Patience::Wait, owner.clone()).await {
-            Err(Failure::Dial(DialError::Overflow { .. })) => {
-                *reused = true;
-                self.pooled(plan.addresses(), Whose::Any).ok_or(full)
-            }
-            result => result,
+        match self.connect(down, clock, plan, Patience::Idle, owner.clone()).await {
+            Err(Failure::Dial(DialError::Overflow { .. })) => {}
+            result => return result,
         }
+        if let Some(up) = self.pooled(plan.addresses(), Whose::Any { owner: &owner }) {
+            *reused = true;
+            return Ok(up);
+        }
+        self.connect(down, clock, plan, Patience::Share, owner.clone()).await
     }
 
     async fn connect<D: Inbound>(

@@ -197,7 +197,7 @@ impl H2Outbound {
     pub(in super::super) fn new(connection: Rc<H2Connection>) -> Self {
         let shared = &connection;
         shared.active.set(shared.active.get() + 1);
-        shared.link.lease.set_idle(false);
+        shared.link.lease.set_owner(Some(&shared.owner));
         shared.started.set(shared.started.get().saturating_add(1));
         let method = Method::GET;
         Self {
@@ -312,7 +312,7 @@ impl Drop for H2Outbound {
         let shared = &self.connection;
         shared.active.set(shared.active.get().saturating_sub(1));
         if shared.is_idle() {
-            shared.link.lease.set_idle(true);
+            shared.link.lease.set_owner(None);
         }
     }
 }

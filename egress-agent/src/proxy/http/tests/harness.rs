@@ -18,7 +18,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime,
     task::{LocalSet, spawn_local},
     time::timeout,
@@ -380,6 +380,13 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) async fn connect(&self) -> Client {
         Client { io: TcpStream::connect(self.h1).await.unwrap(), read: Vec::new() }
+    }
+
+    /// A connection of another source on loopback.
+    pub(super) async fn connect_from(&self, source: [u8; 4]) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Client { io: socket.connect(self.h1).await.unwrap(), read: Vec::new() }
     }
 
     /// A connection to where HTTP/2 is spoken.
