@@ -241,15 +241,24 @@ impl Judgement {
         }
     }
 
-    /// Whether audit mode let pass what would have been denied, or redirected.
+    /// Whether audit mode lets pass what would be denied or redirected. Of a redirect that was carried out, ask
+    /// [`Self::carried_out`].
     #[inline(always)]
     #[must_use]
     pub const fn audited(&self) -> bool {
-        match self.mode {
-            Mode::Enforce | Mode::Exempt => false,
-            Mode::Audit => !matches!(self.verdict.action, Action::Allow),
-            // A redirect is carried out.
-            Mode::AuditRedirect => matches!(self.verdict.action, Action::Deny),
+        matches!(self.mode, Mode::Audit | Mode::AuditRedirect)
+            && !matches!(self.verdict.action, Action::Allow)
+    }
+
+    /// The same, once a connect was sent where [`Self::redirect`] or [`Self::tunnel`] say: in audit mode too, that
+    /// is what enforcement does. What packets are asked about stays as simple as it is for the verifier.
+    #[inline(always)]
+    pub const fn carried_out(self) -> Self {
+        match (self.mode, self.verdict.action) {
+            (Mode::AuditRedirect, Action::Redirect(_) | Action::Tunnel(_)) => {
+                Self { mode: Mode::Enforce, ..self }
+            }
+            _ => self,
         }
     }
 }

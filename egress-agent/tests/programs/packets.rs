@@ -207,8 +207,9 @@ fn audit_and_exemption_are_the_policys_alone() {
         // Enforcement would have redirected the connection: its packets are no refusals.
         (1, TC_NEXT, [1, 1], [1, 0]),
         (2, TC_NEXT, [1, 1], [1, 0]),
-        (3, TC_DROP, [2, 1], [2, 0]),
-        (u32::MAX, TC_DROP, [3, 1], [3, 0]),
+        (3, TC_NEXT, [1, 2], [1, 0]),
+        (4, TC_DROP, [2, 2], [2, 0]),
+        (u32::MAX, TC_DROP, [3, 2], [3, 0]),
     ] {
         kernel.policy(DEFAULT_POLICY, mode);
         assert_eq!(kernel.classify("pod_ingress", &unrouted, 0), expected, "mode {mode}");

@@ -308,25 +308,25 @@ fn a_workloads_policy_is_its_cgroups_or_its_nearest_ancestors() {
 
 /// Audit with redirects sends to the gateway what enforcement sends there; without, nothing.
 #[test]
-fn audit_redirects_only_where_it_is_told_to() {
-    // The kernel sends nothing to the network "this" (`__mkroute_output`).
-    let nowhere = "0.1.2.3:443";
+fn audit_redirects_only_where_it_is_asked_to() {
+    // What isn't redirected the kernel refuses: from an address of loopback nothing leaves (`__mkroute_output`).
+    let (call, to) = ("connect-loopback", "198.51.100.7:443");
     let (mut kernel, mut cgroup, listener) = gateway("audit-redirect");
     listener.set_nonblocking(true).unwrap();
     kernel.workload(cgroup.id(), AUDITED_REDIRECT);
-    cgroup.call("connect", "198.51.100.7:443").unwrap();
+    cgroup.call(call, to).unwrap();
     assert!(listener.accept().is_ok(), "it is at the gateway");
     let counted = |kernel: &Kernel, audit| {
         kernel.count(hook::CONNECT, action::REDIRECT, Reason::Routed, audit)
     };
     assert_eq!((counted(&kernel, false), counted(&kernel, true)), (1, 0));
-    // Without a gateway that is healthy it goes where it went, and that is told.
+    // Without a gateway that is healthy it goes where it went, and that is reported.
     kernel.group(&[]);
-    assert_eq!(cgroup.call("connect", nowhere), Err(EINVAL));
+    assert_eq!(cgroup.call(call, to), Err(EINVAL));
     assert_eq!(kernel.count(hook::CONNECT, action::DENY, Reason::NoHealthyGateway, true), 1);
     kernel.group(&["127.0.0.1"]);
     kernel.workload(cgroup.id(), AUDITED);
-    assert_eq!(cgroup.call("connect", nowhere), Err(EINVAL));
+    assert_eq!(cgroup.call(call, to), Err(EINVAL));
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     assert_eq!((counted(&kernel, false), counted(&kernel, true)), (1, 1));
 }

@@ -52,7 +52,7 @@ fn connect(address: impl SocketAddr) -> i32 {
         return judgement.deferred();
     }
     let judgement = match lead(address, &judgement, Asks { policy, workload: &workload }) {
-        Ok(()) => judgement,
+        Ok(()) => judgement.carried_out(),
         Err(reason) => judgement.refused(reason),
     };
     conclude(hook::CONNECT, &workload, judgement)

@@ -52,8 +52,13 @@ fn audit_with_redirects_sends_to_gateways_and_refuses_nothing() {
             assert_eq!(results(audited), [true; 3], "{action:?} {reason:?}");
             assert_eq!(audited.redirect(), enforced.redirect());
             assert_eq!(audited.tunnel(), enforced.tunnel());
-            assert_eq!(audited.audited(), action == Action::Deny);
             assert_eq!(audited.action_code(), enforced.action_code());
+            let done = audited.carried_out();
+            assert_eq!((results(done), done.action_code()), ([true; 3], audited.action_code()));
+            assert_eq!(done.audited(), action == Action::Deny);
+            // A redirect that fails is a refusal that is not carried out.
+            let failed = audited.refused(Reason::NoHealthyGateway);
+            assert_eq!((results(failed), failed.audited()), ([true; 3], true));
         }
     }
 }

@@ -576,7 +576,7 @@ proptest! {
                 mode::AUDIT_REDIRECT => there && verdict == Action::Deny,
                 _ => false,
             };
-            prop_assert_eq!(judgement.audited(), audited);
+            prop_assert_eq!(judgement.carried_out().audited(), audited);
         }
     }
 }
