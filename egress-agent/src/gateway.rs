@@ -4,6 +4,7 @@ mod capture;
 mod ending;
 mod in_force;
 mod limits;
+mod peers;
 mod pods;
 mod pressure;
 mod view;
@@ -16,7 +17,7 @@ use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
     task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use self::{
@@ -34,8 +35,8 @@ use crate::{
     net::{ClusterStates, ResolverSource},
     proxy::{Listeners, PolicyCell, Workers, WorkersConfig},
     source::{
-        ConfigArgs, Reload, Secrets,
-        kubernetes::{More, Scope},
+        ConfigArgs, NodeSelector, Reload, Rollout, Secrets,
+        kubernetes::{More, Reports, Scope},
     },
     sys::{
         memory,
@@ -86,6 +87,10 @@ pub struct GatewayArgs {
     /// The DNS server that names are resolved with [default: those of /etc/resolv.conf].
     #[arg(long, value_name = "IP[:PORT]")]
     resolver: Option<ResolverSource>,
+    /// With `--source kubernetes`: the labels of the nodes that run a node agent. A policy is `Programmed` when all of
+    /// them have it in force.
+    #[arg(long, value_name = "KEY=VALUE,KEY!=VALUE", default_value = "egress-enforcer.io/gateway!=true", value_parser = NodeSelector::parse)]
+    agent_nodes: NodeSelector,
     /// How long connections may go on after SIGTERM, in seconds. A second SIGTERM ends them at
     /// once.
     #[arg(long, value_name = "SECONDS", default_value_t = 45)]
@@ -241,13 +246,20 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         telemetry: Arc::clone(&telemetry),
         status: Arc::clone(&status),
     };
+    let identity = GatewayIdentity {
+        labels: args.labels,
+        namespace: args.namespace,
+        addresses: addresses::list().context("can't list this host's addresses")?,
+    };
+    let rollout = args.config.is_kubernetes().then(|| Rollout::new(Instant::now()));
+    if let Some(rollout) = &rollout {
+        rollout.set_own(&identity.addresses);
+        status.set_rollout(rollout.clone());
+    }
     let role = Role {
         in_force: InForce {
-            identity: Arc::new(GatewayIdentity {
-                labels: args.labels,
-                namespace: args.namespace,
-                addresses: addresses::list().context("can't list this host's addresses")?,
-            }),
+            identity: Arc::new(identity),
+            rollout,
             policy,
             replaced: Retired::start().context("can't start a thread")?,
             telemetry: Arc::clone(&telemetry),
@@ -257,6 +269,8 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         },
         control: control.map(|control| (control, view)),
         secrets,
+        agents: args.agent_nodes,
+        health: ports.health,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let drain = Duration::from_secs(args.drain_timeout);
@@ -292,6 +306,10 @@ struct Role {
     control: Option<(Listening, View)>,
     /// Those that the API server is asked for.
     secrets: Option<Secrets>,
+    /// The nodes that run agents.
+    agents: NodeSelector,
+    /// The port of gateways' health.
+    health: u16,
 }
 
 impl Role {
@@ -303,7 +321,17 @@ impl Role {
     ) -> anyhow::Result<ExitCode> {
         let mut ends = Ends::new().context("can't listen for signals")?;
         let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let more = More { secrets: self.secrets.take(), ..More::default() };
+        let rollout = self.in_force.rollout.clone();
+        let credentials = self.in_force.credentials.faults();
+        let more = More {
+            secrets: self.secrets.take(),
+            reports: rollout.clone().map(|rollout| Reports { credentials, rollout }),
+            agents: self.agents.clone(),
+            ..More::default()
+        };
+        if let Some(rollout) = rollout.clone() {
+            tokio::spawn(peers::ask(rollout, self.health));
+        }
         let (origin, reported) = config.open(Scope::Cluster, more).await?;
         let (reload, loaded) = Reload::new(origin);
         let again = reload.again();
@@ -342,6 +370,9 @@ impl Role {
         reload.abort();
         following.abort();
         status.set_draining();
+        if let Some(rollout) = rollout {
+            rollout.stop();
+        }
         let limit = match asked {
             Some(DrainManner::AtOnce) => Duration::ZERO,
             Some(DrainManner::Graceful) | None => drain_timeout,

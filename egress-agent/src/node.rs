@@ -30,8 +30,9 @@ use crate::{
     },
     bpf::{self, Begin, Enforcer, Targets, TcMode},
     enforcement::{
-        Checker, Condition, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler,
-        Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
+        Checker, Condition, Introduction, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing,
+        Reconciler, Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
+        unnamed_policy,
     },
     net::{LookupLimits, Resolver},
     source::{
@@ -72,6 +73,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         cgroups: targets::cgroups(args.cgroups, bpf::cgroup2_mount().as_deref())?,
         pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
         uplinks: targets::uplinks(args.uplinks)?,
+        unnamed: unnamed_policy(args.config.is_kubernetes()),
     };
     // What can fail without the kernel comes first; then nothing was touched. A second agent must
     // hear that it is the second one, not that its port is taken.
@@ -90,7 +92,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let taint =
         args.startup_taint.map(|key| StartupTaint { node: node.clone(), key, ready: is_ready });
     let more = More { taint, ..More::default() };
-    let (origin, reported) = args.config.open(Scope::Node(node), more).await?;
+    let (origin, reported) = args.config.open(Scope::Node(node.clone()), more).await?;
     let places = args.certificates.places()?;
     let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;
@@ -139,7 +141,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         interval: args.health_interval,
         timeout: args.health_timeout,
     };
-    let checker = Checker::spawn(probing, plan::inherited(maps.current()));
+    let (in_force, revisions) = watch::channel(None);
+    let words = Introduction::new(&node, revisions).filter(|_| args.config.is_kubernetes());
+    let checker = Checker::spawn(probing, plan::inherited(maps.current()), words);
     let (shout, modes) = Shout::new();
     let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
     let condition = Arc::<Condition>::default();
@@ -212,6 +216,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         tally,
         condition,
         ready,
+        in_force,
     };
     let mut reconciler = Reconciler::new(parts);
     tokio::select! {

@@ -19,6 +19,7 @@ mod places;
 mod process_metrics;
 mod prometheus;
 mod query;
+mod rollout;
 mod routes;
 mod serve;
 mod server;

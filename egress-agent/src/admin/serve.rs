@@ -1,6 +1,12 @@
 //! Connections to the admin endpoints: who gets a place, and what is answered.
 
-use std::{collections::HashMap, convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{Response, header};
 use http_body_util::Full;
@@ -15,6 +21,7 @@ use tokio::{
 use super::{
     AdminSources, Status,
     places::{Admission, Id, Places, origin},
+    rollout,
     routes::{self, Endpoint},
 };
 use crate::{
@@ -105,7 +112,7 @@ pub(super) async fn accept(endpoint: Endpoint, listener: TcpListener, service: A
         let (service, over) = (Arc::clone(&service), over.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = answer(endpoint, stream, &service) => {}
+                () = answer(endpoint, stream, peer.ip(), &service) => {}
                 _ = closed => {}
             }
             // The receiver lives as long as the loop above.
@@ -120,10 +127,13 @@ fn is_out_of_files(error: &io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|e| errno == Some(e.raw_os_error()))
 }
 
-async fn answer(endpoint: Endpoint, stream: TcpStream, service: &Service) {
+async fn answer(endpoint: Endpoint, stream: TcpStream, peer: IpAddr, service: &Service) {
     let answering = service_fn(|request: http::Request<hyper::body::Incoming>| {
         let (head, _) = request.into_parts();
-        let response = routes::respond(endpoint, &head, &service.telemetry, &service.status);
+        let mut response = routes::respond(endpoint, &head, &service.telemetry, &service.status);
+        if let (Endpoint::Health, Some(rollout)) = (endpoint, service.status.rollout()) {
+            rollout::exchange(rollout, peer, &head.headers, response.headers_mut());
+        }
         std::future::ready(Ok::<_, Infallible>(finish(response)))
     });
     let connection = http1::Builder::new()

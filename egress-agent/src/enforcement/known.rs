@@ -32,6 +32,12 @@ pub(crate) struct KnownPods {
 /// The policy of workloads that are in no set of their own.
 const DEFAULT_POLICY: PolicyId = 0;
 
+/// The policy of processes in enforced cgroups that no workload names: with an API server they are of a pod that is
+/// not known yet.
+pub(crate) const fn unnamed_policy(has_api_server: bool) -> PolicyId {
+    if has_api_server { UNKNOWN_POLICY } else { DEFAULT_POLICY }
+}
+
 /// Addresses of pods by the indices of their interfaces.
 pub(super) type Seen = BTreeMap<u32, Vec<IpAddr>>;
 
@@ -73,10 +79,9 @@ impl KnownPods {
         });
     }
 
-    /// The policy of processes in enforced cgroups that no workload names: with an API server they are of
-    /// a pod that is not known yet.
+    /// See [`unnamed_policy`].
     pub(super) const fn unnamed(&self) -> PolicyId {
-        if self.has_api_server { UNKNOWN_POLICY } else { DEFAULT_POLICY }
+        unnamed_policy(self.has_api_server)
     }
 
     /// A sentence for each interface whose pod is not known. `audited`: they are in audit mode.

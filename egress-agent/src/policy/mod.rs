@@ -9,6 +9,7 @@ mod claims;
 mod cluster;
 mod consistent_hash;
 mod cors;
+mod credential_use;
 mod decision;
 mod denied_cidrs;
 mod destination;
@@ -52,6 +53,7 @@ pub use consistent_hash::{
     ConsistentHash, HashCookie, HashKey, HashTable, hash_of, hash_of_address, hash_with,
 };
 pub use cors::CorsPolicy;
+pub use credential_use::CredentialUse;
 pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
     RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,

@@ -29,7 +29,7 @@ pub struct ConfigArgs {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// With `--source kubernetes`: the ConfigMap whose key `mesh.yaml` has the mesh-wide settings.
-    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "istio-system/egress-enforcer", value_parser = named)]
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "istio-system/egress-enforcer", value_parser = namespaced)]
     pub mesh_config_map: (String, String),
     /// With `--source kubernetes`: Services of type ExternalName are hosts of the registry, as in Istio. Whoever may
     /// make such a Service adds a host, which routes may lead to.
@@ -53,7 +53,11 @@ pub enum SourceKind {
     Kubernetes,
 }
 
-fn named(text: &str) -> Result<(String, String), String> {
+/// Reads `NAMESPACE/NAME`.
+///
+/// # Errors
+/// One of the two is missing.
+pub fn namespaced(text: &str) -> Result<(String, String), String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
             Ok((namespace.into(), name.into()))
@@ -179,9 +183,9 @@ mod tests {
 
     #[test]
     fn a_config_maps_name_has_a_namespace() {
-        assert_eq!(named("a/b"), Ok(("a".into(), "b".into())));
+        assert_eq!(namespaced("a/b"), Ok(("a".into(), "b".into())));
         for text in ["", "a", "/b", "a/"] {
-            assert!(named(text).unwrap_err().contains("NAMESPACE/NAME"), "{text}");
+            assert!(namespaced(text).unwrap_err().contains("NAMESPACE/NAME"), "{text}");
         }
     }
 

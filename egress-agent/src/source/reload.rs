@@ -209,7 +209,11 @@ fn compile(files: &Files) -> Compilation {
     tracing::info!("compiling a configuration of {} files", files.resources.len());
     let (snapshot, problems) =
         match config::compile_in(&files.discovered, &files.resources, files.mesh.as_ref()) {
-            Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
+            Ok(compiled) => {
+                let mut snapshot = compiled.snapshot;
+                snapshot.revisions = Arc::clone(files.objects.revisions());
+                (Some(Arc::new(snapshot)), compiled.warnings)
+            }
             Err(problems) => (None, problems.0),
         };
     files.objects.judge(&problems, snapshot.is_some());

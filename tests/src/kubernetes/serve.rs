@@ -25,7 +25,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    answer::{Body, answer, head, not_found, starting, status, status_object},
+    answer::{Body, answer, head, not_found, starting, status, status_object, text},
     discovery::discovery,
     shared::{Mood, Shared},
     store::{Query, Refusal},
@@ -139,6 +139,10 @@ pub(super) async fn respond(
     let speaks = moods.wait_for(|mood| *mood != Mood::Silent).await.map(|mood| *mood);
     if token.and_then(|token| token.strip_prefix("Bearer ")) != Some(&shared.token) {
         return status(401, "Unauthorized", "Unauthorized", None);
+    }
+    if path == "/readyz" {
+        let starts = matches!(speaks, Ok(Mood::Starts(_)));
+        return if starts { text(500, "[-]informer-sync failed") } else { text(200, "ok") };
     }
     if let Ok(Mood::Starts(code)) = speaks {
         return starting(code, path);

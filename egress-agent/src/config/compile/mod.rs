@@ -105,7 +105,8 @@ pub(super) fn compile(
         destinations: HashMap::new(),
         report: &mut report,
     };
-    let snapshot = compiler.run(&resources);
+    let mut snapshot = compiler.run(&resources);
+    snapshot.credential_uses = report.take_credentials();
     let (mut problems, fatal) = report.into_parts();
     problems.sort_by(super::Problem::by_place);
     problems.dedup();
@@ -163,6 +164,8 @@ impl Compiler<'_> {
             mesh: self.mesh,
             node,
             places: Arc::new(places::all(resources)),
+            credential_uses: Arc::default(),
+            revisions: Arc::default(),
             rules: Rules {
                 services,
                 servers: self.servers,

@@ -272,6 +272,7 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
                 }
                 return TlsWish::Unavailable("asks for a credential without a valid name".into());
             };
+            cx.names_credential(&name.value);
             let text: Arc<str> = name.value.as_str().into();
             match mode.as_ref().map(|mode| mode.value) {
                 Some(ClientMode::Mutual) => ClientTlsMode::MutualNamed(text),
