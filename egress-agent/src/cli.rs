@@ -20,6 +20,7 @@ mod suggest;
 #[cfg(test)]
 mod testing;
 pub mod uninstall;
+mod verify;
 mod version;
 mod wrap;
 
@@ -44,6 +45,7 @@ use self::{
     status::StatusArgs,
     suggest::SuggestArgs,
     uninstall::UninstallArgs,
+    verify::VerifyArgs,
     version::VersionArgs,
 };
 use crate::{
@@ -148,6 +150,8 @@ enum Command {
     Uninstall(UninstallArgs),
     /// Try every known bypass technique from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
+    /// Say what is enforced on the pods of a namespace, and try from one of them whether it is.
+    Verify(Box<VerifyArgs>),
     /// Show the version, the build, the maps' layout and the kernel.
     Version(VersionArgs),
     /// Print a completion script for a shell.
@@ -179,6 +183,7 @@ pub fn main() -> ExitCode {
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Probe(args) => probe::run(*args),
+        Command::Verify(args) => verify::run(*args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => generate::completion(&args, Cli::command()),
         Command::Man(args) => generate::man(&args, Cli::command()),

@@ -238,7 +238,10 @@ fn egress_policies_from_an_api_server() {
     let example = Walkthrough::example_policy().unwrap();
     cluster.announce_address();
     let gateway = cluster.start_gateway();
-    let node = cluster.start_node();
+    let mut of_gateway = node("gateway", plan::GATEWAYS[0], "10.244.9.0/24");
+    of_gateway["metadata"]["labels"] = json!({"egress-enforcer.io/gateway": "true"});
+    cluster.api.apply(of_gateway);
+    let mut node = cluster.start_node();
     let capture = cluster.testbed.capture().unwrap();
     cluster.pod.run(&cluster.testbed).unwrap();
     let place = cluster.pod.place.clone();
@@ -263,14 +266,20 @@ fn egress_policies_from_an_api_server() {
     })
     .unwrap();
     // It shows what became of it, and so does one that is.
-    let accepted = || {
+    let condition = |kind: &str| {
         let policy = cluster.api.get("egresspolicies", "v1alpha1", "shop", "news").unwrap();
         let generation = policy["metadata"]["generation"].clone();
-        let shown = policy["status"]["conditions"][0].clone();
-        assert!(shown["type"].is_null() || shown["type"] == "Accepted", "{policy}");
+        let mut all = policy["status"]["conditions"].as_array().into_iter().flatten();
+        let shown = all.find(|shown| shown["type"] == kind)?.clone();
         (shown["observedGeneration"] == generation).then_some(shown)
     };
+    let accepted = || condition("Accepted");
+    let programmed = |reason: &str| {
+        let shown = || condition("Programmed").filter(|shown| shown["reason"] == reason);
+        until(SOON, &format!("the policy to be {reason}"), shown).unwrap()
+    };
     let shown = until(SOON, "the condition of the policy with an error", accepted).unwrap();
+    assert_eq!(programmed("NotAccepted")["status"], "False");
     assert_eq!((&shown["status"], &shown["reason"]), (&json!("False"), &json!("Invalid")));
     let message = shown["message"].as_str().unwrap();
     assert!(message.starts_with("spec.rules[0][\"port\"]: unknown field"), "{message}");
@@ -280,6 +289,36 @@ fn egress_policies_from_an_api_server() {
         (&shown["status"], &shown["message"]),
         (&json!("True"), &json!("gateways decide by it"))
     );
+    // In force everywhere: on the node and the gateway, and where an agent is behind, it does not say so.
+    let everywhere = "in force on 1 of 1 nodes and 1 of 1 gateways";
+    let shown = programmed("Programmed");
+    assert_eq!((&shown["status"], &shown["message"]), (&json!("True"), &json!(everywhere)));
+    // From the pod: what is enforced where, what is allowed, and that nothing else is.
+    let agent = cluster.testbed.agent().to_string_lossy().into_owned();
+    let kubeconfig = cluster.api.kubeconfig();
+    let verify = ["verify", "--kubernetes", "--kubeconfig", &kubeconfig, "--namespace", "shop"];
+    let verifies = || place.run(&agent, &[&verify[..], &["--pod", "web-0"]].concat()).unwrap();
+    let done = verifies();
+    let text = done.stdout.clone() + &done.stderr;
+    assert_eq!(done.code, 0, "{text}");
+    for part in [
+        "web-0  app   enforce  EgressPolicy shop/news",
+        "ok    allowed  tls://edition.cnn.com:443: a TLS server answers",
+        "ok    denied   tls://not-allowed.invalid:443 at 198.51.100.10: refused",
+        "what is allowed works, and nothing else does",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(place.run(&agent, &[&verify[..], &["--pod", "other"]].concat()).unwrap().code, 2);
+    node.kill();
+    let mut again = documents(&example.passthrough.files[0].1).unwrap().remove(0);
+    again["spec"]["rules"][0]["hosts"] = json!(["edition.cnn.com", "another.example.org"]);
+    cluster.api.apply(again);
+    let shown = programmed("Pending");
+    let behind = "in force on 0 of 1 nodes and 1 of 1 gateways; waiting for app";
+    assert_eq!((&shown["status"], &shown["message"]), (&json!("False"), &json!(behind)));
+    let node = cluster.start_node();
+    assert_eq!(programmed("Programmed")["message"], everywhere);
     // Nothing is written that is shown already, though more changes.
     let version = |name: &str| {
         let object = cluster.api.get("egresspolicies", "v1alpha1", "shop", name).unwrap();
@@ -316,6 +355,15 @@ fn egress_policies_from_an_api_server() {
     sees(&place, URL, "200");
     cluster.api.apply(namespace(json!({"tier": "back"})));
     is_refused(&place, URL);
+    // Without enforcement it says so.
+    drop(node);
+    let pins = cluster.testbed.pins().to_string_lossy().into_owned();
+    let detached = cluster.testbed.app().run(&agent, &["detach", "--bpffs", &pins]).unwrap();
+    assert!(detached.ok(), "{}", detached.stderr);
+    let done = verifies();
+    let text = done.stdout.clone() + &done.stderr;
+    assert_eq!(done.code, 1, "{text}");
+    assert!(text.contains("a direct TCP connection is not refused"), "{text}");
 }
 
 /// The walkthrough's steps one after the other, and back: what is allowed is served, its twin is not.
