@@ -3,6 +3,7 @@
 mod bug_report;
 mod certs;
 mod check;
+mod cni;
 mod detach;
 mod doctor;
 mod exit;
@@ -32,6 +33,7 @@ use self::{
     bug_report::BugReportArgs,
     certs::CertsArgs,
     check::CheckArgs,
+    cni::CniArgs,
     detach::DetachArgs,
     doctor::DoctorArgs,
     exit::{FAILURE, OWNED},
@@ -152,6 +154,8 @@ enum Command {
     Probe(Box<ProbeArgs>),
     /// Say what is enforced on the pods of a namespace, and try from one of them whether it is.
     Verify(Box<VerifyArgs>),
+    /// Be a chained CNI plug-in: hold the start of a pod until enforcement stands for it.
+    Cni(CniArgs),
     /// Show the version, the build, the maps' layout and the kernel.
     Version(VersionArgs),
     /// Print a completion script for a shell.
@@ -164,7 +168,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     begin();
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(cni::arguments(std::env::args_os()));
     log::init(&cli.log);
     watch_panics();
     let result = match cli.command {
@@ -184,6 +188,7 @@ pub fn main() -> ExitCode {
         Command::Uninstall(args) => uninstall::run(&args),
         Command::Probe(args) => probe::run(*args),
         Command::Verify(args) => verify::run(*args),
+        Command::Cni(args) => cni::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => generate::completion(&args, Cli::command()),
         Command::Man(args) => generate::man(&args, Cli::command()),

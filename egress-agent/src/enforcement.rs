@@ -22,6 +22,7 @@ pub(crate) mod plan;
 mod pods;
 mod reconcile;
 mod sockets;
+mod standing;
 pub(crate) mod takeover;
 pub(crate) mod tunnel;
 
@@ -36,5 +37,6 @@ pub(crate) use self::{
     modes::{Modes, SetMode, Shout, name as mode_name},
     pods::Pod,
     reconcile::{Parts, Reconciler},
+    standing::Standing,
     tunnel::NodeTunnel,
 };

@@ -12,7 +12,7 @@ mod options;
 mod targets;
 mod view;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
@@ -31,10 +31,11 @@ use crate::{
     bpf::{self, Begin, Enforcer, Targets, TcMode},
     enforcement::{
         Checker, Condition, Introduction, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing,
-        Reconciler, Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
+        Reconciler, Shout, Standing, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
         unnamed_policy,
     },
     net::{LookupLimits, Resolver},
+    pods::Announced,
     source::{
         Origin, Reload,
         kubernetes::{More, Scope, StartupTaint},
@@ -133,7 +134,10 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         None => Vec::new(),
     };
     let interfaces = plan::interfaces(&args.pod_interfaces, &attachments);
-    let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces);
+    let announced = Announced::default();
+    let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces, announced.clone());
+    let (in_maps, known_interfaces) = watch::channel(BTreeSet::new());
+    let standing = Standing::new(announced, known.sightings.clone(), known_interfaces);
     let reload = reload.inheriting(takeover::inherited(attachments.waiting(), held));
     let again = reload.again();
     let probing = Probing {
@@ -170,6 +174,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         condition: Arc::clone(&condition),
         credentials: Arc::clone(&credentials),
         tunnel: (tunnel.addresses.clone(), Arc::clone(&tunnel.stats)),
+        standing,
     };
     let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
     let _control = control.transpose().context("can't serve the control socket")?;
@@ -217,6 +222,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         condition,
         ready,
         in_force,
+        in_maps,
     };
     let mut reconciler = Reconciler::new(parts);
     tokio::select! {

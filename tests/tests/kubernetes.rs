@@ -296,9 +296,13 @@ fn egress_policies_from_an_api_server() {
     // From the pod: what is enforced where, what is allowed, and that nothing else is.
     let agent = cluster.testbed.agent().to_string_lossy().into_owned();
     let kubeconfig = cluster.api.kubeconfig();
-    let verify = ["verify", "--kubernetes", "--kubeconfig", &kubeconfig, "--namespace", "shop"];
-    let verifies = || place.run(&agent, &[&verify[..], &["--pod", "web-0"]].concat()).unwrap();
-    let done = verifies();
+    // Without capabilities, as most pods are.
+    let verify = ["--inh-caps=-all", "--bounding-set=-all", &agent, "verify", "--kubernetes"];
+    let verifies = |pod: &str| {
+        let of = ["--kubeconfig", &kubeconfig, "--namespace", "shop", "--pod", pod];
+        place.run("setpriv", &[&verify[..], &of].concat()).unwrap()
+    };
+    let done = verifies("web-0");
     let text = done.stdout.clone() + &done.stderr;
     assert_eq!(done.code, 0, "{text}");
     for part in [
@@ -309,7 +313,7 @@ fn egress_policies_from_an_api_server() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
-    assert_eq!(place.run(&agent, &[&verify[..], &["--pod", "other"]].concat()).unwrap().code, 2);
+    assert_eq!(verifies("other").code, 2);
     node.kill();
     let mut again = documents(&example.passthrough.files[0].1).unwrap().remove(0);
     again["spec"]["rules"][0]["hosts"] = json!(["edition.cnn.com", "another.example.org"]);
@@ -360,7 +364,7 @@ fn egress_policies_from_an_api_server() {
     let pins = cluster.testbed.pins().to_string_lossy().into_owned();
     let detached = cluster.testbed.app().run(&agent, &["detach", "--bpffs", &pins]).unwrap();
     assert!(detached.ok(), "{}", detached.stderr);
-    let done = verifies();
+    let done = verifies("web-0");
     let text = done.stdout.clone() + &done.stderr;
     assert_eq!(done.code, 1, "{text}");
     assert!(text.contains("a direct TCP connection is not refused"), "{text}");
@@ -528,4 +532,61 @@ fn what_the_api_server_says_is_in_force_and_stays_while_it_is_away() {
     cluster.apply(&walkthrough.passthrough);
     sees(&place, URL, "200");
     capture.take();
+}
+
+/// The chained CNI plug-in holds a pod until its policy is in force, and fails where that does not come: then no
+/// connection of the pod fails that is allowed, from its first one on.
+#[test]
+fn the_cni_plug_in_holds_a_pod_until_enforcement_stands() {
+    let mut cluster = Kubernetes::new();
+    cluster.apply(&Walkthrough::example().unwrap().passthrough);
+    let _gateway = cluster.start_gateway();
+    let mut node = cluster.start_node();
+    let capture = cluster.testbed.capture().unwrap();
+    let agent = cluster.testbed.agent().to_string_lossy().into_owned();
+    let control = cluster.testbed.node_control().to_string_lossy().into_owned();
+    let previous =
+        json!({"cniVersion": "1.1.0", "ips": [{"address": "10.244.1.10/24", "interface": 1}]});
+    let namespace = cluster.pod.place.ns.path();
+    let app = cluster.testbed.app().clone();
+    let call = |command: &str, seconds: u32| {
+        let config = json!({
+            "cniVersion": "1.1.0", "name": "pods", "type": "egress-agent-cni",
+            "controlSocket": control, "timeoutSeconds": seconds, "prevResult": previous,
+        });
+        let script = format!(
+            "printf '%s' '{config}' | CNI_COMMAND={command} CNI_CONTAINERID=x CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin \
+             CNI_NETNS={namespace} CNI_ARGS='IgnoreUnknown=1;K8S_POD_UID={UID}' {agent} cni"
+        );
+        let done = app.run("sh", &["-c", &script]).unwrap();
+        let answer = serde_json::from_str::<Value>(&done.stdout).unwrap_or(Value::Null);
+        (done.code, answer, done.stderr)
+    };
+    // The API server does not know the pod: it does not start, and the runtime is told why.
+    let (code, answer, _) = call("ADD", 1);
+    assert_eq!((code, &answer["code"]), (1, &json!(100)), "{answer}");
+    let why = answer["details"].as_str().unwrap();
+    assert!(why.contains("the API server does not know the pod"), "{why}");
+    assert_eq!(call("CHECK", 1).1["code"], 100);
+    // It becomes known while the plug-in waits. The result before is passed on.
+    cluster.announce();
+    let (code, answer, error) = call("ADD", 30);
+    assert_eq!((code, &answer), (0, &previous), "{error}");
+    assert_eq!(call("CHECK", 1), (0, Value::Null, String::new()));
+    assert_eq!(call("STATUS", 1), (0, Value::Null, String::new()));
+    // The first connections: the allowed one works at once, and the other one never.
+    cluster.pod.run(&cluster.testbed).unwrap();
+    let place = cluster.pod.place.clone();
+    assert_eq!(curl(&place, URL), "200");
+    bypass(&cluster.testbed, &node, &capture, &place);
+    // Without an agent no pod starts, and every pod can end.
+    node.kill();
+    assert_eq!(call("ADD", 1).1["code"], 100);
+    assert_eq!(call("STATUS", 1).1["code"], 50);
+    for command in ["DEL", "GC"] {
+        assert_eq!(call(command, 1), (0, Value::Null, String::new()));
+    }
+    let (code, answer, _) = call("VERSION", 1);
+    assert_eq!((code, &answer["cniVersion"]), (0, &json!("1.1.0")));
+    assert_eq!(call("UPDATE", 1).1["code"], 4);
 }

@@ -3,7 +3,8 @@
 //!
 //! `GET /status` is one JSON object, an [`AgentReport`]. `GET /explain` is one too, an
 //! [`Explanation`](crate::explain::Explanation). `GET /flows` is JSON lines, [`Line`]s: the
-//! history; with `?follow=true` what happens from then on, until the client leaves.
+//! history; with `?follow=true` what happens from then on, until the client leaves. `GET /standing` says whether
+//! enforcement stands for a pod that starts.
 //!
 //! The server runs on a thread of its own. It only reads, from handles that never block those who
 //! enforce, so neither many clients nor slow ones disturb the role.
@@ -18,7 +19,7 @@ mod stream;
 use std::{path::PathBuf, str::FromStr};
 
 pub(crate) use self::{
-    client::{AskError, Stream, ask_explain, ask_mesh, ask_status, open_flows},
+    client::{AskError, Stream, ask_explain, ask_mesh, ask_standing, ask_status, open_flows},
     mesh::Mesh,
     report::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, LimitReport,

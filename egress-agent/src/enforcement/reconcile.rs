@@ -1,7 +1,7 @@
 //! The node's reconciler: from the configuration, and what is known besides, to the maps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -65,6 +65,8 @@ pub(crate) struct Parts {
     pub(crate) ready: watch::Sender<bool>,
     /// The revisions that the maps hold as a whole; `None` where they are behind.
     pub(crate) in_force: watch::Sender<Option<Arc<Revisions>>>,
+    /// The interfaces whose pods the maps know.
+    pub(crate) in_maps: watch::Sender<BTreeSet<u32>>,
 }
 
 /// What keeps the kernel equal to the configuration.
@@ -99,6 +101,7 @@ pub(crate) struct Reconciler {
     ready: bool,
     stands: watch::Sender<bool>,
     in_force: watch::Sender<Option<Arc<Revisions>>>,
+    in_maps: watch::Sender<BTreeSet<u32>>,
     manager: Manager,
 }
 
@@ -124,6 +127,7 @@ impl Reconciler {
             condition,
             ready: stands,
             in_force,
+            in_maps,
         } = parts;
         let exemptions = Exemptions::find(&plan::cgroups(&strangers, &attachments));
         Self {
@@ -154,6 +158,7 @@ impl Reconciler {
             ready: false,
             stands,
             in_force,
+            in_maps,
             manager: Manager::new(Instant::now()),
         }
     }
@@ -315,10 +320,18 @@ impl Reconciler {
         self.tell_revisions(behind);
     }
 
-    /// Says which revisions are in force, if that is news.
+    /// Says which revisions are in force, and at which interfaces, if that is news.
     fn tell_revisions(&self, behind: bool) {
         let whole = self.planned.snapshot().filter(|_| self.ready && !behind);
         let now = whole.map(|snapshot| Arc::clone(&snapshot.revisions));
+        let known = self.maps.current().pod_interfaces.iter();
+        let known = known.filter(|(_, port)| now.is_some() && port.policy != UNKNOWN_POLICY);
+        let known: BTreeSet<u32> = known.map(|(ifindex, _)| *ifindex).collect();
+        self.in_maps.send_if_modified(|old| {
+            let changed = *old != known;
+            *old = known;
+            changed
+        });
         self.in_force.send_if_modified(|old| {
             let changed = *old != now;
             *old = now;

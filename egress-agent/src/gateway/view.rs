@@ -41,6 +41,7 @@ impl View {
             status: Box::new(move || AgentReport::Gateway(self.report(&loaded.borrow().clone()))),
             snapshot: Box::new(move || config.borrow().snapshot.clone()),
             flows,
+            standing: Box::new(|_: &str, _| Err("a gateway enforces nothing on pods".into())),
             // A gateway hands its flows in itself.
             lost: Box::new(|| 0),
         }

@@ -102,6 +102,13 @@ pub(crate) async fn ask_explain(path: &Path, question: &Ask) -> Result<Explanati
     ask(path, &format!("/explain?{}", question.query())).await
 }
 
+/// Asks a node agent whether enforcement stands for the pod of this UID in the network namespace of this inode. Where it
+/// does not, the error is [`AskError::Refused`] and says why.
+pub(crate) async fn ask_standing(path: &Path, pod: &str, namespace: u64) -> Result<(), AskError> {
+    let target = format!("/standing?pod={pod}&namespace={namespace}");
+    ask::<bool>(path, &target).await.map(drop)
+}
+
 /// Asks an agent for the workloads and the gateway that it knows.
 pub(crate) async fn ask_mesh(path: &Path) -> Result<Mesh, AskError> {
     ask(path, "/mesh").await

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{ControlPath, mesh::Mesh, serving::Serving, stream};
-use crate::explain::Ask;
+use crate::{admin::query::parameter, explain::Ask};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
@@ -262,12 +262,31 @@ fn respond(
         }
         ("/flows", _) => text(StatusCode::BAD_REQUEST, "expected no query, or ?follow=true\n"),
         ("/explain", query) => explain(query, serving),
+        ("/standing", query) => stands(query, serving),
         ("/mesh", "") => {
             let mesh = (serving.snapshot)().map(|snapshot| Mesh::of(&snapshot.mesh));
             let mesh = serde_json::to_vec(&mesh.unwrap_or_default()).unwrap_or_default();
             body(StatusCode::OK, "application/json", full(mesh.into()))
         }
-        _ => text(StatusCode::NOT_FOUND, "there are /status, /flows, /explain and /mesh\n"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "there are /status, /flows, /explain, /standing and /mesh\n",
+        ),
+    }
+}
+
+/// Whether enforcement stands for a pod that starts.
+fn stands(query: &str, serving: &Serving) -> Response<Body> {
+    let namespace = parameter(query, "namespace").and_then(|inode| inode.parse().ok());
+    let (Some(pod), Some(namespace)) = (parameter(query, "pod"), namespace) else {
+        return text(StatusCode::BAD_REQUEST, "expected ?pod=UID&namespace=INODE\n");
+    };
+    match (serving.standing)(&pod, namespace) {
+        Ok(()) => body(StatusCode::OK, "application/json", full(Bytes::from_static(b"true"))),
+        Err(why) => {
+            let why = full(format!("{why}\n").into());
+            body(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", why)
+        }
     }
 }
 

@@ -66,6 +66,10 @@ impl Bench {
     fn serving(&self) -> Serving {
         let lost = Arc::clone(&self.lost);
         Serving {
+            standing: Box::new(|pod: &str, namespace| match (pod, namespace) {
+                ("uid", 7) => Ok(()),
+                other => Err(format!("not yet: {other:?}")),
+            }),
             status: Box::new(report),
             snapshot: Box::new(|| None),
             flows: Arc::clone(&self.flows),
@@ -164,4 +168,16 @@ fn the_option_is_read() {
     assert_eq!("off".parse(), Ok(ControlPath::Off));
     assert_eq!("/a/b".parse(), Ok(ControlPath::Path("/a/b".into())));
     assert!("".parse::<ControlPath>().is_err());
+}
+
+#[tokio::test]
+async fn a_pod_stands_or_it_says_why_not() {
+    let bench = Bench::new();
+    let _control = bench.listen().unwrap().unwrap().serve(bench.serving()).unwrap();
+    assert!(ask_standing(&bench.path(), "uid", 7).await.is_ok());
+    let why = ask_standing(&bench.path(), "uid", 8).await.unwrap_err();
+    assert!(
+        matches!(&why, AskError::Refused(why) if why.contains("not yet: (\"uid\", 8)")),
+        "{why}"
+    );
 }
