@@ -152,7 +152,7 @@ enum Command {
     Uninstall(UninstallArgs),
     /// Try every known bypass technique from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
-    /// Say what is enforced on the pods of a namespace, and try from one of them whether it is.
+    /// Say what is enforced for the pods of a namespace, and try from one of them whether it is.
     Verify(Box<VerifyArgs>),
     /// Be a chained CNI plug-in: hold the start of a pod until enforcement stands for it.
     Cni(CniArgs),

@@ -1,4 +1,4 @@
-//! The `verify` command: what is enforced on a namespace's pods, and whether that holds, from one of them.
+//! The `verify` command: what is enforced for a namespace's pods, and whether that holds, from one of them.
 
 mod dial;
 mod plan;
@@ -38,7 +38,7 @@ const FIRST_LISTS: Duration = Duration::from_secs(30);
 const INCONCLUSIVE: u8 = 3;
 
 const HELP: &str = "\
-It reads what node agents read, says for each pod of the namespace what is enforced on it, and then tries it as the pod
+It reads what node agents read, says for each pod of the namespace what is enforced for it, and then tries it as the pod
 that it runs in: each host that the pod may reach is asked, the same connection for another host is refused, and every
 bypass technique of `probe` is tried on the address of the first host.
 

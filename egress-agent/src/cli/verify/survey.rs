@@ -1,4 +1,4 @@
-//! What is enforced on which pod: from the configuration and the pods, without I/O.
+//! What is enforced for which pod: from the configuration and the pods, without I/O.
 
 use std::net::{IpAddr, Ipv4Addr};
 
