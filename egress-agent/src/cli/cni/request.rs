@@ -135,13 +135,10 @@ impl Request {
                 return Err(wrong("controlSocket", "an absolute path"));
             }
         };
-        let patience = match &config["timeoutSeconds"] {
-            Value::Null => PATIENCE,
-            given => {
-                let given = given.as_u64().filter(|seconds| (1..=MOST_PATIENCE).contains(seconds));
-                given.ok_or_else(|| wrong("timeoutSeconds", "1 to 200"))?
-            }
-        };
+        let given = &config["timeoutSeconds"];
+        let patience = if given.is_null() { Some(PATIENCE) } else { given.as_u64() };
+        let patience = patience.filter(|seconds| (1..=MOST_PATIENCE).contains(seconds));
+        let patience = patience.ok_or_else(|| wrong("timeoutSeconds", "1 to 200"))?;
         Ok(Self { version, command, socket, patience: Duration::from_secs(patience) })
     }
 }
