@@ -1,6 +1,6 @@
 //! Mirror of `DestinationRule`: how a destination is reached.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     decode::{At, Dict, List, Records, choice, record},
@@ -254,6 +254,10 @@ record! {
         "sni" sni: Option<At<String>> = "the host",
         /// Don't verify the upstream's certificate. Anyone on the way can then read and change everything.
         "insecureSkipVerify" insecure_skip_verify: Option<At<bool>> = "`false`",
+    }
+    translated {
+        /// Why it cannot be applied.
+        unavailable: Option<Rc<str>>;
     }
 }
 

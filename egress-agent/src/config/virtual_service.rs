@@ -1,11 +1,12 @@
 //! Mirror of `VirtualService`: which way traffic takes.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     cors::CorsPolicy,
     decode::{At, Dict, List, RecordDict, Records, choice, record},
     fault::{Fault, Percentage},
+    meta::Meta,
     text::StringMatch,
 };
 use crate::types::Port;
@@ -25,6 +26,10 @@ record! {
         "tcp" tcp: Records<TcpRule> = "none",
         /// Namespaces whose workloads it is for, at the `mesh` stage: `.`, `*`, or names.
         "exportTo" export_to: List<String> = "`*`",
+    }
+    translated {
+        /// Whether it was made of a route of the Gateway API.
+        is_translated: bool;
     }
 }
 
@@ -67,6 +72,10 @@ record! {
         "mirrors" mirrors: Records<HttpMirror> = "none",
         /// Answers to browsers that ask whether a page of another origin may make a request (CORS).
         "corsPolicy" cors_policy: Option<CorsPolicy> = "none",
+    }
+    translated {
+        /// The route that it was made of.
+        origin: Option<Rc<Meta>>;
     }
 }
 
@@ -136,6 +145,10 @@ record! {
         "subset" subset: Option<At<String>> = "none",
         /// Its port.
         "port" port: Option<DestinationPort> = "its only one",
+    }
+    translated {
+        /// Why what is sent there is refused.
+        refused: Option<Rc<str>>;
     }
 }
 

@@ -79,7 +79,7 @@ pub use rules::{
     TlsRule, Weighted,
 };
 pub use scope::{Exported, Scoped, preferred};
-pub use server::{EncryptedHello, Server, ServerProtocol};
+pub use server::{EncryptedHello, Owner, Server, ServerProtocol};
 pub use server_tls::{
     CipherSuite, CredentialFiles, CredentialSource, Inside, KeyGroup, KeyGroups, ServerTls,
     ServerTlsMode, TlsVersion,

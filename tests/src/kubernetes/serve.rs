@@ -197,7 +197,7 @@ fn write(asked: &Asked, sent: &Sent, shared: &Shared) -> Response<Body> {
     let Ok(body) = body else {
         return status(400, "BadRequest", "the body of the request is no object", None);
     };
-    let Asked { query, name, subresource, parameters } = asked;
+    let Asked { group: _, query, name, subresource, parameters } = asked;
     let done = match (&sent.method, name, subresource.as_deref(), &*query.plural, kind) {
         (&Method::PATCH, Some(name), Some("status"), _, "application/apply-patch+yaml") => {
             let manager = parameters.get("fieldManager").map(String::as_str);
@@ -244,18 +244,7 @@ fn definition(name: &str, shared: &Shared) -> Response<Body> {
 
 fn served(asked: &Asked, shared: &Shared) -> bool {
     let Query { plural, version, .. } = &asked.query;
-    let store = shared.store();
-    [
-        "",
-        "discovery.k8s.io",
-        "events.k8s.io",
-        "networking.k8s.io",
-        "networking.istio.io",
-        "security.istio.io",
-        "egress-enforcer.io",
-    ]
-    .iter()
-    .any(|group| store.kind(group, version, plural).is_some())
+    shared.store().kind(&asked.group, version, plural).is_some()
 }
 
 /// A stream of events, until its time is up, the kind goes, or the history is compacted.

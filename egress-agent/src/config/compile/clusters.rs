@@ -30,9 +30,9 @@ impl Compiler<'_> {
         let host_text = host.as_ref()?;
         let full = names::expand(&host_text.value, &meta.namespace);
         let mut host = names::pattern_of(&full, host_text, &mut meta.cx(self.report))?;
-        let group = self.groups.named(&full).and_then(|index| self.mesh.gateways.get(index));
-        if let Some(group) = group {
-            host = HostPattern::Exact(group.service.clone());
+        if let Some(group) = self.groups.named(&full) {
+            let service = self.groups.service(group, &full, &self.mesh);
+            host = HostPattern::parse(&service).unwrap_or(host);
         }
         // What the host is says what the rule means; how its name is spelled does not.
         let kinds = Kinds {
@@ -92,17 +92,16 @@ impl Compiler<'_> {
     /// How traffic that a rule of `client` leads to this port of a gateway's service has to come.
     pub(super) fn hop(
         &mut self,
-        group: usize,
+        service: String,
         port: Port,
         subset: &str,
         client: &Namespace,
     ) -> Hop {
-        let key = (group, port, subset.to_owned(), client.clone());
+        let key = (service, port, subset.to_owned(), client.clone());
         if let Some(known) = self.hops.get(&key) {
             return *known;
         }
-        let Some(group) = self.mesh.gateways.get(group) else { return Hop::Plain };
-        let host = HostPattern::Exact(group.service.clone());
+        let Ok(host) = HostPattern::parse(&key.0) else { return Hop::Plain };
         let settings = merged(&self.gateway_rules(&host, client), port, subset);
         let hop = if settings.tunnel.flatten().is_some() { Hop::Tunnel } else { Hop::Plain };
         self.hops.insert(key, hop);
@@ -120,10 +119,15 @@ impl Compiler<'_> {
             let namespace = namespace.or_else(|| names::namespace_of(&service));
             let mut first: Option<(Tunnel, String)> = None;
             let mut hop = Hop::Plain;
-            for rule in most_specific(&self.rules.meeting(&host), &host, |_| true) {
+            let mut rules = most_specific(&self.rules.meeting(&host), &host, |_| true);
+            for shared in self.groups.shared_by(index) {
+                let own = most_specific(&self.rules.meeting(&shared), &shared, |_| true);
+                rules.extend(own.into_iter().filter(|rule| rule.host == shared));
+            }
+            for rule in rules {
                 let at = Spot::root(rule.meta.line, "spec");
                 let own = rule.policy.as_ref().and_then(|policy| policy.settings.tunnel.as_ref());
-                if own.is_some_and(Option::is_some) {
+                if own.is_some_and(Option::is_some) && rule.host.covers(&host) {
                     hop = Hop::Tunnel;
                 }
                 for wish in rule.tunnels() {

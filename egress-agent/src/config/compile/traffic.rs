@@ -176,6 +176,8 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
         // What is asked for is an address: the tunnel has no use for a server's name.
         sni: _,
         insecure_skip_verify,
+        // Only rules for services of the registry are translated.
+        unavailable: _,
     } = settings;
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let files = [client_certificate, private_key, ca_certificates];
@@ -241,7 +243,11 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
         subject_alt_names,
         sni,
         insecure_skip_verify,
+        unavailable,
     } = settings;
+    if let Some(why) = unavailable {
+        return TlsWish::Unavailable((&**why).into());
+    }
     let path = |file: &Option<At<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {

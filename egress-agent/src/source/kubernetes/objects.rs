@@ -17,6 +17,8 @@ use crate::{
 
 /// An annotation that changes what an `AuthorizationPolicy` does. No other one does.
 const DRY_RUN: &str = "istio.io/dry-run";
+/// An annotation that names the service of a `Gateway` of the Gateway API.
+const NAME_OVERRIDE: &str = "gateway.istio.io/name-override";
 
 /// An object of any kind that is read.
 #[derive(Clone, Debug, Deserialize)]
@@ -131,7 +133,9 @@ pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
     let annotations = metadata.annotations.iter().flatten();
     let annotations: BTreeMap<&String, &String> = annotations
-        .filter(|(key, _)| *key == DRY_RUN || key.starts_with(ANNOTATION_PREFIX))
+        .filter(|(key, _)| {
+            [DRY_RUN, NAME_OVERRIDE].contains(&key.as_str()) || key.starts_with(ANNOTATION_PREFIX)
+        })
         .collect();
     let document = json!({
         "apiVersion": of.api_version(),
@@ -149,7 +153,7 @@ pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
 fn name_of(of: Custom, object: &Object) -> Option<String> {
     let ObjectMeta { namespace, name, .. } = &object.metadata;
     let place = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-    Some(format!("{} {place}{}", of.kind, name.as_ref()?))
+    Some(format!("{} {place}{}", of.title(), name.as_ref()?))
 }
 
 /// The type of the condition that says whether an object is in force.

@@ -142,6 +142,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::PlaintextHop
         | Reason::ClaimedWorkload
         | Reason::TlsPolicyUnavailable
+        | Reason::InvalidRoute
         | Reason::NoMatchingRule => FlowVerdict::Deny,
         Reason::ResolveFailed
         | Reason::ConnectFailed
