@@ -1,5 +1,7 @@
 //! Sockets, namespaces, cgroups, splice: the only `unsafe` besides `bpf::pod`.
 
+#[cfg(test)]
+pub(crate) mod allocations;
 pub mod interface;
 pub mod memory;
 pub mod netlink;

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod ages;
+mod allocations;
 mod answers;
 mod bad;
 mod balance;
