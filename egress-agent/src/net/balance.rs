@@ -27,7 +27,8 @@ use self::{
 };
 use crate::{
     policy::{
-        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, LoadBalancer, OutlierDetection,
+        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, Handle, Keeper, LoadBalancer,
+        OutlierDetection,
     },
     types::UpstreamAddr,
 };
@@ -36,6 +37,7 @@ use crate::{
 /// cluster's name stays.
 #[derive(Debug, Default)]
 pub struct ClusterStates {
+    keeper: Keeper,
     /// The clusters of the configuration, replaced as a whole.
     configured: ArcSwap<ByName>,
     /// Clusters that no configuration names (any more): `PassthroughCluster`, and those of requests that
@@ -108,6 +110,11 @@ impl ClusterStates {
         });
     }
 
+    /// The state of a configuration's cluster, looked up once.
+    pub(super) fn of(&self, cluster: &Cluster) -> Arc<ClusterState> {
+        cluster.kept.get(Handle::State, self.keeper, || self.get(&cluster.name))
+    }
+
     pub(super) fn get(&self, name: &ClusterName) -> Arc<ClusterState> {
         if let Some(known) = self.known(name) {
             return known;
@@ -129,10 +136,7 @@ impl ClusterStates {
     /// The endpoints of a cluster, as of the last dial; zero before the first.
     #[must_use]
     pub fn membership(&self, name: &ClusterName) -> Membership {
-        self.known(name).map_or_else(Membership::default, |state| Membership {
-            total: state.total.load(Ordering::Relaxed),
-            ejected: state.endpoints.ejected(),
-        })
+        self.known(name).map_or_else(Membership::default, |state| state.membership())
     }
 }
 
@@ -212,20 +216,25 @@ impl Lease {
 }
 
 impl ClusterState {
+    pub(super) fn membership(&self) -> Membership {
+        let total = self.total.load(Ordering::Relaxed);
+        Membership { total, ejected: self.endpoints.ejected() }
+    }
+
     fn has_connections(&self) -> bool {
         self.connections.load(Ordering::Relaxed) > 0
     }
 
-    /// The order in which to try `candidates` for one request: the balancer's choice, then the
-    /// other healthy ones. Empty if none is healthy.
+    /// Puts candidates into the order in which to try them for one request: the balancer's choice, then
+    /// the other healthy ones. None is left if none is healthy.
     pub(super) fn order(
         &self,
-        candidates: &[Endpoint],
+        healthy: &mut Vec<Endpoint>,
         cluster: &Cluster,
         hash: Option<u64>,
         random: &Random,
-    ) -> Vec<Endpoint> {
-        set(&self.total, candidates.len());
+    ) {
+        set(&self.total, healthy.len());
         match cluster.outlier {
             Some(_) => {
                 if !self.may_eject.load(Ordering::Relaxed) {
@@ -241,52 +250,50 @@ impl ClusterState {
             }
         }
         let mut balancer = cluster.load_balancer;
-        let mut healthy: Vec<Endpoint> = candidates.to_vec();
         // The endpoints of a wildcard are those of many hosts.
         if let Some(warmup) = cluster.warmup
             && cluster.hash.is_none()
             && matches!(balancer, LoadBalancer::RoundRobin | LoadBalancer::LeastRequest)
             && !matches!(cluster.discovery, Discovery::Request(_))
-            && self.newcomers.weigh(&mut healthy, warmup, Instant::now())
+            && self.newcomers.weigh(healthy, warmup, Instant::now())
             && balancer == LoadBalancer::RoundRobin
         {
             // Turns follow weights only as long as these stay.
             balancer = LoadBalancer::Random;
         }
-        self.endpoints.retain_healthy(&mut healthy, |endpoint| UpstreamAddr(endpoint.addr));
+        self.endpoints.retain_healthy(healthy, |endpoint| UpstreamAddr(endpoint.addr));
         if healthy.len() <= 1 {
-            return healthy;
+            return;
         }
         let total: u64 = healthy.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
         if total == 0 {
-            return healthy;
+            return;
         }
         if let Some(wanted) = &cluster.hash {
             let hash = hash.unwrap_or_else(|| random.draw());
             let chosen = match cluster.discovery {
                 // A table each would be made anew for every host that is asked for.
-                Discovery::Request(_) => hashed::rendezvous(&healthy, hash),
-                Discovery::Dns(_) | Discovery::Static(_) => self.hashed(&healthy, wanted, hash),
+                Discovery::Request(_) => hashed::rendezvous(healthy, hash),
+                Discovery::Dns(_) | Discovery::Static(_) => self.hashed(healthy, wanted, hash),
             };
             healthy.swap(0, chosen);
-            return healthy;
+            return;
         }
         let chosen = match balancer {
             LoadBalancer::RoundRobin => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                by_weight(&healthy, u64::try_from(turn).unwrap_or(0) % total)
+                by_weight(healthy, u64::try_from(turn).unwrap_or(0) % total)
             }
-            LoadBalancer::Random => by_weight(&healthy, random.below(total)),
+            LoadBalancer::Random => by_weight(healthy, random.below(total)),
             LoadBalancer::First => 0,
             LoadBalancer::LeastRequest => {
-                let first = by_weight(&healthy, random.below(total));
-                let second = by_weight(&healthy, random.below(total));
+                let first = by_weight(healthy, random.below(total));
+                let second = by_weight(healthy, random.below(total));
                 let load = |at: usize| self.endpoints.load(UpstreamAddr(healthy[at].addr));
                 if first != second && load(second) < load(first) { second } else { first }
             }
         };
         healthy.swap(0, chosen);
-        healthy
     }
 }
 

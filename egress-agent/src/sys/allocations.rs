@@ -16,10 +16,12 @@ pub(crate) struct Allocations {
     pub(crate) resized: u64,
     /// Bytes, of both.
     pub(crate) bytes: u64,
+    /// Bytes that it has and did not give back; what other threads give back is not known.
+    pub(crate) held: i64,
 }
 
 thread_local!(static COUNTS: Cell<Allocations> = const {
-    Cell::new(Allocations { made: 0, resized: 0, bytes: 0 })
+    Cell::new(Allocations { made: 0, resized: 0, bytes: 0, held: 0 })
 });
 
 impl Allocations {
@@ -37,6 +39,7 @@ impl Sub for Allocations {
             made: self.made - before.made,
             resized: self.resized - before.resized,
             bytes: self.bytes - before.bytes,
+            held: self.held - before.held,
         }
     }
 }
@@ -48,15 +51,26 @@ struct Counting;
 static COUNTING: Counting = Counting;
 
 impl Counting {
-    fn count(change: impl FnOnce(&mut Allocations), size: usize) {
+    fn count(change: impl FnOnce(&mut Allocations)) {
         // What a thread asks for while it is torn down is not counted.
         let counted = COUNTS.try_with(|cell| {
             let mut counts = cell.get();
             change(&mut counts);
-            counts.bytes += size as u64;
             cell.set(counts);
         });
         counted.unwrap_or_default();
+    }
+
+    fn made(size: usize) {
+        Self::count(|counts| {
+            counts.made += 1;
+            counts.bytes += size as u64;
+            counts.held = counts.held.wrapping_add_unsigned(size as u64);
+        });
+    }
+
+    fn given_back(size: usize) {
+        Self::count(|counts| counts.held = counts.held.wrapping_sub_unsigned(size as u64));
     }
 }
 
@@ -64,24 +78,30 @@ impl Counting {
 // nothing: the cell lives in the thread's own storage, is made by a constant and has no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        Self::count(|counts| counts.made += 1, layout.size());
+        Self::made(layout.size());
         // SAFETY: the caller's promise about `layout` is passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        Self::count(|counts| counts.made += 1, layout.size());
+        Self::made(layout.size());
         // SAFETY: the caller's promise about `layout` is passed on.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        Self::given_back(layout.size());
         // SAFETY: the caller's promise about both is passed on; `at` came from the same allocator.
         unsafe { System.dealloc(at, layout) }
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        Self::count(|counts| counts.resized += 1, size);
+        Self::given_back(layout.size());
+        Self::count(|counts| {
+            counts.resized += 1;
+            counts.bytes += size as u64;
+            counts.held = counts.held.wrapping_add_unsigned(size as u64);
+        });
         // SAFETY: the caller's promise about all three is passed on; `at` came from the same allocator.
         unsafe { System.realloc(at, layout, size) }
     }
@@ -94,5 +114,7 @@ fn what_a_thread_asks_for_is_counted() {
     text.reserve(100);
     let counted = Allocations::here() - before;
     assert_eq!((counted.made, counted.resized), (1, 1), "{text}");
-    assert!(counted.bytes >= 110);
+    assert!(counted.bytes >= 110 && counted.held >= 100);
+    drop(text);
+    assert_eq!((Allocations::here() - before).held, 0);
 }

@@ -25,7 +25,7 @@ pub use cluster::{
     ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,
     RequestGuard,
 };
-pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
+pub use entry::{AccessLogEntry, ForwardedFor, ResponseFlag, ResponseFlags};
 pub use flow::{
     FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,
 };

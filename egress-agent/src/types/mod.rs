@@ -13,6 +13,7 @@ mod printable;
 mod share;
 mod spiffe;
 pub(crate) mod steps;
+mod text;
 
 pub use claim::Claim;
 pub use duration::{duration_within, parse_duration};
@@ -27,3 +28,4 @@ pub use peer::{DownstreamTls, PeerCertificate};
 pub use printable::{is_unseen, printable};
 pub use share::{ShareOwner, within_share};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
+pub use text::Text;

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, Destination, EgressAddresses, HostPattern, LoadBalancer,
-        Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Cluster, Destination, EgressAddresses, HostPattern, Kept,
+        LoadBalancer, Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
@@ -230,6 +230,7 @@ impl Compiler<'_> {
             outlier: settings.outlier.flatten(),
             rate: entry.rate.clone(),
             name: wanted.cluster_name(),
+            kept: Kept::default(),
         });
         let rules = chosen.iter().map(|rule| rule.meta.label.as_str().into()).collect();
         Some(Reached { cluster, rules, refusals })

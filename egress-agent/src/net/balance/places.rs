@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{ClusterState, ClusterStates, Lease, wishes::Waiting};
-use crate::policy::{Cluster, ClusterName};
+use crate::policy::Cluster;
 
 impl ClusterStates {
     /// Changes when somebody wishes for a place.
@@ -24,8 +24,8 @@ impl ClusterStates {
     /// Whether somebody waits for a place in this cluster. If so, an idle connection is to be closed
     /// for that.
     #[must_use]
-    pub fn grant(&self, name: &ClusterName) -> bool {
-        self.get(name).places.grant()
+    pub fn grant(&self, cluster: &Cluster) -> bool {
+        self.of(cluster).places.grant()
     }
 
     /// A place in the cluster; where all are taken, that of an idle connection, which is closed for it
@@ -66,17 +66,17 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_gives_its_place() {
         let (states, cluster) = (ClusterStates::default(), cluster(1, None));
-        let state = states.get(&cluster.name);
+        let state = states.of(&cluster);
         let lease = states.place(&state, &cluster, soon()).await.unwrap();
         assert!(states.place(&state, &cluster, soon()).await.is_none(), "it is in use");
-        assert!(!states.grant(&cluster.name));
+        assert!(!states.grant(&cluster));
         lease.set_idle(true);
         let mut wishes = states.wishes();
         let waiting = states.place(&state, &cluster, soon());
         let pool = async {
             wishes.changed().await.unwrap();
-            assert!(states.grant(&cluster.name));
-            assert!(!states.grant(&cluster.name), "one wish, one connection");
+            assert!(states.grant(&cluster));
+            assert!(!states.grant(&cluster), "one wish, one connection");
             drop(lease);
         };
         let (second, ()) = tokio::join!(waiting, pool);
@@ -87,10 +87,10 @@ mod tests {
     #[tokio::test]
     async fn a_wish_that_was_given_up_closes_nothing() {
         let (states, cluster) = (ClusterStates::default(), cluster(1, None));
-        let state = states.get(&cluster.name);
+        let state = states.of(&cluster);
         let lease = states.place(&state, &cluster, soon()).await.unwrap();
         lease.set_idle(true);
         assert!(states.place(&state, &cluster, Instant::now()).await.is_none());
-        assert!(!states.grant(&cluster.name));
+        assert!(!states.grant(&cluster));
     }
 }

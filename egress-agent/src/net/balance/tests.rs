@@ -22,12 +22,23 @@ pub(super) fn cluster(max_connections: u32, outlier: Option<OutlierDetection>) -
     }
 }
 
+fn ordered(
+    state: &ClusterState,
+    candidates: &[Endpoint],
+    cluster: &Cluster,
+    random: &Random,
+) -> Vec<Endpoint> {
+    let mut order = candidates.to_vec();
+    state.order(&mut order, cluster, None, random);
+    order
+}
+
 fn choose(state: &ClusterState, from: &[Endpoint], how: LoadBalancer, times: usize) -> Vec<usize> {
     let random = Random::default();
     let how = Cluster { load_balancer: how, ..cluster(u32::MAX, None) };
     let mut counts = vec![0; from.len()];
     for _ in 0..times {
-        let first = state.order(from, &how, None, &random)[0];
+        let first = ordered(state, from, &how, &random)[0];
         counts[from.iter().position(|e| *e == first).unwrap()] += 1;
     }
     counts
@@ -98,7 +109,7 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     let state = states.get(&cluster.name);
     let from = endpoints(&[1, 1]);
     let random = Random::default();
-    let order = || state.order(&from, &cluster, None, &random);
+    let order = || ordered(&state, &from, &cluster, &random);
     let lease = |index: usize| {
         let mut lease = Lease::take(&state, &cluster).unwrap();
         lease.bind(UpstreamAddr(from[index].addr));
@@ -129,7 +140,7 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     // Without the rule the endpoint is back at once, and stays when the rule returns.
     assert_eq!(order().len(), 1);
     let without = Cluster { outlier: None, ..cluster.clone() };
-    assert_eq!(state.order(&from, &without, None, &random).len(), 2);
+    assert_eq!(ordered(&state, &from, &without, &random).len(), 2);
     assert_eq!(order().len(), 2);
     assert_eq!(states.membership(&cluster.name), Membership { total: 2, ejected: 0 });
 }
@@ -193,7 +204,7 @@ fn threads_at_once_lose_no_count() {
                         states.configure([&another, &cluster.name]);
                     }
                     let state = states.get(&cluster.name);
-                    let order = state.order(from, cluster, None, &random);
+                    let order = ordered(&state, from, cluster, &random);
                     assert!(order.len() >= 5, "half of them stay: {}", order.len());
                     let Some(mut lease) = Lease::take(&state, cluster) else { continue };
                     assert!(taken.fetch_add(1, Ordering::SeqCst) < 5);

@@ -4,6 +4,7 @@ mod accept;
 mod authorize;
 mod egress;
 mod outcome;
+mod passthrough;
 mod refusal;
 mod request;
 mod tables;
@@ -16,13 +17,14 @@ pub use accept::Accepted;
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
+use passthrough::{Passthrough, plain};
 use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, ConnectionPool,
-    Denied, Direct, Discovery, EgressTable, Hop, HttpAction, Keepalive, OutboundMode, PortMode,
-    Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target,
-    TcpRoute, has_labels, matching, preferred,
+    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, Denied, Direct,
+    Discovery, EgressTable, Hop, HttpAction, OutboundMode, PortMode, Redirect, RedirectPort,
+    RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
+    matching, preferred,
     trace::{self, Step},
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
@@ -56,6 +58,8 @@ pub struct GatewayPolicy {
     plain: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
     to_https: Redirect,
+    /// Where hosts outside the registry are reached.
+    passthrough: Passthrough,
     /// What a request that no service is for is counted in, where a rule answers it.
     nowhere: Arc<Cluster>,
 }
@@ -75,12 +79,14 @@ impl GatewayPolicy {
             .filter(|s| !s.selector.is_empty() && has_labels(&identity.labels, &s.selector))
             .collect();
         let workloads = snapshot.mesh.workloads.iter();
+        let mesh = tables::mesh(rules);
         Self {
             workloads: workloads
                 .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
                 .collect(),
             nodes: snapshot.mesh.node_addresses.clone(),
-            mesh: tables::mesh(rules),
+            passthrough: Passthrough::new(mesh.keys().copied(), snapshot.mesh.keepalive),
+            mesh,
             stage: tables::stages(&servers, &rules.routes),
             tcp: tables::tcp(&rules.routes, &member),
             tunnel_tcp: tables::tunnel_tcp(rules, &member),
@@ -142,7 +148,7 @@ impl GatewayPolicy {
     }
 
     /// Whether a request could lead to this cluster as it is. Those of hosts that no service entry names
-    /// are made for each request, and are taken for current.
+    /// are taken for current.
     #[must_use]
     pub fn has_cluster(&self, cluster: &Arc<Cluster>) -> bool {
         let all = &self.snapshot.rules.clusters;
@@ -277,9 +283,7 @@ impl GatewayPolicy {
                 if let Some(policy) = self.egress.confining(source) {
                     return Err(refusal::confined(host, port, policy));
                 }
-                let keepalive = self.snapshot.mesh.keepalive;
-                let discovery = Discovery::Request(port.0);
-                Ok(Arc::new(plain(ClusterName::passthrough(), discovery, keepalive)))
+                Ok(self.passthrough.cluster(port))
             }
         }
     }
@@ -378,10 +382,4 @@ enum Secured {
     Besides,
     /// It came through the tunnel, as the destination rule for the gateway asks.
     Tunnel,
-}
-
-/// A cluster without settings of its own.
-fn plain(name: ClusterName, discovery: Discovery, keepalive: Option<Keepalive>) -> Cluster {
-    let pool = ConnectionPool { keepalive, ..ConnectionPool::default() };
-    Cluster { pool, ..Cluster::new(name, discovery) }
 }

@@ -43,11 +43,12 @@ pub(super) async fn run<D: Inbound>(
     let policy = connection.worker.policy();
     let mesh = policy.as_ref().ok().map(|policy| &policy.snapshot().mesh);
     let received = mesh.and_then(|mesh| normalise(&request.path, mesh.path_normalization));
-    let received = received.map(|path| std::mem::replace(&mut request.path, path));
+    let received = received.map(|path| std::mem::replace(&mut request.path, path.into()));
     let trusted = mesh.map_or(0, |mesh| mesh.trusted_proxies);
     let note = mesh.and_then(|mesh| mesh.refusal_note.clone());
     let forwarded = headers::take_claims(&mut request.headers, trusted);
-    headers::ensure_request_id(&mut request.headers);
+    let made = headers::ensure_request_id(&mut request.headers);
+    request.id = made.or_else(|| request.text(&headers::REQUEST_ID));
     let mut record = Record::new(connection, started, request.version);
     let remote = headers::remote(forwarded.as_deref(), trusted, connection.downstream.source.addr);
     record.request(&request, received, forwarded);
@@ -94,7 +95,7 @@ fn decide(
     connection.still_identified().map_err(Failure::Denied)?;
     // A rule may ask for it, although it is a matter of this hop.
     let with_upgrade = request.upgrade.as_ref().map(|upgrade| {
-        let mut headers = request.headers.clone();
+        let mut headers = HeaderMap::clone(&request.headers);
         headers.insert(header::UPGRADE, upgrade.clone());
         headers
     });
@@ -107,7 +108,7 @@ fn decide(
         scheme: request.scheme,
         method: &request.method,
         path_and_query: &request.path,
-        headers: with_upgrade.as_ref().unwrap_or(&request.headers),
+        headers: with_upgrade.as_ref().unwrap_or(&*request.headers),
         server_name: connection.server_name(),
         remote,
     };

@@ -38,9 +38,11 @@ pub(super) async fn forward<D: Inbound>(
     clock: &mut Clock<'_>,
 ) -> Result<After, Failure> {
     let worker = &connection.worker;
-    let stats = worker.telemetry.stats.cluster(&route.cluster.name);
+    let stats = worker.telemetry.stats.of(&route.cluster);
     let limit = route.cluster.pool.max_requests;
-    if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {
+    // The sum of all threads' counters is not made for nothing.
+    let is_full = || stats.get(ClusterCounter::RqActive) >= u64::from(limit);
+    if limit != u32::MAX && is_full() {
         stats.inc_upstream_rq_pending_overflow();
         return Err(Failure::Overflow { cluster: route.cluster.name.to_string(), limit });
     }

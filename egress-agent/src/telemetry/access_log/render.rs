@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{JSON_OWN, LogFormat},
-    telemetry::AccessLogEntry,
+    telemetry::{AccessLogEntry, ForwardedFor},
     types::{
         DownstreamTls, PeerCertificate, ShareOwner,
         log::{AddressPart, Field, PeerPart, Segment},
@@ -163,6 +163,7 @@ fn json_value(value: &Value<'_>, max: Option<usize>, line: &mut Vec<u8>) {
         | Value::Shown(_)
         | Value::Address(_)
         | Value::Ip(_)
+        | Value::Addresses(..)
         | Value::Time(..) => {
             line.push(b'"');
             value.write(&mut JsonEscaped::new(line, max));
@@ -181,6 +182,8 @@ enum Value<'a> {
     Shown(&'a dyn fmt::Display),
     Address(SocketAddr),
     Ip(SocketAddr),
+    /// Addresses before one, and that one.
+    Addresses(&'a str, IpAddr),
     Time(SystemTime, Option<&'a str>),
 }
 
@@ -193,6 +196,7 @@ impl Value<'_> {
             Self::Shown(shown) => write!(out, "{shown}"),
             Self::Address(addr) => write!(out, "{addr}"),
             Self::Ip(addr) => write!(out, "{}", addr.ip()),
+            Self::Addresses(before, last) => write!(out, "{before},{last}"),
             Self::Time(time, format) => write_time(*time, *format, out),
         };
         debug_assert!(written.is_ok(), "a line in memory takes everything");
@@ -228,7 +232,7 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::UpstreamServiceTime => entry
             .upstream_service_time
             .map_or(Value::Unset, |time| Value::Header(milliseconds(time))),
-        Field::ForwardedFor => string(entry.forwarded_for.as_deref()),
+        Field::ForwardedFor => forwarded_for(entry),
         Field::UserAgent => string(entry.user_agent.as_deref()),
         Field::RequestId => string(entry.request_id.as_deref()),
         Field::Authority => string(entry.authority.as_deref()),
@@ -251,6 +255,15 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::UpstreamTlsGroup => string(entry.upstream_tls_group),
         Field::DownstreamTransportFailureReason => string(entry.downstream_failure.as_deref()),
         Field::Peer(part) => entry.peer().map_or(Value::Unset, |peer| of_peer(peer, *part)),
+    }
+}
+
+fn forwarded_for(entry: &AccessLogEntry) -> Value<'_> {
+    let client = entry.downstream_remote.ip();
+    match &entry.forwarded_for {
+        None => Value::Unset,
+        Some(ForwardedFor::Client) => Value::Ip(SocketAddr::new(client, 0)),
+        Some(ForwardedFor::After(before)) => Value::Addresses(before, client),
     }
 }
 

@@ -23,7 +23,7 @@ impl FlowLog {
 
 impl From<&AccessLogEntry> for FlowRecord {
     fn from(entry: &AccessLogEntry) -> Self {
-        let host = entry.authority.as_ref().or(entry.requested_server_name.as_ref());
+        let host = entry.authority.as_deref().or(entry.requested_server_name.as_deref());
         let protocol = match entry.protocol {
             Some(version) => format!("{version:?}"),
             None if entry.requested_server_name.is_some() => "TLS".into(),

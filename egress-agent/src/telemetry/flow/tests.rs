@@ -127,7 +127,8 @@ fn a_host_cannot_forge_a_line_or_fill_the_memory() {
     assert_eq!(line.lines().count(), 1, "{line}");
     assert!(!line.contains('\u{1b}') && !line.contains('\u{202e}'), "{line}");
     assert!(line.contains("\\u{1b}[2J"), "{line}");
-    let long = FlowRecord::from(&AccessLogEntry { authority: Some("é".repeat(9000)), ..entry() });
+    let long =
+        FlowRecord::from(&AccessLogEntry { authority: Some("é".repeat(9000).into()), ..entry() });
     assert_eq!(long.host.unwrap().chars().count(), 127 + 1);
 }
 

@@ -83,7 +83,7 @@ impl H1Outbound {
     ) {
         self.method = request.method.clone();
         self.heard = false;
-        let out = &mut self.stream.output;
+        let out = self.stream.output();
         super::encode::whole_request(out, request, path, host, headers, upgrade);
         self.stream.start_body(request.framing);
     }

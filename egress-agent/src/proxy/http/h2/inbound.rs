@@ -87,7 +87,7 @@ impl Inbound for H2Inbound {
     fn respond(&mut self, response: &Response, _: bool) -> io::Result<()> {
         let mut head = http::Response::new(());
         *head.status_mut() = response.status;
-        *head.headers_mut() = response.headers.clone();
+        *head.headers_mut() = HeaderMap::clone(&response.headers);
         let length = match response.framing {
             Framing::Length(length) => Some(length),
             Framing::None => response.length,
