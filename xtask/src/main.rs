@@ -89,11 +89,9 @@ enum Command {
     Image(image::Options),
     /// Renew deploy/kubernetes from the Helm chart: plain manifests, for `kubectl apply -k`.
     Manifests(manifests::Options),
-    /// Measure what enforcement costs: packets, connects, throughput, loading policy. Needs root.
-    Bench {
-        /// Only these: wall, connect, throughput, load.
-        names: Vec<String>,
-    },
+    /// Measure what enforcement costs: packets, connects, throughput, loading policy; with `gateway`, the
+    /// gateway beside nginx, HAProxy and Envoy, which it installs. Needs root.
+    Bench(bench::Options),
     /// The README's two commands on a fresh machine: a minimal Debian 12 below target/fresh.
     ///
     /// It holds git, gcc and rustup's toolchain, and a fresh clone of the last commit; kernel,
@@ -138,7 +136,7 @@ fn main() -> ExitCode {
         Command::Manifests(options) => {
             setup::run(setup::For::Everything).and_then(|()| manifests::run(&options))
         }
-        Command::Bench { names } => bench::run(&names),
+        Command::Bench(options) => bench::run(&options),
         Command::Fresh(options) => fresh::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Ca(options) => ca::run(&options),
