@@ -124,20 +124,31 @@ impl World {
     pub(super) fn until(
         &mut self,
         count: usize,
+        answered: impl FnMut(&mut Self, Client) -> Result<()>,
+    ) -> Result<()> {
+        let mut events = std::mem::take(&mut self.events);
+        let answers = self.answers(count, answered, &mut events);
+        self.events = events;
+        answers
+    }
+
+    fn answers(
+        &mut self,
+        count: usize,
         mut answered: impl FnMut(&mut Self, Client) -> Result<()>,
+        events: &mut Vec<epoll::Event>,
     ) -> Result<()> {
         let mut done = 0;
-        let mut events = std::mem::take(&mut self.events);
         while done < count {
             let timeout = Timespec { tv_sec: 20, tv_nsec: 0 };
             events.clear();
-            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout)) {
+            match epoll::wait(&self.epoll, spare_capacity(events), Some(&timeout)) {
                 Ok(_) => {}
                 Err(error) if error == rustix::io::Errno::INTR => continue,
                 Err(error) => return Err(error.into()),
             }
             ensure!(!events.is_empty(), "{done} of {count} answers, and no more");
-            for event in &events {
+            for event in &*events {
                 let at = usize::try_from(event.data.u64())?;
                 if self.serve(at)? {
                     done += 1;
@@ -145,7 +156,6 @@ impl World {
                 }
             }
         }
-        self.events = events;
         Ok(())
     }
 
@@ -177,7 +187,7 @@ impl World {
             Socket::Plain(stream, origin) => plain(stream, origin, &mut self.buffer),
             Socket::Tls(stream, tls) => encrypted(stream, tls, &mut self.buffer),
             Socket::Client(stream) => match stream.read(&mut self.buffer) {
-                Ok(0) => Ok(false),
+                Ok(0) => bail!("the proxy closed a connection"),
                 Ok(read) => {
                     let read = &self.buffer[..read];
                     let refused =
@@ -185,7 +195,8 @@ impl World {
                     ensure!(!refused, "{}", String::from_utf8_lossy(read));
                     return Ok(read.ends_with(END));
                 }
-                Err(error) => Err(error),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error.into()),
             },
         };
         match alive {
