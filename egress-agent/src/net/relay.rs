@@ -15,11 +15,12 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::{Interest, ReadBuf},
     net::TcpStream,
     time::{Instant, sleep_until},
 };
 
+use super::Side;
 use crate::sys::splice::Pipe;
 
 /// A read of this many bytes shows bulk.
@@ -84,36 +85,6 @@ impl Buffers {
     #[must_use]
     pub fn pipes_lent(&self) -> usize {
         self.lent.get()
-    }
-}
-
-/// One side of a relay.
-pub trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// The socket, if what is read and written is what is on the wire; then it may be spliced.
-    fn plain(&self) -> Option<&TcpStream>;
-
-    /// Makes closing it a reset, which the other end can't take for the regular end of the data.
-    fn reset(&self);
-}
-
-impl Side for TcpStream {
-    fn plain(&self) -> Option<&TcpStream> {
-        Some(self)
-    }
-
-    fn reset(&self) {
-        // It fails only where the connection is gone already.
-        self.set_zero_linger().ok();
-    }
-}
-
-impl<S: Side> Side for Box<S> {
-    fn plain(&self) -> Option<&TcpStream> {
-        (**self).plain()
-    }
-
-    fn reset(&self) {
-        (**self).reset();
     }
 }
 

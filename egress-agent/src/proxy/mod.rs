@@ -33,7 +33,7 @@ use egress_ebpf::reason::Reason;
 
 pub use self::{
     drain::Drain,
-    limiter::{Holder, Limiter, Permit, Queued, Work},
+    limiter::{Holder, Limiter, Permit, Queued, Unwritten, Work},
     limits::Limits,
     policy_cell::PolicyCell,
     rates::Rates,

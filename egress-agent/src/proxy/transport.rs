@@ -55,6 +55,15 @@ impl Side for Transport {
             Self::Tunnel(stream) => stream.reset(),
         }
     }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_gone(cx),
+            Self::Originated(stream) => stream.poll_gone(cx),
+            Self::Terminated(stream) => stream.poll_gone(cx),
+            Self::Tunnel(stream) => stream.poll_gone(cx),
+        }
+    }
 }
 
 impl AsyncRead for Transport {

@@ -232,6 +232,10 @@ impl Side for DuplexStream {
     }
 
     fn reset(&self) {}
+
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 #[test]

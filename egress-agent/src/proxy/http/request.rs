@@ -10,7 +10,10 @@ use super::{
     h1::RequestHead,
     headers::{self, Hop},
 };
-use crate::types::{OriginalPort, Port};
+use crate::{
+    proxy::inbox::field_bytes,
+    types::{OriginalPort, Port},
+};
 
 /// What a request takes besides its head, in bytes, about: its task and its buffers.
 pub(super) const TASK: usize = 8 * 1024;
@@ -18,11 +21,7 @@ pub(super) const TASK: usize = 8 * 1024;
 /// What a request takes in memory while it is under way, in bytes, about: its head as received, a copy
 /// on its way to the upstream, and what a task needs. `target` is the length of its target.
 pub(super) fn held_bytes(headers: &HeaderMap, target: usize) -> usize {
-    // RFC 9113 §6.5.2 counts 32 bytes for each field besides its text.
-    let field =
-        |(name, value): (&http::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
-    let fields: usize = headers.iter().map(field).sum();
-    2 * (fields + target) + TASK
+    2 * (field_bytes(headers) + target) + TASK
 }
 
 /// What a connection contributes to its requests.

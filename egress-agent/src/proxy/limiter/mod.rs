@@ -25,7 +25,10 @@ use std::{
 
 use tokio::{sync::Notify, task::spawn_local};
 
-pub use self::{queue::Queued, work::Work};
+pub use self::{
+    queue::{Queued, Unwritten},
+    work::Work,
+};
 use self::{
     shares::{Bound, State, Verdict, judge},
     usage::{ASKED, Usage},

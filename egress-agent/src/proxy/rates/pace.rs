@@ -97,6 +97,10 @@ impl<S: Side> Side for PacedSide<'_, S> {
     fn reset(&self) {
         self.io.reset();
     }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.io.poll_gone(cx)
+    }
 }
 
 /// Relays both directions in their pace.

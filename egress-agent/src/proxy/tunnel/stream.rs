@@ -163,6 +163,10 @@ impl Side for TunnelStream {
     fn reset(&self) {
         self.reset.set(true);
     }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.send.poll_reset(cx).map(drop)
+    }
 }
 
 impl Drop for TunnelStream {

@@ -58,7 +58,7 @@ async fn read(response: Response<RecvStream>) -> (StatusCode, Vec<u8>, HeaderMap
     (status, bytes, body.trailers().await.unwrap().unwrap_or_default())
 }
 
-fn ask(uri: &str) -> Request<()> {
+pub(super) fn ask(uri: &str) -> Request<()> {
     Request::builder().uri(uri).body(()).unwrap()
 }
 
