@@ -65,7 +65,7 @@ record! {
         "mirror_percent" mirror_percent_old: Option<At<u32>> = "none",
         /// The same for several destinations. This or `mirror`.
         "mirrors" mirrors: Records<HttpMirror> = "none",
-        /// Answers to browsers that ask whether a page of another origin may make a request (CORS).
+        /// Answers to browsers that ask whether a page of another origin may make a request (CORS). The gateway's own errors carry the permission, too, so that the page sees them.
         "corsPolicy" cors_policy: Option<CorsPolicy> = "none",
     }
 }
