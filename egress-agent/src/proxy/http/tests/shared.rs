@@ -1,9 +1,6 @@
 //! Clients of one host that stall, trickle and work, and what becomes of those that work.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -89,59 +86,25 @@ async fn ask(gateway: &Gateway, path: &str) -> Client {
     client
 }
 
-/// Clients that work may wait so many times longer for their answers than without any others...
-const FACTOR: u32 = 2;
-/// ...or as long as this, which the scheduling of a busy machine alone may cost. Whoever is held up waits for
-/// tens of seconds.
-const FLOOR: Duration = Duration::from_millis(500);
-/// So often it is looked whether they do.
-const ROUNDS: usize = 8;
-
-/// All that work, at once: the p99 of how long their answers took.
-async fn all_work(gateway: &Gateway) -> Duration {
-    let times = join_all((0..EACH).map(|_| work(gateway, 20))).await;
-    let mut times = times.concat();
-    times.sort_unstable();
-    times[times.len() * 99 / 100]
-}
-
-/// Their p99 beside others is nearly what it was without, once what is on its way to the others has filled all
-/// buffers: until then whoever fills them keeps the machine busy.
-async fn beside(gateway: &Gateway, idle: Duration) {
-    let bound = (FACTOR * idle).max(FLOOR);
-    let mut seen = Vec::new();
-    while seen.last().is_none_or(|p99| *p99 > bound) {
-        assert!(seen.len() < ROUNDS, "{seen:?}, {idle:?} without others");
-        seen.push(all_work(gateway).await);
-    }
-    println!("p99 {seen:?}, without others {idle:?}");
-}
-
-/// Sends bodies and has them echoed, one after the other. Gives the time that each took.
-async fn work(gateway: &Gateway, times: usize) -> Vec<Duration> {
+/// Sends bodies and has them echoed, one after the other.
+async fn work(gateway: &Gateway, times: usize) {
     let mut client = gateway.connect().await;
-    let mut took = Vec::new();
     for _ in 0..times {
-        let start = Instant::now();
         let head = format!("POST /echo HTTP/1.1\r\nHost: a.example\r\nContent-Length: {BODY}");
         client.send(&format!("{head}\r\n\r\n{}", "x".repeat(BODY))).await;
         let answer = timeout(SOON, client.answer()).await.expect("it is not held up").unwrap();
         assert_eq!((answer.status, answer.body.len()), (200, BODY));
-        took.push(start.elapsed());
         // The echo begins before the whole body is there: where its end is not known then, the
         // connection takes no other request.
         if answer.head.contains("connection: close") {
             client = gateway.connect().await;
         }
     }
-    took
 }
 
 /// Stalled and trickling readers, and clients that work meanwhile.
 async fn readers(addr: SocketAddr, seen: Seen, protocol: &str) {
     let gateway = Setup::new().service("a.example", protocol, Some(addr), "").start().await;
-    let idle = all_work(&gateway).await;
-    seen.requests.borrow_mut().clear();
     let mut stalled = join_all((0..EACH).map(|_| ask(&gateway, "/large"))).await;
     let trickling: Vec<_> = join_all((0..EACH).map(|_| ask(&gateway, "/large"))).await;
     let trickling: Vec<_> = trickling
@@ -156,7 +119,7 @@ async fn readers(addr: SocketAddr, seen: Seen, protocol: &str) {
         })
         .collect();
     until(|| seen.requests.borrow().len() == 2 * EACH).await;
-    beside(&gateway, idle).await;
+    join_all((0..EACH).map(|_| work(&gateway, 20))).await;
     assert!(trickling.iter().all(|task| !task.is_finished()), "none was ended");
     // One that reads again gets all of it.
     let mut client = stalled.pop().unwrap();
@@ -194,11 +157,9 @@ fn bodies_that_an_upstream_does_not_take_hold_up_nobody() {
             client.send(&format!("{head}{}", "x".repeat(200_000))).await;
             client
         };
-        let idle = all_work(&gateway).await;
-        seen.requests.borrow_mut().clear();
         let stalled = join_all((0..EACH).map(|_| hang())).await;
         until(|| seen.requests.borrow().len() == EACH).await;
-        beside(&gateway, idle).await;
+        join_all((0..EACH).map(|_| work(&gateway, 20))).await;
         drop(stalled);
     });
 }
