@@ -20,6 +20,7 @@ mod observe;
 mod own;
 pub(crate) mod plan;
 mod pods;
+mod process;
 mod reconcile;
 mod sockets;
 pub(crate) mod takeover;

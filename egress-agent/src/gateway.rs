@@ -29,7 +29,7 @@ use self::{
 use crate::{
     admin::{
         Admin, AdminPorts, AdminSources, DrainManner, Listener, Status,
-        control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
+        control::{self, ControlArgs, GATEWAY_SOCKET, Listening, Process},
     },
     net::{ClusterStates, ResolverSource},
     proxy::{Listeners, PolicyCell, Workers, WorkersConfig},
@@ -45,7 +45,7 @@ use crate::{
     },
     telemetry::Telemetry,
     tls::{CertificateArgs, CredentialStore, Credentials, TrustRoots},
-    types::{GatewayIdentity, Labels, Namespace, Port},
+    types::{GatewayIdentity, Labels, Namespace, Port, duration_within},
 };
 
 /// How often the host's own addresses are looked at.
@@ -86,14 +86,11 @@ pub struct GatewayArgs {
     /// The DNS server that names are resolved with [default: those of /etc/resolv.conf].
     #[arg(long, value_name = "IP[:PORT]")]
     resolver: Option<ResolverSource>,
-    /// How long connections may go on after SIGTERM, in seconds. A second SIGTERM ends them at
-    /// once.
-    #[arg(long, value_name = "SECONDS", default_value_t = 45)]
-    drain_timeout: u64,
-    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
-    /// /run/egress-agent/gateway.sock].
-    #[arg(long, value_name = "PATH")]
-    control: Option<ControlPath>,
+    /// How long connections may go on after SIGTERM. A second SIGTERM ends them at once.
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = drain_timeout)]
+    drain_timeout: Duration,
+    #[command(flatten)]
+    control: ControlArgs,
     /// Port of /stats, /clusters, /config_dump and /ready, on the loopback addresses.
     #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().admin)]
     admin_port: u16,
@@ -144,6 +141,11 @@ fn labels(text: &str) -> Result<Labels, String> {
     Ok(labels)
 }
 
+/// `--drain-timeout`.
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::ZERO..=Duration::from_secs(24 * 3600), "up to 24h")
+}
+
 /// An RFC 1123 label, as Kubernetes wants namespaces to be.
 fn namespace(text: &str) -> Result<Namespace, String> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -191,7 +193,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
     listened.extend(listeners_of(admin.ports()));
     status.set_listeners(listened);
-    let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
+    let control = control::listen(&args.control, GATEWAY_SOCKET)?;
     let policy = PolicyCell::default();
     let states = Arc::<ClusterStates>::default();
     let mut places = args.certificates.places()?;
@@ -259,8 +261,7 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         secrets,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let drain = Duration::from_secs(args.drain_timeout);
-    let result = runtime.block_on(role.run(args.config, workers, drain));
+    let result = runtime.block_on(role.run(args.config, workers, args.drain_timeout));
     drop(watched);
     drop(lookup);
     drop(admin);

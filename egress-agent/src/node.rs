@@ -92,7 +92,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let more = More { taint, ..More::default() };
     let (origin, reported) = args.config.open(Scope::Node(node), more).await?;
     let places = args.certificates.places()?;
-    let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
+    let control = control::listen(&args.control, NODE_SOCKET)?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;
     // Every attachment is held open, besides its pin.
     if let Err(error) = raise_open_files() {

@@ -80,7 +80,7 @@ impl Kubernetes {
     }
 
     fn source(&self) -> Vec<String> {
-        let more = ["--source", "kubernetes", "--watch-silence", "3", "--kubeconfig"];
+        let more = ["--source", "kubernetes", "--watch-silence", "3s", "--kubeconfig"];
         more.into_iter().map(str::to_owned).chain([self.api.kubeconfig()]).collect()
     }
 

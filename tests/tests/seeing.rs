@@ -151,6 +151,8 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     assert_eq!(count(&["--verdict", "denied", "--reason", "routed"]), 0);
     assert_eq!(count(&["--reason", "no_route", "--pod", "shop/web"]), denied.len());
     assert_eq!(count(&["--reason", "no_route", "--pod", "other/web"]), 0);
+    assert_eq!(count(&["--reason", "no_route", "--label", "app=web"]), denied.len());
+    assert_eq!(count(&["--reason", "no_route", "--label", "app=other"]), 0);
     assert_eq!(count(&["--reason", "no_route", "--port", "23"]), 0);
     assert_eq!(count(&["--reason", "no_route", "--address", plan::WEB]), 0);
     assert_eq!(count(&["--reason", "no_route", "--since", "1h"]), denied.len());
@@ -192,6 +194,80 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     assert!(detail.contains("www.example.com"), "{detail}");
     // What it served is not remembered while nobody follows.
     assert_eq!(flows(&testbed, &gateway, &["--verdict", "allowed"]), Vec::<Value>::new());
+}
+
+/// A process that stays: the agent finds its program, as Tetragon does, and of a packet it finds none.
+#[test]
+fn a_connect_names_its_process_and_several_hosts_are_shown_by_time() {
+    let testbed = testbed();
+    let group = "--control-group=65534".to_owned();
+    let _gateway = testbed.start_gateway_with(0, std::slice::from_ref(&group)).unwrap();
+    let _node = testbed.start_node_with(&[testbed.node_args(), vec![group]].concat()).unwrap();
+    let dial = format!("true 3<>/dev/tcp/{}/{PORT}; echo tried; sleep 600; true", plan::ATTACKER);
+    let process = testbed.pod().start(&testbed.dir(), "dialler", "bash", &["-c", &dial]).unwrap();
+    until(SOON, "the dial", || process.stdout().contains("tried").then_some(())).unwrap();
+    let denied = some_flows(&testbed, &["--reason", "no_route"]);
+    assert_eq!(denied[0]["pid"], process.pid(), "{denied:?}");
+    let executable = denied[0]["executable"].as_str().unwrap();
+    assert!(executable.ends_with("/bash"), "{executable}");
+    let elsewhere = testbed.outside_cgroup();
+    assert!(!connects(&elsewhere, plan::WEB, "443"));
+    let dropped = some_flows(&testbed, &["--reason", "not_redirected"]);
+    assert!(dropped[0]["pid"].is_null() && dropped[0]["executable"].is_null(), "{dropped:?}");
+
+    // By the gateway's socket, by a file, and by a remote shell that stands for SSH.
+    testbed.curl(&["https://www.example.com/"]).unwrap();
+    let (node, gateway) = (testbed.node_control(), testbed.gateway_control(0));
+    let refused = || flows(&testbed, &gateway, &["--verdict", "denied"]);
+    until_is(SOON, "the gateway's refusal", refused, |flows| !flows.is_empty()).unwrap();
+    let saved = testbed.dir().join("flows.json");
+    std::fs::write(&saved, format!("{}\n", denied[0])).unwrap();
+    let program = testbed.agent();
+    let shell = testbed.dir().join("shell");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = gw-1 ] || exit 7\nshift\nexec {} \"$@\" --control {}\n",
+        program.display(),
+        gateway.display()
+    );
+    std::fs::write(&shell, script).unwrap();
+    let remote = format!("sh {} {{}}", shell.display());
+    let places = [format!("node-1={}", node.display()), format!("old={}", saved.display())];
+    let servers = ["--server", &places[0], "--server", &places[1], "--server", "gw-1"];
+    let command = [&["flows", "--remote-shell", &remote], &servers[..]].concat();
+    let done = agent(&testbed, &[&command[..], &["--verdict", "denied", "-o", "json"]].concat());
+    assert!(done.ok(), "{done:?}");
+    let all: Vec<Value> =
+        done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (server, reason) in
+        [("node-1", "no_route"), ("old", "no_route"), ("gw-1", "host_not_in_registry")]
+    {
+        let has = |flow: &Value| flow["server"] == server && flow["reason"] == reason;
+        assert!(all.iter().any(has), "{server}: {}", done.stdout);
+    }
+    let times: Vec<&str> = all.iter().filter_map(|flow| flow["time"].as_str()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let text = agent(&testbed, &[&command[..], &["--verdict", "denied"]].concat()).stdout;
+    assert!(text.lines().any(|line| line.starts_with("gw-1    ")), "{text}");
+    // One that can't be asked is reported, and the others are shown.
+    let some = agent(&testbed, &[&command[..], &["--server", "gw-2"]].concat());
+    assert_eq!(some.code, 1, "{some:?}");
+    assert!(some.stderr.contains("gw-2: ") && some.stdout.contains("node-1"), "{some:?}");
+
+    // The group may ask, and change nothing; others may not even ask.
+    let as_user = |group: &str, program: &str, args: &[&str]| {
+        let user = ["--reuid=12345", &format!("--regid={group}"), "--clear-groups", program];
+        testbed.app().run("setpriv", &[&user, args].concat()).unwrap()
+    };
+    let url = "http://localhost/flows";
+    let ask = ["-sS", "--unix-socket", node.to_str().unwrap(), url];
+    let (member, other) = ("65534", "12345");
+    let (asked, refused) = (as_user(member, "curl", &ask), as_user(other, "curl", &ask));
+    assert!(asked.ok() && asked.stdout.contains("no_route"), "{asked:?}");
+    assert!(!refused.ok() && refused.stdout.is_empty(), "{refused:?}");
+    let post = ["-s", "-X", "POST", "--unix-socket", node.to_str().unwrap(), url];
+    let posted = as_user(member, "curl", &post);
+    assert_eq!(posted.stdout, "not allowed for this user\n", "{posted:?}");
+    assert!(testbed.app().run("curl", &post).unwrap().stdout.contains("only GET"));
 }
 
 #[test]

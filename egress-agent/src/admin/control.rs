@@ -5,9 +5,12 @@
 //! [`Explanation`](crate::explain::Explanation). `GET /flows` is JSON lines, [`Line`]s: the
 //! history; with `?follow=true` what happens from then on, until the client leaves.
 //!
+//! Only root and the agent's own user may ask, and with `--control-group` the members of a group.
+//!
 //! The server runs on a thread of its own. It only reads, from handles that never block those who
 //! enforce, so neither many clients nor slow ones disturb the role.
 
+mod access;
 mod client;
 mod mesh;
 mod report;
@@ -18,7 +21,8 @@ mod stream;
 use std::{path::PathBuf, str::FromStr};
 
 pub(crate) use self::{
-    client::{AskError, Stream, ask_explain, ask_mesh, ask_status, open_flows},
+    access::ControlGroup,
+    client::{AskError, LineBuffer, Stream, ask_explain, ask_mesh, ask_status, open_flows},
     mesh::Mesh,
     report::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, LimitReport,
@@ -35,6 +39,19 @@ pub(crate) const NODE_SOCKET: &str = "/run/egress-agent/node.sock";
 pub(crate) const GATEWAY_SOCKET: &str = "/run/egress-agent/gateway.sock";
 /// Where our systemd unit has it: a user of its own needs a directory of its own.
 pub(crate) const GATEWAY_UNIT_SOCKET: &str = "/run/egress-gateway/gateway.sock";
+
+/// Options of both roles.
+#[derive(clap::Args, Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ControlArgs {
+    /// The socket for `egress-agent status`, `flows` and `explain`; `off` for none [default: in
+    /// /run/egress-agent, node.sock or gateway.sock].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<ControlPath>,
+    /// A group whose members may ask on that socket too, without root: all flows, all workloads and the
+    /// status of this host. They can change nothing.
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) control_group: Option<ControlGroup>,
+}
 
 /// `--control`.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -107,6 +107,8 @@ pub struct Flow {
     pub cgroup: Option<u64>,
     /// The interface's index, where the hook sees one.
     pub ifindex: Option<u32>,
+    /// The process that made the system call, by its number in the first PID namespace; absent for a packet.
+    pub pid: Option<u32>,
 }
 
 const MAP: &str = "EVENTS";
@@ -188,6 +190,7 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         reason,
         audit,
         reserved: _,
+        pid,
     } = event;
     let socket = |addr: IpAddr, port: u16| {
         (!addr.is_unspecified() || port != 0).then(|| SocketAddr::new(addr, port))
@@ -205,6 +208,7 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         protocol,
         cgroup: (cgroup != 0).then_some(cgroup),
         ifindex: (ifindex != 0).then_some(ifindex),
+        pid: (pid != 0).then_some(pid),
     })
 }
 
@@ -231,7 +235,8 @@ mod tests {
             action: action::DENY,
             reason: Reason::NotRedirected as u8,
             audit: 0,
-            reserved: [0; 5],
+            reserved: 0,
+            pid: 0,
         }
     }
 
@@ -242,7 +247,10 @@ mod tests {
         assert_eq!(flow.source, Some("10.0.0.5:40000".parse().unwrap()));
         assert_eq!(flow.destination, Some("198.51.100.7:443".parse().unwrap()));
         assert_eq!((flow.hook, flow.action), (Hook::Pod, Action::Deny));
-        assert_eq!((flow.cgroup, flow.ifindex), (None, Some(7)));
+        assert_eq!((flow.cgroup, flow.ifindex, flow.pid), (None, Some(7), None));
+        let connect = FlowEvent { pid: 4711, ..event() };
+        let flow = decode(connect.as_bytes(), SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(flow.pid, Some(4711));
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn prepare(args: &ProbeArgs) -> anyhow::Result<(Settings, Vec<Case>)> {
             !args.hold && args.sockets_from.is_none()
         }
     });
-    let timeout = Duration::from_secs_f64(args.timeout);
+    let timeout = args.timeout;
     let passed = match &args.sockets_from {
         Some(path) => Some(Sockets::take(path).with_context(|| path.display().to_string())?),
         None => None,

@@ -7,11 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{behind::Behind, dns::Resolved, pods::Pod};
+use super::{behind::Behind, dns::Resolved, pods::Pod, process};
 use crate::{
     bpf::{Action, Flow, cgroup_path, ifname},
+    pods::PodCgroup,
     policy::MeshConfig,
-    telemetry::{FlowRecord, FlowVerdict},
+    telemetry::{FlowRecord, FlowVerdict, kept_labels},
     types::Workload,
 };
 
@@ -150,6 +151,16 @@ impl Namer {
                 .and_then(|index| self.who.sets.get(index).cloned()),
             workload: workload.map(|workload| workload.name.to_string()),
             namespace: workload.map(|workload| workload.namespace.0.to_string()),
+            labels: workload.map(|workload| kept_labels(&workload.labels)).unwrap_or_default(),
+            pid: flow.pid,
+            executable: flow
+                .pid
+                .zip(cgroup.as_deref())
+                .and_then(|(pid, cgroup)| process::executable(pid, cgroup)),
+            container: cgroup
+                .as_deref()
+                .and_then(|path| PodCgroup::parse(Path::new(path))?.container)
+                .map(|container| container.as_str().to_owned()),
             cgroup: cgroup.as_deref().map(str::to_owned),
             interface: interface.as_deref().map(str::to_owned),
             source_address: source,
@@ -163,6 +174,7 @@ impl Namer {
             response_code: None,
             response_flags: None,
             detail: None,
+            server: None,
         }
     }
 }
@@ -235,7 +247,7 @@ mod tests {
         Arc::new(Workload {
             name: name.into(),
             namespace: Namespace("default".into()),
-            labels: Default::default(),
+            labels: [("app".into(), name.into())].into(),
             addresses: vec![addr.parse().unwrap()],
             cgroups: vec![format!("/pods/{name}").into()],
             interface: None,
@@ -271,6 +283,7 @@ mod tests {
             protocol: 6,
             cgroup: None,
             ifindex: Some(u32::MAX),
+            pid: None,
         }
     }
 
@@ -306,6 +319,38 @@ mod tests {
         assert_eq!(record.set.as_deref(), Some("default"));
         // A path that only begins with the same letters is another cgroup.
         assert_eq!(name(&mut namer, &Flow { cgroup: Some(43), ..connect }), None);
+    }
+
+    #[test]
+    fn a_connect_has_its_process_and_container() {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = crate::pods::unified_path(&own).unwrap().display().to_string();
+        let mut namer = namer();
+        namer.cgroups.insert(44, own.into());
+        let id = "aa0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd";
+        let pod = format!("/kubepods/pod0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab/{id}");
+        namer.cgroups.insert(45, pod.into());
+        let pid = Some(std::process::id());
+        let connect =
+            Flow { hook: Hook::Connect, cgroup: Some(44), ifindex: None, pid, ..dropped() };
+        let record = namer.record(&connect);
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!((record.pid, record.executable.as_deref()), (pid, exe.to_str()));
+        assert_eq!(record.container, None);
+        // A number that another cgroup's process has now says nothing of the one that connected.
+        let record = namer.record(&Flow { cgroup: Some(45), ..connect.clone() });
+        assert_eq!((record.pid, record.executable.as_deref()), (pid, None));
+        assert_eq!(record.container.as_deref(), Some(id));
+        let record = namer.record(&Flow { pid: None, ..connect });
+        assert_eq!((record.pid, record.executable), (None, None));
+    }
+
+    #[test]
+    fn a_workload_lends_its_labels() {
+        let mut namer = namer();
+        assert_eq!(namer.record(&dropped()).labels, [("app".into(), "web".into())].into());
+        let uplink = Flow { hook: Hook::Uplink, ifindex: None, source: None, ..dropped() };
+        assert!(namer.record(&uplink).labels.is_empty());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use egress_ebpf::abi::ADMIN_PORTS;
 
 use crate::{
-    admin::control::ControlPath,
+    admin::control::ControlArgs,
     bpf::{DEFAULT_BPFFS, Pattern},
     enforcement::{EventFormat, Pod},
     net::ResolverSource,
@@ -80,10 +80,8 @@ pub struct NodeArgs {
     /// for nowhere.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15020", value_parser = metrics_addr)]
     pub(super) metrics_addr: MetricsAddr,
-    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
-    /// /run/egress-agent/node.sock].
-    #[arg(long, value_name = "PATH")]
-    pub(super) control: Option<ControlPath>,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
     /// The gateways' health port.
     #[arg(long, value_name = "PORT", default_value_t = 15021)]
     pub(super) health_port: u16,

@@ -9,7 +9,7 @@ use super::{
     Directory, Files, ReadError, Timing, Watcher,
     kubernetes::{self, Kubernetes, More, Scope, Settings},
 };
-use crate::pods::Pod;
+use crate::{pods::Pod, types::duration_within};
 
 /// The options that both roles share.
 #[derive(clap::Args, Clone, Debug)]
@@ -38,10 +38,10 @@ pub struct ConfigArgs {
     /// With `--source kubernetes`: the namespace of the gateways' Services.
     #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
     pub gateway_namespace: String,
-    /// With `--source kubernetes`: for how many seconds the API server may be silent on a watch until it
-    /// is asked again. It sends something each minute.
-    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub watch_silence: u64,
+    /// With `--source kubernetes`: for how long the API server may be silent on a watch until it is asked
+    /// again. It sends something each minute.
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = watch_silence)]
+    pub watch_silence: Duration,
 }
 
 /// `--source`.
@@ -51,6 +51,10 @@ pub enum SourceKind {
     Files,
     /// The API server of the cluster that this runs in.
     Kubernetes,
+}
+
+fn watch_silence(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_secs(1)..=Duration::from_secs(3600), "from 1s to 1h")
 }
 
 fn named(text: &str) -> Result<(String, String), String> {
@@ -85,7 +89,7 @@ impl ConfigArgs {
             mesh_config_map: ("istio-system".into(), "egress-enforcer".into()),
             external_name_services: false,
             gateway_namespace: "istio-system".into(),
-            watch_silence: 90,
+            watch_silence: Duration::from_secs(90),
         }
     }
 
@@ -119,7 +123,7 @@ impl ConfigArgs {
                 gateways: self.gateway_namespace.clone(),
                 scope,
                 more,
-                silence: Duration::from_secs(self.watch_silence),
+                silence: self.watch_silence,
             };
             let Kubernetes { files, pods } = kubernetes::start(settings).await?;
             return Ok((Origin::Kubernetes(files), Some(pods)));

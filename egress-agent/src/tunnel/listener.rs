@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     net::Turns,
-    telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK},
+    telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK, kept_labels},
     types::{ClientAddr, Workload},
 };
 
@@ -259,6 +259,10 @@ fn refuse(
         set: None,
         workload: workload.map(|workload| workload.name.to_string()),
         namespace: workload.map(|workload| workload.namespace.0.to_string()),
+        labels: workload.map(|workload| kept_labels(&workload.labels)).unwrap_or_default(),
+        pid: None,
+        executable: None,
+        container: None,
         cgroup: None,
         interface: None,
         source_address: Some(peer.ip()),
@@ -272,6 +276,7 @@ fn refuse(
         response_code: None,
         response_flags: None,
         detail: Some(refused.to_string()),
+        server: None,
     });
 }
 

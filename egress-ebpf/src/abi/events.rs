@@ -38,7 +38,10 @@ pub struct FlowEvent {
     /// 1 where audit mode let it pass.
     pub audit: u8,
     /// Always zero.
-    pub reserved: [u8; 5],
+    pub reserved: u8,
+    /// The process (its thread group) by its number in the first PID namespace; zero for a packet, which
+    /// no process need be behind. Programs that are older than this field wrote zero here.
+    pub pid: u32,
 }
 
 /// Values of [`FlowEvent::hook`].

@@ -19,7 +19,7 @@ use super::{
     context::{SocketAddr, V4, V6, forget_bit},
     judge,
     maps::{GROUPS, ORIGINAL_DST, TUNNEL},
-    report::{Site, report},
+    report::{Cause, Site, report},
     view::Workload,
 };
 
@@ -157,6 +157,6 @@ pub(crate) fn conclude(hook: u8, workload: &Workload, judgement: Judgement) -> i
     // Before the report: what is found out there must not count for each result.
     let result = forget_bit(result, judgement.flow().destination.words()[3]);
     let site = Site { hook, cgroup: workload.cgroup, ifindex: 0 };
-    report(site, &judgement, || workload.share_of_current());
+    report(site, &judgement, || Cause::system_call(workload.share_of_current()));
     result
 }

@@ -21,7 +21,7 @@ use super::{
     context::{Skb, forget_bit},
     maker::Maker,
     offload::{Frame, Leaving, Sent},
-    report::{Site, report},
+    report::{Cause, Site, report},
     view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
 
@@ -36,7 +36,7 @@ fn cgroup_egress(context: SkBuffContext) -> i32 {
     let judgement = hooks::skb(&Sent(skb), skb.protocol(), policy, workload.listed(), &Maps);
     let result = forget_bit(judgement.cgroup_skb(), skb.length());
     let site = Site { hook: hook::SKB, cgroup: workload.cgroup, ifindex: 0 };
-    report(site, &judgement, || workload.share_of(skb));
+    report(site, &judgement, || Cause::packet(workload.share_of(skb)));
     result
 }
 
@@ -49,7 +49,7 @@ fn pod_ingress(context: TcContext) -> i32 {
     let judgement = hooks::pod(&Frame::new(skb), ifindex, skb.has_vlan(), &Maps);
     let result = judgement.tc();
     report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement, || {
-        share_of_interface(ifindex)
+        Cause::packet(share_of_interface(ifindex))
     });
     skb.remember_pod(ifindex);
     if judgement.reason() == Reason::Gateway {
@@ -66,7 +66,7 @@ fn bridge_ingress(context: TcContext) -> i32 {
     match hooks::bridge(&skb, skb.pod(), skb.has_vlan(), &Maps) {
         Some(judgement) => {
             let site = Site { hook: hook::POD, cgroup: 0, ifindex: skb.ifindex() };
-            report(site, &judgement, || share_of_interface(site.ifindex));
+            report(site, &judgement, || Cause::packet(share_of_interface(site.ifindex)));
             judgement.tc()
         }
         None => TC_NEXT,
@@ -113,10 +113,12 @@ fn uplink_egress(context: TcContext) -> i32 {
     let result = judgement.tc();
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };
     // Asked anew: what is kept until here, the verifier follows along every path.
-    report(site, &judgement, || match (skb.cgroup(), skb.pod()) {
-        (0, 0) => share_of_interface(site.ifindex),
-        (0, pod) => share_of_interface(pod),
-        (cgroup, _) => share_of_cgroup(cgroup),
+    report(site, &judgement, || {
+        Cause::packet(match (skb.cgroup(), skb.pod()) {
+            (0, 0) => share_of_interface(site.ifindex),
+            (0, pod) => share_of_interface(pod),
+            (cgroup, _) => share_of_cgroup(cgroup),
+        })
     });
     result
 }

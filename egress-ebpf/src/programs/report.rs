@@ -1,6 +1,9 @@
 //! Counters and flow events.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::PerCpuArray};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    maps::PerCpuArray,
+};
 use egress_ebpf::{
     abi::{FlowEvent, Share, ShareKey, action, counter_index, event_class, hook, lost},
     decide::PolicyView as _,
@@ -26,13 +29,37 @@ pub(crate) struct Site {
     pub(crate) ifindex: u32,
 }
 
+/// Who causes an event.
+#[derive(Clone, Copy)]
+pub(crate) struct Cause {
+    share: ShareKey,
+    /// The process, or zero.
+    pid: u32,
+}
+
+impl Cause {
+    /// A packet: whichever process runs now need not have sent it.
+    #[inline(always)]
+    pub(crate) fn packet(share: ShareKey) -> Self {
+        Self { share, pid: 0 }
+    }
+
+    /// A system call of the current process.
+    #[inline(always)]
+    pub(crate) fn system_call(share: ShareKey) -> Self {
+        // The upper half is the thread group, which user space calls the process; the rest is the thread.
+        let pid = u32::try_from(bpf_get_current_pid_tgid() >> 32).unwrap_or(0);
+        Self { share, pid }
+    }
+}
+
 /// How much is in the ring buffer: `BPF_RB_AVAIL_DATA`, include/uapi/linux/bpf.h.
 const AVAILABLE: u64 = 0;
 
-/// Counts every judgement, and emits an event for a refusal or a connect. `share` tells who causes it,
+/// Counts every judgement, and emits an event for a refusal or a connect. `cause` tells who causes it,
 /// which is asked only then.
 #[inline(always)]
-pub(crate) fn report(site: Site, judgement: &Judgement, share: impl FnOnce() -> ShareKey) {
+pub(crate) fn report(site: Site, judgement: &Judgement, cause: impl FnOnce() -> Cause) {
     let code = judgement.action_code();
     let reason = judgement.reason();
     let audited = judgement.audited();
@@ -55,7 +82,7 @@ pub(crate) fn report(site: Site, judgement: &Judgement, share: impl FnOnce() -> 
     } else {
         return;
     };
-    emit(site, judgement, class, share());
+    emit(site, judgement, class, cause());
 }
 
 /// Not on the stack, which is short.
@@ -125,7 +152,8 @@ extern "C" fn found_no_room(id: u64, kind: u32) -> bool {
 }
 
 #[inline(always)]
-fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
+fn emit(site: Site, judgement: &Judgement, class: u32, cause: Cause) {
+    let Cause { share, pid } = cause;
     if !admitted(share.id, share.kind, class) {
         return;
     }
@@ -151,7 +179,8 @@ fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
         action: judgement.action_code(),
         reason: judgement.reason() as u8,
         audit: u8::from(judgement.audited()),
-        reserved: [0; 5],
+        reserved: 0,
+        pid,
     });
     entry.submit(0);
 }

@@ -26,7 +26,7 @@ pub(crate) enum AskError {
     #[error("no agent listens on it")]
     Nobody,
     /// Somebody may, but not for this user.
-    #[error("not allowed; run it as root")]
+    #[error("not allowed; run it as root, or as a member of the group of --control-group")]
     Forbidden,
     /// The question is wrong.
     #[error("{0}")]
@@ -122,14 +122,14 @@ async fn ask<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, AskErr
 pub(crate) async fn open_flows(path: &Path, follow: bool) -> Result<Stream, AskError> {
     let target = if follow { "/flows?follow=true" } else { "/flows" };
     let Answer { body, sender } = get(path, target).await?;
-    Ok(Stream { body, read: BytesMut::new(), _sender: sender })
+    Ok(Stream { body, lines: LineBuffer::default(), _sender: sender })
 }
 
 /// Lines of an answer.
 #[derive(Debug)]
 pub(crate) struct Stream {
     body: Incoming,
-    read: BytesMut,
+    lines: LineBuffer,
     _sender: http1::SendRequest<Empty<Bytes>>,
 }
 
@@ -137,23 +137,40 @@ impl Stream {
     /// The next line; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Line>, AskError> {
         loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.read) {
-                let line = self.read.split_to(end + 1);
-                return serde_json::from_slice(&line).map(Some).map_err(|error| {
-                    AskError::Answer(format!("sent a line that this version can't read ({error})"))
-                });
-            }
-            if self.read.len() > LINE_BYTES {
-                return Err(AskError::Answer("sent a line without end".into()));
+            if let Some(line) = self.lines.next()? {
+                return Ok(Some(line));
             }
             match self.body.frame().await {
                 Some(frame) => {
                     if let Some(data) = frame?.data_ref() {
-                        self.read.extend_from_slice(data);
+                        self.lines.read.extend_from_slice(data);
                     }
                 }
                 None => return Ok(None),
             }
         }
+    }
+}
+
+/// Bytes of an answer that are no whole line yet: at most a line and what came with its end.
+#[derive(Debug, Default)]
+pub(crate) struct LineBuffer {
+    /// Where what was received is put.
+    pub(crate) read: BytesMut,
+}
+
+impl LineBuffer {
+    /// The next whole line, where one is there.
+    pub(crate) fn next(&mut self) -> Result<Option<Line>, AskError> {
+        if let Some(end) = memchr::memchr(b'\n', &self.read) {
+            let line = self.read.split_to(end + 1);
+            return serde_json::from_slice(&line).map(Some).map_err(|error| {
+                AskError::Answer(format!("sent a line that this version can't read ({error})"))
+            });
+        }
+        if self.read.len() > LINE_BYTES {
+            return Err(AskError::Answer("sent a line without end".into()));
+        }
+        Ok(None)
     }
 }

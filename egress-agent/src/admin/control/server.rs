@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, ErrorKind},
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        fs::{DirBuilderExt, MetadataExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -30,7 +30,13 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ControlPath, mesh::Mesh, serving::Serving, stream};
+use super::{
+    ControlArgs, ControlPath,
+    access::{self, Caller, ControlGroup},
+    mesh::Mesh,
+    serving::Serving,
+    stream,
+};
 use crate::explain::Ask;
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -51,20 +57,20 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub(crate) struct Listening {
     listener: UnixListener,
     path: PathBuf,
+    group: Option<ControlGroup>,
 }
 
-/// Listens where the option says, or at the role's usual place. An explicit path that can't be had
-/// is an error; the usual place isn't worth one, since nothing that enforces or forwards depends on
+/// Listens where the option says, or at the role's usual place. An explicit path or group that can't be
+/// had is an error; the usual place isn't worth one, since nothing that enforces or forwards depends on
 /// it.
-pub(crate) fn listen(
-    option: Option<&ControlPath>,
-    usual: &str,
-) -> anyhow::Result<Option<Listening>> {
-    match option {
+pub(crate) fn listen(args: &ControlArgs, usual: &str) -> anyhow::Result<Option<Listening>> {
+    let group = args.control_group.as_ref();
+    match &args.control {
         Some(ControlPath::Off) => Ok(None),
-        Some(ControlPath::Path(path)) => Listening::new(path).map(Some),
-        None => match Listening::new(Path::new(usual)) {
+        Some(ControlPath::Path(path)) => Listening::new(path, group).map(Some),
+        None => match Listening::new(Path::new(usual), group) {
             Ok(listening) => Ok(Some(listening)),
+            Err(error) if group.is_some() => Err(error),
             Err(error) => {
                 tracing::warn!("`egress-agent status` and `flows` won't see this agent: {error:#}");
                 Ok(None)
@@ -74,14 +80,14 @@ pub(crate) fn listen(
 }
 
 impl Listening {
-    fn new(path: &Path) -> anyhow::Result<Self> {
-        let listener = bind(path).with_context(|| {
+    fn new(path: &Path, group: Option<&ControlGroup>) -> anyhow::Result<Self> {
+        let listener = bind(path, group).with_context(|| {
             format!(
                 "can't listen on the control socket {}; choose another --control, or off",
                 path.display()
             )
         })?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), group: group.cloned() })
     }
 
     /// Serves on a thread of its own.
@@ -89,7 +95,7 @@ impl Listening {
     /// # Errors
     /// No thread, no runtime.
     pub(crate) fn serve(self, serving: Serving) -> io::Result<Control> {
-        let Self { listener, path } = self;
+        let Self { listener, path, group } = self;
         let inode = fs::symlink_metadata(&path).map(|metadata| metadata.ino()).ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
@@ -100,7 +106,7 @@ impl Listening {
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, Arc::new(serving)) => {}
+                    () = accept(listener, group, Arc::new(serving)) => {}
                     // An error says that the handle is gone.
                     _ = ended.wait_for(|ended| *ended) => {}
                 }
@@ -137,9 +143,11 @@ impl Drop for Control {
 
 /// Binds beside the path and moves the socket there, so that it never stands there with other
 /// permissions, and a stale one is replaced in one step.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path, group: Option<&ControlGroup>) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // Members of the group go through it, and list nothing.
+        let mode = if group.is_some() { 0o711 } else { 0o700 };
+        fs::DirBuilder::new().recursive(true).mode(mode).create(dir)?;
     }
     match fs::symlink_metadata(path) {
         Ok(metadata) => {
@@ -164,7 +172,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&beside)?)?;
     // Nobody can connect before `listen`.
-    let placed = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
+    let placed = access::place(&beside, group)
         .and_then(|()| socket.listen(128))
         .and_then(|()| socket.set_nonblocking(true))
         .and_then(|()| fs::rename(&beside, path));
@@ -181,7 +189,12 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: tokio::net::UnixListener, serving: Arc<Serving>) {
+async fn accept(
+    listener: tokio::net::UnixListener,
+    group: Option<ControlGroup>,
+    serving: Arc<Serving>,
+) {
+    let own = rustix::process::geteuid().as_raw();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let followers = Arc::new(Semaphore::new(FOLLOWERS));
     loop {
@@ -194,20 +207,25 @@ async fn accept(listener: tokio::net::UnixListener, serving: Arc<Serving>) {
                 continue;
             }
         };
-        tokio::spawn(converse(stream, place, Arc::clone(&serving), Arc::clone(&followers)));
+        // A peer that can't be told is nobody.
+        let caller = stream
+            .peer_cred()
+            .map_or(Caller::Stranger, |peer| Caller::of(peer.uid(), own, group.as_ref()));
+        tokio::spawn(converse(stream, caller, place, Arc::clone(&serving), Arc::clone(&followers)));
     }
 }
 
 /// One connection.
 async fn converse(
     stream: tokio::net::UnixStream,
+    caller: Caller,
     place: OwnedSemaphorePermit,
     serving: Arc<Serving>,
     followers: Arc<Semaphore>,
 ) {
     let follows = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(&request, &serving, &followers, &follows);
+        let response = respond(caller, &request, &serving, &followers, &follows);
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new()
@@ -228,11 +246,15 @@ async fn converse(
 }
 
 fn respond(
+    caller: Caller,
     request: &Request<Incoming>,
     serving: &Arc<Serving>,
     followers: &Arc<Semaphore>,
     follows: &AtomicBool,
 ) -> Response<Body> {
+    if !caller.may(request.method()) {
+        return text(StatusCode::FORBIDDEN, "not allowed for this user\n");
+    }
     if request.method() != Method::GET {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n");
     }

@@ -60,7 +60,13 @@ impl Bench {
     }
 
     fn listen(&self) -> anyhow::Result<Option<Listening>> {
-        listen(Some(&ControlPath::Path(self.path())), "/nowhere")
+        self.listen_for(None)
+    }
+
+    fn listen_for(&self, group: Option<&str>) -> anyhow::Result<Option<Listening>> {
+        let control = Some(ControlPath::Path(self.path()));
+        let control_group = group.map(|group| group.parse().unwrap());
+        listen(&ControlArgs { control, control_group }, "/nowhere")
     }
 
     fn serving(&self) -> Serving {
@@ -112,8 +118,29 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     assert_eq!(fs::read_to_string(bench.path()).unwrap(), "precious");
     // Without the option a socket that can't be had is no error.
     let usual = bench.path().to_string_lossy().into_owned();
-    assert!(listen(None, &usual).unwrap().is_none());
-    assert!(listen(Some(&ControlPath::Off), &usual).unwrap().is_none());
+    assert!(listen(&ControlArgs::default(), &usual).unwrap().is_none());
+    let off = ControlArgs { control: Some(ControlPath::Off), ..ControlArgs::default() };
+    assert!(listen(&off, &usual).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_group_is_let_in_or_nobody_is() {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = Bench::new();
+    // A group that the user of this test is in: without root, no other can be given.
+    let own = rustix::process::getegid().as_raw().to_string();
+    let control = bench.listen_for(Some(&own)).unwrap().unwrap().serve(bench.serving()).unwrap();
+    assert_eq!((mode(&bench.path()), mode(bench.path().parent().unwrap())), (0o660, 0o711));
+    assert_eq!(fs::metadata(bench.path()).unwrap().gid().to_string(), own);
+    assert_eq!(ask_status(&bench.path()).await.unwrap(), report());
+    drop(control);
+    // A group that isn't there opens nothing, neither to it nor to others.
+    let error = format!("{:#}", bench.listen_for(Some("no-such-group")).unwrap_err());
+    assert!(error.contains("groupadd"), "{error}");
+    assert!(!bench.path().exists());
+    let usual = bench.path().to_string_lossy().into_owned();
+    let group = Some("no-such-group".parse().unwrap());
+    assert!(listen(&ControlArgs { control: None, control_group: group }, &usual).is_err());
 }
 
 #[tokio::test]

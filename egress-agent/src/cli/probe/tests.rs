@@ -37,7 +37,8 @@ fn ports_and_targets_are_read() {
     for bad in ["0", "70000", "x", "9-8", ""] {
         assert!(Cli::try_parse_from(["probe", "--ports", bad]).is_err(), "{bad}");
     }
-    for bad in ["0", "-1", "x", "inf", "NaN"] {
+    assert_eq!(args(&["--timeout", "1m30s"]).timeout, Duration::from_secs(90));
+    for bad in ["0", "-1", "x", "inf", "NaN", "2", "11m"] {
         assert!(Cli::try_parse_from(["probe", "--timeout", bad]).is_err(), "{bad}");
     }
     assert_eq!(args(&["192.0.2.1", "2001:db8::1"]).targets().unwrap().len(), 2);

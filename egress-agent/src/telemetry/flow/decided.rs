@@ -2,7 +2,7 @@
 
 use egress_ebpf::reason::Reason;
 
-use super::{FlowLog, FlowRecord, FlowVerdict, GATEWAY_HOOK};
+use super::{FlowLog, FlowRecord, FlowVerdict, GATEWAY_HOOK, cut, kept_labels};
 use crate::telemetry::{AccessLogEntry, ResponseFlags};
 
 /// A host name's longest form (RFC 1035 §2.3.4, RFC 3986 lets an authority be longer). What the
@@ -47,6 +47,10 @@ impl From<&AccessLogEntry> for FlowRecord {
             set: None,
             workload,
             namespace,
+            labels: entry.workload.as_ref().map(|of| kept_labels(&of.labels)).unwrap_or_default(),
+            pid: None,
+            executable: None,
+            container: None,
             cgroup: None,
             interface: None,
             source_address: Some(entry.downstream_remote.ip()),
@@ -61,6 +65,7 @@ impl From<&AccessLogEntry> for FlowRecord {
             response_flags: (entry.response_flags != ResponseFlags::default())
                 .then(|| entry.response_flags.to_string()),
             detail: detail.map(|detail| cut(detail, DETAIL_BYTES)),
+            server: None,
         }
     }
 }
@@ -153,16 +158,4 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::GatewayUnreachable
         | Reason::NoServerCertificate => FlowVerdict::Fail,
     }
-}
-
-/// At most so many bytes, in whole characters, with a sign that something is missing.
-fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    let mut end = bytes;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
 }

@@ -23,6 +23,10 @@ pub(crate) fn dropped() -> FlowRecord {
         set: None,
         workload: Some("web".into()),
         namespace: Some("default".into()),
+        labels: [("app".into(), "web".into())].into(),
+        pid: None,
+        executable: None,
+        container: None,
         cgroup: None,
         interface: Some("veth-web".into()),
         source_address: Some("10.0.0.5".parse().unwrap()),
@@ -36,6 +40,7 @@ pub(crate) fn dropped() -> FlowRecord {
         response_code: None,
         response_flags: None,
         detail: None,
+        server: None,
     }
 }
 
@@ -47,6 +52,7 @@ pub(crate) fn redirected() -> FlowRecord {
         reason: Some("routed".into()),
         workload: None,
         namespace: None,
+        labels: Default::default(),
         cgroup: Some("/pods/web".into()),
         interface: None,
         source_address: None,

@@ -25,6 +25,16 @@ impl FlowRecord {
         if let Some(cgroup) = &self.cgroup {
             push(&mut text, format_args!(", cgroup {cgroup}"));
         }
+        if let Some(container) = &self.container {
+            // As `crictl ps` and `docker ps` cut it.
+            push(&mut text, format_args!(", container {:.12}", container));
+        }
+        if let Some(pid) = self.pid {
+            push(&mut text, format_args!(", process {pid}"));
+            if let Some(executable) = &self.executable {
+                push(&mut text, format_args!(" {executable}"));
+            }
+        }
         if let Some(interface) = &self.interface {
             push(&mut text, format_args!(", interface {interface}"));
         }

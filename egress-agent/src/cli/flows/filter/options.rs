@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::SystemTime};
 
 use egress_ebpf::reason::Reason;
 
-use super::values::{Moment, PodName, Protocol, Verdict};
+use super::values::{LabelSelector, Moment, PodName, Protocol, Verdict};
 use crate::{cli::reasons::reason, telemetry::FlowRecord};
 
 /// Whether a value of an option is what the flow has, at this time.
@@ -78,6 +78,9 @@ options! {
     /// Of workloads in this namespace.
     #[arg(short, long, visible_alias = "from-namespace", value_name = "NAMESPACE", value_delimiter = ',')]
     namespace: String = |value, flow, _now| flow.namespace.as_ref() == Some(value);
+    /// Of workloads with these labels: `app=web`, `app=web,tier=front` for both, or `app` for any value.
+    #[arg(short, long, visible_alias = "from-label", value_name = "KEY[=VALUE],...")]
+    label: LabelSelector = |value, flow, _now| value.is_of(flow);
     /// From or to this address.
     #[arg(long, visible_alias = "ip", value_name = "IP", value_delimiter = ',')]
     address: IpAddr = |value, flow, _now| {

@@ -36,6 +36,15 @@ fn each_option_lets_through_what_it_names_and_nothing_else() {
     assert_eq!(shown(&["--from-pod", "other/web"]), (false, false));
     assert_eq!(shown(&["--namespace", "default"]), (true, false));
     assert_eq!(shown(&["-n", "other"]), (false, false));
+    assert_eq!(shown(&["--label", "app=web"]), (true, false));
+    assert_eq!(shown(&["-l", "app"]), (true, false));
+    assert_eq!(shown(&["-l", "app=batch"]), (false, false));
+    assert_eq!(shown(&["-l", "app=batch", "-l", "app=web"]), (true, false));
+    assert_eq!(shown(&["-l", "app=web,tier"]), (false, false));
+    assert_eq!(shown(&["--not", "--label", "app=web"]), (false, true));
+    for wrong in ["", "=web", "app=web,", "app!=web", "a b"] {
+        assert!(filter(&["--label", wrong]).unwrap_err().contains("KEY=VALUE"), "{wrong}");
+    }
     assert_eq!(shown(&["--address", "10.0.0.5"]), (true, false));
     assert_eq!(shown(&["--address", "198.51.100.7"]), (true, true));
     assert_eq!(shown(&["--address", "198.51.100.8"]), (false, false));
