@@ -15,6 +15,7 @@ mod output;
 mod paths;
 mod probe;
 mod reasons;
+pub mod schema;
 mod status;
 mod suggest;
 #[cfg(test)]
@@ -208,6 +209,74 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// `docs/reference/cli.md`: what `--help` says.
+    #[test]
+    fn the_reference_has_every_command() {
+        fn add(command: &mut clap::Command, title: &str, text: &mut String) {
+            let help = command.render_long_help().to_string();
+            let lines = help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+            text.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", lines.trim_end()));
+            for below in command.get_subcommands_mut().filter(|below| !below.is_hide_set()) {
+                if below.get_name() != "help" {
+                    let title = format!("{title} {}", below.get_name());
+                    add(below, &title, text);
+                }
+            }
+        }
+        let mut text = String::from(
+            "# Command reference\n\n<!-- Generated: `cargo xtask references`. -->\n\nWhat `--help` of each command \
+             says. [Commands](../commands.md) says what they are for, and what their exit codes mean.\n",
+        );
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        add(&mut command, "egress-agent", &mut text);
+        crate::types::testing::page("cli.md", &text);
+    }
+
+    /// One syntax for whatever is a time: what takes another one would say so by its name.
+    #[test]
+    fn every_time_is_a_duration() {
+        use clap::error::ErrorKind::ValueValidation;
+        fn look(command: &clap::Command, path: &[&str], seen: &mut usize) {
+            for argument in command.get_arguments() {
+                let Some(option) = argument.get_long().map(|long| format!("--{long}")) else {
+                    continue;
+                };
+                for name in argument.get_value_names().unwrap_or_default() {
+                    let place = format!("{} {option} {name}", path.join(" "));
+                    for wrong in ["SECOND", "MINUTE", "HOUR", "MILLIS", "MS"] {
+                        assert!(!name.contains(wrong), "{place}");
+                    }
+                    if !name.contains("DURATION") {
+                        continue;
+                    }
+                    *seen += 1;
+                    let error = |value: &str| {
+                        let value = format!("{option}={value}");
+                        Cli::try_parse_from([path, &[&*value]].concat()).err()
+                    };
+                    // Another option may be missing: that is another error.
+                    for good in ["30s", "1m30s", "30000ms"] {
+                        let wrong =
+                            error(good).is_some_and(|error| error.kind() == ValueValidation);
+                        assert!(!wrong, "{place} {good}");
+                    }
+                    for bad in ["30", "30 s", "half an hour", "-1s"] {
+                        let error =
+                            error(bad).unwrap_or_else(|| panic!("{place} {bad}")).to_string();
+                        assert!(error.contains("500ms, 10s or 1h30m"), "{place}: {error}");
+                    }
+                }
+            }
+            for below in command.get_subcommands() {
+                look(below, &[path, &[below.get_name()]].concat(), seen);
+            }
+        }
+        let mut seen = 0;
+        look(&Cli::command(), &["egress-agent"], &mut seen);
+        assert!(seen >= 10, "{seen}");
     }
 
     #[test]

@@ -94,6 +94,10 @@ pub struct GatewayArgs {
     /// Port of /stats, /clusters, /config_dump and /ready, on the loopback addresses.
     #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().admin)]
     admin_port: u16,
+    /// Serve a page for a browser on the admin port, at /ui: what is in force, who talks to what, what is
+    /// refused, live. Whoever reaches this host's loopback address can read it.
+    #[arg(long)]
+    admin_ui: bool,
     /// Port of /healthz/ready.
     #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().health)]
     health_port: u16,
@@ -189,7 +193,8 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         .map(|(captured, tunnels)| Listeners { captured, tunnels })
         .collect();
     let mut listened = listened(&args);
-    let sources = AdminSources { health: args.health_from, metrics: args.metrics_from };
+    let sources =
+        AdminSources { health: args.health_from, metrics: args.metrics_from, ui: args.admin_ui };
     let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
     listened.extend(listeners_of(admin.ports()));
     status.set_listeners(listened);

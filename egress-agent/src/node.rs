@@ -26,7 +26,7 @@ use self::view::View;
 use crate::{
     admin::{
         control::{self, NODE_SOCKET, Process},
-        node_metrics::{self, Fills, Sources},
+        node_metrics::{self, AgentSources, Fills, Sources},
     },
     bpf::{self, Begin, Enforcer, Targets, TcMode},
     enforcement::{
@@ -173,16 +173,18 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         let sources = Sources {
             counters,
             shares,
-            pods: args.pod_interfaces.clone(),
-            tally: Arc::clone(&tally),
-            condition: Arc::clone(&condition),
-            loaded: loaded.clone(),
-            healthy: checker.healthy.clone(),
-            modes,
-            credentials,
-            tunnel: Arc::clone(&tunnel.stats),
-            fills: Fills::new(args.bpffs.clone()),
-            unknown: known.unknown.clone(),
+            agent: AgentSources {
+                pods: args.pod_interfaces.clone(),
+                tally: Arc::clone(&tally),
+                condition: Arc::clone(&condition),
+                loaded: loaded.clone(),
+                healthy: checker.healthy.clone(),
+                modes,
+                credentials,
+                tunnel: Arc::clone(&tunnel.stats),
+                fills: Fills::new(args.bpffs.clone()),
+                unknown: known.unknown.clone(),
+            },
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
     }

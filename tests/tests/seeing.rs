@@ -232,8 +232,8 @@ fn a_connect_names_its_process_and_several_hosts_are_shown_by_time() {
     std::fs::write(&shell, script).unwrap();
     let remote = format!("sh {} {{}}", shell.display());
     let places = [format!("node-1={}", node.display()), format!("old={}", saved.display())];
-    let servers = ["--server", &places[0], "--server", &places[1], "--server", "gw-1"];
-    let command = [&["flows", "--remote-shell", &remote], &servers[..]].concat();
+    let servers = ["--server", &*places[0], "--server", &*places[1], "--server", "gw-1"];
+    let command = [&["flows", "--remote-shell", &*remote][..], &servers[..]].concat();
     let done = agent(&testbed, &[&command[..], &["--verdict", "denied", "-o", "json"]].concat());
     assert!(done.ok(), "{done:?}");
     let all: Vec<Value> =
@@ -244,7 +244,9 @@ fn a_connect_names_its_process_and_several_hosts_are_shown_by_time() {
         let has = |flow: &Value| flow["server"] == server && flow["reason"] == reason;
         assert!(all.iter().any(has), "{server}: {}", done.stdout);
     }
-    let times: Vec<&str> = all.iter().filter_map(|flow| flow["time"].as_str()).collect();
+    let time =
+        |flow: &Value| flow["time"].as_str().map(|time| time.trim_end_matches('Z').to_owned());
+    let times: Vec<String> = all.iter().filter_map(time).collect();
     assert!(times.is_sorted(), "{times:?}");
     let text = agent(&testbed, &[&command[..], &["--verdict", "denied"]].concat()).stdout;
     assert!(text.lines().any(|line| line.starts_with("gw-1    ")), "{text}");
@@ -255,8 +257,9 @@ fn a_connect_names_its_process_and_several_hosts_are_shown_by_time() {
 
     // The group may ask, and change nothing; others may not even ask.
     let as_user = |group: &str, program: &str, args: &[&str]| {
-        let user = ["--reuid=12345", &format!("--regid={group}"), "--clear-groups", program];
-        testbed.app().run("setpriv", &[&user, args].concat()).unwrap()
+        let group = format!("--regid={group}");
+        let user = ["--reuid=12345", &*group, "--clear-groups", program];
+        testbed.app().run("setpriv", &[&user[..], args].concat()).unwrap()
     };
     let url = "http://localhost/flows";
     let ask = ["-sS", "--unix-socket", node.to_str().unwrap(), url];
@@ -711,7 +714,7 @@ spec:
 #[test]
 fn a_gateway_is_taken_out_of_service_and_drained_over_its_admin_port() {
     let testbed = testbed();
-    let _gateway = testbed.start_gateway(0).unwrap();
+    let _gateway = testbed.start_gateway_with(0, &["--admin-ui".into()]).unwrap();
     let _node = testbed.start_node().unwrap();
     let url = "https://edition.cnn.com/politics";
     let ask = || testbed.curl_status(&[url]).unwrap();
@@ -721,6 +724,12 @@ fn a_gateway_is_taken_out_of_service_and_drained_over_its_admin_port() {
         let all = [&["-s", "-g"], args, &[&*url]].concat();
         testbed.gateway(0).run("curl", &all).unwrap().stdout
     };
+    // The page for a browser has seen it.
+    let page = admin(&["-i"], "/ui");
+    assert!(page.contains("content-security-policy: default-src 'none'"), "{page}");
+    let summary: Value = serde_json::from_str(&admin(&[], "/ui/summary")).unwrap();
+    assert_eq!(summary["talks"][0]["service"], "edition.cnn.com:443", "{summary:#}");
+    assert_eq!(summary["talks"][0]["workload"], "shop/web", "{summary:#}");
     let healthy = || {
         let text = testbed.node_metrics().unwrap();
         let line = text.lines().find(|line| line.starts_with("egress_gateway_healthy{"));

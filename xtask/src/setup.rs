@@ -433,6 +433,8 @@ mod tests {
         ("systemctl", "systemd"),
         ("cat", "coreutils"),
         ("find", "findutils"),
+        ("dpkg", "dpkg"),
+        ("lintian", "lintian, where somebody installed it"),
         ("egress-agent", ""),
         ("bpf-linker", ""),
     ];

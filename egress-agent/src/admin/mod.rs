@@ -26,10 +26,13 @@ mod sources;
 mod stats;
 mod status;
 mod tunnel_metrics;
+mod ui;
 
 pub use server::{Admin, AdminError, AdminPorts};
 pub use sources::AdminSources;
 pub use status::{ConfigState, DrainManner, Listener, State, Status};
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

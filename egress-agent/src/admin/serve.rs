@@ -1,9 +1,18 @@
 //! Connections to the admin endpoints: who gets a place, and what is answered.
 
-use std::{collections::HashMap, convert::Infallible, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use http::{Response, header};
-use http_body_util::Full;
+use http::{HeaderValue, Response, header};
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -15,7 +24,8 @@ use tokio::{
 use super::{
     AdminSources, Status,
     places::{Admission, Id, Places, origin},
-    routes::{self, Endpoint},
+    routes::{self, Answer, Endpoint},
+    ui::Ui,
 };
 use crate::{
     policy::{Caller, OwnPort},
@@ -40,7 +50,10 @@ pub(super) struct Service {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) status: Arc<Status>,
     pub(super) sources: AdminSources,
+    pub(super) ui: Ui,
 }
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl Service {
     fn caller(&self, endpoint: Endpoint, stream: &TcpStream, peer: SocketAddr) -> Caller {
@@ -121,9 +134,19 @@ fn is_out_of_files(error: &io::Error) -> bool {
 }
 
 async fn answer(endpoint: Endpoint, stream: TcpStream, service: &Service) {
+    let follows = AtomicBool::new(false);
     let answering = service_fn(|request: http::Request<hyper::body::Incoming>| {
         let (head, _) = request.into_parts();
-        let response = routes::respond(endpoint, &head, &service.telemetry, &service.status);
+        let Service { telemetry, status, ui, .. } = service;
+        let response = match routes::respond(endpoint, &head, telemetry, status, ui) {
+            Answer::Whole(response) => {
+                response.map(|text| Full::new(Bytes::from(text)).boxed_unsync())
+            }
+            Answer::Events(response, events) => {
+                follows.store(true, Ordering::Relaxed);
+                response.map(|()| StreamBody::new(events.stream()).boxed_unsync())
+            }
+        };
         std::future::ready(Ok::<_, Infallible>(finish(response)))
     });
     let connection = http1::Builder::new()
@@ -131,15 +154,22 @@ async fn answer(endpoint: Endpoint, stream: TcpStream, service: &Service) {
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), answering);
-    match time::timeout(CONNECTION, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection to an admin endpoint failed"),
-        Err(_) => tracing::debug!("a connection to an admin endpoint took too long"),
+    tokio::pin!(connection);
+    let ended = match time::timeout(CONNECTION, connection.as_mut()).await {
+        // Who follows may stay, until the place is needed.
+        Err(_) if follows.load(Ordering::Relaxed) => connection.await,
+        Err(_) => {
+            tracing::debug!("a connection to an admin endpoint took too long");
+            return;
+        }
+        Ok(ended) => ended,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to an admin endpoint failed");
     }
 }
 
-fn finish(response: Response<String>) -> Response<Full<Bytes>> {
-    let mut response = response.map(|text| Full::new(Bytes::from(text)));
-    response.headers_mut().insert(header::SERVER, http::HeaderValue::from_static("egress-agent"));
+fn finish(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static("egress-agent"));
     response
 }

@@ -15,6 +15,7 @@ use super::{
     AdminSources, Status,
     routes::Endpoint,
     serve::{Service, accept},
+    ui::Ui,
 };
 use crate::telemetry::Telemetry;
 
@@ -89,7 +90,8 @@ impl Admin {
             health: port(&health).map_err(AdminError::Thread)?,
             metrics: port(&metrics).map_err(AdminError::Thread)?,
         };
-        let service = Arc::new(Service { telemetry, status, sources });
+        let ui = Ui::new(sources.ui);
+        let service = Arc::new(Service { telemetry, status, sources, ui });
         let mut rest = vec![(Endpoint::Admin, admin), (Endpoint::Metrics, metrics)];
         match listen("admin", IpAddr::V6(Ipv6Addr::LOCALHOST), ports.admin) {
             Ok(listener) => rest.push((Endpoint::Admin, listener)),

@@ -12,7 +12,8 @@ use http::{Method, Request, Response, StatusCode, header};
 
 use super::{
     Admin, AdminPorts, AdminSources, ConfigState, DrainManner, Listener, State, Status,
-    routes::{Endpoint, respond},
+    routes::{self, Answer, Endpoint},
+    ui::Ui,
 };
 use crate::{
     policy::{
@@ -62,7 +63,7 @@ fn entry() -> AccessLogEntry {
 }
 
 /// A gateway that has served a passthrough connection, a request and a refusal.
-fn telemetry() -> Telemetry {
+pub(super) fn telemetry() -> Telemetry {
     let telemetry = Telemetry::default();
     let stats = &telemetry.stats;
     stats.configure([&cnn()]);
@@ -89,7 +90,7 @@ fn telemetry() -> Telemetry {
     telemetry
 }
 
-fn status() -> Status {
+pub(super) fn status() -> Status {
     let status = Status::default();
     let mesh = MeshConfig {
         cluster_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
@@ -148,6 +149,19 @@ fn status() -> Status {
 fn request(method: Method, target: &str, host: &str) -> http::request::Parts {
     let builder = Request::builder().method(method).uri(target).header(header::HOST, host);
     builder.body(()).unwrap().into_parts().0
+}
+
+/// With the page for browsers off.
+fn respond(
+    endpoint: Endpoint,
+    request: &http::request::Parts,
+    telemetry: &Telemetry,
+    status: &Status,
+) -> Response<String> {
+    match routes::respond(endpoint, request, telemetry, status, &Ui::new(false)) {
+        Answer::Whole(response) => response,
+        Answer::Events(..) => panic!("{} streams", request.uri),
+    }
 }
 
 fn get_from(endpoint: Endpoint, target: &str) -> Response<String> {

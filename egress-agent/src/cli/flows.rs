@@ -317,7 +317,7 @@ fn coloured(line: &str, flow: &FlowRecord) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::documented, *};
     use crate::telemetry::flow_tests::{dropped, redirected};
 
     fn screen(output: Output) -> Screen<Vec<u8>> {
@@ -396,9 +396,22 @@ mod tests {
         json.flow(&dropped()).unwrap();
         json.lost(12).unwrap();
         let json = text(json);
-        for line in json.lines() {
-            serde_json::from_str::<serde_json::Value>(line).unwrap();
-        }
+        documented("flows -o json", &serde_json::from_str(json.lines().next().unwrap()).unwrap());
+        let full = FlowRecord {
+            pid: Some(7),
+            executable: Some("/bin/x".into()),
+            container: Some("aa".into()),
+            host: Some("a.example".into()),
+            ech: true,
+            upstream: Some("192.0.2.1:443".parse().unwrap()),
+            response_code: Some(403),
+            response_flags: Some("NR".into()),
+            detail: Some("no".into()),
+            server: Some("node-1".into()),
+            set: Some("default".into()),
+            ..dropped()
+        };
+        documented("flows -o json", &serde_json::to_value(full).unwrap());
         assert!(json.ends_with("{\"lost\":12}\n"), "{json}");
     }
 }

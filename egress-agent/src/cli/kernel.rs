@@ -31,6 +31,20 @@ struct Report<'a> {
     programs: &'a BTreeMap<String, Option<u32>>,
 }
 
+impl<'a> Report<'a> {
+    fn of(trial: &'a Trial) -> Self {
+        Self {
+            release: &trial.release,
+            build: Trial::build(),
+            compiler: object::TOOLCHAIN,
+            tcx: trial.tc == TcMode::Tcx,
+            set_retval: trial.set_retval,
+            no_lsm: trial.no_lsm.as_deref(),
+            programs: &trial.programs,
+        }
+    }
+}
+
 /// Hands every program to the kernel, attaches none, and prints what the kernel said.
 ///
 /// # Errors
@@ -42,16 +56,7 @@ pub(super) fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Text => out.write_all(text(&trial).as_bytes())?,
         Output::Json => {
-            let report = Report {
-                release: &trial.release,
-                build: Trial::build(),
-                compiler: object::TOOLCHAIN,
-                tcx: trial.tc == TcMode::Tcx,
-                set_retval: trial.set_retval,
-                no_lsm: trial.no_lsm.as_deref(),
-                programs: &trial.programs,
-            };
-            serde_json::to_writer(&mut out, &report)?;
+            serde_json::to_writer(&mut out, &Report::of(&trial))?;
             writeln!(out)?;
         }
     }
@@ -93,7 +98,7 @@ fn text(trial: &Trial) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::documented, *};
 
     #[test]
     fn what_the_kernel_lacks_is_said_with_what_replaces_it() {
@@ -121,5 +126,6 @@ mod tests {
             assert!(!new.contains(part), "{part}: {new}");
         }
         assert!(new.contains("1234"), "{new}");
+        documented("kernel -o json", &serde_json::to_value(Report::of(&trial)).unwrap());
     }
 }

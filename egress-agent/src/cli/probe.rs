@@ -9,7 +9,6 @@ use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail};

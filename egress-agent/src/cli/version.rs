@@ -82,7 +82,10 @@ pub(super) fn run(args: &VersionArgs) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::golden, *};
+    use super::{
+        super::testing::{documented, golden},
+        *,
+    };
 
     #[test]
     fn a_build_is_told_apart() {
@@ -103,6 +106,7 @@ mod tests {
 
     #[test]
     fn this_build_is_described() {
+        documented("version -o json", &serde_json::to_value(Version::now()).unwrap());
         let Version { version, kernel, map_abi, .. } = Version::now();
         assert_eq!(version, env!("CARGO_PKG_VERSION"));
         assert!(kernel.starts_with(|first: char| first.is_ascii_digit()), "{kernel}");

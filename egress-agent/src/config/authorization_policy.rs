@@ -89,6 +89,10 @@ record! {
         /// None of these.
         "notRemoteIpBlocks" not_remote_ip_blocks: List<String> = "none",
     }
+    unsupported {
+        "trustDomains": Error, "name `principals`, which begin with the trust domain";
+        "notTrustDomains": Error, "name `notPrincipals`, which begin with the trust domain";
+    }
 }
 
 record! {

@@ -184,6 +184,9 @@ record! {
         /// Retries under way to all endpoints together. Beyond them a request is not tried again.
         "maxRetries" max_retries: Option<At<u32>> = "unlimited",
     }
+    unsupported {
+        "http2KeepAlive": Warning, "a connection without a sign of life is pinged in any case";
+    }
 }
 
 record! {
@@ -226,6 +229,7 @@ record! {
         "maxEjectionPercent" max_ejection_percent: Option<At<u32>> = "10",
     }
     unsupported {
+        "outlierDetectionHttpErrorCodes": Warning, "which codes count follows from the other settings";
         "interval": Warning, "endpoints are judged with each result, not in intervals";
         "minHealthPercent": Warning, "`maxEjectionPercent` limits ejections";
         "splitExternalLocalOriginErrors": Warning, "both kinds of errors count together";

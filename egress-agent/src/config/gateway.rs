@@ -80,6 +80,7 @@ record! {
         "cipherSuites" cipher_suites: List<String> = "all that are supported",
     }
     unsupported {
+        "insecureSkipVerify": Warning, "the certificate of a client that has to show one is always verified";
         "credentialNames": Error, "one certificate a server; give hosts with another one a server of their own";
         "tlsCertificates": Error, "one certificate a server; give hosts with another one a server of their own";
         "caCertCredentialName": Error, "the roots are `ca.crt` in the directory of `credentialName`";

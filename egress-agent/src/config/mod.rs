@@ -9,6 +9,8 @@ mod decode;
 mod destination_rule;
 mod egress_policy;
 mod fault;
+#[cfg(test)]
+mod fields;
 mod gateway;
 mod guards;
 mod load_balancer;

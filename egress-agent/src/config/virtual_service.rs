@@ -176,6 +176,9 @@ record! {
         /// 301, 302, 303, 307 or 308.
         "redirectCode" redirect_code: Option<At<u32>> = "301",
     }
+    unsupported {
+        "prefixRewrite": Error, "the redirect would lead to another path; give the whole path as `uri`";
+    }
 }
 
 choice! {

@@ -13,6 +13,8 @@ mod printable;
 mod share;
 mod spiffe;
 pub(crate) mod steps;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use claim::Claim;
 pub use duration::{duration_within, parse_duration};

@@ -1,6 +1,7 @@
 //! The documentation says what the program does: its examples compile, its command lines parse, its
 //! links lead somewhere, and nothing that a user may meet is left unexplained.
 
+mod commands;
 mod flows;
 mod glossary;
 mod markdown;

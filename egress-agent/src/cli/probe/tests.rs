@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use clap::Parser as _;
 
-use super::*;
+use super::{super::testing::documented, *};
 use crate::probe::{Call, cases};
 
 #[derive(clap::Parser, Debug)]
@@ -117,6 +119,7 @@ fn json_holds_every_attempt() {
     let allowed = Allowed::Works("192.0.2.2:443".into());
     Summary { settings: &settings, reports: &reports, allowed: &allowed }.json(&mut out).unwrap();
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    documented("probe -o json", &value);
     assert_eq!(value["allowed"], true);
     let first = &value["attempts"][0];
     assert_eq!((&first["name"], &first["errno"]), (&"tcp-v4".into(), &"EPERM".into()));
