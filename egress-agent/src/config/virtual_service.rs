@@ -177,7 +177,7 @@ record! {
         "redirectCode" redirect_code: Option<At<u32>> = "301",
     }
     unsupported {
-        "prefixRewrite": Error, "the redirect would lead to another path; give the whole path as `uri`";
+        "prefixRewrite": Warning, "the prefix stays in the redirect; give the whole path as `uri`";
     }
 }
 

@@ -95,7 +95,7 @@ fn what_cannot_be_read_or_asked_has_the_code_of_the_table() {
         let output = ran(args);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(code(&output), *expected, "{args:?}: {said}");
-        let is_told = !said.trim().is_empty() || *expected == NOTHING;
+        let is_told = !said.trim().is_empty() || !output.stdout.is_empty();
         assert!(is_told, "{args:?} says nothing");
     }
 }

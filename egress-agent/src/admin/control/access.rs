@@ -5,7 +5,7 @@
 //! (`SO_PEERCRED`, unix(7)), which the kernel took at the time of the connect: members of the group read, and
 //! whatever changes something is for root and the agent's own user alone.
 
-use std::{fs, io, os::unix::fs::chown, path::Path, str::FromStr};
+use std::{fs, io, os::unix::fs::lchown, path::Path, str::FromStr};
 
 use http::Method;
 
@@ -63,7 +63,7 @@ pub(super) fn place(socket: &Path, group: Option<&ControlGroup>) -> io::Result<(
     let mode = match group {
         Some(group) => {
             let number = group.number()?;
-            chown(socket, None, Some(number)).map_err(|error| {
+            lchown(socket, None, Some(number)).map_err(|error| {
                 let why = format!("can't give it to the group {}: {error}", group.0);
                 io::Error::new(error.kind(), why)
             })?;

@@ -17,6 +17,9 @@ use crate::{
 /// How long an agent may take to say what it remembers.
 const HISTORY: Duration = Duration::from_secs(60);
 
+/// Flows of one answer; an agent remembers fewer. Another host is not trusted to end.
+const MOST: usize = 65_536;
+
 /// What was remembered, oldest first, and how many flows were lost before.
 pub(super) type History = (Vec<FlowRecord>, u64);
 
@@ -75,6 +78,9 @@ impl Feed {
         let (mut flows, mut lost) = (Vec::new(), 0);
         while let Some(line) = self.next().await? {
             match line {
+                Line::Flow(_) if flows.len() >= MOST => {
+                    bail!("sent more than {MOST} flows, which is more than an agent remembers")
+                }
                 Line::Flow(flow) => flows.push(*flow),
                 Line::Lost(count) => lost += count,
                 Line::Live => break,
