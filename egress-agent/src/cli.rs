@@ -20,6 +20,7 @@ mod suggest;
 #[cfg(test)]
 mod testing;
 pub mod uninstall;
+mod upgrade;
 mod version;
 mod wrap;
 
@@ -44,6 +45,7 @@ use self::{
     status::StatusArgs,
     suggest::SuggestArgs,
     uninstall::UninstallArgs,
+    upgrade::UpgradeArgs,
     version::VersionArgs,
 };
 use crate::{
@@ -88,6 +90,9 @@ Examples:
 
   # Which certificates does a gateway use, whom are they for, and when do they expire?
   egress-agent certs show --config config/ --credentials-dir /etc/egress/credentials
+
+  # Install another version, and have it take over from the gateway without a refused connection.
+  install -m 0755 egress-agent.new /usr/local/bin/egress-agent && egress-agent upgrade
 
   # Take enforcement away again. Stopping or killing the agent does not.
   egress-agent detach
@@ -146,6 +151,8 @@ enum Command {
     Detach(DetachArgs),
     /// Remove the units of this product from this host, and enforcement with them.
     Uninstall(UninstallArgs),
+    /// Have another process take over from the gateway of this host, without a refused connection.
+    Upgrade(UpgradeArgs),
     /// Try every known bypass technique from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
     /// Show the version, the build, the maps' layout and the kernel.
@@ -178,6 +185,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Probe(args) => probe::run(*args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => generate::completion(&args, Cli::command()),

@@ -2,42 +2,48 @@
 
 mod capture;
 mod ending;
+mod following;
+mod front;
+mod handover;
 mod in_force;
 mod limits;
 mod pods;
+mod predecessor;
 mod pressure;
+mod role;
+mod running;
+mod succession;
+mod successor;
 mod view;
 
 use std::{net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ipnet::IpNet;
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{runtime, sync::mpsc};
 
 use self::{
     capture::{Capture, Captured, TunnelPort},
-    ending::{Ends, drain},
+    ending::DrainLimits,
+    front::Front,
     in_force::InForce,
     limits::{Allowance, LimitArgs, LookupArgs, MessageArgs},
+    predecessor::Predecessor,
+    role::Role,
+    succession::Succession,
+    successor::Program,
     view::View,
 };
 use crate::{
     admin::{
-        Admin, AdminPorts, AdminSources, DrainManner, Listener, Status,
-        control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
+        AdminListeners, AdminPorts, AdminSources, Listener, Status,
+        control::{self, ControlPath, GATEWAY_SOCKET, Process},
     },
     net::{ClusterStates, ResolverSource},
-    proxy::{Listeners, PolicyCell, Workers, WorkersConfig},
-    source::{
-        ConfigArgs, Reload, Secrets,
-        kubernetes::{More, Scope},
-    },
+    proxy::{Listeners, PolicyCell, WorkersConfig},
+    source::{ConfigArgs, Secrets},
     sys::{
+        listening::{Named, Sockets},
         memory,
         netlink::addresses,
         process::{cores, open_files, raise_open_files},
@@ -48,8 +54,8 @@ use crate::{
     types::{GatewayIdentity, Labels, Namespace, Port},
 };
 
-/// How often the host's own addresses are looked at.
-const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
+/// Upgrades that are asked for and not looked at.
+const REQUESTS: usize = 4;
 
 /// Options of `gateway`.
 #[derive(clap::Args, Debug)]
@@ -90,7 +96,11 @@ pub struct GatewayArgs {
     /// once.
     #[arg(long, value_name = "SECONDS", default_value_t = 45)]
     drain_timeout: u64,
-    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
+    /// How long connections may go on in this process after another one has taken over
+    /// (`egress-agent upgrade`), in seconds. What runs then is treated as after SIGTERM.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    upgrade_drain_timeout: u64,
+    /// The socket for `egress-agent status`, `flows` and `upgrade`; `off` for none [default:
     /// /run/egress-agent/gateway.sock].
     #[arg(long, value_name = "PATH")]
     control: Option<ControlPath>,
@@ -160,11 +170,28 @@ fn namespace(text: &str) -> Result<Namespace, String> {
     }
 }
 
-/// Runs it until SIGTERM or SIGINT.
+/// Runs it until SIGTERM, SIGINT, or the end of what runs after another process has taken over.
 ///
 /// # Errors
 /// What the user has to know.
 pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
+    let program = Program::this().context("can't find out the program's path")?;
+    let (predecessor, sockets) = Predecessor::find()?.unzip();
+    let result = start(args, program, predecessor.as_ref(), sockets.unwrap_or_default());
+    if let (Err(error), Some(predecessor)) = (&result, &predecessor) {
+        predecessor.refuse(error);
+    }
+    result
+}
+
+/// Makes all parts, and runs them.
+fn start(
+    args: GatewayArgs,
+    program: Program,
+    predecessor: Option<&Predecessor>,
+    inherited: Vec<Named>,
+) -> anyhow::Result<ExitCode> {
+    let mut sockets = Sockets::inheriting(inherited);
     let descriptors = raise_open_files().unwrap_or_else(|error| {
         tracing::warn!("the limit of open files can't be raised: {error}");
         open_files()
@@ -178,9 +205,10 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let own = [ports.admin, ports.health, ports.metrics];
     let ports_taken: Vec<u16> = own.into_iter().chain(args.tunnel_port.number()).collect();
     let excluded = &args.capture_exclude.0;
+    let addresses = &args.capture_address;
     let Captured { listeners, lookup } =
-        capture::capture(&args.capture, count, &ports_taken, excluded, &args.capture_address)?;
-    let tunnels = args.tunnel_port.listen(&args.capture_address, count)?;
+        capture::capture(&args.capture, count, &ports_taken, excluded, addresses, &mut sockets)?;
+    let tunnels = args.tunnel_port.listen(addresses, count, &mut sockets)?;
     let listeners = listeners
         .into_iter()
         .zip(tunnels)
@@ -188,10 +216,10 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let mut listened = listened(&args);
     let sources = AdminSources { health: args.health_from, metrics: args.metrics_from };
-    let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
+    let admin = AdminListeners::open(ports, &mut sockets)?;
     listened.extend(listeners_of(admin.ports()));
     status.set_listeners(listened);
-    let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
+    let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET, &mut sockets)?;
     let policy = PolicyCell::default();
     let states = Arc::<ClusterStates>::default();
     let mut places = args.certificates.places()?;
@@ -228,9 +256,14 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         limits: args.messages.within(bounds.of_worker()),
     };
     // More workers than cores would only get into each other's way on one of them.
-    let cores = if count <= cores.len() { &cores[..] } else { &[] };
-    let workers = Workers::start(&config, listeners, cores).context("can't start the workers")?;
-    tracing::info!("{count} workers take connections; waiting for a configuration");
+    let cores = if count <= cores.len() { cores } else { Vec::new() };
+    let (upgrade, requests) = mpsc::channel(REQUESTS);
+    let drain = DrainLimits {
+        signal: Duration::from_secs(args.drain_timeout),
+        upgrade: Duration::from_secs(args.upgrade_drain_timeout),
+    };
+    let open = sockets.into_open();
+    let succession = Succession::new(program, open, requests, Arc::clone(&status), drain.upgrade);
     let view = View {
         process: Process::this(),
         directory: args.config.place(),
@@ -238,6 +271,17 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         ports: own,
         tunnel: args.tunnel_port.number(),
         workers: count,
+        telemetry: Arc::clone(&telemetry),
+        status: Arc::clone(&status),
+        before: succession.draining(),
+        upgrade,
+    };
+    let front = Front {
+        workers: config,
+        listeners,
+        cores,
+        admin,
+        sources,
         telemetry: Arc::clone(&telemetry),
         status: Arc::clone(&status),
     };
@@ -255,15 +299,17 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
             states,
             credentials,
         },
-        control: control.map(|control| (control, view)),
+        front,
+        lookup,
+        control,
+        view,
         secrets,
+        succession,
+        drain,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let drain = Duration::from_secs(args.drain_timeout);
-    let result = runtime.block_on(role.run(args.config, workers, drain));
+    let result = runtime.block_on(role.run(args.config, predecessor));
     drop(watched);
-    drop(lookup);
-    drop(admin);
     telemetry.access_log.shutdown();
     result
 }
@@ -284,77 +330,6 @@ fn listeners_of(ports: AdminPorts) -> [Listener; 3] {
         at("health", "[::]", ports.health),
         at("metrics", "[::]", ports.metrics),
     ]
-}
-
-/// The process apart from its workers.
-struct Role {
-    in_force: InForce,
-    control: Option<(Listening, View)>,
-    /// Those that the API server is asked for.
-    secrets: Option<Secrets>,
-}
-
-impl Role {
-    async fn run(
-        mut self,
-        config: ConfigArgs,
-        workers: Workers,
-        drain_timeout: Duration,
-    ) -> anyhow::Result<ExitCode> {
-        let mut ends = Ends::new().context("can't listen for signals")?;
-        let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let more = More { secrets: self.secrets.take(), ..More::default() };
-        let (origin, reported) = config.open(Scope::Cluster, more).await?;
-        let (reload, loaded) = Reload::new(origin);
-        let again = reload.again();
-        let reload = reload.start().context("can't start the compiler's thread")?;
-        let reload = tokio::spawn(reload);
-        let mut loaded = match reported {
-            Some(reported) => pods::merge(loaded, reported),
-            None => loaded,
-        };
-        let control = self.control.take();
-        let control = control.map(|(control, view)| control.serve(view.serving(loaded.clone())));
-        let _control = control.transpose().context("can't serve the control socket")?;
-        let drains = workers.drains();
-        let mut finished = spawn_blocking(move || workers.join());
-        let credentials = Arc::clone(&self.in_force.credentials);
-        let following = tokio::spawn(async move { credentials.watch().await });
-        let first = loaded.borrow_and_update().clone();
-        self.in_force.apply(&first).await;
-        let mut looking = interval(ADDRESSES_EVERY);
-        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let status = Arc::clone(&self.in_force.status);
-        let asked = loop {
-            tokio::select! {
-                changed = loaded.changed() => {
-                    changed.context("the configuration is no longer watched")?;
-                    let now = loaded.borrow_and_update().clone();
-                    self.in_force.apply(&now).await;
-                }
-                _ = looking.tick() => self.in_force.follow_addresses().await,
-                Some(()) = hup.recv() => again.notify_one(),
-                () = ends.next() => break None,
-                manner = status.drain_asked() => break Some(manner),
-                _ = &mut finished => bail!("the workers ended by themselves"),
-            }
-        };
-        reload.abort();
-        following.abort();
-        status.set_draining();
-        let limit = match asked {
-            Some(DrainManner::AtOnce) => Duration::ZERO,
-            Some(DrainManner::Graceful) | None => drain_timeout,
-        };
-        let ended = drain(&drains, finished, &mut ends, limit).await;
-        // Whoever asked for it over the admin port ends the process, too, when it is time.
-        if asked.is_some() && !ended {
-            tracing::info!("drained; waiting for a signal to end");
-            ends.next().await;
-        }
-        tracing::info!("ended");
-        Ok(ExitCode::SUCCESS)
-    }
 }
 
 #[cfg(test)]

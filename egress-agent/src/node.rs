@@ -16,7 +16,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::timeout,
 };
@@ -38,7 +38,7 @@ use crate::{
         Origin, Reload,
         kubernetes::{More, Scope, StartupTaint},
     },
-    sys::process::raise_open_files,
+    sys::{listening::Sockets, process::raise_open_files},
     telemetry::FlowLog,
     types::Held,
 };
@@ -92,7 +92,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let more = More { taint, ..More::default() };
     let (origin, reported) = args.config.open(Scope::Node(node), more).await?;
     let places = args.certificates.places()?;
-    let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
+    let control = control::listen(args.control.as_ref(), NODE_SOCKET, &mut Sockets::default())?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;
     // Every attachment is held open, besides its pin.
     if let Err(error) = raise_open_files() {
@@ -153,6 +153,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let listeners = (args.tunnel_listen, tunnels);
     let tunnel =
         NodeTunnel::new(listeners, records.clone(), Arc::clone(&credentials), Arc::clone(&flows));
+    let drain = tunnel.drain();
     let view = View {
         process: Process::this(),
         bpffs: args.bpffs.display().to_string(),
@@ -214,18 +215,42 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         ready,
     };
     let mut reconciler = Reconciler::new(parts);
+    let ended = async {
+        ends(&mut terminate, &mut interrupt).await;
+        if drain.running() > 0 {
+            let limit = args.drain_timeout;
+            tracing::info!(
+                "draining {} connections in tunnels for at most {limit:?}; a second signal ends it at once",
+                drain.running()
+            );
+            tokio::select! {
+                () = drain.finish(limit) => {}
+                () = ends(&mut terminate, &mut interrupt) => {}
+            }
+        }
+    };
+    // The node is kept as configured until then.
     tokio::select! {
         () = reconciler.run() => {}
         () = printing => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = ended => {}
         () = async { while hangup.recv().await.is_some() { again.notify_one(); } } => {}
+    }
+    if drain.running() > 0 {
+        tracing::warn!("{} connections in tunnels are reset", drain.running());
     }
     notify::stopping();
     tracing::info!(
         "stopping; enforcement stays in force, as it is now, until `egress-agent detach`"
     );
     Ok(())
+}
+
+async fn ends(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 /// Waits until the API server's first lists are complete: nothing is enforced on this node yet, and

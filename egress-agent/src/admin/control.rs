@@ -3,9 +3,10 @@
 //!
 //! `GET /status` is one JSON object, an [`AgentReport`]. `GET /explain` is one too, an
 //! [`Explanation`](crate::explain::Explanation). `GET /flows` is JSON lines, [`Line`]s: the
-//! history; with `?follow=true` what happens from then on, until the client leaves.
+//! history; with `?follow=true` what happens from then on, until the client leaves. `POST /upgrade` has a
+//! gateway replaced by another process, and is answered with an [`UpgradeReport`] once that has happened.
 //!
-//! The server runs on a thread of its own. It only reads, from handles that never block those who
+//! The server runs on a thread of its own. All else only reads, from handles that never block those who
 //! enforce, so neither many clients nor slow ones disturb the role.
 
 mod client;
@@ -14,19 +15,21 @@ mod report;
 mod server;
 mod serving;
 mod stream;
+mod upgrade;
 
 use std::{path::PathBuf, str::FromStr};
 
 pub(crate) use self::{
-    client::{AskError, Stream, ask_explain, ask_mesh, ask_status, open_flows},
+    client::{AskError, Stream, ask_explain, ask_mesh, ask_status, ask_upgrade, open_flows},
     mesh::Mesh,
     report::{
         AgentReport, Configuration, EventsReport, GatewayHealth, GatewayReport, LimitReport,
         NodeReport, Process, SetReport, TunnelReport,
     },
-    server::{Listening, listen},
+    server::{Control, Listening, listen},
     serving::Serving,
     stream::Line,
+    upgrade::{UpgradeAnswer, UpgradeRefusal, UpgradeReport, UpgradeRequests},
 };
 
 /// Where a node agent listens.

@@ -27,7 +27,7 @@ mod stats;
 mod status;
 mod tunnel_metrics;
 
-pub use server::{Admin, AdminError, AdminPorts};
+pub use server::{Admin, AdminError, AdminListeners, AdminPorts};
 pub use sources::AdminSources;
 pub use status::{ConfigState, DrainManner, Listener, State, Status};
 

@@ -29,7 +29,8 @@ Example: two pods, one uplink
       --cgroup /sys/fs/cgroup/kubepods \\
       --pod-interface veth1=10.0.0.5,fd00::5 --pod-interface veth2=10.0.0.6 --uplink eth0
 
-Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent.
+Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent, once what runs in its
+tunnels has ended or --drain-timeout has passed.
 Exit codes: 1 it could not start, 2 wrong options, 3 another agent owns the pins.")]
 pub struct NodeArgs {
     #[command(flatten)]
@@ -62,6 +63,10 @@ pub struct NodeArgs {
     /// it they are refused.
     #[arg(long = "tunnel-listen", value_name = "IP:PORT", value_parser = tunnel_listen)]
     pub(super) tunnel_listen: Vec<SocketAddr>,
+    /// How long the agent goes on after SIGTERM while connections run in its tunnels. A second SIGTERM
+    /// ends it at once.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = drain_timeout)]
+    pub(super) drain_timeout: Duration,
     /// Where programs and maps are pinned; below a mounted bpffs. One agent owns it at a time.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     pub(super) bpffs: PathBuf,
@@ -182,6 +187,10 @@ fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
 /// `500ms`, `2s`, `1m30s`.
 fn duration(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(10)..=Duration::from_secs(3600), "from 10ms to 1h")
+}
+
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::ZERO..=Duration::from_secs(24 * 3600), "from 0s to 24h")
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ impl View {
                 let events = lost.events();
                 events.lost_rate + events.lost_full + events.lost_unknown
             }),
+            upgrade: None,
         }
     }
 

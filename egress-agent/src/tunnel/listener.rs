@@ -89,12 +89,16 @@ impl Drop for Permit {
     }
 }
 
-/// Accepts for as long as the thread runs.
+/// Accepts until the last part of the drain.
 pub(super) async fn accept(worker: Rc<Worker>, pool: Rc<Pool>, listener: TcpListener) {
     let limiter = Rc::<ConnectionLimiter>::default();
     let mut back_off = BACK_OFF.0;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.drain.closed() => return,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 back_off = BACK_OFF.0;
                 start(&worker, &pool, &limiter, stream, ClientAddr(peer));
@@ -144,9 +148,10 @@ fn start(
     };
     let (worker, pool) = (Rc::clone(worker), Rc::clone(pool));
     let turns = Rc::clone(&permit.turns);
+    let running = worker.drain.enter();
     turns.spawn(async move {
         serve(&worker, &pool, stream, peer, origin).await;
-        drop(permit);
+        drop((permit, running));
     });
 }
 

@@ -3,7 +3,7 @@
 use std::{io, path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Line, mesh::Mesh, report::AgentReport};
+use super::{Line, mesh::Mesh, report::AgentReport, upgrade::UpgradeReport};
 use crate::explain::{Ask, Explanation};
 
 /// How long an agent may take to begin its answer. It answers from memory.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long an upgrade may take: longer than the gateway waits for the new process.
+const UPGRADE: Duration = Duration::from_secs(180);
 /// Longest line; a flow's texts are cut far below.
 const LINE_BYTES: usize = 64 * 1024;
 
@@ -28,9 +30,12 @@ pub(crate) enum AskError {
     /// Somebody may, but not for this user.
     #[error("not allowed; run it as root")]
     Forbidden,
-    /// The question is wrong.
+    /// The question is wrong, or refused.
     #[error("{0}")]
     Refused(String),
+    /// It was tried, and failed.
+    #[error("{0}")]
+    Failed(String),
     /// The agent didn't answer as it should.
     #[error("the agent {0}")]
     Answer(String),
@@ -69,27 +74,39 @@ struct Answer {
 }
 
 async fn get(path: &Path, target: &str) -> Result<Answer, AskError> {
+    send(path, Method::GET, target, ANSWER).await
+}
+
+async fn send(
+    path: &Path,
+    method: Method,
+    target: &str,
+    limit: Duration,
+) -> Result<Answer, AskError> {
     let answer = async {
         let mut sender = connect(path).await?;
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
             .header(header::HOST, "localhost")
             .body(Empty::new())
             .map_err(|error| AskError::Answer(error.to_string()))?;
         Ok::<_, AskError>((sender.send_request(request).await?, sender))
     };
-    let (response, sender) = timeout(ANSWER, answer)
+    let (response, sender) = timeout(limit, answer)
         .await
-        .map_err(|_| AskError::Answer(format!("gave no answer for {} s", ANSWER.as_secs())))??;
+        .map_err(|_| AskError::Answer(format!("gave no answer for {} s", limit.as_secs())))??;
     let (head, body) = response.into_parts();
     if head.status == StatusCode::OK {
         return Ok(Answer { body, sender });
     }
     let text = body.collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&text);
-    if head.status == StatusCode::BAD_REQUEST {
-        return Err(AskError::Refused(text.trim().to_owned()));
-    }
-    Err(AskError::Answer(format!("says {}: {}", head.status, text.trim())))
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Err(match head.status {
+        StatusCode::BAD_REQUEST | StatusCode::CONFLICT => AskError::Refused(text),
+        StatusCode::INTERNAL_SERVER_ERROR => AskError::Failed(text),
+        status => AskError::Answer(format!("says {status}: {text}")),
+    })
 }
 
 /// Asks an agent how it is.
@@ -107,8 +124,16 @@ pub(crate) async fn ask_mesh(path: &Path) -> Result<Mesh, AskError> {
     ask(path, "/mesh").await
 }
 
+/// Has another process take over from a gateway.
+pub(crate) async fn ask_upgrade(path: &Path) -> Result<UpgradeReport, AskError> {
+    read(send(path, Method::POST, "/upgrade", UPGRADE).await?).await
+}
+
 async fn ask<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, AskError> {
-    let answer = get(path, target).await?;
+    read(get(path, target).await?).await
+}
+
+async fn read<T: DeserializeOwned>(answer: Answer) -> Result<T, AskError> {
     let text = timeout(ANSWER, answer.body.collect())
         .await
         .map_err(|_| AskError::Answer("didn't finish its answer".into()))??

@@ -26,12 +26,14 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     time::{sleep, timeout},
 };
 
-use super::{ControlPath, mesh::Mesh, serving::Serving, stream};
-use crate::explain::Ask;
+use super::{
+    ControlPath, UpgradeRefusal, mesh::Mesh, serving::Serving, stream, upgrade::may_upgrade,
+};
+use crate::{explain::Ask, sys::listening::Sockets};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
@@ -59,11 +61,12 @@ pub(crate) struct Listening {
 pub(crate) fn listen(
     option: Option<&ControlPath>,
     usual: &str,
+    sockets: &mut Sockets,
 ) -> anyhow::Result<Option<Listening>> {
     match option {
         Some(ControlPath::Off) => Ok(None),
-        Some(ControlPath::Path(path)) => Listening::new(path).map(Some),
-        None => match Listening::new(Path::new(usual)) {
+        Some(ControlPath::Path(path)) => Listening::new(path, sockets).map(Some),
+        None => match Listening::new(Path::new(usual), sockets) {
             Ok(listening) => Ok(Some(listening)),
             Err(error) => {
                 tracing::warn!("`egress-agent status` and `flows` won't see this agent: {error:#}");
@@ -74,8 +77,9 @@ pub(crate) fn listen(
 }
 
 impl Listening {
-    fn new(path: &Path) -> anyhow::Result<Self> {
-        let listener = bind(path).with_context(|| {
+    fn new(path: &Path, sockets: &mut Sockets) -> anyhow::Result<Self> {
+        let name = format!("control {}", path.display());
+        let listener = sockets.open_one(&name, || bind(path)).with_context(|| {
             format!(
                 "can't listen on the control socket {}; choose another --control, or off",
                 path.display()
@@ -96,27 +100,46 @@ impl Listening {
             let _context = runtime.enter();
             tokio::net::UnixListener::from_std(listener)?
         };
-        let (end, mut ended) = watch::channel(false);
+        let (phase, mut phases) = watch::channel(Phase::Serving);
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
             runtime.block_on(async {
+                // An error says that the handle is gone.
                 tokio::select! {
                     () = accept(listener, Arc::new(serving)) => {}
-                    // An error says that the handle is gone.
-                    _ = ended.wait_for(|ended| *ended) => {}
+                    _ = phases.wait_for(|phase| *phase != Phase::Serving) => {}
                 }
+                phases.wait_for(|phase| *phase == Phase::Ended).await.ok();
             });
         })?;
-        Ok(Control { path, inode, end, thread: Some(thread) })
+        Ok(Control { path, inode, phase, thread: Some(thread) })
     }
+}
+
+/// How far a control socket is from its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Serving,
+    /// Another process accepts from the same socket; clients that are connected are served on.
+    Left,
+    Ended,
 }
 
 /// A control socket that is served until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Control {
     path: PathBuf,
+    /// Of the socket; `None` where it is another process's.
     inode: Option<u64>,
-    end: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Control {
+    /// Leaves the socket, and its place, to the process that took over.
+    pub(crate) fn leave(&mut self) {
+        self.inode = None;
+        self.phase.send_replace(Phase::Left);
+    }
 }
 
 impl Drop for Control {
@@ -126,7 +149,7 @@ impl Drop for Control {
         if self.inode.is_some() && now == self.inode {
             fs::remove_file(&self.path).ok();
         }
-        self.end.send_replace(true);
+        self.phase.send_replace(Phase::Ended);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -205,10 +228,20 @@ async fn converse(
     serving: Arc<Serving>,
     followers: Arc<Semaphore>,
 ) {
+    // Whether it may last.
     let follows = AtomicBool::new(false);
+    let user = stream.peer_cred().map(|peer| peer.uid()).ok();
     let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(&request, &serving, &followers, &follows);
-        std::future::ready(Ok::<_, Infallible>(response))
+        let (serving, followers, follows) = (&serving, &followers, &follows);
+        async move {
+            Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
+                (&Method::POST, "/upgrade") => {
+                    follows.store(true, Ordering::Relaxed);
+                    upgrade(user, serving).await
+                }
+                _ => respond(&request, serving, followers, follows),
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -234,7 +267,7 @@ fn respond(
     follows: &AtomicBool,
 ) -> Response<Body> {
     if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n");
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered, and POST /upgrade\n");
     }
     match (request.uri().path(), request.uri().query().unwrap_or("")) {
         ("/status", _) => {
@@ -268,6 +301,35 @@ fn respond(
             body(StatusCode::OK, "application/json", full(mesh.into()))
         }
         _ => text(StatusCode::NOT_FOUND, "there are /status, /flows, /explain and /mesh\n"),
+    }
+}
+
+/// Has another process take over, and says what came of it.
+async fn upgrade(user: Option<u32>, serving: &Serving) -> Response<Body> {
+    let own = rustix::process::geteuid().as_raw();
+    if !user.is_some_and(|user| may_upgrade(user, own)) {
+        return text(StatusCode::FORBIDDEN, "only root may have the process replaced\n");
+    }
+    let Some(requests) = &serving.upgrade else {
+        return text(StatusCode::NOT_FOUND, "only a gateway is replaced while it runs\n");
+    };
+    let (answer, answered) = oneshot::channel();
+    let asked = requests.send(answer).await.is_ok();
+    let refused = || UpgradeRefusal::Refused("the process is ending".into());
+    let answer = match answered.await {
+        Ok(answer) if asked => answer,
+        Ok(_) | Err(_) => Err(refused()),
+    };
+    let plain = |status, why: String| {
+        body(status, "text/plain; charset=utf-8", full(format!("{why}\n").into()))
+    };
+    match answer {
+        Ok(report) => {
+            let report = serde_json::to_vec(&report).unwrap_or_default();
+            body(StatusCode::OK, "application/json", full(report.into()))
+        }
+        Err(UpgradeRefusal::Refused(why)) => plain(StatusCode::CONFLICT, why),
+        Err(UpgradeRefusal::Failed(why)) => plain(StatusCode::INTERNAL_SERVER_ERROR, why),
     }
 }
 

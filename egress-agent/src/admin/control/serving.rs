@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::report::AgentReport;
+use super::{report::AgentReport, upgrade::UpgradeRequests};
 use crate::{policy::Snapshot, telemetry::FlowLog};
 
 /// What a role serves on its control socket.
@@ -15,4 +15,6 @@ pub(crate) struct Serving {
     pub(crate) flows: Arc<FlowLog>,
     /// How many flows were lost before they got there.
     pub(crate) lost: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Has another process take over; `None` where the role cannot.
+    pub(crate) upgrade: Option<UpgradeRequests>,
 }

@@ -156,7 +156,7 @@ async fn next<I: Side>(
     down.stream.release();
     if !down.stream.has_input() {
         deadline.set(Instant::now().checked_add(limits.idle));
-        let mut draining = pin!(worker.drain.started());
+        let mut draining = pin!(worker.drain.idle_ends());
         let arrived = poll_fn(|cx| {
             let scratch = &mut worker.http.scratch.borrow_mut();
             if let Poll::Ready(filled) = down.stream.poll_fill(cx, scratch) {
