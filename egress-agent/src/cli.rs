@@ -3,6 +3,7 @@
 mod bug_report;
 mod certs;
 mod check;
+mod cni;
 mod detach;
 mod doctor;
 mod exit;
@@ -15,11 +16,14 @@ mod output;
 mod paths;
 mod probe;
 mod reasons;
+pub mod schema;
 mod status;
 mod suggest;
 #[cfg(test)]
 mod testing;
 pub mod uninstall;
+mod upgrade;
+mod verify;
 mod version;
 mod wrap;
 
@@ -31,6 +35,7 @@ use self::{
     bug_report::BugReportArgs,
     certs::CertsArgs,
     check::CheckArgs,
+    cni::CniArgs,
     detach::DetachArgs,
     doctor::DoctorArgs,
     exit::{FAILURE, OWNED},
@@ -44,6 +49,8 @@ use self::{
     status::StatusArgs,
     suggest::SuggestArgs,
     uninstall::UninstallArgs,
+    upgrade::UpgradeArgs,
+    verify::VerifyArgs,
     version::VersionArgs,
 };
 use crate::{
@@ -88,6 +95,9 @@ Examples:
 
   # Which certificates does a gateway use, whom are they for, and when do they expire?
   egress-agent certs show --config config/ --credentials-dir /etc/egress/credentials
+
+  # Install another version, and have it take over from the gateway without a refused connection.
+  install -m 0755 egress-agent.new /usr/local/bin/egress-agent && egress-agent upgrade
 
   # Take enforcement away again. Stopping or killing the agent does not.
   egress-agent detach
@@ -146,8 +156,14 @@ enum Command {
     Detach(DetachArgs),
     /// Remove the units of this product from this host, and enforcement with them.
     Uninstall(UninstallArgs),
+    /// Have another process take over from the gateway of this host, without a refused connection.
+    Upgrade(UpgradeArgs),
     /// Try every known bypass technique from where this runs, or be the canary at the other end.
     Probe(Box<ProbeArgs>),
+    /// Say what is enforced for the pods of a namespace, and try from one of them whether it is.
+    Verify(Box<VerifyArgs>),
+    /// Be a chained CNI plug-in: hold the start of a pod until enforcement stands for it.
+    Cni(CniArgs),
     /// Show the version, the build, the maps' layout and the kernel.
     Version(VersionArgs),
     /// Print a completion script for a shell.
@@ -160,7 +176,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     begin();
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(cni::arguments(std::env::args_os()));
     log::init(&cli.log);
     watch_panics();
     let result = match cli.command {
@@ -178,7 +194,10 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Detach(args) => detach::run(args),
         Command::Uninstall(args) => uninstall::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Probe(args) => probe::run(*args),
+        Command::Verify(args) => verify::run(*args),
+        Command::Cni(args) => cni::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completion(args) => generate::completion(&args, Cli::command()),
         Command::Man(args) => generate::man(&args, Cli::command()),
@@ -208,6 +227,74 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// `docs/reference/cli.md`: what `--help` says.
+    #[test]
+    fn the_reference_has_every_command() {
+        fn add(command: &mut clap::Command, title: &str, text: &mut String) {
+            let help = command.render_long_help().to_string();
+            let lines = help.lines().map(str::trim_end).collect::<Vec<_>>().join("\n");
+            text.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", lines.trim_end()));
+            for below in command.get_subcommands_mut().filter(|below| !below.is_hide_set()) {
+                if below.get_name() != "help" {
+                    let title = format!("{title} {}", below.get_name());
+                    add(below, &title, text);
+                }
+            }
+        }
+        let mut text = String::from(
+            "# Command reference\n\n<!-- Generated: `cargo xtask references`. -->\n\nWhat `--help` of each command \
+             says. [Commands](../commands.md) says what they are for, and what their exit codes mean.\n",
+        );
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        add(&mut command, "egress-agent", &mut text);
+        crate::types::testing::page("cli.md", &text);
+    }
+
+    /// One syntax for whatever is a time: what takes another one would say so by its name.
+    #[test]
+    fn every_time_is_a_duration() {
+        use clap::error::ErrorKind::ValueValidation;
+        fn look(command: &clap::Command, path: &[&str], seen: &mut usize) {
+            for argument in command.get_arguments() {
+                let Some(option) = argument.get_long().map(|long| format!("--{long}")) else {
+                    continue;
+                };
+                for name in argument.get_value_names().unwrap_or_default() {
+                    let place = format!("{} {option} {name}", path.join(" "));
+                    for wrong in ["SECOND", "MINUTE", "HOUR", "MILLIS", "MS"] {
+                        assert!(!name.contains(wrong), "{place}");
+                    }
+                    if !name.contains("DURATION") {
+                        continue;
+                    }
+                    *seen += 1;
+                    let error = |value: &str| {
+                        let value = format!("{option}={value}");
+                        Cli::try_parse_from([path, &[&*value]].concat()).err()
+                    };
+                    // Another option may be missing: that is another error.
+                    for good in ["30s", "1m30s", "30000ms"] {
+                        let wrong =
+                            error(good).is_some_and(|error| error.kind() == ValueValidation);
+                        assert!(!wrong, "{place} {good}");
+                    }
+                    for bad in ["30", "30 s", "half an hour", "-1s"] {
+                        let error =
+                            error(bad).unwrap_or_else(|| panic!("{place} {bad}")).to_string();
+                        assert!(error.contains("500ms, 10s or 1h30m"), "{place}: {error}");
+                    }
+                }
+            }
+            for below in command.get_subcommands() {
+                look(below, &[path, &[below.get_name()]].concat(), seen);
+            }
+        }
+        let mut seen = 0;
+        look(&Cli::command(), &["egress-agent"], &mut seen);
+        assert!(seen >= 10, "{seen}");
     }
 
     #[test]

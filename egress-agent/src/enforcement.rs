@@ -20,8 +20,10 @@ mod observe;
 mod own;
 pub(crate) mod plan;
 mod pods;
+mod process;
 mod reconcile;
 mod sockets;
+mod standing;
 pub(crate) mod takeover;
 pub(crate) mod tunnel;
 
@@ -31,10 +33,11 @@ pub(crate) use self::{
     enrichment::{Namer, Who},
     exposure::{Exposure, Promise},
     flows::{Format as EventFormat, Naming, Printer},
-    health::{Checker, Probing},
-    known::KnownPods,
+    health::{Checker, Introduction, Probing, ask_revisions},
+    known::{KnownPods, unnamed_policy},
     modes::{Modes, SetMode, Shout, name as mode_name},
     pods::Pod,
     reconcile::{Parts, Reconciler},
+    standing::Standing,
     tunnel::NodeTunnel,
 };

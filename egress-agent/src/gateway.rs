@@ -2,42 +2,50 @@
 
 mod capture;
 mod ending;
+mod following;
+mod front;
+mod handover;
 mod in_force;
 mod limits;
+mod peers;
 mod pods;
+mod predecessor;
 mod pressure;
+mod role;
+mod running;
+mod succession;
+mod successor;
 mod view;
 
 use std::{net::IpAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ipnet::IpNet;
-use tokio::{
-    runtime,
-    signal::unix::{SignalKind, signal},
-    task::spawn_blocking,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{runtime, sync::mpsc, time::Instant};
 
 use self::{
     capture::{Capture, Captured, TunnelPort},
-    ending::{Ends, drain},
+    ending::DrainLimits,
+    front::Front,
     in_force::InForce,
     limits::{Allowance, LimitArgs, LookupArgs, MessageArgs},
+    predecessor::Predecessor,
+    role::Role,
+    succession::Succession,
+    successor::Program,
     view::View,
 };
 use crate::{
     admin::{
-        Admin, AdminPorts, AdminSources, DrainManner, Listener, Status,
-        control::{self, ControlPath, GATEWAY_SOCKET, Listening, Process},
+        AdminListeners, AdminPorts, AdminSources, Listener, Status,
+        control::{self, ControlArgs, GATEWAY_SOCKET, Process},
     },
+    bpf,
     net::{ClusterStates, ResolverSource},
-    proxy::{Listeners, PolicyCell, Workers, WorkersConfig},
-    source::{
-        ConfigArgs, Reload, Secrets,
-        kubernetes::{More, Scope},
-    },
+    proxy::{Listeners, PolicyCell, WorkersConfig},
+    source::{ConfigArgs, NodeSelector, Rollout, Secrets},
     sys::{
+        listening::{Named, Sockets},
         memory,
         netlink::addresses,
         process::{cores, open_files, raise_open_files},
@@ -45,11 +53,11 @@ use crate::{
     },
     telemetry::Telemetry,
     tls::{CertificateArgs, CredentialStore, Credentials, TrustRoots},
-    types::{GatewayIdentity, Labels, Namespace, Port},
+    types::{GatewayIdentity, Labels, Namespace, Port, duration_within},
 };
 
-/// How often the host's own addresses are looked at.
-const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
+/// Upgrades that are asked for and not looked at.
+const REQUESTS: usize = 4;
 
 /// Options of `gateway`.
 #[derive(clap::Args, Debug)]
@@ -68,6 +76,9 @@ pub struct GatewayArgs {
     /// (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), `bind:80,443` listens on these ports.
     #[arg(long, value_name = "sk-lookup|bind:PORTS")]
     capture: Capture,
+    /// With `sk-lookup`: accept Linux 5.12 to 6.0, on which nobody has tested the programs.
+    #[arg(long)]
+    allow_untested_kernel: bool,
     /// With `sk-lookup`: ports that stay the host's own. The admin, health and metrics ports always
     /// do.
     #[arg(long, value_name = "PORTS", default_value = "22", value_parser = PortList::parse)]
@@ -86,17 +97,26 @@ pub struct GatewayArgs {
     /// The DNS server that names are resolved with [default: those of /etc/resolv.conf].
     #[arg(long, value_name = "IP[:PORT]")]
     resolver: Option<ResolverSource>,
-    /// How long connections may go on after SIGTERM, in seconds. A second SIGTERM ends them at
-    /// once.
-    #[arg(long, value_name = "SECONDS", default_value_t = 45)]
-    drain_timeout: u64,
-    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
-    /// /run/egress-agent/gateway.sock].
-    #[arg(long, value_name = "PATH")]
-    control: Option<ControlPath>,
+    /// With `--source kubernetes`: the labels of the nodes that run a node agent. A policy is `Programmed` when all of
+    /// them have it in force.
+    #[arg(long, value_name = "KEY=VALUE,KEY!=VALUE", default_value = "egress-enforcer.io/gateway!=true", value_parser = NodeSelector::parse)]
+    agent_nodes: NodeSelector,
+    /// How long connections may go on after SIGTERM. A second SIGTERM ends them at once.
+    #[arg(long, value_name = "DURATION", default_value = "45s", value_parser = drain_timeout)]
+    drain_timeout: Duration,
+    /// How long connections may go on in this process after another one has taken over
+    /// (`egress-agent upgrade`). What runs then is treated as after SIGTERM.
+    #[arg(long, value_name = "DURATION", default_value = "15m", value_parser = drain_timeout)]
+    upgrade_drain_timeout: Duration,
+    #[command(flatten)]
+    control: ControlArgs,
     /// Port of /stats, /clusters, /config_dump and /ready, on the loopback addresses.
     #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().admin)]
     admin_port: u16,
+    /// Serve a page for a browser on the admin port, at /ui: what is in force, who talks to what, what is
+    /// refused, live. Whoever reaches this host's loopback address can read it.
+    #[arg(long)]
+    admin_ui: bool,
     /// Port of /healthz/ready.
     #[arg(long, value_name = "PORT", default_value_t = AdminPorts::default().health)]
     health_port: u16,
@@ -144,6 +164,11 @@ fn labels(text: &str) -> Result<Labels, String> {
     Ok(labels)
 }
 
+/// `--drain-timeout`.
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::ZERO..=Duration::from_secs(24 * 3600), "up to 24h")
+}
+
 /// An RFC 1123 label, as Kubernetes wants namespaces to be.
 fn namespace(text: &str) -> Result<Namespace, String> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
@@ -160,11 +185,28 @@ fn namespace(text: &str) -> Result<Namespace, String> {
     }
 }
 
-/// Runs it until SIGTERM or SIGINT.
+/// Runs it until SIGTERM, SIGINT, or the end of what runs after another process has taken over.
 ///
 /// # Errors
 /// What the user has to know.
 pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
+    let program = Program::this().context("can't find out the program's path")?;
+    let (predecessor, sockets) = Predecessor::find()?.unzip();
+    let result = start(args, program, predecessor.as_ref(), sockets.unwrap_or_default());
+    if let (Err(error), Some(predecessor)) = (&result, &predecessor) {
+        predecessor.refuse(error);
+    }
+    result
+}
+
+/// Makes all parts, and runs them.
+fn start(
+    args: GatewayArgs,
+    program: Program,
+    predecessor: Option<&Predecessor>,
+    inherited: Vec<Named>,
+) -> anyhow::Result<ExitCode> {
+    let mut sockets = Sockets::inheriting(inherited);
     let descriptors = raise_open_files().unwrap_or_else(|error| {
         tracing::warn!("the limit of open files can't be raised: {error}");
         open_files()
@@ -178,20 +220,25 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let own = [ports.admin, ports.health, ports.metrics];
     let ports_taken: Vec<u16> = own.into_iter().chain(args.tunnel_port.number()).collect();
     let excluded = &args.capture_exclude.0;
+    let addresses = &args.capture_address;
+    if args.allow_untested_kernel {
+        bpf::allow_untested_kernel();
+    }
     let Captured { listeners, lookup } =
-        capture::capture(&args.capture, count, &ports_taken, excluded, &args.capture_address)?;
-    let tunnels = args.tunnel_port.listen(&args.capture_address, count)?;
+        capture::capture(&args.capture, count, &ports_taken, excluded, addresses, &mut sockets)?;
+    let tunnels = args.tunnel_port.listen(addresses, count, &mut sockets)?;
     let listeners = listeners
         .into_iter()
         .zip(tunnels)
         .map(|(captured, tunnels)| Listeners { captured, tunnels })
         .collect();
     let mut listened = listened(&args);
-    let sources = AdminSources { health: args.health_from, metrics: args.metrics_from };
-    let admin = Admin::start(ports, sources, Arc::clone(&telemetry), Arc::clone(&status))?;
+    let sources =
+        AdminSources { health: args.health_from, metrics: args.metrics_from, ui: args.admin_ui };
+    let admin = AdminListeners::open(ports, &mut sockets)?;
     listened.extend(listeners_of(admin.ports()));
     status.set_listeners(listened);
-    let control = control::listen(args.control.as_ref(), GATEWAY_SOCKET)?;
+    let control = control::listen(&args.control, GATEWAY_SOCKET, &mut sockets)?;
     let policy = PolicyCell::default();
     let states = Arc::<ClusterStates>::default();
     let mut places = args.certificates.places()?;
@@ -228,9 +275,11 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         limits: args.messages.within(bounds.of_worker()),
     };
     // More workers than cores would only get into each other's way on one of them.
-    let cores = if count <= cores.len() { &cores[..] } else { &[] };
-    let workers = Workers::start(&config, listeners, cores).context("can't start the workers")?;
-    tracing::info!("{count} workers take connections; waiting for a configuration");
+    let cores = if count <= cores.len() { cores } else { Vec::new() };
+    let (upgrade, requests) = mpsc::channel(REQUESTS);
+    let drain = DrainLimits { signal: args.drain_timeout, upgrade: args.upgrade_drain_timeout };
+    let open = sockets.into_open();
+    let succession = Succession::new(program, open, requests, Arc::clone(&status), drain.upgrade);
     let view = View {
         process: Process::this(),
         directory: args.config.place(),
@@ -240,14 +289,32 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         workers: count,
         telemetry: Arc::clone(&telemetry),
         status: Arc::clone(&status),
+        before: succession.draining(),
+        upgrade,
     };
+    let front = Front {
+        workers: config,
+        listeners,
+        cores,
+        admin,
+        sources,
+        telemetry: Arc::clone(&telemetry),
+        status: Arc::clone(&status),
+    };
+    let identity = GatewayIdentity {
+        labels: args.labels,
+        namespace: args.namespace,
+        addresses: addresses::list().context("can't list this host's addresses")?,
+    };
+    let rollout = args.config.is_kubernetes().then(|| Rollout::new(Instant::now()));
+    if let Some(rollout) = &rollout {
+        rollout.set_own(&identity.addresses);
+        status.set_rollout(rollout.clone());
+    }
     let role = Role {
         in_force: InForce {
-            identity: Arc::new(GatewayIdentity {
-                labels: args.labels,
-                namespace: args.namespace,
-                addresses: addresses::list().context("can't list this host's addresses")?,
-            }),
+            identity: Arc::new(identity),
+            rollout,
             policy,
             replaced: Retired::start().context("can't start a thread")?,
             telemetry: Arc::clone(&telemetry),
@@ -255,15 +322,19 @@ pub fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
             states,
             credentials,
         },
-        control: control.map(|control| (control, view)),
+        front,
+        lookup,
+        control,
+        view,
         secrets,
+        succession,
+        drain,
+        agents: args.agent_nodes,
+        health: ports.health,
     };
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    let drain = Duration::from_secs(args.drain_timeout);
-    let result = runtime.block_on(role.run(args.config, workers, drain));
+    let result = runtime.block_on(role.run(args.config, predecessor));
     drop(watched);
-    drop(lookup);
-    drop(admin);
     telemetry.access_log.shutdown();
     result
 }
@@ -284,77 +355,6 @@ fn listeners_of(ports: AdminPorts) -> [Listener; 3] {
         at("health", "[::]", ports.health),
         at("metrics", "[::]", ports.metrics),
     ]
-}
-
-/// The process apart from its workers.
-struct Role {
-    in_force: InForce,
-    control: Option<(Listening, View)>,
-    /// Those that the API server is asked for.
-    secrets: Option<Secrets>,
-}
-
-impl Role {
-    async fn run(
-        mut self,
-        config: ConfigArgs,
-        workers: Workers,
-        drain_timeout: Duration,
-    ) -> anyhow::Result<ExitCode> {
-        let mut ends = Ends::new().context("can't listen for signals")?;
-        let mut hup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
-        let more = More { secrets: self.secrets.take(), ..More::default() };
-        let (origin, reported) = config.open(Scope::Cluster, more).await?;
-        let (reload, loaded) = Reload::new(origin);
-        let again = reload.again();
-        let reload = reload.start().context("can't start the compiler's thread")?;
-        let reload = tokio::spawn(reload);
-        let mut loaded = match reported {
-            Some(reported) => pods::merge(loaded, reported),
-            None => loaded,
-        };
-        let control = self.control.take();
-        let control = control.map(|(control, view)| control.serve(view.serving(loaded.clone())));
-        let _control = control.transpose().context("can't serve the control socket")?;
-        let drains = workers.drains();
-        let mut finished = spawn_blocking(move || workers.join());
-        let credentials = Arc::clone(&self.in_force.credentials);
-        let following = tokio::spawn(async move { credentials.watch().await });
-        let first = loaded.borrow_and_update().clone();
-        self.in_force.apply(&first).await;
-        let mut looking = interval(ADDRESSES_EVERY);
-        looking.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let status = Arc::clone(&self.in_force.status);
-        let asked = loop {
-            tokio::select! {
-                changed = loaded.changed() => {
-                    changed.context("the configuration is no longer watched")?;
-                    let now = loaded.borrow_and_update().clone();
-                    self.in_force.apply(&now).await;
-                }
-                _ = looking.tick() => self.in_force.follow_addresses().await,
-                Some(()) = hup.recv() => again.notify_one(),
-                () = ends.next() => break None,
-                manner = status.drain_asked() => break Some(manner),
-                _ = &mut finished => bail!("the workers ended by themselves"),
-            }
-        };
-        reload.abort();
-        following.abort();
-        status.set_draining();
-        let limit = match asked {
-            Some(DrainManner::AtOnce) => Duration::ZERO,
-            Some(DrainManner::Graceful) | None => drain_timeout,
-        };
-        let ended = drain(&drains, finished, &mut ends, limit).await;
-        // Whoever asked for it over the admin port ends the process, too, when it is time.
-        if asked.is_some() && !ended {
-            tracing::info!("drained; waiting for a signal to end");
-            ends.next().await;
-        }
-        tracing::info!("ended");
-        Ok(ExitCode::SUCCESS)
-    }
 }
 
 #[cfg(test)]

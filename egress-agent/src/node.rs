@@ -12,11 +12,11 @@ mod options;
 mod targets;
 mod view;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     time::timeout,
 };
@@ -26,19 +26,21 @@ use self::view::View;
 use crate::{
     admin::{
         control::{self, NODE_SOCKET, Process},
-        node_metrics::{self, Fills, Sources},
+        node_metrics::{self, AgentSources, Fills, Sources},
     },
     bpf::{self, Begin, Enforcer, Targets, TcMode},
     enforcement::{
-        Checker, Condition, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing, Reconciler,
-        Shout, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
+        Checker, Condition, Introduction, KnownPods, Naming, NodeTunnel, Parts, Printer, Probing,
+        Reconciler, Shout, Standing, Tally, dns::Names, flows, notify, plan, takeover, tunnel,
+        unnamed_policy,
     },
     net::{LookupLimits, Resolver},
+    pods::Announced,
     source::{
         Origin, Reload,
         kubernetes::{More, Scope, StartupTaint},
     },
-    sys::process::raise_open_files,
+    sys::{listening::Sockets, process::raise_open_files},
     telemetry::FlowLog,
     types::Held,
 };
@@ -66,12 +68,16 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
     // Without the privileges nothing below could succeed, and would only hide the cause.
+    if args.allow_untested_kernel {
+        bpf::allow_untested_kernel();
+    }
     bpf::check_host()?;
     options::check_listeners(&args.tunnel_listen)?;
     let targets = Targets {
         cgroups: targets::cgroups(args.cgroups, bpf::cgroup2_mount().as_deref())?,
         pod_interfaces: args.pod_interfaces.iter().map(|pod| pod.name.clone()).collect(),
         uplinks: targets::uplinks(args.uplinks)?,
+        unnamed: unnamed_policy(args.config.is_kubernetes()),
     };
     // What can fail without the kernel comes first; then nothing was touched. A second agent must
     // hear that it is the second one, not that its port is taken.
@@ -90,9 +96,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let taint =
         args.startup_taint.map(|key| StartupTaint { node: node.clone(), key, ready: is_ready });
     let more = More { taint, ..More::default() };
-    let (origin, reported) = args.config.open(Scope::Node(node), more).await?;
+    let (origin, reported) = args.config.open(Scope::Node(node.clone()), more).await?;
     let places = args.certificates.places()?;
-    let control = control::listen(args.control.as_ref(), NODE_SOCKET)?;
+    let control = control::listen(&args.control, NODE_SOCKET, &mut Sockets::default())?;
     let tunnels = tunnel::listen(&args.tunnel_listen)?;
     // Every attachment is held open, besides its pin.
     if let Err(error) = raise_open_files() {
@@ -131,7 +137,10 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         None => Vec::new(),
     };
     let interfaces = plan::interfaces(&args.pod_interfaces, &attachments);
-    let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces);
+    let announced = Announced::default();
+    let (known, loaded) = KnownPods::start(loaded, reported, roots, &interfaces, announced.clone());
+    let (in_maps, known_interfaces) = watch::channel(BTreeSet::new());
+    let standing = Standing::new(announced, known.sightings.clone(), known_interfaces);
     let reload = reload.inheriting(takeover::inherited(attachments.waiting(), held));
     let again = reload.again();
     let probing = Probing {
@@ -139,7 +148,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         interval: args.health_interval,
         timeout: args.health_timeout,
     };
-    let checker = Checker::spawn(probing, plan::inherited(maps.current()));
+    let (in_force, revisions) = watch::channel(None);
+    let words = Introduction::new(&node, revisions).filter(|_| args.config.is_kubernetes());
+    let checker = Checker::spawn(probing, plan::inherited(maps.current()), words);
     let (shout, modes) = Shout::new();
     let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
     let condition = Arc::<Condition>::default();
@@ -153,6 +164,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let listeners = (args.tunnel_listen, tunnels);
     let tunnel =
         NodeTunnel::new(listeners, records.clone(), Arc::clone(&credentials), Arc::clone(&flows));
+    let drain = tunnel.drain();
     let view = View {
         process: Process::this(),
         bpffs: args.bpffs.display().to_string(),
@@ -166,6 +178,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         condition: Arc::clone(&condition),
         credentials: Arc::clone(&credentials),
         tunnel: (tunnel.addresses.clone(), Arc::clone(&tunnel.stats)),
+        standing,
     };
     let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
     let _control = control.transpose().context("can't serve the control socket")?;
@@ -173,16 +186,18 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         let sources = Sources {
             counters,
             shares,
-            pods: args.pod_interfaces.clone(),
-            tally: Arc::clone(&tally),
-            condition: Arc::clone(&condition),
-            loaded: loaded.clone(),
-            healthy: checker.healthy.clone(),
-            modes,
-            credentials,
-            tunnel: Arc::clone(&tunnel.stats),
-            fills: Fills::new(args.bpffs.clone()),
-            unknown: known.unknown.clone(),
+            agent: AgentSources {
+                pods: args.pod_interfaces.clone(),
+                tally: Arc::clone(&tally),
+                condition: Arc::clone(&condition),
+                loaded: loaded.clone(),
+                healthy: checker.healthy.clone(),
+                modes,
+                credentials,
+                tunnel: Arc::clone(&tunnel.stats),
+                fills: Fills::new(args.bpffs.clone()),
+                unknown: known.unknown.clone(),
+            },
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
     }
@@ -212,20 +227,46 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         tally,
         condition,
         ready,
+        in_force,
+        in_maps,
     };
     let mut reconciler = Reconciler::new(parts);
+    let ended = async {
+        ends(&mut terminate, &mut interrupt).await;
+        if drain.running() > 0 {
+            let limit = args.drain_timeout;
+            tracing::info!(
+                "draining {} connections in tunnels for at most {limit:?}; a second signal ends it at once",
+                drain.running()
+            );
+            tokio::select! {
+                () = drain.finish(limit) => {}
+                () = ends(&mut terminate, &mut interrupt) => {}
+            }
+        }
+    };
+    // The node is kept as configured until then.
     tokio::select! {
         () = reconciler.run() => {}
         () = printing => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = ended => {}
         () = async { while hangup.recv().await.is_some() { again.notify_one(); } } => {}
+    }
+    if drain.running() > 0 {
+        tracing::warn!("{} connections in tunnels are reset", drain.running());
     }
     notify::stopping();
     tracing::info!(
         "stopping; enforcement stays in force, as it is now, until `egress-agent detach`"
     );
     Ok(())
+}
+
+async fn ends(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 /// Waits until the API server's first lists are complete: nothing is enforced on this node yet, and

@@ -3,6 +3,7 @@
 //!
 //! All structs are `repr(C)` and proven free of padding by their `IntoBytes` derive.
 
+mod cache;
 mod events;
 mod flows;
 mod tunnel;
@@ -10,6 +11,7 @@ mod tunnel;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 pub use self::{
+    cache::CachedVerdict,
     events::{
         Bucket, COUNTERS_ENTRIES, FlowEvent, KERNEL_REASONS, Share, ShareKey, action,
         counter_index, event_class, hook, lost, share_kind,
@@ -20,7 +22,7 @@ pub use self::{
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 7;
 
 /// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;
@@ -108,6 +110,8 @@ pub mod mode {
     pub const AUDIT: u32 = 1;
     /// Nothing is judged.
     pub const EXEMPT: u32 = 2;
+    /// Report refusals and let the traffic pass; carry out redirects.
+    pub const AUDIT_REDIRECT: u32 = 3;
 }
 
 /// Data of a key of `ROUTES` (LPM trie): fixed part first, so a port-wide route is a prefix of
@@ -322,6 +326,8 @@ pub const CAPTURE_EVERY_ADDRESS: Addr = Addr::UNSPECIFIED;
 
 /// How many entries the maps hold; a full one refuses the newcomer.
 pub mod capacity {
+    /// `VERDICTS`, on each CPU. A power of two.
+    pub const VERDICTS: u32 = 1024;
     /// `POLICIES`.
     pub const POLICIES: u32 = 16_384;
     /// `ROUTES`.

@@ -73,13 +73,22 @@ pub enum Place {
     Wire,
 }
 
-/// Judges a flow. The order is the security model's: what comes first can't be overruled.
+/// Judges a flow. The order, here and in [`by_table`], is the security model's: what comes first can't be
+/// overruled.
 #[inline(always)]
 pub fn decide(place: Place, flow: &Flow, policy: PolicyId, view: &impl PolicyView) -> Verdict {
     let PolicyRules { mode, table } = view.policy(policy);
     if mode == Mode::Exempt {
         return Verdict::allow(Reason::Exempt);
     }
+    by_table(place, flow, table, view)
+}
+
+/// Judges a flow by a table of routes and by what counts for all. Of the flow only its destination, its
+/// protocol and whether it is a fragment are asked for, and of the maps neither workloads nor interfaces: so
+/// the verdict can be kept ([`cache`](crate::cache)).
+#[inline(always)]
+pub fn by_table(place: Place, flow: &Flow, table: TableId, view: &impl PolicyView) -> Verdict {
     if let Some(verdict) = own_host(place, &flow.destination) {
         return verdict;
     }

@@ -17,7 +17,7 @@ use crate::{
     decide::{Place, PolicyView},
     inbound::{self, FlowTable, Scope, Sender},
     packet::{
-        self, Bytes, Ethernet, Flow, Neighbour, Packet, Signal, ether_type, offload, protocol,
+        self, Bytes, Ethernet, Flow, Neighbour, Packet, Reader, Room, Signal, ether_type, protocol,
     },
     reason::Reason,
     verdict::{Action, Judgement, Mode, Verdict},
@@ -26,6 +26,46 @@ use crate::{
 /// The index of the loopback interface in every network namespace (`LOOPBACK_IFINDEX`,
 /// include/net/flow.h).
 pub const LOOPBACK: u32 = 1;
+
+/// The maps, as the hooks ask them.
+pub trait View: PolicyView + FlowTable {
+    /// [`inbound::answers`], which the programs have in a function of its own.
+    #[inline(always)]
+    fn answers(&self, scope: Scope, sender: Sender, packet: &Packet) -> bool
+    where
+        Self: Sized,
+    {
+        inbound::answers(scope, sender, packet, self)
+    }
+
+    /// [`inbound::note_begun`], which the programs have in a function of its own.
+    #[inline(always)]
+    fn note_begun(&self, packet: &Packet)
+    where
+        Self: Sized,
+    {
+        inbound::note_begun(packet, self);
+    }
+
+    /// [`inbound::continues_begun`], which the programs have in a function of its own.
+    #[inline(always)]
+    fn continues_begun(&self, packet: &Packet) -> bool
+    where
+        Self: Sized,
+    {
+        inbound::continues_begun(packet, self)
+    }
+
+    /// Whether a socket may have this address for its packets' source: in the cluster, of the link, a pod's
+    /// or the node's, or none yet. An answer to any of these stays inside.
+    #[inline(always)]
+    fn may_ask(&self, source: &Addr) -> bool
+    where
+        Self: Sized,
+    {
+        may_ask(source, self)
+    }
+}
 
 /// `connect4`, `connect6`, `sendmsg4`, `sendmsg6`. `judges` tells whether the hook knows what the
 /// system call's address family means; `cgroup` is the workload's, zero for none.
@@ -76,26 +116,27 @@ pub fn is_told_by_connect(judgement: &Judgement) -> bool {
 /// for none.
 #[inline(always)]
 pub fn skb(
-    bytes: &impl Bytes,
+    bytes: &impl Reader,
     ether_type: u16,
     policy: PolicyId,
     cgroup: u64,
-    view: &(impl PolicyView + FlowTable),
+    view: &impl View,
 ) -> Judgement {
     let mode = bytes.forget(view.policy(policy).mode);
     if mode == Mode::Exempt {
         return exempt(policy, ether_type);
     }
-    let packet = final_packet(bytes, 0, ether_type, true);
-    let forged = bytes.forget(forges_error(bytes, 0, &packet));
+    let mut room = Room::EMPTY;
+    let packet = bytes.packet(0, ether_type, true, &mut room);
+    let forged = bytes.forget(forges_error(bytes, 0, packet));
     let verdict =
-        settled(bytes, destination(&packet, |flow| view.verdict(Place::Skb, flow, policy)));
-    let mut verdict = own_source(verdict, &packet, view);
+        settled(bytes, destination(packet, |flow| view.verdict(Place::Skb, flow, policy)));
+    let mut verdict = own_source(verdict, packet, view);
     if forged {
         verdict = Verdict::deny(Reason::ForgedError);
     }
     let mut verdict = settled(bytes, verdict);
-    if lacks_route(verdict) && answers_socket(cgroup, &packet, view) {
+    if lacks_route(verdict) && answers_socket(cgroup, packet, view) {
         verdict = Verdict::allow(Reason::Reply);
     }
     Judgement::new(settled(bytes, verdict), mode, policy, packet.flow, ether_type)
@@ -108,12 +149,7 @@ pub fn skb(
 /// The node's system and its processes answer whoever asks. So nobody asks here in the name of an
 /// address outside; what a pod without a program sends outside itself, the uplink refuses.
 #[inline(always)]
-pub fn bridge(
-    bytes: &impl Bytes,
-    pod: u32,
-    vlan: bool,
-    view: &impl PolicyView,
-) -> Option<Judgement> {
+pub fn bridge(bytes: &impl Bytes, pod: u32, vlan: bool, view: &impl View) -> Option<Judgement> {
     let globals = view.globals();
     // Without a configuration nobody knows what is inside.
     if pod != 0 || globals.generation == 0 {
@@ -129,7 +165,7 @@ pub fn bridge(
         ether_type::ARP if !vlan => return None,
         ether_type::IPV4 | ether_type::IPV6 if !vlan => {
             let flow = packet::ip(bytes, Ethernet::LENGTH, ethernet.ether_type).flow;
-            if may_ask(&flow.source, view) {
+            if view.may_ask(&flow.source) {
                 return None;
             }
             (Reason::SpoofedSource, flow)
@@ -139,9 +175,9 @@ pub fn bridge(
     Some(Judgement::new(Verdict::deny(reason), mode, policy, flow, ethernet.ether_type))
 }
 
-/// Whether an answer to this address stays inside.
+/// What [`View::may_ask`] does.
 #[inline(always)]
-fn may_ask(source: &Addr, view: &impl PolicyView) -> bool {
+pub fn may_ask(source: &Addr, view: &impl PolicyView) -> bool {
     view.is_internal(source)
         || source.is_link_scope()
         || source.is_unspecified()
@@ -186,14 +222,14 @@ pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyV
 /// any, and so does `IPV6_FREEBIND`. Whoever is asked inside, the node's own kernel over loopback
 /// included, would answer the outside (echo, RST, unreachable port), and so carry data out.
 #[inline(always)]
-fn own_source(verdict: Verdict, packet: &Packet, view: &impl PolicyView) -> Verdict {
+fn own_source(verdict: Verdict, packet: &Packet, view: &impl View) -> Verdict {
     let source = &packet.flow.source;
     let leaves = matches!(verdict.action, Action::Allow)
         && matches!(
             verdict.reason,
             Reason::Loopback | Reason::Internal | Reason::Gateway | Reason::Direct
         );
-    if !leaves || source.is_loopback() || may_ask(source, view) {
+    if !leaves || source.is_loopback() || view.may_ask(source) {
         return verdict;
     }
     Verdict::deny(Reason::SpoofedSource)
@@ -202,10 +238,10 @@ fn own_source(verdict: Verdict, packet: &Packet, view: &impl PolicyView) -> Verd
 /// Whether it is an ICMP error, in the IP packet at `offset`, about a packet that was not sent to its
 /// sender.
 #[inline(always)]
-fn forges_error(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
+fn forges_error(bytes: &impl Reader, offset: u32, packet: &Packet) -> bool {
     // A copy of which nothing is known: what is found out here must not make a path of its own.
-    let signal = bytes.forget(packet.signal);
-    signal == Signal::Error && !bytes.forget(packet::quotes_own(bytes, offset, packet))
+    let (signal, flow) = (bytes.forget(packet.signal), &packet.flow);
+    signal == Signal::Error && (flow.fragment || !bytes.forget(bytes.quotes_own(offset, flow)))
 }
 
 /// Whether a verdict only says that nothing leads there: then it may still be an answer.
@@ -219,8 +255,15 @@ const fn lacks_route(verdict: Verdict) -> bool {
 }
 
 #[inline(always)]
-fn answers_socket(cgroup: u64, packet: &Packet, view: &(impl PolicyView + FlowTable)) -> bool {
-    cgroup != 0 && inbound::answers(Scope::Cgroup(cgroup), Sender::Itself, packet, view)
+fn answers_socket(cgroup: u64, packet: &Packet, view: &impl View) -> bool {
+    cgroup != 0 && answers(Scope::Cgroup(cgroup), Sender::Itself, packet, view)
+}
+
+/// Whether a packet on its way out answers a flow of this scope.
+#[inline(always)]
+fn answers(scope: Scope, sender: Sender, packet: &Packet, view: &impl View) -> bool {
+    // Most packets are none that could, which needs no function.
+    inbound::may_answer(packet) && view.answers(scope, sender, packet)
 }
 
 /// A verdict on a packet, of which only actions and reasons are left: see [`Bytes::forget`]. No
@@ -230,16 +273,6 @@ fn settled(bytes: &impl Bytes, verdict: Verdict) -> Verdict {
     let allowed = bytes.forget(matches!(verdict.action, Action::Allow));
     let action = if allowed { Action::Allow } else { Action::Deny };
     Verdict { action, reason: bytes.forget(verdict.reason) }
-}
-
-/// The packet at `offset`, as it will be sent. One that the kernel or a device would still change where
-/// it is judged has a flaw, if it comes from somebody who may have asked for that.
-#[inline(always)]
-fn final_packet(bytes: &impl Bytes, offset: u32, ether_type: u16, is_suspect: bool) -> Packet {
-    let unfinished = offload::flaw(bytes, offset, ether_type);
-    let unfinished = bytes.forget(if is_suspect { unfinished } else { None });
-    let packet = packet::ip(bytes, offset, ether_type);
-    Packet { flaw: bytes.forget(packet.flaw.or(unfinished)), ..packet }
 }
 
 /// Judges a packet by everything but its source; `judge` is the verdict on its flow.

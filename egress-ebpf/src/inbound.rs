@@ -186,19 +186,21 @@ pub enum Sender {
     Unknown,
 }
 
-/// Whether a packet on its way out answers a flow of this scope. Fragments never do: the verdict
-/// refuses them before.
+/// Whether a packet on its way out may answer a flow at all. Fragments never do: the verdict refuses them
+/// before.
 #[inline(always)]
-pub fn answers(
-    scope: Scope,
-    sender: Sender,
-    packet: &Packet,
-    view: &(impl PolicyView + FlowTable),
-) -> bool {
-    let signal = packet.signal;
-    if packet.flaw.is_some() || packet.flow.fragment || !signal.answers() {
+#[must_use]
+pub const fn may_answer(packet: &Packet) -> bool {
+    packet.flaw.is_none() && !packet.flow.fragment && packet.signal.answers()
+}
+
+/// Whether a packet on its way out answers a flow of this scope.
+#[inline(always)]
+pub fn answers(scope: Scope, sender: Sender, packet: &Packet, view: &impl FlowTable) -> bool {
+    if !may_answer(packet) {
         return false;
     }
+    let signal = packet.signal;
     let (remote, local) = (End::destination(&packet.flow), End::source(&packet.flow));
     let key = key(scope, packet, remote, local);
     let Some(before) = view.flow(&key) else { return false };

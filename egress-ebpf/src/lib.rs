@@ -7,6 +7,7 @@
 pub mod abi;
 pub mod absent;
 pub mod addr;
+pub mod cache;
 pub mod decide;
 pub mod endpoint;
 pub mod events;

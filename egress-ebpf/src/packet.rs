@@ -9,13 +9,15 @@ mod claims;
 mod ip;
 pub mod offload;
 mod quoted;
+mod reader;
 mod transport;
 
 pub use self::{
     bytes::Bytes,
-    claims::{ArpSender, arp_sender, gives_hardware_address},
+    claims::{ArpSender, ArpSpeaker, arp, arp_sender, gives_hardware_address},
     ip::ip,
-    quoted::{ERROR, is_own_error, quotes_own, subject_of_error},
+    quoted::{ERROR, is_own_error, quotes_own, subject},
+    reader::{Reader, Room, final_packet, subject_of_error},
 };
 use crate::{
     addr::{Addr, PortBe},
@@ -52,6 +54,7 @@ pub mod ether_type {
 
 /// What a verdict is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Flow {
     /// Unspecified where a hook has none.
     pub source: Addr,
@@ -187,6 +190,7 @@ impl Signal {
 
 /// An IP packet, as far as it could be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
 pub struct Packet {
     /// Source, destination and protocol.
     pub flow: Flow,
@@ -204,6 +208,12 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// One of which nothing could be read.
+    pub const UNREADABLE: Self = Self::flawed(Flow::UNKNOWN, Reason::Malformed);
+
+    /// One that is neither IPv4 nor IPv6.
+    pub const OTHER: Self = Self::flawed(Flow::UNKNOWN, Reason::EtherType);
+
     #[inline(always)]
     const fn flawed(flow: Flow, flaw: Reason) -> Self {
         Self {

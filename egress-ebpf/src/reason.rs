@@ -194,4 +194,6 @@ reasons! {
     RateLimited = 99, "rate_limited";
     /// It is to be dialled from an address that the gateway does not have.
     EgressAddressUnavailable = 100, "egress_address_unavailable";
+    /// A route of the Gateway API cannot be carried out: a reference, a filter or a field of it is not valid.
+    InvalidRoute = 110, "invalid_route";
 }

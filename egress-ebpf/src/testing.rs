@@ -15,8 +15,9 @@ use crate::{
     },
     addr::{Addr, PortBe},
     decide::{PolicyRules, PolicyView},
+    hooks::View,
     inbound::FlowTable,
-    packet::{Bytes, Flow, offload::Offload, protocol},
+    packet::{Bytes, Flow, Reader, offload::Offload, protocol},
     verdict::Mode,
 };
 
@@ -24,6 +25,7 @@ pub(crate) const POLICY: PolicyId = 3;
 pub(crate) const UPLINK_POLICY: PolicyId = 4;
 pub(crate) const AUDITED: PolicyId = 5;
 pub(crate) const EXEMPT: PolicyId = 6;
+pub(crate) const AUDITED_REDIRECT: PolicyId = 7;
 /// The routes of all policies but [`UPLINK_POLICY`].
 pub(crate) const TABLE: TableId = 13;
 pub(crate) const UPLINK_TABLE: TableId = 14;
@@ -79,6 +81,7 @@ impl World {
             (POLICY, Mode::Enforce, TABLE),
             (UPLINK_POLICY, Mode::Enforce, UPLINK_TABLE),
             (AUDITED, Mode::Audit, TABLE),
+            (AUDITED_REDIRECT, Mode::AuditRedirect, TABLE),
             (EXEMPT, Mode::Exempt, TABLE),
             (UNKNOWN_POLICY, Mode::Enforce, UNKNOWN_TABLE),
         ] {
@@ -203,6 +206,8 @@ impl PolicyView for World {
     }
 }
 
+impl View for World {}
+
 impl FlowTable for World {
     fn now(&self) -> u64 {
         self.table.borrow().now
@@ -325,6 +330,8 @@ pub(crate) fn frame(ether_type: u16, packet: &[u8]) -> Vec<u8> {
 pub(crate) fn ip_frame(packet: &[u8]) -> Vec<u8> {
     frame(if packet[0] >> 4 == 4 { 0x0800 } else { 0x86dd }, packet)
 }
+
+impl Reader for Unfinished<'_> {}
 
 /// Bytes of which something is yet to be filled in.
 pub(crate) struct Unfinished<'a> {

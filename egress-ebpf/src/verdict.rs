@@ -17,6 +17,8 @@ pub enum Mode {
     Enforce,
     /// Reported; everything passes as if there were no programs.
     Audit,
+    /// Reported; redirects are carried out, so that gateways see the traffic, and everything else passes.
+    AuditRedirect,
     /// Not judged.
     Exempt,
 }
@@ -28,6 +30,7 @@ impl Mode {
     pub const fn from_raw(mode: u32) -> Self {
         match mode {
             abi::mode::AUDIT => Self::Audit,
+            abi::mode::AUDIT_REDIRECT => Self::AuditRedirect,
             abi::mode::EXEMPT => Self::Exempt,
             _ => Self::Enforce,
         }
@@ -162,24 +165,24 @@ impl Judgement {
         CGROUP_PASS
     }
 
-    /// Where a connect must be sent before it may pass. `None` in audit mode, which changes
-    /// nothing.
+    /// Where a connect must be sent before it may pass. `None` in audit mode without redirects, which
+    /// changes nothing.
     #[inline(always)]
     #[must_use]
     pub const fn redirect(&self) -> Option<Target> {
         match (self.mode, self.verdict.action) {
-            (Mode::Enforce, Action::Redirect(target)) => Some(target),
+            (Mode::Enforce | Mode::AuditRedirect, Action::Redirect(target)) => Some(target),
             _ => None,
         }
     }
 
     /// What a connect must be sent to the tunnel listener for, before it may pass. `None` in audit
-    /// mode, which changes nothing.
+    /// mode without redirects, which changes nothing.
     #[inline(always)]
     #[must_use]
     pub const fn tunnel(&self) -> Option<Target> {
         match (self.mode, self.verdict.action) {
-            (Mode::Enforce, Action::Tunnel(target)) => Some(target),
+            (Mode::Enforce | Mode::AuditRedirect, Action::Tunnel(target)) => Some(target),
             _ => None,
         }
     }
@@ -193,7 +196,7 @@ impl Judgement {
     #[inline(always)]
     const fn passes(self) -> bool {
         match (self.mode, self.verdict.action) {
-            (Mode::Audit | Mode::Exempt, _) => true,
+            (Mode::Audit | Mode::AuditRedirect | Mode::Exempt, _) => true,
             (Mode::Enforce, Action::Allow | Action::Redirect(_) | Action::Tunnel(_)) => true,
             (Mode::Enforce, Action::Deny) => false,
         }
@@ -238,11 +241,25 @@ impl Judgement {
         }
     }
 
-    /// Whether audit mode let pass what would have been denied or redirected.
+    /// Whether audit mode lets pass what would be denied or redirected. Of a redirect that was carried out, ask
+    /// [`Self::carried_out`].
     #[inline(always)]
     #[must_use]
     pub const fn audited(&self) -> bool {
-        matches!(self.mode, Mode::Audit) && !matches!(self.verdict.action, Action::Allow)
+        matches!(self.mode, Mode::Audit | Mode::AuditRedirect)
+            && !matches!(self.verdict.action, Action::Allow)
+    }
+
+    /// The same, once a connect was sent where [`Self::redirect`] or [`Self::tunnel`] say: in audit mode too, that
+    /// is what enforcement does. What packets are asked about stays as simple as it is for the verifier.
+    #[inline(always)]
+    pub const fn carried_out(self) -> Self {
+        match (self.mode, self.verdict.action) {
+            (Mode::AuditRedirect, Action::Redirect(_) | Action::Tunnel(_)) => {
+                Self { mode: Mode::Enforce, ..self }
+            }
+            _ => self,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Starting the program under test on the testbed's hosts.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 
@@ -62,11 +62,25 @@ impl Testbed {
     /// # Errors
     /// As for [`Self::start_gateway`].
     pub fn start_gateway_with(&self, number: usize, more: &[String]) -> Result<Process> {
+        self.start_gateway_from(self.agent(), number, more)
+    }
+
+    /// The same, started from this path.
+    ///
+    /// # Errors
+    /// As for [`Self::start_gateway`].
+    pub fn start_gateway_from(
+        &self,
+        program: &Path,
+        number: usize,
+        more: &[String],
+    ) -> Result<Process> {
         let place = self.gateway(number);
         let name = format!("gateway{}", number + 1);
         let mut args = self.gateway_args_with(&self.gateway_control(number));
         args.extend_from_slice(more);
-        let mut gateway = self.start_agent(place, &name, &args)?;
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut gateway = place.start(&self.dir(), &name, &program.to_string_lossy(), &args)?;
         wait::until(wait::START, "the gateway to be ready", || {
             let ready = place.run("curl", &["-sf", "http://localhost:15021/healthz/ready"]);
             (ready.is_ok_and(|ready| ready.ok()) || gateway.ended().is_some()).then_some(())

@@ -67,9 +67,21 @@ impl Walkthrough {
         })
     }
 
+    /// The same in resources of the Gateway API.
+    ///
+    /// # Errors
+    /// A file is missing.
+    pub fn example_gateway_api() -> Result<Self> {
+        Self::of("../deploy/example-gateway-api", "routes.yaml")
+    }
+
     fn shipped(directory: &str) -> Result<Self> {
+        Self::of(directory, "virtual-service.yaml")
+    }
+
+    fn of(directory: &str, routes: &str) -> Result<Self> {
         let root = root(directory)?;
-        let all = ["service-entry.yaml", "gateway.yaml", "virtual-service.yaml"];
+        let all = ["service-entry.yaml", "gateway.yaml", routes];
         Ok(Self {
             service_entry: step(&root.join("1-service-entry"), &all[..1])?,
             http: step(&root.join("2-http-gateway"), &all)?,

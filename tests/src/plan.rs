@@ -113,10 +113,15 @@ pub fn mac_bytes(text: &str) -> [u8; 6] {
 /// The host of the walkthrough.
 pub const HOST: &str = "edition.cnn.com";
 
+/// A host whose address may change.
+pub const MOVING: &str = "moving.example.com";
+
 /// What the DNS servers answer: name, IPv4, IPv6.
 pub const ZONE: &[(&str, Option<&str>, Option<&str>)] = &[
     (HOST, Some(WEB), Some(WEB_V6)),
     ("www.example.com", Some(WEB), None),
+    // A test moves it about.
+    (MOVING, Some(TCP_SERVICE), None),
     // Of the configuration for hosts that is shipped.
     ("payments.example.com", Some(WEB), None),
     ("packages.example.org", Some(WEB), None),

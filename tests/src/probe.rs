@@ -194,7 +194,7 @@ impl Testbed {
 
 /// Seconds of an ordinary machine, as many as they are on this one.
 fn patient_seconds(seconds: u32) -> String {
-    (seconds * wait::patience()).to_string()
+    format!("{}s", seconds * wait::patience())
 }
 
 /// A probe that holds sockets and waits to be told to use them.

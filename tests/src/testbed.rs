@@ -165,6 +165,17 @@ impl Testbed {
         self.servers.as_ref().map(|(outside, _)| outside.record.clone()).unwrap_or_default()
     }
 
+    /// From now on the DNS servers answer with this address for a name.
+    ///
+    /// # Errors
+    /// It is no IPv4 address.
+    pub fn point(&self, name: &'static str, address: &str) -> Result<()> {
+        let address = address.parse().with_context(|| address.to_owned())?;
+        let servers = self.servers.iter().flat_map(|(outside, dns)| [outside, dns]);
+        servers.for_each(|servers| servers.names.point(name, address));
+        Ok(())
+    }
+
     /// A capture of what the app node lets out.
     ///
     /// # Errors

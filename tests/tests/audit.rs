@@ -3,7 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use egress_tests::{
     capture::Capture,
@@ -318,10 +322,34 @@ fn an_unknown_pod_is_audited_where_every_set_is() {
     assert!(!echo(), "it may be in the set that is enforced on");
 }
 
-/// The roll-out that the documentation describes: audit, read the summary, enforce. The summary names
-/// exactly what enforcement refuses afterwards.
+/// A set in audit mode with redirects, as `mesh` puts it.
+const REDIRECT: &str = "audit\n  redirect: true";
+/// Routed by its port; no `ServiceEntry` names it.
+const FORBIDDEN_NAME: &str = "https://www.example.com/";
+
+/// Rows of `flows --verdict denied --summary` of an agent: workload, destination, verdict and reason.
+fn summary(testbed: &Testbed, control: &Path) -> Vec<String> {
+    let pins = testbed.pins();
+    let args = ["flows", "--verdict", "denied", "--summary", "-o", "json", "--control"];
+    let rest = [control.to_str().unwrap(), "--bpffs", pins.to_str().unwrap()];
+    let args = [&args[..], &rest].concat();
+    let done = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+    assert!(done.ok(), "{done:?}");
+    let row = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(row["times"].as_u64().unwrap() > 0 && row["first"].is_string(), "{row}");
+        let text = |key: &str| row[key].as_str().unwrap().to_owned();
+        ["workload", "destination", "verdict", "reason"].map(text).join(" ")
+    };
+    let mut rows: Vec<String> = done.stdout.lines().map(row).collect();
+    rows.sort();
+    rows
+}
+
+/// The roll-out that the documentation describes: audit, audit with redirects, enforce. What the summaries name
+/// is exactly what enforcement refuses afterwards.
 #[test]
-fn the_summary_names_what_enforcement_would_refuse_and_nothing_else() {
+fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
     let testbed = Testbed::test(1).unwrap();
     let cluster = Cluster::grow(&testbed).unwrap();
     Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
@@ -329,53 +357,113 @@ fn the_summary_names_what_enforcement_would_refuse_and_nothing_else() {
     let _gateway = testbed.start_gateway(0).unwrap();
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
     in_force(&testbed, SET, "audit");
+    // Before a gateway is known to be healthy, what is routed passes and is reported.
+    let healthy = || {
+        let metrics = testbed.node_metrics().unwrap_or_default();
+        let is_healthy =
+            |line: &str| line.starts_with("egress_gateway_healthy{") && line.ends_with(" 1");
+        metrics.lines().any(is_healthy).then_some(())
+    };
+    until(SOON, "the gateway to be healthy", healthy).unwrap();
     let pod = testbed.pod();
 
-    // Allowed: a large download, and a peer inside. Forbidden: a port without a route, and UDP.
-    assert_eq!(testbed.curl_status(&[DOWNLOAD]).unwrap(), "200");
-    let inside = |from| ask(from, "tcp", plan::NEIGHBOUR, plan::PEER_ECHO, &[]).unwrap().ok();
-    assert!(inside(pod));
-    let forbidden = |from| {
+    // Allowed: a large download, a peer in the cluster, and a UDP socket that sends nothing. Forbidden: a port
+    // without a route, and a datagram.
+    let allowed = || {
+        assert_eq!(testbed.curl_status(&[DOWNLOAD]).unwrap(), "200");
+        assert!(ask(pod, "tcp", plan::NEIGHBOUR, plan::PEER_ECHO, &[]).unwrap().ok());
+        let connect = format!("exec 3<>/dev/udp/{}/53", plan::ATTACKER);
+        assert!(pod.run("bash", &["-c", &connect]).unwrap().ok());
+    };
+    let forbidden = || {
         ["tcp", "udp"].map(|protocol| {
             let port = if protocol == "tcp" { plan::TCP_PORTS[0] } else { plan::UDP_PORT };
-            ask(from, protocol, plan::ATTACKER, port, &[]).unwrap().ok()
+            ask(pod, protocol, plan::ATTACKER, port, &[]).unwrap().ok()
         })
     };
-    assert_eq!(forbidden(pod), [true, true]);
-    let redirects = || node.stdout().matches("AUDIT would redirect (routed)").count();
-    until_is(SOON, "one event for the download", redirects, |count| *count == 1).unwrap();
-    assert_eq!(counted(&testbed, "not_redirected", true), 0);
-
-    let (control, pins) = (testbed.node_control(), testbed.pins());
-    let summary = || {
-        let args = ["flows", "--verdict", "denied", "--summary", "-o", "json", "--control"];
-        let rest = [control.to_str().unwrap(), "--bpffs", pins.to_str().unwrap()];
-        let args = [&args[..], &rest].concat();
-        let done = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
-        assert!(done.ok(), "{done:?}");
-        let rows = done.stdout.lines().filter(|line| line.contains("would deny"));
-        let mut rows: Vec<String> = rows
-            .map(|line| {
-                let row: serde_json::Value = serde_json::from_str(line).unwrap();
-                assert!(row["times"].as_u64().unwrap() > 0 && row["first"].is_string(), "{row}");
-                ["workload", "destination", "reason"]
-                    .map(|key| row[key].as_str().unwrap())
-                    .join(" ")
-            })
-            .collect();
-        rows.sort();
-        rows
+    // Which names are allowed on a routed port, only the gateway decides.
+    let name = || testbed.curl_status(&[FORBIDDEN_NAME]).unwrap();
+    let reported = |what: &str| {
+        let count = || node.stdout().matches(what).count();
+        until_is(SOON, &format!("one event {what}"), count, |count| *count == 1).unwrap();
     };
-    let expected = [
-        format!("dev/job {}:{} no_route", plan::ATTACKER, plan::TCP_PORTS[0]),
-        format!("dev/job {}:{} protocol", plan::ATTACKER, plan::UDP_PORT),
-    ];
-    until_is(SOON, "the summary", summary, |rows| *rows == expected).unwrap();
+    let of_node = || summary(&testbed, &testbed.node_control());
+    let of_gateway = || summary(&testbed, &testbed.gateway_control(0));
+    let expected = |verdict: &str| {
+        [
+            format!("dev/job {}:{} {verdict} no_route", plan::ATTACKER, plan::TCP_PORTS[0]),
+            format!("dev/job {}:{} {verdict} protocol", plan::ATTACKER, plan::UDP_PORT),
+        ]
+    };
+    let is_expected = |rows: &Vec<String>| *rows == expected("would deny");
+
+    allowed();
+    assert_eq!(forbidden(), [true, true]);
+    reported(" AUDIT would redirect (routed)");
+    until_is(SOON, "the node's summary", of_node, is_expected).unwrap();
+    assert_eq!(of_gateway(), Vec::<String>::new(), "it sees nothing");
+
+    testbed.apply_mesh(&mesh(&testbed, "audit", REDIRECT, "")).unwrap();
+    in_force(&testbed, SET, "audit_redirect");
+    allowed();
+    reported(" REDIRECTED (routed)");
+    assert_ne!(name(), "200");
+    assert_eq!(forbidden(), [true, true]);
+    assert_eq!(counted(&testbed, "not_redirected", true), 0);
+    until_is(SOON, "the node's summary", of_node, is_expected).unwrap();
+    let refused = "dev/job www.example.com denied host_not_in_registry";
+    until_is(SOON, "the gateway's summary", of_gateway, |rows| *rows == [refused]).unwrap();
 
     // Enforced, that is what is refused, and the rest goes on.
     switch(&testbed, "enforce", "enforce", "");
-    assert_eq!(forbidden(pod), [false, false]);
-    assert!(inside(pod));
+    allowed();
+    assert_eq!(forbidden(), [false, false]);
+    assert_ne!(name(), "200");
+    let both = |rows: &Vec<String>| {
+        let mut expected = [expected("would deny"), expected("denied")].concat();
+        expected.sort();
+        *rows == expected
+    };
+    until_is(SOON, "the node's summary of what was refused", of_node, both).unwrap();
+    assert_eq!(of_gateway(), [refused]);
+}
+
+/// The optional step between audit and enforcement: the gateway gets what it gets under enforcement, and the
+/// node refuses nothing.
+#[test]
+fn with_redirects_the_gateway_sees_what_is_routed_and_the_node_refuses_nothing() {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    testbed.apply_mesh(&mesh(&testbed, "enforce", REDIRECT, "")).unwrap();
+    let mut gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let capture = testbed.capture().unwrap();
+    in_force(&testbed, SET, "audit_redirect");
     let served = || testbed.curl_status(&[URL]).unwrap();
-    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+
+    // What is routed goes to the gateway, which logs it; no frame leaves the node by another way.
+    until_is(SOON, "the way by the gateway", served, |seen| seen == "200").unwrap();
+    until_is(SOON, "the gateway's log", || gateway.stdout(), |log| log.contains("edition.cnn.com"))
+        .unwrap();
+    capture.take();
+    assert_eq!(served(), "200");
+    assert_eq!(capture.take(), Vec::<String>::new());
+    assert!(node.stdout().contains("TCP REDIRECTED (routed) at connect, gateway "));
+    // The gateway's own rules are in force.
+    assert_ne!(testbed.curl_status(&["https://www.example.com/"]).unwrap(), "200");
+
+    // What has no route passes and is reported; the neighbour, which is enforced on, is refused.
+    dials(&testbed, &node, &capture, testbed.pod(), true);
+    dials(&testbed, &node, &capture, &cluster.neighbour, false);
+
+    // Without a gateway the pod's connections go where they went before, and that is reported.
+    assert!(gateway.end().unwrap().success());
+    until_is(SOON, "the way without a gateway", served, |seen| seen == "200").unwrap();
+    assert!(!capture.take().is_empty());
+    assert!(counted(&testbed, "no_healthy_gateway", true) > 0);
+    switch(&testbed, "enforce", "enforce", "");
+    capture.take();
+    assert_ne!(served(), "200");
+    assert_eq!(capture.take(), Vec::<String>::new());
 }

@@ -1,9 +1,9 @@
-//! Real clients, through node and gateway, to real servers: curl, nghttp2, the JDK, gRPC for Python;
-//! nginx, which ends each HTTP/2 connection after twenty requests. Their versions are printed.
+//! Real clients, through node and gateway, to real servers: curl, nghttp2, the JDK, gRPC, requests and
+//! httpx for Python; nginx, which ends each HTTP/2 connection after twenty requests. Their versions are printed.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::{
-    env, fs,
+    env, fs, thread,
     time::{Duration, Instant},
 };
 
@@ -20,8 +20,11 @@ const HTTP1: u16 = 8080;
 const HTTP2: u16 = 8081;
 const GRPC: u16 = 50051;
 
-/// `www.example.com` with these ports. `connect` is the time that a connect may take: another value is
-/// another cluster.
+/// Where [`plan::MOVING`] may be.
+const PLACES: [&str; 2] = [plan::TCP_SERVICE, plan::LEDGER];
+
+/// `www.example.com` with these ports, and a host that moves. `connect` is the time that a connect may take:
+/// another value is another cluster.
 fn registry(connect: u32) -> String {
     format!(
         "apiVersion: networking.istio.io/v1
@@ -41,7 +44,16 @@ metadata: {{name: www}}
 spec:
   host: www.example.com
   trafficPolicy: {{connectionPool: {{tcp: {{connectTimeout: {connect}s}}}}}}
-"
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: moving}}
+spec:
+  hosts: [{MOVING}]
+  ports: [{{number: {HTTP1}, name: http, protocol: HTTP}}]
+  resolution: DNS
+",
+        MOVING = plan::MOVING,
     )
 }
 
@@ -55,7 +67,7 @@ http {{
   access_log off; client_max_body_size 100m;
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-  server {{ listen {WEB}:{HTTP1}; location / {{ return 200 \"$request_method $server_protocol\\n\"; }} }}
+  server {{ listen {WEB}:{HTTP1}; listen {FIRST}:{HTTP1}; listen {SECOND}:{HTTP1}; location / {{ return 200 \"$request_method $server_protocol\\n\"; }} }}
   server {{
     listen {WEB}:{HTTP2} http2; keepalive_requests 20;
     location / {{ return 200 \"$request_method $server_protocol\\n\"; }}
@@ -64,6 +76,8 @@ http {{
 }}
 ",
         WEB = plan::WEB,
+        FIRST = PLACES[0],
+        SECOND = PLACES[1],
     )
 }
 
@@ -274,9 +288,43 @@ with grpc.insecure_channel(sys.argv[2]) as channel:
 print("ok")
 "#;
 
+/// `URL URL REFUSED`: HTTP/1.1, HTTP/2, and a host that is refused.
+const SESSIONS: &str = r#"
+import sys, httpx, requests
+
+one, two, refused = sys.argv[1:]
+
+def pieces():
+    for _ in range(100):
+        yield b"x" * 1000
+
+print("requests", requests.__version__, "and httpx", httpx.__version__)
+with requests.Session() as session:
+    for _ in range(30):
+        assert session.get(one).text == "GET HTTP/1.1\n"
+    assert session.post(one, data=pieces()).text == "POST HTTP/1.1\n"
+    assert session.head(one).headers["content-length"] == "14"
+    assert session.get(refused).status_code == 403
+for client, url, version in [
+    (httpx.Client(), one, "HTTP/1.1"),
+    (httpx.Client(http1=False, http2=True), two, "HTTP/2.0"),
+]:
+    with client:
+        for _ in range(30):
+            assert client.get(url).text == f"GET {version}\n"
+        assert client.post(url, content=pieces()).text == f"POST {version}\n"
+        assert client.get(refused).status_code == 403
+print("ok")
+"#;
+
 #[test]
-fn grpc_for_python_both_ways() {
+fn python_with_requests_httpx_and_grpc() {
     let world = World::new();
+    let refused = format!("http://evil.example.net:{HTTP1}/");
+    let all = ["-c", SESSIONS, &url(HTTP1), &url(HTTP2), &refused];
+    let done = world.run("/usr/bin/python3", &all);
+    println!("{}", done.stdout.lines().next().unwrap_or_default());
+    assert!(done.stdout.ends_with("ok\n"), "{done:?}");
     let call = |target: &str, count: &str| {
         world.run("/usr/bin/python3", &["-c", PYTHON, "call", target, count])
     };
@@ -303,13 +351,39 @@ fn a_name_server_on_the_gateways_own_address_answers_the_gateway_over_tcp_and_no
 /// Seconds of traffic; the long form is for people: `EGRESS_SOAK_SECONDS=3600`.
 fn soak() -> Duration {
     let seconds = env::var("EGRESS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(25))
+    Duration::from_secs(seconds.unwrap_or(20))
 }
 
-/// Mixed traffic while the configuration is replaced each second, the server ends connections every
-/// twenty requests, and the name server is away half of the time: nothing fails.
+/// What goes wrong at the gateway in a second of the traffic, as rules of nftables. In each ten seconds the
+/// name servers are away for four, `www.example.com` is silent for two, and the address that
+/// [`plan::MOVING`] has left refuses connections once answers with it have grown too old.
+fn faults(second: u32) -> Vec<String> {
+    let mut rules = Vec::new();
+    let phase = second % 10;
+    if (1..5).contains(&phase) {
+        rules.push("meta l4proto {tcp, udp} th dport 53 drop".to_owned());
+    }
+    if (5..7).contains(&phase) {
+        rules.push(format!("ip daddr {} drop", plan::WEB));
+    }
+    if phase == 9 {
+        rules.push(format!(
+            "ip daddr {} tcp dport {HTTP1} reject with tcp reset",
+            place(second + 10)
+        ));
+    }
+    rules
+}
+
+/// Where [`plan::MOVING`] is in a second: it moves every ten.
+fn place(second: u32) -> &'static str {
+    PLACES[usize::from((second / 10).is_multiple_of(2))]
+}
+
+/// Mixed traffic while the configuration is replaced each second, the server ends connections every twenty
+/// requests, and all of [`faults`]: nothing fails.
 #[test]
-fn mixed_traffic_loses_no_request_to_reloads_goaways_and_a_name_server_that_is_away() {
+fn mixed_traffic_loses_no_request_to_reloads_goaways_silence_moves_and_lost_name_servers() {
     let world = World::new();
     let testbed = &world.testbed;
     let seconds = soak().as_secs().to_string();
@@ -318,9 +392,19 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_and_a_name_server_that_is_a
         let all = [&["-D", &seconds, "-c", "2", "-m", "4", "-N", "30"], args, &[&url]].concat();
         testbed.pod().start(&testbed.dir(), name, "h2load", &all).unwrap()
     };
+    let moving = format!("http://{}:{HTTP1}/", plan::MOVING);
+    let answer = || world.curl(&[&moving]).stdout;
+    until_is(SOON, "the host that moves", answer, |text| text.starts_with("GET")).unwrap();
     let body = testbed.dir().join("payload");
     fs::write(&body, vec![b'x'; 1000]).unwrap();
     let body = body.to_string_lossy();
+    let gateway = testbed.gateway(0);
+    let nft = |args: &str| {
+        let done = gateway.run("nft", &[args]).unwrap();
+        assert!(done.ok(), "{args}: {done:?}");
+    };
+    nft("add table inet fault");
+    nft("add chain inet fault out { type filter hook output priority 0 ; }");
     // At a pace: the machine has other things to do.
     let pace = &["--rps", "50"][..];
     let mut loads = [
@@ -328,29 +412,33 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_and_a_name_server_that_is_a
         load("post2", HTTP2, &[pace, &["-d", &body]].concat()),
         load("get1", HTTP1, &[pace, &["--h1"]].concat()),
     ];
-    let gateway = testbed.gateway(0);
-    let nft = |args: &str| {
-        let done = gateway.run("nft", &args.split(' ').collect::<Vec<_>>()).unwrap();
-        assert!(done.ok(), "{args}: {done:?}");
+    let (start, mut statuses) = (Instant::now(), Vec::new());
+    // What goes wrong does so whether or not curl waits for its answer.
+    let go_wrong = || {
+        for second in 0.. {
+            if start.elapsed() >= soak() {
+                break;
+            }
+            testbed.apply("www.yaml", &registry(10 + second % 2)).unwrap();
+            testbed.point(plan::MOVING, place(second)).unwrap();
+            let rules = faults(second).into_iter();
+            let rules: String =
+                rules.map(|rule| format!("add rule inet fault out {rule}; ")).collect();
+            nft(&format!("flush chain inet fault out; {rules}"));
+            let next = start + Duration::from_secs(u64::from(second) + 1);
+            thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+        nft("flush chain inet fault out");
     };
-    nft("add table inet fault");
-    nft("add chain inet fault out { type filter hook output priority 0 ; }");
-    let (start, mut round, mut statuses) = (Instant::now(), 0_u32, Vec::new());
-    while start.elapsed() < soak() {
-        round += 1;
-        testbed.apply("www.yaml", &registry(10 + round % 2)).unwrap();
-        match round % 8 {
-            2 => nft("add rule inet fault out udp dport 53 drop"),
-            6 => nft("flush chain inet fault out"),
-            _ => {}
+    let urls = [moving, url(HTTP1), url(HTTP2)];
+    thread::scope(|scope| {
+        scope.spawn(go_wrong);
+        for url in urls.iter().cycle().take_while(|_| start.elapsed() < soak()) {
+            let asked = start.elapsed();
+            let shown = ["-o", "/dev/null", "-w", "%{http_code}", url];
+            statuses.push((asked, url, world.curl(&shown).stdout));
         }
-        let next = start + Duration::from_secs(u64::from(round));
-        while Instant::now() < next {
-            let url = url(if round % 3 == 0 { HTTP1 } else { HTTP2 });
-            let shown = ["-o", "/dev/null", "-w", "%{http_code}", &url];
-            statuses.push(world.curl(&shown).stdout);
-        }
-    }
+    });
     for load in &mut loads {
         let ended = || load.ended();
         let _status = until(SOON + soak(), "h2load", ended).unwrap();
@@ -358,11 +446,15 @@ fn mixed_traffic_loses_no_request_to_reloads_goaways_and_a_name_server_that_is_a
         let (total, good) = succeeded(&done);
         println!("{total} requests");
         // The last ones may be under way when the time is up, which h2load counts as done or not at all.
-        assert!(good > 100 && done.stdout.contains(" 0 failed, 0 errored, 0 timeout"), "{done:?}");
-        assert!(done.stdout.contains(", 0 3xx, 0 4xx, 0 5xx"), "{done:?}");
+        let said = || format!("{done:?}\n{}", world.failures());
+        assert!(good > 100, "{}", said());
+        assert!(done.stdout.contains(" 0 failed, 0 errored, 0 timeout"), "{}", said());
+        assert!(done.stdout.contains(", 0 3xx, 0 4xx, 0 5xx"), "{}", said());
     }
-    println!("{} requests of curl, {round} configurations", statuses.len());
-    assert!(statuses.len() > 20 && statuses.iter().all(|status| status == "200"), "{statuses:?}");
-    let accepted = testbed.admin(0, "stats/prometheus").unwrap();
-    assert!(!accepted.contains("egress_panics_total 1"));
+    println!("{} requests of curl", statuses.len());
+    let failed: Vec<_> = statuses.iter().filter(|(.., status)| status != "200").collect();
+    assert!(failed.is_empty(), "{failed:?}\n{}", world.failures());
+    assert!(statuses.len() > 20, "{statuses:?}");
+    let metrics = testbed.admin(0, "stats/prometheus").unwrap();
+    assert!(!metrics.contains("egress_panics_total 1"));
 }

@@ -179,6 +179,11 @@ fn a_second_interface_is_no_way_out() {
         attempt("a DHCP request to the outside", uplink, &["protocol"], || {
             testbed.frame(&elsewhere, &frame("dhcp"))
         }),
+        attempt("a DHCP request to the link", uplink, &["multicast"], || {
+            let [interface, hardware, kind, ..] = frame("dhcp");
+            let to = [interface, hardware, kind, "0.0.0.0", "255.255.255.255", "67"];
+            testbed.frame(&elsewhere, &to)
+        }),
         attempt("a DHCP request in the uplink's name", uplink, &["protocol"], || {
             testbed.frame(&elsewhere, &[&frame("dhcp")[..], &[plan::APP_MAC]].concat())
         }),

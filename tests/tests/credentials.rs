@@ -11,7 +11,7 @@ use egress_tests::{
     manifests::Walkthrough,
     plan::{GATEWAYS, HOST},
     process::Process,
-    wait::{SOON, until_is},
+    wait::{SOON, until, until_is},
 };
 use serde_json::json;
 
@@ -89,6 +89,15 @@ fn a_server_has_the_secret_that_it_names_and_no_other() {
     let status = || cluster.status_of_gateway().unwrap();
     let missing = "found none of Secret istio-system/web/tls.crt";
     until_is(SOON, "the missing Secret in status", status, |text| text.contains(missing)).unwrap();
+    let event = || cluster.api.events("egress").into_iter().next();
+    let event = until(SOON, "an Event of the resource that names it", event).unwrap();
+    assert_eq!(
+        (&event["reason"], &event["type"]),
+        (&json!("CredentialUnusable"), &json!("Warning"))
+    );
+    assert_eq!(event["regarding"]["kind"], "Gateway");
+    let note = event["note"].as_str().unwrap();
+    assert!(note.starts_with("credential web: ") && note.contains(missing), "{note}");
     // There.
     let first = of_server(&authority);
     put(&cluster, "web", &first);
@@ -106,6 +115,11 @@ fn a_server_has_the_secret_that_it_names_and_no_other() {
     let mismatch = "this key is not the one of the certificate in Secret istio-system/web/tls.crt";
     until_is(SOON, "the mismatch in status", status, |text| text.contains(mismatch)).unwrap();
     assert_eq!(request(&trusts_second), "301");
+    let told = || {
+        let events = cluster.api.events("egress");
+        events.iter().any(|event| event["note"].as_str().unwrap().contains(mismatch)).then_some(())
+    };
+    until(SOON, "an Event about the mismatch", told).unwrap();
 
     // The gateway asked for the one Secret and its roots, by name in its own namespace; the node for none.
     let asked: Vec<String> = cluster
@@ -157,6 +171,10 @@ fn tls_is_originated_with_the_secret_that_a_rule_names() {
     is("503");
     let missing = "Secret istio-system/cnn/ca.crt: there is no such Secret";
     until_is(SOON, "the missing Secret in status", status, |text| text.contains(missing)).unwrap();
+    let rule = "originate-tls-for-edition-cnn-com";
+    let told = || cluster.api.events(rule).into_iter().next();
+    let event = until(SOON, "an Event of the rule that names it", told).unwrap();
+    assert_eq!(event["regarding"]["kind"], "DestinationRule", "{event}");
     let roots = fs::read_to_string(cluster.testbed.dir().join("ca.pem")).unwrap();
     put(&cluster, "cnn", &[("ca.crt".into(), roots.clone())]);
     is("200");

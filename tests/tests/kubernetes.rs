@@ -80,7 +80,7 @@ impl Kubernetes {
     }
 
     fn source(&self) -> Vec<String> {
-        let more = ["--source", "kubernetes", "--watch-silence", "3", "--kubeconfig"];
+        let more = ["--source", "kubernetes", "--watch-silence", "3s", "--kubeconfig"];
         more.into_iter().map(str::to_owned).chain([self.api.kubeconfig()]).collect()
     }
 
@@ -238,7 +238,10 @@ fn egress_policies_from_an_api_server() {
     let example = Walkthrough::example_policy().unwrap();
     cluster.announce_address();
     let gateway = cluster.start_gateway();
-    let node = cluster.start_node();
+    let mut of_gateway = node("gateway", plan::GATEWAYS[0], "10.244.9.0/24");
+    of_gateway["metadata"]["labels"] = json!({"egress-enforcer.io/gateway": "true"});
+    cluster.api.apply(of_gateway);
+    let mut node = cluster.start_node();
     let capture = cluster.testbed.capture().unwrap();
     cluster.pod.run(&cluster.testbed).unwrap();
     let place = cluster.pod.place.clone();
@@ -263,14 +266,20 @@ fn egress_policies_from_an_api_server() {
     })
     .unwrap();
     // It shows what became of it, and so does one that is.
-    let accepted = || {
+    let condition = |kind: &str| {
         let policy = cluster.api.get("egresspolicies", "v1alpha1", "shop", "news").unwrap();
         let generation = policy["metadata"]["generation"].clone();
-        let shown = policy["status"]["conditions"][0].clone();
-        assert!(shown["type"].is_null() || shown["type"] == "Accepted", "{policy}");
+        let mut all = policy["status"]["conditions"].as_array().into_iter().flatten();
+        let shown = all.find(|shown| shown["type"] == kind)?.clone();
         (shown["observedGeneration"] == generation).then_some(shown)
     };
+    let accepted = || condition("Accepted");
+    let programmed = |reason: &str| {
+        let shown = || condition("Programmed").filter(|shown| shown["reason"] == reason);
+        until(SOON, &format!("the policy to be {reason}"), shown).unwrap()
+    };
     let shown = until(SOON, "the condition of the policy with an error", accepted).unwrap();
+    assert_eq!(programmed("NotAccepted")["status"], "False");
     assert_eq!((&shown["status"], &shown["reason"]), (&json!("False"), &json!("Invalid")));
     let message = shown["message"].as_str().unwrap();
     assert!(message.starts_with("spec.rules[0][\"port\"]: unknown field"), "{message}");
@@ -280,6 +289,40 @@ fn egress_policies_from_an_api_server() {
         (&shown["status"], &shown["message"]),
         (&json!("True"), &json!("gateways decide by it"))
     );
+    // In force everywhere: on the node and the gateway, and where an agent is behind, it does not say so.
+    let everywhere = "in force on 1 of 1 nodes and 1 of 1 gateways";
+    let shown = programmed("Programmed");
+    assert_eq!((&shown["status"], &shown["message"]), (&json!("True"), &json!(everywhere)));
+    // From the pod: what is enforced where, what is allowed, and that nothing else is.
+    let agent = cluster.testbed.agent().to_string_lossy().into_owned();
+    let kubeconfig = cluster.api.kubeconfig();
+    // Without capabilities, as most pods are.
+    let verify = ["--inh-caps=-all", "--bounding-set=-all", &agent, "verify", "--kubernetes"];
+    let verifies = |pod: &str| {
+        let of = ["--kubeconfig", &kubeconfig, "--namespace", "shop", "--pod", pod];
+        place.run("setpriv", &[&verify[..], &of].concat()).unwrap()
+    };
+    let done = verifies("web-0");
+    let text = done.stdout.clone() + &done.stderr;
+    assert_eq!(done.code, 0, "{text}");
+    for part in [
+        "web-0  app   enforce  EgressPolicy shop/news",
+        "ok    allowed  tls://edition.cnn.com:443: a TLS server answers",
+        "ok    denied   tls://not-allowed.invalid:443 at 198.51.100.10: refused",
+        "what is allowed works, and nothing else does",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(verifies("other").code, 2);
+    node.kill();
+    let mut again = documents(&example.passthrough.files[0].1).unwrap().remove(0);
+    again["spec"]["rules"][0]["hosts"] = json!(["edition.cnn.com", "another.example.org"]);
+    cluster.api.apply(again);
+    let shown = programmed("Pending");
+    let behind = "in force on 0 of 1 nodes and 1 of 1 gateways; waiting for app";
+    assert_eq!((&shown["status"], &shown["message"]), (&json!("False"), &json!(behind)));
+    let node = cluster.start_node();
+    assert_eq!(programmed("Programmed")["message"], everywhere);
     // Nothing is written that is shown already, though more changes.
     let version = |name: &str| {
         let object = cluster.api.get("egresspolicies", "v1alpha1", "shop", name).unwrap();
@@ -316,6 +359,15 @@ fn egress_policies_from_an_api_server() {
     sees(&place, URL, "200");
     cluster.api.apply(namespace(json!({"tier": "back"})));
     is_refused(&place, URL);
+    // Without enforcement it says so.
+    drop(node);
+    let pins = cluster.testbed.pins().to_string_lossy().into_owned();
+    let detached = cluster.testbed.app().run(&agent, &["detach", "--bpffs", &pins]).unwrap();
+    assert!(detached.ok(), "{}", detached.stderr);
+    let done = verifies("web-0");
+    let text = done.stdout.clone() + &done.stderr;
+    assert_eq!(done.code, 1, "{text}");
+    assert!(text.contains("a direct TCP connection is not refused"), "{text}");
 }
 
 /// The walkthrough's steps one after the other, and back: what is allowed is served, its twin is not.
@@ -488,4 +540,61 @@ fn what_the_api_server_says_is_in_force_and_stays_while_it_is_away() {
     cluster.apply(&walkthrough.passthrough);
     sees(&place, URL, "200");
     capture.take();
+}
+
+/// The chained CNI plug-in holds a pod until its policy is in force, and fails where that does not come: then no
+/// connection of the pod fails that is allowed, from its first one on.
+#[test]
+fn the_cni_plug_in_holds_a_pod_until_enforcement_stands() {
+    let mut cluster = Kubernetes::new();
+    cluster.apply(&Walkthrough::example().unwrap().passthrough);
+    let _gateway = cluster.start_gateway();
+    let mut node = cluster.start_node();
+    let capture = cluster.testbed.capture().unwrap();
+    let agent = cluster.testbed.agent().to_string_lossy().into_owned();
+    let control = cluster.testbed.node_control().to_string_lossy().into_owned();
+    let previous =
+        json!({"cniVersion": "1.1.0", "ips": [{"address": "10.244.1.10/24", "interface": 1}]});
+    let namespace = cluster.pod.place.ns.path();
+    let app = cluster.testbed.app().clone();
+    let call = |command: &str, seconds: u32| {
+        let config = json!({
+            "cniVersion": "1.1.0", "name": "pods", "type": "egress-agent-cni",
+            "controlSocket": control, "timeoutSeconds": seconds, "prevResult": previous,
+        });
+        let script = format!(
+            "printf '%s' '{config}' | CNI_COMMAND={command} CNI_CONTAINERID=x CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin \
+             CNI_NETNS={namespace} CNI_ARGS='IgnoreUnknown=1;K8S_POD_UID={UID}' {agent} cni"
+        );
+        let done = app.run("sh", &["-c", &script]).unwrap();
+        let answer = serde_json::from_str::<Value>(&done.stdout).unwrap_or(Value::Null);
+        (done.code, answer, done.stderr)
+    };
+    // The API server does not know the pod: it does not start, and the runtime is told why.
+    let (code, answer, _) = call("ADD", 1);
+    assert_eq!((code, &answer["code"]), (1, &json!(100)), "{answer}");
+    let why = answer["details"].as_str().unwrap();
+    assert!(why.contains("the API server does not know the pod"), "{why}");
+    assert_eq!(call("CHECK", 1).1["code"], 100);
+    // It becomes known while the plug-in waits. The result before is passed on.
+    cluster.announce();
+    let (code, answer, error) = call("ADD", 30);
+    assert_eq!((code, &answer), (0, &previous), "{error}");
+    assert_eq!(call("CHECK", 1), (0, Value::Null, String::new()));
+    assert_eq!(call("STATUS", 1), (0, Value::Null, String::new()));
+    // The first connections: the allowed one works at once, and the other one never.
+    cluster.pod.run(&cluster.testbed).unwrap();
+    let place = cluster.pod.place.clone();
+    assert_eq!(curl(&place, URL), "200");
+    bypass(&cluster.testbed, &node, &capture, &place);
+    // Without an agent no pod starts, and every pod can end.
+    node.kill();
+    assert_eq!(call("ADD", 1).1["code"], 100);
+    assert_eq!(call("STATUS", 1).1["code"], 50);
+    for command in ["DEL", "GC"] {
+        assert_eq!(call(command, 1), (0, Value::Null, String::new()));
+    }
+    let (code, answer, _) = call("VERSION", 1);
+    assert_eq!((code, &answer["cniVersion"]), (0, &json!("1.1.0")));
+    assert_eq!(call("UPDATE", 1).1["code"], 4);
 }

@@ -2,20 +2,22 @@
 //! of them has egress past the gateway.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+use std::{fs, time::Duration};
+
 use serde_json::json;
 
 use egress_tests::{
     cluster::ask,
     denied::Wall,
     kubernetes::{
-        ApiServer, Crowd, CrowdPod, KubeletPod, Mood, config_map, endpoint_slice, node, pod,
-        service,
+        ApiServer, Crowd, CrowdPod, EmptyPod, KubeletPod, Mood, Resource, config_map,
+        endpoint_slice, node, pod, routes, service,
     },
     manifests::Walkthrough,
     plan,
     process::Process,
     testbed::Testbed,
-    wait::{SOON, START, until, until_is},
+    wait::{SOON, START, patiently, until, until_is},
 };
 
 /// The pods that run.
@@ -165,4 +167,90 @@ fn a_first_start_and_a_restart_without_the_api_server_disturb_no_pod_that_runs()
     assert_eq!(unknown(&testbed), Some(0));
     wall.stops("the same pod's bypass", &["no_route"], || dials(stranger)).unwrap();
     assert_eq!(crowd.failures(), Vec::<String>::new());
+}
+
+/// Pods that start, and the numbers of the first one.
+const STARTED: u8 = 20;
+const FIRST: u8 = 20;
+/// Until a pod is served what it is allowed. A first segment that comes before the pod's interface is known is lost,
+/// and is sent again after a second.
+const SERVED: Duration = Duration::from_secs(5);
+/// What a pod does first: it dials a forbidden address, and at the same time an allowed host until that answers.
+const FIRST_ACT: &str = r#"
+import socket, sys, threading, time
+
+def dials(address, port, request):
+    with socket.create_connection((address, int(port)), timeout=2) as client:
+        client.sendall(request)
+        return client.recv(64)
+
+def forbidden():
+    try:
+        dials(attacker, port, b"x")
+        print("reached the forbidden one", flush=True)
+    except OSError:
+        pass
+
+_, attacker, port, web, host = sys.argv
+request = f"GET /politics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+start = time.monotonic()
+first = threading.Thread(target=forbidden)
+first.start()
+served = False
+while not served and time.monotonic() < start + 30:
+    try:
+        served = dials(web, 80, request).startswith(b"HTTP/1.1 301")
+    except OSError:
+        # As clients do: without a pause it would be a flood.
+        time.sleep(0.02)
+waited = time.monotonic() - start
+forbidden()
+first.join()
+print(f"served after {waited * 1000:.0f} ms" if served else "never served", flush=True)
+"#;
+
+/// Each pod is judged by its own policy from its first packet on: no forbidden connection succeeds, and what is
+/// allowed is served within a moment.
+#[test]
+fn pods_that_start_dial_an_allowed_and_a_forbidden_host_first() {
+    let testbed = Testbed::test(1).unwrap();
+    let api = api_server(&testbed);
+    api.add_crd(Resource::egress("egresspolicies", "EgressPolicy"));
+    for (_, text) in &Walkthrough::example_policy().unwrap().http.files {
+        api.apply_yaml(text).unwrap();
+    }
+    testbed.app().ns.ip(&["link", "del", plan::POD_INTERFACE]).unwrap();
+    KubeletPod::root(&testbed).unwrap();
+    routes(&testbed).unwrap();
+    let _gateway = start_gateway(&testbed, &api);
+    let node = testbed.start_node_with(&node_args(&testbed, &api)).unwrap();
+    let script = testbed.dir().join("first.py");
+    fs::write(&script, FIRST_ACT).unwrap();
+    let (script, port) = (script.to_string_lossy(), plan::TCP_PORTS[0].to_string());
+    let args = [&*script, plan::ATTACKER, &port, plan::WEB, plan::HOST];
+    let started: Vec<Process> = (FIRST..FIRST + STARTED)
+        .map(|number| {
+            // The API server knows the pod before there is a sandbox. A gateway knows it by its address.
+            let uid = EmptyPod::uid(number);
+            let name = format!("web-{number}");
+            let mut known = pod("shop", &name, &uid, "app", json!({"app": "web"}));
+            let address = EmptyPod::address(number);
+            known["status"] = json!({"phase": "Running", "podIPs": [{"ip": address}]});
+            api.apply(known);
+            let place = EmptyPod::create(&testbed, number).unwrap().place;
+            place.start(&testbed.dir(), &name, "/usr/bin/python3", &args).unwrap()
+        })
+        .collect();
+    let mut slowest = Duration::ZERO;
+    for of in &started {
+        let line = || of.stdout().lines().last().map(str::to_owned);
+        let said = until(START, "a pod's first act to end", line).unwrap();
+        let text = of.stdout() + &of.stderr();
+        assert!(!text.contains("reached"), "{text}\n{}", node.stdout());
+        let after = said.strip_prefix("served after ").and_then(|rest| rest.strip_suffix(" ms"));
+        let after = after.unwrap_or_else(|| panic!("{text}\n{}", node.stderr()));
+        slowest = slowest.max(Duration::from_millis(after.parse().unwrap()));
+    }
+    assert!(slowest <= patiently(SERVED), "the slowest pod waited for {slowest:?}");
+    assert_eq!(unknown(&testbed), Some(0));
 }

@@ -143,6 +143,8 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     for flow in &redirected {
         assert_eq!((&flow["reason"], &flow["workload"]), (&"routed".into(), &"web".into()));
         assert_eq!(flow["destination_port"], 443);
+        assert_eq!(flow["source_address"], plan::POD);
+        assert_eq!(flow["gateway"], format!("{}:443", plan::GATEWAYS[0]));
     }
 
     // Filters keep out what they don't name.
@@ -151,6 +153,8 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     assert_eq!(count(&["--verdict", "denied", "--reason", "routed"]), 0);
     assert_eq!(count(&["--reason", "no_route", "--pod", "shop/web"]), denied.len());
     assert_eq!(count(&["--reason", "no_route", "--pod", "other/web"]), 0);
+    assert_eq!(count(&["--reason", "no_route", "--label", "app=web"]), denied.len());
+    assert_eq!(count(&["--reason", "no_route", "--label", "app=other"]), 0);
     assert_eq!(count(&["--reason", "no_route", "--port", "23"]), 0);
     assert_eq!(count(&["--reason", "no_route", "--address", plan::WEB]), 0);
     assert_eq!(count(&["--reason", "no_route", "--since", "1h"]), denied.len());
@@ -190,8 +194,93 @@ fn every_verdict_is_found_with_its_workload_and_reason() {
     );
     let detail = refused[0]["detail"].as_str().unwrap();
     assert!(detail.contains("www.example.com"), "{detail}");
+    // The node's event of the same connection is found by its trace id, and no other.
+    let trace = refused[0]["trace_id"].as_str().unwrap();
+    let same = some_flows(&testbed, &["--trace", trace]);
+    assert_eq!(same.len(), 1, "{same:#?}");
+    assert_eq!(same[0]["verdict"], "redirect");
+    assert_eq!(same[0]["source_port"], refused[0]["source_port"]);
+    assert_eq!(count(&["--trace", "0000000000000000"]), 0);
+    assert_eq!(flows(&testbed, &gateway, &["--trace", trace]), refused);
     // What it served is not remembered while nobody follows.
     assert_eq!(flows(&testbed, &gateway, &["--verdict", "allowed"]), Vec::<Value>::new());
+}
+
+/// A process that stays: the agent finds its program, as Tetragon does, and of a packet it finds none.
+#[test]
+fn a_connect_names_its_process_and_several_hosts_are_shown_by_time() {
+    let testbed = testbed();
+    let group = "--control-group=65534".to_owned();
+    let _gateway = testbed.start_gateway_with(0, std::slice::from_ref(&group)).unwrap();
+    let _node = testbed.start_node_with(&[testbed.node_args(), vec![group]].concat()).unwrap();
+    let dial = format!("true 3<>/dev/tcp/{}/{PORT}; echo tried; sleep 600; true", plan::ATTACKER);
+    let process = testbed.pod().start(&testbed.dir(), "dialler", "bash", &["-c", &dial]).unwrap();
+    until(SOON, "the dial", || process.stdout().contains("tried").then_some(())).unwrap();
+    let denied = some_flows(&testbed, &["--reason", "no_route"]);
+    assert_eq!(denied[0]["pid"], process.pid(), "{denied:?}");
+    let executable = denied[0]["executable"].as_str().unwrap();
+    assert!(executable.ends_with("/bash"), "{executable}");
+    let elsewhere = testbed.outside_cgroup();
+    assert!(!connects(&elsewhere, plan::WEB, "443"));
+    let dropped = some_flows(&testbed, &["--reason", "not_redirected"]);
+    assert!(dropped[0]["pid"].is_null() && dropped[0]["executable"].is_null(), "{dropped:?}");
+
+    // By the gateway's socket, by a file, and by a remote shell that stands for SSH.
+    testbed.curl(&["https://www.example.com/"]).unwrap();
+    let (node, gateway) = (testbed.node_control(), testbed.gateway_control(0));
+    let refused = || flows(&testbed, &gateway, &["--verdict", "denied"]);
+    until_is(SOON, "the gateway's refusal", refused, |flows| !flows.is_empty()).unwrap();
+    let saved = testbed.dir().join("flows.json");
+    std::fs::write(&saved, format!("{}\n", denied[0])).unwrap();
+    let program = testbed.agent();
+    let shell = testbed.dir().join("shell");
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = gw-1 ] || exit 7\nshift\nexec {} \"$@\" --control {}\n",
+        program.display(),
+        gateway.display()
+    );
+    std::fs::write(&shell, script).unwrap();
+    let remote = format!("sh {} {{}}", shell.display());
+    let places = [format!("node-1={}", node.display()), format!("old={}", saved.display())];
+    let servers = ["--server", &*places[0], "--server", &*places[1], "--server", "gw-1"];
+    let command = [&["flows", "--remote-shell", &*remote][..], &servers[..]].concat();
+    let done = agent(&testbed, &[&command[..], &["--verdict", "denied", "-o", "json"]].concat());
+    assert!(done.ok(), "{done:?}");
+    let all: Vec<Value> =
+        done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (server, reason) in
+        [("node-1", "no_route"), ("old", "no_route"), ("gw-1", "host_not_in_registry")]
+    {
+        let has = |flow: &Value| flow["server"] == server && flow["reason"] == reason;
+        assert!(all.iter().any(has), "{server}: {}", done.stdout);
+    }
+    let time =
+        |flow: &Value| flow["time"].as_str().map(|time| time.trim_end_matches('Z').to_owned());
+    let times: Vec<String> = all.iter().filter_map(time).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let text = agent(&testbed, &[&command[..], &["--verdict", "denied"]].concat()).stdout;
+    assert!(text.lines().any(|line| line.starts_with("gw-1    ")), "{text}");
+    // One that can't be asked is reported, and the others are shown.
+    let some = agent(&testbed, &[&command[..], &["--server", "gw-2"]].concat());
+    assert_eq!(some.code, 1, "{some:?}");
+    assert!(some.stderr.contains("gw-2: ") && some.stdout.contains("node-1"), "{some:?}");
+
+    // The group may ask, and change nothing; others may not even ask.
+    let as_user = |group: &str, program: &str, args: &[&str]| {
+        let group = format!("--regid={group}");
+        let user = ["--reuid=12345", &*group, "--clear-groups", program];
+        testbed.app().run("setpriv", &[&user[..], args].concat()).unwrap()
+    };
+    let url = "http://localhost/flows";
+    let ask = ["-sS", "--unix-socket", node.to_str().unwrap(), url];
+    let (member, other) = ("65534", "12345");
+    let (asked, refused) = (as_user(member, "curl", &ask), as_user(other, "curl", &ask));
+    assert!(asked.ok() && asked.stdout.contains("no_route"), "{asked:?}");
+    assert!(!refused.ok() && refused.stdout.is_empty(), "{refused:?}");
+    let post = ["-s", "-X", "POST", "--unix-socket", node.to_str().unwrap(), url];
+    let posted = as_user(member, "curl", &post);
+    assert_eq!(posted.stdout, "not allowed for this user\n", "{posted:?}");
+    assert!(testbed.app().run("curl", &post).unwrap().stdout.contains("only GET"));
 }
 
 #[test]
@@ -635,7 +724,7 @@ spec:
 #[test]
 fn a_gateway_is_taken_out_of_service_and_drained_over_its_admin_port() {
     let testbed = testbed();
-    let _gateway = testbed.start_gateway(0).unwrap();
+    let _gateway = testbed.start_gateway_with(0, &["--admin-ui".into()]).unwrap();
     let _node = testbed.start_node().unwrap();
     let url = "https://edition.cnn.com/politics";
     let ask = || testbed.curl_status(&[url]).unwrap();
@@ -645,6 +734,12 @@ fn a_gateway_is_taken_out_of_service_and_drained_over_its_admin_port() {
         let all = [&["-s", "-g"], args, &[&*url]].concat();
         testbed.gateway(0).run("curl", &all).unwrap().stdout
     };
+    // The page for a browser has seen it.
+    let page = admin(&["-i"], "/ui");
+    assert!(page.contains("content-security-policy: default-src 'none'"), "{page}");
+    let summary: Value = serde_json::from_str(&admin(&[], "/ui/summary")).unwrap();
+    assert_eq!(summary["talks"][0]["service"], "edition.cnn.com:443", "{summary:#}");
+    assert_eq!(summary["talks"][0]["workload"], "shop/web", "{summary:#}");
     let healthy = || {
         let text = testbed.node_metrics().unwrap();
         let line = text.lines().find(|line| line.starts_with("egress_gateway_healthy{"));

@@ -241,14 +241,23 @@ fn the_shipped_units_live_under_systemd() {
     until_is(START, "the agent to come up by itself", active, |state| state == "active").unwrap();
     enforced(&machine, "enforcement after failures");
 
-    // An upgrade of both roles.
-    for unit in [GATEWAY, NODE] {
-        copy_program(testbed.agent(), &machine.path("/var/bin/new")).unwrap();
-        fs::rename(machine.path("/var/bin/new"), machine.path("/var/bin/egress-agent")).unwrap();
-        let before = pid(&machine, unit);
-        machine.systemctl(&["restart", unit]).unwrap();
-        assert_ne!(pid(&machine, unit), before);
-    }
+    // An upgrade of both roles: of the gateway by a process that takes over, as the unit's main process.
+    copy_program(testbed.agent(), &machine.path("/var/bin/new")).unwrap();
+    fs::rename(machine.path("/var/bin/new"), machine.path("/var/bin/egress-agent")).unwrap();
+    let (gateway, node) = (pid(&machine, GATEWAY), pid(&machine, NODE));
+    let upgrade = machine.run("/usr/local/bin/egress-agent", &["upgrade"]).unwrap();
+    assert!(upgrade.ok(), "{upgrade:?}\n{}", machine.journal(&["--unit", GATEWAY]).unwrap());
+    let after = || pid(&machine, GATEWAY);
+    let after = until_is(SOON, "another main process", after, |pid| *pid != gateway).unwrap();
+    assert!(upgrade.stdout.contains(&format!("process {after} ")), "{upgrade:?}");
+    let first = Path::new("/proc").join(&gateway);
+    let ended = || machine.run("test", &["-e", &first.to_string_lossy()]).unwrap().ok();
+    until_is(SOON, "the first process to have drained", ended, |there| !there).unwrap();
+    assert_eq!(machine.property(GATEWAY, "ActiveState").unwrap(), "active");
+    assert_eq!(machine.property(GATEWAY, "NRestarts").unwrap(), "0");
+    assert_eq!(pid(&machine, GATEWAY), after);
+    machine.systemctl(&["restart", NODE]).unwrap();
+    assert_ne!(pid(&machine, NODE), node);
     enforced(&machine, "enforcement after an upgrade");
     // The gateway restarts by itself too.
     let before = pid(&machine, GATEWAY);

@@ -32,6 +32,12 @@ fn walkthrough_in_v1alpha3_or_as_given() {
     walk(&given.unwrap_or_else(|| Walkthrough::example().unwrap().in_version("v1alpha3")));
 }
 
+/// Istio's tasks in their other form.
+#[test]
+fn walkthrough_in_the_gateway_api() {
+    walk(&Walkthrough::example_gateway_api().unwrap());
+}
+
 fn walk(files: &Walkthrough) {
     let testbed = Testbed::test(1).unwrap();
     let gateway = testbed.start_gateway(0).unwrap();

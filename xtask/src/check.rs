@@ -101,6 +101,7 @@ pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> 
     // The end-to-end tests run the agent itself, and would build it unseen.
     stages.cargo("build", run::command("cargo").args(["build", "--workspace", "--bins"]));
     stages.stage("dist", || dist::run(Build::Quick).map(drop));
+    stages.stage("package", dist::of_quick);
     stages.stage("image", || image::of_quick(&run::target_dir().join("image-quick")));
     // The programs that tests run are built: nothing is built again in between.
     let (agent, released) =

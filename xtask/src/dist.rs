@@ -1,5 +1,11 @@
 //! `cargo xtask dist`: the agent as one static file, which runs in a container image without
-//! anything else in it (`FROM scratch`), and beside it its manual pages and completion scripts.
+//! anything else in it (`FROM scratch`), and beside it its manual pages and completion scripts, a Debian package,
+//! the SBOM and checksums.
+
+mod artefacts;
+mod cross;
+mod package;
+mod sbom;
 
 use std::{
     env::consts::ARCH,
@@ -9,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use self::artefacts::{of_quick, release};
 use crate::run;
 
 /// Program header type of an interpreter's path, elf(5): a program that has one isn't static.
@@ -95,6 +102,12 @@ fn commit() -> Option<String> {
 
 /// Writes what the program says of itself: `man/man1/*.1`, and `completions/` for each shell.
 fn describe(dist: &Path, program: &Path) -> Result<()> {
+    describe_into(dist, program)?;
+    println!("{}: manual pages and completion scripts", dist.display());
+    Ok(())
+}
+
+fn describe_into(dist: &Path, program: &Path) -> Result<()> {
     let program = program.to_string_lossy();
     run::show(run::command(&program).arg("man").arg(dist.join("man/man1")))?;
     let dir = dist.join("completions");
@@ -109,7 +122,6 @@ fn describe(dist: &Path, program: &Path) -> Result<()> {
         let path = dir.join(name);
         fs::write(&path, output.stdout).with_context(|| path.display().to_string())?;
     }
-    println!("{}: manual pages and completion scripts", dist.display());
     Ok(())
 }
 

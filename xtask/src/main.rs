@@ -12,6 +12,7 @@ mod kernels;
 mod layers;
 mod manifests;
 mod programs;
+mod references;
 mod run;
 mod setup;
 mod tools;
@@ -77,11 +78,18 @@ enum Command {
     Verifier(verifier::Options),
     /// Check that modules import downwards only and in no cycle, and that no file is too long.
     Layers(layers::Options),
-    /// The agent as a static file: target/dist/egress-agent, for container images without anything.
+    /// The artefacts of a release, in target/dist: static programs, a Debian package, SBOM, checksums.
     ///
-    /// A release build, which takes some minutes the first time. That it needs no dynamic linker and
-    /// starts alone in an empty directory is checked.
+    /// A release build, which takes some minutes the first time. That egress-agent needs no dynamic linker
+    /// and starts alone in an empty directory is checked. For aarch64 too, where gcc-aarch64-linux-gnu and
+    /// rustup's target are installed. The package is made by dpkg-deb, the SBOM (CycloneDX) by cargo metadata.
     Dist,
+    /// Renew docs/reference and docs/configuration.md from the code: commands, metrics, fields, reasons.
+    References {
+        /// Change nothing, and fail if a page is not what the code says. The tests do the same.
+        #[arg(long)]
+        check: bool,
+    },
     /// The agent as a container image: target/image, in the OCI image layout.
     ///
     /// Needs no container engine. The image holds the program of `dist` without symbols and this
@@ -89,11 +97,9 @@ enum Command {
     Image(image::Options),
     /// Renew deploy/kubernetes from the Helm chart: plain manifests, for `kubectl apply -k`.
     Manifests(manifests::Options),
-    /// Measure what enforcement costs: packets, connects, throughput, loading policy. Needs root.
-    Bench {
-        /// Only these: wall, connect, throughput, load.
-        names: Vec<String>,
-    },
+    /// Measure what enforcement costs: packets, connects, throughput, loading policy; with `gateway`, the
+    /// gateway beside nginx, HAProxy and Envoy, which it installs. Needs root.
+    Bench(bench::Options),
     /// The README's two commands on a fresh machine: a minimal Debian 12 below target/fresh.
     ///
     /// It holds git, gcc and rustup's toolchain, and a fresh clone of the last commit; kernel,
@@ -131,14 +137,15 @@ fn main() -> ExitCode {
         Command::Kernels(options) => kernels::run(&options),
         Command::Verifier(options) => verifier::run(&options),
         Command::Layers(options) => layers::run(&options),
-        Command::Dist => {
-            setup::run(setup::For::Demo).and_then(|()| dist::run(dist::Build::Release)).map(drop)
+        Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::release()),
+        Command::References { check } => {
+            setup::run(setup::For::Demo).and_then(|()| references::run(check))
         }
         Command::Image(options) => setup::run(setup::For::Demo).and_then(|()| image::run(&options)),
         Command::Manifests(options) => {
             setup::run(setup::For::Everything).and_then(|()| manifests::run(&options))
         }
-        Command::Bench { names } => bench::run(&names),
+        Command::Bench(options) => bench::run(&options),
         Command::Fresh(options) => fresh::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Ca(options) => ca::run(&options),

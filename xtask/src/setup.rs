@@ -49,7 +49,8 @@ const PEERS: &[(&str, &str)] = &[
 ];
 
 /// The same, libraries.
-const PEER_LIBRARIES: &[&str] = &["python3-grpcio"];
+const PEER_LIBRARIES: &[&str] =
+    &["python3-grpcio", "python3-requests", "python3-httpx", "python3-h2"];
 
 /// Programs that run other kernels, and the packages that hold them.
 const KERNEL_TOOLS: &[(&str, &str)] = &[
@@ -433,6 +434,9 @@ mod tests {
         ("systemctl", "systemd"),
         ("cat", "coreutils"),
         ("find", "findutils"),
+        ("test", "coreutils"),
+        ("dpkg", "dpkg"),
+        ("lintian", "lintian, where somebody installed it"),
         ("egress-agent", ""),
         ("bpf-linker", ""),
     ];

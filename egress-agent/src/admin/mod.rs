@@ -19,6 +19,7 @@ mod places;
 mod process_metrics;
 mod prometheus;
 mod query;
+mod rollout;
 mod routes;
 mod serve;
 mod server;
@@ -26,10 +27,13 @@ mod sources;
 mod stats;
 mod status;
 mod tunnel_metrics;
+mod ui;
 
-pub use server::{Admin, AdminError, AdminPorts};
+pub use server::{Admin, AdminError, AdminListeners, AdminPorts};
 pub use sources::AdminSources;
 pub use status::{ConfigState, DrainManner, Listener, State, Status};
 
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,12 @@ mod sources;
 
 use std::{convert::Infallible, fmt::Write as _, io, net::SocketAddr, sync::Arc, time::Duration};
 
-pub(crate) use self::{fills::Fills, sources::Sources};
+#[cfg(test)]
+pub(super) use self::series::tests::families;
+pub(crate) use self::{
+    fills::Fills,
+    sources::{AgentSources, Sources},
+};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{
@@ -77,8 +82,8 @@ fn respond(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Byte
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
         },
         "/healthz/ready" => {
-            let causes = sources.condition.unready(&sources.loaded.borrow());
-            let condition = &sources.condition;
+            let condition = &sources.agent.condition;
+            let causes = condition.unready(&sources.agent.loaded.borrow());
             let (status, text) = readiness(&causes, &condition.exposures(), &condition.unknown());
             (status, TEXT, text)
         }

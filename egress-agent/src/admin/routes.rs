@@ -9,6 +9,7 @@ use super::{
     DrainManner, State, Status, clusters, dump, exposition, info, logging, prometheus,
     query::parameter,
     stats::{self, Filter},
+    ui::{self, Events, Ui},
 };
 use crate::telemetry::{Telemetry, log_filter};
 
@@ -79,6 +80,11 @@ const ADMIN: &[Page] = &[
         &["filter", "usedonly", "format"],
     ),
     shows("/stats/prometheus", "the same for Prometheus", &[]),
+    shows("/ui", "the page for a browser, with --admin-ui", &[]),
+    shows("/ui/flows", "flows as they happen, as server-sent events", &[]),
+    shows("/ui/page.css", "of the page", &[]),
+    shows("/ui/page.js", "of the page", &[]),
+    shows("/ui/summary", "what the page shows, as JSON", &[]),
 ];
 const HEALTH: &[Page] = &[shows("/healthz/ready", "200, or 503 and why not", &[])];
 const METRICS: &[Page] = &[shows("/stats/prometheus", "metrics for Prometheus", &[])];
@@ -105,12 +111,42 @@ impl Endpoint {
     }
 }
 
+/// What is answered.
+pub(super) enum Answer {
+    /// All of it.
+    Whole(Response<String>),
+    /// A head, and what happens from now on.
+    Events(Response<()>, Events),
+}
+
 /// Answers a request, of which only the head counts.
 pub(super) fn respond(
     endpoint: Endpoint,
     request: &http::request::Parts,
     telemetry: &Telemetry,
     status: &Status,
+    ui: &Ui,
+) -> Answer {
+    let response = whole(endpoint, request, telemetry, status, ui);
+    let streams = request.uri.path() == "/ui/flows" && request.method == Method::GET;
+    if !streams || response.status() != StatusCode::OK {
+        return Answer::Whole(response);
+    }
+    match ui::events(ui, &telemetry.flows) {
+        Some(events) => Answer::Events(response.map(drop), events),
+        None => {
+            let text = "too many follow already; close another page\n";
+            Answer::Whole(plain(StatusCode::SERVICE_UNAVAILABLE, text.into()))
+        }
+    }
+}
+
+fn whole(
+    endpoint: Endpoint,
+    request: &http::request::Parts,
+    telemetry: &Telemetry,
+    status: &Status,
+    ui: &Ui,
 ) -> Response<String> {
     let path = request.uri.path();
     if endpoint == Endpoint::Admin && !is_own_host(request) {
@@ -132,6 +168,12 @@ pub(super) fn respond(
     let level = (path == "/logging").then(|| parameter(query, "level")).flatten();
     if let Some(refused) = wrong_method(found, request, level.is_some()) {
         return refused;
+    }
+    if let Some(refused) = wrong_ui(path, request, ui) {
+        return refused;
+    }
+    if let Some(response) = ui::respond(path, telemetry, status) {
+        return response;
     }
     match path {
         "/ready" | "/healthz/ready" => ready(status),
@@ -179,6 +221,23 @@ pub(super) fn respond(
         }
         _ => plain(StatusCode::OK, help(endpoint)),
     }
+}
+
+/// The page for browsers is served where it was asked for, and to itself alone: another page in the browser could
+/// take the places of those who follow.
+fn wrong_ui(path: &str, request: &http::request::Parts, ui: &Ui) -> Option<Response<String>> {
+    if path != "/ui" && !path.starts_with("/ui/") {
+        return None;
+    }
+    if !ui.is_on() {
+        let text = "the page is off; start the gateway with --admin-ui\n";
+        return Some(plain(StatusCode::NOT_FOUND, text.into()));
+    }
+    // Fetch Metadata: `none` is an address that a person has entered.
+    let site = request.headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let own = matches!(site, None | Some(b"none" | b"same-origin"));
+    let is_foreign = !own || request.headers.contains_key(header::ORIGIN);
+    is_foreign.then(|| plain(StatusCode::FORBIDDEN, format!("{path} is not for other pages\n")))
 }
 
 /// A parameter that a page does not have is a mistake, and what it was meant to do would be missed.

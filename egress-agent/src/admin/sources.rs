@@ -1,4 +1,4 @@
-//! Who may ask the health and the metrics endpoint.
+//! Who may ask the health and the metrics endpoint, and whether the admin port has a page for browsers.
 
 use ipnet::IpNet;
 
@@ -10,4 +10,6 @@ pub struct AdminSources {
     pub health: Vec<IpNet>,
     /// `/stats/prometheus`.
     pub metrics: Vec<IpNet>,
+    /// Whether `/ui` is served on the admin port.
+    pub ui: bool,
 }

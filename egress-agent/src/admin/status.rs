@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     policy::{Callers, Cluster, Snapshot},
+    source::Rollout,
     tls::{CredentialState, Credentials},
 };
 
@@ -62,6 +63,7 @@ pub struct Status {
     listeners: ArcSwap<Vec<Listener>>,
     faults: Mutex<BTreeMap<&'static str, String>>,
     credentials: ArcSwapOption<Credentials>,
+    rollout: OnceLock<Rollout>,
 }
 
 /// Envoy's server states, those that occur here.
@@ -91,6 +93,16 @@ impl State {
 }
 
 impl Status {
+    /// Which agents have which policies in force is kept there. The first one counts.
+    pub fn set_rollout(&self, rollout: Rollout) {
+        drop(self.rollout.set(rollout));
+    }
+
+    /// Where that is kept; `None` without an API server.
+    pub(super) fn rollout(&self) -> Option<&Rollout> {
+        self.rollout.get()
+    }
+
     /// A configuration was accepted or refused.
     pub fn set_config(&self, config: ConfigState) {
         if let Some(snapshot) = &config.snapshot {

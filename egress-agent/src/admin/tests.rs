@@ -11,8 +11,10 @@ use egress_ebpf::reason::Reason;
 use http::{Method, Request, Response, StatusCode, header};
 
 use super::{
-    Admin, AdminPorts, AdminSources, ConfigState, DrainManner, Listener, State, Status,
-    routes::{Endpoint, respond},
+    Admin, AdminListeners, AdminPorts, AdminSources, ConfigState, DrainManner, Listener, State,
+    Status,
+    routes::{self, Answer, Endpoint},
+    ui::Ui,
 };
 use crate::{
     policy::{
@@ -20,6 +22,7 @@ use crate::{
         MeshConfig, NodeAction, NodePolicy, NodeRoute, Snapshot,
     },
     policy::{DirectTarget, OutlierDetection},
+    sys::listening::Sockets,
     telemetry::{AccessLogEntry, AdminRefusal, ResponseFlag, Telemetry},
     types::{ClientAddr, Host, LocalAddr, Namespace, OriginalPort, Port, UpstreamAddr, Workload},
 };
@@ -62,7 +65,7 @@ fn entry() -> AccessLogEntry {
 }
 
 /// A gateway that has served a passthrough connection, a request and a refusal.
-fn telemetry() -> Telemetry {
+pub(super) fn telemetry() -> Telemetry {
     let telemetry = Telemetry::default();
     let stats = &telemetry.stats;
     stats.configure([&cnn()]);
@@ -89,7 +92,7 @@ fn telemetry() -> Telemetry {
     telemetry
 }
 
-fn status() -> Status {
+pub(super) fn status() -> Status {
     let status = Status::default();
     let mesh = MeshConfig {
         cluster_cidrs: vec!["10.0.0.0/8".parse().unwrap()],
@@ -148,6 +151,19 @@ fn status() -> Status {
 fn request(method: Method, target: &str, host: &str) -> http::request::Parts {
     let builder = Request::builder().method(method).uri(target).header(header::HOST, host);
     builder.body(()).unwrap().into_parts().0
+}
+
+/// With the page for browsers off.
+fn respond(
+    endpoint: Endpoint,
+    request: &http::request::Parts,
+    telemetry: &Telemetry,
+    status: &Status,
+) -> Response<String> {
+    match routes::respond(endpoint, request, telemetry, status, &Ui::new(false)) {
+        Answer::Whole(response) => response,
+        Answer::Events(..) => panic!("{} streams", request.uri),
+    }
 }
 
 fn get_from(endpoint: Endpoint, target: &str) -> Response<String> {
@@ -585,6 +601,40 @@ fn it_serves_over_sockets() {
     }
     drop(admin);
     assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it ends with its handle");
+}
+
+/// Of two processes with the same listeners, the one that leaves ends its connections with their next answer.
+#[test]
+fn whoever_leaves_answers_what_is_open_and_nothing_new() {
+    let mut sockets = Sockets::default();
+    let serve = |sockets: &mut Sockets, status: Status| {
+        let listeners = AdminListeners::open(ANY, sockets).unwrap();
+        let (sources, telemetry) = (AdminSources::default(), Arc::new(telemetry()));
+        listeners.serve(sources, telemetry, Arc::new(status)).unwrap()
+    };
+    let first = serve(&mut sockets, status());
+    let addr = SocketAddr::from(([127, 0, 0, 1], first.ports().health));
+    let mut open = TcpStream::connect(addr).unwrap();
+    open.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let ask = b"GET /healthz/ready HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    open.write_all(ask).unwrap();
+    let mut answer = [0; 12];
+    open.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+
+    first.leave();
+    let mut rest = String::new();
+    open.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("LIVE\n"), "{rest}");
+    // What is new waits for the other one, whose state it shows.
+    let mut waiting = TcpStream::connect(addr).unwrap();
+    waiting.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    waiting.write_all(ask).unwrap();
+    let mut inherited = Sockets::inheriting(sockets.into_open());
+    let second = serve(&mut inherited, Status::default());
+    assert_eq!(second.ports(), first.ports());
+    waiting.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503");
 }
 
 #[test]

@@ -263,7 +263,7 @@ impl Attachments {
                 Place::Interface(_) => None,
             })
             .collect();
-        workloads::claim(&mut self.ebpf, &cgroups)?;
+        workloads::claim(&mut self.ebpf, &cgroups, self.targets.unnamed)?;
         for (hook, staged) in staged {
             let held = staged.commit(&links)?;
             self.held.insert(hook, held);

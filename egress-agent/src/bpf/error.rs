@@ -20,6 +20,19 @@ pub enum Error {
         /// The oldest that works.
         minimum: String,
     },
+    /// Nobody has tested the programs on this kernel.
+    #[error(
+        "kernel {found} is not tested: Linux {tested} or later is needed; --allow-untested-kernel accepts \
+         {minimum} and later, where nobody has seen that everything is enforced"
+    )]
+    KernelUntested {
+        /// `uname -r`.
+        found: String,
+        /// The oldest one that is tested.
+        tested: String,
+        /// The oldest one that is accepted on request.
+        minimum: String,
+    },
     /// The kernel doesn't say where it keeps what the programs have to see.
     #[error(
         "the kernel doesn't describe its own types as expected in {path}: who made a packet, and what is \

@@ -95,10 +95,12 @@ pub struct Flow {
     pub audit: bool,
     /// By which policy, and so for which set of workloads.
     pub policy: PolicyId,
-    /// Where it came from; absent in a connect hook.
+    /// Where it came from; of a connect, only if it was sent to a gateway.
     pub source: Option<SocketAddr>,
     /// Where the application wanted to go; absent where it isn't IP.
     pub destination: Option<SocketAddr>,
+    /// The gateway that a connect was sent to, unless the tunnel picks it.
+    pub gateway: Option<SocketAddr>,
     /// Ethertype of a packet that isn't IP or ARP.
     pub ether_type: u16,
     /// IP protocol number.
@@ -107,6 +109,8 @@ pub struct Flow {
     pub cgroup: Option<u64>,
     /// The interface's index, where the hook sees one.
     pub ifindex: Option<u32>,
+    /// The process that made the system call, by its number in the first PID namespace; absent for a packet.
+    pub pid: Option<u32>,
 }
 
 const MAP: &str = "EVENTS";
@@ -179,8 +183,10 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         policy,
         source,
         destination,
+        gateway,
         source_port,
         destination_port,
+        gateway_port,
         ether_type,
         protocol,
         hook,
@@ -188,6 +194,7 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         reason,
         audit,
         reserved: _,
+        pid,
     } = event;
     let socket = |addr: IpAddr, port: u16| {
         (!addr.is_unspecified() || port != 0).then(|| SocketAddr::new(addr, port))
@@ -201,10 +208,12 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         policy,
         source: socket(source.into(), source_port.get()),
         destination: socket(destination.into(), destination_port.get()),
+        gateway: socket(gateway.into(), gateway_port.get()),
         ether_type,
         protocol,
         cgroup: (cgroup != 0).then_some(cgroup),
         ifindex: (ifindex != 0).then_some(ifindex),
+        pid: (pid != 0).then_some(pid),
     })
 }
 
@@ -223,15 +232,18 @@ mod tests {
             policy: 0,
             source: Addr::v4([10, 0, 0, 5]),
             destination: Addr::v4([198, 51, 100, 7]),
+            gateway: Addr::UNSPECIFIED,
             source_port: PortBe::new(40000),
             destination_port: PortBe::new(443),
+            gateway_port: PortBe::new(0),
             ether_type: 0x0800,
             protocol: 6,
             hook: hook::POD,
             action: action::DENY,
             reason: Reason::NotRedirected as u8,
             audit: 0,
-            reserved: [0; 5],
+            reserved: [0; 7],
+            pid: 0,
         }
     }
 
@@ -242,7 +254,18 @@ mod tests {
         assert_eq!(flow.source, Some("10.0.0.5:40000".parse().unwrap()));
         assert_eq!(flow.destination, Some("198.51.100.7:443".parse().unwrap()));
         assert_eq!((flow.hook, flow.action), (Hook::Pod, Action::Deny));
-        assert_eq!((flow.cgroup, flow.ifindex), (None, Some(7)));
+        assert_eq!((flow.cgroup, flow.ifindex, flow.gateway), (None, Some(7), None));
+        assert_eq!(flow.pid, None);
+        let redirected = FlowEvent {
+            gateway: Addr::v4([192, 0, 2, 10]),
+            gateway_port: PortBe::new(8443),
+            ..event()
+        };
+        let flow = decode(redirected.as_bytes(), SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(flow.gateway, Some("192.0.2.10:8443".parse().unwrap()));
+        let connect = FlowEvent { pid: 4711, ..event() };
+        let flow = decode(connect.as_bytes(), SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(flow.pid, Some(4711));
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::{
@@ -18,9 +21,12 @@ use rustix::{
 use super::Error;
 use crate::sys::netns;
 
-/// Linux 5.10: ring buffers (5.8), `sk_lookup` (5.9), cgroup links (5.7); the oldest long-term
-/// kernel that has all of them.
-pub const MINIMUM_KERNEL: Kernel = Kernel(5, 10);
+/// Linux 6.1: the oldest kernel that the tests run on. Older ones are refused, or accepted on request
+/// ([`allow_untested_kernel`]).
+pub const OLDEST_TESTED_KERNEL: Kernel = Kernel(6, 1);
+/// Linux 5.12: pointers for functions of programs that are verified by themselves, and atomic operations
+/// that fetch. The oldest kernel that may have all that the programs use.
+pub const MINIMUM_KERNEL: Kernel = Kernel(5, 12);
 /// tcx: links for tc programs, which can be pinned and keep their place.
 pub(super) const TCX: Kernel = Kernel(6, 6);
 
@@ -45,16 +51,30 @@ impl Kernel {
         (release, kernel)
     }
 
-    /// Refuses a kernel below `minimum`. One that calls itself something unreadable is tried.
-    fn check(release: &str, minimum: Self) -> Result<(), Error> {
+    /// Refuses a kernel that is too old, and an untested one unless that is allowed. One that calls itself
+    /// something unreadable is tried.
+    fn check(release: &str, allows_untested: bool) -> Result<(), Error> {
+        let found = || release.to_owned();
+        let named = |Self(major, minor): Self| format!("{major}.{minor}");
+        let (minimum, tested) = (named(MINIMUM_KERNEL), named(OLDEST_TESTED_KERNEL));
         match Self::parse(release) {
-            Some(kernel) if kernel < minimum => Err(Error::KernelTooOld {
-                found: release.to_owned(),
-                minimum: format!("{}.{}", minimum.0, minimum.1),
-            }),
-            _ => Ok(()),
+            Some(kernel) if kernel < MINIMUM_KERNEL => {
+                Err(Error::KernelTooOld { found: found(), minimum: tested })
+            }
+            Some(kernel) if kernel < OLDEST_TESTED_KERNEL && !allows_untested => {
+                Err(Error::KernelUntested { found: found(), tested, minimum })
+            }
+            Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether this process may enforce on a kernel that was never tested.
+static ALLOWS_UNTESTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process accepts kernels from [`MINIMUM_KERNEL`] on, which nobody has tested.
+pub fn allow_untested_kernel() {
+    ALLOWS_UNTESTED.store(true, Ordering::Relaxed);
 }
 
 /// The running kernel's release, as `uname -r` says.
@@ -70,7 +90,7 @@ pub(super) fn kernel_at_least(minimum: Kernel) -> bool {
 
 /// Refuses a host that can't enforce, and lifts the limit on locked memory.
 pub(super) fn check() -> Result<(), Error> {
-    Kernel::check(&Kernel::running().0, MINIMUM_KERNEL)?;
+    Kernel::check(&Kernel::running().0, ALLOWS_UNTESTED.load(Ordering::Relaxed))?;
     let sets = capabilities(None)
         .map_err(io::Error::from)
         .map_err(Error::io("can't read the process's capabilities"))?;
@@ -191,20 +211,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_old_kernel_is_refused_and_the_minimum_is_not() {
+    fn an_old_kernel_is_refused_and_an_untested_one_unless_it_is_allowed() {
         for (release, parsed) in [
             ("6.18.0-1-cloud-amd64", Some(Kernel(6, 18))),
-            ("5.10.0", Some(Kernel(5, 10))),
+            ("6.1.0-57-amd64", Some(Kernel(6, 1))),
             ("6.6-rc1", Some(Kernel(6, 6))),
             ("unknown", None),
             ("", None),
         ] {
             assert_eq!(Kernel::parse(release), parsed, "{release}");
-            assert!(Kernel::check(release, MINIMUM_KERNEL).is_ok(), "{release}");
+            assert!(Kernel::check(release, false).is_ok(), "{release}");
+            assert!(Kernel::check(release, true).is_ok(), "{release}");
         }
-        for release in ["5.9.16", "4.19.0-27-amd64", "3.10"] {
-            let error = Kernel::check(release, MINIMUM_KERNEL).unwrap_err().to_string();
-            assert!(error.contains(release) && error.contains("Linux 5.10"), "{error}");
+        for release in ["6.0.19", "5.15.0-91-generic", "5.12.0"] {
+            let error = Kernel::check(release, false).unwrap_err().to_string();
+            for part in [release, "not tested", "Linux 6.1", "--allow-untested-kernel"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+            assert!(Kernel::check(release, true).is_ok(), "{release}");
+        }
+        for release in ["5.10.0-30-amd64", "4.19.0-27-amd64", "3.10"] {
+            for allows_untested in [false, true] {
+                let error = Kernel::check(release, allows_untested).unwrap_err().to_string();
+                assert!(error.contains(release) && error.contains("Linux 6.1"), "{error}");
+                assert!(!error.contains("--allow"), "{error}");
+            }
         }
     }
 

@@ -40,7 +40,7 @@ pub struct Inspection {
     pub maps: Vec<MapFill>,
     /// Which configuration the maps hold; `None` before the first one.
     pub held: Option<Held>,
-    /// Modes other than `enforce`, by policy: `audit`, `exempt`.
+    /// Modes other than `enforce`, by policy: `audit`, `audit_redirect`, `exempt`.
     pub modes: BTreeMap<PolicyId, &'static str>,
     /// What was counted.
     pub verdicts: Vec<Verdicts>,
@@ -182,6 +182,7 @@ impl Inspection {
                 // Audited only where every set is, and those are listed.
                 mode::AUDIT if id == UNKNOWN_POLICY => continue,
                 mode::AUDIT => "audit",
+                mode::AUDIT_REDIRECT => "audit_redirect",
                 mode::EXEMPT => "exempt",
                 // An unknown mode enforces.
                 _ => continue,

@@ -27,9 +27,11 @@ const LPM: usize = 4;
 /// entries alone).
 type Layout = (&'static str, usize, usize, u32);
 
-/// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned.
-const PINNED: [Layout; 21] = [
+/// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned, and what verdicts
+/// the programs have kept (`VERDICTS`) to the programs.
+const PINNED: [Layout; 22] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
+    ("EPOCH", size_of::<u32>(), size_of::<u64>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
     ("ROUTES", LPM + size_of::<RouteKey>(), size_of::<Route>(), capacity::ROUTES),
     ("GROUPS", size_of::<u32>(), size_of::<Group>(), capacity::GROUPS),

@@ -5,6 +5,7 @@ mod btf;
 mod counters;
 mod detach;
 pub mod diff;
+mod epoch;
 mod error;
 mod events;
 mod families;
@@ -43,7 +44,8 @@ pub use events::{Action, Events, Flow, Hook};
 pub use families::{Families, Gaps};
 pub use hardware::learn as learn_hardware;
 pub use host::{
-    Kernel, MINIMUM_KERNEL, cgroup_path, cgroup2_mount, ifname, release as kernel_release,
+    Kernel, MINIMUM_KERNEL, OLDEST_TESTED_KERNEL, allow_untested_kernel, cgroup_path,
+    cgroup2_mount, ifname, release as kernel_release,
 };
 pub use inspect::{AttachedProgram, Inspection, inspect};
 pub use judge::Judge;
@@ -59,7 +61,7 @@ pub use plan::{
 pub use reconcile::Maps;
 pub use records::{Ends, Record, Records};
 pub use shares::{Causer, Shares};
-pub use trial::{OLDEST_TESTED_KERNEL, Trial};
+pub use trial::Trial;
 pub use workloads::{Interface, adopted, cgroups, find_cgroup, not_attached, pod_interfaces};
 
 /// Enforcement on this node, in force from the moment that [`Enforcer::start`] returns, or from

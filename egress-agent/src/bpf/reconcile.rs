@@ -20,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::{
     Error,
     diff::{Change, Op, diff},
+    epoch::Epoch,
     load,
     pins::Pins,
     plan::{Contents, Prefix},
@@ -42,6 +43,7 @@ pub struct Maps {
     pod_interfaces: Set<u32, Raw<PodPort>>,
     pod_addresses: Set<Raw<PodAddress>, u32>,
     workloads: Set<u64, PolicyId>,
+    epoch: Epoch,
     current: Contents,
 }
 
@@ -75,6 +77,7 @@ impl Maps {
             pod_interfaces: typed(ebpf, "POD_INTERFACES")?,
             pod_addresses: typed(ebpf, "POD_ADDRESSES")?,
             workloads: workloads(pins)?,
+            epoch: Epoch::take(ebpf)?,
             current: Contents::default(),
         };
         maps.current = maps.read()?;
@@ -100,12 +103,14 @@ impl Maps {
     /// something away, so what a full map refuses stays denied.
     pub fn reconcile(&mut self, desired: &Contents) -> Result<usize, Vec<Error>> {
         let ops = diff(&self.current, desired);
-        let errors = ops.make(|op| self.make(op));
+        let mut errors = ops.make(|op| self.make(op));
+        errors.extend(self.epoch.open().err());
         if errors.is_empty() { Ok(ops.count()) } else { Err(errors) }
     }
 
     /// Makes one change. One that fails changes nothing, so what the maps hold stays known.
     fn make(&mut self, op: &Op) -> Result<(), Error> {
+        self.epoch.before(op)?;
         self.apply(op)?;
         self.current.apply(op);
         Ok(())

@@ -2,11 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Error, Kernel, MINIMUM_KERNEL, TcMode, families, host, load, object};
-
-/// The oldest kernel that all end-to-end tests run on. From [`MINIMUM_KERNEL`] up to it the programs
-/// should work, but nobody watches it.
-pub const OLDEST_TESTED_KERNEL: Kernel = Kernel(6, 1);
+use super::{Error, Kernel, OLDEST_TESTED_KERNEL, TcMode, families, host, load, object};
 
 /// What a kernel answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,11 +68,5 @@ impl Trial {
     #[must_use]
     pub fn build() -> &'static str {
         object::BUILD
-    }
-
-    /// The oldest kernel that the agents accept.
-    #[must_use]
-    pub fn minimum() -> Kernel {
-        MINIMUM_KERNEL
     }
 }

@@ -29,15 +29,15 @@ const ONLY_NEW: u64 = 1;
 
 /// Lists cgroups as workloads before programs are attached to them: the uplink's program meets the
 /// sockets of the whole node, and takes those of a cgroup that isn't listed for the node's own. What
-/// was said of them before stays: an earlier agent knew their sets.
-pub(super) fn claim(ebpf: &mut Ebpf, cgroups: &[u64]) -> Result<(), Error> {
-    fill(ebpf, cgroups).map_err(|error| Error::Map { map: MAP, error })
+/// was said of them before stays: an earlier agent knew their sets. The others have the policy `unnamed`.
+pub(super) fn claim(ebpf: &mut Ebpf, cgroups: &[u64], unnamed: PolicyId) -> Result<(), Error> {
+    fill(ebpf, cgroups, unnamed).map_err(|error| Error::Map { map: MAP, error })
 }
 
-fn fill(ebpf: &mut Ebpf, ids: &[u64]) -> Result<(), MapError> {
+fn fill(ebpf: &mut Ebpf, ids: &[u64], unnamed: PolicyId) -> Result<(), MapError> {
     let Some(map) = ebpf.map_mut(MAP) else { return Err(MapError::ElementNotFound) };
     let mut map: aya::maps::HashMap<_, u64, PolicyId> = map.try_into()?;
-    ids.iter().try_for_each(|id| match map.insert(id, POLICY, ONLY_NEW) {
+    ids.iter().try_for_each(|id| match map.insert(id, unnamed, ONLY_NEW) {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::AlreadyExists => {
             Ok(())
         }
@@ -175,13 +175,14 @@ pub fn find_cgroup() -> impl Fn(&Path) -> Option<u64> {
 }
 
 /// What the maps should hold while no configuration was accepted yet: what an earlier agent left
-/// there, but with the interfaces and cgroups that are attached now. `learn` fills in what the pods'
-/// frames come from.
+/// there, but with the interfaces and cgroups that are attached now. Cgroups that it did not know have the
+/// policy `unnamed`, as [`cgroups`] gives it to them. `learn` fills in what the pods' frames come from.
 #[must_use]
 pub fn adopted<'a>(
     left: &Contents,
     found: impl IntoIterator<Item = Interface<'a>>,
     attached: &BTreeMap<u64, PathBuf>,
+    unnamed: PolicyId,
     learn: impl FnOnce(&mut [PodInterface]),
 ) -> Contents {
     let mut contents = left.clone();
@@ -208,7 +209,7 @@ pub fn adopted<'a>(
     let own = left.pod_addresses.iter().filter(|entry| entry.ifindex == NO_INTERFACE);
     contents.pod_addresses.extend(own);
     for id in attached.keys() {
-        contents.workloads.entry(*id).or_insert(POLICY);
+        contents.workloads.entry(*id).or_insert(unnamed);
     }
     contents
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     exit::FAILURE,
@@ -59,18 +59,17 @@ pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Text => out.write_all(text(&found).as_bytes())?,
         Output::Json => {
-            let all: Vec<_> = found
-                .iter()
-                .map(|Finding { level, what, text }| {
-                    json!({ "level": name(*level), "check": what, "text": text })
-                })
-                .collect();
-            writeln!(out, "{:#}", json!({ "findings": all }))?;
+            writeln!(out, "{:#}", value(&found))?;
         }
     }
     out.flush()?;
     let failed = found.iter().any(|finding| finding.level == Level::Failure);
     Ok(if failed { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS })
+}
+
+fn value(found: &[Finding]) -> Value {
+    let one = |Finding { level, what, text }: &Finding| json!({ "level": name(*level), "check": what, "text": text });
+    json!({ "findings": found.iter().map(one).collect::<Vec<_>>() })
 }
 
 const fn name(level: Level) -> &'static str {
@@ -99,7 +98,10 @@ fn text(found: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::golden, *};
+    use super::{
+        super::testing::{documented, golden},
+        *,
+    };
 
     #[test]
     fn findings_fit_a_terminal() {
@@ -114,6 +116,7 @@ mod tests {
             finding(Level::Failure, "ports", "15020 (metrics): another process listens on it"),
         ];
         golden("doctor.txt", &text(&found));
+        documented("doctor -o json", &value(&found));
         assert!(text(&found[..1]).ends_with("\nfit\n"));
         assert!(text(&found[..2]).ends_with("\nfit, with 1 to know of\n"));
     }

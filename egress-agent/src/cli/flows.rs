@@ -1,6 +1,9 @@
 //! The `flows` command: what happened, in the manner of `hubble observe`.
 
+mod feed;
 pub(super) mod filter;
+pub(super) mod saved;
+mod server;
 pub(super) mod source;
 mod summary;
 
@@ -15,12 +18,18 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
-use self::{filter::Filter, source::Sources, summary::Summary};
-use super::reasons::meaning;
+use self::{
+    filter::Filter,
+    server::{REMOTE_SHELL, Server, remote_shell},
+    source::Sources,
+    summary::Summary,
+};
+use super::{exit::FAILURE, reasons::meaning};
 use crate::{
     admin::control::Line,
     bpf::DEFAULT_BPFFS,
     telemetry::{FlowRecord, FlowVerdict},
+    types::printable,
 };
 
 /// Options of `flows`.
@@ -43,10 +52,18 @@ Examples:
   # Whatever one workload does, from now on.
   egress-agent flows --follow --last 0 --pod shop/web
 
+  # Of several hosts, by time: two by SSH, and what was saved of a third one.
+  egress-agent flows --server root@node-1 --server root@node-2 --server node-3=/tmp/flows.json
+
+  # By labels, from the pods of a DaemonSet.
+  egress-agent flows --label app=web --server egress-node-7x2kq \\
+      --remote-shell 'kubectl -n egress-enforcer exec {} -- /egress-agent'
+
   # What a namespace was refused in an hour and a half, but for its look-ups of names.
   egress-agent flows -n shop --verdict denied --since 1h30m --not --port 53
 
-Exit codes: 0 shown (also if nothing matched), 1 nobody could be asked, 2 wrong options.")]
+Exit codes: 0 shown (also if nothing matched), 1 nobody or not every --server could be asked, 2 wrong
+options.")]
 pub(super) struct FlowsArgs {
     #[command(flatten)]
     filter: Filter,
@@ -64,8 +81,15 @@ pub(super) struct FlowsArgs {
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
     /// The agent's control socket [default: those of a node agent and of a gateway on this host].
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", conflicts_with = "server")]
     control: Option<PathBuf>,
+    /// Ask this host, by the remote shell; or read this control socket, or file that `-o json` wrote.
+    /// May be given several times: flows are shown by time, with the host's name before them.
+    #[arg(long, value_name = "[NAME=]HOST|PATH")]
+    server: Vec<Server>,
+    /// The command that runs this program on the host {}.
+    #[arg(long, value_name = "COMMAND", default_value = REMOTE_SHELL, value_parser = remote_shell)]
+    remote_shell: String,
     /// Where the node agent pins, to read from while it doesn't run.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     bpffs: PathBuf,
@@ -82,6 +106,18 @@ enum Output {
     /// A JSON object a line.
     #[value(alias = "jsonpb")]
     Json,
+    /// As agents send them: for `--server`, on the other host.
+    #[value(hide = true)]
+    Lines,
+}
+
+impl Output {
+    fn is_for_people(self) -> bool {
+        match self {
+            Self::Text | Self::Wide => true,
+            Self::Json | Self::Lines => false,
+        }
+    }
 }
 
 /// Prints them.
@@ -93,11 +129,17 @@ pub(super) fn run(args: FlowsArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("can't start the runtime")?;
-    runtime.block_on(show(&args)).map(|()| ExitCode::SUCCESS)
+    let is_complete = runtime.block_on(show(&args))?;
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) })
 }
 
-async fn show(args: &FlowsArgs) -> anyhow::Result<()> {
-    let mut sources = Sources::open(args.control.as_deref(), &args.bpffs, args.follow).await?;
+/// Whether everybody who was to be asked was there.
+async fn show(args: &FlowsArgs) -> anyhow::Result<bool> {
+    let mut sources = if args.server.is_empty() {
+        Sources::open(args.control.as_deref(), &args.bpffs, args.follow).await?
+    } else {
+        Sources::of_servers(&args.server, &args.remote_shell, args.follow).await?
+    };
     let (history, lost) = sources.history().await?;
     let remembered = history.len();
     let mut screen = Screen {
@@ -105,6 +147,7 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<()> {
         output: args.output,
         hints: args.output == Output::Text && io::stdout().is_terminal(),
         colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        server_width: args.server.iter().map(|server| server.name.chars().count()).max(),
         reasons: BTreeSet::new(),
     };
     let shown = selected(history, &args.filter, args.last, SystemTime::now());
@@ -114,21 +157,23 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<()> {
     if args.summary {
         let summary = Summary::of(&shown);
         match args.output {
-            Output::Json => summary.write_json(&mut screen.out)?,
+            Output::Json | Output::Lines => summary.write_json(&mut screen.out)?,
             Output::Text | Output::Wide => summary.write_text(&mut screen.out)?,
         }
-        return Ok(screen.out.flush()?);
+        screen.out.flush()?;
+        return Ok(!sources.is_incomplete());
     }
     for flow in &shown {
         screen.flow(flow)?;
     }
+    screen.live()?;
     screen.out.flush()?;
     if !args.follow {
-        if shown.is_empty() && args.output != Output::Json {
+        if shown.is_empty() && args.output.is_for_people() {
             eprintln!("{}", nothing(remembered, &args.filter));
         }
         screen.footer();
-        return Ok(());
+        return Ok(!sources.is_incomplete());
     }
     while let Some(line) = sources.next().await? {
         match line {
@@ -140,7 +185,7 @@ async fn show(args: &FlowsArgs) -> anyhow::Result<()> {
         }
         screen.out.flush()?;
     }
-    Ok(())
+    Ok(!sources.is_incomplete())
 }
 
 /// Those that match, and of them the last.
@@ -171,6 +216,8 @@ struct Screen<W> {
     hints: bool,
     /// Whether verdicts are coloured.
     colours: bool,
+    /// Of the longest name of a host, where several are asked.
+    server_width: Option<usize>,
     /// Of the refusals that were shown.
     reasons: BTreeSet<String>,
 }
@@ -189,19 +236,40 @@ impl<W: Write> Screen<W> {
             Output::Json => {
                 writeln!(self.out, "{}", serde_json::to_string(flow).unwrap_or_default())
             }
+            Output::Lines => self.raw(&Line::Flow(flow)),
+        }
+    }
+
+    /// A line as agents send it.
+    fn raw(&mut self, line: &Line<&FlowRecord>) -> io::Result<()> {
+        writeln!(self.out, "{}", serde_json::to_string(line).unwrap_or_default())
+    }
+
+    /// What comes now is new.
+    fn live(&mut self) -> io::Result<()> {
+        match self.output {
+            Output::Lines => self.raw(&Line::Live),
+            Output::Text | Output::Wide | Output::Json => Ok(()),
         }
     }
 
     /// A flow for people.
     fn line(&self, flow: &FlowRecord) -> String {
         let text = flow.text();
-        if self.colours { coloured(&text, flow) } else { text }
+        let text = if self.colours { coloured(&text, flow) } else { text };
+        match self.server_width {
+            Some(width) => {
+                let server = printable(flow.server.as_deref().unwrap_or_default());
+                format!("{server:<width$}  {text}")
+            }
+            None => text,
+        }
     }
 
     /// Flows are missing at this place.
     fn lost(&mut self, lost: u64) -> io::Result<()> {
         match self.output {
-            Output::Json => writeln!(self.out, "{{\"lost\":{lost}}}"),
+            Output::Json | Output::Lines => writeln!(self.out, "{{\"lost\":{lost}}}"),
             Output::Text | Output::Wide => writeln!(self.out, "lost {lost} events"),
         }
     }
@@ -209,7 +277,7 @@ impl<W: Write> Screen<W> {
     /// Flows are missing somewhere in what comes, or before.
     fn lost_before(&mut self, lost: u64) -> io::Result<()> {
         match self.output {
-            Output::Json => writeln!(self.out, "{{\"lost\":{lost}}}"),
+            Output::Json | Output::Lines => writeln!(self.out, "{{\"lost\":{lost}}}"),
             Output::Text | Output::Wide => {
                 writeln!(self.out, "lost {lost} events since the counting began")
             }
@@ -249,12 +317,19 @@ fn coloured(line: &str, flow: &FlowRecord) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::documented, *};
     use crate::telemetry::flow_tests::{dropped, redirected};
 
     fn screen(output: Output) -> Screen<Vec<u8>> {
         let reasons = BTreeSet::new();
-        Screen { out: Vec::new(), output, hints: false, colours: false, reasons }
+        Screen {
+            out: Vec::new(),
+            output,
+            hints: false,
+            colours: false,
+            server_width: None,
+            reasons,
+        }
     }
 
     #[test]
@@ -286,6 +361,24 @@ mod tests {
     }
 
     #[test]
+    fn hosts_are_a_column_where_several_are_asked() {
+        let mut several = Screen { server_width: Some(6), ..screen(Output::Text) };
+        several.flow(&FlowRecord { server: Some("a".into()), ..dropped() }).unwrap();
+        several.flow(&FlowRecord { server: Some("node-2".into()), ..dropped() }).unwrap();
+        let text = String::from_utf8(several.out).unwrap();
+        let starts: Vec<&str> = text.lines().filter_map(|line| line.get(..12)).collect();
+        assert_eq!(starts, ["a       Jan ", "node-2  Jan "], "{text}");
+
+        let mut lines = screen(Output::Lines);
+        lines.flow(&dropped()).unwrap();
+        lines.live().unwrap();
+        let text = String::from_utf8(lines.out).unwrap();
+        let lines: Vec<Line> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines, [Line::Flow(Box::new(dropped())), Line::Live]);
+    }
+
+    #[test]
     fn each_output_has_its_form() {
         let text = |screen: Screen<Vec<u8>>| String::from_utf8(screen.out).unwrap();
         let mut plain = screen(Output::Text);
@@ -303,9 +396,22 @@ mod tests {
         json.flow(&dropped()).unwrap();
         json.lost(12).unwrap();
         let json = text(json);
-        for line in json.lines() {
-            serde_json::from_str::<serde_json::Value>(line).unwrap();
-        }
+        documented("flows -o json", &serde_json::from_str(json.lines().next().unwrap()).unwrap());
+        let full = FlowRecord {
+            pid: Some(7),
+            executable: Some("/bin/x".into()),
+            container: Some("aa".into()),
+            host: Some("a.example".into()),
+            ech: true,
+            upstream: Some("192.0.2.1:443".parse().unwrap()),
+            response_code: Some(403),
+            response_flags: Some("NR".into()),
+            detail: Some("no".into()),
+            server: Some("node-1".into()),
+            set: Some("default".into()),
+            ..dropped()
+        };
+        documented("flows -o json", &serde_json::to_value(full).unwrap());
         assert!(json.ends_with("{\"lost\":12}\n"), "{json}");
     }
 }

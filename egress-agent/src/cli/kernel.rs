@@ -9,7 +9,7 @@ use std::{
 use serde::Serialize;
 
 use super::output::Output;
-use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, Trial, object};
+use crate::bpf::{OLDEST_TESTED_KERNEL, TcMode, Trial, allow_untested_kernel, object};
 
 /// Options of `kernel`.
 #[derive(clap::Args, Debug)]
@@ -31,27 +31,34 @@ struct Report<'a> {
     programs: &'a BTreeMap<String, Option<u32>>,
 }
 
+impl<'a> Report<'a> {
+    fn of(trial: &'a Trial) -> Self {
+        Self {
+            release: &trial.release,
+            build: Trial::build(),
+            compiler: object::TOOLCHAIN,
+            tcx: trial.tc == TcMode::Tcx,
+            set_retval: trial.set_retval,
+            no_lsm: trial.no_lsm.as_deref(),
+            programs: &trial.programs,
+        }
+    }
+}
+
 /// Hands every program to the kernel, attaches none, and prints what the kernel said.
 ///
 /// # Errors
 /// The kernel is too old or refuses a program, a privilege is missing, or standard output can't be
 /// written.
 pub(super) fn run(args: &KernelArgs) -> anyhow::Result<ExitCode> {
+    // Nothing is enforced here, and what an untested kernel says is worth knowing.
+    allow_untested_kernel();
     let trial = Trial::run()?;
     let mut out = io::stdout().lock();
     match args.output {
         Output::Text => out.write_all(text(&trial).as_bytes())?,
         Output::Json => {
-            let report = Report {
-                release: &trial.release,
-                build: Trial::build(),
-                compiler: object::TOOLCHAIN,
-                tcx: trial.tc == TcMode::Tcx,
-                set_retval: trial.set_retval,
-                no_lsm: trial.no_lsm.as_deref(),
-                programs: &trial.programs,
-            };
-            serde_json::to_writer(&mut out, &report)?;
+            serde_json::to_writer(&mut out, &Report::of(&trial))?;
             writeln!(out)?;
         }
     }
@@ -64,7 +71,10 @@ fn text(trial: &Trial) -> String {
     let age = match trial.is_tested() {
         Some(true) => format!("the tests run on {}.{} and later", tested.0, tested.1),
         Some(false) => {
-            format!("accepted, but untested: the tests run on {}.{} and later", tested.0, tested.1)
+            format!(
+                "untested, and refused without --allow-untested-kernel: the tests run on {}.{} and later",
+                tested.0, tested.1
+            )
         }
         None => "its version can't be read".to_owned(),
     };
@@ -93,12 +103,12 @@ fn text(trial: &Trial) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::documented, *};
 
     #[test]
     fn what_the_kernel_lacks_is_said_with_what_replaces_it() {
         let mut trial = Trial {
-            release: "5.10.0-30-amd64".into(),
+            release: "5.15.0-91-generic".into(),
             tc: TcMode::Clsact,
             set_retval: false,
             programs: [("connect4".to_owned(), None)].into(),
@@ -121,5 +131,6 @@ mod tests {
             assert!(!new.contains(part), "{part}: {new}");
         }
         assert!(new.contains("1234"), "{new}");
+        documented("kernel -o json", &serde_json::to_value(Report::of(&trial)).unwrap());
     }
 }

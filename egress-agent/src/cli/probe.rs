@@ -7,6 +7,7 @@ mod table;
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
+    net::IpAddr,
     process::ExitCode,
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
@@ -58,7 +59,7 @@ pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
         hold()?;
     }
     let allowed = args.allow_check.as_deref().map_or(Allowed::NotChecked, Allowed::check);
-    let jobs = args.jobs.unwrap_or(16);
+    let jobs = args.jobs.unwrap_or(JOBS);
     let reports = make(&cases, &settings, jobs);
     let summary = Summary { settings: &settings, reports: &reports, allowed: &allowed };
     let mut out = io::stdout().lock();
@@ -100,27 +101,62 @@ fn prepare(args: &ProbeArgs) -> anyhow::Result<(Settings, Vec<Case>)> {
             !args.hold && args.sockets_from.is_none()
         }
     });
-    let timeout = Duration::from_secs_f64(args.timeout);
+    let timeout = args.timeout;
+    let plain = settings(targets.clone(), args.ports.0.clone(), timeout)?;
     let passed = match &args.sockets_from {
         Some(path) => Some(Sockets::take(path).with_context(|| path.display().to_string())?),
         None => None,
     };
     let port = args.ports.0.first().copied().unwrap_or_default();
     let held = args.hold.then(|| Sockets::open(&targets, port, timeout));
+    let settings = Settings { gateway: args.gateway, risky: args.risky, held, passed, ..plain };
+    Ok((settings, cases))
+}
+
+/// What is tried without options.
+fn settings(targets: Vec<IpAddr>, ports: Vec<u16>, timeout: Duration) -> anyhow::Result<Settings> {
     let capabilities = capabilities(None).context("can't read the own capabilities")?.effective;
-    let settings = Settings {
+    Ok(Settings {
         id: ProbeId::random(),
         targets,
-        ports: args.ports.0.clone(),
+        ports,
         timeout,
-        gateway: args.gateway,
-        risky: args.risky,
+        gateway: None,
+        risky: false,
         capabilities,
         network: Network::find().map_err(|error| error.to_string()),
-        held,
-        passed,
-    };
-    Ok((settings, cases))
+        held: None,
+        passed: None,
+    })
+}
+
+/// Makes every attempt that needs neither a gateway's address nor sockets from before, at these targets, at most one of
+/// each family. Nobody needs to be there: what the own kernel refuses does not get that far.
+///
+/// # Errors
+/// The own capabilities can't be read.
+pub(super) fn attempts(targets: Vec<IpAddr>) -> anyhow::Result<Vec<Report>> {
+    raise_open_files().ok();
+    let mut cases = probe::cases(&[PORT]);
+    cases.retain(|case| {
+        let v6 = case.family == Family::V6;
+        targets.iter().any(|target| target.is_ipv6() == v6) && is_ordinary(case.attempt.needs)
+    });
+    let settings = settings(targets, vec![PORT], PATIENCE)?;
+    Ok(probe::run(&cases, &settings, JOBS, |_| {}))
+}
+
+/// The canary's port, how long an attempt waits, and how many are made at a time, where nobody says.
+const PORT: u16 = 7777;
+const PATIENCE: Duration = Duration::from_secs(2);
+const JOBS: usize = 16;
+
+/// Whether an attempt can be made without more than its target.
+fn is_ordinary(needs: Needs) -> bool {
+    match needs {
+        Needs::Nothing | Needs::NetRaw | Needs::NetAdmin => true,
+        Needs::Gateway | Needs::Hold | Needs::Passed => false,
+    }
 }
 
 /// Waits for a line: whoever holds sockets is told when to use them.

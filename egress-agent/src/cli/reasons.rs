@@ -250,6 +250,7 @@ fn plain(markdown: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{super::testing::golden, *};
+    use crate::types::testing::page;
 
     #[test]
     fn a_section_ends_at_the_next_heading_of_whatever_level() {
@@ -309,6 +310,32 @@ mod tests {
             let widest = lines.map(|line| line.chars().count()).max();
             assert!(widest <= Some(WIDTH), "{text}");
         }
+    }
+
+    #[test]
+    fn the_reference_lists_them_all() {
+        let mut text = String::from(
+            "# Reasons\n\n<!-- Generated: `cargo xtask references`. -->\n\nWhy traffic passed or was refused, as flow \
+             events, the access log and metrics name it. [Troubleshooting](../troubleshooting.md#reasons) and \
+             `egress-agent reasons NAME` say what to do about each. Numbers are those of the map ABI and are never \
+             used twice.\n\n| reason | number | | meaning |\n|---|---|---|---|\n",
+        );
+        for reason in Reason::ALL {
+            let (name, number) = (reason.name(), *reason as u8);
+            let (class, meaning) = (class(*reason), meaning(name));
+            let link = format!("[`{name}`](../troubleshooting.md#{name})");
+            text.push_str(&format!("| {link} | {number} | {class} | {meaning} |\n"));
+        }
+        text.push_str(
+            "\n## Response flags\n\nEnvoy's flags in the access log (`%RESPONSE_FLAGS%`), and two of our own.\n\n\
+             | flag | meaning |\n|---|---|\n",
+        );
+        for flag in ResponseFlag::ALL {
+            let heading = flag_heading(*flag);
+            let meaning = heading.split_once(": ").map_or("", |(_, title)| title);
+            text.push_str(&format!("| `{}` | {meaning} |\n", flag.code()));
+        }
+        page("reasons.md", &text);
     }
 
     #[test]

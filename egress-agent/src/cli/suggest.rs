@@ -1,8 +1,7 @@
 //! The `suggest` command: resources for what was refused, or would have been but for audit mode.
 
 use std::{
-    fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     time::SystemTime,
@@ -13,7 +12,7 @@ use clap::ValueEnum;
 
 use super::{
     exit::{FAILURE, USAGE},
-    flows::{filter::Filter, source::Sources},
+    flows::{filter::Filter, saved, source::Sources},
     paths,
 };
 use crate::{
@@ -86,7 +85,7 @@ pub(super) fn run(args: &SuggestArgs) -> anyhow::Result<ExitCode> {
         .context("can't start the runtime")?;
     let flows = match &args.flows {
         None => runtime.block_on(remembered(args.control.as_deref()))?,
-        Some(path) => match kept(path) {
+        Some(path) => match saved::read(path).map(|(flows, _)| flows) {
             Ok(flows) => flows,
             Err(error) => return wrong(USAGE, &error),
         },
@@ -136,26 +135,6 @@ async fn remembered(control: Option<&Path>) -> anyhow::Result<Vec<FlowRecord>> {
     let mut sources = Sources::open(control, Path::new(DEFAULT_BPFFS), false).await?;
     let (history, _) = sources.history().await?;
     Ok(history)
-}
-
-/// Lines that `flows -o json` has written; what was lost is passed over.
-fn kept(path: &Path) -> Result<Vec<FlowRecord>, String> {
-    let mut text = String::new();
-    let read = if path == Path::new("-") {
-        io::stdin().lock().read_to_string(&mut text).map(|_| ())
-    } else {
-        fs::read_to_string(path).map(|read| text = read)
-    };
-    read.map_err(|error| format!("can't read {}: {error}", path.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    let flows = lines.filter_map(|(number, line)| {
-        if line.starts_with("{\"lost\"") {
-            return None;
-        }
-        let flow = serde_json::from_str(line);
-        Some(flow.map_err(|error| format!("{}:{}: {error}", path.display(), number + 1)))
-    });
-    flows.collect()
 }
 
 /// The workloads and the gateway of what is in force here.
@@ -252,18 +231,5 @@ workloads:
         assert!(suggested(&flows(), &without, Form::Istio, false).is_err());
         let nothing = suggested(&[], &mesh(), Form::Policy, false).unwrap();
         assert!(nothing.lines().all(|line| line.starts_with('#')), "{nothing}");
-    }
-
-    #[test]
-    fn flows_that_were_kept_are_read() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("flows.json");
-        let lines: Vec<_> =
-            flows().iter().map(|flow| serde_json::to_string(flow).unwrap()).collect();
-        fs::write(&path, format!("{}\n{{\"lost\":7}}\n\n", lines.join("\n"))).unwrap();
-        assert_eq!(kept(&path).unwrap(), flows());
-        fs::write(&path, "{\"time\":\n").unwrap();
-        assert!(kept(&path).unwrap_err().contains("flows.json:1: "));
-        assert!(kept(&dir.path().join("absent")).is_err());
     }
 }

@@ -16,6 +16,8 @@ use crate::bpf::{self, DEFAULT_BPFFS};
 
 /// The units that run an agent.
 const SERVICES: [&str; 2] = ["egress-node.service", "egress-gateway.service"];
+/// Where a package has them. They are stopped and disabled; removing them is the package manager's.
+const PACKAGED: &str = "/usr/lib/systemd/system";
 /// What `docs/operations.md` installs below the directory of units.
 pub const UNITS: [&str; 5] = [
     "egress-node.service",
@@ -29,8 +31,8 @@ pub const UNITS: [&str; 5] = [
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Stops both roles, removes enforcement and the units. Workloads that run go on, and reach the network \
-as if nothing had been there. The program itself stays: remove it as you installed \
-it.
+as if nothing had been there. The program itself stays, and so do units that a package brought: remove
+them as you installed them.
 
 Exit codes: 0 done, 1 something couldn't be removed, 3 an agent runs that no unit started; stop it \
 first.")]
@@ -102,8 +104,9 @@ fn plan(args: &UninstallArgs, exists: impl Fn(&Path) -> bool) -> Vec<Step> {
         Step::Systemctl(words.iter().chain(units).map(|word| (*word).to_owned()).collect())
     };
     let mut steps = Vec::new();
-    let services: Vec<&str> =
-        SERVICES.into_iter().filter(|name| exists(&args.units.join(name))).collect();
+    let is_there =
+        |name: &&str| exists(&args.units.join(name)) || exists(&Path::new(PACKAGED).join(name));
+    let services: Vec<&str> = SERVICES.into_iter().filter(is_there).collect();
     if !services.is_empty() {
         steps.push(systemctl(&["disable", "--now"], &services));
     }
@@ -201,6 +204,17 @@ mod tests {
                 "systemctl reset-failed",
             ]
         );
+    }
+
+    #[test]
+    fn units_of_a_package_are_stopped_and_left() {
+        let all = texts(false, |path| {
+            path == Path::new("/usr/lib/systemd/system/egress-node.service")
+                || path == Path::new("/pins")
+        });
+        let expected =
+            ["systemctl disable --now egress-node.service", "egress-agent detach --bpffs /pins"];
+        assert_eq!(all, expected);
     }
 
     #[test]

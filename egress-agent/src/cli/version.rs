@@ -9,7 +9,7 @@ use egress_ebpf::abi::ABI_VERSION;
 use serde::Serialize;
 
 use super::output::Output;
-use crate::bpf::{MINIMUM_KERNEL, kernel_release, object};
+use crate::bpf::{OLDEST_TESTED_KERNEL, kernel_release, object};
 
 /// Options of `version`.
 #[derive(clap::Args, Debug)]
@@ -49,7 +49,7 @@ impl Version {
             ebpf_compiler: object::TOOLCHAIN,
             map_abi: ABI_VERSION,
             kernel: kernel_release(),
-            minimum_kernel: format!("{}.{}", MINIMUM_KERNEL.0, MINIMUM_KERNEL.1),
+            minimum_kernel: format!("{}.{}", OLDEST_TESTED_KERNEL.0, OLDEST_TESTED_KERNEL.1),
         }
     }
 
@@ -82,7 +82,10 @@ pub(super) fn run(args: &VersionArgs) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::golden, *};
+    use super::{
+        super::testing::{documented, golden},
+        *,
+    };
 
     #[test]
     fn a_build_is_told_apart() {
@@ -94,7 +97,7 @@ mod tests {
             ebpf_compiler: "rustc 1.90.0 (debian)",
             map_abi: 5,
             kernel: "6.12.0-1-amd64".into(),
-            minimum_kernel: "5.10".into(),
+            minimum_kernel: "6.1".into(),
         };
         golden("version.txt", &version.text());
         let unknown = Version { commit: None, ..version };
@@ -103,6 +106,7 @@ mod tests {
 
     #[test]
     fn this_build_is_described() {
+        documented("version -o json", &serde_json::to_value(Version::now()).unwrap());
         let Version { version, kernel, map_abi, .. } = Version::now();
         assert_eq!(version, env!("CARGO_PKG_VERSION"));
         assert!(kernel.starts_with(|first: char| first.is_ascii_digit()), "{kernel}");

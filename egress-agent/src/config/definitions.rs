@@ -5,12 +5,10 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::{
-    compile::{
-        MAX_EXPRESSIONS, MAX_HOSTS, MAX_LABELS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS,
-        MAX_RATE, MAX_RULES, MAX_VALUES,
-    },
+    compile::{MAX_HOSTS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RATE, MAX_RULES},
     decode::{FieldDoc, RecordDoc},
     egress_policy::{ClusterEgressPolicy, EgressPolicy},
+    label_selector::{MAX_EXPRESSIONS, MAX_LABELS, MAX_VALUES},
     testing::errors,
 };
 

@@ -1,6 +1,6 @@
 //! Mirror of `DestinationRule`: how a destination is reached.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     decode::{At, Dict, List, Records, choice, record},
@@ -139,7 +139,7 @@ record! {
 record! {
     /// `connectionPool.tcp`.
     struct TcpPool {
-        /// Connections to all endpoints together.
+        /// Connections to all endpoints together, in shares: a source that has less than its share of them gets the next one.
         "maxConnections" max_connections: Option<At<u32>> = "unlimited",
         /// How long a connect may take.
         "connectTimeout" connect_timeout: Option<At<Duration>> = "`10s`",
@@ -167,9 +167,9 @@ record! {
 record! {
     /// `connectionPool.http`.
     struct HttpPool {
-        /// Requests under way to all endpoints together.
+        /// Requests under way to all endpoints together, in shares as `maxConnections`.
         "http2MaxRequests" http2_max_requests: Option<At<u32>> = "unlimited",
-        /// Requests that may wait for a connection. Requests don't queue; it has the effect of `http2MaxRequests` where that is absent.
+        /// Requests that may wait for a connection. It has the effect of `http2MaxRequests` where that is absent.
         "http1MaxPendingRequests" http1_max_pending_requests: Option<At<u32>> = "unlimited",
         /// Requests on one connection; 0 is without limit.
         "maxRequestsPerConnection" max_requests_per_connection: Option<At<u32>> = "0",
@@ -183,6 +183,9 @@ record! {
         "maxConcurrentStreams" max_concurrent_streams: Option<At<u32>> = "128",
         /// Retries under way to all endpoints together. Beyond them a request is not tried again.
         "maxRetries" max_retries: Option<At<u32>> = "unlimited",
+    }
+    unsupported {
+        "http2KeepAlive": Warning, "a connection without a sign of life is pinged in any case";
     }
 }
 
@@ -226,6 +229,7 @@ record! {
         "maxEjectionPercent" max_ejection_percent: Option<At<u32>> = "10",
     }
     unsupported {
+        "outlierDetectionHttpErrorCodes": Warning, "which codes count follows from the other settings";
         "interval": Warning, "endpoints are judged with each result, not in intervals";
         "minHealthPercent": Warning, "`maxEjectionPercent` limits ejections";
         "splitExternalLocalOriginErrors": Warning, "both kinds of errors count together";
@@ -254,6 +258,10 @@ record! {
         "sni" sni: Option<At<String>> = "the host",
         /// Don't verify the upstream's certificate. Anyone on the way can then read and change everything.
         "insecureSkipVerify" insecure_skip_verify: Option<At<bool>> = "`false`",
+    }
+    translated {
+        /// Why it cannot be applied.
+        unavailable: Option<Rc<str>>;
     }
 }
 

@@ -1,5 +1,7 @@
 //! Mirror of `Gateway`: what a gateway process serves.
 
+use std::sync::Arc;
+
 use super::decode::{At, Dict, List, Records, choice, record};
 use super::mesh::HelloChoice;
 use crate::types::Port;
@@ -11,6 +13,11 @@ record! {
         "selector" selector: Dict<At<String>> = "none",
         /// What they serve.
         "servers" servers: Records<Server> = required,
+    }
+    translated {
+        /// The `Gateway` of the Gateway API that it is a listener of, where that one shares the gateway's
+        /// service with others.
+        owner: Option<Arc<str>>;
     }
 }
 
@@ -80,6 +87,7 @@ record! {
         "cipherSuites" cipher_suites: List<String> = "all that are supported",
     }
     unsupported {
+        "insecureSkipVerify": Warning, "the certificate of a client that has to show one is always verified";
         "credentialNames": Error, "one certificate a server; give hosts with another one a server of their own";
         "tlsCertificates": Error, "one certificate a server; give hosts with another one a server of their own";
         "caCertCredentialName": Error, "the roots are `ca.crt` in the directory of `credentialName`";

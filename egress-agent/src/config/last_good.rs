@@ -21,6 +21,21 @@ use crate::policy::HostPattern;
 const ROUNDS: usize = 8;
 /// After so many rounds an object with an error is left out at once.
 const PATIENT_ROUNDS: usize = 4;
+/// Kinds whose absence allows nothing more. Of the others an object that is not valid is replaced by one that
+/// refuses, or keeps the whole configuration out of force.
+const MAY_BE_ABSENT: [&str; 11] = [
+    "ClusterEgressPolicy",
+    "DestinationRule",
+    "EgressPolicy",
+    "GRPCRoute",
+    "Gateway",
+    "HTTPRoute",
+    "ReferenceGrant",
+    "ServiceEntry",
+    "TCPRoute",
+    "TLSRoute",
+    "VirtualService",
+];
 /// A host that no service has (RFC 2606, section 2): what is routed to it is refused.
 const NOWHERE: &str = "refused.invalid";
 
@@ -40,17 +55,29 @@ enum Instead {
 }
 
 impl Instead {
-    /// What the user is told of it.
+    /// What the user reads about it.
     fn consequence(self) -> &'static str {
         match self {
             Self::Earlier => "the last valid version of the object stays in force",
-            Self::Refusing => "what the object is for is refused",
-            Self::Nothing => "the object has no effect",
+            Self::Refusing => REFUSED,
+            Self::Nothing => NO_EFFECT,
         }
     }
 }
 
+const REFUSED: &str = "what the object is for is refused";
+const NO_EFFECT: &str = "the object has no effect";
+
 impl LastGood {
+    /// Whether a problem is about an object of which no valid version is known here.
+    #[must_use]
+    pub fn is_without_version(problem: &str) -> bool {
+        problem
+            .lines()
+            .next()
+            .is_some_and(|line| line.ends_with(REFUSED) || line.ends_with(NO_EFFECT))
+    }
+
     /// Compiles the objects in `files`, each of which has one file. Errors of single objects are refusals here.
     ///
     /// # Errors
@@ -63,8 +90,9 @@ impl LastGood {
     ) -> Result<Compiled, Problems> {
         let mut replaced: BTreeMap<String, Instead> = BTreeMap::new();
         let mut told: Vec<Problem> = Vec::new();
+        let others_pass = mesh.is_some_and(|mesh| mesh.text.contains("ALLOW_ANY"));
         for round in 0..ROUNDS {
-            let counted = self.counted(files, &replaced);
+            let counted = self.counted(files, &replaced, others_pass);
             match compile_in(discovered, &counted, mesh) {
                 Ok(compiled) => {
                     drop(counted);
@@ -77,7 +105,7 @@ impl LastGood {
                         .iter()
                         .map(|path| {
                             let now = replaced.get(*path).copied();
-                            self.next(files, path, now, round >= PATIENT_ROUNDS)
+                            self.next(files, path, now, round >= PATIENT_ROUNDS, others_pass)
                         })
                         .collect();
                     let Some(next) = next.filter(|next| !next.is_empty()) else {
@@ -104,6 +132,7 @@ impl LastGood {
         &self,
         files: &'a [RawFile],
         replaced: &BTreeMap<String, Instead>,
+        others_pass: bool,
     ) -> Cow<'a, [RawFile]> {
         if replaced.is_empty() {
             return Cow::Borrowed(files);
@@ -114,7 +143,7 @@ impl LastGood {
                 let text = self.0.get(&file.path)?.clone();
                 Some(RawFile { path: file.path.clone(), text })
             }
-            Some(Instead::Refusing) => refusing(file),
+            Some(Instead::Refusing) => refusing(file, others_pass),
             Some(Instead::Nothing) => None,
         });
         Cow::Owned(counted.collect())
@@ -127,16 +156,15 @@ impl LastGood {
         path: &str,
         now: Option<Instead>,
         at_once: bool,
+        others_pass: bool,
     ) -> Option<(String, Instead)> {
         let file = files.iter().find(|file| file.path == path)?;
-        let may_be_absent = matches!(
-            kind(file)?.as_str(),
-            "DestinationRule" | "Gateway" | "ServiceEntry" | "VirtualService"
-        );
+        let kind = kind(file)?;
+        let may_be_absent = MAY_BE_ABSENT.contains(&kind.as_str());
         let earlier = self.0.get(path).is_some_and(|text| *text != file.text);
         let instead = match now {
             None if earlier && !at_once => Instead::Earlier,
-            None | Some(Instead::Earlier) if may_be_absent && refusing(file).is_some() => {
+            None | Some(Instead::Earlier) if refusing(file, others_pass).is_some() => {
                 Instead::Refusing
             }
             None | Some(Instead::Earlier | Instead::Refusing) if may_be_absent => Instead::Nothing,
@@ -190,32 +218,113 @@ fn kind(file: &RawFile) -> Option<String> {
     Some(object["kind"].as_str()?.to_owned())
 }
 
-/// An object of the same name that refuses what this one is for; `None` where leaving it out does so.
-fn refusing(file: &RawFile) -> Option<RawFile> {
+/// An object that refuses what this one is for; `None` where leaving it out does so. `others_pass` says that hosts
+/// without a service entry are let out.
+fn refusing(file: &RawFile, others_pass: bool) -> Option<RawFile> {
     let object: Value = serde_json::from_str(&file.text).ok()?;
     let spec = &object["spec"];
-    let mut instead = match object["kind"].as_str()? {
+    let kind = object["kind"].as_str()?;
+    let mut instead = match kind {
         "VirtualService" => refusing_routes(spec)?,
-        "DestinationRule" => {
-            let host = spec["host"].as_str().filter(|host| is_host(host))?;
-            // Of the mesh: a gateway is reached through the tunnel or not at all, and nothing else has it.
-            json!({"host": host, "trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}})
+        "ServiceEntry" if others_pass => return refusing_entry(file, &object),
+        "DestinationRule" => refusing_rule(spec)?,
+        // It selects every pod, and allows none anything.
+        "EgressPolicy" => json!({"podSelector": {}, "rules": []}),
+        "ClusterEgressPolicy" => {
+            json!({"namespaceSelector": {}, "podSelector": {}, "rules": []})
         }
+        // One without rules allows nothing.
+        "AuthorizationPolicy" => json!({}),
+        "Sidecar" => json!({"egress": [{"hosts": ["~/*"]}]}),
+        // They deny whatever they say; annotations may be what is wrong.
+        "EnvoyFilter" | "RequestAuthentication" | "WasmPlugin" => spec.clone(),
         _ => return None,
     };
-    if let Some(exported) = spec.get("exportTo") {
-        let good = exported.as_array().is_some_and(|names| names.iter().all(is_namespace));
-        instead["exportTo"] = if good { exported.clone() } else { json!(["."]) };
+    if matches!(kind, "DestinationRule" | "VirtualService") {
+        export(spec, &mut instead);
     }
-    let metadata = json!({
-        "name": object["metadata"]["name"],
-        "namespace": object["metadata"]["namespace"],
-        "creationTimestamp": object["metadata"]["creationTimestamp"],
-    });
     let text = json!({
-        "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata, "spec": instead,
+        "apiVersion": object["apiVersion"], "kind": kind, "metadata": identity(&object), "spec": instead,
     });
     Some(RawFile { path: file.path.clone(), text: text.to_string() })
+}
+
+/// Who an object is, and how old, without annotations.
+fn identity(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let field = |name: &str| metadata[name].clone();
+    json!({
+        "name": field("name"), "namespace": field("namespace"),
+        "creationTimestamp": field("creationTimestamp"),
+    })
+}
+
+/// Adds to whom a specification is exported. What cannot be read refuses for all: that is what it means where it
+/// is left out.
+fn export(spec: &Value, instead: &mut Value) {
+    if let Some(exported) = spec.get("exportTo") {
+        let good = exported.as_array().is_some_and(|names| names.iter().all(is_namespace));
+        instead["exportTo"] = if good { exported.clone() } else { json!(["*"]) };
+    }
+}
+
+/// A service entry of the same hosts, which are nowhere, and a virtual service that leads to nothing. Without the
+/// service entry its hosts would be like all others that nobody has named.
+fn refusing_entry(file: &RawFile, object: &Value) -> Option<RawFile> {
+    let spec = &object["spec"];
+    let mut routes = refusing_routes(&json!({"hosts": spec["hosts"]}))?;
+    let numbers = spec["ports"].as_array().into_iter().flatten();
+    let numbers = numbers.filter_map(|port| port["number"].as_u64());
+    let numbers: BTreeSet<u64> =
+        numbers.filter(|number| (1..=65535).contains(number)).chain([80, 443]).collect();
+    let ports: Vec<_> = numbers
+        .into_iter()
+        .map(|number| {
+            let protocol = if number == 443 { "TLS" } else { "HTTP" };
+            json!({"number": number, "name": format!("p{number}"), "protocol": protocol})
+        })
+        .collect();
+    let mut entry = json!({
+        "hosts": routes["hosts"], "ports": ports, "resolution": "DNS",
+        "endpoints": [{"address": NOWHERE}],
+    });
+    export(spec, &mut entry);
+    export(spec, &mut routes);
+    let item = |kind: &str, spec: Value| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": kind, "metadata": identity(object),
+            "spec": spec,
+        })
+    };
+    let mut service = item("VirtualService", routes);
+    service["metadata"]["name"] =
+        format!("{}.refused", object["metadata"]["name"].as_str()?).into();
+    let items = [item("ServiceEntry", entry), service];
+    let text = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    Some(RawFile { path: file.path.clone(), text: text.to_string() })
+}
+
+/// A destination rule for the same host by which it is refused: the mesh's certificates are for the way to a
+/// gateway, and to any other host that is no TLS that can be had.
+fn refusing_rule(spec: &Value) -> Option<Value> {
+    let host = spec["host"].as_str().filter(|host| is_host(host))?;
+    // A gateway's service is reached through the tunnel because of it, so that is left to rules that ask for it.
+    let may_be_gateway = host.contains('*') || host.ends_with(".svc.cluster.local");
+    if may_be_gateway && !mentions(spec, "tls") {
+        return None;
+    }
+    Some(json!({"host": host, "trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}}))
+}
+
+/// Whether a field has this name, at any depth.
+fn mentions(value: &Value, name: &str) -> bool {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().any(|(field, value)| field == name || mentions(value, name))
+        }
+        Value::Array(values) => values.iter().any(|value| mentions(value, name)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 /// A virtual service for the same hosts and gateways whose every route leads nowhere.
@@ -252,7 +361,7 @@ fn is_host(text: &str) -> bool {
 }
 
 fn is_namespace(name: &Value) -> bool {
-    name.as_str().is_some_and(|name| name == "." || is_label(name))
+    name.as_str().is_some_and(|name| name == "." || name == "*" || is_label(name))
 }
 
 /// `mesh`, `name` or `namespace/name`.

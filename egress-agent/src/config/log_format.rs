@@ -64,7 +64,7 @@ const JSON_ISTIO: &[(&str, &str)] = &[
 ];
 
 /// Keys that every JSON line has by itself.
-pub const JSON_OWN: [&str; 7] = [
+pub const JSON_OWN: [&str; 8] = [
     "reason",
     "workload",
     "workload_namespace",
@@ -72,6 +72,7 @@ pub const JSON_OWN: [&str; 7] = [
     "tunnel_principal",
     "ech",
     "audit_policy",
+    "trace_id",
 ];
 
 /// A compiled format.

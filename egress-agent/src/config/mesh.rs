@@ -39,6 +39,8 @@ record! {
         "rootNamespace" root_namespace: Option<At<String>> = "`istio-system`",
         /// How verdicts are carried out: `audit` reports what would be refused, and lets it pass.
         "enforcement" enforcement: Option<At<Enforcing>> = "`enforce`",
+        /// With `enforcement: audit`: redirects are carried out, so that gateways see and decide what would go there. Enforcement always redirects.
+        "redirect" redirect: Option<At<bool>> = "`false`",
         /// Sets of workloads with a mode of their own; the first that a workload is in counts.
         "enforcementOverrides" enforcement_overrides: Records<MeshOverride> = "none",
         /// Workloads of the platform that reach something past the gateways: the cluster's DNS servers their upstreams, network plug-ins what they need. The first that a workload is in counts, before all of `enforcementOverrides`. The agent logs each and `status` shows it.
@@ -223,6 +225,8 @@ record! {
         "labels" labels: Dict<At<String>> = "no condition",
         /// How verdicts on them are carried out.
         "mode" mode: Option<At<Enforcing>> = required,
+        /// With `mode: audit`: redirects are carried out, so that gateways see and decide what would go there.
+        "redirect" redirect: Option<At<bool>> = "`false`",
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod annotations;
 mod api;
+mod api_gateway;
+mod api_policies;
 mod authorization_policy;
 mod compile;
 mod cors;
@@ -9,8 +11,13 @@ mod decode;
 mod destination_rule;
 mod egress_policy;
 mod fault;
+#[cfg(test)]
+mod fields;
 mod gateway;
+mod gateway_api;
 mod guards;
+mod http_route;
+mod label_selector;
 mod last_good;
 mod load_balancer;
 mod log_format;
@@ -21,9 +28,13 @@ mod policies;
 mod problem;
 mod rate_limit;
 mod reference;
+mod references;
 mod resource;
+mod route_filters;
 mod service_entry;
+mod stream_route;
 mod text;
+mod translate;
 mod virtual_service;
 mod yaml;
 
@@ -98,6 +109,9 @@ mod decisions {
     mod egress {
         mod tests;
         mod union;
+    }
+    mod gateway_api {
+        mod tests;
     }
     mod rates;
     mod refused_today;

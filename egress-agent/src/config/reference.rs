@@ -3,14 +3,18 @@
 use std::fmt::Write as _;
 
 use super::{
+    api_gateway::ApiGateway,
+    api_policies::{BackendTlsPolicy, ReferenceGrant},
     authorization_policy::AuthorizationPolicy,
     decode::{FieldDoc, RecordDoc},
     destination_rule::DestinationRule,
     egress_policy::{ClusterEgressPolicy, EgressPolicy},
     gateway::Gateway,
+    http_route::{GrpcRoute, HttpRoute},
     mesh::Mesh,
     problem::Severity,
     service_entry::ServiceEntry,
+    stream_route::{TcpRoute, TlsRoute},
     virtual_service::VirtualService,
 };
 
@@ -22,8 +26,8 @@ writes it, and the same test without the variable fails where the two differ. --
 
 The agent reads Istio's resources from a directory of YAML files (`--config DIR`): `ServiceEntry`, \
 `Gateway`, `DestinationRule` and `VirtualService` of `networking.istio.io/v1`, `v1beta1` or \
-`v1alpha3`, one schema for the three, `AuthorizationPolicy` of `security.istio.io`, and `EgressPolicy` and `ClusterEgressPolicy` of \
-`egress-enforcer.io/v1alpha1`; several documents a file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
+`v1alpha3`, one schema for the three, `AuthorizationPolicy` of `security.istio.io`, the Gateway API (`gateway.networking.k8s.io`), \
+and `EgressPolicy` and `ClusterEgressPolicy` of `egress-enforcer.io/v1alpha1`; several documents a file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
 
 - A resource without `metadata.namespace` is in `default`.
 - What is wrong is reported all at once, each with file, line, resource, field, what was found and \
@@ -68,6 +72,13 @@ pub fn reference() -> String {
         ("DestinationRule", DESTINATION_RULE, DestinationRule::doc()),
         ("VirtualService", VIRTUAL_SERVICE, VirtualService::doc()),
         ("AuthorizationPolicy", AUTHORIZATION_POLICY, AuthorizationPolicy::doc()),
+        ("Gateway of the Gateway API", GATEWAY_API, ApiGateway::doc()),
+        ("HTTPRoute", HTTP_ROUTE, HttpRoute::doc()),
+        ("GRPCRoute", GRPC_ROUTE, GrpcRoute::doc()),
+        ("TLSRoute", TLS_ROUTE, TlsRoute::doc()),
+        ("TCPRoute", TCP_ROUTE, TcpRoute::doc()),
+        ("BackendTLSPolicy", BACKEND_TLS_POLICY, BackendTlsPolicy::doc()),
+        ("ReferenceGrant", REFERENCE_GRANT, ReferenceGrant::doc()),
         ("EgressPolicy", EGRESS_POLICY, EgressPolicy::doc()),
         ("ClusterEgressPolicy", CLUSTER_EGRESS_POLICY, ClusterEgressPolicy::doc()),
     ] {
@@ -117,6 +128,43 @@ supported, which `check` calls `refused`. A policy with a field that is not know
 gateways. So do `EnvoyFilter`, `WasmPlugin` and `RequestAuthentication` for a gateway; a `Sidecar` that hides \
 hosts denies everything to the workloads of its namespace, and to sources that are not known. The annotation \
 `istio.io/dry-run: \"true\"` puts a policy out of force.\n";
+
+const GATEWAY_API: &str = "What gateway processes serve, in the Gateway API's words (`gateway.networking.k8s.io/v1`, \
+`v1beta1`; label of messages: `Gateway.gateway.networking.k8s.io`). Its resources are translated to Istio's, as Istio does \
+itself, and compiled with them: both kinds of resources work together. `deploy/example-gateway-api` has the walkthrough.\n\n\
+- **Classes.** `egress-enforcer` and `istio`; a `GatewayClass` is not needed. Gateways of other classes, and routes for \
+them alone, are passed over.\n\
+- **The gateway's service.** Nothing is deployed for a Gateway. Its service has the name `NAME-CLASS` in its namespace, such \
+as `cnn-egress-gateway-istio.default.svc.cluster.local`, or the one of the annotation `gateway.istio.io/name-override`. \
+Where `gateways` in mesh.yaml list it, that gateway serves the Gateway; `addresses` name another one. Otherwise the first \
+of `gateways` serves it: what is routed to that name reaches the listeners of this Gateway alone, so Gateways of several \
+namespaces don't disturb each other, even with the same ports and hosts. A destination rule for that name asks for the \
+tunnel, as for any gateway's service.\n\
+- **Two stages.** A route with a `ServiceEntry` as its parent is for traffic that leaves applications, and its backend is \
+the Gateway's Service; a route with the Gateway as its parent leads on, and its backend is a host of a service entry \
+(`kind: Hostname`). A route in the service entry's namespace is for all that see the service entry, one in another \
+namespace for its own workloads.\n\
+- **What cannot be carried out is refused** and holds nothing else back: a rule with a backend that is not valid or not \
+granted, with a filter or a field that is not supported or not known, answers 500 (`invalid_route`); a condition that \
+cannot be read refuses its whole route; a listener that cannot be served has no effect; a `BackendTLSPolicy` that \
+cannot be applied leaves its destination refused. Raw TCP has the gateway's port for itself: a `TCPRoute` for a port \
+that is taken has no effect.\n\
+- **Conditions** in `status` are not written. From the API server, Events say what is refused, and \
+`egress-agent check` says it of files.\n";
+const HTTP_ROUTE: &str = "Rules for HTTP (`v1`, `v1beta1`). The annotation \
+`egress-enforcer.io/egress-address` of a VirtualService is for routes too.\n";
+const GRPC_ROUTE: &str =
+    "Rules for gRPC (`v1`, `v1alpha2`). They and those of HTTPRoutes for one host are one list.\n";
+const TLS_ROUTE: &str = "Where TLS goes, by its server name (`v1`, `v1alpha3`, `v1alpha2`). At a listener that \
+terminates TLS it is what is inside.\n";
+const TCP_ROUTE: &str =
+    "Where raw TCP goes (`v1`, `v1alpha2`). The oldest one of a listener counts.\n";
+const BACKEND_TLS_POLICY: &str = "TLS that the gateway starts to a backend (`v1`, `v1alpha3`); it is a \
+DestinationRule of the policy's namespace, and comes before others for the same host there. Certificates are always \
+verified.\n";
+const REFERENCE_GRANT: &str = "Allows references from other namespaces: of routes at a Gateway to a `Service`, of a \
+Gateway to a `Secret` (`v1`, `v1beta1`). One that is not understood allows nothing. Routes for traffic that leaves \
+applications need none, as in Istio.\n";
 
 const EGRESS_POLICY: &str = "Which pods may reach what, in one resource \
 (`egress-enforcer.io/v1alpha1`, short name `egp`). It needs no other resource: not the ServiceEntry, the \
@@ -244,6 +292,13 @@ mod tests {
             DestinationRule::doc(),
             VirtualService::doc(),
             AuthorizationPolicy::doc(),
+            ApiGateway::doc(),
+            HttpRoute::doc(),
+            GrpcRoute::doc(),
+            TlsRoute::doc(),
+            TcpRoute::doc(),
+            BackendTlsPolicy::doc(),
+            ReferenceGrant::doc(),
             EgressPolicy::doc(),
             ClusterEgressPolicy::doc(),
         ] {

@@ -1,5 +1,6 @@
 //! From documents to typed resources: which kinds there are, and who they are.
 
+mod api;
 mod documents;
 mod name;
 mod policy;
@@ -16,6 +17,7 @@ use super::{
     decode::{Cx, Record, Report, Spot, nearest},
     destination_rule::DestinationRule,
     gateway::Gateway,
+    gateway_api::{self, GatewayApi},
     guards::{self, Guard},
     meta::warn_about_unknown,
     policies::{self, Policy},
@@ -40,7 +42,7 @@ pub(super) fn kinds() -> impl Iterator<Item = (&'static str, &'static str, &'sta
 {
     let versions: &'static [&'static str] = &VERSIONS;
     let istio = KINDS.iter().map(move |kind| (GROUP, *kind, versions)).chain(guards::KINDS);
-    istio.chain(policies::kinds())
+    istio.chain(policies::kinds()).chain(gateway_api::kinds())
 }
 
 /// A resource.
@@ -66,6 +68,8 @@ pub(super) struct Resources {
     pub(super) guards: Vec<Guard>,
     /// Egress policies of both kinds.
     pub(super) policies: Vec<Policy>,
+    /// Resources of the Gateway API.
+    pub(super) api: GatewayApi,
     /// Namespaces with their labels.
     pub(super) namespaces: Vec<(Namespace, Labels)>,
     seen: HashMap<String, String>,
@@ -87,6 +91,7 @@ impl Resources {
         sort(&mut all.rules);
         sort(&mut all.routes);
         policies::sort(&mut all.policies);
+        all.api.sort();
         let hosted = std::mem::take(&mut all.routes).into_iter();
         (all.delegates, all.routes) = hosted.partition(|route| route.spec.hosts.is_empty());
         all
@@ -163,6 +168,10 @@ impl Resources {
         if self.policy(group, short, kind, node, cx) {
             return;
         }
+        if group == gateway_api::GROUP {
+            self.gateway_api(short, kind, node, cx);
+            return;
+        }
         let own = guards::KINDS.iter().find(|(_, name, _)| *name == kind);
         if let Some((own, ..)) = own.filter(|(own, ..)| {
             group.is_empty() || group == GROUP || nearest(group, [*own].into_iter()).is_some()
@@ -183,10 +192,8 @@ impl Resources {
             return;
         }
         if group != GROUP {
-            // `Gateway` is also a kind of gateway.networking.k8s.io.
             if KINDS.contains(&kind)
                 && (group.is_empty() || nearest(group, [GROUP].into_iter()).is_some())
-                && group != "gateway.networking.k8s.io"
             {
                 cx.wrong(
                     &root.field("apiVersion"),
@@ -316,7 +323,7 @@ enum Scope {
 }
 
 /// The oldest first; what has no creation time was never applied, so it is the youngest.
-fn sort<T>(all: &mut [Resource<T>]) {
+pub(super) fn sort<T>(all: &mut [Resource<T>]) {
     all.sort_by(|a, b| {
         let created = |resource: &Resource<T>| {
             (resource.meta.created.is_none(), resource.meta.created.clone())

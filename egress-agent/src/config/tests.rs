@@ -286,7 +286,7 @@ fn resources_that_are_none() {
     for text in [
         "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n",
         "apiVersion: apps/v1\nkind: Deployment\n",
-        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: UDPRoute\n",
         "apiVersion: networking.istio.io/v1\nkind: ProxyConfig\n",
         "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n",
     ] {
@@ -445,6 +445,29 @@ fn sets_of_workloads() {
     // Whoever reads the log or runs `check` sees what isn't enforced.
     let warned: Vec<_> = compiled.warnings.iter().map(|p| p.field.as_deref().unwrap()).collect();
     assert_eq!(warned, ["enforcementOverrides[1].mode", "enforcementOverrides[2].mode"]);
+}
+
+/// `redirect` is about audit mode alone, and is never a way to enforce less.
+#[test]
+fn audit_with_redirects() {
+    use Enforcement::{Audit, AuditRedirect, Enforce};
+    let of = |text: &str| {
+        let compiled = compile(&[], Some(&file("mesh.yaml", text))).unwrap();
+        let fields = compiled.warnings.iter().map(|p| p.field.clone().unwrap()).collect::<Vec<_>>();
+        (compiled.snapshot.mesh.enforcement, fields.join(" "))
+    };
+    for (text, mode, warned) in [
+        ("enforcement: audit\nredirect: true\n", AuditRedirect, "enforcement"),
+        ("enforcement: audit\nredirect: false\n", Audit, "enforcement"),
+        ("enforcement: enforce\nredirect: true\n", Enforce, "redirect"),
+        ("enforcement: enforce\nredirect: false\n", Enforce, "redirect"),
+        ("redirect: true\n", Enforce, "redirect"),
+    ] {
+        assert_eq!(of(text), (mode, warned.to_owned()), "{text}");
+    }
+    let set = "enforcementOverrides: [{name: a, namespaces: [b], mode: audit, redirect: true}]\n";
+    let mesh = compile(&[], Some(&file("mesh.yaml", set))).unwrap().snapshot.mesh;
+    assert_eq!((mesh.enforcement, mesh.overrides[0].mode), (Enforce, AuditRedirect));
 }
 
 fn rule(spec: &str) -> String {

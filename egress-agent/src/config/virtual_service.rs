@@ -1,11 +1,12 @@
 //! Mirror of `VirtualService`: which way traffic takes.
 
-use std::time::Duration;
+use std::{rc::Rc, time::Duration};
 
 use super::{
     cors::CorsPolicy,
     decode::{At, Dict, List, RecordDict, Records, choice, record},
     fault::{Fault, Percentage},
+    meta::Meta,
     text::StringMatch,
 };
 use crate::types::Port;
@@ -25,6 +26,10 @@ record! {
         "tcp" tcp: Records<TcpRule> = "none",
         /// Namespaces whose workloads it is for, at the `mesh` stage: `.`, `*`, or names.
         "exportTo" export_to: List<String> = "`*`",
+    }
+    translated {
+        /// Whether it was made of a route of the Gateway API.
+        is_translated: bool;
     }
 }
 
@@ -65,8 +70,12 @@ record! {
         "mirror_percent" mirror_percent_old: Option<At<u32>> = "none",
         /// The same for several destinations. This or `mirror`.
         "mirrors" mirrors: Records<HttpMirror> = "none",
-        /// Answers to browsers that ask whether a page of another origin may make a request (CORS).
+        /// Answers to browsers that ask whether a page of another origin may make a request (CORS). The gateway's own errors carry the permission, too, so that the page sees them.
         "corsPolicy" cors_policy: Option<CorsPolicy> = "none",
+    }
+    translated {
+        /// The route that it was made of.
+        origin: Option<Rc<Meta>>;
     }
 }
 
@@ -137,6 +146,10 @@ record! {
         /// Its port.
         "port" port: Option<DestinationPort> = "its only one",
     }
+    translated {
+        /// Why what is sent there is refused.
+        refused: Option<Rc<str>>;
+    }
 }
 
 record! {
@@ -175,6 +188,9 @@ record! {
         "scheme" scheme: Option<At<String>> = "the request's",
         /// 301, 302, 303, 307 or 308.
         "redirectCode" redirect_code: Option<At<u32>> = "301",
+    }
+    unsupported {
+        "prefixRewrite": Warning, "the prefix stays in the redirect; give the whole path as `uri`";
     }
 }
 

@@ -60,12 +60,17 @@ fn kernel(release: &str) -> Finding {
     match Kernel::parse(release) {
         None => warning("kernel", format!("the release {release} can't be read")),
         Some(kernel) if kernel < MINIMUM_KERNEL => {
-            let text = format!("Linux {release}; {} or newer is needed", named(MINIMUM_KERNEL));
+            let tested = named(OLDEST_TESTED_KERNEL);
+            let text = format!("Linux {release}; {tested} or newer is needed");
             failure("kernel", text)
         }
         Some(kernel) if kernel < OLDEST_TESTED_KERNEL => {
             let tested = named(OLDEST_TESTED_KERNEL);
-            warning("kernel", format!("Linux {release}: older than what is tested ({tested})"))
+            let text = format!(
+                "Linux {release}: older than what is tested ({tested}), so the agents refuse it without \
+                 --allow-untested-kernel"
+            );
+            failure("kernel", text)
         }
         Some(_) => good("kernel", format!("Linux {release}")),
     }
@@ -206,7 +211,7 @@ mod tests {
         let node = || fit(Role::Node);
         for (facts, expected) in [
             (Facts { release: "5.4.0".into(), ..node() }, (Failure, "kernel")),
-            (Facts { release: "5.15.0".into(), ..node() }, (Warning, "kernel")),
+            (Facts { release: "5.15.0".into(), ..node() }, (Failure, "kernel")),
             (Facts { release: "odd".into(), ..node() }, (Warning, "kernel")),
             (Facts { programs: Err("no CAP_BPF".into()), ..node() }, (Failure, "programs")),
             (Facts { modules: Some("apparmor".into()), ..node() }, (Warning, "security modules")),

@@ -199,6 +199,8 @@ async fn keep(
 
 #[cfg(test)]
 mod tests {
+    use futures_util::future::Either;
+
     use super::*;
 
     /// Answers every name but those below `dead.example`, which it never does.
@@ -206,14 +208,14 @@ mod tests {
     struct PartlyDead;
 
     impl Resolve for PartlyDead {
-        fn resolve<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Answer> {
+        fn resolve<'a>(&'a self, question: Question<'a>) -> crate::net::Answer<'a> {
             let dead = question.name.ends_with("dead.example");
-            Box::pin(async move {
+            Either::Right(Box::pin(async move {
                 match dead {
                     true => std::future::pending().await,
                     false => Ok([IpAddr::from([203, 0, 113, 1])].into()),
                 }
-            })
+            }))
         }
     }
 

@@ -7,12 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use super::{behind::Behind, dns::Resolved, pods::Pod};
+use super::{behind::Behind, dns::Resolved, pods::Pod, process};
 use crate::{
     bpf::{Action, Flow, cgroup_path, ifname},
+    pods::PodCgroup,
     policy::MeshConfig,
-    telemetry::{FlowRecord, FlowVerdict},
-    types::Workload,
+    telemetry::{FlowRecord, FlowVerdict, kept_labels},
+    types::{TraceId, Workload},
 };
 
 /// Names of cgroups and interfaces that are remembered.
@@ -92,6 +93,7 @@ pub(crate) struct Namer {
     cgroups: HashMap<u64, Arc<str>>,
     interfaces: HashMap<u32, Arc<str>>,
     behind: Behind,
+    programs: process::Programs,
 }
 
 impl Namer {
@@ -150,12 +152,25 @@ impl Namer {
                 .and_then(|index| self.who.sets.get(index).cloned()),
             workload: workload.map(|workload| workload.name.to_string()),
             namespace: workload.map(|workload| workload.namespace.0.to_string()),
+            labels: workload.map(|workload| kept_labels(&workload.labels)).unwrap_or_default(),
+            pid: flow.pid,
+            executable: flow
+                .pid
+                .zip(flow.cgroup)
+                .zip(cgroup.as_deref())
+                .and_then(|((pid, id), path)| self.programs.of(flow.time, pid, (id, path))),
+            container: cgroup
+                .as_deref()
+                .and_then(|path| PodCgroup::parse(Path::new(path))?.container)
+                .map(|container| container.as_str().to_owned()),
             cgroup: cgroup.as_deref().map(str::to_owned),
             interface: interface.as_deref().map(str::to_owned),
             source_address: source,
             source_port: flow.source.map(|addr| addr.port()).filter(|port| *port != 0),
             destination_address: destination,
             destination_port: flow.destination.map(|addr| addr.port()).filter(|port| *port != 0),
+            gateway: flow.gateway,
+            trace_id: trace_id(flow).map(|id| id.to_string()),
             host: destination.and_then(|addr| self.hosts.get(&addr).cloned()),
             protocol: protocol(flow),
             ech: false,
@@ -163,8 +178,15 @@ impl Namer {
             response_code: None,
             response_flags: None,
             detail: None,
+            server: None,
         }
     }
+}
+
+/// Of what goes to a gateway: there, the port is the gateway's, and in a tunnel the one that was dialled.
+fn trace_id(flow: &Flow) -> Option<TraceId> {
+    let there = flow.gateway.or(flow.destination).filter(|_| flow.action == Action::Redirect)?;
+    TraceId::of(flow.source?, there.port())
 }
 
 fn verdict(action: Action) -> FlowVerdict {
@@ -235,7 +257,7 @@ mod tests {
         Arc::new(Workload {
             name: name.into(),
             namespace: Namespace("default".into()),
-            labels: Default::default(),
+            labels: [("app".into(), name.into())].into(),
             addresses: vec![addr.parse().unwrap()],
             cgroups: vec![format!("/pods/{name}").into()],
             interface: None,
@@ -267,10 +289,12 @@ mod tests {
             policy: 0,
             source: Some("10.0.0.6:40000".parse().unwrap()),
             destination: Some("198.51.100.7:443".parse().unwrap()),
+            gateway: None,
             ether_type: 0x0800,
             protocol: 6,
             cgroup: None,
             ifindex: Some(u32::MAX),
+            pid: None,
         }
     }
 
@@ -306,6 +330,61 @@ mod tests {
         assert_eq!(record.set.as_deref(), Some("default"));
         // A path that only begins with the same letters is another cgroup.
         assert_eq!(name(&mut namer, &Flow { cgroup: Some(43), ..connect }), None);
+    }
+
+    /// What the gateway's log can be searched for.
+    #[test]
+    fn a_redirected_connect_names_its_gateway_and_its_trace() {
+        let mut namer = namer();
+        let connect = Flow {
+            hook: Hook::Connect,
+            action: Action::Redirect,
+            reason: Reason::Routed,
+            gateway: Some("192.0.2.10:8443".parse().unwrap()),
+            ifindex: None,
+            ..dropped()
+        };
+        let record = namer.record(&connect);
+        assert_eq!((record.source_port, record.gateway), (Some(40000), connect.gateway));
+        let id = |port| TraceId::of(connect.source.unwrap(), port).map(|id| id.to_string());
+        assert_eq!(record.trace_id, id(8443));
+        // The tunnel carries the port that was dialled.
+        assert_eq!(namer.record(&Flow { gateway: None, ..connect.clone() }).trace_id, id(443));
+        // What goes nowhere, and what would have been redirected, is in no gateway's log.
+        assert_eq!(namer.record(&dropped()).trace_id, None);
+        assert_eq!(namer.record(&Flow { source: None, ..connect }).trace_id, None);
+    }
+
+    #[test]
+    fn a_connect_has_its_process_and_container() {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let own = crate::pods::unified_path(&own).unwrap().display().to_string();
+        let mut namer = namer();
+        namer.cgroups.insert(44, own.into());
+        let id = "aa0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd";
+        let pod = format!("/kubepods/pod0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab/{id}");
+        namer.cgroups.insert(45, pod.into());
+        let pid = Some(std::process::id());
+        let connect =
+            Flow { hook: Hook::Connect, cgroup: Some(44), ifindex: None, pid, ..dropped() };
+        let record = namer.record(&connect);
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!((record.pid, record.executable.as_deref()), (pid, exe.to_str()));
+        assert_eq!(record.container, None);
+        // A number that another cgroup's process has now says nothing of the one that connected.
+        let record = namer.record(&Flow { cgroup: Some(45), ..connect.clone() });
+        assert_eq!((record.pid, record.executable.as_deref()), (pid, None));
+        assert_eq!(record.container.as_deref(), Some(id));
+        let record = namer.record(&Flow { pid: None, ..connect });
+        assert_eq!((record.pid, record.executable), (None, None));
+    }
+
+    #[test]
+    fn a_workload_lends_its_labels() {
+        let mut namer = namer();
+        assert_eq!(namer.record(&dropped()).labels, [("app".into(), "web".into())].into());
+        let uplink = Flow { hook: Hook::Uplink, ifindex: None, source: None, ..dropped() };
+        assert!(namer.record(&uplink).labels.is_empty());
     }
 
     #[test]

@@ -170,6 +170,7 @@ mod tests {
             "audit": false,
             "workload": "web",
             "namespace": "default",
+            "labels": { "app": "web" },
             "interface": "veth-web",
             "source_address": "10.0.0.5",
             "source_port": 40000,

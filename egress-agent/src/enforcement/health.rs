@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +13,11 @@ use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use crate::{
+    source::{NODE_HEADER, NONE, REVISIONS_HEADER},
+    types::Revisions,
 };
 
 /// Probes without an answer, in a row, that make an endpoint unhealthy. A single lost packet
@@ -31,6 +37,32 @@ pub(crate) struct Probing {
     pub interval: Duration,
     /// For a whole probe.
     pub timeout: Duration,
+}
+
+/// What an agent tells gateways along with its probes.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    node: Arc<str>,
+    revisions: watch::Receiver<Option<Arc<Revisions>>>,
+}
+
+impl Introduction {
+    /// Of the agent of this node, which has these revisions in force. `None` for a name that no node can have.
+    pub(crate) fn new(
+        node: &str,
+        revisions: watch::Receiver<Option<Arc<Revisions>>>,
+    ) -> Option<Self> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+        let good = !node.is_empty() && node.bytes().all(is_name);
+        good.then(|| Self { node: node.into(), revisions })
+    }
+
+    /// Each with its end of line.
+    fn headers(&self) -> String {
+        let revisions = self.revisions.borrow();
+        let digest = revisions.as_ref().map_or(NONE, |revisions| revisions.digest());
+        format!("{NODE_HEADER}: {}\r\n{REVISIONS_HEADER}: {digest}\r\n", self.node)
+    }
 }
 
 /// What a probe found.
@@ -113,11 +145,15 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// `healthy`: what an earlier agent left in the maps.
-    pub(crate) fn spawn(probing: Probing, healthy: HashSet<IpAddr>) -> Self {
+    /// `healthy`: what an earlier agent left in the maps. Gateways are told `words`.
+    pub(crate) fn spawn(
+        probing: Probing,
+        healthy: HashSet<IpAddr>,
+        words: Option<Introduction>,
+    ) -> Self {
         let (endpoints, wanted) = watch::channel(HashSet::new());
         let (published, receiver) = watch::channel(healthy);
-        tokio::spawn(check(probing, wanted, published));
+        tokio::spawn(check(probing, wanted, published, words));
         Self { endpoints, healthy: receiver }
     }
 }
@@ -126,6 +162,7 @@ async fn check(
     probing: Probing,
     mut wanted: watch::Receiver<HashSet<IpAddr>>,
     published: watch::Sender<HashSet<IpAddr>>,
+    words: Option<Introduction>,
 ) {
     let inherited = published.borrow().clone();
     let mut endpoints: HashMap<IpAddr, Endpoint> = HashMap::new();
@@ -145,10 +182,9 @@ async fn check(
                     endpoints
                         .entry(addr)
                         .or_insert_with(|| Endpoint::new(inherited.contains(&addr)));
-                    let outcomes = outcomes.clone();
-                    probes
-                        .entry(addr)
-                        .or_insert_with(|| tasks.spawn(probe_for_ever(probing, addr, outcomes)));
+                    let (outcomes, words) = (outcomes.clone(), words.clone());
+                    let probe = || tasks.spawn(probe_for_ever(probing, addr, outcomes, words));
+                    probes.entry(addr).or_insert_with(probe);
                 }
             }
             Some((addr, outcome)) = results.recv() => {
@@ -184,13 +220,18 @@ fn log(addr: IpAddr, transition: Option<Transition>) {
     }
 }
 
-async fn probe_for_ever(probing: Probing, addr: IpAddr, outcomes: mpsc::Sender<(IpAddr, Outcome)>) {
+async fn probe_for_ever(
+    probing: Probing,
+    addr: IpAddr,
+    outcomes: mpsc::Sender<(IpAddr, Outcome)>,
+    words: Option<Introduction>,
+) {
     let mut ticks = interval(probing.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let target = SocketAddr::new(addr, probing.port);
     loop {
         ticks.tick().await;
-        let outcome = match timeout(probing.timeout, probe(target)).await {
+        let outcome = match timeout(probing.timeout, probe(target, words.as_ref())).await {
             Ok(outcome) => outcome,
             Err(_) => Outcome::Silent,
         };
@@ -201,7 +242,7 @@ async fn probe_for_ever(probing: Probing, addr: IpAddr, outcomes: mpsc::Sender<(
 }
 
 /// One `GET`, as small as it gets.
-async fn probe(target: SocketAddr) -> Outcome {
+async fn probe(target: SocketAddr, words: Option<&Introduction>) -> Outcome {
     let mut stream = match TcpStream::connect(target).await {
         Ok(stream) => stream,
         // A way that is gone may be back with the next routing update; a reset is an answer.
@@ -213,7 +254,7 @@ async fn probe(target: SocketAddr) -> Outcome {
             return Outcome::Silent;
         }
     };
-    let request = format!("GET {PATH} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n");
+    let request = request(target, words);
     let mut head = Vec::new();
     let answered = async {
         stream.write_all(request.as_bytes()).await?;
@@ -232,6 +273,30 @@ async fn probe(target: SocketAddr) -> Outcome {
         Some(status) => Outcome::Refused(format!("{PATH} says {status}")),
         None => Outcome::Refused("the answer isn't HTTP".into()),
     }
+}
+
+/// A `GET`, with what the agent says of itself.
+fn request(target: SocketAddr, words: Option<&Introduction>) -> String {
+    let words = words.map(Introduction::headers).unwrap_or_default();
+    format!("GET {PATH} HTTP/1.1\r\nHost: {target}\r\n{words}Connection: close\r\n\r\n")
+}
+
+/// The digest of the revisions that another gateway has in force; `None` of one that is not ready.
+pub(crate) async fn ask_revisions(target: SocketAddr) -> Option<String> {
+    let mut stream = TcpStream::connect(target).await.ok()?;
+    stream.write_all(request(target, None).as_bytes()).await.ok()?;
+    let mut answer = Vec::new();
+    stream.take(u64::try_from(HEAD_BYTES).ok()?).read_to_end(&mut answer).await.ok()?;
+    revisions(&answer)
+}
+
+/// The digest in a gateway's answer.
+fn revisions(answer: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(answer).ok().filter(|_| status(answer) == Some(200))?;
+    let head = text.split("\r\n\r\n").next()?;
+    let mut fields = head.lines().skip(1).filter_map(|line| line.split_once(':'));
+    let field = fields.find(|(name, _)| name.eq_ignore_ascii_case(REVISIONS_HEADER))?;
+    Some(field.1.trim().to_owned())
 }
 
 /// The status of an HTTP/1 answer, as soon as its first line is there (RFC 9112 §4).

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::observe::{self, Wanted};
 use crate::{
-    pods::{Sightings, Table, UnknownInterface},
+    pods::{Announced, Sightings, Table, UnknownInterface},
     source::{Loaded, Merged, Reported},
     types::printable,
 };
@@ -25,12 +25,20 @@ pub(crate) struct KnownPods {
     pub(crate) unknown: watch::Receiver<Vec<UnknownInterface>>,
     /// The addresses that interfaces were first seen with, by index.
     pub(super) seen: watch::Receiver<Seen>,
+    /// What was seen of the pods last.
+    pub(crate) sightings: watch::Receiver<Option<Sightings>>,
     /// Whether there is an API server, which knows every pod.
     has_api_server: bool,
 }
 
 /// The policy of workloads that are in no set of their own.
 const DEFAULT_POLICY: PolicyId = 0;
+
+/// The policy of processes in enforced cgroups that no workload names: with an API server they are of a pod that is
+/// not known yet.
+pub(crate) const fn unnamed_policy(has_api_server: bool) -> PolicyId {
+    if has_api_server { UNKNOWN_POLICY } else { DEFAULT_POLICY }
+}
 
 /// Addresses of pods by the indices of their interfaces.
 pub(super) type Seen = BTreeMap<u32, Vec<IpAddr>>;
@@ -39,18 +47,21 @@ impl KnownPods {
     /// Starts looking. `configured` is the configuration; the receiver that is returned has the pods
     /// in it too. `reported` is absent without an API server. `roots`: cgroups below which pods are looked
     /// for, below the cgroup2 mount. `interfaces` are those that are there at the start.
+    /// `announced`: what a container runtime says of namespaces without a process.
     pub(crate) fn start(
         configured: watch::Receiver<Loaded>,
         reported: Option<watch::Receiver<Reported>>,
         roots: Vec<PathBuf>,
         interfaces: &Interfaces,
+        announced: Announced,
     ) -> (Self, watch::Receiver<Loaded>) {
         let (wanted, sightings) =
-            observe::spawn(Wanted { interfaces: without_addresses(interfaces), roots });
+            observe::spawn(Wanted { interfaces: without_addresses(interfaces), roots }, announced);
         let (loaded, receiver) = watch::channel(Loaded::default());
         let (unknown_sender, unknown) = watch::channel(Vec::new());
         let (seen_sender, seen) = watch::channel(Seen::new());
         let has_api_server = reported.is_some();
+        let last = sightings.clone();
         let merger = Merger {
             configured,
             reported,
@@ -60,7 +71,7 @@ impl KnownPods {
             seen: seen_sender,
         };
         tokio::spawn(merger.run());
-        (Self { wanted, unknown, seen, has_api_server }, receiver)
+        (Self { wanted, unknown, seen, sightings: last, has_api_server }, receiver)
     }
 
     /// The pods' interfaces that there are now.
@@ -73,10 +84,9 @@ impl KnownPods {
         });
     }
 
-    /// The policy of processes in enforced cgroups that no workload names: with an API server they are of
-    /// a pod that is not known yet.
+    /// See [`unnamed_policy`].
     pub(super) const fn unnamed(&self) -> PolicyId {
-        if self.has_api_server { UNKNOWN_POLICY } else { DEFAULT_POLICY }
+        unnamed_policy(self.has_api_server)
     }
 
     /// A sentence for each interface whose pod is not known. `audited`: they are in audit mode.

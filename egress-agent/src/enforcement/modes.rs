@@ -35,6 +35,7 @@ pub(crate) const fn name(mode: Mode) -> &'static str {
     match mode {
         Mode::Enforce => "enforce",
         Mode::Audit => "audit",
+        Mode::AuditRedirect => "audit_redirect",
         Mode::Exempt => "exempt",
     }
 }
@@ -108,7 +109,8 @@ fn lenient(modes: &[SetMode]) -> Option<String> {
             modes.iter().filter(|set| set.mode == mode).map(|set| &*set.name).collect();
         (!names.is_empty()).then(|| format!("{}: {}", name(mode), names.join(", ")))
     };
-    let parts: Vec<String> = [Mode::Audit, Mode::Exempt].into_iter().filter_map(of).collect();
+    let lenient = [Mode::Audit, Mode::AuditRedirect, Mode::Exempt];
+    let parts: Vec<String> = lenient.into_iter().filter_map(of).collect();
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -151,8 +153,19 @@ mod tests {
         assert_eq!(shown(Some(&snapshot), &[]), none);
         assert_eq!(shown(Some(&snapshot), &[mode::ENFORCE, 77]), none, "an unknown number");
         // What an earlier agent left, before there is a configuration.
-        let left = all(&[("default", "audit"), ("policy 2", "audit"), ("policy 3", "exempt")]);
-        assert_eq!(shown(None, &[mode::AUDIT, mode::ENFORCE, mode::AUDIT, mode::EXEMPT]), left);
+        let left = all(&[
+            ("default", "audit"),
+            ("policy 2", "audit"),
+            ("policy 3", "exempt"),
+            ("policy 4", "audit_redirect"),
+        ]);
+        assert_eq!(
+            shown(
+                None,
+                &[mode::AUDIT, mode::ENFORCE, mode::AUDIT, mode::EXEMPT, mode::AUDIT_REDIRECT]
+            ),
+            left
+        );
         // Workloads that are not known have no set.
         let unknown = |mode| {
             let policies =
@@ -170,8 +183,8 @@ mod tests {
         let modes = |of: &[u32]| in_force(Some(&snapshot()), &policies(of));
         assert_eq!(lenient(&modes(&[0, 0])), None);
         assert_eq!(lenient(&modes(&[mode::AUDIT, mode::AUDIT])).unwrap(), "audit: default, batch");
-        let mixed = lenient(&modes(&[mode::EXEMPT, mode::AUDIT])).unwrap();
-        assert_eq!(mixed, "audit: batch; exempt: default");
+        let mixed = lenient(&modes(&[mode::AUDIT_REDIRECT, mode::AUDIT])).unwrap();
+        assert_eq!(mixed, "audit: batch; audit_redirect: default");
     }
 
     #[tokio::test]

@@ -1,27 +1,14 @@
-//! Telling systemd that the service is ready, and how it fares (sd_notify(3)): datagrams to
-//! `$NOTIFY_SOCKET`.
+//! Telling systemd that the service is ready, and how it fares.
 //!
 //! Ready means: the programs are attached, and the first configuration has been read, whether it is
 //! accepted or not. A configuration with an error must not keep the node from being up: what the
 //! maps hold is enforced.
 
-use std::{
-    env,
-    ffi::OsStr,
-    io,
-    os::{
-        linux::net::SocketAddrExt,
-        unix::{
-            ffi::OsStrExt,
-            net::{SocketAddr, UnixDatagram},
-        },
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::source::Loaded;
+use crate::{source::Loaded, sys::service::notify};
 
 /// How long systemd waits for a configuration. A node without one enforces all the same, and what
 /// starts after it must not wait for ever.
@@ -91,25 +78,6 @@ pub(crate) fn sentence(loaded: &Loaded, held: Option<&str>, unready: &[String]) 
     text.replace('\n', " ")
 }
 
-/// Sends it, where anybody asked for it.
-fn notify(state: &str) {
-    if let Some(socket) = env::var_os("NOTIFY_SOCKET")
-        && let Err(error) = send(&socket, state)
-    {
-        tracing::warn!("can't tell $NOTIFY_SOCKET about the agent's state: {error}");
-    }
-}
-
-/// A leading `@` stands for a name in Linux' abstract namespace.
-fn send(socket: &OsStr, state: &str) -> io::Result<()> {
-    let addr = match socket.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &addr)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, time::SystemTime};
@@ -150,22 +118,5 @@ mod tests {
         assert_eq!(sentence(&loaded, None, &[]), "attached; configuration 2 is in force");
         let text = sentence(&loaded, None, &["eth0\nis gone".into(), "more".into()]);
         assert!(text.ends_with("not ready: eth0 is gone (and 1 more)"), "{text}");
-    }
-
-    #[test]
-    fn both_kinds_of_sockets_are_told() {
-        let dir = tempfile::TempDir::new().unwrap();
-        let path = dir.path().join("notify");
-        let name = format!("egress-notify-test-{}", std::process::id());
-        let named = SocketAddr::from_pathname(&path).unwrap();
-        let hidden = SocketAddr::from_abstract_name(&name).unwrap();
-        for (addr, env) in [(named, path.into_os_string()), (hidden, format!("@{name}").into())] {
-            let socket = UnixDatagram::bind_addr(&addr).unwrap();
-            send(&env, "READY=1\n").unwrap();
-            let mut state = [0; 16];
-            let got = socket.recv(&mut state).unwrap();
-            assert_eq!(&state[..got], b"READY=1\n");
-        }
-        assert!(send(OsStr::new("/nowhere/at/all"), "READY=1\n").is_err());
     }
 }

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     bpf::cgroup2_mount,
-    pods::{PodCgroup, PodUid, Sighting, Sightings},
+    pods::{Announced, PodCgroup, PodUid, Sighting, Sightings},
     sys::{
         netlink::{addresses, links, namespaces},
         netns,
@@ -47,11 +47,14 @@ pub(super) struct Wanted {
 
 /// Looks once a second, and at once where something else is wanted. Ends with its receivers. `None`
 /// before the first look.
-pub(super) fn spawn(first: Wanted) -> (watch::Sender<Wanted>, watch::Receiver<Option<Sightings>>) {
+pub(super) fn spawn(
+    first: Wanted,
+    announced: Announced,
+) -> (watch::Sender<Wanted>, watch::Receiver<Option<Sightings>>) {
     let (wanted, mut receiver) = watch::channel(first);
     let (sender, sightings) = watch::channel(None);
     tokio::spawn(async move {
-        let mut looker = Looker::default();
+        let mut looker = Looker { announced, ..Looker::default() };
         let mut born: HashMap<u32, Instant> = HashMap::new();
         loop {
             let wanted = receiver.borrow_and_update().clone();
@@ -93,6 +96,8 @@ pub(super) fn spawn(first: Wanted) -> (watch::Sender<Wanted>, watch::Receiver<Op
 struct Looker {
     /// Namespaces by their inodes.
     namespaces: HashMap<u64, Namespace>,
+    /// What a container runtime has said of namespaces without a process.
+    announced: Announced,
 }
 
 /// A network namespace that interfaces of this one lead into.
@@ -131,6 +136,11 @@ impl Looker {
             let namespace = behind.get(index).copied();
             let addresses = namespace.map(|inode| self.addresses(inode, *index));
             let pods = namespace.and_then(|inode| processes.remove(&inode)).map(|(pods, _)| pods);
+            let announced = || {
+                let pod = self.announced.pod(std::time::Instant::now(), namespace?)?;
+                Some(BTreeSet::from([pod]))
+            };
+            let pods = pods.or_else(announced);
             interfaces.push(Sighting {
                 ifindex: *index,
                 name: Arc::clone(name),

@@ -7,6 +7,8 @@ use std::{
     sync::Arc,
 };
 
+use egress_ebpf::abi::PolicyId;
+
 use super::pods::Pod;
 use crate::{
     bpf::{
@@ -109,8 +111,10 @@ pub(crate) fn adopted(
     pods: &BTreeMap<u32, (String, Vec<IpAddr>)>,
     seen: &BTreeMap<u32, Vec<IpAddr>>,
     cgroups: &BTreeMap<u64, PathBuf>,
+    unnamed: PolicyId,
 ) -> Contents {
-    bpf::adopted(left, found(pods, seen), cgroups, |pods| bpf::learn_hardware(pods, left))
+    let learn = |pods: &mut [PodInterface]| bpf::learn_hardware(pods, left);
+    bpf::adopted(left, found(pods, seen), cgroups, unnamed, learn)
 }
 
 /// The cgroups that are enforced on, with their paths below the mount.

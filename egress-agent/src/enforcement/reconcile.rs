@@ -1,7 +1,7 @@
 //! The node's reconciler: from the configuration, and what is known besides, to the maps.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -36,7 +36,7 @@ use crate::{
     bpf::{self, Contents, Facts, PlanProblem, Waiting},
     source::Loaded,
     sys::netlink::links::Watch,
-    types::Held,
+    types::{Held, Revisions},
 };
 
 /// Between two looks at the interfaces, and two attempts to bring the maps up to date.
@@ -63,6 +63,10 @@ pub(crate) struct Parts {
     pub(crate) condition: Arc<Condition>,
     /// Told once enforcement stands.
     pub(crate) ready: watch::Sender<bool>,
+    /// The revisions that the maps hold as a whole; `None` where they are behind.
+    pub(crate) in_force: watch::Sender<Option<Arc<Revisions>>>,
+    /// The interfaces whose pods the maps know.
+    pub(crate) in_maps: watch::Sender<BTreeSet<u32>>,
 }
 
 /// What keeps the kernel equal to the configuration.
@@ -96,6 +100,8 @@ pub(crate) struct Reconciler {
     looks: Looks,
     ready: bool,
     stands: watch::Sender<bool>,
+    in_force: watch::Sender<Option<Arc<Revisions>>>,
+    in_maps: watch::Sender<BTreeSet<u32>>,
     manager: Manager,
 }
 
@@ -120,6 +126,8 @@ impl Reconciler {
             tally,
             condition,
             ready: stands,
+            in_force,
+            in_maps,
         } = parts;
         let exemptions = Exemptions::find(&plan::cgroups(&strangers, &attachments));
         Self {
@@ -149,6 +157,8 @@ impl Reconciler {
             looks: Looks::default(),
             ready: false,
             stands,
+            in_force,
+            in_maps,
             manager: Manager::new(Instant::now()),
         }
     }
@@ -259,7 +269,10 @@ impl Reconciler {
             }
             // Nothing accepted yet: what an earlier agent left stays, only what is attached is
             // known anew.
-            None => plan::adopted(self.maps.current(), &pods, &seen, &cgroups),
+            None => {
+                let unnamed = self.known.unnamed();
+                plan::adopted(self.maps.current(), &pods, &seen, &cgroups, unnamed)
+            }
         };
         self.exemptions.exempt(&mut desired);
         self.condition.set_exemptions(self.exemptions.tell(loaded.snapshot.as_deref()));
@@ -304,6 +317,26 @@ impl Reconciler {
         }
         let waiting = self.attachments.waiting() == Some(Waiting::FirstStart);
         self.condition.set_waiting(waiting);
+        self.tell_revisions(behind);
+    }
+
+    /// Says which revisions are in force, and at which interfaces, if that is news.
+    fn tell_revisions(&self, behind: bool) {
+        let whole = self.planned.snapshot().filter(|_| self.ready && !behind);
+        let now = whole.map(|snapshot| Arc::clone(&snapshot.revisions));
+        let known = self.maps.current().pod_interfaces.iter();
+        let known = known.filter(|(_, port)| now.is_some() && port.policy != UNKNOWN_POLICY);
+        let known: BTreeSet<u32> = known.map(|(ifindex, _)| *ifindex).collect();
+        self.in_maps.send_if_modified(|old| {
+            let changed = *old != known;
+            *old = known;
+            changed
+        });
+        self.in_force.send_if_modified(|old| {
+            let changed = *old != now;
+            *old = now;
+            changed
+        });
     }
 
     /// Whether ours are in force, now at the latest if it is time.

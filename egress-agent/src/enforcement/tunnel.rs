@@ -14,7 +14,7 @@ use crate::{
     sys::socket,
     telemetry::FlowLog,
     tls::Credentials,
-    tunnel::{Limits, Origin, Origins, Settings, Stats, Tunnel, TunnelConfig},
+    tunnel::{Drain, Limits, Origin, Origins, Settings, Stats, Tunnel, TunnelConfig},
     types::{ClientAddr, Workload},
 };
 
@@ -78,8 +78,14 @@ impl NodeTunnel {
             stats: Arc::clone(&stats),
             flows,
             limits: Limits::default(),
+            drain: Drain::default(),
         };
         Self { addresses, stats, config, of: None, waiting, threads: None }
+    }
+
+    /// Its end.
+    pub(crate) fn drain(&self) -> Drain {
+        self.config.drain.clone()
     }
 
     /// What is to be done from here on. Called before the kernel's maps say the same, so that a

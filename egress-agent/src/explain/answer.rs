@@ -34,7 +34,9 @@ pub fn explain(snapshot: &Arc<Snapshot>, question: &Question) -> Explanation {
     let from = format!("{}/{}", question.workload.namespace.0, question.workload.name);
     let (outcome, enforced) = match mode {
         Mode::Enforce => (enforced, None),
-        Mode::Audit => {
+        // A redirect is carried out, so the gateway's answer counts.
+        Mode::AuditRedirect if !matches!(connected, Connected::Refused) => (enforced, None),
+        Mode::Audit | Mode::AuditRedirect => {
             let detail = "the workload is in audit mode: it passes as if there were no programs";
             (Outcome::new(Verdict::Allowed, reason, detail), Some(enforced))
         }

@@ -83,6 +83,14 @@ impl<'a> Steps<'a> {
         let in_set = match mode {
             Mode::Enforce => String::new(),
             Mode::Audit => format!("; the workload set {set} is in audit mode, so it only would"),
+            Mode::AuditRedirect => match connected {
+                Connected::Refused => {
+                    format!("; the workload set {set} is in audit mode, so it only would")
+                }
+                Connected::Passes | Connected::Redirected { .. } => {
+                    format!("; the workload set {set} is in audit mode with redirects")
+                }
+            },
             Mode::Exempt => format!("; the workload set {set} is exempt"),
         };
         let text = format!("TCP to {to} {what} ({}){in_set}", reason.name());

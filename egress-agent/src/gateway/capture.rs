@@ -10,7 +10,14 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 
-use crate::{bpf::lookup, sys::socket::listeners, types::Port};
+use crate::{
+    bpf::lookup,
+    sys::{
+        listening::{Sockets, deal},
+        socket::listeners,
+    },
+    types::Port,
+};
 
 /// `--capture`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,24 +84,22 @@ impl TunnelPort {
         self,
         addresses: &[IpAddr],
         workers: usize,
+        sockets: &mut Sockets,
     ) -> anyhow::Result<Vec<Vec<TcpListener>>> {
-        let mut sets: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut sets = empty(workers);
         let Some(port) = self.0 else { return Ok(sets) };
-        let on = |result: io::Result<Vec<TcpListener>>| {
-            result.map_err(|error| explain("--tunnel-port", port, error))
+        let mut add = |name: &str, listen: &dyn Fn() -> io::Result<Vec<TcpListener>>| {
+            let listeners = sockets.open(name, listen);
+            listeners
+                .and_then(|listeners| deal(listeners, &mut sets))
+                .map_err(|error| explain("--tunnel-port", port, error))
         };
-        let mut bound = Vec::new();
         if addresses.is_empty() {
-            let any = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
-            bound.push(on(listen(any, port.get(), workers))?);
+            add(&format!("tunnel {port}"), &|| listen(ANY, port.get(), workers))?;
         }
         for address in addresses {
-            bound.push(on(listeners((*address, port.get()).into(), workers))?);
-        }
-        for listeners in bound {
-            for (set, listener) in sets.iter_mut().zip(listeners) {
-                set.push(listener);
-            }
+            let addr = SocketAddr::new(*address, port.get());
+            add(&format!("tunnel {addr}"), &|| listeners(addr, workers))?;
         }
         Ok(sets)
     }
@@ -128,31 +133,35 @@ pub(super) fn capture(
     own: &[u16],
     excluded: &[Port],
     addresses: &[IpAddr],
+    sockets: &mut Sockets,
 ) -> anyhow::Result<Captured> {
+    let mut sets = empty(workers);
     match capture {
         Capture::Bind(ports) => {
-            let mut listeners: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
             for port in ports {
                 if own.contains(&port.get()) {
                     bail!(
                         "--capture: port {port} is one of the gateway's own (admin, health or metrics); choose another one there"
                     );
                 }
-                let unspecified = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
-                let of_port = listen(unspecified, port.get(), workers)
+                let name = format!("capture {port}");
+                sockets
+                    .open(&name, || listen(ANY, port.get(), workers))
+                    .and_then(|listeners| deal(listeners, &mut sets))
                     .map_err(|error| explain("--capture", *port, error))?;
-                for (of_worker, listener) in listeners.iter_mut().zip(of_port) {
-                    of_worker.push(listener);
-                }
             }
-            Ok(Captured { listeners, lookup: None })
+            Ok(Captured { listeners: sets, lookup: None })
         }
         Capture::SkLookup => {
             // Only the program leads connections here, so the listeners' own address is of no
             // account; but one bound to ::1 takes IPv6 alone, so each family has its own.
             let loopback = "--capture sk-lookup: can't listen on the loopback address";
-            let v4 = listeners((Ipv4Addr::LOCALHOST, 0).into(), workers).context(loopback)?;
-            let v6 = match listeners((Ipv6Addr::LOCALHOST, 0).into(), workers) {
+            let mut open = |ip: IpAddr| {
+                let name = format!("capture {ip}");
+                sockets.open(&name, || listeners((ip, 0).into(), workers))
+            };
+            let v4 = open(Ipv4Addr::LOCALHOST.into()).context(loopback)?;
+            let v6 = match open(Ipv6Addr::LOCALHOST.into()) {
                 Err(error) if is_without_v6(&error) => Vec::new(),
                 result => result.context(loopback)?,
             };
@@ -161,14 +170,20 @@ pub(super) fn capture(
             let (first_v4, first_v6) = (v4.first().map(AsFd::as_fd), v6.first().map(AsFd::as_fd));
             let lookup = lookup::attach(first_v4, first_v6, addresses, &excluded)
                 .context("--capture sk-lookup (bind:PORTS needs neither eBPF nor privilege)")?;
-            let mut listeners: Vec<Vec<TcpListener>> = v4.into_iter().map(|v4| vec![v4]).collect();
-            for (of_worker, v6) in listeners.iter_mut().zip(v6) {
-                of_worker.push(v6);
-            }
-            Ok(Captured { listeners, lookup: Some(lookup) })
+            deal(v4, &mut sets).context(loopback)?;
+            deal(v6, &mut sets).context(loopback)?;
+            Ok(Captured { listeners: sets, lookup: Some(lookup) })
         }
     }
 }
+
+/// A set of listeners for each worker, with nothing in it.
+fn empty(workers: usize) -> Vec<Vec<TcpListener>> {
+    (0..workers).map(|_| Vec::new()).collect()
+}
+
+/// Every address of this host, of both families.
+const ANY: (Ipv6Addr, Ipv4Addr) = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
 
 /// On both families where there is IPv6, on IPv4 alone where there isn't.
 fn listen(
@@ -239,12 +254,16 @@ mod tests {
         let taken = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = Port::new(taken.local_addr().unwrap().port()).unwrap();
         let bind = Capture::Bind(vec![port]);
-        let error = capture(&bind, 1, &[], &[], &[]).err().unwrap().to_string();
+        let error =
+            capture(&bind, 1, &[], &[], &[], &mut Sockets::default()).err().unwrap().to_string();
         assert!(error.contains("in use by another process"), "{error}");
         drop(taken);
-        let captured = capture(&bind, 2, &[], &[], &[]).unwrap();
+        let captured = capture(&bind, 2, &[], &[], &[], &mut Sockets::default()).unwrap();
         assert_eq!(captured.listeners.len(), 2);
-        let error = capture(&bind, 1, &[port.get()], &[], &[]).err().unwrap().to_string();
+        let error = capture(&bind, 1, &[port.get()], &[], &[], &mut Sockets::default())
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains("one of the gateway's own"), "{error}");
     }
 }

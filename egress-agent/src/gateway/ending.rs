@@ -10,6 +10,15 @@ use tokio::{
 
 use crate::proxy::Drain;
 
+/// How long what runs may go on.
+#[derive(Clone, Copy)]
+pub(super) struct DrainLimits {
+    /// After a signal.
+    pub(super) signal: Duration,
+    /// Once another process has taken over; and then as after a signal.
+    pub(super) upgrade: Duration,
+}
+
 /// Ends the workers: at once where nothing runs, at the deadline or the next signal at the latest.
 /// Whether it was a signal.
 pub(super) async fn drain(

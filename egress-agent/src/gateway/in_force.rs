@@ -9,7 +9,7 @@ use crate::{
     net::ClusterStates,
     policy::{GatewayPolicy, Snapshot},
     proxy::PolicyCell,
-    source::Loaded,
+    source::{Loaded, Rollout},
     sys::{netlink::addresses, retire::Retired},
     telemetry::Telemetry,
     tls::Credentials,
@@ -26,6 +26,8 @@ pub(super) struct InForce {
     pub(super) status: Arc<Status>,
     pub(super) states: Arc<ClusterStates>,
     pub(super) credentials: Arc<Credentials>,
+    /// Who wants to know what is in force; absent without an API server.
+    pub(super) rollout: Option<Rollout>,
 }
 
 impl InForce {
@@ -41,6 +43,7 @@ impl InForce {
             self.telemetry.stats.configure(clusters.iter().map(|cluster| &cluster.name));
             self.states.configure(clusters.iter().map(|cluster| &cluster.name));
             // Before the policy: its first connection finds the certificates.
+            self.credentials.attribute(&snapshot.credential_uses);
             self.credentials.originate(policy.originating());
             self.credentials.configure(policy.terminating(), []).await;
             let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();
@@ -50,6 +53,11 @@ impl InForce {
             self.status.set_fault("access_log", fault.map(|error| error.to_string()));
             report_missing(snapshot);
             self.put_in_force(policy);
+            if let Some(rollout) = &self.rollout {
+                let groups = snapshot.mesh.gateways.iter();
+                let gateways = groups.flat_map(|group| group.endpoints.iter().copied());
+                rollout.in_force(&snapshot.revisions, gateways.collect());
+            }
         }
         self.status.set_config(ConfigState {
             snapshot: snapshot.clone(),
@@ -86,6 +94,9 @@ impl InForce {
             Ok(now) if now != self.identity.addresses => {
                 self.identity =
                     Arc::new(GatewayIdentity { addresses: now, ..(*self.identity).clone() });
+                if let Some(rollout) = &self.rollout {
+                    rollout.set_own(&self.identity.addresses);
+                }
                 let snapshot = self.status.config().snapshot.clone();
                 if let Some(snapshot) = &snapshot {
                     let policy = self.decide_by(snapshot).await;

@@ -7,11 +7,13 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::succession::Draining;
 use crate::{
     admin::{
         State, Status,
         control::{
             AgentReport, Configuration, GatewayReport, LimitReport, Process, Serving, TunnelReport,
+            UpgradeRequests,
         },
     },
     source::Loaded,
@@ -30,6 +32,10 @@ pub(super) struct View {
     pub(super) workers: usize,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) status: Arc<Status>,
+    /// The process that this one has replaced, while it drains.
+    pub(super) before: Draining,
+    /// How an upgrade is asked for.
+    pub(super) upgrade: UpgradeRequests,
 }
 
 impl View {
@@ -37,10 +43,13 @@ impl View {
     pub(super) fn serving(self, loaded: watch::Receiver<Loaded>) -> Serving {
         let flows = Arc::clone(&self.telemetry.flows);
         let config = loaded.clone();
+        let upgrade = Some(self.upgrade.clone());
         Serving {
+            upgrade,
             status: Box::new(move || AgentReport::Gateway(self.report(&loaded.borrow().clone()))),
             snapshot: Box::new(move || config.borrow().snapshot.clone()),
             flows,
+            standing: Box::new(|_: &str, _| Err("a gateway enforces nothing on pods".into())),
             // A gateway hands its flows in itself.
             lost: Box::new(|| 0),
         }
@@ -66,7 +75,7 @@ impl View {
         }
         let warnings = self.telemetry.stats.node_sources().warning(Instant::now());
         GatewayReport {
-            warnings: warnings.into_iter().collect(),
+            warnings: warnings.into_iter().chain(self.before()).collect(),
             process: self.process.clone(),
             state: state.name().into(),
             configuration: Configuration::new(self.directory.clone(), loaded),
@@ -79,6 +88,15 @@ impl View {
             limits: Resource::ALL.map(|resource| self.limit(resource)).into(),
             problems,
         }
+    }
+
+    fn before(&self) -> Option<String> {
+        let pid = self.before.load(Relaxed);
+        let text = format!(
+            "process {pid}, which this one replaced, still drains: until it ends, each counts its own \
+             limits, rates and connections"
+        );
+        (pid != 0).then_some(text)
     }
 
     fn limit(&self, resource: Resource) -> LimitReport {

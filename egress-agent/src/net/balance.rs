@@ -1,6 +1,7 @@
 //! Which endpoint comes next: load balancing, limits and outlier detection, shared by all workers.
 
 mod endpoints;
+mod fair;
 mod hashed;
 mod places;
 mod warm;
@@ -12,7 +13,7 @@ use std::{
     hash::{BuildHasher, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -21,21 +22,26 @@ use tokio::{sync::watch, time::Instant};
 
 use self::{
     endpoints::{EndpointState, Endpoints},
+    fair::{FairLimit, Place},
     hashed::Hashed,
     warm::Newcomers,
     wishes::Places,
 };
 use crate::{
     policy::{
-        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, LoadBalancer, OutlierDetection,
+        Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, Handle, Keeper, LoadBalancer,
+        OutlierDetection,
     },
-    types::UpstreamAddr,
+    types::{ShareOwner, UpstreamAddr},
 };
+
+pub use self::places::Patience;
 
 /// Load and health of all clusters. They outlive a change of configuration as long as the
 /// cluster's name stays.
 #[derive(Debug, Default)]
 pub struct ClusterStates {
+    keeper: Keeper,
     /// The clusters of the configuration, replaced as a whole.
     configured: ArcSwap<ByName>,
     /// Clusters that no configuration names (any more): `PassthroughCluster`, and those of requests that
@@ -49,7 +55,10 @@ type ByName = HashMap<ClusterName, Arc<ClusterState>>;
 
 #[derive(Debug, Default)]
 pub(super) struct ClusterState {
-    connections: AtomicU32,
+    /// `maxConnections`.
+    connections: Arc<FairLimit>,
+    /// `http2MaxRequests`.
+    requests: Arc<FairLimit>,
     places: Places,
     turn: AtomicUsize,
     total: AtomicUsize,
@@ -108,6 +117,11 @@ impl ClusterStates {
         });
     }
 
+    /// The state of a configuration's cluster, looked up once.
+    pub(super) fn of(&self, cluster: &Cluster) -> Arc<ClusterState> {
+        cluster.kept.get(Handle::State, self.keeper, || self.get(&cluster.name))
+    }
+
     pub(super) fn get(&self, name: &ClusterName) -> Arc<ClusterState> {
         if let Some(known) = self.known(name) {
             return known;
@@ -129,10 +143,7 @@ impl ClusterStates {
     /// The endpoints of a cluster, as of the last dial; zero before the first.
     #[must_use]
     pub fn membership(&self, name: &ClusterName) -> Membership {
-        self.known(name).map_or_else(Membership::default, |state| Membership {
-            total: state.total.load(Ordering::Relaxed),
-            ejected: state.endpoints.ejected(),
-        })
+        self.known(name).map_or_else(Membership::default, |state| state.membership())
     }
 }
 
@@ -141,6 +152,8 @@ impl ClusterStates {
 #[derive(Debug)]
 pub struct Lease {
     cluster: Arc<ClusterState>,
+    /// `None` once it is given back.
+    place: Option<Place>,
     endpoint: Option<Arc<EndpointState>>,
     outlier: Option<OutlierDetection>,
     /// Whether it carries nothing and waits for work.
@@ -149,9 +162,9 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.set_idle(false);
+        self.count_idle(false);
         // Before the look at who waits: see `Places`.
-        self.cluster.connections.fetch_sub(1, Ordering::SeqCst);
+        self.place = None;
         self.cluster.places.freed();
         if let Some(endpoint) = &self.endpoint {
             endpoint.connections.fetch_sub(1, Ordering::Relaxed);
@@ -166,17 +179,22 @@ impl Lease {
         self.endpoint.as_ref().map(InFlight::new)
     }
 
-    /// A place in the cluster, unless `maxConnections` are taken.
-    pub(super) fn take(state: &Arc<ClusterState>, cluster: &Cluster) -> Option<Self> {
-        let max = cluster.pool.max_connections;
-        let more = |count: u32| (count < max).then(|| count + 1);
-        state.connections.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
-        let idle = Cell::new(false);
-        Some(Self { cluster: Arc::clone(state), endpoint: None, outlier: cluster.outlier, idle })
+    fn new(state: &Arc<ClusterState>, cluster: &Cluster, place: Place) -> Self {
+        let (endpoint, idle) = (None, Cell::new(false));
+        let outlier = cluster.outlier;
+        Self { cluster: Arc::clone(state), place: Some(place), endpoint, outlier, idle }
     }
 
-    /// The connection waits for work, or has some: one that waits may be closed for its place.
-    pub fn set_idle(&self, idle: bool) {
+    /// The connection carries something of this source, or nothing: then it is part of no share, and may be closed
+    /// for its place.
+    pub fn set_owner(&self, owner: Option<&ShareOwner>) {
+        if let Some(place) = &self.place {
+            place.set_owner(owner);
+        }
+        self.count_idle(owner.is_none());
+    }
+
+    fn count_idle(&self, idle: bool) {
         if self.idle.replace(idle) != idle {
             self.cluster.places.set_idle(idle);
         }
@@ -212,20 +230,25 @@ impl Lease {
 }
 
 impl ClusterState {
-    fn has_connections(&self) -> bool {
-        self.connections.load(Ordering::Relaxed) > 0
+    pub(super) fn membership(&self) -> Membership {
+        let total = self.total.load(Ordering::Relaxed);
+        Membership { total, ejected: self.endpoints.ejected() }
     }
 
-    /// The order in which to try `candidates` for one request: the balancer's choice, then the
-    /// other healthy ones. Empty if none is healthy.
+    fn has_connections(&self) -> bool {
+        self.connections.taken() > 0
+    }
+
+    /// Puts candidates into the order in which to try them for one request: the balancer's choice, then
+    /// the other healthy ones. None is left if none is healthy.
     pub(super) fn order(
         &self,
-        candidates: &[Endpoint],
+        healthy: &mut Vec<Endpoint>,
         cluster: &Cluster,
         hash: Option<u64>,
         random: &Random,
-    ) -> Vec<Endpoint> {
-        set(&self.total, candidates.len());
+    ) {
+        set(&self.total, healthy.len());
         match cluster.outlier {
             Some(_) => {
                 if !self.may_eject.load(Ordering::Relaxed) {
@@ -241,52 +264,50 @@ impl ClusterState {
             }
         }
         let mut balancer = cluster.load_balancer;
-        let mut healthy: Vec<Endpoint> = candidates.to_vec();
         // The endpoints of a wildcard are those of many hosts.
         if let Some(warmup) = cluster.warmup
             && cluster.hash.is_none()
             && matches!(balancer, LoadBalancer::RoundRobin | LoadBalancer::LeastRequest)
             && !matches!(cluster.discovery, Discovery::Request(_))
-            && self.newcomers.weigh(&mut healthy, warmup, Instant::now())
+            && self.newcomers.weigh(healthy, warmup, Instant::now())
             && balancer == LoadBalancer::RoundRobin
         {
             // Turns follow weights only as long as these stay.
             balancer = LoadBalancer::Random;
         }
-        self.endpoints.retain_healthy(&mut healthy, |endpoint| UpstreamAddr(endpoint.addr));
+        self.endpoints.retain_healthy(healthy, |endpoint| UpstreamAddr(endpoint.addr));
         if healthy.len() <= 1 {
-            return healthy;
+            return;
         }
         let total: u64 = healthy.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
         if total == 0 {
-            return healthy;
+            return;
         }
         if let Some(wanted) = &cluster.hash {
             let hash = hash.unwrap_or_else(|| random.draw());
             let chosen = match cluster.discovery {
                 // A table each would be made anew for every host that is asked for.
-                Discovery::Request(_) => hashed::rendezvous(&healthy, hash),
-                Discovery::Dns(_) | Discovery::Static(_) => self.hashed(&healthy, wanted, hash),
+                Discovery::Request(_) => hashed::rendezvous(healthy, hash),
+                Discovery::Dns(_) | Discovery::Static(_) => self.hashed(healthy, wanted, hash),
             };
             healthy.swap(0, chosen);
-            return healthy;
+            return;
         }
         let chosen = match balancer {
             LoadBalancer::RoundRobin => {
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                by_weight(&healthy, u64::try_from(turn).unwrap_or(0) % total)
+                by_weight(healthy, u64::try_from(turn).unwrap_or(0) % total)
             }
-            LoadBalancer::Random => by_weight(&healthy, random.below(total)),
+            LoadBalancer::Random => by_weight(healthy, random.below(total)),
             LoadBalancer::First => 0,
             LoadBalancer::LeastRequest => {
-                let first = by_weight(&healthy, random.below(total));
-                let second = by_weight(&healthy, random.below(total));
+                let first = by_weight(healthy, random.below(total));
+                let second = by_weight(healthy, random.below(total));
                 let load = |at: usize| self.endpoints.load(UpstreamAddr(healthy[at].addr));
                 if first != second && load(second) < load(first) { second } else { first }
             }
         };
         healthy.swap(0, chosen);
-        healthy
     }
 }
 

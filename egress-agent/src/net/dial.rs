@@ -2,6 +2,7 @@
 
 mod error;
 mod order;
+mod plan;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use futures_util::{
-    future,
+    future::{self, Either},
     stream::{FuturesUnordered, StreamExt as _},
 };
 use tokio::{
@@ -19,11 +20,11 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-pub use self::error::DialError;
-use self::order::stagger;
+pub use self::{error::DialError, plan::Plan};
+use self::{order::stagger, plan::Lists};
 use super::{
     Connect, ConnectError, Question, Resolve, ResolveError,
-    balance::{ClusterStates, InFlight, Lease, Membership, Random},
+    balance::{ClusterStates, InFlight, Lease, Membership, Patience, Random},
 };
 use crate::{
     policy::{Cluster, Discovery, EgressAddresses, Endpoint, GatewayPolicy, Keepalive},
@@ -38,6 +39,8 @@ pub struct Dialer {
     connector: Rc<dyn Connect>,
     states: Arc<ClusterStates>,
     random: Random,
+    /// Those of earlier plans.
+    lists: Lists,
 }
 
 /// A connection to an endpoint of a cluster, in clear: TLS is started on it by [`crate::tls`].
@@ -74,42 +77,6 @@ impl<'a> From<&'a ShareOwner> for Asker<'a> {
     }
 }
 
-/// The endpoints to try for one request, in order; at least one.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Plan {
-    order: Vec<Endpoint>,
-    /// The addresses to dial from, of IPv4 and of IPv6.
-    from: Option<[Option<IpAddr>; 2]>,
-}
-
-impl Plan {
-    /// Their addresses, the balancer's choice first.
-    pub fn addresses(&self) -> impl Iterator<Item = UpstreamAddr> {
-        self.order.iter().map(|endpoint| UpstreamAddr(endpoint.addr))
-    }
-
-    /// Whether none of the host's addresses was left out for there being too many.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.order.len() < order::ATTEMPTS
-    }
-
-    /// The address to dial this one from.
-    fn from(&self, addr: UpstreamAddr) -> Option<IpAddr> {
-        let [v4, v6] = self.from?;
-        if addr.0.is_ipv6() { v6 } else { v4 }
-    }
-}
-
-/// What is done where `maxConnections` are taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Patience {
-    /// Nothing.
-    None,
-    /// An idle connection is closed, and waited for; see [`Lease::set_idle`].
-    Wait,
-}
-
 impl Dialer {
     /// A worker's dialer over what all workers share.
     #[must_use]
@@ -118,7 +85,8 @@ impl Dialer {
         connector: Rc<dyn Connect>,
         states: Arc<ClusterStates>,
     ) -> Self {
-        Self { resolver, connector, states, random: Random::default() }
+        let (random, lists) = (Random::default(), Lists::default());
+        Self { resolver, connector, states, random, lists }
     }
 
     /// Load and health of all clusters.
@@ -130,7 +98,7 @@ impl Dialer {
     /// The cluster's endpoints, as of the last dial.
     #[must_use]
     pub fn membership(&self, cluster: &Cluster) -> Membership {
-        self.states.membership(&cluster.name)
+        self.states.of(cluster).membership()
     }
 
     /// Connects to an endpoint of `cluster`, for a connection that carries one thing from its
@@ -147,8 +115,12 @@ impl Dialer {
         host: Option<&Host>,
         asker: impl Into<Asker<'_>>,
     ) -> Result<Upstream, DialError> {
+        let asker = asker.into();
         let plan = self.plan(policy, cluster, host, asker).await?;
-        let mut upstream = self.connect(cluster, &plan, Patience::Wait).await?;
+        let patience = Patience::Share(Instant::now() + cluster.pool.connect_timeout);
+        let connected = self.connect(cluster, &plan, asker.owner, patience).await;
+        self.done(plan);
+        let mut upstream = connected?;
         upstream.in_flight = upstream.lease.request();
         Ok(upstream)
     }
@@ -165,7 +137,8 @@ impl Dialer {
         asker: impl Into<Asker<'_>>,
     ) -> Result<Plan, DialError> {
         let Asker { owner, hash, from } = asker.into();
-        let mut candidates = self.candidates(cluster, host, owner).await?;
+        let mut candidates = self.lists.take();
+        self.candidates(cluster, host, owner, &mut candidates).await?;
         let refused = candidates.iter().find(|endpoint| !policy.may_dial(endpoint.addr.ip()));
         let refused = refused.map(|endpoint| endpoint.addr.ip());
         candidates.retain(|endpoint| policy.may_dial(endpoint.addr.ip()));
@@ -182,10 +155,17 @@ impl Dialer {
         }
         // Balancing is among the first family; the other one is used when it fails.
         let first_is_v6 = candidates.first().is_some_and(|endpoint| endpoint.addr.is_ipv6());
-        let (first, other): (Vec<_>, Vec<_>) =
-            candidates.into_iter().partition(|endpoint| endpoint.addr.is_ipv6() == first_is_v6);
-        let first = self.states.get(&cluster.name).order(&first, cluster, hash, &self.random);
-        let order = order::interleave(first, other);
+        let is_first = |endpoint: &Endpoint| endpoint.addr.is_ipv6() == first_is_v6;
+        let mut other = Vec::new();
+        if !candidates.iter().all(is_first) {
+            other = self.lists.take();
+            other.extend(candidates.iter().filter(|endpoint| !is_first(endpoint)).cloned());
+            candidates.retain(is_first);
+        }
+        let mut order = candidates;
+        self.states.of(cluster).order(&mut order, cluster, hash, &self.random);
+        order::interleave(&mut order, &mut other);
+        self.lists.keep(other);
         if order.is_empty() {
             return Err(DialError::NoHealthyUpstream { cluster: cluster.name.to_string() });
         }
@@ -193,7 +173,12 @@ impl Dialer {
         Ok(Plan { order, from })
     }
 
-    /// Connects to the first endpoint of the plan that answers.
+    /// The plan is not needed any more: the next one takes its memory.
+    pub fn done(&self, plan: Plan) {
+        self.lists.keep(plan.order);
+    }
+
+    /// Connects to the first endpoint of the plan that answers. The connection is part of the share of `owner`.
     ///
     /// # Errors
     /// [`DialError`]; nothing was sent.
@@ -201,16 +186,11 @@ impl Dialer {
         &self,
         cluster: &Cluster,
         plan: &Plan,
+        owner: &ShareOwner,
         patience: Patience,
     ) -> Result<Upstream, DialError> {
-        let state = self.states.get(&cluster.name);
-        let lease = match patience {
-            Patience::None => Lease::take(&state, cluster),
-            Patience::Wait => {
-                let deadline = Instant::now() + cluster.pool.connect_timeout;
-                self.states.place(&state, cluster, deadline).await
-            }
-        };
+        let state = self.states.of(cluster);
+        let lease = self.states.place(&state, cluster, owner, patience).await;
         let Some(lease) = lease else {
             return Err(DialError::Overflow {
                 cluster: cluster.name.to_string(),
@@ -308,27 +288,31 @@ impl Dialer {
         }
     }
 
-    /// Where the cluster's endpoints are now. This is the only resolution for the dial.
+    /// Adds where the cluster's endpoints are now. This is the only resolution for the dial.
     async fn candidates(
         &self,
         cluster: &Cluster,
         host: Option<&Host>,
         owner: &ShareOwner,
-    ) -> Result<Vec<Endpoint>, DialError> {
+        endpoints: &mut Vec<Endpoint>,
+    ) -> Result<(), DialError> {
         let limit = cluster.pool.connect_timeout;
         match &cluster.discovery {
-            Discovery::Static(endpoints) => Ok(endpoints.clone()),
-            Discovery::Request(port) => match host {
-                Some(host) => self.addresses(host, *port, owner, limit).await,
-                None => Ok(Vec::new()),
-            },
+            Discovery::Static(known) => endpoints.extend_from_slice(known),
+            Discovery::Request(port) => {
+                if let Some(host) = host {
+                    self.addresses(host, *port, owner, limit, endpoints).await?;
+                }
+            }
             Discovery::Dns(names) => {
                 if let [(host, port)] = &names[..] {
-                    return self.addresses(host, *port, owner, limit).await;
+                    return self.addresses(host, *port, owner, limit, endpoints).await;
                 }
-                let lookups =
-                    names.iter().map(|(host, port)| self.addresses(host, *port, owner, limit));
-                let mut endpoints = Vec::new();
+                let lookups = names.iter().map(|(host, port)| async move {
+                    let mut found = Vec::new();
+                    let looked_up = self.addresses(host, *port, owner, limit, &mut found).await;
+                    looked_up.map(|()| found)
+                });
                 let mut failed = None;
                 for result in future::join_all(lookups).await {
                     match result {
@@ -336,12 +320,12 @@ impl Dialer {
                         Err(error) => failed = Some(error),
                     }
                 }
-                match failed {
-                    Some(error) if endpoints.is_empty() => Err(error),
-                    _ => Ok(endpoints),
+                if let Some(error) = failed.filter(|_| endpoints.is_empty()) {
+                    return Err(error);
                 }
             }
         }
+        Ok(())
     }
 
     async fn addresses(
@@ -350,16 +334,29 @@ impl Dialer {
         port: Port,
         owner: &ShareOwner,
         limit: Duration,
-    ) -> Result<Vec<Endpoint>, DialError> {
+        endpoints: &mut Vec<Endpoint>,
+    ) -> Result<(), DialError> {
         let endpoint = |ip: &IpAddr| Endpoint { addr: SocketAddr::new(*ip, port.get()), weight: 1 };
         let name = match host {
-            Host::Ip(ip) => return Ok(vec![endpoint(ip)]),
+            Host::Ip(ip) => {
+                endpoints.push(endpoint(ip));
+                return Ok(());
+            }
             Host::Name(name) => name,
         };
-        let question = Question { owner, name, within: limit };
-        let lookup = timeout_at(Instant::now() + limit, self.resolver.resolve(question)).await;
-        match lookup.unwrap_or(Err(ResolveError::Timeout)) {
-            Ok(addresses) => Ok(addresses.iter().map(endpoint).collect()),
+        let found = match self.resolver.resolve(Question { owner, name, within: limit }) {
+            // Nearly always: no timer is needed.
+            Either::Left(known) => known.await,
+            Either::Right(asked) => match timeout_at(Instant::now() + limit, asked).await {
+                Ok(found) => found,
+                Err(_) => Err(ResolveError::Timeout),
+            },
+        };
+        match found {
+            Ok(addresses) => {
+                endpoints.extend(addresses.iter().map(endpoint));
+                Ok(())
+            }
             Err(why) => Err(DialError::Resolve { host: host.clone(), why }),
         }
     }

@@ -1,12 +1,15 @@
 //! Copying bytes between two connections, both directions in one task.
 //!
 //! While nothing flows a connection holds no buffer: reads go through one buffer that the worker's
-//! connections share, and only what the other side didn't take at once is kept. A read that fills
+//! connections share, and only what the other side didn't take at once is kept. What a side receives in a
+//! buffer of its own, or keeps in one until it is sent, is handed on as it is. A read that fills
 //! [`BULK`] bytes shows bulk; from then on bytes are spliced through a pipe of the worker's pool,
 //! which goes back as soon as the flow pauses.
 
+mod buffers;
+
 use std::{
-    cell::{Cell, RefCell},
+    cell::Cell,
     future::{Future, poll_fn},
     io, mem,
     pin::{Pin, pin},
@@ -14,109 +17,22 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::Interest,
     net::TcpStream,
     time::{Instant, sleep_until},
 };
 
+pub use self::buffers::Buffers;
+use self::buffers::Read;
+use super::Side;
 use crate::sys::splice::Pipe;
 
 /// A read of this many bytes shows bulk.
 const BULK: usize = 32 * 1024;
 /// A splice of less shows its end.
 const TRICKLE: usize = 4 * 1024;
-/// The buffer that all connections of a worker share.
-const SHARED: usize = 64 * 1024;
-/// Larger pipes brought nothing; a user without privilege may have 256 of these.
-const PIPE: usize = 256 * 1024;
-/// Empty pipes kept for later.
-const POOLED: usize = 64;
-
-/// What the relayed connections of a worker share.
-#[derive(Debug)]
-pub struct Buffers {
-    shared: RefCell<Box<[u8]>>,
-    pool: RefCell<Vec<Pipe>>,
-    lent: Cell<usize>,
-    most: usize,
-}
-
-impl Default for Buffers {
-    fn default() -> Self {
-        Self::new(1024)
-    }
-}
-
-impl Buffers {
-    /// With so many pipes at most, which take two descriptors each; connections beyond them copy.
-    #[must_use]
-    pub fn new(pipes: usize) -> Self {
-        Self {
-            shared: RefCell::new(vec![0; SHARED].into()),
-            pool: RefCell::default(),
-            lent: Cell::new(0),
-            most: pipes,
-        }
-    }
-
-    /// An empty pipe, unless too many are lent or the process is out of files.
-    fn lend(&self) -> Option<Pipe> {
-        if self.lent.get() >= self.most {
-            return None;
-        }
-        let pooled = self.pool.borrow_mut().pop();
-        let pipe = pooled.or_else(|| Pipe::new(PIPE).ok())?;
-        self.lent.set(self.lent.get() + 1);
-        Some(pipe)
-    }
-
-    /// Takes a pipe back. One with bytes in it is closed: they belong to its connection alone.
-    fn give_back(&self, pipe: Pipe) {
-        self.lent.set(self.lent.get() - 1);
-        let mut pool = self.pool.borrow_mut();
-        if pipe.is_empty() && self.lent.get() + pool.len() < self.most && pool.len() < POOLED {
-            pool.push(pipe);
-        }
-    }
-
-    /// Pipes lent to connections now.
-    #[must_use]
-    pub fn pipes_lent(&self) -> usize {
-        self.lent.get()
-    }
-}
-
-/// One side of a relay.
-pub trait Side: AsyncRead + AsyncWrite + Unpin {
-    /// The socket, if what is read and written is what is on the wire; then it may be spliced.
-    fn plain(&self) -> Option<&TcpStream>;
-
-    /// Makes closing it a reset, which the other end can't take for the regular end of the data.
-    fn reset(&self);
-}
-
-impl Side for TcpStream {
-    fn plain(&self) -> Option<&TcpStream> {
-        Some(self)
-    }
-
-    fn reset(&self) {
-        // It fails only where the connection is gone already.
-        self.set_zero_linger().ok();
-    }
-}
-
-impl<S: Side> Side for Box<S> {
-    fn plain(&self) -> Option<&TcpStream> {
-        (**self).plain()
-    }
-
-    fn reset(&self) {
-        (**self).reset();
-    }
-}
-
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
@@ -215,8 +131,8 @@ struct Direction<'a> {
 }
 
 enum State {
-    /// What was read and not yet taken: bytes from this index on.
-    Copy(Vec<u8>, usize),
+    /// What was read and not yet taken.
+    Copy(Bytes),
     Splice(Pipe),
     /// Everything was passed on; the end itself is next.
     Closing,
@@ -225,11 +141,11 @@ enum State {
 
 impl State {
     fn idle() -> Self {
-        Self::Copy(Vec::new(), 0)
+        Self::Copy(Bytes::new())
     }
 
     fn is_idle(&self) -> bool {
-        matches!(self, Self::Copy(pending, at) if *at == pending.len())
+        matches!(self, Self::Copy(pending) if pending.is_empty())
     }
 }
 
@@ -241,7 +157,7 @@ impl Drop for Direction<'_> {
 
 impl<'a> Direction<'a> {
     fn new(buffers: &'a Buffers, from: Peer, early: Vec<u8>) -> Self {
-        Self { buffers, from, bulk: false, state: State::Copy(early, 0) }
+        Self { buffers, from, bulk: false, state: State::Copy(early.into()) }
     }
 
     /// Back to copying, without a pipe.
@@ -262,7 +178,7 @@ impl<'a> Direction<'a> {
     ) -> Poll<Result<(), End>> {
         loop {
             match &mut self.state {
-                State::Copy(..) => {
+                State::Copy(_) => {
                     if self.bulk
                         && self.state.is_idle()
                         && from.plain().is_some()
@@ -296,21 +212,24 @@ impl<'a> Direction<'a> {
         count: &impl Fn(Peer, usize),
     ) -> Poll<Result<(), End>> {
         let (reader, writer) = (self.from, self.from.other());
-        if let State::Copy(pending, at) = &mut self.state {
-            while *at < pending.len() {
-                match ready!(Pin::new(&mut *to).poll_write(cx, &pending[*at..])) {
+        if let State::Copy(pending) = &mut self.state {
+            while !pending.is_empty() {
+                match ready!(to.poll_write_bytes(cx, pending)) {
                     Ok(0) => return broken(writer, io::ErrorKind::WriteZero),
-                    Ok(written) => *at += written,
+                    Ok(_) => {}
                     Err(error) => return broken(writer, error),
                 }
             }
         }
         // The leftover is gone, and its memory with it.
         self.state = State::idle();
-        let mut shared = self.buffers.shared.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut shared);
-        match Pin::new(&mut *from).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) => {}
+        let keeps = to.keeps_bytes();
+        let read = match from.poll_received(cx) {
+            Some(received) => received.map_ok(Read::Own),
+            None => self.buffers.poll_read(cx, from, keeps),
+        };
+        let read = match read {
+            Poll::Ready(Ok(read)) => read,
             Poll::Ready(Err(error)) => return broken(reader, error),
             Poll::Pending => {
                 // TLS may hold back what was written until it is flushed.
@@ -319,27 +238,21 @@ impl<'a> Direction<'a> {
                     Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
                 };
             }
-        }
-        let read = buffer.filled();
+        };
         if read.is_empty() {
             self.state = State::Closing;
             return Poll::Ready(Ok(()));
         }
         count(reader, read.len());
         self.bulk = read.len() >= BULK;
-        let mut rest = read;
-        while !rest.is_empty() {
-            match Pin::new(&mut *to).poll_write(cx, rest) {
-                Poll::Ready(Ok(0)) => return broken(writer, io::ErrorKind::WriteZero),
-                Poll::Ready(Ok(written)) => rest = &rest[written..],
-                Poll::Ready(Err(error)) => return broken(writer, error),
-                Poll::Pending => {
-                    self.state = State::Copy(rest.to_vec(), 0);
-                    return Poll::Pending;
-                }
+        match read.pass_on(cx, to) {
+            Ok(rest) if rest.is_empty() => Poll::Ready(Ok(())),
+            Ok(rest) => {
+                self.state = State::Copy(rest);
+                Poll::Pending
             }
+            Err(error) => broken(writer, error),
         }
-        Poll::Ready(Ok(()))
     }
 
     /// One pipe filled and drained. `Ready(Ok)` means: look at the state again.

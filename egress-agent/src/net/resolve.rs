@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, Ready, ready};
 use hickory_resolver::proto::rr::RecordType;
 use tokio::{
     runtime,
@@ -37,6 +37,7 @@ use self::{
     server::{Client, Files, NameServers},
 };
 pub use self::{error::ResolveError, server::ResolverSource};
+use super::now;
 use crate::types::ShareOwner;
 
 /// How long a look-up may take before an old answer is used (RFC 8767 §5: the client response timer).
@@ -53,13 +54,16 @@ pub struct Question<'a> {
     pub within: Duration,
 }
 
+/// The addresses of a DNS name, IPv4 first; never an empty list.
+pub type Resolved = Result<Arc<[IpAddr]>, ResolveError>;
+
+/// An answer: one that is there already, or one to wait for.
+pub type Answer<'a> = Either<Ready<Resolved>, BoxFuture<'a, Resolved>>;
+
 /// What stands between names and addresses; the resolver in production.
 pub trait Resolve: fmt::Debug + Send + Sync {
-    /// The addresses of a DNS name, IPv4 first; never an empty list.
-    fn resolve<'a>(
-        &'a self,
-        question: Question<'a>,
-    ) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>>;
+    /// Asks for the addresses of a DNS name.
+    fn resolve<'a>(&'a self, question: Question<'a>) -> Answer<'a>;
 }
 
 /// Asks DNS and remembers the answers. One a process: its bounds hold for all workers together, and
@@ -112,35 +116,38 @@ impl Resolver {
 }
 
 impl Resolve for Resolver {
-    fn resolve<'a>(
-        &'a self,
-        question: Question<'a>,
-    ) -> BoxFuture<'a, Result<Arc<[IpAddr]>, ResolveError>> {
-        Box::pin(async move {
-            let Question { owner, name, within } = question;
-            let mut receiver = None;
-            let reply = self.shared.desk().ask(Instant::now(), owner, name, || {
+    fn resolve<'a>(&'a self, question: Question<'a>) -> Answer<'a> {
+        let Question { owner, name, within } = question;
+        let mut receiver = None;
+        let (reply, has_work) = {
+            let mut desk = self.shared.desk();
+            let reply = desk.ask(now().into_std(), owner, name, || {
                 let (sender, its) = oneshot::channel();
                 receiver = Some(its);
                 sender
             });
+            (reply, desk.has_work())
+        };
+        // An answer that is good for long gives its thread nothing to do.
+        if has_work {
             self.shared.work.notify_one();
-            let (stale, receiver) = match (reply, receiver) {
-                (Reply::Now(answer), _) => return answer,
-                (Reply::Later(stale), Some(receiver)) => (stale, receiver),
-                (Reply::Later(_), None) => return Err(ended()),
-            };
-            match stale {
-                None => receiver.await.unwrap_or_else(|_| Err(ended())),
-                Some(stale) => {
-                    let patience = STALE_ANSWER.min(within / 2);
-                    match timeout(patience, receiver).await {
-                        Ok(Ok(answer)) => answer,
-                        Ok(Err(_)) | Err(_) => Ok(stale),
-                    }
-                }
+        }
+        match (reply, receiver) {
+            (Reply::Now(answer), _) => Either::Left(ready(answer)),
+            (Reply::Later(_), None) => Either::Left(ready(Err(ended()))),
+            (Reply::Later(None), Some(receiver)) => {
+                Either::Right(Box::pin(
+                    async move { receiver.await.unwrap_or_else(|_| Err(ended())) },
+                ))
             }
-        })
+            (Reply::Later(Some(stale)), Some(receiver)) => Either::Right(Box::pin(async move {
+                let patience = STALE_ANSWER.min(within / 2);
+                match timeout(patience, receiver).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(_)) | Err(_) => Ok(stale),
+                }
+            })),
+        }
     }
 }
 

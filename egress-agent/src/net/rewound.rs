@@ -40,6 +40,11 @@ impl Rewound<TcpStream> {
     pub fn reset(&self) {
         self.io.reset();
     }
+
+    /// See [`Side::poll_gone`].
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.io.poll_gone(cx)
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Rewound<I> {

@@ -24,6 +24,8 @@ use std::{
 use futures_util::future::LocalBoxFuture;
 use tokio::task::{coop, spawn_local, yield_now};
 
+use super::now::Polling;
+
 /// Most tasks of a source that are polled at one turn.
 const TASKS: usize = 32;
 /// How long a turn may have lasted when another task is polled. A task may take longer than many others, as
@@ -92,12 +94,15 @@ impl Turns {
     /// Polls tasks that wait, until the turn is over or none waits.
     fn turn(&self, cx: &mut Context<'_>) -> Poll<Turn> {
         let began = Instant::now();
-        let mut polled = 0;
+        let (mut now, mut polled) = (began, 0);
         while let Some(woken) = self.ready.next(cx.waker()) {
+            let polling = Polling::at(now);
             self.poll(&woken);
+            drop(polling);
             polled += 1;
+            now = Instant::now();
             let is_over = polled >= TASKS || !coop::has_budget_remaining();
-            if is_over || began.elapsed() >= LONGEST {
+            if is_over || now.duration_since(began) >= LONGEST {
                 return Poll::Ready(Turn::Over);
             }
         }

@@ -9,7 +9,7 @@ use std::{
 use egress_ebpf::abi::ADMIN_PORTS;
 
 use crate::{
-    admin::control::ControlPath,
+    admin::control::ControlArgs,
     bpf::{DEFAULT_BPFFS, Pattern},
     enforcement::{EventFormat, Pod},
     net::ResolverSource,
@@ -29,13 +29,17 @@ Example: two pods, one uplink
       --cgroup /sys/fs/cgroup/kubepods \\
       --pod-interface veth1=10.0.0.5,fd00::5 --pod-interface veth2=10.0.0.6 --uplink eth0
 
-Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent.
+Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent, once what runs in its
+tunnels has ended or --drain-timeout has passed.
 Exit codes: 1 it could not start, 2 wrong options, 3 another agent owns the pins.")]
 pub struct NodeArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,
     #[command(flatten)]
     pub(super) certificates: CertificateArgs,
+    /// Accept Linux 5.12 to 6.0. Nobody has tested on these kernels that everything is enforced.
+    #[arg(long)]
+    pub(super) allow_untested_kernel: bool,
     /// With `--source kubernetes`: the name of this node.
     #[arg(long, value_name = "NAME", env = "NODE_NAME", required_if_eq("source", "kubernetes"))]
     pub(super) node_name: Option<String>,
@@ -62,6 +66,10 @@ pub struct NodeArgs {
     /// it they are refused.
     #[arg(long = "tunnel-listen", value_name = "IP:PORT", value_parser = tunnel_listen)]
     pub(super) tunnel_listen: Vec<SocketAddr>,
+    /// How long the agent goes on after SIGTERM while connections run in its tunnels. A second SIGTERM
+    /// ends it at once.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = drain_timeout)]
+    pub(super) drain_timeout: Duration,
     /// Where programs and maps are pinned; below a mounted bpffs. One agent owns it at a time.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]
     pub(super) bpffs: PathBuf,
@@ -80,10 +88,8 @@ pub struct NodeArgs {
     /// for nowhere.
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15020", value_parser = metrics_addr)]
     pub(super) metrics_addr: MetricsAddr,
-    /// The socket for `egress-agent status` and `flows`; `off` for none [default:
-    /// /run/egress-agent/node.sock].
-    #[arg(long, value_name = "PATH")]
-    pub(super) control: Option<ControlPath>,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
     /// The gateways' health port.
     #[arg(long, value_name = "PORT", default_value_t = 15021)]
     pub(super) health_port: u16,
@@ -182,6 +188,10 @@ fn metrics_addr(text: &str) -> Result<MetricsAddr, String> {
 /// `500ms`, `2s`, `1m30s`.
 fn duration(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(10)..=Duration::from_secs(3600), "from 10ms to 1h")
+}
+
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::ZERO..=Duration::from_secs(24 * 3600), "from 0s to 24h")
 }
 
 #[cfg(test)]

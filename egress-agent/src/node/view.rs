@@ -14,7 +14,7 @@ use crate::{
         SetReport, TunnelReport,
     },
     bpf::Counters,
-    enforcement::{Condition, Modes, SetMode, Tally, mode_name},
+    enforcement::{Condition, Modes, SetMode, Standing, Tally, mode_name},
     policy::MeshConfig,
     source::Loaded,
     telemetry::FlowLog,
@@ -37,6 +37,8 @@ pub(super) struct View {
     pub(super) credentials: Arc<Credentials>,
     /// Where the tunnel listens, and what it counts.
     pub(super) tunnel: (Vec<SocketAddr>, Arc<Stats>),
+    /// Whether enforcement stands for a pod that starts.
+    pub(super) standing: Standing,
 }
 
 impl View {
@@ -44,14 +46,17 @@ impl View {
     pub(super) fn serving(self, flows: Arc<FlowLog>) -> Serving {
         let view = Arc::new(self);
         let (lost, loaded) = (Arc::clone(&view), view.loaded.clone());
+        let standing = view.standing.clone();
         Serving {
             status: Box::new(move || AgentReport::Node(view.report())),
             snapshot: Box::new(move || loaded.borrow().snapshot.clone()),
             flows,
+            standing: Box::new(move |pod: &str, namespace| standing.stands(pod, namespace)),
             lost: Box::new(move || {
                 let events = lost.events();
                 events.lost_rate + events.lost_full + events.lost_unknown
             }),
+            upgrade: None,
         }
     }
 

@@ -1,11 +1,13 @@
 //! The pods of a node, without I/O: what a cgroup's path says, and who may use which interface and
 //! address. What the API server and the kernel report is fed in; workloads come out.
 
+mod announced;
 mod cgroup;
 mod cluster;
 mod table;
 
 pub use self::{
+    announced::Announced,
     cgroup::{ContainerId, PodCgroup, PodUid, unified_path},
     cluster::ClusterPods,
     table::{Sighting, Sightings, Table, UnknownInterface},

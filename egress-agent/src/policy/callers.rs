@@ -90,7 +90,11 @@ impl Callers {
                 Some(Known { mode: Enforcement::Enforce, may_be_node }) => {
                     *may_be_node && port == OwnPort::ForNodes
                 }
-                Some(Known { mode: Enforcement::Audit | Enforcement::Exempt, .. }) | None => true,
+                Some(Known {
+                    mode: Enforcement::Audit | Enforcement::AuditRedirect | Enforcement::Exempt,
+                    ..
+                })
+                | None => true,
             }
         } else {
             served.iter().any(|net| net.contains(&source))

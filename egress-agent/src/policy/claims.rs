@@ -27,6 +27,10 @@ const CLAIM_PREFIXES: [&str; 4] =
 #[must_use]
 pub fn is_claim(name: &HeaderName) -> bool {
     let text = name.as_str();
+    // What they all begin with: most fields are none of them at a glance.
+    if !text.starts_with(['c', 'f', 't', 'x']) {
+        return false;
+    }
     let hyphenated;
     let text = if text.contains('_') {
         hyphenated = text.replace('_', "-");

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ConsistentHash, EgressAddresses, KeyGroups, RateLimit};
+use super::{ConsistentHash, EgressAddresses, Kept, KeyGroups, RateLimit};
 use crate::types::{Host, Port};
 
 /// A cluster's key in statistics and logs: `outbound|443||edition.cnn.com`.
@@ -78,6 +78,8 @@ pub struct Cluster {
     pub retry_budget: Option<RetryBudget>,
     /// What each workload may ask of it.
     pub rate: Option<Arc<RateLimit>>,
+    /// What is looked up once for it.
+    pub kept: Kept,
 }
 
 impl Cluster {
@@ -99,6 +101,7 @@ impl Cluster {
             outlier: None,
             retry_budget: None,
             rate: None,
+            kept: Kept::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use egress_ebpf::reason::Reason;
 
-use super::{Cluster, CorsPolicy, EgressAddresses, Hop, RateLimit, ServerTls};
+use super::{Cluster, CorsPolicy, EgressAddresses, Hop, Owner, RateLimit, ServerTls};
 use crate::types::{GatewayPort, Host, OriginalPort, Source, log::Segment};
 
 /// How the bytes of a connection on some original port are to be read.
@@ -48,6 +48,8 @@ pub struct Termination {
     pub port: GatewayPort,
     /// Its settings.
     pub tls: Arc<ServerTls>,
+    /// Whose it is.
+    pub owner: Owner,
 }
 
 /// A request as policy sees it.

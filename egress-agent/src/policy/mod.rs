@@ -9,6 +9,7 @@ mod claims;
 mod cluster;
 mod consistent_hash;
 mod cors;
+mod credential_use;
 mod decision;
 mod denied_cidrs;
 mod destination;
@@ -21,6 +22,7 @@ mod fields;
 mod gateway;
 mod host_index;
 mod hosts;
+mod kept;
 mod matching;
 mod path;
 mod place;
@@ -52,6 +54,7 @@ pub use consistent_hash::{
     ConsistentHash, HashCookie, HashKey, HashTable, hash_of, hash_of_address, hash_with,
 };
 pub use cors::CorsPolicy;
+pub use credential_use::CredentialUse;
 pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
     RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,
@@ -69,6 +72,7 @@ pub use exemption::{ExemptDestination, Exemption, Transport};
 pub use gateway::{Accepted, GatewayPolicy};
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};
+pub use kept::{Handle, Keeper, Kept};
 pub use path::{PathNormalization, normalise};
 pub use place::{Place, Places};
 pub use protocol::Protocol;
@@ -79,7 +83,7 @@ pub use rules::{
     TlsRule, Weighted,
 };
 pub use scope::{Exported, Scoped, preferred};
-pub use server::{EncryptedHello, Server, ServerProtocol};
+pub use server::{EncryptedHello, Owner, Server, ServerProtocol};
 pub use server_tls::{
     CipherSuite, CredentialFiles, CredentialSource, Inside, KeyGroup, KeyGroups, ServerTls,
     ServerTlsMode, TlsVersion,

@@ -9,7 +9,7 @@ use regex::Regex;
 
 use super::{
     AuthorizationPolicy, Cluster, Destination, EgressPolicy, Exported, Hop, HostPattern,
-    HttpAction, Place, Protocol, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
+    HttpAction, Owner, Place, Protocol, RetryPolicy, Scoped, Server, SourceMatch, TextMatch,
 };
 use crate::types::{GatewayPort, Host, Namespace, OriginalPort, Port};
 
@@ -62,11 +62,13 @@ impl Scoped for Service {
     }
 }
 
-/// A `VirtualService`.
+/// A `VirtualService`, or routes of the Gateway API for one host of one parent.
 #[derive(Clone, Debug)]
 pub struct RouteSet {
     /// `default/direct-cnn-through-egress-gateway`.
     pub name: Arc<str>,
+    /// What messages call it: `VirtualService default/direct-cnn-through-egress-gateway`.
+    pub label: Arc<str>,
     /// Its namespace.
     pub namespace: Namespace,
     /// Whose traffic it is for, at the mesh stage.
@@ -189,6 +191,9 @@ pub enum Target {
         port: GatewayPort,
         /// How traffic has to come there.
         hop: Hop,
+        /// The `Gateway` of the Gateway API whose servers alone are meant, where it shares the service with
+        /// others.
+        owner: Owner,
     },
     /// A service outside.
     Cluster {

@@ -5,6 +5,10 @@ use std::{fmt, sync::Arc};
 use super::{HostPattern, Inside, Place, Protocol, ServerTls};
 use crate::types::{GatewayPort, Labels, Namespace};
 
+/// A `Gateway` of the Gateway API by its name, `default/cnn-egress-gateway`; absent for what Istio's resources and
+/// egress policies route.
+pub type Owner = Option<Arc<str>>;
+
 /// One entry of `Gateway.spec.servers`.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -18,6 +22,9 @@ pub struct Server {
     pub hosts: Vec<(Option<Namespace>, HostPattern)>,
     /// What it does.
     pub protocol: ServerProtocol,
+    /// The `Gateway` of the Gateway API that it belongs to, where that one shares the gateway's service with
+    /// others: only what is routed to that `Gateway` reaches it.
+    pub owner: Owner,
     /// Where it is written.
     pub place: Place,
 }

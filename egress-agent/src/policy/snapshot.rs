@@ -10,11 +10,11 @@ use std::{
 use ipnet::{IpNet, Ipv6Net};
 
 use super::{
-    EgressAddressSet, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive, KeyGroups,
-    PathNormalization, Places, Rules, TunnelTls, default_denied,
+    CredentialUse, EgressAddressSet, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive,
+    KeyGroups, PathNormalization, Places, Rules, TunnelTls, default_denied,
 };
 use crate::types::{
-    GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Selector, SpiffeId,
+    GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Revisions, Selector, SpiffeId,
     TrustDomain, Workload,
 };
 
@@ -29,6 +29,10 @@ pub struct Snapshot {
     pub rules: Rules,
     /// Where the resources are written.
     pub places: Arc<Places>,
+    /// Which resources name which credentials.
+    pub credential_uses: Arc<[CredentialUse]>,
+    /// Which revisions of the product's own resources it was made of, where an API server has them.
+    pub revisions: Arc<Revisions>,
 }
 
 /// `accessLogEncoding`.
@@ -173,6 +177,8 @@ pub enum Enforcement {
     Enforce,
     /// They are only reported.
     Audit,
+    /// Refusals are only reported, and redirects carried out.
+    AuditRedirect,
     /// There are none: nothing is judged. Only an exemption says so.
     Exempt,
 }
@@ -184,6 +190,7 @@ impl Enforcement {
         match self {
             Self::Enforce => "enforce",
             Self::Audit => "audit",
+            Self::AuditRedirect => "audit_redirect",
             Self::Exempt => "exempt",
         }
     }

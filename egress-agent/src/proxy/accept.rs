@@ -66,6 +66,10 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: List
             }
         }
     }
+    // The process that took over has the same listener, and takes what waits in its queue.
+    if !worker.drain.is_last() {
+        return;
+    }
     // Closing the listener resets what waits in its queue.
     while let Some((stream, peer)) = queued(&listener).await {
         start(&worker, stream, peer, kind);

@@ -127,7 +127,7 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                 | Transport::Terminated(_)
                 | Transport::Tunnel(_)) => {
                     let mut record = Record::black_hole(worker, &downstream, Reason::WrongProtocol);
-                    record.server_name = name.as_ref().map(Host::to_string);
+                    record.server_name = name.as_ref().map(Host::text);
                     return end(worker, downstream, other, record, Manner::Reset, read).await;
                 }
             },
@@ -138,7 +138,7 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
             }
             State::Denied(denied, manner, name, read) => {
                 let mut record = Record::denied(worker, &downstream, &denied);
-                record.server_name = name.as_ref().map(Host::to_string);
+                record.server_name = name.as_ref().map(Host::text);
                 tracing::debug!(
                     "{}: {} ({})",
                     downstream.peer,

@@ -1,4 +1,4 @@
-//! The end of a worker, in two steps: finish what runs, then close.
+//! The end of a worker, in steps: leave what is new to others, finish what runs, then close.
 
 use std::sync::{
     Arc,
@@ -18,10 +18,18 @@ struct Inner {
     notify: Notify,
 }
 
-const DRAINING: u8 = 1;
-const EXPIRED: u8 = 2;
+const HANDED_OVER: u8 = 1;
+const DRAINING: u8 = 2;
+const EXPIRED: u8 = 3;
 
 impl Drain {
+    /// Another process takes what is new, from the same listeners. HTTP/1 answers with `Connection:
+    /// close`, HTTP/2 sends GOAWAY. A connection of HTTP/1 that lies idle is left open: a request may be
+    /// on its way.
+    pub fn hand_over(&self) {
+        self.enter(HANDED_OVER);
+    }
+
     /// Nothing new is accepted from here on. HTTP/1 answers with `Connection: close`, HTTP/2 sends
     /// GOAWAY; connections that lie idle are closed.
     pub fn start(&self) {
@@ -38,14 +46,27 @@ impl Drain {
         self.0.notify.notify_waiters();
     }
 
-    /// Whether [`Self::start`] was called.
+    /// Whether each connection is to end with what it carries: [`Self::hand_over`] or [`Self::start`]
+    /// was called.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.0.phase.load(Ordering::Acquire) >= DRAINING
+        self.has_reached(HANDED_OVER)
     }
 
-    /// Completes when draining starts, at once if it has.
+    /// Whether nobody else accepts from the listeners: their queues are to be emptied before they are
+    /// closed.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        self.has_reached(DRAINING)
+    }
+
+    /// Completes when nothing new is to be accepted, at once if that is so.
     pub async fn started(&self) {
+        self.reached(HANDED_OVER).await;
+    }
+
+    /// Completes when idle connections are to be closed.
+    pub async fn idle_ends(&self) {
         self.reached(DRAINING).await;
     }
 
@@ -60,11 +81,15 @@ impl Drain {
             let notified = self.0.notify.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if self.0.phase.load(Ordering::Acquire) >= phase {
+            if self.has_reached(phase) {
                 return;
             }
             notified.await;
         }
+    }
+
+    fn has_reached(&self, phase: u8) -> bool {
+        self.0.phase.load(Ordering::Acquire) >= phase
     }
 }
 
@@ -76,13 +101,18 @@ mod tests {
     async fn phases_come_in_order_and_stay() {
         let drain = Drain::default();
         assert!(!drain.is_draining());
-        let (started, expired) = (drain.clone(), drain.clone());
+        let (started, idle, expired) = (drain.clone(), drain.clone(), drain.clone());
         let started = tokio::spawn(async move { started.started().await });
+        let idle = tokio::spawn(async move { idle.idle_ends().await });
         let expired = tokio::spawn(async move { expired.expired().await });
         tokio::task::yield_now().await;
-        drain.start();
+        drain.hand_over();
         started.await.unwrap();
-        assert!(drain.is_draining());
+        assert!(drain.is_draining() && !drain.is_last());
+        assert!(!idle.is_finished());
+        drain.start();
+        idle.await.unwrap();
+        assert!(drain.is_draining() && drain.is_last());
         assert!(!expired.is_finished());
         drain.expire();
         expired.await.unwrap();

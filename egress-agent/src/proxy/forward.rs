@@ -79,9 +79,9 @@ pub(super) async fn prepare(
     let metered = worker.rates.meters(route.rate_limits(), owner, counted);
     let metered = metered.and_then(|meters| meters.count(Counted::Connection).map(|()| meters));
     let TcpRoute { cluster, host, rates: _, from, audit } = route;
-    let stats = worker.telemetry.stats.cluster(&cluster.name);
+    let stats = worker.telemetry.stats.of(&cluster);
     let mut record = Record::opened(worker, &downstream, cluster.name.clone());
-    record.server_name = server_name.as_ref().map(Host::to_string);
+    record.server_name = server_name.as_ref().map(Host::text);
     record.audit = audit;
     let is_tls = server_name.is_some();
     let work = downstream.holder.request(read.len());

@@ -120,8 +120,8 @@ impl Streams {
                 Poll::Ready(None) => {
                     *end = Some(Ok(()));
                     if let Poll::Ready(Ok(Some(fields))) = receive.poll_trailers(&mut cx) {
-                        self.held.set(self.held.get() + size(&fields));
-                        holder.hold(size(&fields));
+                        self.held.set(self.held.get() + field_bytes(&fields));
+                        holder.hold(field_bytes(&fields));
                         *trailers = Some(fields);
                     }
                 }
@@ -133,6 +133,15 @@ impl Streams {
     fn let_go(&self, holder: &Holder, bytes: usize) {
         self.held.set(self.held.get().saturating_sub(bytes));
         holder.let_go(bytes);
+    }
+
+    /// Whether more is to come of a stream that somebody reads.
+    pub(super) fn is_receiving(&self) -> bool {
+        let open = self.open.borrow();
+        open.values().filter_map(Weak::upgrade).any(|inner| {
+            let inner = inner.borrow();
+            inner.end.is_none() && !inner.receive.is_end_stream()
+        })
     }
 
     /// Whether readers leave so much that others would have smaller windows on this connection.
@@ -173,7 +182,7 @@ impl Inbox {
     ) -> Poll<Result<Option<HeaderMap>, h2::Error>> {
         let mut inner = self.inner.borrow_mut();
         if let Some(trailers) = inner.trailers.take() {
-            self.streams.let_go(&inner.holder, size(&trailers));
+            self.streams.let_go(&inner.holder, field_bytes(&trailers));
             return Poll::Ready(Ok(Some(trailers)));
         }
         inner.receive.poll_trailers(cx)
@@ -206,12 +215,12 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         self.streams.open.borrow_mut().remove(&self.id);
         let inner = self.inner.borrow();
-        let trailers = inner.trailers.as_ref().map_or(0, size);
+        let trailers = inner.trailers.as_ref().map_or(0, field_bytes);
         self.streams.let_go(&inner.holder, inner.pieces.len() + trailers);
     }
 }
 
 /// Bytes of a list of fields (RFC 9113 §6.5.2).
-fn size(fields: &HeaderMap) -> usize {
+pub(super) fn field_bytes(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }

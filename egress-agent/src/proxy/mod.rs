@@ -33,7 +33,7 @@ use egress_ebpf::reason::Reason;
 
 pub use self::{
     drain::Drain,
-    limiter::{Holder, Limiter, Permit, Queued, Work},
+    limiter::{Holder, Limiter, Permit, Queued, Unwritten, Work},
     limits::Limits,
     policy_cell::PolicyCell,
     rates::Rates,
@@ -94,6 +94,9 @@ impl Worker {
 
     /// Waits, before something is forwarded, until the access log has room for its line.
     async fn room_in_log(&self, downstream: &Downstream) {
+        if !self.telemetry.access_log.is_on() {
+            return;
+        }
         self.telemetry.access_log.wait_for_room(&downstream.owner()).await;
     }
 
@@ -144,10 +147,11 @@ impl Worker {
         &self,
         cluster: &Cluster,
         plan: &Plan,
+        owner: &ShareOwner,
         patience: Patience,
         stats: &ClusterStats,
     ) -> Result<Upstream, DialError> {
-        let dialled = self.dialer.connect(cluster, plan, patience).await;
+        let dialled = self.dialer.connect(cluster, plan, owner, patience).await;
         Self::count_dial(&dialled, stats);
         dialled
     }

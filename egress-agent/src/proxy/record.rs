@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Record {
     /// SNI as the policy read it.
-    pub(super) server_name: Option<String>,
+    pub(super) server_name: Option<Arc<str>>,
     /// Where it went; `BlackHoleCluster` if nowhere.
     pub(super) cluster: Option<ClusterName>,
     pub(super) upstream: Option<UpstreamAddr>,

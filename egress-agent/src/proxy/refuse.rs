@@ -112,6 +112,7 @@ impl Manner {
             | Reason::PlaintextHop
             | Reason::ClaimedWorkload
             | Reason::TlsPolicyUnavailable
+            | Reason::InvalidRoute
             | Reason::NoMatchingRule
             | Reason::EgressPolicyDenied
             | Reason::UnknownWorkload => Alert::UnrecognizedName,

@@ -97,7 +97,7 @@ pub(super) async fn terminate(
                 Ok(decided) => decided,
                 Err(denied) => {
                     let mut record = Record::denied(worker, &downstream, &denied);
-                    record.server_name = name.as_ref().map(Host::to_string);
+                    record.server_name = name.as_ref().map(Host::text);
                     stream.reset();
                     record.finish(worker, downstream);
                     return Act::Nothing;
@@ -135,7 +135,7 @@ pub(super) fn failed(
         ResponseFlag::LocalReset
     });
     record.details = Some(FAILED.into());
-    record.server_name = name.map(Host::to_string);
+    record.server_name = name.map(Host::text);
     record.downstream_failure = Some(detail.clone());
     record.detail = Some(detail);
     record

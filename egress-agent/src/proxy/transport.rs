@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -53,6 +54,42 @@ impl Side for Transport {
             Self::Originated(stream) => stream.reset(),
             Self::Terminated(stream) => stream.reset(),
             Self::Tunnel(stream) => stream.reset(),
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(stream) => stream.poll_gone(cx),
+            Self::Originated(stream) => stream.poll_gone(cx),
+            Self::Terminated(stream) => stream.poll_gone(cx),
+            Self::Tunnel(stream) => stream.poll_gone(cx),
+        }
+    }
+
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Bytes>>> {
+        match self {
+            Self::Plain(_) | Self::Originated(_) | Self::Terminated(_) => None,
+            Self::Tunnel(stream) => stream.poll_received(cx),
+        }
+    }
+
+    fn keeps_bytes(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Originated(_) | Self::Terminated(_) => false,
+            Self::Tunnel(stream) => stream.keeps_bytes(),
+        }
+    }
+
+    fn poll_write_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => stream.poll_write_bytes(cx, bytes),
+            Self::Originated(stream) => stream.poll_write_bytes(cx, bytes),
+            Self::Terminated(stream) => stream.poll_write_bytes(cx, bytes),
+            Self::Tunnel(stream) => stream.poll_write_bytes(cx, bytes),
         }
     }
 }

@@ -4,8 +4,10 @@
 mod directory;
 mod files;
 pub mod kubernetes;
+mod node_selector;
 mod origin;
 mod reload;
+mod rollout;
 mod secrets;
 mod stamp;
 mod verdicts;
@@ -13,8 +15,10 @@ mod watch;
 
 pub use directory::{Directory, Files, ReadError};
 pub use files::{FileContents, FileSet, Unreadable};
-pub use origin::{ConfigArgs, Origin, Reported};
+pub use node_selector::NodeSelector;
+pub use origin::{ConfigArgs, Origin, Reported, namespaced};
 pub use reload::{LastReload, Loaded, Merged, Reload};
+pub use rollout::{NODE_HEADER, NONE, REVISIONS_HEADER, Rollout};
 pub use secrets::{Secret, SecretChanges, Secrets};
 pub use stamp::Fingerprint;
 pub use watch::{Timing, Watched, Watcher};

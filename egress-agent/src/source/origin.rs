@@ -9,7 +9,7 @@ use super::{
     Directory, Files, ReadError, Timing, Watcher,
     kubernetes::{self, Kubernetes, More, Scope, Settings},
 };
-use crate::pods::Pod;
+use crate::{pods::Pod, types::duration_within};
 
 /// The options that both roles share.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct ConfigArgs {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// With `--source kubernetes`: the ConfigMap whose key `mesh.yaml` has the mesh-wide settings.
-    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "istio-system/egress-enforcer", value_parser = named)]
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "istio-system/egress-enforcer", value_parser = namespaced)]
     pub mesh_config_map: (String, String),
     /// With `--source kubernetes`: Services of type ExternalName are hosts of the registry, as in Istio. Whoever may
     /// make such a Service adds a host, which routes may lead to.
@@ -38,10 +38,10 @@ pub struct ConfigArgs {
     /// With `--source kubernetes`: the namespace of the gateways' Services.
     #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
     pub gateway_namespace: String,
-    /// With `--source kubernetes`: for how many seconds the API server may be silent on a watch until it
-    /// is asked again. It sends something each minute.
-    #[arg(long, value_name = "SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub watch_silence: u64,
+    /// With `--source kubernetes`: for how long the API server may be silent on a watch until it is asked
+    /// again. It sends something each minute.
+    #[arg(long, value_name = "DURATION", default_value = "90s", value_parser = watch_silence)]
+    pub watch_silence: Duration,
 }
 
 /// `--source`.
@@ -53,7 +53,15 @@ pub enum SourceKind {
     Kubernetes,
 }
 
-fn named(text: &str) -> Result<(String, String), String> {
+fn watch_silence(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_secs(1)..=Duration::from_secs(3600), "from 1s to 1h")
+}
+
+/// Reads `NAMESPACE/NAME`.
+///
+/// # Errors
+/// One of the two is missing.
+pub fn namespaced(text: &str) -> Result<(String, String), String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
             Ok((namespace.into(), name.into()))
@@ -85,7 +93,7 @@ impl ConfigArgs {
             mesh_config_map: ("istio-system".into(), "egress-enforcer".into()),
             external_name_services: false,
             gateway_namespace: "istio-system".into(),
-            watch_silence: 90,
+            watch_silence: Duration::from_secs(90),
         }
     }
 
@@ -119,7 +127,7 @@ impl ConfigArgs {
                 gateways: self.gateway_namespace.clone(),
                 scope,
                 more,
-                silence: Duration::from_secs(self.watch_silence),
+                silence: self.watch_silence,
             };
             let Kubernetes { files, pods } = kubernetes::start(settings).await?;
             return Ok((Origin::Kubernetes(files), Some(pods)));
@@ -179,9 +187,9 @@ mod tests {
 
     #[test]
     fn a_config_maps_name_has_a_namespace() {
-        assert_eq!(named("a/b"), Ok(("a".into(), "b".into())));
+        assert_eq!(namespaced("a/b"), Ok(("a".into(), "b".into())));
         for text in ["", "a", "/b", "a/"] {
-            assert!(named(text).unwrap_err().contains("NAMESPACE/NAME"), "{text}");
+            assert!(namespaced(text).unwrap_err().contains("NAMESPACE/NAME"), "{text}");
         }
     }
 

@@ -216,7 +216,11 @@ fn compile(last: &mut LastGood, files: &Files) -> Compilation {
         Some(_) => last.compile(discovered, resources, mesh.as_ref()),
     };
     let (snapshot, problems) = match compiled {
-        Ok(compiled) => (Some(Arc::new(compiled.snapshot)), compiled.warnings),
+        Ok(compiled) => {
+            let mut snapshot = compiled.snapshot;
+            snapshot.revisions = Arc::clone(files.objects.revisions());
+            (Some(Arc::new(snapshot)), compiled.warnings)
+        }
         Err(problems) => (None, problems.0),
     };
     files.objects.judge(&problems, snapshot.is_some());

@@ -94,8 +94,16 @@ impl Secrets {
         path.as_os_str().as_encoded_bytes().starts_with(PREFIX.as_bytes())
     }
 
-    /// Says which ones are wanted from now on. What was known of others is forgotten.
-    pub fn want(&self, mut names: BTreeSet<String>) {
+    /// Whether this one is known, and so in use.
+    #[must_use]
+    pub fn is_read(&self, name: &str) -> bool {
+        matches!(self.0.known.borrow().0.get(name), Some(Secret::Present(_)))
+    }
+
+    /// Says which ones are wanted from now on, and why nobody asks for the names of `beyond`. What was known of
+    /// others is forgotten.
+    pub fn want(&self, mut names: BTreeSet<String>, beyond: &BTreeMap<String, String>) {
+        let all_beyond = beyond.keys();
         if names.len() > MOST {
             tracing::error!(
                 "{} Secrets are wanted, and {MOST} are read; credentials that need others refuse \
@@ -114,12 +122,19 @@ impl Secrets {
             differs
         });
         // Nobody puts in from now on what is not wanted.
+        let beyond = |name: &str| {
+            let why = beyond.get(name).filter(|_| !names.contains(name));
+            why.map(|why| Secret::Unknown(why.clone()))
+        };
         self.0.known.send_if_modified(|known| {
-            let gone = known.0.keys().any(|name| !names.contains(name));
-            if gone {
-                Arc::make_mut(known).0.retain(|name, _| names.contains(name));
+            let mut next = Known::clone(known);
+            next.0.retain(|name, _| names.contains(name));
+            next.0.extend(all_beyond.filter_map(|name| Some((name.clone(), beyond(name)?))));
+            let changed = **known != next;
+            if changed {
+                *known = Arc::new(next);
             }
-            gone
+            changed
         });
     }
 
@@ -224,7 +239,7 @@ mod tests {
         secrets.take("web", secret("1"));
         let unasked = read(&secrets, "web", "tls.crt").unwrap_err();
         assert!(matches!(unasked, Unreadable::Other(_)), "{unasked}");
-        secrets.want(names(&["web"]));
+        secrets.want(names(&["web"]), &BTreeMap::new());
         secrets.take("web", secret("1"));
         secrets.take("other", secret("2"));
         assert_eq!(read(&secrets, "web", "tls.crt"), Ok(b"1".to_vec()));
@@ -233,15 +248,15 @@ mod tests {
         // A path of the file system is none of a Secret.
         let path = PathBuf::from("/etc/egress/web/tls.crt");
         assert_eq!(secrets.read([&path]), FileContents::default());
-        secrets.want(names(&[]));
-        secrets.want(names(&["web"]));
+        secrets.want(names(&[]), &BTreeMap::new());
+        secrets.want(names(&["web"]), &BTreeMap::new());
         assert!(read(&secrets, "web", "tls.crt").is_err(), "it was forgotten");
     }
 
     #[test]
     fn a_server_that_fails_changes_nothing_that_is_known() {
         let secrets = Secrets::new("istio-system");
-        secrets.want(names(&["web"]));
+        secrets.want(names(&["web"]), &BTreeMap::new());
         let failed = || Secret::Unknown("forbidden".into());
         secrets.take("web", failed());
         let why = read(&secrets, "web", "tls.crt").unwrap_err().to_string();
@@ -257,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn each_that_is_wanted_is_waited_for_and_changes_are_told_once() {
         let secrets = Secrets::new("istio-system");
-        secrets.want(names(&["a", "b"]));
+        secrets.want(names(&["a", "b"]), &BTreeMap::new());
         let mut changes = secrets.changes();
         secrets.take("a", secret("1"));
         let now = Duration::from_millis(1);
@@ -272,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_in_them_is_not_shown() {
         let secrets = Secrets::new("istio-system");
-        secrets.want(names(&["web"]));
+        secrets.want(names(&["web"]), &BTreeMap::new());
         secrets.take("web", secret("12321"));
         let path = secrets.directory().join("web/tls.crt");
         let shown = format!("{secrets:?} {:?} {:?}", secret("12321"), secrets.read([&path]));
@@ -283,7 +298,22 @@ mod tests {
     #[test]
     fn there_is_a_bound() {
         let secrets = Secrets::new("istio-system");
-        secrets.want((0..MOST + 10).map(|number| number.to_string()).collect());
+        let names = (0..MOST + 10).map(|number| number.to_string()).collect();
+        secrets.want(names, &BTreeMap::new());
         assert_eq!(secrets.wanted().borrow().len(), MOST);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_says_why() {
+        let secrets = Secrets::new("istio-system");
+        let beyond = BTreeMap::from([("many".to_owned(), "too many names".to_owned())]);
+        secrets.want(names(&["web"]), &beyond);
+        let why = read(&secrets, "many", "tls.crt").unwrap_err().to_string();
+        assert!(why.contains("too many names"), "{why}");
+        secrets.take("many", secret("1"));
+        assert!(read(&secrets, "many", "tls.crt").is_err() && !secrets.is_read("many"));
+        secrets.want(names(&["web", "many"]), &BTreeMap::new());
+        secrets.take("many", secret("1"));
+        assert!(secrets.is_read("many"));
     }
 }

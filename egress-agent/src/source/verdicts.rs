@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 
-use crate::config::{Problem, Severity};
+use crate::{
+    config::{Problem, Severity},
+    types::Revisions,
+};
 
 /// What became of every object, by the name that messages call it.
 pub(super) type Verdicts = BTreeMap<String, Verdict>;
@@ -34,13 +37,15 @@ pub(super) enum Outcome {
 #[derive(Clone, Debug, Default)]
 pub struct Generations {
     known: BTreeMap<String, i64>,
+    /// Of the product's own kinds.
+    revisions: Arc<Revisions>,
     /// Who wants to know what became of them.
     judged: Option<watch::Sender<Arc<Verdicts>>>,
 }
 
 impl PartialEq for Generations {
     fn eq(&self, other: &Self) -> bool {
-        self.known == other.known
+        self.known == other.known && self.revisions == other.revisions
     }
 }
 
@@ -50,9 +55,15 @@ impl Generations {
     /// Of these objects.
     pub(super) fn new(
         known: BTreeMap<String, i64>,
+        revisions: Arc<Revisions>,
         judged: Option<watch::Sender<Arc<Verdicts>>>,
     ) -> Self {
-        Self { known, judged }
+        Self { known, revisions, judged }
+    }
+
+    /// The revisions of the product's own kinds.
+    pub(super) fn revisions(&self) -> &Arc<Revisions> {
+        &self.revisions
     }
 
     /// Tells whoever wants to know what became of the objects. `accepted` is whether the configuration is put in

@@ -1,6 +1,9 @@
 //! As `EgressPolicy`: one for each group of workloads.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use super::{
     seen::{Evidence, Group, Seen, Spoken, Wanted},
@@ -15,18 +18,48 @@ const HOSTS: usize = 64;
 #[must_use]
 pub fn policies(seen: &Seen) -> String {
     let mut text = head(seen);
-    let mut used: BTreeMap<(String, String), u32> = BTreeMap::new();
+    let mut names = Names::of(seen);
     for (group, wanted) in &seen.groups {
         for rules in rules(wanted).chunks(RULES) {
-            let name = name(group, seen);
-            let number = used.entry((group.namespace.clone(), name.clone())).or_default();
-            *number += 1;
-            let name = if *number > 1 { format!("{name}-{number}") } else { name };
+            let name = names.next(group, seen);
             text.push_str("---\n");
             text.push_str(&policy(group, seen, &name, rules));
         }
     }
     text
+}
+
+/// The names of the policies: none has the name of another one of its namespace.
+struct Names<'a> {
+    /// Namespaces and names that groups have by themselves, and whether they were given.
+    own: BTreeMap<(&'a str, String), bool>,
+    /// Others that were given.
+    numbered: BTreeSet<(&'a str, String)>,
+}
+
+impl<'a> Names<'a> {
+    fn of(seen: &'a Seen) -> Self {
+        let own =
+            seen.groups.keys().map(|group| ((group.namespace.as_str(), name(group, seen)), false));
+        Self { own: own.collect(), numbered: BTreeSet::new() }
+    }
+
+    /// The name of the group, or where another policy has it, the next number behind it.
+    fn next(&mut self, group: &'a Group, seen: &Seen) -> String {
+        let (namespace, own) = (group.namespace.as_str(), name(group, seen));
+        if let Some(given @ false) = self.own.get_mut(&(namespace, own.clone())) {
+            *given = true;
+            return own;
+        }
+        let mut number = 2_u32;
+        loop {
+            let key = (namespace, format!("{own}-{number}"));
+            if !self.own.contains_key(&key) && self.numbered.insert(key.clone()) {
+                return key.1;
+            }
+            number += 1;
+        }
+    }
 }
 
 /// A rule: hosts of one port.

@@ -166,3 +166,46 @@ fn without_labels_a_policy_is_for_the_namespace_and_says_so() {
     );
     assert!(!text.contains("podSelector"), "{text}");
 }
+
+#[test]
+fn no_policy_has_the_name_of_another() {
+    // Two groups of the name `web`, one of the name that the second would have, and names of signs alone.
+    let apps = [
+        ("web", "1"),
+        ("web", "2"),
+        ("web-2", "1"),
+        ("web_2", "1"),
+        ("Web", "3"),
+        ("web-3", "1"),
+        ("_", "1"),
+        ("__", "1"),
+    ];
+    let known = apps.iter().enumerate().map(|(number, (app, tier))| Labelled {
+        namespace: "shop".into(),
+        name: format!("pod-{number}"),
+        labels: [("app".to_owned(), (*app).to_owned()), ("tier".to_owned(), (*tier).to_owned())]
+            .into(),
+    });
+    let known: Vec<_> = known.collect();
+    let flows =
+        known.iter().map(|pod| FlowRecord { workload: Some(pod.name.clone()), ..flow((0, 0, 0)) });
+    let text = policies(&Seen::of(&flows.collect::<Vec<_>>(), &known));
+    let names = text.lines().filter_map(|line| line.strip_prefix("  name: "));
+    let mut names: Vec<_> = names.collect();
+    assert_eq!(names.len(), apps.len(), "{text}");
+    for name in ["suggested-web", "suggested-web-2", "suggested-web-3", "suggested"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    for name in &names {
+        let fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        assert!(name.bytes().all(fine) && !name.ends_with('-'), "{name}");
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), apps.len(), "{text}");
+    // Each with its own workloads: what has a name of its own keeps it.
+    let of = |name: &str| {
+        text.split("---\n").find(|policy| policy.contains(&format!("  name: {name}\n")))
+    };
+    assert!(of("suggested-web-3").unwrap().contains("app: web-3\n"), "{text}");
+}

@@ -56,7 +56,10 @@ pub(super) fn name(group: &Group, seen: &Seen) -> String {
     };
     let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let text: String = text.chars().map(allowed).take(40).collect();
-    format!("suggested-{}", text.trim_matches('-'))
+    match text.trim_matches('-') {
+        "" => "suggested".to_owned(),
+        text => format!("suggested-{text}"),
+    }
 }
 
 /// A text that YAML reads as a text, whatever is in it.

@@ -27,6 +27,15 @@ pub fn inside<T: Send>(ns: &File, work: impl FnOnce() -> T + Send) -> io::Result
     })
 }
 
+/// Moves the calling thread into a network namespace, for good. Of the first thread of a process, `/proc/PID/ns/net`
+/// shows it.
+///
+/// # Errors
+/// `PermissionDenied` without `CAP_SYS_ADMIN` here and in the namespace's user namespace.
+pub fn enter(ns: &File) -> io::Result<()> {
+    Ok(move_into_link_name_space(ns.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
 /// The cookie of the network namespace that the calling thread is in.
 ///
 /// # Errors

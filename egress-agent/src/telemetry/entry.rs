@@ -12,7 +12,8 @@ use egress_ebpf::reason::Reason;
 use crate::{
     policy::ClusterName,
     types::{
-        ClientAddr, DownstreamTls, LocalAddr, PeerCertificate, ShareOwner, UpstreamAddr, Workload,
+        ClientAddr, DownstreamTls, LocalAddr, PeerCertificate, ShareOwner, Text, TraceId,
+        UpstreamAddr, Workload,
     },
 };
 
@@ -124,6 +125,15 @@ impl fmt::Display for ResponseFlags {
     }
 }
 
+/// Where a request comes from, by those that passed it on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ForwardedFor {
+    /// From the connection's client.
+    Client,
+    /// Through it: what trusted proxies have said of those before it.
+    After(Text),
+}
+
 /// One line of the access log, as values. What is `None` is logged as `-`.
 #[derive(Clone, Debug)]
 pub struct AccessLogEntry {
@@ -136,17 +146,17 @@ pub struct AccessLogEntry {
     /// `%REQ(:METHOD)%`.
     pub method: Option<http::Method>,
     /// `%REQ(:PATH)%`, normalised, before a route rewrites it.
-    pub path: Option<String>,
+    pub path: Option<Text>,
     /// `%REQ(X-ENVOY-ORIGINAL-PATH)%`: the path as the client sent it, where normalisation changed it.
-    pub original_path: Option<String>,
+    pub original_path: Option<Text>,
     /// `%REQ(:AUTHORITY)%`.
-    pub authority: Option<String>,
+    pub authority: Option<Text>,
     /// `%REQ(USER-AGENT)%`.
-    pub user_agent: Option<String>,
+    pub user_agent: Option<Text>,
     /// `%REQ(X-FORWARDED-FOR)%`, the client's own address appended.
-    pub forwarded_for: Option<String>,
+    pub forwarded_for: Option<ForwardedFor>,
     /// `%REQ(X-REQUEST-ID)%`.
-    pub request_id: Option<String>,
+    pub request_id: Option<Text>,
     /// `%RESPONSE_CODE%`; 0 where there was none.
     pub response_code: u16,
     /// `%RESPONSE_FLAGS%`.
@@ -176,7 +186,7 @@ pub struct AccessLogEntry {
     /// `%DOWNSTREAM_REMOTE_ADDRESS%`.
     pub downstream_remote: ClientAddr,
     /// `%REQUESTED_SERVER_NAME%`.
-    pub requested_server_name: Option<String>,
+    pub requested_server_name: Option<Arc<str>>,
     /// `%ROUTE_NAME%`.
     pub route_name: Option<Arc<str>>,
     /// The ClientHello had the extension of Encrypted Client Hello; JSON and flows only.
@@ -244,6 +254,12 @@ impl AccessLogEntry {
     #[must_use]
     pub fn owner(&self) -> ShareOwner {
         ShareOwner::of(self.workload.as_deref(), self.downstream_remote.ip())
+    }
+
+    /// What the client's node calls the connection, too.
+    #[must_use]
+    pub fn trace_id(&self) -> Option<TraceId> {
+        TraceId::of(self.downstream_remote.0, self.downstream_local.0.port())
     }
 
     /// Whether it got as far as a connection to an upstream, whatever became of it there.

@@ -25,10 +25,11 @@ pub use cluster::{
     ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,
     RequestGuard,
 };
-pub use entry::{AccessLogEntry, ResponseFlag, ResponseFlags};
+pub use entry::{AccessLogEntry, ForwardedFor, ResponseFlag, ResponseFlags};
 pub use flow::{
     FlowLog, FlowRecord, FlowVerdict, Follower, GATEWAY_HOOK, Seen, TUNNEL_HOOK, rfc3339,
 };
+pub(crate) use flow::{cut, kept_labels};
 pub use handshakes::{TlsPeer, count_handshake, handshakes};
 pub use limits::{ADMIN_ENDPOINTS, AdminRefusal, AdminRefusals, LimitStats, Resource};
 pub use log_filter::{LogFilter, log_filter, set_log_filter};

@@ -1,6 +1,9 @@
 //! The handshake with a client whose TLS the gateway terminates.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use rustls::{ProtocolVersion, ServerConfig};
 use tokio::{
@@ -85,5 +88,9 @@ impl Side for TlsStream<Rewound<TcpStream>> {
 
     fn reset(&self) {
         self.get_ref().0.reset();
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().0.poll_gone(cx)
     }
 }

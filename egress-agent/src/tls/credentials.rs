@@ -8,6 +8,7 @@
 mod live;
 mod originated;
 mod served;
+mod shares;
 mod slot;
 
 use std::{
@@ -27,6 +28,7 @@ use tokio::{
 use self::{
     originated::Originated,
     served::Served,
+    shares::Shared,
     slot::{CredentialSlot, CredentialSpec},
 };
 pub use self::{served::Unusable, slot::CredentialState};
@@ -35,7 +37,7 @@ use super::{
     workload_api::{Given, WorkloadApi},
 };
 use crate::{
-    policy::{ClientTls, ServerTls, TunnelTls},
+    policy::{ClientTls, CredentialUse, ServerTls, TunnelTls},
     source::{FileContents, FileSet, Secrets, Timing, Watched, Watcher},
 };
 
@@ -64,7 +66,12 @@ pub struct Credentials {
     epoch: watch::Sender<u64>,
     /// Whether the Workload API, where it is a source, answered or failed to.
     answered: watch::Sender<bool>,
+    /// See [`Credentials::faults`].
+    faults: watch::Sender<Arc<CredentialFaults>>,
 }
+
+/// What is wrong with the credentials that resources name: the first fault by the resource, as messages call it.
+pub type CredentialFaults = BTreeMap<String, String>;
 
 /// What is wanted, and what is known of it.
 #[derive(Debug, Default)]
@@ -76,6 +83,8 @@ struct State {
     files: FileContents,
     /// As the Workload API last gave it.
     given: Given,
+    /// Which resources name which credentials.
+    uses: Arc<[CredentialUse]>,
 }
 
 impl Credentials {
@@ -92,6 +101,17 @@ impl Credentials {
         self.state().originated.replace(originated);
     }
 
+    /// The next configuration names credentials so: each namespace has a share of the Secrets that are asked for.
+    pub fn attribute(&self, uses: &Arc<[CredentialUse]>) {
+        self.state().uses = Arc::clone(uses);
+    }
+
+    /// What is wrong with credentials, by the resources that name them.
+    #[must_use]
+    pub fn faults(&self) -> watch::Receiver<Arc<CredentialFaults>> {
+        self.faults.subscribe()
+    }
+
     fn secrets(&self) -> Option<&Secrets> {
         match &self.places.credentials {
             Some(CredentialStore::Secrets(secrets)) => Some(secrets),
@@ -102,9 +122,17 @@ impl Credentials {
     /// Asks for the Secrets of these slots and of what is originated, and waits for an answer on each.
     async fn ask_for_secrets(&self, slots: &BTreeMap<CredentialSpec, CredentialSlot>) {
         let Some(secrets) = self.secrets() else { return };
-        let mut names: BTreeSet<String> = self.state().originated.secrets().collect();
-        names.extend(slots.keys().filter_map(CredentialSpec::named).flat_map(Located::secrets));
-        secrets.want(names);
+        let Shared { within, beyond } = {
+            let state = self.state();
+            let mut names: BTreeSet<String> = state.originated.names().map(Into::into).collect();
+            names.extend(slots.keys().filter_map(CredentialSpec::named).map(Into::into));
+            let is_read =
+                |name: &str| Located::secrets(name).iter().any(|one| secrets.is_read(one));
+            shares::share(names, &state.uses, is_read)
+        };
+        let of = |name: &String| Located::secrets(name);
+        let beyond = beyond.iter().flat_map(|(name, why)| of(name).map(|one| (one, why.clone())));
+        secrets.want(within.iter().flat_map(of).collect(), &beyond.collect());
         if timeout(READING, secrets.settled()).await.is_err() {
             tracing::error!(
                 "the API server has not given every Secret of credentials within {} s; connections \
@@ -252,9 +280,28 @@ impl Credentials {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn publish_faults(
+        &self,
+        uses: &[CredentialUse],
+        states: impl IntoIterator<Item = CredentialState>,
+    ) {
+        // Files are reported where they are: in the log and by `status`.
+        if self.secrets().is_none() {
+            return;
+        }
+        let now = faults_by_resource(uses, states);
+        self.faults.send_if_modified(|faults| {
+            let changed = **faults != now;
+            if changed {
+                *faults = Arc::new(now);
+            }
+            changed
+        });
+    }
+
     /// Takes what was read, as far as it is good, and rebuilds what depends on it.
     fn judge(&self, state: &mut State, now: SystemTime) {
-        let State { slots, originated, files, given } = state;
+        let State { slots, originated, files, given, uses } = state;
         let paths = slots.values().flat_map(CredentialSlot::paths);
         let with_secrets = self.secrets().map(|secrets| files.with(secrets.read(paths)));
         let files = with_secrets.as_ref().unwrap_or(files);
@@ -262,16 +309,35 @@ impl Credentials {
         let before = self.served.load();
         let mut served = Served::default();
         let mut changed = false;
-        for (spec, slot) in slots {
+        for (spec, slot) in slots.iter_mut() {
             changed |= slot.take(spec, files, given, now);
             slot.serve(&before, &mut served);
         }
         drop(before);
+        let slots = slots.iter().map(|(spec, slot)| slot.state(spec));
+        self.publish_faults(uses, slots.chain(originated.states()));
         self.served.store(Arc::new(served));
         if changed {
             self.epoch.send_modify(|epoch| *epoch += 1);
         }
     }
+}
+
+/// Faults by the resources that name the credentials.
+fn faults_by_resource(
+    uses: &[CredentialUse],
+    states: impl IntoIterator<Item = CredentialState>,
+) -> CredentialFaults {
+    let first = |state: CredentialState| Some((state.name, state.problems.into_iter().next()?));
+    let by_name: BTreeMap<String, String> = states.into_iter().filter_map(first).collect();
+    let mut faults = CredentialFaults::new();
+    for named in uses {
+        if let Some(fault) = by_name.get(&*named.name) {
+            let text = format!("credential {}: {fault}", named.name);
+            faults.entry(named.resource.to_string()).or_insert(text);
+        }
+    }
+    faults
 }
 
 fn files(slots: &BTreeMap<CredentialSpec, CredentialSlot>) -> FileSet {

@@ -211,4 +211,8 @@ impl<S: Side> Side for Judged<S> {
     fn reset(&self) {
         self.stream.reset();
     }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_gone(cx)
+    }
 }

@@ -1,6 +1,13 @@
 //! TLS origination: from a rule's settings to a verified connection.
 
-use std::{cell::RefCell, collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    path::Path,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use rustls::ClientConfig;
 use rustls_pki_types::{DnsName, ServerName};
@@ -140,6 +147,10 @@ impl Side for TlsStream<TcpStream> {
 
     fn reset(&self) {
         self.get_ref().0.reset();
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.get_mut().0.poll_gone(cx)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-use super::{Credentials, Limits, Origins, Settings, Stats};
+use super::{Credentials, Drain, Limits, Origins, Settings, Stats};
 use crate::telemetry::FlowLog;
 
 /// What all threads share.
@@ -22,6 +22,8 @@ pub struct TunnelConfig {
     pub flows: Arc<FlowLog>,
     /// Deadlines and limits, of each thread.
     pub limits: Limits,
+    /// Their end.
+    pub drain: Drain,
 }
 
 impl fmt::Debug for TunnelConfig {

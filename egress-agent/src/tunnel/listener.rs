@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     net::Turns,
-    telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK},
-    types::{ClientAddr, Workload},
+    telemetry::{FlowRecord, FlowVerdict, TUNNEL_HOOK, kept_labels},
+    types::{ClientAddr, TraceId, Workload},
 };
 
 /// First and longest wait when the process is out of files or memory.
@@ -89,12 +89,16 @@ impl Drop for Permit {
     }
 }
 
-/// Accepts for as long as the thread runs.
+/// Accepts until the last part of the drain.
 pub(super) async fn accept(worker: Rc<Worker>, pool: Rc<Pool>, listener: TcpListener) {
     let limiter = Rc::<ConnectionLimiter>::default();
     let mut back_off = BACK_OFF.0;
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.drain.closed() => return,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 back_off = BACK_OFF.0;
                 start(&worker, &pool, &limiter, stream, ClientAddr(peer));
@@ -144,9 +148,10 @@ fn start(
     };
     let (worker, pool) = (Rc::clone(worker), Rc::clone(pool));
     let turns = Rc::clone(&permit.turns);
+    let running = worker.drain.enter();
     turns.spawn(async move {
         serve(&worker, &pool, stream, peer, origin).await;
-        drop(permit);
+        drop((permit, running));
     });
 }
 
@@ -259,19 +264,28 @@ fn refuse(
         set: None,
         workload: workload.map(|workload| workload.name.to_string()),
         namespace: workload.map(|workload| workload.namespace.0.to_string()),
+        labels: workload.map(|workload| kept_labels(&workload.labels)).unwrap_or_default(),
+        pid: None,
+        executable: None,
+        container: None,
         cgroup: None,
         interface: None,
         source_address: Some(peer.ip()),
         source_port: Some(peer.0.port()),
         destination_address: origin.map(|origin| origin.original.ip()),
         destination_port: origin.map(|origin| origin.original.0.port()),
+        gateway: refused.gateway(),
+        trace_id: origin
+            .and_then(|origin| TraceId::of(peer.0, origin.original.0.port()))
+            .map(|id| id.to_string()),
         host: None,
         protocol: "TCP".into(),
         ech: false,
-        upstream: refused.gateway(),
+        upstream: None,
         response_code: None,
         response_flags: None,
         detail: Some(refused.to_string()),
+        server: None,
     });
 }
 

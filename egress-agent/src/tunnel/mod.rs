@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod connection;
 mod credentials;
+mod drain;
 mod error;
 mod key;
 mod listener;
@@ -28,6 +29,7 @@ use std::{
 pub use self::{
     config::TunnelConfig,
     credentials::Credentials,
+    drain::Drain,
     error::{DialError, Refusal},
     settings::{Group, Settings},
     stats::{Closed, Stats},

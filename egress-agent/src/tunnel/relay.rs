@@ -4,7 +4,7 @@
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -12,7 +12,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream};
 use socket2::SockRef;
-use tokio::{io::AsyncWrite as _, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWrite as _},
+    net::TcpStream,
+};
 
 use super::{
     connection::Slot,
@@ -167,23 +170,16 @@ impl Relay<'_> {
 
     /// What is there to read; empty at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        loop {
-            ready!(self.pod.poll_read_ready(cx))?;
-            // An idle connection holds no buffer: all of them read into one.
-            let mut scratch = self.worker.scratch.borrow_mut();
-            scratch.clear();
-            scratch.reserve(READ);
-            match self.pod.try_read_buf(&mut scratch.limited(READ)) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-            let read = match scratch.len() {
-                small if small < SMALL => Bytes::copy_from_slice(&scratch),
-                _ => scratch.split().freeze(),
-            };
-            return Poll::Ready(Ok(read));
-        }
+        // An idle connection holds no buffer: all of them read into one. A read that takes less than it
+        // may says that there is no more: the socket is not asked again until it has some.
+        let mut scratch = self.worker.scratch.borrow_mut();
+        scratch.clear();
+        scratch.reserve(READ);
+        ready!(pin!(self.pod.read_buf(&mut scratch.limited(READ))).poll(cx))?;
+        Poll::Ready(Ok(match scratch.len() {
+            small if small < SMALL => Bytes::copy_from_slice(&scratch),
+            _ => scratch.split().freeze(),
+        }))
     }
 
     fn poll_inward(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayEnd>> {

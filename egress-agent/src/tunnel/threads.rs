@@ -76,7 +76,7 @@ async fn work(worker: Rc<Worker>, listeners: Vec<StdListener>) {
         }
     }
     for task in accepting {
-        // They never end by themselves; a panic there mustn't take the others along.
+        // They end with the drain, and what runs goes on; a panic there mustn't take the others along.
         if task.await.is_err() {
             tracing::error!("an accepting task of the tunnel panicked");
         }

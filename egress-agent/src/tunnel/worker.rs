@@ -8,7 +8,9 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::BytesMut;
 
-use super::{Credentials, Limits, Origins, Settings, Stats, TunnelConfig, refusal_log::RefusalLog};
+use super::{
+    Credentials, Drain, Limits, Origins, Settings, Stats, TunnelConfig, refusal_log::RefusalLog,
+};
 use crate::telemetry::FlowLog;
 
 /// What the connections of one thread share.
@@ -19,6 +21,7 @@ pub(super) struct Worker {
     pub(super) stats: Arc<Stats>,
     pub(super) flows: Arc<FlowLog>,
     pub(super) limits: Limits,
+    pub(super) drain: Drain,
     /// Bytes that wait for pods, of all tunnels.
     pub(super) held: Cell<usize>,
     /// What all relays read into.
@@ -29,7 +32,7 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(config: TunnelConfig) -> Self {
-        let TunnelConfig { settings, origins, credentials, stats, flows, limits } = config;
+        let TunnelConfig { settings, origins, credentials, stats, flows, limits, drain } = config;
         Self {
             settings,
             origins,
@@ -37,6 +40,7 @@ impl Worker {
             stats,
             flows,
             limits,
+            drain,
             held: Cell::new(0),
             scratch: RefCell::new(BytesMut::new()),
             refusal_log: RefusalLog::default(),

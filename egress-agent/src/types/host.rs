@@ -61,11 +61,21 @@ impl Host {
         {
             return Err(HostError::Invalid);
         }
-        Ok(Self::Name(name.to_ascii_lowercase().into()))
+        let is_lower = !name.bytes().any(|b| b.is_ascii_uppercase());
+        Ok(Self::Name(if is_lower { name.into() } else { name.to_ascii_lowercase().into() }))
     }
 
     fn ip(ip: IpAddr) -> Self {
         Self::Ip(ip.to_canonical())
+    }
+
+    /// Its normal form.
+    #[must_use]
+    pub fn text(&self) -> Arc<str> {
+        match self {
+            Self::Name(name) => Arc::clone(name),
+            Self::Ip(ip) => ip.to_string().into(),
+        }
     }
 
     /// The DNS name, if it is one.

@@ -10,9 +10,14 @@ mod namespace;
 mod net;
 mod peer;
 mod printable;
+mod revisions;
 mod share;
 mod spiffe;
 pub(crate) mod steps;
+#[cfg(test)]
+pub(crate) mod testing;
+mod text;
+mod trace;
 
 pub use claim::Claim;
 pub use duration::{duration_within, parse_duration};
@@ -25,5 +30,8 @@ pub use namespace::Namespace;
 pub use net::{ClientAddr, GatewayPort, LocalAddr, OriginalDst, OriginalPort, Port, UpstreamAddr};
 pub use peer::{DownstreamTls, PeerCertificate};
 pub use printable::{is_unseen, printable};
+pub use revisions::{Revision, Revisions};
 pub use share::{ShareOwner, within_share};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
+pub use text::Text;
+pub use trace::TraceId;

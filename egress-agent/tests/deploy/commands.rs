@@ -43,6 +43,28 @@ fn every_command_line_is_one_of_the_agents() {
     assert!(seen > 15, "{seen}");
 }
 
+/// So is that of the pod of `helm test`, which has the labels that policies select.
+#[test]
+fn the_test_pod_verifies_the_releases_namespace() {
+    let set = sets().into_iter().find(|(name, _)| name == "verify").expect("its values");
+    let objects = rendered(set.1.as_deref());
+    let pod = find(&objects, "Pod egress-verify").expect("the pod");
+    let words = command(&pod["spec"]["containers"][0]);
+    assert!(Cli::try_parse_from(&words).is_ok(), "{words:?}");
+    assert!(words.contains(&"--namespace=istio-system".to_owned()), "{words:?}");
+    assert_eq!(pod["metadata"]["labels"]["app"], "web");
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    // Its account may read, and nothing else, and of pods its own namespace's.
+    let cluster = find(&objects, "ClusterRole egress-verify").expect("its rights");
+    for rule in cluster["rules"].as_array().expect("rules") {
+        let verbs = &rule["verbs"];
+        assert!(*verbs == json!(["list", "watch"]) || *verbs == json!(["get"]), "{rule}");
+        let resources = rule["resources"].as_array().expect("resources");
+        assert!(!resources.contains(&json!("pods")) && !resources.contains(&json!("secrets")));
+    }
+    assert!(find(&rendered(None), "Pod egress-verify").is_none(), "only on request");
+}
+
 #[test]
 fn extra_options_reach_the_agent() {
     let args = ["--set", "node.extraArgs={--resolver=10.0.0.10}"];
@@ -61,7 +83,7 @@ fn probes_ask_where_readiness_is() {
         for (object, container) in containers(&rendered(values.as_deref())) {
             let probe = &container["readinessProbe"]["httpGet"];
             let words = command(container);
-            if words[1] == "detach" {
+            if words[1] == "detach" || words[1] == "cni" {
                 assert_eq!(*probe, Value::Null, "{name}");
                 continue;
             }

@@ -12,7 +12,7 @@ pub(crate) const MINORS: [&str; 8] =
     ["1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36"];
 
 /// Kinds, and what their types are called.
-const KINDS: [(&str, &str, &str); 16] = [
+const KINDS: [(&str, &str, &str); 17] = [
     ("apps/v1", "DaemonSet", "V1DaemonSet"),
     ("apps/v1", "Deployment", "V1Deployment"),
     ("autoscaling/v2", "HorizontalPodAutoscaler", "V2HorizontalPodAutoscaler"),
@@ -23,6 +23,7 @@ const KINDS: [(&str, &str, &str); 16] = [
     ("rbac.authorization.k8s.io/v1", "Role", "V1Role"),
     ("rbac.authorization.k8s.io/v1", "RoleBinding", "V1RoleBinding"),
     ("v1", "ConfigMap", "V1ConfigMap"),
+    ("v1", "Pod", "V1Pod"),
     ("v1", "Service", "V1Service"),
     ("v1", "ServiceAccount", "V1ServiceAccount"),
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "V1CustomResourceDefinition"),

@@ -1,6 +1,7 @@
 //! The documentation says what the program does: its examples compile, its command lines parse, its
 //! links lead somewhere, and nothing that a user may meet is left unexplained.
 
+mod commands;
 mod comments;
 mod flows;
 mod glossary;
@@ -174,9 +175,12 @@ fn shipped_configuration_compiles() {
 /// replace those of the step before.
 #[test]
 fn each_step_of_the_examples_is_a_configuration() {
-    for (form, count) in
-        [("deploy/example", 4), ("deploy/example-mtls", 4), ("deploy/example-policy", 3)]
-    {
+    for (form, count) in [
+        ("deploy/example", 4),
+        ("deploy/example-gateway-api", 4),
+        ("deploy/example-mtls", 4),
+        ("deploy/example-policy", 3),
+    ] {
         let root = root().join(form);
         let read = |path: &Path| RawFile {
             path: path.display().to_string(),

@@ -61,6 +61,7 @@ fn targets(site: &Site) -> Targets {
         cgroups: vec![site.cgroup.clone()],
         pod_interfaces: vec!["pod0".into()],
         uplinks: vec!["up0".into()],
+        ..Targets::default()
     }
 }
 

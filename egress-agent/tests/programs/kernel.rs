@@ -27,6 +27,7 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const DEFAULT_POLICY: PolicyId = 3;
 pub(crate) const AUDITED: PolicyId = 5;
 pub(crate) const EXEMPT: PolicyId = 6;
+pub(crate) const AUDITED_REDIRECT: PolicyId = 7;
 /// The routes of all policies.
 const TABLE: TableId = 13;
 /// The pod's hardware address.
@@ -57,6 +58,7 @@ impl Kernel {
         let mut kernel = Self::load(1);
         kernel.policy(AUDITED, abi::mode::AUDIT);
         kernel.policy(EXEMPT, abi::mode::EXEMPT);
+        kernel.policy(AUDITED_REDIRECT, abi::mode::AUDIT_REDIRECT);
         kernel.prefix("INTERNAL", "10.0.0.0", 96 + 8);
         kernel.prefix("INTERNAL", "fd00::", 8);
         kernel.prefix("INTERNAL", "169.254.0.0", 96 + 16);
@@ -112,18 +114,26 @@ impl Kernel {
     }
 
     pub(crate) fn route(&mut self, port: u16, to: Option<&str>, action: u8, gateway_port: u16) {
-        let key = RouteKey {
-            table: TABLE,
-            protocol: TCP,
-            reserved: 0,
-            port: PortBe::new(port),
-            addr: to.map_or(Addr::UNSPECIFIED, addr),
-        };
+        let key = route_key(port, to);
         let bits = if to.is_some() { RouteKey::BITS } else { RouteKey::FIXED_BITS };
         let value = Route { action, reserved: 0, port: PortBe::new(gateway_port), group: 0 };
         self.trie::<RouteKey, Route, { size_of::<RouteKey>() }, { size_of::<Route>() }>(
             "ROUTES", bits, key, value,
         );
+    }
+
+    /// Removes a route to one address.
+    pub(crate) fn no_route(&mut self, port: u16, to: &str) {
+        let key = route_key(port, Some(to));
+        let key: [u8; size_of::<RouteKey>()] = key.as_bytes().try_into().unwrap();
+        let mut trie: LpmTrie<_, [u8; size_of::<RouteKey>()], [u8; size_of::<Route>()]> =
+            self.ebpf.map_mut("ROUTES").unwrap().try_into().unwrap();
+        trie.remove(&Key::new(RouteKey::BITS, key)).unwrap();
+    }
+
+    /// Which epoch of the policy maps it is; zero at first, with which no verdict is kept.
+    pub(crate) fn epoch(&mut self, epoch: u64) {
+        self.set("EPOCH", 0, epoch);
     }
 
     pub(crate) fn prefix(&mut self, map: &str, net: &str, bits: u32) {
@@ -256,6 +266,16 @@ impl Kernel {
             events.push(FlowEvent::read_from_bytes(&item).unwrap());
         }
         events
+    }
+}
+
+fn route_key(port: u16, to: Option<&str>) -> RouteKey {
+    RouteKey {
+        table: TABLE,
+        protocol: TCP,
+        reserved: 0,
+        port: PortBe::new(port),
+        addr: to.map_or(Addr::UNSPECIFIED, addr),
     }
 }
 

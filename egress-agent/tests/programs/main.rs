@@ -3,6 +3,7 @@
 //! that the maps call for. Each test loads its own copy, and nothing is pinned.
 #![expect(clippy::unwrap_used, reason = "a test that can't prepare itself has failed")]
 
+mod cache;
 mod inbound;
 mod kernel;
 mod packets;

@@ -8,14 +8,16 @@ use egress_ebpf::{
     verdict::{CGROUP_PASS, CGROUP_REFUSE, TC_DROP, TC_NEXT},
 };
 
-use crate::kernel::{AUDITED, DEFAULT_POLICY, EXEMPT, IFINDEX, Kernel, TCP, addr};
+use crate::kernel::{
+    AUDITED, AUDITED_REDIRECT, DEFAULT_POLICY, EXEMPT, IFINDEX, Kernel, TCP, addr,
+};
 
 const UDP: u8 = 17;
 const POD: &str = "10.0.0.5";
 const POD6: &str = "fd00::5";
 
 /// An Ethernet frame with a packet whose transport header names `port`.
-fn frame(protocol: u8, from: &str, to: &str, port: u16) -> Vec<u8> {
+pub(crate) fn frame(protocol: u8, from: &str, to: &str, port: u16) -> Vec<u8> {
     let [high, low] = port.to_be_bytes();
     let mut payload = vec![0xc0, 1, high, low];
     payload.extend(match protocol {
@@ -205,8 +207,9 @@ fn audit_and_exemption_are_the_policys_alone() {
         // Enforcement would have redirected the connection: its packets are no refusals.
         (1, TC_NEXT, [1, 1], [1, 0]),
         (2, TC_NEXT, [1, 1], [1, 0]),
-        (3, TC_DROP, [2, 1], [2, 0]),
-        (u32::MAX, TC_DROP, [3, 1], [3, 0]),
+        (3, TC_NEXT, [1, 2], [1, 0]),
+        (4, TC_DROP, [2, 2], [2, 0]),
+        (u32::MAX, TC_DROP, [3, 2], [3, 0]),
     ] {
         kernel.policy(DEFAULT_POLICY, mode);
         assert_eq!(kernel.classify("pod_ingress", &unrouted, 0), expected, "mode {mode}");
@@ -232,7 +235,12 @@ fn the_uplink_tells_pods_workloads_and_the_node_apart() {
     assert_eq!(kernel.classify("uplink_egress", &outward, 0), TC_DROP);
     assert_eq!(kernel.count(hook::UPLINK, action::DENY, Reason::UnsolicitedAnswer, false), 1);
     // A workload on the host's network: the test's own process, whose socket the kernel lends.
-    for (policy, expected) in [(DEFAULT_POLICY, TC_DROP), (AUDITED, TC_NEXT), (EXEMPT, TC_NEXT)] {
+    for (policy, expected) in [
+        (DEFAULT_POLICY, TC_DROP),
+        (AUDITED, TC_NEXT),
+        (AUDITED_REDIRECT, TC_NEXT),
+        (EXEMPT, TC_NEXT),
+    ] {
         kernel.workload(own_cgroup(), policy);
         assert_eq!(kernel.classify("uplink_egress", &outward, 0), expected, "policy {policy}");
         assert_eq!(kernel.classify("uplink_egress", &inward, 0), TC_NEXT);
@@ -251,8 +259,10 @@ fn a_cgroups_packets_are_judged() {
     assert_eq!(kernel.cgroup_egress(&frame(UDP, POD6, "::1", 53)), CGROUP_PASS);
     assert_eq!(kernel.cgroup_egress(&outward), CGROUP_REFUSE);
     assert_eq!(kernel.cgroup_egress(&frame(TCP, POD6, "2001:db8::7", 443)), CGROUP_REFUSE);
-    kernel.workload(own_cgroup(), EXEMPT);
-    assert_eq!(kernel.cgroup_egress(&outward), CGROUP_PASS, "the socket's cgroup is exempt");
+    for lenient in [AUDITED_REDIRECT, EXEMPT] {
+        kernel.workload(own_cgroup(), lenient);
+        assert_eq!(kernel.cgroup_egress(&outward), CGROUP_PASS, "policy {lenient} of the socket's");
+    }
 }
 
 #[test]

@@ -10,16 +10,17 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr};
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, SockOps};
 use egress_ebpf::{
     abi::{action, hook, route_action},
     reason::Reason,
 };
 
-use crate::kernel::{AUDITED, DEFAULT_POLICY, EXEMPT, Kernel, addr};
+use crate::kernel::{AUDITED, AUDITED_REDIRECT, DEFAULT_POLICY, EXEMPT, Kernel, addr};
 
 const EPERM: i32 = 1;
 const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
 const ENETUNREACH: i32 = 101;
 pub(crate) const ECONNREFUSED: i32 = 111;
 
@@ -124,6 +125,12 @@ impl Cgroup {
             program.load().unwrap();
         }
         program.attach(&cgroup, CgroupSkbAttachType::Egress, CgroupAttachMode::Single).unwrap();
+        let program: &mut SockOps =
+            kernel.ebpf.program_mut("sock_ops").unwrap().try_into().unwrap();
+        if program.fd().is_err() {
+            program.load().unwrap();
+        }
+        program.attach(&cgroup, CgroupAttachMode::Single).unwrap();
     }
 }
 
@@ -159,9 +166,13 @@ fn a_connect_is_redirected_and_the_application_sees_its_own_peer() {
     for to in ["198.51.100.7:443", "[::ffff:198.51.100.8]:443", "[2001:db8::7]:443"] {
         let peer = cgroup.call("connect", to).unwrap();
         assert_eq!(peer, to.parse().unwrap(), "getpeername shows what was asked for");
-        listener.accept().unwrap();
+        let (_stream, from) = listener.accept().unwrap();
         let events = kernel.events();
         let [event] = events[..] else { panic!("one event for {to}, not {events:?}") };
+        // Which connection of the gateway's it is, is told.
+        assert_eq!(event.source_port.get(), from.port());
+        assert_eq!((event.source, event.gateway), (addr("127.0.0.1"), addr("127.0.0.1")));
+        assert_eq!(event.gateway_port.get(), listener.local_addr().unwrap().port());
         assert_eq!(event.destination, addr(&peer.ip().to_string()));
         assert_eq!((event.hook, event.action), (hook::CONNECT, action::REDIRECT));
         assert_eq!(Reason::from_code(event.reason), Some(Reason::Routed));
@@ -287,7 +298,35 @@ fn a_workloads_policy_is_its_cgroups_or_its_nearest_ancestors() {
     kernel.workload(cgroup.child_id(), DEFAULT_POLICY);
     assert_eq!(cgroup.call("connect", to), Err(EACCES), "the nearest counts");
     assert_eq!((denied(&kernel, false), denied(&kernel, true)), (2, 1));
+    kernel.workload(cgroup.child_id(), AUDITED_REDIRECT);
+    assert_eq!(cgroup.call("connect", nowhere), Err(ENETUNREACH));
+    assert_eq!((denied(&kernel, false), denied(&kernel, true)), (2, 2));
     kernel.workload(cgroup.child_id(), EXEMPT);
     cgroup.call("udp-connect", &here.to_string()).unwrap();
     assert_eq!(kernel.count(hook::CONNECT, action::ALLOW, Reason::Exempt, false), 1);
+}
+
+/// Audit with redirects sends to the gateway what enforcement sends there; without, nothing.
+#[test]
+fn audit_redirects_only_where_it_is_asked_to() {
+    // What isn't redirected the kernel refuses: from an address of loopback nothing leaves (`__mkroute_output`).
+    let (call, to) = ("connect-loopback", "198.51.100.7:443");
+    let (mut kernel, mut cgroup, listener) = gateway("audit-redirect");
+    listener.set_nonblocking(true).unwrap();
+    kernel.workload(cgroup.id(), AUDITED_REDIRECT);
+    cgroup.call(call, to).unwrap();
+    assert!(listener.accept().is_ok(), "it is at the gateway");
+    let counted = |kernel: &Kernel, audit| {
+        kernel.count(hook::CONNECT, action::REDIRECT, Reason::Routed, audit)
+    };
+    assert_eq!((counted(&kernel, false), counted(&kernel, true)), (1, 0));
+    // Without a gateway that is healthy it goes where it went, and that is reported.
+    kernel.group(&[]);
+    assert_eq!(cgroup.call(call, to), Err(EINVAL));
+    assert_eq!(kernel.count(hook::CONNECT, action::DENY, Reason::NoHealthyGateway, true), 1);
+    kernel.group(&["127.0.0.1"]);
+    kernel.workload(cgroup.id(), AUDITED);
+    assert_eq!(cgroup.call(call, to), Err(EINVAL));
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    assert_eq!((counted(&kernel, false), counted(&kernel, true)), (1, 1));
 }

@@ -6,7 +6,6 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use aya::programs::{CgroupAttachMode, SockOps};
 use egress_agent::{
     bpf::{Record, Records},
     types::{GatewayPort, OriginalDst, Port},
@@ -41,11 +40,6 @@ impl Node {
         kernel.group(&["192.0.2.10"]);
         let cgroup = Cgroup::new(name);
         kernel.workload(cgroup.id(), DEFAULT_POLICY);
-        let parent = cgroup.directory();
-        let program: &mut SockOps =
-            kernel.ebpf.program_mut("sock_ops").unwrap().try_into().unwrap();
-        program.load().unwrap();
-        program.attach(&parent, CgroupAttachMode::Single).unwrap();
         cgroup.attach(&mut kernel);
         let records = Records::open(kernel.ebpf.take_map("TUNNELED").unwrap()).unwrap();
         let (v4, v6) = (listen("127.0.0.1:0"), listen("[::1]:0"));
@@ -118,6 +112,8 @@ fn a_tunnelled_connect_reaches_the_listener_with_its_record() {
         );
         assert_eq!((event.hook, event.action), (hook::CONNECT, action::REDIRECT));
         assert_eq!(Reason::from_code(event.reason), Some(Reason::Tunneled));
+        assert_eq!(event.source_port.get(), from.port());
+        assert_eq!((event.gateway, event.gateway_port.get()), (Addr::UNSPECIFIED, 0));
     }
     assert_eq!(node.kernel.count(hook::CONNECT, action::REDIRECT, Reason::Tunneled, false), 3);
 }

@@ -1,7 +1,8 @@
 """A process in a cgroup: does what each line of its input asks for (`CALL ADDRESS PORT ...`), and
 answers `ok ADDRESS PORT`, the peer's, or `error ERRNO`.
 
-`connect-from` takes the source port, too. `claim` does the same in a network of its own, where it has
+`connect-from` takes the source port, too; `connect-loopback` binds to an address of loopback, from which nothing
+leaves the machine. `claim` does the same in a network of its own, where it has
 put a listener of its own in the place of the node's, whose port comes last."""
 import ctypes
 import fcntl
@@ -15,12 +16,12 @@ SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
 
 
-def connect(address, port, source=0):
+def connect(address, port, source=0, own=""):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as s:
-        if source:
+        if source or own:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            s.bind(("", source))
+            s.bind((own, source))
         s.connect((address, port))
         return s.getpeername()[:2]
 
@@ -53,6 +54,8 @@ def answer(call, address, port, *more):
         port, more = int(port), [int(number) for number in more]
         if call in ("connect", "connect-from"):
             return "ok %s %d" % connect(address, port, *more)
+        if call == "connect-loopback":
+            return "ok %s %d" % connect(address, port, own="127.0.0.1")
         if call == "claim":
             return "ok %s %d" % claim(address, port, *more)
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

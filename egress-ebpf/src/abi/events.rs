@@ -17,16 +17,24 @@ pub struct FlowEvent {
     pub ifindex: u32,
     /// The policy that decided.
     pub policy: PolicyId,
-    /// Source address; unspecified in a connect hook.
+    /// Source address; of a connect, only if it was sent to a gateway: others have none yet.
     pub source: Addr,
     /// Destination as the application asked for it.
     pub destination: Addr,
+    /// The gateway that a connect was sent to; unspecified where there is none, and for the tunnel, whose
+    /// gateway the agent picks.
+    pub gateway: Addr,
     /// Source port, zero where there is none.
     pub source_port: PortBe,
     /// Destination port, zero where there is none.
     pub destination_port: PortBe,
+    /// The port at the gateway, zero where there is none.
+    pub gateway_port: PortBe,
     /// Ethertype of a packet, host byte order; zero in a cgroup hook.
     pub ether_type: u16,
+    /// The process (its thread group) by its number in the first PID namespace; zero for a packet, which
+    /// no process need be behind, and for a connect that was sent to a gateway.
+    pub pid: u32,
     /// IP protocol number.
     pub protocol: u8,
     /// One of [`hook`].
@@ -38,7 +46,7 @@ pub struct FlowEvent {
     /// 1 where audit mode let it pass.
     pub audit: u8,
     /// Always zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 7],
 }
 
 /// Values of [`FlowEvent::hook`].

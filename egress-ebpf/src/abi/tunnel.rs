@@ -13,6 +13,10 @@ use crate::addr::{Addr, PortBe};
 pub struct OriginalDst {
     /// The listed cgroup that the process belongs to; zero for none.
     pub cgroup: u64,
+    /// The cgroup of the process, which the event names.
+    pub caller: u64,
+    /// The cgroup whose share of the events this one takes: a [`ShareKey::id`](super::ShareKey::id).
+    pub share: u64,
     /// The network namespace that the socket is in, by its cookie.
     pub network: u64,
     /// The address asked for.
@@ -31,8 +35,8 @@ pub struct OriginalDst {
     pub routed_port: PortBe,
     /// One of [`hop`].
     pub hop: u8,
-    /// Always zero.
-    pub reserved: u8,
+    /// 1 once an event has reported it. While programs are replaced, two of them see each connection.
+    pub reported: u8,
 }
 
 /// Values of [`OriginalDst::hop`].

@@ -26,7 +26,7 @@ pub fn family(
     let mode = view.policy(policy).mode;
     let verdict = match mode {
         Mode::Exempt => return None,
-        Mode::Enforce | Mode::Audit => Verdict::deny(Reason::SocketFamily),
+        Mode::Enforce | Mode::Audit | Mode::AuditRedirect => Verdict::deny(Reason::SocketFamily),
     };
     Some(Judgement::new(verdict, mode, policy, Flow::UNKNOWN, 0))
 }
@@ -39,10 +39,10 @@ pub fn netlink(sent: &impl Bytes, policy: PolicyId, view: &impl PolicyView) -> O
     let mode = view.policy(policy).mode;
     let verdict = match mode {
         Mode::Exempt => return None,
-        Mode::Enforce | Mode::Audit if names_namespace(sent) => {
+        Mode::Enforce | Mode::Audit | Mode::AuditRedirect if names_namespace(sent) => {
             Verdict::deny(Reason::OtherNamespace)
         }
-        Mode::Enforce | Mode::Audit => return None,
+        Mode::Enforce | Mode::Audit | Mode::AuditRedirect => return None,
     };
     Some(Judgement::new(verdict, mode, policy, Flow::UNKNOWN, 0))
 }

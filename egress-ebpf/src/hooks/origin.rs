@@ -1,10 +1,10 @@
 //! Who sends what leaves by the uplink, and what that means for answers.
 
-use super::{answers_socket, lacks_route};
+use super::{View, answers, answers_socket, lacks_route};
 use crate::{
     decide::PolicyView,
-    inbound::{self, FlowTable, Scope, Sender},
-    packet::{self, Bytes, Ethernet, Packet, ether_type, protocol},
+    inbound::{self, Scope, Sender},
+    packet::Packet,
     reason::Reason,
     verdict::{Action, Verdict},
 };
@@ -65,25 +65,13 @@ impl Origin {
     }
 }
 
-/// Whether a frame is a DHCP client's request (RFC 2131 §4.1) that goes no further than the link: the
-/// node's, for the macvlan interface of a pod, as CNI's plug-in asks.
-#[inline(always)]
-pub(super) fn is_dhcp_broadcast(bytes: &impl Bytes) -> bool {
-    let packet = packet::ip(bytes, Ethernet::LENGTH, ether_type::IPV4);
-    let Packet { flow, flaw: None, .. } = packet else { return false };
-    flow.protocol == protocol::UDP
-        && flow.source_port.get() == 68
-        && flow.destination_port.get() == 67
-        && flow.destination.is_broadcast()
-}
-
 /// The verdict on a packet at the uplink, once it is known whether it answers one that came in.
 #[inline(always)]
 pub(super) fn leaving(
     verdict: Verdict,
     origin: Origin,
     packet: &Packet,
-    view: &(impl PolicyView + FlowTable),
+    view: &impl View,
 ) -> Verdict {
     let sender = match origin.kind {
         Kind::Workload | Kind::NodeProcess | Kind::NodeKernel => Sender::Itself,
@@ -101,12 +89,12 @@ pub(super) fn leaving(
         Kind::Pod | Kind::Unknown => lacks_route(verdict),
         Kind::NodeProcess | Kind::NodeKernel => denied,
     };
-    if may_answer && inbound::answers(Scope::Uplink, sender, packet, view) {
+    if may_answer && answers(Scope::Uplink, sender, packet, view) {
         return Verdict::allow(Reason::Reply);
     }
     match origin.kind {
         // The last words of a connection that a process of the node began.
-        Kind::NodeProcess | Kind::NodeKernel if inbound::continues_begun(packet, view) => {
+        Kind::NodeProcess | Kind::NodeKernel if view.continues_begun(packet) => {
             Verdict::allow(Reason::Host)
         }
         Kind::NodeProcess | Kind::NodeKernel => Verdict::deny(Reason::UnsolicitedAnswer),

@@ -1,16 +1,13 @@
 //! What a pod sends: its frames at its host-side interface. A pod speaks for its own addresses, and for the
 //! hardware address that the agent looked up at the interface's other end.
 
-use super::{destination, exempt, final_packet, forges_error, lacks_route, malformed, settled};
+use super::{View, answers, destination, exempt, forges_error, lacks_route, malformed, settled};
 use crate::{
     abi::{PodAddress, PolicyId, UNKNOWN_POLICY},
     addr::Addr,
-    decide::{Place, PolicyView, decide},
-    inbound::{self, FlowTable, Scope, Sender},
-    packet::{
-        self, ArpSender, Bytes, Ethernet, Flow, Neighbour, Packet, ether_type,
-        gives_hardware_address, offload,
-    },
+    decide::Place,
+    inbound::{Scope, Sender},
+    packet::{Ethernet, Flow, Neighbour, Packet, Reader, Room, ether_type, gives_hardware_address},
     reason::Reason,
     verdict::{Judgement, Mode, Verdict},
 };
@@ -18,12 +15,7 @@ use crate::{
 /// tc ingress on a pod's host-side interface: a frame that the pod sent. `vlan` tells that the
 /// kernel has taken a VLAN tag off it.
 #[inline(always)]
-pub fn pod(
-    bytes: &impl Bytes,
-    ifindex: u32,
-    vlan: bool,
-    view: &(impl PolicyView + FlowTable),
-) -> Judgement {
+pub fn pod(bytes: &impl Reader, ifindex: u32, vlan: bool, view: &impl View) -> Judgement {
     let port = view.interface(ifindex);
     let policy = port.map_or(UNKNOWN_POLICY, |port| port.policy);
     let mode = bytes.forget(view.policy(policy).mode);
@@ -38,14 +30,15 @@ pub fn pod(
         return Judgement::new(malformed(), mode, policy, Flow::UNKNOWN, 0);
     };
     let pod = Pod { ifindex, ethernet, view };
+    let mut room = Room::EMPTY;
     let own = bytes.forget(port.sends_from(ethernet.source));
     let (verdict, flow) = match ethernet.ether_type {
         _ if !own => (Verdict::deny(Reason::SpoofedHardware), Flow::UNKNOWN),
         _ if vlan => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
         ether_type::ARP => (pod.arp(bytes), Flow::UNKNOWN),
         ether_type => {
-            let packet = final_packet(bytes, Ethernet::LENGTH, ether_type, true);
-            (pod.ip(bytes, &packet, policy), packet.flow)
+            let packet = bytes.packet(Ethernet::LENGTH, ether_type, true, &mut room);
+            (pod.ip(bytes, packet, policy), packet.flow)
         }
     };
     Judgement::new(settled(bytes, verdict), mode, policy, flow, ethernet.ether_type)
@@ -58,27 +51,25 @@ struct Pod<'a, V> {
     view: &'a V,
 }
 
-impl<V: PolicyView + FlowTable> Pod<'_, V> {
+impl<V: View> Pod<'_, V> {
     #[inline(always)]
-    fn arp(&self, bytes: &impl Bytes) -> Verdict {
-        if let Some(flaw) = offload::flaw(bytes, Ethernet::LENGTH, ether_type::ARP) {
-            return Verdict::deny(flaw);
-        }
-        let Some(ArpSender { hardware, addr }) = packet::arp_sender(bytes, Ethernet::LENGTH) else {
-            return malformed();
+    fn arp(&self, bytes: &impl Reader) -> Verdict {
+        let speaker = match bytes.arp(Ethernet::LENGTH, self.ethernet.source) {
+            Ok(speaker) => speaker,
+            Err(flaw) => return Verdict::deny(flaw),
         };
         // A probe (RFC 5227 §2.1.1) has no sender yet and so claims nothing.
-        if !addr.is_unspecified() && !self.owns(&addr) {
+        if !speaker.addr.is_unspecified() && !self.owns(&speaker.addr) {
             return Verdict::deny(Reason::SpoofedNeighbour);
         }
-        if hardware != self.ethernet.source {
+        if !speaker.is_sender {
             return Verdict::deny(Reason::SpoofedHardware);
         }
         Verdict::allow(Reason::Neighbour)
     }
 
     #[inline(always)]
-    fn ip(&self, bytes: &impl Bytes, packet: &Packet, policy: PolicyId) -> Verdict {
+    fn ip(&self, bytes: &impl Reader, packet: &Packet, policy: PolicyId) -> Verdict {
         if let Some(flaw) = packet.flaw {
             return Verdict::deny(flaw);
         }
@@ -112,11 +103,10 @@ impl<V: PolicyView + FlowTable> Pod<'_, V> {
         if forges_error(bytes, Ethernet::LENGTH, packet) {
             return Verdict::deny(Reason::ForgedError);
         }
-        // In place, and not in a function of its own, for which the program's stack has no room.
-        let judge = |flow: &Flow| decide(Place::Wire, flow, policy, self.view);
+        let judge = |flow: &Flow| self.view.verdict(Place::Wire, flow, policy);
         let verdict = settled(bytes, destination(packet, judge));
         let scope = Scope::Pod(self.ifindex);
-        if lacks_route(verdict) && inbound::answers(scope, Sender::Itself, packet, self.view) {
+        if lacks_route(verdict) && answers(scope, Sender::Itself, packet, self.view) {
             return Verdict::allow(Reason::Reply);
         }
         verdict

@@ -1,15 +1,14 @@
 //! What leaves the node by an uplink.
 
 use super::{
-    destination, exempt, final_packet, malformed,
-    origin::{Kind, Namespace, Origin, Socket, is_dhcp_broadcast, leaving},
+    View, destination, exempt, malformed,
+    origin::{Kind, Namespace, Origin, Socket, leaving},
     own_source, settled,
 };
 use crate::{
     abi::PolicyId,
-    decide::{Place, PolicyView, decide},
-    inbound::{self, FlowTable},
-    packet::{self, Bytes, Ethernet, Flow, Neighbour, Packet, Signal, ether_type, offload},
+    decide::Place,
+    packet::{self, Ethernet, Flow, Neighbour, Packet, Reader, Room, Signal, ether_type},
     reason::Reason,
     verdict::{Judgement, Mode, Verdict},
 };
@@ -44,12 +43,13 @@ pub struct Way {
 /// whoever provoked it, so it leaves for the outside only if the question came in by an uplink.
 #[inline(always)]
 pub fn uplink(
-    bytes: &impl Bytes,
+    bytes: &impl Reader,
     way: Way,
     workload: Option<Workload>,
     vlan: bool,
-    view: &(impl PolicyView + FlowTable),
+    view: &impl View,
 ) -> Judgement {
+    let mut room = Room::EMPTY;
     let (policy, origin) = match workload {
         Some(Workload { policy, cgroup }) => {
             (policy, Origin { kind: Kind::Workload, cgroup, pod: 0 })
@@ -57,10 +57,6 @@ pub fn uplink(
         None => {
             let stranger = way.namespace != Namespace::Node;
             let begun_here = way.came_in_on == 0;
-            if begun_here && stranger && way.socket == Socket::Process && is_dhcp_broadcast(bytes) {
-                let host = Verdict::allow(Reason::Host);
-                return Judgement::new(host, Mode::Enforce, 0, Flow::UNKNOWN, 0);
-            }
             // In another namespace interfaces have other indices.
             let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
             let of_node = begun_here && !stranger;
@@ -90,16 +86,15 @@ pub fn uplink(
         _ if origin.is_node() && !is_ip => (Verdict::allow(Reason::Host), Flow::UNKNOWN),
         _ if vlan && !origin.is_node() => (Verdict::deny(Reason::EtherType), Flow::UNKNOWN),
         ether_type::ARP => {
-            let unfinished = offload::flaw(bytes, Ethernet::LENGTH, ether_type::ARP);
-            match (unfinished, packet::arp_sender(bytes, Ethernet::LENGTH)) {
-                (Some(flaw), _) => (Verdict::deny(flaw), Flow::UNKNOWN),
-                (None, Some(_)) => (Verdict::allow(Reason::Neighbour), Flow::UNKNOWN),
-                (None, None) => (malformed(), Flow::UNKNOWN),
-            }
+            let verdict = match bytes.arp(Ethernet::LENGTH, ethernet.source) {
+                Ok(_speaker) => Verdict::allow(Reason::Neighbour),
+                Err(flaw) => Verdict::deny(flaw),
+            };
+            (verdict, Flow::UNKNOWN)
         }
         ether_type => {
-            let packet = final_packet(bytes, Ethernet::LENGTH, ether_type, !origin.is_node());
-            (outward(bytes, &packet, policy, origin, view), packet.flow)
+            let packet = bytes.packet(Ethernet::LENGTH, ether_type, !origin.is_node(), &mut room);
+            (outward(bytes, packet, policy, origin, view), packet.flow)
         }
     };
     Judgement::new(settled(bytes, verdict), mode, policy, flow, ethernet.ether_type)
@@ -108,11 +103,11 @@ pub fn uplink(
 /// An IP packet at the uplink.
 #[inline(always)]
 fn outward(
-    bytes: &impl Bytes,
+    bytes: &impl Reader,
     packet: &Packet,
     policy: PolicyId,
     origin: Origin,
-    view: &(impl PolicyView + FlowTable),
+    view: &impl View,
 ) -> Verdict {
     // Nobody is at a loopback address on a wire (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3). What has one
     // for its source answers who could only reach it from here.
@@ -120,32 +115,32 @@ fn outward(
         return Verdict::deny(Reason::SpoofedSource);
     }
     if origin.kind == Kind::NodeProcess {
-        inbound::note_begun(packet, view);
+        view.note_begun(packet);
         return Verdict::allow(Reason::Host);
     }
     if origin.kind == Kind::NodeKernel && is_of_the_link(packet) {
         return Verdict::allow(Reason::Host);
     }
-    let mut subject = *packet;
+    let mut subject = packet;
+    let mut room = Room::EMPTY;
     // One way for both: a second reading would take more stack than there is.
     if matches!(origin.kind, Kind::NodeKernel | Kind::Workload) {
         bytes.bring(Ethernet::LENGTH + packet::ERROR);
-        subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet);
+        subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet, &mut room);
     }
     if origin.kind == Kind::Workload {
-        if packet.signal == Signal::Error && !packet::is_own_error(packet, &subject) {
+        if packet.signal == Signal::Error && !packet::is_own_error(packet, subject) {
             return Verdict::deny(Reason::ForgedError);
         }
-        subject = *packet;
+        subject = packet;
     }
-    // In place, and not in a function of its own, for which the program's stack has no room.
-    let judge = |flow: &Flow| decide(Place::Wire, flow, policy, view);
-    let mut verdict = settled(bytes, destination(&subject, judge));
+    let judge = |flow: &Flow| view.verdict(Place::Wire, flow, policy);
+    let mut verdict = settled(bytes, destination(subject, judge));
     // What is forwarded may be translated, or come from who owns its address.
     if origin.kind == Kind::Workload {
         verdict = own_source(verdict, packet, view);
     }
-    leaving(verdict, origin, &subject, view)
+    leaving(verdict, origin, subject, view)
 }
 
 /// Whether a packet goes no further than the link: neighbour discovery, and groups.

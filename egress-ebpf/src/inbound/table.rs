@@ -4,7 +4,7 @@ use crate::abi::{FlowKey, FlowPlace, FlowState};
 
 /// The table of flows, and the clock.
 pub trait FlowTable {
-    /// Nanoseconds since boot.
+    /// Nanoseconds since boot, as of the last tick of the kernel's clock.
     fn now(&self) -> u64;
     /// The entry, whatever its age.
     fn flow(&self, key: &FlowKey) -> Option<FlowState>;

@@ -1,5 +1,7 @@
 //! The bytes of a packet, and what is still done to them.
 
+use crate::addr::Addr;
+
 /// What is still done to a packet. Whether is a mask, all ones or zero, so that a verdict is found
 /// without a path of its own for each value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +31,12 @@ pub trait Bytes {
     fn length(&self) -> u32;
     /// The `N` bytes from `offset`, or `None` where there aren't as many.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// The IPv6 address at `offset`, or `None` where it isn't whole.
+    #[inline(always)]
+    fn load_addr(&self, offset: u32) -> Option<Addr> {
+        self.load(offset).map(Addr::v6)
+    }
 
     /// Makes what may be read readable, up to this length, where somebody else could still change it.
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! What ARP and neighbour discovery say: whose hardware address is whose.
 
-use super::{Bytes, Ethernet, Neighbour, ip::IPV6};
-use crate::addr::Addr;
+use super::{Bytes, Ethernet, Neighbour, ether_type, ip::IPV6, offload};
+use crate::{addr::Addr, reason::Reason};
 
 /// Who speaks in ARP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +19,30 @@ pub fn arp_sender(bytes: &impl Bytes, offset: u32) -> Option<ArpSender> {
     let [0, 1, 8, 0, 6, 4, 0, 1 | 2, a, b, c, d, e, f, ..] = packet else { return None };
     let addr = Addr::v4([packet[14], packet[15], packet[16], packet[17]]);
     Some(ArpSender { hardware: [a, b, c, d, e, f], addr })
+}
+
+/// Who speaks in an ARP message that may pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArpSpeaker {
+    /// Its address, as it says; unspecified in a probe.
+    pub addr: Addr,
+    /// Whether the hardware address that it gives is the frame's.
+    pub is_sender: bool,
+}
+
+/// Who speaks in the ARP message at `offset`, of a frame from this hardware address.
+///
+/// # Errors
+/// Why it must not pass, whoever sent it.
+#[inline(always)]
+pub fn arp(bytes: &impl Bytes, offset: u32, sender: [u8; 6]) -> Result<ArpSpeaker, Reason> {
+    if let Some(flaw) = offload::flaw(bytes, offset, ether_type::ARP) {
+        return Err(flaw);
+    }
+    let Some(ArpSender { hardware, addr }) = arp_sender(bytes, offset) else {
+        return Err(Reason::Malformed);
+    };
+    Ok(ArpSpeaker { addr, is_sender: hardware == sender })
 }
 
 /// Options that a message of neighbour discovery may have: one with a hardware address, and one with

@@ -1,13 +1,10 @@
 //! What an IP header says.
 
 use super::{
-    Bytes, Flow, Neighbour, Packet, Signal, ether_type, protocol,
+    Bytes, Neighbour, Packet, ether_type, protocol,
     transport::{self, Part},
 };
-use crate::{
-    addr::{Addr, PortBe},
-    reason::Reason,
-};
+use crate::{addr::Addr, reason::Reason};
 
 /// Bytes of an IPv4 header without options.
 pub(super) const IPV4: u32 = 20;
@@ -29,39 +26,41 @@ pub(super) fn is_extension(next: u8) -> bool {
 /// Reads the IP packet at `offset`; `ether_type` says of which version it must be.
 #[inline(always)]
 pub fn ip(bytes: &impl Bytes, offset: u32, ether_type: u16) -> Packet {
-    let available = bytes.length().saturating_sub(offset);
-    let packet = match ether_type {
-        ether_type::IPV4 => ipv4(bytes, offset, available),
-        ether_type::IPV6 => ipv6(bytes, offset, available),
-        _ => Packet::flawed(Flow::UNKNOWN, Reason::EtherType),
-    };
-    let protocol = bytes.forget(packet.flow.protocol);
-    let fragment = bytes.forget(packet.flow.fragment);
-    Packet {
-        flow: Flow { protocol, fragment, ..packet.flow },
-        signal: bytes.forget(packet.signal),
-        neighbour: bytes.forget(packet.neighbour),
-        flaw: bytes.forget(packet.flaw),
-        ..packet
-    }
+    let mut packet = Packet::OTHER;
+    read_ip(bytes, offset, ether_type, &mut packet);
+    packet
 }
 
-/// RFC 791 §3.1.
+/// The same, read to where the caller wants it: what is read is written there at once, and takes no room on
+/// the programs' stack.
 #[inline(always)]
-fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
-    let Some(header) = bytes.load::<20>(offset) else {
-        return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
+pub(super) fn read_ip(bytes: &impl Bytes, offset: u32, ether_type: u16, packet: &mut Packet) {
+    *packet = Packet::OTHER;
+    let available = bytes.length().saturating_sub(offset);
+    packet.flaw = match ether_type {
+        ether_type::IPV4 => ipv4(bytes, offset, available, packet),
+        ether_type::IPV6 => ipv6(bytes, offset, available, packet),
+        _ => return,
     };
-    let mut flow = Flow {
-        source: Addr::v4([header[12], header[13], header[14], header[15]]),
-        destination: Addr::v4([header[16], header[17], header[18], header[19]]),
-        protocol: header[9],
-        ..Flow::UNKNOWN
-    };
+    packet.flow.protocol = bytes.forget(packet.flow.protocol);
+    packet.flow.fragment = bytes.forget(packet.flow.fragment);
+    packet.signal = bytes.forget(packet.signal);
+    packet.neighbour = bytes.forget(packet.neighbour);
+    packet.flaw = bytes.forget(packet.flaw);
+}
+
+/// RFC 791 §3.1. What is wrong with it; what could be read is in `packet` all the same.
+#[inline(always)]
+fn ipv4(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) -> Option<Reason> {
+    let Some(header) = bytes.load::<20>(offset) else { return Some(Reason::Malformed) };
+    let flow = &mut packet.flow;
+    flow.source = Addr::v4([header[12], header[13], header[14], header[15]]);
+    flow.destination = Addr::v4([header[16], header[17], header[18], header[19]]);
+    flow.protocol = header[9];
     match header[0] {
         0x45 => {}
-        0x46..=0x4f => return Packet::flawed(flow, Reason::IpOptions),
-        _ => return Packet::flawed(flow, Reason::Malformed),
+        0x46..=0x4f => return Some(Reason::IpOptions),
+        _ => return Some(Reason::Malformed),
     }
     let total = match u32::from(u16::from_be_bytes([header[2], header[3]])) {
         // A segmentation-offload packet that no 16-bit length can tell ("BIG TCP", kernel 6.3).
@@ -69,69 +68,61 @@ fn ipv4(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
         total => total,
     };
     if total < 20 || total > available {
-        return Packet::flawed(flow, Reason::Malformed);
+        return Some(Reason::Malformed);
     }
     // "More fragments" or an offset. The reserved bit says nothing.
     let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
     flow.fragment = fragment != 0;
-    let part = Part { first: fragment & 0x1fff == 0, hops: header[8] };
-    transport::read(bytes, offset + 20, total - 20, flow, part)
+    let part = Part { first: fragment & 0x1fff == 0, hops: header[8], v4: true };
+    transport::read(bytes, offset + 20, total - 20, packet, part)
 }
 
-/// RFC 8200 §3.
+/// RFC 8200 §3. What is wrong with it; what could be read is in `packet` all the same.
 #[inline(always)]
-fn ipv6(bytes: &impl Bytes, offset: u32, available: u32) -> Packet {
-    let (Some(header), Some(source), Some(destination)) =
-        (bytes.load::<8>(offset), bytes.load(offset + 8), bytes.load(offset + 24))
-    else {
-        return Packet::flawed(Flow::UNKNOWN, Reason::Malformed);
+fn ipv6(bytes: &impl Bytes, offset: u32, available: u32, packet: &mut Packet) -> Option<Reason> {
+    let flow = &mut packet.flow;
+    let Some(header) = bytes.load::<8>(offset) else { return Some(Reason::Malformed) };
+    let Some(source) = bytes.load_addr(offset + 8) else { return Some(Reason::Malformed) };
+    flow.source = source;
+    let Some(destination) = bytes.load_addr(offset + 24) else {
+        flow.source = Addr::UNSPECIFIED;
+        return Some(Reason::Malformed);
     };
-    let mut flow = Flow {
-        source: Addr::v6(source),
-        destination: Addr::v6(destination),
-        protocol: header[6],
-        ..Flow::UNKNOWN
-    };
+    flow.destination = destination;
+    flow.protocol = header[6];
+    let mapped = source.is_v4() | destination.is_v4();
     // Mapped addresses stand for IPv4 in the socket interface and never belong on a wire (RFC 4291
     // §2.5.5.2); taken for the IPv4 address they could borrow its permission.
-    if header[0] >> 4 != 6 || flow.source.is_v4() || flow.destination.is_v4() {
-        return Packet::flawed(flow, Reason::Malformed);
+    if header[0] >> 4 != 6 || mapped {
+        return Some(Reason::Malformed);
     }
     let payload = u32::from(u16::from_be_bytes([header[4], header[5]]));
     if payload > available.saturating_sub(40) {
-        return Packet::flawed(flow, Reason::Malformed);
+        return Some(Reason::Malformed);
     }
-    let mut part = Part { first: true, hops: header[7] };
+    let mut part = Part { first: true, hops: header[7], v4: false };
     let (mut start, mut length) = (offset + 40, payload);
     if flow.protocol == FRAGMENT_HEADER {
         let fragment = bytes.load::<8>(offset + 40).filter(|_| payload >= 8);
-        let Some([next, _, high, low, ..]) = fragment else {
-            return Packet::flawed(flow, Reason::Malformed);
-        };
+        let Some([next, _, high, low, ..]) = fragment else { return Some(Reason::Malformed) };
         flow.protocol = next;
         flow.fragment = true;
         part.first = u16::from_be_bytes([high, low]) & 0xfff8 == 0;
         (start, length) = (offset + 48, payload - 8);
         if next == FRAGMENT_HEADER {
-            return Packet::flawed(flow, Reason::ExtensionHeader);
+            return Some(Reason::ExtensionHeader);
         }
     }
     if flow.protocol == HOP_BY_HOP_HEADER && listener_report(bytes, offset + 40, payload, header[7])
     {
         flow.protocol = protocol::ICMPV6;
-        return Packet {
-            flow,
-            signal: Signal::Other,
-            echo: PortBe([0; 2]),
-            neighbour: Neighbour::ListenerReport,
-            target: Addr::UNSPECIFIED,
-            flaw: None,
-        };
+        packet.neighbour = Neighbour::ListenerReport;
+        return None;
     }
     if EXTENSION_HEADERS.contains(&flow.protocol) {
-        return Packet::flawed(flow, Reason::ExtensionHeader);
+        return Some(Reason::ExtensionHeader);
     }
-    transport::read(bytes, start, length, flow, part)
+    transport::read(bytes, start, length, packet, part)
 }
 
 /// Whether it is a host's report of multicast groups: MLD version 2 (RFC 3810 §5.2), or 1 with its

@@ -22,36 +22,16 @@ struct Quoted {
     payload: [u8; 8],
 }
 
-/// For an ICMP error at `offset` that can be read: an answer of the flow of the packet that it quotes,
-/// with [`Signal::FlowError`]. An error goes to whoever sent what it quotes (RFC 1122 §3.2.2, RFC 4443
-/// §2.2). For anything else: the packet itself.
-#[inline(always)]
-pub fn subject_of_error(bytes: &impl Bytes, offset: u32, packet: &Packet) -> Packet {
-    let subject = subject(bytes, offset, packet);
-    Packet {
-        flow: Flow {
-            protocol: bytes.forget(subject.flow.protocol),
-            fragment: bytes.forget(subject.flow.fragment),
-            ..subject.flow
-        },
-        signal: bytes.forget(subject.signal),
-        neighbour: bytes.forget(subject.neighbour),
-        flaw: bytes.forget(subject.flaw),
-        ..subject
-    }
-}
-
 /// Whether the ICMP error in the packet at `offset` quotes a packet that its destination sent to its
 /// source: an error about anything else breaks or slows other people's connections (RFC 5927).
 ///
 /// The quote has all that identifies a flow (RFC 792: a header and eight bytes). One with IPv4 options or
 /// IPv6 extension headers is none, since a routing header names another destination, which Linux asks
-/// for (`seg6_icmp_srh`). Neither is one in fragments. Redirects are a router's.
+/// for (`seg6_icmp_srh`). Redirects are a router's.
 #[inline(always)]
 #[must_use]
-pub fn quotes_own(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
-    let flow = &packet.flow;
-    let v4 = flow.destination.is_v4();
+pub fn quotes_own(bytes: &impl Bytes, offset: u32, source: Addr, destination: Addr) -> bool {
+    let v4 = destination.is_v4();
     let header = if v4 { IPV4 } else { IPV6 };
     let least = header + ICMP + header + 8;
     bytes.bring(offset + least);
@@ -64,14 +44,14 @@ pub fn quotes_own(bytes: &impl Bytes, offset: u32, packet: &Packet) -> bool {
     let at = offset + header;
     let quoted = if v4 { quoted_v4(bytes, at) } else { quoted_v6(bytes, at) };
     let own = quoted.is_some_and(|quoted| {
-        quoted.source == flow.destination
-            && quoted.destination == flow.source
+        quoted.source == destination
+            && quoted.destination == source
             && (v4 || !is_extension(quoted.protocol))
     });
-    own && length >= least && !flow.fragment
+    own && length >= least
 }
 
-/// Whether an ICMP error whose [subject](subject_of_error) is known is about a packet that its
+/// Whether an ICMP error whose [subject](super::subject_of_error) is known is about a packet that its
 /// destination sent to its source: see [`quotes_own`], which asks for less.
 #[inline(always)]
 #[must_use]
@@ -79,30 +59,25 @@ pub fn is_own_error(packet: &Packet, subject: &Packet) -> bool {
     subject.signal == Signal::FlowError && subject.flow.source == packet.flow.source
 }
 
+/// What the ICMP error in the packet at `offset` is about, that goes to `destination`: see
+/// `reader::subject_of_error`.
 #[inline(always)]
-fn subject(bytes: &impl Bytes, offset: u32, packet: &Packet) -> Packet {
-    let flow = &packet.flow;
-    let v4 = flow.destination.is_v4();
-    let error = match (packet.flaw, v4, flow.protocol) {
-        (None, true, protocol::ICMP) if !flow.fragment => quoted_v4(bytes, offset + 20),
-        (None, false, protocol::ICMPV6) if !flow.fragment => quoted_v6(bytes, offset + 40),
-        _ => None,
-    };
-    let Some(quoted) = error.filter(|quoted| quoted.source == flow.destination) else {
-        return *packet;
-    };
+pub fn subject(bytes: &impl Bytes, offset: u32, destination: Addr) -> Option<Packet> {
+    let v4 = destination.is_v4();
+    let quoted = if v4 { quoted_v4(bytes, offset + IPV4) } else { quoted_v6(bytes, offset + IPV6) };
+    let quoted = quoted.filter(|quoted| quoted.source == destination)?;
     let [a, b, c, d, high, low, ..] = quoted.payload;
     let [remote_port, local_port] = match (quoted.protocol, a) {
         (protocol::TCP | protocol::UDP, _) => [PortBe([a, b]), PortBe([c, d])],
         // An echo request's identifier stands for the local port.
         (protocol::ICMP, 8) if v4 => [PortBe([0; 2]), PortBe([high, low])],
         (protocol::ICMPV6, 128) if !v4 => [PortBe([0; 2]), PortBe([high, low])],
-        _ => return *packet,
+        _ => return None,
     };
-    Packet {
+    Some(Packet {
         flow: Flow {
             source: quoted.destination,
-            destination: flow.destination,
+            destination,
             source_port: local_port,
             destination_port: remote_port,
             protocol: quoted.protocol,
@@ -113,7 +88,7 @@ fn subject(bytes: &impl Bytes, offset: u32, packet: &Packet) -> Packet {
         neighbour: Neighbour::No,
         target: Addr::UNSPECIFIED,
         flaw: None,
-    }
+    })
 }
 
 /// Unreachable, time exceeded, parameter problem (RFC 792). A redirect is for the link.
@@ -142,8 +117,8 @@ fn quoted_v6(bytes: &impl Bytes, offset: u32) -> Option<Quoted> {
         return None;
     }
     Some(Quoted {
-        source: Addr::v6(bytes.load(offset + 16)?),
-        destination: Addr::v6(bytes.load(offset + 32)?),
+        source: bytes.load_addr(offset + 16)?,
+        destination: bytes.load_addr(offset + 32)?,
         protocol: header[6],
         payload: bytes.load(offset + 48)?,
     })

@@ -1,6 +1,6 @@
 //! What a packet's transport header says.
 
-use super::{Bytes, Flow, Neighbour, Packet, Signal, protocol};
+use super::{Bytes, Neighbour, Packet, Signal, protocol};
 use crate::{
     addr::{Addr, PortBe},
     reason::Reason,
@@ -14,6 +14,8 @@ pub(super) struct Part {
     pub(super) first: bool,
     /// The hop limit.
     pub(super) hops: u8,
+    /// Whether it is of IPv4.
+    pub(super) v4: bool,
 }
 
 /// What the transport's header says.
@@ -35,16 +37,18 @@ impl Header {
     };
 }
 
-/// Reads the `length` bytes that IP carries.
+/// Reads the `length` bytes that IP carries, for a packet whose flow has all but ports. What is wrong with
+/// them, if anything is.
 #[inline(always)]
 pub(super) fn read(
     bytes: &impl Bytes,
     offset: u32,
     length: u32,
-    mut flow: Flow,
+    packet: &mut Packet,
     part: Part,
-) -> Packet {
-    let v4 = flow.destination.is_v4();
+) -> Option<Reason> {
+    let v4 = part.v4;
+    let flow = &packet.flow;
     let header = match flow.protocol {
         _ if !part.first => Some(Header::NONE),
         protocol::TCP => tcp(bytes, offset, length),
@@ -60,10 +64,13 @@ pub(super) fn read(
         }),
         _ => Some(Header::NONE),
     };
-    let flaw = if header.is_none() { Some(Reason::Malformed) } else { None };
-    let Header { signal, ports, echo, neighbour, target } = header.unwrap_or(Header::NONE);
-    [flow.source_port, flow.destination_port] = ports;
-    Packet { flow, signal, echo, neighbour, target, flaw }
+    let Some(Header { signal, ports, echo, neighbour, target }) = header else {
+        return Some(Reason::Malformed);
+    };
+    [packet.flow.source_port, packet.flow.destination_port] = ports;
+    (packet.signal, packet.echo) = (signal, echo);
+    (packet.neighbour, packet.target) = (neighbour, target);
+    None
 }
 
 /// RFC 9293 §3.1. `None` where it is malformed.
@@ -120,7 +127,7 @@ fn icmpv6(bytes: &impl Bytes, offset: u32, length: u32, hops: u8) -> Option<Head
         134 | 137 => Neighbour::RouterOnly,
         135 | 136 => {
             // An IPv4 address is unowned here, though the same pod may have it.
-            let target = bytes.load(offset + 8).filter(|_| length >= 24).map(Addr::v6);
+            let target = bytes.load_addr(offset + 8).filter(|_| length >= 24);
             let target = target.filter(|target| !target.is_v4())?;
             let neighbour =
                 if kind == 135 { Neighbour::Solicitation } else { Neighbour::Advertisement };

@@ -19,7 +19,7 @@ use super::{
     context::{SocketAddr, V4, V6, forget_bit},
     judge,
     maps::{GROUPS, ORIGINAL_DST, TUNNEL},
-    report::{Site, report},
+    report::{Cause, Site, report},
     view::Workload,
 };
 
@@ -51,9 +51,8 @@ fn connect(address: impl SocketAddr) -> i32 {
     if hooks::sends_nothing(&judgement) {
         return judgement.deferred();
     }
-    let asks = Asks { policy, cgroup: workload.listed() };
-    let judgement = match lead(address, &judgement, asks) {
-        Ok(()) => judgement,
+    let judgement = match lead(address, &judgement, Asks { policy, workload: &workload }) {
+        Ok(()) => judgement.carried_out(),
         Err(reason) => judgement.refused(reason),
     };
     conclude(hook::CONNECT, &workload, judgement)
@@ -61,14 +60,14 @@ fn connect(address: impl SocketAddr) -> i32 {
 
 /// Who asks.
 #[derive(Clone, Copy)]
-struct Asks {
+struct Asks<'a> {
     policy: PolicyId,
-    cgroup: u64,
+    workload: &'a Workload,
 }
 
 /// Sends a socket where its judgement says, if it says so.
 #[inline(always)]
-fn lead(address: impl SocketAddr, judgement: &Judgement, asks: Asks) -> Result<(), Reason> {
+fn lead(address: impl SocketAddr, judgement: &Judgement, asks: Asks<'_>) -> Result<(), Reason> {
     let (there, hop, target) = if let Some(target) = judgement.redirect() {
         (gateway(address, target), hop::PLAIN, target)
     } else if let Some(target) = judgement.tunnel() {
@@ -109,16 +108,17 @@ fn send(
     there: End,
     hop: u8,
     target: Target,
-    asks: Asks,
+    asks: Asks<'_>,
 ) -> Result<(), Reason> {
     let original = address.addr();
     let port = address.port();
-    // SAFETY: the context is valid.
-    let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
-    // SAFETY: as above. Minimum kernel version: 5.7.
+    let share = asks.workload.share_of_current().id;
+    // SAFETY: the context is valid. Minimum kernel version: 5.7.
     let network = unsafe { bpf_get_netns_cookie(address.context().cast()) };
     let entry = OriginalDst {
-        cgroup: asks.cgroup,
+        cgroup: asks.workload.listed(),
+        caller: asks.workload.cgroup,
+        share,
         network,
         addr: original,
         gateway: there.addr,
@@ -128,8 +128,11 @@ fn send(
         gateway_port: there.port,
         routed_port: target.port,
         hop,
-        reserved: 0,
+        reported: 0,
     };
+    // Last, so that it is not kept meanwhile: the stack is short.
+    // SAFETY: as above.
+    let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
     ORIGINAL_DST.insert(cookie, entry, 0).map_err(|_full| Reason::OriginalDstFull)?;
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!((), "socket {} goes by port {}", cookie, there.port.get());
@@ -157,6 +160,6 @@ pub(crate) fn conclude(hook: u8, workload: &Workload, judgement: Judgement) -> i
     // Before the report: what is found out there must not count for each result.
     let result = forget_bit(result, judgement.flow().destination.words()[3]);
     let site = Site { hook, cgroup: workload.cgroup, ifindex: 0 };
-    report(site, &judgement, || workload.share_of_current());
+    report(site, &judgement, || Cause::system_call(workload.share_of_current()));
     result
 }

@@ -8,7 +8,10 @@ use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_cgroup_id, bpf_skb_load_bytes},
 };
-use egress_ebpf::packet::{Bytes, protocol};
+use egress_ebpf::{
+    addr::Addr,
+    packet::{Bytes, protocol},
+};
 
 pub(crate) use self::address::{SocketAddr, V4, V6, read_addr6};
 
@@ -48,6 +51,14 @@ impl Bytes for Skb {
         }
         // SAFETY: the whole buffer has been filled.
         Some(unsafe { bytes.assume_init() }.0)
+    }
+
+    #[inline(always)]
+    fn load_addr(&self, offset: u32) -> Option<Addr> {
+        match self.load_linear_addr(offset) {
+            None => self.load(offset).map(Addr::v6),
+            addr => addr,
+        }
     }
 
     #[inline(always)]
@@ -122,6 +133,17 @@ impl Skb {
         Some(unsafe { bytes.assume_init() }.0)
     }
 
+    /// The IPv6 address at `offset`, if it is in the linear area. By words, none of which lies in memory on the
+    /// way.
+    #[inline(always)]
+    pub(crate) fn load_linear_addr(self, offset: u32) -> Option<Addr> {
+        let at = self.linear(offset, 16)?;
+        // SAFETY: as many bytes are there.
+        let words =
+            unsafe { [load_word(at), load_word(at + 4), load_word(at + 8), load_word(at + 12)] };
+        Some(Addr::from_words(words))
+    }
+
     /// Whether the first `length` bytes are in the linear area.
     #[inline(always)]
     pub(crate) fn is_linear(self, length: usize) -> bool {
@@ -135,6 +157,35 @@ impl Skb {
         let at = start + offset as usize;
         (at + length <= end).then_some(at)
     }
+}
+
+/// A word at any address: see [`copy_words`].
+///
+/// # Safety
+/// Four bytes are at `from` to read, and the verifier checks it.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "four bytes were read")]
+unsafe fn load_word(from: usize) -> u32 {
+    let word: u64;
+    // SAFETY: the caller's bytes are there.
+    unsafe {
+        core::arch::asm!(
+            "{word} = *(u32 *)({from} + 0)",
+            word = out(reg) word,
+            from = in(reg) from,
+            options(pure, readonly, nostack),
+        );
+    }
+    word as u32
+}
+
+/// On the host programs only compile.
+#[cfg(not(target_arch = "bpf"))]
+#[inline(always)]
+unsafe fn load_word(from: usize) -> u32 {
+    // SAFETY: the caller's bytes are there to read.
+    unsafe { (from as *const u32).read_unaligned() }
 }
 
 /// Copies by words: the machine can read them at any address, but the compiler, which doesn't know,

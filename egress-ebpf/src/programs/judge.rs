@@ -11,16 +11,20 @@ use aya_ebpf::maps::lpm_trie::Key;
 use egress_ebpf::{
     abi::{GatewayKey, Globals, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey},
     addr::{Addr, PortBe},
-    decide::{Place, PolicyRules, PolicyView, decide},
-    hooks,
-    packet::Flow,
+    cache::{Key as CacheKey, look_up},
+    decide::{Place, PolicyRules, PolicyView, by_table, decide},
+    hooks::{self, View},
+    inbound::{self, Scope, Sender},
+    packet::{Flow, Packet},
     reason::Reason,
     verdict::{Judgement, Mode, Number, Verdict},
 };
 
 use super::{
+    cache::Verdicts,
     context::zero,
     maps::{DENIED, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES, POD_INTERFACES, POLICIES, ROUTES},
+    read::Words,
     view::Maps,
 };
 
@@ -80,6 +84,90 @@ impl PolicyView for Maps {
     }
 }
 
+impl View for Maps {
+    #[inline(always)]
+    fn answers(&self, scope: Scope, sender: Sender, packet: &Packet) -> bool {
+        let (scope, id) = match scope {
+            Scope::Uplink => (UPLINK, 0),
+            Scope::Pod(ifindex) => (INTERFACE, ifindex.into()),
+            Scope::Cgroup(id) => (CGROUP, id),
+        };
+        let (kind, ifindex) = match sender {
+            Sender::Itself => (ITSELF, 0),
+            Sender::Pod(ifindex) => (POD, ifindex),
+            Sender::Unknown => (UNKNOWN, 0),
+        };
+        let who = scope | kind << 8 | u64::from(ifindex) << 32;
+        judge_answer(Words::of(packet), id, who) != 0
+    }
+
+    #[inline(always)]
+    fn note_begun(&self, packet: &Packet) {
+        let _always_noted = note_begun(Words::of(packet));
+    }
+
+    #[inline(always)]
+    fn continues_begun(&self, packet: &Packet) -> bool {
+        judge_begun(Words::of(packet)) != 0
+    }
+
+    #[inline(always)]
+    fn may_ask(&self, source: &Addr) -> bool {
+        let [first, last] = Destination::address(source);
+        judge_source(first, last) != 0
+    }
+}
+
+// Who sends an answer, and which flows it may answer, as numbers.
+const UNKNOWN: u64 = 0;
+const ITSELF: u64 = 1;
+const POD: u64 = 2;
+
+const UPLINK: u64 = 0;
+const INTERFACE: u64 = 1;
+const CGROUP: u64 = 2;
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "the bits that were put there")]
+extern "C" fn judge_answer(room: *const Words, id: u64, who: u64) -> u64 {
+    let Some(packet) = Words::packet(room) else { return 0 };
+    let scope = match who & 0xff {
+        CGROUP => Scope::Cgroup(id),
+        INTERFACE => Scope::Pod(id as u32),
+        _ => Scope::Uplink,
+    };
+    let sender = match who >> 8 & 0xff {
+        ITSELF => Sender::Itself,
+        POD => Sender::Pod((who >> 32) as u32),
+        _ => Sender::Unknown,
+    };
+    inbound::answers(scope, sender, packet, &Maps).into()
+}
+
+/// Functions that the verifier checks by themselves give back a number: this one always the same.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_begun(room: *const Words) -> u64 {
+    if let Some(packet) = Words::packet(room) {
+        inbound::note_begun(packet, &Maps);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_begun(room: *const Words) -> u64 {
+    Words::packet(room).is_some_and(|packet| inbound::continues_begun(packet, &Maps)).into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_source(first: u64, last: u64) -> u64 {
+    let source = Destination { addr: [first, last], what: 0 }.flow().destination;
+    hooks::may_ask(&source, &Maps).into()
+}
+
 /// A destination as numbers.
 #[derive(Clone, Copy)]
 struct Destination {
@@ -91,10 +179,15 @@ struct Destination {
 impl Destination {
     #[inline(always)]
     fn new(flow: &Flow, flag: u8) -> Self {
-        let [a, b, c, d] = flow.destination.words().map(u64::from);
         let port = u64::from(u16::from_ne_bytes(flow.destination_port.0));
         let what = port | u64::from(flow.protocol) << 16 | u64::from(flag) << 24;
-        Self { addr: [a | b << 32, c | d << 32], what }
+        Self { addr: Self::address(&flow.destination), what }
+    }
+
+    #[inline(always)]
+    fn address(addr: &Addr) -> [u64; 2] {
+        let [a, b, c, d] = addr.words().map(u64::from);
+        [a | b << 32, c | d << 32]
     }
 
     /// A flow that has nothing else.
@@ -113,7 +206,7 @@ impl Destination {
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the bits that were put there")]
-    const fn flag(self) -> u8 {
+    const fn flag(&self) -> u8 {
         (self.what >> 24) as u8
     }
 }
@@ -121,6 +214,24 @@ impl Destination {
 /// Bits of a packet's flag.
 const FRAGMENT: u8 = 1;
 const WIRE: u8 = 2;
+
+/// The verdict on a packet's destination, whose flag says which kind of packet.
+#[inline(always)]
+fn kept(place: Place, destination: Destination, policy: PolicyId) -> Number {
+    // The policy is asked each time: it takes no time to speak of.
+    let PolicyRules { mode, table } = Maps.policy(policy);
+    if mode == Mode::Exempt {
+        return Number::new(Verdict::allow(Reason::Exempt), Mode::Enforce);
+    }
+    let flow = Flow { fragment: destination.flag() & FRAGMENT != 0, ..destination.flow() };
+    match look_up(CacheKey::new(place, &flow, table), &Verdicts) {
+        Ok(number) => number,
+        Err(missing) => {
+            let verdict = by_table(place, &flow, table, &Maps);
+            missing.keep(Number::new(verdict, Mode::Enforce))
+        }
+    }
+}
 
 /// The verdict on a packet by its destination.
 #[inline(always)]
@@ -137,10 +248,8 @@ pub(crate) fn packet(place: Place, flow: &Flow, policy: PolicyId) -> Verdict {
 #[expect(clippy::cast_possible_truncation, reason = "the policy's number")]
 extern "C" fn judge_packet(first: u64, last: u64, what: u64, policy: u64) -> u64 {
     let destination = Destination { addr: [first, last], what };
-    let flag = destination.flag();
-    let flow = Flow { fragment: flag & FRAGMENT != 0, ..destination.flow() };
-    let place = if flag & WIRE != 0 { Place::Wire } else { Place::Skb };
-    Number::new(decide(place, &flow, policy as PolicyId, &Maps), Mode::Enforce).0
+    let place = if destination.flag() & WIRE != 0 { Place::Wire } else { Place::Skb };
+    kept(place, destination, policy as PolicyId).0
 }
 
 /// What `connect` and `sendmsg` are to do with a system call: [`hooks::socket`].

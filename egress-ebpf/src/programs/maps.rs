@@ -11,9 +11,9 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::{
-        COUNTERS_ENTRIES, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group, OriginalDst,
-        PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Tunnel, Tunneled,
-        TunneledKey, TunneledPlace, capacity, capture_socket, lost,
+        COUNTERS_ENTRIES, CachedVerdict, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group,
+        OriginalDst, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey,
+        Tunnel, Tunneled, TunneledKey, TunneledPlace, capacity, capture_socket, lost,
     },
     addr::{Addr, PortBe},
     inbound::REFUSED_SYNS as REFUSED_SYNS_ENTRIES,
@@ -22,6 +22,16 @@ use egress_ebpf::{
 /// Index 0: settings of the node.
 #[map]
 pub(crate) static GLOBALS: Array<Globals> = Array::with_max_entries(1, 0);
+
+/// Index 0: which state of the policy maps this is: see [`cache`](egress_ebpf::cache).
+#[map]
+pub(crate) static EPOCH: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Verdicts that were found in that state, by [`Key::place`](egress_ebpf::cache::Key::place). Never pinned:
+/// each load of the programs begins with none.
+#[map]
+pub(crate) static VERDICTS: PerCpuArray<CachedVerdict> =
+    PerCpuArray::with_max_entries(capacity::VERDICTS, 0);
 
 /// By [`PolicyId`].
 #[map]

@@ -5,6 +5,7 @@
     reason = "programs are exported by name, and reading a context or a map is unsafe"
 )]
 
+mod cache;
 mod capture;
 mod connect;
 mod context;
@@ -17,6 +18,7 @@ mod netlink;
 mod offload;
 mod packet;
 mod peer;
+mod read;
 mod report;
 mod sock_ops;
 mod socket;

@@ -6,7 +6,10 @@ use aya_ebpf::{
     cty::c_void,
     helpers::{bpf_skb_pull_data, generated::bpf_probe_read_kernel},
 };
-use egress_ebpf::packet::{Bytes, ether_type, offload::Offload};
+use egress_ebpf::{
+    addr::Addr,
+    packet::{Bytes, ether_type, offload::Offload},
+};
 
 use super::context::Skb;
 
@@ -43,7 +46,7 @@ const HEADERS_IPV6: u32 = 14 + 40 + 20;
 /// memory: the pages of a packet socket's ring (`PACKET_TX_RING`) are its owner's, who could write
 /// another address there when the frame has been judged.
 #[derive(Clone, Copy)]
-pub(crate) struct Frame(Skb);
+pub(crate) struct Frame(pub(super) Skb);
 
 impl Frame {
     /// Brings in what may be read and isn't there yet. What can't be brought in can't be read, so it
@@ -77,6 +80,11 @@ impl Bytes for Frame {
     }
 
     #[inline(always)]
+    fn load_addr(&self, offset: u32) -> Option<Addr> {
+        self.0.load_linear_addr(offset)
+    }
+
+    #[inline(always)]
     fn bring(&self, length: u32) {
         bring(self.0, length);
     }
@@ -101,7 +109,7 @@ pub(crate) struct Sent(pub(crate) Skb);
 /// A packet that leaves the node, in a tc program. The headers that a verdict is about are copied to the
 /// kernel's own memory; what lies further behind is read wherever it is.
 #[derive(Clone, Copy)]
-pub(crate) struct Leaving(Skb);
+pub(crate) struct Leaving(pub(super) Skb);
 
 impl Leaving {
     #[inline(always)]
@@ -120,6 +128,11 @@ impl Bytes for Leaving {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.load(offset)
+    }
+
+    #[inline(always)]
+    fn load_addr(&self, offset: u32) -> Option<Addr> {
+        self.0.load_addr(offset)
     }
 
     #[inline(always)]
@@ -147,6 +160,11 @@ impl Bytes for Sent {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.load(offset)
+    }
+
+    #[inline(always)]
+    fn load_addr(&self, offset: u32) -> Option<Addr> {
+        self.0.load_addr(offset)
     }
 
     #[inline(always)]

@@ -9,6 +9,7 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     abi::hook,
+    addr::PortBe,
     hooks::{self, Way},
     inbound::Scope,
     packet::{Bytes as _, Ethernet, Flow, ether_type, protocol},
@@ -21,7 +22,8 @@ use super::{
     context::{Skb, forget_bit},
     maker::Maker,
     offload::{Frame, Leaving, Sent},
-    report::{Site, report},
+    read::Ends,
+    report::{Cause, Site, report},
     view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
 
@@ -36,7 +38,7 @@ fn cgroup_egress(context: SkBuffContext) -> i32 {
     let judgement = hooks::skb(&Sent(skb), skb.protocol(), policy, workload.listed(), &Maps);
     let result = forget_bit(judgement.cgroup_skb(), skb.length());
     let site = Site { hook: hook::SKB, cgroup: workload.cgroup, ifindex: 0 };
-    report(site, &judgement, || workload.share_of(skb));
+    report(site, &judgement, || Cause::packet(workload.share_of(skb)));
     result
 }
 
@@ -49,7 +51,7 @@ fn pod_ingress(context: TcContext) -> i32 {
     let judgement = hooks::pod(&Frame::new(skb), ifindex, skb.has_vlan(), &Maps);
     let result = judgement.tc();
     report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement, || {
-        share_of_interface(ifindex)
+        Cause::packet(share_of_interface(ifindex))
     });
     skb.remember_pod(ifindex);
     if judgement.reason() == Reason::Gateway {
@@ -66,7 +68,7 @@ fn bridge_ingress(context: TcContext) -> i32 {
     match hooks::bridge(&skb, skb.pod(), skb.has_vlan(), &Maps) {
         Some(judgement) => {
             let site = Site { hook: hook::POD, cgroup: 0, ifindex: skb.ifindex() };
-            report(site, &judgement, || share_of_interface(site.ifindex));
+            report(site, &judgement, || Cause::packet(share_of_interface(site.ifindex)));
             judgement.tc()
         }
         None => TC_NEXT,
@@ -85,12 +87,28 @@ fn note_tunnel(skb: Skb, flow: &Flow, kind: u16) {
         _ => Ethernet::LENGTH + 40 + FLAGS,
     };
     let opens = |[flags]: [u8; 1]| flags & (SYN | ACK) == SYN;
-    if flow.protocol != protocol::TCP || !skb.load(flags).is_some_and(opens) {
-        return;
+    if flow.protocol == protocol::TCP && skb.load(flags).is_some_and(opens) {
+        let ends = Ends::new(flow.source, flow.destination);
+        let [local, remote] =
+            [flow.source_port, flow.destination_port].map(|port| u32::from(port.get()));
+        let _always_noted = note_passed(skb.socket_cookie(), &raw const ends, local, remote);
     }
-    let local = End { addr: flow.source, port: flow.source_port };
-    let remote = End { addr: flow.destination, port: flow.destination_port };
-    tunnel::passed(skb.socket_cookie(), local, remote, &Maps);
+}
+
+/// A function with a stack of its own, that the verifier checks by itself: see [`judge`](super::judge). What
+/// it gives back says nothing.
+#[unsafe(no_mangle)]
+#[inline(never)]
+#[expect(clippy::cast_possible_truncation, reason = "ports")]
+extern "C" fn note_passed(cookie: u64, ends: *const Ends, local: u32, remote: u32) -> u64 {
+    // SAFETY: the pointer is to two addresses of the caller's, or null.
+    if let Some(ends) = unsafe { ends.as_ref() } {
+        let [source, destination] = ends.addresses();
+        let local = End { addr: source, port: PortBe::new(local as u16) };
+        let remote = End { addr: destination, port: PortBe::new(remote as u16) };
+        tunnel::passed(cookie, local, remote, &Maps);
+    }
+    0
 }
 
 /// The second wall, on the interface that leads outside (Ethernet): what is forwarded to it, and
@@ -102,21 +120,21 @@ fn note_tunnel(skb: Skb, flow: &Flow, kind: u16) {
 fn uplink_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
-    let maker = Maker::of(skb);
-    let way = Way {
-        came_in_on: skb.came_in_on(),
-        pod: skb.pod(),
-        namespace: maker.namespace,
-        socket: maker.socket,
-    };
+    let (came_in_on, pod) = (skb.came_in_on(), skb.pod());
+    // Who made what a workload sent, or a known pod, is the same to the verdict, and takes long to find out.
+    let is_known = workload.known().is_some() || (came_in_on != 0 && pod != 0);
+    let Maker { namespace, socket } = if is_known { Maker::NOBODY } else { Maker::of(skb) };
+    let way = Way { came_in_on, pod, namespace, socket };
     let judgement = hooks::uplink(&Leaving::new(skb), way, workload.known(), skb.has_vlan(), &Maps);
     let result = judgement.tc();
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };
     // Asked anew: what is kept until here, the verifier follows along every path.
-    report(site, &judgement, || match (skb.cgroup(), skb.pod()) {
-        (0, 0) => share_of_interface(site.ifindex),
-        (0, pod) => share_of_interface(pod),
-        (cgroup, _) => share_of_cgroup(cgroup),
+    report(site, &judgement, || {
+        Cause::packet(match (skb.cgroup(), skb.pod()) {
+            (0, 0) => share_of_interface(site.ifindex),
+            (0, pod) => share_of_interface(pod),
+            (cgroup, _) => share_of_cgroup(cgroup),
+        })
     });
     result
 }

@@ -1,12 +1,21 @@
 //! Counters and flow events.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::PerCpuArray};
+use aya_ebpf::{
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    maps::{PerCpuArray, ring_buf::RingBufEntry},
+};
 use egress_ebpf::{
-    abi::{FlowEvent, Share, ShareKey, action, counter_index, event_class, hook, lost},
+    abi::{
+        FlowEvent, OriginalDst, Share, ShareKey, action, counter_index, event_class, hook, hop,
+        lost, share_kind,
+    },
+    addr::{Addr, PortBe},
     decide::PolicyView as _,
     events::is_scarce,
     hooks,
+    packet::protocol,
     reason::Reason,
+    tunnel::End,
     verdict::Judgement,
 };
 
@@ -26,13 +35,36 @@ pub(crate) struct Site {
     pub(crate) ifindex: u32,
 }
 
+/// Who causes an event.
+#[derive(Clone, Copy)]
+pub(crate) struct Cause {
+    share: ShareKey,
+    /// Whether it is the current process.
+    is_current: bool,
+}
+
+impl Cause {
+    /// A packet: whichever process runs now need not have sent it.
+    #[inline(always)]
+    pub(crate) fn packet(share: ShareKey) -> Self {
+        Self { share, is_current: false }
+    }
+
+    /// A system call of the current process.
+    #[inline(always)]
+    pub(crate) fn system_call(share: ShareKey) -> Self {
+        Self { share, is_current: true }
+    }
+}
+
 /// How much is in the ring buffer: `BPF_RB_AVAIL_DATA`, include/uapi/linux/bpf.h.
 const AVAILABLE: u64 = 0;
 
-/// Counts every judgement, and emits an event for a refusal or a connect. `share` tells who causes it,
-/// which is asked only then.
+/// Counts every judgement, and emits an event for a refusal or a connect. `cause` tells who causes it,
+/// which is asked only then. A connect that is sent to a gateway has no source yet: [`redirected`] emits
+/// its event.
 #[inline(always)]
-pub(crate) fn report(site: Site, judgement: &Judgement, share: impl FnOnce() -> ShareKey) {
+pub(crate) fn report(site: Site, judgement: &Judgement, cause: impl FnOnce() -> Cause) {
     let code = judgement.action_code();
     let reason = judgement.reason();
     let audited = judgement.audited();
@@ -50,12 +82,12 @@ pub(crate) fn report(site: Site, judgement: &Judgement, share: impl FnOnce() -> 
     }
     let class = if code == action::DENY || audited {
         event_class::DENIED
-    } else if site.hook == hook::CONNECT && reason != Reason::Loopback {
+    } else if site.hook == hook::CONNECT && code != action::REDIRECT && reason != Reason::Loopback {
         event_class::PASSED
     } else {
         return;
     };
-    emit(site, judgement, class, share());
+    emit(site, judgement, class, cause());
 }
 
 /// Not on the stack, which is short.
@@ -87,6 +119,7 @@ extern "C" fn admitted(id: u64, kind: u32, class: u32) -> bool {
         count(&LOST, lost::FULL);
         return false;
     };
+    // The clock's last tick would do, but programs of security modules have no helper for it (since 5.16).
     // SAFETY: the helper takes nothing.
     let time = unsafe { bpf_ktime_get_ns() };
     // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the entry is
@@ -125,16 +158,13 @@ extern "C" fn found_no_room(id: u64, kind: u32) -> bool {
 }
 
 #[inline(always)]
-fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
-    if !admitted(share.id, share.kind, class) {
-        return;
-    }
-    // SAFETY: the helper takes nothing.
-    let time = unsafe { bpf_ktime_get_ns() };
-    let Some(mut entry) = EVENTS.reserve::<FlowEvent>(0) else {
-        let _is_counted = found_no_room(share.id, share.kind);
-        return;
-    };
+fn emit(site: Site, judgement: &Judgement, class: u32, cause: Cause) {
+    let Cause { share, is_current } = cause;
+    let Some((time, mut entry)) = reserve(share.id, share.kind, class) else { return };
+    // Asked now, and not kept on the stack, which is short. The upper half is the thread group, which user space calls
+    // the process; the rest is the thread.
+    let process = if is_current { bpf_get_current_pid_tgid() >> 32 } else { 0 };
+    let pid = u32::try_from(process).unwrap_or(0);
     let flow = judgement.flow();
     entry.write(FlowEvent {
         time,
@@ -145,13 +175,65 @@ fn emit(site: Site, judgement: &Judgement, class: u32, share: ShareKey) {
         destination: flow.destination,
         source_port: flow.source_port,
         destination_port: flow.destination_port,
+        gateway: Addr::UNSPECIFIED,
+        gateway_port: PortBe::new(0),
         ether_type: judgement.ether_type(),
         protocol: flow.protocol,
         hook: site.hook,
         action: judgement.action_code(),
         reason: judgement.reason() as u8,
         audit: u8::from(judgement.audited()),
-        reserved: [0; 5],
+        reserved: [0; 7],
+        pid,
+    });
+    entry.submit(0);
+}
+
+/// Room for an event, and the time, if the workload may cause one.
+#[inline(always)]
+fn reserve(id: u64, kind: u32, class: u32) -> Option<(u64, RingBufEntry<FlowEvent>)> {
+    if !admitted(id, kind, class) {
+        return None;
+    }
+    // SAFETY: the helper takes nothing.
+    let time = unsafe { bpf_ktime_get_ns() };
+    let Some(entry) = EVENTS.reserve::<FlowEvent>(0) else {
+        let _is_counted = found_no_room(id, kind);
+        return None;
+    };
+    Some((time, entry))
+}
+
+/// Emits the event of a connect that was sent to a gateway or the tunnel, once its source is chosen.
+#[inline(always)]
+pub(crate) fn redirected(asked: &OriginalDst, local: End) {
+    let OriginalDst { caller, share, policy, addr, port, hop, .. } = *asked;
+    let room = reserve(share, share_kind::CGROUP, event_class::PASSED);
+    let Some((time, mut entry)) = room else { return };
+    let (reason, gateway, gateway_port) = match hop {
+        hop::PLAIN => (Reason::Routed, asked.gateway, asked.gateway_port),
+        _ => (Reason::Tunneled, Addr::UNSPECIFIED, PortBe::new(0)),
+    };
+    entry.write(FlowEvent {
+        time,
+        cgroup: caller,
+        ifindex: 0,
+        policy,
+        source: local.addr,
+        destination: addr,
+        gateway,
+        source_port: local.port,
+        destination_port: port,
+        gateway_port,
+        ether_type: 0,
+        protocol: protocol::TCP,
+        hook: hook::CONNECT,
+        action: action::REDIRECT,
+        reason: reason as u8,
+        audit: 0,
+        reserved: [0; 7],
+        // The stack of a connect has no room to remember it.
+        pid: 0,
     });
     entry.submit(0);
 }

@@ -1,4 +1,5 @@
-//! `sock_ops`: what a connection to the node's tunnel listener was meant for.
+//! `sock_ops`: what a connection to the node's tunnel listener was meant for, and the source address of a
+//! connection that was sent to a gateway.
 
 use aya_ebpf::{
     Global,
@@ -17,11 +18,14 @@ use egress_ebpf::{
 use super::{
     context::read_addr6,
     maps::{ORIGINAL_DST, TUNNEL, TUNNELED, TUNNELED_PLACES},
+    report::redirected,
     view::Maps,
 };
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
+/// A socket that dials has its source, and its SYN isn't sent yet (include/uapi/linux/bpf.h).
+const TCP_CONNECT: u32 = 3;
 /// A socket that dialled has its answer; its own last word of the handshake isn't sent yet
 /// (include/uapi/linux/bpf.h).
 const ACTIVE_ESTABLISHED: u32 = 4;
@@ -41,14 +45,33 @@ fn sock_ops(context: SockOpsContext) -> u32 {
     let ops = context.ops;
     // SAFETY: the kernel gives a valid context, and the verifier checks each access to it.
     let op = unsafe { (&raw const (*ops).op).read_volatile() };
-    if op == ACTIVE_ESTABLISHED
+    if (op == ACTIVE_ESTABLISHED || op == TCP_CONNECT)
         && let Some((local, remote)) = ends(ops)
     {
         // SAFETY: the context is valid.
         let cookie = unsafe { bpf_get_socket_cookie(ops.cast()) };
-        tunnel::established(cookie, local, remote, &Maps);
+        if op == TCP_CONNECT {
+            report_redirect(cookie, local, remote);
+        } else {
+            tunnel::established(cookie, local, remote, &Maps);
+        }
     }
     GO_ON
+}
+
+/// Reports a connection that the connect hook sent elsewhere, once.
+#[inline(always)]
+fn report_redirect(cookie: u64, local: End, remote: End) {
+    let Some(asked) = Maps.asked(cookie) else { return };
+    let there = End { addr: asked.gateway, port: asked.gateway_port };
+    if asked.reported != 0 || there != remote {
+        return;
+    }
+    if let Some(entry) = ORIGINAL_DST.get_ptr_mut(cookie) {
+        // SAFETY: as in `set_recorded`.
+        unsafe { (&raw mut (*entry).reported).write_volatile(1) };
+    }
+    redirected(&asked, local);
 }
 
 /// Both ends of the connection, as packets have them. A socket for IPv6 that has dialled a mapped

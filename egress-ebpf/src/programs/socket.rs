@@ -11,7 +11,7 @@ use egress_ebpf::{
 
 use super::{
     kernel::{HOST_NETNS, NET_INUM, read},
-    report::{Site, report},
+    report::{Cause, Site, report},
     view::{Maps, Workload},
 };
 
@@ -57,7 +57,7 @@ pub(crate) fn conclude(workload: &Workload, judgement: Judgement) -> i32 {
         Err(_errno) => EPERM,
     };
     let site = Site { hook: hook::SOCKET, cgroup: workload.cgroup, ifindex: 0 };
-    report(site, &judgement, || workload.share_of_current());
+    report(site, &judgement, || Cause::system_call(workload.share_of_current()));
     result
 }
 

@@ -1,7 +1,7 @@
 //! The maps as the verdict reads them, and which workload a hook is about.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_ns,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_coarse_ns,
     bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
 };
 use egress_ebpf::{
@@ -24,10 +24,12 @@ const CGROUP_LEVELS: u8 = 16;
 pub(crate) struct Maps;
 
 impl FlowTable for Maps {
+    /// As of the last tick, which is what connection tracking goes by. Asking for more takes longer than a
+    /// verdict. Minimum kernel version: 5.11.
     #[inline(always)]
     fn now(&self) -> u64 {
         // SAFETY: the helper takes nothing.
-        unsafe { bpf_ktime_get_ns() }
+        unsafe { bpf_ktime_get_coarse_ns() }
     }
 
     #[inline(always)]

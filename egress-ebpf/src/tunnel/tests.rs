@@ -55,6 +55,8 @@ impl Table {
     fn ask(&self, cookie: u64, hop: u8, there: End) {
         let asked = OriginalDst {
             cgroup: 70 + cookie,
+            caller: 80 + cookie,
+            share: 90 + cookie,
             network: self.network.get(),
             addr: addr(OUTSIDE),
             gateway: there.addr,
@@ -64,7 +66,7 @@ impl Table {
             gateway_port: there.port,
             routed_port: PortBe::new(8443),
             hop,
-            reserved: 0,
+            reported: 0,
         };
         self.asked.borrow_mut().insert(cookie, asked);
     }

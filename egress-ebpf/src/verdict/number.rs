@@ -22,6 +22,7 @@ const TUNNEL: u64 = 3;
 const ENFORCE: u64 = 0;
 const AUDIT: u64 = 1;
 const EXEMPT: u64 = 2;
+const AUDIT_REDIRECT: u64 = 3;
 
 const MODE: u32 = 4;
 const REASON: u32 = 8;
@@ -43,6 +44,7 @@ impl Number {
             Mode::Enforce => ENFORCE,
             Mode::Audit => AUDIT,
             Mode::Exempt => EXEMPT,
+            Mode::AuditRedirect => AUDIT_REDIRECT,
         };
         let target = match target {
             Some(Target { group, port }) => (group as u64) << GROUP | (port.get() as u64) << PORT,
@@ -83,6 +85,7 @@ impl Number {
         let mode = match self.0 >> MODE & 0xf {
             AUDIT => Mode::Audit,
             EXEMPT => Mode::Exempt,
+            AUDIT_REDIRECT => Mode::AuditRedirect,
             _ => Mode::Enforce,
         };
         Judgement::new(self.verdict(reason), mode, policy, flow, ether_type)
@@ -114,7 +117,7 @@ mod tests {
         #[test]
         fn a_verdict_comes_back_as_it_was(
             action in 0..4, group: u32, port: u16, reason in select(Reason::ALL),
-            mode in select(&[Mode::Enforce, Mode::Audit, Mode::Exempt][..]), policy: PolicyId,
+            mode in select(&[Mode::Enforce, Mode::Audit, Mode::AuditRedirect, Mode::Exempt][..]), policy: PolicyId,
         ) {
             let target = Target { group, port: PortBe::new(port) };
             let action = match action {

@@ -42,15 +42,37 @@ fn audit_passes_and_reports_what_would_have_been() {
     }
 }
 
-/// Nothing but the mode `AUDIT` lets a denial pass, and nothing turns another mode into it.
+/// With redirects, gateways get what they would get if it was enforced; nothing is refused.
+#[test]
+fn audit_with_redirects_sends_to_gateways_and_refuses_nothing() {
+    for reason in Reason::ALL {
+        for action in ACTIONS {
+            let audited = judgement(action, *reason, Mode::AuditRedirect);
+            let enforced = judgement(action, *reason, Mode::Enforce);
+            assert_eq!(results(audited), [true; 3], "{action:?} {reason:?}");
+            assert_eq!(audited.redirect(), enforced.redirect());
+            assert_eq!(audited.tunnel(), enforced.tunnel());
+            assert_eq!(audited.action_code(), enforced.action_code());
+            let done = audited.carried_out();
+            assert_eq!((results(done), done.action_code()), ([true; 3], audited.action_code()));
+            assert_eq!(done.audited(), action == Action::Deny);
+            // A redirect that fails is a refusal that is not carried out.
+            let failed = audited.refused(Reason::NoHealthyGateway);
+            assert_eq!((results(failed), failed.audited()), ([true; 3], true));
+        }
+    }
+}
+
+/// Nothing but the audit modes lets a denial pass, and nothing turns another mode into one of them.
 #[test]
 fn audit_does_not_leak_into_enforce() {
     for raw in (0..=1024).chain([u32::MAX, u32::MAX - 1, 1 << 31, 1 << 16, 0x0100_0000]) {
         let mode = Mode::from_raw(raw);
         let denied = judgement(Action::Deny, Reason::NoRoute, mode);
-        let passes = matches!(raw, abi::mode::AUDIT | abi::mode::EXEMPT);
+        let audited = matches!(raw, abi::mode::AUDIT | abi::mode::AUDIT_REDIRECT);
+        let passes = audited || raw == abi::mode::EXEMPT;
         assert_eq!(results(denied), [passes; 3], "mode {raw}");
-        assert_eq!(denied.audited(), raw == abi::mode::AUDIT);
+        assert_eq!(denied.audited(), audited);
         for action in [ACTIONS[2], ACTIONS[3]] {
             let refused = judgement(action, Reason::Routed, mode).refused(Reason::OriginalDstFull);
             assert_eq!(results(refused), [passes; 3], "a failed {action:?} in mode {raw}");

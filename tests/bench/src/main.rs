@@ -7,6 +7,7 @@
 mod compile;
 mod connect;
 mod empty;
+mod gateway;
 mod load;
 mod policy;
 mod stream;
@@ -36,18 +37,29 @@ const MEASURES: [(&str, &str, Measure); 6] = [
 /// Measures what enforcement costs. Needs root; makes namespaces and cgroups and removes them.
 #[derive(Parser)]
 struct Cli {
-    /// Which to make: wall, connect, throughput, compile, load, tunnel. All of them by default.
+    /// Which to make: wall, connect, throughput, compile, load, tunnel; all of these by default. And
+    /// gateway, which needs other proxies.
     names: Vec<String>,
+    /// Put the table of `gateway` into docs/performance.md.
+    #[arg(long)]
+    write: bool,
 }
+
+/// The measurement that has a table of its own.
+const GATEWAY: &str = "gateway";
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let Cli { names } = Cli::parse();
+    let Cli { names, write } = Cli::parse();
+    let wants_gateway = names.iter().any(|name| name == GATEWAY);
     for name in &names {
-        if !MEASURES.iter().any(|(known, ..)| known == name) {
+        if name != GATEWAY && !MEASURES.iter().any(|(known, ..)| known == name) {
             let known = MEASURES.map(|(known, ..)| known).join(", ");
-            bail!("there is no measurement {name:?}; there are {known}");
+            bail!("there is no measurement {name:?}; there are {known}, {GATEWAY}");
         }
+    }
+    if write && !wants_gateway {
+        bail!("--write is for {GATEWAY} alone");
     }
     for (name, title, measure) in MEASURES {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
@@ -55,6 +67,10 @@ async fn main() -> Result<()> {
             let rows = tokio::task::block_in_place(|| measure(&site))?;
             table::print(title, &rows);
         }
+    }
+    if wants_gateway {
+        let site = Site::test()?;
+        tokio::task::block_in_place(|| gateway::run(&site, write))?;
     }
     Ok(())
 }

@@ -98,6 +98,7 @@ impl Path3 {
             cgroups: vec![self.cgroup.clone()],
             pod_interfaces: vec![POD_INTERFACE.to_owned().into()],
             uplinks: vec![UPLINK.to_owned()],
+            ..Targets::default()
         };
         let runtime = Handle::current();
         let mut enforcer = self.node.enter(|| {

@@ -52,7 +52,11 @@ impl Intent {
     pub(crate) fn random(random: &mut Random<'_>, generation: u64) -> Self {
         let mut snapshot = Snapshot::default();
         let mesh = &mut snapshot.mesh;
-        mesh.enforcement = if random.rarely() { Enforcement::Audit } else { Enforcement::Enforce };
+        mesh.enforcement = match (random.rarely(), random.bool()) {
+            (false, _) => Enforcement::Enforce,
+            (true, false) => Enforcement::Audit,
+            (true, true) => Enforcement::AuditRedirect,
+        };
         mesh.cluster_cidrs = random.list(3, Random::net);
         mesh.denied_cidrs = random.list(2, Random::net);
         mesh.gateways = random.list(3, |random| GatewayGroup {
@@ -111,7 +115,7 @@ impl Intent {
     /// The verdict, and whether audit mode lets everything pass.
     pub(crate) fn verdict(&self, place: Place, flow: &Flow) -> (Answer, bool) {
         let audit =
-            self.facts.generation != 0 && self.snapshot.mesh.enforcement == Enforcement::Audit;
+            self.facts.generation != 0 && self.snapshot.mesh.enforcement != Enforcement::Enforce;
         (self.answer(place, flow), audit)
     }
 

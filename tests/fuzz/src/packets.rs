@@ -4,7 +4,7 @@
 use egress_ebpf::{
     abi::action,
     addr::Addr,
-    hooks::{self, Namespace, Socket, Way, Workload},
+    hooks::{self, Namespace, Socket, View, Way, Workload},
     inbound::Scope,
     packet::Flow,
     reason::Reason,
@@ -16,6 +16,8 @@ use crate::{
     random::Random,
     world::{Expected, INTERFACES, World, is_link},
 };
+
+impl View for World {}
 
 /// Cgroups of workloads; zero is none.
 const CGROUPS: [u64; 3] = [0, 5, 6];

@@ -101,7 +101,7 @@ fn verdict(maps: &Maps, place: Place, flow: &Flow) -> (Answer, bool) {
             Answer::Redirect { group: target.group, port: target.port.get(), hop: Hop::Tunnel }
         }
     };
-    (answer, maps.policy(DEFAULT).mode == Mode::Audit)
+    (answer, maps.policy(DEFAULT).mode != Mode::Enforce)
 }
 
 /// Whether a flow goes out as it is.

@@ -68,11 +68,12 @@ struct Table {
 impl World {
     /// A pod, its cluster, a gateway, a direct service; and random things besides.
     pub(crate) fn random(random: &mut Random<'_>) -> Self {
+        let lenient = random.choose(&[mode::AUDIT, mode::AUDIT_REDIRECT, mode::EXEMPT]);
         let mut world = Self {
             generation: u64::from(!random.rarely()),
             policies: BTreeMap::from([
                 (1, (mode::ENFORCE, 0)),
-                (2, (if random.bool() { mode::AUDIT } else { mode::EXEMPT }, random.table())),
+                (2, (lenient, random.table())),
                 (3, (u32::from(random.u8()), random.table())),
             ]),
             uplink_policy: random.policy(),
@@ -120,7 +121,7 @@ impl World {
     /// Whether everything of this policy passes, and for which reason if for one of its own.
     fn lax(&self, policy: PolicyId) -> Option<Option<Reason>> {
         match self.mode_and_table(policy).0 {
-            mode::AUDIT => Some(None),
+            mode::AUDIT | mode::AUDIT_REDIRECT => Some(None),
             mode::EXEMPT => Some(Some(Reason::Exempt)),
             _ => None,
         }
@@ -152,10 +153,8 @@ impl World {
                 && (sender.is_unspecified()
                     || self.pod_addresses.contains(&(ifindex, sender.into()))))
             .then_some(Reason::Neighbour),
-            Frame::Ip { mac, packet } => self
-                .honest(ifindex, mac, &packet)
-                .then(|| self.outward(Place::Wire, &packet, policy))
-                .flatten(),
+            Frame::Ip { mac, packet } if !self.honest(ifindex, mac, &packet) => None,
+            Frame::Ip { packet, .. } => self.outward(Place::Wire, &packet, policy),
         });
         self.expected(policy, passes)
     }

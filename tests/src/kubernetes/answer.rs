@@ -35,8 +35,13 @@ pub(super) fn starting(code: u16, path: &str) -> Response<Body> {
 
 /// A path that is not there.
 pub(super) fn not_found() -> Response<Body> {
-    let mut response = Response::new(Full::from("404 page not found\n").boxed());
-    *response.status_mut() = StatusCode::NOT_FOUND;
+    text(404, "404 page not found\n")
+}
+
+/// A few words.
+pub(super) fn text(code: u16, words: &'static str) -> Response<Body> {
+    let mut response = Response::new(Full::from(words).boxed());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
     head(&mut response, "text/plain; charset=utf-8");
     response
 }

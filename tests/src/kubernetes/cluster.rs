@@ -89,7 +89,7 @@ impl TestCluster {
                 args.push(arg);
             }
         }
-        let more = ["--source", "kubernetes", "--watch-silence", "3", "--kubeconfig"];
+        let more = ["--source", "kubernetes", "--watch-silence", "3s", "--kubeconfig"];
         args.extend(more.into_iter().map(str::to_owned).chain([self.api.kubeconfig()]));
         args
     }

@@ -47,9 +47,7 @@ impl Crowd {
         let script = testbed.dir().join("crowd.py");
         fs::write(&script, include_str!("crowd.py")).context("crowd.py")?;
         let script = script.to_string_lossy();
-        for ns in [&testbed.outside().ns, &testbed.gateway(0).ns] {
-            ns.ip(&["route", "add", "10.244.0.0/16", "via", plan::APP])?;
-        }
+        routes(testbed)?;
         let pods =
             (100..100 + count.min(100)).map(|number| CrowdPod::start(testbed, &script, number));
         let pods = pods.collect::<Result<Vec<_>>>()?;
@@ -86,15 +84,53 @@ impl Crowd {
     }
 }
 
+/// The way back to all pods of the app node.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn routes(testbed: &Testbed) -> Result<()> {
+    for ns in [&testbed.outside().ns, &testbed.gateway(0).ns] {
+        ns.ip(&["route", "add", "10.244.0.0/16", "via", plan::APP])?;
+    }
+    Ok(())
+}
+
+/// A pod without a process: its cgroup, its network namespace and its interface.
+#[derive(Debug)]
+pub struct EmptyPod {
+    /// Its UID.
+    pub uid: String,
+    /// Where its container's processes are to run.
+    pub place: Place,
+    /// Its address.
+    pub address: String,
+}
+
 fn failed(of: &Process) -> Vec<String> {
     let text = of.stdout() + &of.stderr();
     text.lines().filter(|line| *line != "ok").map(str::to_owned).collect()
 }
 
-impl CrowdPod {
-    fn start(testbed: &Testbed, script: &str, number: u8) -> Result<Self> {
-        let uid = format!("00000000-0000-4000-8000-{number:012x}");
-        let name = format!("pod{number}");
+impl EmptyPod {
+    /// The UID of the pod of this number.
+    #[must_use]
+    pub fn uid(number: u8) -> String {
+        format!("00000000-0000-4000-8000-{number:012x}")
+    }
+
+    /// The address of the pod of this number.
+    #[must_use]
+    pub fn address(number: u8) -> String {
+        format!("10.244.{number}.10")
+    }
+
+    /// In the order in which kubelet and a container runtime make them. Its interface on the node is `pod` and the
+    /// number.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn create(testbed: &Testbed, number: u8) -> Result<Self> {
+        let (uid, name) = (Self::uid(number), format!("pod{number}"));
         let site = testbed.site();
         let cgroup = site.cgroup(&format!("kubepods/besteffort/pod{uid}"))?.join(CONTAINER);
         let place = Place {
@@ -106,7 +142,7 @@ impl CrowdPod {
         for of in ["all", "default"] {
             place.ns.sysctl(&format!("ipv6/conf/{of}/disable_ipv6"), "1")?;
         }
-        let (address, router) = (format!("10.244.{number}.10"), format!("10.244.{number}.1"));
+        let (address, router) = (Self::address(number), format!("10.244.{number}.1"));
         link(
             &End {
                 ns: &place.ns,
@@ -122,7 +158,15 @@ impl CrowdPod {
             },
         )?;
         place.ns.ip(&["route", "add", "default", "via", &router])?;
+        Ok(Self { uid, place, address })
+    }
+}
+
+impl CrowdPod {
+    fn start(testbed: &Testbed, script: &str, number: u8) -> Result<Self> {
+        let EmptyPod { uid, place, address } = EmptyPod::create(testbed, number)?;
         let args = [script, "pod", plan::CLUSTER_DNS, plan::HOST];
+        let name = format!("pod{number}");
         let container = place.start(&testbed.dir(), &name, "/usr/bin/python3", &args)?;
         Ok(Self { uid, place, address, container })
     }

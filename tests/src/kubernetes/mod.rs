@@ -33,7 +33,7 @@ use serde_json::Value;
 use self::shared::Shared;
 pub use self::{
     cluster::{MESH, TestCluster},
-    crowd::{Crowd, CrowdPod},
+    crowd::{Crowd, CrowdPod, EmptyPod, routes},
     objects::{config_map, documents, endpoint_slice, node, pod, secret, service, service_cidr},
     pods::KubeletPod,
     resource::Resource,

@@ -27,6 +27,12 @@ impl Resource {
         Self { group: "egress-enforcer.io", versions: &["v1alpha1"], plural, kind }
     }
 
+    /// One of the Gateway API's kinds; not `gateways`, because the double knows kinds by their plural.
+    #[must_use]
+    pub const fn gateway_api(plural: &'static str, kind: &'static str) -> Self {
+        Self { group: "gateway.networking.k8s.io", versions: &["v1", "v1beta1"], plural, kind }
+    }
+
     pub(super) fn core(plural: &'static str, kind: &'static str) -> Self {
         Self { group: "", versions: &["v1"], plural, kind }
     }
@@ -37,6 +43,7 @@ impl Resource {
     }
 
     pub(super) fn is_custom(&self) -> bool {
-        self.group.ends_with(".io") && !self.group.ends_with(".k8s.io")
+        const BUILT_IN: [&str; 3] = ["discovery.k8s.io", "events.k8s.io", "networking.k8s.io"];
+        self.group.ends_with(".io") && !BUILT_IN.contains(&self.group)
     }
 }

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    answer::{Body, answer, head, not_found, starting, status, status_object},
+    answer::{Body, answer, head, not_found, starting, status, status_object, text},
     discovery::discovery,
     shared::{Mood, Shared},
     store::{Query, Refusal},
@@ -140,6 +140,10 @@ pub(super) async fn respond(
     if token.and_then(|token| token.strip_prefix("Bearer ")) != Some(&shared.token) {
         return status(401, "Unauthorized", "Unauthorized", None);
     }
+    if path == "/readyz" {
+        let starts = matches!(speaks, Ok(Mood::Starts(_)));
+        return if starts { text(500, "[-]informer-sync failed") } else { text(200, "ok") };
+    }
     if let Ok(Mood::Starts(code)) = speaks {
         return starting(code, path);
     }
@@ -197,7 +201,7 @@ fn write(asked: &Asked, sent: &Sent, shared: &Shared) -> Response<Body> {
     let Ok(body) = body else {
         return status(400, "BadRequest", "the body of the request is no object", None);
     };
-    let Asked { query, name, subresource, parameters } = asked;
+    let Asked { group: _, query, name, subresource, parameters } = asked;
     let done = match (&sent.method, name, subresource.as_deref(), &*query.plural, kind) {
         (&Method::PATCH, Some(name), Some("status"), _, "application/apply-patch+yaml") => {
             let manager = parameters.get("fieldManager").map(String::as_str);
@@ -244,18 +248,7 @@ fn definition(name: &str, shared: &Shared) -> Response<Body> {
 
 fn served(asked: &Asked, shared: &Shared) -> bool {
     let Query { plural, version, .. } = &asked.query;
-    let store = shared.store();
-    [
-        "",
-        "discovery.k8s.io",
-        "events.k8s.io",
-        "networking.k8s.io",
-        "networking.istio.io",
-        "security.istio.io",
-        "egress-enforcer.io",
-    ]
-    .iter()
-    .any(|group| store.kind(group, version, plural).is_some())
+    shared.store().kind(&asked.group, version, plural).is_some()
 }
 
 /// A stream of events, until its time is up, the kind goes, or the history is compacted.

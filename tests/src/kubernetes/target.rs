@@ -6,6 +6,7 @@ use super::store::Query;
 
 /// A path and its query.
 pub(super) struct Asked {
+    pub(super) group: String,
     pub(super) query: Query,
     pub(super) name: Option<String>,
     pub(super) subresource: Option<String>,
@@ -15,9 +16,9 @@ pub(super) struct Asked {
 /// `None` for a path that the double doesn't have.
 pub(super) fn parse(path: &str, query: &str) -> Option<Asked> {
     let mut parts = path.trim_matches('/').split('/').peekable();
-    let version = match parts.next()? {
-        "api" => parts.next()?,
-        "apis" => parts.nth(1)?,
+    let (group, version) = match parts.next()? {
+        "api" => ("", parts.next()?),
+        "apis" => (parts.next()?, parts.next()?),
         _ => return None,
     };
     let rest: Vec<&str> = parts.collect();
@@ -51,7 +52,7 @@ pub(super) fn parse(path: &str, query: &str) -> Option<Asked> {
         labels: pairs("labelSelector"),
         fields: pairs("fieldSelector"),
     };
-    Some(Asked { query, name, subresource, parameters })
+    Some(Asked { group: group.to_owned(), query, name, subresource, parameters })
 }
 
 /// Percent-decoded, `+` as a space.

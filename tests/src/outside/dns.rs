@@ -11,33 +11,34 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
+use super::Names;
 use crate::plan;
 
 /// Short, so that changes are seen; long enough not to be asked twice in one connection.
 const TTL: u32 = 5;
 
-pub(super) async fn serve_udp(socket: UdpSocket) {
+pub(super) async fn serve_udp(socket: UdpSocket, names: Names) {
     let mut buffer = vec![0; 4096];
     while let Ok((length, peer)) = socket.recv_from(&mut buffer).await {
-        if let Some(answer) = answer(&buffer[..length]) {
+        if let Some(answer) = answer(&buffer[..length], &names) {
             socket.send_to(&answer, peer).await.ok();
         }
     }
 }
 
-pub(super) async fn serve_tcp(listener: TcpListener) {
+pub(super) async fn serve_tcp(listener: TcpListener, names: Names) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::task::spawn_local(tcp(stream));
+        tokio::task::spawn_local(tcp(stream, names.clone()));
     }
 }
 
-async fn tcp(mut stream: TcpStream) {
+async fn tcp(mut stream: TcpStream, names: Names) {
     while let Ok(length) = stream.read_u16().await {
         let mut query = vec![0; usize::from(length)];
         if stream.read_exact(&mut query).await.is_err() {
             return;
         }
-        let Some(answer) = answer(&query) else { continue };
+        let Some(answer) = answer(&query, &names) else { continue };
         let Ok(length) = u16::try_from(answer.len()) else { return };
         if stream.write_u16(length).await.is_err() || stream.write_all(&answer).await.is_err() {
             return;
@@ -46,7 +47,7 @@ async fn tcp(mut stream: TcpStream) {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
-fn answer(query: &[u8]) -> Option<Vec<u8>> {
+fn answer(query: &[u8], names: &Names) -> Option<Vec<u8>> {
     let query = Message::from_vec(query).ok()?;
     let mut reply = Message::new(query.metadata.id, MessageType::Response, query.metadata.op_code);
     reply.metadata.authoritative = true;
@@ -62,7 +63,7 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
         if ignored || plain.ends_with(".dead.wild.example.com") {
             return None;
         }
-        let Some((v4, v6)) = find(name.trim_end_matches('.')) else {
+        let Some((v4, v6)) = find(plain, names) else {
             reply.metadata.response_code = ResponseCode::NXDomain;
             continue;
         };
@@ -80,7 +81,10 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
 
 /// The addresses of a name; `wild.example.com` has a wildcard. Nothing below `dead.wild.example.com` is
 /// answered, and below `v4only.wild.example.com` only questions for IPv4 addresses are.
-fn find(name: &str) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+fn find(name: &str, names: &Names) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    if let Some(moved) = names.find(name) {
+        return Some((Some(moved), None));
+    }
     let parse = |v4: Option<&str>, v6: Option<&str>| {
         (v4.and_then(|v4| v4.parse().ok()), v6.and_then(|v6| v6.parse().ok()))
     };

@@ -3,6 +3,7 @@
 //! one thread inside the outside's namespace.
 
 mod dns;
+mod names;
 mod record;
 mod web;
 
@@ -23,6 +24,7 @@ use tokio::{
     task::LocalSet,
 };
 
+pub use names::Names;
 pub use record::{Record, Seen};
 pub use web::PAGE_BYTES;
 
@@ -35,6 +37,8 @@ pub struct Servers {
     thread: Option<JoinHandle<()>>,
     /// What reached them.
     pub record: Record,
+    /// What their DNS answers.
+    pub names: Names,
 }
 
 impl Servers {
@@ -43,7 +47,7 @@ impl Servers {
     /// # Errors
     /// A port can't be bound.
     pub fn outside(ns: &NetNs, certificates: Certificates) -> Result<Self> {
-        Self::start(ns, move |record| async move { outside(certificates, record) })
+        Self::start(ns, move |record, names| async move { outside(certificates, record, &names) })
     }
 
     /// The cluster's DNS service on the app node: the same answers.
@@ -59,17 +63,17 @@ impl Servers {
     /// # Errors
     /// The port can't be bound.
     pub fn dns(ns: &NetNs, address: &'static str) -> Result<Self> {
-        Self::start(ns, move |_| async move { serve_dns(address) })
+        Self::start(ns, move |_, names| async move { serve_dns(address, &names) })
     }
 
-    fn start<F>(ns: &NetNs, serve: impl FnOnce(Record) -> F + Send + 'static) -> Result<Self>
+    fn start<F>(ns: &NetNs, serve: impl FnOnce(Record, Names) -> F + Send + 'static) -> Result<Self>
     where
         F: Future<Output = Result<()>>,
     {
-        let record = Record::default();
+        let (record, names) = (Record::default(), Names::default());
         let (stop, stopped) = oneshot::channel();
         let (report, ready) = mpsc::channel();
-        let seen = record.clone();
+        let (seen, told) = (record.clone(), names.clone());
         let thread = ns.spawn(move || {
             let runtime = runtime::Builder::new_current_thread().enable_all().build();
             let runtime = match runtime {
@@ -80,11 +84,11 @@ impl Servers {
                 }
             };
             LocalSet::new().block_on(&runtime, async {
-                report.send(serve(seen).await).ok();
+                report.send(serve(seen, told).await).ok();
                 stopped.await.ok();
             });
         })?;
-        let servers = Self { stop: Some(stop), thread: Some(thread), record };
+        let servers = Self { stop: Some(stop), thread: Some(thread), record, names };
         ready.recv().map_err(|_| anyhow!("cannot enter {}", ns.name()))??;
         Ok(servers)
     }
@@ -100,8 +104,8 @@ impl Drop for Servers {
 }
 
 /// Binds everything, then serves it from tasks of the calling thread.
-fn outside(certificates: Certificates, record: Record) -> Result<()> {
-    serve_dns(plan::OUTSIDE_DNS)?;
+fn outside(certificates: Certificates, record: Record, names: &Names) -> Result<()> {
+    serve_dns(plan::OUTSIDE_DNS, names)?;
     for address in [plan::ATTACKER, plan::ATTACKER_V6] {
         let socket = udp(address, plan::UDP_PORT)?;
         tokio::task::spawn_local(echo_udp(socket, record.clone()));
@@ -116,11 +120,11 @@ fn outside(certificates: Certificates, record: Record) -> Result<()> {
     Ok(())
 }
 
-fn serve_dns(address: &str) -> Result<()> {
+fn serve_dns(address: &str, names: &Names) -> Result<()> {
     let ip: IpAddr = address.parse()?;
     let listener = bind_tcp(SocketAddr::new(ip, 53))?;
-    tokio::task::spawn_local(dns::serve_udp(udp(address, 53)?));
-    tokio::task::spawn_local(dns::serve_tcp(listener));
+    tokio::task::spawn_local(dns::serve_udp(udp(address, 53)?, names.clone()));
+    tokio::task::spawn_local(dns::serve_tcp(listener, names.clone()));
     Ok(())
 }
 

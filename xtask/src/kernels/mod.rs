@@ -27,7 +27,7 @@ use qemu::Guest;
 /// Kernels that have to be there: what Debian 12 and its security suite offer.
 const REQUIRED: [&str; 2] = ["6.1", "6.12"];
 /// Kernels are tried from this one on.
-const OLDEST: (u32, u32) = (5, 10);
+const OLDEST: (u32, u32) = (6, 1);
 /// Runs without BPF among the security modules, so that what then replaces it is tested too.
 const WITHOUT_BPF_LSM: &str = "6.1";
 /// Waits in the tests last as many times longer.
@@ -42,7 +42,7 @@ const GUEST_LIMIT: Duration = Duration::from_secs(150 * 60);
 #[derive(Args)]
 pub(crate) struct Options {
     /// Versions as 6.1, or files of Debian's kernel packages. Without: 6.1, 6.12, and every other
-    /// from 5.10 on that apt's lists hold.
+    /// from 6.1 on that apt's lists hold.
     kernels: Vec<String>,
     /// Only these test programs, e.g. walkthrough.
     #[arg(long)]

@@ -3,7 +3,7 @@
 use std::{io, path::Path, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Line, mesh::Mesh, report::AgentReport};
+use super::{Line, mesh::Mesh, report::AgentReport, upgrade::UpgradeReport};
 use crate::explain::{Ask, Explanation};
 
 /// How long an agent may take to begin its answer. It answers from memory.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long an upgrade may take: longer than the gateway waits for the new process.
+const UPGRADE: Duration = Duration::from_secs(180);
 /// Longest line; a flow's texts are cut far below.
 const LINE_BYTES: usize = 64 * 1024;
 
@@ -26,11 +28,14 @@ pub(crate) enum AskError {
     #[error("no agent listens on it")]
     Nobody,
     /// Somebody may, but not for this user.
-    #[error("not allowed; run it as root")]
+    #[error("not allowed; run it as root, or as a member of the group of --control-group")]
     Forbidden,
-    /// The question is wrong.
+    /// The question is wrong, or refused.
     #[error("{0}")]
     Refused(String),
+    /// It was tried, and failed.
+    #[error("{0}")]
+    Failed(String),
     /// The agent didn't answer as it should.
     #[error("the agent {0}")]
     Answer(String),
@@ -69,27 +74,39 @@ struct Answer {
 }
 
 async fn get(path: &Path, target: &str) -> Result<Answer, AskError> {
+    send(path, Method::GET, target, ANSWER).await
+}
+
+async fn send(
+    path: &Path,
+    method: Method,
+    target: &str,
+    limit: Duration,
+) -> Result<Answer, AskError> {
     let answer = async {
         let mut sender = connect(path).await?;
-        let request = Request::get(target)
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
             .header(header::HOST, "localhost")
             .body(Empty::new())
             .map_err(|error| AskError::Answer(error.to_string()))?;
         Ok::<_, AskError>((sender.send_request(request).await?, sender))
     };
-    let (response, sender) = timeout(ANSWER, answer)
+    let (response, sender) = timeout(limit, answer)
         .await
-        .map_err(|_| AskError::Answer(format!("gave no answer for {} s", ANSWER.as_secs())))??;
+        .map_err(|_| AskError::Answer(format!("gave no answer for {} s", limit.as_secs())))??;
     let (head, body) = response.into_parts();
     if head.status == StatusCode::OK {
         return Ok(Answer { body, sender });
     }
     let text = body.collect().await?.to_bytes();
-    let text = String::from_utf8_lossy(&text);
-    if head.status == StatusCode::BAD_REQUEST {
-        return Err(AskError::Refused(text.trim().to_owned()));
-    }
-    Err(AskError::Answer(format!("says {}: {}", head.status, text.trim())))
+    let text = String::from_utf8_lossy(&text).trim().to_owned();
+    Err(match head.status {
+        StatusCode::BAD_REQUEST | StatusCode::CONFLICT => AskError::Refused(text),
+        StatusCode::INTERNAL_SERVER_ERROR => AskError::Failed(text),
+        status => AskError::Answer(format!("says {status}: {text}")),
+    })
 }
 
 /// Asks an agent how it is.
@@ -102,13 +119,28 @@ pub(crate) async fn ask_explain(path: &Path, question: &Ask) -> Result<Explanati
     ask(path, &format!("/explain?{}", question.query())).await
 }
 
+/// Asks a node agent whether enforcement stands for the pod of this UID in the network namespace of this inode. Where it
+/// does not, the error is [`AskError::Refused`] and says why.
+pub(crate) async fn ask_standing(path: &Path, pod: &str, namespace: u64) -> Result<(), AskError> {
+    let target = format!("/standing?pod={pod}&namespace={namespace}");
+    read::<bool>(send(path, Method::POST, &target, ANSWER).await?).await.map(drop)
+}
+
 /// Asks an agent for the workloads and the gateway that it knows.
 pub(crate) async fn ask_mesh(path: &Path) -> Result<Mesh, AskError> {
     ask(path, "/mesh").await
 }
 
+/// Has another process take over from a gateway.
+pub(crate) async fn ask_upgrade(path: &Path) -> Result<UpgradeReport, AskError> {
+    read(send(path, Method::POST, "/upgrade", UPGRADE).await?).await
+}
+
 async fn ask<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, AskError> {
-    let answer = get(path, target).await?;
+    read(get(path, target).await?).await
+}
+
+async fn read<T: DeserializeOwned>(answer: Answer) -> Result<T, AskError> {
     let text = timeout(ANSWER, answer.body.collect())
         .await
         .map_err(|_| AskError::Answer("didn't finish its answer".into()))??
@@ -122,14 +154,14 @@ async fn ask<T: DeserializeOwned>(path: &Path, target: &str) -> Result<T, AskErr
 pub(crate) async fn open_flows(path: &Path, follow: bool) -> Result<Stream, AskError> {
     let target = if follow { "/flows?follow=true" } else { "/flows" };
     let Answer { body, sender } = get(path, target).await?;
-    Ok(Stream { body, read: BytesMut::new(), _sender: sender })
+    Ok(Stream { body, lines: LineBuffer::default(), _sender: sender })
 }
 
 /// Lines of an answer.
 #[derive(Debug)]
 pub(crate) struct Stream {
     body: Incoming,
-    read: BytesMut,
+    lines: LineBuffer,
     _sender: http1::SendRequest<Empty<Bytes>>,
 }
 
@@ -137,23 +169,40 @@ impl Stream {
     /// The next line; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Line>, AskError> {
         loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.read) {
-                let line = self.read.split_to(end + 1);
-                return serde_json::from_slice(&line).map(Some).map_err(|error| {
-                    AskError::Answer(format!("sent a line that this version can't read ({error})"))
-                });
-            }
-            if self.read.len() > LINE_BYTES {
-                return Err(AskError::Answer("sent a line without end".into()));
+            if let Some(line) = self.lines.next()? {
+                return Ok(Some(line));
             }
             match self.body.frame().await {
                 Some(frame) => {
                     if let Some(data) = frame?.data_ref() {
-                        self.read.extend_from_slice(data);
+                        self.lines.read.extend_from_slice(data);
                     }
                 }
                 None => return Ok(None),
             }
         }
+    }
+}
+
+/// Bytes of an answer that are no whole line yet: at most a line and what came with its end.
+#[derive(Debug, Default)]
+pub(crate) struct LineBuffer {
+    /// Where what was received is put.
+    pub(crate) read: BytesMut,
+}
+
+impl LineBuffer {
+    /// The next whole line, where one is there.
+    pub(crate) fn next(&mut self) -> Result<Option<Line>, AskError> {
+        if let Some(end) = memchr::memchr(b'\n', &self.read) {
+            let line = self.read.split_to(end + 1);
+            return serde_json::from_slice(&line).map(Some).map_err(|error| {
+                AskError::Answer(format!("sent a line that this version can't read ({error})"))
+            });
+        }
+        if self.read.len() > LINE_BYTES {
+            return Err(AskError::Answer("sent a line without end".into()));
+        }
+        Ok(None)
     }
 }

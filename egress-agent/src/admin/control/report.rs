@@ -121,7 +121,7 @@ pub(crate) struct TunnelReport {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct SetReport {
     pub(crate) name: String,
-    /// `enforce`, `audit` or `exempt`.
+    /// `enforce`, `audit`, `audit_redirect` or `exempt`.
     pub(crate) mode: String,
 }
 

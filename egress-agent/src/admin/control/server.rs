@@ -3,9 +3,9 @@
 use std::{
     convert::Infallible,
     fs,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write as _},
     os::unix::{
-        fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        fs::{DirBuilderExt, MetadataExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
@@ -18,10 +18,9 @@ use std::{
 };
 
 use anyhow::Context;
-use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -30,13 +29,28 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{ControlPath, mesh::Mesh, serving::Serving, stream};
-use crate::explain::Ask;
+use super::{
+    ControlArgs, ControlPath,
+    access::{self, Caller, ControlGroup},
+    answers::{Body, body, explain, full, stands, text, upgrade},
+    mesh::Mesh,
+    serving::Serving,
+    stream,
+};
+use crate::sys::listening::Sockets;
 
-/// Connections at a time; more wait in the kernel's queue.
+/// Connections of root and the agent's own user at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 32;
 /// Those among them that follow; more are refused. `status` must always get through.
 const FOLLOWERS: usize = 16;
+/// Connections of all others at a time, besides those; more are refused, so that they hold up nobody else.
+const READERS: usize = 8;
+/// Those among them that follow.
+const READING_FOLLOWERS: usize = 4;
+/// What one of the others is told that is too many.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 43\r\nConnection: close\r\n\r\ntoo many ask already; try again in a while\n";
 /// Until a request's head is there.
 const HEAD: Duration = Duration::from_secs(5);
 /// A whole connection that doesn't follow.
@@ -44,27 +58,29 @@ const CONNECTION: Duration = Duration::from_secs(60);
 /// How long to wait after the process ran out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-type Body = UnsyncBoxBody<Bytes, Infallible>;
-
 /// A socket that is listened on and not served yet: clients wait.
 #[derive(Debug)]
 pub(crate) struct Listening {
     listener: UnixListener,
     path: PathBuf,
+    group: Option<ControlGroup>,
 }
 
-/// Listens where the option says, or at the role's usual place. An explicit path that can't be had
-/// is an error; the usual place isn't worth one, since nothing that enforces or forwards depends on
+/// Listens where the option says, or at the role's usual place. An explicit path or group that can't be
+/// had is an error; the usual place isn't worth one, since nothing that enforces or forwards depends on
 /// it.
 pub(crate) fn listen(
-    option: Option<&ControlPath>,
+    args: &ControlArgs,
     usual: &str,
+    sockets: &mut Sockets,
 ) -> anyhow::Result<Option<Listening>> {
-    match option {
+    let group = args.control_group.as_ref();
+    match &args.control {
         Some(ControlPath::Off) => Ok(None),
-        Some(ControlPath::Path(path)) => Listening::new(path).map(Some),
-        None => match Listening::new(Path::new(usual)) {
+        Some(ControlPath::Path(path)) => Listening::new(path, group, sockets).map(Some),
+        None => match Listening::new(Path::new(usual), group, sockets) {
             Ok(listening) => Ok(Some(listening)),
+            Err(error) if group.is_some() => Err(error),
             Err(error) => {
                 tracing::warn!("`egress-agent status` and `flows` won't see this agent: {error:#}");
                 Ok(None)
@@ -74,14 +90,19 @@ pub(crate) fn listen(
 }
 
 impl Listening {
-    fn new(path: &Path) -> anyhow::Result<Self> {
-        let listener = bind(path).with_context(|| {
+    fn new(
+        path: &Path,
+        group: Option<&ControlGroup>,
+        sockets: &mut Sockets,
+    ) -> anyhow::Result<Self> {
+        let name = format!("control {}", path.display());
+        let listener = sockets.open_one(&name, || bind(path, group)).with_context(|| {
             format!(
                 "can't listen on the control socket {}; choose another --control, or off",
                 path.display()
             )
         })?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), group: group.cloned() })
     }
 
     /// Serves on a thread of its own.
@@ -89,34 +110,53 @@ impl Listening {
     /// # Errors
     /// No thread, no runtime.
     pub(crate) fn serve(self, serving: Serving) -> io::Result<Control> {
-        let Self { listener, path } = self;
+        let Self { listener, path, group } = self;
         let inode = fs::symlink_metadata(&path).map(|metadata| metadata.ino()).ok();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _context = runtime.enter();
             tokio::net::UnixListener::from_std(listener)?
         };
-        let (end, mut ended) = watch::channel(false);
+        let (phase, mut phases) = watch::channel(Phase::Serving);
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
             runtime.block_on(async {
+                // An error says that the handle is gone.
                 tokio::select! {
-                    () = accept(listener, Arc::new(serving)) => {}
-                    // An error says that the handle is gone.
-                    _ = ended.wait_for(|ended| *ended) => {}
+                    () = accept(listener, group, Arc::new(serving)) => {}
+                    _ = phases.wait_for(|phase| *phase != Phase::Serving) => {}
                 }
+                phases.wait_for(|phase| *phase == Phase::Ended).await.ok();
             });
         })?;
-        Ok(Control { path, inode, end, thread: Some(thread) })
+        Ok(Control { path, inode, phase, thread: Some(thread) })
     }
+}
+
+/// How far a control socket is from its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Serving,
+    /// Another process accepts from the same socket; clients that are connected are served on.
+    Left,
+    Ended,
 }
 
 /// A control socket that is served until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Control {
     path: PathBuf,
+    /// Of the socket; `None` where it is another process's.
     inode: Option<u64>,
-    end: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
     thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Control {
+    /// Leaves the socket, and its place, to the process that took over.
+    pub(crate) fn leave(&mut self) {
+        self.inode = None;
+        self.phase.send_replace(Phase::Left);
+    }
 }
 
 impl Drop for Control {
@@ -126,7 +166,7 @@ impl Drop for Control {
         if self.inode.is_some() && now == self.inode {
             fs::remove_file(&self.path).ok();
         }
-        self.end.send_replace(true);
+        self.phase.send_replace(Phase::Ended);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -137,9 +177,11 @@ impl Drop for Control {
 
 /// Binds beside the path and moves the socket there, so that it never stands there with other
 /// permissions, and a stale one is replaced in one step.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path, group: Option<&ControlGroup>) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        // Members of the group go through it, and list nothing.
+        let mode = if group.is_some() { 0o711 } else { 0o700 };
+        fs::DirBuilder::new().recursive(true).mode(mode).create(dir)?;
     }
     match fs::symlink_metadata(path) {
         Ok(metadata) => {
@@ -164,7 +206,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(&beside)?)?;
     // Nobody can connect before `listen`.
-    let placed = fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))
+    let placed = access::place(&beside, group)
         .and_then(|()| socket.listen(128))
         .and_then(|()| socket.set_nonblocking(true))
         .and_then(|()| fs::rename(&beside, path));
@@ -181,34 +223,85 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-async fn accept(listener: tokio::net::UnixListener, serving: Arc<Serving>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let followers = Arc::new(Semaphore::new(FOLLOWERS));
+async fn accept(
+    listener: tokio::net::UnixListener,
+    group: Option<ControlGroup>,
+    serving: Arc<Serving>,
+) {
+    let own = rustix::process::geteuid().as_raw();
+    let (places, readers) = (semaphore(CONNECTIONS), semaphore(READERS));
+    let (followers, reading) = (semaphore(FOLLOWERS), semaphore(READING_FOLLOWERS));
+    // A place for the next owner, who is not known before the connection is accepted.
+    let mut kept = None;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let place = match kept.take() {
+            Some(place) => place,
+            None => match Arc::clone(&places).acquire_owned().await {
+                Ok(place) => place,
+                Err(_) => return,
+            },
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!("the control socket can't accept a connection: {error}");
+                kept = Some(place);
                 sleep(ACCEPT_AGAIN).await;
                 continue;
             }
         };
-        tokio::spawn(converse(stream, place, Arc::clone(&serving), Arc::clone(&followers)));
+        // A peer that can't be told is nobody.
+        let caller = stream
+            .peer_cred()
+            .map_or(Caller::Stranger, |peer| Caller::of(peer.uid(), own, group.as_ref()));
+        let (place, followers) = match caller {
+            Caller::Owner => (place, &followers),
+            Caller::Reader | Caller::Stranger => {
+                kept = Some(place);
+                let Ok(place) = Arc::clone(&readers).try_acquire_owned() else {
+                    refuse(stream);
+                    continue;
+                };
+                (place, &reading)
+            }
+        };
+        tokio::spawn(converse(stream, caller, place, Arc::clone(&serving), Arc::clone(followers)));
+    }
+}
+
+fn semaphore(places: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(places))
+}
+
+/// Tells a client that there is no place for it, as far as that is possible without waiting.
+fn refuse(stream: tokio::net::UnixStream) {
+    let told = stream.into_std().and_then(|mut stream| stream.write_all(TOO_MANY));
+    if let Err(error) = told {
+        tracing::debug!("a connection to the control socket was refused without a word: {error}");
     }
 }
 
 /// One connection.
 async fn converse(
     stream: tokio::net::UnixStream,
+    caller: Caller,
     place: OwnedSemaphorePermit,
     serving: Arc<Serving>,
     followers: Arc<Semaphore>,
 ) {
+    // Whether it may last.
     let follows = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
-        let response = respond(&request, &serving, &followers, &follows);
-        std::future::ready(Ok::<_, Infallible>(response))
+        let (serving, followers, follows) = (&serving, &followers, &follows);
+        async move {
+            Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
+                (&Method::POST, "/upgrade") if caller.may(&Method::POST) => {
+                    follows.store(true, Ordering::Relaxed);
+                    upgrade(serving).await
+                }
+                _ => respond(caller, &request, serving, followers, follows),
+            })
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -228,15 +321,26 @@ async fn converse(
 }
 
 fn respond(
+    caller: Caller,
     request: &Request<Incoming>,
     serving: &Arc<Serving>,
     followers: &Arc<Semaphore>,
     follows: &AtomicBool,
 ) -> Response<Body> {
-    if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n");
+    if !caller.may(request.method()) {
+        return text(StatusCode::FORBIDDEN, "not allowed for this user\n");
     }
-    match (request.uri().path(), request.uri().query().unwrap_or("")) {
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or(""));
+    if request.method() == Method::POST && path == "/standing" {
+        return stands(query, serving);
+    }
+    if request.method() != Method::GET {
+        return text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET is answered, and POST /standing and /upgrade\n",
+        );
+    }
+    match (path, query) {
         ("/status", _) => {
             let report = serde_json::to_vec(&(serving.status)()).unwrap_or_default();
             body(StatusCode::OK, "application/json", full(report.into()))
@@ -269,36 +373,4 @@ fn respond(
         }
         _ => text(StatusCode::NOT_FOUND, "there are /status, /flows, /explain and /mesh\n"),
     }
-}
-
-/// What a request comes to, by the configuration in force.
-fn explain(query: &str, serving: &Serving) -> Response<Body> {
-    let Some(snapshot) = (serving.snapshot)() else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "no configuration has been accepted yet\n");
-    };
-    match Ask::from_query(query).and_then(|ask| ask.answer(&snapshot)) {
-        Ok(explanation) => {
-            let explanation = serde_json::to_vec(&explanation).unwrap_or_default();
-            body(StatusCode::OK, "application/json", full(explanation.into()))
-        }
-        Err(why) => {
-            let why = full(format!("{why}\n").into());
-            body(StatusCode::BAD_REQUEST, "text/plain; charset=utf-8", why)
-        }
-    }
-}
-
-fn full(bytes: Bytes) -> Body {
-    Full::new(bytes).boxed_unsync()
-}
-
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    body(status, "text/plain; charset=utf-8", full(Bytes::from_static(text.as_bytes())))
-}
-
-fn body(status: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

@@ -13,9 +13,12 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
-use crate::telemetry::{
-    FlowLog,
-    flow_tests::{dropped, redirected},
+use crate::{
+    sys::listening::Sockets,
+    telemetry::{
+        FlowLog,
+        flow_tests::{dropped, redirected},
+    },
 };
 
 const LONG: Duration = Duration::from_secs(20);
@@ -48,11 +51,17 @@ struct Bench {
     dir: TempDir,
     flows: Arc<FlowLog>,
     lost: Arc<AtomicU64>,
+    upgrade: Option<UpgradeRequests>,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self { dir: TempDir::new().unwrap(), flows: Arc::default(), lost: Arc::default() }
+        Self {
+            dir: TempDir::new().unwrap(),
+            flows: Arc::default(),
+            lost: Arc::default(),
+            upgrade: None,
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -60,16 +69,27 @@ impl Bench {
     }
 
     fn listen(&self) -> anyhow::Result<Option<Listening>> {
-        listen(Some(&ControlPath::Path(self.path())), "/nowhere")
+        self.listen_for(None)
+    }
+
+    fn listen_for(&self, group: Option<&str>) -> anyhow::Result<Option<Listening>> {
+        let control = Some(ControlPath::Path(self.path()));
+        let control_group = group.map(|group| group.parse().unwrap());
+        listen(&ControlArgs { control, control_group }, "/nowhere", &mut Sockets::default())
     }
 
     fn serving(&self) -> Serving {
         let lost = Arc::clone(&self.lost);
         Serving {
+            standing: Box::new(|pod: &str, namespace| match (pod, namespace) {
+                ("uid", 7) => Ok(()),
+                other => Err(format!("not yet: {other:?}")),
+            }),
             status: Box::new(report),
             snapshot: Box::new(|| None),
             flows: Arc::clone(&self.flows),
             lost: Box::new(move || lost.load(Ordering::Relaxed)),
+            upgrade: self.upgrade.clone(),
         }
     }
 }
@@ -112,8 +132,36 @@ async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     assert_eq!(fs::read_to_string(bench.path()).unwrap(), "precious");
     // Without the option a socket that can't be had is no error.
     let usual = bench.path().to_string_lossy().into_owned();
-    assert!(listen(None, &usual).unwrap().is_none());
-    assert!(listen(Some(&ControlPath::Off), &usual).unwrap().is_none());
+    assert!(listen(&ControlArgs::default(), &usual, &mut Sockets::default()).unwrap().is_none());
+    let off = ControlArgs { control: Some(ControlPath::Off), ..ControlArgs::default() };
+    assert!(listen(&off, &usual, &mut Sockets::default()).unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_group_is_let_in_or_nobody_is() {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = Bench::new();
+    // A group that the user of this test is in: without root, no other can be given.
+    let own = rustix::process::getegid().as_raw().to_string();
+    let control = bench.listen_for(Some(&own)).unwrap().unwrap().serve(bench.serving()).unwrap();
+    assert_eq!((mode(&bench.path()), mode(bench.path().parent().unwrap())), (0o660, 0o711));
+    assert_eq!(fs::metadata(bench.path()).unwrap().gid().to_string(), own);
+    assert_eq!(ask_status(&bench.path()).await.unwrap(), report());
+    drop(control);
+    // A group that isn't there opens nothing, neither to it nor to others.
+    let error = format!("{:#}", bench.listen_for(Some("no-such-group")).unwrap_err());
+    assert!(error.contains("groupadd"), "{error}");
+    assert!(!bench.path().exists());
+    let usual = bench.path().to_string_lossy().into_owned();
+    let group = Some("no-such-group".parse().unwrap());
+    assert!(
+        listen(
+            &ControlArgs { control: None, control_group: group },
+            &usual,
+            &mut Sockets::default()
+        )
+        .is_err()
+    );
 }
 
 #[tokio::test]
@@ -164,4 +212,72 @@ fn the_option_is_read() {
     assert_eq!("off".parse(), Ok(ControlPath::Off));
     assert_eq!("/a/b".parse(), Ok(ControlPath::Path("/a/b".into())));
     assert!("".parse::<ControlPath>().is_err());
+}
+
+#[tokio::test]
+async fn an_upgrade_is_answered_once_it_is_done_and_refused_where_there_is_none() {
+    let bench = Bench::new();
+    let control = bench.listen().unwrap().unwrap().serve(bench.serving()).unwrap();
+    let none = ask_upgrade(&bench.path()).await.unwrap_err();
+    assert!(none.to_string().contains("only a gateway"), "{none}");
+    drop(control);
+
+    let (requests, mut asked) = tokio::sync::mpsc::channel(1);
+    let bench = Bench { upgrade: Some(requests), ..Bench::new() };
+    let _control = bench.listen().unwrap().unwrap().serve(bench.serving()).unwrap();
+    let done = UpgradeReport { pid: 8, version: "2".into(), replaced: 7, drain_seconds: 900 };
+    let answers = [
+        Ok(done.clone()),
+        Err(UpgradeRefusal::Refused("under way".into())),
+        Err(UpgradeRefusal::Failed("exit status: 7".into())),
+    ];
+    let role = tokio::spawn(async move {
+        for answer in answers {
+            asked.recv().await.unwrap().send(answer).unwrap();
+        }
+    });
+    assert_eq!(ask_upgrade(&bench.path()).await.unwrap(), done);
+    let refused = ask_upgrade(&bench.path()).await;
+    assert!(matches!(&refused, Err(AskError::Refused(why)) if why == "under way"), "{refused:?}");
+    let failed = ask_upgrade(&bench.path()).await;
+    assert!(matches!(&failed, Err(AskError::Failed(why)) if why == "exit status: 7"), "{failed:?}");
+    role.await.unwrap();
+    let ending = ask_upgrade(&bench.path()).await;
+    assert!(matches!(&ending, Err(AskError::Refused(_))), "{ending:?}");
+}
+
+#[tokio::test]
+async fn a_socket_that_is_left_is_served_by_the_process_that_inherited_it() {
+    let bench = Bench::new();
+    let mut sockets = Sockets::default();
+    let control = Some(ControlPath::Path(bench.path()));
+    let args = ControlArgs { control, ..ControlArgs::default() };
+    let first = listen(&args, "/nowhere", &mut sockets).unwrap().unwrap();
+    let mut first = first.serve(bench.serving()).unwrap();
+    let mut following = open_flows(&bench.path(), true).await.unwrap();
+
+    let mut inherited = Sockets::inheriting(sockets.into_open());
+    let second = listen(&args, "/nowhere", &mut inherited).unwrap().unwrap();
+    let _second = second.serve(bench.serving()).unwrap();
+    first.leave();
+    for _ in 0..20 {
+        assert_eq!(ask_status(&bench.path()).await.unwrap(), report());
+    }
+    // Who is connected is served on, and the end of the first leaves the socket where it is.
+    bench.flows.push(dropped());
+    assert!(next(&mut following).await.is_some());
+    drop(first);
+    assert_eq!(ask_status(&bench.path()).await.unwrap(), report());
+}
+
+#[tokio::test]
+async fn a_pod_stands_or_it_says_why_not() {
+    let bench = Bench::new();
+    let _control = bench.listen().unwrap().unwrap().serve(bench.serving()).unwrap();
+    assert!(ask_standing(&bench.path(), "uid", 7).await.is_ok());
+    let why = ask_standing(&bench.path(), "uid", 8).await.unwrap_err();
+    assert!(
+        matches!(&why, AskError::Refused(why) if why.contains("not yet: (\"uid\", 8)")),
+        "{why}"
+    );
 }

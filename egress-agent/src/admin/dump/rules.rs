@@ -58,6 +58,7 @@ fn server(server: &Server) -> Value {
     };
     json!({
         "gateway": &*server.gateway,
+        "of": server.owner.as_deref(),
         "selector": server.selector,
         "port": server.port.0.get(),
         "hosts": list(&server.hosts, |(namespace, host)| json!(match namespace {
@@ -164,10 +165,11 @@ fn source(source: &SourceMatch) -> Value {
 fn weighted(targets: &[Weighted], mesh: &MeshConfig) -> Value {
     list(targets, |Weighted { weight, target, .. }| {
         let to = match target {
-            Target::Gateway { group, port, hop } => json!({
+            Target::Gateway { group, port, hop, owner } => json!({
                 "gateway": mesh.gateways.get(*group).map(|gateway| gateway.service.to_string()),
                 "port": port.0.get(),
                 "hop": hop.name(),
+                "of": owner.as_deref(),
             }),
             Target::Cluster { destination, .. } => json!({ "clusters": clusters(destination) }),
             Target::Refused { reason, detail } => {

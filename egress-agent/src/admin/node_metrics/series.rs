@@ -12,7 +12,7 @@ use super::{
     super::{
         certificate_metrics, event_losses, exposition::Exposition, process_metrics, tunnel_metrics,
     },
-    sources::Sources,
+    sources::{AgentSources, Sources},
 };
 use crate::{
     bpf::{Error, Lost, MapFill, Repair, Verdicts},
@@ -25,13 +25,13 @@ pub(super) fn render(sources: &Sources) -> Result<String, Error> {
     let verdicts = sources.counters.verdicts()?;
     let (lost, shares) = (sources.counters.lost()?, sources.shares.lost()?);
     let mut out = Exposition::default();
-    let written = write(sources, &verdicts, lost, &shares, &mut out);
+    let written = write(&sources.agent, &verdicts, lost, &shares, &mut out);
     debug_assert!(written.is_ok(), "a text in memory takes everything");
     Ok(out.into_text())
 }
 
 fn write(
-    sources: &Sources,
+    sources: &AgentSources,
     counted: &[Verdicts],
     events: Lost,
     shares: &[(crate::bpf::Causer, Lost)],
@@ -76,13 +76,13 @@ fn write(
 }
 
 /// Workloads by name.
-fn who(sources: &Sources) -> Who {
+fn who(sources: &AgentSources) -> Who {
     let loaded = sources.loaded.borrow();
     let mesh = loaded.snapshot.as_ref().map(|snapshot| &snapshot.mesh);
     mesh.map(|mesh| Who::new(mesh, &sources.pods)).unwrap_or_default()
 }
 
-fn gateways(sources: &Sources, out: &mut Exposition) -> fmt::Result {
+fn gateways(sources: &AgentSources, out: &mut Exposition) -> fmt::Result {
     let name = "egress_gateway_healthy";
     out.family(name, "gauge", "Whether the gateway answers its health check.")?;
     let (loaded, healthy) = (sources.loaded.borrow(), sources.healthy.borrow());
@@ -174,7 +174,7 @@ fn enforcement(out: &mut Exposition, sets: &Modes) -> fmt::Result {
         "1 for the mode that a set of workloads is in, as the kernel has it.",
     )?;
     for set in sets {
-        for mode in [Mode::Enforce, Mode::Audit, Mode::Exempt] {
+        for mode in [Mode::Enforce, Mode::Audit, Mode::AuditRedirect, Mode::Exempt] {
             let value = u8::from(set.mode == mode);
             out.sample(name, &[("set", &set.name), ("mode", mode_name(mode))], value)?;
         }
@@ -194,14 +194,35 @@ fn lost(out: &mut Exposition, lost: Lost, dropped: u64, unreadable: u64) -> fmt:
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use egress_ebpf::reason::Reason;
+    use tokio::sync::watch;
 
-    use super::*;
+    use super::{super::fills::Fills, *};
     use crate::{
         bpf::{Action, Hook},
         enforcement::SetMode,
     };
+
+    /// What the reference shows: every family, whether it has a value yet or not.
+    pub(crate) fn families() -> String {
+        let sources = AgentSources {
+            pods: Vec::new(),
+            tally: Default::default(),
+            condition: Default::default(),
+            loaded: watch::channel(Default::default()).1,
+            healthy: watch::channel(Default::default()).1,
+            modes: watch::channel(Default::default()).1,
+            credentials: Default::default(),
+            tunnel: Default::default(),
+            fills: Fills::new("/no/such/directory".into()),
+            unknown: watch::channel(Default::default()).1,
+        };
+        let mut out = Exposition::default();
+        write(&sources, &[], Lost { rate: 0, full: 0 }, &[], &mut out).unwrap();
+        certificate_metrics::write(&[], SystemTime::now(), &mut out).unwrap();
+        out.into_text()
+    }
 
     #[test]
     fn a_map_that_is_always_whole_has_no_fill() {
@@ -273,9 +294,11 @@ mod tests {
              kernel has it.\n# TYPE egress_enforcement_mode gauge\n\
              egress_enforcement_mode{set=\"default\",mode=\"enforce\"} 1\n\
              egress_enforcement_mode{set=\"default\",mode=\"audit\"} 0\n\
+             egress_enforcement_mode{set=\"default\",mode=\"audit_redirect\"} 0\n\
              egress_enforcement_mode{set=\"default\",mode=\"exempt\"} 0\n\
              egress_enforcement_mode{set=\"batch\",mode=\"enforce\"} 0\n\
              egress_enforcement_mode{set=\"batch\",mode=\"audit\"} 1\n\
+             egress_enforcement_mode{set=\"batch\",mode=\"audit_redirect\"} 0\n\
              egress_enforcement_mode{set=\"batch\",mode=\"exempt\"} 0\n"
         );
     }

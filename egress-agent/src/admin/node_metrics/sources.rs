@@ -16,8 +16,14 @@ use crate::{
 
 /// Where the values come from.
 pub(crate) struct Sources {
+    /// What the kernel counts.
     pub counters: Arc<Counters>,
     pub shares: Shares,
+    pub agent: AgentSources,
+}
+
+/// Those of the agent itself.
+pub(crate) struct AgentSources {
     pub pods: Vec<Pod>,
     pub tally: Arc<Tally>,
     pub condition: Arc<Condition>,

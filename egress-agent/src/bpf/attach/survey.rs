@@ -179,6 +179,7 @@ mod tests {
             cgroups: vec!["/a".into(), "/a".into()],
             pod_interfaces: vec!["pod0".into(), "v*".into()],
             uplinks: vec!["vlan5".into()],
+            ..Targets::default()
         }
     }
 

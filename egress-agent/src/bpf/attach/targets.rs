@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf};
 
+use egress_ebpf::abi::PolicyId;
+
 use super::pattern::Pattern;
 use crate::{bpf::host, types::printable};
 
@@ -31,6 +33,8 @@ pub struct Targets {
     pub pod_interfaces: Vec<Pattern>,
     /// Names of uplinks.
     pub uplinks: Vec<String>,
+    /// The policy of cgroups that no workload names.
+    pub unnamed: PolicyId,
 }
 
 /// When the programs of a first start come into force, on a node where nothing is enforced yet.

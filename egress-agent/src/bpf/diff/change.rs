@@ -25,7 +25,7 @@ impl<K, V> Change<K, V> {
 
 /// An unknown mode enforces.
 pub(super) fn enforces(policy: Policy) -> bool {
-    policy.mode != mode::AUDIT && policy.mode != mode::EXEMPT
+    !matches!(policy.mode, mode::AUDIT | mode::AUDIT_REDIRECT | mode::EXEMPT)
 }
 
 /// The state of an entry that nobody has written.

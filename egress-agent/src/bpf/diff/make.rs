@@ -66,7 +66,8 @@ impl Ops {
     ///
     /// All that takes something away has been done by now, apart from the denials that are to be
     /// put. So what a removed denial covered is let out only if the new contents let it out; unless
-    /// one of the missing denials covers it too, and a denial that could hide one stays.
+    /// one of the missing denials covers it too. So a denial stays that covers a missing one, or that a
+    /// missing one covers.
     fn make_room<E>(
         &self,
         refused: Vec<(Prefix<Addr>, E)>,
@@ -74,11 +75,11 @@ impl Ops {
         apply: &mut impl FnMut(&Op) -> Result<(), E>,
         errors: &mut Vec<E>,
     ) -> Vec<(Prefix<Addr>, E)> {
-        let covers: HashSet<Prefix<Addr>> =
-            refused.iter().flat_map(|(missing, _)| wider(*missing)).collect();
+        let missing: HashSet<Prefix<Addr>> = refused.iter().map(|(missing, _)| *missing).collect();
+        let covers: HashSet<Prefix<Addr>> = missing.iter().copied().flat_map(wider).collect();
         for op in &self.loosen {
             let Op::Denied(Change::Remove(key)) = op else { continue };
-            if covers.contains(key) {
+            if covers.contains(key) || wider(*key).any(|wider| missing.contains(&wider)) {
                 continue;
             }
             match apply(op) {

@@ -139,8 +139,16 @@ fn assigned<K: Copy + Ord + std::fmt::Debug + 'static>(
 
 /// Modes of the policies, numbers that nobody knows among them.
 fn modes() -> impl Strategy<Value = [u32; 4]> {
-    let one =
-        || prop::sample::select(vec![mode::ENFORCE, mode::ENFORCE, mode::AUDIT, mode::EXEMPT, 77]);
+    let one = || {
+        prop::sample::select(vec![
+            mode::ENFORCE,
+            mode::ENFORCE,
+            mode::AUDIT,
+            mode::AUDIT_REDIRECT,
+            mode::EXEMPT,
+            77,
+        ])
+    };
     let default = prop_oneof![8 => Just(mode::ENFORCE), 1 => Just(mode::AUDIT)];
     let all = (default, one(), one(), one());
     all.prop_map(|(default, first, second, unknown)| [default, first, second, unknown])
@@ -315,7 +323,7 @@ impl Passing {
 
     fn passes(&self, sender: usize, flow: usize) -> bool {
         match self.senders[sender] {
-            Ok(PolicyRules { mode: Mode::Audit | Mode::Exempt, .. }) => true,
+            Ok(PolicyRules { mode: Mode::Audit | Mode::AuditRedirect | Mode::Exempt, .. }) => true,
             Ok(PolicyRules { mode: Mode::Enforce, table }) => self.allowed[&table][flow],
             Err(passes) => passes,
         }
@@ -442,6 +450,14 @@ fn a_denial_stays_while_one_that_it_covers_is_missing() {
     assert_eq!(normal(maps), normal(old));
 }
 
+#[test]
+fn a_denial_stays_while_one_that_covers_it_is_missing() {
+    let (old, new) = (denying(&["203.0.113.7/32"]), denying(&["203.0.113.0/24"]));
+    let (maps, failed) = make_in(&old, &new, old.denied.len());
+    assert_eq!(failed, 1, "there is no place for it");
+    assert_eq!(normal(maps), normal(old));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
@@ -543,7 +559,9 @@ proptest! {
         if there {
             contents.policies.insert(policy, Policy { mode: raw, table: 0 });
         }
-        let lenient = there && (raw == mode::AUDIT || raw == mode::EXEMPT);
+        let lenient =
+            there && matches!(raw, mode::AUDIT | mode::AUDIT_REDIRECT | mode::EXEMPT);
+        let redirects = !lenient || raw == mode::AUDIT_REDIRECT;
         for (_, flow) in flows().filter(|(place, _)| *place == Place::Socket) {
             let verdict = decide(Place::Socket, &flow, NOBODYS, &contents).action;
             let mode = contents.policy(policy).mode;
@@ -554,15 +572,19 @@ proptest! {
             prop_assert_eq!(judgement.tc() == TC_NEXT, allowed || lenient);
             prop_assert_eq!(judgement.cgroup_skb() == CGROUP_PASS, allowed || lenient);
             let targets = match verdict {
-                Action::Redirect(target) if !lenient => (Some(target), None),
-                Action::Tunnel(target) if !lenient => (None, Some(target)),
+                Action::Redirect(target) if redirects => (Some(target), None),
+                Action::Tunnel(target) if redirects => (None, Some(target)),
                 Action::Redirect(_) | Action::Tunnel(_) | Action::Allow | Action::Deny => {
                     (None, None)
                 }
             };
             prop_assert_eq!((judgement.redirect(), judgement.tunnel()), targets);
-            let audited = there && raw == mode::AUDIT && verdict != Action::Allow;
-            prop_assert_eq!(judgement.audited(), audited);
+            let audited = match raw {
+                mode::AUDIT => there && verdict != Action::Allow,
+                mode::AUDIT_REDIRECT => there && verdict == Action::Deny,
+                _ => false,
+            };
+            prop_assert_eq!(judgement.carried_out().audited(), audited);
         }
     }
 }

@@ -167,7 +167,9 @@ impl Contents {
 /// The mode of a workload that is not known, which may turn out to be in any set: it is audited only where
 /// every set is.
 fn mode_of_unknown(mesh: &MeshConfig) -> Enforcement {
-    let all_audited = mesh.sets().all(|set| set.mode == Enforcement::Audit);
+    // Without redirects, since it has no routes.
+    let is_audited = |mode| matches!(mode, Enforcement::Audit | Enforcement::AuditRedirect);
+    let all_audited = mesh.sets().all(|set| is_audited(set.mode));
     if all_audited { Enforcement::Audit } else { Enforcement::Enforce }
 }
 
@@ -175,6 +177,7 @@ const fn mode_of(enforcement: Enforcement) -> u32 {
     match enforcement {
         Enforcement::Enforce => mode::ENFORCE,
         Enforcement::Audit => mode::AUDIT,
+        Enforcement::AuditRedirect => mode::AUDIT_REDIRECT,
         Enforcement::Exempt => mode::EXEMPT,
     }
 }

@@ -405,6 +405,8 @@ fn who_is_unknown_has_no_routes_and_is_audited_only_where_everybody_is() {
         (Enforcement::Enforce, Enforcement::Audit, mode::ENFORCE),
         (Enforcement::Audit, Enforcement::Enforce, mode::ENFORCE),
         (Enforcement::Audit, Enforcement::Audit, mode::AUDIT),
+        (Enforcement::AuditRedirect, Enforcement::Audit, mode::AUDIT),
+        (Enforcement::AuditRedirect, Enforcement::Enforce, mode::ENFORCE),
     ] {
         let mut snapshot = Snapshot::default();
         (snapshot.mesh.enforcement, snapshot.mesh.overrides) = (default, vec![set(other)]);

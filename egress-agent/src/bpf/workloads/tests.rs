@@ -93,7 +93,9 @@ fn an_unknown_interface_has_its_own_addresses_and_no_egress() {
     // Nor has it where an earlier agent's maps are all that there is.
     let found = [interface(2, "veth-b")];
     let mut left = Contents::default();
-    let kept = |left: &Contents| adopted(left, found, &BTreeMap::new(), |_| {}).pod_interfaces;
+    let kept = |left: &Contents| {
+        adopted(left, found, &BTreeMap::new(), UNKNOWN_POLICY, |_| {}).pod_interfaces
+    };
     assert!(kept(&left).is_empty());
     left.policies.insert(UNKNOWN_POLICY, Policy { mode: 0, table: UNKNOWN_TABLE });
     assert_eq!(kept(&left).get(&2).map(|port| port.policy), Some(UNKNOWN_POLICY));
@@ -163,7 +165,7 @@ fn without_a_configuration_what_was_there_stays() {
     let learn = |pods: &mut [PodInterface]| {
         pods.iter_mut().for_each(|pod| pod.hardware = PodHardware::Known(MAC));
     };
-    let contents = adopted(&left, found, &attached, learn);
+    let contents = adopted(&left, found, &attached, POLICY, learn);
     assert_eq!(contents.pod_interfaces, [(1, port(1)), (2, port(2)), (4, port(0))].into());
     let pods = [(1, "10.0.0.1"), (2, "10.0.0.22"), (4, "10.0.0.4")];
     let mut addresses = BTreeSet::from([address(NO_INTERFACE, "192.0.2.1")]);
@@ -172,6 +174,9 @@ fn without_a_configuration_what_was_there_stays() {
     }
     assert_eq!(contents.pod_addresses, addresses);
     assert_eq!(contents.workloads, [(10, 1), (11, 2), (20, 0)].into());
+    // With an API server, a cgroup that nobody knew is of a pod that nobody knows yet.
+    let contents = adopted(&left, [], &attached, UNKNOWN_POLICY, |_| {});
+    assert_eq!(contents.workloads, [(10, 1), (11, 2), (20, UNKNOWN_POLICY)].into());
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::fs;
 use clap::Parser;
 use tempfile::TempDir;
 
-use super::*;
+use super::{super::testing::documented, *};
 use crate::policy::CredentialSource;
 use crate::tls::{
     testing::{ca, expired, issue, params, write},
@@ -24,6 +24,7 @@ fn shown(args: &[&str]) -> (String, serde_json::Value, bool) {
     let mut text = Vec::new();
     show::text(&shown, &mut text).unwrap();
     let json = serde_json::to_value(&shown).unwrap();
+    documented("certs show -o json", &json);
     (String::from_utf8(text).unwrap(), json, shown.is_good())
 }
 

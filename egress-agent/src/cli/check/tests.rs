@@ -2,7 +2,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use super::*;
+use super::{super::testing::documented, *};
 
 const ENTRY: &str = "\
 apiVersion: networking.istio.io/v1
@@ -105,6 +105,7 @@ spec:
     assert!(out.ends_with(end), "{out}");
     let (code, out, _) = ran(&args(&[dir.path()], None, Output::Json), false);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    documented("check -o json", &json);
     assert_eq!((code, &json["errors"], &json["refusals"]), (3, &0.into(), &1.into()));
     assert_eq!(json["problems"][0]["severity"], "refused");
     // An error beside it keeps all of it from being put in force.
@@ -127,6 +128,7 @@ fn json_says_the_same() {
     let (code, out, _) = ran(&args(&[dir.path()], None, Output::Json), true);
     assert_eq!(code, 1);
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
+    documented("check -o json", &json);
     assert_eq!(json["errors"], 1);
     let problem = &json["problems"][0];
     assert_eq!(problem["severity"], "error");

@@ -2,7 +2,10 @@ use std::{fs, path::Path};
 
 use tempfile::TempDir;
 
-use super::{super::testing::golden, *};
+use super::{
+    super::testing::{documented, golden},
+    *,
+};
 use crate::config::{
     RawFile,
     testing::{MESH, file},
@@ -174,6 +177,7 @@ fn exit_codes_say_what_became_of_it() {
     }
     let of = |more: &[&str]| ran(dir.path(), more);
     let (code, out) = of(&["--from", "apps/sleep", "http://edition.cnn.com/", "-o", "json"]);
+    documented("explain -o json", &serde_json::from_str(&out).unwrap());
     let json: Explanation = serde_json::from_str(&out).unwrap();
     assert_eq!((code, json.outcome.verdict), (0, Verdict::Allowed), "{out}");
     let rule = json.steps.iter().find(|line| line.step == "mesh").unwrap();

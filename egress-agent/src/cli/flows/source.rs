@@ -6,14 +6,19 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use futures_util::future::join_all;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
 };
 
+use super::{
+    feed::{Arrived, Feed, History},
+    server::Server,
+};
 use crate::{
     admin::control::{
-        AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, Line, NODE_SOCKET, Stream, open_flows,
+        AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, Line, NODE_SOCKET, open_flows,
     },
     bpf::{self, Events},
     enforcement::Namer,
@@ -36,9 +41,12 @@ pub(in crate::cli) enum Sources {
 }
 
 /// Answers that are being read.
+#[derive(Default)]
 pub(in crate::cli) struct Agents {
-    streams: Vec<Stream>,
-    live: Option<mpsc::Receiver<Result<Line, AskError>>>,
+    feeds: Vec<Feed>,
+    live: Option<mpsc::Receiver<Arrived>>,
+    /// Whether a host of `--server` could not be asked, or ended while it was followed.
+    incomplete: bool,
 }
 
 /// A ring buffer that no agent reads.
@@ -61,16 +69,16 @@ impl Sources {
             Some(path) => vec![path],
             None => [NODE_SOCKET, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET].map(Path::new).to_vec(),
         };
-        let mut streams = Vec::new();
+        let mut feeds = Vec::new();
         for path in &paths {
             match open_flows(path, follow).await {
-                Ok(stream) => streams.push(stream),
+                Ok(stream) => feeds.push(Feed::local(stream)),
                 Err(AskError::Nobody) => {}
                 Err(error) => bail!("{}: {error}", path.display()),
             }
         }
-        if !streams.is_empty() {
-            return Ok(Self::Agents(Agents { streams, live: None }));
+        if !feeds.is_empty() {
+            return Ok(Self::Agents(Agents { feeds, ..Agents::default() }));
         }
         let asked: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
         let nobody = format!("no agent listens on {}", asked.join(" or "));
@@ -98,8 +106,35 @@ impl Sources {
         })))
     }
 
+    /// Asks these hosts. One that can't be asked is reported, and the others are shown all the same.
+    pub(super) async fn of_servers(
+        servers: &[Server],
+        shell: &str,
+        follow: bool,
+    ) -> anyhow::Result<Self> {
+        let mut agents = Agents::default();
+        for server in servers {
+            match Feed::open(server, shell, follow).await {
+                Ok(feed) => agents.feeds.push(feed),
+                Err(error) => agents.report(Some(&server.name), &error),
+            }
+        }
+        if agents.feeds.is_empty() {
+            bail!("none of the hosts could be asked");
+        }
+        Ok(Self::Agents(agents))
+    }
+
+    /// Whether a host is missing in what was shown.
+    pub(super) fn is_incomplete(&self) -> bool {
+        match self {
+            Self::Agents(agents) => agents.incomplete,
+            Self::Pins(_) => false,
+        }
+    }
+
     /// What is remembered, oldest first, and how many were lost before.
-    pub(in crate::cli) async fn history(&mut self) -> anyhow::Result<(Vec<FlowRecord>, u64)> {
+    pub(in crate::cli) async fn history(&mut self) -> anyhow::Result<History> {
         match self {
             Self::Agents(agents) => agents.history().await,
             Self::Pins(pins) => {
@@ -122,54 +157,63 @@ impl Sources {
 }
 
 impl Agents {
-    async fn history(&mut self) -> anyhow::Result<(Vec<FlowRecord>, u64)> {
+    async fn history(&mut self) -> anyhow::Result<History> {
         let (mut flows, mut lost) = (Vec::new(), 0);
-        for stream in &mut self.streams {
-            while let Some(line) = stream.next().await? {
-                match line {
-                    Line::Flow(flow) => flows.push(*flow),
-                    Line::Lost(count) => lost += count,
-                    Line::Live => break,
+        let answers = join_all(self.feeds.iter_mut().map(Feed::history)).await;
+        let mut feeds = Vec::new();
+        for (feed, answer) in std::mem::take(&mut self.feeds).into_iter().zip(answers) {
+            match answer {
+                Ok((more, gone)) => {
+                    flows.extend(more);
+                    lost += gone;
+                    feeds.push(feed);
                 }
+                Err(error) if feed.name().is_none() => return Err(error),
+                Err(error) => self.report(feed.name(), &error),
             }
         }
+        if feeds.is_empty() {
+            bail!("none of the hosts could be asked");
+        }
+        self.feeds = feeds;
         // Each agent's are in order already; the sort is stable.
         flows.sort_by_key(|flow| flow.time);
         Ok((flows, lost))
     }
 
     async fn next(&mut self) -> anyhow::Result<Option<Line>> {
-        let streams = &mut self.streams;
+        let feeds = &mut self.feeds;
         let live = self.live.get_or_insert_with(|| {
             let (lines, live) = mpsc::channel(QUEUE);
-            for stream in streams.drain(..) {
-                tokio::spawn(forward(stream, lines.clone()));
+            for feed in feeds.drain(..) {
+                tokio::spawn(feed.forward(lines.clone()));
             }
             live
         });
-        match live.recv().await {
-            Some(Ok(line)) => Ok(Some(line)),
-            Some(Err(error)) => Err(error).context("the agent has ended, it seems"),
-            None => {
-                eprintln!("the agent has ended; enforcement of a node stays as it is");
-                Ok(None)
+        loop {
+            match live.recv().await {
+                Some(Arrived::Line(line)) => return Ok(Some(line)),
+                Some(Arrived::End(Some(name), error)) => {
+                    let why = error.map(|error| format!(": {error}")).unwrap_or_default();
+                    eprintln!("{name}: the agent has ended, it seems{why}");
+                    self.incomplete = true;
+                }
+                Some(Arrived::End(None, Some(error))) => {
+                    return Err(error).context("the agent has ended, it seems");
+                }
+                Some(Arrived::End(None, None)) => {}
+                None => {
+                    eprintln!("the agent has ended; enforcement of a node stays as it is");
+                    return Ok(None);
+                }
             }
         }
     }
-}
 
-/// Until the agent or whoever reads has ended.
-async fn forward(mut stream: Stream, lines: mpsc::Sender<Result<Line, AskError>>) {
-    loop {
-        let line = match stream.next().await {
-            Ok(Some(line)) => Ok(line),
-            Ok(None) => return,
-            Err(error) => Err(error),
-        };
-        let failed = line.is_err();
-        if lines.send(line).await.is_err() || failed {
-            return;
-        }
+    /// Says that a host is missing.
+    fn report(&mut self, name: Option<&str>, error: &anyhow::Error) {
+        eprintln!("{}: {error:#}", name.unwrap_or("the agent"));
+        self.incomplete = true;
     }
 }
 

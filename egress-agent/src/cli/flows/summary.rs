@@ -146,7 +146,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::flow_tests::{dropped, redirected};
+    use crate::{
+        cli::testing::documented,
+        telemetry::flow_tests::{dropped, redirected},
+    };
 
     #[test]
     fn flows_of_one_kind_are_one_row() {
@@ -168,6 +171,7 @@ mod tests {
         Summary::of(&flows).write_json(&mut json).unwrap();
         let first = String::from_utf8(json).unwrap().lines().next().unwrap().to_owned();
         let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+        documented("flows --summary -o json", &first);
         assert_eq!((&first["times"], &first["workload"]), (&2.into(), &"default/web".into()));
         assert_eq!(first["destination"], "198.51.100.7:443");
     }

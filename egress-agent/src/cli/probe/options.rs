@@ -1,11 +1,14 @@
 //! The command line of `probe`.
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr};
+use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::bail;
 use clap::{ArgAction, ValueEnum};
 
-use crate::probe::{ATTEMPTS, Case};
+use crate::{
+    probe::{ATTEMPTS, Case},
+    types::duration_within,
+};
 
 const HELP: &str = "\
 Each attempt ends as one of these:
@@ -56,9 +59,9 @@ pub(crate) struct ProbeArgs {
     /// The canary's ports, `7777` or `7000-7099`; attempts take them in turn. The same at both ends.
     #[arg(long, value_name = "PORTS", default_value = "7777")]
     pub(super) ports: Ports,
-    /// How long an attempt waits for an answer, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
-    pub(super) timeout: f64,
+    /// How long an attempt waits for an answer.
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = timeout)]
+    pub(super) timeout: Duration,
     /// A gateway's address: tries its admin ports and other protocols.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) gateway: Option<IpAddr>,
@@ -123,9 +126,9 @@ impl FromStr for Ports {
     }
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.01..=600.0).contains(seconds));
-    seconds.ok_or_else(|| format!("found {text:?}, expected seconds from 0.01 to 600"))
+fn timeout(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_millis(10)..=Duration::from_secs(600);
+    duration_within(text, range, "from 10ms to 10m")
 }
 
 impl ProbeArgs {

@@ -1,6 +1,8 @@
+use std::time::Duration;
+
 use clap::Parser as _;
 
-use super::*;
+use super::{super::testing::documented, *};
 use crate::probe::{Call, cases};
 
 #[derive(clap::Parser, Debug)]
@@ -37,7 +39,8 @@ fn ports_and_targets_are_read() {
     for bad in ["0", "70000", "x", "9-8", ""] {
         assert!(Cli::try_parse_from(["probe", "--ports", bad]).is_err(), "{bad}");
     }
-    for bad in ["0", "-1", "x", "inf", "NaN"] {
+    assert_eq!(args(&["--timeout", "1m30s"]).timeout, Duration::from_secs(90));
+    for bad in ["0", "-1", "x", "inf", "NaN", "2", "11m"] {
         assert!(Cli::try_parse_from(["probe", "--timeout", bad]).is_err(), "{bad}");
     }
     assert_eq!(args(&["192.0.2.1", "2001:db8::1"]).targets().unwrap().len(), 2);
@@ -116,6 +119,7 @@ fn json_holds_every_attempt() {
     let allowed = Allowed::Works("192.0.2.2:443".into());
     Summary { settings: &settings, reports: &reports, allowed: &allowed }.json(&mut out).unwrap();
     let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    documented("probe -o json", &value);
     assert_eq!(value["allowed"], true);
     let first = &value["attempts"][0];
     assert_eq!((&first["name"], &first["errno"]), (&"tcp-v4".into(), &"EPERM".into()));

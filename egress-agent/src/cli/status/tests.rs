@@ -3,6 +3,7 @@ use std::time::Duration;
 use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 
 use super::{
+    super::testing::documented,
     found::{Agent, Found, Node},
     *,
 };
@@ -232,7 +233,7 @@ fn what_becomes_of_connections_without_a_gateway_depends_on_the_modes() {
     let refused = "routes are refused with no_healthy_gateway";
     assert!(with(&["enforce", "enforce"]).ends_with(refused));
     assert!(with(&["enforce", "audit"]).ends_with("except those of sets in audit mode"));
-    for audits in [&["audit"][..], &["audit", "audit"]] {
+    for audits in [&["audit"][..], &["audit", "audit_redirect"]] {
         let told = with(audits);
         assert!(
             told.contains("routes pass in audit mode") && !told.contains("are refused"),
@@ -256,6 +257,7 @@ fn what_pins_of_another_layout_hold_is_not_known() {
         assert!(shown.contains(&format!("{field}not known")), "{field}: {shown}");
     }
     let value = json::value(&dead, &assess(&dead, VERSION));
+    documented("status -o json", &value);
     for field in ["configured", "held", "modes", "events_lost"] {
         assert_eq!(value["node"][field], serde_json::Value::Null, "{field}");
     }
@@ -288,6 +290,7 @@ fn what_the_kernel_lacks_is_never_healthy() {
                 more\n";
     assert!(page.starts_with(line), "{page}");
     let value = json::value(&exposed, &assessment);
+    documented("status -o json", &value);
     assert_eq!(value["verdict"], "degraded");
     assert_eq!(value["exposures"][0]["promise"], "net_admin");
     assert_eq!(value["exposures"][0]["workloads"][1], "shop/cni");
@@ -400,4 +403,5 @@ fn programs_get_values() {
     assert_eq!(value["node"]["maps"][0]["capacity"], 16_384);
     assert_eq!(value["node"]["verdicts"][0]["reason"], "no_route");
     assert_eq!(value["gateway"]["state"], "LIVE");
+    documented("status -o json", &value);
 }

@@ -30,13 +30,14 @@ impl Compiler<'_> {
         let host_text = host.as_ref()?;
         let full = names::expand(&host_text.value, &meta.namespace);
         let mut host = names::pattern_of(&full, host_text, &mut meta.cx(self.report))?;
-        let group = self.groups.named(&full).and_then(|index| self.mesh.gateways.get(index));
-        if let Some(group) = group {
-            host = HostPattern::Exact(group.service.clone());
+        if let Some(group) = self.groups.named(&full) {
+            let service = self.groups.service(group, &full, &self.mesh);
+            host = HostPattern::parse(&service).unwrap_or(host);
         }
+        let is_only_tls = meta.label.starts_with("BackendTLSPolicy ");
         // What the host is says what the rule means; how its name is spelled does not.
         let kinds = Kinds {
-            gateway: self.groups.meet(&host),
+            gateway: !is_only_tls && self.groups.meet(&host),
             registry: self.entries.meet(&host) || self.egress_hosts.meet(&host),
         };
         let mut cx = meta.cx(self.report);
@@ -75,6 +76,7 @@ impl Compiler<'_> {
             exported: names::exported(export_to, &meta.namespace, false, &mut cx),
             policy,
             subsets: read,
+            is_only_tls,
         })
     }
 
@@ -86,23 +88,24 @@ impl Compiler<'_> {
     /// The rules for a gateway's service. Whichever namespace asks for mutual TLS there is heeded:
     /// the way to a gateway must not be the weaker for somebody's choice of a namespace.
     fn gateway_rules(&self, host: &HostPattern, client: &Namespace) -> Vec<&Rule> {
-        most_specific(&self.rules.meeting(host), host, |rule| rule.exported.includes(Some(client)))
+        most_specific(&self.rules.meeting(host), host, |rule| {
+            !rule.is_only_tls && rule.exported.includes(Some(client))
+        })
     }
 
     /// How traffic that a rule of `client` leads to this port of a gateway's service has to come.
     pub(super) fn hop(
         &mut self,
-        group: usize,
+        service: String,
         port: Port,
         subset: &str,
         client: &Namespace,
     ) -> Hop {
-        let key = (group, port, subset.to_owned(), client.clone());
+        let key = (service, port, subset.to_owned(), client.clone());
         if let Some(known) = self.hops.get(&key) {
             return *known;
         }
-        let Some(group) = self.mesh.gateways.get(group) else { return Hop::Plain };
-        let host = HostPattern::Exact(group.service.clone());
+        let Ok(host) = HostPattern::parse(&key.0) else { return Hop::Plain };
         let settings = merged(&self.gateway_rules(&host, client), port, subset);
         let hop = if settings.tunnel.flatten().is_some() { Hop::Tunnel } else { Hop::Plain };
         self.hops.insert(key, hop);
@@ -120,10 +123,22 @@ impl Compiler<'_> {
             let namespace = namespace.or_else(|| names::namespace_of(&service));
             let mut first: Option<(Tunnel, String)> = None;
             let mut hop = Hop::Plain;
-            for rule in most_specific(&self.rules.meeting(&host), &host, |_| true) {
+            let mut rules =
+                most_specific(&self.rules.meeting(&host), &host, |rule| !rule.is_only_tls);
+            for shared in self.groups.shared_by(index) {
+                let own =
+                    most_specific(&self.rules.meeting(&shared), &shared, |rule| !rule.is_only_tls);
+                rules.extend(own.into_iter().filter(|rule| rule.host == shared));
+            }
+            // Whose gateway it is comes first, then the mesh: an older rule of a tenant takes nothing from them.
+            rules.sort_by_key(|rule| {
+                let of = &rule.meta.namespace;
+                (namespace.as_ref() != Some(of), *of != self.mesh.root_namespace)
+            });
+            for rule in rules {
                 let at = Spot::root(rule.meta.line, "spec");
                 let own = rule.policy.as_ref().and_then(|policy| policy.settings.tunnel.as_ref());
-                if own.is_some_and(Option::is_some) {
+                if own.is_some_and(Option::is_some) && rule.host.covers(&host) {
                     hop = Hop::Tunnel;
                 }
                 for wish in rule.tunnels() {
@@ -198,6 +213,10 @@ impl Compiler<'_> {
                     self.mesh.root_namespace.0
                 );
                 cx.warn(&at, message);
+            }
+            // There is one a host, and the next rule counts besides.
+            if rule.is_only_tls {
+                continue;
             }
             match seen.entry((&rule.host, own, &rule.exported)) {
                 hash_map::Entry::Occupied(first) => merge_notes(first.get(), rule, &at, &mut cx),

@@ -43,7 +43,7 @@ pub(super) struct Compiler<'r> {
     pub(super) delegates: &'r [Resource<VirtualService>],
     pub(super) delegates_by_name: HashMap<String, &'r Resource<VirtualService>>,
     /// How traffic has to come to a gateway's port and subset, by the namespace that routes it.
-    pub(super) hops: HashMap<(usize, Port, String, Namespace), Hop>,
+    pub(super) hops: HashMap<(String, Port, String, Namespace), Hop>,
     pub(super) hints: Hints,
     /// What the hints for hosts are taken from, made with the first.
     pub(super) host_names: OnceCell<Vec<String>>,

@@ -23,7 +23,10 @@ impl Compiler<'_> {
         traffic: Traffic,
         scope: &Scope<'_>,
     ) -> Target {
-        let Mirror { at, host, subset, port } = destination;
+        let Mirror { at, host, subset, port, refused: invalid } = destination;
+        if let Some(why) = invalid {
+            return refused(Reason::InvalidRoute, why);
+        }
         let Some(host) = host else { return refused(Reason::NoGatewayRoute, "no destination") };
         let name = names::expand(&host.value, &scope.meta.namespace);
         let port = port.as_ref().and_then(|port| port.number.as_ref());
@@ -161,7 +164,7 @@ impl Compiler<'_> {
         stage_port: Option<Port>,
         scope: &Scope<'_>,
     ) -> Target {
-        let Mirror { at, host: _, subset, port } = destination;
+        let Mirror { at, host: _, subset, port, refused: _ } = destination;
         if *stage != Stage::Mesh {
             let mut cx = scope.meta.cx(self.report);
             cx.note(Severity::Refusal, at, "at the gateway's stage a rule leads to the gateway again; give its match `gateways: [mesh]`, and add a rule that leads to the external host. It is refused");
@@ -171,9 +174,9 @@ impl Compiler<'_> {
             );
         }
         if let Some(subset) = subset {
-            let full = self.mesh.gateways.get(group).map(|g| HostPattern::Exact(g.service.clone()));
-            let known =
-                full.is_some_and(|f| self.has_subset(&f, &subset.value, &scope.meta.namespace));
+            let service = HostPattern::parse(&self.groups.service(group, name, &self.mesh));
+            let known = service
+                .is_ok_and(|host| self.has_subset(&host, &subset.value, &scope.meta.namespace));
             if !known {
                 return self.unknown_subset(subset, name, scope);
             }
@@ -186,8 +189,10 @@ impl Compiler<'_> {
             return refused(Reason::NoGatewayRoute, "the gateway's port is not said");
         };
         let subset = subset.as_ref().map_or("", |subset| subset.value.as_str());
-        let hop = self.hop(group, port, subset, &scope.meta.namespace);
-        Target::Gateway { group, port: GatewayPort(port), hop }
+        let service = self.groups.service(group, name, &self.mesh);
+        let hop = self.hop(service, port, subset, &scope.meta.namespace);
+        let owner = self.groups.owner(name);
+        Target::Gateway { group, port: GatewayPort(port), hop, owner }
     }
 
     fn unknown_host(&mut self, host: &At<String>, name: &str, scope: &Scope<'_>) -> Target {

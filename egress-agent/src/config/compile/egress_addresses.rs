@@ -59,7 +59,7 @@ fn usable(addresses: Vec<IpAddr>, name: &str) -> EgressAddresses {
 /// what is for it, the root namespace anything.
 ///
 /// # Errors
-/// It names what is not for its namespace; the sentence says so, and nothing is sent there.
+/// It names what is none, or is not for its namespace; the sentence says so, and nothing is sent there.
 pub(super) fn annotated(
     meta: &Meta,
     mesh: &MeshConfig,
@@ -79,11 +79,13 @@ pub(super) fn annotated(
         if !parts.iter().all(|part| is_address(&part.value)) {
             if !told {
                 let expected = "a name of `egressAddresses` in mesh.yaml, or addresses";
-                let message = "nobody would know which address to dial from";
-                cx.wrong(&text.at, format!("{value:?}"), expected, message);
+                let message = "nobody would know which address to dial from; what is routed there is \
+                               refused";
+                let problem = cx.note(Severity::Refusal, &text.at, message);
+                problem.found = Some(format!("{value:?}"));
+                problem.expected = Some(expected.into());
             }
-            // Nothing is dialled from another one: the error forbids the snapshot.
-            return Ok(None);
+            return Err(format!("{} dials from {value:?}, which is no address", meta.label));
         }
         Arc::new(usable(names::addresses(&parts, cx), value))
     };

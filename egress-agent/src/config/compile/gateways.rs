@@ -1,6 +1,6 @@
 //! `Gateway` to servers.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::{
@@ -12,15 +12,18 @@ use super::{
     Compiler, places, server_tls,
 };
 use crate::{
-    policy::{HostPattern, Inside, MeshConfig, Protocol, Server, ServerProtocol},
+    policy::{HostPattern, Inside, MeshConfig, Owner, Protocol, Server, ServerProtocol},
     types::{GatewayPort, Labels, Namespace},
 };
+
+/// What a server serves: processes, a port, and a host for a namespace or for all.
+type Served<'a> = (&'a Labels, &'a Owner, GatewayPort, &'a HostPattern, Option<&'a Namespace>);
 
 impl Compiler<'_> {
     /// Reads a gateway's servers.
     pub(super) fn gateway(&mut self, resource: &Resource<Gateway>) -> Vec<Arc<Server>> {
         let Resource { meta, spec } = resource;
-        let Gateway { at, selector, servers } = spec;
+        let Gateway { at, selector, servers, owner } = spec;
         let mut cx = meta.cx(self.report);
         let selector = names::labels(selector);
         if selector.is_empty() {
@@ -30,19 +33,18 @@ impl Compiler<'_> {
             cx.warn(&at.field("selector"), message).code = Some("IST0101");
         }
         let servers = servers.0.iter();
-        servers.filter_map(|mirror| server(mirror, meta, &selector, &self.mesh, &mut cx)).collect()
+        let of = (&selector, owner);
+        servers.filter_map(|mirror| server(mirror, meta, of, &self.mesh, &mut cx)).collect()
     }
 
     /// Two servers for the same processes, port and host: IST0145.
     pub(super) fn check_gateways(&mut self, servers: &[(Meta, Vec<Arc<Server>>)]) {
-        let mut seen: std::collections::HashMap<
-            (&Labels, GatewayPort, &HostPattern, Option<&Namespace>),
-            &Arc<str>,
-        > = std::collections::HashMap::new();
+        let mut seen: HashMap<Served<'_>, &Arc<str>> = HashMap::new();
         for (meta, servers) in servers {
             for server in servers.iter().filter(|server| !server.selector.is_empty()) {
                 for (namespace, host) in &server.hosts {
-                    let key = (&server.selector, server.port, host, namespace.as_ref());
+                    let namespace = namespace.as_ref();
+                    let key = (&server.selector, &server.owner, server.port, host, namespace);
                     let Some(other) = seen.insert(key, &server.gateway) else { continue };
                     let at = super::super::decode::Spot::root(meta.line, "spec").field("servers");
                     let message = format!(
@@ -56,10 +58,10 @@ impl Compiler<'_> {
     }
 }
 
-fn server(
+pub(super) fn server(
     mirror: &Mirror,
     meta: &Meta,
-    selector: &Labels,
+    (selector, owner): (&Labels, &Owner),
     mesh: &MeshConfig,
     cx: &mut Cx<'_>,
 ) -> Option<Arc<Server>> {
@@ -79,6 +81,7 @@ fn server(
         port: GatewayPort(number.as_ref()?.value),
         hosts: read,
         protocol,
+        owner: owner.clone(),
         place: places::at(meta, at),
     }))
 }

@@ -2,21 +2,22 @@
 //! what it finds, so that compilation takes as long as its input is large.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
     sync::Arc,
 };
 
 use super::{
-    super::{decode::nearest, names},
+    super::{decode::nearest, names, translate::SharedService},
     entry::Entry,
     rule::Rule,
 };
 use crate::{
     policy::{
-        HostIndex, HostPattern, Inside, MeshConfig, Protocol, Server, ServerProtocol, has_labels,
+        HostIndex, HostPattern, Inside, MeshConfig, Owner, Protocol, Server, ServerProtocol,
+        has_labels,
     },
-    types::{Labels, Namespace, Port, steps},
+    types::{Host, Labels, Namespace, Port, steps},
 };
 
 /// The registry's entries.
@@ -171,6 +172,8 @@ impl DestinationRules {
 pub(super) struct Groups {
     by_name: HashMap<String, usize>,
     hosts: HostIndex<usize>,
+    /// The services of `Gateway`s of the Gateway API that have none of their own, by full name.
+    shared: BTreeMap<String, SharedService>,
     namespaces: HashSet<Namespace>,
     selected: HashMap<Labels, Rc<[usize]>>,
 }
@@ -195,6 +198,35 @@ impl From<&MeshConfig> for Groups {
 }
 
 impl Groups {
+    /// Adds services of `Gateway`s of the Gateway API that are served by another one.
+    pub(super) fn share(&mut self, services: Vec<SharedService>) {
+        for service in services {
+            let Ok(host) = Host::parse(&service.name) else { continue };
+            self.by_name.entry(service.name.clone()).or_insert(service.group);
+            self.hosts.add(&HostPattern::Exact(host), service.group);
+            self.shared.entry(service.name.clone()).or_insert(service);
+        }
+    }
+
+    /// The `Gateway` of the Gateway API that a service is of, where it is served by another one.
+    pub(super) fn owner(&self, name: &str) -> Owner {
+        self.shared.get(name).map(|service| Arc::clone(&service.owner))
+    }
+
+    /// The service that a name of a destination stands for: the group's, or one that it serves besides.
+    pub(super) fn service(&self, group: usize, name: &str, mesh: &MeshConfig) -> String {
+        match (self.shared.get(name), mesh.gateways.get(group)) {
+            (None, Some(group)) => group.service.to_string(),
+            (Some(_), _) | (None, None) => name.to_owned(),
+        }
+    }
+
+    /// The services that a group serves besides its own.
+    pub(super) fn shared_by(&self, group: usize) -> Vec<HostPattern> {
+        let shared = self.shared.values().filter(|service| service.group == group);
+        shared.filter_map(|service| HostPattern::parse(&service.name).ok()).collect()
+    }
+
     /// The index of a service, by its full name or without the cluster's domain.
     pub(super) fn named(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()

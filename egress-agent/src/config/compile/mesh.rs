@@ -126,6 +126,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         trust_domain,
         root_namespace,
         enforcement,
+        redirect,
         enforcement_overrides,
         exemptions: exempt,
         direct,
@@ -184,7 +185,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
             Some(Normalization::MergeSlashes) => PathNormalization::MergeSlashes,
             Some(Normalization::DecodeAndMergeSlashes) => PathNormalization::DecodeAndMergeSlashes,
         },
-        enforcement: workloads::mode(enforcement.as_ref(), "everything", cx),
+        enforcement: workloads::mode(enforcement.as_ref(), redirect.as_ref(), "everything", cx),
         overrides,
         exemptions,
         access_log_file: match access_log_file {

@@ -31,10 +31,12 @@ mod rule;
 mod server_tls;
 mod services;
 mod traffic;
+mod trials;
 mod unreachable;
 mod wanted;
 mod ways;
 mod workloads;
+mod yielding;
 
 use std::{
     cell::OnceCell,
@@ -44,8 +46,7 @@ use std::{
 
 #[cfg(test)]
 pub(in crate::config) use egress::{
-    MAX_EXPRESSIONS, MAX_HOSTS, MAX_LABELS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
-    MAX_VALUES,
+    MAX_HOSTS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
 };
 #[cfg(test)]
 pub(in crate::config) use rates::MAX_RATE;
@@ -59,6 +60,7 @@ use super::{
     Compiled, Discovered, Problems, RawFile,
     decode::{Report, Spot},
     resource::{Meta, Resource, Resources},
+    translate::{self, World},
 };
 use crate::{
     policy::{AddressGuard, HostPattern, Rules, Service, Snapshot},
@@ -78,15 +80,20 @@ pub(super) fn compile(
     };
     let settings = mesh.or_else(|| files.iter().find(is_mesh));
     let others = files.iter().filter(|file| settings.is_none_or(|mesh| mesh.path != file.path));
-    let resources = Resources::read(others, &mut report);
+    let mut resources = Resources::read(others, &mut report);
     let (mesh, places) = mesh::compile(settings, discovered, &mut report);
+    let in_cluster = discovered.gateways.is_some();
+    let world = World { mesh: &mesh, in_cluster, trials: trials::TRIALS };
+    let shared = translate::translate(&mut resources, &world, &mut report);
+    let mut groups = Groups::from(&mesh);
+    groups.share(shared);
     let compiler = Compiler {
         guard: AddressGuard::new(&mesh),
-        groups: Groups::from(&mesh),
+        groups,
         mesh,
         mesh_given: settings.is_some(),
         places,
-        workloads_come_and_go: discovered.gateways.is_some(),
+        workloads_come_and_go: in_cluster,
         entries: Entries::default(),
         egress_hosts: EgressHosts::default(),
         rules: DestinationRules::default(),
@@ -105,7 +112,8 @@ pub(super) fn compile(
         destinations: HashMap::new(),
         report: &mut report,
     };
-    let snapshot = compiler.run(&resources);
+    let mut snapshot = compiler.run(&resources);
+    snapshot.credential_uses = report.take_credentials();
     let (mut problems, fatal) = report.into_parts();
     problems.sort_by(super::Problem::by_place);
     problems.dedup();
@@ -150,7 +158,7 @@ impl Compiler<'_> {
         let services = self.services();
         self.check_rules();
         self.check_delegates(&resources.routes);
-        let routes: Vec<_> =
+        let mut routes: Vec<_> =
             resources.routes.iter().map(|route| Arc::new(self.route_set(route))).collect();
         self.check_routes(&resources.routes, &routes);
         self.check_reach(&resources.gateways, &resources.routes);
@@ -158,11 +166,16 @@ impl Compiler<'_> {
         let ports = self.ports(&registry, &routes, &resources.routes);
         self.one_gateway_a_port(&mut drafts, &ports);
         let egress = self.egress(drafts, &resources.namespaces);
+        let mut all = ports.clone();
+        self.egress_ports(&egress, &mut all);
+        self.yield_ports(&mut routes, &resources.routes, &all);
         let node = self.node(&registry, &routes, &resources.routes, &egress, ports);
         Snapshot {
             mesh: self.mesh,
             node,
             places: Arc::new(places::all(resources)),
+            credential_uses: Arc::default(),
+            revisions: Arc::default(),
             rules: Rules {
                 services,
                 servers: self.servers,

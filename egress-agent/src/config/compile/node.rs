@@ -8,6 +8,7 @@ use std::{
 use super::{
     super::{
         decode::Spot,
+        problem::Severity,
         resource::{Meta, Resource},
         virtual_service::VirtualService,
     },
@@ -38,8 +39,12 @@ impl Compiler<'_> {
         resources: &[Resource<VirtualService>],
     ) -> Ports {
         let mut ports = Ports::new();
-        for (set, resource) in routes.iter().zip(resources) {
-            self.named_ports(set, &resource.meta, registry, &mut ports);
+        // Routes of the Gateway API come last: they hold nothing else back.
+        for is_translated in [false, true] {
+            let own = routes.iter().zip(resources);
+            for (set, resource) in own.filter(|(_, r)| r.spec.is_translated == is_translated) {
+                self.named_ports(set, resource, registry, &mut ports);
+            }
         }
         self.terminating_ports(&mut ports);
         ports
@@ -97,7 +102,7 @@ impl Compiler<'_> {
     fn named_ports(
         &mut self,
         set: &RouteSet,
-        meta: &Meta,
+        Resource { meta, spec: VirtualService { is_translated, .. } }: &Resource<VirtualService>,
         registry: &Registry<'_>,
         ports: &mut Ports,
     ) {
@@ -135,7 +140,14 @@ impl Compiler<'_> {
                         name(other).unwrap_or_default(),
                     );
                     let at = Spot::root(meta.line, "spec");
-                    meta.cx(self.report).error(&at, message);
+                    let mut cx = meta.cx(self.report);
+                    // A route of the Gateway API holds nothing else back. Who asks for its hosts is refused by
+                    // the other gateway.
+                    if *is_translated {
+                        cx.note(Severity::Refusal, &at, message);
+                    } else {
+                        cx.error(&at, message);
+                    }
                 }
                 // The node sees no names, so all of one port goes the stricter way.
                 (Some(_), Some((_, hop))) => {
@@ -229,7 +241,7 @@ impl Compiler<'_> {
     ) {
         for rule in &set.mesh.tcp {
             let at = Spot::root(meta.line, "spec").field("tcp");
-            let Some(Target::Gateway { group, port: gateway_port, hop }) =
+            let Some(Target::Gateway { group, port: gateway_port, hop, owner: _ }) =
                 rule.targets.first().map(|weighted| &weighted.target)
             else {
                 continue;
@@ -244,10 +256,10 @@ impl Compiler<'_> {
                 continue;
             }
             let first =
-                taken.entry((*group, *gateway_port)).or_insert_with(|| Arc::clone(&set.name));
-            if plain && *first != set.name {
+                taken.entry((*group, *gateway_port)).or_insert_with(|| Arc::clone(&set.label));
+            if plain && *first != set.label {
                 let message = format!(
-                    "the gateway's port {gateway_port} belongs to VirtualService {first} already; raw TCP is told apart by the gateway's port alone, so choose another"
+                    "the gateway's port {gateway_port} belongs to {first} already; raw TCP is told apart by the gateway's port alone, so choose another"
                 );
                 meta.cx(self.report).error(&at, message);
                 continue;

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, Destination, EgressAddresses, HostPattern, LoadBalancer,
-        Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Cluster, Destination, EgressAddresses, HostPattern, Kept,
+        LoadBalancer, Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
@@ -230,6 +230,7 @@ impl Compiler<'_> {
             outlier: settings.outlier.flatten(),
             rate: entry.rate.clone(),
             name: wanted.cluster_name(),
+            kept: Kept::default(),
         });
         let rules = chosen.iter().map(|rule| rule.meta.label.as_str().into()).collect();
         Some(Reached { cluster, rules, refusals })
@@ -336,7 +337,8 @@ struct Relevant<'a> {
     asking: Vec<&'a Rule>,
 }
 
-/// Several rules as one: the subsets of all, and the first traffic policy.
+/// Several rules as one: the subsets of all, and the first traffic policy. What one that is only about TLS leaves
+/// open is the next one's.
 struct Merged<'a> {
     settings: Settings,
     labels: Labels,
@@ -347,9 +349,18 @@ struct Merged<'a> {
 
 impl<'a> Merged<'a> {
     fn of(rules: &[&'a Rule], port: Port, subset: &str) -> Self {
-        let base = rules.iter().find(|rule| rule.policy.is_some()).copied();
-        let own = base.and_then(|rule| rule.policy.as_ref()).map(|policy| policy.on(port));
-        let own = own.unwrap_or_default();
+        let (mut base, mut own) = (None, Settings::default());
+        for rule in rules.iter().copied() {
+            let Some(policy) = &rule.policy else { continue };
+            let settings = policy.on(port);
+            if base.is_none() || own.tls.is_none() && settings.tls.is_some() {
+                base = Some(rule);
+            }
+            own = own.or(settings);
+            if !rule.is_only_tls {
+                break;
+            }
+        }
         let chosen = rules.iter().find_map(|rule| rule.subset(subset));
         let labels = chosen.map(|subset| subset.labels.clone()).unwrap_or_default();
         let settings = match chosen {

@@ -78,8 +78,8 @@ impl Compiler<'_> {
     /// Reads a virtual service.
     pub(super) fn route_set(&mut self, resource: &Resource<VirtualService>) -> RouteSet {
         let Resource { meta, spec } = resource;
-        let VirtualService { at, hosts, gateways, http, tls, tcp, export_to } = spec;
-        let stages = self.stages(gateways, meta);
+        let VirtualService { at, hosts, gateways, http, tls, tcp, export_to, is_translated } = spec;
+        let stages = self.stages(gateways, *is_translated, meta);
         names::host_count(hosts, at, &mut meta.cx(self.report));
         let hosts = self.route_hosts(hosts, stages.contains(&Stage::Mesh), meta);
         if http.0.is_empty() && tls.0.is_empty() && tcp.0.is_empty() {
@@ -108,6 +108,7 @@ impl Compiler<'_> {
         }
         RouteSet {
             name: meta.full_name().into(),
+            label: meta.label.as_str().into(),
             namespace: meta.namespace.clone(),
             exported,
             hosts: scope.hosts.all.clone(),
@@ -116,15 +117,17 @@ impl Compiler<'_> {
         }
     }
 
-    fn stages(&mut self, gateways: &List<String>, meta: &Meta) -> Vec<Stage> {
+    fn stages(&mut self, gateways: &List<String>, is_translated: bool, meta: &Meta) -> Vec<Stage> {
         if gateways.is_empty() {
             return vec![Stage::Mesh];
         }
         let mut stages = Vec::new();
         for text in gateways {
             let stage = Stage::parse(&text.value, &meta.namespace);
+            // A listener of the Gateway API says itself which routes it takes.
+            let is_listener = !is_translated && text.value.matches('/').count() > 1;
             if let Stage::Gateway(name) = &stage
-                && !self.gateways.contains(&**name)
+                && (is_listener || !self.gateways.contains(&**name))
             {
                 let known = self.gateway_names.get_or_init(|| {
                     let mut names: Vec<String> = self.gateways.iter().cloned().collect();
@@ -135,6 +138,9 @@ impl Compiler<'_> {
                 let message =
                     format!("there is no Gateway {name}; what depends on it is refused{hint}");
                 meta.cx(self.report).dangling(&text.at, message);
+            }
+            if is_listener {
+                continue;
             }
             if !stages.contains(&stage) {
                 stages.push(stage);

@@ -20,6 +20,9 @@ pub(super) struct Rule {
     /// Its own traffic policy, if it has one.
     pub(super) policy: Option<Policy>,
     pub(super) subsets: Subsets,
+    /// Whether it was made of a `BackendTLSPolicy`: it says nothing but TLS towards the registry, and the next rule
+    /// the rest.
+    pub(super) is_only_tls: bool,
 }
 
 /// The subsets of a rule, in order.

@@ -135,6 +135,7 @@ fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Cre
             cx.wrong(&name.at, format!("{:?}", name.value), expected, "not a credential's name");
             return None;
         }
+        cx.names_credential(&name.value);
         return Some(CredentialSource::Named(name.value.as_str().into()));
     }
     let mut required = |file: &Option<At<String>>, field: &'static str, message: String| {

@@ -176,6 +176,8 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
         // What is asked for is an address: the tunnel has no use for a server's name.
         sni: _,
         insecure_skip_verify,
+        // Only rules for services of the registry are translated.
+        unavailable: _,
     } = settings;
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let files = [client_certificate, private_key, ca_certificates];
@@ -241,7 +243,11 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
         subject_alt_names,
         sni,
         insecure_skip_verify,
+        unavailable,
     } = settings;
+    if let Some(why) = unavailable {
+        return TlsWish::Unavailable((&**why).into());
+    }
     let path = |file: &Option<At<String>>| file.as_ref().map(|f| PathBuf::from(&f.value));
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let mode = match mode.as_ref().map_or(ClientMode::Disable, |mode| mode.value) {
@@ -272,6 +278,7 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
                 }
                 return TlsWish::Unavailable("asks for a credential without a valid name".into());
             };
+            cx.names_credential(&name.value);
             let text: Arc<str> = name.value.as_str().into();
             match mode.as_ref().map(|mode| mode.value) {
                 Some(ClientMode::Mutual) => ClientTlsMode::MutualNamed(text),

@@ -17,23 +17,24 @@ use super::{
 };
 use crate::{
     policy::{
-        Hop, HostIndex, HostPattern, HttpOutcome, Inside, Protocol, RouteSet, ServerProtocol,
-        StageRules, Target,
+        Hop, HostIndex, HostPattern, HttpOutcome, Inside, Owner, Protocol, RouteSet,
+        ServerProtocol, StageRules, Target,
     },
     types::{GatewayPort, Port},
 };
 
 /// Where a mesh-stage rule leads.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+struct Way<'r> {
     group: usize,
+    owner: &'r Owner,
     port: GatewayPort,
     hop: Hop,
     protocol: Protocol,
 }
 
-/// By gateway group and port there: the servers that its processes have.
-type Served = HashMap<(usize, GatewayPort), HostIndex<usize>>;
+/// By gateway group, owner and port there: the servers that its processes have.
+type Served = HashMap<(usize, Owner, GatewayPort), HostIndex<usize>>;
 
 /// The hosts that the rules of one protocol at a `Gateway` lead on.
 #[derive(Debug, Default)]
@@ -125,8 +126,8 @@ impl Compiler<'_> {
                 }
                 let Some(other) = conflict else { continue };
                 let mut message = format!(
-                    "VirtualService {} routes {host} at the mesh stage too; its rules are used there",
-                    other.name
+                    "{} routes {host} at the mesh stage too; its rules are used there",
+                    other.label
                 );
                 if other.namespace != set.namespace {
                     message += ", except for workloads of this one's own namespace";
@@ -165,10 +166,13 @@ impl Compiler<'_> {
         let tcp = set.mesh.tcp.iter().map(|rule| (rule.targets.as_slice(), Protocol::Tcp, "tcp"));
         for (targets, protocol, field) in http.chain(tls).chain(tcp) {
             for weighted in targets {
-                let Target::Gateway { group, port, hop } = weighted.target else { continue };
+                let Target::Gateway { group, port, hop, owner } = &weighted.target else {
+                    continue;
+                };
                 let at = spec.at.field(field);
                 for host in &set.hosts {
-                    let way = Way { group, port, hop, protocol };
+                    let (group, port, hop) = (*group, *port, *hop);
+                    let way = Way { group, owner, port, hop, protocol };
                     if let Some(message) = self.missing_way(host, way, stops) {
                         meta.cx(self.report).note(Severity::Refusal, &at, message).code =
                             Some("IST0132");
@@ -178,13 +182,14 @@ impl Compiler<'_> {
         }
     }
 
-    /// The servers that the processes of a gateway have on a port.
-    fn served(&mut self, group: usize, port: GatewayPort) -> HostIndex<usize> {
+    /// The servers of an owner that the processes of a gateway have on a port.
+    fn served(&mut self, group: usize, owner: &Owner, port: GatewayPort) -> HostIndex<usize> {
         let mut hosts = HostIndex::default();
         for index in self.by_port.get(&port).into_iter().flatten() {
             let Some(server) = self.servers.get(*index) else { continue };
             let selected = self.groups.selected(&server.selector, &self.mesh);
-            if !server.selector.is_empty() && selected.binary_search(&group).is_ok() {
+            let is_here = !server.selector.is_empty() && selected.binary_search(&group).is_ok();
+            if is_here && server.owner == *owner {
                 server.hosts.iter().for_each(|(_, host)| hosts.add(host, *index));
             }
         }
@@ -194,14 +199,14 @@ impl Compiler<'_> {
     fn missing_way(
         &mut self,
         host: &HostPattern,
-        way: Way,
+        way: Way<'_>,
         stops: &mut Stops<'_>,
     ) -> Option<String> {
-        let Way { group, port, hop, protocol } = way;
+        let Way { group, owner, port, hop, protocol } = way;
         self.mesh.gateways.get(group)?;
-        let served = match stops.served.entry((group, port)) {
+        let served = match stops.served.entry((group, owner.clone(), port)) {
             hash_map::Entry::Occupied(known) => known.into_mut(),
-            hash_map::Entry::Vacant(place) => place.insert(self.served(group, port)),
+            hash_map::Entry::Vacant(place) => place.insert(self.served(group, owner, port)),
         };
         let first = served.first_meeting(host);
         let server = first.and_then(|index| self.servers.get(index));

@@ -147,18 +147,30 @@ fn interface_name(text: &At<String>, cx: &mut Cx<'_>) -> bool {
     false
 }
 
-/// `enforcement` or a set's `mode`; audit is never silent.
-pub(super) fn mode(mode: Option<&At<Enforcing>>, what: &str, cx: &mut Cx<'_>) -> Enforcement {
-    let Some(mode) = mode else { return Enforcement::Enforce };
-    match mode.value {
-        Enforcing::Enforce => Enforcement::Enforce,
-        Enforcing::Audit => {
-            let message =
-                format!("audit mode: {what} passes, and what should not is only reported");
-            cx.warn(&mode.at, message);
-            Enforcement::Audit
+/// `enforcement` or a set's `mode`, and `redirect` beside it; audit is never silent.
+pub(super) fn mode(
+    mode: Option<&At<Enforcing>>,
+    redirect: Option<&At<bool>>,
+    what: &str,
+    cx: &mut Cx<'_>,
+) -> Enforcement {
+    let audit = mode.filter(|mode| mode.value == Enforcing::Audit);
+    let Some(mode) = audit else {
+        if let Some(redirect) = redirect {
+            cx.warn(&redirect.at, "counts in audit mode alone: enforcement always redirects");
         }
+        return Enforcement::Enforce;
+    };
+    if redirect.is_some_and(|redirect| redirect.value) {
+        let message = format!(
+            "audit mode with redirects: {what} passes the node, and what should not is only \
+             reported; what goes to a gateway is decided there"
+        );
+        cx.warn(&mode.at, message);
+        return Enforcement::AuditRedirect;
     }
+    cx.warn(&mode.at, format!("audit mode: {what} passes, and what should not is only reported"));
+    Enforcement::Audit
 }
 
 /// The sets with a mode of their own, in file order.
@@ -175,7 +187,7 @@ pub(super) fn overrides(
             cx.wrong(&one.at, found, format!("at most {MAX_SETS}"), "too many sets");
             break;
         }
-        let MeshOverride { at, name, namespaces, labels, mode: own_mode } = one;
+        let MeshOverride { at, name, namespaces, labels, mode: own_mode, redirect } = one;
         let selector = Selector {
             namespaces: namespaces
                 .iter()
@@ -188,7 +200,7 @@ pub(super) fn overrides(
         let taken: Vec<&str> = sets.iter().map(|set| &*set.name).collect();
         let Some(name) = name.as_ref().filter(|name| set_name(name, &taken, cx)) else { continue };
         let what = format!("everything from the set {:?}", name.value);
-        let mode = mode(own_mode.as_ref(), &what, cx);
+        let mode = mode(own_mode.as_ref(), redirect.as_ref(), &what, cx);
         sets.push(EnforcementOverride { name: name.value.as_str().into(), selector, mode });
         places.push((at, understood));
     }

@@ -1,7 +1,12 @@
 //! From trees to typed mirrors: every problem is noted and decoding goes on, so that all of them
 //! are found at once.
 
-use std::{collections::HashMap, fmt, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    rc::Rc,
+    sync::Arc,
+};
 
 mod record;
 mod scalar;
@@ -15,6 +20,7 @@ use super::{
     problem::{Problem, Severity},
     yaml::{Node, shorten},
 };
+use crate::policy::CredentialUse;
 
 /// Where a value stands.
 #[derive(Clone, Debug)]
@@ -93,6 +99,8 @@ pub(super) struct Report {
     pub(super) fatal: bool,
     /// By resource, or nothing for `mesh.yaml`: the fields that something was noted about.
     fields: HashMap<String, Vec<String>>,
+    /// The credentials that resources name.
+    credentials: BTreeSet<CredentialUse>,
 }
 
 impl Report {
@@ -116,6 +124,11 @@ impl Report {
         self.problems.push(problem);
     }
 
+    /// The credentials that resources name, once each.
+    pub(super) fn take_credentials(&mut self) -> Arc<[CredentialUse]> {
+        std::mem::take(&mut self.credentials).into_iter().collect()
+    }
+
     /// The problems, and whether any of them forbids a snapshot.
     pub(super) fn into_parts(self) -> (Vec<Problem>, bool) {
         (self.problems, self.fatal)
@@ -134,6 +147,13 @@ pub(super) struct Cx<'a> {
 }
 
 impl Cx<'_> {
+    /// Notes that the resource names a credential.
+    pub(super) fn names_credential(&mut self, name: &str) {
+        let Some(resource) = self.resource else { return };
+        let named = CredentialUse { name: name.into(), resource: resource.into() };
+        self.report.credentials.insert(named);
+    }
+
     /// Notes a problem at a spot, and returns it for more detail.
     pub(super) fn note(
         &mut self,

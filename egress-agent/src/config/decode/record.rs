@@ -6,7 +6,8 @@ use crate::config::yaml::{Node, Value, shorten};
 /// Declares a mirror of a part of a resource: struct, decoder and reference in one place, so that
 /// they can't differ.
 ///
-/// The text after `=` is the default as the reference shows it; `required` makes absence an error.
+/// The text after `=` is the default as the reference shows it; `required` makes absence an error. What is in
+/// `translated` no file can say: it is there for resources that others are translated to.
 macro_rules! record {
     (
         $(#[doc = $doc:literal])*
@@ -14,6 +15,7 @@ macro_rules! record {
             $( $(#[doc = $field_doc:literal])* $key:literal $field:ident: $type:ty = $default:tt, )*
         }
         $(unsupported { $($bad:literal: $severity:ident, $why:literal;)* })?
+        $(translated { $( $(#[doc = $own_doc:literal])* $own:ident: $own_type:ty; )* })?
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug)]
@@ -22,6 +24,7 @@ macro_rules! record {
             /// Where it stands.
             pub(super) at: $crate::config::decode::Spot,
             $( $(#[doc = $field_doc])* pub(super) $field: $type, )*
+            $($( $(#[doc = $own_doc])* pub(super) $own: $own_type, )*)?
         }
 
         impl $name {
@@ -57,9 +60,19 @@ macro_rules! record {
                     $crate::config::decode::Entries::new(node, at, cx, Self::KEYS, Self::UNSUPPORTED)?;
                 let record = Self {
                     $( $field: entries.take::<$type>($key, record!(@required $default), cx), )*
+                    $($( $own: Default::default(), )*)?
                     at: at.clone(),
                 };
                 Some(record)
+            }
+
+            #[allow(dead_code, reason = "only what another resource is translated to is made so")]
+            pub(super) fn empty(at: &$crate::config::decode::Spot) -> Self {
+                Self {
+                    $( $field: <$type as $crate::config::decode::Field>::absent(), )*
+                    $($( $own: Default::default(), )*)?
+                    at: at.clone(),
+                }
             }
         }
 

@@ -83,8 +83,12 @@ struct Cluster {
 
 impl Cluster {
     fn apply(&mut self, files: &[RawFile]) -> (Gateway, Vec<Problem>) {
+        self.apply_with(files, MESH)
+    }
+
+    fn apply_with(&mut self, files: &[RawFile], mesh: &str) -> (Gateway, Vec<Problem>) {
         let discovered = Discovered::default();
-        let mesh = file("mesh.yaml", MESH);
+        let mesh = file("mesh.yaml", mesh);
         let compiled = self.last.compile(&discovered, files, Some(&mesh));
         let Compiled { snapshot, warnings } =
             compiled.unwrap_or_else(|problems| panic!("{problems}"));
@@ -197,6 +201,81 @@ fn a_rule_that_is_not_valid_lets_nothing_out_in_clear() {
     }
 }
 
+/// What an API server takes, and no document in YAML may hold.
+#[test]
+fn an_object_is_read_as_the_api_server_has_it() {
+    let odd =
+        with(&routes("a"), "http", json!([{"match": [{"uri": {"exact": "/\u{7f}\u{fffe}"}}]}]));
+    let mut deep = json!([]);
+    (0..60).for_each(|_| deep = json!([deep]));
+    let nested = with(&entry("b"), "x", deep);
+    let (gateway, _) =
+        Cluster::default().apply(&[servers(), entry("a"), odd, nested, entry("c"), routes("c")]);
+    assert_eq!(refused(&gateway, "c.example"), None);
+    assert!(refused(&gateway, "a.example").is_some());
+}
+
+#[test]
+fn an_annotation_that_cannot_be_read_keeps_only_its_object_out_of_force() {
+    let annotated = |kind: &str, group: &str, spec: Value| {
+        let metadata = json!({
+            "name": "odd", "namespace": "shop", "annotations": {"egress-enforcer.io/rate-limit": "x"},
+        });
+        let text = json!({"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec});
+        file(&format!("{kind} shop/odd"), &text.to_string())
+    };
+    for odd in [
+        annotated("EgressPolicy", "egress-enforcer.io/v1alpha1", json!({"rules": []})),
+        annotated("AuthorizationPolicy", "security.istio.io/v1", json!({})),
+        annotated("Sidecar", "networking.istio.io/v1", json!({})),
+        annotated("EnvoyFilter", "networking.istio.io/v1alpha3", json!({})),
+    ] {
+        let (gateway, problems) =
+            Cluster::default().apply(&[servers(), entry("a"), routes("a"), odd.clone()]);
+        // One that hides hosts is for sources that are not known, too.
+        let hides = odd.path.starts_with("Sidecar");
+        assert_eq!(refused(&gateway, "a.example").is_some(), hides, "{}", odd.path);
+        assert!(said(&problems, "odd").contains("refused: "), "{problems:?}");
+    }
+}
+
+#[test]
+fn a_host_whose_entry_is_not_valid_is_not_one_that_nobody_has_named() {
+    let mesh = MESH.replace("REGISTRY_ONLY", "ALLOW_ANY");
+    let bad = with(&entry("a"), "resolution", json!("SOMETIMES"));
+    let (gateway, _) = Cluster::default().apply_with(&[servers(), bad], &mesh);
+    assert!(refused(&gateway, "a.example").is_some());
+    assert!(refused_tls(&gateway, "a.example").is_some());
+    let (gateway, _) = Cluster::default().apply_with(&[servers()], &mesh);
+    assert_eq!(refused(&gateway, "a.example"), None, "the denied one's twin");
+}
+
+#[test]
+fn an_object_for_all_namespaces_refuses_for_all_of_them() {
+    let all = with(&with(&routes("a"), "exportTo", json!(["*"])), "http", json!([{}, 7]));
+    let instead = refusing(&all, false).unwrap();
+    assert!(instead.text.contains(r#""exportTo":["*"]"#), "{}", instead.text);
+    let unreadable = refusing(&with(&all, "exportTo", json!([7])), false).unwrap();
+    assert!(unreadable.text.contains(r#""exportTo":["*"]"#), "{}", unreadable.text);
+}
+
+#[test]
+fn a_rule_that_does_not_speak_of_tls_asks_for_no_tunnel() {
+    let host = "*.svc.cluster.local";
+    let plain = object(
+        "DestinationRule",
+        "a",
+        &json!({"host": host, "trafficPolicy": {"loadBalancer": 7}}),
+    );
+    assert_eq!(refusing(&plain, false), None);
+    let tls = object(
+        "DestinationRule",
+        "a",
+        &json!({"host": host, "subsets": [{"trafficPolicy": {"tls": 7}}]}),
+    );
+    assert!(refusing(&tls, false).is_some());
+}
+
 #[test]
 fn what_may_not_be_absent_keeps_the_configuration_out_of_force() {
     let mut last = LastGood::default();
@@ -244,6 +323,10 @@ fn no_wrong_field_allows_more() {
     for (index, object) in files.iter().enumerate() {
         let fields: Value = serde_json::from_str(&object.text).unwrap();
         for field in fields["spec"].as_object().unwrap().keys() {
+            // A rule without a host that can be read is for no host.
+            if field == "host" {
+                continue;
+            }
             for value in &nonsense {
                 let mut changed = files.to_vec();
                 changed[index] = with(object, field, value.clone());
@@ -253,7 +336,9 @@ fn no_wrong_field_allows_more() {
                     // An empty list or an absent field is valid, and may mean more than the one that was there.
                     let is_valid = value.is_null();
                     assert!(is_valid || allowed.0 <= whole[host].0, "{what}");
-                    assert!(is_valid || allowed.1 <= whole[host].1, "{what}");
+                    // What an application encrypts by itself needs no TLS of the gateway.
+                    let is_rule = object.path.contains("DestinationRule");
+                    assert!(is_valid || is_rule || allowed.1 <= whole[host].1, "{what}");
                     let other =
                         !object.path.contains("Gateway") && !object.path.ends_with(&host[..1]);
                     assert!(!other || allowed == whole[host], "{what}");

@@ -38,6 +38,7 @@ pub(super) const OPERATORS: &[(&str, Field)] = &[
     ("DOWNSTREAM_DIRECT_REMOTE_PORT", Field::DownstreamRemoteAddress(AddressPart::Port)),
     ("REQUESTED_SERVER_NAME", Field::RequestedServerName),
     ("ROUTE_NAME", Field::RouteName),
+    ("TRACE_ID", Field::TraceId),
     ("DOWNSTREAM_TLS_VERSION", Field::DownstreamTlsVersion),
     ("DOWNSTREAM_TLS_CIPHER", Field::DownstreamTlsCipher),
     ("DOWNSTREAM_TLS_GROUP", Field::DownstreamTlsGroup),

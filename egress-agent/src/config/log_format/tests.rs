@@ -106,3 +106,42 @@ fn every_operator_header_and_key_is_documented() {
     assert!(flat.contains(ENVOY_DEFAULT.trim_end()));
     assert!(flat.contains(ISTIO.trim_end()));
 }
+
+/// `docs/reference/log-fields.md`.
+#[test]
+fn the_reference_lists_every_field() {
+    let mut text = String::from(
+        "# Access log reference\n\n<!-- Generated: `cargo xtask references`. -->\n\nThe keys of the JSON form and the \
+         operators of formats. [Telemetry](../telemetry.md#operators) says what each operator holds.\n\n## JSON\n\n\
+         `accessLogEncoding: JSON` has these keys in Istio's form, which is the default; in Envoy's \
+         (`accessLogFormat: envoy`) those with a `yes`.\n\n| key | operator | in Envoy's form |\n|---|---|---|\n",
+    );
+    let envoy = JSON_DEFAULT.iter().chain(JSON_PEER).map(|(key, _)| *key);
+    let envoy: Vec<&str> = envoy.collect();
+    for (key, operator) in JSON_DEFAULT.iter().chain(JSON_ISTIO).chain(JSON_PEER) {
+        let mark = if envoy.contains(key) { "yes" } else { "" };
+        text.push_str(&format!("| `{key}` | `{operator}` | {mark} |\n"));
+    }
+    text.push_str("\nEvery line has besides, whatever the format:\n\n");
+    for key in JSON_OWN {
+        text.push_str(&format!("- `{key}`\n"));
+    }
+    text.push_str("\n## Operators\n\n- `%START_TIME%`, `%START_TIME(FORMAT)%`\n");
+    for (name, _) in OPERATORS {
+        text.push_str(&format!("- `%{name}%`\n"));
+    }
+    text.push_str("\nHeaders of `%REQ(HEADER)%`:\n\n");
+    for (name, _) in REQUEST_HEADERS {
+        text.push_str(&format!("- `{name}`\n"));
+    }
+    text.push_str("\nHeaders of `%RESP(HEADER)%`:\n\n");
+    for (name, _) in RESPONSE_HEADERS {
+        text.push_str(&format!("- `{name}`\n"));
+    }
+    crate::types::testing::page("log-fields.md", &text);
+    // What the operators hold is told elsewhere, of each of them.
+    let told = include_str!("../../../../docs/telemetry.md");
+    for (name, _) in OPERATORS {
+        assert!(told.contains(&format!("`%{name}%`")), "docs/telemetry.md has no %{name}%");
+    }
+}

@@ -4,8 +4,11 @@ use super::super::{
     RawFile,
     decode::Report,
     problem::{Problem, Severity},
-    yaml::{self, MAX_FILE_BYTES, Node},
+    yaml::{self, Key, MAX_FILE_BYTES, Node, Value},
 };
+
+/// How deep an object may be nested: an API server takes more than documents that people write have.
+const MAX_DEPTH: usize = 100;
 
 /// The documents of a file that could be read; the others are noted.
 pub(in crate::config) fn documents(file: &RawFile, report: &mut Report) -> Vec<Node> {
@@ -15,6 +18,13 @@ pub(in crate::config) fn documents(file: &RawFile, report: &mut Report) -> Vec<N
             .found(format!("{} bytes", file.text.len()), format!("at most {MAX_FILE_BYTES}"));
         report.problems.push(problem);
         return Vec::new();
+    }
+    // An object of a cluster: JSON may hold characters, and be nested, as no YAML may.
+    if file.text.starts_with('{')
+        && !file.text.contains('\n')
+        && let Ok(object) = serde_json::from_str(&file.text)
+    {
+        return vec![node(object, MAX_DEPTH)];
     }
     let documents = yaml::documents(&file.text).into_iter();
     documents
@@ -29,4 +39,29 @@ pub(in crate::config) fn documents(file: &RawFile, report: &mut Report) -> Vec<N
             }
         })
         .collect()
+}
+
+/// A JSON value; what is nested deeper than `depth` is nothing.
+fn node(value: serde_json::Value, depth: usize) -> Node {
+    use serde_json::Value as Json;
+    let value = match value {
+        Json::Array(_) | Json::Object(_) if depth == 0 => Value::Null,
+        Json::Null => Value::Null,
+        Json::Bool(value) => Value::Bool(value),
+        Json::Number(number) => match number.as_i64() {
+            Some(number) => Value::Int(number),
+            None => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(text) => Value::Text(text),
+        Json::Array(values) => {
+            Value::List(values.into_iter().map(|value| node(value, depth - 1)).collect())
+        }
+        Json::Object(fields) => Value::Map(
+            fields
+                .into_iter()
+                .map(|(text, value)| (Key { text, line: 1 }, node(value, depth - 1)))
+                .collect(),
+        ),
+    };
+    Node { value, line: 1 }
 }

@@ -93,14 +93,16 @@ async fn answering(answer: &'static str) -> (SocketAddr, tokio::task::JoinHandle
 #[tokio::test]
 async fn probes_tell_ready_from_not_ready_from_gone() {
     let (ready, task) = answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
-    assert_eq!(probe(ready).await, Outcome::Ready);
+    assert_eq!(probe(ready, None).await, Outcome::Ready);
     task.abort();
     assert!(task.await.unwrap_err().is_cancelled());
-    assert_eq!(probe(ready).await, Outcome::Refused("connection refused".into()));
+    assert_eq!(probe(ready, None).await, Outcome::Refused("connection refused".into()));
     let (draining, _task) = answering("HTTP/1.1 503 Service Unavailable\r\n\r\n").await;
-    assert!(matches!(probe(draining).await, Outcome::Refused(why) if why.contains("503")));
+    assert!(matches!(probe(draining, None).await, Outcome::Refused(why) if why.contains("503")));
     let (other, _task) = answering("220 smtp.example\r\n").await;
-    assert!(matches!(probe(other).await, Outcome::Refused(why) if why.contains("isn't HTTP")));
+    assert!(
+        matches!(probe(other, None).await, Outcome::Refused(why) if why.contains("isn't HTTP"))
+    );
 }
 
 #[tokio::test]
@@ -112,7 +114,7 @@ async fn the_healthy_set_follows_the_endpoints() {
         timeout: Duration::from_millis(500),
     };
     let local: HashSet<IpAddr> = [addr.ip()].into();
-    let mut checker = Checker::spawn(probing, HashSet::new());
+    let mut checker = Checker::spawn(probing, HashSet::new(), None);
     checker.endpoints.send_replace(local.clone());
     let long = Duration::from_secs(20);
     let healthy = &mut checker.healthy;
@@ -131,4 +133,33 @@ async fn the_healthy_set_follows_the_endpoints() {
     // No endpoint of any gateway any more.
     checker.endpoints.send_replace(HashSet::new());
     timeout(long, healthy.wait_for(HashSet::is_empty)).await.unwrap().unwrap();
+}
+
+#[test]
+fn an_agent_says_which_node_it_is_and_what_is_in_force_there() {
+    let (sender, revisions) = watch::channel(None);
+    let words = Introduction::new("node-1.example", revisions.clone()).unwrap();
+    let target = "10.0.0.11:15021".parse().unwrap();
+    let said = || request(target, Some(&words));
+    assert!(said().contains("\r\nx-egress-node: node-1.example\r\nx-egress-revisions: none\r\n"));
+    let some = Arc::new(Revisions::default());
+    sender.send_replace(Some(Arc::clone(&some)));
+    assert!(said().contains(&format!("x-egress-revisions: {}\r\n", some.digest())));
+    assert!(!request(target, None).contains("x-egress"));
+    for wrong in ["", "a b", "a\r\nx: y"] {
+        assert!(Introduction::new(wrong, revisions.clone()).is_none(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_gateways_revisions_are_in_the_head_of_its_answer() {
+    let ready = b"HTTP/1.1 200 OK\r\nX-Egress-Revisions: 0a1b\r\n\r\nLIVE\n";
+    assert_eq!(revisions(ready).as_deref(), Some("0a1b"));
+    for none in [
+        &b"HTTP/1.1 503 Service Unavailable\r\nx-egress-revisions: 0a1b\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\n\r\nx-egress-revisions: 0a1b\r\n",
+        b"HTTP/1.1 200 OK\r\n",
+    ] {
+        assert_eq!(revisions(none), None);
+    }
 }

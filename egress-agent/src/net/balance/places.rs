@@ -1,19 +1,32 @@
-//! Places under `maxConnections` that idle connections hold.
+//! Places under `maxConnections` and `http2MaxRequests`, and those that idle connections hold.
 //!
-//! The limit is of the cluster, and idle connections wait in pools of all workers, for all hosts of a
+//! The limits are of the cluster, and idle connections wait in pools of all workers, for all hosts of a
 //! wildcard. Whoever has work and finds no place wishes for one; the pools hear of it, and one of them
-//! closes an idle connection for it. A wish is made only where there is an idle connection for it, so
-//! nobody waits where all connections carry something.
+//! closes an idle connection for it. Who has its share of the places ([`super::fair`]) makes a wish only where
+//! there is an idle connection for it, so it does not wait where all connections carry something. Who has less
+//! waits for the next place, and for the next connection that carries nothing any more: a connection of HTTP/1
+//! looks for wishes when it is given back to its pool, and for one of HTTP/2 they are sent again.
 
 use std::{pin::pin, sync::Arc};
 
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
-use super::{ClusterState, ClusterStates, Lease, wishes::Waiting};
-use crate::policy::{Cluster, ClusterName};
+use super::{ClusterState, ClusterStates, Lease, Place, fair::Asked, wishes::Waiting};
+use crate::{policy::Cluster, types::ShareOwner};
+
+/// What is done where `maxConnections` are taken, and until when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Patience {
+    /// Nothing.
+    None,
+    /// An idle connection is closed, and waited for; see [`Lease::set_owner`].
+    Idle(Instant),
+    /// That, and a source that has less than its share waits for the next place.
+    Share(Instant),
+}
 
 impl ClusterStates {
     /// Changes when somebody wishes for a place.
@@ -24,31 +37,82 @@ impl ClusterStates {
     /// Whether somebody waits for a place in this cluster. If so, an idle connection is to be closed
     /// for that.
     #[must_use]
-    pub fn grant(&self, name: &ClusterName) -> bool {
-        self.get(name).places.grant()
+    pub fn grant(&self, cluster: &Cluster) -> bool {
+        self.of(cluster).places.grant()
     }
 
-    /// A place in the cluster; where all are taken, that of an idle connection, which is closed for it
-    /// until `deadline`.
+    /// A place among the requests that may be under way to the cluster; `None` if all are taken. A source that
+    /// has less than its share waits for one, for `connectTimeout` at most. See [`Self::unlimited_request`].
+    pub async fn request_place(&self, cluster: &Cluster, owner: &ShareOwner) -> Option<Place> {
+        let limit = &self.of(cluster).requests;
+        match limit.ask(owner, cluster.pool.max_requests) {
+            Asked::Taken(place) => Some(place),
+            Asked::Full => None,
+            Asked::Waits(mut waiting) => {
+                let deadline = Instant::now() + cluster.pool.connect_timeout;
+                timeout_at(deadline, waiting.granted()).await.ok()?
+            }
+        }
+    }
+
+    /// A place among the requests of a cluster that has no limit of them: a rule of the same cluster that has one
+    /// counts it.
+    #[must_use]
+    pub fn unlimited_request(&self, cluster: &Cluster) -> Place {
+        self.of(cluster).requests.unlimited()
+    }
+
+    /// A place in the cluster; where all are taken, what `patience` says.
     pub(in crate::net) async fn place(
         &self,
         state: &Arc<ClusterState>,
         cluster: &Cluster,
-        deadline: Instant,
+        owner: &ShareOwner,
+        patience: Patience,
     ) -> Option<Lease> {
-        if let Some(lease) = Lease::take(state, cluster) {
-            return Some(lease);
-        }
+        let (limit, max) = (&state.connections, cluster.pool.max_connections);
+        let lease = |place| Lease::new(state, cluster, place);
+        let (mut waiting, has_less, deadline) = match patience {
+            Patience::None => return limit.take(owner, max).map(lease),
+            Patience::Idle(deadline) => match limit.take(owner, max) {
+                Some(place) => return Some(lease(place)),
+                None => (limit.wait(owner, max), false, deadline),
+            },
+            Patience::Share(deadline) => match limit.ask(owner, max) {
+                Asked::Taken(place) => return Some(lease(place)),
+                Asked::Waits(waiting) => (waiting, true, deadline),
+                Asked::Full => (limit.wait(owner, max), false, deadline),
+            },
+        };
         let _waiting = Waiting::at(&state.places);
+        let mut wish = None;
+        let mut idled = pin!(state.places.idled.notified());
+        idled.as_mut().enable();
         loop {
             let mut freed = pin!(state.places.freed.notified());
             freed.as_mut().enable();
-            if let Some(lease) = Lease::take(state, cluster) {
-                return Some(lease);
+            // One that was granted may have been for whoever came first.
+            if wish.as_ref().is_none_or(|wish| Arc::weak_count(wish) == 0) {
+                let made = if has_less { Some(state.places.claim()) } else { state.places.wish() };
+                let Some(made) = made else {
+                    // Nothing to wait for; but a place may have come before this.
+                    return waiting.granted_by_now().map(lease);
+                };
+                wish = Some(made);
+                self.wishes.send_replace(());
             }
-            let _wish = state.places.wish()?;
-            self.wishes.send_replace(());
-            timeout_at(deadline, freed).await.ok()?;
+            tokio::select! {
+                biased;
+                place = waiting.granted() => return place.map(lease),
+                () = freed => {}
+                () = idled.as_mut() => {
+                    idled.set(state.places.idled.notified());
+                    idled.as_mut().enable();
+                    // The pool that has it looks again.
+                    self.wishes.send_replace(());
+                }
+                () = sleep_until(deadline) => return None,
+            }
         }
     }
 }
@@ -66,31 +130,76 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_gives_its_place() {
         let (states, cluster) = (ClusterStates::default(), cluster(1, None));
-        let state = states.get(&cluster.name);
-        let lease = states.place(&state, &cluster, soon()).await.unwrap();
-        assert!(states.place(&state, &cluster, soon()).await.is_none(), "it is in use");
-        assert!(!states.grant(&cluster.name));
-        lease.set_idle(true);
+        let state = states.of(&cluster);
+        let lease = states
+            .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+            .await
+            .unwrap();
+        assert!(
+            states
+                .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+                .await
+                .is_none(),
+            "it is in use"
+        );
+        assert!(!states.grant(&cluster));
+        lease.set_owner(None);
         let mut wishes = states.wishes();
-        let waiting = states.place(&state, &cluster, soon());
+        let waiting = states.place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()));
         let pool = async {
             wishes.changed().await.unwrap();
-            assert!(states.grant(&cluster.name));
-            assert!(!states.grant(&cluster.name), "one wish, one connection");
+            assert!(states.grant(&cluster));
+            assert!(!states.grant(&cluster), "one wish, one connection");
             drop(lease);
         };
         let (second, ()) = tokio::join!(waiting, pool);
         assert!(second.is_some());
-        assert!(states.place(&state, &cluster, soon()).await.is_none());
+        assert!(
+            states
+                .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+                .await
+                .is_none()
+        );
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_asks_again_when_a_connection_becomes_idle() {
+        let (states, cluster) = (ClusterStates::default(), cluster(1, None));
+        let state = states.of(&cluster);
+        let lease = states
+            .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+            .await
+            .unwrap();
+        let other = ShareOwner::of(None, [192, 0, 2, 1].into());
+        let waiting = states.place(&state, &cluster, &other, Patience::Share(soon()));
+        let mut wishes = states.wishes();
+        let pool = async {
+            wishes.changed().await.unwrap();
+            // It carries something yet.
+            lease.set_owner(None);
+            wishes.changed().await.unwrap();
+            assert!(states.grant(&cluster));
+            drop(lease);
+        };
+        let (second, ()) = tokio::join!(waiting, pool);
+        assert!(second.is_some());
     }
 
     #[tokio::test]
     async fn a_wish_that_was_given_up_closes_nothing() {
         let (states, cluster) = (ClusterStates::default(), cluster(1, None));
-        let state = states.get(&cluster.name);
-        let lease = states.place(&state, &cluster, soon()).await.unwrap();
-        lease.set_idle(true);
-        assert!(states.place(&state, &cluster, Instant::now()).await.is_none());
-        assert!(!states.grant(&cluster.name));
+        let state = states.of(&cluster);
+        let lease = states
+            .place(&state, &cluster, &ShareOwner::Own, Patience::Share(soon()))
+            .await
+            .unwrap();
+        lease.set_owner(None);
+        assert!(
+            states
+                .place(&state, &cluster, &ShareOwner::Own, Patience::Share(Instant::now()))
+                .await
+                .is_none()
+        );
+        assert!(!states.grant(&cluster));
     }
 }

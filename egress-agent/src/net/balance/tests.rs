@@ -1,4 +1,8 @@
-use std::{sync::Barrier, thread, time::Duration};
+use std::{
+    sync::{Barrier, atomic::AtomicU32},
+    thread,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -22,12 +26,28 @@ pub(super) fn cluster(max_connections: u32, outlier: Option<OutlierDetection>) -
     }
 }
 
+fn take(state: &Arc<ClusterState>, cluster: &Cluster) -> Option<Lease> {
+    let place = state.connections.take(&ShareOwner::Own, cluster.pool.max_connections);
+    place.map(|place| Lease::new(state, cluster, place))
+}
+
+fn ordered(
+    state: &ClusterState,
+    candidates: &[Endpoint],
+    cluster: &Cluster,
+    random: &Random,
+) -> Vec<Endpoint> {
+    let mut order = candidates.to_vec();
+    state.order(&mut order, cluster, None, random);
+    order
+}
+
 fn choose(state: &ClusterState, from: &[Endpoint], how: LoadBalancer, times: usize) -> Vec<usize> {
     let random = Random::default();
     let how = Cluster { load_balancer: how, ..cluster(u32::MAX, None) };
     let mut counts = vec![0; from.len()];
     for _ in 0..times {
-        let first = state.order(from, &how, None, &random)[0];
+        let first = ordered(state, from, &how, &random)[0];
         counts[from.iter().position(|e| *e == first).unwrap()] += 1;
     }
     counts
@@ -60,7 +80,7 @@ fn least_request_avoids_the_loaded_one() {
     let cluster = cluster(u32::MAX, None);
     let state = states.get(&cluster.name);
     let from = endpoints(&[1, 1]);
-    let mut lease = Lease::take(&state, &cluster).unwrap();
+    let mut lease = take(&state, &cluster).unwrap();
     lease.bind(UpstreamAddr(from[0].addr));
     // A connection that waits for its next request is no load.
     let counts = choose(&state, &from, LoadBalancer::LeastRequest, 4000);
@@ -79,11 +99,11 @@ fn places_are_limited_and_given_back() {
     let states = ClusterStates::default();
     let cluster = cluster(2, None);
     let state = states.get(&cluster.name);
-    let first = Lease::take(&state, &cluster).unwrap();
-    let _second = Lease::take(&state, &cluster).unwrap();
-    assert!(Lease::take(&state, &cluster).is_none());
+    let first = take(&state, &cluster).unwrap();
+    let _second = take(&state, &cluster).unwrap();
+    assert!(take(&state, &cluster).is_none());
     drop(first);
-    assert!(Lease::take(&state, &cluster).is_some());
+    assert!(take(&state, &cluster).is_some());
 }
 
 #[tokio::test]
@@ -98,9 +118,9 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     let state = states.get(&cluster.name);
     let from = endpoints(&[1, 1]);
     let random = Random::default();
-    let order = || state.order(&from, &cluster, None, &random);
+    let order = || ordered(&state, &from, &cluster, &random);
     let lease = |index: usize| {
-        let mut lease = Lease::take(&state, &cluster).unwrap();
+        let mut lease = take(&state, &cluster).unwrap();
         lease.bind(UpstreamAddr(from[index].addr));
         lease
     };
@@ -129,7 +149,7 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     // Without the rule the endpoint is back at once, and stays when the rule returns.
     assert_eq!(order().len(), 1);
     let without = Cluster { outlier: None, ..cluster.clone() };
-    assert_eq!(state.order(&from, &without, None, &random).len(), 2);
+    assert_eq!(ordered(&state, &from, &without, &random).len(), 2);
     assert_eq!(order().len(), 2);
     assert_eq!(states.membership(&cluster.name), Membership { total: 2, ejected: 0 });
 }
@@ -138,18 +158,18 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
 fn what_clusters_count_outlives_a_configuration_that_has_them() {
     let (states, cluster) = (ClusterStates::default(), cluster(1, None));
     // Dialled before any configuration, in use, and named by none: the place stays taken.
-    let lease = Lease::take(&states.get(&cluster.name), &cluster).unwrap();
+    let lease = take(&states.get(&cluster.name), &cluster).unwrap();
     states.configure([&cluster.name]);
-    assert!(Lease::take(&states.get(&cluster.name), &cluster).is_none());
+    assert!(take(&states.get(&cluster.name), &cluster).is_none());
     states.configure([]);
-    assert!(Lease::take(&states.get(&cluster.name), &cluster).is_none());
+    assert!(take(&states.get(&cluster.name), &cluster).is_none());
     drop(lease);
     let before = states.get(&cluster.name);
     states.configure([&cluster.name]);
     assert!(Arc::ptr_eq(&states.get(&cluster.name), &before));
     states.configure([]);
     assert!(states.configured.load().is_empty(), "nothing is kept of what nobody uses");
-    assert!(Lease::take(&states.get(&cluster.name), &cluster).is_some());
+    assert!(take(&states.get(&cluster.name), &cluster).is_some());
 }
 
 #[test]
@@ -157,7 +177,7 @@ fn endpoints_without_load_make_room_for_others() {
     let (states, cluster) = (ClusterStates::default(), cluster(u32::MAX, None));
     let state = states.get(&cluster.name);
     let addr = |number: u32| UpstreamAddr((std::net::Ipv4Addr::from(number), 443).into());
-    let mut busy = Lease::take(&state, &cluster).unwrap();
+    let mut busy = take(&state, &cluster).unwrap();
     busy.bind(addr(7));
     let _request = busy.request();
     (0..10_000).for_each(|number| drop(state.endpoints.get(addr(number))));
@@ -193,9 +213,9 @@ fn threads_at_once_lose_no_count() {
                         states.configure([&another, &cluster.name]);
                     }
                     let state = states.get(&cluster.name);
-                    let order = state.order(from, cluster, None, &random);
+                    let order = ordered(&state, from, cluster, &random);
                     assert!(order.len() >= 5, "half of them stay: {}", order.len());
-                    let Some(mut lease) = Lease::take(&state, cluster) else { continue };
+                    let Some(mut lease) = take(&state, cluster) else { continue };
                     assert!(taken.fetch_add(1, Ordering::SeqCst) < 5);
                     lease.bind(UpstreamAddr(order[0].addr));
                     let request = lease.request();
@@ -208,7 +228,7 @@ fn threads_at_once_lose_no_count() {
         }
     });
     let state = states.get(&cluster.name);
-    assert_eq!(state.connections.load(Ordering::SeqCst), 0);
+    assert_eq!(state.connections.taken(), 0);
     assert_eq!(states.membership(&cluster.name).ejected, 5);
     for endpoint in &from {
         let known = state.endpoints.get(UpstreamAddr(endpoint.addr));

@@ -20,6 +20,8 @@ pub(super) struct Places {
     /// who waits is here before it looks for a place again: one of the two sees the other.
     waiting: AtomicUsize,
     pub(super) freed: Notify,
+    /// A connection has become idle while somebody waited.
+    pub(super) idled: Notify,
 }
 
 /// Somebody who waits for a place.
@@ -41,9 +43,13 @@ impl Drop for Waiting<'_> {
 impl Places {
     pub(super) fn set_idle(&self, idle: bool) {
         if idle {
-            self.idle.fetch_add(1, Ordering::Relaxed);
+            // Before the look at who waits, as with places that are given back.
+            self.idle.fetch_add(1, Ordering::SeqCst);
+            if self.waiting.load(Ordering::SeqCst) > 0 {
+                self.idled.notify_waiters();
+            }
         } else {
-            self.idle.fetch_sub(1, Ordering::Relaxed);
+            self.idle.fetch_sub(1, Ordering::SeqCst);
         }
     }
 
@@ -58,12 +64,14 @@ impl Places {
     pub(super) fn wish(&self) -> Option<Arc<()>> {
         let mut wishes = lock(&self.wishes);
         wishes.retain(|wish| wish.strong_count() > 0);
-        if wishes.len() >= self.idle.load(Ordering::Relaxed) {
-            return None;
-        }
-        let wish = Arc::new(());
-        wishes.push_back(Arc::downgrade(&wish));
-        Some(wish)
+        (wishes.len() < self.idle.load(Ordering::SeqCst)).then(|| add(&mut wishes))
+    }
+
+    /// A wish, also where no connection is idle yet.
+    pub(super) fn claim(&self) -> Arc<()> {
+        let mut wishes = lock(&self.wishes);
+        wishes.retain(|wish| wish.strong_count() > 0);
+        add(&mut wishes)
     }
 
     pub(super) fn grant(&self) -> bool {
@@ -75,6 +83,12 @@ impl Places {
         }
         false
     }
+}
+
+fn add(wishes: &mut VecDeque<Weak<()>>) -> Arc<()> {
+    let wish = Arc::new(());
+    wishes.push_back(Arc::downgrade(&wish));
+    wish
 }
 
 /// What a panicking thread left behind here are numbers, still right enough.

@@ -11,19 +11,13 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Addresses of both families in turn (RFC 8305 §4), each family in its order: so neither hides the
 /// other. At most [`ATTEMPTS`].
-pub(super) fn interleave(first: Vec<Endpoint>, other: Vec<Endpoint>) -> Vec<Endpoint> {
-    let (mut first, mut other) = (first.into_iter(), other.into_iter());
-    let mut order = Vec::with_capacity(first.len() + other.len());
-    loop {
-        let (one, two) = (first.next(), other.next());
-        if one.is_none() && two.is_none() {
-            break;
-        }
-        order.extend(one);
-        order.extend(two);
+/// They are put into `first`.
+pub(super) fn interleave(first: &mut Vec<Endpoint>, other: &mut Vec<Endpoint>) {
+    first.truncate(ATTEMPTS);
+    for (number, endpoint) in other.drain(..).take(ATTEMPTS).enumerate() {
+        first.insert(first.len().min(2 * number + 1), endpoint);
     }
-    order.truncate(ATTEMPTS);
-    order
+    first.truncate(ATTEMPTS);
 }
 
 /// How long after one address the next of `count` is tried: so that all are tried within `limit`, and
@@ -50,7 +44,8 @@ mod tests {
         fn no_family_is_cut_off_and_each_keeps_its_order(v4 in 0_u8..40, v6 in 0_u8..40) {
             let first = endpoints(v4, |n| [198, 51, 100, n].into());
             let other = endpoints(v6, |n| [0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(n)].into());
-            let order = interleave(first.clone(), other.clone());
+            let mut order = first.clone();
+            interleave(&mut order, &mut other.clone());
             prop_assert_eq!(order.len(), usize::from(v4 + v6).min(ATTEMPTS));
             let half = ATTEMPTS / 2;
             for family in [first, other] {

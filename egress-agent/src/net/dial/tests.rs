@@ -35,13 +35,16 @@ async fn server() -> (TcpListener, SocketAddr) {
     (listener, addr)
 }
 
+/// Where `a.example` has one address, which leads to `real`.
+fn one_address(real: SocketAddr) -> Dialer {
+    let outside = Outside::default().name("a.example", &["198.51.100.7"]);
+    outside.route("198.51.100.7:443", real).dialer()
+}
+
 #[tokio::test]
 async fn the_resolved_address_is_dialled_and_the_place_is_held() {
     let (_listener, real) = server().await;
-    let dialer = Outside::default()
-        .name("a.example", &["198.51.100.7"])
-        .route("198.51.100.7:443", real)
-        .dialer();
+    let dialer = one_address(real);
     let mut cluster = cluster(names(&["a.example"]));
     cluster.pool.max_connections = 1;
     let upstream = dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap();
@@ -51,6 +54,31 @@ async fn the_resolved_address_is_dialled_and_the_place_is_held() {
     assert!(matches!(over, DialError::Overflow { limit: 1, .. }), "{over:?}");
     drop(upstream);
     dialer.dial(&policy(), &cluster, None, &ShareOwner::Own).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_source_with_less_than_its_share_gets_the_next_place() {
+    let (_listener, real) = server().await;
+    let dialer = one_address(real);
+    let mut cluster = cluster(names(&["a.example"]));
+    cluster.pool.max_connections = 2;
+    let [greedy, late] = [1, 2].map(|last| ShareOwner::of(None, [192, 0, 2, last].into()));
+    let policy = policy();
+    let dial = |owner| dialer.dial(&policy, &cluster, None, owner);
+    // Alone it has all places.
+    let first = dial(&greedy).await.unwrap();
+    let second = dial(&greedy).await.unwrap();
+    assert!(matches!(dial(&greedy).await, Err(DialError::Overflow { limit: 2, .. })));
+    let next = async {
+        drop(first);
+        let over = dial(&greedy).await;
+        assert!(matches!(over, Err(DialError::Overflow { .. })), "the place is another's");
+    };
+    let (waited, ()) = tokio::join!(biased; dial(&late), next);
+    let waited = waited.unwrap();
+    // Both have their share.
+    assert!(dial(&late).await.is_err() && dial(&greedy).await.is_err());
+    drop((second, waited));
 }
 
 #[tokio::test]

@@ -1,12 +1,18 @@
-use std::rc::Rc;
+use std::{
+    io::{Read as _, Write as _},
+    rc::Rc,
+    thread,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     net::TcpListener,
+    sync::oneshot,
     task::{JoinHandle, LocalSet, spawn_local},
 };
 
 use super::*;
+use crate::sys::allocations::Allocations;
 
 /// Two connected sockets.
 async fn pair() -> (TcpStream, TcpStream) {
@@ -232,6 +238,10 @@ impl Side for DuplexStream {
     }
 
     fn reset(&self) {}
+
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
 }
 
 #[test]
@@ -269,4 +279,54 @@ fn an_idle_relay_is_small() {
         let size = future(&mut down, &mut up);
         assert!(size <= 400, "{size} bytes a connection");
     });
+}
+
+/// Moves bytes through a relay, with both ends on threads of their own: `count` writes of `size` bytes, each
+/// answered by a byte. What the relay's thread asks the allocator for meanwhile.
+async fn cost(size: usize, count: usize) -> Allocations {
+    let buffers = Buffers::default();
+    let counts = Counts::default();
+    let ((client, mut down), (mut up, server)) = (pair().await, pair().await);
+    let ends = [client, server].map(|end| {
+        let end = end.into_std().unwrap();
+        end.set_nonblocking(false).unwrap();
+        end
+    });
+    let [mut client, mut server] = ends;
+    thread::spawn(move || {
+        let mut read = vec![0; size];
+        while server.read_exact(&mut read).is_ok() && server.write_all(b"!").is_ok() {}
+    });
+    let (told, warm) = oneshot::channel();
+    thread::spawn(move || {
+        let (data, mut answer) = (vec![b'x'; size], [0]);
+        let mut told = Some(told);
+        for number in 0..2 * count {
+            if number == count {
+                told.take().unwrap().send(()).unwrap();
+            }
+            client.write_all(&data).unwrap();
+            client.read_exact(&mut answer).unwrap();
+        }
+    });
+    let before = Cell::new(None);
+    let relaying = relay(&buffers, &mut down, &mut up, Vec::new(), Some(LONG), &counts);
+    let warm = async {
+        warm.await.unwrap();
+        before.set(Some(Allocations::here()));
+    };
+    let (end, ()) = tokio::join!(relaying, warm);
+    assert!(matches!(end, End::Closed), "{end:?}");
+    Allocations::here() - before.get().unwrap()
+}
+
+#[test]
+fn a_relayed_piece_asks_for_no_memory() {
+    for (size, count) in [(100, 1000), (20_000, 200)] {
+        let cost = local(cost(size, count));
+        println!("{count} pieces of {size} bytes: {cost:?}");
+        // What a side that is slow for a moment did not take at once is kept.
+        let slow = if size > 1000 { 8 } else { 0 };
+        assert!(cost.made + cost.resized <= slow, "{size}: {cost:?}");
+    }
 }

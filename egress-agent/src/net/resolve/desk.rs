@@ -99,6 +99,11 @@ impl<W: Waiter> Desk<W> {
         }
     }
 
+    /// Whether there may be a look-up to make.
+    pub(super) fn has_work(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// The next look-up to make; `None` if there is none, or no room for it.
     pub(super) fn next(&mut self) -> Option<Job> {
         while let Some((owner, name)) = self.queue.next() {

@@ -7,12 +7,11 @@ use std::{net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 
-use super::{GatewayPolicy, plain, refusal};
+use super::{GatewayPolicy, refusal};
 use crate::{
     policy::{
-        Client, Cluster, ClusterName, Denied, Dialled, Discovery, EgressAccess, EgressMode, Grant,
-        Granted, Hop, HttpRequest, HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection,
-        TlsRoute,
+        Client, Cluster, Denied, Dialled, EgressAccess, EgressMode, Grant, Granted, Hop,
+        HttpRequest, HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection, TlsRoute,
         trace::{self, Step},
     },
     types::{GatewayPort, Host, OriginalDst, OriginalPort, Port, Source},
@@ -190,11 +189,7 @@ impl GatewayPolicy {
     ) -> Result<Arc<Cluster>, Denied> {
         match nearest {
             Some(grant) => self.granted(grant, came, source, host),
-            None => {
-                let keepalive = self.snapshot.mesh.keepalive;
-                let discovery = Discovery::Request(port.0);
-                Ok(Arc::new(plain(ClusterName::passthrough(), discovery, keepalive)))
-            }
+            None => Ok(self.passthrough.cluster(port)),
         }
     }
 }

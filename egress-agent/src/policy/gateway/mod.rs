@@ -4,8 +4,10 @@ mod accept;
 mod authorize;
 mod egress;
 mod outcome;
+mod passthrough;
 mod refusal;
 mod request;
+mod stages;
 mod tables;
 mod tls;
 mod tunnel;
@@ -16,13 +18,15 @@ pub use accept::Accepted;
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
-use tables::{MeshPort, StagePort, TcpEntry, TunnelTcp};
+use passthrough::{Passthrough, plain};
+use stages::{StagePort, Stages};
+use tables::{MeshPort, TcpEntry, TunnelTcp};
 
 use super::{
-    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, ConnectionPool,
-    Denied, Direct, Discovery, EgressTable, Hop, HttpAction, Keepalive, OutboundMode, PortMode,
-    Redirect, RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target,
-    TcpRoute, has_labels, matching, preferred,
+    AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, Denied, Direct,
+    Discovery, EgressTable, Hop, HttpAction, OutboundMode, Owner, PortMode, Redirect, RedirectPort,
+    RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
+    matching, preferred,
     trace::{self, Step},
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
@@ -42,7 +46,7 @@ pub struct GatewayPolicy {
     /// Whether this process belongs to the gateway group with this index.
     member: Vec<bool>,
     mesh: HashMap<OriginalPort, MeshPort>,
-    stage: HashMap<GatewayPort, StagePort>,
+    stage: Stages,
     tcp: HashMap<OriginalPort, Vec<TcpEntry>>,
     /// Raw TCP as it was dialled: what comes through the tunnel bears its original destination.
     tunnel_tcp: HashMap<OriginalPort, Vec<TunnelTcp>>,
@@ -56,6 +60,8 @@ pub struct GatewayPolicy {
     plain: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
     to_https: Redirect,
+    /// Where hosts outside the registry are reached.
+    passthrough: Passthrough,
     /// What a request that no service is for is counted in, where a rule answers it.
     nowhere: Arc<Cluster>,
 }
@@ -75,12 +81,14 @@ impl GatewayPolicy {
             .filter(|s| !s.selector.is_empty() && has_labels(&identity.labels, &s.selector))
             .collect();
         let workloads = snapshot.mesh.workloads.iter();
+        let mesh = tables::mesh(rules);
         Self {
             workloads: workloads
                 .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
                 .collect(),
             nodes: snapshot.mesh.node_addresses.clone(),
-            mesh: tables::mesh(rules),
+            passthrough: Passthrough::new(mesh.keys().copied(), snapshot.mesh.keepalive),
+            mesh,
             stage: tables::stages(&servers, &rules.routes),
             tcp: tables::tcp(&rules.routes, &member),
             tunnel_tcp: tables::tunnel_tcp(rules, &member),
@@ -142,7 +150,7 @@ impl GatewayPolicy {
     }
 
     /// Whether a request could lead to this cluster as it is. Those of hosts that no service entry names
-    /// are made for each request, and are taken for current.
+    /// are taken for current.
     #[must_use]
     pub fn has_cluster(&self, cluster: &Arc<Cluster>) -> bool {
         let all = &self.snapshot.rules.clusters;
@@ -169,7 +177,7 @@ impl GatewayPolicy {
     /// The TLS settings of every server of this process that terminates TLS, the listener for
     /// tunnels included.
     pub fn terminating(&self) -> impl Iterator<Item = Arc<ServerTls>> {
-        let own = self.stage.values().flat_map(|stage| &stage.terminating);
+        let own = self.stage.all().flat_map(|stage| &stage.terminating);
         own.chain(&self.tunnel).cloned()
     }
 
@@ -187,8 +195,8 @@ impl GatewayPolicy {
     fn named_mode(&self, port: OriginalPort, hop: Hop) -> PortMode {
         // Through the tunnel nobody speaks TLS to the gateway itself.
         let own = || {
-            let stage = self.stage.get(&GatewayPort(port.0));
-            hop == Hop::Plain && stage.is_some_and(|stage| !stage.terminating.is_empty())
+            let mut stages = self.stage.on(GatewayPort(port.0));
+            hop == Hop::Plain && stages.any(|(_, stage)| !stage.terminating.is_empty())
         };
         if self.snapshot.mesh.outbound == OutboundMode::AllowAny
             || self.mesh.get(&port).is_some_and(|mesh| mesh.speaks)
@@ -225,7 +233,7 @@ impl GatewayPolicy {
         if entry.hop == Hop::Tunnel {
             return Err(refusal::plaintext(&format!("TCP to port {port}")));
         }
-        let stage = self.stage.get(&GatewayPort(port.0)).ok_or_else(refused)?;
+        let stage = self.stage.get(&entry.owner, GatewayPort(port.0)).ok_or_else(refused)?;
         let rule = stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(port.0), source));
         rule.iter().for_each(|rule| trace::note(|| Step::Rule(rule.place.clone())));
         let chosen = rule.and_then(|rule| matching::pick(&rule.targets)).ok_or_else(refused)?;
@@ -277,9 +285,7 @@ impl GatewayPolicy {
                 if let Some(policy) = self.egress.confining(source) {
                     return Err(refusal::confined(host, port, policy));
                 }
-                let keepalive = self.snapshot.mesh.keepalive;
-                let discovery = Discovery::Request(port.0);
-                Ok(Arc::new(plain(ClusterName::passthrough(), discovery, keepalive)))
+                Ok(self.passthrough.cluster(port))
             }
         }
     }
@@ -338,6 +344,7 @@ impl GatewayPolicy {
     fn served(
         &self,
         group: usize,
+        owner: &Owner,
         port: GatewayPort,
         host: &Host,
     ) -> Result<(&StagePort, &ServerProtocol), Denied> {
@@ -350,15 +357,23 @@ impl GatewayPolicy {
                 matched: None,
             });
         }
-        self.served_on(port, host).ok_or_else(|| Denied {
+        self.served_on(owner, port, host).ok_or_else(|| Denied {
             reason: Reason::HostNotServed,
-            detail: format!("no Gateway for this process serves {host} on port {port}"),
+            detail: match owner {
+                None => format!("no Gateway for this process serves {host} on port {port}"),
+                Some(name) => format!("the Gateway {name} does not serve {host} on port {port}"),
+            },
             matched: None,
         })
     }
 
-    fn served_on(&self, port: GatewayPort, host: &Host) -> Option<(&StagePort, &ServerProtocol)> {
-        let stage = self.stage.get(&port)?;
+    fn served_on(
+        &self,
+        owner: &Owner,
+        port: GatewayPort,
+        host: &Host,
+    ) -> Option<(&StagePort, &ServerProtocol)> {
+        let stage = self.stage.get(owner, port)?;
         let server = stage.served.get(host)?.as_ref()?;
         trace::note(|| Step::Server {
             port: server.port,
@@ -378,10 +393,4 @@ enum Secured {
     Besides,
     /// It came through the tunnel, as the destination rule for the gateway asks.
     Tunnel,
-}
-
-/// A cluster without settings of its own.
-fn plain(name: ClusterName, discovery: Discovery, keepalive: Option<Keepalive>) -> Cluster {
-    let pool = ConnectionPool { keepalive, ..ConnectionPool::default() };
-    Cluster { pool, ..Cluster::new(name, discovery) }
 }

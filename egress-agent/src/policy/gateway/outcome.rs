@@ -57,14 +57,22 @@ impl GatewayPolicy {
     }
 
     /// A redirect or a direct response. `own` is the cluster of the requested service itself.
+    ///
+    /// # Errors
+    /// The path of a redirect can be read in two ways.
     pub(super) fn answer(
         &self,
         rule: &HttpRule,
+        matched: Option<&HttpMatch>,
         request: &HttpRequest<'_>,
         own: &Arc<Cluster>,
-    ) -> HttpRoute {
-        match &rule.outcome {
+    ) -> Result<HttpRoute, Denied> {
+        Ok(match &rule.outcome {
             HttpOutcome::Redirect(redirect) => {
+                let path = matching::rewrite(&rule.path, matched, request.path_and_query);
+                let path = path.map_err(|AmbiguousPath| refusal::ambiguous(request))?;
+                let path_and_query = path.as_deref().unwrap_or(request.path_and_query);
+                let request = &HttpRequest { path_and_query, ..*request };
                 self.redirect(redirect, &rule.action, request, own, rule.name.clone())
             }
             HttpOutcome::Respond(status, body) => {
@@ -81,7 +89,7 @@ impl GatewayPolicy {
                 Arc::make_mut(&mut action).respond = Some((status, "no destination".into()));
                 HttpRoute { action, ..self.default_route(Arc::clone(own), request.host) }
             }
-        }
+        })
     }
 
     pub(super) fn redirect(

@@ -47,10 +47,7 @@ pub(super) fn wrong_stage(
 pub(super) fn no_rule(set: &RouteSet, host: &Host, port: Port, nearest: &str) -> Denied {
     Denied {
         reason: Reason::NoMatchingRule,
-        detail: format!(
-            "no rule of VirtualService {} matches {host} port {port}{nearest}",
-            set.name
-        ),
+        detail: format!("no rule of {} matches {host} port {port}{nearest}", set.label),
         matched: None,
     }
 }

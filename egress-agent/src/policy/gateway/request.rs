@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{
-    GatewayPolicy, Secured, refusal,
-    tables::{Bound, StagePort},
-    tunnel,
-};
+use super::{GatewayPolicy, Secured, refusal, stages::StagePort, tables::Bound, tunnel};
 use crate::{
     policy::{
         Client, Cluster, Denied, Entry, HttpMatch, HttpOutcome, HttpRequest, HttpRoute, HttpRule,
-        Inside, Protocol, ServerProtocol, Target, matching,
+        Inside, Owner, Protocol, ServerProtocol, Target, matching,
         path::AmbiguousPath,
         preferred,
         trace::{self, Step},
@@ -59,15 +55,16 @@ impl GatewayPolicy {
             return Err(refusal::no_rule(set, host, port.0, &nearest()));
         };
         let HttpOutcome::Route(targets) = &rule.outcome else {
-            return Ok((self.answer(rule, request, &service.cluster), port.0));
+            return Ok((self.answer(rule, matched, request, &service.cluster)?, port.0));
         };
         let Some(chosen) = matching::pick(targets) else {
             return Err(refusal::no_rule(set, host, port.0, ""));
         };
         match &chosen.target {
-            Target::Gateway { group, port, hop } => {
+            Target::Gateway { group, port, hop, owner } => {
                 let secured = self.secured(*hop, request.entry.hop(), *group, host)?;
-                let route = self.http_stage(*group, *port, secured, request, &service.cluster)?;
+                let to = (*group, owner, *port);
+                let route = self.http_stage(to, secured, request, &service.cluster)?;
                 Ok((route, port.0))
             }
             Target::Cluster { destination, host: named } => {
@@ -85,14 +82,13 @@ impl GatewayPolicy {
     /// The gateway's stage of [`Self::http`].
     fn http_stage(
         &self,
-        group: usize,
-        port: GatewayPort,
+        (group, owner, port): (usize, &Owner, GatewayPort),
         secured: Secured,
         request: &HttpRequest<'_>,
         own: &Arc<Cluster>,
     ) -> Result<HttpRoute, Denied> {
         let host = request.host;
-        let (stage, served) = self.served(group, port, host)?;
+        let (stage, served) = self.served(group, owner, port, host)?;
         match served {
             ServerProtocol::Http { https_redirect: false } => {}
             ServerProtocol::Http { https_redirect: true } => {
@@ -128,7 +124,7 @@ impl GatewayPolicy {
             return Err(refusal::no_stage_rule(host, port, &nearest));
         };
         let HttpOutcome::Route(targets) = &rule.outcome else {
-            return Ok(self.answer(rule, request, own));
+            return self.answer(rule, matched, request, own);
         };
         let chosen =
             matching::pick(targets).ok_or_else(|| refusal::no_stage_rule(host, port, ""))?;

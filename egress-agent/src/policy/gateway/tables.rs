@@ -9,10 +9,11 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::stages::Stages;
 use crate::{
     policy::{
-        Discovery, Exported, Hop, HostIndex, HostPattern, HostTable, HttpRule, Inside, Protocol,
-        RouteSet, Rules, Scoped, Server, ServerProtocol, ServerTls, Service, StageRules, Target,
+        Discovery, Exported, Hop, HostIndex, HostPattern, HostTable, HttpRule, Inside, Owner,
+        Protocol, RouteSet, Rules, Scoped, Server, ServerProtocol, Service, StageRules, Target,
         TcpRule, TlsRule, Weighted,
     },
     types::{GatewayPort, Host, Namespace, OriginalPort, Port},
@@ -44,19 +45,6 @@ pub(super) struct MeshPort {
     pub(super) speaks: bool,
 }
 
-/// The gateway's stage on one of its ports.
-#[derive(Debug, Default)]
-pub(super) struct StagePort {
-    pub(super) served: HostTable<Option<Arc<Server>>>,
-    pub(super) http: HostTable<Vec<Arc<HttpRule>>>,
-    pub(super) tls: HostTable<Vec<Arc<TlsRule>>>,
-    pub(super) tcp: HostTable<Vec<Arc<TcpRule>>>,
-    /// All rules of `tcp`, for where no name is known.
-    pub(super) any_tcp: Vec<Arc<TcpRule>>,
-    /// Settings of the servers that end TLS here.
-    pub(super) terminating: Vec<Arc<ServerTls>>,
-}
-
 /// A mesh-stage rule that leads raw TCP to this process.
 #[derive(Debug)]
 pub(super) struct TcpEntry {
@@ -64,6 +52,8 @@ pub(super) struct TcpEntry {
     pub(super) rule: Arc<TcpRule>,
     /// How it has to come here.
     pub(super) hop: Hop,
+    /// Whose servers are meant.
+    pub(super) owner: Owner,
 }
 
 /// A raw TCP service that a mesh-stage rule leads to this process, by what applications dial.
@@ -80,6 +70,8 @@ pub(super) struct TunnelTcp {
     pub(super) group: usize,
     /// The port at the gateway.
     pub(super) stage: GatewayPort,
+    /// Whose servers are meant there.
+    pub(super) owner: Owner,
     /// How it has to come here.
     pub(super) hop: Hop,
 }
@@ -153,18 +145,21 @@ fn tcp_on(rule: &TcpRule, port: Port) -> bool {
         || rule.matches.iter().any(|wanted| wanted.port.is_none_or(|wanted| wanted == port))
 }
 
-/// The gateway's stage by port: for each server and each route set bound to its gateway, the hosts
+/// The gateway's stage: for each server and each route set bound to its gateway, the hosts
 /// that both name.
-pub(super) fn stages(
-    servers: &[&Arc<Server>],
-    routes: &[Arc<RouteSet>],
-) -> HashMap<GatewayPort, StagePort> {
-    let mut stages: HashMap<_, StagePort> = HashMap::new();
+pub(super) fn stages(servers: &[&Arc<Server>], routes: &[Arc<RouteSet>]) -> Stages {
+    let mut stages = Stages::default();
     for server in servers {
-        let stage = stages.entry(server.port).or_default();
+        let stage = stages.entry(&server.owner, server.port);
         for (_, host) in &server.hosts {
             // The first gateway wins; `check` tells of the conflict.
             stage.served.entry(host).get_or_insert_with(|| Arc::clone(server));
+            // A listener has its host for itself: rules of one that names it less exactly are not for it.
+            if server.gateway.matches('/').count() > 1 {
+                stage.http.entry(host);
+                stage.tls.entry(host);
+                stage.tcp.entry(host);
+            }
         }
         if let ServerProtocol::Terminate(tls) = &server.protocol {
             stage.terminating.push(Arc::clone(tls));
@@ -175,10 +170,10 @@ pub(super) fn stages(
     let mut bound = bindings(servers, routes);
     bound.sort_by_key(|binding| Reverse(binding.precision));
     for Binding { server, set, rules, host, .. } in bound {
-        if !seen.insert((server.port, host.clone(), Arc::as_ptr(set))) {
+        if !seen.insert((&server.owner, server.port, host.clone(), Arc::as_ptr(set))) {
             continue;
         }
-        let stage = stages.entry(server.port).or_default();
+        let stage = stages.entry(&server.owner, server.port);
         let port = server.port.0;
         // A server for HTTP has no use for other rules, nor they for it.
         match &server.protocol {
@@ -279,14 +274,15 @@ pub(super) fn tcp(
         for rule in &set.mesh.tcp {
             let targets = gateway_targets(&rule.targets)
                 .filter(|(group, ..)| member.get(*group).is_some_and(|member| *member));
-            let mut ports: BTreeMap<OriginalPort, Hop> = BTreeMap::new();
-            for (_, port, hop) in targets {
-                let strictest = ports.entry(OriginalPort(port.0)).or_default();
+            let mut ports: BTreeMap<(OriginalPort, Owner), Hop> = BTreeMap::new();
+            for (_, port, hop, owner) in targets {
+                let key = (OriginalPort(port.0), owner.clone());
+                let strictest = ports.entry(key).or_default();
                 *strictest = hop.max(*strictest);
             }
-            for (port, hop) in ports {
-                let entry = TcpEntry { routes: Arc::clone(set), rule: Arc::clone(rule), hop };
-                tcp.entry(port).or_default().push(entry);
+            for ((port, owner), hop) in ports {
+                let (routes, rule) = (Arc::clone(set), Arc::clone(rule));
+                tcp.entry(port).or_default().push(TcpEntry { routes, rule, hop, owner });
             }
         }
     }
@@ -302,7 +298,7 @@ pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort
         // The node goes by the first destination too: it can't tell which one will be chosen.
         let first = rule.targets.first().into_iter();
         let first = first.flat_map(|first| gateway_targets(std::slice::from_ref(first)));
-        for (group, stage, hop) in first {
+        for (group, stage, hop, owner) in first {
             if !member.get(group).is_some_and(|member| *member) {
                 continue;
             }
@@ -327,6 +323,7 @@ pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort
                     host: service.host.exact().cloned(),
                     group,
                     stage,
+                    owner: owner.clone(),
                     hop,
                 });
             }
@@ -362,9 +359,11 @@ fn addresses(service: &Service) -> Vec<IpNet> {
     }
 }
 
-fn gateway_targets(targets: &[Weighted]) -> impl Iterator<Item = (usize, GatewayPort, Hop)> {
-    targets.iter().filter_map(|target| match target.target {
-        Target::Gateway { group, port, hop } => Some((group, port, hop)),
+fn gateway_targets(
+    targets: &[Weighted],
+) -> impl Iterator<Item = (usize, GatewayPort, Hop, &Owner)> {
+    targets.iter().filter_map(|target| match &target.target {
+        Target::Gateway { group, port, hop, owner } => Some((*group, *port, *hop, owner)),
         Target::Cluster { .. } | Target::Refused { .. } => None,
     })
 }

@@ -4,15 +4,11 @@ use std::sync::Arc;
 
 use egress_ebpf::reason::Reason;
 
-use super::{
-    GatewayPolicy, Secured, refusal,
-    tables::{Bound, StagePort},
-    tunnel,
-};
+use super::{GatewayPolicy, Secured, refusal, stages::StagePort, tables::Bound, tunnel};
 use crate::{
     policy::{
-        Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, Inside, Protocol,
-        ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
+        Client, Cluster, Denied, EncryptedHello, Hop, HttpRequest, HttpRoute, Inside, Owner,
+        Protocol, ServerProtocol, Target, TcpRoute, Termination, TlsConnection, TlsRoute, matching,
         preferred,
         trace::{self, Step},
         unmet,
@@ -82,9 +78,10 @@ impl GatewayPolicy {
             return Err(refusal::no_rule(set, host, port.0, &nearest));
         };
         match &chosen.target {
-            Target::Gateway { group, port, hop } => {
+            Target::Gateway { group, port, hop, owner } => {
                 let secured = self.secured(*hop, came, *group, host)?;
-                let route = self.tls_stage(*group, *port, secured, host, source, encrypted)?;
+                let to = (*group, owner, *port);
+                let route = self.tls_stage(to, secured, host, source, encrypted)?;
                 Ok((route, port.0))
             }
             Target::Cluster { destination, host: named } => {
@@ -106,35 +103,48 @@ impl GatewayPolicy {
     #[must_use]
     pub fn unnamed(&self, port: OriginalPort, hop: Hop) -> Option<Termination> {
         let port = GatewayPort(port.0);
-        let (first, others) = self.stage.get(&port)?.terminating.split_first()?;
-        let one = others.iter().all(|other| other == first);
+        let mut stages = self.stage.on(port).filter(|(_, stage)| !stage.terminating.is_empty());
+        let (owner, stage) = stages.next()?;
+        let (first, others) = stage.terminating.split_first()?;
+        let one = stages.next().is_none() && others.iter().all(|other| other == first);
         let usable = one && hop == Hop::Plain && first.inside == Inside::Http;
-        usable.then(|| Termination { port, tls: Arc::clone(first) })
+        usable.then(|| Termination { port, tls: Arc::clone(first), owner: owner.clone() })
     }
 
     /// The server of this process that terminates TLS for the name on this port of its own. A
     /// service that is hidden from the source stays hidden here.
     fn own_server(&self, port: GatewayPort, host: &Host, source: &Source) -> Option<Termination> {
-        let (_, ServerProtocol::Terminate(tls)) = self.served_on(port, host)? else { return None };
+        let mut own = self.stage.on(port).filter_map(|(owner, _)| {
+            match self.served_on(owner, port, host)?.1 {
+                ServerProtocol::Terminate(tls) => Some((owner, tls)),
+                ServerProtocol::Http { .. }
+                | ServerProtocol::Passthrough(_)
+                | ServerProtocol::Tcp => None,
+            }
+        });
+        let (owner, tls) = own.next()?;
+        let owner = owner.clone();
+        (!self.is_hidden(host, source)).then(|| Termination { port, tls: Arc::clone(tls), owner })
+    }
+
+    /// Whether services are declared for the host, and the source sees none of them.
+    fn is_hidden(&self, host: &Host, source: &Source) -> bool {
         let mut known = self.mesh.values().flat_map(|mesh| mesh.services.matches(host)).flatten();
-        let hidden = match known.next() {
-            None => false,
-            Some(first) => !first.exported.sees(source) && !known.any(|s| s.exported.sees(source)),
-        };
-        (!hidden).then(|| Termination { port, tls: Arc::clone(tls) })
+        known.next().is_some_and(|first| {
+            !first.exported.sees(source) && !known.any(|s| s.exported.sees(source))
+        })
     }
 
     /// The gateway's stage of [`Self::tls`].
     fn tls_stage(
         &self,
-        group: usize,
-        port: GatewayPort,
+        (group, owner, port): (usize, &Owner, GatewayPort),
         secured: Secured,
         host: &Host,
         source: &Source,
         encrypted: bool,
     ) -> Result<TlsRoute, Denied> {
-        let (stage, served) = self.served(group, port, host)?;
+        let (stage, served) = self.served(group, owner, port, host)?;
         let mesh = self.snapshot.mesh.encrypted_hello;
         let chosen = match served {
             ServerProtocol::Passthrough(setting) => {
@@ -152,7 +162,8 @@ impl GatewayPolicy {
             }
             ServerProtocol::Terminate(tls) if secured == Secured::No => {
                 let tls = Arc::clone(tls);
-                return Ok(TlsRoute::Terminate(Termination { port, tls }));
+                let owner = owner.clone();
+                return Ok(TlsRoute::Terminate(Termination { port, tls, owner }));
             }
             // The tunnel is the TLS that this server ends; what the application speaks inside is
             // not touched.
@@ -245,12 +256,15 @@ impl GatewayPolicy {
         host: &Host,
         source: &Source,
     ) -> Result<&StagePort, Denied> {
-        let port = termination.port;
-        let served = self.served_on(port, host);
-        served
-            .filter(|_| self.own_server(port, host, source).as_ref() == Some(termination))
-            .map(|(stage, _)| stage)
-            .ok_or_else(|| refusal::other_server(host, port))
+        let Termination { port, tls, owner } = termination;
+        match self.served_on(owner, *port, host) {
+            Some((stage, ServerProtocol::Terminate(own)))
+                if own == tls && !self.is_hidden(host, source) =>
+            {
+                Ok(stage)
+            }
+            Some(_) | None => Err(refusal::other_server(host, *port)),
+        }
     }
 
     /// The cluster of the host's own service, for what is answered without an upstream.

@@ -193,7 +193,7 @@ impl GatewayPolicy {
             },
         };
         trace::note(|| Step::Rule(entry.rule.place.clone()));
-        let stage = self.stage.get(&entry.stage).ok_or_else(refused)?;
+        let stage = self.stage.get(&entry.owner, entry.stage).ok_or_else(refused)?;
         let Some(host) = &entry.host else {
             let rule =
                 stage.any_tcp.iter().find(|rule| matching::tcp(rule, Some(entry.stage.0), source));
@@ -204,7 +204,7 @@ impl GatewayPolicy {
             let route = TcpRoute::new(cluster, host.cloned());
             return Ok((route, entry.stage.0));
         };
-        let (_, served) = self.served(entry.group, entry.stage, host)?;
+        let (_, served) = self.served(entry.group, &entry.owner, entry.stage, host)?;
         match served {
             ServerProtocol::Tcp => {}
             ServerProtocol::Terminate(tls)
@@ -253,7 +253,10 @@ impl GatewayPolicy {
     fn dialled_by_name(&self, source: &Source, dialled: OriginalDst) -> Option<&TunnelTcp> {
         let mut named = self.candidates(source, dialled).filter(|entry| entry.nets.is_empty());
         let first = named.next()?;
-        named.all(|other| other.host == first.host && other.stage == first.stage).then_some(first)
+        let same = |other: &TunnelTcp| {
+            (&other.host, other.stage, &other.owner) == (&first.host, first.stage, &first.owner)
+        };
+        named.all(same).then_some(first)
     }
 
     /// What the hop proves, or why it isn't enough.

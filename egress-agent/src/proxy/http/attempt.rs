@@ -8,7 +8,6 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
 };
 
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header, uri::PathAndQuery};
@@ -36,7 +35,7 @@ use super::{
     watch::watch,
 };
 use crate::{
-    net::Asker,
+    net::{Asker, now},
     policy::{GatewayPolicy, HeaderOps, HttpRoute},
     proxy::rates::Pace,
     telemetry::{AccessLogEntry, ClusterCounter, ClusterStats, ResponseFlag, RetryGuard},
@@ -74,7 +73,7 @@ impl<'a> Attempt<'a> {
         entry: &AccessLogEntry,
     ) -> Self {
         let action = &route.action;
-        let mut headers = Cow::Borrowed(&request.headers);
+        let mut headers = Cow::Borrowed(&*request.headers);
         if action.request_headers != HeaderOps::default() {
             headers::apply(headers.to_mut(), &action.request_headers, entry);
         }
@@ -231,10 +230,12 @@ impl<'a> Attempt<'a> {
         let plan = watch(self.connection, down, clock, planning).await??;
         let drain = self.policy.snapshot().mesh.address_drain_time;
         worker.http.pool.known(&self.key, &plan, drain);
-        let mut up = self.connection_for(down, clock, &plan, choice, reused).await?;
+        let connected = self.connection_for(down, clock, &plan, choice, reused).await;
+        worker.dialer.done(plan);
+        let mut up = connected?;
         up.begin();
         record.link(up.link());
-        let sent = Instant::now();
+        let sent = now();
         let before = up.written();
         if matches!(up, Outbound::H2(_)) {
             resend::keep(self.request.framing, &self.connection.downstream.holder, relay);
@@ -271,7 +272,7 @@ impl<'a> Attempt<'a> {
                 Err(Failure::Protocol(BadMessage::Switch))
             }
             Ok(response) => {
-                record.entry.upstream_service_time = Some(sent.elapsed());
+                record.entry.upstream_service_time = Some(now().duration_since(sent));
                 Ok((up, response))
             }
             Err(failure) => {

@@ -1,9 +1,10 @@
 //! A request's host: one normal form, and no contradiction.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::bad::BadMessage;
-use crate::types::{Host, OriginalPort, Port};
+use crate::types::{Host, OriginalPort, Port, Text};
 
 /// Host and port that a request names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,7 +14,7 @@ pub(super) struct Authority {
     /// The port, if it is named.
     pub(super) port: Option<Port>,
     /// As the client sent it, for `authority` matches and the log.
-    pub(super) text: String,
+    pub(super) text: Text,
 }
 
 impl Authority {
@@ -23,6 +24,19 @@ impl Authority {
     /// # Errors
     /// [`BadMessage::NoHost`] or [`BadMessage::Authority`].
     pub(super) fn parse(text: &[u8]) -> Result<Self, BadMessage> {
+        Self::parse_in(&Bytes::new(), text, None)
+    }
+
+    /// The same, of text that lies in `whole`. Who asks for the host that was asked for before, `last`,
+    /// shares it.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) fn parse_in(
+        whole: &Bytes,
+        text: &[u8],
+        last: Option<&Host>,
+    ) -> Result<Self, BadMessage> {
         if text.is_empty() {
             return Err(BadMessage::NoHost);
         }
@@ -38,8 +52,12 @@ impl Authority {
         if host.contains(':') && !host.starts_with('[') {
             return Err(BadMessage::Authority);
         }
-        let host = Host::parse(host).map_err(|_| BadMessage::Authority)?;
-        Ok(Self { host, port, text: text.to_owned() })
+        let last = last.filter(|last| last.as_name() == Some(host));
+        let host = match last {
+            Some(last) => last.clone(),
+            None => Host::parse(host).map_err(|_| BadMessage::Authority)?,
+        };
+        Ok(Self { host, port, text: Text::part_of(whole, text.as_bytes()) })
     }
 
     /// Checks the port against the one that was dialled: a request for `example.com:22` on port 80
@@ -60,6 +78,9 @@ impl Authority {
 
     /// What is sent upstream: the normal form, with the port if the client named it.
     pub(super) fn to_header(&self) -> HeaderValue {
+        if let Some(sent) = self.as_sent() {
+            return sent;
+        }
         let text = match (&self.host, self.port) {
             (Host::Ip(ip), port) if ip.is_ipv6() => match port {
                 Some(port) => format!("[{ip}]:{port}"),
@@ -71,6 +92,21 @@ impl Authority {
         // A host's normal form holds nothing but visible ASCII.
         HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("invalid"))
     }
+
+    /// The client's own text, where that is the normal form.
+    fn as_sent(&self) -> Option<HeaderValue> {
+        let rest = self.text.strip_prefix(self.host.as_name()?)?;
+        let is_normal = match (rest.strip_prefix(':'), self.port) {
+            (None, None) => rest.is_empty(),
+            // Without leading zeros.
+            (Some(digits), Some(_)) => !digits.starts_with('0'),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        if !is_normal {
+            return None;
+        }
+        HeaderValue::from_maybe_shared(self.text.bytes().clone()).ok()
+    }
 }
 
 fn parse_port(digits: &str) -> Result<Port, BadMessage> {
@@ -80,17 +116,22 @@ fn parse_port(digits: &str) -> Result<Port, BadMessage> {
     digits.parse().ok().and_then(Port::new).ok_or(BadMessage::Authority)
 }
 
-/// The `Host` header, which may be there once.
+/// The `Host` header, which may be there once. It lies in `whole`; `last` is the host that was asked for
+/// before.
 ///
 /// # Errors
 /// [`BadMessage::DuplicateHost`], or a bad authority.
-pub(super) fn host_header(headers: &HeaderMap) -> Result<Option<Authority>, BadMessage> {
+pub(super) fn host_header(
+    headers: &HeaderMap,
+    whole: &Bytes,
+    last: Option<&Host>,
+) -> Result<Option<Authority>, BadMessage> {
     let mut values = headers.get_all(header::HOST).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(BadMessage::DuplicateHost);
     }
-    Authority::parse(value.as_bytes()).map(Some)
+    Authority::parse_in(whole, value.as_bytes(), last).map(Some)
 }
 
 /// One host out of a target's or `:authority`'s and the `Host` header's. One without a port stands
@@ -224,13 +265,13 @@ mod tests {
         let parse = |method: Method, target| {
             Target::parse(&method, target, "http").map(|t| (t.authority.map(|a| a.text), t.path))
         };
-        let host = || Some("example.com".to_owned());
+        let host = || Some(Text::from("example.com"));
         assert_eq!(parse(Method::GET, "/a?b=c"), Ok((None, "/a?b=c")));
         assert_eq!(parse(Method::OPTIONS, "*"), Ok((None, "*")));
         assert_eq!(parse(Method::GET, "http://example.com/a"), Ok((host(), "/a")));
         assert_eq!(parse(Method::GET, "HTTP://example.com"), Ok((host(), "/")));
         assert_eq!(parse(Method::OPTIONS, "http://example.com"), Ok((host(), "*")));
-        let port = Some("example.com:80".to_owned());
+        let port = Some(Text::from("example.com:80"));
         assert_eq!(parse(Method::CONNECT, "example.com:80"), Ok((port, "")));
 
         assert_eq!(parse(Method::GET, "*"), Err(BadMessage::Target));

@@ -72,6 +72,9 @@ pub(super) enum BadMessage {
     /// A `101` that nobody asked for.
     #[error("it switches to another protocol without being asked")]
     Switch,
+    /// The size of the interim responses (1xx) to one request.
+    #[error("its interim responses are larger than {limit} bytes together")]
+    Interim { limit: usize },
     /// A header field that HTTP/2 does not know, or a missing pseudo-header.
     #[error("header field not allowed in HTTP/2")]
     Http2Field,
@@ -109,6 +112,7 @@ impl BadMessage {
             | Self::ChunkEnd
             | Self::Trailers
             | Self::Switch
+            | Self::Interim { .. }
             | Self::Http2Field
             | Self::Http2Malformed => StatusCode::BAD_REQUEST,
         }
@@ -138,6 +142,7 @@ impl BadMessage {
             | Self::ChunkEnd
             | Self::Trailers
             | Self::Switch
+            | Self::Interim { .. }
             | Self::Http2Field
             | Self::Http2Malformed => "http1.codec_error",
         }

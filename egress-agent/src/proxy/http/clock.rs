@@ -8,6 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{deadline::Deadline, failure::Failure};
+use crate::net::now;
 
 /// Which deadline comes first, and what it means.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl<'a> Clock<'a> {
         timeout: Option<Duration>,
         idle: Duration,
     ) -> Self {
-        let now = Instant::now();
+        let now = now();
         let route = timeout.and_then(|timeout| now.checked_add(timeout));
         let mut clock = Self { deadline, route, attempt: None, idle, moved: now, progress: 0 };
         clock.arm();
@@ -37,7 +38,7 @@ impl<'a> Clock<'a> {
 
     /// A try begins.
     pub(super) fn attempt(&mut self, timeout: Option<Duration>) {
-        self.moved = Instant::now();
+        self.moved = now();
         self.attempt = timeout.and_then(|timeout| self.moved.checked_add(timeout));
         self.arm();
     }
@@ -52,7 +53,7 @@ impl<'a> Clock<'a> {
     pub(super) fn progress(&mut self, bytes: u64) {
         if bytes != self.progress {
             self.progress = bytes;
-            self.moved = Instant::now();
+            self.moved = now();
             self.arm();
         }
     }

@@ -51,7 +51,7 @@ pub(super) async fn connect(
     stats: &Arc<ClusterStats>,
 ) -> Result<Outbound, Failure> {
     let Key { cluster, host, version, client, from: _ } = key;
-    let dialled = worker.connect(cluster, plan, patience, stats).await;
+    let dialled = worker.connect(cluster, plan, &owner, patience, stats).await;
     let dialled = dialled.map_err(|error| failed(error, stats))?;
     let Upstream { mut stream, addr, local, lease, in_flight: _, failed_attempts: _ } = dialled;
     let mut link = Link::new(addr, local, lease, stats);

@@ -43,19 +43,32 @@ pub(super) async fn run<D: Inbound>(
     let policy = connection.worker.policy();
     let mesh = policy.as_ref().ok().map(|policy| &policy.snapshot().mesh);
     let received = mesh.and_then(|mesh| normalise(&request.path, mesh.path_normalization));
-    let received = received.map(|path| std::mem::replace(&mut request.path, path));
+    let received = received.map(|path| std::mem::replace(&mut request.path, path.into()));
     let trusted = mesh.map_or(0, |mesh| mesh.trusted_proxies);
     let note = mesh.and_then(|mesh| mesh.refusal_note.clone());
     let forwarded = headers::take_claims(&mut request.headers, trusted);
-    headers::ensure_request_id(&mut request.headers);
+    let made = headers::ensure_request_id(&mut request.headers);
+    request.id = made.or_else(|| request.text(&headers::REQUEST_ID));
     let mut record = Record::new(connection, started, request.version);
     let remote = headers::remote(forwarded.as_deref(), trusted, connection.downstream.source.addr);
     record.request(&request, received, forwarded);
     record.work = work;
-    let exchanged = if record.work.is_some() {
-        exchange(connection, policy, &mut request, remote, &mut record, down, deadline).await
+    let decided = if record.work.is_some() {
+        decide(connection, policy, &request, remote)
     } else {
         Err(Failure::SourceOverflow)
+    };
+    let mut permission = HeaderMap::new();
+    let exchanged = match decided {
+        Ok(decided) => {
+            let cors = Cors::of(decided.1.action.cors.as_deref(), &request);
+            if let Some(cors) = &cors {
+                cors.apply(&mut permission);
+            }
+            let cors = cors.as_ref();
+            exchange(connection, &decided, cors, &mut request, &mut record, down, deadline).await
+        }
+        Err(failure) => Err(failure),
     };
     let after = match exchanged {
         Ok(after) => after,
@@ -69,7 +82,9 @@ pub(super) async fn run<D: Inbound>(
                     }
                     let idle = connection.worker.limits.stream_idle;
                     let mut clock = Clock::new(deadline, None, idle);
-                    let reply = Reply::new(status, text);
+                    let mut reply = Reply::new(status, text);
+                    // A page may read why its request failed, as in Envoy.
+                    reply.headers.extend(permission);
                     reply.send(connection, &mut record, &request.method, down, &mut clock).await
                 }
                 None => After::Abort,
@@ -81,12 +96,14 @@ pub(super) async fn run<D: Inbound>(
 }
 
 /// The policy to serve the request by, and its verdict.
+type Decided = (Arc<GatewayPolicy>, HttpRoute);
+
 fn decide(
     connection: &Connection,
     policy: Result<Arc<GatewayPolicy>, Denied>,
     request: &Request,
     remote: Option<IpAddr>,
-) -> Result<(Arc<GatewayPolicy>, HttpRoute), Failure> {
+) -> Result<Decided, Failure> {
     if request.method == Method::CONNECT {
         return Err(Failure::Upgrade("CONNECT"));
     }
@@ -94,7 +111,7 @@ fn decide(
     connection.still_identified().map_err(Failure::Denied)?;
     // A rule may ask for it, although it is a matter of this hop.
     let with_upgrade = request.upgrade.as_ref().map(|upgrade| {
-        let mut headers = request.headers.clone();
+        let mut headers = HeaderMap::clone(&request.headers);
         headers.insert(header::UPGRADE, upgrade.clone());
         headers
     });
@@ -107,7 +124,7 @@ fn decide(
         scheme: request.scheme,
         method: &request.method,
         path_and_query: &request.path,
-        headers: with_upgrade.as_ref().unwrap_or(&request.headers),
+        headers: with_upgrade.as_ref().unwrap_or(&*request.headers),
         server_name: connection.server_name(),
         remote,
     };
@@ -120,17 +137,16 @@ fn decide(
 
 async fn exchange<D: Inbound>(
     connection: &Connection,
-    policy: Result<Arc<GatewayPolicy>, Denied>,
+    (policy, route): &Decided,
+    cors: Option<&Cors<'_>>,
     request: &mut Request,
-    remote: Option<IpAddr>,
     record: &mut Record,
     down: &mut D,
     deadline: &mut Deadline,
 ) -> Result<After, Failure> {
     let worker = &connection.worker;
-    let (policy, route) = decide(connection, policy, request, remote)?;
-    record.route(&route);
-    record.limit(admit(connection, &route)?);
+    record.route(route);
+    record.limit(admit(connection, route)?);
     let idle = policy.snapshot().mesh.stream_idle_timeout;
     let idle = idle.unwrap_or(worker.limits.stream_idle);
     // Whoever gives a route more time expects it to be silent for as long.
@@ -140,13 +156,12 @@ async fn exchange<D: Inbound>(
         record.flag(ResponseFlag::DelayInjected);
         watch(connection, down, &mut clock, tokio::time::sleep(delay)).await?;
     }
-    let cors = Cors::of(route.action.cors.as_deref(), request);
-    if let Some(reply) = cors.as_ref().and_then(Cors::answer) {
+    if let Some(reply) = cors.and_then(Cors::answer) {
         record.local(StatusCode::OK, "cors_response");
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
     }
     if let Some(mut reply) = own_answer(&route.action, request.is_grpc(), record) {
-        if let Some(cors) = &cors {
+        if let Some(cors) = cors {
             cors.apply(&mut reply.headers);
         }
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
@@ -157,12 +172,12 @@ async fn exchange<D: Inbound>(
         request.expects_continue = false;
         down.interim(StatusCode::CONTINUE, &HeaderMap::new());
     }
-    let mut copies = Copies::new(connection, &policy, &route, request);
+    let mut copies = Copies::new(connection, policy, route, request);
     match &mut copies {
-        None => forward(connection, &policy, &route, request, record, down, &mut clock).await,
+        None => forward(connection, policy, route, request, record, down, &mut clock).await,
         Some(copies) => {
             let mut down = Copying::new(down, copies);
-            forward(connection, &policy, &route, request, record, &mut down, &mut clock).await
+            forward(connection, policy, route, request, record, &mut down, &mut clock).await
         }
     }
 }

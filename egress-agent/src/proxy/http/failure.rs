@@ -140,6 +140,13 @@ impl Failure {
             Self::Denied(denied) if denied.reason == Reason::NoMatchingRule => {
                 (Some(StatusCode::NOT_FOUND), Flag::NoRouteFound, "route_not_found", denied.reason)
             }
+            // As the Gateway API has it for references that are not valid.
+            Self::Denied(denied) if denied.reason == Reason::InvalidRoute => (
+                Some(StatusCode::INTERNAL_SERVER_ERROR),
+                Flag::NoRouteFound,
+                "route_not_found",
+                denied.reason,
+            ),
             // The path has no single meaning, as Envoy says it.
             Self::Denied(denied) if denied.reason == Reason::BadRequest => (
                 Some(StatusCode::BAD_REQUEST),

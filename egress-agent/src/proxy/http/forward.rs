@@ -21,11 +21,9 @@ use super::{
     record::Record,
     relay_response,
     request::Request,
+    watch::watch,
 };
-use crate::{
-    policy::{GatewayPolicy, HttpRoute},
-    telemetry::ClusterCounter,
-};
+use crate::policy::{GatewayPolicy, HttpRoute};
 
 /// Sends the request where its route leads, and the response to the client.
 pub(super) async fn forward<D: Inbound>(
@@ -38,15 +36,22 @@ pub(super) async fn forward<D: Inbound>(
     clock: &mut Clock<'_>,
 ) -> Result<After, Failure> {
     let worker = &connection.worker;
-    let stats = worker.telemetry.stats.cluster(&route.cluster.name);
-    let limit = route.cluster.pool.max_requests;
-    if stats.get(ClusterCounter::RqActive) >= u64::from(limit) {
-        stats.inc_upstream_rq_pending_overflow();
-        return Err(Failure::Overflow { cluster: route.cluster.name.to_string(), limit });
-    }
-    let under_way = stats.request();
-    let mut relay = Relay::new();
+    let stats = worker.telemetry.stats.of(&route.cluster);
     let downstream = &connection.downstream;
+    let place = match route.cluster.pool.max_requests {
+        u32::MAX => worker.dialer.states().unlimited_request(&route.cluster),
+        limit => {
+            let (states, owner) = (worker.dialer.states(), downstream.owner());
+            let asking = states.request_place(&route.cluster, &owner);
+            let Some(place) = watch(connection, down, clock, asking).await? else {
+                stats.inc_upstream_rq_pending_overflow();
+                return Err(Failure::Overflow { cluster: route.cluster.name.to_string(), limit });
+            };
+            place
+        }
+    };
+    let under_way = (stats.request(), place);
+    let mut relay = Relay::new();
     let key = Key {
         cluster: Arc::clone(&route.cluster),
         host: route.host.clone(),

@@ -2,11 +2,16 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, Entry},
+};
 
+use super::spare;
 use crate::{
     policy::{HeaderOps, HeaderText, is_claim},
     telemetry::{AccessLogEntry, header_text},
+    types::Text,
 };
 
 /// Fields of one hop, whether `Connection` names them or not (RFC 9110 §7.6.1 and what senders do
@@ -156,14 +161,15 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// `x-forwarded-for`.
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Makes an `X-Request-Id` (UUID v4) where there is none.
-pub(super) fn ensure_request_id(headers: &mut HeaderMap) {
-    headers.entry(REQUEST_ID).or_insert_with(|| {
-        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-        let text = uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text);
-        // A UUID is hexadecimal digits and dashes.
-        HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
-    });
+/// Makes an `X-Request-Id` (UUID v4) where there is none; the one that it made.
+pub(super) fn ensure_request_id(headers: &mut HeaderMap) -> Option<Text> {
+    let Entry::Vacant(place) = headers.entry(REQUEST_ID) else { return None };
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let text = spare::small(uuid::Uuid::new_v4().hyphenated().encode_lower(&mut text).as_bytes());
+    // A UUID is hexadecimal digits and dashes.
+    let value = HeaderValue::from_maybe_shared(text.clone());
+    place.insert(value.unwrap_or(HeaderValue::from_static("-")));
+    Some(Text::part_of(&text, &text))
 }
 
 #[cfg(test)]

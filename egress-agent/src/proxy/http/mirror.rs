@@ -159,7 +159,7 @@ async fn one(
     let mut record = Record::new(connection, Started::now(), request.version);
     record.request(request, None, None);
     record.route(route);
-    record.entry.authority = route.action.rewrite_authority.as_deref().map(str::to_owned);
+    record.entry.authority = route.action.rewrite_authority.as_deref().map(Into::into);
     record.work = Some(work);
     record.limit(meters);
     worker.room_in_log(&connection.downstream).await;

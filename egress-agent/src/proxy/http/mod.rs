@@ -36,6 +36,7 @@ mod link;
 mod mirror;
 mod outbound;
 mod paced;
+mod place;
 mod pool;
 mod record;
 mod relay_response;
@@ -49,6 +50,7 @@ mod retry;
 mod serve_h1;
 mod serve_h2;
 mod shared;
+mod spare;
 mod tunnel;
 mod watch;
 

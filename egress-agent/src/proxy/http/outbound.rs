@@ -109,7 +109,7 @@ impl Outbound {
                 polled.map_err(|error| failure(error, outbound.was_heard()))
             }
             Self::H2(stream) => {
-                let polled = stream.poll_head(cx, limits.headers);
+                let polled = stream.poll_head(cx, limits);
                 polled.map_err(|error| match (error, stream.connection().silent()) {
                     (HeadError::Refused, _) => Failure::RefusedStream,
                     (HeadError::LeftOut, _) => Failure::LeftOut,

@@ -22,7 +22,7 @@ use super::{
     outbound::{H1Connection, Outbound},
 };
 use crate::{
-    net::{ClusterStates, Plan},
+    net::{ClusterStates, Plan, now},
     policy::GatewayPolicy,
     proxy::PolicyCell,
     types::{ShareOwner, UpstreamAddr},
@@ -42,7 +42,10 @@ pub(super) enum Whose<'a> {
         body: usize,
     },
     /// Any.
-    Any,
+    Any {
+        /// The source.
+        owner: &'a ShareOwner,
+    },
 }
 
 #[derive(Debug)]
@@ -131,6 +134,10 @@ impl Pool {
     }
 
     /// Makes room for one more, if there is none: the connection goes that has waited longest.
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "what is kept for a cluster is no part of what it is, for equality and hash"
+    )]
     fn make_room(&self, entries: &mut HashMap<Key, HashMap<UpstreamAddr, Entry>>) {
         if self.count.get() < self.most {
             return;
@@ -186,20 +193,21 @@ impl Pool {
         });
         let free = entry.h2.iter_mut().find(|(connection, _)| match whose {
             Whose::Own { owner, body } => connection.has_room(owner, body),
-            Whose::Any => connection.may_take(),
+            Whose::Any { .. } => connection.may_take(),
         });
         if let Some((connection, used)) = free {
-            *used = Instant::now();
+            *used = now();
             return Some(Outbound::H2(H2Outbound::new(Rc::clone(connection))));
         }
         // The one used last, so that what isn't needed grows old.
         while let Some(mut idle) = entry.h1.pop() {
             if policy.may_dial(idle.connection.link.addr.ip())
                 && idle.connection.outbound.is_alive(scratch)
-                && idle.since.elapsed() < key.cluster.pool.idle_timeout
+                && now().duration_since(idle.since) < key.cluster.pool.idle_timeout
                 && !idle.connection.link.is_aged(duration)
             {
-                idle.connection.link.lease.set_idle(false);
+                let (Whose::Own { owner, .. } | Whose::Any { owner }) = whose;
+                idle.connection.link.lease.set_owner(Some(owner));
                 return Some(Outbound::H1(idle.connection));
             }
         }
@@ -243,13 +251,13 @@ impl Pool {
         }
         connection.in_flight = None;
         connection.outbound.stream.release();
-        if self.states.grant(&key.cluster.name) {
+        if self.states.grant(&key.cluster) {
             // Somebody waits for its place.
             return;
         }
-        connection.link.lease.set_idle(true);
+        connection.link.lease.set_owner(None);
         let addr = connection.link.addr;
-        let idle = Idle { connection, since: Instant::now() };
+        let idle = Idle { connection, since: now() };
         let mut entries = self.entries.borrow_mut();
         self.make_room(&mut entries);
         entries.entry(key).or_default().entry(addr).or_default().h1.push(idle);
@@ -294,11 +302,11 @@ impl Pool {
     fn grant_wishes(&self) {
         self.retain(|key, entry| {
             // The one that has waited longest goes first.
-            while !entry.h1.is_empty() && self.states.grant(&key.cluster.name) {
+            while !entry.h1.is_empty() && self.states.grant(&key.cluster) {
                 entry.h1.remove(0);
             }
             entry.h2.retain(|(connection, _)| {
-                !(connection.is_idle() && self.states.grant(&key.cluster.name))
+                !(connection.is_idle() && self.states.grant(&key.cluster))
             });
         });
     }

@@ -7,24 +7,25 @@ use std::{
 };
 
 use egress_ebpf::reason::Reason;
-use http::{HeaderName, StatusCode, header};
+use http::{StatusCode, header};
 
 use super::{
     Connection,
     failure::{Account, Failure, INTERNAL_ERROR},
-    headers,
     link::Link,
     request::Request,
 };
 use crate::{
+    net::now,
     policy::{ClusterName, HttpRoute},
     proxy::{
         Work, Worker,
         details::NO_LONGER_VALID,
         rates::{Meters, Pace},
     },
-    telemetry::{AccessLogEntry, ResponseFlag, ResponseFlags},
+    telemetry::{AccessLogEntry, ForwardedFor, ResponseFlag, ResponseFlags},
     tls::Ending,
+    types::{Host, Text},
 };
 
 /// When a request's first byte arrived.
@@ -36,7 +37,7 @@ pub(super) struct Started {
 
 impl Started {
     pub(super) fn now() -> Self {
-        Self { at: Instant::now(), time: SystemTime::now() }
+        Self { at: now().into_std(), time: SystemTime::now() }
     }
 }
 
@@ -64,7 +65,7 @@ impl Record {
         let downstream = &connection.downstream;
         let entry = AccessLogEntry {
             protocol: Some(version),
-            requested_server_name: connection.server_name().map(ToString::to_string),
+            requested_server_name: connection.server_name().map(Host::text),
             encrypted_hello: downstream.encrypted_hello,
             downstream_tls: downstream.tls.clone(),
             workload: downstream.source.workload.clone(),
@@ -88,28 +89,22 @@ impl Record {
     pub(super) fn request(
         &mut self,
         request: &Request,
-        received: Option<String>,
+        received: Option<Text>,
         forwarded: Option<String>,
     ) {
-        let text = |name: &HeaderName| {
-            let value = request.headers.get(name)?;
-            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
         let entry = &mut self.entry;
         entry.protocol = Some(request.version);
         entry.method = Some(request.method.clone());
         entry.path = Some(request.path.clone());
         entry.original_path = received;
         entry.authority = Some(request.authority.text.clone());
-        entry.user_agent = text(&header::USER_AGENT);
+        entry.user_agent = request.text(&header::USER_AGENT);
         // As Envoy's header after it appended the client (`use_remote_address`); only the log has it.
         // What nobody vouches for is not in it.
-        let client = entry.downstream_remote.ip();
-        entry.forwarded_for = Some(match forwarded {
-            Some(before) => format!("{before},{client}"),
-            None => client.to_string(),
-        });
-        entry.request_id = text(&headers::REQUEST_ID);
+        entry.forwarded_for = Some(
+            forwarded.map_or(ForwardedFor::Client, |before| ForwardedFor::After(before.into())),
+        );
+        entry.request_id = request.id.clone();
     }
 
     /// Where it goes.

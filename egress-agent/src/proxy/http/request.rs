@@ -1,7 +1,8 @@
 //! A request in the one form that decisions are made of and that is sent on, whatever version it
 //! came in.
 
-use http::{HeaderMap, HeaderValue, Method, Version, header, uri::PathAndQuery};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header, uri::PathAndQuery};
 
 use super::{
     authority::{self, Authority, Target},
@@ -9,8 +10,12 @@ use super::{
     framing::{self, Framing},
     h1::RequestHead,
     headers::{self, Hop},
+    spare::Headers,
 };
-use crate::types::{OriginalPort, Port};
+use crate::{
+    proxy::inbox::field_bytes,
+    types::{Host, OriginalPort, Port, Text},
+};
 
 /// What a request takes besides its head, in bytes, about: its task and its buffers.
 pub(super) const TASK: usize = 8 * 1024;
@@ -18,11 +23,7 @@ pub(super) const TASK: usize = 8 * 1024;
 /// What a request takes in memory while it is under way, in bytes, about: its head as received, a copy
 /// on its way to the upstream, and what a task needs. `target` is the length of its target.
 pub(super) fn held_bytes(headers: &HeaderMap, target: usize) -> usize {
-    // RFC 9113 §6.5.2 counts 32 bytes for each field besides its text.
-    let field =
-        |(name, value): (&http::HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 32;
-    let fields: usize = headers.iter().map(field).sum();
-    2 * (fields + target) + TASK
+    2 * (field_bytes(headers) + target) + TASK
 }
 
 /// What a connection contributes to its requests.
@@ -50,8 +51,12 @@ pub(super) struct Request {
     pub(super) method: Method,
     pub(super) authority: Authority,
     /// Path and query in visible ASCII, or `*`.
-    pub(super) path: String,
-    pub(super) headers: HeaderMap,
+    pub(super) path: Text,
+    pub(super) headers: Headers,
+    /// The head as it was received, in which most of the rest lies; empty for HTTP/2.
+    pub(super) head: Bytes,
+    /// Its `X-Request-Id`, once it has one.
+    pub(super) id: Option<Text>,
     pub(super) framing: Framing,
     /// The client waits for `100 Continue`.
     pub(super) expects_continue: bool,
@@ -74,16 +79,26 @@ impl Request {
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
     }
 
-    /// From an HTTP/1 head.
+    /// The value of a header as text, if there is one.
+    pub(super) fn text(&self, name: &HeaderName) -> Option<Text> {
+        let value = self.headers.get(name)?;
+        Some(Text::part_of(&self.head, value.as_bytes()))
+    }
+
+    /// From an HTTP/1 head. `last` is the host that the connection's last request asked for.
     ///
     /// # Errors
     /// Whatever could be read in two ways.
-    pub(super) fn from_h1(head: RequestHead, origin: Origin) -> Result<Self, BadMessage> {
-        let RequestHead { method, target, version, mut headers } = head;
+    pub(super) fn from_h1(
+        head: RequestHead,
+        origin: Origin,
+        last: Option<&Host>,
+    ) -> Result<Self, BadMessage> {
+        let RequestHead { method, target, version, mut headers, head } = head;
         let framing = framing::of_request(version, &headers)?;
         let text = std::str::from_utf8(&target).map_err(|_| BadMessage::Target)?;
         let Target { authority, path } = Target::parse(&method, text, origin.scheme)?;
-        let named = authority::host_header(&headers)?;
+        let named = authority::host_header(&headers, &head, last)?;
         if version == Version::HTTP_11 && named.is_none() {
             return Err(BadMessage::NoHost);
         }
@@ -91,7 +106,8 @@ impl Request {
         // CONNECT names the port of the far end, which is refused as CONNECT, not as this.
         let authority =
             if method == Method::CONNECT { authority } else { authority.on_port(origin.port)? };
-        let path = if path.is_empty() { "/" } else { path }.to_owned();
+        let path = if path.is_empty() { "/" } else { path };
+        let path = Text::part_of(&target, path.as_bytes());
         let expects_continue =
             expectation(&headers)? && version == Version::HTTP_11 && framing != Framing::None;
         let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
@@ -103,6 +119,8 @@ impl Request {
             authority,
             path,
             headers,
+            head,
+            id: None,
             framing,
             expects_continue,
             // With a body it could not be told where the other protocol begins.
@@ -138,11 +156,11 @@ impl Request {
         }
         let target =
             uri.authority().map(|text| Authority::parse(text.as_str().as_bytes())).transpose()?;
-        let header = authority::host_header(&headers)?;
+        let header = authority::host_header(&headers, &Bytes::new(), None)?;
         let authority = authority::reconcile(target, header, origin.default_port())?;
         let authority =
             if method == Method::CONNECT { authority } else { authority.on_port(origin.port)? };
-        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str).to_owned();
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         if path == "*" && method != Method::OPTIONS {
             return Err(BadMessage::Target);
         }
@@ -163,8 +181,10 @@ impl Request {
             scheme: origin.scheme,
             method,
             authority,
-            path,
-            headers,
+            path: path.into(),
+            headers: headers.into(),
+            head: Bytes::new(),
+            id: None,
             framing,
             expects_continue,
             upgrade: None,

@@ -32,7 +32,7 @@ fn first(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let (head, mut rest) = bytes.split_at_checked(length)?;
     let head = h1::parse_request(&Bytes::copy_from_slice(head), LIMITS).ok()?;
     let origin = Origin { port: OriginalPort(Port::new(80)?), scheme: "http" };
-    let request = Request::from_h1(head, origin).ok()?;
+    let request = Request::from_h1(head, origin, None).ok()?;
     // It has no form in which it is forwarded.
     if request.method == Method::CONNECT {
         return None;

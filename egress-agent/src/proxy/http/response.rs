@@ -7,13 +7,14 @@ use super::{
     framing::{self, Framing},
     h1::ResponseHead,
     headers::{self, Hop},
+    spare::Headers,
 };
 
 /// A response's head; its headers are end-to-end ones only, without framing.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Headers,
     pub(super) framing: Framing,
     /// The length that is stated although there is no body (HEAD, 304).
     pub(super) length: Option<u64>,
@@ -65,12 +66,13 @@ impl Response {
         let length = stated_length(status, framing, &headers)?;
         headers::take_hop_by_hop(&mut headers);
         headers.remove(header::CONTENT_LENGTH);
+        let headers = headers.into();
         Ok(Self { status, headers, framing, length, keep_alive: true, upgrade: None })
     }
 
     /// The gateway's own answer, of one line of text.
     pub(super) fn text(status: StatusCode, length: u64) -> Self {
-        let mut headers = HeaderMap::with_capacity(4);
+        let mut headers = Headers::with_room(4);
         if length > 0 {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }

@@ -1,15 +1,17 @@
 //! An HTTP/1 connection from a client: one request after the other.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
+    rc::Rc,
     task::{Poll, ready},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use tokio::{io::AsyncWriteExt as _, time::Instant};
+use tokio::io::AsyncWriteExt as _;
 
 use super::{
     Connection,
@@ -22,17 +24,37 @@ use super::{
     failure::Failure,
     h1::{H1Inbound, HeadLimits, Sender, Stream, parse_request},
     inbound::Inbound as _,
+    place::Placed,
     record::{Record, Started},
     reply::Reply,
     request::Request,
     response::Response,
     tunnel,
 };
-use crate::net::Side;
+use crate::{
+    net::{Side, now},
+    types::Host,
+};
 
 /// Of a head that has not come whole, so many bytes are counted with the connection; a longer part takes
 /// a place of its own, for as much as a head may have.
 const PART: usize = 16 * 1024;
+
+/// A connection and what its requests have one after the other.
+#[derive(Debug)]
+struct Served<I> {
+    connection: Connection,
+    /// Taken by whoever has its turn: the wait for a request, or the request.
+    turn: RefCell<Turn<I>>,
+}
+
+#[derive(Debug)]
+struct Turn<I> {
+    down: H1Inbound<I>,
+    deadline: Deadline,
+    /// The host that was asked for last.
+    last: Option<Host>,
+}
 
 /// Serves until either side has had enough.
 pub(super) fn serve<I: Side + 'static>(
@@ -40,11 +62,13 @@ pub(super) fn serve<I: Side + 'static>(
     io: I,
     read: BytesMut,
 ) -> impl Future<Output = ()> {
-    // Made out here: what an `async fn` moves about it keeps room for more than once.
-    let mut down = H1Inbound::new(Stream::new(io, read, Sender::Client));
+    let down = H1Inbound::new(Stream::new(io, read, Sender::Client));
+    let turn = RefCell::new(Turn { down, deadline: Deadline::default(), last: None });
+    let served = Rc::new(Served { connection, turn });
     async move {
+        let connection = &served.connection;
         let end = {
-            let mut requests = pin!(requests(&connection, &mut down));
+            let mut requests = pin!(requests(&served));
             let mut expired = pin!(connection.worker.ends(&connection.downstream.holder));
             poll_fn(|cx| {
                 if let Poll::Ready(end) = requests.as_mut().poll(cx) {
@@ -56,8 +80,8 @@ pub(super) fn serve<I: Side + 'static>(
         };
         match end {
             End::Idle => {}
-            End::Close => Box::pin(linger(&connection, &mut down)).await,
-            End::Abort => down.stream.io.reset(),
+            End::Close => Box::pin(linger(&served)).await,
+            End::Abort => served.turn.borrow().down.stream.io.reset(),
         }
     }
 }
@@ -74,25 +98,23 @@ enum End {
 
 /// What comes next on a connection.
 enum Next {
-    Request(Box<Request>, Started),
+    /// The head of a request.
+    Head(Bytes, Started),
     Bad(Box<Failure>, Started),
     End,
 }
 
-async fn requests<I: Side + 'static>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
-    let mut deadline = Deadline::default();
+async fn requests<I: Side + 'static>(served: &Rc<Served<I>>) -> End {
     loop {
         // What a request needs is given back between requests; an idle connection stays small.
-        let end = match next(connection, down, &mut deadline).await {
+        let end = match next(served).await {
             Next::End => return End::Idle,
-            Next::Bad(failure, started) => {
-                Box::pin(refuse(connection, down, &mut deadline, failure, started)).await
-            }
-            Next::Request(request, started) => {
-                let one = Box::pin(one(connection, down, &mut deadline, request, started));
+            Next::Bad(failure, started) => Box::pin(refuse(served, failure, started)).await,
+            Next::Head(head, started) => {
+                let one = Placed::new(one(Rc::clone(served), head, started));
                 match AssertUnwindSafe(one).catch_unwind().await {
                     Ok(end) => end,
-                    Err(_) => Some(Box::pin(fail(connection, down)).await),
+                    Err(_) => Some(Box::pin(fail(served)).await),
                 }
             }
         };
@@ -100,7 +122,7 @@ async fn requests<I: Side + 'static>(connection: &Connection, down: &mut H1Inbou
             return end;
         }
         // Requests that were sent without waiting for answers have a turn each.
-        if down.stream.has_input() {
+        if served.turn.borrow().down.stream.has_input() {
             give_way().await;
         }
     }
@@ -121,18 +143,35 @@ async fn give_way() {
 }
 
 /// Serves one request. `None` if another may follow.
+#[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn until it has ended")]
 async fn one<I: Side + 'static>(
-    connection: &Connection,
-    down: &mut H1Inbound<I>,
-    deadline: &mut Deadline,
-    request: Box<Request>,
+    served: Rc<Served<I>>,
+    head: Bytes,
     started: Started,
 ) -> Option<End> {
+    let connection = &served.connection;
+    let turn = &mut *served.turn.borrow_mut();
+    let limits = head_limits(connection);
+    let parse = || -> Result<Request, BadMessage> {
+        let head = parse_request(&head, limits)?;
+        Request::from_h1(head, connection.origin(), turn.last.as_ref())
+    };
+    let request = match catch_unwind(AssertUnwindSafe(parse)) {
+        Ok(Ok(request)) => request,
+        Ok(Err(bad)) => return refused(connection, turn, Failure::Bad(bad), started).await,
+        Err(_) => return refused(connection, turn, Failure::Panicked, started).await,
+    };
+    drop(head);
+    let host = &request.authority.host;
+    if turn.last.as_ref() != Some(host) {
+        turn.last = Some(host.clone());
+    }
+    let Turn { down, deadline, .. } = turn;
     down.begin(request.version, request.framing, request.keep_alive);
     // What was read beyond the head waits as long as the request is under way.
     let held = request.held_bytes() + down.stream.buffered();
     let work = connection.downstream.holder.request(held);
-    let (after, record) = exchange::run(connection, *request, work, started, down, deadline).await;
+    let (after, record) = exchange::run(connection, request, work, started, down, deadline).await;
     match after {
         After::Done if down.keep_alive && down.stream.is_at_rest() => None,
         After::Done | After::Close => Some(End::Close),
@@ -145,18 +184,22 @@ async fn one<I: Side + 'static>(
     }
 }
 
+fn head_limits(connection: &Connection) -> HeadLimits {
+    let limits = &connection.worker.limits;
+    HeadLimits { bytes: limits.request_head_bytes, headers: limits.headers }
+}
+
 /// Waits for a request, holding no buffer, and reads its head.
-async fn next<I: Side>(
-    connection: &Connection,
-    down: &mut H1Inbound<I>,
-    deadline: &mut Deadline,
-) -> Next {
+#[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn until it has ended")]
+async fn next<I: Side>(served: &Served<I>) -> Next {
+    let connection = &served.connection;
+    let Turn { down, deadline, .. } = &mut *served.turn.borrow_mut();
     let worker = &connection.worker;
     let limits = &worker.limits;
     down.stream.release();
     if !down.stream.has_input() {
-        deadline.set(Instant::now().checked_add(limits.idle));
-        let mut draining = pin!(worker.drain.started());
+        deadline.set(now().checked_add(limits.idle));
+        let mut draining = pin!(worker.drain.idle_ends());
         let arrived = poll_fn(|cx| {
             let scratch = &mut worker.http.scratch.borrow_mut();
             if let Poll::Ready(filled) = down.stream.poll_fill(cx, scratch) {
@@ -173,8 +216,8 @@ async fn next<I: Side>(
         }
     }
     let started = Started::now();
-    deadline.set(Instant::now().checked_add(limits.request_head));
-    let head_limits = HeadLimits { bytes: limits.request_head_bytes, headers: limits.headers };
+    deadline.set(now().checked_add(limits.request_head));
+    let head_limits = head_limits(connection);
     let holder = &connection.downstream.holder;
     // Given back when the request takes its place.
     let mut part = None;
@@ -205,23 +248,18 @@ async fn next<I: Side>(
         }
     })
     .await;
-    let head = match head {
-        Ok(Some(head)) => head,
-        Ok(None) => return Next::End,
-        Err(failure) => return Next::Bad(Box::new(failure), started),
-    };
-    let parse = || -> Result<Request, BadMessage> {
-        Request::from_h1(parse_request(&head, head_limits)?, connection.origin())
-    };
-    match catch_unwind(AssertUnwindSafe(parse)) {
-        Ok(Ok(request)) => Next::Request(Box::new(request), started),
-        Ok(Err(bad)) => Next::Bad(Box::new(Failure::Bad(bad)), started),
-        Err(_) => Next::Bad(Box::new(Failure::Panicked), started),
+    match head {
+        Ok(Some(head)) => Next::Head(head, started),
+        Ok(None) => Next::End,
+        Err(failure) => Next::Bad(Box::new(failure), started),
     }
 }
 
 /// Answers after a fault of this program, where nothing was answered yet. It is logged already.
-async fn fail<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
+#[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn any more")]
+async fn fail<I: Side>(served: &Served<I>) -> End {
+    let (connection, turn) = (&served.connection, &mut *served.turn.borrow_mut());
+    let down = &mut turn.down;
     let response = Response::text(http::StatusCode::INTERNAL_SERVER_ERROR, 0);
     if down.responded || down.respond(&response, true).is_err() {
         return End::Abort;
@@ -232,7 +270,7 @@ async fn fail<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) -> End 
 /// Sends what is queued before the end.
 async fn flush<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) -> End {
     let mut deadline = Deadline::default();
-    deadline.set(Instant::now().checked_add(connection.worker.limits.linger));
+    deadline.set(now().checked_add(connection.worker.limits.linger));
     let sent = poll_fn(|cx| match down.poll_flush(cx) {
         Poll::Ready(flushed) => Poll::Ready(flushed.is_ok()),
         Poll::Pending => deadline.poll_expired(cx).map(|()| false),
@@ -241,11 +279,19 @@ async fn flush<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) -> End
 }
 
 /// Answers what isn't a request, and nothing after it.
+#[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn any more")]
 async fn refuse<I: Side>(
-    connection: &Connection,
-    down: &mut H1Inbound<I>,
-    deadline: &mut Deadline,
+    served: &Served<I>,
     failure: Box<Failure>,
+    started: Started,
+) -> Option<End> {
+    refused(&served.connection, &mut served.turn.borrow_mut(), *failure, started).await
+}
+
+async fn refused<I: Side>(
+    connection: &Connection,
+    Turn { down, deadline, .. }: &mut Turn<I>,
+    failure: Failure,
     started: Started,
 ) -> Option<End> {
     let mut record = Record::new(connection, started, http::Version::HTTP_11);
@@ -262,13 +308,16 @@ async fn refuse<I: Side>(
 
 /// Closes so that the response arrives: data that nobody reads would turn the close into a reset,
 /// and that could destroy it (RFC 9112 §9.6).
-async fn linger<I: Side>(connection: &Connection, down: &mut H1Inbound<I>) {
+#[expect(clippy::await_holding_refcell_ref, reason = "nobody else has a turn any more")]
+async fn linger<I: Side>(served: &Served<I>) {
+    let (connection, turn) = (&served.connection, &mut *served.turn.borrow_mut());
+    let down = &mut turn.down;
     if down.stream.io.shutdown().await.is_err() {
         return;
     }
     let worker = &connection.worker;
     let mut deadline = Deadline::default();
-    deadline.set(Instant::now().checked_add(worker.limits.linger));
+    deadline.set(now().checked_add(worker.limits.linger));
     poll_fn(|cx| {
         loop {
             let scratch = &mut worker.http.scratch.borrow_mut();

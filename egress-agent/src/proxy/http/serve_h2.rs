@@ -29,7 +29,7 @@ use super::{
     request::{Request, held_bytes},
 };
 use crate::{
-    net::{Arrivals, Frames, Linger, Rewound, Side},
+    net::{Arrivals, Frames, HalfClose, InputEnd, Linger, Rewound, Side},
     proxy::{
         Holder, Queued, Work,
         inbox::{Inbox, Streams},
@@ -41,10 +41,12 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
     let connection = Rc::new(connection);
     let holder = connection.downstream.holder.clone();
     let limits = connection.worker.limits;
+    let io = HalfClose::new(io);
+    let end = io.end();
     let io = Linger::new(Rewound::new(read.freeze(), io), limits.linger);
     let refusing = Rc::clone(&connection);
     let io = Frames::from_client(Watch::new(io, move || refused(&refusing)));
-    let mut intake = Intake::new(io.arrivals(), &connection);
+    let mut intake = Intake::new(io.arrivals(), Rc::clone(&end), &connection);
     let bounds = ours::ClientBounds::new(holder.bytes_left(), &limits);
     let shaking = ours::server(bounds).handshake::<_, Queued>(io);
     let mut http2 = match tokio::time::timeout(limits.request_head, shaking).await {
@@ -52,6 +54,7 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
         Ok(Err(error)) => return tracing::debug!(%error, "no HTTP/2 connection"),
         Err(_) => return tracing::debug!("no HTTP/2 preface in time"),
     };
+    end.keep();
     let worker = Rc::clone(&connection.worker);
     let drain = worker.drain.clone();
     let mut draining = pin!(drain.started());
@@ -79,7 +82,7 @@ pub(super) async fn serve<I: Side + 'static>(connection: Connection, io: I, read
         };
         match taken {
             Taken::Request(request, respond, work) => {
-                let active = Active::new(&intake.active);
+                let active = Active::new(&intake.active, &end);
                 let connection = Rc::clone(&connection);
                 let request = request.map(|body| intake.streams.open(body, holder.clone()));
                 holder.spawn(async move {
@@ -124,6 +127,7 @@ enum Taken {
 /// bodies and trailers count for the connection's source before more is read.
 struct Intake {
     arrivals: Rc<Arrivals>,
+    end: Rc<InputEnd>,
     streams: Rc<Streams>,
     holder: Holder,
     /// Requests under way.
@@ -135,13 +139,13 @@ struct Intake {
 }
 
 impl Intake {
-    fn new(arrivals: Rc<Arrivals>, connection: &Connection) -> Self {
+    fn new(arrivals: Rc<Arrivals>, end: Rc<InputEnd>, connection: &Connection) -> Self {
         let limits = &connection.worker.limits;
         let room = limits.queued_bytes / 2;
         let streams = Streams::new(Rc::clone(&arrivals), ours::STREAM_WINDOW, room);
         let holder = connection.downstream.holder.clone();
         let (active, head) = (Rc::default(), limits.request_head_bytes);
-        Self { arrivals, streams, holder, active, head, part: None }
+        Self { arrivals, end, streams, holder, active, head, part: None }
     }
 
     fn poll<I: AsyncRead + AsyncWrite + Unpin>(
@@ -183,8 +187,28 @@ impl Intake {
                         return Poll::Ready(Taken::ExcessHead);
                     }
                 }
+                if self.end.has_come() {
+                    self.half_closed(cx, http2);
+                }
                 Poll::Pending
             }
+        }
+    }
+
+    /// The client says nothing more. If it has asked for all that it wanted, it is served first.
+    fn half_closed<I: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        cx: &Context<'_>,
+        http2: &mut h2::server::Connection<I, Queued>,
+    ) {
+        // One that is gone altogether answers anything with a reset, so it is sent something, once.
+        if let Some(mut ping) = http2.ping_pong() {
+            ping.send_ping(h2::Ping::opaque()).ok();
+            cx.waker().wake_by_ref();
+        }
+        let served = self.active.get() == 0 && self.holder.is_written() && self.end.is_flushed();
+        if served || self.streams.is_receiving() {
+            self.end.release();
         }
     }
 }
@@ -227,18 +251,19 @@ fn refused(connection: &Connection) {
 }
 
 /// Counts a stream for as long as it lives.
-struct Active(Rc<Cell<usize>>);
+struct Active(Rc<Cell<usize>>, Rc<InputEnd>);
 
 impl Active {
-    fn new(count: &Rc<Cell<usize>>) -> Self {
+    fn new(count: &Rc<Cell<usize>>, end: &Rc<InputEnd>) -> Self {
         count.set(count.get() + 1);
-        Self(Rc::clone(count))
+        Self(Rc::clone(count), Rc::clone(end))
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
+        self.1.wake();
     }
 }
 
@@ -256,7 +281,9 @@ async fn stream(
     let serving = serve_one(connection, &mut down, parts, work, ended, started);
     match AssertUnwindSafe(serving).catch_unwind().await {
         Ok(After::Done | After::Close) => {}
-        Ok(After::Cut | After::Abort | After::Switch(..)) => down.reset(),
+        // What the upstream had delivered before it broke off arrives.
+        Ok(After::Cut) => down.cut(connection.worker.limits.linger).await,
+        Ok(After::Abort | After::Switch(..)) => down.reset(),
         // It is logged already.
         Err(_) => down.fail(),
     }

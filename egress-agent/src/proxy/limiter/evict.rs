@@ -19,8 +19,9 @@ impl Limiter {
     ) -> bool {
         let mut table = self.table.borrow_mut();
         let candidates = table.shares.iter().filter(|(owner, _)| Some(*owner) != but);
-        let largest = candidates.max_by_key(|(_, share)| share.used.of(resource));
-        let Some((owner, share)) = largest.filter(|(_, share)| share.used.of(resource) > above)
+        let largest = candidates.max_by_key(|(_, share)| share.used.get().of(resource));
+        let Some((owner, share)) =
+            largest.filter(|(_, share)| share.used.get().of(resource) > above)
         else {
             return false;
         };
@@ -60,7 +61,9 @@ impl Limiter {
         slot.wake();
         if let Some(share) = table.shares.get_mut(owner) {
             share.slots.remove(&slot.id);
-            share.used.sub(used);
+            let mut left = share.used.get();
+            left.sub(used);
+            share.used.set(left);
             if share.slots.is_empty() {
                 table.shares.remove(owner);
             }

@@ -25,7 +25,10 @@ use std::{
 
 use tokio::{sync::Notify, task::spawn_local};
 
-pub use self::{queue::Queued, work::Work};
+pub use self::{
+    queue::{Queued, Unwritten},
+    work::Work,
+};
 use self::{
     shares::{Bound, State, Verdict, judge},
     usage::{ASKED, Usage},
@@ -40,7 +43,7 @@ use crate::{
 /// One source.
 #[derive(Debug, Default)]
 struct Share {
-    used: Usage,
+    used: Rc<Cell<Usage>>,
     /// Bytes that wait for its readers; see [`unread`].
     unread: Rc<Cell<usize>>,
     /// When its tasks run.
@@ -96,6 +99,8 @@ struct Slot {
     owner: ShareOwner,
     id: u64,
     used: Cell<Usage>,
+    /// What all connections of its source use.
+    share_used: Rc<Cell<Usage>>,
     evicted: Cell<bool>,
     told: Notify,
     queued: Cell<usize>,
@@ -154,7 +159,8 @@ impl Limiter {
     /// A place for a connection; `None` if its source has its share.
     pub fn admit(self: &Rc<Self>, source: &Source) -> Option<Permit> {
         let owner = ShareOwner::of(source.workload.as_deref(), source.addr);
-        if !self.has_room(&owner, Usage::CONNECTION) {
+        let own = || self.table.borrow().shares.get(&owner).map(|share| share.used.get());
+        if !self.has_room(&owner, own, Usage::CONNECTION) {
             return None;
         }
         let mut table = self.table.borrow_mut();
@@ -162,12 +168,14 @@ impl Limiter {
         table.next += 1;
         let share = table.shares.entry(owner.clone()).or_default();
         let (share_unread, turns) = (Rc::clone(&share.unread), Rc::clone(&share.turns));
+        let share_used = Rc::clone(&share.used);
         let upstream_turns = table.upstream_turns(&owner);
         let slot = Rc::new(Slot {
             limiter: Rc::clone(self),
             owner: owner.clone(),
             id,
             used: Cell::default(),
+            share_used,
             evicted: Cell::new(false),
             told: Notify::new(),
             queued: Cell::new(0),
@@ -217,10 +225,11 @@ impl Limiter {
         Bound { all, each }
     }
 
-    /// Whether the source may have this much more; others may have to make room for it.
-    fn has_room(&self, owner: &ShareOwner, more: Usage) -> bool {
+    /// Whether the source, which has `own` or nothing yet, may have this much more; others may have to make
+    /// room for it.
+    fn has_room(&self, owner: &ShareOwner, own: impl Fn() -> Option<Usage>, more: Usage) -> bool {
         ASKED.into_iter().filter(|resource| more.of(*resource) > 0).all(|resource| {
-            let room = self.room(owner, resource, more.of(resource));
+            let room = self.room(owner, &own, resource, more.of(resource));
             if !room {
                 self.stats.refused(resource);
             }
@@ -228,15 +237,21 @@ impl Limiter {
         })
     }
 
-    fn room(&self, owner: &ShareOwner, resource: Resource, amount: usize) -> bool {
+    fn room(
+        &self,
+        owner: &ShareOwner,
+        own: impl Fn() -> Option<Usage>,
+        resource: Resource,
+        amount: usize,
+    ) -> bool {
         let bound = self.bound(resource);
         let mut pressed = self.stats.is_pressed();
         loop {
             let (state, own) = {
+                let usage = own();
+                let own = usage.map_or(0, |used| used.of(resource));
                 let table = self.table.borrow();
-                let share = table.shares.get(owner);
-                let own = share.map_or(0, |share| share.used.of(resource));
-                let sources = table.shares.len() + usize::from(share.is_none());
+                let sources = table.shares.len() + usize::from(usage.is_none());
                 let used = table.used.of(resource);
                 (State { used, own, sources, pressed }, own)
             };
@@ -255,14 +270,12 @@ impl Limiter {
     }
 
     fn take(&self, slot: &Slot, used: Usage) {
-        let mut table = self.table.borrow_mut();
-        table.used.add(used);
-        if let Some(share) = table.shares.get_mut(&slot.owner) {
-            share.used.add(used);
+        self.table.borrow_mut().used.add(used);
+        for of in [&*slot.share_used, &slot.used] {
+            let mut own = of.get();
+            own.add(used);
+            of.set(own);
         }
-        let mut own = slot.used.get();
-        own.add(used);
-        slot.used.set(own);
         self.gauge(used, LimitStats::add);
     }
 
@@ -271,16 +284,17 @@ impl Limiter {
         if slot.evicted.get() {
             return;
         }
-        let mut own = slot.used.get();
-        own.sub(used);
-        slot.used.set(own);
+        for of in [&*slot.share_used, &slot.used] {
+            let mut own = of.get();
+            own.sub(used);
+            of.set(own);
+        }
         let mut table = self.table.borrow_mut();
         table.used.sub(used);
-        if let Some(share) = table.shares.get_mut(&slot.owner) {
-            share.used.sub(used);
-            if own == Usage::default() {
-                share.slots.remove(&slot.id);
-            }
+        if slot.used.get() == Usage::default()
+            && let Some(share) = table.shares.get_mut(&slot.owner)
+        {
+            share.slots.remove(&slot.id);
             if share.slots.is_empty() {
                 table.shares.remove(&slot.owner);
             }

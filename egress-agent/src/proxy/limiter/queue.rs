@@ -5,8 +5,9 @@
 //! of all connections grow.
 
 use std::{
+    cell::{Cell, RefCell},
     rc::Rc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Buf, Bytes};
@@ -25,13 +26,49 @@ pub struct Queued {
     bytes: Bytes,
     slot: Option<Rc<Slot>>,
     amount: usize,
+    stream: Option<Rc<Unwritten>>,
 }
 
 impl Queued {
     /// No bytes.
     #[must_use]
     pub fn none() -> Self {
-        Self { bytes: Bytes::new(), slot: None, amount: 0 }
+        Self { bytes: Bytes::new(), slot: None, amount: 0, stream: None }
+    }
+
+    /// As a piece of this stream.
+    #[must_use]
+    pub fn of(mut self, stream: &Rc<Unwritten>) -> Self {
+        stream.pieces.set(stream.pieces.get() + 1);
+        self.stream = Some(Rc::clone(stream));
+        self
+    }
+}
+
+/// The pieces of one stream that are not written yet.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    pieces: Cell<usize>,
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Unwritten {
+    /// Ready when there is none.
+    pub fn poll_none(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.pieces.get() == 0 {
+            return Poll::Ready(());
+        }
+        *self.waiting.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn take_one(&self) {
+        self.pieces.set(self.pieces.get().saturating_sub(1));
+        if self.pieces.get() == 0
+            && let Some(waiting) = self.waiting.take()
+        {
+            waiting.wake();
+        }
     }
 }
 
@@ -51,6 +88,9 @@ impl Buf for Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
+        if let Some(stream) = &self.stream {
+            stream.take_one();
+        }
         let Some(slot) = &self.slot else { return };
         let limiter = &slot.limiter;
         slot.queued.set(slot.queued.get().saturating_sub(self.amount));
@@ -76,7 +116,7 @@ impl Slot {
 
     pub(super) fn wake(&self) {
         let waiting = self.waiting.take();
-        waiting.into_iter().for_each(std::task::Waker::wake);
+        waiting.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -95,14 +135,22 @@ impl Holder {
         Poll::Pending
     }
 
+    /// Whether all that was handed over for the connection is written.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        self.0.as_ref().is_none_or(|slot| slot.queued.get() == 0)
+    }
+
     /// The bytes, counted.
     #[must_use]
     pub fn queue(&self, bytes: Bytes) -> Queued {
-        let Some(slot) = &self.0 else { return Queued { bytes, slot: None, amount: 0 } };
+        let Some(slot) = &self.0 else {
+            return Queued { bytes, slot: None, amount: 0, stream: None };
+        };
         let (amount, limiter) = (bytes.len(), &slot.limiter);
         slot.queued.set(slot.queued.get() + amount);
         limiter.queued.set(limiter.queued.get() + amount);
         limiter.stats.add(Resource::QueuedBytes, amount);
-        Queued { bytes, slot: Some(Rc::clone(slot)), amount }
+        Queued { bytes, slot: Some(Rc::clone(slot)), amount, stream: None }
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{Holder, Limiter, Slot, Usage};
-use crate::{telemetry::Resource, types::ShareOwner};
+use crate::telemetry::Resource;
 
 /// One request's place, or bytes of one; given back on drop.
 #[derive(Debug)]
@@ -15,23 +15,21 @@ pub struct Work {
 impl Limiter {
     /// Bytes of request heads that the source may still take without anybody making room: none while
     /// memory is short.
-    fn bytes_left(&self, owner: &ShareOwner) -> usize {
+    fn bytes_left(&self, slot: &Slot) -> usize {
         if self.stats.is_pressed() {
             return 0;
         }
         let bound = self.bound(Resource::RequestBytes);
-        let table = self.table.borrow();
-        let own = table.shares.get(owner).map_or(0, |s| s.used.of(Resource::RequestBytes));
-        let all = table.used.of(Resource::RequestBytes);
+        let own = slot.share_used.get().of(Resource::RequestBytes);
+        let all = self.table.borrow().used.of(Resource::RequestBytes);
         bound.all.saturating_sub(all).min(bound.each.saturating_sub(own))
     }
 
     /// Whether half of the bytes of requests are left, for all and for the source.
-    fn has_spare(&self, owner: &ShareOwner, bytes: usize) -> bool {
+    fn has_spare(&self, slot: &Slot, bytes: usize) -> bool {
         let bound = self.bound(Resource::RequestBytes);
-        let table = self.table.borrow();
-        let own = table.shares.get(owner).map_or(0, |s| s.used.of(Resource::RequestBytes));
-        let all = table.used.of(Resource::RequestBytes);
+        let own = slot.share_used.get().of(Resource::RequestBytes);
+        let all = self.table.borrow().used.of(Resource::RequestBytes);
         !self.stats.is_pressed() && all + bytes <= bound.all / 2 && own + bytes <= bound.each / 2
     }
 }
@@ -52,8 +50,9 @@ impl Holder {
 
     fn ask(&self, used: Usage) -> Option<Work> {
         let Some(slot) = &self.0 else { return Some(Work { slot: None, used }) };
+        let own = || Some(slot.share_used.get());
         // A stream of a connection that was told to end.
-        if slot.evicted.get() || !slot.limiter.has_room(&slot.owner, used) {
+        if slot.evicted.get() || !slot.limiter.has_room(&slot.owner, own, used) {
             return None;
         }
         slot.limiter.take(slot, used);
@@ -66,7 +65,7 @@ impl Holder {
     pub fn spare(&self, bytes: usize) -> Option<Work> {
         let used = Usage::bytes(bytes);
         let Some(slot) = &self.0 else { return Some(Work { slot: None, used }) };
-        if slot.evicted.get() || !slot.limiter.has_spare(&slot.owner, bytes) {
+        if slot.evicted.get() || !slot.limiter.has_spare(slot, bytes) {
             return None;
         }
         slot.limiter.take(slot, used);
@@ -76,7 +75,7 @@ impl Holder {
     /// Bytes of request heads that its source may still take without anybody making room.
     #[must_use]
     pub fn bytes_left(&self) -> usize {
-        self.0.as_ref().map_or(usize::MAX, |slot| slot.limiter.bytes_left(&slot.owner))
+        self.0.as_ref().map_or(usize::MAX, |slot| slot.limiter.bytes_left(slot))
     }
 
     /// Whether the process is short of memory: a connection whose request is refused then ends.

@@ -34,6 +34,9 @@ impl Pace {
 
     /// Ready with how many bytes may be read at once; never zero.
     pub(in super::super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.meters.are_none() {
+            return Poll::Ready(usize::MAX);
+        }
         loop {
             if let Some(timer) = &mut self.timer {
                 ready!(timer.as_mut().poll(cx));
@@ -49,7 +52,7 @@ impl Pace {
 
     /// So many bytes were read.
     pub(in super::super) fn moved(&self, bytes: usize) {
-        if bytes > 0 {
+        if bytes > 0 && !self.meters.are_none() {
             self.meters.moved(u64::try_from(bytes).unwrap_or(u64::MAX), Instant::now());
         }
     }
@@ -96,6 +99,10 @@ impl<S: Side> Side for PacedSide<'_, S> {
 
     fn reset(&self) {
         self.io.reset();
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.io.poll_gone(cx)
     }
 }
 

@@ -75,6 +75,43 @@ impl TunnelStream {
         Poll::Ready(Ok(true))
     }
 
+    /// Ready with how many of so many bytes may be written.
+    fn poll_room(&mut self, cx: &mut Context<'_>, bytes: usize) -> Poll<io::Result<usize>> {
+        let wanted = bytes.min(CHUNK);
+        if wanted == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        if self.holder.poll_queue(cx).is_pending() {
+            // What was promised meanwhile would be kept from other streams.
+            self.send.reserve_capacity(0);
+            return Poll::Pending;
+        }
+        self.send.reserve_capacity(wanted);
+        // Room that is there already isn't announced again.
+        let mut room = self.send.capacity();
+        while room == 0 {
+            room = match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(room)) => room,
+                Some(Err(error)) => return Poll::Ready(Err(self.error(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            };
+        }
+        Poll::Ready(Ok(room.min(wanted)))
+    }
+
+    /// Gives bytes to the tunnel, which has room for them.
+    fn hand_over(&mut self, bytes: Bytes) -> io::Result<usize> {
+        let length = bytes.len();
+        if length == 0 {
+            return Ok(0);
+        }
+        let queued = self.holder.queue(bytes);
+        match self.send.send_data(queued, false) {
+            Ok(()) => Ok(length),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
     fn error(&self, error: h2::Error) -> io::Error {
         if let Some(ended) = self.ending.get() {
             return io::Error::new(io::ErrorKind::ConnectionAborted, ended.clone());
@@ -111,31 +148,9 @@ impl AsyncWrite for TunnelStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let wanted = bytes.len().min(CHUNK);
-        if wanted == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        if this.holder.poll_queue(cx).is_pending() {
-            // What was promised meanwhile would be kept from other streams.
-            this.send.reserve_capacity(0);
-            return Poll::Pending;
-        }
-        this.send.reserve_capacity(wanted);
-        // Room that is there already isn't announced again.
-        let mut room = this.send.capacity();
-        while room == 0 {
-            room = match ready!(this.send.poll_capacity(cx)) {
-                Some(Ok(room)) => room,
-                Some(Err(error)) => return Poll::Ready(Err(this.error(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            };
-        }
-        let taken = bytes.get(..room.min(wanted)).unwrap_or_default();
-        let queued = this.holder.queue(Bytes::copy_from_slice(taken));
-        match this.send.send_data(queued, false) {
-            Ok(()) => Poll::Ready(Ok(taken.len())),
-            Err(error) => Poll::Ready(Err(this.error(error))),
-        }
+        let room = ready!(this.poll_room(cx, bytes.len()))?;
+        let taken = bytes.get(..room).unwrap_or_default();
+        Poll::Ready(this.hand_over(Bytes::copy_from_slice(taken)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -162,6 +177,33 @@ impl Side for TunnelStream {
 
     fn reset(&self) {
         self.reset.set(true);
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.send.poll_reset(cx).map(drop)
+    }
+
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Bytes>>> {
+        let filled = self.poll_fill(cx).map_ok(|_| {
+            let received = std::mem::take(&mut self.read);
+            // It fails only for more than was received.
+            self.receive.release(received.len()).ok();
+            received
+        });
+        Some(filled)
+    }
+
+    fn keeps_bytes(&self) -> bool {
+        true
+    }
+
+    fn poll_write_bytes(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &mut Bytes,
+    ) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(cx, bytes.len()))?;
+        Poll::Ready(self.hand_over(bytes.split_to(room)))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     pods::Pod,
-    source::{Files, verdicts::Verdicts},
+    source::{Files, Rollout, verdicts::Verdicts},
 };
 
 /// After an update no other for so long means that a change is whole: `kubectl apply` of five resources
@@ -39,6 +39,8 @@ pub(super) struct Assembler {
     files: watch::Sender<Option<Arc<Files>>>,
     pods: watch::Sender<Option<Arc<Vec<Pod>>>>,
     objects: watch::Sender<Arc<KnownObjects>>,
+    /// Who wants to know which nodes run agents.
+    rollout: Option<Rollout>,
 }
 
 /// What whoever reports on objects listens to.
@@ -70,7 +72,10 @@ impl Due {
 }
 
 impl Assembler {
-    pub(super) fn new(updates: mpsc::Receiver<Update>) -> (Self, Kubernetes, Reporting) {
+    pub(super) fn new(
+        updates: mpsc::Receiver<Update>,
+        rollout: Option<Rollout>,
+    ) -> (Self, Kubernetes, Reporting) {
         let (objects, objects_receiver) = watch::channel(Arc::default());
         let (judged, judged_receiver) = watch::channel(Arc::default());
         let reporting = Reporting { objects: objects_receiver, judged: judged_receiver };
@@ -78,7 +83,7 @@ impl Assembler {
         let (pods, pods_receiver) = watch::channel(None);
         let published = Kubernetes { files: files_receiver, pods: pods_receiver };
         let state = State::reporting(judged);
-        (Self { updates, state, files, pods, objects }, published, reporting)
+        (Self { updates, state, files, pods, objects, rollout }, published, reporting)
     }
 
     pub(super) async fn run(mut self) {
@@ -117,6 +122,9 @@ impl Assembler {
                     // Whoever sees the configuration sees the pods that it was put together with.
                     if std::mem::take(&mut pods).at.is_some() {
                         self.pods.send_replace(self.state.pods());
+                    }
+                    if let Some(rollout) = &self.rollout {
+                        rollout.set_nodes(self.state.agents());
                     }
                     if let Some(whole) = self.state.files() {
                         self.files.send_replace(Some(Arc::new(whole)));

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
+use http::Request;
 use kube::{
     Api, Client,
     core::Status,
@@ -25,6 +26,10 @@ use super::{
 const MISSING: Duration = Duration::from_secs(3);
 /// Between two such questions.
 const AGAIN: Duration = Duration::from_secs(10);
+/// For how long a server must refuse until it counts as one that has started, where it may not be asked.
+const UNSURE: Duration = Duration::from_secs(60);
+/// Where a server says whether it has started. Kubernetes lets everybody ask.
+const READY: &str = "/readyz";
 
 /// What to follow.
 pub(super) struct Follow {
@@ -51,6 +56,19 @@ impl Follow {
             Ok(_) => Definition::Present,
             Err(kube::Error::Api(status)) if is_absent(&status) => Definition::Absent,
             Err(_) => Definition::Unknown,
+        }
+    }
+
+    /// Whether the server has started: one that starts refuses, and does not know, what it will answer soon.
+    async fn readiness(&self) -> Readiness {
+        let Ok(request) = Request::get(READY).body(Vec::new()) else { return Readiness::Unknown };
+        match self.client.request_text(request).await {
+            Ok(_) => Readiness::Ready,
+            // There is no right to ask, or a proxy before it that does not know the path.
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => {
+                Readiness::Unknown
+            }
+            Err(_) => Readiness::Starts,
         }
     }
 
@@ -104,10 +122,12 @@ pub(super) async fn follow<T, U>(
                     let empty = match next.absence {
                         Absence::No => false,
                         Absence::Ask => trouble.decide(of.definition().await),
-                        Absence::Certain => true,
+                        Absence::AskReadiness => {
+                            trouble.decide_refused(of.readiness().await, Instant::now())
+                        }
                     };
                     if empty {
-                        if next.absence == Absence::Certain {
+                        if next.absence == Absence::AskReadiness {
                             tracing::info!("the API server has no {what} for this agent");
                         }
                         if updates.send(wrap(Step::Replace(Vec::new()))).await.is_err() {
@@ -127,7 +147,7 @@ pub(super) async fn follow<T, U>(
                         tracing::warn!("the API server on {what}: {text}; what was known stays");
                     }
                     tokio::select! {
-                        () = sleep(next.pause) => {}
+                        () = sleep(trouble.soon().unwrap_or(next.pause)) => {}
                         () = updates.closed() => return,
                     }
                     if is_missing(&error) { break } else { continue }
@@ -184,6 +204,16 @@ fn is_absent(status: &Status) -> bool {
         && status.details.as_ref().is_some_and(|details| details.kind == Kind::definition().plural)
 }
 
+/// What the server says of itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Readiness {
+    Ready,
+    /// It starts, or does not answer.
+    Starts,
+    /// There is no right to ask.
+    Unknown,
+}
+
 /// What is known of a kind's absence after an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Absence {
@@ -191,8 +221,8 @@ enum Absence {
     No,
     /// Whether it is defined must be asked.
     Ask,
-    /// It counts as empty from now on.
-    Certain,
+    /// Whether the server has started must be asked.
+    AskReadiness,
 }
 
 /// Which kind may be missing.
@@ -219,6 +249,8 @@ struct Trouble {
     asked: Option<Instant>,
     /// It was told that there is no object.
     empty: bool,
+    /// The server has said that it is ready: what it refuses from now on is no sign of a start.
+    ready: bool,
     /// It was told that the objects stay.
     kept: bool,
     /// A list was complete.
@@ -269,14 +301,35 @@ impl Trouble {
         Next { pause: if settled { pause(self.errors) } else { SOONEST }, absence, told: None }
     }
 
-    /// A server that starts says the same for a moment. What was known stays; what never was counts as empty.
+    /// A server that starts says the same for a while. What was known stays; what never was counts as empty when
+    /// the server is ready and still says so.
     fn after_refusal(&mut self, now: Instant) -> Next {
         let since = *self.missing.get_or_insert(now);
         let waited = now.duration_since(since) >= MISSING;
-        let empty = waited && !self.known && !self.empty;
-        self.empty |= empty;
-        let absence = if empty { Absence::Certain } else { Absence::No };
+        let ask = waited && !self.known && !self.empty;
+        let absence = if ask { Absence::AskReadiness } else { Absence::No };
         Next { pause: if waited { pause(self.errors) } else { SOONEST }, absence, told: None }
+    }
+
+    /// Whether what the server refuses counts as empty from now on. An agent that starts again takes what an
+    /// earlier one left in the kernel for the last known, and replaces it by its own first configuration: so that
+    /// must not come from a server that does not know its own objects yet.
+    fn decide_refused(&mut self, readiness: Readiness, now: Instant) -> bool {
+        // The refusal that counts is one after the server was ready.
+        let was_ready = self.ready;
+        self.ready = readiness == Readiness::Ready;
+        let unsure = self.missing.is_some_and(|since| now.duration_since(since) >= UNSURE);
+        self.empty = match readiness {
+            Readiness::Ready => was_ready,
+            Readiness::Starts => false,
+            Readiness::Unknown => unsure,
+        };
+        self.empty
+    }
+
+    /// The pause before the refusal that decides.
+    fn soon(&self) -> Option<Duration> {
+        (self.ready && !self.empty).then_some(SOONEST)
     }
 
     /// Whether the kind has no objects from now on. Each kind can restrict: a missing `AuthorizationPolicy`
@@ -406,6 +459,12 @@ mod tests {
         let absence = |trouble: &mut Trouble, code, seconds| {
             trouble.after(&error(code), start + Duration::from_secs(seconds)).absence
         };
+        // After this refusal, where the server says this of itself.
+        let refused = |trouble: &mut Trouble, code, seconds, readiness| {
+            let now = start + Duration::from_secs(seconds);
+            let ask = trouble.after(&error(code), now).absence == Absence::AskReadiness;
+            ask.then(|| trouble.decide_refused(readiness, now))
+        };
         for code in [403, 404] {
             let mut trouble = optional();
             assert_eq!(
@@ -413,8 +472,23 @@ mod tests {
                 Absence::No,
                 "a server that starts says so too"
             );
-            assert_eq!(absence(&mut trouble, code, 3), Absence::Certain);
-            assert_eq!(absence(&mut trouble, code, 9), Absence::No, "it was told already");
+            // However long it takes to start.
+            for seconds in (3..600).step_by(5) {
+                assert_eq!(refused(&mut trouble, code, seconds, Readiness::Starts), Some(false));
+                assert_eq!(trouble.soon(), None);
+            }
+            assert_eq!(refused(&mut trouble, code, 600, Readiness::Ready), Some(false));
+            assert_eq!(trouble.soon(), Some(SOONEST));
+            // It was another one of several servers.
+            assert_eq!(refused(&mut trouble, code, 601, Readiness::Starts), Some(false));
+            assert_eq!(refused(&mut trouble, code, 602, Readiness::Ready), Some(false));
+            assert_eq!(refused(&mut trouble, code, 603, Readiness::Ready), Some(true));
+            assert_eq!(absence(&mut trouble, code, 609), Absence::No, "it was told already");
+            // Where nobody may ask, time tells.
+            let mut trouble = optional();
+            assert_eq!(absence(&mut trouble, code, 0), Absence::No);
+            assert_eq!(refused(&mut trouble, code, 59, Readiness::Unknown), Some(false));
+            assert_eq!(refused(&mut trouble, code, 60, Readiness::Unknown), Some(true));
             // What was known stays.
             let mut trouble = optional();
             trouble.is_over(true);

@@ -51,7 +51,7 @@ impl Kind {
     }
 }
 
-/// A custom resource: one of Istio's kinds, or of this product's own.
+/// A custom resource: one of Istio's kinds, of the Gateway API's, or of this product's own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Custom {
     pub(super) group: &'static str,
@@ -73,10 +73,11 @@ const fn custom(
 const OWN: &str = "egress-enforcer.io";
 const NETWORKING: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ALL: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 /// The custom resources that are read: the policy, and what restricts it.
-pub(super) const CUSTOM: [Custom; 11] = [
+pub(super) const CUSTOM: [Custom; 18] = [
     custom(NETWORKING, ALL, "DestinationRule", "destinationrules"),
     custom(NETWORKING, ALL, "Gateway", "gateways"),
     custom(NETWORKING, ALL, "ServiceEntry", "serviceentries"),
@@ -88,6 +89,13 @@ pub(super) const CUSTOM: [Custom; 11] = [
     custom("extensions.istio.io", &["v1alpha1"], "WasmPlugin", "wasmplugins"),
     custom(OWN, &["v1alpha1"], "EgressPolicy", "egresspolicies"),
     custom(OWN, &["v1alpha1"], "ClusterEgressPolicy", "clusteregresspolicies"),
+    custom(GATEWAY_API, &["v1", "v1beta1"], "Gateway", "gateways"),
+    custom(GATEWAY_API, &["v1", "v1beta1"], "HTTPRoute", "httproutes"),
+    custom(GATEWAY_API, &["v1", "v1alpha2"], "GRPCRoute", "grpcroutes"),
+    custom(GATEWAY_API, &["v1", "v1alpha3", "v1alpha2"], "TLSRoute", "tlsroutes"),
+    custom(GATEWAY_API, &["v1", "v1alpha2"], "TCPRoute", "tcproutes"),
+    custom(GATEWAY_API, &["v1", "v1alpha3"], "BackendTLSPolicy", "backendtlspolicies"),
+    custom(GATEWAY_API, &["v1", "v1beta1"], "ReferenceGrant", "referencegrants"),
 ];
 
 impl Custom {
@@ -99,6 +107,12 @@ impl Custom {
     /// Whether it is one of this product's own, which show what became of them.
     pub(super) fn has_conditions(self) -> bool {
         self.group == OWN
+    }
+
+    /// What messages call the kind. Istio and the Gateway API each have one named `Gateway`.
+    pub(super) fn title(self) -> String {
+        let is_ambiguous = self.group == GATEWAY_API && self.kind == "Gateway";
+        if is_ambiguous { format!("{}.{}", self.kind, self.group) } else { self.kind.into() }
     }
 
     /// In each version.

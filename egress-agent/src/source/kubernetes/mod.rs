@@ -32,6 +32,7 @@ use self::{
 pub use self::{
     assemble::Kubernetes,
     client::ClientError,
+    report::Reports,
     settings::{More, Scope, Settings},
     taint::StartupTaint,
 };
@@ -46,22 +47,24 @@ const WAITING: usize = 1024;
 pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     let client = client::new(&settings).await?;
     let (updates, receiver) = mpsc::channel(WAITING);
-    let (assembler, published, reporting) = Assembler::new(receiver);
+    let More { secrets: wanted, taint, reports, agents } = settings.more;
+    let rollout = reports.as_ref().map(|reports| reports.rollout.clone());
+    let (assembler, published, reporting) = Assembler::new(receiver, rollout);
     tokio::spawn(assembler.run());
     // A gateway knows all that policies are about, and there are few of them.
-    if settings.scope == Scope::Cluster {
-        spawn(report::run(client.clone(), reporting.objects, reporting.judged));
+    if let Some(reports) = reports {
+        spawn(report::run(client.clone(), reporting.objects, reporting.judged, reports));
     }
-    let More { secrets: wanted, taint } = settings.more;
     if let Some(wanted) = wanted {
         spawn(secrets::run(client.clone(), wanted));
     }
     if let Some(taint) = taint {
         spawn(taint::run(client.clone(), taint));
     }
-    let pods = match &settings.scope {
-        Scope::Node(name) => Some(format!("spec.nodeName={name}")),
-        Scope::Cluster => None,
+    let (pods_of, pods) = match &settings.scope {
+        Scope::Node(name) => (None, Some(format!("spec.nodeName={name}"))),
+        Scope::Namespace(namespace) => (Some(namespace.clone()), None),
+        Scope::Cluster => (None, None),
     };
     for (index, kind) in CUSTOM.into_iter().enumerate() {
         let of = Follow { kinds: kind.versions(), ..Follow::of(&client) };
@@ -101,7 +104,8 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     let slices = gateways(Kind::of("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices"));
     spawn(follow(slices, updates.clone(), objects::slice, Update::Slice));
     let nodes = Follow { kinds: vec![Kind::core("Node", "nodes")], ..Follow::of(&client) };
-    spawn(follow(nodes, updates.clone(), objects::node, Update::Node));
+    let node = move |object: &Object| objects::node(object, &agents);
+    spawn(follow(nodes, updates.clone(), node, Update::Node));
     let cidrs = Follow {
         kinds: ["v1", "v1beta1"]
             .map(|version| {
@@ -121,7 +125,12 @@ pub async fn start(settings: Settings) -> Result<Kubernetes, ClientError> {
     spawn(follow(kubeadm, updates.clone(), networks::kubeadm, Update::Kubeadm));
     let api = one(Kind::core("Service", "services"), "default", "kubernetes");
     spawn(follow(api, updates.clone(), objects::service, Update::ApiService));
-    let of = Follow { kinds: vec![Kind::core("Pod", "pods")], fields: pods, ..Follow::of(&client) };
+    let of = Follow {
+        kinds: vec![Kind::core("Pod", "pods")],
+        namespace: pods_of,
+        fields: pods,
+        ..Follow::of(&client)
+    };
     spawn(follow(of, updates, pod, Update::Pod));
     Ok(published)
 }

@@ -12,11 +12,14 @@ use super::kinds::{Custom, Kind};
 use crate::{
     config::{ANNOTATION_PREFIX, RawFile},
     pods::{Pod, PodUid},
+    source::NodeSelector,
     types::{DEFAULT_SERVICE_ACCOUNT, Labels, Namespace},
 };
 
 /// An annotation that changes what an `AuthorizationPolicy` does. No other one does.
 const DRY_RUN: &str = "istio.io/dry-run";
+/// An annotation that names the service of a `Gateway` of the Gateway API.
+const NAME_OVERRIDE: &str = "gateway.istio.io/name-override";
 
 /// An object of any kind that is read.
 #[derive(Clone, Debug, Deserialize)]
@@ -131,7 +134,9 @@ pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
     let created = metadata.creation_timestamp.as_ref().map(|time| json!(time));
     let annotations = metadata.annotations.iter().flatten();
     let annotations: BTreeMap<&String, &String> = annotations
-        .filter(|(key, _)| *key == DRY_RUN || key.starts_with(ANNOTATION_PREFIX))
+        .filter(|(key, _)| {
+            [DRY_RUN, NAME_OVERRIDE].contains(&key.as_str()) || key.starts_with(ANNOTATION_PREFIX)
+        })
         .collect();
     let document = json!({
         "apiVersion": of.api_version(),
@@ -149,11 +154,27 @@ pub(super) fn resource(of: Custom, object: &Object) -> Option<RawFile> {
 fn name_of(of: Custom, object: &Object) -> Option<String> {
     let ObjectMeta { namespace, name, .. } = &object.metadata;
     let place = namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-    Some(format!("{} {place}{}", of.kind, name.as_ref()?))
+    Some(format!("{} {place}{}", of.title(), name.as_ref()?))
 }
 
-/// The type of the condition that says whether an object is in force.
-pub(super) const ACCEPTED: &str = "Accepted";
+/// A condition that an object shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ConditionKind {
+    /// Whether gateways decide by it.
+    Accepted,
+    /// Whether it is in force on every node and gateway.
+    Programmed,
+}
+
+impl ConditionKind {
+    /// Its `type`.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::Programmed => "Programmed",
+        }
+    }
+}
 
 /// Custom resources by the name that messages call them.
 pub(super) type KnownObjects = BTreeMap<String, Known>;
@@ -167,11 +188,13 @@ pub(super) struct Known {
     pub(super) name: String,
     pub(super) uid: String,
     pub(super) generation: i64,
-    /// What it shows.
+    /// What it shows of [`ConditionKind::Accepted`].
     pub(super) accepted: Option<Condition>,
+    /// And of [`ConditionKind::Programmed`].
+    pub(super) programmed: Option<Condition>,
 }
 
-/// The condition `Accepted`.
+/// A condition.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Condition {
     pub(super) holds: bool,
@@ -186,21 +209,24 @@ pub(super) struct Condition {
 pub(super) fn known(kind: usize, object: &Object) -> Option<Known> {
     let ObjectMeta { namespace, name, uid, generation, .. } = &object.metadata;
     let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let mut conditions = conditions.into_iter().flatten();
-    let accepted = conditions.find(|condition| condition.kind == ACCEPTED);
+    let shown = |kind: ConditionKind| {
+        let shown = conditions.into_iter().flatten().find(|shown| shown.kind == kind.name())?;
+        Some(Condition {
+            holds: shown.status == "True",
+            generation: shown.observed_generation.unwrap_or(0),
+            reason: shown.reason.clone().unwrap_or_default(),
+            message: shown.message.clone().unwrap_or_default(),
+            since: shown.last_transition_time.clone(),
+        })
+    };
     Some(Known {
         kind,
         namespace: namespace.clone(),
         name: name.clone()?,
         uid: uid.clone().unwrap_or_default(),
         generation: generation.unwrap_or(0),
-        accepted: accepted.map(|shown| Condition {
-            holds: shown.status == "True",
-            generation: shown.observed_generation.unwrap_or(0),
-            reason: shown.reason.clone().unwrap_or_default(),
-            message: shown.message.clone().unwrap_or_default(),
-            since: shown.last_transition_time.clone(),
-        }),
+        accepted: shown(ConditionKind::Accepted),
+        programmed: shown(ConditionKind::Programmed),
     })
 }
 
@@ -247,6 +273,8 @@ pub(super) struct NodeInfo {
     pub(super) addresses: Vec<IpAddr>,
     /// These, and the networks of its pods.
     pub(super) networks: Vec<IpNet>,
+    /// Whether it should run a node agent.
+    pub(super) runs_agent: bool,
 }
 
 /// A Service: which pods, and at which addresses.
@@ -269,8 +297,10 @@ pub(super) fn slice(object: &Object) -> Option<Endpoints> {
     Some(Endpoints { service, addresses: all.filter_map(|text| text.parse().ok()).collect() })
 }
 
-/// A node: its addresses, and the networks of its pods.
-pub(super) fn node(object: &Object) -> Option<NodeInfo> {
+/// A node: its addresses, and the networks of its pods. Those that `agents` selects run agents.
+pub(super) fn node(object: &Object, agents: &NodeSelector) -> Option<NodeInfo> {
+    let labels = object.metadata.labels.iter().flatten();
+    let labels = labels.map(|(key, value)| (key.as_str(), value.as_str())).collect();
     let networks = object.spec.as_ref().and_then(|spec| spec["podCIDRs"].as_array());
     let networks = networks.into_iter().flatten();
     let own = object.status.as_ref().and_then(|status| status.addresses.as_ref());
@@ -278,7 +308,7 @@ pub(super) fn node(object: &Object) -> Option<NodeInfo> {
     let addresses: Vec<IpAddr> = own.filter_map(|address| address.address.parse().ok()).collect();
     let networks = networks.filter_map(|value| value.as_str()?.parse::<IpNet>().ok());
     let networks = networks.chain(addresses.iter().copied().map(IpNet::from)).collect();
-    Some(NodeInfo { addresses, networks })
+    Some(NodeInfo { addresses, networks, runs_agent: agents.selects(&labels) })
 }
 
 /// The hash of a static pod's configuration, which its cgroup is named after.

@@ -4,6 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use data_encoding::BASE64;
@@ -21,6 +26,7 @@ use crate::source::{Secret, Secrets};
 pub(super) async fn run(client: Client, secrets: Secrets) {
     let mut wanted = secrets.wanted();
     let mut followed: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
+    let refused = Arc::<Refused>::default();
     loop {
         let names: BTreeSet<String> = wanted.borrow_and_update().clone();
         followed.retain(|name, task| {
@@ -31,7 +37,8 @@ pub(super) async fn run(client: Client, secrets: Secrets) {
             stays
         });
         for name in names {
-            let task = || tokio::spawn(follow(client.clone(), secrets.clone(), name.clone()));
+            let (secrets, refused) = (secrets.clone(), Arc::clone(&refused));
+            let task = || tokio::spawn(follow(client.clone(), secrets, name.clone(), refused));
             followed.entry(name.clone()).or_insert_with(task);
         }
         if wanted.changed().await.is_err() {
@@ -40,16 +47,48 @@ pub(super) async fn run(client: Client, secrets: Secrets) {
     }
 }
 
-async fn follow(client: Client, secrets: Secrets, name: String) {
+/// How many Secrets the API server refuses to give. The more there are, the less often each is asked for again: who
+/// names a hundred that the gateway may not read costs the API server no more requests than who names ten.
+#[derive(Debug, Default)]
+struct Refused(AtomicU32);
+
+/// Between two requests of all those that are refused.
+const REFUSED_EVERY: Duration = Duration::from_millis(250);
+
+impl Refused {
+    fn count(self: &Arc<Self>) -> OneRefused {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OneRefused(Arc::clone(self))
+    }
+
+    /// How long each waits.
+    fn pause(&self) -> Duration {
+        REFUSED_EVERY * self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One of them, for as long as this value lives.
+#[derive(Debug)]
+struct OneRefused(Arc<Refused>);
+
+impl Drop for OneRefused {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn follow(client: Client, secrets: Secrets, name: String, all_refused: Arc<Refused>) {
     let kind = Kind::core("Secret", "secrets");
     let api: Api<Object> = Api::namespaced_with(client, secrets.namespace(), &kind);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut stream = pin!(watcher(api, config));
     let (mut first, mut errors) = (Secret::Absent, 0_u32);
+    let mut refused = None;
     while let Some(event) = stream.next().await {
         match event {
             Ok(event) => {
                 errors = 0;
+                refused = None;
                 match event {
                     Event::Init => first = Secret::Absent,
                     Event::InitApply(object) => first = content(&object),
@@ -69,10 +108,24 @@ async fn follow(client: Client, secrets: Secrets, name: String) {
                 // A server that starts answers 403 and 404 too; what is known stays in any case.
                 secrets.take(&name, Secret::Unknown(why));
                 errors = errors.saturating_add(1);
-                sleep(pause(errors)).await;
+                if is_refused(&error) {
+                    refused.get_or_insert_with(|| all_refused.count());
+                } else {
+                    refused = None;
+                }
+                let least = refused.as_ref().map_or(Duration::ZERO, |one| one.0.pause());
+                sleep(pause(errors).max(least)).await;
             }
         }
     }
+}
+
+/// Whether there is no right to read it.
+fn is_refused(error: &Error) -> bool {
+    let (Error::InitialListFailed(error) | Error::WatchStartFailed(error)) = error else {
+        return false;
+    };
+    matches!(error, kube::Error::Api(status) if status.code == 403)
 }
 
 /// The values of its keys. One that is no base64 makes the whole unknown: part of a credential is none.
@@ -144,6 +197,22 @@ mod tests {
         assert!(error.to_string().contains("c2VjcmV0"), "{error}");
         let said = reason(&Error::WatchFailed(kube::Error::SerdeError(error)), "n", "web");
         assert!(!said.contains("c2VjcmV0"), "{said}");
+    }
+
+    #[test]
+    fn the_more_are_refused_the_less_often_each_is_asked_for() {
+        let all = Arc::<Refused>::default();
+        let some: Vec<OneRefused> = (0..4).map(|_| all.count()).collect();
+        assert_eq!(all.pause(), Duration::from_secs(1));
+        let more: Vec<OneRefused> = (0..396).map(|_| all.count()).collect();
+        assert_eq!(all.pause(), Duration::from_secs(100));
+        drop((some, more));
+        assert_eq!(all.pause(), Duration::ZERO);
+        let of = |code| {
+            let status = Status { code, ..Status::default() };
+            Error::InitialListFailed(kube::Error::Api(Box::new(status)))
+        };
+        assert!(is_refused(&of(403)) && !is_refused(&of(503)));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::taint::StartupTaint;
-use crate::source::Secrets;
+use super::{report::Reports, taint::StartupTaint};
+use crate::source::{NodeSelector, Secrets};
 
 /// Where the API server is and what is asked of it.
 #[derive(Clone, Debug)]
@@ -31,6 +31,10 @@ pub struct More {
     pub secrets: Option<Secrets>,
     /// The taint that a node has until enforcement stands.
     pub taint: Option<StartupTaint>,
+    /// What a gateway reports.
+    pub reports: Option<Reports>,
+    /// The nodes that run agents.
+    pub agents: NodeSelector,
 }
 
 /// Which pods are asked for.
@@ -38,6 +42,8 @@ pub struct More {
 pub enum Scope {
     /// Those of a node.
     Node(String),
+    /// Those of a namespace.
+    Namespace(String),
     /// All of the cluster, by address.
     Cluster,
 }

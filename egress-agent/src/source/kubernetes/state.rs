@@ -22,6 +22,7 @@ use crate::{
         Files,
         verdicts::{Generations, Verdicts},
     },
+    types::{Revision, Revisions},
 };
 
 /// The same, of whichever kind.
@@ -155,6 +156,28 @@ impl State {
         all
     }
 
+    /// The revisions of the product's own kinds.
+    fn revisions(&self) -> Arc<Revisions> {
+        let own = CUSTOM.iter().zip(self.custom.iter().zip(&self.known));
+        let own = own.filter(|(kind, _)| kind.has_conditions());
+        let pairs = own.flat_map(|(_, (files, known))| {
+            files.0.iter().flat_map(BTreeMap::values).zip(known.0.iter().flat_map(BTreeMap::values))
+        });
+        let one = |(file, known): (&RawFile, &Known)| {
+            let revision =
+                Revision { uid: known.uid.as_str().into(), generation: known.generation };
+            (file.path.clone(), revision)
+        };
+        Arc::new(Revisions::new(pairs.map(one).collect()))
+    }
+
+    /// The nodes that should run an agent, with their addresses.
+    pub(super) fn agents(&self) -> BTreeMap<String, Vec<IpAddr>> {
+        let all = self.nodes.0.iter().flatten();
+        let agents = all.filter(|(_, node)| node.runs_agent);
+        agents.map(|((_, name), node)| (name.clone(), node.addresses.clone())).collect()
+    }
+
     /// The networks of nodes, pods and Services.
     fn networks(&self) -> Option<Networks> {
         let nodes = self.nodes.0.as_ref()?.values().flat_map(|node| &node.networks);
@@ -206,7 +229,7 @@ impl State {
         let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
         let known = judged.as_ref().map(|_| self.objects()).unwrap_or_default();
         let generations = known.into_iter().map(|(name, known)| (name, known.generation));
-        let objects = Generations::new(generations.collect(), judged);
+        let objects = Generations::new(generations.collect(), self.revisions(), judged);
         Some(Files { resources, mesh, discovered, objects })
     }
 }
@@ -235,6 +258,7 @@ mod tests {
             name: "a".into(),
             uid: "uid".into(),
             generation,
+            programmed: None,
             accepted: message.map(|message| crate::source::kubernetes::objects::Condition {
                 holds: true,
                 generation,
@@ -274,6 +298,7 @@ mod tests {
         let node = NodeInfo {
             addresses: vec!["10.0.0.7".parse().unwrap()],
             networks: vec!["10.244.1.1/24".parse().unwrap(), "10.0.0.7/32".parse().unwrap()],
+            runs_agent: true,
         };
         let slices =
             vec![(key("gw-a"), slice(&["10.0.0.12"])), (key("gw-b"), slice(&["10.0.0.11"]))];
@@ -320,6 +345,28 @@ mod tests {
         assert_eq!(nets, ["10.0.0.7/32", "10.244.1.0/24"]);
         assert_eq!(files.discovered.nodes["node-1"], addresses(&["10.0.0.7"]));
         assert_eq!(files.mesh.unwrap().text, "settings");
+    }
+
+    #[test]
+    fn the_revisions_are_those_of_the_own_kinds_and_agents_run_on_selected_nodes() {
+        let mut state = State::default();
+        complete(&mut state, usize::MAX);
+        let of = |kind: &str| CUSTOM.iter().position(|custom| custom.kind == kind).unwrap();
+        let put = |state: &mut State, kind: &str, generation| {
+            let known = Known { kind: of(kind), ..shown(generation, None) };
+            let file = RawFile { path: format!("{kind} istio-system/a"), text: String::new() };
+            state.take(Update::Custom(of(kind), Step::Put(key("a"), (file, known))));
+            state.revisions()
+        };
+        let none = state.revisions();
+        assert_eq!(put(&mut state, "VirtualService", 3), none);
+        let one = put(&mut state, "EgressPolicy", 1);
+        assert!(one.has("EgressPolicy istio-system/a", "uid", 1) && one != none);
+        assert_ne!(put(&mut state, "EgressPolicy", 2).digest(), one.digest());
+        assert_eq!(state.agents().len(), 1);
+        let node = NodeInfo { addresses: Vec::new(), networks: Vec::new(), runs_agent: false };
+        state.take(Update::Node(Step::Put((String::new(), "node-2".into()), node)));
+        assert_eq!(state.agents().into_keys().collect::<Vec<_>>(), ["node-1"]);
     }
 
     #[test]

@@ -106,9 +106,10 @@ impl AccessLog {
 
     /// Logs one request or connection.
     pub fn log(&self, entry: &AccessLogEntry) {
-        let (Some(format), Some(writer)) = (&*self.format.load(), &*self.writer.load()) else {
-            return;
-        };
+        let format = self.format.load();
+        let Some(format) = &*format else { return };
+        let writer = self.writer.load();
+        let Some(writer) = &*writer else { return };
         let render = |line: &mut Vec<u8>| render::render(format, entry, line);
         let owner = entry.owner();
         match entry.reason.filter(|_| !entry.was_forwarded()) {

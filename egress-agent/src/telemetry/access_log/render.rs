@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
@@ -14,9 +14,9 @@ use super::{
 };
 use crate::{
     config::{JSON_OWN, LogFormat},
-    telemetry::AccessLogEntry,
+    telemetry::{AccessLogEntry, ForwardedFor},
     types::{
-        DownstreamTls, PeerCertificate, ShareOwner,
+        DownstreamTls, PeerCertificate, ShareOwner, TraceId,
         log::{AddressPart, Field, PeerPart, Segment},
     },
 };
@@ -129,22 +129,27 @@ fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<
     let workload = entry.workload.as_deref();
     let tls = entry.downstream_tls.as_deref();
     let own = [
-        entry.reason.map(|reason| reason.name()),
-        workload.map(|workload| &*workload.name),
-        workload.map(|workload| &*workload.namespace.0),
-        tls.and_then(DownstreamTls::principal_name),
-        tls.and_then(DownstreamTls::tunnel_principal_name),
-        entry.encrypted_hello.then_some("present"),
-        entry.audit.as_deref(),
+        string(entry.reason.map(|reason| reason.name())),
+        string(workload.map(|workload| &*workload.name)),
+        string(workload.map(|workload| &*workload.namespace.0)),
+        string(tls.and_then(DownstreamTls::principal_name)),
+        string(tls.and_then(DownstreamTls::tunnel_principal_name)),
+        string(entry.encrypted_hello.then_some("present")),
+        string(entry.audit.as_deref()),
+        trace(entry),
     ];
-    for (index, (key, text)) in JSON_OWN.into_iter().zip(own).enumerate() {
+    for (index, (key, value)) in JSON_OWN.into_iter().zip(own).enumerate() {
         if index > 0 {
             line.push(b',');
         }
         json_key(key, line);
-        json_value(&string(text), None, line);
+        json_value(&value, None, line);
     }
     line.extend_from_slice(b"}\n");
+}
+
+fn trace(entry: &AccessLogEntry) -> Value<'static> {
+    entry.trace_id().map_or(Value::Unset, Value::Trace)
 }
 
 fn json_key(key: &str, line: &mut Vec<u8>) {
@@ -163,7 +168,9 @@ fn json_value(value: &Value<'_>, max: Option<usize>, line: &mut Vec<u8>) {
         | Value::Shown(_)
         | Value::Address(_)
         | Value::Ip(_)
-        | Value::Time(..) => {
+        | Value::Addresses(..)
+        | Value::Time(..)
+        | Value::Trace(_) => {
             line.push(b'"');
             value.write(&mut JsonEscaped::new(line, max));
             line.push(b'"');
@@ -181,7 +188,10 @@ enum Value<'a> {
     Shown(&'a dyn fmt::Display),
     Address(SocketAddr),
     Ip(SocketAddr),
+    /// Addresses before one, and that one.
+    Addresses(&'a str, IpAddr),
     Time(SystemTime, Option<&'a str>),
+    Trace(TraceId),
 }
 
 impl Value<'_> {
@@ -193,7 +203,9 @@ impl Value<'_> {
             Self::Shown(shown) => write!(out, "{shown}"),
             Self::Address(addr) => write!(out, "{addr}"),
             Self::Ip(addr) => write!(out, "{}", addr.ip()),
+            Self::Addresses(before, last) => write!(out, "{before},{last}"),
             Self::Time(time, format) => write_time(*time, *format, out),
+            Self::Trace(id) => write!(out, "{id}"),
         };
         debug_assert!(written.is_ok(), "a line in memory takes everything");
     }
@@ -228,7 +240,7 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::UpstreamServiceTime => entry
             .upstream_service_time
             .map_or(Value::Unset, |time| Value::Header(milliseconds(time))),
-        Field::ForwardedFor => string(entry.forwarded_for.as_deref()),
+        Field::ForwardedFor => forwarded_for(entry),
         Field::UserAgent => string(entry.user_agent.as_deref()),
         Field::RequestId => string(entry.request_id.as_deref()),
         Field::Authority => string(entry.authority.as_deref()),
@@ -250,7 +262,17 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         }
         Field::UpstreamTlsGroup => string(entry.upstream_tls_group),
         Field::DownstreamTransportFailureReason => string(entry.downstream_failure.as_deref()),
+        Field::TraceId => trace(entry),
         Field::Peer(part) => entry.peer().map_or(Value::Unset, |peer| of_peer(peer, *part)),
+    }
+}
+
+fn forwarded_for(entry: &AccessLogEntry) -> Value<'_> {
+    let client = entry.downstream_remote.ip();
+    match &entry.forwarded_for {
+        None => Value::Unset,
+        Some(ForwardedFor::Client) => Value::Ip(SocketAddr::new(client, 0)),
+        Some(ForwardedFor::After(before)) => Value::Addresses(before, client),
     }
 }
 

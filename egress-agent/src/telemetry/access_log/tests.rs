@@ -13,7 +13,7 @@ use egress_ebpf::reason::Reason;
 use super::*;
 use crate::{
     policy::{AccessLogEncoding, ClusterName},
-    telemetry::ResponseFlag,
+    telemetry::{ForwardedFor, ResponseFlag},
     types::{
         ClientAddr, DownstreamTls, LocalAddr, Namespace, PeerCertificate, Port, SpiffeId,
         UpstreamAddr, Workload,
@@ -33,7 +33,7 @@ pub(super) fn request() -> AccessLogEntry {
         path: Some("/politics".into()),
         authority: Some("edition.cnn.com".into()),
         user_agent: Some("curl/7.64.0".into()),
-        forwarded_for: Some("10.244.0.7".into()),
+        forwarded_for: Some(ForwardedFor::Client),
         request_id: Some("a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e".into()),
         response_code: 200,
         response_code_details: Some("via_upstream".into()),
@@ -274,6 +274,7 @@ fn json_has_envoys_names_and_ours() {
             "tunnel_principal": null,
             "ech": null,
             "audit_policy": null,
+            "trace_id": "6ae49de2b5297ca3",
         })
     );
     let refused = json(None, &refused());
@@ -347,7 +348,7 @@ fn clients_cannot_forge_lines() {
         user_agent: Some(evil.into()),
         authority: Some(evil.into()),
         requested_server_name: Some(evil.into()),
-        forwarded_for: Some(evil.into()),
+        forwarded_for: Some(ForwardedFor::After(evil.into())),
         request_id: Some(evil.into()),
         ..request()
     };

@@ -2,7 +2,7 @@
 
 use egress_ebpf::reason::Reason;
 
-use super::{FlowLog, FlowRecord, FlowVerdict, GATEWAY_HOOK};
+use super::{FlowLog, FlowRecord, FlowVerdict, GATEWAY_HOOK, cut, kept_labels};
 use crate::telemetry::{AccessLogEntry, ResponseFlags};
 
 /// A host name's longest form (RFC 1035 §2.3.4, RFC 3986 lets an authority be longer). What the
@@ -23,7 +23,7 @@ impl FlowLog {
 
 impl From<&AccessLogEntry> for FlowRecord {
     fn from(entry: &AccessLogEntry) -> Self {
-        let host = entry.authority.as_ref().or(entry.requested_server_name.as_ref());
+        let host = entry.authority.as_deref().or(entry.requested_server_name.as_deref());
         let protocol = match entry.protocol {
             Some(version) => format!("{version:?}"),
             None if entry.requested_server_name.is_some() => "TLS".into(),
@@ -47,12 +47,18 @@ impl From<&AccessLogEntry> for FlowRecord {
             set: None,
             workload,
             namespace,
+            labels: entry.workload.as_ref().map(|of| kept_labels(&of.labels)).unwrap_or_default(),
+            pid: None,
+            executable: None,
+            container: None,
             cgroup: None,
             interface: None,
             source_address: Some(entry.downstream_remote.ip()),
             source_port: Some(entry.downstream_remote.0.port()),
             destination_address: None,
             destination_port: Some(entry.downstream_local.0.port()),
+            gateway: None,
+            trace_id: entry.trace_id().map(|id| id.to_string()),
             host: host.map(|host| cut(host, HOST_BYTES)),
             protocol,
             ech: entry.encrypted_hello,
@@ -61,6 +67,7 @@ impl From<&AccessLogEntry> for FlowRecord {
             response_flags: (entry.response_flags != ResponseFlags::default())
                 .then(|| entry.response_flags.to_string()),
             detail: detail.map(|detail| cut(detail, DETAIL_BYTES)),
+            server: None,
         }
     }
 }
@@ -142,6 +149,7 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::PlaintextHop
         | Reason::ClaimedWorkload
         | Reason::TlsPolicyUnavailable
+        | Reason::InvalidRoute
         | Reason::NoMatchingRule => FlowVerdict::Deny,
         Reason::ResolveFailed
         | Reason::ConnectFailed
@@ -153,16 +161,4 @@ fn verdict(reason: Reason) -> FlowVerdict {
         | Reason::GatewayUnreachable
         | Reason::NoServerCertificate => FlowVerdict::Fail,
     }
-}
-
-/// At most so many bytes, in whole characters, with a sign that something is missing.
-fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    let mut end = bytes;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}…", &text[..end])
 }

@@ -1,11 +1,13 @@
 //! Flows: what became of one connection, packet or request, in the form that both roles show it.
 
+mod bounds;
 mod decided;
 mod log;
 mod record;
 pub mod rfc3339;
 mod text;
 
+pub(crate) use self::bounds::{cut, kept_labels};
 pub use self::{
     log::{FlowLog, Follower, Seen},
     record::{FlowRecord, FlowVerdict, GATEWAY_HOOK, TUNNEL_HOOK},

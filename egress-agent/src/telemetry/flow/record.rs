@@ -9,6 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::rfc3339;
+use crate::types::Labels;
 
 /// The hook of a flow that the gateway decided; the node's are its programs' names.
 pub const GATEWAY_HOOK: &str = "gateway";
@@ -55,6 +56,19 @@ pub struct FlowRecord {
     /// The workload's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The workload's labels, as many as are kept: see [`kept_labels`](super::kept_labels).
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// The process that made the system call, by its number on the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The program that this process ran when the event was read, as its mount namespace names it (cut
+    /// at 255 bytes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    /// The container of its cgroup, by its runtime's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// The cgroup of its process, below the cgroup2 mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
@@ -73,6 +87,12 @@ pub struct FlowRecord {
     /// The port that it dialled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<u16>,
+    /// The gateway that a node sent it to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<SocketAddr>,
+    /// What its node and its gateway both call the connection: a [`TraceId`](crate::types::TraceId).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// HTTP's authority or the TLS server name, as the client said it (cut at 255 bytes); on a
     /// node, the names that resolve to the destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,6 +114,9 @@ pub struct FlowRecord {
     /// A sentence that says more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// The host whose agent was asked. Agents leave it out; `egress-agent flows --server` fills it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
 }
 
 impl FlowRecord {

@@ -23,12 +23,18 @@ pub(crate) fn dropped() -> FlowRecord {
         set: None,
         workload: Some("web".into()),
         namespace: Some("default".into()),
+        labels: [("app".into(), "web".into())].into(),
+        pid: None,
+        executable: None,
+        container: None,
         cgroup: None,
         interface: Some("veth-web".into()),
         source_address: Some("10.0.0.5".parse().unwrap()),
         source_port: Some(40000),
         destination_address: Some("198.51.100.7".parse().unwrap()),
         destination_port: Some(443),
+        gateway: None,
+        trace_id: None,
         host: None,
         protocol: "TCP".into(),
         ech: false,
@@ -36,6 +42,7 @@ pub(crate) fn dropped() -> FlowRecord {
         response_code: None,
         response_flags: None,
         detail: None,
+        server: None,
     }
 }
 
@@ -47,10 +54,11 @@ pub(crate) fn redirected() -> FlowRecord {
         reason: Some("routed".into()),
         workload: None,
         namespace: None,
+        labels: Default::default(),
         cgroup: Some("/pods/web".into()),
         interface: None,
-        source_address: None,
-        source_port: None,
+        gateway: Some("192.0.2.10:443".parse().unwrap()),
+        trace_id: Some("f18f7ecb71a95f74".into()),
         ..dropped()
     }
 }
@@ -95,8 +103,8 @@ fn a_line_reads_like_a_sentence() {
     );
     assert_eq!(
         redirected().text(),
-        "Jan 01 00:00:01.500: ? -> 198.51.100.7:443 TCP REDIRECTED (routed) at connect, cgroup \
-         /pods/web"
+        "Jan 01 00:00:01.500: 10.0.0.5:40000 -> 198.51.100.7:443 TCP REDIRECTED (routed) at connect, \
+         gateway 192.0.2.10:443, cgroup /pods/web, trace f18f7ecb71a95f74"
     );
     let named = FlowRecord {
         workload: Some("web".into()),
@@ -104,6 +112,10 @@ fn a_line_reads_like_a_sentence() {
         host: Some("db.example".into()),
         audit: true,
         set: Some("batch".into()),
+        source_address: None,
+        source_port: None,
+        gateway: None,
+        trace_id: None,
         ..redirected()
     };
     assert_eq!(
@@ -114,8 +126,8 @@ fn a_line_reads_like_a_sentence() {
     assert_eq!(
         FlowRecord::from(&entry()).text(),
         "Jan 01 00:00:00.020: shop/web 10.0.0.5:40000 -> unknown.example:80 HTTP/1.1 DENIED \
-         (host_not_in_registry) at gateway, 403, NR: no ServiceEntry names unknown.example with \
-         port 80"
+         (host_not_in_registry) at gateway, 403, NR, trace f18b13cb71a4c0cc: no ServiceEntry names \
+         unknown.example with port 80"
     );
 }
 
@@ -127,7 +139,8 @@ fn a_host_cannot_forge_a_line_or_fill_the_memory() {
     assert_eq!(line.lines().count(), 1, "{line}");
     assert!(!line.contains('\u{1b}') && !line.contains('\u{202e}'), "{line}");
     assert!(line.contains("\\u{1b}[2J"), "{line}");
-    let long = FlowRecord::from(&AccessLogEntry { authority: Some("é".repeat(9000)), ..entry() });
+    let long =
+        FlowRecord::from(&AccessLogEntry { authority: Some("é".repeat(9000).into()), ..entry() });
     assert_eq!(long.host.unwrap().chars().count(), 127 + 1);
 }
 
@@ -159,7 +172,8 @@ fn what_failed_is_not_what_was_denied() {
     };
     let failed = FlowRecord::from(&failed);
     assert_eq!((failed.verdict, failed.is_refusal()), (FlowVerdict::Fail, true));
-    assert!(failed.text().ends_with("NR, upstream 198.51.100.10:443: connection refused"));
+    let end = "NR, upstream 198.51.100.10:443, trace f18b13cb71a4c0cc: connection refused";
+    assert!(failed.text().ends_with(end), "{}", failed.text());
     let served = AccessLogEntry { reason: None, response_code: 200, ..entry() };
     let served = FlowRecord::from(&served);
     assert_eq!((served.verdict, served.is_refusal()), (FlowVerdict::Allow, false));

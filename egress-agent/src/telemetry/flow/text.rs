@@ -22,8 +22,21 @@ impl FlowRecord {
         push(&mut text, format_args!(" {} ", self.protocol));
         verdict(&mut text, self);
         push(&mut text, format_args!(" at {}", self.hook));
+        if let Some(gateway) = self.gateway {
+            push(&mut text, format_args!(", gateway {gateway}"));
+        }
         if let Some(cgroup) = &self.cgroup {
             push(&mut text, format_args!(", cgroup {cgroup}"));
+        }
+        if let Some(container) = &self.container {
+            // As `crictl ps` and `docker ps` cut it.
+            push(&mut text, format_args!(", container {:.12}", container));
+        }
+        if let Some(pid) = self.pid {
+            push(&mut text, format_args!(", process {pid}"));
+            if let Some(executable) = &self.executable {
+                push(&mut text, format_args!(" {executable}"));
+            }
         }
         if let Some(interface) = &self.interface {
             push(&mut text, format_args!(", interface {interface}"));
@@ -43,6 +56,9 @@ impl FlowRecord {
         }
         if let Some(upstream) = self.upstream {
             push(&mut text, format_args!(", upstream {upstream}"));
+        }
+        if let Some(trace) = &self.trace_id {
+            push(&mut text, format_args!(", trace {trace}"));
         }
         if let Some(detail) = &self.detail {
             push(&mut text, format_args!(": {detail}"));

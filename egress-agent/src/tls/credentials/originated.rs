@@ -10,7 +10,7 @@ use crate::{
     tls::{
         Alpn, TrustRoots,
         config::{Files, build},
-        credential::{CredentialStore, Located},
+        credential::CredentialStore,
     },
 };
 
@@ -55,9 +55,9 @@ impl Originated {
         self.faults.retain(|name, _| self.settings.iter().any(|(known, _)| known == name));
     }
 
-    /// The names of their Secrets.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = String> {
-        self.settings.iter().flat_map(|(name, _)| Located::secrets(name))
+    /// The names of their credentials.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().map(|(name, _)| name.as_str())
     }
 
     /// Looks what is wrong now, and logs what is new.

@@ -23,7 +23,8 @@ use crate::{
     telemetry::FlowLog,
     tls::testing::{self, Ca},
     tunnel::{
-        Credentials, Group, Limits, Origin, Origins, Refusal, Settings, Stats, Tunnel, TunnelConfig,
+        Credentials, Drain, Group, Limits, Origin, Origins, Refusal, Settings, Stats, Tunnel,
+        TunnelConfig,
     },
     types::{
         ClientAddr, DEFAULT_SERVICE_ACCOUNT, Labels, Namespace, OriginalDst, TrustDomain, Workload,
@@ -140,6 +141,7 @@ impl Node {
             stats: Arc::clone(&stats),
             flows: Arc::clone(&flows),
             limits,
+            drain: Drain::default(),
         };
         let tunnel = Some(Tunnel::start(&config, vec![of]).unwrap());
         Self { listener, stats, flows, provider, tunnel, records }

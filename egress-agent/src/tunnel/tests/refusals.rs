@@ -34,7 +34,7 @@ async fn a_gateway_that_refuses_a_stream_refuses_the_pod() {
     node.is_reset(port::SILENT, Refusal::Timeout).await;
     let flows = node.flows.history();
     assert!(flows[0].detail.as_deref().unwrap().contains("401"), "{:?}", flows[0]);
-    assert_eq!(flows[0].upstream, Some(waypoint.addr));
+    assert_eq!(flows[0].gateway, Some(waypoint.addr));
     // One refused stream is no reason to think worse of the others.
     node.echo().await;
     assert_eq!(waypoint.handshakes(), 1);

@@ -81,6 +81,8 @@ pub enum Field {
     DownstreamTransportFailureReason,
     /// `%DOWNSTREAM_PEER_URI_SAN%` and the like.
     Peer(PeerPart),
+    /// `%TRACE_ID%`: what the client's node calls the connection, too.
+    TraceId,
 }
 
 /// Which part of an address.

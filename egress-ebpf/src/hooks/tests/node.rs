@@ -292,25 +292,28 @@ fn another_namespace_is_not_the_node_whatever_it_sends() {
     assert_eq!(asks(&solicitation), (PASS, Reason::Neighbour));
 }
 
+/// A client's ports and the broadcast address are the sender's choice, so they make nobody the node.
 #[test]
-fn a_dhcp_request_for_a_pods_interface_goes_to_the_link_and_no_further() {
+fn only_the_node_asks_for_an_address() {
     let request =
         |from: &str, to: &str| ip(protocol::UDP, from, to, &[0, 68, 0, 67, 0, 9, 0, 0, b'x']);
     let broadcast = request("0.0.0.0", "255.255.255.255");
     let stranger = |socket| Way { namespace: Namespace::Other, socket, ..from(0) };
     let world = World::usual();
-    assert_eq!(sent(&world, stranger(Socket::Process), &broadcast), HOST);
-    // Not by the pod's own system, a workload or somebody behind; not beyond the link.
     let multicast = (DROP, Reason::Multicast);
-    assert_eq!(sent(&world, stranger(Socket::None), &broadcast), multicast);
+    for socket in [Socket::Process, Socket::None] {
+        assert_eq!(sent(&world, stranger(socket), &broadcast), multicast, "{socket:?}");
+    }
     assert_eq!(sent(&world, from(FOREIGN), &broadcast), multicast);
-    let behind = Way { came_in_on: 9, ..stranger(Socket::Process) };
-    assert_eq!(sent(&world, behind, &broadcast), multicast);
-    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
-    let frame = ip_frame(&broadcast);
-    let verdict =
-        judged(uplink(&frame.as_slice(), stranger(Socket::Process), workload, false, &world));
-    assert_eq!(verdict, multicast);
+    let of = |policy| {
+        let workload = Some(Workload { policy, cgroup: 1 });
+        let frame = ip_frame(&broadcast);
+        judged(uplink(&frame.as_slice(), stranger(Socket::Process), workload, false, &world))
+    };
+    assert_eq!(of(POLICY), multicast);
+    // An exemption is how the client of a network plug-in asks in a pod's namespace.
+    assert_eq!(of(EXEMPT), (PASS, Reason::Exempt));
+    assert_eq!(sent(&world, from(0), &broadcast), HOST, "the node's own client");
     let far = request("10.0.0.9", OUTSIDE);
     assert_eq!(sent(&world, stranger(Socket::Process), &far), (DROP, Reason::Protocol));
     assert_eq!(sent(&world, from(0), &far), HOST, "the node's own client");
@@ -354,4 +357,39 @@ fn nobody_asks_over_a_bridge_in_the_name_of_the_outside() {
     let audited = world.policies[&AUDITED];
     world.policies.insert(UPLINK_POLICY, audited);
     assert_eq!(judge(&world, &forged, 0, false), Some((PASS, Reason::SpoofedSource)));
+}
+
+/// So the program does not ask.
+#[test]
+fn who_made_what_a_known_pod_or_a_workload_sent_makes_no_difference() {
+    let world = World::usual();
+    let workload = Workload { policy: POLICY, cgroup: 5 };
+    let makers = [Namespace::Node, Namespace::Other].into_iter().flat_map(|namespace| {
+        [Socket::Process, Socket::None].map(|socket| Way { namespace, socket, ..from(4) })
+    });
+    let makers: Vec<_> = makers.collect();
+    for packet in [
+        tcp(POD, INSIDE, 80),
+        tcp(POD, OUTSIDE, 443),
+        tcp(POD, DIRECT, 9000),
+        tcp("127.0.0.1", INSIDE, 80),
+        udp(POD, OUTSIDE, 67),
+        icmp(POD, OUTSIDE, &[3, 0, 0, 0, 0, 0, 0, 0]),
+    ] {
+        let frame = ip_frame(&packet);
+        for pod in [IFINDEX, 99] {
+            let judge = |way: &Way| {
+                judged(uplink(&frame.as_slice(), Way { pod, ..*way }, None, false, &world))
+            };
+            assert!(makers.iter().all(|way| judge(way) == judge(&makers[0])), "{pod} {packet:x?}");
+        }
+        let judge = |came_in_on, way: &Way| {
+            let way = Way { came_in_on, ..*way };
+            judged(uplink(&frame.as_slice(), way, Some(workload), false, &world))
+        };
+        for came_in_on in [0, 4] {
+            let first = judge(came_in_on, &makers[0]);
+            assert!(makers.iter().all(|way| judge(came_in_on, way) == first), "{packet:x?}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::SystemTime};
 
 use egress_ebpf::reason::Reason;
 
-use super::values::{Moment, PodName, Protocol, Verdict};
+use super::values::{LabelSelector, Moment, PodName, Protocol, Verdict};
 use crate::{cli::reasons::reason, telemetry::FlowRecord};
 
 /// Whether a value of an option is what the flow has, at this time.
@@ -78,6 +78,9 @@ options! {
     /// Of workloads in this namespace.
     #[arg(short, long, visible_alias = "from-namespace", value_name = "NAMESPACE", value_delimiter = ',')]
     namespace: String = |value, flow, _now| flow.namespace.as_ref() == Some(value);
+    /// Of workloads with these labels: `app=web`, `app=web,tier=front` for both, or `app` for any value.
+    #[arg(short, long, visible_alias = "from-label", value_name = "KEY[=VALUE],...")]
+    label: LabelSelector = |value, flow, _now| value.is_of(flow);
     /// From or to this address.
     #[arg(long, visible_alias = "ip", value_name = "IP", value_delimiter = ',')]
     address: IpAddr = |value, flow, _now| {
@@ -86,7 +89,7 @@ options! {
     /// From this address.
     #[arg(long, visible_alias = "from-ip", value_name = "IP", value_delimiter = ',')]
     from_address: IpAddr = |value, flow, _now| from_address(flow, *value);
-    /// To this address; the one that a gateway dialled included.
+    /// To this address; the gateway's, and the one that a gateway connected to, included.
     #[arg(long, visible_alias = "to-ip", value_name = "IP", value_delimiter = ',')]
     to_address: IpAddr = |value, flow, _now| to_address(flow, *value);
     /// From or to this port.
@@ -95,12 +98,15 @@ options! {
     /// From this port.
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     from_port: u16 = |value, flow, _now| flow.source_port == Some(*value);
-    /// To this port; the one that a gateway dialled included.
+    /// To this port; the gateway's, and the one that a gateway connected to, included.
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     to_port: u16 = |value, flow, _now| to_port(flow, *value);
     /// To this host; `*.example.com` is all below it.
     #[arg(long, visible_aliases = ["to-host", "fqdn"], value_name = "NAME", value_delimiter = ',')]
     host: String = |value, flow, _now| names(flow, value);
+    /// Of the connection that has this trace id, on its node or its gateway.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    trace: String = |value, flow, _now| flow.trace_id.as_ref() == Some(value);
     /// Of this protocol: tcp, udp, icmp, tls, http (of any version).
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     protocol: Protocol = |value, flow, _now| value.is_of(flow);
@@ -117,13 +123,14 @@ fn from_address(flow: &FlowRecord, addr: IpAddr) -> bool {
 }
 
 fn to_address(flow: &FlowRecord, addr: IpAddr) -> bool {
-    let wanted = Some(addr.to_canonical());
-    flow.destination_address == wanted || flow.upstream.map(|upstream| upstream.ip()) == wanted
+    let wanted = addr.to_canonical();
+    flow.destination_address == Some(wanted)
+        || [flow.gateway, flow.upstream].iter().flatten().any(|there| there.ip() == wanted)
 }
 
 fn to_port(flow: &FlowRecord, port: u16) -> bool {
     flow.destination_port == Some(port)
-        || flow.upstream.is_some_and(|upstream| upstream.port() == port)
+        || [flow.gateway, flow.upstream].iter().flatten().any(|there| there.port() == port)
 }
 
 /// A node may know several names of an address, and an authority may have a port.

@@ -36,15 +36,26 @@ fn each_option_lets_through_what_it_names_and_nothing_else() {
     assert_eq!(shown(&["--from-pod", "other/web"]), (false, false));
     assert_eq!(shown(&["--namespace", "default"]), (true, false));
     assert_eq!(shown(&["-n", "other"]), (false, false));
-    assert_eq!(shown(&["--address", "10.0.0.5"]), (true, false));
+    assert_eq!(shown(&["--label", "app=web"]), (true, false));
+    assert_eq!(shown(&["-l", "app"]), (true, false));
+    assert_eq!(shown(&["-l", "app=batch"]), (false, false));
+    assert_eq!(shown(&["-l", "app=batch", "-l", "app=web"]), (true, false));
+    assert_eq!(shown(&["-l", "app=web,tier"]), (false, false));
+    assert_eq!(shown(&["--not", "--label", "app=web"]), (false, true));
+    for wrong in ["", "=web", "app=web,", "app!=web", "a b"] {
+        assert!(filter(&["--label", wrong]).unwrap_err().contains("KEY=VALUE"), "{wrong}");
+    }
+    assert_eq!(shown(&["--address", "10.0.0.5"]), (true, true));
+    assert_eq!(shown(&["--address", "192.0.2.10"]), (false, true));
     assert_eq!(shown(&["--address", "198.51.100.7"]), (true, true));
     assert_eq!(shown(&["--address", "198.51.100.8"]), (false, false));
-    assert_eq!(shown(&["--from-ip", "10.0.0.5"]), (true, false));
+    assert_eq!(shown(&["--from-ip", "10.0.0.5"]), (true, true));
     assert_eq!(shown(&["--from-address", "198.51.100.7"]), (false, false));
     assert_eq!(shown(&["--to-address", "198.51.100.7"]), (true, true));
     assert_eq!(shown(&["--to-ip", "10.0.0.5"]), (false, false));
-    assert_eq!(shown(&["--port", "40000"]), (true, false));
-    assert_eq!(shown(&["--from-port", "40000"]), (true, false));
+    assert_eq!(shown(&["--to-ip", "192.0.2.10"]), (false, true));
+    assert_eq!(shown(&["--port", "40000"]), (true, true));
+    assert_eq!(shown(&["--from-port", "40000"]), (true, true));
     assert_eq!(shown(&["--to-port", "40000"]), (false, false));
     assert_eq!(shown(&["--port", "443"]), (true, true));
     assert_eq!(shown(&["--to-port", "443"]), (true, true));
@@ -60,6 +71,8 @@ fn each_option_lets_through_what_it_names_and_nothing_else() {
     assert_eq!(shown(&["--until", "1970-01-01T00:00:30Z"]), (true, true));
     assert_eq!(shown(&["--port", "443", "--verdict", "denied"]), (true, false));
     assert_eq!(shown(&["--host", "edition.cnn.com"]), (false, false));
+    assert_eq!(shown(&["--trace", "f18f7ecb71a95f74"]), (false, true));
+    assert_eq!(shown(&["--trace", "f18f7ecb71a95f75"]), (false, false));
 }
 
 #[test]
@@ -70,7 +83,7 @@ fn not_is_for_the_next_option_alone() {
     assert_eq!(shown(&["--not", "--pod", "web", "--port", "443"]), (false, true));
     assert_eq!(shown(&["--port", "443", "--not", "--pod", "web"]), (false, true));
     assert_eq!(shown(&["--verdict", "denied", "--not", "--verdict", "redirected"]), (true, false));
-    assert_eq!(shown(&["--not", "--port", "40000", "--not", "--pod", "other"]), (false, true));
+    assert_eq!(shown(&["--not", "--port", "40001", "--not", "--pod", "web"]), (false, true));
     assert_eq!(shown(&["-n", "default", "--not", "--from-ip", "10.0.0.5"]), (false, false));
     // Without an option after it, it is for nothing.
     assert_eq!(shown(&["--port", "443", "--not"]), (true, true));

@@ -64,6 +64,39 @@ impl PodName {
     }
 }
 
+/// `--label`: keys, each with its value or with any. All of them have to be there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct LabelSelector(Vec<(String, Option<String>)>);
+
+impl FromStr for LabelSelector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let one = |part: &str| {
+            let (key, value) = match part.split_once('=') {
+                Some((key, value)) => (key, Some(value.to_owned())),
+                None => (part, None),
+            };
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
+            if key.is_empty() || !key.bytes().all(plain) {
+                return Err(format!("found `{text}`, expected KEY or KEY=VALUE, as in app=web"));
+            }
+            Ok((key.to_owned(), value))
+        };
+        text.split(',').map(one).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl LabelSelector {
+    pub(super) fn is_of(&self, flow: &FlowRecord) -> bool {
+        self.0.iter().all(|(key, value)| match (flow.labels.get(key), value) {
+            (Some(found), Some(wanted)) => found == wanted,
+            (Some(_), None) => true,
+            (None, _) => false,
+        })
+    }
+}
+
 /// `--protocol`, in upper case as flows have it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Protocol(String);

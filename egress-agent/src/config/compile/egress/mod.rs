@@ -16,8 +16,7 @@ use std::{
 use draft::{Draft, DraftRule, draft};
 #[cfg(test)]
 pub(in crate::config) use draft::{
-    MAX_EXPRESSIONS, MAX_HOSTS, MAX_LABELS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
-    MAX_VALUES,
+    MAX_HOSTS, MAX_METHODS, MAX_PATH, MAX_PATHS, MAX_PORTS, MAX_RULES,
 };
 
 use super::{
@@ -207,16 +206,17 @@ impl Compiler<'_> {
     /// How traffic to a port of the gateway has to come. Where the policy's pods are in several namespaces,
     /// whichever destination rule asks for mutual TLS is heeded.
     fn egress_hop(&mut self, policy: &Policy, group: usize, port: Port) -> Hop {
-        if !policy.cluster {
-            return self.hop(group, port, "", &policy.meta.namespace);
-        }
         let Some(group) = self.mesh.gateways.get(group) else { return Hop::Plain };
+        if !policy.cluster {
+            return self.hop(group.service.to_string(), port, "", &policy.meta.namespace);
+        }
         let host = HostPattern::Exact(group.service.clone());
         let rules = self.rules.meeting(&host);
-        let asked = most_specific(&rules, &host, |_| true).into_iter().any(|rule| {
-            let own = rule.policy.as_ref().map(|policy| policy.on(port));
-            own.is_some_and(|settings| settings.tunnel.flatten().is_some())
-        });
+        let asked =
+            most_specific(&rules, &host, |rule| !rule.is_only_tls).into_iter().any(|rule| {
+                let own = rule.policy.as_ref().map(|policy| policy.on(port));
+                own.is_some_and(|settings| settings.tunnel.flatten().is_some())
+            });
         if asked { Hop::Tunnel } else { Hop::Plain }
     }
 

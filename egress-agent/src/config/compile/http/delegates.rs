@@ -147,7 +147,16 @@ impl<'r> Compiler<'r> {
             .filter_map(|(meta, rule)| full_name(rule.delegate.as_ref()?, meta))
             .collect();
         for Resource { meta, spec } in self.delegates {
-            let VirtualService { at, hosts: _, gateways, http, tls, tcp, export_to: _ } = spec;
+            let VirtualService {
+                at,
+                hosts: _,
+                gateways,
+                http,
+                tls,
+                tcp,
+                export_to: _,
+                is_translated: _,
+            } = spec;
             let mut cx = meta.cx(self.report);
             if http.0.is_empty() || !(tls.0.is_empty() && tcp.0.is_empty()) {
                 let message = "a VirtualService without hosts is for others to delegate to, and \

@@ -38,7 +38,7 @@ impl Compiler<'_> {
         let mut matched = HashSet::new();
         let mut catch_all = false;
         for Ruled { rule, origin, told } in self.delegated(rules, stage, scope) {
-            let merged = origin.map(|meta| scope.within(meta));
+            let merged = origin.or(rule.origin.as_deref()).map(|meta| scope.within(meta));
             let scope = merged.as_ref().unwrap_or(scope);
             let rule = &*rule;
             let begin = self.report.problems.len();
@@ -51,7 +51,9 @@ impl Compiler<'_> {
             if here.is_empty() && !rule.matches.0.is_empty() {
                 continue;
             }
-            if catch_all {
+            // Routes of the Gateway API are put in order here, not by who writes them.
+            let is_ordered = rule.origin.is_none();
+            if catch_all && is_ordered {
                 let message = "an earlier rule matches everything, so this one is never reached";
                 cx.warn(&rule.at, message).code = Some("IST0130");
             }
@@ -62,7 +64,7 @@ impl Compiler<'_> {
             // The compiled form holds no places, so two that say the same read the same.
             let texts = compiled.matches.iter().map(|m| format!("{m:?}"));
             let repeats: Vec<_> = texts.map(|text| !matched.insert(text)).collect();
-            if !catch_all && cx.report.problems.len() == before {
+            if is_ordered && !catch_all && cx.report.problems.len() == before {
                 let all = repeats.iter().all(|repeat| *repeat);
                 for (m, _) in here.iter().zip(&repeats).filter(|(_, repeat)| **repeat) {
                     let (code, message) = if all {
@@ -112,6 +114,7 @@ impl Compiler<'_> {
             mirror_percent: _,
             mirror_percent_old: _,
             cors_policy,
+            origin: _,
         } = rule;
         let mut cx = scope.meta.cx(self.report);
         let matches: Vec<_> = here.iter().filter_map(|m| http_match(m, &mut cx)).collect();
@@ -235,6 +238,38 @@ impl Compiler<'_> {
             targets.push(Weighted { weight, target, action: Arc::new(action) });
         }
         targets
+    }
+}
+
+/// Reads a match for what is wrong with it.
+pub(super) fn try_match(mirror: &Mirror, cx: &mut Cx<'_>) {
+    drop(http_match(mirror, cx));
+}
+
+/// Reads what a rule does, without its matches and destinations, for what is wrong with it.
+pub(super) fn try_rule(rule: &RuleMirror, cx: &mut Cx<'_>) {
+    let RuleMirror { route, redirect, rewrite, retries, headers, cors_policy, .. } = rule;
+    let own = route.0.iter().map(|to| to.headers.as_ref());
+    for headers in own.chain([headers.as_ref()]) {
+        drop(header_ops(headers, cx));
+        if let Some(authority) = authority(headers) {
+            names::host(authority, cx);
+        }
+    }
+    if let Some(rewrite) = rewrite {
+        drop(answers::path_rewrite(rewrite, cx));
+        if let Some(authority) = &rewrite.authority {
+            names::host(authority, cx);
+        }
+    }
+    if let Some(redirect) = redirect {
+        drop(answers::redirect(redirect, cx));
+    }
+    if let Some(retries) = retries {
+        drop(answers::retry(retries, cx));
+    }
+    if let Some(policy) = cors_policy {
+        drop(cors::policy(policy, cx));
     }
 }
 

@@ -55,6 +55,23 @@ impl Asked {
 }
 
 #[test]
+fn what_is_known_for_long_leaves_nothing_to_do() {
+    let now = Instant::now();
+    let mut desk = Desk::new(LookupLimits::default());
+    ask(&mut desk, now, 1, "a.example");
+    assert!(desk.has_work());
+    let job = desk.next().unwrap();
+    desk.finish(now, &job, Ok(found(7)));
+    assert!(!desk.has_work());
+    let known = ask(&mut desk, now, 1, "a.example");
+    assert_eq!(known.now, Some(Ok(found(7).addresses())));
+    assert!(!desk.has_work(), "its thread sleeps on");
+    // In the last part of the answer's life it is asked for again.
+    ask(&mut desk, now + Duration::from_secs(55), 1, "a.example");
+    assert!(desk.has_work());
+}
+
+#[test]
 fn one_look_up_serves_all_who_ask_and_each_in_its_own_turn() {
     let now = Instant::now();
     let mut desk = Desk::new(LookupLimits::default());

@@ -29,6 +29,7 @@ fn server() -> impl Strategy<Value = Arc<Server>> {
             port: GatewayPort(Port::new(443).unwrap()),
             hosts: hosts.into_iter().map(|host| (namespace.clone(), host)).collect(),
             protocol: ServerProtocol::Tcp,
+            owner: None,
             place: crate::policy::Place::default(),
         })
     })
@@ -40,6 +41,7 @@ fn set() -> impl Strategy<Value = Arc<RouteSet>> {
         gateways.dedup();
         Arc::new(RouteSet {
             name: "apps/set".into(),
+            label: "VirtualService apps/set".into(),
             namespace,
             exported: Exported::All,
             hosts,

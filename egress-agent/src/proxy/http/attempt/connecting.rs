@@ -1,5 +1,7 @@
 //! The connection that a try takes: one that waits, one that has room, or a new one.
 
+use tokio::time::Instant;
+
 use super::{
     super::{
         clock::Clock,
@@ -54,31 +56,32 @@ impl Attempt<'_> {
             },
             Choice::PreferOwn | Choice::New => None,
         };
+        // All waits for a place together.
+        let until = Instant::now() + self.key.cluster.pool.connect_timeout;
         let patience = match choice {
             Choice::Any | Choice::PreferNew | Choice::PreferOwn => Patience::None,
-            Choice::New => Patience::Wait,
+            Choice::New => Patience::Share(until),
         };
-        let full = match self.connect(down, clock, plan, patience, owner.clone()).await {
+        match self.connect(down, clock, plan, patience, owner.clone()).await {
             // No room for a connection of its own.
-            Err(full @ Failure::Dial(DialError::Overflow { .. })) => full,
+            Err(Failure::Dial(DialError::Overflow { .. })) if choice != Choice::New => {}
             result => return result,
-        };
-        if choice == Choice::New {
-            return Err(full);
         }
         // One that waits, to whichever endpoint; the place of one that waits for something else; one
-        // that others use.
+        // that others use; the next place.
         if let Some(up) = self.pooled(plan.addresses(), whose) {
             *reused = true;
             return Ok(up);
         }
-        match self.connect(down, clock, plan, Patience::Wait, owner.clone()).await {
-            Err(Failure::Dial(DialError::Overflow { .. })) => {
-                *reused = true;
-                self.pooled(plan.addresses(), Whose::Any).ok_or(full)
-            }
-            result => result,
+        match self.connect(down, clock, plan, Patience::Idle(until), owner.clone()).await {
+            Err(Failure::Dial(DialError::Overflow { .. })) => {}
+            result => return result,
         }
+        if let Some(up) = self.pooled(plan.addresses(), Whose::Any { owner: &owner }) {
+            *reused = true;
+            return Ok(up);
+        }
+        self.connect(down, clock, plan, Patience::Share(until), owner.clone()).await
     }
 
     async fn connect<D: Inbound>(

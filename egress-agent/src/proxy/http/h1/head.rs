@@ -4,7 +4,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use std::mem::MaybeUninit;
 
-use super::{super::bad::BadMessage, sender::Sender};
+use super::{
+    super::{bad::BadMessage, spare::Headers},
+    names,
+    sender::Sender,
+};
 use crate::policy::is_claim;
 
 /// Most headers that any limit can ask for.
@@ -57,7 +61,9 @@ pub(in super::super) struct RequestHead {
     /// Visible ASCII, in one of the forms of RFC 9112 §3.2.
     pub(in super::super) target: Bytes,
     pub(in super::super) version: Version,
-    pub(in super::super) headers: HeaderMap,
+    pub(in super::super) headers: Headers,
+    /// All of it.
+    pub(in super::super) head: Bytes,
 }
 
 /// A response's head, as sent.
@@ -65,7 +71,7 @@ pub(in super::super) struct RequestHead {
 pub(in super::super) struct ResponseHead {
     pub(in super::super) status: StatusCode,
     pub(in super::super) version: Version,
-    pub(in super::super) headers: HeaderMap,
+    pub(in super::super) headers: Headers,
     /// A header was over several lines, which were joined.
     pub(in super::super) folded: bool,
 }
@@ -98,6 +104,7 @@ pub(in super::super) fn parse_request(
         target: head.slice_ref(target.as_bytes()),
         version: version_of(version),
         headers: header_map(head, parsed.headers, limits)?,
+        head: head.clone(),
     })
 }
 
@@ -185,7 +192,8 @@ pub(in super::super) fn parse_trailers(
             return Err(BadMessage::Trailers);
         }
     };
-    let mut map = header_map(section, headers, limits).map_err(|_| BadMessage::Trailers)?;
+    let fields = header_map(section, headers, limits).map_err(|_| BadMessage::Trailers)?;
+    let mut map = HeaderMap::clone(&fields);
     let claims: Vec<_> = map.keys().filter(|name| is_claim(name)).cloned().collect();
     for name in claims {
         map.remove(name);
@@ -240,13 +248,13 @@ fn header_map(
     head: &Bytes,
     fields: &[httparse::Header<'_>],
     limits: HeadLimits,
-) -> Result<HeaderMap, BadMessage> {
+) -> Result<Headers, BadMessage> {
     if fields.len() > limits.headers {
         return Err(BadMessage::TooManyHeaders { limit: limits.headers });
     }
-    let mut map = HeaderMap::with_capacity(fields.len() + 4);
+    let mut map = Headers::with_room(fields.len() + 4);
     for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
+        let name = names::name(field.name.as_bytes())
             .map_err(|_| BadMessage::Syntax(httparse::Error::HeaderName))?;
         let value = if field.value.is_empty() {
             HeaderValue::from_static("")

@@ -63,7 +63,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> H1Inbound<I> {
     /// Queues a `101` and turns the connection over to the other protocol.
     pub(in super::super) fn switch(&mut self, response: &Response) {
         encode::interim(
-            &mut self.stream.output,
+            self.stream.output(),
             response.status,
             &response.headers,
             response.upgrade.as_ref(),
@@ -93,7 +93,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
 
     fn interim(&mut self, status: StatusCode, headers: &HeaderMap) {
         if self.version == Version::HTTP_11 {
-            encode::interim(&mut self.stream.output, status, headers, None);
+            encode::interim(self.stream.output(), status, headers, None);
         }
     }
 
@@ -113,7 +113,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Inbound for H1Inbound<I> {
             (true, _) => Persistence::KeepAlive,
         };
         encode::response(
-            &mut self.stream.output,
+            self.stream.output(),
             response.status,
             &response.headers,
             framing,

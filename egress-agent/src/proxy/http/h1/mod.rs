@@ -5,6 +5,7 @@ mod body;
 mod encode;
 mod head;
 mod inbound;
+mod names;
 mod outbound;
 mod sender;
 mod stream;

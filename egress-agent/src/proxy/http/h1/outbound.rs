@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::{
     super::{
+        bad::BadMessage,
         body::{Data, Piece, RecvError, Sink, Source},
         request::Request,
         response::Response,
@@ -50,6 +51,13 @@ impl Side for UpstreamIo {
             Self::Tls(io) => Side::reset(io.get_ref().0),
         }
     }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(io) => io.poll_gone(cx),
+            Self::Tls(io) => io.get_mut().0.poll_gone(cx),
+        }
+    }
 }
 
 /// An HTTP/1 connection to an upstream.
@@ -60,6 +68,8 @@ pub(in super::super) struct H1Outbound {
     /// The upstream said something since the last request.
     heard: bool,
     keep_alive: bool,
+    /// Bytes of the interim responses to the request: they wait for a client that may not read.
+    interim: usize,
 }
 
 impl H1Outbound {
@@ -69,6 +79,7 @@ impl H1Outbound {
             method: Method::GET,
             heard: false,
             keep_alive: true,
+            interim: 0,
         }
     }
 
@@ -83,12 +94,13 @@ impl H1Outbound {
     ) {
         self.method = request.method.clone();
         self.heard = false;
-        let out = &mut self.stream.output;
+        self.interim = 0;
+        let out = self.stream.output();
         super::encode::whole_request(out, request, path, host, headers, upgrade);
         self.stream.start_body(request.framing);
     }
 
-    /// The next response head, interim ones too.
+    /// The next response head, interim ones too, which may have as many bytes together as one head.
     pub(in super::super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -97,6 +109,7 @@ impl H1Outbound {
     ) -> Poll<Result<Response, RecvError>> {
         loop {
             if let Some(head) = self.stream.take_head(limits.bytes)? {
+                let length = head.len();
                 let head = parse_response(&head, limits)?;
                 if head.folded {
                     count_normalized(Normalized::FoldedHeader);
@@ -105,6 +118,13 @@ impl H1Outbound {
                 if !response.status.is_informational() {
                     self.keep_alive = response.keep_alive;
                     self.stream.expect_body(response.framing);
+                } else {
+                    self.interim += length;
+                    if self.interim > limits.bytes {
+                        return Poll::Ready(
+                            Err(BadMessage::Interim { limit: limits.bytes }.into()),
+                        );
+                    }
                 }
                 return Poll::Ready(Ok(response));
             }
@@ -220,3 +240,6 @@ impl AsyncWrite for UpstreamIo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use super::{
         bad::BadMessage,
         body::{Data, Piece, RecvError, Sink, Source},
         framing::Framing,
+        spare,
     },
     body::{Decoder, Step},
     encode,
@@ -37,7 +38,7 @@ pub(in super::super) struct Stream<I> {
     /// The empty line before the next request was looked for.
     skipped: bool,
     /// To be written, from `written` on.
-    pub(super) output: Vec<u8>,
+    output: Vec<u8>,
     written: usize,
     /// Who is at the other end.
     from: Sender,
@@ -97,12 +98,20 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
 
     /// Gives up the buffers.
     pub(in super::super) fn release(&mut self) {
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            spare::give_input(std::mem::take(&mut self.input));
         }
         if self.output.is_empty() {
-            self.output = Vec::new();
+            spare::give_output(std::mem::take(&mut self.output));
         }
+    }
+
+    /// Where what is to be written is put.
+    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+        if self.output.capacity() == 0 {
+            self.output = spare::output();
+        }
+        &mut self.output
     }
 
     /// Reads more input. Ready with `false` at the connection's end.
@@ -112,6 +121,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
         scratch: &mut [u8],
     ) -> Poll<io::Result<bool>> {
         let read = ready!(self.poll_read(cx, scratch))?;
+        if self.input.capacity() == 0 && read > 0 {
+            self.input = spare::input();
+        }
         self.input.extend_from_slice(scratch.get(..read).unwrap_or_default());
         Poll::Ready(Ok(read > 0))
     }
@@ -165,7 +177,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
 
     /// Appends bytes to the output as they are.
     pub(in super::super) fn queue(&mut self, bytes: &[u8]) {
-        self.output.extend_from_slice(bytes);
+        self.output().extend_from_slice(bytes);
     }
 
     /// The body that follows the head just taken.

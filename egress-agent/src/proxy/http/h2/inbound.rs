@@ -1,8 +1,10 @@
 //! One request of an HTTP/2 client.
 
 use std::{
+    future::poll_fn,
     io,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use h2::{Reason, server::SendResponse};
@@ -52,6 +54,15 @@ impl H2Inbound {
 }
 
 impl H2Inbound {
+    /// The same, but not before what was handed over is on its way, or `limit` is over: the library throws
+    /// away what waits on a stream that is reset.
+    pub(in super::super) async fn cut(&mut self, limit: Duration) {
+        let written = poll_fn(|cx| self.sender.poll_written(cx));
+        // In time or not, the stream ends.
+        tokio::time::timeout(limit, written).await.ok();
+        self.reset();
+    }
+
     /// Ends the stream after a fault of this program.
     pub(in super::super) fn fail(&mut self) {
         let response = Response::text(StatusCode::INTERNAL_SERVER_ERROR, 0);
@@ -87,7 +98,7 @@ impl Inbound for H2Inbound {
     fn respond(&mut self, response: &Response, _: bool) -> io::Result<()> {
         let mut head = http::Response::new(());
         *head.status_mut() = response.status;
-        *head.headers_mut() = response.headers.clone();
+        *head.headers_mut() = HeaderMap::clone(&response.headers);
         let length = match response.framing {
             Framing::Length(length) => Some(length),
             Framing::None => response.length,

@@ -22,6 +22,7 @@ use super::{
         bad::BadMessage,
         body::{Data, Piece, RecvError, Sink, Source},
         framing::Framing,
+        h1::HeadLimits,
         link::{Link, UnderWay},
         response::Response,
     },
@@ -32,7 +33,7 @@ use crate::{
     net::{Arrivals, CONNECTION_WINDOW, Frames},
     proxy::{
         Holder, Limits, Queued,
-        inbox::{Inbox, Streams},
+        inbox::{Inbox, Streams, field_bytes},
         silence::silence,
     },
     types::ShareOwner,
@@ -186,6 +187,8 @@ pub(in super::super) struct H2Outbound {
     response: Option<ResponseFuture>,
     body: Option<Inbox>,
     sender: Sender,
+    /// Bytes of the interim responses.
+    interim: usize,
     holder: Holder,
     promise: Promise,
     /// Its part of what counts for the endpoint.
@@ -197,7 +200,7 @@ impl H2Outbound {
     pub(in super::super) fn new(connection: Rc<H2Connection>) -> Self {
         let shared = &connection;
         shared.active.set(shared.active.get() + 1);
-        shared.link.lease.set_idle(false);
+        shared.link.lease.set_owner(Some(&shared.owner));
         shared.started.set(shared.started.get().saturating_add(1));
         let method = Method::GET;
         Self {
@@ -206,6 +209,7 @@ impl H2Outbound {
             sent: false,
             response: None,
             body: None,
+            interim: 0,
             sender: Sender::none(),
             holder: Holder::default(),
             promise: Promise::default(),
@@ -252,17 +256,23 @@ impl H2Outbound {
         Ok(())
     }
 
-    /// The next response head, interim ones too.
+    /// The next response head, interim ones too, which may have as many bytes together as one head.
     pub(in super::super) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
-        max_headers: usize,
+        limits: HeadLimits,
     ) -> Poll<Result<Response, HeadError>> {
         let Some(future) = &mut self.response else {
             return Poll::Ready(Err(HeadError::Recv(RecvError::Truncated)));
         };
         if let Poll::Ready(Some(Ok(interim))) = future.poll_informational(cx) {
             let (parts, ()) = interim.into_parts();
+            // With its status, a field of its own.
+            self.interim += 32 + field_bytes(&parts.headers);
+            if self.interim > limits.bytes {
+                let bad = BadMessage::Interim { limit: limits.bytes };
+                return Poll::Ready(Err(HeadError::Recv(bad.into())));
+            }
             let response = Response::from_h2(parts, false, &self.method);
             return Poll::Ready(response.map_err(|bad| HeadError::Recv(bad.into())));
         }
@@ -278,6 +288,7 @@ impl H2Outbound {
             Err(error) => return Poll::Ready(Err(HeadError::Recv(io_error(error).into()))),
         };
         self.response = None;
+        let max_headers = limits.headers;
         let too_many = parts.headers.len() > max_headers;
         let response = Response::from_h2(parts, body.is_end_stream(), &self.method);
         self.body = Some(self.connection.streams.open(body, self.holder.clone()));
@@ -312,7 +323,7 @@ impl Drop for H2Outbound {
         let shared = &self.connection;
         shared.active.set(shared.active.get().saturating_sub(1));
         if shared.is_idle() {
-            shared.link.lease.set_idle(true);
+            shared.link.lease.set_owner(None);
         }
     }
 }

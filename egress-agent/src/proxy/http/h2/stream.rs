@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
@@ -13,7 +14,7 @@ use super::super::{
     h1::is_forbidden_trailer,
     headers,
 };
-use crate::proxy::{Holder, Queued, inbox::Inbox};
+use crate::proxy::{Holder, Queued, Unwritten, inbox::Inbox};
 
 /// An HTTP/2 failure as an I/O error.
 pub(super) fn io_error(error: h2::Error) -> io::Error {
@@ -60,15 +61,17 @@ pub(super) struct Sender {
     finished: bool,
     /// The client's connection, which bounds what waits to be written for it.
     holder: Holder,
+    /// What the library has not written of it.
+    unwritten: Rc<Unwritten>,
 }
 
 impl Sender {
     pub(super) fn new(stream: Option<SendStream<Queued>>, holder: Holder) -> Self {
-        Self { stream, finished: false, holder }
+        Self { stream, finished: false, holder, unwritten: Rc::default() }
     }
 
     pub(super) fn none() -> Self {
-        Self { stream: None, finished: false, holder: Holder::default() }
+        Self::new(None, Holder::default())
     }
 
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -95,7 +98,7 @@ impl Sender {
     pub(super) fn send(&mut self, data: Data<'_>) -> io::Result<()> {
         match &mut self.stream {
             Some(stream) => {
-                let queued = self.holder.queue(data.into_bytes());
+                let queued = self.holder.queue(data.into_bytes()).of(&self.unwritten);
                 stream.send_data(queued, false).map_err(io_error)
             }
             None if data.as_slice().is_empty() => Ok(()),
@@ -120,6 +123,11 @@ impl Sender {
         {
             stream.reserve_capacity(0);
         }
+    }
+
+    /// Ready when the library has written all that it was handed, or the peer has reset the stream.
+    pub(super) fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_reset(cx).is_ready() { Poll::Ready(()) } else { self.unwritten.poll_none(cx) }
     }
 
     /// Ready when the peer has reset the stream.

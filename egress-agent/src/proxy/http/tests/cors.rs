@@ -90,3 +90,29 @@ fn a_response_says_which_page_may_read_it() {
         assert_eq!(at_a.requests.borrow().len(), 3);
     });
 }
+
+#[test]
+fn a_page_may_read_why_the_gateway_failed() {
+    local(async {
+        // Nothing listens there.
+        let rule = POLICY.to_owned();
+        let setup = Setup::new().service("a.example", "HTTP", None, "");
+        let gateway = setup.route("a.example", &rule).start().await;
+        let mut client = gateway.connect().await;
+        for (origin, permitted) in
+            [("https://page.example", true), ("https://page.example.org", false)]
+        {
+            let answer = ask(&mut client, "GET", &format!("Origin: {origin}\r\n")).await;
+            assert_eq!(answer.status, 503);
+            assert_eq!(value(&answer, "allow-origin"), permitted.then_some(origin));
+            assert_eq!(value(&answer, "allow-credentials"), permitted.then_some("true"));
+            assert_eq!(value(&answer, "expose-headers"), permitted.then_some("x-count"));
+        }
+        // Where no rule is met there is no permission either.
+        client
+            .send("GET / HTTP/1.1\r\nHost: b.example\r\nOrigin: https://page.example\r\n\r\n")
+            .await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.status, value(&answer, "allow-origin")), (403, None));
+    });
+}

@@ -18,7 +18,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     runtime,
     task::{LocalSet, spawn_local},
     time::timeout,
@@ -74,6 +74,8 @@ pub(super) struct Setup {
     pub(super) mesh: String,
     pub(super) limits: Limits,
     pub(super) roots: RootCertStore,
+    /// Whether there is an access log.
+    pub(super) logged: bool,
 }
 
 impl Setup {
@@ -85,6 +87,7 @@ impl Setup {
             mesh: String::new(),
             limits: Limits::default(),
             roots: RootCertStore::empty(),
+            logged: true,
         }
     }
 
@@ -284,7 +287,7 @@ spec:
         let dir = TempDir::new().unwrap();
         let telemetry = Arc::<Telemetry>::default();
         let mesh = MeshConfig {
-            access_log_file: Some(dir.path().join("log").display().to_string()),
+            access_log_file: self.logged.then(|| dir.path().join("log").display().to_string()),
             access_log_format: Some("istio".into()),
             access_log_encoding: AccessLogEncoding::Json,
             ..MeshConfig::default()
@@ -371,7 +374,8 @@ fn downstream(worker: &Worker, io: &TcpStream) -> Downstream {
 /// A gateway in the test's own thread.
 pub(super) struct Gateway {
     pub(super) worker: Rc<Worker>,
-    h1: SocketAddr,
+    /// Where HTTP/1 is spoken.
+    pub(super) h1: SocketAddr,
     h2: SocketAddr,
     pub(super) outside: Outside,
     dir: TempDir,
@@ -380,6 +384,13 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) async fn connect(&self) -> Client {
         Client { io: TcpStream::connect(self.h1).await.unwrap(), read: Vec::new() }
+    }
+
+    /// A connection of another source on loopback.
+    pub(super) async fn connect_from(&self, source: [u8; 4]) -> Client {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        Client { io: socket.connect(self.h1).await.unwrap(), read: Vec::new() }
     }
 
     /// A connection to where HTTP/2 is spoken.

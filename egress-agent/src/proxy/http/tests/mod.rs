@@ -2,10 +2,12 @@
 
 mod affinity;
 mod ages;
+mod allocations;
 mod answers;
 mod bad;
 mod balance;
 mod cors;
+mod ends;
 mod gone;
 mod h1;
 mod h2;
@@ -16,6 +18,7 @@ mod places;
 mod proxied;
 mod rates;
 mod resend;
+mod responses;
 mod retries;
 mod scopes;
 mod shared;

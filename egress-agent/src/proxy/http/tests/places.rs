@@ -1,6 +1,10 @@
-//! Places under `maxConnections` that idle connections hold.
+//! Places under `maxConnections` and `http2MaxRequests`: those that idle connections hold, and sources' shares.
 
-use super::harness::{Setup, answering, local, until, upstream};
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+
+use super::harness::{Setup, answer_all, answering, local, until, upstream};
 use crate::telemetry::ClusterCounter;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -62,5 +66,63 @@ fn connections_of_a_rule_that_was_replaced_hold_no_places() {
         assert_eq!(gateway.get("a.example").await.status, 200);
         assert_eq!(gateway.get("a.example").await.status, 200);
         assert_eq!(seen.connections.get(), 2);
+    });
+}
+
+/// One source has the only place; another one gets the next, and is not refused.
+#[test]
+fn a_source_with_less_than_its_share_gets_the_next_place() {
+    const ONE_REQUEST: &str = "{connectionPool: {http: {http2MaxRequests: 1}}}";
+    for policy in [ONE, ONE_REQUEST] {
+        local(async {
+            let go = Rc::new(Notify::new());
+            let held = Rc::clone(&go);
+            let (addr, _) = upstream(move |io, number, seen| {
+                let held = Rc::clone(&held);
+                async move {
+                    if number == 0 {
+                        held.notified().await;
+                    }
+                    answer_all(io, seen, OK).await;
+                }
+            })
+            .await;
+            let gateway =
+                Setup::new().service("a.example", "HTTP", Some(addr), policy).start().await;
+            let ask = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+            let mut first = gateway.connect().await;
+            first.send(ask).await;
+            let active = || gateway.cluster("outbound|80||a.example", ClusterCounter::CxActive);
+            until(|| active() == 1).await;
+            let mut other = gateway.connect_from([127, 0, 0, 2]).await;
+            other.send(ask).await;
+            // Who has its share is refused at once.
+            assert_eq!(gateway.get("a.example").await.status, 503, "{policy}");
+            go.notify_one();
+            assert_eq!(first.answer().await.unwrap().status, 200, "{policy}");
+            assert_eq!(other.answer().await.unwrap().status, 200, "{policy}");
+        });
+    }
+}
+
+/// Nobody waits for a place for longer than `connectTimeout`.
+#[test]
+fn a_place_that_does_not_come_is_not_waited_for_any_longer() {
+    local(async {
+        let (addr, _) = upstream(|io, _, _| async move {
+            std::future::pending::<()>().await;
+            drop(io);
+        })
+        .await;
+        let policy = "{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 0.1s}}}";
+        let gateway = Setup::new().service("a.example", "HTTP", Some(addr), policy).start().await;
+        let ask = "GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+        let mut first = gateway.connect().await;
+        first.send(ask).await;
+        let active = || gateway.cluster("outbound|80||a.example", ClusterCounter::CxActive);
+        until(|| active() == 1).await;
+        let mut other = gateway.connect_from([127, 0, 0, 2]).await;
+        other.send(ask).await;
+        assert_eq!(other.answer().await.unwrap().status, 503);
     });
 }

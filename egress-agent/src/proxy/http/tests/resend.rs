@@ -17,39 +17,40 @@ use crate::{proxy::http::replay, telemetry::ClusterCounter};
 
 const CLUSTER: &str = "outbound|80||a.example";
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 
-fn frame(kind: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(payload.len()).unwrap();
-    let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, stream];
+pub(super) fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let [0, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes() else { panic!() };
+    let mut frame = length.to_vec();
+    frame.extend([kind, flags, 0, 0, 0, stream]);
     frame.extend(payload);
     frame
 }
 
 /// GOAWAY after this stream, `NO_ERROR` (RFC 9113 §6.8).
 fn goaway(last: u8) -> Vec<u8> {
-    frame(GOAWAY, 0, &[0, 0, 0, last, 0, 0, 0, 0])
+    frame(GOAWAY, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0])
 }
 
 /// `REFUSED_STREAM` (RFC 9113 §7).
 fn refused(stream: u8) -> Vec<u8> {
-    frame(RST_STREAM, stream, &[0, 0, 0, 7])
+    frame(RST_STREAM, 0, stream, &[0, 0, 0, 7])
 }
 
 /// Reads a request on stream 1 up to its end, or more bytes of its body than this, with a window that
 /// holds all of them.
-async fn read_request(io: &mut TcpStream, bytes: usize) {
+pub(super) async fn read_request(io: &mut TcpStream, bytes: usize) {
     let mut start = [0; 24];
     io.read_exact(&mut start).await.unwrap();
     assert_eq!(&start, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    io.write_all(&frame(SETTINGS, 0, &[])).await.unwrap();
-    io.write_all(&frame(WINDOW_UPDATE, 0, &[0, 16, 0, 0])).await.unwrap();
+    io.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    io.write_all(&frame(WINDOW_UPDATE, 0, 0, &[0, 16, 0, 0])).await.unwrap();
     let mut seen = 0;
     loop {
         let mut head = [0; 9];
@@ -58,7 +59,7 @@ async fn read_request(io: &mut TcpStream, bytes: usize) {
         let mut payload = vec![0; usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)];
         io.read_exact(&mut payload).await.unwrap();
         if kind == HEADERS {
-            io.write_all(&frame(WINDOW_UPDATE, 1, &[0, 16, 0, 0])).await.unwrap();
+            io.write_all(&frame(WINDOW_UPDATE, 0, 1, &[0, 16, 0, 0])).await.unwrap();
         }
         if kind == DATA {
             seen += payload.len();
@@ -142,8 +143,7 @@ async fn one_at_a_time() -> (SocketAddr, Seen) {
     const OK: u8 = 0x88;
     upstream(|mut io, _, _| async move {
         read_request(&mut io, 0).await;
-        let mut answer = frame(HEADERS, 1, &[OK]);
-        answer[4] = END_STREAM | END_HEADERS;
+        let mut answer = frame(HEADERS, END_STREAM | END_HEADERS, 1, &[OK]);
         answer.extend(goaway(1));
         io.write_all(&answer).await.unwrap();
         while io.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}

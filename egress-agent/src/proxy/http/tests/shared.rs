@@ -123,7 +123,7 @@ async fn readers(addr: SocketAddr, seen: Seen, protocol: &str) {
     assert!(trickling.iter().all(|task| !task.is_finished()), "none was ended");
     // One that reads again gets all of it.
     let mut client = stalled.pop().unwrap();
-    let answer = timeout(SOON, client.answer()).await.expect("it goes on").unwrap();
+    let answer = timeout(3 * SOON, client.answer()).await.expect("it goes on").unwrap();
     assert_eq!(answer.body.len(), LARGE.len());
     trickling.iter().for_each(tokio::task::JoinHandle::abort);
 }

@@ -8,7 +8,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::harness::{Authority, Seen, Setup, answer_all, answering, head, local, upstream};
 use crate::{
-    telemetry::{ClusterCounter, EndpointCounter},
+    telemetry::{ClusterCounter, EndpointCounter, Normalized, normalized},
     types::UpstreamAddr,
 };
 
@@ -43,6 +43,42 @@ fn tls_is_originated_and_verified() {
         assert_eq!(gateway.cluster(CLUSTER, ClusterCounter::SslHandshake), 1);
         let log = gateway.log(3).await;
         assert_eq!(log[0]["upstream_host"], "198.51.100.1:443");
+    });
+}
+
+/// TLS that ends without its last alert: a body that has no other end is taken as it came, and one that says
+/// its length is not.
+#[test]
+fn a_body_that_ends_with_tls_arrives_though_the_end_is_not_said() {
+    local(async {
+        let authority = Authority::new("the authority");
+        let config = authority.server("a.example", [2020, 2100], &["http/1.1"]);
+        let (addr, _) = upstream(move |io, number, _| {
+            let acceptor = TlsAcceptor::from(Arc::clone(&config));
+            async move {
+                let mut io = acceptor.accept(io).await.unwrap();
+                head(&mut io, &mut Vec::new()).await.unwrap();
+                let length = if number == 0 { "" } else { "Content-Length: 6\r\n" };
+                let answer = format!("HTTP/1.1 200 OK\r\n{length}\r\nhello");
+                io.write_all(answer.as_bytes()).await.unwrap();
+                io.flush().await.unwrap();
+            }
+        })
+        .await;
+        let mut setup = Setup::new().origination("a.example", addr, "");
+        setup.roots = authority.roots;
+        let gateway = setup.start().await;
+        let before = normalized(Normalized::NoCloseNotify);
+        assert_eq!(gateway.get("a.example").await.text(), "hello");
+        assert!(normalized(Normalized::NoCloseNotify) > before);
+        let mut client = gateway.connect().await;
+        client.send("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+        client.answer().await.unwrap_err();
+        let log = gateway.log(2).await;
+        assert_eq!(
+            (&log[0]["response_flags"], &log[1]["response_flags"]),
+            (&"-".into(), &"UC".into())
+        );
     });
 }
 

@@ -1,12 +1,13 @@
-//! Reports to the API server what became of objects: the condition `Accepted` of this product's own kinds, and an
-//! Event for each other custom resource that does not compile.
+//! Reports to the API server what became of objects: the conditions of this product's own kinds, and an Event for
+//! each other custom resource that does not compile or names a credential that can't be used.
 //!
-//! Every gateway reports. Each writes what it has compiled, by server-side apply under one field manager, and only
+//! `Programmed` is written by one gateway alone: see [`Rollout::is_reporter`]. Of the rest, every gateway reports. Each writes what it has compiled, by server-side apply under one field manager, and only
 //! what differs from what the object shows; so all of one version agree, and the first that writes is the last. A
 //! gateway that is behind never overwrites what another one has said of a newer generation. An Event's name follows
 //! from what it says, so the second gateway's is there already.
 
 mod plan;
+mod programmed;
 
 use std::{
     sync::Arc,
@@ -25,41 +26,93 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use self::plan::{Due, Told, Write};
+use self::{
+    plan::{CredentialFaults, Due, Told, What, Write},
+    programmed::Programming,
+};
 use super::{
     kinds::CUSTOM,
-    objects::{ACCEPTED, KnownObjects, Object},
+    objects::{ConditionKind, KnownObjects, Object},
 };
-use crate::source::verdicts::Verdicts;
+use crate::source::{Rollout, verdicts::Verdicts};
 
-/// Who owns the condition.
+/// Who owns the condition `Accepted`, and `Programmed`: an apply by one manager takes away what it does not repeat.
 const MANAGER: &str = "egress-gateway";
+const PROGRAMMED_MANAGER: &str = "egress-gateway-programmed";
 /// Who is named in Events.
 const CONTROLLER: &str = "egress-enforcer.io/gateway";
 /// Between two writes: a thousand objects that change at once are a minute's work, and no burden.
 const PACE: Duration = Duration::from_millis(50);
 /// After a write that failed.
 const PAUSE: Duration = Duration::from_secs(30);
+/// What a write of `Programmed` waits for each agent: the write is an event for every one, and a node that comes
+/// changes all policies.
+const PER_AGENT: Duration = Duration::from_millis(1);
+/// For how long what agents say is taken together.
+const TOGETHER: Duration = Duration::from_millis(250);
+/// Between two looks at agents that fall silent.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What the gateway reports on, besides what it compiles.
+#[derive(Clone, Debug)]
+pub struct Reports {
+    /// What is wrong with the credentials that objects name, by what messages call the objects.
+    pub credentials: watch::Receiver<Arc<CredentialFaults>>,
+    /// Which agents have which policies in force.
+    pub rollout: Rollout,
+}
 
 /// Writes until the sources end.
 pub(super) async fn run(
     client: Client,
     mut known: watch::Receiver<Arc<KnownObjects>>,
     mut judged: watch::Receiver<Arc<Verdicts>>,
+    reports: Reports,
 ) {
-    let mut told = Told::default();
+    let Reports { credentials: mut faults, rollout } = reports;
+    let mut changes = rollout.changes();
+    let (mut told, mut programming) = (Told::default(), Programming::default());
     let mut failed = false;
     loop {
         let (objects, verdicts) =
             (known.borrow_and_update().clone(), judged.borrow_and_update().clone());
-        let Due { writes, again } = told.due(&objects, &verdicts, Instant::now());
-        let mut pause = again;
-        for write in writes {
+        let of_credentials = faults.borrow_and_update().clone();
+        changes.mark_unchanged();
+        let now = Instant::now();
+        let Due { writes, again } = told.due(&objects, &verdicts, &of_credentials, now);
+        let (mut late, pace) = match rollout.is_reporter(now) {
+            true => {
+                let view = rollout.view(now);
+                let agents = u32::try_from(view.agents).unwrap_or(u32::MAX);
+                (programming.due(&objects, &verdicts, &view, now), PACE.max(PER_AGENT * agents))
+            }
+            false => (Due::default(), PACE),
+        };
+        let mut pause = again.into_iter().chain(late.again).chain([now + LOOK]).min();
+        // What is true of agents now may not be when many others are written: no more than for a second.
+        let most = (Duration::from_secs(1).as_millis() / pace.as_millis().max(1)).max(1);
+        let most = usize::try_from(most).unwrap_or(1);
+        if late.writes.len() > most || writes.len() > most {
+            pause = Some(now);
+        }
+        if writes.len() > most {
+            late.writes.clear();
+        }
+        let paces = writes.iter().map(|_| PACE).chain(late.writes.iter().map(|_| pace));
+        let paces: Vec<Duration> = paces.take(writes.len() + most).collect();
+        for (write, pace) in writes.into_iter().chain(late.writes).zip(paces) {
             let now = Instant::now();
             match perform(&client, &write).await {
                 Ok(()) => {
                     failed = false;
-                    told.wrote(&write, now);
+                    match &write.what {
+                        What::Condition(ConditionKind::Programmed, _) => {
+                            programming.wrote(&write, now)
+                        }
+                        What::Condition(ConditionKind::Accepted, _) | What::Event { .. } => {
+                            told.wrote(&write, now);
+                        }
+                    }
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failed, true) {
@@ -69,7 +122,7 @@ pub(super) async fn run(
                     break;
                 }
             }
-            sleep(PACE).await;
+            sleep(pace).await;
         }
         let wait = async {
             match pause {
@@ -84,6 +137,14 @@ pub(super) async fn run(
         tokio::select! {
             changed = known.changed() => if changed.is_err() { return },
             changed = judged.changed() => if changed.is_err() { return },
+            changed = faults.changed() => if changed.is_err() { return },
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // Thousands of nodes follow a change one after the other.
+                sleep(TOGETHER).await;
+            }
             () = wait => {}
         }
     }
@@ -94,7 +155,7 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
     let Some(custom) = CUSTOM.get(write.object.kind) else { return Ok(()) };
     let object = &write.object;
     match &write.what {
-        plan::What::Condition(condition) => {
+        What::Condition(of, condition) => {
             let Some(kind) = custom.versions().into_iter().next() else { return Ok(()) };
             let api: Api<Object> = match &object.namespace {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, &kind),
@@ -107,7 +168,7 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 "kind": custom.kind,
                 "metadata": {"name": object.name, "namespace": object.namespace},
                 "status": {"conditions": [{
-                    "type": ACCEPTED,
+                    "type": of.name(),
                     "status": if condition.holds { "True" } else { "False" },
                     "observedGeneration": condition.generation,
                     "reason": condition.reason,
@@ -115,7 +176,11 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
                     "lastTransitionTime": since,
                 }]},
             });
-            let how = PatchParams::apply(MANAGER).force();
+            let manager = match of {
+                ConditionKind::Accepted => MANAGER,
+                ConditionKind::Programmed => PROGRAMMED_MANAGER,
+            };
+            let how = PatchParams::apply(manager).force();
             match api.patch_status(&object.name, &how, &Patch::Apply(&applied)).await {
                 Ok(_) => Ok(()),
                 // Deleted meanwhile.
@@ -123,7 +188,8 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 Err(error) => Err(error),
             }
         }
-        plan::What::Event { name, note } => {
+        What::Event { name, why, note } => {
+            let (reason, action) = why.names();
             let namespace = object.namespace.as_deref().unwrap_or("default");
             let event = json!({
                 "apiVersion": "events.k8s.io/v1",
@@ -134,8 +200,8 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 "reportingController": CONTROLLER,
                 "reportingInstance": MANAGER,
                 "type": "Warning",
-                "reason": "NotAccepted",
-                "action": "Compile",
+                "reason": reason,
+                "action": action,
                 "note": note,
                 "regarding": {
                     "apiVersion": custom.api_version(),

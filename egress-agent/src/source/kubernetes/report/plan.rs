@@ -1,7 +1,7 @@
 //! What is to be reported, without I/O: the caller passes the time in.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::source::{
     kubernetes::{
         kinds::CUSTOM,
-        objects::{Condition, Known, KnownObjects},
+        objects::{Condition, ConditionKind, Known, KnownObjects},
     },
     verdicts::{Outcome, Verdict, Verdicts},
 };
@@ -37,9 +37,31 @@ pub(super) struct Write {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum What {
-    Condition(Condition),
-    Event { name: String, note: String },
+    Condition(ConditionKind, Condition),
+    Event { name: String, why: Why, note: String },
 }
+
+/// What an Event is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Why {
+    /// The object does not compile, or is refused in part.
+    NotAccepted,
+    /// A credential that it names cannot be used.
+    CredentialUnusable,
+}
+
+impl Why {
+    /// The Event's reason, and the action that failed.
+    pub(super) const fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::NotAccepted => ("NotAccepted", "Compile"),
+            Self::CredentialUnusable => ("CredentialUnusable", "LoadCredential"),
+        }
+    }
+}
+
+/// What is wrong with the credentials that objects name, by the names that messages call the objects.
+pub(super) type CredentialFaults = BTreeMap<String, String>;
 
 /// What is due now, and when to look again.
 #[derive(Debug, Default)]
@@ -61,7 +83,13 @@ pub(super) struct Told {
 
 impl Told {
     /// What is due.
-    pub(super) fn due(&mut self, known: &KnownObjects, verdicts: &Verdicts, now: Instant) -> Due {
+    pub(super) fn due(
+        &mut self,
+        known: &KnownObjects,
+        verdicts: &Verdicts,
+        faults: &CredentialFaults,
+        now: Instant,
+    ) -> Due {
         let mut due = Due::default();
         let mut again = |at: Instant| due.again = Some(due.again.map_or(at, |old| old.min(at)));
         let mut wrong = HashSet::new();
@@ -72,17 +100,27 @@ impl Told {
             // What was compiled is not what is there now: a verdict on that comes.
             let judged = verdicts.get(name).filter(|v| v.generation == object.generation);
             let Some(Verdict { outcome, .. }) = judged else { continue };
-            let what = if CUSTOM.get(object.kind).is_some_and(|kind| kind.has_conditions()) {
+            if CUSTOM.get(object.kind).is_some_and(|kind| kind.has_conditions()) {
                 let Some(condition) = changed(object, outcome) else { continue };
                 let last = self.conditions.get(name).map(|last| *last + AT_MOST);
                 if let Some(at) = last.filter(|at| now < *at) {
                     again(at);
                     continue;
                 }
-                What::Condition(condition)
-            } else {
-                let Outcome::Invalid(problem) = outcome else { continue };
-                let note = cut(problem, NOTE);
+                let what = What::Condition(ConditionKind::Accepted, condition);
+                writes.push(Write { name: name.clone(), object: object.clone(), what });
+                continue;
+            }
+            let problem = match outcome {
+                Outcome::Invalid(problem) => Some((Why::NotAccepted, problem.clone())),
+                Outcome::Accepted | Outcome::Held(_) => None,
+            };
+            let fault = faults.get(name).map(|fault| {
+                let note = format!("{fault}; connections that need it are refused");
+                (Why::CredentialUnusable, note)
+            });
+            for (why, note) in problem.into_iter().chain(fault) {
+                let note = cut(&note, NOTE);
                 let event = event_name(object, &note);
                 wrong.insert(event.clone());
                 if self.events.contains(&event) {
@@ -93,9 +131,9 @@ impl Told {
                     continue;
                 }
                 room -= 1;
-                What::Event { name: event, note }
-            };
-            writes.push(Write { name: name.clone(), object: object.clone(), what });
+                let what = What::Event { name: event, why, note };
+                writes.push(Write { name: name.clone(), object: object.clone(), what });
+            }
         }
         // What is right again may be told anew; what is gone is forgotten.
         self.events.retain(|event| wrong.contains(event));
@@ -107,7 +145,7 @@ impl Told {
     /// Remembers a write.
     pub(super) fn wrote(&mut self, write: &Write, now: Instant) {
         match &write.what {
-            What::Condition(_) => drop(self.conditions.insert(write.name.clone(), now)),
+            What::Condition(..) => drop(self.conditions.insert(write.name.clone(), now)),
             What::Event { name, .. } => {
                 self.events.insert(name.clone());
                 self.recent.push(now);
@@ -157,8 +195,6 @@ fn cut(text: &str, most: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn kind(name: &str) -> usize {
@@ -173,6 +209,7 @@ mod tests {
             uid: format!("uid-of-{name}"),
             generation,
             accepted: None,
+            programmed: None,
         }
     }
 
@@ -186,34 +223,35 @@ mod tests {
 
     fn condition(writes: &[Write]) -> &Condition {
         match writes {
-            [Write { what: What::Condition(condition), .. }] => condition,
+            [Write { what: What::Condition(ConditionKind::Accepted, condition), .. }] => condition,
             other => panic!("{other:?}"),
         }
     }
 
     const POLICY: &str = "EgressPolicy shop/a";
+    const FINE: &CredentialFaults = &BTreeMap::new();
 
     #[test]
     fn a_condition_is_written_once_and_again_when_it_differs() {
         let (mut told, now) = (Told::default(), Instant::now());
         let mut policy = object("EgressPolicy", "a", 1);
         let fine = verdict(POLICY, 1, Outcome::Accepted);
-        let due = told.due(&all(&[(POLICY, &policy)]), &fine, now);
+        let due = told.due(&all(&[(POLICY, &policy)]), &fine, FINE, now);
         let written = condition(&due.writes).clone();
         assert!(written.holds && written.generation == 1 && written.since.is_none());
         told.wrote(&due.writes[0], now);
         // It is shown: nothing to do, for another gateway neither.
         policy.accepted = Some(Condition { since: Some("then".into()), ..written });
         for told in [&mut told, &mut Told::default()] {
-            let due = told.due(&all(&[(POLICY, &policy)]), &fine, now);
+            let due = told.due(&all(&[(POLICY, &policy)]), &fine, FINE, now);
             assert!(due.writes.is_empty() && due.again.is_none());
         }
         // A new generation with an error, after a while.
         policy.generation = 2;
         let wrong = verdict(POLICY, 2, Outcome::Invalid("bad".into()));
-        let due = told.due(&all(&[(POLICY, &policy)]), &wrong, now);
+        let due = told.due(&all(&[(POLICY, &policy)]), &wrong, FINE, now);
         assert!(due.writes.is_empty() && due.again == Some(now + AT_MOST));
-        let due = told.due(&all(&[(POLICY, &policy)]), &wrong, now + AT_MOST);
+        let due = told.due(&all(&[(POLICY, &policy)]), &wrong, FINE, now + AT_MOST);
         let changed = condition(&due.writes);
         assert!(!changed.holds && changed.message == "bad" && changed.since.is_none());
         // The same status of a newer generation keeps its time.
@@ -221,7 +259,7 @@ mod tests {
         policy.accepted = Some(shown);
         policy.generation = 3;
         let wrong = verdict(POLICY, 3, Outcome::Invalid("worse".into()));
-        let due = told.due(&all(&[(POLICY, &policy)]), &wrong, now + AT_MOST * 3);
+        let due = told.due(&all(&[(POLICY, &policy)]), &wrong, FINE, now + AT_MOST * 3);
         assert_eq!(condition(&due.writes).since.as_deref(), Some("then"));
     }
 
@@ -231,7 +269,7 @@ mod tests {
         let mut policy = object("EgressPolicy", "a", 2);
         // It has compiled another generation than the one that it knows.
         let old = verdict(POLICY, 1, Outcome::Accepted);
-        assert!(told.due(&all(&[(POLICY, &policy)]), &old, now).writes.is_empty());
+        assert!(told.due(&all(&[(POLICY, &policy)]), &old, FINE, now).writes.is_empty());
         // Another gateway has compiled a newer one.
         let newer = Condition {
             holds: false,
@@ -242,10 +280,10 @@ mod tests {
         };
         policy.accepted = Some(newer);
         let own = verdict(POLICY, 2, Outcome::Accepted);
-        assert!(told.due(&all(&[(POLICY, &policy)]), &own, now).writes.is_empty());
+        assert!(told.due(&all(&[(POLICY, &policy)]), &own, FINE, now).writes.is_empty());
         policy.generation = 3;
         let own = verdict(POLICY, 3, Outcome::Accepted);
-        assert_eq!(told.due(&all(&[(POLICY, &policy)]), &own, now).writes.len(), 1);
+        assert_eq!(told.due(&all(&[(POLICY, &policy)]), &own, FINE, now).writes.len(), 1);
     }
 
     #[test]
@@ -262,9 +300,9 @@ mod tests {
         let wrong: Verdicts = names.iter().map(|name| (name.clone(), invalid("bad"))).collect();
         let mut made = HashSet::new();
         let mut run = |told: &mut Told, wrong: &Verdicts, now| {
-            let due = told.due(&objects, wrong, now);
+            let due = told.due(&objects, wrong, FINE, now);
             for write in &due.writes {
-                let What::Event { name, note } = &write.what else { panic!("{write:?}") };
+                let What::Event { name, note, .. } = &write.what else { panic!("{write:?}") };
                 assert!(made.insert(name.clone()) && name.len() <= 253 && note.len() <= NOTE);
                 told.wrote(write, now);
             }
@@ -289,6 +327,29 @@ mod tests {
         let held = Verdict { generation: 1, outcome: Outcome::Held("x".into()) };
         let held: Verdicts = names.iter().map(|name| (name.clone(), held.clone())).collect();
         assert_eq!(run(&mut told, &held, at), (0, false));
+    }
+
+    #[test]
+    fn a_credential_that_is_missing_is_an_event_of_the_object_that_names_it() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        let name = "Gateway shop/a";
+        let (gateway, fine) = (object("Gateway", "a", 1), verdict(name, 1, Outcome::Accepted));
+        let objects = all(&[(name, &gateway)]);
+        let faults = |of: &str| {
+            CredentialFaults::from([(of.to_owned(), "credential web: absent".to_owned())])
+        };
+        assert!(told.due(&objects, &fine, &faults("Gateway shop/b"), now).writes.is_empty());
+        let due = told.due(&objects, &fine, &faults(name), now);
+        let [Write { what: What::Event { why, note, .. }, .. }] = due.writes.as_slice() else {
+            panic!("{due:?}")
+        };
+        assert_eq!(*why, Why::CredentialUnusable);
+        assert_eq!(note, "credential web: absent; connections that need it are refused");
+        told.wrote(&due.writes[0], now);
+        assert!(told.due(&objects, &fine, &faults(name), now).writes.is_empty(), "it was told");
+        // Both of an object that does not compile and names one.
+        let wrong = verdict(name, 1, Outcome::Invalid("bad".into()));
+        assert_eq!(Told::default().due(&objects, &wrong, &faults(name), now).writes.len(), 2);
     }
 
     #[test]

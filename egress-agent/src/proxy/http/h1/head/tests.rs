@@ -17,7 +17,7 @@ fn origin() -> Origin {
 fn request(bytes: &[u8]) -> Result<Option<Request>, BadMessage> {
     let Some(length) = EndOfHead::default().find(bytes, LIMITS.bytes)? else { return Ok(None) };
     let head = Bytes::copy_from_slice(&bytes[..length]);
-    Request::from_h1(parse_request(&head, LIMITS)?, origin()).map(Some)
+    Request::from_h1(parse_request(&head, LIMITS)?, origin(), None).map(Some)
 }
 
 fn response(bytes: &str, method: &Method) -> Result<Response, BadMessage> {

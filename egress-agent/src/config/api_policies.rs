@@ -1,0 +1,110 @@
+//! Mirrors of `BackendTLSPolicy` and `ReferenceGrant` of the Gateway API.
+
+use super::{
+    decode::{At, Dict, Records, choice, record},
+    references::LocalRef,
+};
+
+record! {
+    /// `BackendTLSPolicy.spec`.
+    struct BackendTlsPolicy {
+        /// What TLS is started to.
+        "targetRefs" targets: Records<PolicyTarget> = required,
+        /// How the certificate is verified.
+        "validation" validation: Option<BackendValidation> = required,
+        /// None is supported; with any the destination is refused.
+        "options" options: Dict<At<String>> = "none",
+    }
+}
+
+record! {
+    /// What a policy is for, in its own namespace.
+    struct PolicyTarget {
+        /// `networking.istio.io` for a `ServiceEntry` or `Hostname`; empty for a `Service`.
+        "group" group: Option<At<String>> = "\"\"",
+        /// `ServiceEntry`, `Hostname`, or `Service` of type ExternalName.
+        "kind" kind: Option<At<String>> = required,
+        /// Its name; of a `Hostname` the host.
+        "name" name: Option<At<String>> = required,
+        /// The name of one of its ports.
+        "sectionName" section_name: Option<At<String>> = "every port",
+    }
+}
+
+record! {
+    /// How the certificate of a backend is verified.
+    struct BackendValidation {
+        /// The roots: one ConfigMap or Secret with `ca.crt`. Without an API server, a directory of its name in the gateway's `--credentials-dir`; with one, a Secret of the gateways' namespace alone.
+        "caCertificateRefs" ca_certificates: Records<LocalRef> = "none",
+        /// `System`, instead of `caCertificateRefs`.
+        "wellKnownCACertificates" well_known: Option<At<WellKnownRoots>> = "none",
+        /// The server name, and the name that is verified where there are no `subjectAltNames`.
+        "hostname" hostname: Option<At<String>> = required,
+        /// Names of which the certificate must hold one.
+        "subjectAltNames" subject_alt_names: Records<SubjectAltName> = "`hostname`",
+    }
+}
+
+choice! {
+    /// Roots with a name.
+    enum WellKnownRoots {
+        /// The gateway's system's.
+        System = "System",
+    }
+}
+
+record! {
+    /// A name that a certificate holds.
+    struct SubjectAltName {
+        /// Which of both it is.
+        "type" kind: Option<At<AltNameKind>> = required,
+        /// A DNS name.
+        "hostname" hostname: Option<At<String>> = "none",
+        /// A URI, such as a SPIFFE ID.
+        "uri" uri: Option<At<String>> = "none",
+    }
+}
+
+choice! {
+    /// A kind of names that a certificate holds.
+    enum AltNameKind {
+        /// A DNS name.
+        Hostname = "Hostname",
+        /// A URI.
+        Uri = "URI",
+    }
+}
+
+record! {
+    /// `ReferenceGrant.spec`: resources of other namespaces may refer to those of this one.
+    struct ReferenceGrant {
+        /// Which ones may refer.
+        "from" from: Records<GrantFrom> = required,
+        /// To which ones.
+        "to" to: Records<GrantTo> = required,
+    }
+}
+
+record! {
+    /// Who may refer.
+    struct GrantFrom {
+        /// `gateway.networking.k8s.io`.
+        "group" group: Option<At<String>> = required,
+        /// `Gateway`, `HTTPRoute`, `GRPCRoute`, `TLSRoute` or `TCPRoute`.
+        "kind" kind: Option<At<String>> = required,
+        /// In this namespace.
+        "namespace" namespace: Option<At<String>> = required,
+    }
+}
+
+record! {
+    /// What may be referred to.
+    struct GrantTo {
+        /// Empty.
+        "group" group: Option<At<String>> = required,
+        /// `Service` or `Secret`.
+        "kind" kind: Option<At<String>> = required,
+        /// The one with this name.
+        "name" name: Option<At<String>> = "all",
+    }
+}

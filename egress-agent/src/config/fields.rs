@@ -1,0 +1,145 @@
+//! `docs/reference/istio-fields.md`: what becomes of each field of Istio's resources, from the decoders.
+
+use super::{
+    authorization_policy::AuthorizationPolicy,
+    decode::{FieldDoc, RecordDoc},
+    destination_rule::DestinationRule,
+    gateway::Gateway,
+    problem::Severity,
+    service_entry::ServiceEntry,
+    virtual_service::VirtualService,
+};
+
+const HEAD: &str = "\
+# Fields of Istio's resources
+
+<!-- Generated: `cargo xtask references`. -->
+
+What becomes of each field of the resources of Istio that the agents read. A test compares the list with Istio's own \
+definitions.
+
+- **works**: it has the effect that Istio documents. [Configuration](../configuration.md) has its meaning and default, \
+and says which values are refused.
+- **refused**: ignoring it would allow more or protect less. A resource that has it is an error, or what it is for is \
+refused, with this sentence.
+- **ignored**: ignoring it allows nothing more and protects nothing less. `check` and the log warn of it.
+
+A field that is not in the list is not known: it draws a warning with the nearest known name, and in an \
+`AuthorizationPolicy` denies. `[]` is an element of a list, `*` any key.
+";
+
+/// What becomes of a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Works,
+    Refused,
+    Ignored,
+}
+
+impl Fate {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Works => "works",
+            Self::Refused => "refused",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+/// A field with what becomes of it.
+#[derive(Clone, Debug)]
+struct Row {
+    path: String,
+    fate: Fate,
+    why: &'static str,
+    /// Whether its own fields, if it has any, are listed too.
+    opened: bool,
+}
+
+/// Every field of one kind.
+fn rows(root: &RecordDoc) -> Vec<Row> {
+    let mut rows = Vec::new();
+    descend("spec", root, &mut rows);
+    rows
+}
+
+fn descend(path: &str, record: &RecordDoc, rows: &mut Vec<Row>) {
+    for FieldDoc { key, type_name, nested, .. } in (record.fields)() {
+        let many = if type_name.starts_with("list") { "[]" } else { "" };
+        let path = format!("{path}.{key}{many}");
+        let opened = nested.is_some();
+        rows.push(Row { path: path.clone(), fate: Fate::Works, why: "", opened });
+        if let Some(nested) = nested {
+            let any = if type_name.starts_with("mapping of text") { ".*" } else { "" };
+            descend(&format!("{path}{any}"), &nested, rows);
+        }
+    }
+    for bad in record.unsupported {
+        let fate = match bad.severity {
+            Severity::Error | Severity::Refusal => Fate::Refused,
+            Severity::Warning => Fate::Ignored,
+        };
+        let path = format!("{path}.{}", bad.key);
+        rows.push(Row { path, fate, why: bad.why, opened: false });
+    }
+}
+
+fn kinds() -> [(&'static str, RecordDoc); 5] {
+    [
+        ("ServiceEntry", ServiceEntry::doc()),
+        ("Gateway", Gateway::doc()),
+        ("DestinationRule", DestinationRule::doc()),
+        ("VirtualService", VirtualService::doc()),
+        ("AuthorizationPolicy", AuthorizationPolicy::doc()),
+    ]
+}
+
+/// The page.
+fn istio_fields() -> String {
+    let mut out = String::from(HEAD);
+    for (kind, root) in kinds() {
+        out.push_str(&format!("\n## {kind}\n\n| field | | why |\n|---|---|---|\n"));
+        for Row { path, fate, why, .. } in rows(&root) {
+            out.push_str(&format!("| `{path}` | {} | {why} |\n", fate.name()));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::types::testing::page;
+
+    /// Istio's definitions.
+    const ISTIO: &str = include_str!("testdata/istio-fields.txt");
+
+    #[test]
+    fn the_page_says_what_the_decoders_say() {
+        page("istio-fields.md", &istio_fields());
+    }
+
+    #[test]
+    fn every_field_of_istio_is_in_the_list() {
+        let known: BTreeMap<_, _> =
+            kinds().iter().map(|(kind, root)| (*kind, rows(root))).collect();
+        let mut missing = Vec::new();
+        let mut count = 0;
+        for line in ISTIO.lines().filter(|line| !line.starts_with('#')) {
+            let (kind, path) = line.split_once(' ').unwrap();
+            count += 1;
+            let plain = |path: &str| path.replace("[]", "");
+            let find = |path: &str| known[kind].iter().find(|row| plain(&row.path) == plain(path));
+            // What is below a field that is not supported shares its fate, and what is below a value that is
+            // read as a whole (a match of strings, a duration) is part of that value.
+            let mut above = path.match_indices('.').map(|(at, _)| find(&path[..at]));
+            if find(path).is_none() && !above.any(|row| row.is_some_and(|row| !row.opened)) {
+                missing.push(line);
+            }
+        }
+        assert!(count > 500, "{count}");
+        assert!(missing.is_empty(), "not in the list:\n{}", missing.join("\n"));
+    }
+}

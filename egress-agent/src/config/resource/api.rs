@@ -1,0 +1,51 @@
+//! Resources of the Gateway API.
+
+use super::{
+    super::{
+        decode::{Cx, Report, Spot, nearest},
+        gateway_api::{self, GROUP, OTHER_KINDS},
+        yaml::{Node, shorten},
+    },
+    Resources, Scope,
+};
+
+impl Resources {
+    /// Reads a resource of the group.
+    pub(super) fn gateway_api(&mut self, version: &str, kind: &str, node: &Node, cx: &mut Cx<'_>) {
+        let root = Spot::root(node.line, "");
+        let known = gateway_api::kinds().find(|(_, name, _)| *name == kind);
+        let Some((.., versions)) = known else {
+            let names = || gateway_api::kinds().map(|(_, name, _)| name);
+            let list = names().collect::<Vec<_>>().join(", ");
+            let hint = nearest(kind, names()).map(|near| format!(". Did you mean {near}?"));
+            let hint = hint.filter(|_| !OTHER_KINDS.contains(&kind)).unwrap_or_default();
+            let kind = shorten(kind);
+            let message = format!("ignored: {kind} is not supported; supported are {list}{hint}");
+            // A class says who serves its Gateways, and those of ours are known.
+            if kind != "GatewayClass" {
+                cx.warn(&root.field("kind"), message);
+            }
+            return;
+        };
+        if !versions.contains(&version) {
+            let known: Vec<_> = versions.iter().map(|known| format!("{GROUP}/{known}")).collect();
+            let found = format!("{:?}", format!("{GROUP}/{version}"));
+            cx.wrong(&root.field("apiVersion"), found, known.join(", "), "unknown version");
+            return;
+        }
+        if !self.counted(&root, cx) {
+            return;
+        }
+        // Istio has a kind of that name too.
+        let title = if kind == "Gateway" { gateway_api::GATEWAY } else { kind };
+        let mut report = Report::default();
+        let mut own = Cx { report: &mut report, file: cx.file, resource: None };
+        match self.meta(title, node, Scope::Namespace, &mut own) {
+            Some(meta) => self.api.add(kind, meta, node, report.into_parts().0),
+            None => {
+                cx.report.fatal |= report.fatal;
+                cx.report.problems.append(&mut report.problems);
+            }
+        }
+    }
+}

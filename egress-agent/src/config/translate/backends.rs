@@ -1,0 +1,141 @@
+//! What backends are: destinations, or the reasons why there are none.
+
+use std::collections::HashMap;
+
+use super::{
+    super::{
+        decode::{At, Report, Spot},
+        meta::Meta,
+        names,
+        references::BackendRef,
+        resource::is_label,
+        virtual_service::{Destination, DestinationPort},
+    },
+    attach::ISTIO,
+    grants::Grants,
+    notes::{at, refuse, refused},
+};
+use crate::{policy::HostPattern, types::Port};
+
+/// What backends are looked up in.
+pub(super) struct Backends<'a> {
+    pub(super) grants: &'a Grants,
+    /// Services that a policy cannot be applied to, each after the policy's namespace, with the reason. A policy is
+    /// for routes of its own namespace, and for all where it is beside the service.
+    pub(super) unserved: &'a HashMap<(String, String), String>,
+}
+
+/// A reference to a backend.
+#[derive(Clone, Copy)]
+pub(super) struct Reference<'a> {
+    pub(super) at: &'a Spot,
+    pub(super) group: Option<&'a At<String>>,
+    pub(super) kind: Option<&'a At<String>>,
+    pub(super) name: Option<&'a At<String>>,
+    pub(super) namespace: Option<&'a At<String>>,
+    pub(super) port: Option<&'a At<Port>>,
+}
+
+impl<'a> From<&'a BackendRef> for Reference<'a> {
+    fn from(backend: &'a BackendRef) -> Self {
+        let BackendRef { at, group, kind, name, namespace, port, weight: _ } = backend;
+        let (group, kind, name) = (group.as_ref(), kind.as_ref(), name.as_ref());
+        let (namespace, port) = (namespace.as_ref(), port.as_ref());
+        Self { at, group, kind, name, namespace, port }
+    }
+}
+
+/// A route that refers to backends.
+#[derive(Clone, Copy)]
+pub(super) struct Referring<'a> {
+    pub(super) kind: &'static str,
+    pub(super) meta: &'a Meta,
+    /// Whether traffic leaves the application there: then no grant is asked for, as in Istio.
+    pub(super) at_mesh: bool,
+}
+
+impl Backends<'_> {
+    /// The destination of a backend. What is sent to one that is not valid is refused.
+    pub(super) fn destination(
+        &self,
+        reference: Reference<'_>,
+        from: Referring<'_>,
+        report: &mut Report,
+    ) -> Destination {
+        let spot = reference.at;
+        match self.host(reference, from) {
+            Ok((host, port)) => Destination {
+                host: Some(at(host, spot)),
+                port: Some(DestinationPort {
+                    number: Some(port.clone()),
+                    ..DestinationPort::empty(spot)
+                }),
+                ..Destination::empty(spot)
+            },
+            Err(why) => {
+                refuse(from.meta, spot, format!("{why}; what is sent there is refused"), report);
+                refused(&why, spot)
+            }
+        }
+    }
+
+    fn host<'r>(
+        &self,
+        reference: Reference<'r>,
+        from: Referring<'_>,
+    ) -> Result<(String, &'r At<Port>), String> {
+        let Reference { at: _, group, kind, name, namespace, port } = reference;
+        let group = group.map_or("", |group| group.value.as_str());
+        let kind = kind.map_or("Service", |kind| kind.value.as_str());
+        let name = name.map(|name| name.value.as_str()).ok_or("a backend without a name")?;
+        let own = &*from.meta.namespace.0;
+        let host = match (group, kind) {
+            ("", "Service") if name.contains('.') => {
+                return Err(format!(
+                    "{name:?} is not the name of a Service; a host is of kind Hostname"
+                ));
+            }
+            ("", "Service") => {
+                let namespace = namespace.map_or(own, |namespace| namespace.value.as_str());
+                if !is_label(name) || !is_label(namespace) {
+                    return Err(format!("there is no Service {name:?} of namespace {namespace:?}"));
+                }
+                let granted = || self.grants.allow((from.kind, own), (namespace, "Service", name));
+                if namespace != own && !from.at_mesh && !granted() {
+                    return Err(format!(
+                        "no ReferenceGrant of {namespace} lets a {} of {own} refer to its Service {name}",
+                        from.kind
+                    ));
+                }
+                format!("{name}.{namespace}.svc.cluster.local")
+            }
+            (ISTIO, "Hostname") if namespace.is_some() => {
+                return Err("a Hostname is in no namespace".into());
+            }
+            (ISTIO, "Hostname") => {
+                let full = names::expand(name, &from.meta.namespace);
+                if let Err(error) = HostPattern::parse(&full) {
+                    return Err(format!("{name:?} is no host: {error}"));
+                }
+                full
+            }
+            (ISTIO, "ServiceEntry") => {
+                return Err(
+                    "a backend is no ServiceEntry, but a host of it, of kind Hostname".into()
+                );
+            }
+            _ => {
+                return Err(format!("a backend of kind {kind:?} and group {group:?} is not known"));
+            }
+        };
+        let service = names::namespace_of(&host);
+        let service = service.as_ref().map_or(own, |namespace| &*namespace.0);
+        for namespace in [own, service] {
+            if let Some(why) = self.unserved.get(&(namespace.to_owned(), host.clone())) {
+                return Err(why.clone());
+            }
+        }
+        let port = port.ok_or("the backend's port is not said")?;
+        Ok((host, port))
+    }
+}

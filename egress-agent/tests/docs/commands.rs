@@ -1,0 +1,164 @@
+//! Every command that is called in a wrong way says so with the exit code of the documentation, and what it
+//! writes for programs is as the reference says.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Command, Output},
+};
+
+use clap::CommandFactory as _;
+use egress_agent::cli::{Cli, schema::schema_of};
+use serde_json::Value;
+
+use super::markdown::root;
+
+/// Of the documentation's table.
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+const NOTHING: i32 = 3;
+
+fn ran(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_egress-agent"));
+    command.args(args).env("NO_COLOR", "1").output().expect("the agent")
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("a code")
+}
+
+/// Paths of all commands, without `help`.
+fn commands() -> Vec<Vec<String>> {
+    fn add(command: &clap::Command, path: &[String], all: &mut Vec<Vec<String>>) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let path = [path, &[below.get_name().to_owned()]].concat();
+            add(below, &path, all);
+            all.push(path);
+        }
+    }
+    let mut all = Vec::new();
+    add(&Cli::command(), &[], &mut all);
+    all
+}
+
+#[test]
+fn a_wrong_command_line_is_2_of_every_command() {
+    let commands = commands();
+    assert!(commands.len() > 15, "{commands:?}");
+    for path in &commands {
+        let words: Vec<&str> = path.iter().map(String::as_str).collect();
+        let output = ran(&[&words[..], &["--no-such-option"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(&output), USAGE, "{path:?}: {said}");
+        assert!(said.contains("--no-such-option") && output.stdout.is_empty(), "{path:?}: {said}");
+    }
+    assert_eq!(code(&ran(&["no-such-command"])), USAGE);
+    assert_eq!(code(&ran(&[])), USAGE);
+}
+
+#[test]
+fn what_cannot_be_read_or_asked_has_the_code_of_the_table() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let absent = dir.path().join("absent");
+    let absent = absent.to_str().expect("UTF-8");
+    let there = dir.path().join("there");
+    fs::write(&there, "no flows\n").expect("a file");
+    let there = there.to_str().expect("UTF-8");
+    let wrong: &[(&[&str], i32)] = &[
+        (&["node"], USAGE),
+        (&["gateway", "--labels", "istio"], USAGE),
+        (&["gateway", "--drain-timeout", "45"], USAGE),
+        (&["check", absent], USAGE),
+        (&["explain", "--from", "shop/web", "https://a.example/", absent], USAGE),
+        (&["explain", "--from", "shop/web", "https://a.example/", "--control", absent], FAILED),
+        (&["certs", "show", absent], FAILED),
+        (&["status", "--control", absent, "--bpffs", absent], NOTHING),
+        (&["flows", "--control", absent, "--bpffs", absent], FAILED),
+        (&["flows", "--server", absent], FAILED),
+        (&["flows", "--server", "-x"], USAGE),
+        (&["flows", "--control", absent, "--server", "a"], USAGE),
+        (&["flows", "--server", "a", "--remote-shell", "ssh"], USAGE),
+        (&["flows", "--since", "yesterday"], USAGE),
+        (&["suggest", "--flows", absent], USAGE),
+        (&["suggest", "--flows", there], USAGE),
+        (&["reasons", "no_rote"], USAGE),
+        (&["bug-report", there], USAGE),
+        (&["doctor", "--role", "pod"], USAGE),
+        (&["probe"], USAGE),
+        (&["probe", "192.0.2.1", "--timeout", "2"], USAGE),
+        (&["completion", "tcsh"], USAGE),
+        (&["man", there], FAILED),
+        (&["kernel", "-o", "yaml"], USAGE),
+        (&["version", "-o", "yaml"], USAGE),
+    ];
+    for (args, expected) in wrong {
+        let output = ran(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(code(&output), *expected, "{args:?}: {said}");
+        let is_told = !said.trim().is_empty() || !output.stdout.is_empty();
+        assert!(is_told, "{args:?} says nothing");
+    }
+}
+
+/// What `--help` says of exit codes is what the table has.
+#[test]
+fn help_names_no_code_that_the_table_lacks() {
+    let page = fs::read_to_string(root().join("docs/commands.md")).expect("the page");
+    let table = page.split("## Exit codes").nth(1).expect("a table");
+    let table = table.split("\n## ").next().unwrap_or_default();
+    let known: BTreeSet<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(' ').next())
+        .filter(|word| word.bytes().all(|b| b.is_ascii_digit()))
+        .collect();
+    assert_eq!(known.into_iter().collect::<Vec<_>>(), ["0", "1", "2", "3", "4"]);
+    let mut told = 0;
+    for command in Cli::command().get_subcommands() {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let Some((_, codes)) = help.split_once("Exit code") else { continue };
+        told += 1;
+        let codes = codes.split("\n\n").next().unwrap_or_default();
+        for word in codes.split_whitespace() {
+            let word = word.trim_matches([',', ';', ':', '.', '(', ')']);
+            if !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit()) {
+                let known = ["0", "1", "2", "3", "4"].contains(&word);
+                assert!(known, "{}: {word}", command.get_name());
+            }
+        }
+    }
+    assert!(told > 8, "{told}");
+}
+
+/// The real outputs, of those commands that need no agent.
+#[test]
+fn json_is_as_the_reference_says() {
+    let config = root().join("deploy/hosts/config");
+    let config = config.to_str().expect("UTF-8");
+    let dir = tempfile::tempdir().expect("a directory");
+    let absent = dir.path().join("absent");
+    let absent = absent.to_str().expect("UTF-8");
+    let bad = dir.path().join("bad.yaml");
+    fs::write(&bad, "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: x}\n")
+        .expect("a file");
+    let bad = bad.to_str().expect("UTF-8");
+    let outputs: &[(&str, &[&str])] = &[
+        ("version -o json", &["version"]),
+        ("check -o json", &["check", config]),
+        ("check -o json", &["check", bad]),
+        ("doctor -o json", &["doctor"]),
+        ("doctor -o json", &["doctor", "--role", "gateway"]),
+        ("status -o json", &["status", "--control", absent, "--bpffs", absent]),
+        (
+            "explain -o json",
+            &["explain", "--from", "a/b", "--label", "x=y", "http://a.example/", config],
+        ),
+    ];
+    for (command, args) in outputs {
+        let output = ran(&[args, &["-o", "json"][..]].concat());
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let value: Value =
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"));
+        let schema = schema_of(command).expect("a schema");
+        assert_eq!(schema.faults(&value), Vec::<String>::new(), "{command}: {text}");
+    }
+}
