@@ -40,7 +40,7 @@ pub(super) struct UpgradeArgs {
     output: Output,
 }
 
-/// Asks for it and prints what came of it.
+/// Asks for it and prints the result.
 ///
 /// # Errors
 /// No gateway is reached, or it can't be replaced.

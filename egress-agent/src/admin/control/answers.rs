@@ -27,7 +27,7 @@ pub(super) fn stands(query: &str, serving: &Serving) -> Response<Body> {
     }
 }
 
-/// Has another process take over, and says what came of it.
+/// Has another process take over, and answers with the result.
 pub(super) async fn upgrade(serving: &Serving) -> Response<Body> {
     let Some(requests) = &serving.upgrade else {
         return text(StatusCode::NOT_FOUND, "only a gateway is replaced while it runs\n");

@@ -47,7 +47,7 @@ const FOLLOWERS: usize = 16;
 const READERS: usize = 8;
 /// Those among them that follow.
 const READING_FOLLOWERS: usize = 4;
-/// What one of the others is told that is too many.
+/// The answer to one of the others where there are too many.
 const TOO_MANY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 43\r\nConnection: close\r\n\r\ntoo many ask already; try again in a while\n";

@@ -35,7 +35,7 @@ impl Ui {
 }
 
 /// One client's events. It holds nothing but its place in the flow log: what a slow client does not take in time
-/// is lost to it, and it is told how many.
+/// is lost to it, and it hears how many were.
 pub(in crate::admin) struct Events {
     follower: Follower,
     beats: Interval,

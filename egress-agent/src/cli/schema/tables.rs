@@ -239,7 +239,7 @@ const PROBE: &[Field] = &[
         "boolean?",
         "Whether the connection of `--allow-check` works; `null` where it was not asked for.",
     ),
-    field("allowed_detail", "string?", "What came of it."),
+    field("allowed_detail", "string?", "The result, in words."),
     field("answered", "number", "Attempts that got out and were answered."),
     field("attempts", "list", "All of them."),
     field("attempts[]", "object", "An attempt."),
@@ -257,7 +257,7 @@ const PROBE: &[Field] = &[
     ),
     field("attempts[].layer", "string?", "Where it was stopped."),
     field("attempts[].errno", "string?", "The error, where it was refused."),
-    field("attempts[].detail", "string", "What came of it."),
+    field("attempts[].detail", "string", "The result, in words."),
     field("attempts[].milliseconds", "number", "How long it took."),
 ];
 

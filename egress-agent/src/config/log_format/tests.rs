@@ -139,7 +139,7 @@ fn the_reference_lists_every_field() {
         text.push_str(&format!("- `{name}`\n"));
     }
     crate::types::testing::page("log-fields.md", &text);
-    // What the operators hold is told elsewhere, of each of them.
+    // Other tests cover what each operator holds.
     let told = include_str!("../../../../docs/telemetry.md");
     for (name, _) in OPERATORS {
         assert!(told.contains(&format!("`%{name}%`")), "docs/telemetry.md has no %{name}%");
