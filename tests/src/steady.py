@@ -1,5 +1,6 @@
 """What a well-behaved workload does: requests one after the other, each on a connection of its own, and
-now and then something that is refused. It writes one JSON object with what it saw.
+now and then something that is refused. It writes one JSON object with what it saw; `ports` are the local ports
+of its connections.
 
     steady.py HOST PORT NAME REQUESTS PREFIX REFUSED_HOST REFUSED_PORTS
 
@@ -17,6 +18,7 @@ def request(host, port, name, path):
     try:
         with socket.create_connection((host, port), timeout=20) as client:
             client.settimeout(20)
+            ports.append(client.getsockname()[1])
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
             answer = b""
             while True:
@@ -43,7 +45,7 @@ host, port, name, count, prefix, other, ports = sys.argv[1:]
 count = int(count)
 first, last = map(int, ports.split("-"))
 every = max(1, count // (last - first + 1))
-statuses, times, refusals = {}, [], {}
+statuses, times, refusals, ports = {}, [], {}, []
 other_port = first
 for number in range(count):
     status, milliseconds = request(host, int(port), name, f"/{prefix}/{number}")
@@ -57,4 +59,5 @@ for number in range(count):
     time.sleep(0.005)
 times.sort()
 p99 = times[min(count - 1, count * 99 // 100)]
-print(json.dumps({"statuses": statuses, "refusals": refusals, "p50": times[count // 2], "p99": p99, "most": times[-1]}))
+seen = {"statuses": statuses, "refusals": refusals, "p50": times[count // 2], "p99": p99, "most": times[-1]}
+print(json.dumps(seen | {"ports": ports}))

@@ -40,6 +40,15 @@ fn p99(seen: &Value) -> f64 {
     seen["p99"].as_f64().unwrap()
 }
 
+/// How often each port occurs.
+fn counted(ports: impl Iterator<Item = u64>) -> BTreeMap<u64, usize> {
+    let mut counts = BTreeMap::new();
+    for port in ports {
+        *counts.entry(port).or_default() += 1;
+    }
+    counts
+}
+
 struct Site {
     testbed: Testbed,
     cluster: Cluster,
@@ -95,13 +104,16 @@ impl Site {
         let from = 20_000 + self.measured * REFUSALS;
         self.measured += 1;
         let ports = from..from + REFUSALS;
-        let redirected = self.redirected();
+        let before = self.redirected();
         let (count, port) = (REQUESTS.to_string(), "80");
         let (script, range) =
             (include_str!("../src/steady.py"), format!("{from}-{}", ports.end - 1));
         let args = ["-c", script, plan::WEB, port, WEB_HOST, &count, name, plan::ATTACKER, &range];
         let done = self.testbed.pod().run("/usr/bin/python3", &args).unwrap();
-        let seen: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
+        let mut seen: Value =
+            serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done:?}"));
+        let connections =
+            counted(seen["ports"].take().as_array().unwrap().iter().filter_map(Value::as_u64));
         eprintln!("{name}: {seen}");
         assert_eq!(seen["statuses"], json!({ self.served.clone(): REQUESTS }), "{}", self.logs());
         assert_eq!(seen["refusals"], json!({ "refused": REFUSALS }), "{}", self.logs());
@@ -115,17 +127,25 @@ impl Site {
             })
             .unwrap();
         }
-        let more = || self.redirected() - redirected;
-        until_is(SOON, "the flow event of every connection", more, |more| *more == REQUESTS)
+        // An event of an earlier connection may still have been on its way: events are matched by port.
+        let missing = || {
+            let now = self.redirected();
+            let events = |port| now.get(port).unwrap_or(&0) - before.get(port).unwrap_or(&0);
+            connections.iter().filter(|(port, count)| events(port) != **count).count()
+        };
+        until_is(SOON, "one flow event of every connection", missing, |missing| *missing == 0)
             .unwrap();
         seen
     }
 
-    /// Flow events of connections of the well-behaved pod that were led to the gateway.
-    fn redirected(&self) -> usize {
-        let to = format!("-> {}:80 TCP REDIRECTED", plan::WEB);
+    /// How many connections of the well-behaved pod were led to the gateway, by their local port, as the
+    /// flow events say it.
+    fn redirected(&self) -> BTreeMap<u64, usize> {
+        let to = format!(" -> {}:80 TCP REDIRECTED", plan::WEB);
         let log = self.node.stdout();
-        log.lines().filter(|line| line.contains("a/good ") && line.contains(&to)).count()
+        let lines = log.lines().filter(|line| line.contains("a/good "));
+        let ends = lines.filter_map(|line| Some(line.split_once(&to)?.0.rsplit_once(':')?.1));
+        counted(ends.map(|port| port.parse().unwrap()))
     }
 
     /// Every request of the measurement has one line.
