@@ -22,6 +22,7 @@ pub mod capture;
 pub mod cgroup;
 mod clients;
 pub mod cluster;
+pub mod collector;
 pub mod container;
 pub mod denied;
 pub mod flood;

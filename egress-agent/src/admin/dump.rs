@@ -79,6 +79,7 @@ fn mesh(mesh: &MeshConfig) -> Value {
             AccessLogEncoding::Text => "TEXT",
             AccessLogEncoding::Json => "JSON",
         },
+        "enableTracing": mesh.tracing,
         "clusterCidrs": list(&mesh.cluster_cidrs, |net| json!(net.to_string())),
         "deniedCidrs": list(&mesh.denied_cidrs, |net| json!(net.to_string())),
         "encapsulationPorts": mesh.encapsulation_ports.iter().map(|port| port.get()).collect::<Vec<_>>(),

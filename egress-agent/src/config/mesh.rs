@@ -23,6 +23,8 @@ record! {
         "accessLogFormat" access_log_format: Option<At<String>> = "Istio's format",
         /// Its encoding.
         "accessLogEncoding" access_log_encoding: Option<At<Encoding>> = "`TEXT`",
+        /// Whether the gateway makes a span of each HTTP request, and passes the trace on in `traceparent` (W3C). Spans go where the gateway's environment says (`OTEL_EXPORTER_OTLP_ENDPOINT`); without it this has no effect.
+        "enableTracing" enable_tracing: Option<At<bool>> = "`false`",
         /// How long an HTTP request may go without a byte of its body or of its response, in either direction. A route's longer `timeout` takes its place for that route.
         "streamIdleTimeout" stream_idle_timeout: Option<At<Duration>> = "`5m`",
         /// Whether a request with `Expect: 100-continue` is forwarded with it, and the upstream's answer relayed (RFC 9110 section 10.1.1). With `false` the gateway answers `100 Continue` itself once the request has a route, and takes the expectation out.
@@ -73,7 +75,6 @@ record! {
         "workloads" workloads: Records<MeshWorkload> = "none",
     }
     unsupported {
-        "enableTracing": Warning, "tracing is not supported";
         "connectTimeout": Warning, "set `connectionPool.tcp.connectTimeout` in a destination rule";
         "discoverySelectors": Warning, "all files are read";
         "extensionProviders": Warning, "there are none";

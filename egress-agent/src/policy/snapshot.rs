@@ -69,6 +69,8 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: AccessLogEncoding,
+    /// `enableTracing`: each HTTP request has a span, if spans are exported at all.
+    pub tracing: bool,
     /// `streamIdleTimeout`: how long a request may go without a byte; the gateway's own limit where
     /// absent.
     pub stream_idle_timeout: Option<Duration>,
@@ -121,6 +123,7 @@ impl Default for MeshConfig {
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
+            tracing: false,
             stream_idle_timeout: None,
             forward_continue: true,
             address_drain_time: Duration::from_secs(5),

@@ -118,6 +118,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         access_log_file,
         access_log_format,
         access_log_encoding,
+        enable_tracing,
         stream_idle_timeout,
         proxy_100_continue,
         address_drain_time,
@@ -194,6 +195,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         },
         access_log_format: access_log_format.map(|format| format.value),
         access_log_encoding: encoding,
+        tracing: enable_tracing.map_or(default.tracing, |enable| enable.value),
         stream_idle_timeout: stream_idle_timeout.and_then(|timeout| {
             if timeout.value.is_zero() {
                 let message = "a request whose peers are gone would never end; give a long time";
