@@ -8,5 +8,6 @@ mod helm;
 mod kubectl;
 mod monitoring;
 mod objects;
+mod otlp;
 mod schema;
 mod values;
