@@ -28,7 +28,11 @@ impl<'a> Environment<'a> {
     }
 
     pub(super) fn fault(&mut self, name: &str, what: impl AsRef<str>) {
-        self.faults.push(format!("{name}: {}", what.as_ref()));
+        let fault = format!("{name}: {}", what.as_ref());
+        // A variable of both kinds is read twice.
+        if !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
     }
 
     /// Reads it, or notes why it can't be read.

@@ -126,7 +126,8 @@ async fn send(
     mut stopped: watch::Receiver<bool>,
 ) {
     loop {
-        let is_last = *stopped.borrow_and_update();
+        // Whoever could stop it may be gone, too.
+        let is_last = *stopped.borrow_and_update() || stopped.has_changed().is_err();
         if !is_last {
             tokio::select! {
                 () = queue.filled() => {}

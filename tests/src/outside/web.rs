@@ -109,7 +109,7 @@ fn respond(
     if name == plan::METADATA {
         return text(StatusCode::OK, "AccessKeyId: the node's own credentials\n");
     }
-    if path == "/headers" {
+    if path.split('?').next() == Some("/headers") {
         let lines = request.headers().iter().map(|(name, value)| {
             format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))
         });
