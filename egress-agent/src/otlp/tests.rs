@@ -20,6 +20,7 @@ use opentelemetry_proto::tonic::{
     },
     common::v1::any_value::Value,
     logs::v1::LogRecord,
+    trace::v1::Span,
 };
 use prost::Message as _;
 use tempfile::TempDir;
@@ -199,7 +200,11 @@ fn a_body_is_the_message_of_the_protocol() {
     assert_eq!(value, Some(Value::StringValue("egress-gateway".into())));
     assert_eq!(read.encode_to_vec(), body, "as the library itself writes it");
     // Spans have the same numbers.
-    assert_eq!(ExportTraceServiceRequest::decode(&*body).unwrap().resource_spans.len(), 1);
+    let span = Span { name: "GET".into(), ..Span::default() };
+    let body = head.body(&Batch { records: vec![span.encode_to_vec()] });
+    let read = ExportTraceServiceRequest::decode(&*body).unwrap();
+    assert_eq!(read.resource_spans[0].scope_spans[0].spans, [span]);
+    assert_eq!(read.encode_to_vec(), body);
 }
 
 fn answer(status: u16, body: Vec<u8>) -> Result<Answer, SendError> {
