@@ -11,9 +11,9 @@ use crate::{
     types::{GatewayPort, Host, SpiffeId},
 };
 
-const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
+pub(super) const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
 
-fn resource(kind: &str, name: &str, spec: &str) -> String {
+pub(super) fn resource(kind: &str, name: &str, spec: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: apps}}\nspec: {spec}\n"
     )
