@@ -98,6 +98,9 @@ pub(crate) fn transcript() -> Result<()> {
     if !done.status.success() {
         bail!("the demo failed, so nothing is written: {}\n{shown}", done.status);
     }
+    // Nothing of this machine's own paths.
+    let target = format!("{}/", run::target_dir().display());
+    let shown = shown.replace(&target, "target/");
     let path = run::root().join(PAGE);
     fs::write(&path, format!("{HEAD}{}\n```\n", shown.trim_end()))
         .with_context(|| path.display().to_string())?;

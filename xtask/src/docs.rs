@@ -16,11 +16,13 @@ fn ours(words: &[String]) -> Option<&[String]> {
 }
 
 fn parse(words: &[String]) -> Result<(), String> {
-    use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+    use clap::error::ErrorKind::{
+        DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+    };
+    // A sentence may name a command without what it has to do.
+    let shown = [DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion];
     match Cli::try_parse_from(words) {
-        Err(error) if ![DisplayHelp, DisplayVersion].contains(&error.kind()) => {
-            Err(error.to_string())
-        }
+        Err(error) if !shown.contains(&error.kind()) => Err(error.to_string()),
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -155,7 +155,6 @@ pub(crate) fn needs_root(purpose: For, command: &str) -> Result<()> {
 
 /// How eBPF programs are compiled here, and what is missing for it and for everything else.
 fn planned(purpose: For) -> Result<(Toolchain, Vec<Step>)> {
-    let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
     let asked = asked_toolchain()?;
     let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
     let there = apt && has_packages(EBPF_PACKAGES);

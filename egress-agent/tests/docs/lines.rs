@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
     process::Command,
     sync::{LazyLock, Mutex, PoisonError},
 };
@@ -154,13 +153,12 @@ fn files(words: &[&str]) -> Result<(), String> {
         }
     }
     // What the package installs.
-    for word in words.iter().filter(|word| word.starts_with("/usr/share/")) {
+    let examples = "/usr/share/doc/egress-agent/examples/";
+    for word in words.iter().filter_map(|word| word.strip_prefix(examples)) {
+        let directory = word.split('/').next().unwrap_or_default();
         let packaged = read("xtask/src/dist/package.rs");
-        let directory = Path::new(word).parent().unwrap_or(Path::new("/"));
-        let is_completion = word.contains("/bash-completion/");
-        let name = directory.strip_prefix("/usr/share/doc/egress-agent").unwrap_or(directory);
-        if !is_completion && !packaged.contains(&*name.to_string_lossy()) {
-            return Err(format!("the package has no {}", directory.display()));
+        if !packaged.contains(&format!("examples.join(\"{directory}\")")) {
+            return Err(format!("the package has no {examples}{directory}"));
         }
     }
     Ok(())

@@ -55,8 +55,8 @@ fn options(command: &Command, found: &mut BTreeSet<String>) {
 
 /// Those of the command itself.
 fn own_options(command: &Command, found: &mut BTreeSet<String>) {
-    let own = command.get_arguments().filter_map(clap::Arg::get_long);
-    found.extend(own.map(|name| format!("--{name}")));
+    let own = command.get_arguments().filter_map(clap::Arg::get_long_and_visible_aliases);
+    found.extend(own.flatten().map(|name| format!("--{name}")));
     found.extend(["--help", "--version"].map(str::to_owned));
 }
 
@@ -150,8 +150,11 @@ fn shipped() -> &'static str {
 
 /// An operator of the access log is taken.
 fn operator(span: &str) -> Result<(), String> {
-    // `%START_TIME(…)%` stands for any of its formats.
+    // What stands for any format, and for any header.
     let format = span.replace('…', "%s");
+    let header = if span.starts_with("%RESP(") { "(:STATUS)" } else { "(:AUTHORITY)" };
+    let format =
+        ["(A)", "(A?B)", "(HEADER)"].iter().fold(format, |format, any| format.replace(any, header));
     let mesh = RawFile { path: "mesh.yaml".into(), text: format!("accessLogFormat: '{format}'\n") };
     config::compile(&[], Some(&mesh)).map(drop).map_err(|problems| format!("{span}: {problems}"))
 }

@@ -86,7 +86,9 @@ impl Compiler<'_> {
         for entry in self.entries.iter() {
             let at = Spot::root(entry.meta.line, "spec").field("hosts");
             let is_routed = |host: &&HostPattern| {
-                entry.broken || entry.ports.iter().any(|port| routed.meets(host, port.number))
+                let routed_port = |port: &EntryPort| routed.meets(host, port.number);
+                // Ports with errors are reported already.
+                entry.ports.iter().any(routed_port) || (entry.broken && routed.meets_any(host))
             };
             for host in entry.hosts.iter().filter(|host| !is_routed(host)) {
                 let message = format!(
@@ -166,6 +168,11 @@ impl HostsByPort {
     /// Whether one of the hosts with this port has something in common with the pattern.
     fn meets(&self, host: &HostPattern, port: Port) -> bool {
         [None, Some(port)].iter().filter_map(|key| self.0.get(key)).any(|hosts| hosts.meets(host))
+    }
+
+    /// The same with any port.
+    fn meets_any(&self, host: &HostPattern) -> bool {
+        self.0.values().any(|hosts| hosts.meets(host))
     }
 }
 

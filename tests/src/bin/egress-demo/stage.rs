@@ -33,10 +33,8 @@ impl Stage {
     /// Builds the hosts. No agent runs yet.
     pub(crate) fn set(mtls: bool, checksums: Checksums) -> Result<Self> {
         let screen = Screen::new();
-        println!(
-            "Building hosts in network namespaces: a pod, an app node, two gateway nodes, and an"
-        );
-        println!("outside with DNS, HTTP and HTTPS at documentation addresses (some seconds)…");
+        println!("Building hosts in network namespaces: a pod, an app node, two gateway nodes,");
+        println!("and external hosts with DNS, HTTP and HTTPS at documentation addresses.");
         let (testbed, servers) = Testbed::demo(2)?;
         uplink_checksums(&testbed.app().ns, checksums)?;
         if checksums == Checksums::Left {
