@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     decode::{At, Dict, List, Records, choice, record},
     destination_rule::TcpKeepalive,
+    load_balancer::LocalityLbSetting,
 };
 use crate::types::Port;
 
@@ -59,8 +60,12 @@ record! {
         "defaultConfig" default_config: Option<DefaultConfig> = "none",
         /// UDP ports at which in-cluster hosts may decapsulate packets (VXLAN, Geneve, WireGuard, …) and forward them: closed to workloads, at every in-cluster address. The list replaces the default.
         "encapsulationPorts" encapsulation_ports: Option<List<Port>> = "`1701`, `2152`, `2268`, `3544`, `4341`, `4342`, `4500`, `4754`, `4755`, `4789`, `4790`, `4791`, `5247`, `5555`, `6080`, `6081`, `6635`, `6636`, `6784`, `8285`, `8472`, `9899`, `48879`, `51820`, `51821`, `51871`",
-        /// Addresses of the gateway that it dials from, for certain workloads or routes, so that external hosts see tenants apart. The first entry that selects a workload counts; the annotation `egress-enforcer.io/egress-address` of a virtual service comes before.
+        /// Addresses of the gateway that it dials from, for certain workloads or routes, so that external hosts see tenants apart. The first entry that selects a workload counts; the annotation `egress-enforcer.io/egress-address` of a virtual service, and then that of a gateway, comes before.
         "egressAddresses" egress_addresses: Records<MeshEgressAddresses> = "as the host's routes say",
+        /// Which endpoints of external services gateways prefer for where they are, where a destination rule doesn't say it.
+        "localityLbSetting" locality_setting: Option<LocalityLbSetting> = "the nearest, with `outlierDetection`",
+        /// Where gateways are: the first entry with an address of the gateway's host counts. With an API server the labels of its node say the same (`topology.kubernetes.io/region`, `topology.kubernetes.io/zone`, `topology.istio.io/subzone`).
+        "localities" localities: Records<MeshLocality> = "none",
         /// What the operator adds to the refusals of HTTP requests, for the people who meet them.
         "refusals" refusals: Option<Refusals> = "none",
         /// The gateway services, where there is no Kubernetes to ask.
@@ -241,6 +246,16 @@ record! {
         "namespaces" namespaces: List<String> = "no condition",
         /// The workloads with all of these labels.
         "labels" labels: Dict<At<String>> = "no condition",
+    }
+}
+
+record! {
+    /// Where gateways with these addresses are.
+    struct MeshLocality {
+        /// `region/zone/subzone`, or its first parts.
+        "locality" locality: Option<At<String>> = required,
+        /// Addresses (IP or CIDR) of gateways' hosts.
+        "addresses" addresses: List<String> = required,
     }
 }
 

@@ -11,7 +11,8 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::{
     CredentialUse, EgressAddressSet, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive,
-    KeyGroups, PathNormalization, Places, Rules, TunnelTls, default_denied,
+    KeyGroups, Locality, LocalitySetting, PathNormalization, Places, Rules, TunnelTls,
+    default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Revisions, Selector, SpiffeId,
@@ -95,6 +96,12 @@ pub struct MeshConfig {
     pub trusted_proxies: usize,
     /// `encapsulationPorts`: UDP ports at which in-cluster hosts may decapsulate packets.
     pub encapsulation_ports: BTreeSet<Port>,
+    /// `localityLbSetting`, where a destination rule has none; `None` where it is switched off.
+    pub locality_setting: Option<LocalitySetting>,
+    /// `localities`: where gateways with these addresses are, the first one first.
+    pub localities: Vec<(IpNet, Locality)>,
+    /// Where nodes are, as the API server tells it.
+    pub node_localities: HashMap<Arc<str>, Locality>,
     /// `refusals`: lines after the gateway's own in the body of a refusal.
     pub refusal_note: Option<Arc<str>>,
     /// `gateways`, in file order: their index is their group.
@@ -105,6 +112,29 @@ pub struct MeshConfig {
     pub nodes: Vec<Arc<Node>>,
     /// `workloads`.
     pub workloads: Vec<Arc<Workload>>,
+}
+
+impl MeshConfig {
+    /// Where a host with these addresses is: as `localities` say, or as its node's labels do, whether it has the
+    /// node's own address or that of a pod there.
+    #[must_use]
+    pub fn locality_of(&self, addresses: &[IpAddr]) -> Option<Locality> {
+        let own: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
+        let is_own = |ip: &IpAddr| own.contains(&ip.to_canonical());
+        let given = self.localities.iter().find(|(net, _)| own.iter().any(|ip| net.contains(ip)));
+        if let Some((_, given)) = given {
+            return Some(given.clone());
+        }
+        let of_node = own.iter().find_map(|ip| self.node_addresses.get(ip));
+        let of_pod = || {
+            let pods = self.workloads.iter().filter(|pod| pod.node.is_some());
+            pods.into_iter().find(|pod| pod.addresses.iter().any(is_own))?.node.as_ref()
+        };
+        if self.node_localities.is_empty() {
+            return None;
+        }
+        self.node_localities.get(of_node.or_else(of_pod)?).cloned()
+    }
 }
 
 impl Default for MeshConfig {
@@ -133,6 +163,9 @@ impl Default for MeshConfig {
             nat64_prefixes: Vec::new(),
             trusted_proxies: 0,
             encapsulation_ports: ENCAPSULATION_PORTS.into_iter().filter_map(Port::new).collect(),
+            locality_setting: Some(LocalitySetting::default()),
+            localities: Vec::new(),
+            node_localities: HashMap::new(),
             refusal_note: None,
             gateways: Vec::new(),
             node_addresses: HashMap::new(),

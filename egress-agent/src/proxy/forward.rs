@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     Downstream, Work, Worker,
+    posted::Posted,
     preface::{ask_proxy, proxy_header},
     rates::{self, Counted, Meters},
     record::Record,
@@ -137,7 +138,9 @@ pub(super) async fn prepare(
                 Transport::Plain(stream) => refuse(worker, stream, manner).await,
                 Transport::Tunnel(stream) => refuse(worker, stream, manner).await,
                 // What was promised inside can't be kept: nothing may look like its regular end.
-                Transport::Originated(_) | Transport::Terminated(_) => down.reset(),
+                Transport::Originated(_) | Transport::Terminated(_) | Transport::Posted(_) => {
+                    down.reset();
+                }
             }
             record.finish(worker, downstream);
             None
@@ -234,16 +237,15 @@ async fn ready(
     };
     if let Some(target) = &cluster.connect {
         let authorization = match &target.credential {
-            Some(name) => {
-                let directory = worker.originator.credentials_directory();
-                Some(basic_authorization(directory, name).await?)
-            }
+            Some(name) => Some(basic_authorization(worker.originator.credentials(), name).await?),
             None => None,
         };
         let asking = ask_proxy(&mut transport, target, authorization.as_deref());
         let asking = timeout(cluster.pool.connect_timeout, asking);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the proxy did not answer in time");
-        asking.await.unwrap_or_else(|_| Err(late()))?;
+        if let Some(framing) = asking.await.unwrap_or_else(|_| Err(late()))? {
+            transport = Transport::Posted(Box::new(Posted::new(transport, framing)));
+        }
     }
     Ok(transport)
 }

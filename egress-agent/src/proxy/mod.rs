@@ -12,6 +12,7 @@ mod inbox;
 mod limiter;
 mod limits;
 mod policy_cell;
+mod posted;
 mod preface;
 mod rates;
 mod record;

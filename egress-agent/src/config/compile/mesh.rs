@@ -12,11 +12,13 @@ use super::super::{
     names,
     resource::documents,
 };
-use super::{egress_addresses, exemptions, keepalive::keepalive, nodes, refusals, workloads};
+use super::{
+    egress_addresses, exemptions, keepalive::keepalive, locality, nodes, refusals, workloads,
+};
 use crate::{
     policy::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
-        MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
+        Locality, LocalitySetting, MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
     },
     types::{Host, Namespace, TrustDomain},
 };
@@ -137,6 +139,8 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         default_config,
         encapsulation_ports,
         egress_addresses,
+        locality_setting,
+        localities,
         refusals,
         gateways,
         nodes,
@@ -221,6 +225,16 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         encapsulation_ports: encapsulation_ports.map_or(default.encapsulation_ports, |ports| {
             ports.iter().map(|port| port.value).collect()
         }),
+        locality_setting: match &locality_setting {
+            Some(given) => locality::setting(given, cx),
+            None => Some(LocalitySetting::default()),
+        },
+        localities: locality::of_gateways(&localities.0, cx),
+        node_localities: discovered
+            .localities
+            .iter()
+            .map(|(node, text)| (node.as_str().into(), Locality::parse(text)))
+            .collect(),
         refusal_note: refusals.and_then(|refusals| refusals::note(&refusals, cx)),
         gateways: groups(&gateways.0, &trust_domain, discovered, cx),
         nodes,
@@ -370,6 +384,7 @@ mod tests {
             refused_cidrs: nets(&["0.0.0.0/0"]),
             api_service: vec!["10.96.0.1".parse().unwrap()],
             nodes: Default::default(),
+            localities: Default::default(),
         };
         let (inside, warned) = compiled("clusterCidrs: [10.244.0.0/16]\n", &discovered);
         assert_eq!(inside, nets(&["10.244.0.0/16", "10.96.0.0/12"]));

@@ -7,6 +7,7 @@ mod outcome;
 mod passthrough;
 mod refusal;
 mod request;
+mod sources;
 mod stages;
 mod tables;
 mod tls;
@@ -24,9 +25,9 @@ use tables::{MeshPort, TcpEntry, TunnelTcp};
 
 use super::{
     AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, Denied, Direct,
-    Discovery, EgressTable, Hop, HttpAction, OutboundMode, Owner, PortMode, Redirect, RedirectPort,
-    RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
-    matching, preferred,
+    Discovery, EgressTable, Hop, HttpAction, Origin, OutboundMode, Owner, PortMode, Redirect,
+    RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute,
+    has_labels, matching, preferred,
     trace::{self, Step},
 };
 use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
@@ -62,6 +63,8 @@ pub struct GatewayPolicy {
     to_https: Redirect,
     /// Where hosts outside the registry are reached.
     passthrough: Passthrough,
+    /// Where this gateway is.
+    origin: Arc<Origin>,
     /// What a request that no service is for is counted in, where a rule answers it.
     nowhere: Arc<Cluster>,
 }
@@ -117,6 +120,10 @@ impl GatewayPolicy {
                 Discovery::Static(Vec::new()),
                 None,
             )),
+            origin: Arc::new(Origin {
+                locality: snapshot.mesh.locality_of(&identity.addresses).unwrap_or_default(),
+                labels: identity.labels.clone(),
+            }),
             namespace: identity.namespace.clone(),
             snapshot,
         }
@@ -126,21 +133,6 @@ impl GatewayPolicy {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
-    }
-
-    /// Who is behind this address. Behind a node's address any pod of the node may be: one on the host's network,
-    /// or each where the network plug-in puts the node's address in the place of theirs. So no workload is.
-    #[must_use]
-    pub fn source(&self, addr: IpAddr) -> Source {
-        let addr = addr.to_canonical();
-        let workload = self.workloads.get(&addr).filter(|_| !self.nodes.contains_key(&addr));
-        Source::unauthenticated(addr, workload.cloned())
-    }
-
-    /// The node of the cluster that has this address.
-    #[must_use]
-    pub fn node_at(&self, addr: IpAddr) -> Option<&Arc<str>> {
-        self.nodes.get(&addr.to_canonical())
     }
 
     /// Who may use this process's own ports.
@@ -298,7 +290,7 @@ impl GatewayPolicy {
         source: &Source,
     ) -> Result<Arc<Cluster>, Denied> {
         self.allows_direct(service)?;
-        let client = Client { source: source.namespace(), gateway: None };
+        let client = Client::of(source);
         service.destination.cluster(client, Some(host)).map(Arc::clone)
     }
 
@@ -337,8 +329,9 @@ impl GatewayPolicy {
     }
 
     /// Who asks, at the gateway's stage.
-    fn client<'a>(&'a self, source: &'a Source) -> Client<'a> {
-        Client { source: source.namespace(), gateway: Some(&self.namespace) }
+    pub(super) fn client<'a>(&'a self, source: &'a Source) -> Client<'a> {
+        let (gateway, labels) = (Some(&self.namespace), Some(&self.origin.labels));
+        Client { source: source.namespace(), gateway, labels }
     }
 
     fn served(

@@ -70,7 +70,7 @@ impl GatewayPolicy {
             Target::Cluster { destination, host: named } => {
                 self.allows_direct(service)?;
                 let host = named.as_ref().unwrap_or(host);
-                let client = Client { source: request.source.namespace(), gateway: None };
+                let client = Client::of(request.source);
                 let cluster = destination.cluster(client, Some(host))?;
                 let route = self.route(rule, matched, chosen, (cluster, host), client, request)?;
                 Ok((route, port.0))

@@ -260,6 +260,7 @@ fn precision(pattern: &HostPattern) -> usize {
     match pattern {
         HostPattern::Exact(_) => usize::MAX,
         HostPattern::Below(suffix) => suffix.len() + 1,
+        HostPattern::Ending(suffix) => suffix.len(),
         HostPattern::Any => 0,
     }
 }

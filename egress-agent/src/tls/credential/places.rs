@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::CredentialFault;
 use crate::{
-    policy::{CredentialFiles, CredentialSource},
+    policy::{CredentialFiles, CredentialSource, config_map_of},
     source::{FileSet, Secrets},
 };
 
@@ -149,10 +149,13 @@ impl Located {
         located
     }
 
-    /// The Secrets of a credential; the second one may have its roots.
+    /// The Secrets of a credential; the second one may have its roots. Where it is a ConfigMap, that alone.
     #[must_use]
-    pub fn secrets(name: &str) -> [String; 2] {
-        [name.to_owned(), format!("{name}{ROOTS}")]
+    pub fn secrets(name: &str) -> Vec<String> {
+        match config_map_of(name) {
+            Some(_) => vec![name.to_owned()],
+            None => vec![name.to_owned(), format!("{name}{ROOTS}")],
+        }
     }
 
     /// All of its files, those that stand for keys of Secrets too.

@@ -7,6 +7,7 @@ mod cors;
 mod delegates;
 mod headers;
 mod mirrors;
+mod redirects;
 
 use super::{
     super::{
@@ -144,7 +145,14 @@ impl Compiler<'_> {
             cors: cors_policy.as_ref().map(|policy| Arc::new(cors::policy(policy, &mut cx))),
             ..HttpAction::default()
         };
-        let path = rewrite.as_ref().map(|rewrite| answers::path_rewrite(rewrite, &mut cx));
+        let path = match redirect {
+            Some(redirect) if redirect.prefix_rewrite.is_some() => {
+                Some(redirects::redirected_path(redirect, &matches, &mut cx))
+            }
+            Some(_) | None => {
+                rewrite.as_ref().map(|rewrite| answers::path_rewrite(rewrite, &mut cx))
+            }
+        };
         let retry =
             retries.as_ref().map_or_else(Arc::default, |r| Arc::new(answers::retry(r, &mut cx)));
         let (delay, abort) =
@@ -164,7 +172,7 @@ impl Compiler<'_> {
             );
         }
         let outcome = match (redirect, direct_response) {
-            (Some(redirect), _) => HttpOutcome::Redirect(answers::redirect(redirect, &mut cx)),
+            (Some(redirect), _) => HttpOutcome::Redirect(redirects::redirect(redirect, &mut cx)),
             (None, Some(response)) => answers::direct(response, &mut cx),
             (None, None) if delegate.is_some() => HttpOutcome::Route(vec![delegates::missing()]),
             (None, None) => {
@@ -263,7 +271,7 @@ pub(super) fn try_rule(rule: &RuleMirror, cx: &mut Cx<'_>) {
         }
     }
     if let Some(redirect) = redirect {
-        drop(answers::redirect(redirect, cx));
+        drop(redirects::redirect(redirect, cx));
     }
     if let Some(retries) = retries {
         drop(answers::retry(retries, cx));

@@ -150,6 +150,18 @@ impl Setup {
         setup
     }
 
+    /// The endpoints so far are there, in their order.
+    pub(super) fn localities(&mut self, places: &[&str]) {
+        let mut parts = self.yaml.split("weight: ");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        let parts: Vec<_> = parts.collect();
+        assert_eq!(parts.len(), places.len());
+        for (part, place) in parts.into_iter().zip(places) {
+            text += &format!("locality: {place}, weight: {part}");
+        }
+        self.yaml = text;
+    }
+
     /// A wildcard, below which there are these hosts.
     pub(super) fn wildcard(
         mut self,
@@ -325,7 +337,7 @@ fn policy(resources: String, more_mesh: &str) -> Arc<GatewayPolicy> {
     let identity = GatewayIdentity {
         labels: Labels::from([("istio".into(), "egressgateway".into())]),
         namespace: Namespace("istio-system".into()),
-        addresses: Vec::new(),
+        addresses: vec!["192.0.2.10".parse().unwrap()],
     };
     Arc::new(GatewayPolicy::new(compiled.snapshot.into(), &identity))
 }

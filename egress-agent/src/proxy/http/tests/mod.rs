@@ -13,6 +13,7 @@ mod h1;
 mod h2;
 mod harness;
 mod heads;
+mod locality;
 mod mirrors;
 mod places;
 mod proxied;
