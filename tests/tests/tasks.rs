@@ -350,7 +350,9 @@ fn a_gateway_with_tls_origination_simple_and_mutual_in_both_forms() {
         site.status(&["-L", &format!("http://{host}/politics")], "200");
         // Without the rule the gateway would send HTTP to a port of HTTPS.
         site.apply(&format!("{cnn}{routes}"));
-        site.status(&["-L", &format!("http://{host}/politics")], "403");
+        let plain = format!("http://{host}/politics");
+        let seen = || site.testbed.curl_status(&["-L", &plain]).unwrap();
+        until_is(SOON, "no page", seen, |seen| !seen.contains("200")).unwrap();
     }
     let _nginx = site.nginx(&authority);
     let port = format!("{{number: 443, name: https, protocol: HTTPS, targetPort: {NGINX_PORT}}}");

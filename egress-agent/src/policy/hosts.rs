@@ -330,6 +330,7 @@ mod tests {
         for p in ["*w.example.com", "*example.com", "*ww.example.com"] {
             table.entry(&pattern(p)).push(p);
         }
+        let found = |h| table.matches(&host(h)).flatten().copied().collect::<Vec<_>>();
         assert_eq!(
             found("www.example.com"),
             [

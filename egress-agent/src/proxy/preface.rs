@@ -184,10 +184,11 @@ mod tests {
     }
 
     /// What the proxy is asked, and what comes of its answer; what follows is read last.
-    async fn asked(answer: &str) -> (String, io::Result<()>, String) {
+    async fn asked(answer: &str) -> (String, io::Result<Option<Framing>>, String) {
         let (mut near, mut far) = duplex(1024);
         far.write_all(answer.as_bytes()).await.unwrap();
         let target = ConnectTarget {
+            method: ProxyMethod::Connect,
             host: Host::parse("a.example").unwrap(),
             port: Port::new(443).unwrap(),
             credential: None,
@@ -239,6 +240,10 @@ mod tests {
     fn an_address_is_asked_for_in_brackets() {
         let port = Port::new(22).unwrap();
         let host = Host::parse("2001:db8::1").unwrap();
-        assert_eq!(ConnectTarget { host, port, credential: None }.to_string(), "[2001:db8::1]:22");
+        assert_eq!(
+            ConnectTarget { method: ProxyMethod::Connect, host, port, credential: None }
+                .to_string(),
+            "[2001:db8::1]:22"
+        );
     }
 }

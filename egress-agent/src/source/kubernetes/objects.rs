@@ -211,7 +211,7 @@ pub(super) struct Known {
     /// And of [`ConditionKind::Programmed`].
     pub(super) programmed: Option<Condition>,
     /// What else counts of a Gateway or a route of the Gateway API.
-    pub(super) api: Option<ApiObject>,
+    pub(super) api: Option<Box<ApiObject>>,
 }
 
 /// A condition.
@@ -252,7 +252,7 @@ pub(super) fn known(kind: usize, object: &Object) -> Option<Known> {
 }
 
 /// What else counts of a resource of the Gateway API.
-fn api(kind: usize, object: &Object) -> Option<ApiObject> {
+fn api(kind: usize, object: &Object) -> Option<Box<ApiObject>> {
     CUSTOM.get(kind).filter(|custom| custom.group == GATEWAY_API)?;
     let status = object.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
@@ -260,7 +260,8 @@ fn api(kind: usize, object: &Object) -> Option<ApiObject> {
         conditions: conditions.map(Shown::value).collect(),
         parents: status.and_then(|status| status.parents.clone()).unwrap_or_default(),
     };
-    Some(ApiObject::new(object.spec.as_ref(), shown, object.metadata.resource_version.clone()))
+    let version = object.metadata.resource_version.clone();
+    Some(Box::new(ApiObject::new(object.spec.as_ref(), shown, version)))
 }
 
 /// A namespace with its labels, as a document too.

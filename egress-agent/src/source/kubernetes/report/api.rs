@@ -247,7 +247,7 @@ mod tests {
             generation,
             accepted: None,
             programmed: None,
-            api: Some(api),
+            api: Some(Box::new(api)),
         }
     }
 

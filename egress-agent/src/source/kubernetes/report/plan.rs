@@ -166,7 +166,7 @@ impl Told {
     pub(super) fn wrote(&mut self, write: &Write, now: Instant) {
         match &write.what {
             What::Condition(..) | What::Status(_) => {
-                drop(self.conditions.insert(write.name.clone(), now))
+                self.conditions.insert(write.name.clone(), now);
             }
             What::Event { name, .. } => {
                 self.events.insert(name.clone());
