@@ -106,7 +106,7 @@ const DESTINATION_RULE: &str = "How a destination is reached. Settings of a port
 of a subset, those before the rule's; the rule with the most specific host wins.\n\n\
 The annotation `egress-enforcer.io/tunnel-credential` names what the proxy of a `tunnel` is shown: a directory of this \
 name in the gateway's `--credentials-dir` with the files `username` and `password`, as Kubernetes mounts a Secret of \
-type `kubernetes.io/basic-auth`. A rule of the root namespace may name any, one of another namespace those alone whose \
+type `kubernetes.io/basic-auth`; with an API server the Secret of this name in the gateway's namespace. A rule of the root namespace may name any, one of another namespace those alone whose \
 names begin with the namespace and a dot (`shop.proxy` in `shop`): else what needs the rule is refused.\n";
 const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is routed in two stages: at the `mesh` stage, \
 by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
