@@ -160,10 +160,14 @@ impl Compiler<'_> {
                 cx.wrong(&text.at, "\"*\"", "a host", "a bare * is not allowed at the mesh stage");
             } else if !seen.insert(host.clone()) {
                 cx.error(&text.at, format!("the host {host} is listed twice"));
-            } else if let Some(other) = index.first_meeting(&host).and_then(|at| read.get(at)) {
-                let message = format!("it overlaps with {other}: give each a VirtualService");
-                cx.wrong(&text.at, format!("{:?}", text.value), "hosts apart", message);
             } else {
+                if let Some(other) = index.first_meeting(&host).and_then(|at| read.get(at)) {
+                    let message = format!(
+                        "it overlaps with {other}, which an API server refuses: give each a \
+                         VirtualService. The more exact one counts"
+                    );
+                    cx.warn(&text.at, message).found = Some(format!("{:?}", text.value));
+                }
                 index.add(&host, read.len());
                 read.push(host);
             }
