@@ -7,6 +7,7 @@ use aya::EbpfLoader;
 use super::{
     Error,
     btf::{self, Types, VMLINUX},
+    host::{Kernel, kernel_at_least},
 };
 
 /// Places in the kernel's structures, and the number of the agent's network namespace, which is the
@@ -24,13 +25,20 @@ struct Fields {
     host_netns: u32,
 }
 
+/// The first kernel without `sch_dsmark`, which writes any note on a packet (`tc_index`). `sch_gred` is still there
+/// and writes smaller numbers than the notes of ours.
+const WITHOUT_DSMARK: Kernel = Kernel(6, 3);
+
 /// Tells the programs about this kernel.
 ///
 /// # Errors
 /// [`Error::Types`]: without it nobody could tell the node from its workloads.
 pub fn tell(loader: &mut EbpfLoader<'_>) -> Result<(), Error> {
     let fields = fields().ok_or(Error::Types { path: VMLINUX })?;
+    // A loader keeps references; both values are as long-lived as the program.
+    let suffice: &'static u8 = if kernel_at_least(WITHOUT_DSMARK) { &1 } else { &0 };
     loader
+        .override_global("NOTES_SUFFICE", suffice, true)
         .override_global("SKB_SK", &fields.skb_sk, true)
         .override_global("SKB_DST", &fields.skb_dst, true)
         .override_global("DST_DEV", &fields.dst_dev, true)

@@ -10,6 +10,7 @@ use egress_ebpf::hooks::{Namespace, Socket};
 use super::{
     context::Skb,
     kernel::{HOST_NETNS, NET_INUM, read},
+    slots::noted_pod,
 };
 
 /// Where the kernel keeps what, as in [`super::kernel`].
@@ -27,6 +28,10 @@ static SOCK_NET: Global<u32> = Global::new(0);
 static SOCK_SOCKET: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static SOCKET_FILE: Global<u32> = Global::new(0);
+/// Whether no pod can write a note of ours on a packet in a network namespace of its own. `sch_dsmark` could, which is
+/// gone since Linux 6.3.
+#[unsafe(no_mangle)]
+static NOTES_SUFFICE: Global<u8> = Global::new(0);
 
 /// Kinds of sockets (`include/linux/net.h`) that no kernel's control socket is of.
 const SOCK_STREAM: u32 = 1;
@@ -84,6 +89,26 @@ impl Maker {
         };
         Self { namespace, socket }
     }
+}
+
+/// The pod's interface that the note on a packet at the uplink names, if the note is to be believed; zero for none.
+///
+/// A pod's interface may lie on the uplink (macvlan), and what passes a queueing discipline there comes by here with
+/// the note that it left. Our program made the note only if the packet was in the node's namespace before, which its
+/// route says. Where notes don't suffice, a packet without a route is nobody's.
+#[inline(always)]
+pub(crate) fn believed_pod(skb: Skb) -> u32 {
+    let pod = noted_pod(skb);
+    if pod == 0 || NOTES_SUFFICE.load() != 0 || routed_here(skb.0) != 0 { pod } else { 0 }
+}
+
+/// Whether the packet takes a route of the node's namespace. A function that the verifier checks by itself: see
+/// [`judge`](super::judge).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn routed_here(skb: *mut __sk_buff) -> u64 {
+    let netns = address(Skb(skb)).and_then(netns_of_route);
+    netns.is_some_and(|netns| netns == HOST_NETNS.load()).into()
 }
 
 // Bits of a maker's number.
