@@ -60,6 +60,15 @@ impl Maker {
         Self { namespace, socket }
     }
 
+    /// Of a packet that came in by some interface: whose route it takes. Minimum kernel version: 5.8, with
+    /// the kernel's description of its types (BTF).
+    #[inline(always)]
+    pub(crate) fn forwarder(skb: Skb) -> Self {
+        let is_node = forwards(skb.0) != 0;
+        let namespace = if is_node { Namespace::Node } else { Namespace::Other };
+        Self { namespace, socket: Socket::None }
+    }
+
     #[inline(always)]
     fn find(skb: Skb) -> Self {
         let full = full_socket(skb);
@@ -98,6 +107,15 @@ extern "C" fn maker(skb: *mut __sk_buff) -> u64 {
     let node = if namespace == Namespace::Node { NODE } else { 0 };
     let process = if socket == Socket::Process { PROCESS } else { 0 };
     node | process
+}
+
+/// Whether the packet takes a route of the node's network namespace. A function that the verifier checks by
+/// itself: see [`judge`](super::judge).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn forwards(skb: *mut __sk_buff) -> u64 {
+    let namespace = address(Skb(skb)).and_then(netns_of_route);
+    namespace.is_some_and(|namespace| namespace == HOST_NETNS.load()).into()
 }
 
 /// What is known of a socket that has all its fields.

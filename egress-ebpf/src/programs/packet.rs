@@ -121,9 +121,15 @@ fn uplink_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
     let (came_in_on, pod) = (skb.came_in_on(), skb.pod());
-    // Who made what a workload sent, or a known pod, is the same to the verdict, and takes long to find out.
-    let is_known = workload.known().is_some() || (came_in_on != 0 && pod != 0);
-    let Maker { namespace, socket } = if is_known { Maker::NOBODY } else { Maker::of(skb) };
+    // Who made what a workload sent is the same to the verdict, and what was forwarded no socket of the
+    // node's sent. Both take long to find out.
+    let Maker { namespace, socket } = if workload.known().is_some() {
+        Maker::NOBODY
+    } else if came_in_on != 0 {
+        Maker::forwarder(skb)
+    } else {
+        Maker::of(skb)
+    };
     let way = Way { came_in_on, pod, namespace, socket };
     let judgement = hooks::uplink(&Leaving::new(skb), way, workload.known(), skb.has_vlan(), &Maps);
     let result = judgement.tc();
