@@ -68,11 +68,17 @@ fn a_pod_on_the_hosts_network_gets_no_further_than_another() {
             testbed.frame(&pod, &["raw", "-", "echo", plan::ATTACKER, plan::REMOTE])
         }),
         // So would who is asked for its hardware address, at the one that the question gives.
-        attempt("a question for another node's hardware address", packet, &["spoofed_source"], || {
-            let raw = format!("raw:{}", plan::UPLINK);
-            let to = [raw.as_str(), plan::OUTSIDE_MAC, "ask", plan::ATTACKER_V6, plan::REMOTE_V6];
-            testbed.frame(&pod, &to)
-        }),
+        attempt(
+            "a question for another node's hardware address",
+            packet,
+            &["spoofed_source"],
+            || {
+                let raw = format!("raw:{}", plan::UPLINK);
+                let to =
+                    [raw.as_str(), plan::OUTSIDE_MAC, "ask", plan::ATTACKER_V6, plan::REMOTE_V6];
+                testbed.frame(&pod, &to)
+            },
+        ),
         attempt("a forged source, to the node", packet, &["spoofed_source"], || {
             testbed.frame(&pod, &["raw", "-", "echo", plan::ATTACKER, plan::APP])
         }),

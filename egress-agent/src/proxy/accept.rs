@@ -1,6 +1,7 @@
 //! Accepting connections, and how many there may be.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -36,10 +37,15 @@ pub(super) enum Listening {
     Tunnels,
 }
 
-/// Accepts until the worker drains; what the kernel has queued by then is served too.
-pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: Listening) {
+/// Accepts until the worker drains; what the kernel has queued by then is served too. `spare` is for all of
+/// the worker's listeners.
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    kind: Listening,
+    spare: Rc<RefCell<Spare>>,
+) {
     let mut back_off = BACK_OFF.0;
-    let mut spare = Spare::new(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -52,11 +58,11 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: List
             }
             Err(error) if is_of_one_connection(&error) => {}
             // Nobody is to wait in the queue for an answer that does not come.
-            Err(error) if is_out_of_files(&error) && spare.release() => {
+            Err(error) if is_out_of_files(&error) && spare.borrow_mut().release() => {
                 if let Some((stream, peer)) = queued(&listener).await {
                     refuse(&worker, stream, peer);
                 }
-                spare.refill();
+                spare.borrow_mut().refill();
                 sleep(BACK_OFF.0).await;
             }
             Err(error) => {

@@ -376,9 +376,8 @@ fn nobody_asks_for_a_neighbour_in_the_name_of_the_outside() {
         for kind in [133, 135] {
             let question = neighbour(kind, source, group, NODE6);
             let frame = ip_frame(&question);
-            let by = |way, workload| {
-                judged(uplink(&frame.as_slice(), way, workload, false, &world))
-            };
+            let by =
+                |way, workload| judged(uplink(&frame.as_slice(), way, workload, false, &world));
             assert_eq!(by(from(0), workload), expected, "{kind} of {source}");
             assert_eq!(by(stranger, None), expected, "{kind} of {source}");
             let judgement = skb(&question.as_slice(), ether_type::IPV6, POLICY, 1, &world);
