@@ -60,7 +60,7 @@ impl Maker {
         Self { namespace, socket }
     }
 
-    /// Of a packet that came in by some interface: whose route it takes. Minimum kernel version: 5.8, with
+    /// Of a packet that came in by some interface: who forwards it. Minimum kernel version: 5.8, with
     /// the kernel's description of its types (BTF).
     #[inline(always)]
     pub(crate) fn forwarder(skb: Skb) -> Self {
@@ -82,16 +82,9 @@ impl Maker {
             }
             _ => Socket::None,
         };
-        // A control socket of the kernel's may serve all namespaces in turn, so the route counts, too.
         let by_socket = if sock == 0 { None } else { netns_of(sock, SOCK_NET.load()) };
         let by_route = if socket == Socket::Process { None } else { netns_of_route(address) };
-        let own = HOST_NETNS.load();
-        let namespace = match (by_socket, by_route) {
-            (Some(one), None) | (None, Some(one)) if one == own => Namespace::Node,
-            (Some(one), Some(other)) if one == own && other == own => Namespace::Node,
-            _ => Namespace::Other,
-        };
-        Self { namespace, socket }
+        Self { namespace: namespace(by_socket, by_route), socket }
     }
 }
 
@@ -109,13 +102,27 @@ extern "C" fn maker(skb: *mut __sk_buff) -> u64 {
     node | process
 }
 
-/// Whether the packet takes a route of the node's network namespace. A function that the verifier checks by
-/// itself: see [`judge`](super::judge).
+/// Whether the node's network namespace forwards the packet. A function that the verifier checks by itself: see
+/// [`judge`](super::judge).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn forwards(skb: *mut __sk_buff) -> u64 {
-    let namespace = address(Skb(skb)).and_then(netns_of_route);
-    namespace.is_some_and(|namespace| namespace == HOST_NETNS.load()).into()
+    let Some(address) = address(Skb(skb)) else { return 0 };
+    let sock: u64 = read(address, SKB_SK.load()).unwrap_or(0);
+    let by_socket = if sock == 0 { None } else { netns_of(sock, SOCK_NET.load()) };
+    (namespace(by_socket, netns_of_route(address)) == Namespace::Node).into()
+}
+
+/// Which namespace it is, by the number of the socket's and of the route's. A control socket of the kernel's may
+/// serve all namespaces in turn, so the route counts, too.
+#[inline(always)]
+fn namespace(by_socket: Option<u32>, by_route: Option<u32>) -> Namespace {
+    let own = HOST_NETNS.load();
+    match (by_socket, by_route) {
+        (Some(one), None) | (None, Some(one)) if one == own => Namespace::Node,
+        (Some(one), Some(other)) if one == own && other == own => Namespace::Node,
+        _ => Namespace::Other,
+    }
 }
 
 /// What is known of a socket that has all its fields.
