@@ -17,6 +17,7 @@ pub mod access_log;
 pub mod agent;
 mod agents;
 pub mod between;
+pub mod browser;
 pub mod ca;
 pub mod capture;
 pub mod cgroup;

@@ -46,6 +46,8 @@ const PEERS: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("java", "openjdk-17-jdk-headless"),
     ("promtool", "prometheus"),
+    ("chromium", "chromium"),
+    ("certutil", "libnss3-tools"),
 ];
 
 /// The same, libraries.
