@@ -10,7 +10,7 @@ use egress_tests::{
     plan,
     process::Process,
     testbed::{Testbed, mesh_yaml},
-    wait::{SOON, until_is},
+    wait::{SOON, until, until_is},
 };
 use serde_json::Value;
 
@@ -46,13 +46,12 @@ impl World {
         Browser::start(self.testbed.pod(), &self.testbed.dir(), name).unwrap()
     }
 
-    /// What the gateway decided.
-    fn flows(&self, args: &[&str]) -> Vec<Value> {
+    /// Follows what the gateway decides from here on.
+    fn follow(&self) -> Process {
         let control = self.testbed.gateway_control(0).to_string_lossy().into_owned();
-        let all = [&["flows", "--control", &control, "-o", "json"], args].concat();
-        let done = self.testbed.app().run(&self.testbed.agent().to_string_lossy(), &all).unwrap();
-        assert!(done.ok(), "{done:?}");
-        done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let agent = self.testbed.agent().to_string_lossy();
+        let args = ["flows", "--follow", "--control", &control, "-o", "json"];
+        self.testbed.app().start(&self.testbed.dir(), "flows", &agent, &args).unwrap()
     }
 
     /// The lines of its access log about passthrough of the host, by whether they are marked.
@@ -62,6 +61,13 @@ impl World {
         let of_host = lines.filter(|line| line["requested_server_name"] == plan::HOST);
         of_host.filter(|line| (line["ech"] == "present") == marked).collect()
     }
+}
+
+/// What was decided about the host, whether or not its hello was encrypted.
+fn flows(following: &Process) -> Vec<Value> {
+    let text = following.stdout();
+    let flows = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    flows.filter(|flow| flow["host"] == plan::HOST).collect()
 }
 
 /// The pod is known as shop/web.
@@ -80,6 +86,7 @@ fn mesh(testbed: &Testbed, more: &str) -> String {
 #[test]
 fn chromium_loads_pages_through_a_passthrough_route_and_is_refused_where_encrypted_hellos_are() {
     let world = World::new("encryptedClientHello: deny\n");
+    let following = world.follow();
     let mut chromium = world.browser("chromium");
     let version = chromium.call("Browser.getVersion", &serde_json::json!({})).unwrap();
     println!("{} through the gateway", version["product"]);
@@ -87,12 +94,11 @@ fn chromium_loads_pages_through_a_passthrough_route_and_is_refused_where_encrypt
     let error = chromium.open(URL).unwrap().unwrap_or_default();
     assert!(error.starts_with("net::ERR_"), "{error}");
     assert_eq!(world.testbed.record().take(), [], "nothing of it reached the host");
-    let refused = || world.flows(&["--reason", "encrypted_client_hello"]);
-    let refused = until_is(SOON, "a refusal", refused, |flows| !flows.is_empty()).unwrap();
-    for flow in &refused {
-        assert_eq!((&flow["verdict"], &flow["ech"]), (&"deny".into(), &true.into()), "{flow:#}");
-        assert_eq!((&flow["host"], &flow["workload"]), (&plan::HOST.into(), &"web".into()));
-    }
+    let is_refused = |flow: &&Value| flow["reason"] == "encrypted_client_hello";
+    let refused = || flows(&following).iter().find(is_refused).cloned();
+    let flow = until(SOON, "a refusal", refused).unwrap();
+    assert_eq!((&flow["verdict"], &flow["ech"]), (&"deny".into(), &true.into()), "{flow:#}");
+    assert_eq!(flow["workload"], "web", "{flow:#}");
     // Whoever sends none is served meanwhile.
     world.curl(URL, "200");
 
@@ -108,11 +114,12 @@ fn chromium_loads_pages_through_a_passthrough_route_and_is_refused_where_encrypt
     assert!(error.starts_with("net::ERR_"), "{error}");
     // A connection is logged at its end.
     drop(chromium);
-    let allowed = || world.flows(&["--verdict", "allowed"]);
-    let of_browser = |flow: &Value| flow["ech"] == true && flow["host"] == plan::HOST;
-    let found = |flows: &Vec<Value>| flows.iter().any(of_browser);
-    let flows = until_is(SOON, "the browser's flow", allowed, found).unwrap();
-    assert!(flows.iter().any(|flow| flow["ech"].is_null()), "curl sends none: {flows:#?}");
+    let allowed = |marked: bool| {
+        let flows = flows(&following).into_iter().filter(|flow| flow["verdict"] == "allow");
+        flows.filter(|flow| (flow["ech"] == true) == marked).count()
+    };
+    until(SOON, "the browser's flow", || (allowed(true) > 0).then_some(())).unwrap();
+    assert!(allowed(false) > 0, "curl sends none");
     let served = |lines: &Vec<Value>| lines.iter().any(|line| line["response_flags"] == "-");
     until_is(SOON, "its line in the log", || world.logged(true), served).unwrap();
     assert!(served(&world.logged(false)));
@@ -194,7 +201,8 @@ fn the_gateways_page_shows_what_is_in_force_and_what_happens() {
         assert!(url.starts_with("http://localhost:15000/"), "{requests:?}");
     }
     assert_eq!(page.violations(), Vec::<String>::new());
-    let picture_bytes = page.screenshot(1100, 820).unwrap();
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)").unwrap();
+    let picture_bytes = page.screenshot(1100, 860).unwrap();
     assert!(picture_bytes.starts_with(b"\x89PNG") && picture_bytes.len() < 200 << 10);
     if let Some(path) = picture() {
         fs::write(&path, picture_bytes).unwrap();
