@@ -1,6 +1,6 @@
-//! Chromium without a window, driven over the DevTools protocol.
+//! Browsers without a window: Chromium, driven over the DevTools protocol, and Firefox, for one page.
 //!
-//! It runs on a host of the testbed like any other client: with that host's network, cgroup and name servers. It
+//! Each runs on a host of the testbed like any other client: with that host's network, cgroup and name servers. It
 //! has a profile of its own, and trusts the outside's authority as people have it trust theirs: by its database
 //! of certificates.
 
@@ -18,7 +18,10 @@ use anyhow::{Context, Result, bail};
 use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use crate::{process::Place, sh, wait};
+use crate::{
+    process::{Place, Process},
+    sh, wait,
+};
 
 /// It takes a while to start on a machine that has other things to do.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -42,6 +45,13 @@ const QUIET: &[&str] = &[
     "--remote-debugging-pipe",
 ];
 
+/// The same for Firefox, as its preferences.
+const FIREFOX: &str = "user_pref(\"browser.aboutwelcome.enabled\", false);
+user_pref(\"datareporting.policy.dataSubmissionEnabled\", false);
+user_pref(\"network.captive-portal-service.enabled\", false);
+user_pref(\"network.connectivity-service.enabled\", false);
+";
+
 /// A browser with one page.
 #[derive(Debug)]
 pub struct Browser {
@@ -61,7 +71,7 @@ impl Browser {
     /// `chromium` or `certutil` is missing, or it does not answer.
     pub fn start(place: &Place, dir: &Path, name: &str) -> Result<Self> {
         let home = dir.join(name);
-        trust(&home, &dir.join("ca.pem"))?;
+        trust(&home.join(".pki/nssdb"), &dir.join("ca.pem"))?;
         let mut place = place.clone();
         place.env.push(("HOME".to_owned(), home.to_string_lossy().into_owned()));
         let profile = format!("--user-data-dir={}", home.join("profile").display());
@@ -86,6 +96,7 @@ impl Browser {
         for domain in ["Page.enable", "Network.enable", "Log.enable"] {
             browser.call(domain, &json!({}))?;
         }
+        browser.call("Page.setLifecycleEventsEnabled", &json!({"enabled": true}))?;
         Ok(browser)
     }
 
@@ -152,7 +163,13 @@ impl Browser {
         if let Some(error) = begun["errorText"].as_str() {
             return Ok(Some(error.to_owned()));
         }
-        let is_loaded = |message: &Value| message["method"] == "Page.loadEventFired";
+        // The page before it may have an event yet.
+        let is_loaded = |message: &Value| {
+            let params = &message["params"];
+            message["method"] == "Page.lifecycleEvent"
+                && params["name"] == "load"
+                && params["loaderId"] == begun["loaderId"]
+        };
         if !self.events.iter().any(is_loaded) {
             self.receive(url, Instant::now() + wait::patiently(ANSWER), is_loaded)?;
         }
@@ -223,10 +240,27 @@ impl Drop for Browser {
     }
 }
 
-/// A home with a database of certificates that has this authority's.
-fn trust(home: &Path, authority: &Path) -> Result<()> {
-    let database = home.join(".pki/nssdb");
-    fs::create_dir_all(&database)?;
+/// Firefox, without a window, on the way to a picture of a page: `DIR/NAME.png` is there when the page is loaded.
+///
+/// # Errors
+/// `firefox-esr` or `certutil` is missing.
+pub fn firefox(place: &Place, dir: &Path, name: &str, url: &str) -> Result<Process> {
+    let home = dir.join(name);
+    trust(&home, &dir.join("ca.pem"))?;
+    fs::write(home.join("user.js"), FIREFOX)?;
+    let mut place = place.clone();
+    place.env.push(("HOME".to_owned(), home.to_string_lossy().into_owned()));
+    let (profile, picture) = (home.to_string_lossy(), dir.join(format!("{name}.png")));
+    let picture = picture.to_string_lossy();
+    // A picture of a whole long page is more than it can make.
+    let size = "--window-size=800,600";
+    let args = ["--headless", "--profile", &profile, size, "--screenshot", &picture, url];
+    place.start(dir, name, "firefox-esr", &args)
+}
+
+/// A database of certificates that has this authority's.
+fn trust(database: &Path, authority: &Path) -> Result<()> {
+    fs::create_dir_all(database)?;
     let database = format!("sql:{}", database.display());
     sh("certutil", &["-d", &database, "-N", "--empty-password"])
         .context("certutil is of the package libnss3-tools")?;

@@ -1,16 +1,17 @@
-//! Chromium as people have it: through a passthrough route, and on the gateway's own page.
+//! Chromium and Firefox as people have them: through a passthrough route, and on the gateway's own page.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::{env, fs, path::PathBuf};
 
 use egress_tests::{
-    browser::Browser,
+    browser::{Browser, firefox},
     cgroup,
     manifests::Walkthrough,
+    outside::Seen,
     plan,
     process::Process,
     testbed::{Testbed, mesh_yaml},
-    wait::{SOON, until, until_is},
+    wait::{SOON, START, until, until_is},
 };
 use serde_json::Value;
 
@@ -123,6 +124,47 @@ fn chromium_loads_pages_through_a_passthrough_route_and_is_refused_where_encrypt
     let served = |lines: &Vec<Value>| lines.iter().any(|line| line["response_flags"] == "-");
     until_is(SOON, "its line in the log", || world.logged(true), served).unwrap();
     assert!(served(&world.logged(false)));
+}
+
+/// Configurations that the gateway has put in force.
+fn accepted(testbed: &Testbed) -> u64 {
+    let metrics = testbed.admin(0, "stats/prometheus").unwrap();
+    let series = "egress_config_reloads_total{result=\"accepted\"} ";
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+    value.map_or(0, |value| value.trim().parse().unwrap())
+}
+
+/// Its hello is marked like Chromium's.
+#[test]
+fn firefox_loads_a_page_through_a_passthrough_route_and_is_refused_where_encrypted_hellos_are() {
+    let world = World::new("encryptedClientHello: deny\n");
+    let following = world.follow();
+    let (pod, dir) = (world.testbed.pod(), world.testbed.dir());
+    let version = pod.run("firefox-esr", &["--version"]).unwrap();
+    assert!(version.ok(), "package firefox-esr: {version:?}");
+    println!("{} through the gateway", version.stdout.trim());
+    let marked = |verdict: &str| {
+        let flows = flows(&following);
+        flows.iter().any(|flow| flow["verdict"] == verdict && flow["ech"] == true)
+    };
+    world.testbed.record().take();
+    let refused = firefox(pod, &dir, "refused", URL).unwrap();
+    until(START, "a refusal", || marked("deny").then_some(())).unwrap();
+    drop(refused);
+    assert_eq!(world.testbed.record().take(), [], "nothing of it reached the host");
+    assert!(!dir.join("refused.png").exists() && !marked("allow"));
+
+    let before = accepted(&world.testbed);
+    world.testbed.apply_mesh(&mesh(&world.testbed, "")).unwrap();
+    let is_new = || (accepted(&world.testbed) > before).then_some(());
+    until(SOON, "the new configuration", is_new).unwrap();
+    let mut loaded = firefox(pod, &dir, "loaded", URL).unwrap();
+    let status = loaded.wait(START).unwrap();
+    assert!(status.success() && dir.join("loaded.png").exists(), "{}", loaded.stderr());
+    until(SOON, "its flow", || marked("allow").then_some(())).unwrap();
+    let asked = world.testbed.record().take();
+    let page = |seen: &Seen| matches!(seen, Seen::Https { path, .. } if path == "/politics");
+    assert!(asked.iter().any(page), "{asked:?}");
 }
 
 /// The rows of the live table that are shown.

@@ -48,6 +48,7 @@ const PEERS: &[(&str, &str)] = &[
     ("promtool", "prometheus"),
     ("chromium", "chromium"),
     ("certutil", "libnss3-tools"),
+    ("firefox-esr", "firefox-esr"),
 ];
 
 /// The same, libraries.
