@@ -170,12 +170,13 @@ async fn share(port: u16) {
         trickling.spawn(trickle(ask(port, "/large").await));
     }
     // Until all buffers are full, what the others are sent keeps the machine busy.
+    let filling = worked(port).await;
     let (bound, mut seen) = (patiently((2 * idle).max(FLOOR)), Vec::new());
     while seen.last().is_none_or(|p99| *p99 > bound) {
         assert!(seen.len() < ROUNDS, "{seen:?}, {idle:?} without others");
         seen.push(worked(port).await);
     }
-    println!("port {port}: p99 {seen:?}, without others {idle:?}");
+    println!("port {port}: p99 {seen:?}, {filling:?} at first, {idle:?} without others");
     assert!(trickling.try_join_next().is_none(), "none was ended");
     // One that reads again gets all of it.
     assert_eq!(read(&mut stalled.pop().unwrap()).await, Some(LARGE));

@@ -38,6 +38,8 @@ struct Ends {
     windows: Windows,
     wanted: u32,
     got: usize,
+    /// Whether the library is left alone.
+    alone: bool,
 }
 
 impl Ends {
@@ -60,11 +62,15 @@ impl Ends {
             _ = server.accept() => panic!("a second request"),
         };
         let (receive, windows) = (response.into_body(), Windows::new(window));
-        Self { client, server, send, receive, windows, wanted: window, got: 0 }
+        Self { client, server, send, receive, windows, wanted: window, got: 0, alone: false }
     }
 
     /// Both ends go on until `done`; whatever comes is read.
     async fn until(&mut self, done: impl Fn(&mut Self) -> bool) -> bool {
+        self.within(SOON, done).await
+    }
+
+    async fn within(&mut self, limit: Duration, done: impl Fn(&mut Self) -> bool) -> bool {
         let turns = poll_fn(|cx| {
             assert!(self.server.poll_accept(cx).is_pending());
             assert!(Pin::new(&mut self.client).poll(cx).is_pending());
@@ -73,12 +79,16 @@ impl Ends {
                 self.receive.flow_control().release_capacity(length).unwrap();
                 self.got += length;
             }
-            let Self { client, receive, windows, wanted, .. } = &mut *self;
+            let Self { client, receive, windows, wanted, alone, .. } = &mut *self;
             let set = |window| client.set_initial_window_size(window);
-            windows.turn(cx, *wanted, set, |visit| visit(receive.flow_control()));
+            windows.turn(cx, *wanted, set, |visit| {
+                if !*alone {
+                    visit(receive.flow_control());
+                }
+            });
             if done(self) { Poll::Ready(()) } else { Poll::Pending }
         });
-        timeout(SOON, turns).await.is_ok()
+        timeout(limit, turns).await.is_ok()
     }
 
     fn send(&mut self, bytes: usize) {
@@ -108,6 +118,20 @@ async fn a_stream_whose_window_shrinks_below_zero_goes_on() {
     ends.shrink(64 * KIB).await;
     ends.send(MIB);
     assert!(ends.until(|ends| ends.got == 80 * KIB + MIB).await, "{} bytes came", ends.got);
+}
+
+/// What [`Windows`] is there for. If this fails, the library speaks by itself.
+#[tokio::test]
+async fn the_library_alone_leaves_both_ends_waiting() {
+    let mut ends = Ends::new(256 * 1024).await;
+    ends.alone = true;
+    ends.send(80 * KIB);
+    assert!(ends.until(|ends| ends.got == 80 * KIB).await);
+    ends.shrink(64 * KIB).await;
+    ends.send(MIB);
+    assert!(!ends.within(Duration::from_millis(200), |ends| ends.got > 80 * KIB).await);
+    ends.alone = false;
+    assert!(ends.until(|ends| ends.got == 80 * KIB + MIB).await);
 }
 
 #[tokio::test]
