@@ -178,9 +178,9 @@ fn shown(
     expression: &str,
     wanted: impl Fn(&str) -> bool,
 ) -> String {
-    let ask = || match page.evaluate(expression).unwrap() {
-        Value::String(text) => text,
-        value => value.to_string(),
+    let ask = || {
+        let value = page.evaluate(expression).unwrap();
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
     };
     until_is(SOON, what, ask, |text| wanted(text)).unwrap()
 }
