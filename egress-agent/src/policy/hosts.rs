@@ -1,13 +1,8 @@
 //! Tables by host: exact names, `*.example.com`, `*`; the most specific wins.
 
-use std::{
-    collections::{HashMap, hash_map},
-    fmt,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::hash_map, fmt, net::IpAddr, sync::Arc};
 
-use crate::types::{Host, HostError, steps};
+use crate::types::{ConfigMap, Host, HostError, steps};
 
 /// A host as configuration names it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -100,15 +95,20 @@ impl fmt::Display for HostPattern {
 /// Values by [`HostPattern`]. A look-up costs one hash a label.
 #[derive(Clone, Debug)]
 pub struct HostTable<T> {
-    names: HashMap<Arc<str>, T>,
-    ips: HashMap<IpAddr, T>,
-    below: HashMap<Arc<str>, T>,
+    names: ConfigMap<Arc<str>, T>,
+    ips: ConfigMap<IpAddr, T>,
+    below: ConfigMap<Arc<str>, T>,
     any: Option<T>,
 }
 
 impl<T> Default for HostTable<T> {
     fn default() -> Self {
-        Self { names: HashMap::new(), ips: HashMap::new(), below: HashMap::new(), any: None }
+        Self {
+            names: ConfigMap::default(),
+            ips: ConfigMap::default(),
+            below: ConfigMap::default(),
+            any: None,
+        }
     }
 }
 
@@ -119,7 +119,7 @@ impl<T> HostTable<T> {
         T: Default,
     {
         fn at<'m, K: Clone + Eq + std::hash::Hash, T: Default>(
-            map: &'m mut HashMap<K, T>,
+            map: &'m mut ConfigMap<K, T>,
             key: &K,
         ) -> &'m mut T {
             match map.entry(key.clone()) {

@@ -15,7 +15,7 @@ mod tunnel_tls;
 
 pub use accept::Accepted;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 use passthrough::{Passthrough, plain};
@@ -29,7 +29,9 @@ use super::{
     matching, preferred,
     trace::{self, Step},
 };
-use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
+use crate::types::{
+    ConfigMap, GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload,
+};
 
 /// What one gateway process does: the snapshot seen with its labels.
 ///
@@ -40,16 +42,16 @@ pub struct GatewayPolicy {
     snapshot: Arc<Snapshot>,
     /// The namespace of this process: its destination rules count at the gateway's stage.
     namespace: Namespace,
-    workloads: HashMap<IpAddr, Arc<Workload>>,
+    workloads: ConfigMap<IpAddr, Arc<Workload>>,
     /// The cluster's nodes by their addresses, which are no workload's.
-    nodes: HashMap<IpAddr, Arc<str>>,
+    nodes: ConfigMap<IpAddr, Arc<str>>,
     /// Whether this process belongs to the gateway group with this index.
     member: Vec<bool>,
-    mesh: HashMap<OriginalPort, MeshPort>,
+    mesh: ConfigMap<OriginalPort, MeshPort>,
     stage: Stages,
-    tcp: HashMap<OriginalPort, Vec<TcpEntry>>,
+    tcp: ConfigMap<OriginalPort, Vec<TcpEntry>>,
     /// Raw TCP as it was dialled: what comes through the tunnel bears its original destination.
-    tunnel_tcp: HashMap<OriginalPort, Vec<TunnelTcp>>,
+    tunnel_tcp: ConfigMap<OriginalPort, Vec<TunnelTcp>>,
     /// Settings of the listener for tunnels, where there are any.
     tunnel: Option<Arc<ServerTls>>,
     guard: AddressGuard,
@@ -81,12 +83,13 @@ impl GatewayPolicy {
             .filter(|s| !s.selector.is_empty() && has_labels(&identity.labels, &s.selector))
             .collect();
         let workloads = snapshot.mesh.workloads.iter();
+        let nodes = snapshot.mesh.node_addresses.iter();
         let mesh = tables::mesh(rules);
         Self {
             workloads: workloads
                 .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
                 .collect(),
-            nodes: snapshot.mesh.node_addresses.clone(),
+            nodes: nodes.map(|(ip, name)| (*ip, Arc::clone(name))).collect(),
             passthrough: Passthrough::new(mesh.keys().copied(), snapshot.mesh.keepalive),
             mesh,
             stage: tables::stages(&servers, &rules.routes),
