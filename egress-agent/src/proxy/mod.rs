@@ -36,7 +36,7 @@ pub use self::{
     limiter::{Holder, Limiter, Permit, Queued, Unwritten, Work},
     limits::Limits,
     policy_cell::PolicyCell,
-    rates::Rates,
+    rates::{Rates, UsedRate},
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{
