@@ -10,6 +10,7 @@ use std::{
 };
 
 use egress_ebpf::reason::Reason;
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::sleep,
@@ -196,10 +197,9 @@ fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, kind: Listeni
     let worker = Rc::clone(worker);
     match kind {
         Listening::Captured => {
-            holder.spawn(async move {
-                connection::serve(worker, downstream, Transport::Plain(stream)).await;
-                drop(place);
-            });
+            // Not in a block that is `async`: that would hold what it is made of as long as the connection.
+            let serving = connection::serve(worker, downstream, Transport::Plain(stream));
+            holder.spawn(serving.map(move |()| drop(place)));
         }
         Listening::Tunnels => {
             holder.spawn(async move {

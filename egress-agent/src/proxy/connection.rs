@@ -46,7 +46,8 @@ pub(super) fn serve(
         match act {
             Act::Nothing => {}
             Act::Http(serving) => serving.await,
-            Act::Forward(forward) => forward.run(&worker).await,
+            // HTTP is not to pay for a relay.
+            Act::Forward(forward) => Box::pin(forward.run(&worker)).await,
         }
     }
 }

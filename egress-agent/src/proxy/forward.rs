@@ -1,6 +1,6 @@
 //! Acting on the decision for a TLS or TCP connection: dial, and relay its bytes.
 
-use std::{cell::Cell, io, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, future::poll_fn, io, mem, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use egress_ebpf::reason::Reason;
@@ -279,27 +279,27 @@ impl Forward {
             received: Cell::new(0),
             sent: Cell::new(0),
         };
-        let Self { downstream, down, up, early, idle, until, meters, .. } = &mut *self;
-        let early = mem::take(early);
-        let relayed = if meters.paces() {
-            let meters = &*meters;
-            Either::Left(Box::pin(rates::relay(
-                &worker.buffers,
-                down,
-                up,
-                early,
-                *idle,
-                &counter,
-                meters,
-            )))
-        } else {
-            Either::Right(relay(&worker.buffers, down, up, early, *idle, &counter))
-        };
-        let over = OptionFuture::from(until.map(|at| Box::pin(sleep_until(at))));
-        let end = tokio::select! {
-            end = relayed => Ended::Relayed(end),
-            Some(()) = over => Ended::Over,
-            () = worker.ends(&downstream.holder) => Ended::Worker,
+        let end = {
+            let Self { downstream, down, up, early, idle, until, meters, .. } = &mut *self;
+            let (early, idle, meters) = (mem::take(early), *idle, &*meters);
+            // Made in their places: what is moved would be held twice.
+            let mut relayed = pin!(if meters.paces() {
+                let paced = rates::relay(&worker.buffers, down, up, early, idle, &counter, meters);
+                Either::Left(Box::pin(paced))
+            } else {
+                Either::Right(relay(&worker.buffers, down, up, early, idle, &counter))
+            });
+            let mut over = pin!(OptionFuture::from(until.map(|at| Box::pin(sleep_until(at)))));
+            poll_fn(|cx| {
+                if let Poll::Ready(end) = relayed.as_mut().poll(cx) {
+                    return Poll::Ready(Ended::Relayed(end));
+                }
+                if let Poll::Ready(Some(())) = over.as_mut().poll(cx) {
+                    return Poll::Ready(Ended::Over);
+                }
+                downstream.holder.poll_ends(cx, &worker.drain).map(|()| Ended::Worker)
+            })
+            .await
         };
         self.record.received = counter.received.get();
         self.record.sent = counter.sent.get();

@@ -164,6 +164,7 @@ async fn shed(worker: Rc<Worker>) {
 pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
     let mut accepting = Vec::new();
     let shedding = spawn_local(shed(Rc::clone(&worker)));
+    let rousing = spawn_local(Rc::clone(&worker.limiter).rouse(worker.drain.clone()));
     let Listeners { captured, tunnels } = listeners;
     let captured = captured.into_iter().map(|listener| (listener, Listening::Captured));
     let tunnels = tunnels.into_iter().map(|listener| (listener, Listening::Tunnels));
@@ -189,6 +190,7 @@ pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
         }
     }
     shedding.abort();
+    rousing.abort();
 }
 
 #[cfg(test)]

@@ -311,6 +311,7 @@ spec:
             limiter,
             drain: Drain::default(),
         });
+        spawn_local(Rc::clone(&worker.limiter).rouse(worker.drain.clone()));
         let h1 = accept(Rc::clone(&worker), Version::H1).await;
         let h2 = accept(Rc::clone(&worker), Version::H2).await;
         Gateway { worker, h1, h2, outside: self.outside, dir }
@@ -338,7 +339,7 @@ async fn accept(worker: Rc<Worker>, version: Version) -> SocketAddr {
         loop {
             let (io, _) = listener.accept().await.unwrap();
             let mut downstream = downstream(&worker, &io);
-            let permit = worker.limiter.admit(&downstream.source).unwrap();
+            let Some(permit) = worker.limiter.admit(&downstream.source) else { continue };
             downstream.holder = permit.holder();
             let serving = {
                 let (worker, hop) = (Rc::clone(&worker), http::Hop::Plain);
@@ -376,7 +377,8 @@ pub(super) struct Gateway {
     pub(super) worker: Rc<Worker>,
     /// Where HTTP/1 is spoken.
     pub(super) h1: SocketAddr,
-    h2: SocketAddr,
+    /// Where HTTP/2 is spoken.
+    pub(super) h2: SocketAddr,
     pub(super) outside: Outside,
     dir: TempDir,
 }
