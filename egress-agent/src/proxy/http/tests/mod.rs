@@ -8,6 +8,7 @@ mod bad;
 mod balance;
 mod cors;
 mod ends;
+mod floods;
 mod gone;
 mod h1;
 mod h2;
