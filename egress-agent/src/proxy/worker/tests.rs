@@ -1021,11 +1021,11 @@ fn an_idle_passthrough_connection_holds_little() {
         let listener = StdListener::bind("127.0.0.1:0").unwrap();
         let upstream = listener.local_addr().unwrap();
         // On a thread of its own, so that only the gateway's memory counts.
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let mut open = Vec::new();
             for io in listener.incoming() {
                 let mut io = io.unwrap();
-                std::io::Write::write_all(&mut io, b"x").unwrap();
+                io::Write::write_all(&mut io, b"x").unwrap();
                 open.push(io);
             }
         });
