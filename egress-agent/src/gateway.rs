@@ -42,6 +42,7 @@ use crate::{
     },
     bpf,
     net::{ClusterStates, ResolverSource},
+    otlp,
     proxy::{Listeners, PolicyCell, WorkersConfig},
     source::{ConfigArgs, NodeSelector, Rollout, Secrets},
     sys::{
@@ -51,7 +52,7 @@ use crate::{
         process::{cores, open_files, raise_open_files},
         retire::Retired,
     },
-    telemetry::Telemetry,
+    telemetry::{Signal, Telemetry},
     tls::{CertificateArgs, CredentialStore, Credentials, TrustRoots},
     types::{GatewayIdentity, Labels, Namespace, Port, duration_within},
 };
@@ -207,6 +208,7 @@ fn start(
     inherited: Vec<Named>,
 ) -> anyhow::Result<ExitCode> {
     let mut sockets = Sockets::inheriting(inherited);
+    let exported = otlp::start("egress-gateway", "", &[Signal::Logs, Signal::Traces])?;
     let descriptors = raise_open_files().unwrap_or_else(|error| {
         tracing::warn!("the limit of open files can't be raised: {error}");
         open_files()
@@ -216,6 +218,10 @@ fn start(
     let cores = cores();
     let count = args.workers.map_or(cores.len().max(1), usize::from);
     let telemetry = Arc::<Telemetry>::default();
+    let exporter = exported.map(|(exports, exporter)| {
+        telemetry.exports.get_or_init(|| exports);
+        exporter
+    });
     let status = Arc::<Status>::default();
     let own = [ports.admin, ports.health, ports.metrics];
     let ports_taken: Vec<u16> = own.into_iter().chain(args.tunnel_port.number()).collect();
@@ -336,6 +342,9 @@ fn start(
     let result = runtime.block_on(role.run(args.config, predecessor));
     drop(watched);
     telemetry.access_log.shutdown();
+    if let Some(exporter) = exporter {
+        exporter.stop();
+    }
     result
 }
 

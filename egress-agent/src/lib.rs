@@ -9,7 +9,7 @@
 //! admin
 //! enforcement
 //! proxy, tunnel
-//! suggest, doctor, bundle
+//! suggest, doctor, bundle, otlp
 //! tls, explain
 //! source, net, bpf, telemetry
 //! config, pods, policy, wire, probe
@@ -27,6 +27,7 @@ pub mod explain;
 pub mod gateway;
 pub mod net;
 pub mod node;
+pub mod otlp;
 pub mod pods;
 pub mod policy;
 pub mod probe;

@@ -35,13 +35,14 @@ use crate::{
         unnamed_policy,
     },
     net::{LookupLimits, Resolver},
+    otlp,
     pods::Announced,
     source::{
         Origin, Reload,
         kubernetes::{More, Scope, StartupTaint},
     },
     sys::{listening::Sockets, process::raise_open_files},
-    telemetry::FlowLog,
+    telemetry::{self, FlowLog},
     types::Held,
 };
 
@@ -92,6 +93,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let node = args.node_name.unwrap_or_default();
+    let exported = otlp::start("egress-node", &node, &[telemetry::Signal::Logs])?;
+    let (exports, exporter) = exported.unzip();
     let (ready, is_ready) = watch::channel(false);
     let taint =
         args.startup_taint.map(|key| StartupTaint { node: node.clone(), key, ready: is_ready });
@@ -161,6 +164,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let counters = Arc::new(counters);
     let credentials = certs::follow(places, loaded.clone());
     let flows = Arc::<FlowLog>::default();
+    if let Some(exports) = &exports {
+        flows.export_to(Arc::clone(exports));
+    }
     let listeners = (args.tunnel_listen, tunnels);
     let tunnel =
         NodeTunnel::new(listeners, records.clone(), Arc::clone(&credentials), Arc::clone(&flows));
@@ -179,6 +185,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         credentials: Arc::clone(&credentials),
         tunnel: (tunnel.addresses.clone(), Arc::clone(&tunnel.stats)),
         standing,
+        exports: exports.clone(),
     };
     let control = control.map(|control| control.serve(view.serving(Arc::clone(&flows))));
     let _control = control.transpose().context("can't serve the control socket")?;
@@ -197,6 +204,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
                 tunnel: Arc::clone(&tunnel.stats),
                 fills: Fills::new(args.bpffs.clone()),
                 unknown: known.unknown.clone(),
+                exports,
             },
         };
         tokio::spawn(node_metrics::serve(listener, Arc::new(sources)));
@@ -256,6 +264,9 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
         tracing::warn!("{} connections in tunnels are reset", drain.running());
     }
     notify::stopping();
+    if let Some(exporter) = exporter {
+        exporter.stop();
+    }
     tracing::info!(
         "stopping; enforcement stays in force, as it is now, until `egress-agent detach`"
     );

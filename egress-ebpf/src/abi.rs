@@ -6,6 +6,7 @@
 mod cache;
 mod events;
 mod flows;
+mod pods;
 mod tunnel;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -17,12 +18,13 @@ pub use self::{
         counter_index, event_class, hook, lost, share_kind,
     },
     flows::{FlowKey, FlowPlace, FlowState, flow_kind, flow_phase},
+    pods::{PodAddress, PodPort, Slot, note, pod_hardware},
     tunnel::{OriginalDst, Tunnel, Tunneled, TunneledKey, TunneledPlace, hop, space},
 };
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 7;
+pub const ABI_VERSION: u32 = 8;
 
 /// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;
@@ -246,66 +248,6 @@ impl GatewayKey {
     }
 }
 
-/// Key of `POD_ADDRESSES` (hash): an address that may be a packet's source on an interface. Index
-/// zero holds those that may be the source of a workload's socket: the pods', and the node's own.
-#[derive(
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Debug,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-)]
-#[repr(C)]
-pub struct PodAddress {
-    /// Index of the host-side interface, or zero.
-    pub ifindex: u32,
-    /// The pod's address.
-    pub addr: Addr,
-}
-
-/// Value of `POD_INTERFACES` (hash by the index of a host-side interface): the pod behind it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct PodPort {
-    /// The policy of its workload.
-    pub policy: PolicyId,
-    /// The hardware address that its frames come from, as the agent looked it up at the interface's
-    /// other end.
-    pub hardware: [u8; 6],
-    /// Whether that counts: one of [`pod_hardware`].
-    pub check: u16,
-}
-
-impl PodPort {
-    /// Whether a frame with this source may be the pod's.
-    #[inline(always)]
-    #[must_use]
-    pub fn sends_from(&self, hardware: [u8; 6]) -> bool {
-        match self.check {
-            pod_hardware::KNOWN => self.hardware == hardware,
-            pod_hardware::ANY => true,
-            _ => false,
-        }
-    }
-}
-
-/// Values of [`PodPort::check`]; an unknown one denies.
-pub mod pod_hardware {
-    /// It is not known yet, or another pod of the same bridge has it: no frame passes.
-    pub const UNKNOWN: u16 = 0;
-    /// Frames come from that address.
-    pub const KNOWN: u16 = 1;
-    /// The interface has no other end that could be asked: frames may come from any address.
-    pub const ANY: u16 = 2;
-}
-
 /// Index of `CAPTURE_SOCKETS` (sockmap): the capture listeners of the gateway.
 pub mod capture_socket {
     /// The listener for IPv4.
@@ -340,8 +282,8 @@ pub mod capacity {
     pub const PREFIXES: u32 = 16_384;
     /// `POD_ADDRESSES`.
     pub const POD_ADDRESSES: u32 = 65_536;
-    /// `POD_INTERFACES`.
-    pub const POD_INTERFACES: u32 = 16_384;
+    /// `SLOTS`: so many interfaces carry programs that judge pods. A power of two.
+    pub const SLOTS: u32 = 16_384;
     /// `WORKLOADS`.
     pub const WORKLOADS: u32 = 32_768;
     /// `ORIGINAL_DST`; beyond it the least recently used are forgotten, and `getpeername` shows

@@ -47,6 +47,13 @@ impl Key {
         Self { addr: [a | b << 32, c | d << 32], what: port | kind | u64::from(table) << 32 }
     }
 
+    /// Of whose a cgroup is, which is kept like a verdict: it depends on the maps as those do.
+    #[inline(always)]
+    #[must_use]
+    pub const fn owner(cgroup: u64) -> Self {
+        Self { addr: [cgroup, 0], what: 4 << 24 }
+    }
+
     /// The place of its entry, of [`VERDICTS`].
     #[inline(always)]
     #[must_use]

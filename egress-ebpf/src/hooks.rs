@@ -217,17 +217,23 @@ pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyV
     }
 }
 
-/// Refuses a packet of a workload's socket whose source is neither in the cluster nor an address of
-/// a pod's or the node's. The kernel gives sockets no other unless they ask for it: a raw socket takes
-/// any, and so does `IPV6_FREEBIND`. Whoever is asked inside, the node's own kernel over loopback
-/// included, would answer the outside (echo, RST, unreachable port), and so carry data out.
+/// Refuses a packet whose source is neither in the cluster nor an address of a pod's or the node's: of a
+/// workload's socket, and of another network namespace's interface on the uplink. The kernel gives sockets
+/// no other unless they ask for it: a raw socket takes any, and so does `IPV6_FREEBIND`. Whoever is asked
+/// inside, the node's own kernel over loopback included, would answer the outside (echo, RST, unreachable
+/// port), and so carry data out. So would who is asked for its hardware address: an advertisement goes to
+/// whoever asked, by the hardware address that the question gives (RFC 4861 §7.2.4).
 #[inline(always)]
 fn own_source(verdict: Verdict, packet: &Packet, view: &impl View) -> Verdict {
     let source = &packet.flow.source;
     let leaves = matches!(verdict.action, Action::Allow)
         && matches!(
             verdict.reason,
-            Reason::Loopback | Reason::Internal | Reason::Gateway | Reason::Direct
+            Reason::Loopback
+                | Reason::Internal
+                | Reason::Gateway
+                | Reason::Direct
+                | Reason::Neighbour
         );
     if !leaves || source.is_loopback() || view.may_ask(source) {
         return verdict;

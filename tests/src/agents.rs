@@ -33,9 +33,17 @@ impl Testbed {
     /// # Errors
     /// As for [`Self::start_node`].
     pub fn start_node_with(&self, args: &[String]) -> Result<Process> {
+        self.start_node_at(self.app(), args)
+    }
+
+    /// The same in another place, such as one with an environment of its own.
+    ///
+    /// # Errors
+    /// As for [`Self::start_node`].
+    pub fn start_node_at(&self, place: &Place, args: &[String]) -> Result<Process> {
         // An earlier one wrote to the same file.
         let earlier = fs::read(self.dir().join("node.err")).map_or(0, |text| text.len());
-        let mut node = self.start_agent(self.app(), "node", args)?;
+        let mut node = self.start_agent(place, "node", args)?;
         wait::until(wait::START, "the node agent to enforce", || {
             // It denies everything first, and is ready once the configuration is in force.
             let text = node.stderr();
@@ -75,7 +83,20 @@ impl Testbed {
         number: usize,
         more: &[String],
     ) -> Result<Process> {
-        let place = self.gateway(number);
+        self.start_gateway_at(self.gateway(number), program, number, more)
+    }
+
+    /// The same in another place, such as one with an environment of its own.
+    ///
+    /// # Errors
+    /// As for [`Self::start_gateway`].
+    pub fn start_gateway_at(
+        &self,
+        place: &Place,
+        program: &Path,
+        number: usize,
+        more: &[String],
+    ) -> Result<Process> {
         let name = format!("gateway{}", number + 1);
         let mut args = self.gateway_args_with(&self.gateway_control(number));
         args.extend_from_slice(more);

@@ -105,9 +105,13 @@ fn leak(frame: &[u8]) -> Option<String> {
     if others.any(|mac| is(from, mac)) || from == [0; 6] {
         return None;
     }
-    // Group frames of the nodes are their own: they don't forward any.
+    // Neighbour discovery (RFC 4861: ICMPv6 types 133 to 137).
+    let discovers = head[12..] == [0x86, 0xdd]
+        && body.get(6) == Some(&58)
+        && matches!(body.get(40), Some(133..=137));
+    // Group frames of the nodes are their own: they don't forward any. Questions in another's name are not.
     let node = is(from, plan::APP_MAC) || is(from, plan::REMOTE_MAC);
-    let group = to[0] & 1 == 1 && !node;
+    let group = to[0] & 1 == 1 && (!node || (discovers && !from_link(body)));
     if !is(to, plan::OUTSIDE_MAC) && !group {
         return None;
     }
@@ -115,14 +119,8 @@ fn leak(frame: &[u8]) -> Option<String> {
     match [head[12], head[13]] {
         // ARP
         [0x08, 0x06] => None,
-        // Neighbour discovery (RFC 4861: ICMPv6 types 133 to 137) on the link of the nodes.
-        [0x86, 0xdd]
-            if body.get(6) == Some(&58)
-                && matches!(body.get(40), Some(133..=137))
-                && (from_link(body)) =>
-        {
-            None
-        }
+        // On the link of the nodes.
+        [0x86, 0xdd] if discovers && from_link(body) && to_link(body) => None,
         // Multicast listener reports (RFC 3810): a hop-by-hop header first.
         [0x86, 0xdd] if group && body.get(6) == Some(&0) && body.get(48) == Some(&143) => None,
         [0x08, 0x00] if body.len() >= 20 => {
@@ -145,10 +143,18 @@ fn leak(frame: &[u8]) -> Option<String> {
 
 /// Whether an IPv6 packet's source is on the link of the nodes, and no pod.
 fn from_link(packet: &[u8]) -> bool {
-    let source = packet.get(8..24).and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    source.map(Ipv6Addr::from).is_some_and(|source| {
-        source.is_unicast_link_local()
-            || source.is_unspecified()
-            || source.segments()[..4] == plan::NODES_V6
-    })
+    address(packet, 8).is_some_and(|source| source.is_unspecified() || is_on_link(source))
+}
+
+/// Whether its destination is on that link, or a group.
+fn to_link(packet: &[u8]) -> bool {
+    address(packet, 24).is_some_and(|to| to.is_multicast() || is_on_link(to))
+}
+
+fn is_on_link(address: Ipv6Addr) -> bool {
+    address.is_unicast_link_local() || address.segments()[..4] == plan::NODES_V6
+}
+
+fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
+    packet.get(at..)?.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes))
 }

@@ -8,6 +8,8 @@ that nothing a client library is careful about stands in the way.
                                                  the same again and again, from every processor
     flood.py asks    HOST PORT NAME CONNECTIONS  requests without end, each for a host of its own: `*` in NAME
                                                  is a number; from every processor
+    flood.py opens   HOST PORT                   connections that are complete, and broken off at once, however
+                                                 slowly they are taken, from every processor
     flood.py steals  HOST PORT ADDRESS           connects without end from an address that is another's, from
                                                  every processor
     flood.py unread  HOST PORT NAME PATH CONNECTIONS STREAMS
@@ -15,8 +17,11 @@ that nothing a client library is careful about stands in the way.
     flood.py silent  HOST PORT                   a server that takes connections and never answers
     flood.py refused HOST PORT                   datagrams that are refused, from every processor
 
-It writes `ready` once everything is under way, and goes on until it is ended."""
+It writes `ready` once everything is under way, and goes on until it is ended. But for `opens`,
+which fills a queue only if it is faster than the one who empties it, it takes what nobody else wants of the processors:
+what others wait for is then what it did to the product."""
 
+import collections
 import os
 import select
 import selectors
@@ -204,6 +209,23 @@ def asks(host, port, name, connections):
             print("ready", flush=True)
 
 
+def opens(host, port):
+    first, parent, count = on_every_processor(), os.getppid(), 0
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    under_way, at_once = collections.deque(), struct.pack("ii", 1, 0)
+    while os.getppid() == parent:
+        client = socket.socket(family)
+        client.setblocking(False)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        client.connect_ex((host, port))
+        under_way.append(client)
+        if len(under_way) > 100:
+            under_way.popleft().close()
+        count += 1
+        if first and count % 5000 == 0:
+            print("ready", flush=True)
+
+
 def steals(host, port, address):
     first, parent, count = on_every_processor(), os.getppid(), 0
     while os.getppid() == parent:
@@ -249,6 +271,8 @@ def refused(host, port):
 
 kind, host, port, *rest = sys.argv[1:]
 port = int(port)
+if kind != "opens":
+    os.nice(19)
 if kind == "idle":
     idle(host, port, int(rest[0]))
 elif kind == "heads":
@@ -257,6 +281,8 @@ elif kind == "waves":
     waves(host, port, rest[0], "/", int(rest[1]), int(rest[2]), int(rest[3]))
 elif kind == "asks":
     asks(host, port, rest[0], int(rest[1]))
+elif kind == "opens":
+    opens(host, port)
 elif kind == "steals":
     steals(host, port, rest[0])
 elif kind == "unread":

@@ -1,8 +1,9 @@
 """One packet, made by hand: frame.py INTERFACE ROUTER KIND SOURCE ADDRESS [PORT [HARDWARE]].
 
-Sent on INTERFACE to the hardware address ROUTER, or, where INTERFACE is `raw`, by a raw socket. KIND
-is udp, echo (an ICMP echo request) or dhcp (from a client's port to a server's); HARDWARE is the
-frame's source, in place of the interface's own. Exit code: 1 refused by the kernel, 2 sent; nobody waits for an answer.
+Sent on INTERFACE to the hardware address ROUTER, or, where INTERFACE is `raw` or `raw:NAME`, by a raw socket. KIND
+is udp, echo (an ICMP echo request), dhcp (from a client's port to a server's) or ask (a neighbour solicitation
+for ADDRESS, to be answered at the hardware address ROUTER); HARDWARE is the frame's source, in place of the
+interface's own. Exit code: 1 refused by the kernel, 2 sent; nobody waits for an answer.
 """
 import errno
 import fcntl
@@ -37,7 +38,38 @@ def echo(source, address):
     return ipv4(1, source, address, body[:2] + struct.pack("!H", checksum(body)) + body[4:])
 
 
+def ask(source, address, router):
+    wanted = socket.inet_pton(socket.AF_INET6, address)
+    group = socket.inet_pton(socket.AF_INET6, "ff02::1:ff00:0")[:13] + wanted[13:]
+    source = socket.inet_pton(socket.AF_INET6, source)
+    body = struct.pack("!BBHI", 135, 0, 0, 0) + wanted + b"\1\1" + hardware_address(router)
+    total = checksum(source + group + struct.pack("!II", len(body), 58) + body)
+    body = body[:2] + struct.pack("!H", total) + body[4:]
+    return group, struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + group + body
+
+
+def send_question(interface, router, source, address):
+    group, packet = ask(source, address, router)
+    if not interface.startswith("raw"):
+        s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86DD))
+        s.bind((interface, 0))
+        own = fcntl.ioctl(s, 0x8927, struct.pack("256s", interface.encode()))[18:24]
+        s.send(b"\x33\x33" + group[12:] + own + b"\x86\xdd" + packet)
+        return
+    s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    s.setsockopt(socket.IPPROTO_IPV6, 36, 1)  # IPV6_HDRINCL
+    index = socket.if_nametoindex(interface.partition(":")[2])
+    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+    s.sendto(packet, (socket.inet_ntop(socket.AF_INET6, group), 0, 0, index))
+
+
+def hardware_address(text):
+    return bytes.fromhex(text.replace(":", ""))
+
+
 def main(interface, router, kind, source, address, port="0", hardware=""):
+    if kind == "ask":
+        return send_question(interface, router, source, address)
     packet = {
         "udp": lambda: udp(source, address, int(port), DATA, int(port)),
         "echo": lambda: echo(source, address),
@@ -50,8 +82,8 @@ def main(interface, router, kind, source, address, port="0", hardware=""):
         s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
         s.bind((interface, 0))
         own = fcntl.ioctl(s, 0x8927, struct.pack("256s", interface.encode()))[18:24]
-        own = bytes.fromhex(hardware.replace(":", "")) or own
-        s.send(bytes.fromhex(router.replace(":", "")) + own + b"\x08\x00" + packet)
+        own = hardware_address(hardware) or own
+        s.send(hardware_address(router) + own + b"\x08\x00" + packet)
 
 
 try:

@@ -63,6 +63,15 @@ impl NetNs {
         sh("ip", &all)
     }
 
+    /// Forgets the hardware address of a neighbour: a system that has used it asks for it again by itself, some seconds
+    /// later.
+    ///
+    /// # Errors
+    /// As [`Self::ip`].
+    pub fn forget_neighbour(&self, address: &str) -> Result<()> {
+        self.ip(&["neigh", "flush", "to", address]).map(drop)
+    }
+
     /// Sets `/proc/sys/net/KEY` of this namespace.
     ///
     /// # Errors

@@ -164,6 +164,16 @@ fn from_sockets<'a>(
     attempts
 }
 
+/// A question for a neighbour's hardware address, which is answered at the one that the question gives: the
+/// router's.
+fn asks_for<'a>(testbed: &'a Testbed, from: &'a Place, wanted: &'a str) -> Attempt<'a> {
+    let what = format!("a question for the hardware address of {wanted}");
+    attempt(what, &["skb"], &["spoofed_source"], move || {
+        let raw = format!("raw:{}", plan::UPLINK);
+        testbed.frame(from, &[&raw, plan::OUTSIDE_MAC, "ask", plan::ATTACKER_V6, wanted])
+    })
+}
+
 #[test]
 fn the_nodes_system_answers_nobody_outside_who_did_not_ask() {
     let testbed = Testbed::test(0).unwrap();
@@ -179,7 +189,8 @@ fn the_nodes_system_answers_nobody_outside_who_did_not_ask() {
     let to = [[ROUTER[0], plan::APP], [ROUTER[1], plan::APP_V6]];
     let questions = Questions { late: &late, router: ROUTER_MAC, asked: &asked, to };
     let questions = questions.attempts(uplink, &["unsolicited_answer"]);
-    let of_workload = from_sockets(&testbed, &on_host, &["skb"], &["spoofed_source"]);
+    let mut of_workload = from_sockets(&testbed, &on_host, &["skb"], &["spoofed_source"]);
+    of_workload.push(asks_for(&testbed, &on_host, plan::APP_V6));
     // In no workload's cgroup: what asks isn't judged, what would be answered is.
     let reasons = &["unsolicited_answer", "spoofed_source"];
     let of_node = from_sockets(&testbed, testbed.app(), uplink, reasons);
@@ -187,6 +198,7 @@ fn the_nodes_system_answers_nobody_outside_who_did_not_ask() {
     for attempts in [&questions, &of_workload, &of_node] {
         all_get_out(&capture, attempts).unwrap();
     }
+    testbed.app().ns.forget_neighbour(plan::ATTACKER_V6).unwrap();
     let mut node = testbed.start_node().unwrap();
     capture.take();
     let wall = Wall { testbed: &testbed, node: &node, capture: &capture };

@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -346,6 +347,81 @@ fn summary(testbed: &Testbed, control: &Path) -> Vec<String> {
     rows
 }
 
+/// What has no route, by protocol, address and port, and why it is refused.
+const FORBIDDEN: [(&str, &str, u16, &str); 4] = [
+    ("tcp", plan::ATTACKER, plan::TCP_PORTS[0], "no_route"),
+    ("tcp", plan::ATTACKER_V6, plan::TCP_PORTS[0], "no_route"),
+    ("udp", plan::ATTACKER, plan::UDP_PORT, "protocol"),
+    ("udp", plan::ATTACKER_V6, plan::UDP_PORT, "protocol"),
+];
+
+/// The same of a pod that is not known: nothing external is allowed to it, routed or not, and with redirects
+/// nothing is redirected either. Its interface stands for its name.
+#[test]
+fn the_summary_of_an_unknown_pod_names_what_enforcement_refuses() {
+    for mode in ["audit", REDIRECT] {
+        let testbed = Testbed::test(1).unwrap();
+        Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+        let in_mode = |mode: &str| {
+            let mode = mode.replace("\n  ", "\n");
+            mesh_yaml(1).replace("enforcement: enforce", &format!("enforcement: {mode}"))
+        };
+        testbed.apply_mesh(&in_mode(mode)).unwrap();
+        let _gateway = testbed.start_gateway(0).unwrap();
+        let mut args = testbed.node_args();
+        let given = args.iter().position(|arg| arg.starts_with(plan::POD_INTERFACE)).unwrap();
+        args[given] = "po*".into();
+        let _node = testbed.start_node_with(&args).unwrap();
+        in_force(&testbed, "default", if mode == "audit" { "audit" } else { "audit_redirect" });
+
+        // No hook of a cgroup sees it.
+        let pod = testbed.outside_cgroup();
+        let allowed = || assert!(pod.run("ping", &["-c1", "-W5", plan::CLUSTER_DNS]).unwrap().ok());
+        let forbidden = || {
+            let asked = FORBIDDEN.map(|(protocol, to, port, _)| ask(&pod, protocol, to, port, &[]));
+            let routed = pod.run(
+                "curl",
+                &[
+                    "-sk",
+                    "-o",
+                    "/dev/null",
+                    "--max-time",
+                    "5",
+                    "--resolve",
+                    &format!("{}:443:{}", plan::HOST, plan::WEB),
+                    URL,
+                ],
+            );
+            [asked.map(|done| done.unwrap().ok()).to_vec(), vec![routed.unwrap().ok()]].concat()
+        };
+        let of_node = || summary(&testbed, &testbed.node_control());
+        let expected = |verdict: &str| {
+            let to = FORBIDDEN.map(|(_, to, port, _)| SocketAddr::new(to.parse().unwrap(), port));
+            let routed = SocketAddr::new(plan::WEB.parse().unwrap(), 443);
+            let row = |to: &SocketAddr| {
+                format!("{} {to} {verdict} unknown_workload", plan::POD_INTERFACE)
+            };
+            let mut rows: Vec<String> = to.iter().chain([&routed]).map(row).collect();
+            rows.sort();
+            rows
+        };
+        allowed();
+        assert_eq!(forbidden(), [true; 5], "{mode}");
+        until_is(SOON, mode, of_node, |rows| *rows == expected("would deny")).unwrap();
+
+        testbed.apply_mesh(&in_mode("enforce")).unwrap();
+        in_force(&testbed, "default", "enforce");
+        allowed();
+        assert_eq!(forbidden(), [false; 5], "{mode}");
+        let both = |rows: &Vec<String>| {
+            let mut all = [expected("would deny"), expected("denied")].concat();
+            all.sort();
+            *rows == all
+        };
+        until_is(SOON, "what was refused", of_node, both).unwrap();
+    }
+}
+
 /// The roll-out that the documentation describes: audit, audit with redirects, enforce. What the summaries name
 /// is exactly what enforcement refuses afterwards.
 #[test]
@@ -367,38 +443,48 @@ fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
     until(SOON, "the gateway to be healthy", healthy).unwrap();
     let pod = testbed.pod();
 
-    // Allowed: a large download, a peer in the cluster, and a UDP socket that sends nothing. Forbidden: a port
-    // without a route, and a datagram.
+    // Allowed, over IPv4 and IPv6: a large download, a peer in the cluster, and a UDP socket that sends nothing.
+    // Forbidden: a port without a route, and a datagram.
     let allowed = || {
         assert_eq!(testbed.curl_status(&[DOWNLOAD]).unwrap(), "200");
-        assert!(ask(pod, "tcp", plan::NEIGHBOUR, plan::PEER_ECHO, &[]).unwrap().ok());
-        let connect = format!("exec 3<>/dev/udp/{}/53", plan::ATTACKER);
-        assert!(pod.run("bash", &["-c", &connect]).unwrap().ok());
+        for (peer, attacker) in
+            [(plan::NEIGHBOUR, plan::ATTACKER), (plan::NEIGHBOUR_V6, plan::ATTACKER_V6)]
+        {
+            for protocol in ["tcp", "udp"] {
+                assert!(ask(pod, protocol, peer, plan::PEER_ECHO, &[]).unwrap().ok());
+            }
+            let connect = format!("exec 3<>/dev/udp/{attacker}/53");
+            assert!(pod.run("bash", &["-c", &connect]).unwrap().ok());
+        }
     };
-    let forbidden = || {
-        ["tcp", "udp"].map(|protocol| {
-            let port = if protocol == "tcp" { plan::TCP_PORTS[0] } else { plan::UDP_PORT };
-            ask(pod, protocol, plan::ATTACKER, port, &[]).unwrap().ok()
-        })
-    };
+    let forbidden =
+        || FORBIDDEN.map(|(protocol, to, port, _)| ask(pod, protocol, to, port, &[]).unwrap().ok());
     // Which names are allowed on a routed port, only the gateway decides.
     let name = || testbed.curl_status(&[FORBIDDEN_NAME]).unwrap();
     let reported = |what: &str| {
         let count = || node.stdout().matches(what).count();
         until_is(SOON, &format!("one event {what}"), count, |count| *count == 1).unwrap();
     };
-    let of_node = || summary(&testbed, &testbed.node_control());
+    // The neighbour may have sent something before the agent knew its interface.
+    let of_node = || {
+        let mut rows = summary(&testbed, &testbed.node_control());
+        rows.retain(|row| row.starts_with("dev/job "));
+        rows
+    };
     let of_gateway = || summary(&testbed, &testbed.gateway_control(0));
     let expected = |verdict: &str| {
-        [
-            format!("dev/job {}:{} {verdict} no_route", plan::ATTACKER, plan::TCP_PORTS[0]),
-            format!("dev/job {}:{} {verdict} protocol", plan::ATTACKER, plan::UDP_PORT),
-        ]
+        let row = |(_, to, port, reason): (&str, &str, u16, &str)| {
+            let to = SocketAddr::new(to.parse().unwrap(), port);
+            format!("dev/job {to} {verdict} {reason}")
+        };
+        let mut rows = FORBIDDEN.map(row);
+        rows.sort();
+        rows
     };
     let is_expected = |rows: &Vec<String>| *rows == expected("would deny");
 
     allowed();
-    assert_eq!(forbidden(), [true, true]);
+    assert_eq!(forbidden(), [true; 4]);
     reported(" AUDIT would redirect (routed)");
     until_is(SOON, "the node's summary", of_node, is_expected).unwrap();
     assert_eq!(of_gateway(), Vec::<String>::new(), "it sees nothing");
@@ -408,7 +494,7 @@ fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
     allowed();
     reported(" REDIRECTED (routed)");
     assert_ne!(name(), "200");
-    assert_eq!(forbidden(), [true, true]);
+    assert_eq!(forbidden(), [true; 4]);
     assert_eq!(counted(&testbed, "not_redirected", true), 0);
     until_is(SOON, "the node's summary", of_node, is_expected).unwrap();
     let refused = "dev/job www.example.com denied host_not_in_registry";
@@ -417,7 +503,7 @@ fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
     // Enforced, that is what is refused, and the rest goes on.
     switch(&testbed, "enforce", "enforce", "");
     allowed();
-    assert_eq!(forbidden(), [false, false]);
+    assert_eq!(forbidden(), [false; 4]);
     assert_ne!(name(), "200");
     let both = |rows: &Vec<String>| {
         let mut expected = [expected("would deny"), expected("denied")].concat();
@@ -466,4 +552,91 @@ fn with_redirects_the_gateway_sees_what_is_routed_and_the_node_refuses_nothing()
     capture.take();
     assert_ne!(served(), "200");
     assert_eq!(capture.take(), Vec::<String>::new());
+}
+
+/// Both agents' flows as a file has them, for `suggest`.
+fn flows(testbed: &Testbed) -> PathBuf {
+    let pins = testbed.pins();
+    let of = |control: PathBuf| {
+        let args = ["flows", "-o", "json", "--bpffs", pins.to_str().unwrap(), "--control"];
+        let args = [&args[..], &[control.to_str().unwrap()]].concat();
+        let done = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+        assert!(done.ok(), "{done:?}");
+        done.stdout
+    };
+    let path = testbed.dir().join("flows.json");
+    fs::write(&path, of(testbed.node_control()) + &of(testbed.gateway_control(0))).unwrap();
+    path
+}
+
+/// From audit mode to enforcement without a resource written by hand: what was seen in audit mode, on the node
+/// and at the gateway, becomes policies that allow it and nothing else.
+#[test]
+fn suggestions_of_the_audit_allow_what_was_seen_and_nothing_else() {
+    let testbed = Testbed::test(1).unwrap();
+    // The gateway sees names once something leads to it: policies in audit mode do, for the usual ports.
+    let audited = "\
+apiVersion: egress-enforcer.io/v1alpha1
+kind: EgressPolicy
+metadata: {name: audit, namespace: dev}
+spec:
+  mode: Audit
+  rules:
+  - hosts: [nothing.invalid]
+    ports: [{port: 443, protocol: TLS}, {port: 80, protocol: HTTP}]
+";
+    testbed.apply("policy.yaml", audited).unwrap();
+    testbed.apply_mesh(&mesh(&testbed, "audit\nredirect: true", REDIRECT, "")).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    in_force(&testbed, SET, "audit_redirect");
+    let tcp = |to: &str, port| ask(testbed.pod(), "tcp", to, port, &[]).unwrap().ok();
+    let (clear, ledger) = ("http://edition.cnn.com/politics", plan::TCP_PORTS[1]);
+    let allowed = |when: &str| {
+        for (url, expected) in [(URL, "200"), (clear, "301")] {
+            let ask = || testbed.curl_status(&[url]).unwrap();
+            until_is(SOON, &format!("{when}: {url}"), ask, |seen| seen == expected).unwrap_or_else(
+                |error| panic!("{error:#}\n{}\n{}", node.stdout(), gateway.stdout()),
+            );
+        }
+        until_is(SOON, &format!("{when}: TCP"), || tcp(plan::LEDGER, ledger), |open| *open)
+            .unwrap();
+    };
+    allowed("in audit mode");
+
+    let suggest = || {
+        let (flows, mesh) = (flows(&testbed), testbed.mesh());
+        let args =
+            ["suggest", "--flows", flows.to_str().unwrap(), "--config", mesh.to_str().unwrap()];
+        let done = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+        assert!(done.ok(), "{done:?}");
+        done.stdout
+    };
+    let complete = |text: &String| {
+        ["edition.cnn.com", plan::LEDGER, "port: 443", "port: 80", "port: 5432"]
+            .iter()
+            .all(|part| text.contains(part))
+    };
+    let text = until_is(SOON, "suggestions", suggest, complete).unwrap();
+    testbed.apply("policy.yaml", &text).unwrap();
+    let (config, mesh_file) = (testbed.config(), testbed.mesh());
+    let args = ["check", config.to_str().unwrap(), "--mesh", mesh_file.to_str().unwrap()];
+    let check = testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap();
+    assert_eq!(check.code, 0, "{check:?}\n{text}");
+    switch(&testbed, "enforce", "enforce", "");
+
+    allowed("enforced");
+    let capture = testbed.capture().unwrap();
+    let refused = |url: &str| {
+        let seen = testbed.curl_status(&[url]).unwrap();
+        seen == "403" || seen.starts_with("curl: ")
+    };
+    for url in ["https://www.example.com/", "http://www.example.com/"] {
+        assert!(refused(url), "{url}\n{text}");
+    }
+    // Another port of the same address, another address, and what is no TCP.
+    assert!(!tcp(plan::LEDGER, plan::TCP_PORTS[0]));
+    assert!(!tcp(plan::ATTACKER, ledger) && !tcp(plan::ATTACKER_V6, ledger));
+    assert!(!ask(testbed.pod(), "udp", plan::ATTACKER, plan::UDP_PORT, &[]).unwrap().ok());
+    assert_eq!(capture.frames(), Vec::<String>::new());
 }

@@ -67,6 +67,18 @@ fn a_pod_on_the_hosts_network_gets_no_further_than_another() {
         attempt("a forged source", packet, &["spoofed_source"], || {
             testbed.frame(&pod, &["raw", "-", "echo", plan::ATTACKER, plan::REMOTE])
         }),
+        // So would who is asked for its hardware address, at the one that the question gives.
+        attempt(
+            "a question for another node's hardware address",
+            packet,
+            &["spoofed_source"],
+            || {
+                let raw = format!("raw:{}", plan::UPLINK);
+                let to =
+                    [raw.as_str(), plan::OUTSIDE_MAC, "ask", plan::ATTACKER_V6, plan::REMOTE_V6];
+                testbed.frame(&pod, &to)
+            },
+        ),
         attempt("a forged source, to the node", packet, &["spoofed_source"], || {
             testbed.frame(&pod, &["raw", "-", "echo", plan::ATTACKER, plan::APP])
         }),
@@ -88,6 +100,9 @@ fn a_pod_on_the_hosts_network_gets_no_further_than_another() {
     }
     let capture = testbed.capture().unwrap();
     all_get_out(&capture, &attempts).unwrap();
+    for ns in [&testbed.app().ns, &cluster.remote.ns] {
+        ns.forget_neighbour(plan::ATTACKER_V6).unwrap();
+    }
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
     // What was sent once more before enforcement began.
     capture.take();
@@ -204,6 +219,22 @@ fn a_second_interface_is_no_way_out() {
         attempt("UDP of another group", uplink, &["protocol"], || {
             udp(&elsewhere, by("net1", plan::ATTACKER)?)
         }),
+        // A host inside is asked in the attacker's name, and would answer him.
+        attempt("an echo of a host inside", uplink, &["spoofed_source"], || {
+            let [interface, _, _, ..] = frame("echo");
+            let to = [interface, plan::REMOTE_MAC, "echo", plan::ATTACKER, plan::REMOTE];
+            testbed.frame(&elsewhere, &to)
+        }),
+        attempt("a datagram to a host inside", uplink, &["spoofed_source"], || {
+            let [interface, _, _, ..] = frame("udp");
+            let to = [interface, plan::REMOTE_MAC, "udp", plan::ATTACKER, plan::REMOTE, "9"];
+            testbed.frame(&elsewhere, &to)
+        }),
+        attempt("a question for a neighbour", uplink, &["spoofed_source"], || {
+            let [interface, router, ..] = frame("ask");
+            let to = [interface, router, "ask", plan::ATTACKER_V6, plan::REMOTE_V6];
+            testbed.frame(&elsewhere, &to)
+        }),
         // The pod's own system is asked in the attacker's name, and would answer him.
         attempt("an echo reply", uplink, &["protocol"], || {
             by("net1", plan::ATTACKER)?;
@@ -212,6 +243,9 @@ fn a_second_interface_is_no_way_out() {
     ];
     let capture = testbed.capture().unwrap();
     all_get_out(&capture, &attempts).unwrap();
+    for ns in [&testbed.app().ns, &cluster.remote.ns] {
+        ns.forget_neighbour(plan::ATTACKER_V6).unwrap();
+    }
     let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
     // What was sent once more before enforcement began.
     capture.take();

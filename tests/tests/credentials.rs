@@ -7,20 +7,20 @@ use std::fs;
 
 use egress_tests::{
     ca::{Authority, issue_pem},
-    kubernetes::{TestCluster, documents, secret},
+    kubernetes::{Resource, TestCluster, config_map, documents, secret},
     manifests::Walkthrough,
     plan::{GATEWAYS, HOST},
     process::Process,
     wait::{SOON, until, until_is},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SERVER: u16 = 20443;
 /// The host in plain HTTP in the pod; the gateway originates TLS.
 const PLAIN: &str = "http://edition.cnn.com/politics";
 
 /// A server with the credential `web`, which sends requests on to the host's port 80.
-fn server() -> Vec<serde_json::Value> {
+fn server() -> Vec<Value> {
     let text = format!(
         "kind: ServiceEntry\nmetadata: {{name: outside, namespace: default}}\nspec:\n  hosts: [{HOST}]\n  \
          ports:\n  - {{number: 80, name: http, protocol: HTTP}}\n  resolution: DNS\n---\n\
@@ -189,4 +189,90 @@ fn tls_is_originated_with_the_secret_that_a_rule_names() {
     is("200");
     assert!(cluster.api.delete("secrets", "istio-system", "cnn-cacert"));
     is("503");
+}
+
+/// In the Gateway API's words: the roots are a ConfigMap of the policy's namespace, and a route shows what became of it.
+#[test]
+fn roots_are_a_config_map_and_a_route_shows_what_became_of_it() {
+    const ROUTE: &str = "forward-cnn-from-egress-gateway";
+    let mut cluster = TestCluster::new().unwrap();
+    // The double has one kind of gateways: here it is this one.
+    for (plural, kind) in [
+        ("gateways", "Gateway"),
+        ("httproutes", "HTTPRoute"),
+        ("backendtlspolicies", "BackendTLSPolicy"),
+        ("referencegrants", "ReferenceGrant"),
+    ] {
+        cluster.api.add_crd(Resource::gateway_api(plural, kind));
+    }
+    let mut route = None;
+    for (_, text) in &Walkthrough::example_gateway_api().unwrap().tls_origination.files {
+        let text = text
+            .replace("gatewayClassName: istio", "gatewayClassName: egress-enforcer")
+            .replace("cnn-egress-gateway-istio", "cnn-egress-gateway-egress-enforcer");
+        for mut object in documents(&text).unwrap() {
+            if object["kind"] == "BackendTLSPolicy" {
+                let roots = json!([{"group": "", "kind": "ConfigMap", "name": "roots"}]);
+                object["spec"]["validation"] =
+                    json!({"hostname": HOST, "caCertificateRefs": roots});
+            }
+            if object["metadata"]["name"] == ROUTE {
+                route = Some(object.clone());
+            }
+            cluster.api.apply(object);
+        }
+    }
+    let mut route = route.unwrap();
+    // Connections that are open stay so, whatever becomes of the ConfigMap.
+    cluster.api.apply(json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+        "metadata": {"name": "once", "namespace": "default"},
+        "spec": {"host": HOST, "trafficPolicy":
+            {"connectionPool": {"http": {"maxRequestsPerConnection": 1}}}},
+    }));
+    let gateway = cluster.start_gateway(&[]).unwrap();
+    let _node = cluster.start_node(&[]).unwrap();
+    cluster.run_pod().unwrap();
+    let is = |expected: &str| {
+        let seen = || cluster.curl(&[PLAIN]).unwrap();
+        until_is(SOON, expected, seen, |seen| seen == expected)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stderr()));
+    };
+    let roots = fs::read_to_string(cluster.testbed.dir().join("ca.pem")).unwrap();
+    // Absent, and there in another namespace: the system's roots would do, and are not taken.
+    cluster.api.apply(config_map("istio-system", "roots", "ca.crt", &roots));
+    is("503");
+    cluster.api.apply(config_map("default", "roots", "ca.crt", &roots));
+    is("200");
+    let stranger = Authority::new("Nobody's authority").unwrap();
+    cluster.api.apply(config_map("default", "roots", "ca.crt", &stranger.pem()));
+    is("503");
+    cluster.api.apply(config_map("default", "roots", "ca.crt", &roots));
+    is("200");
+    let shown = |kind: &str| {
+        let object = cluster.api.get("httproutes", "v1", "default", ROUTE)?;
+        let parent = object["status"]["parents"].as_array()?.first()?.clone();
+        assert_eq!(parent["controllerName"], "egress-enforcer.io/gateway");
+        assert_eq!(parent["parentRef"]["name"], "cnn-egress-gateway");
+        let mut all = parent["conditions"].as_array()?.iter();
+        let found = all.find(|condition| condition["type"] == kind)?;
+        let is_current = found["observedGeneration"] == object["metadata"]["generation"];
+        is_current.then(|| (found["status"].clone(), found["reason"].clone()))
+    };
+    let becomes = |kind: &str, status: &str, reason: &str| {
+        let wanted = Some((Value::from(status), Value::from(reason)));
+        until_is(SOON, reason, || shown(kind), |seen| *seen == wanted)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stderr()));
+    };
+    becomes("Accepted", "True", "Accepted");
+    becomes("ResolvedRefs", "True", "ResolvedRefs");
+    let good = route.clone();
+    route["spec"]["rules"][0]["backendRefs"][0]["name"] = json!("unknown.example.com");
+    cluster.api.apply(route);
+    becomes("ResolvedRefs", "False", "BackendNotFound");
+    let seen = || cluster.curl(&[PLAIN]).unwrap();
+    until_is(SOON, "a refusal", seen, |seen| seen != "200").unwrap();
+    cluster.api.apply(good);
+    becomes("ResolvedRefs", "True", "ResolvedRefs");
+    is("200");
 }

@@ -521,6 +521,36 @@ fn rights_are_what_the_agents_ask_for() {
     })
     .unwrap();
     assert!(installed.api.delete("virtualservices", "istio-system", "broken"));
+    // And on the Gateway API's objects, whose Gateways take the place of Istio's in the double.
+    assert!(installed.api.delete("gateways", "istio-system", "terminating"));
+    let kinds = [
+        ("gateways", "Gateway"),
+        ("grpcroutes", "GRPCRoute"),
+        ("httproutes", "HTTPRoute"),
+        ("tcproutes", "TCPRoute"),
+        ("tlsroutes", "TLSRoute"),
+    ];
+    for (plural, kind) in kinds {
+        installed.api.add_crd(Resource::gateway_api(plural, kind));
+        let spec = if kind == "Gateway" {
+            let listener = json!({"name": "http", "port": 80, "protocol": "HTTP"});
+            json!({"gatewayClassName": "egress-enforcer", "listeners": [listener]})
+        } else {
+            json!({"parentRefs": [{"name": "own"}], "rules": []})
+        };
+        installed.api.apply(json!({
+            "kind": kind, "metadata": {"name": "own", "namespace": "istio-system"}, "spec": spec,
+        }));
+    }
+    until(SOON, "the gateway's reports on the Gateway API's objects", || {
+        of_gateway.extend(take());
+        let is_there = |plural: &str| {
+            let status = format!("{plural}/status");
+            of_gateway.iter().any(|one| one.resource == status)
+        };
+        kinds.iter().all(|(plural, _)| is_there(plural)).then_some(())
+    })
+    .unwrap();
     drop(gateway);
     drop(take());
     let _node = installed.start_node("agent");

@@ -182,3 +182,52 @@ fn raw_tcp_goes_to_the_host_that_a_policy_names() {
     testbed.delete(POLICY).unwrap();
     until_is(SOON, "nothing to answer", service, |answered| !*answered).unwrap();
 }
+
+/// A host that has another address each time it is asked for: the pod dials what its name server said, and the
+/// gateway asks for itself.
+#[test]
+fn raw_tcp_reaches_a_host_that_rotates_through_many_addresses() {
+    const ADDRESSES: u8 = 40;
+    let port = plan::TCP_PORTS[1];
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    testbed.apply_mesh(&mesh("")).unwrap();
+    let addresses: Vec<String> =
+        (0..ADDRESSES).map(|number| format!("203.0.113.{}", 100 + number)).collect();
+    for address in &addresses {
+        testbed.outside().ns.ip(&["addr", "add", address, "dev", "lo"]).unwrap();
+    }
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    let policy = format!(
+        "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\n\
+         metadata: {{name: db, namespace: shop}}\nspec:\n  podSelector: {{matchLabels: {{app: web}}}}\n  \
+         rules:\n  - hosts: [{}]\n    ports: [{{port: {port}, protocol: TCP}}]\n",
+        plan::MOVING
+    );
+    testbed.apply(POLICY, &policy).unwrap();
+    let asks = |from: &Place, addr: &str, port: u16| {
+        egress_tests::cluster::ask(from, "tcp", addr, port, &[]).unwrap().ok()
+    };
+    let (pod, neighbour) = (testbed.pod(), &cluster.neighbour);
+    let turn = |address: &str| testbed.point(plan::MOVING, address).unwrap();
+    turn(&addresses[0]);
+    until_is(SOON, "the host to answer", || asks(pod, &addresses[0], port), |seen| *seen).unwrap();
+    let capture = testbed.capture().unwrap();
+    for (number, address) in addresses.iter().enumerate() {
+        turn(address);
+        assert!(asks(pod, address, port), "{address}, number {number}: {}", gateway.stdout());
+        // Another port of the same address, and another pod, are refused as ever.
+        if number % 10 == 0 {
+            assert!(!asks(pod, address, plan::TCP_PORTS[0]) && !asks(neighbour, address, port));
+        }
+    }
+    assert_eq!(capture.take(), Vec::<String>::new(), "all went through the gateway");
+    // A turn to an address inside, which no name opens.
+    turn(plan::CLUSTER_DNS);
+    let inside = || asks(pod, plan::CLUSTER_DNS, port) || asks(pod, &addresses[0], port);
+    until_is(SOON, "the address inside to be refused", inside, |seen| !*seen).unwrap();
+    turn(&addresses[1]);
+    until_is(SOON, "the host to answer again", || asks(pod, &addresses[1], port), |seen| *seen)
+        .unwrap();
+}

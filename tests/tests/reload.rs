@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use egress_tests::{
@@ -19,6 +20,9 @@ use egress_tests::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+/// Within this a machine that is busy with other things serves the whole load.
+const LONG: Duration = Duration::from_secs(300);
 
 #[test]
 fn changes_are_followed_and_mistakes_leave_the_last_good_configuration() {
@@ -238,6 +242,50 @@ fn another_process_takes_over_under_load_and_no_request_fails() {
     assert!(!upgraded.agent(&["status"]).stdout.contains("still drains"));
     assert!(successor.runs());
     assert_eq!(capture.frames(), Vec::<String>::new(), "nothing went past the gateway");
+}
+
+/// The offered load does not depend on how fast it is served, so what is counted is whether all of it was.
+#[test]
+fn at_two_thousand_requests_a_second_beside_five_hundred_downloads_none_fails() {
+    const DOWNLOADS: u64 = 500;
+    const EACH_SECOND: u64 = 2000;
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    testbed.apply("routes.yaml", &pair::routes()).unwrap();
+    let mut upgraded = Upgraded::start(&testbed, &[]);
+    let _node = testbed.start_node().unwrap();
+    let served = || testbed.curl_status(&["http://www.example.com/plain"]).unwrap();
+    until_is(SOON, "the allowed way", served, |seen| seen == "200").unwrap();
+
+    let (downloads, rate) = (DOWNLOADS.to_string(), EACH_SECOND.to_string());
+    let go = testbed.dir().join("enough");
+    let (script, go_text) = (include_str!("../src/offered.py"), go.to_string_lossy());
+    let args = ["-c", script, "www.example.com", &downloads, &rate, &go_text];
+    let pod = testbed.pod();
+    let mut clients = pod.start(&testbed.dir(), "offered", "/usr/bin/python3", &args).unwrap();
+    let under_way = || clients.stdout().contains("under way").then_some(());
+    until(LONG, "the load to be under way", under_way).unwrap_or_else(|error| {
+        let seen = [clients.stdout(), clients.stderr(), upgraded.gateway.stderr()].concat();
+        panic!("{error:#}: {seen}")
+    });
+    let _successor = upgraded.upgrade();
+    assert!(upgraded.gateway.ended().is_none(), "downloads are open");
+    fs::write(&go, "").unwrap();
+    let ended = clients.wait(LONG).unwrap();
+    assert!(ended.success(), "{}", clients.stderr());
+    let text = clients.stdout();
+    let seen: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    eprintln!("{seen}");
+    assert_eq!(seen["failures"], Value::Array(Vec::new()), "{seen:#}");
+    assert_eq!(seen["answered"], seen["offered"], "{seen:#}");
+    assert!(seen["offered"].as_u64().unwrap() > EACH_SECOND, "{seen:#}");
+    assert_eq!(seen["downloads"], DOWNLOADS, "{seen:#}");
+    assert!(
+        seen["reopened"].as_u64().unwrap() > 0,
+        "no connection moved to the new process: {seen:#}"
+    );
+    assert!(upgraded.gateway.wait(SOON).unwrap().success(), "{}", upgraded.gateway.stderr());
+    assert_eq!(served(), "200");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use egress_tests::{
     ca::{Authority, Subject, Time, issue_mutual, revocation_list},
     manifests::Walkthrough,
-    mtls::{GATEWAY_ID, NODE_ID, TUNNEL},
+    mtls::{self, GATEWAY_ID, NODE_ID, TUNNEL},
     plan::GATEWAYS,
     process::Process,
     testbed::Testbed,
@@ -215,4 +215,54 @@ fn openssl_sees_the_gateways_identity_on_the_tunnels_port() {
         metrics.contains("egress_certificate_days_left{certificate=\"identity\"} "),
         "{metrics}"
     );
+}
+
+/// TLS handshakes of an agent, by peer and group, from its metrics.
+fn handshakes(metrics: &str, peer: &str, group: &str) -> u64 {
+    let series = format!("egress_tls_handshakes_total{{peer=\"{peer}\",group=\"{group}\"}} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&*series));
+    value.unwrap_or_else(|| panic!("{series}: {metrics}")).parse().unwrap()
+}
+
+/// Between node and gateway, and between gateway and host.
+#[test]
+fn the_hybrid_group_is_used_in_the_tunnel_and_towards_hosts_unless_it_is_switched_off() {
+    const HYBRID: &str = "X25519MLKEM768";
+    let site = Site::new();
+    let dir = site.testbed.dir().join("gateway");
+    let files = Walkthrough::example_mtls().unwrap();
+    files.tls_origination.with_certificates(&dir).apply(&site.testbed).unwrap();
+    site.sees("200");
+    let node = |group: &str| handshakes(&site.testbed.node_metrics().unwrap(), "upstream", group);
+    let gateway = |peer: &str, group: &str| {
+        handshakes(&site.testbed.admin(0, "stats/prometheus").unwrap(), peer, group)
+    };
+    // The requests so far that reached the host in this group.
+    let logged = |group: &str| {
+        let wanted = format!("\"upstream_tls_group\":\"{group}\"");
+        site.gateway.stdout().lines().filter(|line| line.contains(&wanted)).count()
+    };
+    for group in ["X25519", "P-256", "P-384"] {
+        let seen = [node(group), gateway("downstream", group), gateway("upstream", group)];
+        assert_eq!(seen, [0; 3], "{group}");
+    }
+    let seen = [node(HYBRID), gateway("downstream", HYBRID), gateway("upstream", HYBRID)];
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    until(SOON, "the group in the log", || (logged(HYBRID) > 0).then_some(())).unwrap();
+    assert_eq!(logged("X25519"), 0);
+
+    let off = format!("{}tlsDefaults: {{ecdhCurves: [X25519, P-256]}}\n", mtls::mesh(1));
+    site.testbed.apply_mesh(&off).unwrap();
+    until(SOON, "requests in the other group", || {
+        site.sees("200");
+        let legs = [node("X25519"), gateway("downstream", "X25519"), gateway("upstream", "X25519")];
+        legs.iter().all(|count| *count > 0).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", site.told()));
+    // From here on there is none of it.
+    let all = || [node(HYBRID), gateway("downstream", HYBRID), gateway("upstream", HYBRID)];
+    let (before, lines) = (all(), logged("X25519"));
+    site.sees("200");
+    until(SOON, "its line in the log", || (logged("X25519") > lines).then_some(())).unwrap();
+    assert_eq!(all(), before);
 }

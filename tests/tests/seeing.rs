@@ -347,7 +347,7 @@ fn status_tells_a_living_agent_from_a_dead_one_and_from_none() {
     assert!(programs.iter().all(|program| program["id"].as_u64() > Some(0)), "{programs:#?}");
     // Every map whose entries can be counted has been: none is of a size that isn't known here.
     let maps = value["node"]["maps"].as_array().unwrap();
-    for name in ["ROUTES", "GATEWAYS", "INTERNAL", "DENIED", "POD_ADDRESSES", "POD_INTERFACES"]
+    for name in ["ROUTES", "GATEWAYS", "INTERNAL", "DENIED", "POD_ADDRESSES", "MOVED_SLOTS"]
         .into_iter()
         .chain(["WORKLOADS", "ORIGINAL_DST", "FLOWS", "TUNNELED"])
     {

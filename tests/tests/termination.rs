@@ -6,8 +6,11 @@
 use std::{
     cell::Cell,
     fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +22,8 @@ use egress_tests::{
     testbed::{Testbed, mesh_yaml},
     wait::{SOON, until},
 };
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 const GATEWAY_ID: &str =
     "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account";
@@ -219,6 +224,72 @@ spec:
     route: [{{destination: {{host: {HOST}, port: {{number: 443}}}}}}]
 "
     )
+}
+
+/// The pod's own TLS, with these groups of the key exchange, and the status of one request: `None` where the
+/// handshake fails.
+fn ask_with(
+    site: &Site,
+    groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>,
+) -> Option<String> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(site.root.pem().as_bytes()).unwrap()).unwrap();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.kx_groups = groups;
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let mut tls =
+        rustls::ClientConnection::new(Arc::new(config), HOST.try_into().unwrap()).unwrap();
+    let asking = site.testbed.pod().ns.enter(move || -> std::io::Result<String> {
+        let mut tcp = TcpStream::connect((GATEWAYS[0], SIMPLE))?;
+        let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
+        write!(stream, "GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(String::from_utf8_lossy(&status[9..]).into_owned())
+    });
+    asking.unwrap().ok()
+}
+
+#[test]
+fn clients_of_a_server_use_the_hybrid_group_unless_it_is_switched_off() {
+    let site = Site::new();
+    site.allowed(SIMPLE, &[]);
+    let (hybrid, plain) = (kx_group::X25519MLKEM768, kx_group::X25519);
+    let metric = |group: &str| {
+        let url = "http://localhost:15090/stats/prometheus";
+        let text = site.testbed.gateway(0).run("curl", &["-s", url]).unwrap().stdout;
+        let series =
+            format!("egress_tls_handshakes_total{{peer=\"downstream\",group=\"{group}\"}} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&*series));
+        value.unwrap_or_else(|| panic!("{series}: {text}")).parse::<u64>().unwrap()
+    };
+    let logged = |group: &str| {
+        let text = site.gateway.stdout();
+        let wanted = format!("\"downstream_tls_group\":\"{group}\"");
+        text.lines().filter(|line| line.contains(&wanted)).count()
+    };
+    let is_logged = |group: &str| until(SOON, group, || (logged(group) > 0).then_some(())).unwrap();
+    assert_eq!((metric("X25519MLKEM768"), logged("X25519MLKEM768")), (0, 0), "curl has none of it");
+    // As current clients offer it: before the others.
+    for groups in [vec![hybrid, plain], vec![hybrid]] {
+        assert_eq!(ask_with(&site, groups).as_deref(), Some("301"));
+    }
+    is_logged("X25519MLKEM768");
+    assert_eq!(metric("X25519MLKEM768"), 2);
+
+    let off = "tlsDefaults: {ecdhCurves: [X25519, P-256]}\n";
+    site.testbed.apply_mesh(&format!("{}accessLogEncoding: JSON\n{off}", mesh_yaml(1))).unwrap();
+    let refused = || ask_with(&site, vec![hybrid]).is_none();
+    until(SOON, "the group to be refused", || refused().then_some(())).unwrap();
+    let before = metric("X25519MLKEM768");
+    let (others, lines) = (metric("X25519"), logged("X25519"));
+    assert_eq!(ask_with(&site, vec![hybrid, plain]).as_deref(), Some("301"));
+    assert_eq!((metric("X25519MLKEM768"), metric("X25519")), (before, others + 1));
+    until(SOON, "its line", || (logged("X25519") > lines).then_some(())).unwrap();
 }
 
 #[test]

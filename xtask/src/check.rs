@@ -87,14 +87,11 @@ pub(crate) fn check() -> Result<()> {
 /// # Errors
 /// A check isn't clean, a test failed, or root is missing.
 pub(crate) fn test(quick: bool, kernels: Option<&[String]>, args: &[String]) -> Result<()> {
+    if !run::is_root() {
+        return setup::needs_root(setup::For::Everything, "test");
+    }
     let mut stages = Stages::default();
     stages.set_up()?;
-    if !run::is_root() {
-        bail!(
-            "the end-to-end tests make network namespaces and load eBPF programs: run this as root \
-             (`cargo xtask check` needs none)"
-        );
-    }
     if !quick {
         lints(&mut stages);
     }

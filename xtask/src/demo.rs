@@ -1,6 +1,10 @@
 //! `cargo xtask demo`: builds the workspace and hands over to the program `egress-demo`.
 
-use std::os::unix::process::CommandExt;
+use std::{
+    fs,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -34,19 +38,11 @@ pub(crate) struct Options {
 /// Set-up or build failed, root is missing, or the demo can't be started. Otherwise this process
 /// becomes the demo, and its exit code is the demo's.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    // Without root it prints the commands that install what is missing, and stops.
-    setup::run(setup::For::Demo)?;
     if !run::is_root() {
-        bail!(
-            "the demo makes network namespaces and loads eBPF programs: run it as root, as in \
-             `sudo --preserve-env=PATH cargo xtask demo`"
-        );
+        return setup::needs_root(setup::For::Demo, "demo");
     }
-    println!("building (the first time a few minutes)");
-    let build = ["build", "--package", "egress-agent", "--package", "egress-tests", "--bins"];
-    run::show(run::command("cargo").args(build))?;
-    let program = run::target_dir().join("debug/egress-demo");
-    let mut demo = run::command(&program.to_string_lossy());
+    setup::run(setup::For::Demo)?;
+    let mut demo = built()?;
     for (flag, set) in [
         ("--mtls", options.mtls),
         ("--left-checksums", options.left_checksums),
@@ -58,5 +54,56 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             demo.arg(flag);
         }
     }
+    let program = demo.get_program().to_owned();
     Err(demo.exec()).with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// The demo's program, built.
+fn built() -> Result<Command> {
+    println!(
+        "building: the first time about 8 minutes, and 5 GB below {}",
+        run::target_dir().display()
+    );
+    let build = ["build", "--package", "egress-agent", "--package", "egress-tests", "--bins"];
+    run::show(run::command("cargo").args(build))?;
+    let program = run::target_dir().join("debug/egress-demo");
+    Ok(run::command(&program.to_string_lossy()))
+}
+
+/// Where the transcript is.
+const PAGE: &str = "docs/transcript.md";
+const HEAD: &str = "\
+# Transcript
+
+<!-- Made by `cargo xtask transcript`, which runs the demo. A test compares steps, commands and checks with a run. -->
+
+What `cargo xtask demo` shows on a Debian 12 machine, after it has been built. [The walkthrough](walkthrough.md)
+explains each step.
+
+```text
+";
+
+/// Runs the demo, and writes what it shows into the documentation.
+///
+/// # Errors
+/// As for [`run()`]; or the demo fails.
+pub(crate) fn transcript() -> Result<()> {
+    if !run::is_root() {
+        return setup::needs_root(setup::For::Demo, "transcript");
+    }
+    setup::run(setup::For::Demo)?;
+    let mut demo = built()?;
+    let done = demo.stderr(Stdio::inherit()).output().context("cannot start the demo")?;
+    let shown = String::from_utf8(done.stdout).context("the demo writes UTF-8")?;
+    if !done.status.success() {
+        bail!("the demo failed, so nothing is written: {}\n{shown}", done.status);
+    }
+    // Nothing of this machine's own paths.
+    let target = format!("{}/", run::target_dir().display());
+    let shown = shown.replace(&target, "target/");
+    let path = run::root().join(PAGE);
+    fs::write(&path, format!("{HEAD}{}\n```\n", shown.trim_end()))
+        .with_context(|| path.display().to_string())?;
+    println!("{} is renewed", path.display());
+    Ok(())
 }

@@ -45,6 +45,7 @@ const LAYERS: &[&[Line]] = &[
     &[
         (&["suggest"], "resources for what was refused"),
         (&["doctor", "bundle"], "whether a host is fit for the agents; archives of reports"),
+        (&["otlp"], "export to a collector of OpenTelemetry"),
     ],
     &[
         (&["tls"], "trust roots, certificates, handshakes"),

@@ -5,6 +5,8 @@ mod ca;
 mod check;
 mod demo;
 mod dist;
+#[cfg(test)]
+mod docs;
 mod fresh;
 mod fuzz;
 mod image;
@@ -127,6 +129,8 @@ enum Command {
     ///
     /// Needs root. Ends with a table; the exit code is 0 only if everything was as it must be.
     Demo(demo::Options),
+    /// Renew docs/transcript.md: what the demo shows, on 80 columns. Runs the demo, and needs root as it does.
+    Transcript,
 }
 
 fn main() -> ExitCode {
@@ -150,6 +154,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Ca(options) => ca::run(&options),
         Command::Demo(options) => demo::run(&options),
+        Command::Transcript => demo::transcript(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

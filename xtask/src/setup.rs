@@ -21,6 +21,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("bridge", "iproute2"),
+    ("ss", "iproute2"),
     ("curl", "curl"),
     ("ping", "iputils-ping"),
     ("nft", "nftables"),
@@ -37,6 +38,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("modprobe", "kmod"),
     ("strip", "binutils"),
     ("systemd-nspawn", "systemd-container"),
+    ("systemctl", "systemd"),
+    ("systemd-analyze", "systemd"),
+    ("systemd-run", "systemd"),
+    ("journalctl", "systemd"),
 ];
 
 /// Clients and servers that the tests run against each other, and the packages that hold them.
@@ -46,6 +51,9 @@ const PEERS: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("java", "openjdk-17-jdk-headless"),
     ("promtool", "prometheus"),
+    ("chromium", "chromium"),
+    ("certutil", "libnss3-tools"),
+    ("firefox-esr", "firefox-esr"),
 ];
 
 /// The same, libraries.
@@ -127,6 +135,30 @@ pub(crate) fn run(purpose: For) -> Result<()> {
         let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
         return perform(&packages(missing_tools(FRESH_TOOLS), apt, false)?);
     }
+    let (toolchain, steps) = planned(purpose)?;
+    perform(&steps)?;
+    println!("set-up: {}; eBPF programs are built {}", done(&steps), describe(toolchain));
+    Ok(())
+}
+
+/// For whoever is not root: prints the commands that prepare this machine for `cargo xtask COMMAND`, and then
+/// that command. Changes nothing.
+///
+/// # Errors
+/// Always: the command needs root.
+pub(crate) fn needs_root(purpose: For, command: &str) -> Result<()> {
+    let (_, steps) = planned(purpose)?;
+    if !steps.is_empty() {
+        eprint!("{}", by_hand(&steps));
+    }
+    bail!(
+        "`cargo xtask {command}` makes network namespaces and loads eBPF programs: run it as root, as in\n\n    \
+         sudo --preserve-env=PATH cargo xtask {command}"
+    )
+}
+
+/// How eBPF programs are compiled here, and what is missing for it and for everything else.
+fn planned(purpose: For) -> Result<(Toolchain, Vec<Step>)> {
     let asked = asked_toolchain()?;
     let apt = run::has_program("apt-get") && run::has_program("dpkg-query");
     let there = apt && has_packages(EBPF_PACKAGES);
@@ -145,10 +177,7 @@ pub(crate) fn run(purpose: For) -> Result<()> {
         None => Toolchain::Nightly,
     };
 
-    let steps = missing(toolchain, purpose, apt, updated)?;
-    perform(&steps)?;
-    println!("set-up: {}; eBPF programs are built {}", done(&steps), describe(toolchain));
-    Ok(())
+    Ok((toolchain, missing(toolchain, purpose, apt, updated)?))
 }
 
 fn done(steps: &[Step]) -> &'static str {
@@ -231,7 +260,7 @@ fn missing(toolchain: Toolchain, purpose: For, apt: bool, updated: bool) -> Resu
 
 /// The programs of the demo and the tests.
 pub(crate) fn tools() -> impl Iterator<Item = &'static str> {
-    TOOLS.iter().map(|(program, _)| *program)
+    TOOLS.iter().chain(PEERS).map(|(program, _)| *program)
 }
 
 /// Packages of the programs that aren't there.
@@ -293,11 +322,7 @@ fn cargo_deny() -> Step {
 /// Performs the steps, or prints them where root is missing.
 fn perform(steps: &[Step]) -> Result<()> {
     if steps.iter().any(|step| step.root) && !run::is_root() {
-        eprintln!("These commands prepare this machine, the ones with sudo as root:\n");
-        for step in steps {
-            let sudo = if step.root { "sudo " } else { "" };
-            eprintln!("    {sudo}{}", step.text());
-        }
+        eprint!("{}", by_hand(steps));
         bail!("set-up needs root: run the commands above, or this command as root");
     }
     for (number, step) in steps.iter().enumerate() {
@@ -308,6 +333,17 @@ fn perform(steps: &[Step]) -> Result<()> {
         println!("    done in {} s", start.elapsed().as_secs());
     }
     Ok(())
+}
+
+/// The commands, for whoever runs them without this program.
+fn by_hand(steps: &[Step]) -> String {
+    let mut text =
+        "These commands prepare this machine, the ones with sudo as root:\n\n".to_owned();
+    for step in steps {
+        let sudo = if step.root { "sudo " } else { "" };
+        text.push_str(&format!("    {sudo}{}\n", step.text()));
+    }
+    text
 }
 
 fn has_packages(packages: &[&str]) -> bool {
@@ -355,89 +391,4 @@ fn has_bpf_linker(toolchain: Toolchain) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::BTreeSet, path::Path};
-
-    use super::*;
-
-    /// In Debian's essential packages, or what the README asks for.
-    const GIVEN: [&str; 20] = [
-        "apt-cache",
-        "apt-get",
-        "bash",
-        "cargo",
-        "chroot",
-        "cp",
-        "dpkg-deb",
-        "dpkg-query",
-        "env",
-        "git",
-        "gzip",
-        "mkfifo",
-        "rustc",
-        "rustup",
-        "sh",
-        "sha256sum",
-        "tar",
-        "timeout",
-        "umount",
-        "unshare",
-    ];
-
-    fn sources(dir: &Path, found: &mut Vec<String>) {
-        for entry in fs::read_dir(dir).expect("a directory").flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                sources(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(fs::read_to_string(&path).expect("a source"));
-            }
-        }
-    }
-
-    /// Programs that the sources name where something is run.
-    fn called(text: &str) -> impl Iterator<Item = &str> {
-        let calls =
-            ["Command::new(", "run::command(", "= command(", "run::output(", ".run(", " sh("];
-        calls.into_iter().flat_map(|call| text.split(call).skip(1)).filter_map(|rest| {
-            let name = rest.trim_start().strip_prefix('"')?.split('"').next()?;
-            let path = name.starts_with('/') || name.starts_with("target/");
-            let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-_.".contains(&b));
-            (plain && !path && !name.is_empty()).then_some(name)
-        })
-    }
-
-    #[test]
-    fn every_program_that_is_run_is_installed() {
-        let mut texts = Vec::new();
-        for dir in
-            ["xtask/src", "tests/src", "tests/tests", "tests/bench/src", "egress-agent/tests"]
-        {
-            sources(&run::root().join(dir), &mut texts);
-        }
-        let called: BTreeSet<&str> = texts.iter().flat_map(|text| called(text)).collect();
-        for known in ["ip", "bpftool", "curl", "openssl", "modprobe"] {
-            assert!(called.contains(known), "{called:?}");
-        }
-        let installed = |name: &&str| {
-            let all =
-                TOOLS.iter().chain(PEERS).chain(KERNEL_TOOLS).chain(FRESH_TOOLS).chain(ON_THE_HOST);
-            GIVEN.contains(name) || all.into_iter().any(|(program, _)| program == name)
-        };
-        let missing: Vec<_> = called.iter().filter(|name| !installed(name)).collect();
-        assert!(missing.is_empty(), "no package of the set-up has {missing:?}");
-    }
-
-    /// Part of systemd, on the host that `systemd-nspawn` boots; and the program under test.
-    const ON_THE_HOST: &[(&str, &str)] = &[
-        ("journalctl", "systemd"),
-        ("systemctl", "systemd"),
-        ("cat", "coreutils"),
-        ("find", "findutils"),
-        ("test", "coreutils"),
-        ("dpkg", "dpkg"),
-        ("lintian", "lintian, where somebody installed it"),
-        ("egress-agent", ""),
-        ("bpf-linker", ""),
-    ];
-}
+mod tests;

@@ -10,7 +10,7 @@ mod rules;
 use serde_json::{Value, json};
 
 use self::{
-    balance::{consistent_hash, egress_addresses, warmup},
+    balance::{consistent_hash, egress_addresses, locality, warmup},
     json::{list, seconds},
     rates::rate_limit,
 };
@@ -79,6 +79,7 @@ fn mesh(mesh: &MeshConfig) -> Value {
             AccessLogEncoding::Text => "TEXT",
             AccessLogEncoding::Json => "JSON",
         },
+        "enableTracing": mesh.tracing,
         "clusterCidrs": list(&mesh.cluster_cidrs, |net| json!(net.to_string())),
         "deniedCidrs": list(&mesh.denied_cidrs, |net| json!(net.to_string())),
         "encapsulationPorts": mesh.encapsulation_ports.iter().map(|port| port.get()).collect::<Vec<_>>(),
@@ -176,12 +177,14 @@ fn cluster(cluster: &Cluster) -> Value {
         },
         "consistentHash": cluster.hash.as_deref().map(consistent_hash),
         "warmup": cluster.warmup.as_ref().map(warmup),
+        "locality": cluster.locality.as_deref().map(locality),
         "egressAddresses": cluster.from.as_deref().map(egress_addresses),
         "proxyProtocol": cluster.proxy_protocol.map(|version| match version {
             ProxyProtocol::V1 => "V1",
             ProxyProtocol::V2 => "V2",
         }),
         "tunnel": cluster.connect.as_ref().map(ToString::to_string),
+        "tunnelMethod": cluster.connect.as_ref().map(|target| target.method.name()),
         "retryBudget": cluster.retry_budget.as_ref().map(|budget| json!({
             "percent": budget.percent,
             "minRetryConcurrency": budget.minimum,
@@ -238,6 +241,7 @@ fn pool(pool: &ConnectionPool) -> Value {
 fn outlier(outlier: &OutlierDetection) -> Value {
     json!({
         "consecutiveErrors": outlier.consecutive_errors,
+        "consecutiveLocalOriginFailures": outlier.local_origin_failures,
         "baseEjectionTime": seconds(outlier.base_ejection_time),
         "maxEjectionPercent": outlier.max_ejection_percent,
     })

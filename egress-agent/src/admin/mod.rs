@@ -15,6 +15,7 @@ mod exposition;
 mod info;
 mod logging;
 pub(crate) mod node_metrics;
+mod otlp_metrics;
 mod places;
 mod process_metrics;
 mod prometheus;

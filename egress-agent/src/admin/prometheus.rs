@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    State, Status, certificate_metrics, exposition::Exposition, process_metrics, stats::denials,
+    State, Status, certificate_metrics, exposition::Exposition, otlp_metrics, process_metrics,
+    stats::denials,
 };
 use crate::{
     net::empty_frames,
@@ -270,6 +271,7 @@ fn process(telemetry: &Telemetry, status: &Status, out: &mut Exposition) -> fmt:
         }
     }
     unwritten(telemetry, out)?;
+    otlp_metrics::write(telemetry.exports.get().map(|exports| &**exports), out)?;
     process_metrics::reloads(config.accepted, config.rejected, out)?;
     process_metrics::write("gateway", out)
 }

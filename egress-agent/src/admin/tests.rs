@@ -133,6 +133,7 @@ pub(super) fn status() -> Status {
         load_balancer: LoadBalancer::RoundRobin,
         outlier: Some(OutlierDetection {
             consecutive_errors: 5,
+            local_origin_failures: None,
             base_ejection_time: Duration::from_millis(30_500),
             max_ejection_percent: 10,
         }),

@@ -35,7 +35,7 @@ pub(super) use self::{
     place::{PinnedPlace, pinned_cgroups},
     stage::{clsact_program, remove_clsact},
 };
-use super::{Error, host, kept::Kept, load, pins::Pins, workloads};
+use super::{Error, epoch, host, kept::Kept, load, pins::Pins, workloads};
 use crate::sys::netlink::links;
 
 /// The loaded programs and where they are attached.
@@ -263,7 +263,10 @@ impl Attachments {
                 Place::Interface(_) => None,
             })
             .collect();
-        workloads::claim(&mut self.ebpf, &cgroups, self.targets.unnamed)?;
+        if !cgroups.is_empty() {
+            let (ebpf, unnamed) = (&mut self.ebpf, self.targets.unnamed);
+            epoch::around(pins, || workloads::claim(ebpf, &cgroups, unnamed))?;
+        }
         for (hook, staged) in staged {
             let held = staged.commit(&links)?;
             self.held.insert(hook, held);

@@ -4,10 +4,10 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, MapError},
+    maps::{Array, Map, MapData, MapError},
 };
 
-use super::{Error, diff::Op, load};
+use super::{Error, diff::Op, load, pins::Pins};
 
 const MAP: &str = "EPOCH";
 /// The epoch while maps change: no verdict is kept, and none that was kept counts.
@@ -32,7 +32,11 @@ impl Epoch {
     /// Before a change: ends the epoch if verdicts depend on what changes. When this fails the change must
     /// not be made.
     pub(super) fn before(&mut self, op: &Op) -> Result<(), Error> {
-        if !self.is_closed && is_judged_by(op) {
+        if is_judged_by(op) { self.close() } else { Ok(()) }
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        if !self.is_closed {
             self.map.set(0, NONE, 0).map_err(failed)?;
             self.is_closed = true;
         }
@@ -50,6 +54,20 @@ impl Epoch {
     }
 }
 
+/// Makes a change of a map that verdicts depend on, and that nobody else makes: with no epoch meanwhile, and a new
+/// one afterwards.
+pub(super) fn around<T>(
+    pins: &Pins,
+    change: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    let map = Map::Array(MapData::from_pin(pins.maps().join(MAP)).map_err(failed)?);
+    let mut epoch = Epoch { map: Array::try_from(map).map_err(failed)?, is_closed: false };
+    epoch.close()?;
+    let result = change();
+    epoch.open()?;
+    result
+}
+
 fn failed(error: MapError) -> Error {
     Error::Map { map: MAP, error }
 }
@@ -60,17 +78,22 @@ fn unused() -> u64 {
     RandomState::new().hash_one(MAP).max(1)
 }
 
-/// Whether [`by_table`](egress_ebpf::decide::by_table) asks for what this changes. Whose policy counts, where
-/// a pod is and where a redirected connection goes is asked each time.
+/// Whether what is kept depends on what this changes: what [`by_table`](egress_ebpf::decide::by_table) asks for, and
+/// whose a cgroup is. How a policy is carried out, where a pod is and where a redirected connection goes is asked each
+/// time.
 fn is_judged_by(op: &Op) -> bool {
     match op {
-        Op::Globals(_) | Op::Route(_) | Op::Gateway(_) | Op::Internal(_) | Op::Denied(_) => true,
+        Op::Globals(_)
+        | Op::Route(_)
+        | Op::Gateway(_)
+        | Op::Internal(_)
+        | Op::Denied(_)
+        | Op::Workload(_) => true,
         Op::Policy(..)
         | Op::Group(..)
         | Op::Tunnel(_)
         | Op::PodInterface(_)
-        | Op::PodAddress(_)
-        | Op::Workload(_) => false,
+        | Op::PodAddress(_) => false,
     }
 }
 

@@ -126,6 +126,17 @@ pub enum Error {
         /// Why.
         error: MapError,
     },
+    /// There are more interfaces than slots, or many came and went a moment ago.
+    #[error(
+        "the interface of index {ifindex} finds no free slot: there are {slots}, and one that is given back is \
+         free again after five minutes; nothing of its pod passes until then"
+    )]
+    NoSlot {
+        /// The interface.
+        ifindex: u32,
+        /// How many there are.
+        slots: u32,
+    },
     /// A pinned map isn't what this agent expects under the same ABI version.
     #[error(
         "the pinned map {} has another layout ({found}) than this agent's ({expected}), though both \
@@ -160,9 +171,12 @@ impl Error {
     }
 
     /// The map that has no place for an entry, if that is what is wrong: a hash says `E2BIG`, a
-    /// trie `ENOSPC`.
+    /// trie `ENOSPC`, and slots are given by the agent itself.
     #[must_use]
     pub fn full_map(&self) -> Option<&'static str> {
+        if let Self::NoSlot { .. } = self {
+            return Some("SLOTS");
+        }
         let Self::Map { map, error: MapError::SyscallError(error) } = self else { return None };
         let full = [Errno::TOOBIG, Errno::NOSPC].map(|errno| Some(errno.raw_os_error()));
         full.contains(&error.io_error.raw_os_error()).then_some(map)

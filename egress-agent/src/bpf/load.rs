@@ -11,8 +11,8 @@ use aya::{
 use egress_ebpf::{
     abi::{
         ABI_VERSION, COUNTERS_ENTRIES, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group,
-        OriginalDst, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey,
-        Tunnel, Tunneled, TunneledKey, TunneledPlace, capacity, lost,
+        OriginalDst, PodAddress, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Slot, Tunnel,
+        Tunneled, TunneledKey, TunneledPlace, capacity, lost,
     },
     addr::Addr,
     inbound::REFUSED_SYNS,
@@ -29,7 +29,7 @@ type Layout = (&'static str, usize, usize, u32);
 
 /// The maps of the node. The gateway's (`CAPTURE_*`) belong to its process and aren't pinned, and what verdicts
 /// the programs have kept (`VERDICTS`) to the programs.
-const PINNED: [Layout; 22] = [
+const PINNED: [Layout; 23] = [
     ("GLOBALS", size_of::<u32>(), size_of::<Globals>(), 1),
     ("EPOCH", size_of::<u32>(), size_of::<u64>(), 1),
     ("POLICIES", size_of::<u32>(), size_of::<Policy>(), capacity::POLICIES),
@@ -39,7 +39,8 @@ const PINNED: [Layout; 22] = [
     ("INTERNAL", LPM + size_of::<Addr>(), size_of::<u32>(), capacity::PREFIXES),
     ("DENIED", LPM + size_of::<Addr>(), size_of::<u32>(), capacity::PREFIXES),
     ("POD_ADDRESSES", size_of::<PodAddress>(), size_of::<u32>(), capacity::POD_ADDRESSES),
-    ("POD_INTERFACES", size_of::<u32>(), size_of::<PodPort>(), capacity::POD_INTERFACES),
+    ("SLOTS", size_of::<u32>(), size_of::<Slot>(), capacity::SLOTS),
+    ("MOVED_SLOTS", size_of::<u32>(), size_of::<u32>(), capacity::SLOTS),
     ("WORKLOADS", size_of::<u64>(), size_of::<PolicyId>(), capacity::WORKLOADS),
     ("ORIGINAL_DST", size_of::<u64>(), size_of::<OriginalDst>(), capacity::ORIGINAL_DST),
     ("TUNNEL", size_of::<u32>(), size_of::<Tunnel>(), 1),

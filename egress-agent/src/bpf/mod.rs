@@ -9,6 +9,7 @@ mod epoch;
 mod error;
 mod events;
 mod families;
+mod handle;
 mod hardware;
 mod host;
 mod inspect;
@@ -28,6 +29,7 @@ mod pod;
 mod reconcile;
 mod records;
 mod shares;
+mod slots;
 mod trial;
 mod workloads;
 

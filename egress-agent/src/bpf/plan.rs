@@ -60,9 +60,9 @@ pub struct Contents {
     pub internal: BTreeSet<Prefix<Addr>>,
     /// `DENIED`.
     pub denied: BTreeSet<Prefix<Addr>>,
-    /// `POD_INTERFACES`: index → the pod behind it.
+    /// `SLOTS`, by interface: index → the pod behind it.
     pub pod_interfaces: BTreeMap<u32, PodPort>,
-    /// `POD_ADDRESSES`.
+    /// `POD_ADDRESSES`, and the addresses in `SLOTS`.
     pub pod_addresses: BTreeSet<PodAddress>,
     /// `WORKLOADS`: id of a cgroup → policy.
     pub workloads: BTreeMap<u64, PolicyId>,

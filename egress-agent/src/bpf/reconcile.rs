@@ -10,9 +10,7 @@ use aya::{
     },
 };
 use egress_ebpf::{
-    abi::{
-        GatewayKey, Globals, Group, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Tunnel,
-    },
+    abi::{GatewayKey, Globals, Group, Policy, PolicyId, Route, RouteKey, Tunnel},
     addr::Addr,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -21,10 +19,11 @@ use super::{
     Error,
     diff::{Change, Op, diff},
     epoch::Epoch,
-    load,
+    handle::{absent, named, typed},
     pins::Pins,
     plan::{Contents, Prefix},
     pod::Raw,
+    slots::{KernelMaps, Slots},
 };
 
 type Set<K, V> = HashMap<MapData, K, V>;
@@ -40,19 +39,10 @@ pub struct Maps {
     tunnel: Array<MapData, Raw<Tunnel>>,
     internal: Trie<Addr, u32>,
     denied: Trie<Addr, u32>,
-    pod_interfaces: Set<u32, Raw<PodPort>>,
-    pod_addresses: Set<Raw<PodAddress>, u32>,
+    slots: Slots<KernelMaps>,
     workloads: Set<u64, PolicyId>,
     epoch: Epoch,
     current: Contents,
-}
-
-/// Takes a map of the type that the ABI says.
-fn typed<T: TryFrom<Map, Error = MapError>>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-) -> Result<T, Error> {
-    T::try_from(load::map(ebpf, name)?).map_err(|error| Error::Map { map: name, error })
 }
 
 /// Attaching to a cgroup lists it too, so the object keeps its handle.
@@ -65,6 +55,8 @@ fn workloads(pins: &Pins) -> Result<Set<u64, PolicyId>, Error> {
 impl Maps {
     /// Takes the maps and reads what an earlier agent left in them.
     pub(super) fn take(ebpf: &mut Ebpf, pins: &Pins) -> Result<Self, Error> {
+        let slots = KernelMaps::take(ebpf)?;
+        let left = slots.read()?;
         let mut maps = Self {
             globals: typed(ebpf, "GLOBALS")?,
             policies: typed(ebpf, "POLICIES")?,
@@ -74,8 +66,7 @@ impl Maps {
             tunnel: typed(ebpf, "TUNNEL")?,
             internal: typed(ebpf, "INTERNAL")?,
             denied: typed(ebpf, "DENIED")?,
-            pod_interfaces: typed(ebpf, "POD_INTERFACES")?,
-            pod_addresses: typed(ebpf, "POD_ADDRESSES")?,
+            slots: Slots::take(slots, left)?,
             workloads: workloads(pins)?,
             epoch: Epoch::take(ebpf)?,
             current: Contents::default(),
@@ -131,15 +122,10 @@ impl Maps {
             Op::Tunnel(tunnel) => named("TUNNEL", self.tunnel.set(0, Raw(*tunnel), 0)),
             Op::Internal(change) => named("INTERNAL", change_trie(&mut self.internal, change)),
             Op::Denied(change) => named("DENIED", change_trie(&mut self.denied, change)),
-            Op::PodInterface(Change::Put(index, port)) => {
-                named("POD_INTERFACES", self.pod_interfaces.insert(index, Raw(*port), 0))
-            }
-            Op::PodInterface(Change::Remove(index)) => {
-                named("POD_INTERFACES", absent(self.pod_interfaces.remove(index)))
-            }
-            Op::PodAddress(change) => {
-                named("POD_ADDRESSES", change_set(&mut self.pod_addresses, change))
-            }
+            Op::PodInterface(Change::Put(index, port)) => self.slots.put(*index, *port),
+            Op::PodInterface(Change::Remove(index)) => self.slots.remove(*index),
+            Op::PodAddress(Change::Put(address, ())) => self.slots.add(address),
+            Op::PodAddress(Change::Remove(address)) => self.slots.remove_address(address),
             Op::Workload(Change::Put(id, policy)) => {
                 named("WORKLOADS", self.workloads.insert(id, policy, 0))
             }
@@ -183,35 +169,13 @@ impl Maps {
         for key in self.denied.keys() {
             contents.denied.insert(prefix(named("DENIED", key)?));
         }
-        for entry in self.pod_interfaces.iter() {
-            let (index, port) = named("POD_INTERFACES", entry)?;
-            contents.pod_interfaces.insert(index, port.0);
-        }
-        for key in self.pod_addresses.keys() {
-            contents.pod_addresses.insert(named("POD_ADDRESSES", key)?.0);
-        }
+        contents.pod_interfaces = self.slots.interfaces();
+        contents.pod_addresses = self.slots.addresses();
         for entry in self.workloads.iter() {
             let (id, policy) = named("WORKLOADS", entry)?;
             contents.workloads.insert(id, policy);
         }
         Ok(contents)
-    }
-}
-
-fn named<T>(map: &'static str, result: Result<T, MapError>) -> Result<T, Error> {
-    result.map_err(|error| Error::Map { map, error })
-}
-
-/// Removing what isn't there is as good as removing it.
-fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-        Err(MapError::SyscallError(error))
-            if error.io_error.kind() == std::io::ErrorKind::NotFound =>
-        {
-            Ok(())
-        }
-        result => result,
     }
 }
 

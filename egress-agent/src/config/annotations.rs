@@ -16,7 +16,10 @@ pub(super) const TUNNEL_CREDENTIAL: &str = "egress-enforcer.io/tunnel-credential
 /// Every annotation, with the kinds that may have it.
 const ALL: &[(&str, &[&str])] = &[
     (RATE_LIMIT, &["ServiceEntry"]),
-    (EGRESS_ADDRESS, &["VirtualService", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"]),
+    (
+        EGRESS_ADDRESS,
+        &["VirtualService", "Gateway", "HTTPRoute", "GRPCRoute", "TLSRoute", "TCPRoute"],
+    ),
     (TUNNEL_CREDENTIAL, &["DestinationRule"]),
 ];
 

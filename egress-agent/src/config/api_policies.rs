@@ -34,7 +34,7 @@ record! {
 record! {
     /// How the certificate of a backend is verified.
     struct BackendValidation {
-        /// The roots: one ConfigMap or Secret with `ca.crt`. Without an API server, a directory of its name in the gateway's `--credentials-dir`; with one, a Secret of the gateways' namespace alone.
+        /// The roots: one ConfigMap or Secret with `ca.crt`. Without an API server, a directory of its name in the gateway's `--credentials-dir`; with one, a ConfigMap of the policy's namespace, or a Secret of the gateways'.
         "caCertificateRefs" ca_certificates: Records<LocalRef> = "none",
         /// `System`, instead of `caCertificateRefs`.
         "wellKnownCACertificates" well_known: Option<At<WellKnownRoots>> = "none",

@@ -18,10 +18,17 @@ record! {
         /// Named parts of it.
         "subsets" subsets: Records<Subset> = "none",
         /// Namespaces that it is for: `.`, `*`, or names.
-        "exportTo" export_to: List<String> = "`*`",
+        "exportTo" export_to: List<String> = "`*`, or `.` with `workloadSelector`",
+        /// Limits the rule to these clients of its namespace; for them it comes before rules without a selector. Where a request is routed through a gateway, the client is the gateway. Not in a rule for a gateway's service.
+        "workloadSelector" workload_selector: Option<ClientSelector> = "all clients",
     }
-    unsupported {
-        "workloadSelector": Error, "a rule can't be limited to some clients; without the selector it would be for all of them";
+}
+
+record! {
+    /// `workloadSelector` of a destination rule.
+    struct ClientSelector {
+        /// Labels that the client has.
+        "matchLabels" match_labels: Dict<At<String>> = "any",
     }
 }
 
@@ -62,7 +69,7 @@ record! {
 record! {
     /// `tunnel`.
     struct TunnelSettings {
-        /// `CONNECT`, over HTTP/1.1.
+        /// `CONNECT` or `POST`, over HTTP/1.1. With `POST` the connection is the body of a request for `/` with the target as its host, in chunks, and the body of the answer.
         "protocol" protocol: Option<At<TunnelProtocol>> = "`CONNECT`",
         /// The host that the proxy connects to.
         "targetHost" target_host: Option<At<String>> = required,
@@ -227,13 +234,15 @@ record! {
         "baseEjectionTime" base_ejection_time: Option<At<Duration>> = "`30s`",
         /// At most this share of the endpoints, in percent.
         "maxEjectionPercent" max_ejection_percent: Option<At<u32>> = "10",
+        /// `true` counts connections that fail (also TLS, and resets) by themselves.
+        "splitExternalLocalOriginErrors" split_local_origin: Option<At<bool>> = "`false`",
+        /// Such failures in a row that set an endpoint aside; only with `splitExternalLocalOriginErrors`.
+        "consecutiveLocalOriginFailures" consecutive_local_origin: Option<At<u32>> = "5",
     }
     unsupported {
         "outlierDetectionHttpErrorCodes": Warning, "which codes count follows from the other settings";
         "interval": Warning, "endpoints are judged with each result, not in intervals";
         "minHealthPercent": Warning, "`maxEjectionPercent` limits ejections";
-        "splitExternalLocalOriginErrors": Warning, "both kinds of errors count together";
-        "consecutiveLocalOriginFailures": Warning, "both kinds of errors count together";
     }
 }
 
@@ -262,6 +271,8 @@ record! {
     translated {
         /// Why it cannot be applied.
         unavailable: Option<Rc<str>>;
+        /// The ConfigMap of an API server that has the roots.
+        config_map: Option<Rc<str>>;
     }
 }
 

@@ -73,6 +73,10 @@ record! {
         "caCrl" ca_crl: Option<At<String>> = "none",
         /// Instead of files: the Secret of this name in the gateway's namespace, with `tls.crt`, `tls.key`, `ca.crt` and `ca.crl`. Without an API server, a directory of this name in the gateway's `--credentials-dir`.
         "credentialName" credential_name: Option<At<String>> = "none",
+        /// The same as a list. Of one: a server has one certificate here.
+        "credentialNames" credential_names: List<String> = "none",
+        /// `serverCertificate`, `privateKey` and `caCertificates` as a list. Of one, too.
+        "tlsCertificates" tls_certificates: Records<TlsCertificate> = "none",
         /// A client's certificate must hold one of these names.
         "subjectAltNames" subject_alt_names: List<String> = "any",
         /// A client's certificate must have one of these keys: base64 of the SHA-256 of the public key.
@@ -88,9 +92,19 @@ record! {
     }
     unsupported {
         "insecureSkipVerify": Warning, "the certificate of a client that has to show one is always verified";
-        "credentialNames": Error, "one certificate a server; give hosts with another one a server of their own";
-        "tlsCertificates": Error, "one certificate a server; give hosts with another one a server of their own";
         "caCertCredentialName": Error, "the roots are `ca.crt` in the directory of `credentialName`";
+    }
+}
+
+record! {
+    /// An entry of `tlsCertificates`.
+    struct TlsCertificate {
+        /// File with the server's certificate chain, PEM, the leaf first.
+        "serverCertificate" server_certificate: Option<At<String>> = "none",
+        /// File with its key, PEM.
+        "privateKey" private_key: Option<At<String>> = "none",
+        /// File with the roots for client certificates, PEM.
+        "caCertificates" ca_certificates: Option<At<String>> = "none",
     }
 }
 

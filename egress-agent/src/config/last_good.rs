@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Compiled, Discovered, Problem, Problems, RawFile, Severity, compile_in,
     resource::{is_label, is_name},
+    yaml::documents,
 };
 use crate::policy::HostPattern;
 
@@ -90,7 +91,7 @@ impl LastGood {
     ) -> Result<Compiled, Problems> {
         let mut replaced: BTreeMap<String, Instead> = BTreeMap::new();
         let mut told: Vec<Problem> = Vec::new();
-        let others_pass = mesh.is_some_and(|mesh| mesh.text.contains("ALLOW_ANY"));
+        let others_pass = mesh.is_some_and(|mesh| lets_others_pass(&mesh.text));
         for round in 0..ROUNDS {
             let counted = self.counted(files, &replaced, others_pass);
             match compile_in(discovered, &counted, mesh) {
@@ -185,6 +186,14 @@ impl LastGood {
             }
         }
     }
+}
+
+/// Whether settings let out hosts without a service entry. What cannot be read keeps everything out of force anyway.
+fn lets_others_pass(settings: &str) -> bool {
+    documents(settings).into_iter().flatten().any(|settings| {
+        let policy = settings.get("outboundTrafficPolicy");
+        policy.and_then(|policy| policy.text("mode")) == Some("ALLOW_ANY")
+    })
 }
 
 /// The files with errors.

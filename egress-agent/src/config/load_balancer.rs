@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::decode::{At, Records, choice, record};
+use super::decode::{At, Dict, List, Records, choice, record};
 
 record! {
     /// `loadBalancer`.
@@ -15,10 +15,45 @@ record! {
         "warmup" warmup: Option<Warmup> = "none",
         /// Old form of `warmup.duration`.
         "warmupDurationSecs" warmup_duration: Option<At<Duration>> = "none",
+        /// Which endpoints are preferred for where they and the gateway are. It takes the place of the mesh's. Not for wildcards.
+        "localityLbSetting" locality: Option<LocalityLbSetting> = "`mesh.yaml`'s",
     }
     unsupported {
-        "localityLbSetting": Warning, "locality-aware balancing is not supported";
-        "zoneAwareLbSetting": Warning, "locality-aware balancing is not supported";
+        "zoneAwareLbSetting": Warning, "use `localityLbSetting`";
+    }
+}
+
+record! {
+    /// `localityLbSetting`, of a destination rule or of `mesh.yaml`. Where the gateway is follows from `localities` in `mesh.yaml` and, in Kubernetes, from its node's labels; where endpoints are, from their `locality`. With `outlierDetection` the nearest endpoints are preferred (subzone, zone, region, elsewhere), and the next ones take what ejected ones leave; without it, only `distribute` has an effect.
+    struct LocalityLbSetting {
+        /// Shares of localities, given by where the gateway is. Excludes `failover` and `failoverPriority`.
+        "distribute" distribute: Records<LocalityShare> = "none",
+        /// Which region takes over from the gateway's. Other regions come after it.
+        "failover" failover: Records<RegionFailover> = "any other",
+        /// Labels, the first one first: endpoints that have the gateway's value of all are preferred, then those that have it of all but the last. `label=value` asks for that value. The labels of a locality are `topology.kubernetes.io/region`, `topology.kubernetes.io/zone` and `topology.istio.io/subzone`.
+        "failoverPriority" failover_priority: List<String> = "the locality",
+        /// `false` prefers none.
+        "enabled" enabled: Option<At<bool>> = "`true`",
+    }
+}
+
+record! {
+    /// `distribute`.
+    struct LocalityShare {
+        /// Where the gateway is: `region/zone/subzone`; `*` at the end is anything. The first entry that it is in counts.
+        "from" from: Option<At<String>> = required,
+        /// Of a hundred requests, how many go to which localities. They make 100 together, and what is not named gets none.
+        "to" to: Dict<At<u32>> = required,
+    }
+}
+
+record! {
+    /// `failover`.
+    struct RegionFailover {
+        /// The gateway's region.
+        "from" from: Option<At<String>> = required,
+        /// The region that takes over.
+        "to" to: Option<At<String>> = required,
     }
 }
 

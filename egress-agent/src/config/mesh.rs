@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     decode::{At, Dict, List, Records, choice, record},
     destination_rule::TcpKeepalive,
+    load_balancer::LocalityLbSetting,
 };
 use crate::types::Port;
 
@@ -17,12 +18,16 @@ record! {
         "pathNormalization" path_normalization: Option<PathNormalization> = "`BASE`",
         /// What becomes of TLS that is forwarded with an encrypted ClientHello inside (ECH), or with random bytes in its place, as current browsers send to every server: `deny` refuses it. The outer server name decides in any case; the log marks it.
         "encryptedClientHello" encrypted_client_hello: Option<At<HelloChoice>> = "`allow`",
+        /// Whether a client may upgrade its connection to WebSocket where no virtual service says it. Other protocols need `websocketUpgrade: true`, or a match on the header `upgrade`. Egress policies allow WebSocket likewise, and no other protocol.
+        "webSocket" web_socket: Option<At<WebSocketChoice>> = "`allow`",
         /// Where the gateway's access log goes: a file, or none where empty.
         "accessLogFile" access_log_file: Option<At<String>> = "`/dev/stdout`",
         /// Its format: Envoy's operators; `istio` stands for Istio's format, `envoy` for Envoy's default.
         "accessLogFormat" access_log_format: Option<At<String>> = "Istio's format",
         /// Its encoding.
         "accessLogEncoding" access_log_encoding: Option<At<Encoding>> = "`TEXT`",
+        /// Whether the gateway makes a span of each HTTP request, and passes the trace on in `traceparent` (W3C). Spans go where the gateway's environment says (`OTEL_EXPORTER_OTLP_ENDPOINT`); without it this has no effect.
+        "enableTracing" enable_tracing: Option<At<bool>> = "`false`",
         /// How long an HTTP request may go without a byte of its body or of its response, in either direction. A route's longer `timeout` takes its place for that route.
         "streamIdleTimeout" stream_idle_timeout: Option<At<Duration>> = "`5m`",
         /// Whether a request with `Expect: 100-continue` is forwarded with it, and the upstream's answer relayed (RFC 9110 section 10.1.1). With `false` the gateway answers `100 Continue` itself once the request has a route, and takes the expectation out.
@@ -59,8 +64,12 @@ record! {
         "defaultConfig" default_config: Option<DefaultConfig> = "none",
         /// UDP ports at which in-cluster hosts may decapsulate packets (VXLAN, Geneve, WireGuard, …) and forward them: closed to workloads, at every in-cluster address. The list replaces the default.
         "encapsulationPorts" encapsulation_ports: Option<List<Port>> = "`1701`, `2152`, `2268`, `3544`, `4341`, `4342`, `4500`, `4754`, `4755`, `4789`, `4790`, `4791`, `5247`, `5555`, `6080`, `6081`, `6635`, `6636`, `6784`, `8285`, `8472`, `9899`, `48879`, `51820`, `51821`, `51871`",
-        /// Addresses of the gateway that it dials from, for certain workloads or routes, so that external hosts see tenants apart. The first entry that selects a workload counts; the annotation `egress-enforcer.io/egress-address` of a virtual service comes before.
+        /// Addresses of the gateway that it dials from, for certain workloads or routes, so that external hosts see tenants apart. The first entry that selects a workload counts; the annotation `egress-enforcer.io/egress-address` of a virtual service, and then that of a gateway, comes before.
         "egressAddresses" egress_addresses: Records<MeshEgressAddresses> = "as the host's routes say",
+        /// Which endpoints of external services gateways prefer for where they are, where a destination rule doesn't say it.
+        "localityLbSetting" locality_setting: Option<LocalityLbSetting> = "the nearest, with `outlierDetection`",
+        /// Where gateways are: the first entry with an address of the gateway's host counts. With an API server the labels of its node say the same (`topology.kubernetes.io/region`, `topology.kubernetes.io/zone`, `topology.istio.io/subzone`).
+        "localities" localities: Records<MeshLocality> = "none",
         /// What the operator adds to the refusals of HTTP requests, for the people who meet them.
         "refusals" refusals: Option<Refusals> = "none",
         /// The gateway services, where there is no Kubernetes to ask.
@@ -73,7 +82,6 @@ record! {
         "workloads" workloads: Records<MeshWorkload> = "none",
     }
     unsupported {
-        "enableTracing": Warning, "tracing is not supported";
         "connectTimeout": Warning, "set `connectionPool.tcp.connectTimeout` in a destination rule";
         "discoverySelectors": Warning, "all files are read";
         "extensionProviders": Warning, "there are none";
@@ -185,6 +193,16 @@ choice! {
 }
 
 choice! {
+    /// `webSocket`.
+    enum WebSocketChoice {
+        /// As in Istio.
+        Allow = "allow",
+        /// Refuse.
+        Deny = "deny",
+    }
+}
+
+choice! {
     /// `accessLogEncoding`.
     enum Encoding {
         /// Lines of text.
@@ -241,6 +259,16 @@ record! {
         "namespaces" namespaces: List<String> = "no condition",
         /// The workloads with all of these labels.
         "labels" labels: Dict<At<String>> = "no condition",
+    }
+}
+
+record! {
+    /// Where gateways with these addresses are.
+    struct MeshLocality {
+        /// `region/zone/subzone`, or its first parts.
+        "locality" locality: Option<At<String>> = required,
+        /// Addresses (IP or CIDR) of gateways' hosts.
+        "addresses" addresses: List<String> = required,
     }
 }
 

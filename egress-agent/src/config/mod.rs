@@ -74,6 +74,8 @@ pub struct Discovered {
     pub api_service: Vec<IpAddr>,
     /// The nodes of the cluster, by name, with their addresses.
     pub nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// Where nodes are: `region/zone/subzone`, by name.
+    pub localities: BTreeMap<String, String>,
 }
 
 /// A Service that may be a gateway.
@@ -99,6 +101,8 @@ pub struct Compiled {
 }
 
 #[cfg(test)]
+mod agreement;
+#[cfg(test)]
 mod definitions;
 #[cfg(test)]
 mod decisions {
@@ -119,6 +123,7 @@ mod decisions {
     mod tests;
     mod unmet;
     mod upstreams;
+    mod wildcards;
 }
 #[cfg(test)]
 pub(crate) mod scaling;

@@ -99,12 +99,14 @@ The annotation `egress-enforcer.io/rate-limit` limits what each workload may ask
 value is the mapping `rateLimit` of an EgressPolicy (see below), as YAML or JSON: \
 `'{requests: {perSecond: 10, burst: 20}}'`. It holds for what Istio's resources let through, not for what an \
 egress policy allows.\n";
-const GATEWAY: &str = "What the gateway processes with certain labels serve.\n";
+const GATEWAY: &str = "What the gateway processes with certain labels serve.\n\n\
+The annotation `egress-enforcer.io/egress-address` says which address of the gateway's host is dialled from for all that \
+its servers route, as it does on a virtual service, whose own comes first.\n";
 const DESTINATION_RULE: &str = "How a destination is reached. Settings of a port come before those \
 of a subset, those before the rule's; the rule with the most specific host wins.\n\n\
 The annotation `egress-enforcer.io/tunnel-credential` names what the proxy of a `tunnel` is shown: a directory of this \
 name in the gateway's `--credentials-dir` with the files `username` and `password`, as Kubernetes mounts a Secret of \
-type `kubernetes.io/basic-auth`. A rule of the root namespace may name any, one of another namespace those alone whose \
+type `kubernetes.io/basic-auth`; with an API server the Secret of this name in the gateway's namespace. A rule of the root namespace may name any, one of another namespace those alone whose \
 names begin with the namespace and a dot (`shop.proxy` in `shop`): else what needs the rule is refused.\n";
 const VIRTUAL_SERVICE: &str = "Which way traffic takes. A request is routed in two stages: at the `mesh` stage, \
 by the port that was dialled, to the gateway's service; at the gateway's stage, by the port that the \
@@ -152,7 +154,7 @@ that is taken has no effect.\n\
 - **Conditions** in `status` are not written. From the API server, Events say what is refused, and \
 `egress-agent check` says it of files.\n";
 const HTTP_ROUTE: &str = "Rules for HTTP (`v1`, `v1beta1`). The annotation \
-`egress-enforcer.io/egress-address` of a VirtualService is for routes too.\n";
+`egress-enforcer.io/egress-address` of a VirtualService is for routes too, and that of a Gateway for a Gateway.\n";
 const GRPC_ROUTE: &str =
     "Rules for gRPC (`v1`, `v1alpha2`). They and those of HTTPRoutes for one host are one list.\n";
 const TLS_ROUTE: &str = "Where TLS goes, by its server name (`v1`, `v1alpha3`, `v1alpha2`). At a listener that \

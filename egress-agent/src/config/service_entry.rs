@@ -6,7 +6,7 @@ use crate::types::Port;
 record! {
     /// `ServiceEntry.spec`.
     struct ServiceEntry {
-        /// Names of the service: DNS names, or `*.example.com` for every name below one.
+        /// Names of the service: DNS names, or `*.example.com` for every name below one; `*example.com` and `*-a.example.com` for every longer name that ends so.
         "hosts" hosts: List<String> = required,
         /// Addresses (IP or CIDR) that identify a raw TCP service. CIDR only with resolution `NONE` or `STATIC`.
         "addresses" addresses: List<String> = "none",
@@ -53,10 +53,11 @@ record! {
         "labels" labels: Dict<At<String>> = "none",
         /// Relative share of the load.
         "weight" weight: Option<At<u32>> = "1",
+        /// Where it is: `region/zone/subzone`, of which the last parts may be absent. `localityLbSetting` prefers by it.
+        "locality" locality: Option<At<String>> = "unknown",
     }
     unsupported {
         "network": Warning, "there is one network";
-        "locality": Warning, "locality-aware balancing is not supported";
         "serviceAccount": Warning, "it names identities inside the mesh";
     }
 }

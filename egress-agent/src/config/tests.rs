@@ -498,7 +498,6 @@ fn destination_rules() {
         ("{connectionPool: {tcp: {tcpKeepalive: {interval: 10h}}}}", "expected 1s to 32767s"),
         ("{outlierDetection: {maxEjectionPercent: 101}}", "not a percentage"),
         ("{portLevelSettings: [{port: {number: 1}}, {port: {number: 1}}]}", "listed twice"),
-        ("{tunnel: {protocol: POST, targetHost: b.example, targetPort: 443}}", "only CONNECT"),
         ("{tunnel: {targetHost: b.example, targetPort: 443}, proxyProtocol: {}}", "together"),
     ] {
         one_error(
@@ -510,7 +509,16 @@ fn destination_rules() {
         &[&registry, &rule("{host: a.example, subsets: [{name: s}, {name: s}]}")],
         "defined twice",
     );
-    one_error(&[&registry, &rule("{host: a.example, workloadSelector: {}}")], "can't be limited");
+    one_error(
+        &[&registry, &rule("{host: a.example, workloadSelector: {}, exportTo: ['*']}")],
+        "its own namespace alone",
+    );
+    one_error(
+        &[&rule(
+            "{host: istio-egressgateway.istio-system.svc.cluster.local, workloadSelector: {}}",
+        )],
+        "one for all",
+    );
     one_error(&[&registry, &rule("{host: a.example, exportTo: ['~']}")], "in force for nobody");
     let both = &registry.replace("hosts:", "exportTo: ['.', '*'], hosts:");
     one_error(&[both], "a contradiction");
@@ -1022,7 +1030,10 @@ fn servers_that_end_tls_refused() {
             format!("mode: MUTUAL, {SERVER_FILES}, verifyCertificateHash: ['{pin}']"),
             "not a fingerprint",
         ),
-        (format!("mode: MUTUAL, {SERVER_FILES}, credentialNames: [a]"), "one certificate a server"),
+        (
+            format!("mode: MUTUAL, {SERVER_FILES}, credentialNames: [a, b]"),
+            "one certificate a server",
+        ),
     ] {
         let all = errors(&[&https(&tls)]);
         assert!(all.iter().any(|p| p.to_string().contains(wanted)), "{tls}: {all:?}");
@@ -1030,6 +1041,20 @@ fn servers_that_end_tls_refused() {
     let tcp =
         "{port: {number: 443, name: h, protocol: TCP}, hosts: [a.example], tls: {mode: MUTUAL}}";
     one_error(&[&with_server(tcp)], "expected protocol TLS or HTTPS");
+}
+
+#[test]
+fn a_list_of_one_certificate_is_that_certificate() {
+    let of = |tls: &str| {
+        let servers = compiled(&[&https(tls)], "").snapshot.rules.servers;
+        format!("{:?}", servers[0].protocol)
+    };
+    let named = of("mode: SIMPLE, credentialName: web");
+    assert_eq!(of("mode: SIMPLE, credentialNames: [web]"), named);
+    assert_eq!(
+        of(&format!("mode: MUTUAL, tlsCertificates: [{{{SERVER_FILES}}}]")),
+        of(&format!("mode: MUTUAL, {SERVER_FILES}"))
+    );
 }
 
 #[test]

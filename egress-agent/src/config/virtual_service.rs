@@ -58,8 +58,8 @@ record! {
         "fault" fault: Option<Fault> = "none",
         /// Headers to change.
         "headers" headers: Option<Headers> = "none",
-        /// Allow the client to upgrade the connection (WebSocket). A rule whose match names the header `upgrade` allows it too.
-        "websocketUpgrade" websocket_upgrade: Option<At<bool>> = "`false`",
+        /// Whether the client may upgrade the connection, to whatever protocol. A rule whose match names the header `upgrade` allows it too. Without either, `webSocket` of mesh.yaml decides on WebSocket, and no other protocol is allowed.
+        "websocketUpgrade" websocket_upgrade: Option<At<bool>> = "the mesh's",
         /// Send a copy of the request to this destination, too, with `-shadow` after its host. Nobody waits for the answer. A request whose body is longer than 64 KiB is not copied, nor is an upgrade.
         "mirror" mirror: Option<Destination> = "none",
         /// How many requests are copied.
@@ -178,6 +178,8 @@ record! {
     struct Redirect {
         /// The new path, with query.
         "uri" uri: Option<At<String>> = "the request's",
+        /// What the prefix that was matched becomes, instead of `uri`; where the rule asks nothing of the path, `/` is it.
+        "prefixRewrite" prefix_rewrite: Option<At<String>> = "none",
         /// The new host.
         "authority" authority: Option<At<String>> = "the request's",
         /// The new port.
@@ -188,9 +190,6 @@ record! {
         "scheme" scheme: Option<At<String>> = "the request's",
         /// 301, 302, 303, 307 or 308.
         "redirectCode" redirect_code: Option<At<u32>> = "301",
-    }
-    unsupported {
-        "prefixRewrite": Warning, "the prefix stays in the redirect; give the whole path as `uri`";
     }
 }
 
@@ -259,7 +258,7 @@ record! {
         "backoff" backoff: Option<At<Duration>> = "`25ms`",
     }
     unsupported {
-        "retryRemoteLocalities": Warning, "locality-aware balancing is not supported";
+        "retryRemoteLocalities": Warning, "a retry goes where the load balancer sends it";
         "retryIgnorePreviousHosts": Warning, "a retry takes another endpoint where there is one";
     }
 }

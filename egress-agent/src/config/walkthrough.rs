@@ -6,7 +6,8 @@ use egress_ebpf::reason::Reason;
 use super::testing::{Gateway, compiled, original, problems};
 use crate::{
     policy::{
-        ClientTlsMode, Denied, DirectTarget, Discovery, Hop, NodeAction, NodeRoute, PortMode,
+        ClientTlsMode, Denied, DirectTarget, Discovery, Hop, HttpAction, NodeAction, NodeRoute,
+        PortMode, Upgrades,
     },
     types::Host,
 };
@@ -101,7 +102,8 @@ fn http_goes_through_the_gateway() {
         );
         assert_eq!((route.cluster.tls.clone(), route.timeout), (None, None));
         assert_eq!(route.retry.attempts, 2);
-        assert_eq!(*route.action, crate::policy::HttpAction::default());
+        let upgrades = Upgrades::WebSocket;
+        assert_eq!(*route.action, HttpAction { upgrades, ..HttpAction::default() });
 
         assert_eq!(reason(gateway.tls(80, HOST)), Reason::WrongProtocol);
         assert_eq!(reason(gateway.get(443, HOST, "/")), Reason::WrongProtocol);

@@ -209,7 +209,9 @@ fn remedy(map: &str) -> &'static str {
         "INTERNAL" => "shorten clusterCidrs in mesh.yaml, or join its prefixes",
         "ROUTES" => "use fewer ServiceEntries with addresses, or wider ones",
         "GATEWAYS" => "name fewer gateways or ports",
-        "POD_ADDRESSES" | "POD_INTERFACES" | "WORKLOADS" => "there are too many pods on this node",
+        "POD_ADDRESSES" | "SLOTS" | "MOVED_SLOTS" | "WORKLOADS" => {
+            "there are too many pods on this node"
+        }
         _ => "see the agent's log",
     }
 }

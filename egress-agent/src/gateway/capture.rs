@@ -14,7 +14,7 @@ use crate::{
     bpf::lookup,
     sys::{
         listening::{Sockets, deal},
-        socket::listeners,
+        socket::{listeners, queues},
     },
     types::Port,
 };
@@ -95,7 +95,7 @@ impl TunnelPort {
                 .map_err(|error| explain("--tunnel-port", port, error))
         };
         if addresses.is_empty() {
-            add(&format!("tunnel {port}"), &|| listen(ANY, port.get(), workers))?;
+            add(&format!("tunnel {port}"), &|| listen(listeners, ANY, port.get(), workers))?;
         }
         for address in addresses {
             let addr = SocketAddr::new(*address, port.get());
@@ -146,7 +146,7 @@ pub(super) fn capture(
                 }
                 let name = format!("capture {port}");
                 sockets
-                    .open(&name, || listen(ANY, port.get(), workers))
+                    .open(&name, || listen(queues, ANY, port.get(), workers))
                     .and_then(|listeners| deal(listeners, &mut sets))
                     .map_err(|error| explain("--capture", *port, error))?;
             }
@@ -158,7 +158,7 @@ pub(super) fn capture(
             let loopback = "--capture sk-lookup: can't listen on the loopback address";
             let mut open = |ip: IpAddr| {
                 let name = format!("capture {ip}");
-                sockets.open(&name, || listeners((ip, 0).into(), workers))
+                sockets.open(&name, || queues((ip, 0).into(), workers))
             };
             let v4 = open(Ipv4Addr::LOCALHOST.into()).context(loopback)?;
             let v6 = match open(Ipv6Addr::LOCALHOST.into()) {
@@ -187,6 +187,7 @@ const ANY: (Ipv6Addr, Ipv4Addr) = (Ipv6Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED)
 
 /// On both families where there is IPv6, on IPv4 alone where there isn't.
 fn listen(
+    listeners: impl Fn(SocketAddr, usize) -> io::Result<Vec<TcpListener>>,
     (v6, v4): (Ipv6Addr, Ipv4Addr),
     port: u16,
     workers: usize,

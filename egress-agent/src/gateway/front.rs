@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     admin::{Admin, AdminListeners, AdminSources, Status},
-    proxy::{Drain, Listeners, Workers, WorkersConfig},
+    proxy::{Drain, Listeners, Rates, Workers, WorkersConfig},
     telemetry::Telemetry,
 };
 
@@ -29,6 +29,8 @@ pub(super) struct Open {
     /// Until somebody waits for their end.
     pub(super) workers: Option<Workers>,
     drains: Vec<Drain>,
+    /// What workloads have asked of hosts, where that is limited.
+    pub(super) rates: Arc<Rates>,
 }
 
 impl Front {
@@ -39,11 +41,11 @@ impl Front {
     pub(super) fn open(self) -> anyhow::Result<Open> {
         let Self { workers, listeners, cores, admin, sources, telemetry, status } = self;
         let admin = admin.serve(sources, telemetry, status)?;
-        let count = listeners.len();
+        let (count, rates) = (listeners.len(), Arc::clone(&workers.rates));
         let workers =
             Workers::start(&workers, listeners, &cores).context("can't start the workers")?;
         tracing::info!("{count} workers take connections");
-        Ok(Open { admin, drains: workers.drains(), workers: Some(workers) })
+        Ok(Open { admin, drains: workers.drains(), workers: Some(workers), rates })
     }
 }
 

@@ -8,6 +8,7 @@
 //!   Serve                           →      accepts connections; both processes do now
 //!                                   ←      Serving
 //!   stops to accept
+//!   Rates, Rates, …                 →      counts what was used of rate limits
 //!   Released                        →      is the service's main process
 //!   drains                                 serves
 //! ```
@@ -27,7 +28,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::{io::Interest, net::UnixDatagram};
 
-use crate::sys::packet_pair::{self, Packet};
+use crate::{
+    proxy::UsedRate,
+    sys::packet_pair::{self, Packet},
+};
 
 /// Set for the process after: the process id of the one before. Standard input is the channel.
 pub(super) const VARIABLE: &str = "EGRESS_AGENT_REPLACES";
@@ -51,6 +55,8 @@ pub(super) enum Message {
     Serve {},
     /// They are.
     Serving {},
+    /// What workloads have used of their rate limits.
+    Rates { used: Vec<UsedRate> },
     /// The process before accepts none.
     Released {},
 }

@@ -44,7 +44,7 @@ impl InForce {
             self.states.configure(clusters.iter().map(|cluster| &cluster.name));
             // Before the policy: its first connection finds the certificates.
             self.credentials.attribute(&snapshot.credential_uses);
-            self.credentials.originate(policy.originating());
+            self.credentials.originate(policy.originating(), policy.shown_to_proxies());
             self.credentials.configure(policy.terminating(), []).await;
             let fault = self.telemetry.access_log.configure(&snapshot.mesh).err();
             if let Some(error) = &fault {

@@ -120,6 +120,7 @@ impl Running {
                         deadline = Some(Instant::now() + self.drain.upgrade);
                         self.hand_over().await;
                     }
+                    Event::RatesUsed(used) => self.open.rates.count_used(used),
                     Event::InCharge => {
                         self.manager.get_or_insert_with(|| Manager::new(Instant::now()));
                     }
@@ -151,7 +152,7 @@ impl Running {
             control.leave();
         }
         self.manager = None;
-        self.succession.release().await;
+        self.succession.release(self.open.rates.used()).await;
     }
 
     fn tell_manager(&mut self) {

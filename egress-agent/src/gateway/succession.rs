@@ -24,6 +24,7 @@ use crate::{
         State, Status,
         control::{UpgradeAnswer, UpgradeRefusal, UpgradeReport},
     },
+    proxy::UsedRate,
     sys::{listening::Named, service::notify},
 };
 
@@ -34,6 +35,8 @@ pub(super) type Draining = Arc<AtomicU32>;
 pub(super) enum Event {
     /// Another process accepts connections: this one is to stop, and then to [`Succession::release`] it.
     Replaced,
+    /// The process before this one has counted this for its rate limits.
+    RatesUsed(Vec<UsedRate>),
     /// The process before this one accepts none.
     InCharge,
     /// The process that had taken over has ended, with this status.
@@ -111,6 +114,7 @@ impl Succession {
                     }
                 }
                 message = heard(self.before.as_ref()) => match message {
+                    Some(Message::Rates { used }) => return Event::RatesUsed(used),
                     Some(Message::Released {}) => return Event::InCharge,
                     Some(other) => tracing::warn!("the process before this one said {other:?}"),
                     None => {
@@ -190,8 +194,9 @@ impl Succession {
         }
     }
 
-    /// This process no longer accepts connections, and the one after is the service's main process.
-    pub(super) async fn release(&mut self) {
+    /// This process no longer accepts connections, and the one after is the service's main process. It goes on
+    /// with what workloads have used of their rate limits.
+    pub(super) async fn release(&mut self, used: Vec<UsedRate>) {
         self.close();
         let Some((successor, answer)) = &mut self.after else { return };
         let report = UpgradeReport {
@@ -201,7 +206,7 @@ impl Succession {
             drain_seconds: self.drain.as_secs(),
         };
         notify(&format!("MAINPID={}\n", successor.pid));
-        successor.release().await;
+        successor.release(used).await;
         tracing::info!(
             "process {} (version {}) has taken over; what runs here may go on for at most {} s",
             report.pid,

@@ -17,9 +17,12 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
 use super::handover::{Channel, Message, VARIABLE};
-use crate::sys::{
-    listening::Named,
-    packet_pair::{self, DESCRIPTORS},
+use crate::{
+    proxy::UsedRate,
+    sys::{
+        listening::Named,
+        packet_pair::{self, DESCRIPTORS},
+    },
 };
 
 /// How long the new process may take until it has a configuration in force: the kernel verifies the capture
@@ -27,6 +30,8 @@ use crate::sys::{
 const READY: Duration = Duration::from_secs(120);
 /// How long it may then take to accept connections.
 const SERVING: Duration = Duration::from_secs(10);
+/// Buckets of rate limits in one message: it must fit into a packet, however long their names are.
+const RATES: usize = 64;
 /// How long a process that has closed the channel may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 /// How often it is looked for.
@@ -123,8 +128,20 @@ pub(super) struct Successor {
 }
 
 impl Successor {
-    /// This process accepts no connections from here on.
-    pub(super) async fn release(&self) {
+    /// This process accepts no connections from here on, and workloads have used this much of their rate
+    /// limits.
+    pub(super) async fn release(&self, used: Vec<UsedRate>) {
+        let telling = async {
+            for used in used.chunks(RATES) {
+                self.channel.send(&Message::Rates { used: used.to_vec() }, &[]).await?;
+            }
+            io::Result::Ok(())
+        };
+        let late = |_| Err(io::ErrorKind::TimedOut.into());
+        if let Err(error) = timeout(SERVING, telling).await.unwrap_or_else(late) {
+            let pid = self.pid;
+            tracing::warn!("can't tell process {pid} what is used of rate limits: {error}");
+        }
         if let Err(error) = self.channel.send(&Message::Released {}, &[]).await {
             tracing::warn!("can't tell process {} that it has taken over: {error}", self.pid);
         }

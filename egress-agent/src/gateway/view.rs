@@ -75,7 +75,11 @@ impl View {
         }
         let warnings = self.telemetry.stats.node_sources().warning(Instant::now());
         GatewayReport {
-            warnings: warnings.into_iter().chain(self.before()).collect(),
+            warnings: warnings
+                .into_iter()
+                .chain(self.before())
+                .chain(self.exports(loaded))
+                .collect(),
             process: self.process.clone(),
             state: state.name().into(),
             configuration: Configuration::new(self.directory.clone(), loaded),
@@ -88,6 +92,19 @@ impl View {
             limits: Resource::ALL.map(|resource| self.limit(resource)).into(),
             problems,
         }
+    }
+
+    /// What does not reach a collector.
+    fn exports(&self, loaded: &Loaded) -> Vec<String> {
+        let exports = self.telemetry.exports.get();
+        let mut warnings = exports.map(|exports| exports.warnings()).unwrap_or_default();
+        let traces = loaded.snapshot.as_ref().is_some_and(|snapshot| snapshot.mesh.tracing);
+        if traces && self.telemetry.traces().is_none() {
+            let text = "enableTracing has no effect: the gateway's environment names no collector for spans \
+                        (OTEL_EXPORTER_OTLP_ENDPOINT)";
+            warnings.push(text.into());
+        }
+        warnings
     }
 
     fn before(&self) -> Option<String> {

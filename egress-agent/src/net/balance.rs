@@ -3,6 +3,7 @@
 mod endpoints;
 mod fair;
 mod hashed;
+mod near;
 mod places;
 mod warm;
 mod wishes;
@@ -21,16 +22,17 @@ use arc_swap::ArcSwap;
 use tokio::{sync::watch, time::Instant};
 
 use self::{
-    endpoints::{EndpointState, Endpoints},
+    endpoints::{EndpointState, Endpoints, Exchange},
     fair::{FairLimit, Place},
     hashed::Hashed,
+    near::Near,
     warm::Newcomers,
     wishes::Places,
 };
 use crate::{
     policy::{
         Cluster, ClusterName, ConsistentHash, Discovery, Endpoint, Handle, Keeper, LoadBalancer,
-        OutlierDetection,
+        Origin, OutlierDetection,
     },
     types::{ShareOwner, UpstreamAddr},
 };
@@ -68,6 +70,7 @@ pub(super) struct ClusterState {
     /// The last tables of consistent hashing: for the endpoints that are healthy, and for each namespace's rule.
     hashed: ArcSwap<Vec<Arc<Hashed>>>,
     newcomers: Newcomers,
+    near: Near,
 }
 
 /// A request's part of its endpoint's load; given back on drop.
@@ -209,23 +212,30 @@ impl Lease {
         }
     }
 
-    /// Tells outlier detection how an exchange with the endpoint ended: `false` for a `5xx`, a
-    /// reset, a failed connect or failed TLS.
+    /// Reports to outlier detection how an exchange with the endpoint ended: `false` for a reset, a failed connect
+    /// or failed TLS.
     pub fn report(&self, good: bool) {
         if let Some(endpoint) = &self.endpoint {
-            self.judge(endpoint, good);
+            self.judge(endpoint, if good { Exchange::Good } else { Exchange::Failed });
+        }
+    }
+
+    /// Reports that the endpoint answered: `false` for a `5xx`.
+    pub fn report_answer(&self, good: bool) {
+        if let Some(endpoint) = &self.endpoint {
+            self.judge(endpoint, if good { Exchange::Good } else { Exchange::Error });
         }
     }
 
     /// The same about an endpoint that the connection was not made to in the end.
     pub(super) fn report_failed(&self, addr: UpstreamAddr) {
-        self.judge(&self.cluster.endpoints.get(addr), false);
+        self.judge(&self.cluster.endpoints.get(addr), Exchange::Failed);
     }
 
-    fn judge(&self, endpoint: &EndpointState, good: bool) {
+    fn judge(&self, endpoint: &EndpointState, how: Exchange) {
         let Some(outlier) = self.outlier else { return };
         let total = self.cluster.total.load(Ordering::Relaxed);
-        self.cluster.endpoints.judge(endpoint, good, outlier, total);
+        self.cluster.endpoints.judge(endpoint, how, outlier, total);
     }
 }
 
@@ -240,13 +250,15 @@ impl ClusterState {
     }
 
     /// Puts candidates into the order in which to try them for one request: the balancer's choice, then
-    /// the other healthy ones. None is left if none is healthy.
+    /// the other healthy ones; where localities are preferred, those of the one that the request goes to. None is left
+    /// if none is healthy.
     pub(super) fn order(
         &self,
         healthy: &mut Vec<Endpoint>,
         cluster: &Cluster,
         hash: Option<u64>,
         random: &Random,
+        origin: &Arc<Origin>,
     ) {
         set(&self.total, healthy.len());
         match cluster.outlier {
@@ -275,7 +287,14 @@ impl ClusterState {
             // Turns follow weights only as long as these stay.
             balancer = LoadBalancer::Random;
         }
+        let rule = cluster.locality.as_ref();
+        let groups = rule.and_then(|rule| self.near.groups(rule, origin, healthy));
         self.endpoints.retain_healthy(healthy, |endpoint| UpstreamAddr(endpoint.addr));
+        let mut turns = &self.turn;
+        if let Some(groups) = groups {
+            let hash = hash.filter(|_| cluster.hash.is_some());
+            turns = self.near.narrow(groups, healthy, hash).unwrap_or(turns);
+        }
         if healthy.len() <= 1 {
             return;
         }
@@ -295,7 +314,7 @@ impl ClusterState {
         }
         let chosen = match balancer {
             LoadBalancer::RoundRobin => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+                let turn = turns.fetch_add(1, Ordering::Relaxed);
                 by_weight(healthy, u64::try_from(turn).unwrap_or(0) % total)
             }
             LoadBalancer::Random => by_weight(healthy, random.below(total)),

@@ -163,7 +163,8 @@ impl Dialer {
             candidates.retain(is_first);
         }
         let mut order = candidates;
-        self.states.of(cluster).order(&mut order, cluster, hash, &self.random);
+        let states = self.states.of(cluster);
+        states.order(&mut order, cluster, hash, &self.random, policy.origin());
         order::interleave(&mut order, &mut other);
         self.lists.keep(other);
         if order.is_empty() {
@@ -308,9 +309,10 @@ impl Dialer {
                 if let [(host, port)] = &names[..] {
                     return self.addresses(host, *port, owner, limit, endpoints).await;
                 }
-                let lookups = names.iter().map(|(host, port)| async move {
+                let lookups = (0..).zip(names).map(|(place, (host, port))| async move {
                     let mut found = Vec::new();
                     let looked_up = self.addresses(host, *port, owner, limit, &mut found).await;
+                    found.iter_mut().for_each(|endpoint| endpoint.place = place);
                     looked_up.map(|()| found)
                 });
                 let mut failed = None;
@@ -336,7 +338,10 @@ impl Dialer {
         limit: Duration,
         endpoints: &mut Vec<Endpoint>,
     ) -> Result<(), DialError> {
-        let endpoint = |ip: &IpAddr| Endpoint { addr: SocketAddr::new(*ip, port.get()), weight: 1 };
+        let endpoint = |ip: &IpAddr| {
+            let addr = SocketAddr::new(*ip, port.get());
+            Endpoint { addr, weight: 1, place: 0 }
+        };
         let name = match host {
             Host::Ip(ip) => {
                 endpoints.push(endpoint(ip));

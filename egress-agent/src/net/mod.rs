@@ -38,4 +38,4 @@ pub use resolve::{
 pub use rewound::Rewound;
 pub use side::Side;
 pub use turns::Turns;
-pub use windows::{CONNECTION_WINDOW, LEAST_WINDOW, stream_window};
+pub use windows::{CONNECTION_WINDOW, LEAST_WINDOW, Windows, stream_window};

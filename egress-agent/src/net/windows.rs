@@ -4,6 +4,15 @@
 //! every other stream stops. So it is never the one that bounds: it is larger than what the streams may
 //! have together, and what bounds are the windows of single streams. These shrink as more is held for
 //! readers that do not read, so the sum is bounded, too.
+//!
+//! A peer whose window has shrunk below zero sends nothing until it hears of more (RFC 9113 §6.9.2). The
+//! library speaks of what was read once it is half of the window, and looks at that as something is read.
+//! Where less was read before the window shrank, nothing is left to read: both ends would wait for each
+//! other. So [`Windows`] has the library speak when the peer has acknowledged a smaller window.
+
+use std::{cell::Cell, task::Context};
+
+use h2::FlowControl;
 
 /// Window of a connection, in bytes: as good as none. Go's HTTP/2 uses the same, so peers know it.
 pub const CONNECTION_WINDOW: u32 = 1 << 30;
@@ -23,18 +32,61 @@ pub fn stream_window(most: u32, held: usize, room: usize) -> u32 {
     window.max(LEAST_WINDOW).min(most)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The window of a connection's streams, as its peer is told of it.
+#[derive(Debug)]
+pub struct Windows {
+    told: Cell<u32>,
+    /// It is smaller than before, and the peer has not acknowledged that yet.
+    shrinks: Cell<bool>,
+}
 
-    const MIB: usize = 1 << 20;
+impl Windows {
+    /// Of a connection that began with this window.
+    #[must_use]
+    pub fn new(first: u32) -> Self {
+        Self { told: Cell::new(first), shrinks: Cell::new(false) }
+    }
 
-    #[test]
-    fn windows_shrink_as_more_is_held() {
-        let most = 1024 * 1024;
-        let steps = [0, 8, 16, 24, 1000].map(|held| stream_window(most, held * MIB, 32 * MIB));
-        assert_eq!(steps, [1024, 256, 64, 16, 16].map(|kib| kib * 1024));
-        assert_eq!(stream_window(1000, 100 * MIB, MIB), 1000, "never more than asked for");
-        assert_eq!(stream_window(most, 1, 0), LEAST_WINDOW);
+    /// What the peer was told last.
+    #[must_use]
+    pub fn told(&self) -> u32 {
+        self.told.get()
+    }
+
+    /// The connection's task has had its turn: tells the peer the window that is `wanted` with `set`, which
+    /// fails while the one before is not acknowledged. `each` calls its argument for every stream that
+    /// somebody reads.
+    pub fn turn(
+        &self,
+        cx: &Context<'_>,
+        wanted: u32,
+        set: impl FnOnce(u32) -> Result<(), h2::Error>,
+        each: impl FnOnce(&mut dyn FnMut(&mut FlowControl)),
+    ) {
+        if self.shrinks.get() {
+            let mut acknowledged = false;
+            each(&mut |flow| acknowledged |= reopen(flow, self.told.get()));
+            self.shrinks.set(!acknowledged);
+        }
+        let told = self.told.get();
+        if wanted != told && set(wanted).is_ok() {
+            self.told.set(wanted);
+            self.shrinks.set(wanted < told || self.shrinks.get());
+            cx.waker().wake_by_ref();
+        }
     }
 }
+
+/// If the stream's window is `window` by now, has the library look at what the peer has not heard of. Whether
+/// it is.
+fn reopen(flow: &mut FlowControl, window: u32) -> bool {
+    let whole = flow.available_capacity().saturating_add_unsigned(flow.used_capacity());
+    let applies = isize::try_from(window).is_ok_and(|window| window == whole);
+    if applies && let Err(error) = flow.release_capacity(0) {
+        tracing::debug!(%error, "a stream's window");
+    }
+    applies
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use crate::{
     enforcement::{Condition, Modes, SetMode, Standing, Tally, mode_name},
     policy::MeshConfig,
     source::Loaded,
-    telemetry::FlowLog,
+    telemetry::{Exports, FlowLog},
     tls::{CredentialState, Credentials},
     tunnel::Stats,
 };
@@ -39,6 +39,8 @@ pub(super) struct View {
     pub(super) tunnel: (Vec<SocketAddr>, Arc<Stats>),
     /// Whether enforcement stands for a pod that starts.
     pub(super) standing: Standing,
+    /// What is exported over OTLP.
+    pub(super) exports: Option<Arc<Exports>>,
 }
 
 impl View {
@@ -73,13 +75,18 @@ impl View {
             events: self.events(),
             maps_behind: load(&self.tally.behind) != 0,
             problems: self.problems(),
-            warnings: self.condition.warnings(),
+            warnings: self.warnings(),
             exemptions: self.condition.exemptions(),
             exposures: self.condition.exposures(),
             repairs: self.tally.repairs(),
             sockets_destroyed: load(&self.tally.sockets_destroyed),
             tunnel: self.tunnel(),
         }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let exports = self.exports.iter().flat_map(|exports| exports.warnings());
+        self.condition.warnings().into_iter().chain(exports).collect()
     }
 
     fn tunnel(&self) -> Option<TunnelReport> {

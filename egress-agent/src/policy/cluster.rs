@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ConsistentHash, EgressAddresses, Kept, KeyGroups, RateLimit};
+use super::{ClusterLocality, ConsistentHash, EgressAddresses, Kept, KeyGroups, RateLimit};
 use crate::types::{Host, Port};
 
 /// A cluster's key in statistics and logs: `outbound|443||edition.cnn.com`.
@@ -64,6 +64,8 @@ pub struct Cluster {
     pub hash: Option<Arc<ConsistentHash>>,
     /// How new endpoints get their load little by little.
     pub warmup: Option<Warmup>,
+    /// Which endpoints are preferred for where they are.
+    pub locality: Option<Arc<ClusterLocality>>,
     /// Where it is dialled from.
     pub from: Option<Arc<EgressAddresses>>,
     /// What is said on a connection before anything else.
@@ -94,6 +96,7 @@ impl Cluster {
             load_balancer: LoadBalancer::LeastRequest,
             hash: None,
             warmup: None,
+            locality: None,
             from: None,
             proxy_protocol: None,
             connect: None,
@@ -124,6 +127,8 @@ pub struct Endpoint {
     pub addr: SocketAddr,
     /// Relative share of requests; 1 where not given.
     pub weight: u32,
+    /// Which of the service entry's endpoints it is, those of its subset counted from 0; see [`ClusterLocality`].
+    pub place: u32,
 }
 
 /// The HTTP version spoken to an upstream.
@@ -196,9 +201,32 @@ pub enum ProxyProtocol {
     V2,
 }
 
-/// `tunnel`: what a proxy is asked for with `CONNECT` (RFC 9110 §9.3.6).
+/// `tunnel.protocol`: how a proxy is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum ProxyMethod {
+    /// RFC 9110 §9.3.6.
+    #[default]
+    Connect,
+    /// The connection is the body of the request, and that of the answer.
+    Post,
+}
+
+impl ProxyMethod {
+    /// As a request has it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "CONNECT",
+            Self::Post => "POST",
+        }
+    }
+}
+
+/// `tunnel`: what a proxy is asked for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ConnectTarget {
+    /// How.
+    pub method: ProxyMethod,
     /// The host.
     pub host: Host,
     /// Its port.
@@ -352,8 +380,12 @@ impl Default for Keepalive {
 /// `outlierDetection`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutlierDetection {
-    /// Errors in a row (`consecutive5xxErrors`, connect failures included) that eject an endpoint.
+    /// Errors in a row (`consecutive5xxErrors`) that eject an endpoint; none do where it is 0. Failures of connections
+    /// count too, unless these have a number of their own.
     pub consecutive_errors: u32,
+    /// Failures of connections in a row that eject an endpoint, where they are counted by themselves
+    /// (`consecutiveLocalOriginFailures`).
+    pub local_origin_failures: Option<u32>,
     /// First time out; grows with each ejection.
     pub base_ejection_time: Duration,
     /// At most this share of the endpoints, in percent.

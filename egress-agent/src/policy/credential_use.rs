@@ -2,6 +2,23 @@
 
 use std::sync::Arc;
 
+use crate::types::Namespace;
+
+/// What the name of a credential begins with that is a ConfigMap. No Secret's name has such a beginning.
+const CONFIG_MAP: &str = "ConfigMap:";
+
+/// The name of the credential that a namespace's ConfigMap is.
+#[must_use]
+pub fn config_map_credential(namespace: &Namespace, name: &str) -> String {
+    format!("{CONFIG_MAP}{}.{name}", namespace.0)
+}
+
+/// Namespace and name of the ConfigMap that a credential is, if it is one. A namespace's name has no dot.
+#[must_use]
+pub fn config_map_of(credential: &str) -> Option<(&str, &str)> {
+    credential.strip_prefix(CONFIG_MAP)?.split_once('.')
+}
+
 /// A credential that a resource names by `credentialName`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct CredentialUse {
@@ -23,6 +40,13 @@ impl CredentialUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_that_is_a_config_map_is_no_secret() {
+        let name = config_map_credential(&Namespace("shop".into()), "roots.v1");
+        assert_eq!(config_map_of(&name), Some(("shop", "roots.v1")));
+        assert_eq!(config_map_of("shop.roots"), None);
+    }
 
     #[test]
     fn a_namespace_is_part_of_what_a_resource_is_called() {

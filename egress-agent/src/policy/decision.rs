@@ -262,10 +262,36 @@ pub struct HttpAction {
     pub grpc_status: Option<u8>,
     /// `fault.delay`: wait first.
     pub delay: Option<Duration>,
-    /// An Upgrade (WebSocket) is allowed by this route.
-    pub allow_upgrade: bool,
+    /// What a client may upgrade the connection to.
+    pub upgrades: Upgrades,
     /// `corsPolicy`.
     pub cors: Option<Arc<CorsPolicy>>,
+}
+
+/// What a client may upgrade its connection to (RFC 9110 §7.8) by a route. Upgrades to HTTP/2 and TLS are another
+/// matter: they are ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Upgrades {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// WebSocket (RFC 6455) alone.
+    WebSocket,
+    /// Whatever the upstream speaks.
+    Anything,
+}
+
+impl Upgrades {
+    /// Whether this is a protocol that a client may ask for, as the value of `Upgrade` has it. One with a version, or
+    /// a list, is not WebSocket.
+    #[must_use]
+    pub fn allow(self, protocol: &http::HeaderValue) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::WebSocket => protocol.as_bytes().eq_ignore_ascii_case(b"websocket"),
+            Self::Anything => true,
+        }
+    }
 }
 
 /// Header changes of a route.

@@ -1,15 +1,15 @@
 //! What a host and port of the registry mean to whom. Scoping comes first: nothing that one
 //! namespace cannot see decides about another one's traffic.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 
 use super::{
-    Cluster, Denied, Exported, HostPattern, Scoped, preferred,
+    Cluster, Denied, Exported, HostPattern, Scoped, has_labels, preferred,
     trace::{self, Step},
 };
-use crate::types::{Host, Namespace};
+use crate::types::{Host, Labels, Namespace, Source};
 
 /// A host, port and subset, as each namespace sees it.
 #[derive(Clone, Debug, Default)]
@@ -29,10 +29,32 @@ pub struct Provider {
     pub namespace: Namespace,
     /// Who may use it.
     pub exported: Exported,
-    /// How clients of these namespaces reach it, where that differs from all others.
-    pub by_client: Vec<(Namespace, Reached)>,
+    /// How these clients reach it, where that differs from all others; the first that a client is of counts.
+    pub by_client: Vec<(Clients, Reached)>,
     /// How all others do.
     pub others: Reached,
+}
+
+/// Clients of a namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Clients {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The labels that they have; none for all of them.
+    pub labels: Labels,
+}
+
+impl fmt::Display for Clients {
+    /// `apps`, `apps[app=curl]`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.namespace.0)?;
+        if self.labels.is_empty() {
+            return Ok(());
+        }
+        let labels: Vec<_> =
+            self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        write!(f, "[{}]", labels.join(","))
+    }
 }
 
 impl Scoped for Provider {
@@ -93,6 +115,17 @@ pub struct Client<'a> {
     /// The namespace of the gateway, at its stage: its destination rules count, and it may use what
     /// is exported to it.
     pub gateway: Option<&'a Namespace>,
+    /// The labels of the gateway, at its stage, and else of the workload, where it is known.
+    pub labels: Option<&'a Labels>,
+}
+
+impl<'a> Client<'a> {
+    /// A source by itself, before any gateway.
+    #[must_use]
+    pub fn of(source: &'a Source) -> Self {
+        let labels = source.workload.as_deref().map(|workload| &workload.labels);
+        Self { source: source.namespace(), gateway: None, labels }
+    }
 }
 
 impl Destination {
@@ -132,7 +165,7 @@ impl Destination {
                 matched: None,
             });
         };
-        let reached = provider.reached(client.gateway.or(client.source));
+        let reached = provider.reached(client.gateway.or(client.source), client.labels);
         trace::note(|| Step::Destination {
             entry: Arc::clone(&provider.entry),
             rules: Arc::clone(&reached.rules),
@@ -148,10 +181,14 @@ impl Destination {
 }
 
 impl Provider {
-    /// How clients of a namespace reach it.
+    /// How a client of a namespace with these labels reaches it.
     #[must_use]
-    pub fn reached(&self, client: Option<&Namespace>) -> &Reached {
-        let own = self.by_client.iter().find(|(namespace, _)| Some(namespace) == client);
+    pub fn reached(&self, client: Option<&Namespace>, labels: Option<&Labels>) -> &Reached {
+        let own = self.by_client.iter().find(|(clients, _)| {
+            Some(&clients.namespace) == client
+                && (clients.labels.is_empty()
+                    || labels.is_some_and(|own| has_labels(own, &clients.labels)))
+        });
         own.map_or(&self.others, |(_, reached)| reached)
     }
 }

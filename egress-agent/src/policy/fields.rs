@@ -31,7 +31,7 @@ const RECEIVERS: [(&str, &[&str]); 3] = [
 ];
 
 /// Read by the compiler itself: what it decides is in the rules.
-const COMPILED_IN: [&str; 1] = ["MeshConfig.root_namespace"];
+const COMPILED_IN: [&str; 2] = ["MeshConfig.locality_setting", "MeshConfig.root_namespace"];
 
 fn source(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {

@@ -1,6 +1,9 @@
 //! Items by the hosts that they are for, found without asking each of them.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+};
 
 use super::hosts::{HostPattern, HostTable, parents};
 use crate::types::{Host, steps};
@@ -17,11 +20,18 @@ pub struct HostIndex<T> {
     below: HashMap<Box<str>, Vec<T>>,
     /// What `*` covers, without its own.
     named: Vec<T>,
+    /// By their names, reversed: what `*name` covers is a range.
+    reversed: BTreeMap<Box<str>, Vec<T>>,
 }
 
 impl<T> Default for HostIndex<T> {
     fn default() -> Self {
-        Self { at: HostTable::default(), below: HashMap::new(), named: Vec::new() }
+        Self {
+            at: HostTable::default(),
+            below: HashMap::new(),
+            named: Vec::new(),
+            reversed: BTreeMap::new(),
+        }
     }
 }
 
@@ -32,9 +42,14 @@ impl<T: Copy + Ord> HostIndex<T> {
         let name = match pattern {
             HostPattern::Any => return,
             HostPattern::Exact(Host::Ip(_)) => None,
-            HostPattern::Exact(Host::Name(name)) | HostPattern::Below(name) => Some(name),
+            HostPattern::Exact(Host::Name(name))
+            | HostPattern::Below(name)
+            | HostPattern::Ending(name) => Some(name),
         };
         push(&mut self.named, item);
+        if let Some(key) = reversed(pattern) {
+            push(self.reversed.entry(key).or_default(), item);
+        }
         for above in name.into_iter().flat_map(|name| parents(name)) {
             match self.below.get_mut(above) {
                 Some(items) => push(items, item),
@@ -71,8 +86,12 @@ impl<T: Copy + Ord> HostIndex<T> {
     pub fn meeting(&self, pattern: &HostPattern) -> Vec<T> {
         let mut found: Vec<T> = self.covering(pattern).flatten().copied().collect();
         let covering = found.len();
-        found.extend(counted(self.below(pattern)));
-        if covering > 0 {
+        let mut lists = 0;
+        for items in self.below(pattern) {
+            found.extend(counted(items));
+            lists += 1;
+        }
+        if covering > 0 || lists > 1 {
             found.sort_unstable();
             found.dedup();
         }
@@ -95,7 +114,7 @@ impl<T: Copy + Ord> HostIndex<T> {
     pub fn first_meeting(&self, pattern: &HostPattern) -> Option<T> {
         steps::count(1);
         let lists = self.at.covering(pattern).map(Vec::as_slice);
-        lists.chain([self.below(pattern)]).filter_map(|items| items.first()).min().copied()
+        lists.chain(self.below(pattern)).filter_map(|items| items.first()).min().copied()
     }
 
     /// Whether there is any.
@@ -112,12 +131,33 @@ impl<T: Copy + Ord> HostIndex<T> {
     }
 
     /// What the pattern covers, without its own.
-    fn below(&self, pattern: &HostPattern) -> &[T] {
-        match pattern {
-            HostPattern::Exact(_) => &[],
-            HostPattern::Below(suffix) => self.below.get(&**suffix).map_or(&[], Vec::as_slice),
-            HostPattern::Any => &self.named,
+    fn below<'t, 'p>(
+        &'t self,
+        pattern: &'p HostPattern,
+    ) -> impl Iterator<Item = &'t [T]> + use<'t, 'p, T> {
+        let (one, ending) = match pattern {
+            HostPattern::Exact(_) => (None, None),
+            HostPattern::Below(suffix) => (self.below.get(&**suffix), None),
+            HostPattern::Ending(_) => (None, reversed(pattern)),
+            HostPattern::Any => (Some(&self.named), None),
+        };
+        let range = ending.into_iter().flat_map(move |key| {
+            let from = (Bound::Excluded(key.clone()), Bound::Unbounded);
+            let all = self.reversed.range::<Box<str>, _>(from);
+            all.take_while(move |(name, _)| name.starts_with(&*key)).map(|(_, items)| items)
+        });
+        one.into_iter().chain(range).map(Vec::as_slice)
+    }
+}
+
+/// A pattern's name from its end to its beginning; with a dot at the end where names below it are meant.
+fn reversed(pattern: &HostPattern) -> Option<Box<str>> {
+    match pattern {
+        HostPattern::Exact(Host::Name(name)) | HostPattern::Ending(name) => {
+            Some(name.chars().rev().collect())
         }
+        HostPattern::Below(name) => Some(name.chars().rev().chain(['.']).collect()),
+        HostPattern::Exact(Host::Ip(_)) | HostPattern::Any => None,
     }
 }
 
@@ -150,6 +190,10 @@ mod tests {
             "b.example",
             "192.0.2.1",
             "example",
+            "*a.example",
+            "*example",
+            "*-a.example",
+            "b-a.example",
         ];
         select(texts.to_vec()).prop_map(|text| HostPattern::parse(text).unwrap())
     }

@@ -1,13 +1,8 @@
-//! Tables by host: exact names, `*.example.com`, `*`; the most specific wins.
+//! Tables by host: exact names, `*.example.com`, `*example.com`, `*`; the most specific wins.
 
-use std::{
-    collections::{HashMap, hash_map},
-    fmt,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::hash_map, fmt, net::IpAddr, sync::Arc};
 
-use crate::types::{Host, HostError, steps};
+use crate::types::{ConfigMap, Host, HostError, steps};
 
 /// A host as configuration names it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -16,12 +11,15 @@ pub enum HostPattern {
     Exact(Host),
     /// `*.example.com`, held as `example.com`: every name below, at any depth, but not itself.
     Below(Arc<str>),
+    /// `*example.com` or `*-a.example.com`, held without the `*`: every longer name that ends so, as Envoy takes
+    /// it.
+    Ending(Arc<str>),
     /// `*`.
     Any,
 }
 
 impl HostPattern {
-    /// Parses `name`, `*.name` or `*`.
+    /// Parses `name`, `*.name`, `*name`, `*-name` or `*`.
     ///
     /// # Errors
     /// [`HostError`]; a `*` anywhere else is an invalid character.
@@ -29,12 +27,17 @@ impl HostPattern {
         if text == "*" {
             return Ok(Self::Any);
         }
-        match text.strip_prefix("*.") {
-            Some(suffix) => match Host::parse(suffix)? {
-                Host::Name(name) => Ok(Self::Below(name)),
-                Host::Ip(_) => Err(HostError::Invalid),
-            },
-            None => Host::parse(text).map(Self::Exact),
+        let Some(ending) = text.strip_prefix('*') else {
+            return Host::parse(text).map(Self::Exact);
+        };
+        let named = |text: &str| match Host::parse(text)? {
+            Host::Name(name) => Ok(name),
+            Host::Ip(_) => Err(HostError::Invalid),
+        };
+        match (ending.strip_prefix('.'), ending.strip_prefix('-')) {
+            (Some(suffix), _) => named(suffix).map(Self::Below),
+            (None, Some(rest)) => Ok(Self::Ending(format!("-{}", named(rest)?).into())),
+            (None, None) => named(ending).map(Self::Ending),
         }
     }
 
@@ -45,7 +48,8 @@ impl HostPattern {
             (Self::Any, _) => true,
             (Self::Exact(exact), host) => exact == host,
             (Self::Below(suffix), Host::Name(name)) => is_below(name, suffix),
-            (Self::Below(_), Host::Ip(_)) => false,
+            (Self::Ending(suffix), Host::Name(name)) => is_longer(name, suffix),
+            (Self::Below(_) | Self::Ending(_), Host::Ip(_)) => false,
         }
     }
 
@@ -57,7 +61,9 @@ impl HostPattern {
             (Self::Any, _) => true,
             (_, Self::Exact(host)) => self.matches(host),
             (Self::Below(a), Self::Below(b)) => a == b || is_below(b, a),
-            (Self::Exact(_) | Self::Below(_), _) => false,
+            (Self::Below(a), Self::Ending(b)) => is_below(b, a),
+            (Self::Ending(a), Self::Below(b) | Self::Ending(b)) => b.ends_with(&**a),
+            (Self::Exact(_) | Self::Below(_) | Self::Ending(_), _) => false,
         }
     }
 
@@ -78,9 +84,13 @@ impl HostPattern {
     pub fn exact(&self) -> Option<&Host> {
         match self {
             Self::Exact(host) => Some(host),
-            Self::Below(_) | Self::Any => None,
+            Self::Below(_) | Self::Ending(_) | Self::Any => None,
         }
     }
+}
+
+fn is_longer(name: &str, suffix: &str) -> bool {
+    name.len() > suffix.len() && name.ends_with(suffix)
 }
 
 fn is_below(name: &str, suffix: &str) -> bool {
@@ -92,23 +102,32 @@ impl fmt::Display for HostPattern {
         match self {
             Self::Exact(host) => host.fmt(f),
             Self::Below(suffix) => write!(f, "*.{suffix}"),
+            Self::Ending(suffix) => write!(f, "*{suffix}"),
             Self::Any => f.write_str("*"),
         }
     }
 }
 
-/// Values by [`HostPattern`]. A look-up costs one hash a label.
+/// Values by [`HostPattern`]. A look-up costs one hash a label; one a character, where there is a pattern of the form
+/// `*name`.
 #[derive(Clone, Debug)]
 pub struct HostTable<T> {
-    names: HashMap<Arc<str>, T>,
-    ips: HashMap<IpAddr, T>,
-    below: HashMap<Arc<str>, T>,
+    names: ConfigMap<Arc<str>, T>,
+    ips: ConfigMap<IpAddr, T>,
+    below: ConfigMap<Arc<str>, T>,
+    ending: ConfigMap<Arc<str>, T>,
     any: Option<T>,
 }
 
 impl<T> Default for HostTable<T> {
     fn default() -> Self {
-        Self { names: HashMap::new(), ips: HashMap::new(), below: HashMap::new(), any: None }
+        Self {
+            names: ConfigMap::default(),
+            ips: ConfigMap::default(),
+            below: ConfigMap::default(),
+            ending: ConfigMap::default(),
+            any: None,
+        }
     }
 }
 
@@ -119,7 +138,7 @@ impl<T> HostTable<T> {
         T: Default,
     {
         fn at<'m, K: Clone + Eq + std::hash::Hash, T: Default>(
-            map: &'m mut HashMap<K, T>,
+            map: &'m mut ConfigMap<K, T>,
             key: &K,
         ) -> &'m mut T {
             match map.entry(key.clone()) {
@@ -131,6 +150,7 @@ impl<T> HostTable<T> {
             HostPattern::Exact(Host::Name(name)) => at(&mut self.names, name),
             HostPattern::Exact(Host::Ip(ip)) => at(&mut self.ips, ip),
             HostPattern::Below(suffix) => at(&mut self.below, suffix),
+            HostPattern::Ending(suffix) => at(&mut self.ending, suffix),
             HostPattern::Any => self.any.get_or_insert_default(),
         }
     }
@@ -150,12 +170,21 @@ impl<T> HostTable<T> {
             Host::Name(name) => (self.names.get(name), Some(&**name)),
             Host::Ip(ip) => (self.ips.get(ip), None),
         };
-        let below = (!self.below.is_empty())
-            .then(|| name.into_iter().flat_map(parents))
-            .into_iter()
-            .flatten()
-            .filter_map(|suffix| self.below.get(suffix));
-        exact.into_iter().chain(below).chain(&self.any)
+        exact.into_iter().chain(name.into_iter().flat_map(|name| self.above(name))).chain(&self.any)
+    }
+
+    /// The values of the wildcards that a name ends with, without its own, the most specific first.
+    fn above<'t, 'h>(&'t self, name: &'h str) -> impl Iterator<Item = &'t T> + use<'t, 'h, T> {
+        // Where no pattern begins within a label, only what follows a dot can be one.
+        let labels = (self.ending.is_empty() && !self.below.is_empty()).then(|| parents(name));
+        let endings = (!self.ending.is_empty()).then(|| endings(name));
+        let labels = labels.into_iter().flatten().filter_map(|suffix| self.below.get(suffix));
+        let endings =
+            endings.into_iter().flatten().filter_map(|ending| match ending.strip_prefix('.') {
+                Some(suffix) => self.below.get(suffix),
+                None => self.ending.get(ending),
+            });
+        labels.chain(endings)
     }
 
     /// The value at exactly this pattern.
@@ -165,6 +194,7 @@ impl<T> HostTable<T> {
             HostPattern::Exact(Host::Name(name)) => self.names.get(name),
             HostPattern::Exact(Host::Ip(ip)) => self.ips.get(ip),
             HostPattern::Below(suffix) => self.below.get(suffix),
+            HostPattern::Ending(suffix) => self.ending.get(suffix),
             HostPattern::Any => self.any.as_ref(),
         }
     }
@@ -174,26 +204,39 @@ impl<T> HostTable<T> {
         &'t self,
         pattern: &'p HostPattern,
     ) -> impl Iterator<Item = &'t T> + use<'t, 'p, T> {
-        let (own, name) = match pattern {
-            HostPattern::Exact(Host::Name(name)) => (self.names.get(name), Some(&**name)),
-            HostPattern::Exact(Host::Ip(ip)) => (self.ips.get(ip), None),
-            HostPattern::Below(suffix) => (self.below.get(suffix), Some(&**suffix)),
-            HostPattern::Any => (None, None),
+        let (own, whole, name) = match pattern {
+            HostPattern::Exact(Host::Name(name)) => (self.names.get(name), None, Some(&**name)),
+            HostPattern::Exact(Host::Ip(ip)) => (self.ips.get(ip), None, None),
+            HostPattern::Below(suffix) => {
+                // `*a.example` covers `*.a.example`.
+                (self.below.get(suffix), self.ending.get(suffix), Some(&**suffix))
+            }
+            HostPattern::Ending(suffix) => (self.ending.get(suffix), None, Some(&**suffix)),
+            HostPattern::Any => (None, None, None),
         };
-        let below = name.into_iter().flat_map(parents).filter_map(|above| self.below.get(above));
-        own.into_iter().chain(below).chain(&self.any)
+        let above = name.into_iter().flat_map(|name| self.above(name));
+        own.into_iter().chain(whole).chain(above).chain(&self.any)
     }
 
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.ips.is_empty() && self.below.is_empty() && self.any.is_none()
+        self.names.is_empty()
+            && self.ips.is_empty()
+            && self.below.is_empty()
+            && self.ending.is_empty()
+            && self.any.is_none()
     }
 }
 
 /// `a.b.c` → `b.c`, `c`.
 pub(super) fn parents(name: &str) -> impl Iterator<Item = &str> {
     name.match_indices('.').map(|(at, dot)| &name[at + dot.len()..])
+}
+
+/// `ab.c` → `b.c`, `.c`, `c`.
+fn endings(name: &str) -> impl Iterator<Item = &str> {
+    name.char_indices().skip(1).map(|(at, _)| &name[at..])
 }
 
 #[cfg(test)]
@@ -222,6 +265,17 @@ mod tests {
             ("*.example.com", "wwwexample.com", false),
             ("*.example.com", "www.example.com.evil.example", false),
             ("*.example.com", "www.notexample.com", false),
+            ("*example.com", "www.example.com", true),
+            ("*Example.com", "notexample.com", true),
+            ("*example.com", "example.com", false),
+            ("*example.com", "example.com.evil.example", false),
+            ("*-a.example.com", "b-a.example.com", true),
+            ("*-a.example.com", "c.b-a.example.com", true),
+            ("*-a.example.com", "ba.example.com", false),
+            ("*-a.example.com", "a.example.com", false),
+            ("*a", "a", false),
+            ("*a", "ba", true),
+            ("*2.1", "192.0.2.1", false),
             ("*", "anything.example", true),
             ("*", "192.0.2.1", true),
             ("192.0.2.1", "192.0.2.1", true),
@@ -237,7 +291,20 @@ mod tests {
 
     #[test]
     fn a_star_is_only_a_first_label() {
-        for text in ["*a.example", "a.*.example", "a.*", "**", "*.*", "*.", "*.192.0.2.1", ""] {
+        for text in [
+            "*--a.example",
+            "*-",
+            "*-.example",
+            "**a",
+            "a*.example",
+            "a.*.example",
+            "a.*",
+            "**",
+            "*.*",
+            "*.",
+            "*.192.0.2.1",
+            "",
+        ] {
             assert!(HostPattern::parse(text).is_err(), "{text}");
         }
     }
@@ -255,6 +322,30 @@ mod tests {
         assert_eq!(found("com"), ["*"]);
         assert_eq!(found("192.0.2.1"), ["192.0.2.1", "*"]);
         assert_eq!(found("192.0.2.2"), ["*"]);
+        for p in ["*w.example.com", "*example.com", "*ww.example.com"] {
+            table.entry(&pattern(p)).push(p);
+        }
+        let found = |h| table.matches(&host(h)).flatten().copied().collect::<Vec<_>>();
+        assert_eq!(
+            found("www.example.com"),
+            [
+                "www.example.com",
+                "*ww.example.com",
+                "*w.example.com",
+                "*.example.com",
+                "*example.com",
+                "*.com",
+                "*"
+            ]
+        );
+        assert_eq!(found("example.com"), ["*.com", "*"]);
+        assert_eq!(found("an-example.com"), ["*example.com", "*.com", "*"]);
+        let covering = |p| table.covering(&pattern(p)).flatten().copied().collect::<Vec<_>>();
+        assert_eq!(covering("*.example.com"), ["*.example.com", "*example.com", "*.com", "*"]);
+        assert_eq!(
+            covering("*aw.example.com"),
+            ["*w.example.com", "*.example.com", "*example.com", "*.com", "*"]
+        );
     }
 
     fn name() -> impl Strategy<Value = String> {
@@ -265,6 +356,7 @@ mod tests {
         prop_oneof![
             4 => name(),
             4 => name().prop_map(|name| format!("*.{name}")),
+            2 => name().prop_map(|name| format!("*{name}")),
             1 => Just("*".to_owned()),
         ]
     }
@@ -272,7 +364,9 @@ mod tests {
     /// By text alone: the longest pattern that matches, an exact one before all others.
     fn naive<'a>(patterns: &'a [String], host: &str) -> Option<&'a String> {
         let matches = |p: &&String| {
-            **p == host || *p == "*" || (p.starts_with("*.") && host.ends_with(&p[1..]))
+            **p == host
+                || *p == "*"
+                || p.starts_with('*') && host.len() >= p.len() && host.ends_with(&p[1..])
         };
         patterns.iter().filter(matches).max_by_key(|p| (**p == host, p.len()))
     }

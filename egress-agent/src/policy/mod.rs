@@ -23,6 +23,7 @@ mod gateway;
 mod host_index;
 mod hosts;
 mod kept;
+mod locality;
 mod matching;
 mod path;
 mod place;
@@ -47,20 +48,20 @@ pub use callers::{Caller, Callers, OwnPort};
 pub use claims::is_claim;
 pub use cluster::{
     ClientTls, ClientTlsMode, Cluster, ClusterName, ConnectTarget, ConnectionPool, Discovery,
-    Endpoint, HttpVersion, Keepalive, LoadBalancer, OutlierDetection, ProxyProtocol, RetryBudget,
-    Warmup,
+    Endpoint, HttpVersion, Keepalive, LoadBalancer, OutlierDetection, ProxyMethod, ProxyProtocol,
+    RetryBudget, Warmup,
 };
 pub use consistent_hash::{
     ConsistentHash, HashCookie, HashKey, HashTable, hash_of, hash_of_address, hash_with,
 };
 pub use cors::CorsPolicy;
-pub use credential_use::CredentialUse;
+pub use credential_use::{CredentialUse, config_map_credential, config_map_of};
 pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
-    RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute,
+    RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute, Upgrades,
 };
 pub use denied_cidrs::default_denied;
-pub use destination::{Client, Destination, Provider, Reached, Refusal};
+pub use destination::{Client, Clients, Destination, Provider, Reached, Refusal};
 pub use dial::{AddressGuard, is_nat64_prefix};
 pub use egress::{
     Dialled, EgressAccess, EgressMode, EgressPolicy, EgressRule, EgressScope, EgressTable, Grant,
@@ -73,6 +74,10 @@ pub use gateway::{Accepted, GatewayPolicy};
 pub use host_index::HostIndex;
 pub use hosts::{HostPattern, HostTable};
 pub use kept::{Handle, Keeper, Kept};
+pub use locality::{
+    ClusterLocality, Distribution, EndpointPlace, GroupHealth, Locality, LocalityPattern,
+    LocalitySetting, Origin, Preferences, REGION, SUBZONE, ZONE,
+};
 pub use path::{PathNormalization, normalise};
 pub use place::{Place, Places};
 pub use protocol::Protocol;

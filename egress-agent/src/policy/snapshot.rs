@@ -11,7 +11,8 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::{
     CredentialUse, EgressAddressSet, EncryptedHello, ExemptDestination, Exemption, Hop, Keepalive,
-    KeyGroups, PathNormalization, Places, Rules, TunnelTls, default_denied,
+    KeyGroups, Locality, LocalitySetting, PathNormalization, Places, Rules, TunnelTls, Upgrades,
+    default_denied,
 };
 use crate::types::{
     GatewayPort, Host, Labels, Namespace, Node, OriginalPort, Port, Revisions, Selector, SpiffeId,
@@ -55,6 +56,8 @@ pub struct MeshConfig {
     pub direct: Direct,
     /// `encryptedClientHello`.
     pub encrypted_hello: EncryptedHello,
+    /// `webSocket`: what clients may upgrade to by a rule that does not say it.
+    pub upgrades: Upgrades,
     /// `pathNormalization`.
     pub path_normalization: PathNormalization,
     /// `enforcement`.
@@ -69,6 +72,8 @@ pub struct MeshConfig {
     pub access_log_format: Option<String>,
     /// `accessLogEncoding`.
     pub access_log_encoding: AccessLogEncoding,
+    /// `enableTracing`: each HTTP request has a span, if spans are exported at all.
+    pub tracing: bool,
     /// `streamIdleTimeout`: how long a request may go without a byte; the gateway's own limit where
     /// absent.
     pub stream_idle_timeout: Option<Duration>,
@@ -95,6 +100,12 @@ pub struct MeshConfig {
     pub trusted_proxies: usize,
     /// `encapsulationPorts`: UDP ports at which in-cluster hosts may decapsulate packets.
     pub encapsulation_ports: BTreeSet<Port>,
+    /// `localityLbSetting`, where a destination rule has none; `None` where it is switched off.
+    pub locality_setting: Option<LocalitySetting>,
+    /// `localities`: where gateways with these addresses are, the first one first.
+    pub localities: Vec<(IpNet, Locality)>,
+    /// Where nodes are, as the API server tells it.
+    pub node_localities: HashMap<Arc<str>, Locality>,
     /// `refusals`: lines after the gateway's own in the body of a refusal.
     pub refusal_note: Option<Arc<str>>,
     /// `gateways`, in file order: their index is their group.
@@ -107,6 +118,29 @@ pub struct MeshConfig {
     pub workloads: Vec<Arc<Workload>>,
 }
 
+impl MeshConfig {
+    /// Where a host with these addresses is: as `localities` say, or as its node's labels do, whether it has the
+    /// node's own address or that of a pod there.
+    #[must_use]
+    pub fn locality_of(&self, addresses: &[IpAddr]) -> Option<Locality> {
+        let own: Vec<IpAddr> = addresses.iter().map(IpAddr::to_canonical).collect();
+        let is_own = |ip: &IpAddr| own.contains(&ip.to_canonical());
+        let given = self.localities.iter().find(|(net, _)| own.iter().any(|ip| net.contains(ip)));
+        if let Some((_, given)) = given {
+            return Some(given.clone());
+        }
+        let of_node = own.iter().find_map(|ip| self.node_addresses.get(ip));
+        let of_pod = || {
+            let pods = self.workloads.iter().filter(|pod| pod.node.is_some());
+            pods.into_iter().find(|pod| pod.addresses.iter().any(is_own))?.node.as_ref()
+        };
+        if self.node_localities.is_empty() {
+            return None;
+        }
+        self.node_localities.get(of_node.or_else(of_pod)?).cloned()
+    }
+}
+
 impl Default for MeshConfig {
     fn default() -> Self {
         Self {
@@ -114,6 +148,7 @@ impl Default for MeshConfig {
             outbound: OutboundMode::RegistryOnly,
             direct: Direct::Deny,
             encrypted_hello: EncryptedHello::default(),
+            upgrades: Upgrades::WebSocket,
             path_normalization: PathNormalization::default(),
             enforcement: Enforcement::Enforce,
             overrides: Vec::new(),
@@ -121,6 +156,7 @@ impl Default for MeshConfig {
             access_log_file: Some("/dev/stdout".into()),
             access_log_format: None,
             access_log_encoding: AccessLogEncoding::Text,
+            tracing: false,
             stream_idle_timeout: None,
             forward_continue: true,
             address_drain_time: Duration::from_secs(5),
@@ -133,6 +169,9 @@ impl Default for MeshConfig {
             nat64_prefixes: Vec::new(),
             trusted_proxies: 0,
             encapsulation_ports: ENCAPSULATION_PORTS.into_iter().filter_map(Port::new).collect(),
+            locality_setting: Some(LocalitySetting::default()),
+            localities: Vec::new(),
+            node_localities: HashMap::new(),
             refusal_note: None,
             gateways: Vec::new(),
             node_addresses: HashMap::new(),

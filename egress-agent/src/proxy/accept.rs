@@ -1,6 +1,7 @@
 //! Accepting connections, and how many there may be.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io,
     net::SocketAddr,
@@ -10,6 +11,7 @@ use std::{
 };
 
 use egress_ebpf::reason::Reason;
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     time::sleep,
@@ -36,10 +38,15 @@ pub(super) enum Listening {
     Tunnels,
 }
 
-/// Accepts until the worker drains; what the kernel has queued by then is served too.
-pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: Listening) {
+/// Accepts until the worker drains; what the kernel has queued by then is served too. `spare` is for all of
+/// the worker's listeners.
+pub(super) async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    kind: Listening,
+    spare: Rc<RefCell<Spare>>,
+) {
     let mut back_off = BACK_OFF.0;
-    let mut spare = Spare::new(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -52,11 +59,11 @@ pub(super) async fn accept(worker: Rc<Worker>, listener: TcpListener, kind: List
             }
             Err(error) if is_of_one_connection(&error) => {}
             // Nobody is to wait in the queue for an answer that does not come.
-            Err(error) if is_out_of_files(&error) && spare.release() => {
+            Err(error) if is_out_of_files(&error) && spare.borrow_mut().release() => {
                 if let Some((stream, peer)) = queued(&listener).await {
                     refuse(&worker, stream, peer);
                 }
-                spare.refill();
+                spare.borrow_mut().refill();
                 sleep(BACK_OFF.0).await;
             }
             Err(error) => {
@@ -196,10 +203,9 @@ fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, kind: Listeni
     let worker = Rc::clone(worker);
     match kind {
         Listening::Captured => {
-            holder.spawn(async move {
-                connection::serve(worker, downstream, Transport::Plain(stream)).await;
-                drop(place);
-            });
+            // Not in a block that is `async`: that would hold what it is made of as long as the connection.
+            let serving = connection::serve(worker, downstream, Transport::Plain(stream));
+            holder.spawn(serving.map(move |()| drop(place)));
         }
         Listening::Tunnels => {
             holder.spawn(async move {

@@ -46,7 +46,8 @@ pub(super) fn serve(
         match act {
             Act::Nothing => {}
             Act::Http(serving) => serving.await,
-            Act::Forward(forward) => forward.run(&worker).await,
+            // HTTP is not to pay for a relay.
+            Act::Forward(forward) => Box::pin(forward.run(&worker)).await,
         }
     }
 }
@@ -112,7 +113,8 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                     }
                     other @ (Transport::Originated(_)
                     | Transport::Terminated(_)
-                    | Transport::Tunnel(_)) => {
+                    | Transport::Tunnel(_)
+                    | Transport::Posted(_)) => {
                         Box::pin(http::serve(worker, downstream, hop, other, read, version))
                     }
                 });
@@ -125,7 +127,8 @@ async fn decide(worker: Rc<Worker>, mut downstream: Downstream, mut stream: Tran
                 // No policy says so of what comes through a tunnel.
                 other @ (Transport::Originated(_)
                 | Transport::Terminated(_)
-                | Transport::Tunnel(_)) => {
+                | Transport::Tunnel(_)
+                | Transport::Posted(_)) => {
                     let mut record = Record::black_hole(worker, &downstream, Reason::WrongProtocol);
                     record.server_name = name.as_ref().map(Host::text);
                     return end(worker, downstream, other, record, Manner::Reset, read).await;

@@ -60,6 +60,12 @@ impl Drain {
         self.has_reached(DRAINING)
     }
 
+    /// Whether the deadline has passed; see [`Self::expired`].
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.has_reached(EXPIRED)
+    }
+
     /// Completes when nothing new is to be accepted, at once if that is so.
     pub async fn started(&self) {
         self.reached(HANDED_OVER).await;

@@ -1,6 +1,6 @@
 //! Acting on the decision for a TLS or TCP connection: dial, and relay its bytes.
 
-use std::{cell::Cell, io, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, future::poll_fn, io, mem, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::BytesMut;
 use egress_ebpf::reason::Reason;
@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     Downstream, Work, Worker,
+    posted::Posted,
     preface::{ask_proxy, proxy_header},
     rates::{self, Counted, Meters},
     record::Record,
@@ -137,7 +138,9 @@ pub(super) async fn prepare(
                 Transport::Plain(stream) => refuse(worker, stream, manner).await,
                 Transport::Tunnel(stream) => refuse(worker, stream, manner).await,
                 // What was promised inside can't be kept: nothing may look like its regular end.
-                Transport::Originated(_) | Transport::Terminated(_) => down.reset(),
+                Transport::Originated(_) | Transport::Terminated(_) | Transport::Posted(_) => {
+                    down.reset();
+                }
             }
             record.finish(worker, downstream);
             None
@@ -234,16 +237,15 @@ async fn ready(
     };
     if let Some(target) = &cluster.connect {
         let authorization = match &target.credential {
-            Some(name) => {
-                let directory = worker.originator.credentials_directory();
-                Some(basic_authorization(directory, name).await?)
-            }
+            Some(name) => Some(basic_authorization(worker.originator.credentials(), name).await?),
             None => None,
         };
         let asking = ask_proxy(&mut transport, target, authorization.as_deref());
         let asking = timeout(cluster.pool.connect_timeout, asking);
         let late = || io::Error::new(io::ErrorKind::TimedOut, "the proxy did not answer in time");
-        asking.await.unwrap_or_else(|_| Err(late()))?;
+        if let Some(framing) = asking.await.unwrap_or_else(|_| Err(late()))? {
+            transport = Transport::Posted(Box::new(Posted::new(transport, framing)));
+        }
     }
     Ok(transport)
 }
@@ -279,27 +281,27 @@ impl Forward {
             received: Cell::new(0),
             sent: Cell::new(0),
         };
-        let Self { downstream, down, up, early, idle, until, meters, .. } = &mut *self;
-        let early = mem::take(early);
-        let relayed = if meters.paces() {
-            let meters = &*meters;
-            Either::Left(Box::pin(rates::relay(
-                &worker.buffers,
-                down,
-                up,
-                early,
-                *idle,
-                &counter,
-                meters,
-            )))
-        } else {
-            Either::Right(relay(&worker.buffers, down, up, early, *idle, &counter))
-        };
-        let over = OptionFuture::from(until.map(|at| Box::pin(sleep_until(at))));
-        let end = tokio::select! {
-            end = relayed => Ended::Relayed(end),
-            Some(()) = over => Ended::Over,
-            () = worker.ends(&downstream.holder) => Ended::Worker,
+        let end = {
+            let Self { downstream, down, up, early, idle, until, meters, .. } = &mut *self;
+            let (early, idle, meters) = (mem::take(early), *idle, &*meters);
+            // Made in their places: what is moved would be held twice.
+            let mut relayed = pin!(if meters.paces() {
+                let paced = rates::relay(&worker.buffers, down, up, early, idle, &counter, meters);
+                Either::Left(Box::pin(paced))
+            } else {
+                Either::Right(relay(&worker.buffers, down, up, early, idle, &counter))
+            });
+            let mut over = pin!(OptionFuture::from(until.map(|at| Box::pin(sleep_until(at)))));
+            poll_fn(|cx| {
+                if let Poll::Ready(end) = relayed.as_mut().poll(cx) {
+                    return Poll::Ready(Ended::Relayed(end));
+                }
+                if let Poll::Ready(Some(())) = over.as_mut().poll(cx) {
+                    return Poll::Ready(Ended::Over);
+                }
+                downstream.holder.poll_ends(cx, &worker.drain).map(|()| Ended::Worker)
+            })
+            .await
         };
         self.record.received = counter.received.get();
         self.record.sent = counter.sent.get();

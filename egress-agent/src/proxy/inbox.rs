@@ -18,7 +18,7 @@ use h2::RecvStream;
 use http::HeaderMap;
 
 use super::Holder;
-use crate::net::{Arrivals, Pieces, stream_window};
+use crate::net::{Arrivals, Pieces, Windows, stream_window};
 
 /// Most that a reader gets at once, in bytes.
 const PIECE: usize = 64 * 1024;
@@ -34,8 +34,7 @@ pub(super) struct Streams {
     room: usize,
     /// The window of a stream whose readers all read.
     most: u32,
-    /// The window that the peer was told.
-    told: Cell<u32>,
+    windows: Windows,
 }
 
 /// One stream's received bytes.
@@ -65,8 +64,8 @@ impl Streams {
     /// `room` bytes before windows are as small as they get.
     pub(super) fn new(arrivals: Rc<Arrivals>, window: u32, room: usize) -> Rc<Self> {
         let (open, held) = (RefCell::default(), Cell::new(0));
-        let (room, told) = (room.min(ROOM), Cell::new(window));
-        Rc::new(Self { arrivals, open, held, room, most: window, told })
+        let (room, windows) = (room.min(ROOM), Windows::new(window));
+        Rc::new(Self { arrivals, open, held, room, most: window, windows })
     }
 
     /// A stream of theirs. What is held counts for the connection of `holder`.
@@ -91,10 +90,11 @@ impl Streams {
     ) {
         self.pull();
         let window = stream_window(self.most, self.held.get(), self.room);
-        if window != self.told.get() && set(window).is_ok() {
-            self.told.set(window);
-            cx.waker().wake_by_ref();
-        }
+        self.windows.turn(cx, window, set, |visit| {
+            for inner in self.open.borrow().values().filter_map(Weak::upgrade) {
+                visit(inner.borrow_mut().receive.flow_control());
+            }
+        });
     }
 
     fn pull(&self) {

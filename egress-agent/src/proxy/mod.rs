@@ -12,6 +12,7 @@ mod inbox;
 mod limiter;
 mod limits;
 mod policy_cell;
+mod posted;
 mod preface;
 mod rates;
 mod record;
@@ -36,7 +37,7 @@ pub use self::{
     limiter::{Holder, Limiter, Permit, Queued, Unwritten, Work},
     limits::Limits,
     policy_cell::PolicyCell,
-    rates::Rates,
+    rates::{Rates, UsedRate},
     worker::{Listeners, Workers, WorkersConfig},
 };
 use crate::{

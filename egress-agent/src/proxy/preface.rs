@@ -8,7 +8,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use crate::policy::{ConnectTarget, ProxyProtocol};
+use super::posted::Framing;
+use crate::policy::{ConnectTarget, ProxyMethod, ProxyProtocol};
 
 /// Bytes that the head of a proxy's answer may have.
 const HEAD: usize = 8 * 1024;
@@ -60,7 +61,7 @@ fn wide(ip: IpAddr) -> Ipv6Addr {
 }
 
 /// Asks a proxy for a connection to `target`, with this `Proxy-Authorization`; from then on the stream is that
-/// connection.
+/// connection, or carries it in bodies that end as is returned.
 ///
 /// # Errors
 /// The connection broke, or the proxy refuses.
@@ -68,13 +69,18 @@ pub(super) async fn ask_proxy<S>(
     stream: &mut S,
     target: &ConnectTarget,
     authorization: Option<&str>,
-) -> io::Result<()>
+) -> io::Result<Option<Framing>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let authorization = authorization.map(|value| format!("Proxy-Authorization: {value}\r\n"));
     let authorization = authorization.unwrap_or_default();
-    let question = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
+    let method = target.method.name();
+    let (line, body) = match target.method {
+        ProxyMethod::Connect => (format!("CONNECT {target}"), ""),
+        ProxyMethod::Post => ("POST /".to_owned(), "Transfer-Encoding: chunked\r\n"),
+    };
+    let question = format!("{line} HTTP/1.1\r\nHost: {target}\r\n{authorization}{body}\r\n");
     stream.write_all(question.as_bytes()).await?;
     stream.flush().await?;
     loop {
@@ -83,18 +89,44 @@ where
         let mut response = httparse::Response::new(&mut headers);
         let parsed = response.parse(&head);
         match (parsed.is_ok_and(|parsed| parsed.is_complete()), response.code) {
-            (true, Some(200..300)) => return Ok(()),
+            (true, Some(200..300)) => {
+                return match target.method {
+                    ProxyMethod::Connect => Ok(None),
+                    ProxyMethod::Post => framing(response.headers).map(Some),
+                };
+            }
             // Something else is to follow (RFC 9110 §15.2).
             (true, Some(100 | 102..200)) => {}
             (true, Some(code)) => {
                 return Err(io::Error::other(format!(
-                    "the proxy answered {code} to CONNECT {target}"
+                    "the proxy answered {code} to {method} {target}"
                 )));
             }
             (true, None) | (false, _) => {
-                return Err(io::Error::other("the proxy's answer to CONNECT can't be read"));
+                return Err(io::Error::other(format!(
+                    "the proxy's answer to {method} can't be read"
+                )));
             }
         }
+    }
+}
+
+/// How the body of an answer ends (RFC 9112 §6.3); what two could read differently is refused.
+fn framing(headers: &[httparse::Header<'_>]) -> io::Result<Framing> {
+    let values = |name: &str| {
+        let named = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+        named.map(|header| header.value.trim_ascii()).collect::<Vec<_>>()
+    };
+    let unclear =
+        || io::Error::other("how the body of the proxy's answer to POST ends is not clear");
+    match (values("transfer-encoding").as_slice(), values("content-length").as_slice()) {
+        ([], []) => Ok(Framing::Close),
+        ([coding], []) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
+        ([], [length]) if length.iter().all(u8::is_ascii_digit) => {
+            let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
+            length.map(Framing::Length).ok_or_else(unclear)
+        }
+        _ => Err(unclear()),
     }
 }
 
@@ -152,10 +184,11 @@ mod tests {
     }
 
     /// What the proxy is asked, and what comes of its answer; what follows is read last.
-    async fn asked(answer: &str) -> (String, io::Result<()>, String) {
+    async fn asked(answer: &str) -> (String, io::Result<Option<Framing>>, String) {
         let (mut near, mut far) = duplex(1024);
         far.write_all(answer.as_bytes()).await.unwrap();
         let target = ConnectTarget {
+            method: ProxyMethod::Connect,
             host: Host::parse("a.example").unwrap(),
             port: Port::new(443).unwrap(),
             credential: None,
@@ -207,6 +240,10 @@ mod tests {
     fn an_address_is_asked_for_in_brackets() {
         let port = Port::new(22).unwrap();
         let host = Host::parse("2001:db8::1").unwrap();
-        assert_eq!(ConnectTarget { host, port, credential: None }.to_string(), "[2001:db8::1]:22");
+        assert_eq!(
+            ConnectTarget { method: ProxyMethod::Connect, host, port, credential: None }
+                .to_string(),
+            "[2001:db8::1]:22"
+        );
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::tunnel::TunnelStream;
+use super::{posted::Posted, tunnel::TunnelStream};
 use crate::{net::Side, tls::Terminated};
 
 /// One end of a relay.
@@ -26,6 +26,8 @@ pub(super) enum Transport {
     Terminated(Box<Terminated>),
     /// A stream of a node's tunnel.
     Tunnel(Box<TunnelStream>),
+    /// Inside a `POST` to a proxy.
+    Posted(Box<Posted<Transport>>),
 }
 
 impl Transport {
@@ -35,7 +37,7 @@ impl Transport {
             Self::Plain(stream) => stream.readable().await,
             Self::Tunnel(stream) => stream.readable().await,
             // Whoever reads these has read from them before.
-            Self::Originated(_) | Self::Terminated(_) => Ok(()),
+            Self::Originated(_) | Self::Terminated(_) | Self::Posted(_) => Ok(()),
         }
     }
 }
@@ -44,7 +46,7 @@ impl Side for Transport {
     fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
-            Self::Originated(_) | Self::Terminated(_) | Self::Tunnel(_) => None,
+            Self::Originated(_) | Self::Terminated(_) | Self::Tunnel(_) | Self::Posted(_) => None,
         }
     }
 
@@ -54,6 +56,7 @@ impl Side for Transport {
             Self::Originated(stream) => stream.reset(),
             Self::Terminated(stream) => stream.reset(),
             Self::Tunnel(stream) => stream.reset(),
+            Self::Posted(stream) => stream.reset(),
         }
     }
 
@@ -63,19 +66,20 @@ impl Side for Transport {
             Self::Originated(stream) => stream.poll_gone(cx),
             Self::Terminated(stream) => stream.poll_gone(cx),
             Self::Tunnel(stream) => stream.poll_gone(cx),
+            Self::Posted(stream) => stream.poll_gone(cx),
         }
     }
 
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<Bytes>>> {
         match self {
-            Self::Plain(_) | Self::Originated(_) | Self::Terminated(_) => None,
+            Self::Plain(_) | Self::Originated(_) | Self::Terminated(_) | Self::Posted(_) => None,
             Self::Tunnel(stream) => stream.poll_received(cx),
         }
     }
 
     fn keeps_bytes(&self) -> bool {
         match self {
-            Self::Plain(_) | Self::Originated(_) | Self::Terminated(_) => false,
+            Self::Plain(_) | Self::Originated(_) | Self::Terminated(_) | Self::Posted(_) => false,
             Self::Tunnel(stream) => stream.keeps_bytes(),
         }
     }
@@ -90,6 +94,7 @@ impl Side for Transport {
             Self::Originated(stream) => stream.poll_write_bytes(cx, bytes),
             Self::Terminated(stream) => stream.poll_write_bytes(cx, bytes),
             Self::Tunnel(stream) => stream.poll_write_bytes(cx, bytes),
+            Self::Posted(stream) => stream.poll_write_bytes(cx, bytes),
         }
     }
 }
@@ -105,6 +110,7 @@ impl AsyncRead for Transport {
             Self::Originated(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Terminated(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Posted(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -120,6 +126,7 @@ impl AsyncWrite for Transport {
             Self::Originated(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Terminated(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Posted(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -129,6 +136,7 @@ impl AsyncWrite for Transport {
             Self::Originated(stream) => Pin::new(stream).poll_flush(cx),
             Self::Terminated(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Posted(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -138,6 +146,7 @@ impl AsyncWrite for Transport {
             Self::Originated(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Terminated(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Posted(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

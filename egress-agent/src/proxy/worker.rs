@@ -1,6 +1,7 @@
 //! Worker threads: a runtime, a core, listeners and connections of their own each.
 
 use std::{
+    cell::RefCell,
     io,
     net::TcpListener as StdListener,
     rc::Rc,
@@ -25,7 +26,7 @@ use crate::{
     net::{
         Buffers, ClusterStates, Connector, Dialer, LookupLimits, Resolve, Resolver, ResolverSource,
     },
-    sys::process::pin_to_core,
+    sys::{process::pin_to_core, spare::Spare},
     telemetry::Telemetry,
     tls::{CredentialStore, Credentials, Originator, TrustRoots},
 };
@@ -163,14 +164,16 @@ async fn shed(worker: Rc<Worker>) {
 /// A worker from its first connection to its last.
 pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
     let mut accepting = Vec::new();
+    let spare = Rc::new(RefCell::new(Spare::new(1)));
     let shedding = spawn_local(shed(Rc::clone(&worker)));
+    let rousing = spawn_local(Rc::clone(&worker.limiter).rouse(worker.drain.clone()));
     let Listeners { captured, tunnels } = listeners;
     let captured = captured.into_iter().map(|listener| (listener, Listening::Captured));
     let tunnels = tunnels.into_iter().map(|listener| (listener, Listening::Tunnels));
     for (listener, kind) in captured.chain(tunnels) {
         match TcpListener::from_std(listener) {
             Ok(listener) => {
-                let task = accept(Rc::clone(&worker), listener, kind);
+                let task = accept(Rc::clone(&worker), listener, kind, Rc::clone(&spare));
                 accepting.push(spawn_local(task));
             }
             Err(error) => tracing::error!("a listener can't be used: {error}"),
@@ -189,6 +192,7 @@ pub(super) async fn work(worker: Rc<Worker>, listeners: Listeners) {
         }
     }
     shedding.abort();
+    rousing.abort();
 }
 
 #[cfg(test)]

@@ -20,7 +20,21 @@ pub(super) struct Verdict {
     pub(super) generation: i64,
     /// What became of it.
     pub(super) outcome: Outcome,
+    /// What is wrong with it, the first of it.
+    pub(super) faults: Vec<Fault>,
 }
+
+/// Something that is wrong with an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Fault {
+    /// Where, such as `spec.parentRefs[0]`.
+    pub(super) field: Option<String>,
+    /// A sentence.
+    pub(super) text: String,
+}
+
+/// Faults of one object that are kept.
+const FAULTS: usize = 32;
 
 /// What became of an object.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,8 +91,13 @@ impl Generations {
 
 fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool) -> Verdicts {
     let mut first: BTreeMap<&str, &Problem> = BTreeMap::new();
+    let mut faults: BTreeMap<&str, Vec<Fault>> = BTreeMap::new();
     for problem in problems.iter().filter(|problem| problem.severity != Severity::Warning) {
         let Some(resource) = &problem.resource else { continue };
+        let all = faults.entry(resource).or_default();
+        if all.len() < FAULTS {
+            all.push(Fault { field: problem.field.clone(), text: sentence(problem) });
+        }
         let worst = first.entry(resource).or_insert(problem);
         if problem.severity > worst.severity {
             *worst = problem;
@@ -95,7 +114,8 @@ fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool)
             (None, Some(held)) => Outcome::Held(held.clone()),
             (None, None) => Outcome::Accepted,
         };
-        (name.clone(), Verdict { generation: *generation, outcome })
+        let faults = faults.get(name.as_str()).cloned().unwrap_or_default();
+        (name.clone(), Verdict { generation: *generation, outcome, faults })
     };
     known.iter().map(judge).collect()
 }

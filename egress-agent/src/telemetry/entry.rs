@@ -9,6 +9,7 @@ use std::{
 
 use egress_ebpf::reason::Reason;
 
+use super::Span;
 use crate::{
     policy::ClusterName,
     types::{
@@ -203,6 +204,8 @@ pub struct AccessLogEntry {
     pub detail: Option<String>,
     /// Who asked; JSON only.
     pub workload: Option<Arc<Workload>>,
+    /// Its span, where tracing is on; for export alone.
+    pub span: Option<Box<Span>>,
 }
 
 impl AccessLogEntry {
@@ -247,6 +250,7 @@ impl AccessLogEntry {
             audit: None,
             detail: None,
             workload: None,
+            span: None,
         }
     }
 

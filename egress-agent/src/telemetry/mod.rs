@@ -9,6 +9,7 @@ mod limits;
 mod log_filter;
 mod node_sources;
 mod normalized;
+mod otlp;
 mod panics;
 mod retries;
 mod series;
@@ -16,7 +17,7 @@ mod shard;
 mod stats;
 mod tunnels;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub use access_log::{
     AccessLog, AccessLogCounts, AccessLogError, LineFate, UnwrittenLines, header_text,
@@ -35,6 +36,7 @@ pub use limits::{ADMIN_ENDPOINTS, AdminRefusal, AdminRefusals, LimitStats, Resou
 pub use log_filter::{LogFilter, log_filter, set_log_filter};
 pub use node_sources::NodeSources;
 pub use normalized::{Normalized, count_normalized, normalized};
+pub use otlp::{Batch, Exports, Loss, Queue, Root, Sampler, Signal, SignalReport, Span, Traces};
 pub use panics::{panics, watch_panics};
 pub use retries::RetryGuard;
 pub use series::{DURATION_BUCKETS, RequestProtocol, Series, SeriesKey};
@@ -53,6 +55,8 @@ pub struct Telemetry {
     pub access_log: AccessLog,
     /// What it decided, for those who look.
     pub flows: Arc<FlowLog>,
+    /// What is exported over OTLP; empty where nothing is.
+    pub exports: OnceLock<Arc<Exports>>,
 }
 
 impl Telemetry {
@@ -61,6 +65,7 @@ impl Telemetry {
         self.stats.request_finished(entry);
         self.access_log.log(entry);
         self.flows.decided(entry);
+        self.export(entry);
     }
 
     /// A TCP or TLS connection is over: counts and logs it. Call it once a connection, refused ones
@@ -69,5 +74,18 @@ impl Telemetry {
         self.stats.connection_finished(entry);
         self.access_log.log(entry);
         self.flows.decided(entry);
+        self.export(entry);
+    }
+
+    fn export(&self, entry: &AccessLogEntry) {
+        if let Some(exports) = self.exports.get() {
+            exports.finished(entry, || self.access_log.line(entry));
+        }
+    }
+
+    /// Where spans go, if anywhere.
+    #[must_use]
+    pub fn traces(&self) -> Option<&Traces> {
+        self.exports.get()?.traces.as_ref()
     }
 }

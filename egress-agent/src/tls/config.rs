@@ -79,6 +79,16 @@ impl TrustRoots {
         Self(Arc::new(roots))
     }
 
+    /// Whether there is none: nothing can be verified.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub(super) fn store(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.0)
+    }
+
     /// These alone.
     #[must_use]
     pub fn new(roots: RootCertStore) -> Self {

@@ -94,10 +94,14 @@ impl Credentials {
         Self { places, ..Self::default() }
     }
 
-    /// The next configuration originates TLS with these settings. Connections read their files by themselves;
-    /// here the Secrets among them are asked for and judged.
-    pub fn originate<'a>(&self, settings: impl IntoIterator<Item = &'a ClientTls>) {
-        let originated = Originated::new(self.secrets(), settings);
+    /// The next configuration originates TLS with these settings, and shows these credentials to proxies.
+    /// Connections read their files by themselves; here the Secrets among them are asked for and judged.
+    pub fn originate<'a>(
+        &self,
+        settings: impl IntoIterator<Item = &'a ClientTls>,
+        proxies: impl IntoIterator<Item = &'a str>,
+    ) {
+        let originated = Originated::new(self.secrets(), settings, proxies);
         self.state().originated.replace(originated);
     }
 
@@ -131,7 +135,9 @@ impl Credentials {
             shares::share(names, &state.uses, is_read)
         };
         let of = |name: &String| Located::secrets(name);
-        let beyond = beyond.iter().flat_map(|(name, why)| of(name).map(|one| (one, why.clone())));
+        let beyond = beyond
+            .iter()
+            .flat_map(|(name, why)| of(name).into_iter().map(move |one| (one, why.clone())));
         secrets.want(within.iter().flat_map(of).collect(), &beyond.collect());
         if timeout(READING, secrets.settled()).await.is_err() {
             tracing::error!(

@@ -5,6 +5,7 @@ mod accept_error;
 mod args;
 mod basic;
 mod client;
+mod collector;
 mod config;
 mod credential;
 mod credentials;
@@ -25,6 +26,7 @@ pub use accept::{Refused, Terminated, accept};
 pub use accept_error::AcceptError;
 pub use args::CertificateArgs;
 pub use basic::basic_authorization;
+pub use collector::CollectorTls;
 pub use config::{Alpn, TrustRoots, negotiated_group};
 pub use credential::{
     Credential, CredentialFault, CredentialStore, Inspection, Located, Needs, Places,

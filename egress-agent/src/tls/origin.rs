@@ -3,7 +3,6 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    path::Path,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -64,13 +63,10 @@ impl Originator {
         self
     }
 
-    /// Where the directories of `credentialName` are, if they are files.
+    /// Where those that `credentialName` names are.
     #[must_use]
-    pub fn credentials_directory(&self) -> Option<&Path> {
-        match self.credentials.as_ref()? {
-            CredentialStore::Directory(directory) => Some(directory),
-            CredentialStore::Secrets(_) => None,
-        }
+    pub fn credentials(&self) -> Option<&CredentialStore> {
+        self.credentials.as_ref()
     }
 
     /// Handshakes on `stream` as the client. The verified name is the rule's SNI or, without one,

@@ -2,8 +2,11 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     convert::Infallible,
+    future::{Future as _, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -11,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Ping, PingPong, Reason, RecvStream, SendStream,
+    FlowControl, Ping, PingPong, Reason, RecvStream, SendStream,
     client::{ResponseFuture, SendRequest},
 };
 use http::{Request, StatusCode};
@@ -29,7 +32,7 @@ use super::{
     stats::Gauge,
     worker::Worker,
 };
-use crate::net::stream_window;
+use crate::net::{Windows, stream_window};
 
 /// What streams of one thread may hold for pods that don't read, in bytes, before all have the smallest
 /// windows.
@@ -48,7 +51,9 @@ pub(super) struct Connection {
     held: Cell<usize>,
     /// The window that its streams are to have, if it is another than the gateway was told.
     window: Notify,
-    told: Cell<u32>,
+    windows: Windows,
+    /// The windows of the streams that pods read.
+    readers: RefCell<HashMap<u32, FlowControl>>,
 }
 
 /// A place for one stream.
@@ -87,7 +92,8 @@ impl Connection {
             busy: Notify::new(),
             held: Cell::new(0),
             window: Notify::new(),
-            told: Cell::new(STREAM_WINDOW),
+            windows: Windows::new(STREAM_WINDOW),
+            readers: RefCell::default(),
         })
     }
 
@@ -129,9 +135,31 @@ impl Connection {
     fn set_held(&self, worker: &Worker, held: usize) {
         let before = self.held.replace(held);
         worker.held.set((worker.held.get() + held).saturating_sub(before));
-        if self.target(worker) != self.told.get() {
+        if self.target(worker) != self.windows.told() {
             self.window.notify_one();
         }
+    }
+
+    /// A pod begins to read a stream.
+    pub(super) fn add_reader(&self, flow: &FlowControl) {
+        self.readers.borrow_mut().insert(flow.stream_id().as_u32(), flow.clone());
+    }
+
+    /// It reads no more.
+    pub(super) fn remove_reader(&self, flow: &FlowControl) {
+        self.readers.borrow_mut().remove(&flow.stream_id().as_u32());
+    }
+
+    /// The task that drives the connection has had its turn.
+    fn turn(
+        &self,
+        cx: &Context<'_>,
+        worker: &Worker,
+        set: impl FnOnce(u32) -> Result<(), h2::Error>,
+    ) {
+        self.windows.turn(cx, self.target(worker), set, |visit| {
+            self.readers.borrow_mut().values_mut().for_each(visit);
+        });
     }
 
     /// The window of its streams. Bytes that wait for a pod which doesn't read don't count against the
@@ -196,16 +224,15 @@ pub(super) async fn drive(
     let to = shared.to;
     let driven = async {
         loop {
+            let turn = poll_fn(|cx| {
+                let polled = Pin::new(&mut connection).poll(cx);
+                shared.turn(cx, &worker, |window| connection.set_initial_window_size(window));
+                polled
+            });
             tokio::select! {
-                result = &mut connection => break result,
-                () = shared.window.notified() => {
-                    let window = shared.target(&worker);
-                    // Until the one before is acknowledged there can be no other; what comes or goes
-                    // meanwhile asks again.
-                    if connection.set_initial_window_size(window).is_ok() {
-                        shared.told.set(window);
-                    }
-                }
+                result = turn => break result,
+                // A turn of its own: the connection has none while nothing moves on it.
+                () = shared.window.notified() => {}
             }
         }
     };

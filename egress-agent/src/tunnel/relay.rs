@@ -49,9 +49,11 @@ pub(super) async fn relay(
     worker: &Worker,
     pod: TcpStream,
     slot: &Slot,
-    (send, recv): (SendStream<Bytes>, RecvStream),
+    stream: (SendStream<Bytes>, RecvStream),
 ) -> RelayEnd {
     let _running = Gauge::new(&worker.stats, |stats| &stats.streams);
+    let (send, mut recv) = stream;
+    slot.connection.add_reader(recv.flow_control());
     let mut relay = Relay {
         worker,
         slot,
@@ -101,7 +103,9 @@ struct Inward {
 
 impl Drop for Relay<'_> {
     fn drop(&mut self) {
-        self.slot.connection.let_go(self.worker, self.inward.queue.len());
+        let connection = &self.slot.connection;
+        connection.remove_reader(self.recv.flow_control());
+        connection.let_go(self.worker, self.inward.queue.len());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Values with a role. A bare `SocketAddr`, port or string doesn't cross a module's border.
 
 mod claim;
+mod config_map;
 mod duration;
 mod held;
 mod host;
@@ -20,6 +21,7 @@ mod text;
 mod trace;
 
 pub use claim::Claim;
+pub use config_map::ConfigMap;
 pub use duration::{duration_within, parse_duration};
 pub use held::Held;
 pub use host::{Host, HostError};

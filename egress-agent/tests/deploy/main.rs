@@ -6,7 +6,13 @@
 mod commands;
 mod helm;
 mod kubectl;
+mod lines;
+#[path = "../docs/markdown.rs"]
+mod markdown;
 mod monitoring;
 mod objects;
+mod otlp;
 mod schema;
+#[path = "../docs/shell.rs"]
+mod shell;
 mod values;

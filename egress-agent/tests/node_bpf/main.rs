@@ -1,6 +1,7 @@
 //! `egress-agent node` against the kernel: attach, pin, adopt, repair, detach. Needs root.
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, as the test does")]
 
+mod indices;
 mod repairs;
 mod site;
 mod versions;

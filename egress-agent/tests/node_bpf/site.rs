@@ -112,10 +112,15 @@ impl Site {
     pub(crate) fn start_until(&self, said: &str, more: &[&str]) -> Agent {
         let mut args = self.node_args();
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        self.start_as(&args, said)
+    }
+
+    /// Starts the agent with these arguments alone, and waits until its log says something.
+    pub(crate) fn start_as(&self, args: &[String], said: &str) -> Agent {
         let log = self.dir.path().join("log");
         let out = self.dir.path().join("events");
         let child = self
-            .agent(&args)
+            .agent(args)
             .stderr(File::create(&log).unwrap())
             .stdout(File::create(&out).unwrap())
             .spawn()

@@ -13,9 +13,9 @@ use aya::{
 use egress_agent::bpf::{object::PROGRAMS, tell_maker, tell_offload};
 use egress_ebpf::{
     abi::{
-        self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, PodAddress, PodPort,
-        Policy, PolicyId, Route, RouteKey, Share, ShareKey, TableId, Tunnel, UNKNOWN_POLICY,
-        UNKNOWN_TABLE, counter_index, pod_hardware, route_action, share_kind,
+        self, FlowEvent, FlowKey, FlowState, GatewayKey, Globals, Group, Policy, PolicyId, Route,
+        RouteKey, Share, ShareKey, Slot, TableId, Tunnel, UNKNOWN_POLICY, UNKNOWN_TABLE,
+        counter_index, pod_hardware, route_action, share_kind,
     },
     addr::{Addr, PortBe},
     reason::Reason,
@@ -45,17 +45,29 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub(crate) fn load(set_retval: u8) -> Self {
+        Self::load_with(set_retval, |_loader| {})
+    }
+
+    /// The same, where the programs know something else of the kernel than they would.
+    pub(crate) fn load_with<'a>(set_retval: u8, know: impl FnOnce(&mut EbpfLoader<'a>)) -> Self {
         let mut loader = EbpfLoader::new();
-        loader.override_global("SET_RETVAL", &set_retval, true);
+        let set_retval: &'static u8 = if set_retval == 0 { &0 } else { &1 };
+        loader.override_global("SET_RETVAL", set_retval, true);
         tell_maker(&mut loader).expect("the kernel describes its types");
         tell_offload(&mut loader).expect("the kernel describes its types");
+        know(&mut loader);
         let ebpf = loader.load(PROGRAMS).expect("the object must load; this test needs root");
         Self { ebpf }
     }
 
     /// Loaded, and as an agent leaves it: a snapshot is there, a cluster, a gateway for 443.
     pub(crate) fn usual() -> Self {
-        let mut kernel = Self::load(1);
+        Self::load(1).filled()
+    }
+
+    /// As an agent leaves it.
+    pub(crate) fn filled(mut self) -> Self {
+        let kernel = &mut self;
         kernel.policy(AUDITED, abi::mode::AUDIT);
         kernel.policy(EXEMPT, abi::mode::EXEMPT);
         kernel.policy(AUDITED_REDIRECT, abi::mode::AUDIT_REDIRECT);
@@ -69,11 +81,8 @@ impl Kernel {
         kernel.route(443, None, route_action::REDIRECT, 0);
         kernel.route(9000, Some("203.0.113.80"), route_action::DIRECT, 0);
         kernel.pod_interface(IFINDEX, DEFAULT_POLICY);
-        for own in ["10.0.0.5", "fd00::5"] {
-            kernel.put("POD_ADDRESSES", PodAddress { ifindex: IFINDEX, addr: addr(own) }, 1_u32);
-        }
         kernel.globals(1, 1_000_000);
-        kernel
+        self
     }
 
     pub(crate) fn globals(&mut self, generation: u64, events_per_second: u32) {
@@ -142,11 +151,16 @@ impl Kernel {
 
     /// Puts the pod behind an interface under a policy.
     pub(crate) fn pod_interface(&mut self, ifindex: u32, policy: PolicyId) {
-        let port = PodPort { policy, hardware: MAC, check: pod_hardware::KNOWN };
-        let value: [u8; 12] = port.as_bytes().try_into().unwrap();
-        let map = self.ebpf.map_mut("POD_INTERFACES").unwrap();
-        let mut map: HashMap<_, u32, [u8; 12]> = map.try_into().unwrap();
-        map.insert(ifindex, value, 0).unwrap();
+        let slot = Slot {
+            ifindex,
+            policy,
+            hardware: MAC,
+            check: pod_hardware::KNOWN,
+            v4: [10, 0, 0, 5],
+            v6: addr("fd00::5"),
+            ..Slot::FREE
+        };
+        self.set("SLOTS", Slot::home(ifindex), slot);
     }
 
     /// Puts a process's cgroup under a policy.

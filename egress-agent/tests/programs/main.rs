@@ -6,6 +6,7 @@
 mod cache;
 mod inbound;
 mod kernel;
+mod notes;
 mod packets;
 mod sockets;
 mod tunnel;

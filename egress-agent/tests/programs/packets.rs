@@ -71,6 +71,30 @@ pub(crate) fn own_cgroup() -> u64 {
     fs::metadata(PathBuf::from(mount).join(own)).unwrap().ino()
 }
 
+/// However many gateways there are: each is open at its routed port, and nowhere else.
+#[test]
+fn each_of_thirty_two_gateways_is_open_at_its_routed_port_alone() {
+    let mut kernel = Kernel::usual();
+    let gateways: Vec<String> =
+        (0..32).map(|number| format!("198.51.100.{}", 100 + number)).collect();
+    for gateway in &gateways {
+        kernel.gateway(gateway, 443);
+    }
+    // Verdicts that are looked up, that are kept, and that were kept.
+    for epoch in [0, 1, 1] {
+        kernel.epoch(epoch);
+        for (gateway, port) in
+            gateways.iter().flat_map(|gateway| [443, 80, 15008].map(|port| (gateway, port)))
+        {
+            let result = if port == 443 { TC_NEXT } else { TC_DROP };
+            let frame = frame(TCP, POD, gateway, port);
+            assert_eq!(kernel.classify("pod_ingress", &frame, 0), result, "{gateway} {port}");
+        }
+        let none = frame(TCP, POD, "198.51.100.132", 443);
+        assert_eq!(kernel.classify("pod_ingress", &none, 0), TC_DROP);
+    }
+}
+
 #[test]
 fn a_pod_is_held_to_its_walls() {
     let mut kernel = Kernel::usual();

@@ -317,6 +317,17 @@ proptest! {
         }
     }
 
+    /// Whose a cgroup is, is kept beside verdicts.
+    #[test]
+    fn no_verdict_is_taken_for_an_owner(question in question(), cgroup: u64, other: u64) {
+        let Question { place, flow, table } = question;
+        let Key { addr, what } = Key::new(place, &flow, table);
+        prop_assert_ne!(Key { addr, what }, Key::owner(addr[0]));
+        prop_assert!(what & 0xff00_0000 != Key::owner(cgroup).what & 0xff00_0000);
+        prop_assert_eq!(Key::owner(cgroup) == Key::owner(other), cgroup == other);
+        prop_assert!(Key::owner(cgroup).place() < VERDICTS);
+    }
+
     /// Whatever a verdict depends on is in its key.
     #[test]
     fn keys_that_are_equal_have_equal_verdicts(one in question(), other in question()) {

@@ -16,7 +16,8 @@ pub enum Namespace {
     /// The node's.
     Node,
     /// Another one, or none that could be found: a pod's interface may lie on the uplink (macvlan),
-    /// and then its frames come by here without having come in.
+    /// and then its frames come by here without having come in. Whoever may change that namespace's
+    /// network chooses what else such a packet says: where it came in, and the note of a pod's interface.
     Other,
 }
 
@@ -51,6 +52,8 @@ pub(super) enum Kind {
     Pod,
     /// The packet is forwarded.
     Unknown,
+    /// An interface of another network namespace, which lies on the uplink.
+    Stranger,
     /// A process of the node.
     NodeProcess,
     /// The node's kernel.
@@ -76,7 +79,7 @@ pub(super) fn leaving(
     let sender = match origin.kind {
         Kind::Workload | Kind::NodeProcess | Kind::NodeKernel => Sender::Itself,
         Kind::Pod => Sender::Pod(origin.pod),
-        Kind::Unknown => Sender::Unknown,
+        Kind::Unknown | Kind::Stranger => Sender::Unknown,
     };
     let denied = matches!(verdict.action, Action::Deny);
     if origin.is_node() && (!denied || is_for_the_inside(verdict, packet, view)) {
@@ -86,7 +89,7 @@ pub(super) fn leaving(
     // making. The uplink's flows weren't.
     let may_answer = match origin.kind {
         Kind::Workload => lacks_route(verdict) && answers_socket(origin.cgroup, packet, view),
-        Kind::Pod | Kind::Unknown => lacks_route(verdict),
+        Kind::Pod | Kind::Unknown | Kind::Stranger => lacks_route(verdict),
         Kind::NodeProcess | Kind::NodeKernel => denied,
     };
     if may_answer && answers(Scope::Uplink, sender, packet, view) {
@@ -99,11 +102,11 @@ pub(super) fn leaving(
         }
         Kind::NodeProcess | Kind::NodeKernel => Verdict::deny(Reason::UnsolicitedAnswer),
         // Whatever refused it: connection tracking has seen it on its way here.
-        Kind::Pod | Kind::Unknown if denied => {
+        Kind::Pod | Kind::Unknown | Kind::Stranger if denied => {
             inbound::note_refused(packet, view);
             verdict
         }
-        Kind::Workload | Kind::Pod | Kind::Unknown => verdict,
+        Kind::Workload | Kind::Pod | Kind::Unknown | Kind::Stranger => verdict,
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Way {
     /// The pod's interface whose program let it pass, zero for none that is known: on a bridge the
     /// frame came in on the bridge, as far as the kernel knows.
     pub pod: u32,
-    /// The network namespace that it was made in.
+    /// The network namespace that it was made in, or that forwards it.
     pub namespace: Namespace,
     /// What it was sent with.
     pub socket: Socket,
@@ -57,13 +57,16 @@ pub fn uplink(
         None => {
             let stranger = way.namespace != Namespace::Node;
             let begun_here = way.came_in_on == 0;
-            // In another namespace interfaces have other indices.
-            let pod = if way.pod != 0 || stranger { way.pod } else { way.came_in_on };
+            // In another namespace interfaces have other indices, and a note is whoever's: `act_ife` writes
+            // any to what the namespace sends.
+            let noted = if way.pod != 0 { way.pod } else { way.came_in_on };
+            let pod = if stranger { 0 } else { noted };
             let of_node = begun_here && !stranger;
             match view.interface(pod) {
                 Some(port) if !of_node => (port.policy, Origin { kind: Kind::Pod, cgroup: 0, pod }),
                 _ => {
                     let kind = match way.socket {
+                        _ if stranger => Kind::Stranger,
                         _ if !of_node => Kind::Unknown,
                         Socket::Process => Kind::NodeProcess,
                         Socket::None => Kind::NodeKernel,
@@ -136,8 +139,9 @@ fn outward(
     }
     let judge = |flow: &Flow| view.verdict(Place::Wire, flow, policy);
     let mut verdict = settled(bytes, destination(subject, judge));
-    // What is forwarded may be translated, or come from who owns its address.
-    if origin.kind == Kind::Workload {
+    // What is forwarded may be translated, or come from who owns its address. Nothing translates what
+    // another namespace puts on the uplink.
+    if matches!(origin.kind, Kind::Workload | Kind::Stranger) {
         verdict = own_source(verdict, packet, view);
     }
     leaving(verdict, origin, subject, view)

@@ -271,19 +271,16 @@ impl Skb {
         unsafe { (&raw const (*self.0).ingress_ifindex).read_volatile() }
     }
 
-    /// Leaves a note on the packet about the pod's interface that it came in on, for the program on
-    /// the uplink: bridges and address translation leave `tc_index` alone, and nothing else uses it
-    /// since Linux 6.3. It holds 16 bits; a greater index isn't noted.
+    /// Leaves a note on the packet, of which 16 bits are kept.
     #[inline(always)]
-    pub(crate) fn remember_pod(self, ifindex: u32) {
-        let note = u16::try_from(ifindex).unwrap_or(0);
+    pub(crate) fn set_tc_index(self, note: u32) {
         // SAFETY: as in `length`; the field may be written in tc programs.
-        unsafe { (&raw mut (*self.0).tc_index).write_volatile(note.into()) };
+        unsafe { (&raw mut (*self.0).tc_index).write_volatile(note) };
     }
 
     /// That note; zero for none.
     #[inline(always)]
-    pub(crate) fn pod(self) -> u32 {
+    pub(crate) fn tc_index(self) -> u32 {
         // Volatile: as in `ifindex`.
         // SAFETY: as in `length`.
         unsafe { (&raw const (*self.0).tc_index).read_volatile() }

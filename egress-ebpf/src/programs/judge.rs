@@ -23,8 +23,9 @@ use egress_ebpf::{
 use super::{
     cache::Verdicts,
     context::zero,
-    maps::{DENIED, GATEWAYS, GLOBALS, INTERNAL, POD_ADDRESSES, POD_INTERFACES, POLICIES, ROUTES},
+    maps::{DENIED, GATEWAYS, GLOBALS, INTERNAL, POLICIES, ROUTES},
     read::Words,
+    slots,
     view::Maps,
 };
 
@@ -64,14 +65,13 @@ impl PolicyView for Maps {
 
     #[inline(always)]
     fn interface(&self, ifindex: u32) -> Option<PodPort> {
-        // SAFETY: an entry's value is never changed: the agent replaces the entry, and the old one stays
-        // as long as a program may read it (`BPF_F_NO_PREALLOC`).
-        unsafe { POD_INTERFACES.get(ifindex) }.copied()
+        slots::port(ifindex)
     }
 
     #[inline(always)]
     fn is_pod_address(&self, key: &PodAddress) -> bool {
-        POD_ADDRESSES.get_ptr(key).is_some()
+        let [first, last] = Destination::address(&key.addr);
+        slots::owns_address(first, last, key.ifindex) != 0
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@ use egress_ebpf::hooks::{Namespace, Socket};
 use super::{
     context::Skb,
     kernel::{HOST_NETNS, NET_INUM, read},
+    slots::noted_pod,
 };
 
 /// Where the kernel keeps what, as in [`super::kernel`].
@@ -36,6 +37,9 @@ const SOCK_DGRAM: u32 = 2;
 const SYN_RECV: u32 = 3;
 const LISTEN: u32 = 10;
 const NEW_SYN_RECV: u32 = 12;
+/// No namespace has this number. Not an `Option`: of the payload of `None` the compiler leaves a register unset, which
+/// the verifier refuses.
+const UNKNOWN: u32 = 0;
 /// A packet's route may be borrowed (`SKB_DST_NOREF`).
 const BORROWED: u64 = 1;
 
@@ -60,6 +64,15 @@ impl Maker {
         Self { namespace, socket }
     }
 
+    /// Of a packet that came in by some interface: who forwards it. Minimum kernel version: 5.8, with
+    /// the kernel's description of its types (BTF).
+    #[inline(always)]
+    pub(crate) fn forwarder(skb: Skb) -> Self {
+        let is_node = forwards(skb.0) != 0;
+        let namespace = if is_node { Namespace::Node } else { Namespace::Other };
+        Self { namespace, socket: Socket::None }
+    }
+
     #[inline(always)]
     fn find(skb: Skb) -> Self {
         let full = full_socket(skb);
@@ -73,17 +86,20 @@ impl Maker {
             }
             _ => Socket::None,
         };
-        // A control socket of the kernel's may serve all namespaces in turn, so the route counts, too.
-        let by_socket = if sock == 0 { None } else { netns_of(sock, SOCK_NET.load()) };
-        let by_route = if socket == Socket::Process { None } else { netns_of_route(address) };
-        let own = HOST_NETNS.load();
-        let namespace = match (by_socket, by_route) {
-            (Some(one), None) | (None, Some(one)) if one == own => Namespace::Node,
-            (Some(one), Some(other)) if one == own && other == own => Namespace::Node,
-            _ => Namespace::Other,
-        };
-        Self { namespace, socket }
+        let by_socket = if sock == 0 { UNKNOWN } else { netns_of(sock, SOCK_NET.load()) };
+        let by_route = if socket == Socket::Process { UNKNOWN } else { netns_of_route(address) };
+        Self { namespace: namespace(by_socket, by_route), socket }
     }
+}
+
+/// The pod's interface that the note on a packet at the uplink names, if the note is to be believed; zero for none.
+///
+/// A pod's interface may lie on the uplink (macvlan), and whoever may change that namespace's network writes any note
+/// there. Our program made the note only if the node's namespace forwards the packet.
+#[inline(always)]
+pub(crate) fn believed_pod(skb: Skb) -> u32 {
+    let pod = noted_pod(skb);
+    if pod == 0 || forwards(skb.0) != 0 { pod } else { 0 }
 }
 
 // Bits of a maker's number.
@@ -98,6 +114,27 @@ extern "C" fn maker(skb: *mut __sk_buff) -> u64 {
     let node = if namespace == Namespace::Node { NODE } else { 0 };
     let process = if socket == Socket::Process { PROCESS } else { 0 };
     node | process
+}
+
+/// Whether the node's network namespace forwards the packet. A function that the verifier checks by itself: see
+/// [`judge`](super::judge).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn forwards(skb: *mut __sk_buff) -> u64 {
+    let Some(address) = address(Skb(skb)) else { return 0 };
+    let sock: u64 = read(address, SKB_SK.load()).unwrap_or(0);
+    let by_socket = if sock == 0 { UNKNOWN } else { netns_of(sock, SOCK_NET.load()) };
+    (namespace(by_socket, netns_of_route(address)) == Namespace::Node).into()
+}
+
+/// Which namespace it is, by the number of the socket's and of the route's. A control socket of the kernel's may
+/// serve all namespaces in turn, so the route counts, too.
+#[inline(always)]
+fn namespace(by_socket: u32, by_route: u32) -> Namespace {
+    let own = HOST_NETNS.load();
+    let fits = |number| number == own || number == UNKNOWN;
+    let is_known = by_socket != UNKNOWN || by_route != UNKNOWN;
+    if is_known && fits(by_socket) && fits(by_route) { Namespace::Node } else { Namespace::Other }
 }
 
 /// What is known of a socket that has all its fields.
@@ -162,19 +199,19 @@ fn has_file(sock: u64) -> bool {
 
 /// The number of the namespace that a field points to.
 #[inline(always)]
-fn netns_of(structure: u64, field: u32) -> Option<u32> {
-    let net: u64 = read(structure, field)?;
-    read(net, NET_INUM.load())
+fn netns_of(structure: u64, field: u32) -> u32 {
+    let net: u64 = read(structure, field).unwrap_or(0);
+    if net == 0 { UNKNOWN } else { read(net, NET_INUM.load()).unwrap_or(UNKNOWN) }
 }
 
 /// The number of the namespace whose route the packet takes.
 #[inline(always)]
-fn netns_of_route(skb: u64) -> Option<u32> {
-    let dst: u64 = read(skb, SKB_DST.load())?;
+fn netns_of_route(skb: u64) -> u32 {
+    let dst: u64 = read(skb, SKB_DST.load()).unwrap_or(0);
     let dst = dst & !BORROWED;
     if dst == 0 {
-        return None;
+        return UNKNOWN;
     }
-    let device: u64 = read(dst, DST_DEV.load())?;
-    netns_of(device, DEV_NET.load())
+    let device: u64 = read(dst, DST_DEV.load()).unwrap_or(0);
+    if device == 0 { UNKNOWN } else { netns_of(device, DEV_NET.load()) }
 }

@@ -12,8 +12,8 @@ use aya_ebpf::{
 use egress_ebpf::{
     abi::{
         COUNTERS_ENTRIES, CachedVerdict, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, Group,
-        OriginalDst, PodAddress, PodPort, Policy, PolicyId, Route, RouteKey, Share, ShareKey,
-        Tunnel, Tunneled, TunneledKey, TunneledPlace, capacity, capture_socket, lost,
+        OriginalDst, PodAddress, Policy, PolicyId, Route, RouteKey, Share, ShareKey, Slot, Tunnel,
+        Tunneled, TunneledKey, TunneledPlace, capacity, capture_socket, lost,
     },
     addr::{Addr, PortBe},
     inbound::REFUSED_SYNS as REFUSED_SYNS_ENTRIES,
@@ -61,15 +61,20 @@ pub(crate) static INTERNAL: LpmTrie<Addr, u32> =
 pub(crate) static DENIED: LpmTrie<Addr, u32> =
     LpmTrie::with_max_entries(capacity::PREFIXES, BPF_F_NO_PREALLOC);
 
-/// Which source addresses a pod's interface may send. The value says nothing.
+/// Which source addresses a pod's interface may send, beyond those in its slot; and those that a workload's socket
+/// may have. The value says nothing.
 #[map]
 pub(crate) static POD_ADDRESSES: HashMap<PodAddress, u32> =
     HashMap::with_max_entries(capacity::POD_ADDRESSES, BPF_F_NO_PREALLOC);
 
-/// The pod behind a host-side interface, by its index.
+/// The pods behind host-side interfaces, by the slots that the agent gave to these: see [`Slot`].
 #[map]
-pub(crate) static POD_INTERFACES: HashMap<u32, PodPort> =
-    HashMap::with_max_entries(capacity::POD_INTERFACES, BPF_F_NO_PREALLOC);
+pub(crate) static SLOTS: Array<Slot> = Array::with_max_entries(capacity::SLOTS, 0);
+
+/// The slot of an interface that could not have that of its home, by its index.
+#[map]
+pub(crate) static MOVED_SLOTS: HashMap<u32, u32> =
+    HashMap::with_max_entries(capacity::SLOTS, BPF_F_NO_PREALLOC);
 
 /// The policy of a workload, by cgroup id. A cgroup without an entry has its nearest ancestor's.
 #[map]

@@ -20,6 +20,7 @@ mod packet;
 mod peer;
 mod read;
 mod report;
+mod slots;
 mod sock_ops;
 mod socket;
 mod view;

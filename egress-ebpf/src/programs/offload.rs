@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use egress_ebpf::{
     addr::Addr,
-    packet::{Bytes, ether_type, offload::Offload},
+    packet::{Bytes, offload::Offload},
 };
 
 use super::context::Skb;
@@ -37,10 +37,10 @@ static SKB_HEAD: Global<u32> = Global::new(0);
 /// Bytes that hold all that is read around `ip_summed`; a power of two.
 const FLAGS: usize = 16;
 
-/// Bytes that nearly every verdict reads, and that are linear in nearly every frame: Ethernet, IPv4 or
-/// IPv6, TCP.
-const HEADERS: u32 = 14 + 20 + 20;
-const HEADERS_IPV6: u32 = 14 + 40 + 20;
+/// Bytes that nearly every verdict reads, and that are linear in nearly every frame: Ethernet, IPv6, TCP. For
+/// IPv4, too: what kind of packet it is the frame says, while the kernel goes by what the sender of a packet
+/// socket has said.
+const HEADERS: u32 = 14 + 40 + 20;
 
 /// A frame in a tc program. What is read of it is in the linear area, which is the kernel's own
 /// memory: the pages of a packet socket's ring (`PACKET_TX_RING`) are its owner's, who could write
@@ -53,7 +53,7 @@ impl Frame {
     /// doesn't pass. Minimum kernel version: 4.9.
     #[inline(always)]
     pub(crate) fn new(skb: Skb) -> Self {
-        bring(skb, if skb.protocol() == ether_type::IPV6 { HEADERS_IPV6 } else { HEADERS });
+        bring(skb, HEADERS);
         Self(skb)
     }
 }
@@ -61,8 +61,8 @@ impl Frame {
 /// Copies bytes of a packet in a tc program to the kernel's own memory, where they are not there yet.
 #[inline(always)]
 fn bring(skb: Skb, length: u32) {
+    let length = length.min(skb.length());
     if !skb.is_linear(length as usize) {
-        let length = length.min(skb.length());
         // SAFETY: the context is valid. A failure leaves less to read.
         let _less = unsafe { bpf_skb_pull_data(skb.0, length) };
     }
@@ -114,7 +114,7 @@ pub(crate) struct Leaving(pub(super) Skb);
 impl Leaving {
     #[inline(always)]
     pub(crate) fn new(skb: Skb) -> Self {
-        bring(skb, if skb.protocol() == ether_type::IPV6 { HEADERS_IPV6 } else { HEADERS });
+        bring(skb, HEADERS);
         Self(skb)
     }
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::{SkBuffContext, TcContext},
 };
 use egress_ebpf::{
-    abi::hook,
+    abi::{hook, note},
     addr::PortBe,
     hooks::{self, Way},
     inbound::Scope,
@@ -20,10 +20,11 @@ use egress_ebpf::{
 
 use super::{
     context::{Skb, forget_bit},
-    maker::Maker,
+    maker::{Maker, believed_pod},
     offload::{Frame, Leaving, Sent},
     read::Ends,
     report::{Cause, Site, report},
+    slots::{note_pod, noted_pod},
     view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
 
@@ -53,7 +54,7 @@ fn pod_ingress(context: TcContext) -> i32 {
     report(Site { hook: hook::POD, cgroup: 0, ifindex }, &judgement, || {
         Cause::packet(share_of_interface(ifindex))
     });
-    skb.remember_pod(ifindex);
+    note_pod(skb, ifindex);
     if judgement.reason() == Reason::Gateway {
         note_tunnel(skb, judgement.flow(), judgement.ether_type());
     }
@@ -65,7 +66,7 @@ fn pod_ingress(context: TcContext) -> i32 {
 #[classifier]
 fn bridge_ingress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
-    match hooks::bridge(&skb, skb.pod(), skb.has_vlan(), &Maps) {
+    match hooks::bridge(&skb, noted_pod(skb), skb.has_vlan(), &Maps) {
         Some(judgement) => {
             let site = Site { hook: hook::POD, cgroup: 0, ifindex: skb.ifindex() };
             report(site, &judgement, || Cause::packet(share_of_interface(site.ifindex)));
@@ -120,17 +121,23 @@ extern "C" fn note_passed(cookie: u64, ends: *const Ends, local: u32, remote: u3
 fn uplink_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     let workload = Workload::of(skb);
-    let (came_in_on, pod) = (skb.came_in_on(), skb.pod());
-    // Who made what a workload sent, or a known pod, is the same to the verdict, and takes long to find out.
-    let is_known = workload.known().is_some() || (came_in_on != 0 && pod != 0);
-    let Maker { namespace, socket } = if is_known { Maker::NOBODY } else { Maker::of(skb) };
+    let (came_in_on, pod) = (skb.came_in_on(), noted_pod(skb));
+    // Who made what a workload sent is the same to the verdict, and what was forwarded no socket of the
+    // node's sent. Both take long to find out.
+    let Maker { namespace, socket } = if workload.known().is_some() {
+        Maker::NOBODY
+    } else if came_in_on != 0 {
+        Maker::forwarder(skb)
+    } else {
+        Maker::of(skb)
+    };
     let way = Way { came_in_on, pod, namespace, socket };
     let judgement = hooks::uplink(&Leaving::new(skb), way, workload.known(), skb.has_vlan(), &Maps);
     let result = judgement.tc();
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };
     // Asked anew: what is kept until here, the verifier follows along every path.
     report(site, &judgement, || {
-        Cause::packet(match (skb.cgroup(), skb.pod()) {
+        Cause::packet(match (skb.cgroup(), believed_pod(skb)) {
             (0, 0) => share_of_interface(site.ifindex),
             (0, pod) => share_of_interface(pod),
             (cgroup, _) => share_of_cgroup(cgroup),
@@ -158,6 +165,8 @@ fn cgroup_ingress(context: SkBuffContext) -> i32 {
 fn pod_egress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
     hooks::inward(&skb, Scope::Pod(skb.ifindex()), skb.has_vlan(), &Maps);
+    // It leaves the node: another pod's note must not come back by an interface of this one on the uplink.
+    skb.set_tc_index(note::NONE);
     TC_NEXT
 }
 

@@ -1,17 +1,23 @@
 //! The maps as the verdict reads them, and which workload a hook is about.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_coarse_ns,
-    bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_ktime_get_coarse_ns,
+        bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id,
+    },
 };
 use egress_ebpf::{
     abi::{FlowKey, FlowPlace, FlowState, PolicyId, ShareKey, share_kind},
+    cache::{Key, look_up},
     decide::PolicyView as _,
     hooks,
     inbound::FlowTable,
+    verdict::Number,
 };
 
 use super::{
+    cache::Verdicts,
     context::{Skb, forget, zero, zero_long},
     maps::{FLOW_PLACES, FLOW_TURNS, FLOWS, REFUSED_SYNS, WORKLOADS},
 };
@@ -189,9 +195,10 @@ impl Workload {
         if cgroup == 0 {
             return Self { cgroup, owner: Owner::NOBODY };
         }
+        let found = Found(owner_of(skb.0, cgroup));
         // SAFETY: as above, and any level may be asked for.
         let ancestor = |level| unsafe { bpf_skb_ancestor_cgroup_id(skb.0, level) };
-        Self { cgroup, owner: owner(cgroup, ancestor) }
+        Self { cgroup, owner: found.owner(cgroup, ancestor) }
     }
 
     /// Who causes events, of the process that makes a system call.
@@ -228,6 +235,63 @@ impl Workload {
     }
 }
 
+/// An [`Owner`] as a number, which a CPU can keep: from the lowest bit on the policy (32 bits), the owner's level (8),
+/// the level of the listed cgroup or [`ITSELF`] (8), and whether there is one.
+#[derive(Clone, Copy)]
+struct Found(u64);
+
+/// In place of the listed cgroup's level: it is the workload's very own.
+const ITSELF: u8 = u8::MAX;
+const KNOWN: u64 = 1 << 48;
+
+impl Found {
+    /// The cgroup's own policy, or its nearest ancestor's.
+    #[inline(always)]
+    fn find(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Self {
+        let own = listed(cgroup);
+        let (owner, at) = if own.known { (own, ITSELF) } else { nearest(ancestor) };
+        let known = if owner.known { KNOWN } else { 0 };
+        Self(u64::from(owner.policy) | u64::from(owner.level) << 32 | u64::from(at) << 40 | known)
+    }
+
+    /// The same, with the id of the listed cgroup. What is kept until the end, the verifier follows along every path:
+    /// so these are numbers of which nothing is known.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the bits that were put there")]
+    fn owner(self, cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
+        let Self(number) = self;
+        let (known, at) = (number & KNOWN != 0, (number >> 40) as u8);
+        let listed = match (known, at) {
+            (false, _) => 0,
+            (true, ITSELF) => cgroup,
+            (true, level) => ancestor(level.into()),
+        };
+        Owner {
+            known: forget(known, cgroup as u32),
+            policy: number as u32,
+            cgroup: listed ^ zero_long(cgroup as u32),
+            level: (number >> 32) as u8,
+        }
+    }
+}
+
+/// Whose a packet's cgroup is. A cgroup has the same ancestors as long as it lives, and its id is never another's. So
+/// what was found is kept like a verdict, as long as no cgroup is listed anew or no more. A function that the verifier
+/// checks by itself: see [`judge`](super::judge).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn owner_of(skb: *mut __sk_buff, cgroup: u64) -> u64 {
+    match look_up(Key::owner(cgroup), &Verdicts) {
+        Ok(Number(found)) => found,
+        Err(missing) => {
+            // SAFETY: the context is valid, and any level may be asked for; the answer is 0 for one that isn't there.
+            let ancestor = |level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) };
+            let Found(found) = Found::find(cgroup, ancestor);
+            missing.keep(Number(found)).0
+        }
+    }
+}
+
 /// The cgroup's own policy, or its nearest ancestor's. What is kept until the end, the verifier follows
 /// along every path: so these are bytes of which nothing is known.
 #[inline(always)]
@@ -235,16 +299,16 @@ impl Workload {
 fn owner(cgroup: u64, ancestor: impl Fn(i32) -> u64) -> Owner {
     let mut owner = listed(cgroup);
     if !owner.known {
-        owner = nearest(ancestor);
+        (owner, _) = nearest(ancestor);
     }
     let any = cgroup as u32;
     Owner { known: forget(owner.known, any), level: forget(owner.level, any), ..owner }
 }
 
-/// The nearest ancestor that is listed.
+/// The nearest ancestor that is listed, and its level.
 #[inline(always)]
-fn nearest(ancestor: impl Fn(i32) -> u64) -> Owner {
-    let mut nearest = Owner::NOBODY;
+fn nearest(ancestor: impl Fn(i32) -> u64) -> (Owner, u8) {
+    let (mut nearest, mut at) = (Owner::NOBODY, 0);
     for level in 0..CGROUP_LEVELS {
         let id = ancestor(level.into());
         if id == 0 {
@@ -253,9 +317,10 @@ fn nearest(ancestor: impl Fn(i32) -> u64) -> Owner {
         let found = listed(id);
         if found.known {
             nearest = Owner { level: if nearest.known { EXACT } else { level }, ..found };
+            at = level;
         }
     }
-    nearest
+    (nearest, at)
 }
 
 #[inline(always)]

@@ -14,6 +14,7 @@ mod packets;
 mod random;
 mod request;
 mod snapshots;
+mod trace_context;
 mod world;
 
 pub use hbone::hbone;
@@ -22,16 +23,18 @@ pub use identity::identity;
 pub use packets::packet;
 pub use request::request;
 pub use snapshots::snapshots;
+pub use trace_context::trace_context;
 
 /// A fuzz target: its name, and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. The names are those of the corpora and of libFuzzer's binaries.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("packet", packet),
     ("client_hello", client_hello),
     ("snapshots", snapshots),
     ("identity", identity),
     ("request", request),
     ("hbone", hbone),
+    ("trace_context", trace_context),
 ];

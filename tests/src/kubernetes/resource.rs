@@ -27,7 +27,8 @@ impl Resource {
         Self { group: "egress-enforcer.io", versions: &["v1alpha1"], plural, kind }
     }
 
-    /// One of the Gateway API's kinds; not `gateways`, because the double knows kinds by their plural.
+    /// One of the Gateway API's kinds. The double knows kinds by their plural, so these `gateways` take the place of
+    /// Istio's.
     #[must_use]
     pub const fn gateway_api(plural: &'static str, kind: &'static str) -> Self {
         Self { group: "gateway.networking.k8s.io", versions: &["v1", "v1beta1"], plural, kind }

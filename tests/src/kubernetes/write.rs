@@ -79,9 +79,24 @@ pub(super) fn apply_status(
             details: Some(details),
         });
     };
+    let wanted = &applied["metadata"]["resourceVersion"];
+    if wanted.is_string() && *wanted != object["metadata"]["resourceVersion"] {
+        let message =
+            "the object has been modified; please apply your changes to the latest version";
+        return Err(Refused {
+            code: 409,
+            reason: "Conflict",
+            message: format!("Operation cannot be fulfilled on {kind} {name:?}: {message}"),
+            details: None,
+        });
+    }
     let conditions = applied["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    // Those of the Gateway API's routes are in a list that is replaced as a whole.
+    let parents = applied["status"]["parents"].as_array();
+    let of_parents =
+        parents.into_iter().flatten().filter_map(|parent| parent["conditions"].as_array());
     let mut causes: Vec<Cause> = Vec::new();
-    for (index, condition) in conditions.iter().enumerate() {
+    for (index, condition) in conditions.iter().chain(of_parents.flatten()).enumerate() {
         for field in ["type", "status", "lastTransitionTime", "reason", "message"] {
             if !condition[field].is_string() {
                 let path = format!("status.conditions[{index}].{field}");
@@ -100,7 +115,12 @@ pub(super) fn apply_status(
             None => all.push(condition),
         }
     }
-    object["status"]["conditions"] = json!(all);
+    if !all.is_empty() {
+        object["status"]["conditions"] = json!(all);
+    }
+    if let Some(parents) = parents {
+        object["status"]["parents"] = json!(parents);
+    }
     if object["status"] == before {
         return Ok(object);
     }

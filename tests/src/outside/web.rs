@@ -20,7 +20,7 @@ use crate::{ca::Certificates, plan};
 
 /// Size of the page that HTTPS answers with: about 150 kB, as the walkthrough's.
 pub const PAGE_BYTES: usize = 151_654;
-/// Size of `/download`, which takes some seconds.
+/// Size of `/download`, which takes some seconds; `/download/N` has N bytes.
 const DOWNLOAD_BYTES: usize = 40 << 20;
 const CHUNK: usize = 64 << 10;
 
@@ -103,13 +103,14 @@ fn respond(
         Some(server_name) => Seen::Https { server_name, host: host.clone(), path: path.clone() },
     });
     let name = host.split(':').next().unwrap_or_default();
-    if path == "/download" {
-        return download();
+    if let Some(bytes) = path.strip_prefix("/download") {
+        let bytes = bytes.strip_prefix('/').and_then(|bytes| bytes.parse().ok());
+        return download(bytes.unwrap_or(DOWNLOAD_BYTES));
     }
     if name == plan::METADATA {
         return text(StatusCode::OK, "AccessKeyId: the node's own credentials\n");
     }
-    if path == "/headers" {
+    if path.split('?').next() == Some("/headers") {
         let lines = request.headers().iter().map(|(name, value)| {
             format!("{name}: {}\n", String::from_utf8_lossy(value.as_bytes()))
         });
@@ -147,20 +148,23 @@ fn page(host: &str) -> Response<Body> {
     response
 }
 
-/// Forty mebibytes at about ten a second, with their length said in advance.
-fn download() -> Response<Body> {
+/// So many bytes at about ten mebibytes a second, with their length said in advance.
+fn download(bytes: usize) -> Response<Body> {
     let (mut sender, body) = Channel::<Bytes, Infallible>::new(1);
     tokio::task::spawn_local(async move {
         let chunk = Bytes::from(vec![b'x'; CHUNK]);
         let mut pace = tokio::time::interval(Duration::from_millis(6));
-        for _ in 0..DOWNLOAD_BYTES / CHUNK {
+        let mut left = bytes;
+        while left > 0 {
             pace.tick().await;
-            if sender.send_data(chunk.clone()).await.is_err() {
+            let piece = chunk.slice(..left.min(CHUNK));
+            left -= piece.len();
+            if sender.send_data(piece).await.is_err() {
                 return;
             }
         }
     });
     let mut response = Response::new(body.boxed());
-    response.headers_mut().insert(header::CONTENT_LENGTH, DOWNLOAD_BYTES.into());
+    response.headers_mut().insert(header::CONTENT_LENGTH, bytes.into());
     response
 }

@@ -55,11 +55,18 @@ impl Crate {
     fn file(&mut self, file: &Path, directory: &Path, path: Segments) -> Result<()> {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let parsed = syn::parse_file(&text).with_context(|| file.display().to_string())?;
-        self.module(parsed.items, directory, path)
+        self.module(parsed.items, file.parent().unwrap_or(file), directory, path)
     }
 
+    /// `place` is where the file is that holds the module: a `#[path]` starts there.
     #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
-    fn module(&mut self, items: Vec<Item>, directory: &Path, path: Segments) -> Result<()> {
+    fn module(
+        &mut self,
+        items: Vec<Item>,
+        place: &Path,
+        directory: &Path,
+        path: Segments,
+    ) -> Result<()> {
         let mut module = Module::default();
         for item in items {
             match item {
@@ -68,8 +75,15 @@ impl Crate {
                     let below = path.iter().chain([&name]).cloned().collect();
                     let inner = directory.join(&name);
                     match child.content {
-                        Some((_, items)) => self.module(items, &inner, below)?,
-                        None => self.file(&file_of(directory, &name)?, &inner, below)?,
+                        Some((_, items)) => self.module(items, &inner, &inner, below)?,
+                        None => {
+                            let shared = child.attrs.iter().find_map(path_attribute);
+                            let file = match shared {
+                                Some(shared) => place.join(shared),
+                                None => file_of(directory, &name)?,
+                            };
+                            self.file(&file, &inner, below)?;
+                        }
                     }
                 }
                 Item::Use(import) => module.import(&import),
@@ -82,6 +96,16 @@ impl Crate {
         self.modules.insert(path, module);
         Ok(())
     }
+}
+
+/// The value of `#[path = "…"]`: a file that another target shares.
+fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
+    let value =
+        attribute.meta.require_name_value().ok().filter(|pair| pair.path.is_ident("path"))?;
+    let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &value.value else {
+        return None;
+    };
+    Some(text.value())
 }
 
 /// `name.rs` or `name/mod.rs`.

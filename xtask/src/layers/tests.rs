@@ -34,6 +34,16 @@ fn a_chain_is_no_cycle() {
 }
 
 #[test]
+fn a_file_that_another_target_shares_is_read_where_it_is() {
+    let files = [
+        ("lib.rs", "mod a;"),
+        ("a.rs", "#[path = \"other/b.rs\"] mod b; pub struct A(b::B);"),
+        ("other/b.rs", "pub struct B(Box<super::A>);"),
+    ];
+    assert_eq!(cycles_of(&files), ["made_up::a made_up::a::b"]);
+}
+
+#[test]
 fn a_deliberate_cycle_is_found_however_it_is_written() {
     for back in [
         "use crate::a::A; pub struct C;",

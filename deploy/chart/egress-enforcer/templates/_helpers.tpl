@@ -88,3 +88,43 @@ $(HOST_IP):{{ index . 1 }}
     type: Directory
 {{- end }}
 {{- end }}
+
+{{/* Variables of the export over OTLP: of this endpoint. */}}
+{{- define "egress-enforcer.otlpEnv" -}}
+{{- $otlp := (index . 0).Values.otlp -}}
+{{- with index . 1 }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- with $otlp.headersSecret.name }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $otlp.headersSecret.key }}
+{{- end }}
+{{- if $otlp.authorityConfigMap.name }}
+- name: OTEL_EXPORTER_OTLP_CERTIFICATE
+  value: /etc/otlp/{{ $otlp.authorityConfigMap.key }}
+{{- end }}
+{{- range $name, $value := $otlp.environment }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Where the collector's authority is, and the volume that holds it. */}}
+{{- define "egress-enforcer.otlpMounts" -}}
+{{- if .Values.otlp.authorityConfigMap.name }}
+- name: otlp-authority
+  mountPath: /etc/otlp
+  readOnly: true
+{{- end }}
+{{- end }}
+{{- define "egress-enforcer.otlpVolumes" -}}
+{{- with .Values.otlp.authorityConfigMap.name }}
+- name: otlp-authority
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- end }}

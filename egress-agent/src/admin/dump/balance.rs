@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::json::seconds;
-use crate::policy::{ConsistentHash, EgressAddresses, HashKey, HashTable, Warmup};
+use crate::policy::{
+    ClusterLocality, ConsistentHash, EgressAddresses, EndpointPlace, HashKey, HashTable, Warmup,
+};
 
 pub(super) fn consistent_hash(hash: &ConsistentHash) -> Value {
     let (key, name) = match &hash.key {
@@ -33,4 +35,26 @@ pub(super) fn warmup(warmup: &Warmup) -> Value {
 
 pub(super) fn egress_addresses(from: &EgressAddresses) -> Value {
     json!({ "name": &*from.name, "addresses": from.addresses })
+}
+
+pub(super) fn locality(locality: &ClusterLocality) -> Value {
+    let ClusterLocality { setting, ejects, places } = locality;
+    let distribute = setting.distribute.iter().map(|entry| {
+        let to = entry.to.iter().map(|(to, share)| (to.to_string(), json!(share)));
+        json!({ "from": entry.from.to_string(), "to": to.collect::<serde_json::Map<_, _>>() })
+    });
+    let failover =
+        setting.failover.iter().map(|(from, to)| json!({ "from": &**from, "to": &**to }));
+    let labels = setting.failover_priority.iter().map(|(key, value)| match value {
+        Some(value) => json!(format!("{key}={value}")),
+        None => json!(&**key),
+    });
+    let place = |place: &EndpointPlace| json!({ "locality": place.locality.to_string(), "labels": place.labels });
+    json!({
+        "distribute": distribute.collect::<Vec<_>>(),
+        "failover": failover.collect::<Vec<_>>(),
+        "failoverPriority": labels.collect::<Vec<_>>(),
+        "failsOver": ejects,
+        "endpoints": places.iter().map(place).collect::<Vec<_>>(),
+    })
 }

@@ -190,7 +190,7 @@ pub(super) fn clusters(destination: &Destination) -> Value {
             "namespace": &*provider.namespace.0,
             "cluster": cluster(&provider.others),
             "byClient": clients
-                .map(|(namespace, reached)| (namespace.0.to_string(), json!(cluster(reached))))
+                .map(|(clients, reached)| (clients.to_string(), json!(cluster(reached))))
                 .collect::<serde_json::Map<_, _>>(),
         })
     })

@@ -10,7 +10,8 @@ use egress_ebpf::verdict::Mode;
 
 use super::{
     super::{
-        certificate_metrics, event_losses, exposition::Exposition, process_metrics, tunnel_metrics,
+        certificate_metrics, event_losses, exposition::Exposition, otlp_metrics, process_metrics,
+        tunnel_metrics,
     },
     sources::{AgentSources, Sources},
 };
@@ -72,6 +73,7 @@ fn write(
     let help = "Times that the processes of workloads were looked at.";
     out.single("egress_process_looks_total", "counter", help, sources.condition.looks())?;
     tunnel_metrics::write(&sources.tunnel, out)?;
+    otlp_metrics::write(sources.exports.as_deref(), out)?;
     process_metrics::write("node", out)
 }
 
@@ -217,6 +219,7 @@ pub(super) mod tests {
             tunnel: Default::default(),
             fills: Fills::new("/no/such/directory".into()),
             unknown: watch::channel(Default::default()).1,
+            exports: None,
         };
         let mut out = Exposition::default();
         write(&sources, &[], Lost { rate: 0, full: 0 }, &[], &mut out).unwrap();

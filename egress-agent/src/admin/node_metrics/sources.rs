@@ -10,6 +10,7 @@ use crate::{
     enforcement::{Condition, Modes, Pod, Tally},
     pods::UnknownInterface,
     source::Loaded,
+    telemetry::Exports,
     tls::Credentials,
     tunnel::Stats,
 };
@@ -36,4 +37,6 @@ pub(crate) struct AgentSources {
     pub fills: Fills,
     /// Interfaces whose pods are not known.
     pub unknown: watch::Receiver<Vec<UnknownInterface>>,
+    /// What is exported over OTLP.
+    pub exports: Option<Arc<Exports>>,
 }

@@ -15,6 +15,11 @@ function cell(text, kind) {
   return td;
 }
 
+// A time to the millisecond.
+function moment(time) {
+  return cell(String(time || "").replace(/(\.\d{3})\d+/, "$1"), "time");
+}
+
 function row(cells) {
   const tr = document.createElement("tr");
   tr.append(...cells);
@@ -58,7 +63,7 @@ async function look() {
     ]);
     fill("refusals", found.refusals.map((one) => row([
       cell(one.times), cell(one.workload), cell(one.destination),
-      cell(one.detail ? `${one.reason}: ${one.detail}` : one.reason, "refused"), cell(one.last),
+      cell(one.detail ? `${one.reason}: ${one.detail}` : one.reason, "refused"), moment(one.last),
     ])), 5);
     fill("talks", found.talks.map((one) => row([
       cell(one.times), cell(one.workload), cell(one.service), cell(one.protocol),
@@ -99,7 +104,7 @@ function sieve() {
 function show(flow) {
   const refused = flow.verdict === "deny" || flow.verdict === "fail";
   const tr = row([
-    cell(flow.time), cell(workload(flow)), cell(destination(flow)), cell(flow.protocol),
+    moment(flow.time), cell(workload(flow)), cell(destination(flow)), cell(flow.protocol),
     cell(verdict(flow), refused ? "refused" : "allowed"),
   ]);
   tr.dataset.refused = refused ? "yes" : "no";

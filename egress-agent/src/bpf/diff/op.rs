@@ -30,9 +30,9 @@ pub enum Op {
     Internal(Change<Prefix<Addr>, ()>),
     /// Of `DENIED`.
     Denied(Change<Prefix<Addr>, ()>),
-    /// Of `POD_INTERFACES`.
+    /// Of `SLOTS`: the pod behind an interface.
     PodInterface(Change<u32, PodPort>),
-    /// Of `POD_ADDRESSES`.
+    /// Of `SLOTS` or `POD_ADDRESSES`: an address of it.
     PodAddress(Change<PodAddress, ()>),
     /// Of `WORKLOADS`.
     Workload(Change<u64, PolicyId>),

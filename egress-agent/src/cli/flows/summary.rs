@@ -3,15 +3,18 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Write},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::SystemTime,
 };
 
 use serde_json::json;
 
-use crate::telemetry::{FlowRecord, FlowVerdict, rfc3339};
+use crate::{
+    bpf::Hook,
+    telemetry::{FlowRecord, FlowVerdict, rfc3339},
+};
 
 /// What the flows of a row have in common.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -37,8 +40,18 @@ pub(super) struct Summary(Vec<(Key, Tally)>);
 impl Summary {
     /// Of flows in any order.
     pub(super) fn of<'a>(flows: impl IntoIterator<Item = &'a FlowRecord>) -> Self {
+        let flows: Vec<&FlowRecord> = flows.into_iter().collect();
+        let at_pods: HashSet<_> = flows
+            .iter()
+            .filter(|flow| is_audited(flow, Hook::Pod))
+            .map(|flow| ends(flow))
+            .collect();
         let mut rows: HashMap<Key, Tally> = HashMap::new();
         for flow in flows {
+            // What audit mode lets pass at the pod's interface is judged once more where it leaves the node.
+            if is_audited(flow, Hook::Uplink) && at_pods.contains(&ends(flow)) {
+                continue;
+            }
             let FlowRecord { time, .. } = *flow;
             let tally =
                 rows.entry(key(flow)).or_insert(Tally { times: 0, first: time, last: time });
@@ -89,6 +102,22 @@ impl Summary {
         }
         Ok(())
     }
+}
+
+/// Whether this hook would have refused it but for audit mode.
+fn is_audited(flow: &FlowRecord, hook: Hook) -> bool {
+    flow.audit && flow.verdict == FlowVerdict::Deny && flow.hook == hook.name()
+}
+
+/// Where a packet came from and went to.
+type Ends<'f> =
+    (Option<IpAddr>, Option<u16>, Option<IpAddr>, Option<u16>, &'f str, Option<&'f String>);
+
+fn ends(flow: &FlowRecord) -> Ends<'_> {
+    let FlowRecord { source_address, source_port, destination_address, destination_port, .. } =
+        *flow;
+    let (protocol, server) = (&*flow.protocol, flow.server.as_ref());
+    (source_address, source_port, destination_address, destination_port, protocol, server)
 }
 
 fn key(flow: &FlowRecord) -> Key {
@@ -174,6 +203,24 @@ mod tests {
         documented("flows --summary -o json", &first);
         assert_eq!((&first["times"], &first["workload"]), (&2.into(), &"default/web".into()));
         assert_eq!(first["destination"], "198.51.100.7:443");
+    }
+
+    #[test]
+    fn a_packet_that_audit_lets_pass_counts_where_it_was_judged_first() {
+        let unknown = FlowRecord { workload: None, namespace: None, audit: true, ..dropped() };
+        let uplink = |flow: FlowRecord| FlowRecord {
+            hook: "uplink".into(),
+            interface: Some("eth0".into()),
+            ..flow
+        };
+        let Summary(rows) = Summary::of(&[unknown.clone(), uplink(unknown.clone())]);
+        let names: Vec<_> = rows.iter().map(|(key, _)| key.workload.as_str()).collect();
+        assert_eq!((names, rows[0].1.times), (vec!["veth-web"], 1));
+        // What only the uplink judged, and what was refused there, are rows of their own.
+        let other = FlowRecord { destination_port: Some(22), ..unknown.clone() };
+        let refused = FlowRecord { audit: false, ..unknown.clone() };
+        let Summary(rows) = Summary::of(&[unknown, uplink(other), uplink(refused)]);
+        assert_eq!(rows.len(), 3);
     }
 
     #[test]

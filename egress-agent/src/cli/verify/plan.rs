@@ -101,7 +101,7 @@ fn check(host: &HostPattern, port: u16, what: What) -> Option<Check> {
     match host {
         HostPattern::Exact(host) => Some(Check { host: host.to_string(), port, what }),
         // Nobody knows a name below it.
-        HostPattern::Below(_) | HostPattern::Any => None,
+        HostPattern::Below(_) | HostPattern::Ending(_) | HostPattern::Any => None,
     }
 }
 

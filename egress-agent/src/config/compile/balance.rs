@@ -9,7 +9,10 @@ use super::super::{
         RingHash, SimpleLb, Warmup as WarmupMirror,
     },
 };
-use crate::policy::{ConsistentHash, HashCookie, HashKey, HashTable, LoadBalancer, Warmup};
+use super::locality;
+use crate::policy::{
+    ConsistentHash, HashCookie, HashKey, HashTable, LoadBalancer, LocalitySetting, Warmup,
+};
 
 /// Points of a ring, at most; Envoy's bound.
 const MOST_POINTS: u32 = 1 << 16;
@@ -22,16 +25,25 @@ pub(super) struct Balancing {
     pub(super) method: LoadBalancer,
     pub(super) hash: Option<Arc<ConsistentHash>>,
     pub(super) warmup: Option<Warmup>,
+    /// `localityLbSetting`, where the rule has one; nothing in it where that switches it off.
+    pub(super) locality: Option<Option<LocalitySetting>>,
 }
 
 impl Default for Balancing {
     fn default() -> Self {
-        Self { method: LoadBalancer::LeastRequest, hash: None, warmup: None }
+        Self { method: LoadBalancer::LeastRequest, hash: None, warmup: None, locality: None }
     }
 }
 
 pub(super) fn balancing_of(settings: &LoadBalancerSettings, cx: &mut Cx<'_>) -> Balancing {
-    let LoadBalancerSettings { at: _, simple, consistent_hash, warmup, warmup_duration } = settings;
+    let LoadBalancerSettings {
+        at: _,
+        simple,
+        consistent_hash,
+        warmup,
+        warmup_duration,
+        locality: near,
+    } = settings;
     if let (Some(simple), Some(_)) = (simple, consistent_hash) {
         let message = "simple and consistentHash are two methods: give one";
         cx.wrong(&simple.at, simple.value.to_string(), "nothing", message);
@@ -60,7 +72,8 @@ pub(super) fn balancing_of(settings: &LoadBalancerSettings, cx: &mut Cx<'_>) -> 
     {
         cx.warn(at, "has no effect: only ROUND_ROBIN and LEAST_REQUEST warm endpoints up");
     }
-    Balancing { method, hash, warmup }
+    let locality = near.as_ref().map(|near| locality::setting(near, cx));
+    Balancing { method, hash, warmup, locality }
 }
 
 fn consistent(mirror: &HashMirror, cx: &mut Cx<'_>) -> ConsistentHash {

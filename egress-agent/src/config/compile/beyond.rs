@@ -18,7 +18,7 @@ use super::{
     server_tls::is_name,
 };
 use crate::{
-    policy::{ConnectTarget, ProxyProtocol, RetryBudget},
+    policy::{ConnectTarget, ProxyMethod, ProxyProtocol, RetryBudget},
     types::Namespace,
 };
 
@@ -78,13 +78,13 @@ fn version(ProxyProtocolSettings { at: _, version }: &ProxyProtocolSettings) -> 
 
 fn target(tunnel: &TunnelSettings, cx: &mut Cx<'_>) -> Option<ConnectTarget> {
     let TunnelSettings { at: _, protocol, target_host, target_port } = tunnel;
-    if let Some(post) = protocol.as_ref().filter(|p| p.value == TunnelProtocol::Post) {
-        let message = "only CONNECT is supported: what a proxy makes of POST is not standardized";
-        cx.wrong(&post.at, "POST", "CONNECT", message);
-    }
+    let method = match protocol.as_ref().map(|protocol| protocol.value) {
+        Some(TunnelProtocol::Post) => ProxyMethod::Post,
+        None | Some(TunnelProtocol::Connect) => ProxyMethod::Connect,
+    };
     let host = names::host(target_host.as_ref()?, cx)?;
     let port = target_port.as_ref()?.value;
-    Some(ConnectTarget { host, port, credential: None })
+    Some(ConnectTarget { method, host, port, credential: None })
 }
 
 /// The credential that the annotation names. A gateway has those of all its users: a namespace may name its
@@ -115,6 +115,9 @@ pub(super) fn credential(meta: &Meta, root: &Namespace, cx: &mut Cx<'_>) -> Opti
         );
         detail.into()
     });
+    if allowed {
+        cx.names_credential(&text.value);
+    }
     let name = At { value: text.value.as_str().into(), at: text.at.clone() };
     Some(Credential { name, refused })
 }

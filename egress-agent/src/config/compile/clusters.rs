@@ -13,20 +13,21 @@ use super::{
         resource::Resource,
     },
     Compiler, beyond, nodes,
-    providers::{merged, most_specific},
+    precedence::{merged, most_specific},
     rule::{Rule, RuleSubset, Subsets},
     traffic::{self, Kinds, Tunnel},
 };
 use crate::{
     policy::{Exported, Hop, HostPattern, TunnelTls},
-    types::{Namespace, Port},
+    types::{Labels, Namespace, Port},
 };
 
 impl Compiler<'_> {
     /// Reads a destination rule.
     pub(super) fn rule(&mut self, resource: &Resource<DestinationRule>) -> Option<Rule> {
         let Resource { meta, spec } = resource;
-        let DestinationRule { at: _, host, traffic_policy, subsets, export_to } = spec;
+        let DestinationRule { at: _, host, traffic_policy, subsets, export_to, workload_selector } =
+            spec;
         let host_text = host.as_ref()?;
         let full = names::expand(&host_text.value, &meta.namespace);
         let mut host = names::pattern_of(&full, host_text, &mut meta.cx(self.report))?;
@@ -41,6 +42,21 @@ impl Compiler<'_> {
             registry: self.entries.meet(&host) || self.egress_hosts.meet(&host),
         };
         let mut cx = meta.cx(self.report);
+        let selector = workload_selector.as_ref().map(|selector| {
+            if kinds.gateway {
+                let message = "the way to a gateway is one for all: without the selector the rule would \
+                               be for every client";
+                cx.wrong(&selector.at, "workloadSelector", "nothing", message);
+            }
+            let foreign = export_to.iter().find(|to| {
+                to.value != "." && *to.value != *meta.namespace.0 || export_to.len() > 1
+            });
+            if let Some(foreign) = foreign {
+                let message = "a rule with workloadSelector is for its own namespace alone";
+                cx.wrong(&foreign.at, format!("{:?}", foreign.value), "\".\" alone", message);
+            }
+            names::labels(&selector.match_labels)
+        });
         let credential = beyond::credential(meta, &self.mesh.root_namespace, &mut cx);
         let mut policy = traffic_policy.as_ref().map(|p| traffic::policy(p, kinds, &mut cx));
         let mut read = Subsets::default();
@@ -70,10 +86,15 @@ impl Compiler<'_> {
                 cx.wrong(&name.at, format!("{:?}", name.value), "a tunnel", message);
             }
         }
+        let exported = match selector {
+            Some(_) => Exported::To(vec![meta.namespace.clone()]),
+            None => names::exported(export_to, &meta.namespace, false, &mut cx),
+        };
         Some(Rule {
             meta: meta.clone(),
             host,
-            exported: names::exported(export_to, &meta.namespace, false, &mut cx),
+            exported,
+            selector,
             policy,
             subsets: read,
             is_only_tls,
@@ -89,7 +110,7 @@ impl Compiler<'_> {
     /// the way to a gateway must not be the weaker for somebody's choice of a namespace.
     fn gateway_rules(&self, host: &HostPattern, client: &Namespace) -> Vec<&Rule> {
         most_specific(&self.rules.meeting(host), host, |rule| {
-            !rule.is_only_tls && rule.exported.includes(Some(client))
+            !rule.is_only_tls && rule.selector.is_none() && rule.exported.includes(Some(client))
         })
     }
 
@@ -185,7 +206,7 @@ impl Compiler<'_> {
 
     /// Warns about rules for hosts that don't exist, and about two for one host.
     pub(super) fn check_rules(&mut self) {
-        let mut seen: HashMap<(&HostPattern, &Namespace, &Exported), &Rule> = HashMap::new();
+        let mut seen: HashMap<RuleKey<'_>, &Rule> = HashMap::new();
         for rule in self.rules.iter() {
             let mut cx = rule.meta.cx(self.report);
             let at = Spot::root(rule.meta.line, "spec").field("host");
@@ -206,7 +227,7 @@ impl Compiler<'_> {
             let of_gateway = self.groups.are_in(own);
             let used =
                 group || of_service || of_policy || of_gateway || *own == self.mesh.root_namespace;
-            if covers && !used && self.mesh_given {
+            if covers && !used && self.mesh_given && rule.selector.is_none() {
                 let message = format!(
                     "gateways do not use this rule: only those of the gateway's namespace, of the \
                      ServiceEntry's and of the root namespace ({}) count there",
@@ -218,13 +239,16 @@ impl Compiler<'_> {
             if rule.is_only_tls {
                 continue;
             }
-            match seen.entry((&rule.host, own, &rule.exported)) {
+            match seen.entry((&rule.host, own, &rule.exported, &rule.selector)) {
                 hash_map::Entry::Occupied(first) => merge_notes(first.get(), rule, &at, &mut cx),
                 hash_map::Entry::Vacant(place) => drop(place.insert(rule)),
             }
         }
     }
 }
+
+/// What two rules that stand in each other's place have in common.
+type RuleKey<'r> = (&'r HostPattern, &'r Namespace, &'r Exported, &'r Option<Labels>);
 
 /// What of a later rule for the same host has no effect.
 fn merge_notes(first: &Rule, rule: &Rule, at: &Spot, cx: &mut Cx<'_>) {

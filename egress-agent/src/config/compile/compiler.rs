@@ -13,7 +13,9 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    policy::{AddressGuard, Cluster, ClusterName, Destination, Hop, MeshConfig, Server},
+    policy::{
+        AddressGuard, Cluster, ClusterName, Destination, EgressAddresses, Hop, MeshConfig, Server,
+    },
     types::{GatewayPort, Namespace, Port},
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Compiler<'r> {
     pub(super) by_port: HashMap<GatewayPort, Vec<usize>>,
     /// Names of all gateways, those included whose servers have errors.
     pub(super) gateways: HashSet<String>,
+    /// Where those of them dial from that say it, or why nothing is sent there.
+    pub(super) gateway_addresses: HashMap<String, Result<Arc<EgressAddresses>, String>>,
     /// Whether servers are missing because of errors in them, told already.
     pub(super) broken_gateways: bool,
     /// Virtual services that others delegate to.

@@ -1,5 +1,7 @@
 //! What a destination of a rule means: a gateway, a service outside, or nothing.
 
+use std::sync::Arc;
+
 use egress_ebpf::reason::Reason;
 
 use super::{
@@ -9,7 +11,9 @@ use super::{
     wanted::{Traffic, Wanted},
 };
 use crate::{
-    policy::{Client, Destination, Discovery, HostPattern, Protocol, Refusal, Target},
+    policy::{
+        Client, Destination, Discovery, EgressAddresses, HostPattern, Protocol, Refusal, Target,
+    },
     types::{GatewayPort, Port},
 };
 
@@ -37,6 +41,10 @@ impl Compiler<'_> {
         let Some(pattern) = names::pattern_of(&name, host, &mut cx) else {
             return refused(Reason::NoGatewayRoute, "an invalid destination");
         };
+        if pattern == HostPattern::Any {
+            cx.wrong(&host.at, "\"*\"", "a host", "a destination is one service");
+            return refused(Reason::NoGatewayRoute, "an invalid destination");
+        }
         let Some(declared) = self.entries.declared(&pattern) else {
             return self.unknown_host(host, &name, scope);
         };
@@ -111,12 +119,21 @@ impl Compiler<'_> {
             cx.note(Severity::Refusal, at, message);
         }
         let mut cx = scope.meta.cx(self.report);
-        let from = match egress_addresses::annotated(scope.meta, &self.mesh, &mut cx) {
+        let own = egress_addresses::annotated(scope.meta, &self.mesh, &mut cx).transpose();
+        let from = match own.or_else(|| self.gateway_address(stage)).transpose() {
             Ok(from) => from,
             Err(detail) => return refused(Reason::EgressAddressUnavailable, &detail),
         };
         let destination = from.map_or(destination.clone(), |from| self.from(&destination, &from));
         Target::Cluster { destination, host: pattern.exact().cloned() }
+    }
+
+    /// Where the gateway of a stage dials from, where it says it.
+    fn gateway_address(&self, stage: &Stage) -> Option<Result<Arc<EgressAddresses>, String>> {
+        match stage {
+            Stage::Mesh => None,
+            Stage::Gateway(name) => self.gateway_addresses.get(&**name).cloned(),
+        }
     }
 
     /// Whether the name that was asked for is known of raw TCP at this stage: behind servers that
@@ -142,10 +159,10 @@ impl Compiler<'_> {
         let mut found: Vec<Refusal> = Vec::new();
         for client in clients {
             let gateway = (*stage != Stage::Mesh).then_some(client);
-            let seen = destination.provider(Client { source: Some(own), gateway });
+            let seen = destination.provider(Client { source: Some(own), gateway, labels: None });
             // A route may be for other namespaces than its own.
             let provider = seen.or(destination.providers.first());
-            let refusals = provider.map(|provider| &provider.reached(Some(client)).refusals);
+            let refusals = provider.map(|provider| &provider.reached(Some(client), None).refusals);
             for refusal in refusals.into_iter().flatten() {
                 if !found.iter().any(|known| known.detail == refusal.detail) {
                     found.push(refusal.clone());

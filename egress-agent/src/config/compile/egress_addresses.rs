@@ -55,7 +55,7 @@ fn usable(addresses: Vec<IpAddr>, name: &str) -> EgressAddresses {
     EgressAddresses { name: name.into(), addresses }
 }
 
-/// What the annotation of a virtual service says: the name of an entry, or addresses. A namespace may name
+/// What the annotation of a virtual service or a gateway says: the name of an entry, or addresses. A namespace may name
 /// what is for it, the root namespace anything.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ pub(super) fn dialled_from(
         refusals: reached.refusals.clone(),
     };
     let providers = destination.providers.iter().map(|provider| Provider {
-        by_client: provider.by_client.iter().map(|(name, own)| (name.clone(), from(own))).collect(),
+        by_client: provider.by_client.iter().map(|(who, own)| (who.clone(), from(own))).collect(),
         others: from(&provider.others),
         ..provider.clone()
     });

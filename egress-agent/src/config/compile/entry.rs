@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use super::super::{resource::Meta, service_entry::Resolution};
 use crate::{
     policy::{
-        ClientTls, Discovery, Endpoint, Exported, HostPattern, HttpVersion, Protocol, RateLimit,
+        ClientTls, Discovery, Endpoint, EndpointPlace, Exported, HostPattern, HttpVersion,
+        Locality, Protocol, RateLimit,
     },
     types::{Host, Labels, Port},
 };
@@ -46,6 +47,7 @@ pub(super) struct EntryEndpoint {
     pub(super) ports: Vec<(String, Port)>,
     pub(super) labels: Labels,
     pub(super) weight: u32,
+    pub(super) locality: Locality,
 }
 
 impl Entry {
@@ -69,11 +71,13 @@ impl Entry {
         let chosen = chosen.filter(|e| crate::policy::has_labels(&e.labels, labels));
         if self.resolution == Resolution::Static {
             return Discovery::Static(
-                chosen
-                    .filter_map(|endpoint| match endpoint.host {
+                (0..)
+                    .zip(chosen)
+                    .filter_map(|(place, endpoint)| match endpoint.host {
                         Host::Ip(ip) => Some(Endpoint {
                             addr: SocketAddr::new(ip, at(endpoint).get()),
                             weight: endpoint.weight,
+                            place,
                         }),
                         Host::Name(_) => None,
                     })
@@ -85,8 +89,21 @@ impl Entry {
         }
         match host {
             HostPattern::Exact(host) => Discovery::Dns(vec![(host.clone(), port.target)]),
-            HostPattern::Below(_) | HostPattern::Any => Discovery::Request(port.target),
+            HostPattern::Below(_) | HostPattern::Ending(_) | HostPattern::Any => {
+                Discovery::Request(port.target)
+            }
         }
+    }
+
+    /// Where the endpoints with `labels` are, in the order of [`Self::discovery`].
+    pub(super) fn places(&self, labels: &Labels) -> Vec<EndpointPlace> {
+        let chosen = self.endpoints.iter();
+        let chosen = chosen.filter(|e| crate::policy::has_labels(&e.labels, labels));
+        let place = |endpoint: &EntryEndpoint| EndpointPlace {
+            locality: endpoint.locality.clone(),
+            labels: endpoint.labels.clone(),
+        };
+        chosen.map(place).collect()
     }
 
     /// Whether one of the addresses is used at a time.
@@ -117,13 +134,17 @@ impl Entry {
     ) -> Self {
         let address = match &host {
             HostPattern::Exact(host @ Host::Ip(_)) => Some(host.clone()),
-            HostPattern::Exact(Host::Name(_)) | HostPattern::Below(_) | HostPattern::Any => None,
+            HostPattern::Exact(Host::Name(_))
+            | HostPattern::Below(_)
+            | HostPattern::Ending(_)
+            | HostPattern::Any => None,
         };
         let endpoints = address.map(|host| EntryEndpoint {
             host,
             ports: Vec::new(),
             labels: Labels::new(),
             weight: 1,
+            locality: Locality::default(),
         });
         let endpoints: Vec<_> = endpoints.into_iter().collect();
         let http = HttpVersion::Auto;

@@ -9,7 +9,7 @@ use super::{
         names,
         resource::{Meta, Resource},
     },
-    Compiler, places, server_tls,
+    Compiler, egress_addresses, places, server_tls,
 };
 use crate::{
     policy::{HostPattern, Inside, MeshConfig, Owner, Protocol, Server, ServerProtocol},
@@ -35,6 +35,15 @@ impl Compiler<'_> {
         let servers = servers.0.iter();
         let of = (&selector, owner);
         servers.filter_map(|mirror| server(mirror, meta, of, &self.mesh, &mut cx)).collect()
+    }
+
+    /// Reads where gateways dial from, as their annotations say.
+    pub(super) fn read_gateway_addresses(&mut self, gateways: &[Resource<Gateway>]) {
+        for Resource { meta, spec: _ } in gateways {
+            let mut cx = meta.cx(self.report);
+            let read = egress_addresses::annotated(meta, &self.mesh, &mut cx).transpose();
+            self.gateway_addresses.extend(read.map(|read| (meta.full_name(), read)));
+        }
     }
 
     /// Two servers for the same processes, port and host: IST0145.
@@ -101,7 +110,14 @@ fn scoped(
         "." => Some(meta.namespace.clone()),
         name => Some(Namespace(name.into())),
     };
-    Some((namespace, names::pattern_of(host, text, cx)?))
+    let read = names::pattern_of(host, text, cx)?;
+    if matches!(read, HostPattern::Ending(_)) {
+        let message = "a wildcard of a Gateway stands for whole labels; give the part of a label in the \
+                       hosts of VirtualServices";
+        cx.wrong(&text.at, format!("{:?}", text.value), "a host, *. and a host, or *", message);
+        return None;
+    }
+    Some((namespace, read))
 }
 
 fn server_protocol(

@@ -8,15 +8,21 @@ use super::super::{
     Discovered, RawFile,
     decode::{At, Cx, List, Report, Spot},
     log_format::LogFormat,
-    mesh::{Curve, DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound},
+    mesh::{
+        Curve, DirectMode, Encoding, HelloChoice, Mesh, MeshGateway, Normalization, Outbound,
+        WebSocketChoice,
+    },
     names,
     resource::documents,
 };
-use super::{egress_addresses, exemptions, keepalive::keepalive, nodes, refusals, workloads};
+use super::{
+    egress_addresses, exemptions, keepalive::keepalive, locality, nodes, refusals, workloads,
+};
 use crate::{
     policy::{
         AccessLogEncoding, Direct, EncryptedHello, GatewayGroup, Hop, KeyGroup, KeyGroups,
-        MeshConfig, OutboundMode, PathNormalization, is_nat64_prefix,
+        Locality, LocalitySetting, MeshConfig, OutboundMode, PathNormalization, Upgrades,
+        is_nat64_prefix,
     },
     types::{Host, Namespace, TrustDomain},
 };
@@ -115,9 +121,11 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         outbound_traffic_policy,
         path_normalization,
         encrypted_client_hello,
+        web_socket,
         access_log_file,
         access_log_format,
         access_log_encoding,
+        enable_tracing,
         stream_idle_timeout,
         proxy_100_continue,
         address_drain_time,
@@ -137,6 +145,8 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         default_config,
         encapsulation_ports,
         egress_addresses,
+        locality_setting,
+        localities,
         refusals,
         gateways,
         nodes,
@@ -176,6 +186,10 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
             Some(DirectMode::Registry) => Direct::Registry,
         },
         encrypted_hello: encrypted_hello(encrypted_client_hello.as_ref()).unwrap_or_default(),
+        upgrades: match web_socket.map(|choice| choice.value) {
+            None | Some(WebSocketChoice::Allow) => Upgrades::WebSocket,
+            Some(WebSocketChoice::Deny) => Upgrades::Nothing,
+        },
         path_normalization: match path_normalization
             .and_then(|paths| paths.normalization)
             .map(|normalization| normalization.value)
@@ -194,6 +208,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         },
         access_log_format: access_log_format.map(|format| format.value),
         access_log_encoding: encoding,
+        tracing: enable_tracing.map_or(default.tracing, |enable| enable.value),
         stream_idle_timeout: stream_idle_timeout.and_then(|timeout| {
             if timeout.value.is_zero() {
                 let message = "a request whose peers are gone would never end; give a long time";
@@ -221,6 +236,16 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         encapsulation_ports: encapsulation_ports.map_or(default.encapsulation_ports, |ports| {
             ports.iter().map(|port| port.value).collect()
         }),
+        locality_setting: match &locality_setting {
+            Some(given) => locality::setting(given, cx),
+            None => Some(LocalitySetting::default()),
+        },
+        localities: locality::of_gateways(&localities.0, cx),
+        node_localities: discovered
+            .localities
+            .iter()
+            .map(|(node, text)| (node.as_str().into(), Locality::parse(text)))
+            .collect(),
         refusal_note: refusals.and_then(|refusals| refusals::note(&refusals, cx)),
         gateways: groups(&gateways.0, &trust_domain, discovered, cx),
         nodes,
@@ -370,6 +395,7 @@ mod tests {
             refused_cidrs: nets(&["0.0.0.0/0"]),
             api_service: vec!["10.96.0.1".parse().unwrap()],
             nodes: Default::default(),
+            localities: Default::default(),
         };
         let (inside, warned) = compiled("clusterCidrs: [10.244.0.0/16]\n", &discovered);
         assert_eq!(inside, nets(&["10.244.0.0/16", "10.96.0.0/12"]));

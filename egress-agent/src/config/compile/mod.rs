@@ -16,12 +16,14 @@ mod gateways;
 mod http;
 mod index;
 mod keepalive;
+mod locality;
 mod mesh;
 mod node;
 mod nodes;
 mod overlaps;
 mod places;
 mod pools;
+mod precedence;
 mod providers;
 mod rates;
 mod refusals;
@@ -101,6 +103,7 @@ pub(super) fn compile(
         by_gateway: HashMap::new(),
         by_port: HashMap::new(),
         gateways: HashSet::new(),
+        gateway_addresses: HashMap::new(),
         broken_gateways: false,
         delegates: &resources.delegates,
         delegates_by_name: by_name(&resources.delegates),
@@ -146,6 +149,7 @@ impl Compiler<'_> {
         self.tunnels();
         self.check_gateways(&servers);
         self.gateways = servers.iter().map(|(meta, _)| meta.full_name()).collect();
+        self.read_gateway_addresses(&resources.gateways);
         let given = resources.gateways.iter().zip(&servers);
         self.broken_gateways = given
             .into_iter()

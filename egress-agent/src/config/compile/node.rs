@@ -207,6 +207,14 @@ impl Compiler<'_> {
             return;
         }
         let nets = entry.dialled();
+        let is_wildcard = service.host.exact().is_none() && nets.is_empty();
+        if service.protocol == Protocol::Tls && is_wildcard && !self.mesh.gateways.is_empty() {
+            // Only who sees the server name can resolve it.
+            let hop = self.default_hop(0);
+            let by = || entry.meta.label.as_str().into();
+            ports.entry(service.port).or_insert_with(|| (0, hop, by()));
+            return;
+        }
         let mut targets: Vec<_> = nets.into_iter().map(DirectTarget::Net).collect();
         if targets.is_empty() {
             match service.host.exact() {

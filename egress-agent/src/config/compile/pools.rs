@@ -117,7 +117,16 @@ pub(super) fn outlier_detection_of(
         consecutive_errors,
         base_ejection_time,
         max_ejection_percent,
+        split_local_origin,
+        consecutive_local_origin,
     } = settings;
+    let splits = split_local_origin.as_ref().is_some_and(|split| split.value);
+    let own = consecutive_local_origin.as_ref().filter(|own| own.value > 0);
+    if let Some(own) = own.filter(|_| !splits) {
+        let message = "such failures count by themselves only with splitExternalLocalOriginErrors";
+        cx.wrong(&own.at, own.value.to_string(), "splitExternalLocalOriginErrors: true", message);
+    }
+    let local_origin_failures = splits.then(|| own.map_or(5, |own| own.value));
     let errors = consecutive_5xx_errors
         .as_ref()
         .or(consecutive_gateway_errors.as_ref())
@@ -131,8 +140,9 @@ pub(super) fn outlier_detection_of(
         })
     });
     let base = base_ejection_time.as_ref();
-    (errors > 0).then(|| OutlierDetection {
+    (errors > 0 || splits).then(|| OutlierDetection {
         consecutive_errors: errors,
+        local_origin_failures,
         base_ejection_time: base.map_or(Duration::from_secs(30), |t| t.value),
         max_ejection_percent,
     })

@@ -10,14 +10,15 @@ use super::{
     Compiler, egress_addresses,
     entry::{Entry, with_names},
     fits,
+    precedence::{Merged, most_specific},
     rule::Rule,
-    traffic::{Settings, TlsWish},
+    traffic::TlsWish,
     wanted::{Traffic, Wanted},
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, Destination, EgressAddresses, HostPattern, Kept,
-        LoadBalancer, Protocol, Provider, Reached, Refusal,
+        ClientTls, ClientTlsMode, Clients, Cluster, ClusterLocality, Destination, EgressAddresses,
+        HostPattern, Kept, LoadBalancer, LocalitySetting, Protocol, Provider, Reached, Refusal,
     },
     types::{Labels, Namespace, Port},
 };
@@ -122,12 +123,27 @@ impl Compiler<'_> {
         clients.push(&self.mesh.root_namespace);
         clients.sort_unstable();
         clients.dedup();
-        let others = self.reached(entry, &rules, wanted, None)?;
+        let others = self.reached(entry, &rules, wanted, None, None)?;
         let mut by_client = Vec::new();
+        // Those that rules select come first.
+        let mut selected: Vec<(&Namespace, &Labels)> = Vec::new();
+        for rule in &rules.all {
+            let Some(labels) = &rule.selector else { continue };
+            let one = (&rule.meta.namespace, labels);
+            if !selected.contains(&one) {
+                selected.push(one);
+            }
+        }
+        for (client, labels) in selected {
+            let reached = self.reached(entry, &rules, wanted, Some(client), Some(labels))?;
+            let clients = Clients { namespace: client.clone(), labels: labels.clone() };
+            by_client.push((clients, reached));
+        }
         for client in clients {
-            let reached = self.reached(entry, &rules, wanted, Some(client))?;
+            let reached = self.reached(entry, &rules, wanted, Some(client), None)?;
             if reached != others {
-                by_client.push((client.clone(), reached));
+                let clients = Clients { namespace: client.clone(), labels: Labels::new() };
+                by_client.push((clients, reached));
             }
         }
         let (namespace, exported) = (entry.meta.namespace.clone(), entry.exported.clone());
@@ -164,9 +180,25 @@ impl Compiler<'_> {
         rules: &Relevant<'_>,
         wanted: &Wanted,
         client: Option<&Namespace>,
+        selected: Option<&Labels>,
     ) -> Option<Reached> {
         let Wanted { host, port, subset, traffic } = wanted;
         let service = entry.port(*port)?;
+        let rules = &Relevant {
+            all: Vec::new(),
+            covering: rules
+                .covering
+                .iter()
+                .filter(|rule| rule.selects(client, selected))
+                .copied()
+                .collect(),
+            asking: rules
+                .asking
+                .iter()
+                .filter(|rule| rule.selects(client, selected))
+                .copied()
+                .collect(),
+        };
         let chosen = self.chosen(&rules.covering, host, &entry.meta.namespace, client);
         let merged = Merged::of(&chosen, *port, subset);
         let mut refusals = Vec::new();
@@ -209,6 +241,7 @@ impl Compiler<'_> {
         let refused = settings.beyond.refused.as_deref();
         refusals.extend(refused.map(|why| Refusal::of_all(Reason::TlsPolicyUnavailable, why)));
         let balancing = settings.load_balancer.unwrap_or_default();
+        let outlier = settings.outlier.flatten();
         let (mut pool, version) = settings.pool.unwrap_or_default();
         pool.keepalive = pool.keepalive.or(self.mesh.keepalive);
         let cluster = Arc::new(Cluster {
@@ -222,18 +255,38 @@ impl Compiler<'_> {
             },
             hash: balancing.hash.filter(|_| !entry.uses_one_address()),
             warmup: balancing.warmup,
+            locality: self.locality(entry, &merged.labels, balancing.locality, outlier.is_some()),
             from: None,
             proxy_protocol: settings.beyond.proxy_protocol,
             connect: settings.beyond.connect,
             retry_budget: settings.beyond.retry_budget,
             pool,
-            outlier: settings.outlier.flatten(),
+            outlier,
             rate: entry.rate.clone(),
             name: wanted.cluster_name(),
             kept: Kept::default(),
         });
         let rules = chosen.iter().map(|rule| rule.meta.label.as_str().into()).collect();
         Some(Reached { cluster, rules, refusals })
+    }
+
+    /// Which endpoints are preferred for where they are; nothing where none differs.
+    fn locality(
+        &self,
+        entry: &Entry,
+        labels: &Labels,
+        own: Option<Option<LocalitySetting>>,
+        ejects: bool,
+    ) -> Option<Arc<ClusterLocality>> {
+        let setting = own.unwrap_or_else(|| self.mesh.locality_setting.clone())?;
+        let places = entry.places(labels);
+        let differ = places.windows(2).any(|two| two[0] != two[1]);
+        let is_needed = match setting.distribute.is_empty() {
+            true => ejects && differ,
+            // Shares also leave localities out.
+            false => !places.is_empty(),
+        };
+        is_needed.then(|| Arc::new(ClusterLocality { setting, ejects, places }))
     }
 
     /// The rules that count for a host: of the client's namespace, or else of the service's, or
@@ -249,6 +302,12 @@ impl Compiler<'_> {
     ) -> Vec<&'a Rule> {
         let root = &self.mesh.root_namespace;
         if let Some(client) = client {
+            let selecting = most_specific(rules, host, |rule| {
+                rule.selector.is_some() && rule.meta.namespace == *client
+            });
+            if !selecting.is_empty() {
+                return selecting;
+            }
             let own = most_specific(rules, host, |rule| {
                 rule.meta.namespace == *client
                     && rule.exported.includes(Some(client))
@@ -335,64 +394,4 @@ struct Relevant<'a> {
     covering: Vec<&'a Rule>,
     /// Those of them that ask for TLS there.
     asking: Vec<&'a Rule>,
-}
-
-/// Several rules as one: the subsets of all, and the first traffic policy. What one that is only about TLS leaves
-/// open is the next one's.
-struct Merged<'a> {
-    settings: Settings,
-    labels: Labels,
-    has_subset: bool,
-    /// The rule whose own traffic policy counts.
-    base: Option<&'a Rule>,
-}
-
-impl<'a> Merged<'a> {
-    fn of(rules: &[&'a Rule], port: Port, subset: &str) -> Self {
-        let (mut base, mut own) = (None, Settings::default());
-        for rule in rules.iter().copied() {
-            let Some(policy) = &rule.policy else { continue };
-            let settings = policy.on(port);
-            if base.is_none() || own.tls.is_none() && settings.tls.is_some() {
-                base = Some(rule);
-            }
-            own = own.or(settings);
-            if !rule.is_only_tls {
-                break;
-            }
-        }
-        let chosen = rules.iter().find_map(|rule| rule.subset(subset));
-        let labels = chosen.map(|subset| subset.labels.clone()).unwrap_or_default();
-        let settings = match chosen {
-            // The subset's own settings for the port replace everything, as the rule's do.
-            Some(subset) if subset.policy.ports.iter().any(|(number, _)| *number == port) => {
-                subset.policy.on(port)
-            }
-            Some(subset) => subset.policy.settings.clone().or(own),
-            None => own,
-        };
-        Self { settings, labels, has_subset: chosen.is_some(), base }
-    }
-}
-
-/// The rules for a host, of those that count: all of the most specific one that covers it.
-pub(super) fn most_specific<'a>(
-    rules: &[&'a Rule],
-    host: &HostPattern,
-    counts: impl Fn(&Rule) -> bool,
-) -> Vec<&'a Rule> {
-    let mut found: Vec<&Rule> = Vec::new();
-    for rule in rules.iter().filter(|rule| rule.host.covers(host) && counts(rule)) {
-        match found.first() {
-            Some(best) if best.host == rule.host => found.push(rule),
-            Some(best) if !best.host.covers(&rule.host) => {}
-            _ => found = vec![rule],
-        }
-    }
-    found
-}
-
-/// What holds for a host's port and subset under these rules.
-pub(super) fn merged(rules: &[&Rule], port: Port, subset: &str) -> Settings {
-    Merged::of(rules, port, subset).settings
 }

@@ -152,6 +152,7 @@ impl Compiler<'_> {
     fn route_hosts(&mut self, hosts: &List<String>, mesh: bool, meta: &Meta) -> Vec<HostPattern> {
         let mut cx = meta.cx(self.report);
         let (mut read, mut seen) = (Vec::new(), HashSet::new());
+        let mut index: HostIndex<usize> = HostIndex::default();
         for text in hosts {
             let full = names::expand(&text.value, &meta.namespace);
             let Some(host) = names::pattern_of(&full, text, &mut cx) else { continue };
@@ -160,6 +161,14 @@ impl Compiler<'_> {
             } else if !seen.insert(host.clone()) {
                 cx.error(&text.at, format!("the host {host} is listed twice"));
             } else {
+                if let Some(other) = index.first_meeting(&host).and_then(|at| read.get(at)) {
+                    let message = format!(
+                        "it overlaps with {other}, which an API server refuses: give each a \
+                         VirtualService. The more exact one counts"
+                    );
+                    cx.warn(&text.at, message).found = Some(format!("{:?}", text.value));
+                }
+                index.add(&host, read.len());
                 read.push(host);
             }
         }

@@ -17,6 +17,8 @@ pub(super) struct Rule {
     pub(super) meta: Meta,
     pub(super) host: HostPattern,
     pub(super) exported: Exported,
+    /// It is for clients of its namespace with these labels.
+    pub(super) selector: Option<Labels>,
     /// Its own traffic policy, if it has one.
     pub(super) policy: Option<Policy>,
     pub(super) subsets: Subsets,
@@ -40,6 +42,12 @@ impl Rule {
             std::iter::once(&policy.settings).chain(policy.ports.iter().map(|(_, own)| own))
         });
         settings.filter_map(|settings| settings.tunnel.as_ref()?.as_ref())
+    }
+
+    /// Whether it may count for clients with this selector's labels, or where there is none, for the other ones.
+    pub(super) fn selects(&self, client: Option<&Namespace>, selected: Option<&Labels>) -> bool {
+        let is_own = self.selector.as_ref() == selected && client == Some(&self.meta.namespace);
+        self.selector.is_none() || is_own
     }
 
     /// Whether it is for its own namespace alone.

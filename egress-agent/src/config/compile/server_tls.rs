@@ -94,8 +94,11 @@ pub(super) fn compile(
 }
 
 /// Every field that names a file or a credential.
-fn own_files(tls: &Mirror) -> [Option<&At<String>>; 5] {
+fn own_files(tls: &Mirror) -> [Option<&At<String>>; 7] {
+    let listed = tls.tls_certificates.0.first();
     [
+        tls.credential_names.first(),
+        listed.and_then(|listed| listed.server_certificate.as_ref()),
         tls.server_certificate.as_ref(),
         tls.private_key.as_ref(),
         tls.ca_certificates.as_ref(),
@@ -114,12 +117,15 @@ fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Cre
         }
         return Some(CredentialSource::Own);
     }
-    let plural = ["credentialNames", "tlsCertificates"];
-    if plural.into_iter().any(|name| cx.has_told(&tls.at.field(name).path.to_string())) {
-        return None;
-    }
-    if let Some(name) = &tls.credential_name {
-        let others = [&tls.server_certificate, &tls.private_key, &tls.ca_certificates];
+    let listed = tls.tls_certificates.0.first();
+    one_certificate(tls, cx)?;
+    let server_certificate =
+        or_listed(&tls.server_certificate, listed.map(|listed| &listed.server_certificate));
+    let private_key = or_listed(&tls.private_key, listed.map(|listed| &listed.private_key));
+    let ca_certificates =
+        or_listed(&tls.ca_certificates, listed.map(|listed| &listed.ca_certificates));
+    if let Some(name) = tls.credential_name.as_ref().or(tls.credential_names.first()) {
+        let others = [&server_certificate, &private_key, &ca_certificates];
         for file in others.into_iter().flatten() {
             cx.warn(&file.at, "has no effect: credentialName stands for all files, as in Istio");
         }
@@ -147,13 +153,13 @@ fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Cre
     };
     let needs = |what: &str| format!("mode {mode} needs {what}");
     let certificate =
-        required(&tls.server_certificate, "serverCertificate", needs("the server's certificate"));
-    let private_key = required(&tls.private_key, "privateKey", needs("its key"));
+        required(&server_certificate, "serverCertificate", needs("the server's certificate"));
+    let private_key = required(&private_key, "privateKey", needs("its key"));
     let ca_certificates = if mode.asks() {
         let message = needs("the roots that sign client certificates");
-        Some(required(&tls.ca_certificates, "caCertificates", message)?)
+        Some(required(&ca_certificates, "caCertificates", message)?)
     } else {
-        for file in [&tls.ca_certificates, &tls.ca_crl].into_iter().flatten() {
+        for file in [&ca_certificates, &tls.ca_crl].into_iter().flatten() {
             cx.warn(&file.at, "has no effect: SIMPLE asks clients for no certificate");
         }
         None
@@ -165,6 +171,27 @@ fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Cre
         ca_certificates,
         ca_crl: crl.map(|file| PathBuf::from(&file.value)),
     }))
+}
+
+/// A file of the server's, or the one that is listed.
+fn or_listed(own: &Option<At<String>>, listed: Option<&Option<At<String>>>) -> Option<At<String>> {
+    own.as_ref().or(listed.and_then(Option::as_ref)).cloned()
+}
+
+/// Reports a second certificate; nothing then.
+fn one_certificate(tls: &Mirror, cx: &mut Cx<'_>) -> Option<()> {
+    let message = "one certificate a server; give hosts with another one a server of their own";
+    let mut names = tls.credential_name.iter().chain(&tls.credential_names);
+    if let Some(second) = names.nth(1) {
+        cx.wrong(&second.at, format!("{:?}", second.value), "one credential", message);
+        return None;
+    }
+    let listed = &tls.tls_certificates.0;
+    if let Some(second) = listed.get(usize::from(tls.server_certificate.is_none())) {
+        cx.wrong(&second.at, "a second certificate", "one", message);
+        return None;
+    }
+    Some(())
 }
 
 /// A name as Kubernetes gives to Secrets (RFC 1123); it can't leave the directory.

@@ -43,6 +43,10 @@ impl Compiler<'_> {
         }
         // Endpoints are chosen by it, and none is known.
         if cx.has_told("spec.workloadSelector") {
+            if !endpoints.0.is_empty() {
+                let message = "workloadSelector and endpoints: give one";
+                cx.wrong(&at.field("endpoints"), "endpoints", "nothing", message);
+            }
             return None;
         }
         names::host_count(hosts, at, &mut cx);
@@ -184,7 +188,7 @@ fn endpoint(
     known: &[EntryPort],
     cx: &mut Cx<'_>,
 ) -> Option<EntryEndpoint> {
-    let ServiceEndpoint { at: _, address, ports, labels, weight } = endpoint;
+    let ServiceEndpoint { at: _, address, ports, labels, weight, locality } = endpoint;
     let address = address.as_ref()?;
     if address.value.starts_with("unix:") {
         cx.error(&address.at, "Unix sockets are not supported as endpoints");
@@ -210,6 +214,7 @@ fn endpoint(
         ports: ports.0.iter().map(|(name, number)| (name.value.clone(), number.value)).collect(),
         labels: names::labels(labels),
         weight: weight.as_ref().map_or(1, |weight| weight.value.max(1)),
+        locality: super::locality::locality(locality.as_ref(), cx),
     })
 }
 

@@ -178,6 +178,7 @@ fn tunnel(settings: &ClientTlsSettings, cx: &mut Cx<'_>) -> Option<Tunnel> {
         insecure_skip_verify,
         // Only rules for services of the registry are translated.
         unavailable: _,
+        config_map: _,
     } = settings;
     let mode_at = mode.as_ref().map_or(at, |mode| &mode.at);
     let files = [client_certificate, private_key, ca_certificates];
@@ -244,6 +245,7 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
         sni,
         insecure_skip_verify,
         unavailable,
+        config_map,
     } = settings;
     if let Some(why) = unavailable {
         return TlsWish::Unavailable((&**why).into());
@@ -292,7 +294,13 @@ fn client_tls(settings: &ClientTlsSettings, code: &'static str, cx: &mut Cx<'_>)
                     "has no effect with mode SIMPLE; say MUTUAL to show a certificate",
                 );
             }
-            ClientTlsMode::Simple
+            match config_map {
+                Some(name) => {
+                    cx.names_credential(name);
+                    ClientTlsMode::SimpleNamed((&**name).into())
+                }
+                None => ClientTlsMode::Simple,
+            }
         }
         ClientMode::Mutual => match (path(client_certificate), path(private_key)) {
             (Some(client_certificate), Some(private_key)) => {

@@ -4,18 +4,19 @@ use std::collections::{HashMap, HashSet};
 
 use super::{
     super::{
-        decode::{At, Cx, Dict, Spot},
+        decode::{At, Cx, Dict, List, Spot},
         gateway::Gateway,
         names,
         resource::Resource,
         virtual_service::VirtualService,
     },
     Compiler,
+    entry::EntryPort,
     routes::source,
 };
 use crate::{
     policy::{Direct, HostIndex, HostPattern, MeshConfig, OutboundMode, SourceMatch, has_labels},
-    types::{Host, Namespace, Workload, steps},
+    types::{Host, Namespace, Port, Workload, steps},
 };
 
 impl Compiler<'_> {
@@ -68,40 +69,63 @@ impl Compiler<'_> {
         }
     }
 
-    /// Under `direct: deny` a service is reached by routes alone.
+    /// Under `direct: deny` a service is reached by routes alone. One of its ports has to be routed.
     fn unrouted_entries(&mut self, resources: &[Resource<VirtualService>]) {
         if self.mesh.direct != Direct::Deny {
             return;
         }
-        let mut routed = HostIndex::default();
+        let mut routed = HostsByPort::default();
         for Resource { meta, spec } in resources.iter().chain(self.delegates) {
-            let text = spec.hosts.iter().chain(destinations(spec));
-            for host in text.filter_map(|text| pattern(text, &meta.namespace)) {
-                routed.add(&host, ());
+            let own = spec.hosts.iter().flat_map(|host| ports(spec).map(move |port| (host, port)));
+            for (text, port) in own.chain(destinations(spec)) {
+                if let Some(host) = pattern(text, &meta.namespace) {
+                    routed.add(&host, port);
+                }
             }
         }
         for entry in self.entries.iter() {
             let at = Spot::root(entry.meta.line, "spec").field("hosts");
-            for host in entry.hosts.iter().filter(|host| !routed.meets(host)) {
+            let is_routed = |host: &&HostPattern| {
+                let routed_port = |port: &EntryPort| routed.meets(host, port.number);
+                // Ports with errors are reported already.
+                entry.ports.iter().any(routed_port) || (entry.broken && routed.meets_any(host))
+            };
+            for host in entry.hosts.iter().filter(|host| !is_routed(host)) {
                 let message = format!(
-                    "no VirtualService has a route for {host}, and `direct` is `deny`: it is refused \
-                     (no_gateway_route)"
+                    "no VirtualService has a route for {host}{}, and `direct` is `deny`: it is refused \
+                     (no_gateway_route)",
+                    of_ports(&entry.ports)
                 );
                 entry.meta.cx(self.report).warn(&at, message);
             }
         }
     }
 
-    /// Routes for hosts that aren't in the registry. Services in the cluster are no matter of ours.
+    /// Routes for hosts that aren't in the registry, and for ports that it does not have. Services in the
+    /// cluster are no matter of ours.
     fn unknown_hosts(&mut self, resources: &[Resource<VirtualService>]) {
         if self.mesh.outbound != OutboundMode::RegistryOnly {
             return;
         }
+        let mut declared = HostsByPort::default();
+        for entry in self.entries.iter() {
+            let all = entry.broken.then_some(None);
+            for port in entry.ports.iter().map(|port| Some(port.number)).chain(all) {
+                entry.hosts.iter().for_each(|host| declared.add(host, port));
+            }
+        }
         for Resource { meta, spec } in resources {
+            let mut known = Vec::new();
+            let mut complete = true;
             for text in &spec.hosts {
-                let Some(host) = pattern(text, &meta.namespace) else { continue };
-                let inside = matches!(&host, HostPattern::Exact(Host::Name(name)) if names::is_in_cluster(name));
-                if inside || self.entries.meet(&host) {
+                let host = pattern(text, &meta.namespace);
+                let inside = |host: &HostPattern| matches!(host, HostPattern::Exact(Host::Name(name)) if names::is_in_cluster(name));
+                let Some(host) = host.filter(|host| !inside(host)) else {
+                    complete = false;
+                    continue;
+                };
+                if self.entries.meet(&host) {
+                    known.push(host);
                     continue;
                 }
                 let message = format!(
@@ -110,8 +134,103 @@ impl Compiler<'_> {
                 );
                 meta.cx(self.report).warn(&text.at, message);
             }
+            if !complete || known.is_empty() {
+                continue;
+            }
+            // At the mesh a match's port is the one that the application dialled.
+            for of in matches(spec) {
+                let port = of.port.filter(|port| {
+                    let is_declared = |host| declared.meets(host, port.value);
+                    of.is_for(spec, Stages::MeshAlone) && !known.iter().any(is_declared)
+                });
+                let Some(port) = port else { continue };
+                let hosts: Vec<String> = known.iter().map(ToString::to_string).collect();
+                let message = format!(
+                    "no ServiceEntry has port {} of {}: this never matches",
+                    port.value,
+                    hosts.join(", ")
+                );
+                meta.cx(self.report).warn(&port.at, message);
+            }
         }
     }
+}
+
+/// Hosts by port; without one, hosts with every port.
+#[derive(Default)]
+struct HostsByPort(HashMap<Option<Port>, HostIndex<()>>);
+
+impl HostsByPort {
+    fn add(&mut self, host: &HostPattern, port: Option<Port>) {
+        self.0.entry(port).or_default().add(host, ());
+    }
+
+    /// Whether one of the hosts with this port has something in common with the pattern.
+    fn meets(&self, host: &HostPattern, port: Port) -> bool {
+        [None, Some(port)].iter().filter_map(|key| self.0.get(key)).any(|hosts| hosts.meets(host))
+    }
+
+    /// The same with any port.
+    fn meets_any(&self, host: &HostPattern) -> bool {
+        self.0.values().any(|hosts| hosts.meets(host))
+    }
+}
+
+/// ` port 80` or ` ports 80, 443`.
+fn of_ports(ports: &[EntryPort]) -> String {
+    let numbers: Vec<String> = ports.iter().map(|port| port.number.to_string()).collect();
+    match numbers.len() {
+        0 => String::new(),
+        1 => format!(" port {}", numbers[0]),
+        _ => format!(" ports {}", numbers.join(", ")),
+    }
+}
+
+/// Which stages something is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stages {
+    /// Where traffic leaves the application, among others.
+    Mesh,
+    /// There and nowhere else.
+    MeshAlone,
+}
+
+/// What a match of any kind of rule says of ports and stages.
+struct Match<'s> {
+    port: Option<&'s At<Port>>,
+    gateways: &'s List<String>,
+}
+
+impl Match<'_> {
+    /// Whether it is for these stages, within those of its virtual service.
+    fn is_for(&self, spec: &VirtualService, stages: Stages) -> bool {
+        let is_mesh = |name: &At<String>| name.value == "mesh";
+        let own = if self.gateways.is_empty() { &spec.gateways } else { self.gateways };
+        match stages {
+            Stages::Mesh => own.is_empty() || own.iter().any(is_mesh),
+            Stages::MeshAlone => own.iter().all(is_mesh),
+        }
+    }
+}
+
+/// The matches of all rules.
+fn matches(spec: &VirtualService) -> impl Iterator<Item = Match<'_>> {
+    let http = spec.http.0.iter().flat_map(|rule| &rule.matches.0);
+    let http = http.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
+    let tls = spec.tls.0.iter().flat_map(|rule| &rule.matches.0);
+    let tls = tls.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
+    let tcp = spec.tcp.0.iter().flat_map(|rule| &rule.matches.0);
+    let tcp = tcp.map(|one| Match { port: one.port.as_ref(), gateways: &one.gateways });
+    http.chain(tls).chain(tcp)
+}
+
+/// The ports that its rules for the mesh are for; `None` is every port.
+fn ports(spec: &VirtualService) -> impl Iterator<Item = Option<Port>> {
+    let unconditional = spec.http.0.iter().any(|rule| rule.matches.0.is_empty())
+        || spec.tcp.0.iter().any(|rule| rule.matches.0.is_empty());
+    let everything = unconditional.then_some(Match { port: None, gateways: &spec.gateways });
+    let all = matches(spec).chain(everything).filter(|one| one.is_for(spec, Stages::Mesh));
+    all.map(|one| one.port.map(|port| port.value))
 }
 
 /// Conditions on who asks that no workload fulfils.
@@ -152,14 +271,17 @@ fn nobody(
     }
 }
 
-/// Hosts that routes lead to, besides their own.
-fn destinations(spec: &VirtualService) -> impl Iterator<Item = &At<String>> {
+/// Hosts that routes lead to, besides their own, with the port; without one any.
+fn destinations(spec: &VirtualService) -> impl Iterator<Item = (&At<String>, Option<Port>)> {
     let http = spec.http.0.iter().flat_map(|rule| &rule.route.0);
     let http = http.filter_map(|to| to.destination.as_ref());
     let tls = spec.tls.0.iter().flat_map(|rule| &rule.route.0);
     let tcp = spec.tcp.0.iter().flat_map(|rule| &rule.route.0);
     let others = tls.chain(tcp).filter_map(|to| to.destination.as_ref());
-    http.chain(others).filter_map(|to| to.host.as_ref())
+    http.chain(others).filter_map(|to| {
+        let port = to.port.as_ref().and_then(|port| port.number.as_ref());
+        Some((to.host.as_ref()?, port.map(|port| port.value)))
+    })
 }
 
 /// `None` where it is invalid, which the compiler reports.

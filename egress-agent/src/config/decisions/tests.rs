@@ -7,13 +7,13 @@ use proptest::prelude::*;
 
 use crate::config::testing::{Gateway, compile_with, compiled, file, original, port};
 use crate::{
-    policy::{DirectTarget, HeaderText, Hop, HttpRoute, NodeAction, NodeRoute, PortMode},
+    policy::{DirectTarget, HeaderText, Hop, HttpRoute, NodeAction, NodeRoute, PortMode, Upgrades},
     types::{GatewayPort, Host, SpiffeId},
 };
 
-const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
+pub(super) const SERVICE: &str = "istio-egressgateway.istio-system.svc.cluster.local";
 
-fn resource(kind: &str, name: &str, spec: &str) -> String {
+pub(super) fn resource(kind: &str, name: &str, spec: &str) -> String {
     format!(
         "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: apps}}\nspec: {spec}\n"
     )
@@ -265,7 +265,7 @@ fn what_a_rule_does_on_the_way() {
     let fixed = HeaderText::Fixed(http::HeaderValue::from_static("y"));
     assert_eq!(route.action.request_headers.set[0].1, fixed);
     assert_eq!(route.action.request_headers.remove[0], "z");
-    assert!(!route.action.allow_upgrade);
+    assert_eq!(route.action.upgrades, Upgrades::WebSocket);
 
     for (conditions, rewrite, wanted) in [
         ("port: 80", "{uri: /new}", "/newold/x?q=1"),
@@ -303,7 +303,35 @@ fn what_a_rule_does_on_the_way() {
     let gateway = with_rules(&on("headers: {upgrade: {exact: websocket}}", &to("b.example")));
     let source = gateway.stranger();
     let route = gateway.ask(&source, "GET", 80, "a.example", "/", &[("upgrade", "websocket")]);
-    assert!(route.unwrap().action.allow_upgrade);
+    assert_eq!(route.unwrap().action.upgrades, Upgrades::Anything);
+}
+
+/// As in Istio WebSocket is allowed, and nothing else; a rule, or the mesh, may say otherwise.
+#[test]
+fn what_clients_may_upgrade_to() {
+    let value = |text: &'static str| http::HeaderValue::from_static(text);
+    let of = |more: &str, mesh: &str| {
+        let rules = on("port: 80", &format!("{more}{}", to("b.example")));
+        let texts = [
+            entry("a", "a.example, b.example", "resolution: DNS"),
+            gateway("'*'"),
+            routes("v", "a.example", &rules),
+        ];
+        let gateway = Gateway::new(&texts.each_ref().map(String::as_str), mesh);
+        let upgrades = gateway.get(80, "a.example", "/").unwrap().action.upgrades;
+        ["websocket", "WebSocket", "h2c, websocket", "other"]
+            .map(|text| upgrades.allow(&value(text)))
+    };
+    let (none, web_socket, all) = ([false; 4], [true, true, false, false], [true; 4]);
+    for (more, mesh, expected) in [
+        ("", "", web_socket),
+        ("", "webSocket: allow\n", web_socket),
+        ("", "webSocket: deny\n", none),
+        ("websocketUpgrade: true, ", "webSocket: deny\n", all),
+        ("websocketUpgrade: false, ", "", none),
+    ] {
+        assert_eq!(of(more, mesh), expected, "{more} {mesh}");
+    }
 }
 
 #[test]

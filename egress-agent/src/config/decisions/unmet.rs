@@ -1,6 +1,6 @@
 //! A refusal says which condition of the nearest rule failed, and `check` which rules nobody can fulfil.
 
-use super::tests::{entry, gateway, on, routes, to, with_rules};
+use super::tests::{SERVICE, entry, gateway, on, resource, routes, to, with_rules};
 use crate::config::{
     Severity, compile,
     testing::{Gateway, MESH, file, problems},
@@ -105,6 +105,76 @@ fn a_service_that_nothing_leads_to_is_a_warning() {
     assert_eq!(direct, Vec::<String>::new());
 }
 
+/// Labels of several pairs have to be one workload's; each kind of rule is asked.
+#[test]
+fn every_kind_of_rule_and_all_of_its_labels_are_asked() {
+    let of = |kind: &str, source: &str| {
+        let rule = match kind {
+            "http" => format!("http: [{{match: [{{port: 80, {source}}}], {}}}]", to(SERVICE)),
+            "tls" => format!(
+                "tls: [{{match: [{{port: 443, sniHosts: [a.example], {source}}}], {}}}]",
+                to(SERVICE).replace("80", "443")
+            ),
+            _ => format!("tcp: [{{match: [{{port: 80, {source}}}], {}}}]", to(SERVICE)),
+        };
+        let route = resource("VirtualService", "own", &format!("{{hosts: [a.example], {rule}}}"));
+        let texts = [entry("a", "a.example", "resolution: DNS"), gateway("'*'"), route];
+        let all = problems(&texts.each_ref().map(String::as_str), "");
+        let told = all.into_iter().filter(|problem| problem.message.ends_with("never matches"));
+        told.map(|problem| problem.message).collect::<Vec<_>>()
+    };
+    for kind in ["http", "tls", "tcp"] {
+        assert_eq!(of(kind, "sourceLabels: {app: sleep}"), Vec::<String>::new(), "{kind}");
+        let none = of(kind, "sourceLabels: {app: sleep, version: v9}");
+        let who = "no workload in mesh.yaml is app=sleep, version=v9: this never matches";
+        assert_eq!(none, [who], "{kind}");
+    }
+}
+
+#[test]
+fn a_port_that_no_service_entry_has_is_a_warning() {
+    let with = |hosts: &str, port: u16| {
+        let rule = format!("http: [{{match: [{{port: {port}}}], {}}}]", to(SERVICE));
+        let route = resource("VirtualService", "own", &format!("{{hosts: [{hosts}], {rule}}}"));
+        let texts = [entry("a", "a.example, b.example", "resolution: DNS"), gateway("'*'"), route];
+        let all = problems(&texts.each_ref().map(String::as_str), "").into_iter();
+        // That no rule of the gateway follows is another subject.
+        let told = all.filter(|problem| problem.message.starts_with("no "));
+        told.map(|problem| (problem.field, problem.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(with("a.example, b.example", 80), []);
+    // Below a wildcard there is one that has it, or none.
+    assert_eq!(with("'*.example'", 443), []);
+    for (hosts, named) in [
+        ("a.example, b.example", "a.example, b.example"),
+        ("'*.example'", "*.example"),
+        ("'*'", "*"),
+    ] {
+        let told = with(hosts, 8443);
+        let field = "spec.http[0].match[0].port".to_owned();
+        let message = format!("no ServiceEntry has port 8443 of {named}: this never matches");
+        assert_eq!(told.last(), Some(&(Some(field), message)), "{told:?}");
+        // So none of what the entry has is routed either.
+        let unrouted =
+            "no VirtualService has a route for a.example ports 80, 443, and `direct` is `deny`";
+        assert!(told.iter().any(|(_, message)| message.starts_with(unrouted)), "{told:?}");
+        assert_eq!(told.len(), 3, "{told:?}");
+    }
+    // At a gateway the port is one of its servers'.
+    let rules = on("port: 443", &to("a.example"));
+    let texts = [
+        entry("a", "a.example", "resolution: DNS")
+            .replace(", {number: 443, name: s, protocol: HTTPS}", ""),
+        gateway("'*'"),
+        routes("v", "a.example", &rules),
+    ];
+    let told = problems(&texts.each_ref().map(String::as_str), "");
+    assert!(
+        told.iter().all(|problem| !problem.message.starts_with("no ServiceEntry has port")),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn a_route_for_a_host_outside_of_the_registry_is_a_warning() {
     let of = |host: &str, mesh: &str| {
@@ -118,6 +188,13 @@ fn a_route_for_a_host_outside_of_the_registry_is_a_warning() {
     let unknown = of("typo.example", "");
     assert_eq!(unknown.len(), 1, "{unknown:?}");
     assert!(unknown[0].contains("no ServiceEntry has typo.example"), "{unknown:?}");
+    // A wildcard that covers an entry's host is known, one that covers none is not.
+    let covering = of("'*.example'", "");
+    assert_eq!(covering.len(), 1, "{covering:?}");
+    assert!(covering[0].starts_with("it overlaps with a.example"), "{covering:?}");
+    let wildcard = of("'*.typo.example'", "");
+    assert_eq!(wildcard.len(), 1, "{wildcard:?}");
+    assert!(wildcard[0].contains("no ServiceEntry has *.typo.example"), "{wildcard:?}");
     // A service in the cluster is no host outside.
     assert_eq!(of("reviews.apps.svc.cluster.local", ""), Vec::<String>::new());
     // With `ALLOW_ANY` there need be none.

@@ -7,8 +7,8 @@ use egress_ebpf::reason::Reason;
 use crate::{
     config::testing::{Gateway, compiled, errors, problems},
     policy::{
-        Cluster, ConnectTarget, HashKey, HashTable, LoadBalancer, ProxyProtocol, RetryBudget,
-        Warmup,
+        Cluster, ConnectTarget, HashKey, HashTable, LoadBalancer, ProxyMethod, ProxyProtocol,
+        RetryBudget, Warmup,
     },
     types::{Host, Port},
 };
@@ -92,7 +92,7 @@ fn a_tunnel_is_for_tls_and_tcp_alone() {
     let tunnel = "{tunnel: {targetHost: target.example, targetPort: 8443}}";
     let host = Host::parse("target.example").unwrap();
     let port = Port::new(8443).unwrap();
-    let target = ConnectTarget { host, port, credential: None };
+    let target = ConnectTarget { method: ProxyMethod::Connect, host, port, credential: None };
     assert_eq!(cluster(tunnel, 3128).connect, Some(target));
     let gateway = Gateway::new(&[ENTRY, &rule(tunnel)], "direct: registry\n");
     assert!(gateway.tls(443, "a.example").is_ok());
@@ -186,7 +186,7 @@ fn what_istio_refuses_is_refused() {
         ("{proxyProtocol: {version: V3}}", "wrong value"),
         ("{tunnel: {targetHost: a.example}}", "\"targetPort\" is missing"),
         ("{tunnel: {targetHost: 'a b', targetPort: 1}}", "a DNS name"),
-        ("{tunnel: {protocol: POST, targetHost: b.example, targetPort: 1}}", "only CONNECT"),
+        ("{tunnel: {protocol: PUT, targetHost: b.example, targetPort: 1}}", "wrong value"),
         ("{tunnel: {targetHost: b.example, targetPort: 1}, proxyProtocol: {}}", "together"),
     ] {
         let found = errors(&[ENTRY, &rule(policy)]);
@@ -276,6 +276,21 @@ egressAddresses:
         let gateway = Gateway::new(&[ENTRY, &root], MORE);
         assert!(gateway.get(80, "a.example", "/").unwrap().from.is_some(), "{named}");
     }
+    // A Gateway says it for all that its servers route; a route comes before.
+    let of_gateway = |annotation: &str, own: &str| {
+        let before = "{name: egress, namespace: apps}";
+        let after = format!("{{name: egress, namespace: apps, annotations: {{{annotation}}}}}");
+        routed(own).replacen(before, &after, 1)
+    };
+    let from_gateway = |text: &str| {
+        let gateway = Gateway::new(&[ENTRY, text], MORE);
+        gateway.get(80, "a.example", "/").map(|route| route.from.unwrap().addresses.clone())
+    };
+    assert_eq!(from_gateway(&of_gateway(named, "")).unwrap(), [ip("203.0.113.3")]);
+    assert_eq!(from_gateway(&of_gateway(named, listed)).unwrap()[0], ip("203.0.113.4"));
+    let foreign = of_gateway("egress-enforcer.io/egress-address: shop", "");
+    let refused = from_gateway(&foreign).unwrap_err();
+    assert_eq!(refused.reason, Reason::EgressAddressUnavailable, "{refused:?}");
     let unknown = problems(&[ENTRY, &routed("egress-enforcer.io/egress-address: partners")], MORE);
     let told: Vec<_> = unknown.iter().filter(|p| p.message.contains("dial from")).collect();
     assert_eq!(told.len(), 1, "{unknown:?}");

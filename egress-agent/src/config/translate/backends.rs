@@ -114,10 +114,11 @@ impl Backends<'_> {
             }
             (ISTIO, "Hostname") => {
                 let full = names::expand(name, &from.meta.namespace);
-                if let Err(error) = HostPattern::parse(&full) {
-                    return Err(format!("{name:?} is no host: {error}"));
+                match HostPattern::parse(&full) {
+                    Ok(HostPattern::Any) => return Err("a destination is one service".into()),
+                    Ok(_) => full,
+                    Err(error) => return Err(format!("{name:?} is no host: {error}")),
                 }
-                full
             }
             (ISTIO, "ServiceEntry") => {
                 return Err(

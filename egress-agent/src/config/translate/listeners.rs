@@ -112,6 +112,11 @@ pub(super) fn listener(meta: &Meta, mirror: &Mirror, report: &mut Report) -> Opt
         None => HostPattern::Any,
         Some(text) if text.value.is_empty() => HostPattern::Any,
         Some(text) => match HostPattern::parse(&text.value) {
+            Ok(HostPattern::Ending(_)) => {
+                let why = "a wildcard stands for whole labels; the listener has no effect";
+                refuse(meta, &text.at, why, report);
+                return None;
+            }
             Ok(host) => host,
             Err(error) => {
                 refuse(meta, &text.at, format!("{error}; the listener has no effect"), report);

@@ -46,7 +46,7 @@ impl Condition {
     pub(super) fn rank(&self, named: Option<&HostPattern>) -> Rank {
         let host = match named {
             None | Some(HostPattern::Any) => (false, 0),
-            Some(HostPattern::Below(suffix)) => (false, suffix.len()),
+            Some(HostPattern::Below(suffix) | HostPattern::Ending(suffix)) => (false, suffix.len()),
             Some(exact @ HostPattern::Exact(_)) => (true, exact.to_string().len()),
         };
         Rank(Reverse((host, self.rank)))

@@ -44,7 +44,7 @@ pub(super) fn hosts(
     let mut report = Report::default();
     for text in names {
         match HostPattern::parse(&text.value) {
-            Ok(host) if host != HostPattern::Any => hosts.push(host),
+            Ok(host @ (HostPattern::Exact(_) | HostPattern::Below(_))) => hosts.push(host),
             Ok(_) | Err(_) => {
                 let why = format!(
                     "{:?} is no host that a route can be for; the route is refused",

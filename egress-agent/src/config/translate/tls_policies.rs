@@ -1,7 +1,10 @@
 //! `BackendTLSPolicy` to destination rules. One that cannot be applied leaves its destination refused, never in
 //! clear text.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use super::{
     super::{
@@ -17,7 +20,7 @@ use super::{
         names,
         problem::Severity,
         references::LocalRef,
-        resource::Resource,
+        resource::{Resource, is_name},
         service_entry::ServiceEntry,
     },
     attach::ISTIO,
@@ -26,7 +29,10 @@ use super::{
     servers::readable,
     world::World,
 };
-use crate::{policy::HostPattern, types::Port};
+use crate::{
+    policy::{HostPattern, config_map_credential},
+    types::Port,
+};
 
 /// What policies come to.
 #[derive(Debug, Default)]
@@ -239,9 +245,9 @@ fn settings(
     let BackendValidation { at: spot, ca_certificates, well_known, hostname, subject_alt_names } =
         validation;
     let hostname = hostname.as_ref().ok_or((spot.clone(), "hostname is missing".to_owned()))?;
-    let credential = match (ca_certificates.0.as_slice(), well_known) {
-        ([], Some(_)) => None,
-        ([one], None) => Some(roots(meta, one, world)?),
+    let roots = match (ca_certificates.0.as_slice(), well_known) {
+        ([], Some(_)) => Roots::System,
+        ([one], None) => roots(meta, one, world)?,
         ([], None) => return Err((spot.clone(), "nothing says whom to trust".into())),
         (_, Some(_)) => {
             return Err((
@@ -270,17 +276,31 @@ fn settings(
     if names.is_empty() {
         names.push(hostname.clone());
     }
+    let (credential_name, config_map) = match roots {
+        Roots::System => (None, None),
+        Roots::Credential(name) => (Some(name), None),
+        Roots::ConfigMap(name) => (None, Some(name)),
+    };
     Ok(ClientTlsSettings {
         mode: Some(at(ClientMode::Simple, spot)),
-        credential_name: credential,
+        credential_name,
+        config_map,
         subject_alt_names: names,
         sni: Some(hostname.clone()),
         ..ClientTlsSettings::empty(spot)
     })
 }
 
-/// The credential that holds the roots.
-fn roots(meta: &Meta, from: &LocalRef, world: &World<'_>) -> Result<At<String>, (Spot, String)> {
+/// Where the roots are.
+enum Roots {
+    System,
+    /// A Secret of the gateway's namespace, or a directory.
+    Credential(At<String>),
+    /// A ConfigMap of the policy's namespace.
+    ConfigMap(Rc<str>),
+}
+
+fn roots(meta: &Meta, from: &LocalRef, world: &World<'_>) -> Result<Roots, (Spot, String)> {
     let LocalRef { at: spot, group, kind, name } = from;
     let name = name.as_ref().ok_or((spot.clone(), "a name is missing".to_owned()))?;
     let kind = kind.as_ref().map_or("", |kind| kind.value.as_str());
@@ -289,11 +309,14 @@ fn roots(meta: &Meta, from: &LocalRef, world: &World<'_>) -> Result<At<String>, 
         return Err((spot.clone(), "roots are in a ConfigMap or a Secret".into()));
     }
     if world.in_cluster && kind == "ConfigMap" {
-        let why = "gateways read no ConfigMaps; put the roots into a Secret of theirs";
-        return Err((spot.clone(), why.into()));
+        if !is_name(&name.value) {
+            return Err((spot.clone(), "this is no name of a ConfigMap".into()));
+        }
+        let name = config_map_credential(&meta.namespace, &name.value);
+        return Ok(Roots::ConfigMap(name.into()));
     }
     readable(&meta.namespace.0, world).map_err(|why| (spot.clone(), why))?;
-    Ok(name.clone())
+    Ok(Roots::Credential(name.clone()))
 }
 
 fn unavailable(why: &str, spot: &Spot) -> ClientTlsSettings {

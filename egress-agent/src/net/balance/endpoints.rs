@@ -28,6 +28,8 @@ pub(super) struct EndpointState {
     pub(super) active: AtomicU32,
     /// Errors in a row.
     errors: AtomicU32,
+    /// Failures of connections in a row, where they are counted by themselves.
+    failures: AtomicU32,
     /// Ejections so far: each lasts longer than the one before.
     ejections: AtomicU32,
     /// When it is back, as a [`Moment`]; 0 where it was never ejected.
@@ -47,8 +49,27 @@ impl EndpointState {
 
     fn restore(&self) {
         self.errors.store(0, Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
         self.ejections.store(0, Ordering::Relaxed);
         self.ejected_until.store(0, Ordering::Relaxed);
+    }
+}
+
+/// How an exchange with an endpoint ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Exchange {
+    /// Well.
+    Good,
+    /// With an answer that is an error.
+    Error,
+    /// Without an answer: the connection failed, or TLS did.
+    Failed,
+}
+
+/// Stores 0 where it is not there already.
+fn reset(count: &AtomicU32) {
+    if count.load(Ordering::Relaxed) != 0 {
+        count.store(0, Ordering::Relaxed);
     }
 }
 
@@ -148,19 +169,24 @@ impl Endpoints {
     pub(super) fn judge(
         &self,
         endpoint: &EndpointState,
-        good: bool,
+        how: Exchange,
         rule: OutlierDetection,
         total: usize,
     ) {
-        if good {
-            if endpoint.errors.load(Ordering::Relaxed) != 0 {
-                endpoint.errors.store(0, Ordering::Relaxed);
-            }
-            return;
+        // Whatever was answered, the connection was none that failed.
+        if how != Exchange::Failed {
+            reset(&endpoint.failures);
         }
+        let (counted, most) = match (how, rule.local_origin_failures) {
+            (Exchange::Good, _) => return reset(&endpoint.errors),
+            (Exchange::Failed, Some(most)) => (&endpoint.failures, most),
+            (Exchange::Failed, None) | (Exchange::Error, _) => {
+                (&endpoint.errors, rule.consecutive_errors)
+            }
+        };
         let more = |errors: u32| Some(errors.saturating_add(1));
-        let before = endpoint.errors.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        let is_due = |errors: u32| errors >= rule.consecutive_errors;
+        let before = counted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        let is_due = |errors: u32| most > 0 && errors >= most;
         if !is_due(before.unwrap_or(0).saturating_add(1)) {
             return;
         }
@@ -168,14 +194,14 @@ impl Endpoints {
         let instant = Instant::now();
         let now = self.moment(instant);
         // Another thread may have ejected it, or a good answer may have come since.
-        if endpoint.is_ejected(now) || !is_due(endpoint.errors.load(Ordering::Relaxed)) {
+        if endpoint.is_ejected(now) || !is_due(counted.load(Ordering::Relaxed)) {
             return;
         }
         let ejected = self.ejected();
         if ejected > 0 && (ejected + 1) * 100 > total * usize::from(rule.max_ejection_percent) {
             return;
         }
-        endpoint.errors.store(0, Ordering::Relaxed);
+        counted.store(0, Ordering::Relaxed);
         let before = endpoint.ejections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         let times = before.unwrap_or(0).saturating_add(1);
         let time = rule.base_ejection_time.saturating_mul(times);

@@ -158,6 +158,7 @@ mod tests {
             .map(|(last, weight)| Endpoint {
                 addr: ([192, 0, 2, last], 443).into(),
                 weight: *weight,
+                place: 0,
             })
             .collect()
     }

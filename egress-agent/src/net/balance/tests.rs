@@ -7,12 +7,19 @@ use std::{
 use tokio::time::Instant;
 
 use super::*;
-use crate::policy::{ConnectionPool, Discovery};
+use crate::policy::{
+    ClusterLocality, ConnectionPool, Discovery, Distribution, EndpointPlace, Locality,
+    LocalityPattern, LocalitySetting, hash_of,
+};
 
 fn endpoints(weights: &[u32]) -> Vec<Endpoint> {
     (1u8..)
         .zip(weights)
-        .map(|(last, weight)| Endpoint { addr: ([192, 0, 2, last], 443).into(), weight: *weight })
+        .map(|(last, weight)| Endpoint {
+            addr: ([192, 0, 2, last], 443).into(),
+            weight: *weight,
+            place: 0,
+        })
         .collect()
 }
 
@@ -38,7 +45,7 @@ fn ordered(
     random: &Random,
 ) -> Vec<Endpoint> {
     let mut order = candidates.to_vec();
-    state.order(&mut order, cluster, None, random);
+    state.order(&mut order, cluster, None, random, &Arc::default());
     order
 }
 
@@ -110,6 +117,7 @@ fn places_are_limited_and_given_back() {
 async fn errors_in_a_row_eject_for_a_growing_time() {
     let outlier = OutlierDetection {
         consecutive_errors: 2,
+        local_origin_failures: None,
         base_ejection_time: Duration::from_millis(50),
         max_ejection_percent: 50,
     };
@@ -154,6 +162,38 @@ async fn errors_in_a_row_eject_for_a_growing_time() {
     assert_eq!(states.membership(&cluster.name), Membership { total: 2, ejected: 0 });
 }
 
+#[tokio::test]
+async fn failures_of_connections_count_by_themselves_where_asked() {
+    let from = endpoints(&[1, 1]);
+    let left = |local_origin_failures, reports: &[Option<bool>]| {
+        let outlier = OutlierDetection {
+            consecutive_errors: 3,
+            local_origin_failures,
+            base_ejection_time: Duration::from_secs(60),
+            max_ejection_percent: 50,
+        };
+        let (state, cluster) = (Arc::new(ClusterState::default()), cluster(9, Some(outlier)));
+        let random = Random::default();
+        let mut lease = take(&state, &cluster).unwrap();
+        lease.bind(UpstreamAddr(from[0].addr));
+        ordered(&state, &from, &cluster, &random);
+        for report in reports {
+            match report {
+                Some(answer) => lease.report_answer(*answer),
+                None => lease.report(false),
+            }
+        }
+        ordered(&state, &from, &cluster, &random).len()
+    };
+    let (error, failure) = (Some(false), None);
+    // Together, without a number of their own.
+    assert_eq!(left(None, &[failure, error, failure]), 1);
+    assert_eq!(left(Some(2), &[failure, error, failure]), 2);
+    assert_eq!(left(Some(2), &[failure, failure]), 1);
+    assert_eq!(left(Some(9), &[failure, failure, failure]), 2);
+    assert_eq!(left(Some(9), &[error, failure, error, failure, error]), 1);
+}
+
 #[test]
 fn what_clusters_count_outlives_a_configuration_that_has_them() {
     let (states, cluster) = (ClusterStates::default(), cluster(1, None));
@@ -193,6 +233,7 @@ fn threads_at_once_lose_no_count() {
     const ROUNDS: usize = 2000;
     let outlier = OutlierDetection {
         consecutive_errors: 3,
+        local_origin_failures: None,
         base_ejection_time: Duration::from_secs(3600),
         max_ejection_percent: 50,
     };
@@ -235,4 +276,39 @@ fn threads_at_once_lose_no_count() {
         assert_eq!(known.connections.load(Ordering::Relaxed), 0);
         assert_eq!(known.active.load(Ordering::Relaxed), 0);
     }
+}
+
+#[test]
+fn a_hash_keeps_to_one_locality_and_a_share_is_that_of_all_hashes() {
+    let to = [("us", 75), ("eu", 25)].map(|(text, weight)| (LocalityPattern::parse(text), weight));
+    let from = LocalityPattern::parse("*");
+    let setting = LocalitySetting {
+        distribute: vec![Distribution { from, to: to.into() }],
+        ..LocalitySetting::default()
+    };
+    let at = |text: &str| EndpointPlace { locality: Locality::parse(text), ..Default::default() };
+    let places = vec![at("us"), at("eu")];
+    let locality = ClusterLocality { setting, ejects: false, places };
+    let hash = ConsistentHash { key: None, table: crate::policy::HashTable::Ring { minimum: 64 } };
+    let cluster = Cluster {
+        locality: Some(Arc::new(locality)),
+        hash: Some(Arc::new(hash)),
+        ..cluster(u32::MAX, None)
+    };
+    let (state, random, origin) = (ClusterState::default(), Random::default(), Arc::default());
+    let mut from = endpoints(&[1, 1]);
+    from[1].place = 1;
+    let chosen = |hash: u64| {
+        let mut order = from.clone();
+        state.order(&mut order, &cluster, Some(hash), &random, &origin);
+        assert_eq!(order.len(), 1, "the other locality is no second choice");
+        order[0]
+    };
+    let mut near = 0;
+    for number in 0..1000_u64 {
+        let hash = hash_of(&number.to_be_bytes());
+        assert_eq!(chosen(hash), chosen(hash));
+        near += usize::from(chosen(hash) == from[0]);
+    }
+    assert!((650..850).contains(&near), "{near}");
 }

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     fn endpoint(last: u8) -> Endpoint {
-        Endpoint { addr: ([192, 0, 2, last], 80).into(), weight: 2 }
+        Endpoint { addr: ([192, 0, 2, last], 80).into(), weight: 2, place: 0 }
     }
 
     #[test]

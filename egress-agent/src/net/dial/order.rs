@@ -36,7 +36,9 @@ mod tests {
     use super::*;
 
     fn endpoints(count: u8, ip: impl Fn(u8) -> IpAddr) -> Vec<Endpoint> {
-        (0..count).map(|n| Endpoint { addr: SocketAddr::new(ip(n), 443), weight: 1 }).collect()
+        (0..count)
+            .map(|n| Endpoint { addr: SocketAddr::new(ip(n), 443), weight: 1, place: 0 })
+            .collect()
     }
 
     proptest! {

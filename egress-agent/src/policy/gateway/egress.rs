@@ -10,8 +10,8 @@ use egress_ebpf::reason::Reason;
 use super::{GatewayPolicy, refusal};
 use crate::{
     policy::{
-        Client, Cluster, Denied, Dialled, EgressAccess, EgressMode, Grant, Granted, Hop,
-        HttpRequest, HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection, TlsRoute,
+        Cluster, Denied, Dialled, EgressAccess, EgressMode, Grant, Granted, Hop, HttpRequest,
+        HttpRoute, NotGranted, PortMode, TcpRoute, TlsConnection, TlsRoute,
         trace::{self, Step},
     },
     types::{GatewayPort, Host, OriginalDst, OriginalPort, Port, Source},
@@ -29,7 +29,7 @@ impl GatewayPolicy {
             Ok(Granted { grant, rates }) => {
                 let cluster = self.granted(grant, request.entry.hop(), source, host)?;
                 let name = Some(Arc::clone(&grant.policy.label));
-                let route = HttpRoute { name, rates, ..self.default_route(cluster, host) };
+                let route = HttpRoute { name, rates, ..self.unruled_route(cluster, host) };
                 return Ok((route, port.0));
             }
             Err(not) => not,
@@ -161,8 +161,7 @@ impl GatewayPolicy {
             });
         }
         self.secured(rule.hop, came, rule.group, host)?;
-        let client = Client { source: source.namespace(), gateway: Some(&self.namespace) };
-        rule.destination.cluster(client, Some(host)).map(Arc::clone)
+        rule.destination.cluster(self.client(source), Some(host)).map(Arc::clone)
     }
 
     /// The policy that lets pass what was refused, because it is in audit mode. Only what no resource names

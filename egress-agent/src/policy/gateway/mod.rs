@@ -7,6 +7,7 @@ mod outcome;
 mod passthrough;
 mod refusal;
 mod request;
+mod sources;
 mod stages;
 mod tables;
 mod tls;
@@ -15,7 +16,7 @@ mod tunnel_tls;
 
 pub use accept::Accepted;
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use egress_ebpf::reason::Reason;
 use passthrough::{Passthrough, plain};
@@ -24,12 +25,14 @@ use tables::{MeshPort, TcpEntry, TunnelTcp};
 
 use super::{
     AddressGuard, Authorization, Callers, Client, ClientTls, Cluster, ClusterName, Denied, Direct,
-    Discovery, EgressTable, Hop, HttpAction, OutboundMode, Owner, PortMode, Redirect, RedirectPort,
-    RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute, has_labels,
-    matching, preferred,
+    Discovery, EgressTable, Hop, HttpAction, Origin, OutboundMode, Owner, PortMode, Redirect,
+    RedirectPort, RetryPolicy, ServerProtocol, ServerTls, Service, Snapshot, Target, TcpRoute,
+    has_labels, matching, preferred,
     trace::{self, Step},
 };
-use crate::types::{GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload};
+use crate::types::{
+    ConfigMap, GatewayIdentity, GatewayPort, Host, Namespace, OriginalPort, Source, Workload,
+};
 
 /// What one gateway process does: the snapshot seen with its labels.
 ///
@@ -40,16 +43,16 @@ pub struct GatewayPolicy {
     snapshot: Arc<Snapshot>,
     /// The namespace of this process: its destination rules count at the gateway's stage.
     namespace: Namespace,
-    workloads: HashMap<IpAddr, Arc<Workload>>,
+    workloads: ConfigMap<IpAddr, Arc<Workload>>,
     /// The cluster's nodes by their addresses, which are no workload's.
-    nodes: HashMap<IpAddr, Arc<str>>,
+    nodes: ConfigMap<IpAddr, Arc<str>>,
     /// Whether this process belongs to the gateway group with this index.
     member: Vec<bool>,
-    mesh: HashMap<OriginalPort, MeshPort>,
+    mesh: ConfigMap<OriginalPort, MeshPort>,
     stage: Stages,
-    tcp: HashMap<OriginalPort, Vec<TcpEntry>>,
+    tcp: ConfigMap<OriginalPort, Vec<TcpEntry>>,
     /// Raw TCP as it was dialled: what comes through the tunnel bears its original destination.
-    tunnel_tcp: HashMap<OriginalPort, Vec<TunnelTcp>>,
+    tunnel_tcp: ConfigMap<OriginalPort, Vec<TunnelTcp>>,
     /// Settings of the listener for tunnels, where there are any.
     tunnel: Option<Arc<ServerTls>>,
     guard: AddressGuard,
@@ -58,10 +61,14 @@ pub struct GatewayPolicy {
     /// `EgressPolicy` and `ClusterEgressPolicy`.
     egress: EgressTable,
     plain: Arc<HttpAction>,
+    /// Of requests that need no rule of Istio's.
+    unruled: Arc<HttpAction>,
     retry: Arc<RetryPolicy>,
     to_https: Redirect,
     /// Where hosts outside the registry are reached.
     passthrough: Passthrough,
+    /// Where this gateway is.
+    origin: Arc<Origin>,
     /// What a request that no service is for is counted in, where a rule answers it.
     nowhere: Arc<Cluster>,
 }
@@ -81,12 +88,13 @@ impl GatewayPolicy {
             .filter(|s| !s.selector.is_empty() && has_labels(&identity.labels, &s.selector))
             .collect();
         let workloads = snapshot.mesh.workloads.iter();
+        let nodes = snapshot.mesh.node_addresses.iter();
         let mesh = tables::mesh(rules);
         Self {
             workloads: workloads
                 .flat_map(|w| w.addresses.iter().map(|ip| (ip.to_canonical(), Arc::clone(w))))
                 .collect(),
-            nodes: snapshot.mesh.node_addresses.clone(),
+            nodes: nodes.map(|(ip, name)| (*ip, Arc::clone(name))).collect(),
             passthrough: Passthrough::new(mesh.keys().copied(), snapshot.mesh.keepalive),
             mesh,
             stage: tables::stages(&servers, &rules.routes),
@@ -104,6 +112,10 @@ impl GatewayPolicy {
             ),
             egress: EgressTable::new(&rules.egress),
             plain: Arc::default(),
+            unruled: Arc::new(HttpAction {
+                upgrades: snapshot.mesh.upgrades,
+                ..HttpAction::default()
+            }),
             retry: Arc::default(),
             to_https: Redirect {
                 status: http::StatusCode::MOVED_PERMANENTLY,
@@ -117,6 +129,10 @@ impl GatewayPolicy {
                 Discovery::Static(Vec::new()),
                 None,
             )),
+            origin: Arc::new(Origin {
+                locality: snapshot.mesh.locality_of(&identity.addresses).unwrap_or_default(),
+                labels: identity.labels.clone(),
+            }),
             namespace: identity.namespace.clone(),
             snapshot,
         }
@@ -126,21 +142,6 @@ impl GatewayPolicy {
     #[must_use]
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
-    }
-
-    /// Who is behind this address. Behind a node's address any pod of the node may be: one on the host's network,
-    /// or each where the network plug-in puts the node's address in the place of theirs. So no workload is.
-    #[must_use]
-    pub fn source(&self, addr: IpAddr) -> Source {
-        let addr = addr.to_canonical();
-        let workload = self.workloads.get(&addr).filter(|_| !self.nodes.contains_key(&addr));
-        Source::unauthenticated(addr, workload.cloned())
-    }
-
-    /// The node of the cluster that has this address.
-    #[must_use]
-    pub fn node_at(&self, addr: IpAddr) -> Option<&Arc<str>> {
-        self.nodes.get(&addr.to_canonical())
     }
 
     /// Who may use this process's own ports.
@@ -298,7 +299,7 @@ impl GatewayPolicy {
         source: &Source,
     ) -> Result<Arc<Cluster>, Denied> {
         self.allows_direct(service)?;
-        let client = Client { source: source.namespace(), gateway: None };
+        let client = Client::of(source);
         service.destination.cluster(client, Some(host)).map(Arc::clone)
     }
 
@@ -337,8 +338,9 @@ impl GatewayPolicy {
     }
 
     /// Who asks, at the gateway's stage.
-    fn client<'a>(&'a self, source: &'a Source) -> Client<'a> {
-        Client { source: source.namespace(), gateway: Some(&self.namespace) }
+    pub(super) fn client<'a>(&'a self, source: &'a Source) -> Client<'a> {
+        let (gateway, labels) = (Some(&self.namespace), Some(&self.origin.labels));
+        Client { source: source.namespace(), gateway, labels }
     }
 
     fn served(

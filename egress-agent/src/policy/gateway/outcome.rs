@@ -28,6 +28,11 @@ impl GatewayPolicy {
         }
     }
 
+    /// Where no rule of Istio's is needed.
+    pub(super) fn unruled_route(&self, cluster: Arc<Cluster>, host: &Host) -> HttpRoute {
+        HttpRoute { action: Arc::clone(&self.unruled), ..self.default_route(cluster, host) }
+    }
+
     pub(super) fn route(
         &self,
         rule: &HttpRule,

@@ -39,7 +39,7 @@ impl GatewayPolicy {
         }
         let Some((mesh, service)) = self.service(port, host, request.source) else {
             let cluster = self.passthrough(port, host, request.source)?;
-            return Ok((self.default_route(cluster, host), port.0));
+            return Ok((self.unruled_route(cluster, host), port.0));
         };
         if service.protocol != Protocol::Http {
             return Err(refusal::wrong_protocol(service, "plain HTTP"));
@@ -48,7 +48,7 @@ impl GatewayPolicy {
         let bound = bound.find_map(|bound| preferred(bound, request.source.namespace()));
         let Some(Bound { set, rules }) = bound else {
             let cluster = self.direct(service, host, request.source)?;
-            return Ok((self.default_route(cluster, host), port.0));
+            return Ok((self.unruled_route(cluster, host), port.0));
         };
         let nearest = || unmet::http(rules.iter().map(|rule| &**rule), request, port.0);
         let Some((rule, matched)) = first(rules, request, port.0)? else {
@@ -70,7 +70,7 @@ impl GatewayPolicy {
             Target::Cluster { destination, host: named } => {
                 self.allows_direct(service)?;
                 let host = named.as_ref().unwrap_or(host);
-                let client = Client { source: request.source.namespace(), gateway: None };
+                let client = Client::of(request.source);
                 let cluster = destination.cluster(client, Some(host))?;
                 let route = self.route(rule, matched, chosen, (cluster, host), client, request)?;
                 Ok((route, port.0))

@@ -16,7 +16,7 @@ use crate::{
         Protocol, RouteSet, Rules, Scoped, Server, ServerProtocol, Service, StageRules, Target,
         TcpRule, TlsRule, Weighted,
     },
-    types::{GatewayPort, Host, Namespace, OriginalPort, Port},
+    types::{ConfigMap, GatewayPort, Host, Namespace, OriginalPort, Port},
 };
 
 /// The rules of a route set that are for a port.
@@ -77,8 +77,8 @@ pub(super) struct TunnelTcp {
 }
 
 /// The mesh stage by original port.
-pub(super) fn mesh(rules: &Rules) -> HashMap<OriginalPort, MeshPort> {
-    let mut mesh: HashMap<_, MeshPort> = HashMap::new();
+pub(super) fn mesh(rules: &Rules) -> ConfigMap<OriginalPort, MeshPort> {
+    let mut mesh: ConfigMap<_, MeshPort> = ConfigMap::default();
     for service in &rules.services {
         let port = mesh.entry(service.port).or_default();
         port.services.entry(&service.host).push(Arc::clone(service));
@@ -260,6 +260,7 @@ fn precision(pattern: &HostPattern) -> usize {
     match pattern {
         HostPattern::Exact(_) => usize::MAX,
         HostPattern::Below(suffix) => suffix.len() + 1,
+        HostPattern::Ending(suffix) => suffix.len(),
         HostPattern::Any => 0,
     }
 }
@@ -268,8 +269,8 @@ fn precision(pattern: &HostPattern) -> usize {
 pub(super) fn tcp(
     routes: &[Arc<RouteSet>],
     member: &[bool],
-) -> HashMap<OriginalPort, Vec<TcpEntry>> {
-    let mut tcp: HashMap<_, Vec<TcpEntry>> = HashMap::new();
+) -> ConfigMap<OriginalPort, Vec<TcpEntry>> {
+    let mut tcp: ConfigMap<_, Vec<TcpEntry>> = ConfigMap::default();
     for set in routes {
         for rule in &set.mesh.tcp {
             let targets = gateway_targets(&rule.targets)
@@ -290,8 +291,11 @@ pub(super) fn tcp(
 }
 
 /// Raw TCP services by the port that applications dial.
-pub(super) fn tunnel_tcp(rules: &Rules, member: &[bool]) -> HashMap<OriginalPort, Vec<TunnelTcp>> {
-    let mut tcp: HashMap<_, Vec<TunnelTcp>> = HashMap::new();
+pub(super) fn tunnel_tcp(
+    rules: &Rules,
+    member: &[bool],
+) -> ConfigMap<OriginalPort, Vec<TunnelTcp>> {
+    let mut tcp: ConfigMap<_, Vec<TunnelTcp>> = ConfigMap::default();
     let services = OnceCell::new();
     let led = rules.routes.iter().flat_map(|set| set.mesh.tcp.iter().map(move |rule| (set, rule)));
     for (set, rule) in led {

@@ -88,7 +88,7 @@ impl GatewayPolicy {
                 self.allows_direct(service)?;
                 mesh_allows()?;
                 let host = named.as_ref().unwrap_or(host).clone();
-                let client = Client { source: source.namespace(), gateway: None };
+                let client = Client::of(source);
                 let cluster = destination.cluster(client, Some(&host))?;
                 let cluster = Arc::clone(cluster);
                 let route = TcpRoute::new(cluster, Some(host));

@@ -129,7 +129,7 @@ impl<'a> Attempt<'a> {
                         relay.forget();
                         return Ok((up, response));
                     }
-                    up.link().lease.report(!response.status.is_server_error());
+                    up.link().lease.report_answer(!response.status.is_server_error());
                     Failure::RetriableStatus(response.status)
                 }
                 Err(failure) => failure,

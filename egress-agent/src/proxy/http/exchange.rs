@@ -19,6 +19,7 @@ use super::{
     record::{Record, Started},
     reply::Reply,
     request::Request,
+    trace,
     watch::watch,
 };
 use crate::{
@@ -52,6 +53,11 @@ pub(super) async fn run<D: Inbound>(
     let mut record = Record::new(connection, started, request.version);
     let remote = headers::remote(forwarded.as_deref(), trusted, connection.downstream.source.addr);
     record.request(&request, received, forwarded);
+    if mesh.is_some_and(|mesh| mesh.tracing)
+        && let Some(traces) = connection.worker.telemetry.traces()
+    {
+        record.entry.span = trace::begin(traces, &mut request.headers);
+    }
     record.work = work;
     let decided = if record.work.is_some() {
         decide(connection, policy, &request, remote)
@@ -129,7 +135,7 @@ fn decide(
         remote,
     };
     let route = policy.http(&asked).map_err(Failure::Denied)?;
-    if request.upgrade.is_some() && !route.action.allow_upgrade {
+    if request.upgrade.as_ref().is_some_and(|protocol| !route.action.upgrades.allow(protocol)) {
         return Err(Failure::Upgrade("Upgrade"));
     }
     Ok((policy, route))

@@ -70,7 +70,7 @@ pub(super) async fn forward<D: Inbound>(
     })?;
     stats.response(response.status);
     up.link().endpoint.response(response.status);
-    up.link().lease.report(!response.status.is_server_error());
+    up.link().lease.report_answer(!response.status.is_server_error());
     record.answered(response.status);
     clock.answered();
     headers::apply(&mut response.headers, &route.action.response_headers, &record.entry);

@@ -51,6 +51,7 @@ mod serve_h1;
 mod serve_h2;
 mod shared;
 mod spare;
+mod trace;
 mod tunnel;
 mod watch;
 

@@ -69,12 +69,12 @@ pub(super) fn serve<I: Side + 'static>(
         let connection = &served.connection;
         let end = {
             let mut requests = pin!(requests(&served));
-            let mut expired = pin!(connection.worker.ends(&connection.downstream.holder));
+            let (holder, drain) = (&connection.downstream.holder, &connection.worker.drain);
             poll_fn(|cx| {
                 if let Poll::Ready(end) = requests.as_mut().poll(cx) {
                     return Poll::Ready(end);
                 }
-                expired.as_mut().poll(cx).map(|()| End::Abort)
+                holder.poll_ends(cx, drain).map(|()| End::Abort)
             })
             .await
         };
@@ -199,13 +199,13 @@ async fn next<I: Side>(served: &Served<I>) -> Next {
     down.stream.release();
     if !down.stream.has_input() {
         deadline.set(now().checked_add(limits.idle));
-        let mut draining = pin!(worker.drain.idle_ends());
         let arrived = poll_fn(|cx| {
             let scratch = &mut worker.http.scratch.borrow_mut();
             if let Poll::Ready(filled) = down.stream.poll_fill(cx, scratch) {
                 return Poll::Ready(filled.unwrap_or(false));
             }
-            if draining.as_mut().poll(cx).is_ready() {
+            // Who waits for the connection's end is woken when this comes true.
+            if worker.drain.is_last() {
                 return Poll::Ready(false);
             }
             deadline.poll_expired(cx).map(|()| false)

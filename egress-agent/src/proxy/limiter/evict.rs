@@ -58,6 +58,7 @@ impl Limiter {
         slot.forget_unread();
         slot.evicted.set(true);
         slot.told.notify_waiters();
+        slot.wake_task();
         slot.wake();
         if let Some(share) = table.shares.get_mut(owner) {
             share.slots.remove(&slot.id);

@@ -7,6 +7,7 @@
 //! source with the most, one of whose connections is closed ([`shares`]). The thread's time is shared
 //! likewise, by turns ([`Turns`]). One source's load so costs no other one anything.
 
+mod end;
 mod evict;
 mod queue;
 mod shares;
@@ -103,6 +104,8 @@ struct Slot {
     share_used: Rc<Cell<Usage>>,
     evicted: Cell<bool>,
     told: Notify,
+    /// The task that serves it; see [`end`].
+    task: Cell<Option<Waker>>,
     queued: Cell<usize>,
     unread: Cell<usize>,
     /// Those of all connections of its source.
@@ -178,6 +181,7 @@ impl Limiter {
             share_used,
             evicted: Cell::new(false),
             told: Notify::new(),
+            task: Cell::default(),
             queued: Cell::new(0),
             unread: Cell::new(0),
             share_unread,

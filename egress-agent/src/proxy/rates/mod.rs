@@ -2,9 +2,10 @@
 
 mod pace;
 mod table;
+mod used;
 
-pub use self::table::Rates;
 pub(super) use self::{
     pace::{Pace, relay},
     table::{Counted, Limited, Meters},
 };
+pub use self::{table::Rates, used::UsedRate};

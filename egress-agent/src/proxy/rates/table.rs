@@ -32,27 +32,27 @@ const SWEEP_AT_MOST: Duration = Duration::from_secs(1);
 /// The table.
 #[derive(Debug)]
 pub struct Rates {
-    began: Instant,
-    table: Mutex<Table>,
+    pub(super) began: Instant,
+    pub(super) table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    owners: HashMap<ShareOwner, HashMap<Key, Arc<Bucket>>>,
+pub(super) struct Table {
+    pub(super) owners: HashMap<ShareOwner, HashMap<Key, Arc<Bucket>>>,
     count: usize,
     /// When it was last looked through for what is full.
     swept: Option<Instant>,
 }
 
 /// A limit's label, and the host.
-type Key = (Arc<str>, Arc<str>);
+pub(super) type Key = (Arc<str>, Arc<str>);
 
 /// The moments at which a workload's tokens of each kind are all there again.
 #[derive(Debug, Default)]
-struct Bucket {
-    requests: AtomicU64,
-    connections: AtomicU64,
-    bytes: AtomicU64,
+pub(super) struct Bucket {
+    pub(super) requests: AtomicU64,
+    pub(super) connections: AtomicU64,
+    pub(super) bytes: AtomicU64,
 }
 
 /// What is counted.
@@ -156,7 +156,7 @@ impl Rates {
         Ok(Meters(Some(meters.collect::<Result<_, _>>()?)))
     }
 
-    fn bucket(&self, owner: &ShareOwner, key: Key, now: Instant) -> Option<Arc<Bucket>> {
+    pub(super) fn bucket(&self, owner: &ShareOwner, key: Key, now: Instant) -> Option<Arc<Bucket>> {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = table.owners.get(owner).and_then(|owned| owned.get(&key)) {
             return Some(Arc::clone(known));
@@ -193,7 +193,7 @@ impl Table {
 }
 
 /// Nanoseconds by the table's clock; never 0.
-fn moment(began: Instant, now: Instant) -> u64 {
+pub(super) fn moment(began: Instant, now: Instant) -> u64 {
     let since = now.saturating_duration_since(began).as_nanos();
     u64::try_from(since).unwrap_or(u64::MAX).max(1)
 }
@@ -206,7 +206,7 @@ impl Bucket {
         }
     }
 
-    fn is_full(&self, now: u64) -> bool {
+    pub(super) fn is_full(&self, now: u64) -> bool {
         [&self.requests, &self.connections, &self.bytes]
             .iter()
             .all(|full| full.load(Relaxed) <= now)

@@ -8,6 +8,7 @@ use std::{
 };
 
 use egress_ebpf::reason::Reason;
+use futures_util::FutureExt as _;
 use h2::{RecvStream, server::SendResponse};
 use http::{HeaderName, Method, Request, Response, StatusCode};
 
@@ -68,11 +69,9 @@ impl Tunnel {
                 let inbox = self.streams.open(request.into_body(), holder.clone());
                 let stream = TunnelStream::new(send, inbox, holder.clone(), ending);
                 let (worker, active) = (Rc::clone(&self.worker), Active::new(self));
-                holder.spawn(async move {
-                    let stream = Transport::Tunnel(Box::new(stream));
-                    connection::serve(worker, downstream, stream).await;
-                    drop((place, active));
-                });
+                let stream = Transport::Tunnel(Box::new(stream));
+                let serving = connection::serve(worker, downstream, stream);
+                holder.spawn(serving.map(move |()| drop((place, active))));
             }
             Err(refusal) => {
                 let Refusal { status, denied, downstream } = *refusal;

@@ -71,9 +71,12 @@ const fn custom(
 }
 
 const OWN: &str = "egress-enforcer.io";
-const NETWORKING: &str = "networking.istio.io";
+/// The group of Istio's kinds for traffic.
+pub(super) const ISTIO_NETWORKING: &str = "networking.istio.io";
+const NETWORKING: &str = ISTIO_NETWORKING;
 const SECURITY: &str = "security.istio.io";
-const GATEWAY_API: &str = "gateway.networking.k8s.io";
+/// The group of the Gateway API.
+pub(super) const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const ALL: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 /// The custom resources that are read: the policy, and what restricts it.

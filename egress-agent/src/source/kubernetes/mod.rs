@@ -4,6 +4,7 @@
 //! which publishes the whole once every first list is complete, and again whenever something has
 //! changed. A server that is gone, silent or starting changes nothing: what was published stays.
 
+mod api_object;
 mod assemble;
 mod client;
 mod external_name;

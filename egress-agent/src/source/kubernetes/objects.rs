@@ -8,10 +8,14 @@ use kube::{Resource, api::ObjectMeta, core::DynamicResourceScope};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::kinds::{Custom, Kind};
+use super::{
+    api_object::{ApiObject, Shows},
+    kinds::{CUSTOM, Custom, GATEWAY_API, Kind},
+};
 use crate::{
     config::{ANNOTATION_PREFIX, RawFile},
     pods::{Pod, PodUid},
+    policy::{REGION, SUBZONE, ZONE},
     source::NodeSelector,
     types::{DEFAULT_SERVICE_ACCOUNT, Labels, Namespace},
 };
@@ -60,6 +64,9 @@ struct Status {
     addresses: Option<Vec<NodeAddress>>,
     #[serde(default)]
     conditions: Option<Vec<Shown>>,
+    /// Of a route of the Gateway API.
+    #[serde(default)]
+    parents: Option<Vec<Value>>,
 }
 
 /// A condition as any kind shows it.
@@ -78,6 +85,17 @@ struct Shown {
     message: Option<String>,
     #[serde(default)]
     last_transition_time: Option<String>,
+}
+
+impl Shown {
+    fn value(&self) -> Value {
+        let Self { kind, status, observed_generation, reason, message, last_transition_time } =
+            self;
+        json!({
+            "type": kind, "status": status, "observedGeneration": observed_generation,
+            "reason": reason, "message": message, "lastTransitionTime": last_transition_time,
+        })
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -192,6 +210,8 @@ pub(super) struct Known {
     pub(super) accepted: Option<Condition>,
     /// And of [`ConditionKind::Programmed`].
     pub(super) programmed: Option<Condition>,
+    /// What else counts of a Gateway or a route of the Gateway API.
+    pub(super) api: Option<Box<ApiObject>>,
 }
 
 /// A condition.
@@ -227,7 +247,21 @@ pub(super) fn known(kind: usize, object: &Object) -> Option<Known> {
         generation: generation.unwrap_or(0),
         accepted: shown(ConditionKind::Accepted),
         programmed: shown(ConditionKind::Programmed),
+        api: api(kind, object),
     })
+}
+
+/// What else counts of a resource of the Gateway API.
+fn api(kind: usize, object: &Object) -> Option<Box<ApiObject>> {
+    CUSTOM.get(kind).filter(|custom| custom.group == GATEWAY_API)?;
+    let status = object.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let shown = Shows {
+        conditions: conditions.map(Shown::value).collect(),
+        parents: status.and_then(|status| status.parents.clone()).unwrap_or_default(),
+    };
+    let version = object.metadata.resource_version.clone();
+    Some(Box::new(ApiObject::new(object.spec.as_ref(), shown, version)))
 }
 
 /// A namespace with its labels, as a document too.
@@ -275,6 +309,8 @@ pub(super) struct NodeInfo {
     pub(super) networks: Vec<IpNet>,
     /// Whether it should run a node agent.
     pub(super) runs_agent: bool,
+    /// `region/zone/subzone`; empty where no label says it.
+    pub(super) locality: String,
 }
 
 /// A Service: which pods, and at which addresses.
@@ -300,7 +336,11 @@ pub(super) fn slice(object: &Object) -> Option<Endpoints> {
 /// A node: its addresses, and the networks of its pods. Those that `agents` selects run agents.
 pub(super) fn node(object: &Object, agents: &NodeSelector) -> Option<NodeInfo> {
     let labels = object.metadata.labels.iter().flatten();
-    let labels = labels.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let labels: BTreeMap<&str, &str> =
+        labels.map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let part = |key: &str| labels.get(key).copied().unwrap_or_default();
+    let locality = [REGION, ZONE, SUBZONE].map(part).join("/");
+    let locality = locality.trim_end_matches('/').to_owned();
     let networks = object.spec.as_ref().and_then(|spec| spec["podCIDRs"].as_array());
     let networks = networks.into_iter().flatten();
     let own = object.status.as_ref().and_then(|status| status.addresses.as_ref());
@@ -308,7 +348,7 @@ pub(super) fn node(object: &Object, agents: &NodeSelector) -> Option<NodeInfo> {
     let addresses: Vec<IpAddr> = own.filter_map(|address| address.address.parse().ok()).collect();
     let networks = networks.filter_map(|value| value.as_str()?.parse::<IpNet>().ok());
     let networks = networks.chain(addresses.iter().copied().map(IpNet::from)).collect();
-    Some(NodeInfo { addresses, networks, runs_agent: agents.selects(&labels) })
+    Some(NodeInfo { addresses, networks, runs_agent: agents.selects(&labels), locality })
 }
 
 /// The hash of a static pod's configuration, which its cgroup is named after.

@@ -20,7 +20,10 @@ use kube::{
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::{kinds::Kind, objects::Object, pause::pause};
-use crate::source::{Secret, Secrets};
+use crate::{
+    policy::config_map_of,
+    source::{Secret, Secrets},
+};
 
 /// Follows those that are wanted, for as long as the runtime lives.
 pub(super) async fn run(client: Client, secrets: Secrets) {
@@ -78,9 +81,9 @@ impl Drop for OneRefused {
 }
 
 async fn follow(client: Client, secrets: Secrets, name: String, all_refused: Arc<Refused>) {
-    let kind = Kind::core("Secret", "secrets");
-    let api: Api<Object> = Api::namespaced_with(client, secrets.namespace(), &kind);
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let Place { kind, plural, namespace, object, content } = Place::of(&name, secrets.namespace());
+    let api: Api<Object> = Api::namespaced_with(client, namespace, &Kind::core(kind, plural));
+    let config = watcher::Config::default().fields(&format!("metadata.name={object}"));
     let mut stream = pin!(watcher(api, config));
     let (mut first, mut errors) = (Secret::Absent, 0_u32);
     let mut refused = None;
@@ -100,10 +103,10 @@ async fn follow(client: Client, secrets: Secrets, name: String, all_refused: Arc
                 }
             }
             Err(error) => {
-                let why = reason(&error, secrets.namespace(), &name);
+                let why = reason(&error, kind, namespace, object);
                 // One alone is nothing: watches end.
                 if errors == 1 {
-                    tracing::warn!("Secret {}/{name}: {why}", secrets.namespace());
+                    tracing::warn!("{kind} {namespace}/{object}: {why}");
                 }
                 // A server that starts answers 403 and 404 too; what is known stays in any case.
                 secrets.take(&name, Secret::Unknown(why));
@@ -120,12 +123,40 @@ async fn follow(client: Client, secrets: Secrets, name: String, all_refused: Arc
     }
 }
 
+/// Where the object is that a credential's name stands for.
+struct Place<'a> {
+    kind: &'static str,
+    plural: &'static str,
+    namespace: &'a str,
+    object: &'a str,
+    content: fn(&Object) -> Secret,
+}
+
+impl<'a> Place<'a> {
+    fn of(name: &'a str, own: &'a str) -> Self {
+        match config_map_of(name) {
+            Some((namespace, object)) => {
+                Self { kind: "ConfigMap", plural: "configmaps", namespace, object, content: text }
+            }
+            None => {
+                Self { kind: "Secret", plural: "secrets", namespace: own, object: name, content }
+            }
+        }
+    }
+}
+
 /// Whether there is no right to read it.
 fn is_refused(error: &Error) -> bool {
     let (Error::InitialListFailed(error) | Error::WatchStartFailed(error)) = error else {
         return false;
     };
     matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
+/// The values of a ConfigMap's keys.
+fn text(object: &Object) -> Secret {
+    let data = object.data.iter().flat_map(|data| &data.0);
+    Secret::Present(data.map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect())
 }
 
 /// The values of its keys. One that is no base64 makes the whole unknown: part of a credential is none.
@@ -141,7 +172,7 @@ fn content(object: &Object) -> Secret {
 
 /// What to say of an error. The texts of those that are about a body would show it.
 #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
-fn reason(error: &Error, namespace: &str, name: &str) -> String {
+fn reason(error: &Error, kind: &str, namespace: &str, name: &str) -> String {
     let error = match error {
         Error::InitialListFailed(error)
         | Error::WatchStartFailed(error)
@@ -151,8 +182,9 @@ fn reason(error: &Error, namespace: &str, name: &str) -> String {
     };
     match error {
         kube::Error::Api(status) if status.code == 403 => format!(
-            "this gateway has no right to list and watch the Secret {name} in {namespace}: name it in \
-             gateway.credentials of the chart"
+            "this gateway has no right to list and watch the {kind} {name} in {namespace}: name it in \
+             gateway.{} of the chart",
+            if kind == "Secret" { "credentials" } else { "caConfigMaps" }
         ),
         kube::Error::Api(status) => format!("the API server says {}", status.code),
         kube::Error::SerdeError(_) => "the API server's answer can't be read".into(),
@@ -195,7 +227,8 @@ mod tests {
         // serde's message quotes what it found.
         let error = serde_json::from_str::<Object>("{\"metadata\": \"c2VjcmV0\"}").unwrap_err();
         assert!(error.to_string().contains("c2VjcmV0"), "{error}");
-        let said = reason(&Error::WatchFailed(kube::Error::SerdeError(error)), "n", "web");
+        let said =
+            reason(&Error::WatchFailed(kube::Error::SerdeError(error)), "Secret", "n", "web");
         assert!(!said.contains("c2VjcmV0"), "{said}");
     }
 
@@ -219,7 +252,24 @@ mod tests {
     fn a_missing_right_is_named() {
         let status = Status { code: 403, ..Status::default() };
         let error = Error::InitialListFailed(kube::Error::Api(Box::new(status)));
-        let said = reason(&error, "istio-system", "web");
+        let said = reason(&error, "Secret", "istio-system", "web");
         assert!(said.contains("the Secret web in istio-system"), "{said}");
+        assert!(said.contains("gateway.credentials"), "{said}");
+        let said = reason(&error, "ConfigMap", "shop", "roots");
+        assert!(said.contains("the ConfigMap roots in shop"), "{said}");
+        assert!(said.contains("gateway.caConfigMaps"), "{said}");
+    }
+
+    #[test]
+    fn a_config_map_is_read_as_it_is_and_in_its_namespace() {
+        let place = Place::of("ConfigMap:shop.roots", "istio-system");
+        assert_eq!((place.kind, place.namespace, place.object), ("ConfigMap", "shop", "roots"));
+        let found = (place.content)(&object(&json!({"ca.crt": "-----BEGIN"})));
+        assert_eq!(found, Secret::Present([("ca.crt".to_owned(), b"-----BEGIN".to_vec())].into()));
+        let place = Place::of("shop.web", "istio-system");
+        assert_eq!(
+            (place.kind, place.namespace, place.object),
+            ("Secret", "istio-system", "shop.web")
+        );
     }
 }

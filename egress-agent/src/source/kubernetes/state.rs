@@ -224,6 +224,14 @@ impl State {
                 .iter()
                 .map(|((_, name), node)| (name.clone(), node.addresses.clone()))
                 .collect(),
+            localities: self
+                .nodes
+                .0
+                .iter()
+                .flatten()
+                .filter(|(_, node)| !node.locality.is_empty())
+                .map(|((_, name), node)| (name.clone(), node.locality.clone()))
+                .collect(),
         };
         // A node's agent reports on none.
         let judged = self.judged.clone().filter(|judged| judged.receiver_count() > 0);
@@ -259,6 +267,7 @@ mod tests {
             uid: "uid".into(),
             generation,
             programmed: None,
+            api: None,
             accepted: message.map(|message| crate::source::kubernetes::objects::Condition {
                 holds: true,
                 generation,
@@ -299,6 +308,7 @@ mod tests {
             addresses: vec!["10.0.0.7".parse().unwrap()],
             networks: vec!["10.244.1.1/24".parse().unwrap(), "10.0.0.7/32".parse().unwrap()],
             runs_agent: true,
+            locality: "eu/a".into(),
         };
         let slices =
             vec![(key("gw-a"), slice(&["10.0.0.12"])), (key("gw-b"), slice(&["10.0.0.11"]))];
@@ -344,6 +354,7 @@ mod tests {
             files.discovered.cluster_cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(nets, ["10.0.0.7/32", "10.244.1.0/24"]);
         assert_eq!(files.discovered.nodes["node-1"], addresses(&["10.0.0.7"]));
+        assert_eq!(files.discovered.localities["node-1"], "eu/a");
         assert_eq!(files.mesh.unwrap().text, "settings");
     }
 
@@ -364,7 +375,12 @@ mod tests {
         assert!(one.has("EgressPolicy istio-system/a", "uid", 1) && one != none);
         assert_ne!(put(&mut state, "EgressPolicy", 2).digest(), one.digest());
         assert_eq!(state.agents().len(), 1);
-        let node = NodeInfo { addresses: Vec::new(), networks: Vec::new(), runs_agent: false };
+        let node = NodeInfo {
+            addresses: Vec::new(),
+            networks: Vec::new(),
+            runs_agent: false,
+            locality: String::new(),
+        };
         state.take(Update::Node(Step::Put((String::new(), "node-2".into()), node)));
         assert_eq!(state.agents().into_keys().collect::<Vec<_>>(), ["node-1"]);
     }

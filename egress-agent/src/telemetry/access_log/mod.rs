@@ -11,7 +11,7 @@ mod writer;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwapOption;
@@ -24,7 +24,7 @@ use self::{refusals::Refusal, target::Target, writer::Writer};
 use super::AccessLogEntry;
 use crate::{
     config::{LogFormat, LogFormatError},
-    policy::MeshConfig,
+    policy::{AccessLogEncoding, MeshConfig},
     types::ShareOwner,
 };
 
@@ -120,6 +120,19 @@ impl AccessLog {
                 writer.refused(&Refusal { owner, reason, time, address }, render);
             }
         }
+    }
+
+    /// The line of one request or connection without its newline, whether the log is on or not: in Istio's
+    /// format where it is off.
+    #[must_use]
+    pub fn line(&self, entry: &AccessLogEntry) -> String {
+        static ISTIO: LazyLock<Option<LogFormat>> =
+            LazyLock::new(|| LogFormat::compile(None, AccessLogEncoding::Text).ok());
+        let mut line = Vec::new();
+        if let Some(format) = self.format.load().as_deref().or(ISTIO.as_ref()) {
+            render::render(format, entry, &mut line);
+        }
+        String::from_utf8_lossy(line.trim_ascii_end()).into_owned()
     }
 
     /// Call it before something is forwarded. If the output is behind, it waits until there is room

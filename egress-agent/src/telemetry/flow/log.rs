@@ -3,16 +3,16 @@
 use std::{
     cmp::Reverse,
     collections::{HashMap, VecDeque},
-    net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::FlowRecord;
+use super::{Causer, FlowRecord};
+use crate::telemetry::Exports;
 
 /// Flows that are remembered, of refusals and of the rest each: many redirects mustn't push out the
 /// one refusal that somebody asks for a minute later. Beyond them the oldest is forgotten of whoever
@@ -28,6 +28,8 @@ pub struct FlowLog {
     history: Mutex<History>,
     live: broadcast::Sender<Arc<FlowRecord>>,
     followers: AtomicUsize,
+    /// Where a node's flows go besides.
+    exports: OnceLock<Arc<Exports>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,26 +44,6 @@ struct History {
 struct Shared {
     flows: HashMap<Causer, VecDeque<(u64, Arc<FlowRecord>)>>,
     count: usize,
-}
-
-/// What tells workloads apart: their name; else the cgroup, the interface or the address.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Causer {
-    Workload(Option<String>, String),
-    Cgroup(String),
-    Interface(String),
-    Address(Option<IpAddr>),
-}
-
-impl Causer {
-    fn of(flow: &FlowRecord) -> Self {
-        match (&flow.workload, &flow.cgroup, &flow.interface) {
-            (Some(name), _, _) => Self::Workload(flow.namespace.clone(), name.clone()),
-            (None, Some(cgroup), _) => Self::Cgroup(cgroup.clone()),
-            (None, None, Some(interface)) => Self::Interface(interface.clone()),
-            (None, None, None) => Self::Address(flow.source_address),
-        }
-    }
 }
 
 impl Shared {
@@ -91,13 +73,21 @@ impl Shared {
 impl Default for FlowLog {
     fn default() -> Self {
         let (live, _) = broadcast::channel(BACKLOG);
-        Self { history: Mutex::default(), live, followers: AtomicUsize::new(0) }
+        Self {
+            history: Mutex::default(),
+            live,
+            followers: AtomicUsize::new(0),
+            exports: OnceLock::new(),
+        }
     }
 }
 
 impl FlowLog {
     /// Takes a flow.
     pub fn push(&self, flow: FlowRecord) {
+        if let Some(exports) = self.exports.get() {
+            exports.flow(&flow);
+        }
         let flow = Arc::new(flow);
         let mut history = self.lock();
         let number = history.next;
@@ -109,6 +99,12 @@ impl FlowLog {
             // An error says that the last follower left just now.
             self.live.send(flow).ok();
         }
+    }
+
+    /// Every flow is exported from now on. A gateway exports its access log instead, which says more.
+    pub fn export_to(&self, exports: Arc<Exports>) {
+        // The first one counts.
+        self.exports.set(exports).ok();
     }
 
     /// Whether somebody follows: one atomic load.

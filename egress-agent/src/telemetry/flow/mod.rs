@@ -1,6 +1,7 @@
 //! Flows: what became of one connection, packet or request, in the form that both roles show it.
 
 mod bounds;
+mod causer;
 mod decided;
 mod log;
 mod record;
@@ -8,6 +9,7 @@ pub mod rfc3339;
 mod text;
 
 pub(crate) use self::bounds::{cut, kept_labels};
+pub(in crate::telemetry) use self::causer::Causer;
 pub use self::{
     log::{FlowLog, Follower, Seen},
     record::{FlowRecord, FlowVerdict, GATEWAY_HOOK, TUNNEL_HOOK},

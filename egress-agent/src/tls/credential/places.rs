@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::CredentialFault;
 use crate::{
-    policy::{CredentialFiles, CredentialSource},
+    policy::{CredentialFiles, CredentialSource, config_map_of},
     source::{FileSet, Secrets},
 };
 
@@ -140,19 +140,25 @@ impl Located {
         }
     }
 
-    /// The directory of a credential; its roots may be in one of their own (`<name>-cacert`).
+    /// The directory of a credential; its roots may be in one of their own (`<name>-cacert`). A ConfigMap has no other.
     fn named(dir: &Path, name: &str) -> Self {
         let mut located = Self::directory(&dir.join(name));
+        if config_map_of(name).is_some() {
+            return located;
+        }
         let other = dir.join(format!("{name}{ROOTS}"));
         located.roots.extend(["cacert", "ca.crt"].map(|name| other.join(name)));
         located.crl.extend(["ca.crl", "crl"].map(|name| other.join(name)));
         located
     }
 
-    /// The Secrets of a credential; the second one may have its roots.
+    /// The Secrets of a credential; the second one may have its roots. Where it is a ConfigMap, that alone.
     #[must_use]
-    pub fn secrets(name: &str) -> [String; 2] {
-        [name.to_owned(), format!("{name}{ROOTS}")]
+    pub fn secrets(name: &str) -> Vec<String> {
+        match config_map_of(name) {
+            Some(_) => vec![name.to_owned()],
+            None => vec![name.to_owned(), format!("{name}{ROOTS}")],
+        }
     }
 
     /// All of its files, those that stand for keys of Secrets too.

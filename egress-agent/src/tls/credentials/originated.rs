@@ -8,7 +8,7 @@ use crate::{
     policy::{ClientTls, ClientTlsMode},
     source::Secrets,
     tls::{
-        Alpn, TrustRoots,
+        Alpn, TrustRoots, basic,
         config::{Files, build},
         credential::CredentialStore,
     },
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Originated {
     settings: Vec<(String, ClientTls)>,
+    /// Those that are shown to proxies.
+    proxies: BTreeSet<String>,
     faults: BTreeMap<String, String>,
 }
 
@@ -33,6 +35,7 @@ impl Originated {
     pub(super) fn new<'a>(
         secrets: Option<&Secrets>,
         settings: impl IntoIterator<Item = &'a ClientTls>,
+        proxies: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let mut all: Vec<(String, ClientTls)> = Vec::new();
         if secrets.is_some() {
@@ -46,47 +49,55 @@ impl Originated {
                 }
             }
         }
-        Self { settings: all, faults: BTreeMap::new() }
+        let proxies = proxies.into_iter().filter(|_| secrets.is_some()).map(Into::into).collect();
+        Self { settings: all, proxies, faults: BTreeMap::new() }
     }
 
     /// Those of the next configuration. What was logged is not logged again.
     pub(super) fn replace(&mut self, next: Self) {
-        self.settings = next.settings;
-        self.faults.retain(|name, _| self.settings.iter().any(|(known, _)| known == name));
+        (self.settings, self.proxies) = (next.settings, next.proxies);
+        let known: BTreeSet<&str> = self.settings.iter().map(|(name, _)| name.as_str()).collect();
+        let is_known = |name: &str| known.contains(name) || self.proxies.contains(name);
+        self.faults.retain(|name, _| is_known(name));
     }
 
     /// The names of their credentials.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.settings.iter().map(|(name, _)| name.as_str())
+        let proxies = self.proxies.iter().map(String::as_str);
+        self.settings.iter().map(|(name, _)| name.as_str()).chain(proxies)
     }
 
     /// Looks what is wrong now, and logs what is new.
     pub(super) fn judge(&mut self, store: Option<&CredentialStore>) {
         let nobody = TrustRoots::new(rustls::RootCertStore::empty());
-        let mut faults = BTreeMap::new();
-        for (name, tls) in &self.settings {
+        let certificates = self.settings.iter().filter_map(|(name, tls)| {
             let built = Files::of(tls, store)
                 .and_then(|files| build(tls, &files, Alpn::None, &nobody).map(drop));
-            if let Err(error) = built {
-                let error = error.to_string();
-                if self.faults.get(name) != Some(&error) {
-                    tracing::error!(
-                        "certificate {name}: {error}; connections that need it are refused"
-                    );
-                }
-                faults.insert(name.clone(), error);
+            Some((name, "certificate", built.err()?.to_string()))
+        });
+        let shown = self.proxies.iter().filter_map(|name| match store {
+            Some(CredentialStore::Secrets(secrets)) => {
+                Some((name, "credential", basic::fault(secrets, name)?))
             }
+            Some(CredentialStore::Directory(_)) | None => None,
+        });
+        let mut faults = BTreeMap::new();
+        for (name, what, error) in certificates.chain(shown) {
+            if self.faults.get(name) != Some(&error) {
+                tracing::error!("{what} {name}: {error}; connections that need it are refused");
+            }
+            faults.insert(name.clone(), error);
         }
         self.faults = faults;
     }
 
     /// How each fares.
     pub(super) fn states(&self) -> Vec<CredentialState> {
-        let names: BTreeSet<&String> = self.settings.iter().map(|(name, _)| name).collect();
-        let state = |name: &String| {
+        let names: BTreeSet<&str> = self.names().collect();
+        let state = |name: &str| {
             let fault = self.faults.get(name);
             CredentialState {
-                name: name.clone(),
+                name: name.into(),
                 current: fault.is_none(),
                 not_after: None,
                 id: None,

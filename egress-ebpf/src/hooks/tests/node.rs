@@ -359,9 +359,84 @@ fn nobody_asks_over_a_bridge_in_the_name_of_the_outside() {
     assert_eq!(judge(&world, &forged, 0, false), Some((PASS, Reason::SpoofedSource)));
 }
 
+/// An advertisement goes to whoever asked for it, by the hardware address that the question gives: to the
+/// outside, over the router.
+#[test]
+fn nobody_asks_for_a_neighbour_in_the_name_of_the_outside() {
+    let world = World::usual();
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    let stranger = Way { namespace: Namespace::Other, ..from(0) };
+    let group = "ff02::1:ff00:1";
+    for (source, expected) in [
+        (OUTSIDE6, (DROP, Reason::SpoofedSource)),
+        (INSIDE6, (PASS, Reason::Neighbour)),
+        ("fe80::1", (PASS, Reason::Neighbour)),
+        ("::", (PASS, Reason::Neighbour)),
+    ] {
+        for kind in [133, 135] {
+            let question = neighbour(kind, source, group, NODE6);
+            let frame = ip_frame(&question);
+            let by =
+                |way, workload| judged(uplink(&frame.as_slice(), way, workload, false, &world));
+            assert_eq!(by(from(0), workload), expected, "{kind} of {source}");
+            assert_eq!(by(stranger, None), expected, "{kind} of {source}");
+            let judgement = skb(&question.as_slice(), ether_type::IPV6, POLICY, 1, &world);
+            let verdict = (judgement.cgroup_skb() == CGROUP_PASS, judgement.reason());
+            assert_eq!(verdict, expected, "{kind} of {source}");
+        }
+    }
+    // Whose address it is, nobody knows of what is forwarded; and the node's own kernel asks as it must.
+    let question = neighbour(135, OUTSIDE6, group, NODE6);
+    assert_eq!(sent(&world, KERNEL, &question), HOST);
+}
+
+#[test]
+fn another_namespace_asks_nobody_in_the_name_of_the_outside() {
+    let world = World::usual();
+    let spoofed = (DROP, Reason::SpoofedSource);
+    let internal = (PASS, Reason::Internal);
+    for came_in_on in [0, 4] {
+        let stranger = Way { namespace: Namespace::Other, ..from(came_in_on) };
+        for (outside, inside, other) in
+            [(OUTSIDE, INSIDE, "10.1.2.9"), (OUTSIDE6, INSIDE6, "fd00::98")]
+        {
+            for (source, expected) in [(outside, spoofed), (other, internal)] {
+                for packet in [
+                    echo(source, inside, false),
+                    udp(source, inside, 53),
+                    tcp(source, inside, 22),
+                    segment(source, inside, 22, 0x10),
+                ] {
+                    assert_eq!(sent(&world, stranger, &packet), expected, "{source}");
+                }
+            }
+            // What the node forwards is translated, or from outside.
+            let forwarded = from(FOREIGN);
+            assert_eq!(sent(&world, forwarded, &udp(outside, inside, 53)), internal);
+        }
+    }
+}
+
+/// Where a packet came in and which pod's note it has, its sender chooses in a namespace of his own.
+#[test]
+fn a_note_of_a_pods_counts_in_the_nodes_namespace_alone() {
+    let packet = udp(INSIDE, OUTSIDE, 53);
+    for (policy, reason) in [(AUDITED, Reason::Protocol), (EXEMPT, Reason::Exempt)] {
+        let world = World::usual().with_policy(policy);
+        for (came_in_on, pod) in [(0, IFINDEX), (FOREIGN, IFINDEX), (IFINDEX, IFINDEX)] {
+            let here = Way { pod, ..from(came_in_on) };
+            let there = Way { namespace: Namespace::Other, ..here };
+            assert_eq!(sent(&world, there, &packet), (DROP, Reason::Protocol), "{there:?}");
+            if came_in_on != 0 {
+                assert_eq!(sent(&world, here, &packet), (PASS, reason), "{here:?}");
+            }
+        }
+    }
+}
+
 /// So the program does not ask.
 #[test]
-fn who_made_what_a_known_pod_or_a_workload_sent_makes_no_difference() {
+fn who_made_what_a_workload_sent_makes_no_difference() {
     let world = World::usual();
     let workload = Workload { policy: POLICY, cgroup: 5 };
     let makers = [Namespace::Node, Namespace::Other].into_iter().flat_map(|namespace| {
@@ -377,11 +452,13 @@ fn who_made_what_a_known_pod_or_a_workload_sent_makes_no_difference() {
         icmp(POD, OUTSIDE, &[3, 0, 0, 0, 0, 0, 0, 0]),
     ] {
         let frame = ip_frame(&packet);
-        for pod in [IFINDEX, 99] {
-            let judge = |way: &Way| {
-                judged(uplink(&frame.as_slice(), Way { pod, ..*way }, None, false, &world))
+        // What was forwarded no socket of the node's sent.
+        for pod in [0, IFINDEX, 99] {
+            let judge = |socket| {
+                let way = Way { pod, socket, ..from(4) };
+                judged(uplink(&frame.as_slice(), way, None, false, &world))
             };
-            assert!(makers.iter().all(|way| judge(way) == judge(&makers[0])), "{pod} {packet:x?}");
+            assert_eq!(judge(Socket::Process), judge(Socket::None), "{pod} {packet:x?}");
         }
         let judge = |came_in_on, way: &Way| {
             let way = Way { came_in_on, ..*way };

@@ -66,7 +66,7 @@ pub(crate) fn run(stage: &mut Stage) -> Result<()> {
         ),
         node("UDP", Pod, With::Probe(vec!["udp", plan::ATTACKER, &udp]), "protocol"),
         node(
-            "DNS to the outside",
+            "DNS to an external server",
             Pod,
             With::Probe(vec!["udp", plan::OUTSIDE_DNS, "53"]),
             "protocol",

@@ -82,6 +82,8 @@ fn demo(cli: &Cli) -> Result<ExitCode> {
     if cli.keep {
         shell::explain();
         stage.keep();
+    } else {
+        shell::next();
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -26,6 +26,20 @@ pub(crate) fn enter() -> Result<()> {
     Err(Testbed::demo_pod()?.command(&shell, &[]).exec()).context(shell)
 }
 
+/// Says what can be done after a demo that is gone.
+pub(crate) fn next() {
+    println!("\nWhat next:");
+    for (what, command) in [
+        ("look around in these hosts", "cargo xtask demo --keep"),
+        ("mutual TLS between the nodes", "cargo xtask demo --mtls"),
+        ("what was shown, step by step", "less docs/walkthrough.md"),
+        ("on your own hosts", "less docs/operations.md"),
+        ("in a cluster", "less docs/kubernetes.md"),
+    ] {
+        println!("   {what:<30}  {command}");
+    }
+}
+
 /// Says what can be done with a demo that stays up.
 pub(crate) fn explain() {
     let prefix = site::DEMO;

@@ -7,9 +7,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use egress_tests::{
-    mtls, plan,
+    cgroup, mtls, plan,
     process::{Finished, Process},
-    testbed::Testbed,
+    testbed::{Testbed, mesh_yaml},
     wait,
     wiring::{Checksums, uplink_checksums},
 };
@@ -33,10 +33,8 @@ impl Stage {
     /// Builds the hosts. No agent runs yet.
     pub(crate) fn set(mtls: bool, checksums: Checksums) -> Result<Self> {
         let screen = Screen::new();
-        println!(
-            "Building hosts in network namespaces: a pod, an app node, two gateway nodes, and an"
-        );
-        println!("outside with DNS, HTTP and HTTPS at documentation addresses (some seconds)…");
+        println!("Building hosts in network namespaces: a pod, an app node, two gateway nodes,");
+        println!("and external hosts with DNS, HTTP and HTTPS at documentation addresses.");
         let (testbed, servers) = Testbed::demo(2)?;
         uplink_checksums(&testbed.app().ns, checksums)?;
         if checksums == Checksums::Left {
@@ -46,6 +44,8 @@ impl Stage {
             testbed.prepare_mtls(2)?;
             // The log as the other form has it.
             testbed.apply_mesh(&mtls::mesh(2).replace("accessLogEncoding: JSON\n", ""))?;
+        } else {
+            testbed.apply_mesh(&(mesh_yaml(2) + &workload(&testbed)?))?;
         }
         let (gateways, mark) = (Vec::new(), Vec::new());
         Ok(Self { screen, testbed, gateways, node: None, servers, mtls, mark })
@@ -94,8 +94,11 @@ impl Stage {
 
     /// Takes every resource out of the configuration.
     pub(crate) fn delete_all(&self) -> Result<()> {
-        for entry in fs::read_dir(self.testbed.config())? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
+        let mut names: Vec<String> = fs::read_dir(self.testbed.config())?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<_>>()?;
+        names.sort();
+        for name in names {
             self.screen.fact("delete", &name);
             self.testbed.delete(&name)?;
         }
@@ -214,6 +217,18 @@ impl Stage {
         }
         self.testbed.keep();
     }
+}
+
+/// The pod as a workload of `mesh.yaml`, so that logs and events name it.
+fn workload(testbed: &Testbed) -> Result<String> {
+    let pod = cgroup::below_mount(&testbed.pod().cgroup)?;
+    Ok(format!(
+        "workloads:\n- name: web\n  namespace: shop\n  labels: {{app: web}}\n  \
+         addresses: [{}, \"{}\"]\n  cgroups: [{pod}]\n  interface: {}\n",
+        plan::POD,
+        plan::POD_V6,
+        plan::POD_INTERFACE
+    ))
 }
 
 /// `egress_…{…,reason="no_route"} 3` as its reason and number.

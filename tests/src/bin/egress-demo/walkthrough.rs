@@ -137,7 +137,7 @@ fn passthrough(stage: &mut Stage) -> Result<()> {
     let after = stage.stat(name)?;
     stage
         .screen
-        .command("gateway", &format!("curl -s localhost:15000/stats | grep {}", &name[8..]));
+        .command("gateway", &format!("curl -s localhost:15000/stats | grep '{}'", &name[8..]));
     stage.screen.output(&format!("{name}: {after}"));
     let page = done.stdout == format!("200 {}", outside::PAGE_BYTES);
     let seen = format!("{before} → {after}, {}", done.stdout);

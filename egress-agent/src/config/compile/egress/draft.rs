@@ -220,6 +220,10 @@ fn host(
                 "a bare * would let everything out; for that there is outboundTrafficPolicy";
             cx.wrong(&text.at, found(), "a host, or *. and a host", message);
         }
+        (HostPattern::Ending(_), _) => {
+            let message = "a wildcard stands for whole labels here";
+            cx.wrong(&text.at, found(), "a host, or *. and a host", message);
+        }
         (HostPattern::Below(_), EgressProtocol::Tcp) => {
             let message = "raw TCP has no name that could be resolved for a wildcard";
             cx.wrong(&text.at, found(), "one host", message);

@@ -27,7 +27,7 @@ use super::{
     Compiler,
     entry::Entry,
     index::EgressHosts,
-    providers::most_specific,
+    precedence::most_specific,
     wanted::{Traffic, Wanted},
 };
 use crate::{
@@ -194,7 +194,7 @@ impl Compiler<'_> {
         let namespace = namespace.unwrap_or_else(|| self.mesh.root_namespace.clone());
         let source = self.service_namespace(policy);
         for provider in &destination.providers {
-            for refusal in &provider.reached(Some(&namespace)).refusals {
+            for refusal in &provider.reached(Some(&namespace), None).refusals {
                 if refusal.source.as_ref().is_none_or(|wanted| *wanted == source) {
                     let message = format!("{}; it is refused", refusal.detail);
                     policy.meta.cx(self.report).note(Severity::Refusal, &rule.at, message);
@@ -213,10 +213,12 @@ impl Compiler<'_> {
         let host = HostPattern::Exact(group.service.clone());
         let rules = self.rules.meeting(&host);
         let asked =
-            most_specific(&rules, &host, |rule| !rule.is_only_tls).into_iter().any(|rule| {
-                let own = rule.policy.as_ref().map(|policy| policy.on(port));
-                own.is_some_and(|settings| settings.tunnel.flatten().is_some())
-            });
+            most_specific(&rules, &host, |rule| !rule.is_only_tls && rule.selector.is_none())
+                .into_iter()
+                .any(|rule| {
+                    let own = rule.policy.as_ref().map(|policy| policy.on(port));
+                    own.is_some_and(|settings| settings.tunnel.flatten().is_some())
+                });
         if asked { Hop::Tunnel } else { Hop::Plain }
     }
 

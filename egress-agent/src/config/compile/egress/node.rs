@@ -85,7 +85,7 @@ impl Compiler<'_> {
             let target = match &rule.host {
                 HostPattern::Exact(Host::Ip(ip)) => DirectTarget::Net((*ip).into()),
                 HostPattern::Exact(name @ Host::Name(_)) => DirectTarget::Name(name.clone()),
-                HostPattern::Below(_) | HostPattern::Any => continue,
+                HostPattern::Below(_) | HostPattern::Ending(_) | HostPattern::Any => continue,
             };
             let action = NodeAction::Redirect { group: rule.group, port: Some(at), hop: rule.hop };
             let port: Option<OriginalPort> = Some(rule.port);

@@ -1,4 +1,4 @@
-//! What a rule does with a request: rewrite, redirect, answer, retry, faults.
+//! What a rule does with a request: rewrite, answer, retry, faults.
 
 use std::time::Duration;
 
@@ -9,14 +9,9 @@ use crate::config::{
     decode::{At, Cx, Spot, nearest},
     fault::{Abort as AbortMirror, Delay as DelayMirror, Fault, Percentage},
     names,
-    virtual_service::{
-        DerivePort, DirectResponse, Redirect as RedirectMirror, RegexRewrite, ResponseBody,
-        Retries, Rewrite,
-    },
+    virtual_service::{DirectResponse, RegexRewrite, ResponseBody, Retries, Rewrite},
 };
-use crate::policy::{
-    Abort, Delay, HttpOutcome, PathRewrite, Redirect, RedirectPort, RetryOn, RetryPolicy,
-};
+use crate::policy::{Abort, Delay, HttpOutcome, PathRewrite, RetryOn, RetryPolicy};
 
 /// Warns of a duration of zero, which stands for none here.
 pub(super) fn zero(at: &Spot, cx: &mut Cx<'_>) {
@@ -49,7 +44,7 @@ pub(super) fn path_rewrite(rewrite: &Rewrite, cx: &mut Cx<'_>) -> PathRewrite {
 }
 
 /// Printable ASCII without spaces, so that it can stand in a request line.
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
 }
 
@@ -71,50 +66,7 @@ fn substitution(text: &str) -> String {
     out
 }
 
-pub(super) fn redirect(mirror: &RedirectMirror, cx: &mut Cx<'_>) -> Redirect {
-    let RedirectMirror { at, uri, authority, port, derive_port, scheme, redirect_code } = mirror;
-    let changes = [uri, authority, scheme].into_iter().flatten().any(|text| !text.value.is_empty());
-    if !changes && port.is_none() && derive_port.is_none() {
-        let expected = "uri, authority, scheme, port or derivePort";
-        cx.wrong(at, "none of them", expected, "a redirect to the very same place");
-    }
-    if let (Some(_), Some(derive)) = (port, derive_port) {
-        cx.warn(&derive.at, "has no effect beside port; the current API takes one of the two");
-    }
-    let status = redirect_code.as_ref().map_or(301, |code| {
-        if !matches!(code.value, 301 | 302 | 303 | 307 | 308) {
-            let found = code.value.to_string();
-            cx.wrong(&code.at, found, "301, 302, 303, 307 or 308", "not a redirect's status");
-        }
-        code.value
-    });
-    if let Some(scheme) = scheme.as_ref().filter(|s| !matches!(s.value.as_str(), "http" | "https"))
-    {
-        cx.wrong(&scheme.at, format!("{:?}", scheme.value), "http or https", "unknown scheme");
-    }
-    for text in [uri, authority].into_iter().flatten().filter(|text| !is_path(&text.value)) {
-        cx.wrong(
-            &text.at,
-            format!("{:?}", text.value),
-            "characters that a URL may hold",
-            "not part of a URL",
-        );
-    }
-    let text = |text: &Option<At<String>>| text.as_ref().map(|text| text.value.as_str().into());
-    Redirect {
-        status: status_code(status).unwrap_or(http::StatusCode::MOVED_PERMANENTLY),
-        scheme: text(scheme),
-        authority: text(authority),
-        port: match (port, derive_port.as_ref().map(|derive| derive.value)) {
-            (Some(port), _) => RedirectPort::Port(port.value),
-            (None, Some(DerivePort::FromRequestPort)) => RedirectPort::Request,
-            (None, None | Some(DerivePort::FromProtocolDefault)) => RedirectPort::Default,
-        },
-        path: text(uri),
-    }
-}
-
-fn status_code(number: u32) -> Option<http::StatusCode> {
+pub(super) fn status_code(number: u32) -> Option<http::StatusCode> {
     http::StatusCode::from_u16(u16::try_from(number).ok()?).ok()
 }
 

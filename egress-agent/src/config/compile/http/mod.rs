@@ -7,6 +7,7 @@ mod cors;
 mod delegates;
 mod headers;
 mod mirrors;
+mod redirects;
 
 use super::{
     super::{
@@ -23,7 +24,9 @@ use super::{
 use delegates::Ruled;
 use headers::{append, authority, header_ops};
 
-use crate::policy::{HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Weighted};
+use crate::policy::{
+    HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Upgrades, Weighted,
+};
 
 impl Compiler<'_> {
     /// The rules for HTTP at a stage.
@@ -120,10 +123,14 @@ impl Compiler<'_> {
         let matches: Vec<_> = here.iter().filter_map(|m| http_match(m, &mut cx)).collect();
         // A rule none of whose matches can be read must not turn into one that matches everything;
         // the error forbids the snapshot anyway.
-        let upgrade = websocket_upgrade.as_ref().is_some_and(|upgrade| upgrade.value)
-            || matches
-                .iter()
-                .any(|m| m.headers.iter().any(|(name, _)| name == http::header::UPGRADE));
+        let names_upgrade =
+            |m: &HttpMatch| m.headers.iter().any(|(name, _)| *name == http::header::UPGRADE);
+        let upgrades = match websocket_upgrade.as_ref().map(|upgrade| upgrade.value) {
+            Some(true) => Upgrades::Anything,
+            _ if matches.iter().any(names_upgrade) => Upgrades::Anything,
+            Some(false) => Upgrades::Nothing,
+            None => self.mesh.upgrades,
+        };
         if let Some(upgrade) = websocket_upgrade {
             cx.warn(&upgrade.at, "the current API has no such field, and an API server refuses it");
         }
@@ -140,11 +147,18 @@ impl Compiler<'_> {
                 .map(|authority| authority.value.as_str().into()),
             request_headers,
             response_headers,
-            allow_upgrade: upgrade,
+            upgrades,
             cors: cors_policy.as_ref().map(|policy| Arc::new(cors::policy(policy, &mut cx))),
             ..HttpAction::default()
         };
-        let path = rewrite.as_ref().map(|rewrite| answers::path_rewrite(rewrite, &mut cx));
+        let path = match redirect {
+            Some(redirect) if redirect.prefix_rewrite.is_some() => {
+                Some(redirects::redirected_path(redirect, &matches, &mut cx))
+            }
+            Some(_) | None => {
+                rewrite.as_ref().map(|rewrite| answers::path_rewrite(rewrite, &mut cx))
+            }
+        };
         let retry =
             retries.as_ref().map_or_else(Arc::default, |r| Arc::new(answers::retry(r, &mut cx)));
         let (delay, abort) =
@@ -164,7 +178,7 @@ impl Compiler<'_> {
             );
         }
         let outcome = match (redirect, direct_response) {
-            (Some(redirect), _) => HttpOutcome::Redirect(answers::redirect(redirect, &mut cx)),
+            (Some(redirect), _) => HttpOutcome::Redirect(redirects::redirect(redirect, &mut cx)),
             (None, Some(response)) => answers::direct(response, &mut cx),
             (None, None) if delegate.is_some() => HttpOutcome::Route(vec![delegates::missing()]),
             (None, None) => {
@@ -263,7 +277,7 @@ pub(super) fn try_rule(rule: &RuleMirror, cx: &mut Cx<'_>) {
         }
     }
     if let Some(redirect) = redirect {
-        drop(answers::redirect(redirect, cx));
+        drop(redirects::redirect(redirect, cx));
     }
     if let Some(retries) = retries {
         drop(answers::retry(retries, cx));

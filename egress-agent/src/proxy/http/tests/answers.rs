@@ -109,3 +109,29 @@ fn retries_wait_as_long_as_their_backoff_says() {
         assert_eq!(answer.status, 504);
     });
 }
+
+#[test]
+fn a_redirect_replaces_the_prefix_that_was_matched() {
+    local(async {
+        let (addr, seen) = answering(OK).await;
+        let location = async |rule: &str| {
+            let setup = Setup::new().http("a.example", addr);
+            let setup = setup.route_on("a.example", ", uri: {prefix: /old}", rule);
+            let gateway = setup.start().await;
+            let mut client = gateway.connect().await;
+            client.send("GET /old/a?q=1 HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            let answer = client.answer().await.unwrap();
+            assert_eq!(answer.status, 301);
+            let found = answer.head.lines().find_map(|line| line.strip_prefix("location: "));
+            found.unwrap().to_owned()
+        };
+        let with = "    redirect: {prefixRewrite: /new, scheme: https}\n";
+        assert_eq!(location(with).await, "https://a.example/new/a?q=1");
+        // The whole path, and none of it.
+        let whole = "    redirect: {uri: /new, scheme: https}\n";
+        assert_eq!(location(whole).await, "https://a.example/new");
+        let kept = "    redirect: {scheme: https}\n";
+        assert_eq!(location(kept).await, "https://a.example/old/a?q=1");
+        assert!(seen.requests.borrow().is_empty());
+    });
+}

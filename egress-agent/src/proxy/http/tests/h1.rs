@@ -335,11 +335,22 @@ fn a_response_that_ends_with_the_connection_is_chunked() {
 fn upgrades_are_refused_unless_a_route_allows_them() {
     local(async {
         let (addr, seen) = answering(OK).await;
+        let mut setup = Setup::new().http("a.example", addr);
+        setup.mesh = "webSocket: deny\n".into();
+        let strict = setup.start().await;
+        let mut client = strict.connect().await;
+        let upgrade = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\n";
+        client.send(&format!("{upgrade}Upgrade: websocket\r\n\r\n")).await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!(answer.status, 403);
+        assert!(answer.text().contains("upgrade_refused"), "{}", answer.text());
+        // By itself a rule allows WebSocket and nothing else.
         let gateway = Setup::new().http("a.example", addr).start().await;
+        let [list, other] = ["websocket, other", "other"]
+            .map(|protocol| format!("{upgrade}Upgrade: {protocol}\r\n\r\n"));
         for request in [
-            "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\n\
-             Upgrade: h2c, websocket\r\n\r\n",
+            list.as_str(),
+            other.as_str(),
             "CONNECT a.example:80 HTTP/1.1\r\nHost: a.example:80\r\n\r\n",
             "CONNECT a.example:22 HTTP/1.1\r\nHost: a.example:22\r\n\r\n",
         ] {

@@ -150,6 +150,18 @@ impl Setup {
         setup
     }
 
+    /// The endpoints so far are there, in their order.
+    pub(super) fn localities(&mut self, places: &[&str]) {
+        let mut parts = self.yaml.split("weight: ");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        let parts: Vec<_> = parts.collect();
+        assert_eq!(parts.len(), places.len());
+        for (part, place) in parts.into_iter().zip(places) {
+            text += &format!("locality: {place}, weight: {part}");
+        }
+        self.yaml = text;
+    }
+
     /// A wildcard, below which there are these hosts.
     pub(super) fn wildcard(
         mut self,
@@ -311,6 +323,7 @@ spec:
             limiter,
             drain: Drain::default(),
         });
+        spawn_local(Rc::clone(&worker.limiter).rouse(worker.drain.clone()));
         let h1 = accept(Rc::clone(&worker), Version::H1).await;
         let h2 = accept(Rc::clone(&worker), Version::H2).await;
         Gateway { worker, h1, h2, outside: self.outside, dir }
@@ -325,7 +338,7 @@ fn policy(resources: String, more_mesh: &str) -> Arc<GatewayPolicy> {
     let identity = GatewayIdentity {
         labels: Labels::from([("istio".into(), "egressgateway".into())]),
         namespace: Namespace("istio-system".into()),
-        addresses: Vec::new(),
+        addresses: vec!["192.0.2.10".parse().unwrap()],
     };
     Arc::new(GatewayPolicy::new(compiled.snapshot.into(), &identity))
 }
@@ -338,7 +351,7 @@ async fn accept(worker: Rc<Worker>, version: Version) -> SocketAddr {
         loop {
             let (io, _) = listener.accept().await.unwrap();
             let mut downstream = downstream(&worker, &io);
-            let permit = worker.limiter.admit(&downstream.source).unwrap();
+            let Some(permit) = worker.limiter.admit(&downstream.source) else { continue };
             downstream.holder = permit.holder();
             let serving = {
                 let (worker, hop) = (Rc::clone(&worker), http::Hop::Plain);
@@ -376,7 +389,8 @@ pub(super) struct Gateway {
     pub(super) worker: Rc<Worker>,
     /// Where HTTP/1 is spoken.
     pub(super) h1: SocketAddr,
-    h2: SocketAddr,
+    /// Where HTTP/2 is spoken.
+    pub(super) h2: SocketAddr,
     pub(super) outside: Outside,
     dir: TempDir,
 }

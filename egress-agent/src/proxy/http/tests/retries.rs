@@ -1,5 +1,7 @@
 //! Timeouts, retries, and connections that the upstream has closed in the meantime.
 
+use std::net::SocketAddr;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::harness::{Setup, answer_all, answering, head, local, request, upstream};
@@ -219,7 +221,7 @@ fn routes_change_requests_and_answer_by_themselves() {
 }
 
 #[test]
-fn a_route_may_allow_an_upgrade() {
+fn a_route_allows_web_sockets_unless_it_says_otherwise() {
     local(async {
         let (addr, _) = upstream(|mut io, _, seen| async move {
             let mut read = Vec::new();
@@ -238,32 +240,38 @@ fn a_route_may_allow_an_upgrade() {
             }
         })
         .await;
-        let rule = format!("    websocketUpgrade: true\n{DESTINATION}");
-        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
-        let upgrade = |host: &str| {
-            format!(
-                "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n\
-                 Upgrade: websocket\r\n\r\nping"
-            )
-        };
-        let mut client = gateway.connect().await;
-        client.send(&upgrade("a.example")).await;
-        let answer = client.head().await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-        assert!(answer.contains("connection: upgrade\r\nupgrade: websocket\r\n"), "{answer}");
-        assert_eq!(client.take(9).await.unwrap(), b"readyping");
-        client.send("pong").await;
-        assert_eq!(client.take(4).await.unwrap(), b"pong");
-        client.io.shutdown().await.unwrap();
-        assert!(client.is_closed().await);
-        let log = gateway.log(1).await;
-        assert_eq!(log[0]["response_code"], 101);
-        assert_eq!(log[0]["bytes_received"], 8);
-        assert_eq!(log[0]["bytes_sent"], 13);
-        assert_eq!(log[0]["response_flags"], "-");
-
-        let mut client = gateway.connect().await;
-        client.send(&upgrade("b.example")).await;
-        assert_eq!(client.answer().await.unwrap().status, 403);
+        for said in ["", "    websocketUpgrade: true\n"] {
+            web_socket(addr, &format!("{said}{DESTINATION}")).await;
+        }
     });
+}
+
+/// WebSocket through a gateway with this rule, to an upstream that echoes four bytes.
+async fn web_socket(addr: SocketAddr, rule: &str) {
+    let gateway = Setup::new().http("a.example", addr).route("a.example", rule).start().await;
+    let upgrade = |host: &str| {
+        format!(
+            "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\n\r\nping"
+        )
+    };
+    let mut client = gateway.connect().await;
+    client.send(&upgrade("a.example")).await;
+    let answer = client.head().await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    assert!(answer.contains("connection: upgrade\r\nupgrade: websocket\r\n"), "{answer}");
+    assert_eq!(client.take(9).await.unwrap(), b"readyping");
+    client.send("pong").await;
+    assert_eq!(client.take(4).await.unwrap(), b"pong");
+    client.io.shutdown().await.unwrap();
+    assert!(client.is_closed().await);
+    let log = gateway.log(1).await;
+    assert_eq!(log[0]["response_code"], 101);
+    assert_eq!(log[0]["bytes_received"], 8);
+    assert_eq!(log[0]["bytes_sent"], 13);
+    assert_eq!(log[0]["response_flags"], "-");
+
+    let mut client = gateway.connect().await;
+    client.send(&upgrade("b.example")).await;
+    assert_eq!(client.answer().await.unwrap().status, 403);
 }

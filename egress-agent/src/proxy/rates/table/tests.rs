@@ -119,3 +119,65 @@ fn bytes_wait_for_their_turn() {
     let (_, until) = meters.allowance(4096, now);
     assert_eq!((until.unwrap() - now).as_millis(), 4000);
 }
+
+/// Through the text in which it is handed over.
+fn handed_over(world: &World) -> Vec<crate::proxy::UsedRate> {
+    let used = world.rates.used_at(world.now);
+    serde_json::from_str(&serde_json::to_string(&used).unwrap()).unwrap()
+}
+
+#[test]
+fn the_process_that_takes_over_goes_on_with_what_is_left() {
+    let before = World::new();
+    let limits = [limit("a", 5, Some(100))];
+    let meters = before.meters(&limits, 1, "a.example").unwrap();
+    for _ in 0..3 {
+        meters.count_at(Counted::Request, before.now).unwrap();
+    }
+    meters.moved(100, before.now);
+    assert_eq!(before.allowed(&limits, 2, "b.example"), 5);
+    let used = handed_over(&before);
+    assert_eq!(used.len(), 2);
+
+    let mut after = World::new();
+    // It has served one request already.
+    let meters = after.meters(&limits, 1, "a.example").unwrap();
+    meters.count_at(Counted::Request, after.now).unwrap();
+    after.rates.count_used_at(used, after.now);
+    assert_eq!(after.allowed(&limits, 1, "a.example"), 1, "five, of which four were used");
+    assert!(meters.allowance(50, after.now).1.is_some(), "no byte is left at once");
+    assert_eq!(after.allowed(&limits, 2, "b.example"), 0);
+    // Whoever used nothing has all, and so has everybody in time.
+    assert_eq!(after.allowed(&limits, 3, "a.example"), 5);
+    after.now += Duration::from_secs(1);
+    assert_eq!(after.allowed(&limits, 2, "b.example"), 5);
+    assert!(meters.allowance(50, after.now).1.is_none());
+}
+
+#[test]
+fn what_is_full_again_is_not_handed_over() {
+    let mut world = World::new();
+    assert_eq!(world.allowed(&[limit("a", 2, None)], 1, "a.example"), 2);
+    assert_eq!(handed_over(&world).len(), 1);
+    world.now += Duration::from_secs(1);
+    assert_eq!(handed_over(&world), []);
+}
+
+#[test]
+fn what_is_handed_over_takes_no_more_than_a_workloads_share() {
+    let (before, after) = (World::new(), World::new());
+    let limits = [limit("a", 1, None)];
+    let share = CAPACITY / (SHARES + 1);
+    for number in 0..share {
+        let meters = before.meters(&limits, 1, &format!("{number}.example"));
+        let counted = meters.map(|meters| meters.count_at(Counted::Request, before.now));
+        counted.unwrap().unwrap();
+    }
+    let used = handed_over(&before);
+    assert_eq!(used.len(), share);
+    assert!(after.meters(&limits, 1, "own.example").is_ok());
+    after.rates.count_used_at(used, after.now);
+    let full = after.meters(&limits, 1, "one.more.example").err();
+    assert_eq!(full, Some(Limited::Hosts));
+    assert!(after.meters(&limits, 2, "a.example").is_ok());
+}

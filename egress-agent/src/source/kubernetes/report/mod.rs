@@ -6,6 +6,8 @@
 //! gateway that is behind never overwrites what another one has said of a newer generation. An Event's name follows
 //! from what it says, so the second gateway's is there already.
 
+mod api;
+mod cut;
 mod plan;
 mod programmed;
 
@@ -27,6 +29,7 @@ use tokio::{
 };
 
 use self::{
+    api::CONTROLLER,
     plan::{CredentialFaults, Due, Told, What, Write},
     programmed::Programming,
 };
@@ -39,8 +42,6 @@ use crate::source::{Rollout, verdicts::Verdicts};
 /// Who owns the condition `Accepted`, and `Programmed`: an apply by one manager takes away what it does not repeat.
 const MANAGER: &str = "egress-gateway";
 const PROGRAMMED_MANAGER: &str = "egress-gateway-programmed";
-/// Who is named in Events.
-const CONTROLLER: &str = "egress-enforcer.io/gateway";
 /// Between two writes: a thousand objects that change at once are a minute's work, and no burden.
 const PACE: Duration = Duration::from_millis(50);
 /// After a write that failed.
@@ -109,7 +110,9 @@ pub(super) async fn run(
                         What::Condition(ConditionKind::Programmed, _) => {
                             programming.wrote(&write, now)
                         }
-                        What::Condition(ConditionKind::Accepted, _) | What::Event { .. } => {
+                        What::Condition(ConditionKind::Accepted, _)
+                        | What::Status(_)
+                        | What::Event { .. } => {
                             told.wrote(&write, now);
                         }
                     }
@@ -185,6 +188,30 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
                 Ok(_) => Ok(()),
                 // Deleted meanwhile.
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                Err(error) => Err(error),
+            }
+        }
+        What::Status(status) => {
+            let Some(kind) = custom.versions().into_iter().next() else { return Ok(()) };
+            let namespace = object.namespace.as_deref().unwrap_or_default();
+            let api: Api<Object> = Api::namespaced_with(client.clone(), namespace, &kind);
+            let mut status = status.clone();
+            api::stamp(&mut status, &now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            let version = object.api.as_ref().and_then(|api| api.version.clone());
+            // A list of parents is replaced as a whole, those of other controllers with it: only as it was read.
+            let applied = json!({
+                "apiVersion": custom.api_version(),
+                "kind": custom.kind,
+                "metadata": {
+                    "name": object.name, "namespace": namespace, "resourceVersion": version,
+                },
+                "status": status,
+            });
+            let how = PatchParams::apply(MANAGER).force();
+            match api.patch_status(&object.name, &how, &Patch::Apply(&applied)).await {
+                Ok(_) => Ok(()),
+                // Deleted or changed meanwhile: what is there now is looked at again.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
                 Err(error) => Err(error),
             }
         }

@@ -6,14 +6,17 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
 use tokio::time::Instant;
+
+use super::{api, cut::cut};
 
 use crate::source::{
     kubernetes::{
         kinds::CUSTOM,
         objects::{Condition, ConditionKind, Known, KnownObjects},
     },
-    verdicts::{Outcome, Verdict, Verdicts},
+    verdicts::{Outcome, Verdicts},
 };
 
 /// Between two writes of one object's condition: two gateways of different versions that disagree must not write
@@ -38,7 +41,13 @@ pub(super) struct Write {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum What {
     Condition(ConditionKind, Condition),
-    Event { name: String, why: Why, note: String },
+    /// The status of a resource of the Gateway API.
+    Status(Value),
+    Event {
+        name: String,
+        why: Why,
+        note: String,
+    },
 }
 
 /// What an Event is about.
@@ -99,7 +108,8 @@ impl Told {
         for (name, object) in known {
             // What was compiled is not what is there now: a verdict on that comes.
             let judged = verdicts.get(name).filter(|v| v.generation == object.generation);
-            let Some(Verdict { outcome, .. }) = judged else { continue };
+            let Some(verdict) = judged else { continue };
+            let outcome = &verdict.outcome;
             if CUSTOM.get(object.kind).is_some_and(|kind| kind.has_conditions()) {
                 let Some(condition) = changed(object, outcome) else { continue };
                 let last = self.conditions.get(name).map(|last| *last + AT_MOST);
@@ -110,6 +120,16 @@ impl Told {
                 let what = What::Condition(ConditionKind::Accepted, condition);
                 writes.push(Write { name: name.clone(), object: object.clone(), what });
                 continue;
+            }
+            if let Some(status) = api::status(object, verdict, known) {
+                let last = self.conditions.get(name).map(|last| *last + AT_MOST);
+                match last.filter(|at| now < *at) {
+                    Some(at) => again(at),
+                    None => {
+                        let what = What::Status(status);
+                        writes.push(Write { name: name.clone(), object: object.clone(), what });
+                    }
+                }
             }
             let problem = match outcome {
                 Outcome::Invalid(problem) => Some((Why::NotAccepted, problem.clone())),
@@ -145,7 +165,9 @@ impl Told {
     /// Remembers a write.
     pub(super) fn wrote(&mut self, write: &Write, now: Instant) {
         match &write.what {
-            What::Condition(..) => drop(self.conditions.insert(write.name.clone(), now)),
+            What::Condition(..) | What::Status(_) => {
+                self.conditions.insert(write.name.clone(), now);
+            }
             What::Event { name, .. } => {
                 self.events.insert(name.clone());
                 self.recent.push(now);
@@ -185,17 +207,10 @@ fn event_name(object: &Known, note: &str) -> String {
     format!("{name}.{:016x}", hasher.finish())
 }
 
-fn cut(text: &str, most: usize) -> String {
-    let mut end = text.len().min(most);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::verdicts::Verdict;
 
     fn kind(name: &str) -> usize {
         CUSTOM.iter().position(|custom| custom.kind == name).unwrap()
@@ -210,6 +225,7 @@ mod tests {
             generation,
             accepted: None,
             programmed: None,
+            api: None,
         }
     }
 
@@ -218,7 +234,7 @@ mod tests {
     }
 
     fn verdict(name: &str, generation: i64, outcome: Outcome) -> Verdicts {
-        BTreeMap::from([(name.to_owned(), Verdict { generation, outcome })])
+        BTreeMap::from([(name.to_owned(), Verdict { generation, outcome, faults: Vec::new() })])
     }
 
     fn condition(writes: &[Write]) -> &Condition {
@@ -295,8 +311,11 @@ mod tests {
             .enumerate()
             .map(|(n, name)| (name.clone(), object("VirtualService", &format!("v{n}"), 1)))
             .collect();
-        let invalid =
-            |what: &str| Verdict { generation: 1, outcome: Outcome::Invalid(what.into()) };
+        let invalid = |what: &str| Verdict {
+            generation: 1,
+            outcome: Outcome::Invalid(what.into()),
+            faults: Vec::new(),
+        };
         let wrong: Verdicts = names.iter().map(|name| (name.clone(), invalid("bad"))).collect();
         let mut made = HashSet::new();
         let mut run = |told: &mut Told, wrong: &Verdicts, now| {
@@ -324,7 +343,8 @@ mod tests {
         other.insert(names[7].clone(), invalid("worse"));
         assert_eq!(run(&mut told, &other, at), (1, false));
         // What only another object's error holds back needs none.
-        let held = Verdict { generation: 1, outcome: Outcome::Held("x".into()) };
+        let held =
+            Verdict { generation: 1, outcome: Outcome::Held("x".into()), faults: Vec::new() };
         let held: Verdicts = names.iter().map(|name| (name.clone(), held.clone())).collect();
         assert_eq!(run(&mut told, &held, at), (0, false));
     }

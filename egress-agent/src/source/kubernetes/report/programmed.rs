@@ -185,6 +185,7 @@ mod tests {
             generation,
             accepted: None,
             programmed: None,
+            api: None,
         }
     }
 
@@ -193,7 +194,7 @@ mod tests {
     }
 
     fn verdict(generation: i64, outcome: Outcome) -> Verdicts {
-        [(POLICY.to_owned(), Verdict { generation, outcome })].into()
+        [(POLICY.to_owned(), Verdict { generation, outcome, faults: Vec::new() })].into()
     }
 
     fn revisions(generation: i64) -> Arc<Revisions> {

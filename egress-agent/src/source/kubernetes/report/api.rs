@@ -1,0 +1,380 @@
+//! The status of the Gateway API's resources: what they should show, without I/O.
+//!
+//! A Gateway shows `Accepted` and `Programmed`, if it is of this product's own class: those of the class `istio` may have
+//! Istio's controller too, and two of them would write against each other without end. A route shows `Accepted` and
+//! `ResolvedRefs` for each parent that is served here, beside what other controllers show.
+
+use serde_json::{Value, json};
+
+use super::cut::cut;
+use crate::source::{
+    kubernetes::{
+        api_object::ApiObject,
+        kinds::{CUSTOM, Custom, GATEWAY_API, ISTIO_NETWORKING},
+        objects::{Known, KnownObjects},
+    },
+    verdicts::{Fault, Outcome, Verdict},
+};
+
+/// Who is named in conditions, and in Events.
+pub(super) const CONTROLLER: &str = "egress-enforcer.io/gateway";
+/// The class that nobody else has.
+const OWN_CLASS: &str = "egress-enforcer";
+/// Classes whose Gateways are served.
+const CLASSES: [&str; 2] = [OWN_CLASS, "istio"];
+/// Bytes of a message.
+const MESSAGE: usize = 4096;
+/// What a route's `parents` hold at most.
+const PARENTS: usize = 32;
+
+/// A condition, without the time of its change.
+struct Wanted {
+    kind: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Wanted {
+    fn good(kind: &'static str, message: &str) -> Self {
+        let reason = match kind {
+            "ResolvedRefs" => "ResolvedRefs",
+            "Programmed" => "Programmed",
+            _ => "Accepted",
+        };
+        Self { kind, holds: true, reason, message: message.into() }
+    }
+
+    fn bad(kind: &'static str, reason: &'static str, message: &str) -> Self {
+        Self { kind, holds: false, reason, message: cut(message, MESSAGE) }
+    }
+}
+
+/// The status that the object should show, where it differs from the one that it shows. Conditions that begin now
+/// have no `lastTransitionTime`.
+pub(super) fn status(object: &Known, verdict: &Verdict, all: &KnownObjects) -> Option<Value> {
+    let custom = CUSTOM.get(object.kind).filter(|custom| custom.group == GATEWAY_API)?;
+    let api = object.api.as_ref()?;
+    match custom.kind {
+        "Gateway" => gateway(object, api, verdict),
+        "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" => route(object, api, verdict, all),
+        _ => None,
+    }
+}
+
+fn gateway(object: &Known, api: &ApiObject, verdict: &Verdict) -> Option<Value> {
+    if api.class.as_deref() != Some(OWN_CLASS) {
+        return None;
+    }
+    let of_listeners = |fault: &&Fault| {
+        fault.field.as_deref().is_some_and(|field| field.starts_with("spec.listeners"))
+    };
+    let wanted = match &verdict.outcome {
+        Outcome::Accepted => [
+            Wanted::good("Accepted", "gateways decide by it"),
+            Wanted::good("Programmed", "its listeners are served"),
+        ],
+        Outcome::Held(why) => {
+            [Wanted::bad("Accepted", "Pending", why), Wanted::bad("Programmed", "Pending", why)]
+        }
+        Outcome::Invalid(why) => {
+            let wrong = verdict.faults.iter().filter(of_listeners).count();
+            // A listener has one fault or more; the others are served.
+            let reason =
+                if wrong == verdict.faults.len() { "ListenersNotValid" } else { "Invalid" };
+            [Wanted::bad("Accepted", reason, why), Wanted::bad("Programmed", "Invalid", why)]
+        }
+    };
+    let conditions = conditions(&wanted, object.generation, &api.conditions)?;
+    Some(json!({ "conditions": conditions }))
+}
+
+/// The conditions, with the times of those that stay; `None` where all of them are shown already, or those of a newer
+/// generation.
+fn conditions(wanted: &[Wanted], generation: i64, shown: &[Value]) -> Option<Vec<Value>> {
+    let find = |kind: &str| shown.iter().find(|shown| shown["type"] == kind);
+    let is_newer =
+        |shown: &Value| shown["observedGeneration"].as_i64().is_some_and(|seen| seen > generation);
+    if wanted.iter().filter_map(|one| find(one.kind)).any(is_newer) {
+        return None;
+    }
+    let mut changed = false;
+    let made = wanted.iter().map(|one| {
+        let mut made = json!({
+            "type": one.kind,
+            "status": if one.holds { "True" } else { "False" },
+            "observedGeneration": generation,
+            "reason": one.reason,
+            "message": one.message,
+        });
+        let shown = find(one.kind);
+        let since = shown.filter(|shown| shown["status"] == made["status"]);
+        if let Some(since) = since.map(|shown| shown["lastTransitionTime"].clone()) {
+            made["lastTransitionTime"] = since;
+        }
+        changed |= shown != Some(&made);
+        made
+    });
+    let made: Vec<Value> = made.collect();
+    changed.then_some(made)
+}
+
+fn route(object: &Known, api: &ApiObject, verdict: &Verdict, all: &KnownObjects) -> Option<Value> {
+    let (own, others): (Vec<&Value>, Vec<&Value>) =
+        api.shown_parents.iter().partition(|shown| shown["controllerName"] == CONTROLLER);
+    let mut changed = false;
+    let mut parents: Vec<Value> = others.into_iter().cloned().collect();
+    let before = parents.len();
+    for (index, parent) in api.parents.iter().enumerate() {
+        if !is_served(parent, object, all) {
+            continue;
+        }
+        let shown = own.iter().find(|shown| shown["parentRef"] == *parent);
+        let of_shown = shown.and_then(|shown| shown["conditions"].as_array());
+        let of_shown = of_shown.map(Vec::as_slice).unwrap_or_default();
+        let made = conditions(&at_parent(index, verdict), object.generation, of_shown);
+        changed |= made.is_some();
+        parents.push(json!({
+            "parentRef": parent,
+            "controllerName": CONTROLLER,
+            "conditions": made.unwrap_or_else(|| of_shown.to_vec()),
+        }));
+    }
+    changed |= parents.len() - before != own.len();
+    (changed && parents.len() <= PARENTS).then(|| json!({ "parents": parents }))
+}
+
+/// Whether a parent of the route is served here, and not by another controller alone.
+fn is_served(parent: &Value, route: &Known, all: &KnownObjects) -> bool {
+    let text =
+        |key: &str, default: &'static str| parent[key].as_str().unwrap_or(default).to_owned();
+    let (group, kind) = (text("group", GATEWAY_API), text("kind", "Gateway"));
+    if group == ISTIO_NETWORKING {
+        return kind == "ServiceEntry" || kind == "Hostname";
+    }
+    let gateway =
+        CUSTOM.iter().find(|custom| custom.group == GATEWAY_API && custom.kind == "Gateway");
+    let Some(title) = gateway.filter(|_| group == GATEWAY_API && kind == "Gateway") else {
+        return false;
+    };
+    let namespace = parent["namespace"].as_str().or(route.namespace.as_deref());
+    let (namespace, name) = (namespace.unwrap_or_default(), text("name", ""));
+    let found = all.get(&format!("{} {namespace}/{name}", Custom::title(*title)));
+    let class = found.and_then(|known| known.api.as_ref()?.class.as_deref());
+    class.is_some_and(|class| CLASSES.contains(&class))
+}
+
+/// What a route shows for one of its parents.
+fn at_parent(index: usize, verdict: &Verdict) -> Vec<Wanted> {
+    if let Outcome::Held(why) = &verdict.outcome {
+        return vec![
+            Wanted::bad("Accepted", "Pending", why),
+            Wanted::good("ResolvedRefs", "nothing is known to be missing"),
+        ];
+    }
+    let (own, parents) = (format!("spec.parentRefs[{index}]"), "spec.parentRefs[");
+    let (mut accepted, mut resolved) = (None, None);
+    for Fault { field, text } in &verdict.faults {
+        let field = field.as_deref().unwrap_or_default();
+        if field.starts_with(parents) {
+            if field.starts_with(&own) {
+                accepted.get_or_insert((not_taken(text), text));
+            }
+        } else if field.contains(".backendRefs[") || field.contains(".backendRef") {
+            resolved.get_or_insert((unresolved(text), text));
+        } else {
+            accepted.get_or_insert(("UnsupportedValue", text));
+        }
+    }
+    vec![
+        match accepted {
+            Some((reason, text)) => Wanted::bad("Accepted", reason, text),
+            None => Wanted::good("Accepted", "gateways decide by it"),
+        },
+        match resolved {
+            Some((reason, text)) => Wanted::bad("ResolvedRefs", reason, text),
+            None => Wanted::good("ResolvedRefs", "every reference is resolved"),
+        },
+    ]
+}
+
+/// Why a parent does not take the route, in the Gateway API's words.
+fn not_taken(text: &str) -> &'static str {
+    if text.contains("is for none of its hosts") || text.contains("none of the route's hosts") {
+        "NoMatchingListenerHostname"
+    } else if text.contains("takes no ") {
+        "NotAllowedByListeners"
+    } else {
+        "NoMatchingParent"
+    }
+}
+
+fn unresolved(text: &str) -> &'static str {
+    if text.contains("ReferenceGrant") {
+        "RefNotPermitted"
+    } else if text.contains("kind") || text.contains("a backend is no ") {
+        "InvalidKind"
+    } else {
+        "BackendNotFound"
+    }
+}
+
+/// Gives the conditions that begin now their time.
+pub(super) fn stamp(status: &mut Value, now: &str) {
+    match status {
+        Value::Array(all) => all.iter_mut().for_each(|one| stamp(one, now)),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(|one| stamp(one, now));
+            if fields.contains_key("observedGeneration") && fields.contains_key("type") {
+                fields.entry("lastTransitionTime").or_insert_with(|| now.into());
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(kind: &str, name: &str, generation: i64, api: ApiObject) -> Known {
+        let is = |custom: &Custom| custom.group == GATEWAY_API && custom.kind == kind;
+        Known {
+            kind: CUSTOM.iter().position(is).unwrap(),
+            namespace: Some("shop".into()),
+            name: name.into(),
+            uid: "uid".into(),
+            generation,
+            accepted: None,
+            programmed: None,
+            api: Some(Box::new(api)),
+        }
+    }
+
+    fn verdict(outcome: Outcome, faults: &[(&str, &str)]) -> Verdict {
+        let fault = |(field, text): &(&str, &str)| Fault {
+            field: Some((*field).into()),
+            text: (*text).into(),
+        };
+        Verdict { generation: 1, outcome, faults: faults.iter().map(fault).collect() }
+    }
+
+    fn of_class(class: &str) -> ApiObject {
+        ApiObject { class: Some(class.into()), ..ApiObject::default() }
+    }
+
+    fn brief(conditions: &Value) -> Vec<String> {
+        let all = conditions.as_array().unwrap().iter();
+        all.map(|one| {
+            let text = |key: &str| one[key].as_str().unwrap().to_owned();
+            format!("{}={} {}", text("type"), text("status"), text("reason"))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_gateway_of_the_own_class_shows_what_became_of_it() {
+        let all = KnownObjects::new();
+        let good = verdict(Outcome::Accepted, &[]);
+        let mut gateway = known("Gateway", "a", 1, of_class("egress-enforcer"));
+        let mut found = status(&gateway, &good, &all).unwrap();
+        assert_eq!(
+            brief(&found["conditions"]),
+            ["Accepted=True Accepted", "Programmed=True Programmed"]
+        );
+        assert_eq!(found["conditions"][0]["observedGeneration"], 1);
+        // What is shown is not written again; of a newer generation it stays.
+        stamp(&mut found, "2026-01-01T00:00:00Z");
+        let shown = found["conditions"].as_array().unwrap().clone();
+        gateway.api.as_mut().unwrap().conditions.clone_from(&shown);
+        assert_eq!(status(&gateway, &good, &all), None);
+        let older = Known { generation: 0, ..gateway.clone() };
+        assert_eq!(status(&older, &good, &all), None);
+        // The time of the last change stays, too.
+        let next = Known { generation: 2, ..gateway.clone() };
+        let found = status(&next, &good, &all).unwrap();
+        assert_eq!(found["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
+        let bad = verdict(Outcome::Invalid("x".into()), &[("spec.listeners[0].tls", "x")]);
+        let found = status(&gateway, &bad, &all).unwrap();
+        assert_eq!(
+            brief(&found["conditions"]),
+            ["Accepted=False ListenersNotValid", "Programmed=False Invalid"]
+        );
+        assert_eq!(found["conditions"][0]["lastTransitionTime"], Value::Null);
+        // Another controller's are left alone.
+        for class in ["istio", "other"] {
+            assert_eq!(status(&known("Gateway", "a", 1, of_class(class)), &good, &all), None);
+        }
+    }
+
+    #[test]
+    fn a_route_shows_each_parent_that_is_served_beside_others_controllers() {
+        let gateway = |name: &str, class: &str| {
+            let title = format!("Gateway.gateway.networking.k8s.io shop/{name}");
+            (title, known("Gateway", name, 1, of_class(class)))
+        };
+        let all: KnownObjects =
+            [gateway("own", "egress-enforcer"), gateway("meshs", "istio"), gateway("alien", "x")]
+                .into();
+        let foreign =
+            json!({"parentRef": {"name": "alien"}, "controllerName": "x/y", "conditions": []});
+        let parents = vec![
+            json!({"name": "own"}),
+            json!({"name": "alien"}),
+            json!({"name": "meshs", "sectionName": "https"}),
+            json!({"name": "entry", "kind": "ServiceEntry", "group": "networking.istio.io"}),
+            json!({"name": "gone"}),
+        ];
+        let api =
+            ApiObject { parents, shown_parents: vec![foreign.clone()], ..ApiObject::default() };
+        let route = known("HTTPRoute", "r", 1, api);
+        let bad = verdict(
+            Outcome::Invalid("x".into()),
+            &[
+                ("spec.parentRefs[2]", "the listener https takes no HTTPRoute"),
+                ("spec.rules[0].backendRefs[0]", "no ReferenceGrant of apps lets it"),
+            ],
+        );
+        let mut found = status(&route, &bad, &all).unwrap();
+        let shown = found["parents"].as_array().unwrap();
+        assert_eq!(shown[0], foreign);
+        let names: Vec<_> = shown.iter().map(|one| one["parentRef"]["name"].clone()).collect();
+        assert_eq!(names, ["alien", "own", "meshs", "entry"]);
+        assert!(shown[1..].iter().all(|one| one["controllerName"] == CONTROLLER));
+        let refused = "ResolvedRefs=False RefNotPermitted";
+        assert_eq!(brief(&shown[1]["conditions"]), ["Accepted=True Accepted", refused]);
+        assert_eq!(
+            brief(&shown[2]["conditions"]),
+            ["Accepted=False NotAllowedByListeners", refused]
+        );
+        stamp(&mut found, "2026-01-01T00:00:00Z");
+        let mut again = route.clone();
+        let shown = found["parents"].as_array().unwrap().clone();
+        again.api.as_mut().unwrap().shown_parents = shown;
+        assert_eq!(status(&again, &bad, &all), None);
+        // A parent that is not one any more is taken away.
+        again.api.as_mut().unwrap().parents.remove(0);
+        let found = status(&again, &bad, &all).unwrap();
+        assert_eq!(found["parents"].as_array().unwrap().len(), 3);
+        // Nothing of ours, nothing to write.
+        let alien = ApiObject { parents: vec![json!({"name": "alien"})], ..ApiObject::default() };
+        assert_eq!(status(&known("HTTPRoute", "r", 1, alien), &bad, &all), None);
+    }
+
+    #[test]
+    fn a_fault_of_the_route_itself_is_at_every_parent() {
+        let at = |field: &str, text: &str| {
+            let found = at_parent(0, &verdict(Outcome::Invalid("x".into()), &[(field, text)]));
+            found.into_iter().map(|one| (one.holds, one.reason)).collect::<Vec<_>>()
+        };
+        let fine = (true, "ResolvedRefs");
+        assert_eq!(at("spec.rules[0].filters[0]", "x"), [(false, "UnsupportedValue"), fine]);
+        assert_eq!(at("spec.parentRefs[1]", "x"), [(true, "Accepted"), fine]);
+        let hosts = "Gateway a/b does not take the route: the listener x is for none of its hosts";
+        assert_eq!(at("spec.parentRefs[0]", hosts), [(false, "NoMatchingListenerHostname"), fine]);
+        assert_eq!(
+            at("spec.parentRefs[0].name", "there is no Gateway"),
+            [(false, "NoMatchingParent"), fine]
+        );
+    }
+}

@@ -1,0 +1,279 @@
+//! What a page names in a sentence is there: options, commands, metrics, variables of the environment, units,
+//! files, pages of the admin port, and operators of the access log.
+
+use std::{collections::BTreeSet, fs, sync::LazyLock};
+
+use clap::{Command, CommandFactory as _};
+use egress_agent::{
+    cli::Cli,
+    config::{self, RawFile},
+};
+use egress_ebpf::reason::Reason;
+use regex::Regex;
+
+use crate::{
+    markdown::{documents, root},
+    shown::{asked, metrics},
+    sources::is_in_sources,
+};
+
+/// Options of other programs: helm's, the kubelet's, systemd-nspawn's and podman's.
+const OTHERS: [&str; 3] = ["--set", "--register-with-taints", "--cgroup-parent"];
+/// Slices of systemd's, of the kubelet's, and of no host, as examples of nesting.
+const SLICES: [&str; 6] =
+    ["a.slice", "a-b.slice", "kubepods.slice", "machine.slice", "system.slice", "user.slice"];
+/// Of the changes of earlier versions, which name what is no longer there.
+const HISTORY: &str = "CHANGELOG.md";
+
+/// What is between back-ticks outside of blocks, with its line.
+fn spans(text: &str) -> Vec<(usize, &str)> {
+    static SPAN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`([^`\n]+)`").expect("a pattern"));
+    let mut fence: Option<&str> = None;
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let trimmed = line.trim_start();
+        if trimmed.starts_with("```") {
+            let ticks = &trimmed[..trimmed.bytes().take_while(|b| *b == b'`').count()];
+            fence = match fence {
+                Some(open) if trimmed.trim_end() == open => None,
+                Some(open) => Some(open),
+                None => Some(ticks),
+            };
+        } else if fence.is_none() {
+            let all = SPAN.captures_iter(line).filter_map(|span| span.get(1));
+            found.extend(all.map(|span| (index + 1, span.as_str())));
+        }
+    }
+    found
+}
+
+/// The long options of a command and of all below it.
+fn options(command: &Command, found: &mut BTreeSet<String>) {
+    own_options(command, found);
+    command.get_subcommands().for_each(|below| options(below, found));
+}
+
+/// Those of the command itself.
+fn own_options(command: &Command, found: &mut BTreeSet<String>) {
+    let own = command.get_arguments().filter_map(clap::Arg::get_long_and_visible_aliases);
+    found.extend(own.flatten().map(|name| format!("--{name}")));
+    found.extend(["--help", "--version"].map(str::to_owned));
+}
+
+/// Whether `cargo xtask` has it: clap names an option after its field.
+fn of_xtask(option: &str) -> bool {
+    static SOURCES: LazyLock<String> = LazyLock::new(|| {
+        let mut paths = Vec::new();
+        crate::markdown::collect(&root().join("xtask/src"), "rs", &mut paths);
+        crate::markdown::collect(&root().join("tests/bench/src"), "rs", &mut paths);
+        paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+    });
+    let field = format!("{}: ", option.trim_start_matches('-').replace('-', "_"));
+    SOURCES
+        .lines()
+        .any(|line| line.trim_start().trim_start_matches("pub(crate) ").starts_with(&field))
+}
+
+fn option(word: &str, known: &BTreeSet<String>) -> Result<(), String> {
+    let name = word.split('=').next().unwrap_or_default().trim_matches(['[', ']']);
+    let is_known = match name.strip_suffix('…') {
+        Some(start) => known.iter().any(|option| option.starts_with(start)),
+        None => known.contains(name) || OTHERS.contains(&name) || of_xtask(name),
+    };
+    if is_known { Ok(()) } else { Err(format!("no program of ours has the option {name}")) }
+}
+
+/// `egress-agent …`: the commands and their options, whatever stands for values.
+fn agent(words: &[&str]) -> Result<(), String> {
+    let cli = Cli::command();
+    let mut command = &cli;
+    let mut known = BTreeSet::new();
+    for word in words {
+        let below = command.find_subcommand(word);
+        if let Some(below) = below {
+            command = below;
+        } else if command.has_subcommands()
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
+            && !word.starts_with('-')
+        {
+            return Err(format!("egress-agent has no command {word}"));
+        }
+    }
+    options(command, &mut known);
+    own_options(&cli, &mut known);
+    let unknown = words.iter().find(|word| word.starts_with("--") && !known.contains(**word));
+    unknown.map_or(Ok(()), |word| Err(format!("egress-agent {} has no {word}", command.get_name())))
+}
+
+/// A metric exists. A reason may look like one.
+fn metric(span: &str) -> Result<(), String> {
+    let is_reason = |name: &String| Reason::ALL.iter().any(|reason| reason.name() == name);
+    let starts = |name: &String| metrics().iter().any(|known| known.starts_with(&**name));
+    let unknown = asked(span).into_iter().find(|name| {
+        !(metrics().contains(name) || is_reason(name) || (span.contains('<') && starts(name)))
+    });
+    unknown.map_or(Ok(()), |name| Err(format!("there is no metric {name}")))
+}
+
+fn unit(span: &str) -> Result<(), String> {
+    let is_shipped = root().join("deploy/systemd").join(span).is_file();
+    if is_shipped || SLICES.contains(&span) {
+        Ok(())
+    } else {
+        Err(format!("{span} is not shipped"))
+    }
+}
+
+/// A path in the repository, or one that the product uses on a host.
+fn path(span: &str) -> Result<(), String> {
+    let is_there = match span.split('/').next().unwrap_or_default() {
+        "" => is_in_sources(span) || shipped().contains(span),
+        "target" => {
+            is_in_sources(span.trim_start_matches("target/").split('/').next().unwrap_or_default())
+        }
+        _ => root().join(span).exists(),
+    };
+    if is_there { Ok(()) } else { Err(format!("there is no {span}")) }
+}
+
+/// Everything below `deploy`, as text.
+fn shipped() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut paths = Vec::new();
+        for extension in ["yaml", "env", "service", "conf", "json"] {
+            crate::markdown::collect(&root().join("deploy"), extension, &mut paths);
+        }
+        paths.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+    });
+    &TEXT
+}
+
+/// An operator of the access log is taken.
+fn operator(span: &str) -> Result<(), String> {
+    // What stands for any format, and for any header.
+    let format = span.replace('…', "%s");
+    let header = if span.starts_with("%RESP(") { "(:STATUS)" } else { "(:AUTHORITY)" };
+    let format =
+        ["(A)", "(A?B)", "(HEADER)"].iter().fold(format, |format, any| format.replace(any, header));
+    let mesh = RawFile { path: "mesh.yaml".into(), text: format!("accessLogFormat: '{format}'\n") };
+    config::compile(&[], Some(&mesh)).map(drop).map_err(|problems| format!("{span}: {problems}"))
+}
+
+/// A page of the admin port, or of the control socket.
+fn page(span: &str) -> Result<(), String> {
+    let name = span.split('?').next().unwrap_or_default();
+    let sources = ["admin/routes.rs", "admin/control/server.rs", "admin/node_metrics.rs"];
+    let is_there = sources.iter().any(|source| {
+        let text = fs::read_to_string(root().join("egress-agent/src").join(source)).expect("it");
+        text.contains(&format!("\"{name}\""))
+    });
+    if is_there { Ok(()) } else { Err(format!("nothing answers {name}")) }
+}
+
+fn check(document: &str, span: &str, known: &BTreeSet<String>) -> Result<(), String> {
+    let words: Vec<&str> = span.split_whitespace().collect();
+    let Some(first) = words.first() else { return Ok(()) };
+    if let Some(name) = first.strip_prefix("EGRESS_") {
+        let name = name.split('=').next().unwrap_or_default();
+        let is_read = is_in_sources(&format!("EGRESS_{name}"));
+        return if is_read { Ok(()) } else { Err(format!("nothing reads EGRESS_{name}")) };
+    }
+    if *first == "egress-agent" {
+        return agent(&words[1..]);
+    }
+    if span.starts_with("--") {
+        let mut options = words.iter().filter(|word| word.starts_with("--"));
+        return options.try_for_each(|word| option(word, known));
+    }
+    if document != HISTORY
+        && !asked(first).is_empty()
+        && asked(first)[0].len() + 1 >= first.split(['{', '<']).next().unwrap_or_default().len()
+    {
+        return metric(span);
+    }
+    let is_plain = span.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./@".contains(&b));
+    if is_plain
+        && (span.ends_with(".service") || span.ends_with(".slice"))
+        && !span.contains('/')
+        && !span.contains("NAME")
+    {
+        return unit(span);
+    }
+    let tops = ["deploy/", "docs/", "egress-agent/", "egress-ebpf/", "tests/", "xtask/", "target/"];
+    let ours =
+        ["/etc/egress/", "/run/egress-agent/", "/usr/local/bin/egress", "/sys/fs/bpf/egress"];
+    if is_plain && tops.iter().chain(&ours).any(|top| span.starts_with(top)) {
+        return path(span);
+    }
+    if document == "docs/telemetry.md" && span.len() > 1 && span.starts_with('/') {
+        let elsewhere = ["/dev/", "/run/", "/proc/", "/sys/", "/etc/"];
+        return if elsewhere.iter().any(|top| span.starts_with(top)) { Ok(()) } else { page(span) };
+    }
+    let is_operator = span.len() > 2
+        && span.starts_with('%')
+        && span.contains('%')
+        && first.as_bytes()[1].is_ascii_uppercase();
+    if is_operator && document != HISTORY {
+        return operator(span);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_sentences_name_is_there() {
+    let mut known = BTreeSet::new();
+    options(&Cli::command(), &mut known);
+    let (mut faults, mut count) = (Vec::new(), 0);
+    for document in documents() {
+        let name = document.path.display().to_string();
+        let text = fs::read_to_string(root().join(&document.path)).expect("a document");
+        for (line, span) in spans(&text) {
+            count += 1;
+            faults.extend(
+                check(&name, span, &known).err().map(|fault| format!("{name}:{line}: {fault}")),
+            );
+        }
+    }
+    assert!(count > 2000, "{count}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn what_is_not_there_is_found() {
+    let mut known = BTreeSet::new();
+    options(&Cli::command(), &mut known);
+    for good in [
+        "--verdict denied",
+        "egress-agent flows --from-pod shop/web --to-port 443",
+        "egress_ready",
+        "egress_exposed{promise}",
+        "EGRESS_TEST_PATIENCE=10",
+        "egress-node.service",
+        "deploy/systemd",
+        "/run/egress-agent/node.sock",
+        "/config_dump?resource=",
+        "%REQ(USER-AGENT):40%",
+    ] {
+        assert_eq!(check("docs/telemetry.md", good, &known), Ok(()), "{good}");
+    }
+    for wrong in [
+        "--verdicts denied",
+        "egress-agent flow",
+        "egress-agent status --follow",
+        "egress_readiness",
+        "EGRESS_NO_SUCH=10",
+        "egress-nodes.service",
+        "deploy/system",
+        "/run/egress-agent/nodes.sock",
+        "/config_dumps",
+        "%USER_AGENT%",
+    ] {
+        assert!(check("docs/telemetry.md", wrong, &known).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_span_is_read_outside_of_blocks() {
+    let text = "a `b c`, `d`\n\n```text\n`e`\n```\n````md\n```\n`f`\n````\n`g`\n";
+    assert_eq!(spans(text), [(1, "b c"), (1, "d"), (10, "g")]);
+}
