@@ -153,21 +153,11 @@ fn keep(name: &str, committed: &Path, fresh: &Path) -> Result<()> {
     Ok(())
 }
 
-/// cargo-fuzz without a sanitizer: those need a nightly compiler, and what is fuzzed is safe Rust. By itself it
-/// compiles each crate as one unit, which takes twice the time of the runs.
+/// cargo-fuzz without a sanitizer: those need a nightly compiler, and what is fuzzed is safe Rust.
 fn cargo_fuzz(verb: &str, target: &str) -> Command {
     let mut command = run::command("cargo");
     command
-        .args([
-            "fuzz",
-            verb,
-            "--sanitizer",
-            "none",
-            "--codegen-units",
-            "16",
-            "--fuzz-dir",
-            "tests/fuzz/libfuzzer",
-        ])
+        .args(["fuzz", verb, "--sanitizer", "none", "--fuzz-dir", "tests/fuzz/libfuzzer"])
         .arg("--target-dir")
         .arg(work_dir())
         .arg(target);
