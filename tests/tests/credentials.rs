@@ -180,7 +180,7 @@ fn tls_is_originated_with_the_secret_that_a_rule_names() {
     is("200");
     until_is(SOON, "nothing in status", status, |text| !text.contains("Secret")).unwrap();
     // Roots that did not sign the host's certificate.
-    let stranger = Authority::new("Nobody's authority").unwrap();
+    let stranger = Authority::new("An unknown authority").unwrap();
     put(&cluster, "cnn", &[("ca.crt".into(), stranger.pem())]);
     is("503");
     // Roots in a Secret of their own, as Istio has them.
@@ -244,7 +244,7 @@ fn roots_are_a_config_map_and_a_route_shows_what_became_of_it() {
     is("503");
     cluster.api.apply(config_map("default", "roots", "ca.crt", &roots));
     is("200");
-    let stranger = Authority::new("Nobody's authority").unwrap();
+    let stranger = Authority::new("An unknown authority").unwrap();
     cluster.api.apply(config_map("default", "roots", "ca.crt", &stranger.pem()));
     is("503");
     cluster.api.apply(config_map("default", "roots", "ca.crt", &roots));

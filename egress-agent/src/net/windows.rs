@@ -32,10 +32,10 @@ pub fn stream_window(most: u32, held: usize, room: usize) -> u32 {
     window.max(LEAST_WINDOW).min(most)
 }
 
-/// The window of a connection's streams, as its peer is told of it.
+/// The window of a connection's streams, as its peer knows it.
 #[derive(Debug)]
 pub struct Windows {
-    told: Cell<u32>,
+    announced: Cell<u32>,
     /// It is smaller than before, and the peer has not acknowledged that yet.
     shrinks: Cell<bool>,
 }
@@ -44,13 +44,13 @@ impl Windows {
     /// Of a connection that began with this window.
     #[must_use]
     pub fn new(first: u32) -> Self {
-        Self { told: Cell::new(first), shrinks: Cell::new(false) }
+        Self { announced: Cell::new(first), shrinks: Cell::new(false) }
     }
 
-    /// What the peer was told last.
+    /// What was announced to the peer last.
     #[must_use]
-    pub fn told(&self) -> u32 {
-        self.told.get()
+    pub fn announced(&self) -> u32 {
+        self.announced.get()
     }
 
     /// The connection's task has had its turn: tells the peer the window that is `wanted` with `set`, which
@@ -65,13 +65,13 @@ impl Windows {
     ) {
         if self.shrinks.get() {
             let mut acknowledged = false;
-            each(&mut |flow| acknowledged |= reopen(flow, self.told.get()));
+            each(&mut |flow| acknowledged |= reopen(flow, self.announced.get()));
             self.shrinks.set(!acknowledged);
         }
-        let told = self.told.get();
-        if wanted != told && set(wanted).is_ok() {
-            self.told.set(wanted);
-            self.shrinks.set(wanted < told || self.shrinks.get());
+        let announced = self.announced.get();
+        if wanted != announced && set(wanted).is_ok() {
+            self.announced.set(wanted);
+            self.shrinks.set(wanted < announced || self.shrinks.get());
             cx.waker().wake_by_ref();
         }
     }

@@ -242,7 +242,7 @@ mod tests {
         let listeners = queues(([127, 0, 0, 1], 0).into(), 1).unwrap();
         let to = listeners[0].local_addr().unwrap();
         for listener in &listeners {
-            // The kernel takes one more than it is told.
+            // The kernel queues one connection more than the backlog says.
             SockRef::from(listener).listen(1).unwrap();
         }
         let queue_of = |source: &str| waiting_once(&listeners, to, source);

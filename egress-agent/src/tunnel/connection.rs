@@ -135,7 +135,7 @@ impl Connection {
     fn set_held(&self, worker: &Worker, held: usize) {
         let before = self.held.replace(held);
         worker.held.set((worker.held.get() + held).saturating_sub(before));
-        if self.target(worker) != self.windows.told() {
+        if self.target(worker) != self.windows.announced() {
             self.window.notify_one();
         }
     }

@@ -68,11 +68,29 @@ fn a_verdict_counts_for_one_epoch_and_for_its_own_key() {
     assert_eq!(kernel.count(hook::POD, action::DENY, Reason::NoRoute, false), 7);
 }
 
+/// A directory for pins, which are gone with it, whatever becomes of the test.
+struct Pins(PathBuf);
+
+impl Pins {
+    fn new() -> Self {
+        let dir = PathBuf::from(format!("/sys/fs/bpf/egress-cache-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        // Nothing here decides a test.
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
 /// With the agent's own changes of the maps, each counts from the next packet on.
 #[test]
 fn a_route_that_the_agent_removes_is_refused_at_the_next_packet() {
-    let dir = PathBuf::from(format!("/sys/fs/bpf/egress-cache-{}", std::process::id()));
-    fs::create_dir_all(&dir).unwrap();
+    let pins = Pins::new();
+    let dir = pins.0.clone();
     let begin = Begin::AtOnce;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let inside = runtime.enter();
@@ -142,5 +160,4 @@ fn a_route_that_the_agent_removes_is_refused_at_the_next_packet() {
     drop(enforcer);
     detach(&dir).unwrap();
     drop(inside);
-    fs::remove_dir_all(&dir).ok();
 }

@@ -46,23 +46,23 @@ pub(crate) static ROUTES: LpmTrie<RouteKey, Route> =
 #[map]
 pub(crate) static GROUPS: Array<Group> = Array::with_max_entries(capacity::GROUPS, 0);
 
-/// What is at a gateway's address. The value says nothing.
+/// What is at a gateway's address. The value is not used.
 #[map]
 pub(crate) static GATEWAYS: HashMap<GatewayKey, u32> =
     HashMap::with_max_entries(capacity::GATEWAYS, BPF_F_NO_PREALLOC);
 
-/// Prefixes in the cluster. The value says nothing.
+/// Prefixes in the cluster. The value is not used.
 #[map]
 pub(crate) static INTERNAL: LpmTrie<Addr, u32> =
     LpmTrie::with_max_entries(capacity::PREFIXES, BPF_F_NO_PREALLOC);
 
-/// Prefixes denied whatever else allows them. The value says nothing.
+/// Prefixes denied whatever else allows them. The value is not used.
 #[map]
 pub(crate) static DENIED: LpmTrie<Addr, u32> =
     LpmTrie::with_max_entries(capacity::PREFIXES, BPF_F_NO_PREALLOC);
 
 /// Which source addresses a pod's interface may send, beyond those in its slot; and those that a workload's socket
-/// may have. The value says nothing.
+/// may have. The value is not used.
 #[map]
 pub(crate) static POD_ADDRESSES: HashMap<PodAddress, u32> =
     HashMap::with_max_entries(capacity::POD_ADDRESSES, BPF_F_NO_PREALLOC);
@@ -144,12 +144,12 @@ pub(crate) static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(lost::C
 #[map]
 pub(crate) static CAPTURE_SOCKETS: SockMap = SockMap::with_max_entries(capture_socket::COUNT, 0);
 
-/// The local addresses whose ports are captured. The value says nothing.
+/// The local addresses whose ports are captured. The value is not used.
 #[map]
 pub(crate) static CAPTURE_ADDRESSES: HashMap<Addr, u32> =
     HashMap::with_max_entries(capacity::CAPTURE_ADDRESSES, BPF_F_NO_PREALLOC);
 
-/// Local ports that are left to their own listeners. The value says nothing.
+/// Local ports that are left to their own listeners. The value is not used.
 #[map]
 pub(crate) static CAPTURE_EXCLUDED: HashMap<PortBe, u32> =
     HashMap::with_max_entries(capacity::CAPTURE_EXCLUDED, BPF_F_NO_PREALLOC);

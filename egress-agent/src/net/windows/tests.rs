@@ -143,6 +143,6 @@ async fn a_window_follows_what_is_wanted_however_often_that_changes() {
         ends.send(bytes * KIB);
         expected += bytes * KIB;
         assert!(ends.until(|ends| ends.got == expected).await, "{window}: {} bytes", ends.got);
-        assert_eq!(ends.windows.told() as usize, window * KIB);
+        assert_eq!(ends.windows.announced() as usize, window * KIB);
     }
 }

@@ -140,7 +140,7 @@ fn a_request_on_kept_connections_asks_for_no_memory() {
     }
 }
 
-/// A client of HTTP/2 on a thread of its own, with one connection, which asks so often whenever it is told to.
+/// A client of HTTP/2 on a thread of its own, with one connection, which sends as many requests as each order says.
 fn http2_client(addr: SocketAddr) -> unbounded::UnboundedSender<(usize, oneshot::Sender<()>)> {
     let (go, mut told) = unbounded::unbounded_channel::<(usize, oneshot::Sender<()>)>();
     thread::spawn(move || {
