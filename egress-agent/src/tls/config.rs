@@ -25,8 +25,8 @@ use super::{
     x509::sha256,
 };
 use crate::{
-    policy::{ClientTls, ClientTlsMode, CredentialSource, KeyGroup, KeyGroups},
-    source::{FileContents, Unreadable},
+    policy::{ClientTls, ClientTlsMode, CredentialSource, KeyGroup, KeyGroups, config_map_of},
+    source::{FileContents, Secrets, Unreadable},
 };
 
 /// Which protocols are offered in the handshake (RFC 7301).
@@ -237,7 +237,8 @@ impl Files {
         match &self.secrets {
             Some(secrets) => secrets.get(path).map(<[u8]>::to_vec).map_err(|error| {
                 let why = if matches!(error, Unreadable::Absent) {
-                    "there is no such Secret, or no such key in it".into()
+                    let kind = if config_map(path).is_some() { "ConfigMap" } else { "Secret" };
+                    format!("there is no such {kind}, or no such key in it")
                 } else {
                     error.to_string()
                 };
@@ -343,5 +344,15 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 fn file(path: &Path, why: String) -> TlsError {
-    TlsError::File { path: path.display().to_string(), why }
+    let path = config_map(path).unwrap_or_else(|| path.display().to_string());
+    TlsError::File { path, why }
+}
+
+/// What messages call a key of a ConfigMap, if the path stands for one: it lies among the Secrets, by its credential's
+/// name.
+fn config_map(path: &Path) -> Option<String> {
+    let mut parts = path.iter().rev().map_while(|part| part.to_str());
+    let (key, credential) = (parts.next()?, parts.next()?);
+    let (namespace, name) = config_map_of(credential).filter(|_| Secrets::has(path))?;
+    Some(format!("ConfigMap {namespace}/{name}/{key}"))
 }
