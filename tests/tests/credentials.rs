@@ -242,10 +242,9 @@ fn roots_are_a_config_map_and_a_route_shows_what_became_of_it() {
     // Absent, and there in another namespace: the system's roots would do, and are not taken.
     cluster.api.apply(config_map("istio-system", "roots", "ca.crt", &roots));
     is("503");
-    let status = || cluster.status_of_gateway().unwrap();
     let missing = "ConfigMap default/roots/ca.crt: there is no such ConfigMap";
-    until_is(SOON, "the missing ConfigMap in status", status, |text| text.contains(missing))
-        .unwrap();
+    let log = || gateway.stderr();
+    until_is(SOON, "the missing ConfigMap in the log", log, |text| text.contains(missing)).unwrap();
     cluster.api.apply(config_map("default", "roots", "ca.crt", &roots));
     is("200");
     let stranger = Authority::new("An unknown authority").unwrap();
