@@ -50,8 +50,8 @@ pub struct Target {
 }
 
 impl Settings {
-    /// Of this process. `service` and `own` are what it says of itself where the environment says nothing
-    /// else.
+    /// Of this process's environment. `service` is its name, and `own` are its attributes, where the environment gives
+    /// no others.
     ///
     /// # Errors
     /// Every variable that can't be used.

@@ -91,7 +91,7 @@ pub struct Queue {
     exported: AtomicU64,
     failures: AtomicU64,
     lost: [AtomicU64; Loss::ALL.len()],
-    /// What stands in the way now.
+    /// Why the last attempt failed, if it did.
     trouble: Mutex<Option<String>>,
 }
 
