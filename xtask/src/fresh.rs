@@ -161,10 +161,12 @@ fn debian(dir: &Path, root: &Path) -> Result<()> {
 /// rustup with the toolchain that this run was compiled with: linked programs and one toolchain.
 fn toolchain(root: &Path) -> Result<()> {
     let sysroot = run::output("rustc", &["--print", "sysroot"]).context("no rustc")?;
-    let from = PathBuf::from(sysroot.trim());
-    let name = from.file_name().context("a toolchain has a name")?.to_string_lossy().into_owned();
+    let active = run::output("rustup", &["show", "active-toolchain"]).context("no rustup")?;
+    let name = active.split_whitespace().next().context("rustup has no active toolchain")?;
+    // The name may be a link to a toolchain of another name.
+    let from = Path::new(sysroot.trim()).canonicalize().context("rustc's files")?;
     let (rustup, cargo) = (root.join("root/.rustup"), root.join("root/.cargo"));
-    let to = rustup.join("toolchains").join(&name);
+    let to = rustup.join("toolchains").join(name);
     if !to.exists() {
         fs::create_dir_all(rustup.join("toolchains"))?;
         run::show(run::command("cp").arg("--archive").args([&from, &to]))?;
