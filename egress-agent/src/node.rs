@@ -4,8 +4,9 @@
 //! hold what an earlier agent left), and policy is loaded after. There is no order in which
 //! something could slip out.
 //!
-//! Only on a node where nothing was enforced, and which follows an API server, what runs already is left as it
-//! is until the maps hold the first configuration: a node's pods must survive the agent's first start.
+//! Only on a node where nothing was enforced, what runs already is left as it is until the maps hold the first
+//! configuration: workloads must survive the agent's first start, and audit mode must not disturb them. A
+//! configuration that is refused denies at once.
 
 mod certs;
 mod options;
@@ -113,9 +114,8 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     if !enforced {
         first_lists(&origin).await;
     }
-    // With an API server, pods run here before the first agent does, and must not notice.
-    let begin = if reported.is_some() { Begin::WhenFilled } else { Begin::AtOnce };
-    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect(), begin)?;
+    // What runs here before the first agent does must not notice its start.
+    let enforcer = Enforcer::start(&args.bpffs, &targets, TcMode::detect(), Begin::WhenFilled)?;
     let records = enforcer.records.clone();
     let Enforcer {
         attachments,

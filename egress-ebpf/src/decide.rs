@@ -145,17 +145,16 @@ fn own_host(place: Place, destination: &Addr) -> Option<Verdict> {
     }
 }
 
-/// Whether an address is of the outside, from where flows can begin that need an entry to be
-/// answered. What is denied is never answered.
+/// Whether flows that begin at an address need an entry to be answered: it is of the outside, or a gateway's, whose
+/// ports are closed to pods though it may lie in the cluster. A gateway asks the cluster's DNS servers, which are pods.
+/// What is denied is never answered.
 #[inline(always)]
-pub fn is_outside(addr: &Addr, view: &impl PolicyView) -> bool {
+pub fn needs_entry(addr: &Addr, view: &impl PolicyView) -> bool {
     let own = addr.is_loopback() || addr.is_unspecified() || addr.is_multicast();
     let any = GatewayKey { addr: *addr, port: PortBe([0; 2]), protocol: 0, reserved: 0 };
-    !(own
-        || addr.is_link_scope()
-        || view.is_internal(addr)
-        || view.is_gateway(&any)
-        || view.is_denied(addr))
+    !(own || addr.is_link_scope())
+        && (!view.is_internal(addr) || view.is_gateway(&any))
+        && !view.is_denied(addr)
 }
 
 /// A gateway's address: its routed TCP ports and nothing else, though it may lie in the cluster.

@@ -250,13 +250,18 @@ fn forges_error(bytes: &impl Reader, offset: u32, packet: &Packet) -> bool {
     signal == Signal::Error && (flow.fragment || !bytes.forget(bytes.quotes_own(offset, flow)))
 }
 
-/// Whether a verdict only says that nothing leads there: then it may still be an answer.
+/// Whether a verdict only says that nothing leads there, or not to this port of a gateway: then it may still be an
+/// answer.
 #[inline(always)]
 const fn lacks_route(verdict: Verdict) -> bool {
     matches!(verdict.action, Action::Deny)
         && matches!(
             verdict.reason,
-            Reason::NoRoute | Reason::NotRedirected | Reason::Protocol | Reason::UnknownWorkload
+            Reason::NoRoute
+                | Reason::NotRedirected
+                | Reason::Protocol
+                | Reason::UnknownWorkload
+                | Reason::GatewayPort
         )
 }
 

@@ -44,7 +44,7 @@ pub use self::{
 use crate::{
     abi::{FlowKey, FlowState, flow_kind, flow_phase},
     addr::{Addr, PortBe},
-    decide::{PolicyView, is_outside},
+    decide::{PolicyView, needs_entry},
     packet::{Flow, Packet, Signal, protocol},
 };
 
@@ -130,8 +130,8 @@ pub fn note(scope: Scope, packet: &Packet, view: &(impl PolicyView + FlowTable))
     let (remote, local) = (End::source(&packet.flow), End::destination(&packet.flow));
     let now = view.now();
     if begins {
-        // Of the inside nobody asks for a table.
-        if !is_outside(&remote.addr, view) {
+        // Of the rest of the inside nobody asks for a table.
+        if !needs_entry(&remote.addr, view) {
             return;
         }
         match scope {

@@ -320,7 +320,7 @@ fn a_silent_collector_delays_no_request() {
 fn settings_that_cannot_be_met_stop_the_start() {
     let testbed = testbed();
     for (name, value, what) in [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "found `grpc`, expected http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "found `http/json`, expected http/protobuf"),
         ("OTEL_TRACES_SAMPLER", "sometimes", "found `sometimes`, expected always_on"),
     ] {
         let mut env = vec![("OTEL_EXPORTER_OTLP_ENDPOINT".into(), format!("http://{COLLECTOR}"))];

@@ -4,10 +4,10 @@
 
 use std::{fs, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use egress_tests::{
-    cluster::ask,
+    cluster::{Cluster, ask},
     denied::Wall,
     kubernetes::{
         ApiServer, Crowd, CrowdPod, EmptyPod, KubeletPod, Mood, Resource, config_map,
@@ -16,9 +16,10 @@ use egress_tests::{
     manifests::Walkthrough,
     plan,
     process::Process,
-    testbed::Testbed,
+    testbed::{Testbed, mesh_yaml},
     wait::{SOON, START, patiently, until, until_is},
 };
+use rustix::process::Signal;
 
 /// The pods that run.
 const PODS: u8 = 50;
@@ -253,4 +254,145 @@ fn pods_that_start_dial_an_allowed_and_a_forbidden_host_first() {
     }
     assert!(slowest <= patiently(SERVED), "the slowest pod waited for {slowest:?}");
     assert_eq!(unknown(&testbed), Some(0));
+}
+
+/// What a pod's process does before and while the node agent starts: it sends to echo servers without a break, to
+/// two in the cluster and two outside of it.
+struct Echoes(Process);
+
+const IN_CLUSTER: [(&str, u16); 2] = [("tcp", plan::PEER_ECHO), ("udp", plan::PEER_ECHO)];
+const EXTERNAL: [(&str, u16); 2] = [("tcp", plan::TCP_PORTS[0]), ("udp", plan::UDP_PORT)];
+
+fn servers() -> Vec<String> {
+    let at = |to: &'static str| move |(protocol, port)| format!("{protocol}:{to}:{port}");
+    let inside = IN_CLUSTER.into_iter().map(at(plan::NEIGHBOUR));
+    inside.chain(EXTERNAL.into_iter().map(at(plan::ATTACKER))).collect()
+}
+
+impl Echoes {
+    fn start(testbed: &Testbed) -> Self {
+        let script = testbed.dir().join("echoes.py");
+        fs::write(&script, include_str!("../src/echoes.py")).unwrap();
+        let (script, servers) = (script.to_string_lossy(), servers());
+        let args: Vec<&str> =
+            std::iter::once(&*script).chain(servers.iter().map(String::as_str)).collect();
+        let process =
+            testbed.pod().start(&testbed.dir(), "echoes", "/usr/bin/python3", &args).unwrap();
+        let echoes = Self(process);
+        echoes.goes_on(servers.len());
+        echoes
+    }
+
+    /// Waits until the first so many servers have answered 200 times more.
+    fn goes_on(&self, first: usize) {
+        let counts = || {
+            let text = self.0.stdout();
+            let count = |server: &String| text.lines().filter(|line| line == server).count();
+            servers()[..first].iter().map(count).collect::<Vec<_>>()
+        };
+        let before = counts();
+        let more =
+            |now: &Vec<usize>| now.iter().zip(&before).all(|(now, before)| *now > before + 1);
+        until_is(SOON, "answers of echo servers", counts, more)
+            .unwrap_or_else(|error| panic!("{error:#}: {}", self.0.stderr()));
+    }
+
+    /// Ends it. What it saw, in the order of [`servers`].
+    fn end(mut self) -> Vec<Value> {
+        self.0.signal(Signal::TERM);
+        assert!(self.0.wait(SOON).unwrap().success(), "{}", self.0.stderr());
+        let text = self.0.stdout();
+        let seen: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        println!("{seen}");
+        servers().iter().map(|server| seen[server].clone()).collect()
+    }
+}
+
+fn lost_nothing(seen: &Value) -> bool {
+    seen["lost"] == 0 && seen["sent_again"] == 0
+}
+
+/// Where the configuration comes from files, and names a pod or does not.
+fn with_files(mode: &str, pod_is_named: bool) -> (Testbed, Cluster, Vec<String>) {
+    let testbed = Testbed::test(1).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let in_mode = format!("enforcement: {mode}");
+    testbed.apply_mesh(&mesh_yaml(1).replace("enforcement: enforce", &in_mode)).unwrap();
+    let mut args = cluster.node_args(&testbed);
+    if !pod_is_named {
+        let pod = args.iter().position(|arg| arg.starts_with(plan::POD_INTERFACE)).unwrap();
+        args[pod] = "po*".into();
+    }
+    (testbed, cluster, args)
+}
+
+#[test]
+fn a_first_start_in_audit_mode_loses_nothing_of_what_runs() {
+    for pod_is_named in [true, false] {
+        for mode in ["audit", "audit\nredirect: true"] {
+            let (testbed, _cluster, args) = with_files(mode, pod_is_named);
+            let echoes = Echoes::start(&testbed);
+            let node = testbed.start_node_with(&args).unwrap();
+            echoes.goes_on(4);
+            let seen = echoes.end();
+            assert!(seen.iter().all(lost_nothing), "{mode}, {pod_is_named}: {seen:?}");
+            assert!(!node.stdout().contains("DENIED"), "{}", node.stdout());
+            // It is in force: what enforcement would refuse is reported.
+            let dialled = ask(testbed.pod(), "tcp", plan::ATTACKER, plan::TCP_PORTS[0], &[]);
+            assert!(dialled.unwrap().ok());
+            until(SOON, "a refusal to be reported", || {
+                node.stdout().contains("AUDIT would deny").then_some(())
+            })
+            .unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_first_start_that_enforces_cuts_what_is_external_and_nothing_in_the_cluster() {
+    for pod_is_named in [true, false] {
+        let (testbed, _cluster, args) = with_files("enforce", pod_is_named);
+        let echoes = Echoes::start(&testbed);
+        let node = testbed.start_node_with(&args).unwrap();
+        // A datagram that comes from outside in that moment may be answered, until its socket is closed.
+        let capture = testbed.capture().unwrap();
+        let leaves = || {
+            capture.take();
+            echoes.goes_on(IN_CLUSTER.len());
+            capture.take()
+        };
+        until_is(SOON, "external traffic to end", leaves, Vec::is_empty).unwrap();
+        echoes.goes_on(IN_CLUSTER.len());
+        let seen = echoes.end();
+        let (inside, external) = seen.split_at(IN_CLUSTER.len());
+        assert!(inside.iter().all(lost_nothing), "{pod_is_named}: {seen:?}\n{}", node.stdout());
+        assert!(!external.iter().any(lost_nothing), "{pod_is_named}: {seen:?}");
+        assert_eq!(capture.frames(), Vec::<String>::new());
+    }
+}
+
+/// Nobody knows who is who, so that everything is denied, also where the configuration speaks of audit mode.
+#[test]
+fn a_first_start_with_a_broken_configuration_denies() {
+    let (testbed, _cluster, args) = with_files("audit", true);
+    testbed.apply("broken.yaml", "apiVersion: networking.istio.io/v1\nkind: Nonsense\n").unwrap();
+    let pod = testbed.pod();
+    let reaches = |to: &str, port| ask(pod, "udp", to, port, &[]).unwrap().ok();
+    assert!(reaches(plan::NEIGHBOUR, plan::PEER_ECHO) && reaches(plan::ATTACKER, plan::UDP_PORT));
+    let node = testbed.start_agent(testbed.app(), "node", &args).unwrap();
+    until(START, "everything to be denied", || {
+        node.stderr().contains("everything is denied until one is accepted").then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", node.stderr()));
+    let capture = testbed.capture().unwrap();
+    assert!(!reaches(plan::ATTACKER, plan::UDP_PORT));
+    assert!(!reaches(plan::NEIGHBOUR, plan::PEER_ECHO));
+    assert_eq!(capture.take(), Vec::<String>::new());
+
+    // What is repaired counts at once.
+    testbed.delete("broken.yaml").unwrap();
+    let both =
+        || reaches(plan::NEIGHBOUR, plan::PEER_ECHO) && reaches(plan::ATTACKER, plan::UDP_PORT);
+    until_is(SOON, "audit mode", both, |both| *both).unwrap();
 }

@@ -56,7 +56,11 @@ pub(crate) fn stopping() {
     notify("STOPPING=1\nSTATUS=stopping; enforcement stays in force\n");
 }
 
-/// The state of a node, in a sentence. `held` is what the maps hold.
+/// The state of a node whose programs wait for the first configuration.
+pub(crate) const FIRST_START: &str =
+    "what ran before the first start is not under enforcement until the configuration is read";
+
+/// The state of a node whose programs are in force, in a sentence. `held` is what the maps hold.
 pub(crate) fn sentence(loaded: &Loaded, held: Option<&str>, unready: &[String]) -> String {
     let refused = loaded.last.as_ref().is_some_and(|last| !last.accepted);
     let in_force = match (&loaded.snapshot, held) {

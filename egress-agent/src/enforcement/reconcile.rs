@@ -187,8 +187,14 @@ impl Reconciler {
         let behind = self.tally.behind.load(Ordering::Relaxed) != 0;
         let refused = loaded.last.as_ref().is_some_and(|last| !last.accepted);
         let held = self.maps.current().globals.as_ref().and_then(Held::of);
-        let held = takeover::inherited(self.attachments.waiting(), held);
-        let status = notify::sentence(&loaded, held.as_deref(), &self.condition.unready(&loaded));
+        let waiting = self.attachments.waiting();
+        let status = match waiting {
+            Some(Waiting::FirstStart) => notify::FIRST_START.to_owned(),
+            Some(Waiting::OtherVersion) | None => {
+                let held = takeover::inherited(waiting, held);
+                notify::sentence(&loaded, held.as_deref(), &self.condition.unready(&loaded))
+            }
+        };
         self.manager.tell(self.ready || behind || refused, status);
     }
 
@@ -347,7 +353,8 @@ impl Reconciler {
             .is_some_and(|of| inputs::is_informed(of, &self.checker, &self.names));
         let is_refused =
             loaded.snapshot.is_none() && loaded.last.as_ref().is_some_and(|last| !last.accepted);
-        let progress = Progress { is_filled, is_refused, is_informed };
+        let is_behind = !is_filled && loaded.snapshot.as_ref().is_some_and(|of| of.mesh.enforces());
+        let progress = Progress { is_filled, is_refused, is_behind, is_informed };
         self.take_over.attempt(&mut self.attachments, &self.pins, progress)
     }
 

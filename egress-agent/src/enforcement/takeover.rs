@@ -29,6 +29,8 @@ pub(crate) struct Progress {
     pub(crate) is_filled: bool,
     /// The configuration is refused, and none was accepted before it.
     pub(crate) is_refused: bool,
+    /// Some workloads are under enforcement, and the maps could not take all that is configured.
+    pub(crate) is_behind: bool,
     /// All is known that a verdict needs: which gateways answer, and addresses of names.
     pub(crate) is_informed: bool,
 }
@@ -36,7 +38,7 @@ pub(crate) struct Progress {
 impl TakeOver {
     /// Whether it is time.
     fn is_due(&mut self, waiting: Waiting, now: Instant, progress: Progress) -> bool {
-        let Progress { is_filled, is_refused, is_informed } = progress;
+        let Progress { is_filled, is_refused, is_behind, is_informed } = progress;
         if waiting == Waiting::OtherVersion && !is_filled {
             // What the other version holds is in force, however long.
             return false;
@@ -44,8 +46,9 @@ impl TakeOver {
         let since = *self.since.get_or_insert(now);
         let known = match waiting {
             Waiting::OtherVersion => is_informed,
-            // Nothing is enforced meanwhile: no longer than it takes to know who is who.
-            Waiting::FirstStart => is_filled || is_refused,
+            // Nothing is enforced meanwhile: no longer than it takes to know who is who, and not at all
+            // where that is in doubt.
+            Waiting::FirstStart => is_filled || is_refused || is_behind,
         };
         known || now.duration_since(since) >= PATIENCE
     }
@@ -132,8 +135,10 @@ pub(crate) fn announce(adopted: bool, waiting: Option<Waiting>, held: Option<Hel
 mod tests {
     use super::*;
 
-    const NOTHING: Progress = Progress { is_filled: false, is_refused: false, is_informed: false };
+    const NOTHING: Progress =
+        Progress { is_filled: false, is_refused: false, is_behind: false, is_informed: false };
     const REFUSED: Progress = Progress { is_refused: true, ..NOTHING };
+    const BEHIND: Progress = Progress { is_behind: true, ..NOTHING };
     const FILLED: Progress = Progress { is_filled: true, ..NOTHING };
     const INFORMED: Progress = Progress { is_informed: true, ..FILLED };
 
@@ -146,7 +151,7 @@ mod tests {
             waiting.is_due(Waiting::OtherVersion, now, progress)
         };
         // Without a configuration however long it takes.
-        assert!(!is_due(0, NOTHING) && !is_due(3600, REFUSED));
+        assert!(!is_due(0, NOTHING) && !is_due(3600, REFUSED) && !is_due(3600, BEHIND));
         assert!(!is_due(3600, FILLED), "the wait begins with the configuration");
         assert!(is_due(3602, INFORMED));
         assert!(!is_due(3604, FILLED));
@@ -162,7 +167,7 @@ mod tests {
             waiting.is_due(Waiting::FirstStart, start + Duration::from_secs(seconds), progress)
         };
         assert!(!is_due(4, NOTHING));
-        for progress in [FILLED, INFORMED, REFUSED] {
+        for progress in [FILLED, INFORMED, REFUSED, BEHIND] {
             assert!(is_due(0, progress), "{progress:?}");
         }
         assert!(is_due(5, NOTHING));

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use tokio::time::{Instant, sleep};
 
-use super::client::{Answer, Client, SendError};
+use super::client::{Answer, Client, SendError, Status};
 use crate::telemetry::{Loss, Queue};
 
 /// The wait after the first failure; it doubles each time.
@@ -74,23 +74,41 @@ fn report(client: &Client, queue: &Queue, why: String) {
     }
 }
 
-/// The rules of OTLP/HTTP for what is tried again.
+/// The rules of OTLP for what is tried again.
 pub(super) fn outcome(result: Result<Answer, SendError>) -> Outcome {
-    let answer = match result {
+    let Answer { status, retry_after, body } = match result {
         Ok(answer) => answer,
         Err(error) => return Outcome::Again { why: error.to_string(), after: None },
     };
-    match answer.status.as_u16() {
-        200..=299 => {
-            // The answer for spans has the same numbers for the same things.
-            let partial = ExportLogsServiceResponse::decode(answer.body);
-            let partial = partial.unwrap_or_default().partial_success.unwrap_or_default();
-            let rejected = u64::try_from(partial.rejected_log_records).unwrap_or_default();
-            Outcome::Taken { rejected, why: partial.error_message }
+    match status {
+        Status::Http(status) => match status.as_u16() {
+            200..=299 => taken(body),
+            status @ (429 | 502 | 503 | 504) => {
+                Outcome::Again { why: format!("it answers {status}"), after: retry_after }
+            }
+            status => Outcome::Rejected(format!("it answers {status}")),
+        },
+        Status::Grpc { code: 0, .. } => taken(body),
+        Status::Grpc { code, message } => {
+            let why = match &*message {
+                "" => format!("it answers with gRPC status {code}"),
+                message => format!("it answers with gRPC status {code}: {message}"),
+            };
+            match code {
+                // CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE and DATA_LOSS. A collector that
+                // is short of something (RESOURCE_EXHAUSTED) says by a detail that it won't be for ever.
+                1 | 4 | 10 | 11 | 14 | 15 => Outcome::Again { why, after: None },
+                8 if retry_after.is_some() => Outcome::Again { why, after: retry_after },
+                _ => Outcome::Rejected(why),
+            }
         }
-        status @ (429 | 502 | 503 | 504) => {
-            Outcome::Again { why: format!("it answers {status}"), after: answer.retry_after }
-        }
-        status => Outcome::Rejected(format!("it answers {status}")),
     }
+}
+
+/// The answer for spans has the same numbers for the same things.
+fn taken(body: Bytes) -> Outcome {
+    let partial = ExportLogsServiceResponse::decode(body);
+    let partial = partial.unwrap_or_default().partial_success.unwrap_or_default();
+    let rejected = u64::try_from(partial.rejected_log_records).unwrap_or_default();
+    Outcome::Taken { rejected, why: partial.error_message }
 }

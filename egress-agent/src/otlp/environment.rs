@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 
+use super::protocol::{Compression, Protocol};
 use crate::telemetry::{Root, Sampler, Signal};
 
 /// Longest time for one request.
@@ -125,20 +126,23 @@ pub(super) fn own_name(signal: Signal, name: &str) -> String {
 }
 
 /// `…_PROTOCOL`.
-pub(super) fn protocol(text: &str) -> Result<(), String> {
+pub(super) fn protocol(text: &str) -> Result<Protocol, String> {
     match text {
-        "http/protobuf" => Ok(()),
+        "http/protobuf" => Ok(Protocol::Http),
+        "grpc" => Ok(Protocol::Grpc),
         _ => Err(format!(
-            "found `{text}`, expected http/protobuf, which collectors serve on port 4318; there is no other"
+            "found `{text}`, expected http/protobuf, which collectors serve on port 4318, or grpc, which they \
+             serve on port 4317"
         )),
     }
 }
 
 /// `…_COMPRESSION`.
-pub(super) fn compression(text: &str) -> Result<(), String> {
+pub(super) fn compression(text: &str) -> Result<Compression, String> {
     match text {
-        "none" => Ok(()),
-        _ => Err(format!("found `{text}`, expected none: bodies are not compressed")),
+        "none" => Ok(Compression::None),
+        "gzip" => Ok(Compression::Gzip),
+        _ => Err(format!("found `{text}`, expected none or gzip")),
     }
 }
 
@@ -181,10 +185,13 @@ pub(super) fn headers(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Stri
 }
 
 /// What frames a request.
-const OWN: [&str; 8] = [
+const OWN: [&str; 11] = [
     "host",
+    "content-encoding",
     "content-type",
     "content-length",
+    "grpc-encoding",
+    "grpc-timeout",
     "transfer-encoding",
     "connection",
     "upgrade",
@@ -213,7 +220,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
 }
 
 /// Without percent-encoding (RFC 3986 §2.1).
-fn decoded(text: &str) -> Option<String> {
+pub(super) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut left = text.bytes();
     while let Some(byte) = left.next() {

@@ -140,7 +140,7 @@ async fn send(
             }
         }
         while let Some(batch) = queue.take(BATCH) {
-            let body = head.body(&batch).into();
+            let body = client.packed(head.body(&batch));
             let count = batch.count();
             drop(batch);
             deliver(&mut client, &queue, body, count).await;

@@ -8,11 +8,10 @@ use thiserror::Error;
 use super::{
     endpoint::Endpoint,
     environment::{Environment, compression, file, headers, own_name, protocol, timeout},
+    protocol::{Compression, Protocol},
 };
 use crate::telemetry::{Sampler, Signal};
 
-/// Where records go that are asked for without saying where.
-const DEFAULT_ENDPOINT: &str = "http://localhost:4318";
 /// For how long a request may go on.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -39,6 +38,10 @@ pub struct Settings {
 pub struct Target {
     /// Where it is.
     pub endpoint: Endpoint,
+    /// How it is spoken to.
+    pub protocol: Protocol,
+    /// Whether bodies are made smaller.
+    pub compression: Compression,
     /// What each request has besides.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// For how long a request may go on.
@@ -119,24 +122,24 @@ fn is_asked_for(environment: &Environment<'_>) -> bool {
 }
 
 fn target(environment: &mut Environment<'_>, signal: Signal) -> Option<Target> {
-    let path = format!("/v1/{}", signal.name());
     let own = own_name(signal, "ENDPOINT");
     let asked = environment.exporter(signal);
     if asked == Some(false) {
         return None;
     }
     let has_own = environment.value(&own).is_some();
+    let protocol = environment.of_signal(signal, "PROTOCOL", protocol).unwrap_or_default();
+    let path = protocol.path(signal);
     // The URL of one signal is taken as it is.
-    let append = if has_own { "" } else { &path };
+    let append = if has_own && protocol == Protocol::Http { "" } else { &path };
     let endpoint = environment.of_signal(signal, "ENDPOINT", |text| Endpoint::parse(text, append));
     let has_any = has_own || environment.value("OTEL_EXPORTER_OTLP_ENDPOINT").is_some();
     let endpoint = match endpoint {
         Some(endpoint) => endpoint,
         None if has_any || asked.is_none() => return None,
-        None => Endpoint::parse(DEFAULT_ENDPOINT, &path).ok()?,
+        None => Endpoint::parse(protocol.default_endpoint(), &path).ok()?,
     };
-    environment.of_signal(signal, "PROTOCOL", protocol);
-    environment.of_signal(signal, "COMPRESSION", compression);
+    let compression = environment.of_signal(signal, "COMPRESSION", compression).unwrap_or_default();
     let headers = environment.of_signal(signal, "HEADERS", headers).unwrap_or_default();
     let timeout = environment.of_signal(signal, "TIMEOUT", timeout).unwrap_or(TIMEOUT);
     let roots = environment.of_signal(signal, "CERTIFICATE", file);
@@ -165,7 +168,7 @@ fn target(environment: &mut Environment<'_>, signal: Signal) -> Option<Target> {
             format!("found {}, expected https:// where certificates are given", endpoint.url());
         environment.fault(if has_own { &own } else { "OTEL_EXPORTER_OTLP_ENDPOINT" }, what);
     }
-    Some(Target { endpoint, headers, timeout, roots, identity })
+    Some(Target { endpoint, protocol, compression, headers, timeout, roots, identity })
 }
 
 /// `service.name` and what else is known, then what the environment says, which counts more.

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io::Read as _,
     net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex},
@@ -9,10 +10,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::{
     collector::{
         logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse},
@@ -28,7 +34,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    client::{Answer, SendError},
+    client::{Answer, SendError, Status},
     deliver::{Outcome, outcome},
     exporter::start_with,
     request::Head,
@@ -65,7 +71,7 @@ fn without_an_endpoint_nothing_is_exported() {
             ("OTEL_TRACES_EXPORTER", "none"),
         ],
         // Somebody else's settings, which are not ours to judge.
-        &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), ("OTEL_TRACES_SAMPLER", "jaeger_remote")],
+        &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"), ("OTEL_TRACES_SAMPLER", "jaeger_remote")],
     ] {
         assert!(!read(variables).unwrap().is_on(), "{variables:?}");
     }
@@ -99,6 +105,29 @@ fn one_endpoint_is_for_both_signals_and_each_can_have_its_own() {
     assert_eq!(named.traces, None);
     let logs = read(&[(ENDPOINT, "http://c:4318"), ("OTEL_TRACES_EXPORTER", "none")]).unwrap();
     assert!(logs.logs.is_some() && logs.traces.is_none());
+}
+
+#[test]
+fn a_protocol_has_its_own_port_and_path() {
+    let all = read(&[
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces.example/base/"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "none"),
+    ])
+    .unwrap();
+    let (logs, traces) = (all.logs.unwrap(), all.traces.unwrap());
+    assert_eq!((logs.protocol, logs.compression), (Protocol::Grpc, Compression::Gzip));
+    let path = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+    assert_eq!(logs.endpoint.url(), format!("http://localhost:4317{path}"));
+    assert_eq!((traces.protocol, traces.compression), (Protocol::Grpc, Compression::None));
+    let path = "/base/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    assert_eq!(traces.endpoint.path, path);
+    let one = read(&[(ENDPOINT, "http://c:1"), ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "grpc")]);
+    let one = one.unwrap();
+    let protocols = [one.logs, one.traces].map(|target| target.unwrap().protocol);
+    assert_eq!(protocols, [Protocol::Grpc, Protocol::Http]);
 }
 
 #[test]
@@ -147,9 +176,10 @@ fn every_variable_that_cannot_be_used_is_named() {
     for (name, value, what) in [
         (ENDPOINT, "collector:4318", "expected http:// or https://"),
         ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "ftp://x", "expected http:// or https://"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "found `grpc`, expected http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json", "expected http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", "expected none"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "found `http/json`, expected http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "gRPC", "found `gRPC`, expected http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "found `zstd`, expected none or gzip"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "deflate", "expected none or gzip"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "found `10s`, expected milliseconds"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "expected milliseconds"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "secret-without-equals", "expected NAME=VALUE"),
@@ -208,7 +238,7 @@ fn a_body_is_the_message_of_the_protocol() {
 }
 
 fn answer(status: u16, body: Vec<u8>) -> Result<Answer, SendError> {
-    let status = StatusCode::from_u16(status).unwrap();
+    let status = Status::Http(StatusCode::from_u16(status).unwrap());
     Ok(Answer { status, retry_after: Some(Duration::from_secs(7)), body: body.into() })
 }
 
@@ -233,6 +263,19 @@ fn what_is_tried_again_is_what_the_protocol_says() {
     }
     for status in [301, 400, 401, 403, 404, 413, 500] {
         assert!(matches!(outcome(answer(status, Vec::new())), Outcome::Rejected(_)), "{status}");
+    }
+    let grpc = |code, details: bool| {
+        let status = Status::Grpc { code, message: "too \u{1b}[1m old".into() };
+        let retry_after = details.then_some(Duration::ZERO);
+        outcome(Ok(Answer { status, retry_after, body: Bytes::new() }))
+    };
+    assert_eq!(grpc(0, false), none);
+    for code in [1, 4, 10, 11, 14, 15] {
+        assert!(matches!(grpc(code, false), Outcome::Again { .. }), "{code}");
+    }
+    assert!(matches!(grpc(8, true), Outcome::Again { .. }));
+    for code in [2, 3, 5, 6, 7, 8, 9, 12, 13, 16, 99] {
+        assert!(matches!(grpc(code, false), Outcome::Rejected(_)), "{code}");
     }
     let silent = Err(SendError::Timeout(Duration::from_secs(1)));
     assert!(matches!(outcome(silent), Outcome::Again { after: None, .. }));
@@ -411,4 +454,112 @@ fn certificates_that_cannot_be_used_stop_the_start() {
     std::fs::write(&empty, "").unwrap();
     let error = start_with(over_tls(addr, &empty)).unwrap_err();
     assert!(format!("{error:#}").contains("expected PEM certificates"), "{error:#}");
+}
+
+/// A collector over gRPC, of the agent's own stack: it answers with a message, and with these statuses first.
+async fn grpc_collector(statuses: &'static [u32]) -> (SocketAddr, Got) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, got) = (listener.local_addr().unwrap(), Got::default());
+    let seen = Arc::clone(&got);
+    tokio::spawn(async move {
+        loop {
+            let (io, _) = listener.accept().await.unwrap();
+            let seen = Arc::clone(&seen);
+            tokio::spawn(async move {
+                let service = service_fn(|request: Request<Incoming>| {
+                    let seen = Arc::clone(&seen);
+                    async move {
+                        let (head, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes();
+                        let mut seen = seen.lock().unwrap();
+                        let status = statuses.get(seen.len()).copied().unwrap_or(0);
+                        seen.push((head.uri.path().into(), head.headers, body));
+                        let trailers: HeaderMap = [
+                            ("grpc-status", status.to_string()),
+                            ("grpc-message", "busy%20now".into()),
+                        ]
+                        .into_iter()
+                        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+                        .collect::<HeaderMap>();
+                        let message = Full::new(Bytes::from_static(&[0; 5]));
+                        let body = message.with_trailers(async move { Some(Ok(trailers)) });
+                        let answer =
+                            Response::builder().header(header::CONTENT_TYPE, "application/grpc");
+                        Ok::<_, Infallible>(answer.body(body).unwrap())
+                    }
+                });
+                let server = http2::Builder::new(TokioExecutor::new());
+                drop(server.serve_connection(TokioIo::new(io), service).await);
+            });
+        }
+    });
+    (addr, got)
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut read).unwrap();
+    read
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_over_grpc_gets_compressed_messages_and_is_asked_again() {
+    let (addr, got) = grpc_collector(&[14]).await;
+    let settings = read(&[
+        (ENDPOINT, &format!("http://{addr}")),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20abc"),
+    ]);
+    let (exports, exporter) = start_with(settings.unwrap()).unwrap();
+    finished(&exports);
+    until("UNAVAILABLE, and then OK", || got.lock().unwrap().len() == 2).await;
+    until("a count", || exports.reports()[0].exported == 1).await;
+    let got = got.lock().unwrap().clone();
+    let [first, second] = &got[..] else { panic!("two requests") };
+    assert_eq!(first.0, "/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+    assert_eq!(first.2, second.2);
+    let header = |name: &str| first.1[name].to_str().unwrap();
+    assert_eq!((header("content-type"), header("te")), ("application/grpc", "trailers"));
+    assert_eq!((header("grpc-encoding"), header("authorization")), ("gzip", "Bearer abc"));
+    assert_eq!(header("grpc-timeout"), "10000m");
+    let length = u32::try_from(first.2.len() - 5).unwrap();
+    assert_eq!((first.2[0], &first.2[1..5]), (1, &length.to_be_bytes()[..]));
+    let read = ExportLogsServiceRequest::decode(&*gunzip(&first.2[5..])).unwrap();
+    assert_eq!(read.resource_logs[0].scope_logs[0].log_records.len(), 1);
+    assert_eq!((exports.reports()[0].failures, exports.reports()[0].lost), (1, [0; 3]));
+    tokio::task::spawn_blocking(|| exporter.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_collector_over_grpc_does_not_want_is_counted_and_said() {
+    let (addr, _got) = grpc_collector(&[16]).await;
+    let settings =
+        read(&[(ENDPOINT, &format!("http://{addr}")), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
+    let (exports, exporter) = start_with(settings.unwrap()).unwrap();
+    finished(&exports);
+    until("a failure", || exports.reports()[0].failure.is_some()).await;
+    let report = &exports.reports()[0];
+    let why = report.failure.clone().unwrap();
+    assert!(why.contains("gRPC status 16: busy now"), "{why}");
+    assert_eq!(report.exported, 0);
+    tokio::task::spawn_blocking(|| exporter.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_are_compressed_where_it_is_asked_for() {
+    let (addr, got) = collector(None, &[]).await;
+    let settings = read(&[
+        (ENDPOINT, &format!("http://{addr}")),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "gzip"),
+    ]);
+    let (exports, exporter) = start_with(settings.unwrap()).unwrap();
+    finished(&exports);
+    tokio::task::spawn_blocking(|| exporter.stop()).await.unwrap();
+    let got = got.lock().unwrap().clone();
+    let (_, headers, body) = &got[0];
+    assert_eq!(headers[header::CONTENT_ENCODING], "gzip");
+    assert_eq!(headers[header::CONTENT_LENGTH], body.len().to_string().as_str());
+    let read = ExportLogsServiceRequest::decode(&*gunzip(body)).unwrap();
+    assert_eq!(read.resource_logs[0].scope_logs[0].log_records.len(), 1);
 }

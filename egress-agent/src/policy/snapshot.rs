@@ -284,6 +284,12 @@ impl MeshConfig {
         std::iter::once(default).chain(others).chain(exempt)
     }
 
+    /// Whether any workload is under enforcement.
+    #[must_use]
+    pub fn enforces(&self) -> bool {
+        self.sets().any(|set| set.mode == Enforcement::Enforce)
+    }
+
     /// The place of the workload's set in [`Self::sets`].
     #[must_use]
     pub fn set_of(&self, workload: &Workload) -> usize {

@@ -14,6 +14,7 @@ use egress_ebpf::reason::Reason;
 use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
+    task::yield_now,
     time::sleep,
 };
 
@@ -28,6 +29,10 @@ use crate::{
 
 /// First and longest wait when the process is out of files or memory.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// How many connections a listener's task takes before all other tasks have their turn. Each of them may cost a
+/// refusal and its line in the log.
+pub(super) const AT_ONCE: u32 = 8;
 
 /// What comes in at a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +52,7 @@ pub(super) async fn accept(
     spare: Rc<RefCell<Spare>>,
 ) {
     let mut back_off = BACK_OFF.0;
+    let mut taken = 0_u32;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -56,6 +62,10 @@ pub(super) async fn accept(
             Ok((stream, peer)) => {
                 back_off = BACK_OFF.0;
                 start(&worker, stream, peer, kind);
+                taken = taken.wrapping_add(1);
+                if taken.is_multiple_of(AT_ONCE) {
+                    yield_now().await;
+                }
             }
             Err(error) if is_of_one_connection(&error) => {}
             // Nobody is to wait in the queue for an answer that does not come.

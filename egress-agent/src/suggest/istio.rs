@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     seen::{Evidence, Group, Seen, Spoken, Wanted},
-    yaml::{evidence, head, labels, quoted},
+    yaml::{evidence, head, labels, mark, quoted},
 };
 use crate::types::Labels;
 
@@ -60,10 +60,17 @@ pub fn istio(seen: &Seen, gateway: &GatewayPlace) -> String {
         return text;
     }
     repeat_wildcards(&mut hosts);
-    text.push_str(&servers(&hosts, gateway));
+    text.push_str(
+        "# A host that was suggested before has resources of these names already: add to them what is new,\n# \
+         since applying these replaces them.\n",
+    );
+    let servers = servers(&hosts);
+    let own = format!("suggested-{}", mark(&servers));
+    text.push_str(&head_of(&own, gateway));
+    text.push_str(&servers);
     for ((namespace, host), ports) in &hosts {
         text.push_str(&entry(namespace, host, ports));
-        text.push_str(&routes(namespace, host, ports, gateway));
+        text.push_str(&routes(namespace, host, ports, (gateway, &own)));
     }
     text
 }
@@ -114,19 +121,24 @@ fn port_of(port: u16, spoken: Spoken) -> String {
     format!("{{number: {port}, name: {name}-{port}, protocol: {protocol}}}")
 }
 
-fn servers(all: &Hosts<'_>, gateway: &GatewayPlace) -> String {
+/// The gateway of this name. Its name is of what it serves, so an earlier suggestion's keeps its own.
+fn head_of(name: &str, gateway: &GatewayPlace) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  \
+         namespace: {}\nspec:\n  selector:\n{}  servers:\n",
+        quoted(&gateway.namespace),
+        labels(&gateway.labels, "    ")
+    )
+}
+
+fn servers(all: &Hosts<'_>) -> String {
     let mut ports: BTreeMap<(u16, Spoken), BTreeSet<String>> = BTreeMap::new();
     for ((namespace, host), of) in all {
         for port in of.keys() {
             ports.entry(*port).or_default().insert(format!("{namespace}/{host}"));
         }
     }
-    let mut text = format!(
-        "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata:\n  name: suggested\n  \
-         namespace: {}\nspec:\n  selector:\n{}  servers:\n",
-        quoted(&gateway.namespace),
-        labels(&gateway.labels, "    ")
-    );
+    let mut text = String::new();
     for ((port, spoken), hosts) in ports {
         let tls = if spoken == Spoken::Tls { "    tls: {mode: PASSTHROUGH}\n" } else { "" };
         write!(text, "  - port: {}\n{tls}    hosts:\n", port_of(port, spoken)).ok();
@@ -153,8 +165,14 @@ fn entry(namespace: &str, host: &str, ports: &Ports<'_>) -> String {
     text
 }
 
-fn routes(namespace: &str, host: &str, ports: &Ports<'_>, gateway: &GatewayPlace) -> String {
-    let at = format!("{}/suggested", gateway.namespace);
+/// The gateway has its place, and the name of the resource.
+fn routes(
+    namespace: &str,
+    host: &str,
+    ports: &Ports<'_>,
+    (gateway, own): (&GatewayPlace, &str),
+) -> String {
+    let at = format!("{}/{own}", gateway.namespace);
     let mut text = format!(
         "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: {}\n  \
          namespace: {}\nspec:\n  hosts: [{}]\n  exportTo: ['.']\n  gateways: [mesh, {at}]\n",

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     seen::{Evidence, Group, Seen, Spoken, Wanted},
-    yaml::{evidence, head, labels, name, quoted},
+    yaml::{evidence, head, labels, mark, name, quoted},
 };
 
 /// Rules of a policy, and hosts of a rule, at most.
@@ -18,10 +18,10 @@ const HOSTS: usize = 64;
 #[must_use]
 pub fn policies(seen: &Seen) -> String {
     let mut text = head(seen);
-    let mut names = Names::of(seen);
+    let mut names = Names::default();
     for (group, wanted) in &seen.groups {
         for rules in rules(wanted).chunks(RULES) {
-            let name = names.next(group, seen);
+            let name = names.next(group, seen, rules);
             text.push_str("---\n");
             text.push_str(&policy(group, seen, &name, rules));
         }
@@ -29,33 +29,32 @@ pub fn policies(seen: &Seen) -> String {
     text
 }
 
-/// The names of the policies: none has the name of another one of its namespace.
-struct Names<'a> {
-    /// Namespaces and names that groups have by themselves, and whether they were given.
-    own: BTreeMap<(&'a str, String), bool>,
-    /// Others that were given.
-    numbered: BTreeSet<(&'a str, String)>,
-}
+/// The names of the policies: none has the name of another one of its namespace, nor that of an earlier suggestion
+/// that allows something else, which it would replace.
+#[derive(Default)]
+struct Names<'a>(BTreeSet<(&'a str, String)>);
 
 impl<'a> Names<'a> {
-    fn of(seen: &'a Seen) -> Self {
-        let own =
-            seen.groups.keys().map(|group| ((group.namespace.as_str(), name(group, seen)), false));
-        Self { own: own.collect(), numbered: BTreeSet::new() }
-    }
-
-    /// The name of the group, or where another policy has it, the next number behind it.
-    fn next(&mut self, group: &'a Group, seen: &Seen) -> String {
-        let (namespace, own) = (group.namespace.as_str(), name(group, seen));
-        if let Some(given @ false) = self.own.get_mut(&(namespace, own.clone())) {
-            *given = true;
+    /// The name of the group and what tells these rules from others; the next number behind it where another policy has
+    /// that.
+    fn next(&mut self, group: &'a Group, seen: &Seen, rules: &[Rule]) -> String {
+        let mut allowed = format!("{:?}", group.labels);
+        for ((port, spoken), hosts) in rules {
+            write!(allowed, "\n{port} {}", spoken.name()).ok();
+            for (host, _) in hosts {
+                write!(allowed, " {host}").ok();
+            }
+        }
+        let own = format!("{}-{}", name(group, seen), mark(&allowed));
+        let namespace = group.namespace.as_str();
+        if self.0.insert((namespace, own.clone())) {
             return own;
         }
         let mut number = 2_u32;
         loop {
-            let key = (namespace, format!("{own}-{number}"));
-            if !self.own.contains_key(&key) && self.numbered.insert(key.clone()) {
-                return key.1;
+            let numbered = format!("{own}-{number}");
+            if self.0.insert((namespace, numbered.clone())) {
+                return numbered;
             }
             number += 1;
         }

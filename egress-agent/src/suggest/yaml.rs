@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jiff::Timestamp;
 
 use super::seen::{Evidence, Group, Seen};
@@ -60,6 +61,12 @@ pub(super) fn name(group: &Group, seen: &Seen) -> String {
         "" => "suggested".to_owned(),
         text => format!("suggested-{text}"),
     }
+}
+
+/// Six letters and digits that stand for a text: the same for the same text.
+pub(super) fn mark(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
+    hash.as_ref().iter().take(3).map(|b| format!("{b:02x}")).collect()
 }
 
 /// A text that YAML reads as a text, whatever is in it.

@@ -26,23 +26,25 @@ use super::{
 #[derive(Debug)]
 pub struct CollectorTls {
     name: ServerName<'static>,
+    alpn: &'static str,
     roots: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl CollectorTls {
-    /// For a collector of this name or address. `roots` takes the place of the system's roots.
+    /// For a collector of this name or address that speaks the protocol of this name (RFC 7301). `roots` takes the place of the system's roots.
     ///
     /// # Errors
     /// The name isn't one, or a file can't be used.
     pub fn new(
         host: &str,
+        alpn: &'static str,
         roots: Option<PathBuf>,
         identity: Option<(PathBuf, PathBuf)>,
     ) -> Result<Self, String> {
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| format!("`{host}` is no name that a certificate can have"))?;
-        let own = Self { name, roots, identity };
+        let own = Self { name, alpn, roots, identity };
         own.connector()?;
         Ok(own)
     }
@@ -80,7 +82,7 @@ impl CollectorTls {
                 config.map_err(|error| named(key, error))?
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![self.alpn.as_bytes().to_vec()];
         Ok(TlsConnector::from(Arc::new(config)))
     }
 

@@ -101,10 +101,10 @@ fn a_pod_answers_datagrams_and_pings_and_sends_none_of_its_own() {
 }
 
 #[test]
-fn nothing_but_the_outside_makes_entries() {
+fn nothing_but_the_outside_and_gateways_makes_entries() {
     let mut kernel = Kernel::usual();
     let server = ("10.0.0.5", 8080);
-    for inside in ["10.1.2.3", "10.9.0.10", "169.254.169.254"] {
+    for inside in ["10.1.2.3", "169.254.169.254"] {
         for program in ["pod_egress", "uplink_ingress"] {
             kernel.comes(program, &tcp(SYN, (inside, 40_000), server));
             kernel.comes(program, &udp((inside, 40_000), server));
@@ -117,6 +117,12 @@ fn nothing_but_the_outside_makes_entries() {
     // Metadata isn't answered though it asks.
     let metadata = ("169.254.169.254", 80);
     assert_eq!(kernel.pod_sends(&tcp(SYN | ACK, server, metadata)), TC_DROP);
+    // A gateway that asks is answered, at the port that asked.
+    let (gateway, other) = (("10.9.0.10", 40_000), ("10.9.0.10", 40_001));
+    assert_eq!(kernel.pod_sends(&udp(server, gateway)), TC_DROP);
+    kernel.comes("pod_egress", &udp(gateway, server));
+    assert_eq!(kernel.pod_sends(&udp(server, gateway)), TC_NEXT);
+    assert_eq!(kernel.pod_sends(&udp(server, other)), TC_DROP);
 }
 
 #[test]

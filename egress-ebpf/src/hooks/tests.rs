@@ -307,6 +307,56 @@ fn a_workloads_answer_needs_a_flow_that_the_uplink_saw() {
     assert_eq!(answer(), (PASS, Reason::Reply));
 }
 
+/// A gateway asks the cluster's DNS servers for the hosts that it connects to, and those may be pods.
+#[test]
+fn a_pod_answers_a_gateway_that_asked_it_and_no_other() {
+    let question = ip(protocol::UDP, GATEWAY, POD, &[0xc0, 1, 0, 53, 0, 9, 0, 0, b'x']);
+    let answer_to = |to: &str, port: u8| {
+        ip(protocol::UDP, POD, to, &[0, 53, 0xc0, port, 0, 9, 0, 0, b'x'])
+    };
+    let answer = answer_to(GATEWAY, 1);
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    let verdicts = |world: &World, answer: &[u8]| {
+        let framed = ip_frame(answer);
+        let to = packet::ip(&answer, 0, 0x0800).flow;
+        [
+            socket(to, true, POLICY, 1, world).reason(),
+            skb(&answer, 0x0800, POLICY, 1, world).reason(),
+            judged(pod(&framed.as_slice(), IFINDEX, false, world)).1,
+            judged(uplink(&framed.as_slice(), from(0), workload, false, world)).1,
+        ]
+    };
+    let world = World::usual();
+    assert_eq!(verdicts(&world, &answer), [Reason::GatewayPort; 4], "it has not asked");
+    to_socket(&question.as_slice(), 0x0800, protocol::UDP, IFINDEX, 1, &world);
+    inward(&ip_frame(&question).as_slice(), Scope::Pod(IFINDEX), false, &world);
+    inward(&ip_frame(&question).as_slice(), Scope::Uplink, false, &world);
+    assert_eq!(verdicts(&world, &answer), [Reason::Reply; 4]);
+    // The twins: another port of the gateway, and its pages.
+    assert_eq!(verdicts(&world, &answer_to(GATEWAY, 2)), [Reason::GatewayPort; 4]);
+    let page = tcp(POD, GATEWAY, 15021);
+    assert_eq!(skb(&page.as_slice(), 0x0800, POLICY, 1, &world).reason(), Reason::GatewayPort);
+}
+
+/// The same over TCP, as for an answer that is too long for a datagram.
+#[test]
+fn a_pod_answers_a_gateway_that_connected_and_connects_to_no_port_of_it() {
+    let segment = |from: &str, to: &str, ports: [u8; 4], flags: u8| {
+        let mut header = ports.to_vec();
+        header.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        ip_frame(&ip(protocol::TCP, from, to, &header))
+    };
+    let syn = segment(GATEWAY, POD, [0xc0, 1, 0, 53], 2);
+    let syn_ack = segment(POD, GATEWAY, [0, 53, 0xc0, 1], 0x12);
+    let own_syn = segment(POD, GATEWAY, [0, 53, 0xc0, 1], 2);
+    let world = World::usual();
+    let sent = |frame: &[u8]| judged(pod(&frame, IFINDEX, false, &world));
+    assert_eq!(sent(&syn_ack), (DROP, Reason::GatewayPort));
+    inward(&syn.as_slice(), Scope::Pod(IFINDEX), false, &world);
+    assert_eq!(sent(&own_syn), (DROP, Reason::GatewayPort), "a connection of its own is no answer");
+    assert_eq!(sent(&syn_ack), (PASS, Reason::Reply));
+}
+
 /// A workload that sends to itself, under any name, has no client outside.
 #[test]
 fn what_comes_over_loopback_began_nowhere_outside() {

@@ -278,9 +278,9 @@ fn a_ping_is_answered_and_nothing_else_of_icmp() {
 }
 
 #[test]
-fn only_what_begins_outside_makes_an_entry() {
+fn only_what_begins_outside_or_at_a_gateway_makes_an_entry() {
     let table = Table::pod();
-    for from in [INSIDE, GATEWAY, METADATA, "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]
+    for from in [INSIDE, METADATA, "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]
     {
         table.comes(&segment(SYN, (from, CLIENT), (POD, SERVER)));
         table.comes(&datagram((from, CLIENT), (POD, SERVER)));
@@ -298,6 +298,8 @@ fn only_what_begins_outside_makes_an_entry() {
     assert_eq!(table.entries(), 0);
     table.asks(SYN);
     assert_eq!(table.entries(), 2, "the flow, and that the pod has seen the remote");
+    table.comes(&datagram((GATEWAY, CLIENT), (POD, SERVER)));
+    assert_eq!(table.entries(), 4);
 }
 
 #[test]

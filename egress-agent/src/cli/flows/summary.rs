@@ -9,12 +9,17 @@ use std::{
     time::SystemTime,
 };
 
+use jiff::Timestamp;
 use serde_json::json;
 
+use super::super::wrap::{WIDTH, wrap};
 use crate::{
     bpf::Hook,
     telemetry::{FlowRecord, FlowVerdict, rfc3339},
 };
+
+/// Before what is said of a row below it.
+const BELOW: &str = "       ";
 
 /// What the flows of a row have in common.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,23 +69,34 @@ impl Summary {
         Self(rows)
     }
 
-    /// As a table for people.
+    /// As a table for people, in 80 columns: what does not fit goes on in lines below.
     pub(super) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
-        let head = ["TIMES", "WORKLOAD", "DESTINATION", "PROTOCOL", "VERDICT", "FIRST", "LAST"];
-        let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(self.0.iter().map(|(key, tally)| {
-            let Key { workload, destination, protocol, verdict, reason } = key.clone();
-            let verdict =
-                if reason.is_empty() { verdict.into() } else { format!("{verdict} ({reason})") };
-            let [first, last] = [tally.first, tally.last].map(rfc3339::text);
-            [tally.times.to_string(), workload, destination, protocol, verdict, first, last]
-        }));
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-        let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or(0)).collect();
-        for row in &rows {
-            let cells: Vec<String> =
-                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-            writeln!(out, "{}", cells.join("  ").trim_end())?;
+        let width = |head: &str, of: fn(&Key) -> &str, most: usize| {
+            let widths = self.0.iter().map(|(key, _)| of(key).chars().count());
+            widths.max().unwrap_or(0).clamp(head.len(), most)
+        };
+        let workloads = width("WORKLOAD", |key| &key.workload, 24);
+        let protocols = width("PROTOCOL", |key| &key.protocol, 12);
+        let row = |times: &str, workload: &str, protocol: &str, destination: &str| {
+            format!("{times:<6} {workload:<workloads$}  {protocol:<protocols$}  {destination}")
+        };
+        writeln!(out, "{}", row("TIMES", "WORKLOAD", "PROTOCOL", "DESTINATION"))?;
+        for (key, tally) in &self.0 {
+            let times = tally.times.to_string();
+            let line = row(&times, &key.workload, &key.protocol, &key.destination);
+            if line.chars().count() <= WIDTH {
+                writeln!(out, "{line}")?;
+            } else {
+                writeln!(out, "{}", row(&times, &key.workload, &key.protocol, "").trim_end())?;
+                write!(out, "{}", wrap(&key.destination, BELOW, BELOW, WIDTH))?;
+            }
+            let verdict = match &*key.reason {
+                "" => key.verdict.to_owned(),
+                reason => format!("{} ({reason})", key.verdict),
+            };
+            let [first, last] = [tally.first, tally.last].map(seconds);
+            let when = if first == last { first } else { format!("{first} to {last}") };
+            write!(out, "{}", wrap(&format!("{verdict}, {when}"), BELOW, BELOW, WIDTH))?;
         }
         Ok(())
     }
@@ -102,6 +118,11 @@ impl Summary {
         }
         Ok(())
     }
+}
+
+/// `2026-11-30T12:00:00Z`: JSON has the fractions.
+fn seconds(time: SystemTime) -> String {
+    Timestamp::try_from(time).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Whether this hook would have refused it but for audit mode.
@@ -176,9 +197,31 @@ mod tests {
 
     use super::*;
     use crate::{
-        cli::testing::documented,
+        cli::testing::{documented, golden},
         telemetry::flow_tests::{dropped, redirected},
     };
+
+    fn text(flows: &[FlowRecord]) -> String {
+        let mut text = Vec::new();
+        Summary::of(flows).write_text(&mut text).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Names are as long as workloads make them.
+    #[test]
+    fn no_row_is_wider_than_a_terminal() {
+        let long = FlowRecord {
+            namespace: Some("a-namespace-of-many-letters".into()),
+            workload: Some("web-7d9f8c6b5d-x2lqz".into()),
+            host: Some("a-rather-long-name.of.a.service.example.com".into()),
+            destination_address: Some("2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap()),
+            protocol: "protocol 253".into(),
+            audit: true,
+            ..dropped()
+        };
+        golden("flows-summary.txt", &text(&[dropped(), redirected(), dropped(), long]));
+        golden("flows-summary-empty.txt", &text(&[]));
+    }
 
     #[test]
     fn flows_of_one_kind_are_one_row() {
@@ -186,14 +229,14 @@ mod tests {
             |flow: FlowRecord| FlowRecord { time: flow.time + Duration::from_secs(9), ..flow };
         let audited = FlowRecord { audit: true, ..dropped() };
         let flows = [later(dropped()), redirected(), dropped(), audited];
-        let mut text = Vec::new();
-        Summary::of(&flows).write_text(&mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let text = text(&flows);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines.len(), 7, "{text}");
         assert!(lines[1].starts_with("2      default/web"), "{text}");
-        assert!(lines[1].contains("denied (not_redirected)"), "{text}");
-        assert!(lines[1].ends_with("1970-01-01T00:00:01.5Z  1970-01-01T00:00:10.5Z"), "{text}");
+        assert_eq!(
+            lines[2].trim(),
+            "denied (not_redirected), 1970-01-01T00:00:01Z to 1970-01-01T00:00:10Z"
+        );
         assert_eq!(lines.iter().filter(|line| line.contains("would deny")).count(), 1);
 
         let mut json = Vec::new();

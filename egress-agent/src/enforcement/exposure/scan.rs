@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -29,6 +29,7 @@ const MOST: usize = 65_536;
 pub(crate) struct Looks {
     last: Option<Instant>,
     busy: Arc<AtomicBool>,
+    confirmed: Arc<Mutex<Confirmed>>,
 }
 
 impl Looks {
@@ -47,14 +48,38 @@ impl Looks {
         let roots = roots.values().cloned().collect();
         let snapshot = snapshot.cloned();
         let (busy, condition) = (Arc::clone(&self.busy), Arc::clone(condition));
+        let confirmed = Arc::clone(&self.confirmed);
         tokio::task::spawn_blocking(move || {
-            condition.set_processes(look(roots, snapshot.as_deref()));
+            let found = look(roots, snapshot.as_deref());
+            let mut confirmed = confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+            condition.set_processes(confirmed.after(found));
             busy.store(false, Ordering::Release);
         });
     }
 }
 
-/// Looks at the processes of the enforced cgroups, and of those that workloads name.
+/// What counts of what was seen. A container runtime starts a container with all capabilities in the pod's cgroup, and
+/// takes them away before the container's own program runs. So what is new counts when the next look finds it too.
+#[derive(Debug, Default)]
+struct Confirmed {
+    last: Option<Processes>,
+}
+
+impl Confirmed {
+    /// What counts after this look. The first one counts as it is.
+    fn after(&mut self, found: Processes) -> Processes {
+        match self.last.replace(found.clone()) {
+            None => found,
+            Some(Processes { seen, unseen }) => Processes {
+                seen: found.seen.intersection(&seen).cloned().collect(),
+                unseen: found.unseen.intersection(&unseen).cloned().collect(),
+            },
+        }
+    }
+}
+
+/// Looks at the processes of the enforced cgroups, and of those that workloads name. The agent's own cgroup is left out:
+/// it is [exempt](super::super::own), and what it may do is what enforcement is made with.
 fn look(roots: Vec<PathBuf>, snapshot: Option<&Snapshot>) -> Processes {
     let mut names: BTreeMap<&Path, String> = BTreeMap::new();
     for workload in snapshot.into_iter().flat_map(|snapshot| &snapshot.mesh.workloads) {
@@ -83,7 +108,7 @@ fn look(roots: Vec<PathBuf>, snapshot: Option<&Snapshot>) -> Processes {
             continue;
         };
         most = rest;
-        for process in processes(&directory) {
+        for process in others(processes(&directory), std::process::id()) {
             let Some(rest) = most.checked_sub(1) else {
                 found.unseen.insert(workload());
                 break;
@@ -118,6 +143,12 @@ fn processes(directory: &Path) -> Vec<String> {
     let listed = fs::read_to_string(directory.join("cgroup.procs"))
         .or_else(|_| fs::read_to_string(directory.join("cgroup.threads")));
     listed.unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+/// The processes of a cgroup, if this one is not among them.
+fn others(processes: Vec<String>, own: u32) -> Vec<String> {
+    let is_own = processes.iter().any(|process| process.parse() == Ok(own));
+    if is_own { Vec::new() } else { processes }
 }
 
 /// The namespaces of a process, by their numbers.
@@ -193,6 +224,40 @@ mod tests {
         assert_eq!(capabilities(&fixed), Some(0x2000));
         assert_eq!(capabilities("Name:\tsleep\n"), None);
         assert!(!is_over(STATUS) && is_over(&STATUS.replace("S (sleeping)", "Z (zombie)")));
+    }
+
+    #[test]
+    fn the_agents_own_cgroup_is_left_out_and_no_other() {
+        let list = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(others(list("7 42 8"), 42), Vec::<String>::new());
+        assert_eq!(others(list("7 420 8"), 42), list("7 420 8"));
+        // Of another process namespace.
+        assert_eq!(others(list("0 0"), 42), list("0 0"));
+    }
+
+    #[test]
+    fn what_is_new_counts_when_it_is_seen_again() {
+        let seen = |names: &[&str]| {
+            let process = |name: &&str| Process {
+                workload: (*name).to_owned(),
+                capabilities: 1 << 21,
+                host_network: false,
+                host_processes: false,
+            };
+            let unseen = names.iter().map(|name| (*name).to_owned()).collect();
+            Processes { seen: names.iter().map(process).collect(), unseen }
+        };
+        let mut confirmed = Confirmed::default();
+        assert_eq!(confirmed.after(seen(&["old"])), seen(&["old"]), "there before the agent");
+        // A container that starts: the runtime is in its cgroup for a moment.
+        assert_eq!(confirmed.after(seen(&["old", "starts"])), seen(&["old"]));
+        assert_eq!(confirmed.after(seen(&["old", "stays"])), seen(&["old"]));
+        assert_eq!(confirmed.after(seen(&["old", "stays"])), seen(&["old", "stays"]));
+        assert_eq!(
+            confirmed.after(seen(&["stays"])),
+            seen(&["stays"]),
+            "what ends is gone at once"
+        );
     }
 
     #[test]

@@ -14,13 +14,17 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    task::JoinHandle as Task,
+    task::{JoinHandle as Task, yield_now},
     time::{Instant, sleep},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{
-    super::{accept::downstream, connection, transport::Transport},
+    super::{
+        accept::{AT_ONCE, downstream},
+        connection,
+        transport::Transport,
+    },
     *,
 };
 use crate::{
@@ -394,7 +398,7 @@ fn a_hello_in_pieces_reaches_the_upstream_as_it_was() {
             client.set_nodelay(true).unwrap();
             for part in bytes.chunks(step) {
                 client.write_all(part).await.unwrap();
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
             let mut server = upstream.accept().await;
             let mut received = vec![0; bytes.len()];
@@ -566,7 +570,7 @@ fn a_hello_of_several_segments_passes_in_pieces_of_any_size() {
             for piece in hello.chunks(size) {
                 client.write_all(piece).await.unwrap();
                 // So that each is read by itself.
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
             let mut server = upstream.accept().await;
             let mut read = vec![0; hello.len()];
@@ -915,6 +919,25 @@ fn too_many_connections_of_one_source_are_reset() {
         let lines = gateway.end().await;
         assert_eq!(lines.len(), 2, "{lines:#?}");
         assert!(lines[0].contains("\"- - -\" 0 LR "), "{lines:#?}");
+    });
+}
+
+#[test]
+fn refusing_one_sources_connections_gives_others_their_turns() {
+    const WAITING: u64 = 100;
+    local(async {
+        let limits = Limits { connections_per_source: 0, ..Limits::default() };
+        let upstream = Upstream::new().await;
+        let gateway = Gateway::start(upstream.addr, limits);
+        // The gateway has no turn before all of them wait in its queue.
+        let connect = |_| std::net::TcpStream::connect(gateway.addr).unwrap();
+        let _waiting: Vec<_> = (0..WAITING).map(connect).collect();
+        let mut refused = 0;
+        while refused < WAITING {
+            yield_now().await;
+            let before = std::mem::replace(&mut refused, gateway.denied(Reason::Overflow));
+            assert!(refused - before <= 2 * u64::from(AT_ONCE), "{before}, then {refused}");
+        }
     });
 }
 
