@@ -311,9 +311,8 @@ fn a_workloads_answer_needs_a_flow_that_the_uplink_saw() {
 #[test]
 fn a_pod_answers_a_gateway_that_asked_it_and_no_other() {
     let question = ip(protocol::UDP, GATEWAY, POD, &[0xc0, 1, 0, 53, 0, 9, 0, 0, b'x']);
-    let answer_to = |to: &str, port: u8| {
-        ip(protocol::UDP, POD, to, &[0, 53, 0xc0, port, 0, 9, 0, 0, b'x'])
-    };
+    let answer_to =
+        |to: &str, port: u8| ip(protocol::UDP, POD, to, &[0, 53, 0xc0, port, 0, 9, 0, 0, b'x']);
     let answer = answer_to(GATEWAY, 1);
     let workload = Some(Workload { policy: POLICY, cgroup: 1 });
     let verdicts = |world: &World, answer: &[u8]| {

@@ -280,8 +280,7 @@ fn a_ping_is_answered_and_nothing_else_of_icmp() {
 #[test]
 fn only_what_begins_outside_or_at_a_gateway_makes_an_entry() {
     let table = Table::pod();
-    for from in [INSIDE, METADATA, "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"]
-    {
+    for from in [INSIDE, METADATA, "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
         table.comes(&segment(SYN, (from, CLIENT), (POD, SERVER)));
         table.comes(&datagram((from, CLIENT), (POD, SERVER)));
         table.comes(&echo(8, from, POD, 7));
