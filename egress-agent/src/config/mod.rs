@@ -42,7 +42,7 @@ pub use annotations::PREFIX as ANNOTATION_PREFIX;
 pub use api::{compile, compile_in, kinds};
 pub use last_good::LastGood;
 pub use log_format::{JSON_OWN, LogFormat, LogFormatError};
-pub use problem::{Problem, Problems, Severity};
+pub use problem::{Problem, Problems, RouteReason, Severity};
 pub use reference::reference;
 
 use std::{collections::BTreeMap, net::IpAddr};

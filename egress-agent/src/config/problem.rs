@@ -27,6 +27,39 @@ impl fmt::Display for Severity {
     }
 }
 
+/// Why a route of the Gateway API is not taken at a parent, or why one of its references is not resolved: the reason
+/// that the route's conditions show.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RouteReason {
+    /// There is no such parent, or no such listener of it.
+    NoMatchingParent,
+    /// The parent serves none of the route's hosts.
+    NoMatchingListenerHostname,
+    /// The parent takes no routes of this kind or namespace.
+    NotAllowedByListeners,
+    /// A backend lies in another namespace, which permits no reference.
+    RefNotPermitted,
+    /// A backend is of a kind that cannot be one.
+    InvalidKind,
+    /// A backend does not exist or cannot be reached.
+    BackendNotFound,
+}
+
+impl RouteReason {
+    /// The Gateway API's word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoMatchingParent => "NoMatchingParent",
+            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
+            Self::NotAllowedByListeners => "NotAllowedByListeners",
+            Self::RefNotPermitted => "RefNotPermitted",
+            Self::InvalidKind => "InvalidKind",
+            Self::BackendNotFound => "BackendNotFound",
+        }
+    }
+}
+
 /// One problem: where, what was found, what was expected.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Problem {
@@ -54,6 +87,9 @@ pub struct Problem {
     pub expected: Option<String>,
     /// A sentence: what is wrong, and what to do.
     pub message: String,
+    /// What a route of the Gateway API shows for it, where the place alone does not say so.
+    #[serde(skip)]
+    pub route_reason: Option<RouteReason>,
 }
 
 impl Problem {
@@ -69,6 +105,7 @@ impl Problem {
             found: None,
             expected: None,
             message: message.into(),
+            route_reason: None,
         }
     }
 

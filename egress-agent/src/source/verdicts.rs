@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
-    config::{Problem, Severity},
+    config::{Problem, RouteReason, Severity},
     types::Revisions,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Fault {
     pub(super) field: Option<String>,
     /// A sentence.
     pub(super) text: String,
+    /// What a route shows for it, where the place alone does not say so.
+    pub(super) reason: Option<RouteReason>,
 }
 
 /// Faults of one object that are kept.
@@ -96,7 +98,11 @@ fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool)
         let Some(resource) = &problem.resource else { continue };
         let all = faults.entry(resource).or_default();
         if all.len() < FAULTS {
-            all.push(Fault { field: problem.field.clone(), text: sentence(problem) });
+            all.push(Fault {
+                field: problem.field.clone(),
+                text: sentence(problem),
+                reason: problem.route_reason,
+            });
         }
         let worst = first.entry(resource).or_insert(problem);
         if problem.severity > worst.severity {

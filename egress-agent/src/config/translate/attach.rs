@@ -10,13 +10,14 @@ use super::{
         decode::{At, List, Report},
         gateway_api::GROUP,
         meta::Meta,
+        problem::RouteReason,
         references::ParentRef,
         resource::Resource,
         service_entry::ServiceEntry,
     },
     gateways::Gateways,
     listeners::{Listener, Protocol},
-    notes::{at, refuse},
+    notes::{at, refuse_for},
 };
 use crate::{
     policy::{HostPattern, NamespaceLabels},
@@ -112,6 +113,7 @@ impl Parents<'_> {
             return;
         };
         let mut why = String::from("no listener has this name and port");
+        let mut reason = RouteReason::NoMatchingParent;
         let before = all.len();
         let wanted = |listener: &&Listener| {
             section_name.as_ref().is_none_or(|wanted| wanted.value == listener.name)
@@ -120,8 +122,10 @@ impl Parents<'_> {
         let gateway = crate::types::Namespace(namespace.into());
         for listener in listeners.iter().filter(wanted) {
             if !listener.kinds.contains(&asking.kind) {
+                reason = RouteReason::NotAllowedByListeners;
                 why = format!("the listener {} takes no {}", listener.name, asking.kind);
             } else if !listener.namespaces.allows(&gateway, own, self.labels) {
+                reason = RouteReason::NotAllowedByListeners;
                 why =
                     format!("the listener {} takes no route of namespace {}", listener.name, own.0);
             } else {
@@ -129,6 +133,7 @@ impl Parents<'_> {
                 let own = hosts.into_iter().filter(|(host, _)| is_own(host, listener, listeners));
                 let own: Vec<_> = own.collect();
                 if own.is_empty() {
+                    reason = RouteReason::NoMatchingListenerHostname;
                     why = format!("the listener {} is for none of its hosts", listener.name);
                 }
                 let stage = Stage::Listener(Rc::clone(&listener.full_name), listener.protocol);
@@ -142,7 +147,7 @@ impl Parents<'_> {
         if all.len() == before {
             let message =
                 format!("Gateway {namespace}/{} does not take the route: {why}", name.value);
-            refuse(asking.meta, spot, message, report);
+            refuse_for(reason, asking.meta, spot, message, report);
         }
     }
 
@@ -203,7 +208,8 @@ fn at_hostname(
     let Some(name) = &parent.name else { return };
     match HostPattern::parse(&name.value) {
         Ok(HostPattern::Any) | Err(_) => {
-            refuse(asking.meta, &name.at, "this is no host that a route can be for", report);
+            let message = "this is no host that a route can be for";
+            refuse_for(RouteReason::NoMatchingParent, asking.meta, &name.at, message, report);
         }
         Ok(host) => {
             let export_to = vec![at(".".into(), &name.at)];
@@ -223,7 +229,8 @@ fn at_mesh(
     let hosts = common(asking.hosts, hosts);
     if hosts.is_empty() {
         let message = "none of the route's hosts is one of this parent's; it has no effect there";
-        refuse(asking.meta, &parent.at, message, report);
+        let reason = RouteReason::NoMatchingListenerHostname;
+        refuse_for(reason, asking.meta, &parent.at, message, report);
     }
     if let Some(section) = &parent.section_name {
         let message = "has no effect: a section is a Gateway's; give a port";

@@ -7,13 +7,14 @@ use super::{
         decode::{At, Report, Spot},
         meta::Meta,
         names,
+        problem::RouteReason,
         references::BackendRef,
         resource::is_label,
         virtual_service::{Destination, DestinationPort},
     },
     attach::ISTIO,
     grants::Grants,
-    notes::{at, refuse, refused},
+    notes::{at, refuse_for, refused},
 };
 use crate::{policy::HostPattern, types::Port};
 
@@ -54,6 +55,18 @@ pub(super) struct Referring<'a> {
     pub(super) at_mesh: bool,
 }
 
+/// Why there is no destination.
+struct Unresolved {
+    reason: RouteReason,
+    why: String,
+}
+
+impl Unresolved {
+    fn not_found(why: impl Into<String>) -> Self {
+        Self { reason: RouteReason::BackendNotFound, why: why.into() }
+    }
+}
+
 impl Backends<'_> {
     /// The destination of a backend. What is sent to one that is not valid is refused.
     pub(super) fn destination(
@@ -72,8 +85,9 @@ impl Backends<'_> {
                 }),
                 ..Destination::empty(spot)
             },
-            Err(why) => {
-                refuse(from.meta, spot, format!("{why}; what is sent there is refused"), report);
+            Err(Unresolved { reason, why }) => {
+                let message = format!("{why}; what is sent there is refused");
+                refuse_for(reason, from.meta, spot, message, report);
                 refused(&why, spot)
             }
         }
@@ -83,60 +97,68 @@ impl Backends<'_> {
         &self,
         reference: Reference<'r>,
         from: Referring<'_>,
-    ) -> Result<(String, &'r At<Port>), String> {
+    ) -> Result<(String, &'r At<Port>), Unresolved> {
         let Reference { at: _, group, kind, name, namespace, port } = reference;
         let group = group.map_or("", |group| group.value.as_str());
         let kind = kind.map_or("Service", |kind| kind.value.as_str());
-        let name = name.map(|name| name.value.as_str()).ok_or("a backend without a name")?;
+        let name = name
+            .map(|name| name.value.as_str())
+            .ok_or_else(|| Unresolved::not_found("a backend without a name"))?;
         let own = &*from.meta.namespace.0;
         let host = match (group, kind) {
             ("", "Service") if name.contains('.') => {
-                return Err(format!(
+                return Err(Unresolved::not_found(format!(
                     "{name:?} is not the name of a Service; a host is of kind Hostname"
-                ));
+                )));
             }
             ("", "Service") => {
                 let namespace = namespace.map_or(own, |namespace| namespace.value.as_str());
                 if !is_label(name) || !is_label(namespace) {
-                    return Err(format!("there is no Service {name:?} of namespace {namespace:?}"));
+                    let why = format!("there is no Service {name:?} of namespace {namespace:?}");
+                    return Err(Unresolved::not_found(why));
                 }
                 let granted = || self.grants.allow((from.kind, own), (namespace, "Service", name));
                 if namespace != own && !from.at_mesh && !granted() {
-                    return Err(format!(
+                    let why = format!(
                         "no ReferenceGrant of {namespace} lets a {} of {own} refer to its Service {name}",
                         from.kind
-                    ));
+                    );
+                    return Err(Unresolved { reason: RouteReason::RefNotPermitted, why });
                 }
                 format!("{name}.{namespace}.svc.cluster.local")
             }
             (ISTIO, "Hostname") if namespace.is_some() => {
-                return Err("a Hostname is in no namespace".into());
+                return Err(Unresolved::not_found("a Hostname is in no namespace"));
             }
             (ISTIO, "Hostname") => {
                 let full = names::expand(name, &from.meta.namespace);
                 match HostPattern::parse(&full) {
-                    Ok(HostPattern::Any) => return Err("a destination is one service".into()),
+                    Ok(HostPattern::Any) => {
+                        return Err(Unresolved::not_found("a destination is one service"));
+                    }
                     Ok(_) => full,
-                    Err(error) => return Err(format!("{name:?} is no host: {error}")),
+                    Err(error) => {
+                        return Err(Unresolved::not_found(format!("{name:?} is no host: {error}")));
+                    }
                 }
             }
             (ISTIO, "ServiceEntry") => {
-                return Err(
-                    "a backend is no ServiceEntry, but a host of it, of kind Hostname".into()
-                );
+                let why = "a backend is no ServiceEntry, but a host of it, of kind Hostname".into();
+                return Err(Unresolved { reason: RouteReason::InvalidKind, why });
             }
             _ => {
-                return Err(format!("a backend of kind {kind:?} and group {group:?} is not known"));
+                let why = format!("a backend of kind {kind:?} and group {group:?} is not known");
+                return Err(Unresolved { reason: RouteReason::InvalidKind, why });
             }
         };
         let service = names::namespace_of(&host);
         let service = service.as_ref().map_or(own, |namespace| &*namespace.0);
         for namespace in [own, service] {
             if let Some(why) = self.unserved.get(&(namespace.to_owned(), host.clone())) {
-                return Err(why.clone());
+                return Err(Unresolved::not_found(why.clone()));
             }
         }
-        let port = port.ok_or("the backend's port is not said")?;
+        let port = port.ok_or_else(|| Unresolved::not_found("the backend's port is not said"))?;
         Ok((host, port))
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, rc::Rc};
 use super::super::{
     decode::{At, Report, Spot},
     meta::Meta,
-    problem::{Problem, Severity},
+    problem::{Problem, RouteReason, Severity},
     virtual_service::Destination,
 };
 use crate::policy::HostPattern;
@@ -18,6 +18,17 @@ pub(super) fn at<T>(value: T, spot: &Spot) -> At<T> {
 /// Notes that a part of a resource is refused.
 pub(super) fn refuse(meta: &Meta, spot: &Spot, message: impl Into<String>, report: &mut Report) {
     meta.cx(report).note(Severity::Refusal, spot, message);
+}
+
+/// Notes that a route is refused, and the reason that its conditions show.
+pub(super) fn refuse_for(
+    reason: RouteReason,
+    meta: &Meta,
+    spot: &Spot,
+    message: impl Into<String>,
+    report: &mut Report,
+) {
+    meta.cx(report).note(Severity::Refusal, spot, message).route_reason = Some(reason);
 }
 
 /// Takes over what was noted when a resource was read.

@@ -4,7 +4,10 @@
 use egress_ebpf::reason::Reason;
 
 use crate::{
-    config::testing::{Gateway, compile_with, compiled, problems},
+    config::{
+        RouteReason, Severity,
+        testing::{Gateway, compile_with, compiled, problems},
+    },
     policy::{ClientTlsMode, Denied, Discovery, HttpRoute, NodeAction, ServerTlsMode, TlsRoute},
 };
 
@@ -524,6 +527,38 @@ fn what_a_backend_cannot_be_is_refused() {
             Reason::InvalidRoute
         );
     }
+}
+
+/// What the route's conditions show is decided where the fault is found.
+#[test]
+fn the_reason_of_a_route_is_its_faults_and_not_a_word_of_the_message() {
+    let found = |from_gateway: &str| {
+        let all = problems(&task(from_gateway), "").into_iter();
+        let own = all.filter(|problem| problem.severity != Severity::Warning);
+        own.filter_map(|problem| problem.route_reason).collect::<Vec<_>>()
+    };
+    let backend =
+        |backend: &str| found(&rules(&format!("  - backendRefs: [{{{backend}, port: 80}}]\n")));
+    assert_eq!(backend("name: 'man!kind'"), [RouteReason::BackendNotFound]);
+    assert_eq!(backend("name: api, namespace: shop"), [RouteReason::RefNotPermitted]);
+    for kind in ["kind: Bucket, group: x", "kind: ServiceEntry, group: networking.istio.io"] {
+        assert_eq!(backend(&format!("{kind}, name: cnn")), [RouteReason::InvalidKind]);
+    }
+    // Where the host of a good reference leads is found out later: the place says enough.
+    assert_eq!(backend("name: mankind"), []);
+
+    let parent = |from: &str, to: &str| {
+        assert!(FROM_GATEWAY.contains(from));
+        found(&FROM_GATEWAY.replace(from, to))
+    };
+    let hosts = parent("hostnames:\n  - edition", "hostnames:\n  - takes-no");
+    assert_eq!(hosts, [RouteReason::NoMatchingListenerHostname]);
+    let elsewhere =
+        parent("name: cnn-egress-gateway\n", "name: cnn-egress-gateway\n    sectionName: x\n");
+    assert_eq!(elsewhere, [RouteReason::NoMatchingParent]);
+    let section = "name: cnn-egress-gateway\n    port: 80\n";
+    assert_eq!(parent("name: cnn-egress-gateway\n", section), []);
+    assert_eq!(found(FROM_GATEWAY), []);
 }
 
 #[test]

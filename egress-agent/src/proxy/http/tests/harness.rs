@@ -271,6 +271,15 @@ spec:
         self
     }
 
+    /// Another resource, beside those of the hosts.
+    pub(super) fn resource(mut self, kind: &str, name: &str, spec: &str) -> Self {
+        self.yaml += &format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, \
+             namespace: default}}\nspec: {spec}\n"
+        );
+        self
+    }
+
     /// The service entry of `host` has this rate limit.
     pub(super) fn annotate(&mut self, host: &str, limit: &str) {
         let before = format!("kind: ServiceEntry\nmetadata: {{name: {},", host.replace('.', "-"));

@@ -14,6 +14,7 @@ mod h1;
 mod h2;
 mod harness;
 mod heads;
+mod istio_fields;
 mod locality;
 mod mirrors;
 mod places;

@@ -7,13 +7,16 @@
 use serde_json::{Value, json};
 
 use super::cut::cut;
-use crate::source::{
-    kubernetes::{
-        api_object::ApiObject,
-        kinds::{CUSTOM, Custom, GATEWAY_API, ISTIO_NETWORKING},
-        objects::{Known, KnownObjects},
+use crate::{
+    config::RouteReason,
+    source::{
+        kubernetes::{
+            api_object::ApiObject,
+            kinds::{CUSTOM, Custom, GATEWAY_API, ISTIO_NETWORKING},
+            objects::{Known, KnownObjects},
+        },
+        verdicts::{Fault, Outcome, Verdict},
     },
-    verdicts::{Fault, Outcome, Verdict},
 };
 
 /// Who is named in conditions, and in Events.
@@ -174,14 +177,16 @@ fn at_parent(index: usize, verdict: &Verdict) -> Vec<Wanted> {
     }
     let (own, parents) = (format!("spec.parentRefs[{index}]"), "spec.parentRefs[");
     let (mut accepted, mut resolved) = (None, None);
-    for Fault { field, text } in &verdict.faults {
+    for Fault { field, text, reason } in &verdict.faults {
         let field = field.as_deref().unwrap_or_default();
         if field.starts_with(parents) {
             if field.starts_with(&own) {
-                accepted.get_or_insert((not_taken(text), text));
+                let reason = reason.unwrap_or(RouteReason::NoMatchingParent);
+                accepted.get_or_insert((reason.as_str(), text));
             }
         } else if field.contains(".backendRefs[") || field.contains(".backendRef") {
-            resolved.get_or_insert((unresolved(text), text));
+            let reason = reason.unwrap_or(RouteReason::BackendNotFound);
+            resolved.get_or_insert((reason.as_str(), text));
         } else {
             accepted.get_or_insert(("UnsupportedValue", text));
         }
@@ -196,27 +201,6 @@ fn at_parent(index: usize, verdict: &Verdict) -> Vec<Wanted> {
             None => Wanted::good("ResolvedRefs", "every reference is resolved"),
         },
     ]
-}
-
-/// Why a parent does not take the route, in the Gateway API's words.
-fn not_taken(text: &str) -> &'static str {
-    if text.contains("is for none of its hosts") || text.contains("none of the route's hosts") {
-        "NoMatchingListenerHostname"
-    } else if text.contains("takes no ") {
-        "NotAllowedByListeners"
-    } else {
-        "NoMatchingParent"
-    }
-}
-
-fn unresolved(text: &str) -> &'static str {
-    if text.contains("ReferenceGrant") {
-        "RefNotPermitted"
-    } else if text.contains("kind") || text.contains("a backend is no ") {
-        "InvalidKind"
-    } else {
-        "BackendNotFound"
-    }
 }
 
 /// Gives the conditions that begin now their time.
@@ -252,9 +236,16 @@ mod tests {
     }
 
     fn verdict(outcome: Outcome, faults: &[(&str, &str)]) -> Verdict {
-        let fault = |(field, text): &(&str, &str)| Fault {
+        let all: Vec<_> = faults.iter().map(|(field, text)| (*field, *text, None)).collect();
+        verdict_for(outcome, &all)
+    }
+
+    /// The same, with reasons that were decided where the faults were found.
+    fn verdict_for(outcome: Outcome, faults: &[(&str, &str, Option<RouteReason>)]) -> Verdict {
+        let fault = |(field, text, reason): &(&str, &str, Option<RouteReason>)| Fault {
             field: Some((*field).into()),
             text: (*text).into(),
+            reason: *reason,
         };
         Verdict { generation: 1, outcome, faults: faults.iter().map(fault).collect() }
     }
@@ -328,11 +319,11 @@ mod tests {
         let api =
             ApiObject { parents, shown_parents: vec![foreign.clone()], ..ApiObject::default() };
         let route = known("HTTPRoute", "r", 1, api);
-        let bad = verdict(
+        let bad = verdict_for(
             Outcome::Invalid("x".into()),
             &[
-                ("spec.parentRefs[2]", "the listener https takes no HTTPRoute"),
-                ("spec.rules[0].backendRefs[0]", "no ReferenceGrant of apps lets it"),
+                ("spec.parentRefs[2]", "x", Some(RouteReason::NotAllowedByListeners)),
+                ("spec.rules[0].backendRefs[0]", "x", Some(RouteReason::RefNotPermitted)),
             ],
         );
         let mut found = status(&route, &bad, &all).unwrap();
@@ -363,18 +354,32 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_route_itself_is_at_every_parent() {
-        let at = |field: &str, text: &str| {
-            let found = at_parent(0, &verdict(Outcome::Invalid("x".into()), &[(field, text)]));
+        let at = |field: &str, reason: Option<RouteReason>| {
+            let verdict = verdict_for(Outcome::Invalid("x".into()), &[(field, "x", reason)]);
+            let found = at_parent(0, &verdict);
             found.into_iter().map(|one| (one.holds, one.reason)).collect::<Vec<_>>()
         };
         let fine = (true, "ResolvedRefs");
-        assert_eq!(at("spec.rules[0].filters[0]", "x"), [(false, "UnsupportedValue"), fine]);
-        assert_eq!(at("spec.parentRefs[1]", "x"), [(true, "Accepted"), fine]);
-        let hosts = "Gateway a/b does not take the route: the listener x is for none of its hosts";
+        assert_eq!(at("spec.rules[0].filters[0]", None), [(false, "UnsupportedValue"), fine]);
+        assert_eq!(at("spec.parentRefs[1]", None), [(true, "Accepted"), fine]);
+        let hosts = Some(RouteReason::NoMatchingListenerHostname);
         assert_eq!(at("spec.parentRefs[0]", hosts), [(false, "NoMatchingListenerHostname"), fine]);
-        assert_eq!(
-            at("spec.parentRefs[0].name", "there is no Gateway"),
-            [(false, "NoMatchingParent"), fine]
-        );
+        assert_eq!(at("spec.parentRefs[0].name", None), [(false, "NoMatchingParent"), fine]);
+    }
+
+    /// No name that a user gives changes the reason.
+    #[test]
+    fn words_of_a_message_are_no_reason() {
+        let resolved = |text: &str| {
+            let fault = ("spec.rules[0].backendRefs[0]", text);
+            at_parent(0, &verdict(Outcome::Invalid("x".into()), &[fault])).remove(1).reason
+        };
+        assert_eq!(resolved("mankind.shop.svc.cluster.local is no gateway"), "BackendNotFound");
+        assert_eq!(resolved("no ServiceEntry has the host ReferenceGrant"), "BackendNotFound");
+        let accepted = |text: &str| {
+            let fault = ("spec.parentRefs[0]", text);
+            at_parent(0, &verdict(Outcome::Invalid("x".into()), &[fault])).remove(0).reason
+        };
+        assert_eq!(accepted("who takes no Gateway"), "NoMatchingParent");
     }
 }
