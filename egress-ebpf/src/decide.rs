@@ -152,9 +152,10 @@ fn own_host(place: Place, destination: &Addr) -> Option<Verdict> {
 pub fn needs_entry(addr: &Addr, view: &impl PolicyView) -> bool {
     let own = addr.is_loopback() || addr.is_unspecified() || addr.is_multicast();
     let any = GatewayKey { addr: *addr, port: PortBe([0; 2]), protocol: 0, reserved: 0 };
-    !(own || addr.is_link_scope())
-        && (!view.is_internal(addr) || view.is_gateway(&any))
-        && !view.is_denied(addr)
+    !(own
+        || addr.is_link_scope()
+        || (view.is_internal(addr) && !view.is_gateway(&any))
+        || view.is_denied(addr))
 }
 
 /// A gateway's address: its routed TCP ports and nothing else, though it may lie in the cluster.
