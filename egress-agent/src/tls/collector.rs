@@ -32,7 +32,8 @@ pub struct CollectorTls {
 }
 
 impl CollectorTls {
-    /// For a collector of this name or address that speaks the protocol of this name (RFC 7301). `roots` takes the place of the system's roots.
+    /// For a collector of this name or address. `alpn` is the name of the protocol that it is asked for (RFC 7301).
+    /// `roots` takes the place of the system's roots.
     ///
     /// # Errors
     /// The name isn't one, or a file can't be used.
