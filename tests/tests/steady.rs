@@ -26,9 +26,9 @@ const REQUESTS: usize = 300;
 const REFUSALS: u16 = 20;
 /// A flood may make the p99 so many times longer.
 const FACTOR: f64 = 3.0;
-/// What the p99 may be in any case, in milliseconds: what a SYN costs that was lost, for a queue that is full. A flood
-/// takes what is left of each processor (`nice`), but other work of the machine is no part of the product.
-const FLOOR: f64 = 1000.0;
+/// What the p99 may be in any case, in milliseconds: half of what a SYN costs that was lost for a queue that is full. A
+/// flood takes what is left of each processor, but other work of the machine is no part of the product.
+const FLOOR: f64 = 500.0;
 
 /// One measurement at a time: another one would be a flood of its own.
 static ALONE: Mutex<()> = Mutex::new(());
