@@ -110,9 +110,14 @@ fn serve(testbed: &Testbed, place: &Place, name: &str) -> Process {
 
 /// What a client outside gets from a server: `echoed`, or nothing.
 fn ask(testbed: &Testbed, args: &[&str]) -> String {
+    ask_from(testbed.outside(), args)
+}
+
+/// What a client at this place gets.
+fn ask_from(place: &Place, args: &[&str]) -> String {
     let mut all = vec!["-c", CLIENT];
     all.extend(args);
-    testbed.outside().run("/usr/bin/python3", &all).unwrap().stdout.trim().to_owned()
+    place.run("/usr/bin/python3", &all).unwrap().stdout.trim().to_owned()
 }
 
 fn ping(testbed: &Testbed, from: &str, to: &str) -> bool {
@@ -134,12 +139,15 @@ fn forge(testbed: &Testbed, from: &Place, capture: &Capture, args: &[&str]) {
 
 /// How often the node refused something that lacks a route.
 fn denied(testbed: &Testbed) -> u64 {
+    denied_for(testbed, &["no_route", "not_redirected", "protocol"])
+}
+
+/// How often the node refused something for one of these reasons.
+fn denied_for(testbed: &Testbed, reasons: &[&str]) -> u64 {
     let metrics = testbed.node_metrics().unwrap_or_default();
     let refused = |line: &&str| {
         line.contains("action=\"deny\"")
-            && ["no_route", "not_redirected", "protocol"]
-                .iter()
-                .any(|reason| line.contains(&format!("\"{reason}\"")))
+            && reasons.iter().any(|reason| line.contains(&format!("\"{reason}\"")))
     };
     let lines = metrics.lines().filter(refused);
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
@@ -201,6 +209,40 @@ fn a_pods_servers_are_reached_from_outside_and_send_nothing_else_there() {
             }
         }
         drop(held);
+    }
+}
+
+/// A gateway that asks a server of a pod gets the answer: the DNS server of a cluster may run on an application node.
+/// What the pod sends to a gateway on its own is refused, whatever the port.
+#[test]
+fn a_gateway_gets_the_answers_of_a_pods_server_and_nothing_else_of_the_pod() {
+    let testbed = Testbed::test(1).unwrap();
+    let gateway = testbed.gateway(0);
+    let _serving = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    let _server = serve(&testbed, testbed.pod(), "server");
+    let (address, service) = (plan::GATEWAYS[0], "8090");
+    let of_gateway = ["-u", "-c", SERVER, service];
+    let listening =
+        gateway.start(&testbed.dir(), "service", "/usr/bin/python3", &of_gateway).unwrap();
+    until(SOON, "the gateway's host to listen", || {
+        (listening.stdout().lines().count() == 4).then_some(())
+    })
+    .unwrap();
+    for (kind, size) in [("tcp", "1000000"), ("udp", "100")] {
+        let got = ask_from(gateway, &[kind, address, plan::POD, PORT, size]);
+        assert_eq!(got, "echoed", "{kind}: {}", node.stdout());
+    }
+    for place in [testbed.pod(), &testbed.outside_cgroup()] {
+        for kind in ["tcp", "udp"] {
+            for port in [service, "15021", "15090"] {
+                let refused = || denied_for(&testbed, &["gateway_port"]);
+                let before = refused();
+                let got = ask_from(place, &[kind, plan::POD, address, port, "100", "2"]);
+                assert_eq!(got, "", "{kind} to the gateway's port {port}");
+                until_is(SOON, "the refusal to be counted", refused, |now| *now > before).unwrap();
+            }
+        }
     }
 }
 
