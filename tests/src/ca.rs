@@ -9,8 +9,8 @@ use std::{
 use anyhow::{Context, Result};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SanType, SerialNumber, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::{
     crypto::aws_lc_rs,
@@ -56,8 +56,19 @@ impl Authority {
 /// # Errors
 /// Key generation fails.
 pub fn issue_pem(authority: &Authority, name: &str) -> Result<(String, String)> {
-    let key = KeyPair::generate()?;
-    let certificate = params(name)?.signed_by(&key, &authority.issuer)?;
+    issue_for(authority, name, &KeyPair::generate()?)
+}
+
+/// The same with an RSA key; the others have ECDSA keys.
+///
+/// # Errors
+/// Key generation fails.
+pub fn issue_rsa_pem(authority: &Authority, name: &str) -> Result<(String, String)> {
+    issue_for(authority, name, &KeyPair::generate_for(&PKCS_RSA_SHA256)?)
+}
+
+fn issue_for(authority: &Authority, name: &str, key: &KeyPair) -> Result<(String, String)> {
+    let certificate = params(name)?.signed_by(key, &authority.issuer)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
 

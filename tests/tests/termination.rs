@@ -15,7 +15,7 @@ use std::{
 };
 
 use egress_tests::{
-    ca::{Authority, Subject, Time, issue_mutual, revocation_list},
+    ca::{Authority, Subject, Time, issue_mutual, issue_rsa_pem, revocation_list},
     plan::{GATEWAYS, HOST},
     process::Process,
     resources::web_service,
@@ -36,6 +36,9 @@ const MESH: u16 = 23443;
 const NEWEST: u16 = 24443;
 const RAW: u16 = 25443;
 const BROKEN: u16 = 26443;
+const NAMED_PAIR: u16 = 27443;
+const PAIR_OF_FILES: u16 = 28443;
+const HALF_A_PAIR: u16 = 29443;
 
 /// A gateway that terminates TLS in every mode, its CAs, and clients' certificates.
 struct Site {
@@ -180,6 +183,24 @@ fn publish(dir: &Path, version: u32, (certificate, key): &(String, String), root
     fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
 }
 
+fn server(port: u16, protocol: &str, tls: &str) -> String {
+    format!(
+        "  - port: {{number: {port}, name: p{port}, protocol: {protocol}}}\n    hosts: [{HOST}]\n    tls: {{{tls}}}\n"
+    )
+}
+
+fn gateway(name: &str, servers: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: {name}}}
+spec:
+  selector: {{istio: egressgateway}}
+  servers:
+{servers}"
+    )
+}
+
 /// One server a mode.
 fn servers(dir: &Path) -> String {
     let dir = dir.display();
@@ -187,11 +208,6 @@ fn servers(dir: &Path) -> String {
         "serverCertificate: {dir}/server.crt, privateKey: {dir}/server.key, \
          caCertificates: {dir}/mesh-ca.pem, caCrl: {dir}/server.crl"
     );
-    let server = |port: u16, protocol: &str, tls: &str| {
-        format!(
-            "  - port: {{number: {port}, name: p{port}, protocol: {protocol}}}\n    hosts: [{HOST}]\n    tls: {{{tls}}}\n"
-        )
-    };
     let servers = [
         server(SIMPLE, "HTTPS", "mode: SIMPLE, credentialName: web"),
         server(MUTUAL, "HTTPS", &format!("mode: MUTUAL, {files}")),
@@ -202,15 +218,9 @@ fn servers(dir: &Path) -> String {
         server(BROKEN, "HTTPS", "mode: SIMPLE, credentialName: gone"),
     ]
     .concat();
-    let web = web_service("outside", HOST);
+    let (web, gateway) = (web_service("outside", HOST), gateway("egress", &servers));
     format!(
-        "{web}apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: egress}}
-spec:
-  selector: {{istio: egressgateway}}
-  servers:
-{servers}---
+        "{web}{gateway}---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {{name: inside}}
@@ -589,6 +599,90 @@ fn certificates_are_replaced_under_load_and_nothing_is_lost() {
     let status = site.status(OPTIONAL, &with_bundle(&next));
     assert_eq!(status, "301");
     site.denied(OPTIONAL, &with_bundle(&good), "untrusted_client_certificate");
+}
+
+#[test]
+fn a_server_with_two_certificates_shows_each_client_the_one_that_fits_it() {
+    let site = Site::new();
+    let (dir, text) = (site.testbed.dir(), |path: &Path| path.display().to_string());
+    // Which certificate came follows from the authority that verifies it.
+    let of_rsa = Authority::new("Authority of RSA keys").unwrap();
+    let rsa = issue_rsa_pem(&of_rsa, HOST).unwrap();
+    let credential = dir.join("credentials/rsa");
+    publish(&credential, 0, &rsa, &of_rsa.pem());
+    for (name, content) in [("rsa.crt", &rsa.0), ("rsa.key", &rsa.1), ("rsa-ca.pem", &of_rsa.pem())]
+    {
+        fs::write(dir.join(name), content).unwrap();
+    }
+    let at = dir.display();
+    let servers = [
+        server(NAMED_PAIR, "HTTPS", "mode: SIMPLE, credentialNames: [rsa, web]"),
+        server(
+            PAIR_OF_FILES,
+            "HTTPS",
+            &format!(
+                "mode: SIMPLE, tlsCertificates: [{{serverCertificate: {at}/server.crt, privateKey: \
+                 {at}/server.key}}, {{serverCertificate: {at}/rsa.crt, privateKey: {at}/rsa.key}}]"
+            ),
+        ),
+        server(HALF_A_PAIR, "HTTPS", "mode: SIMPLE, credentialNames: [gone, web]"),
+    ]
+    .concat();
+    let route = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: \
+                 of-pairs}\nspec:\n  hosts: [HOST]\n  gateways: [pairs]\n  http:\n  - route: \
+                 [{destination: {host: HOST, port: {number: 80}}}]\n"
+        .replace("HOST", HOST);
+    site.testbed.apply("pairs.yaml", &format!("{}{route}", gateway("pairs", &servers))).unwrap();
+    let rsa_ca = text(&dir.join("rsa-ca.pem"));
+    let trusts_rsa = ["--cacert".to_owned(), rsa_ca];
+    let kind = |suite: &str| ["--tls-max", "1.2", "--ciphers", suite].map(str::to_owned);
+    let ecdsa = kind("ECDHE-ECDSA-AES128-GCM-SHA256").to_vec();
+    let rsa_alone = kind("ECDHE-RSA-AES128-GCM-SHA256").to_vec();
+    let with = |args: &[String]| [args, &trusts_rsa].concat();
+    let served = || (site.status(NAMED_PAIR, &[]) == "301").then_some(());
+    until(SOON, "the servers with two certificates", served).unwrap();
+    for port in [NAMED_PAIR, PAIR_OF_FILES] {
+        // Of both the one with the ECDSA key.
+        site.allowed(port, &[]);
+        site.allowed(port, &ecdsa);
+        assert_eq!(site.status(port, &with(&ecdsa)), "curl: (60)", "port {port}");
+        site.allowed(port, &with(&rsa_alone));
+        assert_eq!(site.status(port, &rsa_alone), "curl: (60)", "port {port}");
+    }
+    // Where the other one is missing, clients that it alone would fit are refused.
+    site.allowed(HALF_A_PAIR, &ecdsa);
+    site.denied(HALF_A_PAIR, &with(&rsa_alone), "downstream_tls");
+    site.denied(SIMPLE, &with(&rsa_alone), "downstream_tls");
+    // Both are watched, and reported by their names.
+    let url = "http://localhost:15090/stats/prometheus";
+    let text_of = || site.testbed.gateway(0).run("curl", &["-s", url]).unwrap().stdout;
+    let metrics = text_of();
+    let current = |name: &str, value: u8| {
+        format!("egress_certificate_current{{certificate=\"{name}\"}} {value}\n")
+    };
+    let rsa_file = text(&dir.join("rsa.crt"));
+    for line in [current("rsa", 1), current("web", 1), current("gone", 0), current(&rsa_file, 1)] {
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    assert!(metrics.contains("egress_certificate_days_left{certificate=\"rsa\"} "), "{metrics}");
+    let (config, mesh) = (text(&site.testbed.config()), text(&site.testbed.mesh()));
+    let credentials = text(&dir.join("credentials"));
+    let agent = text(site.testbed.agent());
+    let args = [
+        ["certs", "show"],
+        ["--config", &config],
+        ["--mesh", &mesh],
+        ["--credentials-dir", &credentials],
+    ]
+    .concat();
+    let shown = site.testbed.gateway(0).run(&agent, &args).unwrap().stdout;
+    let user = format!("rsa\n  used by  Gateway default/pairs port {NAMED_PAIR} (SIMPLE)\n");
+    assert!(shown.contains(&user), "{shown}");
+    // One is renewed while the other stays.
+    publish(&credential, 1, &issue_rsa_pem(&site.root, HOST).unwrap(), &site.root.pem());
+    let renewed = || (site.status(NAMED_PAIR, &rsa_alone) == "301").then_some(());
+    until(SOON, "the renewed certificate", renewed).unwrap();
+    site.allowed(NAMED_PAIR, &ecdsa);
 }
 
 #[test]

@@ -161,9 +161,15 @@ fn missing_files(snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
     for server in &snapshot.rules.servers {
         let ServerProtocol::Terminate(tls) = &server.protocol else { continue };
-        let CredentialSource::Files(files) = &tls.credential else { continue };
-        let CredentialFiles { certificate, private_key, ca_certificates, ca_crl } = files;
-        for path in [certificate, private_key].into_iter().chain(ca_certificates).chain(ca_crl) {
+        let files = tls.certificates().flat_map(|source| match source {
+            CredentialSource::Files(files) => {
+                let CredentialFiles { certificate, private_key, ca_certificates, ca_crl } = files;
+                let pair = [certificate, private_key].into_iter();
+                pair.chain(ca_certificates).chain(ca_crl).collect()
+            }
+            CredentialSource::Named(_) | CredentialSource::Own => Vec::new(),
+        });
+        for path in files {
             if let Err(error) = File::open(path)
                 && seen.insert(path)
             {

@@ -59,7 +59,7 @@ record! {
     struct ListenerTls {
         /// `Passthrough` is for protocol `TLS`.
         "mode" mode: Option<At<ListenerMode>> = "`Terminate`",
-        /// The certificate: one Secret.
+        /// The certificate, a Secret, or two of them, typically one with an RSA key and one with an ECDSA key: a client is shown the one that fits it.
         "certificateRefs" certificates: Records<SecretRef> = "none",
         /// `gateway.istio.io/tls-terminate-mode`: `SIMPLE`, `MUTUAL`, `OPTIONAL_MUTUAL` or `ISTIO_MUTUAL`, as `tls.mode` of Istio's Gateway. Others are refused.
         "options" options: Dict<At<String>> = "`SIMPLE`",

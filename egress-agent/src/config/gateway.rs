@@ -73,9 +73,9 @@ record! {
         "caCrl" ca_crl: Option<At<String>> = "none",
         /// Instead of files: the Secret of this name in the gateway's namespace, with `tls.crt`, `tls.key`, `ca.crt` and `ca.crl`. Without an API server, a directory of this name in the gateway's `--credentials-dir`.
         "credentialName" credential_name: Option<At<String>> = "none",
-        /// The same as a list. Of one: a server has one certificate here.
+        /// Several of them, typically one with an RSA key and one with an ECDSA key: a client is shown the one that fits it. The roots for client certificates are those of the first one.
         "credentialNames" credential_names: List<String> = "none",
-        /// `serverCertificate`, `privateKey` and `caCertificates` as a list. Of one, too.
+        /// `serverCertificate` and `privateKey` of several certificates; a client is shown the one that fits it.
         "tlsCertificates" tls_certificates: Records<TlsCertificate> = "none",
         /// A client's certificate must hold one of these names.
         "subjectAltNames" subject_alt_names: List<String> = "any",
@@ -103,7 +103,7 @@ record! {
         "serverCertificate" server_certificate: Option<At<String>> = "none",
         /// File with its key, PEM.
         "privateKey" private_key: Option<At<String>> = "none",
-        /// File with the roots for client certificates, PEM.
+        /// File with the roots for client certificates, PEM, where the server names none. Those of the first entry count.
         "caCertificates" ca_certificates: Option<At<String>> = "none",
     }
 }

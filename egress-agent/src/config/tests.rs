@@ -1030,10 +1030,20 @@ fn servers_that_end_tls_refused() {
             format!("mode: MUTUAL, {SERVER_FILES}, verifyCertificateHash: ['{pin}']"),
             "not a fingerprint",
         ),
+        ("mode: MUTUAL, credentialName: a, credentialNames: [b]".into(), "not both"),
         (
-            format!("mode: MUTUAL, {SERVER_FILES}, credentialNames: [a, b]"),
-            "one certificate a server",
+            "mode: SIMPLE, serverCertificate: /c, tlsCertificates: [{serverCertificate: /d, privateKey: /k}]"
+                .into(),
+            "not both",
         ),
+        (
+            "mode: SIMPLE, tlsCertificates: [{serverCertificate: /c, privateKey: /k}, {serverCertificate: /d}]"
+                .into(),
+            "needs its key",
+        ),
+        ("mode: SIMPLE, credentialNames: [a, ../b]".into(), "not a credential's name"),
+        ("mode: MUTUAL, credentialNames: [a, b], caCrl: /l".into(), "stands for all files"),
+        ("mode: ISTIO_MUTUAL, credentialNames: [a, b]".into(), "the gateway's own certificate"),
     ] {
         let all = errors(&[&https(&tls)]);
         assert!(all.iter().any(|p| p.to_string().contains(wanted)), "{tls}: {all:?}");
@@ -1055,6 +1065,42 @@ fn a_list_of_one_certificate_is_that_certificate() {
         of(&format!("mode: MUTUAL, tlsCertificates: [{{{SERVER_FILES}}}]")),
         of(&format!("mode: MUTUAL, {SERVER_FILES}"))
     );
+}
+
+#[test]
+fn every_certificate_of_a_list_is_one_of_the_server() {
+    use crate::policy::{CredentialFiles, CredentialSource, ServerProtocol, ServerTls};
+    let of = |tls: &str| -> ServerTls {
+        let compiled = compiled(&[&https(tls)], "");
+        let ServerProtocol::Terminate(tls) = &compiled.snapshot.rules.servers[0].protocol else {
+            panic!("{tls}")
+        };
+        ServerTls::clone(tls)
+    };
+    let named = |name: &str| CredentialSource::Named(name.into());
+    let three = of("mode: MUTUAL, credentialNames: [a, b, a, c]");
+    let (a, b, c) = (named("a"), named("b"), named("c"));
+    assert_eq!(three.certificates().collect::<Vec<_>>(), [&a, &b, &c]);
+    let uses = compiled(&[&https("mode: SIMPLE, credentialNames: [a, b]")], "");
+    let names: Vec<_> = uses.snapshot.credential_uses.iter().map(|one| &*one.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    let files = |certificate: &str, key: &str, roots: Option<&str>, crl: Option<&str>| {
+        CredentialSource::Files(CredentialFiles {
+            certificate: certificate.into(),
+            private_key: key.into(),
+            ca_certificates: roots.map(Into::into),
+            ca_crl: crl.map(Into::into),
+        })
+    };
+    // Clients are held to one set of roots: the server's, or the first entry's.
+    for roots in ["caCertificates: /r", "unused: x"] {
+        let tls = of(&format!(
+            "mode: MUTUAL, {roots}, caCrl: /l, tlsCertificates: [{{serverCertificate: /c, privateKey: /k, \
+             caCertificates: /r}}, {{serverCertificate: /d, privateKey: /e, caCertificates: /other}}]"
+        ));
+        assert_eq!(tls.credential, files("/c", "/k", Some("/r"), Some("/l")), "{roots}");
+        assert_eq!(tls.other_certificates, [files("/d", "/e", None, None)], "{roots}");
+    }
 }
 
 #[test]

@@ -10,8 +10,11 @@ use crate::types::TrustDomain;
 pub struct ServerTls {
     /// Whether clients show certificates.
     pub mode: ServerTlsMode,
-    /// Where the server's own certificate is.
+    /// Where the server's own certificate is, and the roots for its clients'.
     pub credential: CredentialSource,
+    /// Where other certificates of the server are, in the order in which they are written. A client is shown the
+    /// one that fits it.
+    pub other_certificates: Vec<CredentialSource>,
     /// What is inside.
     pub inside: Inside,
     /// Oldest version that is spoken.
@@ -30,6 +33,13 @@ pub struct ServerTls {
     pub spki_pins: Vec<String>,
     /// Lower-case hexadecimal SHA-256 of certificates.
     pub hashes: Vec<String>,
+}
+
+impl ServerTls {
+    /// Where all of the server's certificates are, the first one first.
+    pub fn certificates(&self) -> impl Iterator<Item = &CredentialSource> {
+        std::iter::once(&self.credential).chain(&self.other_certificates)
+    }
 }
 
 /// `tls.mode`, for modes that terminate TLS.

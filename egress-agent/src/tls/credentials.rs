@@ -29,7 +29,7 @@ use self::{
     originated::Originated,
     served::Served,
     shares::Shared,
-    slot::{CredentialSlot, CredentialSpec},
+    slot::{CredentialSlot, CredentialSlots, CredentialSpec},
 };
 pub use self::{served::Unusable, slot::CredentialState};
 use super::{
@@ -76,7 +76,7 @@ pub type CredentialFaults = BTreeMap<String, String>;
 /// What is wanted, and what is known of it.
 #[derive(Debug, Default)]
 struct State {
-    slots: BTreeMap<CredentialSpec, CredentialSlot>,
+    slots: CredentialSlots,
     /// Those of TLS that this process originates.
     originated: Originated,
     /// As last read.
@@ -124,7 +124,7 @@ impl Credentials {
     }
 
     /// Asks for the Secrets of these slots and of what is originated, and waits for an answer on each.
-    async fn ask_for_secrets(&self, slots: &BTreeMap<CredentialSpec, CredentialSlot>) {
+    async fn ask_for_secrets(&self, slots: &CredentialSlots) {
         let Some(secrets) = self.secrets() else { return };
         let Shared { within, beyond } = {
             let state = self.state();
@@ -156,8 +156,11 @@ impl Credentials {
         servers: impl IntoIterator<Item = Arc<ServerTls>>,
         tunnels: impl IntoIterator<Item = Arc<TunnelTls>>,
     ) {
-        let mut slots: BTreeMap<CredentialSpec, CredentialSlot> = BTreeMap::new();
+        let mut slots = CredentialSlots::new();
         for settings in servers {
+            for spec in CredentialSpec::others(&settings) {
+                slots.entry(spec).or_default();
+            }
             slots.entry(CredentialSpec::by_server(&settings)).or_default().servers.push(settings);
         }
         for settings in tunnels {
@@ -317,7 +320,9 @@ impl Credentials {
         let mut changed = false;
         for (spec, slot) in slots.iter_mut() {
             changed |= slot.take(spec, files, given, now);
-            slot.serve(&before, &mut served);
+        }
+        for slot in slots.values() {
+            slot.serve(&before, slots, &mut served);
         }
         drop(before);
         let slots = slots.iter().map(|(spec, slot)| slot.state(spec));
@@ -346,7 +351,7 @@ fn faults_by_resource(
     faults
 }
 
-fn files(slots: &BTreeMap<CredentialSpec, CredentialSlot>) -> FileSet {
+fn files(slots: &CredentialSlots) -> FileSet {
     slots.values().filter_map(CredentialSlot::files).collect()
 }
 

@@ -4,6 +4,7 @@ mod accept;
 mod accept_error;
 mod args;
 mod basic;
+mod certificates;
 mod client;
 mod collector;
 mod config;

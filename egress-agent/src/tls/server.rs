@@ -5,20 +5,22 @@ use std::sync::Arc;
 use rustls::{
     CipherSuite as Suite, ServerConfig, SupportedProtocolVersion,
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
-    sign::SingleCertAndKey,
     version::{TLS12, TLS13},
 };
 
-use super::{client::ClientVerifier, config::provider_with, credential::Credential};
+use super::{
+    certificates::Certificates, client::ClientVerifier, config::provider_with,
+    credential::Credential,
+};
 use crate::policy::{CipherSuite, Inside, ServerTls, TlsVersion};
 
-/// Builds the configuration. `verifier` is there where clients are asked.
+/// Builds the configuration; of several credentials a client is shown the one that fits it. `verifier` is there where clients are asked.
 ///
 /// # Errors
-/// Why the settings can't be carried out with this credential.
+/// Why the settings can't be carried out with these credentials.
 pub(super) fn build(
     settings: &Arc<ServerTls>,
-    credential: &Credential,
+    credentials: &[Arc<Credential>],
     verifier: Option<&Arc<ClientVerifier>>,
 ) -> Result<ServerConfig, String> {
     let mut provider = rustls::crypto::CryptoProvider::clone(&provider_with(&settings.key_groups));
@@ -41,11 +43,12 @@ pub(super) fn build(
         Some(verifier) => Arc::<ClientVerifier>::clone(verifier),
         None => WebPkiClientVerifier::no_client_auth(),
     };
+    let certificates = Certificates::new(credentials, versions, &provider.cipher_suites);
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&credential.key))));
+        .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = match settings.inside {
         Inside::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         // Whatever the client means to speak passes.

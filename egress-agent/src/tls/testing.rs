@@ -4,8 +4,8 @@ use std::{fs, path::Path, time::SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
-    SanType, SerialNumber, date_time_ymd,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// An authority.
@@ -63,6 +63,12 @@ pub(crate) fn until(mut params: CertificateParams, end: SystemTime) -> Certifica
 /// Certificate and key, PEM.
 pub(crate) fn issue(ca: &Ca, params: &CertificateParams) -> (String, String) {
     let key = KeyPair::generate().unwrap();
+    (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
+}
+
+/// The same with an RSA key.
+pub(crate) fn issue_rsa(ca: &Ca, params: &CertificateParams) -> (String, String) {
+    let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
     (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
 }
 

@@ -173,15 +173,20 @@ fn of_servers(snapshot: &Snapshot, places: &Places) -> Vec<Asked> {
             ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => None,
         };
         let user = format!("Gateway {} port {} ({})", server.gateway, server.port, tls.mode);
-        match all.iter_mut().find(|(source, ..)| *source == tls.credential) {
-            Some((_, needs, users)) => {
-                needs.roots |= tls.mode.asks();
-                needs.identity = needs.identity.take().or(identity);
-                users.push(user);
-            }
-            None => {
-                let needs = Needs { roots: tls.mode.asks(), identity };
-                all.push((tls.credential.clone(), needs, vec![user]));
+        let mut own = Needs { roots: tls.mode.asks(), identity };
+        for certificate in tls.certificates() {
+            // The others have no roots.
+            let Needs { roots, identity } = std::mem::take(&mut own);
+            match all.iter_mut().find(|(source, ..)| source == certificate) {
+                Some((_, needs, users)) => {
+                    needs.roots |= roots;
+                    needs.identity = needs.identity.take().or(identity);
+                    users.push(user.clone());
+                }
+                None => {
+                    let needs = Needs { roots, identity };
+                    all.push((certificate.clone(), needs, vec![user.clone()]));
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use super::super::{
-    decode::{At, Cx, List, nearest},
+    decode::{At, Cx, List, Spot, nearest},
     gateway::{ServerMode, ServerTls as Mirror, TlsProtocol},
 };
 use super::mesh::encrypted_hello;
@@ -65,7 +65,7 @@ pub(super) fn compile(
         ServerMode::IstioMutual => ServerTlsMode::IstioMutual(mesh.trust_domain.clone()),
     };
     // All of them are read before giving up, so that every error is told.
-    let credential = credential(&mode, tls, cx);
+    let credentials = credentials(&mode, tls, cx);
     let versions = versions(tls, cx);
     let cipher_suites = cipher_suites(&tls.cipher_suites, cx);
     let spki_pins = pins(&tls.verify_certificate_spki, spki, "the base64 of a SHA-256", cx);
@@ -79,9 +79,11 @@ pub(super) fn compile(
         }
     }
     let (min_version, max_version) = versions?;
+    let (credential, other_certificates) = credentials?;
     Some(ServerProtocol::Terminate(Arc::new(ServerTls {
         mode,
-        credential: credential?,
+        credential,
+        other_certificates,
         inside,
         min_version,
         max_version,
@@ -107,7 +109,11 @@ fn own_files(tls: &Mirror) -> [Option<&At<String>>; 7] {
     ]
 }
 
-fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<CredentialSource> {
+/// Where the server's certificates are: of the first one, which has the roots for its clients' too, and of the
+/// others.
+type Sources = (CredentialSource, Vec<CredentialSource>);
+
+fn credentials(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Sources> {
     if let ServerTlsMode::IstioMutual(_) = mode {
         if let Some(file) = own_files(tls).into_iter().flatten().next() {
             let message = "ISTIO_MUTUAL takes the gateway's own certificate (`--identity-dir`); use \
@@ -115,83 +121,119 @@ fn credential(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Cre
             cx.wrong(&file.at, format!("{:?}", file.value), "nothing", message);
             return None;
         }
-        return Some(CredentialSource::Own);
+        return Some((CredentialSource::Own, Vec::new()));
     }
+    one_form(tls, cx)?;
+    let names: Vec<_> = tls.credential_name.iter().chain(&tls.credential_names).collect();
+    if names.is_empty() { in_files(mode, tls, cx) } else { named(&names, tls, cx) }
+}
+
+/// Reports a certificate in the singular beside a list, as Istio does: nobody knows which of both is meant.
+fn one_form(tls: &Mirror, cx: &mut Cx<'_>) -> Option<()> {
+    let one = tls.server_certificate.as_ref().or(tls.private_key.as_ref());
+    let files = one.filter(|_| !tls.tls_certificates.0.is_empty());
+    let name = tls.credential_name.as_ref().filter(|_| !tls.credential_names.is_empty());
+    let (beside, list) = match (name, files) {
+        (Some(name), _) => (name, "credentialNames"),
+        (None, Some(file)) => (file, "tlsCertificates"),
+        (None, None) => return Some(()),
+    };
+    let message = "a certificate is named alone or in the list, not both; move it into the list";
+    cx.wrong(&beside.at, format!("{:?}", beside.value), format!("{list} alone"), message);
+    None
+}
+
+/// Those that `credentialName` or `credentialNames` name.
+fn named(names: &[&At<String>], tls: &Mirror, cx: &mut Cx<'_>) -> Option<Sources> {
     let listed = tls.tls_certificates.0.first();
-    one_certificate(tls, cx)?;
-    let server_certificate =
-        or_listed(&tls.server_certificate, listed.map(|listed| &listed.server_certificate));
-    let private_key = or_listed(&tls.private_key, listed.map(|listed| &listed.private_key));
-    let ca_certificates =
-        or_listed(&tls.ca_certificates, listed.map(|listed| &listed.ca_certificates));
-    if let Some(name) = tls.credential_name.as_ref().or(tls.credential_names.first()) {
-        let others = [&server_certificate, &private_key, &ca_certificates];
-        for file in others.into_iter().flatten() {
-            cx.warn(&file.at, "has no effect: credentialName stands for all files, as in Istio");
-        }
-        if let Some(file) = &tls.ca_crl {
-            let message = "credentialName stands for all files; a list that is not looked at would \
-                           let revoked certificates in. Put it into the credential as ca.crl";
-            cx.wrong(&file.at, format!("{:?}", file.value), "nothing", message);
-            return None;
-        }
+    let others = [
+        tls.server_certificate.as_ref().or(listed.and_then(|one| one.server_certificate.as_ref())),
+        tls.private_key.as_ref().or(listed.and_then(|one| one.private_key.as_ref())),
+        tls.ca_certificates.as_ref().or(listed.and_then(|one| one.ca_certificates.as_ref())),
+    ];
+    for file in others.into_iter().flatten() {
+        cx.warn(&file.at, "has no effect: credentialName stands for all files, as in Istio");
+    }
+    if let Some(file) = &tls.ca_crl {
+        let message = "credentialName stands for all files; a list that is not looked at would \
+                       let revoked certificates in. Put it into the credential as ca.crl";
+        cx.wrong(&file.at, format!("{:?}", file.value), "nothing", message);
+        return None;
+    }
+    let mut sources = Vec::new();
+    for name in names {
         if !is_name(&name.value) {
             let expected = "the name of a directory below --credentials-dir: lower-case letters, \
                             digits, hyphens and dots";
             cx.wrong(&name.at, format!("{:?}", name.value), expected, "not a credential's name");
             return None;
         }
-        cx.names_credential(&name.value);
-        return Some(CredentialSource::Named(name.value.as_str().into()));
+        let source = CredentialSource::Named(name.value.as_str().into());
+        if sources.contains(&source) {
+            cx.warn(&name.at, format!("{} is listed twice", name.value));
+        } else {
+            cx.names_credential(&name.value);
+            sources.push(source);
+        }
     }
-    let mut required = |file: &Option<At<String>>, field: &'static str, message: String| {
-        let given = file.as_ref().filter(|file| !file.value.is_empty());
+    let others = sources.split_off(1);
+    Some((sources.pop()?, others))
+}
+
+/// Those in files that the server names.
+fn in_files(mode: &ServerTlsMode, tls: &Mirror, cx: &mut Cx<'_>) -> Option<Sources> {
+    let listed = &tls.tls_certificates.0;
+    let mut pairs: Vec<_> =
+        listed.iter().map(|one| (&one.at, &one.server_certificate, &one.private_key)).collect();
+    if pairs.is_empty() {
+        pairs.push((&tls.at, &tls.server_certificate, &tls.private_key));
+    }
+    let mut required = |spot: &Spot, file: Option<&At<String>>, field: &'static str, what: &str| {
+        let given = file.filter(|file| !file.value.is_empty());
         if given.is_none() {
-            cx.wrong(&tls.at.field(field), "nothing", "a file, or credentialName", message);
+            let message = format!("mode {mode} needs {what}");
+            cx.wrong(&spot.field(field), "nothing", "a file, or credentialName", message);
         }
         given.map(|file| PathBuf::from(&file.value))
     };
-    let needs = |what: &str| format!("mode {mode} needs {what}");
-    let certificate =
-        required(&server_certificate, "serverCertificate", needs("the server's certificate"));
-    let private_key = required(&private_key, "privateKey", needs("its key"));
+    let mut files = Vec::new();
+    for (spot, certificate, key) in pairs {
+        let what = "the server's certificate";
+        let certificate = required(spot, certificate.as_ref(), "serverCertificate", what);
+        files.push((certificate, required(spot, key.as_ref(), "privateKey", "its key")));
+    }
+    let of_first = listed.first().and_then(|one| one.ca_certificates.as_ref());
+    let roots = tls.ca_certificates.as_ref().or(of_first);
     let ca_certificates = if mode.asks() {
-        let message = needs("the roots that sign client certificates");
-        Some(required(&ca_certificates, "caCertificates", message)?)
+        let what = "the roots that sign client certificates";
+        Some(required(&tls.at, roots, "caCertificates", what)?)
     } else {
-        for file in [&ca_certificates, &tls.ca_crl].into_iter().flatten() {
+        for file in [roots, tls.ca_crl.as_ref()].into_iter().flatten() {
             cx.warn(&file.at, "has no effect: SIMPLE asks clients for no certificate");
         }
         None
     };
-    let crl = tls.ca_crl.as_ref().filter(|_| mode.asks());
-    Some(CredentialSource::Files(CredentialFiles {
-        certificate: certificate?,
-        private_key: private_key?,
+    for more in listed.iter().skip(1).filter_map(|one| one.ca_certificates.as_ref()) {
+        let message =
+            "has no effect: the roots are those of the server, or of its first certificate";
+        cx.warn(&more.at, message);
+    }
+    let (mut ca_certificates, mut ca_crl) = (
         ca_certificates,
-        ca_crl: crl.map(|file| PathBuf::from(&file.value)),
-    }))
-}
-
-/// A file of the server's, or the one that is listed.
-fn or_listed(own: &Option<At<String>>, listed: Option<&Option<At<String>>>) -> Option<At<String>> {
-    own.as_ref().or(listed.and_then(Option::as_ref)).cloned()
-}
-
-/// Reports a second certificate; nothing then.
-fn one_certificate(tls: &Mirror, cx: &mut Cx<'_>) -> Option<()> {
-    let message = "one certificate a server; give hosts with another one a server of their own";
-    let mut names = tls.credential_name.iter().chain(&tls.credential_names);
-    if let Some(second) = names.nth(1) {
-        cx.wrong(&second.at, format!("{:?}", second.value), "one credential", message);
-        return None;
+        tls.ca_crl.as_ref().filter(|_| mode.asks()).map(|file| PathBuf::from(&file.value)),
+    );
+    let mut sources = Vec::new();
+    for (certificate, private_key) in files {
+        sources.push(CredentialSource::Files(CredentialFiles {
+            certificate: certificate?,
+            private_key: private_key?,
+            // Clients are held to the roots of the first one.
+            ca_certificates: ca_certificates.take(),
+            ca_crl: ca_crl.take(),
+        }));
     }
-    let listed = &tls.tls_certificates.0;
-    if let Some(second) = listed.get(usize::from(tls.server_certificate.is_none())) {
-        cx.wrong(&second.at, "a second certificate", "one", message);
-        return None;
-    }
-    Some(())
+    let others = sources.split_off(1);
+    Some((sources.pop()?, others))
 }
 
 /// A name as Kubernetes gives to Secrets (RFC 1123); it can't leave the directory.

@@ -18,6 +18,9 @@ use super::{
 /// The option of a listener that says how TLS is terminated.
 const TERMINATE_MODE: &str = "gateway.istio.io/tls-terminate-mode";
 
+/// Certificates that a listener has at most, as with Istio: one for each kind of key.
+const MOST_CERTIFICATES: usize = 2;
+
 /// The server of a listener; `None` where it cannot be carried out.
 pub(super) fn server(
     meta: &Meta,
@@ -51,7 +54,7 @@ pub(super) fn server(
         // Without tls it would not be passed through.
         (Protocol::Passthrough, None) => return None,
         (Protocol::Https | Protocol::Tls, Some(tls)) => {
-            match terminating(meta, tls, grants, world) {
+            match terminating(meta, tls, grants, world, report) {
                 Ok(settings) => Some(settings),
                 Err((spot, why)) => {
                     refuse(meta, &spot, format!("{why}; the listener has no effect"), report);
@@ -91,6 +94,7 @@ fn terminating(
     tls: &ListenerTls,
     grants: &Grants,
     world: &World<'_>,
+    report: &mut Report,
 ) -> Result<ServerTls, (Spot, String)> {
     let ListenerTls { at: spot, mode, certificates, options } = tls;
     if let Some(mode) = mode.as_ref().filter(|mode| mode.value == ListenerMode::Passthrough) {
@@ -114,10 +118,37 @@ fn terminating(
     if wanted == ServerMode::IstioMutual {
         return Ok(ServerTls { mode, ..ServerTls::empty(spot) });
     }
-    let [SecretRef { at: spot, group, kind, name, namespace }] = certificates.0.as_slice() else {
-        let why = format!("{} certificates are named, and one is needed", certificates.0.len());
+    let count = certificates.0.len();
+    if !(1..=MOST_CERTIFICATES).contains(&count) {
+        let why = format!("{count} certificates are named; expected one or {MOST_CERTIFICATES}");
         return Err((spot.field("certificateRefs"), why));
-    };
+    }
+    let (mut names, mut wrong) = (Vec::new(), Vec::new());
+    for (index, reference) in certificates.0.iter().enumerate() {
+        match certificate(meta, reference, grants, world) {
+            Ok(name) => names.push(name),
+            // The roots for clients' certificates are the first one's: another one's may let in more.
+            Err(why) if index == 0 && wanted != ServerMode::Simple => return Err(why),
+            Err(why) => wrong.push(why),
+        }
+    }
+    if names.is_empty() {
+        return Err(wrong.swap_remove(0));
+    }
+    for (spot, why) in wrong {
+        refuse(meta, &spot, format!("{why}; the listener shows its other certificate"), report);
+    }
+    Ok(ServerTls { mode, credential_names: names, ..ServerTls::empty(spot) })
+}
+
+/// The name of the credential that a certificate of a listener is.
+fn certificate(
+    meta: &Meta,
+    reference: &SecretRef,
+    grants: &Grants,
+    world: &World<'_>,
+) -> Result<At<String>, (Spot, String)> {
+    let SecretRef { at: spot, group, kind, name, namespace } = reference;
     let is_secret = group.as_ref().is_none_or(|group| group.value.is_empty())
         && kind.as_ref().is_none_or(|kind| kind.value == "Secret");
     let Some(name) = name.as_ref().filter(|_| is_secret) else {
@@ -134,8 +165,7 @@ fn terminating(
         return Err((spot.clone(), why));
     }
     readable(namespace, world).map_err(|why| (spot.clone(), why))?;
-    let credential_name = Some(At::clone(name));
-    Ok(ServerTls { mode, credential_name, ..ServerTls::empty(spot) })
+    Ok(At::clone(name))
 }
 
 /// Whether gateways can read Secrets of this namespace.

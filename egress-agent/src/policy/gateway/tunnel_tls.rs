@@ -12,6 +12,7 @@ pub(super) fn settings(mesh: &MeshConfig, member: &[bool]) -> Option<Arc<ServerT
         Arc::new(ServerTls {
             mode: ServerTlsMode::IstioMutual(mesh.trust_domain.clone()),
             credential: CredentialSource::Own,
+            other_certificates: Vec::new(),
             inside: Inside::Http,
             min_version: TlsVersion::V1_3,
             max_version: TlsVersion::V1_3,

@@ -98,7 +98,7 @@ impl Credentials {
         let state = self.state();
         let slot = state.slots.get(&CredentialSpec::by_server(settings));
         let good = slot.and_then(|slot| slot.good.as_ref()).ok_or(GONE)?;
-        ReadyServer::new(&Arc::new(settings.clone()), &good.credential)
+        ReadyServer::new(&Arc::new(settings.clone()), vec![Arc::clone(&good.credential)])
     }
 
     fn former_tunnel(&self, settings: &TunnelTls) -> Result<ReadyTunnel, String> {

@@ -27,7 +27,7 @@ impl Served {
     /// The configuration of a server.
     pub(super) fn server(&self, settings: &ServerTls) -> Result<Arc<ServerConfig>, Unusable> {
         match self.servers.get(settings) {
-            Some(Ok(ready)) => match over(&ready.credential, SystemTime::now()) {
+            Some(Ok(ready)) => match over(&ready.credentials, SystemTime::now()) {
                 None => Ok(Arc::clone(&ready.config)),
                 Some(over) => Err(Unusable::server(over)),
             },
@@ -39,10 +39,12 @@ impl Served {
     /// The configuration of a tunnel to a gateway.
     pub(super) fn client(&self, settings: &TunnelTls) -> Result<Arc<ClientConfig>, Unusable> {
         match self.tunnels.get(settings) {
-            Some(Ok(ready)) => match over(&ready.credential, SystemTime::now()) {
-                None => Ok(Arc::clone(&ready.config)),
-                Some(over) => Err(Unusable::tunnel(over)),
-            },
+            Some(Ok(ready)) => {
+                match over(std::slice::from_ref(&ready.credential), SystemTime::now()) {
+                    None => Ok(Arc::clone(&ready.config)),
+                    Some(over) => Err(Unusable::tunnel(over)),
+                }
+            }
             Some(Err(unusable)) => Err(unusable.clone()),
             None => Err(Unusable::tunnel(UNREAD)),
         }
@@ -51,9 +53,9 @@ impl Served {
 
 const UNREAD: &str = "it was not read yet";
 
-/// What is over of a credential, if something is.
-fn over(credential: &Credential, now: SystemTime) -> Option<String> {
-    let end = credential.not_after;
+/// When the last of these certificates expired, if none of them is valid.
+fn over(credentials: &[Arc<Credential>], now: SystemTime) -> Option<String> {
+    let end = credentials.iter().map(|credential| credential.not_after).max()?;
     (end <= now).then(|| format!("it expired on {}", date(end)))
 }
 
@@ -63,26 +65,33 @@ pub(super) struct ReadyServer {
     pub(super) config: Arc<ServerConfig>,
     /// Absent where clients aren't asked.
     pub(super) verifier: Option<Arc<ClientVerifier>>,
-    pub(super) credential: Arc<Credential>,
+    /// The first has the roots for clients' certificates, where they are asked.
+    credentials: Vec<Arc<Credential>>,
 }
 
 impl ReadyServer {
     pub(super) fn new(
         settings: &Arc<ServerTls>,
-        credential: &Arc<Credential>,
+        credentials: Vec<Arc<Credential>>,
     ) -> Result<Self, String> {
         let verifier =
-            match settings.mode.asks() {
-                true => {
+            match credentials.first().filter(|_| settings.mode.asks()) {
+                Some(credential) => {
                     let verifier = ClientVerifier::new(Arc::clone(settings), credential);
                     Some(Arc::new(verifier.map_err(|error| {
                         format!("client certificates can't be verified: {error}")
                     })?))
                 }
-                false => None,
+                None => None,
             };
-        let config = Arc::new(server::build(settings, credential, verifier.as_ref())?);
-        Ok(Self { config, verifier, credential: Arc::clone(credential) })
+        let config = Arc::new(server::build(settings, &credentials, verifier.as_ref())?);
+        Ok(Self { config, verifier, credentials })
+    }
+
+    /// Whether it shows these and no others.
+    pub(super) fn shows(&self, credentials: &[Arc<Credential>]) -> bool {
+        self.credentials.len() == credentials.len()
+            && self.credentials.iter().zip(credentials).all(|(one, other)| Arc::ptr_eq(one, other))
     }
 }
 

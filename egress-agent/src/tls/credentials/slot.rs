@@ -1,6 +1,6 @@
 //! One credential: what it must be good for, and the last good one.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::served::{ReadyServer, ReadyTunnel, Served, Unusable};
 use crate::{
@@ -30,6 +30,12 @@ impl CredentialSpec {
         };
         let needs = Needs { roots: settings.mode.asks(), identity };
         Self { source: settings.credential.clone(), needs }
+    }
+
+    /// Of the server's other certificates; the roots for clients' are the first one's.
+    pub(super) fn others(settings: &ServerTls) -> impl Iterator<Item = Self> {
+        let sources = settings.other_certificates.iter();
+        sources.map(|source| Self { source: source.clone(), needs: Needs::default() })
     }
 
     /// The name of a `credentialName`.
@@ -66,6 +72,9 @@ pub struct CredentialState {
     /// What is wrong with the files.
     pub problems: Vec<String>,
 }
+
+/// All credentials, by what they must be good for.
+pub(super) type CredentialSlots = BTreeMap<CredentialSpec, CredentialSlot>;
 
 /// What is known of a credential.
 #[derive(Debug, Default)]
@@ -181,22 +190,11 @@ impl CredentialSlot {
         self.told.clone_from(&self.faults);
     }
 
-    /// Adds what it serves; what didn't change since `before` stays the same.
-    pub(super) fn serve(&self, before: &Served, served: &mut Served) {
+    /// Adds what it serves; what didn't change since `before` stays the same. `all` has the servers' other
+    /// certificates.
+    pub(super) fn serve(&self, before: &Served, all: &CredentialSlots, served: &mut Served) {
         for settings in &self.servers {
-            let ready = match &self.good {
-                None => Err(Unusable::server(self.why())),
-                Some(good) => match before.servers.get(settings) {
-                    Some(Ok(same)) if Arc::ptr_eq(&same.credential, &good.credential) => {
-                        Ok(same.clone())
-                    }
-                    _ => ReadyServer::new(settings, &good.credential).map_err(|why| {
-                        tracing::error!("certificate {}: {why}", settings.credential);
-                        Unusable::server(why)
-                    }),
-                },
-            };
-            served.servers.insert(Arc::clone(settings), ready);
+            served.servers.insert(Arc::clone(settings), self.ready(settings, before, all));
         }
         for settings in &self.tunnels {
             let ready = match &self.good {
@@ -212,6 +210,34 @@ impl CredentialSlot {
                 },
             };
             served.tunnels.insert(Arc::clone(settings), ready);
+        }
+    }
+
+    /// Of a server's certificates those that are good are served. Without the first one there are no roots for
+    /// clients' certificates: where clients are asked for theirs, it is needed.
+    fn ready(
+        &self,
+        settings: &Arc<ServerTls>,
+        before: &Served,
+        all: &CredentialSlots,
+    ) -> Result<ReadyServer, Unusable> {
+        if self.good.is_none() && settings.mode.asks() {
+            return Err(Unusable::server(self.why()));
+        }
+        let others: Vec<&Self> =
+            CredentialSpec::others(settings).filter_map(|spec| all.get(&spec)).collect();
+        let slots = || std::iter::once(self).chain(others.iter().copied());
+        let good = slots().filter_map(|slot| slot.good.as_ref());
+        let credentials: Vec<_> = good.map(|good| Arc::clone(&good.credential)).collect();
+        if credentials.is_empty() {
+            return Err(Unusable::server(slots().map(Self::why).collect::<Vec<_>>().join("; ")));
+        }
+        match before.servers.get(settings) {
+            Some(Ok(same)) if same.shows(&credentials) => Ok(same.clone()),
+            _ => ReadyServer::new(settings, credentials).map_err(|why| {
+                tracing::error!("certificate {}: {why}", settings.credential);
+                Unusable::server(why)
+            }),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::{
         AcceptError, Refused, accept,
         config::provider,
         pem,
-        testing::{Ca, ca, crl, early, expired, issue, params, write},
+        testing::{Ca, ca, crl, early, expired, issue, issue_rsa, params, write},
     },
     types::{DownstreamTls, TrustDomain},
 };
@@ -134,6 +134,7 @@ fn settings(mode: ServerTlsMode) -> ServerTls {
     ServerTls {
         mode,
         credential,
+        other_certificates: Vec::new(),
         inside: Inside::Http,
         min_version: TlsVersion::V1_2,
         max_version: TlsVersion::V1_3,
@@ -397,4 +398,210 @@ async fn files_are_followed() {
     });
     followed.await.expect("the new certificate is taken");
     site.connect(&tls, site.client(&good())).await.unwrap();
+}
+
+/// A client that speaks TLS 1.2 with these suites alone.
+fn with_suites(root: &Ca, kind: &str) -> ClientConfig {
+    let mut provider = rustls::crypto::CryptoProvider::clone(&provider());
+    let is_wanted = |suite: rustls::CipherSuite| suite.as_str().unwrap_or("").contains(kind);
+    provider.cipher_suites.retain(|suite| is_wanted(suite.suite()));
+    client_of(root, provider, &[&TLS12])
+}
+
+/// A client that can verify signatures with RSA keys alone.
+fn with_rsa_signatures(root: &Ca) -> ClientConfig {
+    let mut provider = rustls::crypto::CryptoProvider::clone(&provider());
+    let mut algorithms = provider.signature_verification_algorithms;
+    let rsa = algorithms
+        .mapping
+        .iter()
+        .filter(|(scheme, _)| scheme.as_str().unwrap_or("").starts_with("RSA_PSS"));
+    algorithms.mapping = Vec::leak(rsa.copied().collect());
+    provider.signature_verification_algorithms = algorithms;
+    client_of(root, provider, rustls::DEFAULT_VERSIONS)
+}
+
+fn client_of(
+    root: &Ca,
+    provider: rustls::crypto::CryptoProvider,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.der().clone()).unwrap();
+    ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+impl Site {
+    /// The serial number of the certificate that a client is shown, or why the server shows none.
+    fn shown(
+        &self,
+        settings: &ServerTls,
+        client: ClientConfig,
+        name: &str,
+    ) -> Result<String, rustls::Error> {
+        let config = self.credentials.server(settings).unwrap();
+        let mut server = rustls::ServerConnection::new(config).unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+        let mut bytes = Vec::new();
+        while client.is_handshaking() {
+            while client.wants_write() {
+                client.write_tls(&mut bytes).unwrap();
+            }
+            for mut rest in [std::mem::take(&mut bytes).as_slice()] {
+                while !rest.is_empty() {
+                    server.read_tls(&mut rest).unwrap();
+                    server.process_new_packets()?;
+                }
+            }
+            while server.wants_write() {
+                server.write_tls(&mut bytes).unwrap();
+            }
+            for mut rest in [std::mem::take(&mut bytes).as_slice()] {
+                while !rest.is_empty() {
+                    client.read_tls(&mut rest).unwrap();
+                    client.process_new_packets().unwrap();
+                }
+            }
+        }
+        let leaf = &client.peer_certificates().unwrap()[0];
+        Ok(crate::tls::CertificateInfo::parse(leaf).unwrap().serial)
+    }
+
+    /// Another credential beside `web`.
+    fn give(&self, name: &str, pair: &(String, String)) {
+        write(&self.dir.path().join(name), pair, None);
+    }
+}
+
+/// The certificates of these names.
+fn several(mode: ServerTlsMode, names: &[&str]) -> ServerTls {
+    let named = |name: &&str| CredentialSource::Named((*name).into());
+    let mut sources: Vec<_> = names.iter().map(named).collect();
+    let credential = sources.remove(0);
+    ServerTls { credential, other_certificates: sources, ..settings(mode) }
+}
+
+#[tokio::test]
+async fn a_client_is_shown_the_certificate_that_fits_it() {
+    let site = Site::new();
+    site.give("rsa", &issue_rsa(&site.root, &params(&["a.example"], &[], 0x22)));
+    let (ecdsa, rsa) = (Ok("01".to_owned()), Ok("22".to_owned()));
+    for names in [["web", "rsa"], ["rsa", "web"]] {
+        let tls = several(ServerTlsMode::Simple, &names);
+        let old = ServerTls { max_version: TlsVersion::V1_2, ..tls.clone() };
+        // The server itself speaks no suite for the key that would be preferred.
+        let of_rsa =
+            ServerTls { cipher_suites: vec![crate::policy::CipherSuite::RsaAes256], ..old.clone() };
+        let all = [&tls, &old, &of_rsa];
+        site.credentials.configure(all.map(|tls| Arc::new(tls.clone())), []).await;
+        let whole = || client_config(&site.root, None);
+        let shown = |tls: &ServerTls, client| site.shown(tls, client, "a.example");
+        // Of two that fit, the one with the ECDSA key, wherever it is written.
+        assert_eq!(shown(&tls, whole()), ecdsa, "{names:?}");
+        assert_eq!(shown(&old, whole()), ecdsa, "{names:?}");
+        assert_eq!(shown(&tls, with_suites(&site.root, "ECDHE_ECDSA")), ecdsa, "{names:?}");
+        assert_eq!(shown(&tls, with_suites(&site.root, "ECDHE_RSA")), rsa, "{names:?}");
+        assert_eq!(shown(&tls, with_rsa_signatures(&site.root)), rsa, "{names:?}");
+        assert_eq!(shown(&of_rsa, whole()), rsa, "{names:?}");
+    }
+    // With one alone, those that it does not fit are refused.
+    for (name, kind) in [("web", "ECDHE_RSA"), ("rsa", "ECDHE_ECDSA")] {
+        let tls = several(ServerTlsMode::Simple, &[name]);
+        site.credentials.configure([Arc::new(tls.clone())], []).await;
+        let refused = site.shown(&tls, with_suites(&site.root, kind), "a.example");
+        assert!(refused.is_err(), "{name}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_shown_the_certificate_for_the_name_that_it_asks_for() {
+    let site = Site::new();
+    site.give("b", &issue_rsa(&site.root, &params(&["b.example", "*.b.example"], &[], 0x22)));
+    let tls = several(ServerTlsMode::Simple, &["web", "b"]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
+    for (name, serial) in [("a.example", "01"), ("b.example", "22"), ("x.b.example", "22")] {
+        let shown = site.shown(&tls, client_config(&site.root, None), name);
+        assert_eq!(shown.as_deref(), Ok(serial), "{name}");
+    }
+    // The name counts before the kind of key, but not before whether the client can verify it.
+    let refused = site.connect_with(&tls, with_suites(&site.root, "ECDHE_RSA")).await;
+    assert_eq!(refused.unwrap_err().reason(), Reason::DownstreamTls);
+}
+
+#[tokio::test]
+async fn of_two_certificates_the_good_one_is_served() {
+    let site = Site::new();
+    let rsa = issue_rsa(&site.root, &params(&["a.example"], &[], 0x22));
+    site.give("rsa", &rsa);
+    let own = fs::read(site.web("tls.key")).unwrap();
+    let simple = several(ServerTlsMode::Simple, &["web", "rsa"]);
+    let mutual = several(ServerTlsMode::Mutual, &["web", "rsa"]);
+    let configure =
+        || site.credentials.configure([&simple, &mutual].map(|tls| Arc::new(tls.clone())), []);
+    let shown = |kind| site.shown(&simple, with_suites(&site.root, kind), "a.example");
+    let current = || {
+        let states = site.credentials.states();
+        states.into_iter().map(|state| (state.name, state.current)).collect::<Vec<_>>()
+    };
+    let states = |rsa, web| [("rsa".to_owned(), rsa), ("web".to_owned(), web)];
+    // The first one is not good: what only it fits is refused. Who would be let in is not known either.
+    fs::remove_file(site.web("tls.key")).unwrap();
+    configure().await;
+    assert_eq!(current(), states(true, false));
+    assert_eq!(shown("ECDHE_RSA").as_deref(), Ok("22"));
+    assert!(shown("ECDHE_ECDSA").is_err());
+    let why = site.credentials.server(&mutual).unwrap_err().to_string();
+    assert!(why.contains("tls.key"), "{why}");
+    // It is good again: in use without a restart.
+    fs::write(site.web("tls.key"), own).unwrap();
+    configure().await;
+    assert_eq!(current(), states(true, true));
+    assert_eq!(shown("ECDHE_ECDSA").as_deref(), Ok("01"));
+    let first = site.credentials.server(&simple).unwrap();
+    configure().await;
+    assert!(Arc::ptr_eq(&first, &site.credentials.server(&simple).unwrap()));
+    // The other one is renewed, and then no longer good: its last good one stays.
+    site.give("rsa", &issue_rsa(&site.root, &params(&["a.example"], &[], 0x33)));
+    configure().await;
+    assert_eq!(shown("ECDHE_RSA").as_deref(), Ok("33"));
+    site.give("rsa", &(rsa.0.clone(), "broken".into()));
+    configure().await;
+    assert_eq!(current(), states(false, true));
+    assert_eq!(shown("ECDHE_RSA").as_deref(), Ok("33"));
+    let known = site.connect(&mutual, site.client(&good())).await.unwrap();
+    assert_eq!(known.principal_name(), Some(CLIENT));
+    // Neither: nothing is served.
+    let none = several(ServerTlsMode::Simple, &["gone", "lost"]);
+    site.credentials.configure([Arc::new(none.clone())], []).await;
+    let why = site.credentials.server(&none).unwrap_err().to_string();
+    assert!(why.contains("gone") && why.contains("lost"), "{why}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_gives_way_to_the_other_one() {
+    let site = Site::new();
+    let end = SystemTime::now() + Duration::from_secs(4);
+    let brief = crate::tls::testing::until(params(&["a.example"], &[GATEWAY], 0x11), end);
+    write(&site.dir.path().join("web"), &issue(&site.root, &brief), Some(&site.root));
+    site.give("rsa", &issue_rsa(&site.root, &params(&["a.example"], &[], 0x22)));
+    let tls = several(ServerTlsMode::Mutual, &["web", "rsa"]);
+    site.credentials.configure([Arc::new(tls.clone())], []).await;
+    let shown = || {
+        let client = client_config(&site.root, site.client(&good()));
+        site.shown(&tls, client, "a.example").unwrap()
+    };
+    assert_eq!(shown(), "11");
+    while SystemTime::now() < end {
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(shown(), "22");
+    // Clients are still held to the roots.
+    let stranger = Some(issue(&ca("stranger"), &good()));
+    let error = site.connect(&tls, stranger).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::UntrustedClient, "{error}");
 }

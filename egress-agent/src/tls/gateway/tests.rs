@@ -154,6 +154,7 @@ fn server() -> ServerTls {
     ServerTls {
         mode: ServerTlsMode::IstioMutual(TrustDomain::default()),
         credential: CredentialSource::Own,
+        other_certificates: Vec::new(),
         inside: Inside::Http,
         min_version: TlsVersion::V1_3,
         max_version: TlsVersion::V1_3,

@@ -801,7 +801,23 @@ fn tls_ends_at_a_listener_as_its_options_say() {
             Some(ServerTlsMode::Simple),
         ),
         ("{certificateRefs: [{name: other, namespace: certs}]}".into(), None),
-        ("{certificateRefs: [{name: web}, {name: more}]}".into(), None),
+        ("{certificateRefs: [{name: web}, {name: more}]}".into(), Some(ServerTlsMode::Simple)),
+        ("{certificateRefs: [{name: web}, {name: more}, {name: most}]}".into(), None),
+        ("{certificateRefs: []}".into(), None),
+        // One that may not be referred to is not shown; the other one is.
+        (
+            "{certificateRefs: [{name: other, namespace: certs}, {name: web}]}".into(),
+            Some(ServerTlsMode::Simple),
+        ),
+        ("{certificateRefs: [{name: web, kind: X}, {name: more, kind: X}]}".into(), None),
+        // Its roots say who is let in.
+        (
+            format!(
+                "{{certificateRefs: [{{name: other, namespace: certs}}, {{name: web}}], {}}}",
+                option("MUTUAL")
+            ),
+            None,
+        ),
         ("{certificateRefs: [{name: web, kind: ConfigMap}]}".into(), None),
         ("{mode: Passthrough}".into(), None),
         ("{}".into(), None),
