@@ -175,7 +175,7 @@ fn missing_files(snapshot: &Snapshot) -> Vec<Problem> {
             {
                 let message = format!(
                     "can't be read here ({error}), but Gateway {} needs it on port {}; if the \
-                     gateway can't read it either, every connection there is refused",
+                     gateway can't read it either, connections that need it are refused",
                     server.gateway, server.port
                 );
                 problems.push(Problem::new(Severity::Warning, path.display().to_string(), message));

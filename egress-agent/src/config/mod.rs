@@ -19,6 +19,7 @@ mod guards;
 mod http_route;
 mod label_selector;
 mod last_good;
+mod listener_status;
 mod load_balancer;
 mod log_format;
 mod mesh;
@@ -41,8 +42,9 @@ mod yaml;
 pub use annotations::PREFIX as ANNOTATION_PREFIX;
 pub use api::{compile, compile_in, kinds};
 pub use last_good::LastGood;
+pub use listener_status::{ListenerStatus, ListenerStatuses};
 pub use log_format::{JSON_OWN, LogFormat, LogFormatError};
-pub use problem::{Problem, Problems, RouteReason, Severity};
+pub use problem::{Problem, Problems, Severity, StatusReason};
 pub use reference::reference;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -98,6 +100,8 @@ pub struct Compiled {
     /// to what does not exist, or no longer exists, is answered by refusing what depends on it, so
     /// that deleting a resource takes effect at once whatever still names it.
     pub warnings: Vec<Problem>,
+    /// What becomes of the listeners of the Gateway API's Gateways.
+    pub listeners: ListenerStatuses,
 }
 
 #[cfg(test)]

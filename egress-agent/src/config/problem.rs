@@ -27,25 +27,35 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Why a route of the Gateway API is not taken at a parent, or why one of its references is not resolved: the reason
-/// that the route's conditions show.
+/// Why a route of the Gateway API is not taken at a parent, why a listener is not served, or why a reference of one is
+/// not resolved: the reason that the conditions show.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum RouteReason {
+pub enum StatusReason {
     /// There is no such parent, or no such listener of it.
     NoMatchingParent,
     /// The parent serves none of the route's hosts.
     NoMatchingListenerHostname,
     /// The parent takes no routes of this kind or namespace.
     NotAllowedByListeners,
-    /// A backend lies in another namespace, which permits no reference.
+    /// A backend or a certificate lies in another namespace, which permits no reference.
     RefNotPermitted,
     /// A backend is of a kind that cannot be one.
     InvalidKind,
     /// A backend does not exist or cannot be reached.
     BackendNotFound,
+    /// A listener's certificate is missing, or cannot be one.
+    InvalidCertificateRef,
+    /// A listener is to take routes of a kind that its protocol cannot have.
+    InvalidRouteKinds,
+    /// A listener's protocol is not served.
+    UnsupportedProtocol,
+    /// Another listener has the same port, protocol and host.
+    HostnameConflict,
+    /// Another listener has the same port and host, and another protocol.
+    ProtocolConflict,
 }
 
-impl RouteReason {
+impl StatusReason {
     /// The Gateway API's word.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -56,6 +66,11 @@ impl RouteReason {
             Self::RefNotPermitted => "RefNotPermitted",
             Self::InvalidKind => "InvalidKind",
             Self::BackendNotFound => "BackendNotFound",
+            Self::InvalidCertificateRef => "InvalidCertificateRef",
+            Self::InvalidRouteKinds => "InvalidRouteKinds",
+            Self::UnsupportedProtocol => "UnsupportedProtocol",
+            Self::HostnameConflict => "HostnameConflict",
+            Self::ProtocolConflict => "ProtocolConflict",
         }
     }
 }
@@ -87,9 +102,9 @@ pub struct Problem {
     pub expected: Option<String>,
     /// A sentence: what is wrong, and what to do.
     pub message: String,
-    /// What a route of the Gateway API shows for it, where the place alone does not say so.
+    /// What a route or a listener of the Gateway API shows for it, where the place alone does not say so.
     #[serde(skip)]
-    pub route_reason: Option<RouteReason>,
+    pub status_reason: Option<StatusReason>,
 }
 
 impl Problem {
@@ -105,7 +120,7 @@ impl Problem {
             found: None,
             expected: None,
             message: message.into(),
-            route_reason: None,
+            status_reason: None,
         }
     }
 

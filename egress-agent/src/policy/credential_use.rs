@@ -1,6 +1,6 @@
 //! Which resources name which credentials.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::types::Namespace;
 
@@ -27,6 +27,20 @@ pub struct CredentialUse {
     /// The resource, as messages call it: `Gateway istio-system/egress`.
     pub resource: Arc<str>,
 }
+
+/// A credential that cannot be used as it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadCredential {
+    /// The `credentialName`.
+    pub name: String,
+    /// What is wrong with it, a sentence.
+    pub fault: String,
+    /// Whether an earlier one is in use meanwhile.
+    pub in_use: bool,
+}
+
+/// What is wrong with the credentials that resources name, by what messages call the resources.
+pub type CredentialFaults = BTreeMap<String, Vec<BadCredential>>;
 
 impl CredentialUse {
     /// The namespace of the resource; nothing for one without.

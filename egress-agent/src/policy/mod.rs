@@ -55,7 +55,9 @@ pub use consistent_hash::{
     ConsistentHash, HashCookie, HashKey, HashTable, hash_of, hash_of_address, hash_with,
 };
 pub use cors::CorsPolicy;
-pub use credential_use::{CredentialUse, config_map_credential, config_map_of};
+pub use credential_use::{
+    BadCredential, CredentialFaults, CredentialUse, config_map_credential, config_map_of,
+};
 pub use decision::{
     Denied, Entry, HeaderOps, HeaderText, HttpAction, HttpRequest, HttpRoute, PortMode, RetryOn,
     RetryPolicy, TcpRoute, Termination, TlsConnection, TlsRoute, Upgrades,

@@ -18,7 +18,7 @@ use self::build::{Builder, Built, Compilation, Compile};
 pub use self::merged::Merged;
 use super::{Files, Origin, ReadError};
 use crate::{
-    config::{self, LastGood, Severity},
+    config::{self, LastGood, ListenerStatuses, Severity},
     policy::Snapshot,
     sys::retire::Retired,
     types::Held,
@@ -215,15 +215,15 @@ fn compile(last: &mut LastGood, files: &Files) -> Compilation {
         None => config::compile(resources, mesh.as_ref()),
         Some(_) => last.compile(discovered, resources, mesh.as_ref()),
     };
-    let (snapshot, problems) = match compiled {
+    let (snapshot, problems, listeners) = match compiled {
         Ok(compiled) => {
             let mut snapshot = compiled.snapshot;
             snapshot.revisions = Arc::clone(files.objects.revisions());
-            (Some(Arc::new(snapshot)), compiled.warnings)
+            (Some(Arc::new(snapshot)), compiled.warnings, compiled.listeners)
         }
-        Err(problems) => (None, problems.0),
+        Err(problems) => (None, problems.0, ListenerStatuses::new()),
     };
-    files.objects.judge(&problems, snapshot.is_some());
+    files.objects.judge(&problems, snapshot.is_some(), &listeners);
     for problem in &problems {
         match problem.severity {
             Severity::Warning => tracing::warn!("{problem}"),

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::watch;
 
 use crate::{
-    config::{Problem, RouteReason, Severity},
+    config::{ListenerStatus, ListenerStatuses, Problem, Severity, StatusReason},
     types::Revisions,
 };
 
@@ -22,6 +22,20 @@ pub(super) struct Verdict {
     pub(super) outcome: Outcome,
     /// What is wrong with it, the first of it.
     pub(super) faults: Vec<Fault>,
+    /// Of a Gateway of the Gateway API: what became of its listeners. Nothing is known where the configuration is
+    /// refused.
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// What became of a listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Listener {
+    /// The kinds of routes that it takes.
+    pub(super) kinds: Vec<&'static str>,
+    /// How many routes it has, those that are accepted.
+    pub(super) routes: usize,
+    /// Whether a gateway serves it.
+    pub(super) is_served: bool,
 }
 
 /// Something that is wrong with an object.
@@ -31,8 +45,21 @@ pub(super) struct Fault {
     pub(super) field: Option<String>,
     /// A sentence.
     pub(super) text: String,
-    /// What a route shows for it, where the place alone does not say so.
-    pub(super) reason: Option<RouteReason>,
+    /// What a route or a listener shows for it, where the place alone does not say so.
+    pub(super) reason: Option<StatusReason>,
+}
+
+impl Fault {
+    /// Whether it is of a route itself, not of a parent or a backend: it is accepted nowhere then.
+    pub(super) fn is_of_the_route(&self) -> bool {
+        let field = self.field.as_deref().unwrap_or_default();
+        !field.starts_with("spec.parentRefs[") && !self.is_of_a_backend()
+    }
+
+    /// Whether it is of a route's backend.
+    pub(super) fn is_of_a_backend(&self) -> bool {
+        self.field.as_deref().is_some_and(|field| field.contains(".backendRef"))
+    }
 }
 
 /// Faults of one object that are kept.
@@ -83,15 +110,20 @@ impl Generations {
     }
 
     /// Tells whoever wants to know what became of the objects. `accepted` is whether the configuration is put in
-    /// force.
-    pub fn judge(&self, problems: &[Problem], accepted: bool) {
+    /// force, and `listeners` what became of those of Gateways.
+    pub fn judge(&self, problems: &[Problem], accepted: bool, listeners: &ListenerStatuses) {
         if let Some(judged) = &self.judged {
-            judged.send_replace(Arc::new(verdicts(&self.known, problems, accepted)));
+            judged.send_replace(Arc::new(verdicts(&self.known, problems, accepted, listeners)));
         }
     }
 }
 
-fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool) -> Verdicts {
+fn verdicts(
+    known: &BTreeMap<String, i64>,
+    problems: &[Problem],
+    accepted: bool,
+    listeners: &ListenerStatuses,
+) -> Verdicts {
     let mut first: BTreeMap<&str, &Problem> = BTreeMap::new();
     let mut faults: BTreeMap<&str, Vec<Fault>> = BTreeMap::new();
     for problem in problems.iter().filter(|problem| problem.severity != Severity::Warning) {
@@ -101,7 +133,7 @@ fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool)
             all.push(Fault {
                 field: problem.field.clone(),
                 text: sentence(problem),
-                reason: problem.route_reason,
+                reason: problem.status_reason,
             });
         }
         let worst = first.entry(resource).or_insert(problem);
@@ -114,6 +146,15 @@ fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool)
         let by = error.resource.as_deref().unwrap_or(&error.file);
         format!("the configuration is refused because of {by}: {}", sentence(error))
     });
+    let is_accepted = |route: &String| {
+        let mut faults = faults.get(route.as_str()).into_iter().flatten();
+        !faults.any(Fault::is_of_the_route)
+    };
+    let listener = |status: &ListenerStatus| Listener {
+        kinds: status.kinds.clone(),
+        routes: status.routes.iter().filter(|route| is_accepted(route)).count(),
+        is_served: status.is_served,
+    };
     let judge = |(name, generation): (&String, &i64)| {
         let outcome = match (first.get(name.as_str()), &held) {
             (Some(problem), _) => Outcome::Invalid(sentence(problem)),
@@ -121,7 +162,8 @@ fn verdicts(known: &BTreeMap<String, i64>, problems: &[Problem], accepted: bool)
             (None, None) => Outcome::Accepted,
         };
         let faults = faults.get(name.as_str()).cloned().unwrap_or_default();
-        (name.clone(), Verdict { generation: *generation, outcome, faults })
+        let listeners = listeners.get(name).into_iter().flatten().map(listener).collect();
+        (name.clone(), Verdict { generation: *generation, outcome, faults, listeners })
     };
     known.iter().map(judge).collect()
 }
@@ -154,7 +196,7 @@ mod tests {
 
     fn outcomes(problems: &[Problem], accepted: bool) -> Vec<Outcome> {
         let known = BTreeMap::from([("A a/a".to_owned(), 3), ("B b/b".to_owned(), 4)]);
-        let all = verdicts(&known, problems, accepted);
+        let all = verdicts(&known, problems, accepted, &ListenerStatuses::new());
         assert_eq!(all.values().map(|verdict| verdict.generation).collect::<Vec<_>>(), [3, 4]);
         all.into_values().map(|verdict| verdict.outcome).collect()
     }
@@ -176,5 +218,33 @@ mod tests {
         assert!(matches!(&found[0], Outcome::Invalid(text) if text.contains("worse")), "{found:?}");
         // Nothing else of that configuration is in force.
         assert!(matches!(&found[1], Outcome::Held(text) if text.contains("because of A a/a")));
+    }
+
+    #[test]
+    fn a_listener_counts_the_routes_that_are_accepted() {
+        let gateway = "Gateway.gateway.networking.k8s.io shop/a";
+        let known = BTreeMap::from([(gateway.to_owned(), 1)]);
+        let routes = ["good", "of-elsewhere", "backendless", "wrong"];
+        let title = |name: &str| format!("HTTPRoute shop/{name}");
+        let status = ListenerStatus {
+            kinds: vec!["HTTPRoute"],
+            routes: routes.map(title).into(),
+            is_served: true,
+        };
+        let listeners = ListenerStatuses::from([(gateway.to_owned(), vec![status])]);
+        let at = |name: &str, field: &str| {
+            let mut problem = problem(Severity::Refusal, &title(name), "wrong");
+            problem.field = Some(field.into());
+            problem
+        };
+        // Another parent does not take it; a backend is missing; a rule of it cannot be carried out.
+        let problems = [
+            at("of-elsewhere", "spec.parentRefs[1]"),
+            at("backendless", "spec.rules[0].backendRefs[0]"),
+            at("wrong", "spec.rules[0].filters[0]"),
+        ];
+        let all = verdicts(&known, &problems, true, &listeners);
+        let expected = Listener { kinds: vec!["HTTPRoute"], routes: 3, is_served: true };
+        assert_eq!(all[gateway].listeners, [expected]);
     }
 }

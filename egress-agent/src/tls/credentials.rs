@@ -37,7 +37,7 @@ use super::{
     workload_api::{Given, WorkloadApi},
 };
 use crate::{
-    policy::{ClientTls, CredentialUse, ServerTls, TunnelTls},
+    policy::{BadCredential, ClientTls, CredentialFaults, CredentialUse, ServerTls, TunnelTls},
     source::{FileContents, FileSet, Secrets, Timing, Watched, Watcher},
 };
 
@@ -69,9 +69,6 @@ pub struct Credentials {
     /// See [`Credentials::faults`].
     faults: watch::Sender<Arc<CredentialFaults>>,
 }
-
-/// What is wrong with the credentials that resources name: the first fault by the resource, as messages call it.
-pub type CredentialFaults = BTreeMap<String, String>;
 
 /// What is wanted, and what is known of it.
 #[derive(Debug, Default)]
@@ -334,18 +331,25 @@ impl Credentials {
     }
 }
 
-/// Faults by the resources that name the credentials.
+/// Faults by the resources that name the credentials: the first of each credential.
 fn faults_by_resource(
     uses: &[CredentialUse],
     states: impl IntoIterator<Item = CredentialState>,
 ) -> CredentialFaults {
-    let first = |state: CredentialState| Some((state.name, state.problems.into_iter().next()?));
-    let by_name: BTreeMap<String, String> = states.into_iter().filter_map(first).collect();
+    let first = |state: CredentialState| {
+        let fault = state.problems.into_iter().next()?;
+        let bad =
+            BadCredential { name: state.name.clone(), fault, in_use: state.not_after.is_some() };
+        Some((state.name, bad))
+    };
+    let by_name: BTreeMap<String, BadCredential> = states.into_iter().filter_map(first).collect();
     let mut faults = CredentialFaults::new();
     for named in uses {
-        if let Some(fault) = by_name.get(&*named.name) {
-            let text = format!("credential {}: {fault}", named.name);
-            faults.entry(named.resource.to_string()).or_insert(text);
+        if let Some(bad) = by_name.get(&*named.name) {
+            let of_resource = faults.entry(named.resource.to_string()).or_default();
+            if !of_resource.contains(bad) {
+                of_resource.push(bad.clone());
+            }
         }
     }
     faults

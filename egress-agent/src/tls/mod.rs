@@ -32,7 +32,7 @@ pub use config::{Alpn, TrustRoots, negotiated_group};
 pub use credential::{
     Credential, CredentialFault, CredentialStore, Inspection, Located, Needs, Places,
 };
-pub use credentials::{CredentialFaults, CredentialState, Credentials, Unusable};
+pub use credentials::{CredentialState, Credentials, Unusable};
 pub use error::TlsError;
 pub use judged::{Ending, Judged, PeerEnded};
 pub use origin::Originator;

@@ -14,7 +14,8 @@ use super::{
 };
 use crate::policy::{CipherSuite, Inside, ServerTls, TlsVersion};
 
-/// Builds the configuration; of several credentials a client is shown the one that fits it. `verifier` is there where clients are asked.
+/// Builds the configuration; of several credentials a client is shown the one that fits it. `verifier` is there where
+/// clients are asked.
 ///
 /// # Errors
 /// Why the settings can't be carried out with these credentials.

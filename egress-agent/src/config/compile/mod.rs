@@ -62,7 +62,7 @@ use super::{
     Compiled, Discovered, Problems, RawFile,
     decode::{Report, Spot},
     resource::{Meta, Resource, Resources},
-    translate::{self, World},
+    translate::{self, Translated, World},
 };
 use crate::{
     policy::{AddressGuard, HostPattern, Rules, Service, Snapshot},
@@ -86,7 +86,8 @@ pub(super) fn compile(
     let (mesh, places) = mesh::compile(settings, discovered, &mut report);
     let in_cluster = discovered.gateways.is_some();
     let world = World { mesh: &mesh, in_cluster, trials: trials::TRIALS };
-    let shared = translate::translate(&mut resources, &world, &mut report);
+    let Translated { shared, listeners } =
+        translate::translate(&mut resources, &world, &mut report);
     let mut groups = Groups::from(&mesh);
     groups.share(shared);
     let compiler = Compiler {
@@ -123,7 +124,7 @@ pub(super) fn compile(
     if fatal {
         return Err(Problems(problems));
     }
-    Ok(Compiled { snapshot, warnings: problems })
+    Ok(Compiled { snapshot, warnings: problems, listeners })
 }
 
 impl Compiler<'_> {

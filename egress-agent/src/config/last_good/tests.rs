@@ -90,7 +90,7 @@ impl Cluster {
         let discovered = Discovered::default();
         let mesh = file("mesh.yaml", mesh);
         let compiled = self.last.compile(&discovered, files, Some(&mesh));
-        let Compiled { snapshot, warnings } =
+        let Compiled { snapshot, warnings, listeners: _ } =
             compiled.unwrap_or_else(|problems| panic!("{problems}"));
         (Gateway::of(snapshot), warnings)
     }

@@ -10,7 +10,7 @@ use super::{
         decode::{At, List, Report},
         gateway_api::GROUP,
         meta::Meta,
-        problem::RouteReason,
+        problem::StatusReason,
         references::ParentRef,
         resource::Resource,
         service_entry::ServiceEntry,
@@ -113,7 +113,7 @@ impl Parents<'_> {
             return;
         };
         let mut why = String::from("no listener has this name and port");
-        let mut reason = RouteReason::NoMatchingParent;
+        let mut reason = StatusReason::NoMatchingParent;
         let before = all.len();
         let wanted = |listener: &&Listener| {
             section_name.as_ref().is_none_or(|wanted| wanted.value == listener.name)
@@ -122,10 +122,10 @@ impl Parents<'_> {
         let gateway = crate::types::Namespace(namespace.into());
         for listener in listeners.iter().filter(wanted) {
             if !listener.kinds.contains(&asking.kind) {
-                reason = RouteReason::NotAllowedByListeners;
+                reason = StatusReason::NotAllowedByListeners;
                 why = format!("the listener {} takes no {}", listener.name, asking.kind);
             } else if !listener.namespaces.allows(&gateway, own, self.labels) {
-                reason = RouteReason::NotAllowedByListeners;
+                reason = StatusReason::NotAllowedByListeners;
                 why =
                     format!("the listener {} takes no route of namespace {}", listener.name, own.0);
             } else {
@@ -133,8 +133,10 @@ impl Parents<'_> {
                 let own = hosts.into_iter().filter(|(host, _)| is_own(host, listener, listeners));
                 let own: Vec<_> = own.collect();
                 if own.is_empty() {
-                    reason = RouteReason::NoMatchingListenerHostname;
+                    reason = StatusReason::NoMatchingListenerHostname;
                     why = format!("the listener {} is for none of its hosts", listener.name);
+                } else {
+                    listener.routes.borrow_mut().insert(asking.meta.label.clone());
                 }
                 let stage = Stage::Listener(Rc::clone(&listener.full_name), listener.protocol);
                 all.extend(own.into_iter().map(|(host, named)| Attached {
@@ -209,7 +211,7 @@ fn at_hostname(
     match HostPattern::parse(&name.value) {
         Ok(HostPattern::Any) | Err(_) => {
             let message = "this is no host that a route can be for";
-            refuse_for(RouteReason::NoMatchingParent, asking.meta, &name.at, message, report);
+            refuse_for(StatusReason::NoMatchingParent, asking.meta, &name.at, message, report);
         }
         Ok(host) => {
             let export_to = vec![at(".".into(), &name.at)];
@@ -229,7 +231,7 @@ fn at_mesh(
     let hosts = common(asking.hosts, hosts);
     if hosts.is_empty() {
         let message = "none of the route's hosts is one of this parent's; it has no effect there";
-        let reason = RouteReason::NoMatchingListenerHostname;
+        let reason = StatusReason::NoMatchingListenerHostname;
         refuse_for(reason, asking.meta, &parent.at, message, report);
     }
     if let Some(section) = &parent.section_name {

@@ -7,7 +7,7 @@ use super::{
         decode::{At, Report, Spot},
         meta::Meta,
         names,
-        problem::RouteReason,
+        problem::StatusReason,
         references::BackendRef,
         resource::is_label,
         virtual_service::{Destination, DestinationPort},
@@ -57,13 +57,13 @@ pub(super) struct Referring<'a> {
 
 /// Why there is no destination.
 struct Unresolved {
-    reason: RouteReason,
+    reason: StatusReason,
     why: String,
 }
 
 impl Unresolved {
     fn not_found(why: impl Into<String>) -> Self {
-        Self { reason: RouteReason::BackendNotFound, why: why.into() }
+        Self { reason: StatusReason::BackendNotFound, why: why.into() }
     }
 }
 
@@ -123,7 +123,7 @@ impl Backends<'_> {
                         "no ReferenceGrant of {namespace} lets a {} of {own} refer to its Service {name}",
                         from.kind
                     );
-                    return Err(Unresolved { reason: RouteReason::RefNotPermitted, why });
+                    return Err(Unresolved { reason: StatusReason::RefNotPermitted, why });
                 }
                 format!("{name}.{namespace}.svc.cluster.local")
             }
@@ -144,11 +144,11 @@ impl Backends<'_> {
             }
             (ISTIO, "ServiceEntry") => {
                 let why = "a backend is no ServiceEntry, but a host of it, of kind Hostname".into();
-                return Err(Unresolved { reason: RouteReason::InvalidKind, why });
+                return Err(Unresolved { reason: StatusReason::InvalidKind, why });
             }
             _ => {
                 let why = format!("a backend of kind {kind:?} and group {group:?} is not known");
-                return Err(Unresolved { reason: RouteReason::InvalidKind, why });
+                return Err(Unresolved { reason: StatusReason::InvalidKind, why });
             }
         };
         let service = names::namespace_of(&host);

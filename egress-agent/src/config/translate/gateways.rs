@@ -12,18 +12,22 @@ use super::{
         decode::{At, Dict, Records, Report, Spot},
         gateway::Gateway,
         gateway_api::Read,
+        listener_status::{ListenerStatus, ListenerStatuses},
         meta::Meta,
         names,
-        problem::Severity,
+        problem::{Severity, StatusReason},
         resource::Resource,
     },
     grants::Grants,
     listeners::{Listener, listener},
-    notes::{at, take},
+    notes::{at, refuse_for, take},
     servers::server,
     world::World,
 };
-use crate::policy::MeshConfig;
+use crate::{
+    policy::{HostPattern, MeshConfig},
+    types::Port,
+};
 
 /// The classes whose Gateways are served.
 const CLASSES: [&str; 2] = ["egress-enforcer", "istio"];
@@ -47,10 +51,44 @@ pub(super) struct Gateways {
     pub(super) shared: Vec<SharedService>,
     /// The listeners, by namespace and name of their Gateway.
     pub(super) listeners: HashMap<(String, String), Vec<Listener>>,
+    /// Every Gateway.
+    listed: Vec<Listed>,
     /// Gateways of other classes.
     pub(super) foreign: HashSet<(String, String)>,
     /// The services of Gateways.
     pub(super) services: HashSet<String>,
+}
+
+/// A Gateway, as far as the status of its listeners is concerned.
+#[derive(Debug)]
+struct Listed {
+    /// What messages call it.
+    label: String,
+    /// Namespace and name.
+    key: (String, String),
+    /// Of each of its listeners the place among those that were read, if it is one, and whether it is served.
+    listeners: Vec<(Option<usize>, bool)>,
+}
+
+impl Gateways {
+    /// What became of the listeners, once the routes were looked at.
+    pub(super) fn statuses(&self) -> ListenerStatuses {
+        let of = |Listed { label, key, listeners }: &Listed| {
+            let read = self.listeners.get(key).map(Vec::as_slice).unwrap_or_default();
+            let statuses = listeners.iter().map(|(index, is_served)| {
+                match index.and_then(|index| read.get(index)) {
+                    Some(listener) => ListenerStatus {
+                        kinds: listener.kinds.clone(),
+                        routes: listener.routes.borrow().clone(),
+                        is_served: *is_served,
+                    },
+                    None => ListenerStatus::default(),
+                }
+            });
+            (label.clone(), statuses.collect())
+        };
+        self.listed.iter().map(of).collect()
+    }
 }
 
 pub(super) fn translate(
@@ -89,11 +127,25 @@ pub(super) fn translate(
             false => None,
         };
         let Groups { indices, owner } = groups.unwrap_or_default();
-        let mut listeners = Vec::new();
-        for mirror in &spec.listeners.0 {
-            let Some(read) = listener(meta, mirror, report) else { continue };
-            let server = server(meta, mirror, &read, grants, world, report);
-            if let Some(server) = server.filter(|_| is_whole) {
+        let (mut listeners, mut listed) = (Vec::new(), Vec::new());
+        let mirrors = spec.listeners.0.iter();
+        let all: Vec<_> = mirrors.map(|mirror| listener(meta, mirror, report)).collect();
+        let conflicts = conflicts(&all);
+        for ((mirror, read), conflict) in spec.listeners.0.iter().zip(all).zip(conflicts) {
+            let Some(read) = read else {
+                listed.push((None, false));
+                continue;
+            };
+            let server = match conflict {
+                None => server(meta, mirror, &read, grants, world, report),
+                Some((reason, why)) => {
+                    refuse_for(reason, meta, &mirror.at, why, report);
+                    None
+                }
+            };
+            let server = server.filter(|_| is_whole);
+            listed.push((Some(listeners.len()), server.is_some() && !indices.is_empty()));
+            if let Some(server) = server {
                 for index in &indices {
                     let selector = world.mesh.gateways.get(*index).map(|group| &group.labels);
                     let spec = Gateway {
@@ -110,9 +162,28 @@ pub(super) fn translate(
             listeners.push(read);
         }
         found.services.insert(service);
+        let label = meta.label.clone();
+        found.listed.push(Listed { label, key: key.clone(), listeners: listed });
         found.listeners.insert(key, listeners);
     }
     found
+}
+
+/// Why listeners cannot be served beside others. Neither of two is: nobody knows which of both is meant.
+fn conflicts(all: &[Option<Listener>]) -> Vec<Option<(StatusReason, String)>> {
+    let mut by_place: HashMap<(Port, &HostPattern), Vec<&Listener>> = HashMap::new();
+    for listener in all.iter().flatten() {
+        by_place.entry((listener.port, &listener.host)).or_default().push(listener);
+    }
+    let conflict = |own: &Option<Listener>| {
+        let own = own.as_ref()?;
+        let there = by_place.get(&(own.port, &own.host))?;
+        let other = there.iter().find(|other| !std::ptr::eq(**other, own))?;
+        let name = &other.name;
+        let why = format!("the listener {name} has its port and host; neither has an effect");
+        Some((own.conflict(other), why))
+    };
+    all.iter().map(conflict).collect()
 }
 
 /// Which gateways serve a Gateway.

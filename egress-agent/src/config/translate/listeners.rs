@@ -1,6 +1,6 @@
 //! Listeners as routes see them: for which hosts, and which routes they take.
 
-use std::rc::Rc;
+use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 use super::{
     super::{
@@ -12,9 +12,9 @@ use super::{
         gateway_api::GROUP,
         label_selector::selector,
         meta::Meta,
-        problem::Severity,
+        problem::{Severity, StatusReason},
     },
-    notes::refuse,
+    notes::{refuse, refuse_for},
 };
 use crate::{
     policy::{HostPattern, LabelSelector, NamespaceLabels},
@@ -34,6 +34,19 @@ pub(super) struct Listener {
     /// The kinds of routes that it takes.
     pub(super) kinds: Vec<&'static str>,
     pub(super) namespaces: Allowed,
+    /// The routes that it has taken, as messages call them.
+    pub(super) routes: RefCell<BTreeSet<String>>,
+}
+
+impl Listener {
+    /// Why this one and another one of the same port and host cannot both be served: of a host at a port one protocol
+    /// is served.
+    pub(super) fn conflict(&self, other: &Self) -> StatusReason {
+        match self.protocol == other.protocol {
+            true => StatusReason::HostnameConflict,
+            false => StatusReason::ProtocolConflict,
+        }
+    }
 }
 
 /// What a listener speaks.
@@ -105,6 +118,7 @@ pub(super) fn listener(meta: &Meta, mirror: &Mirror, report: &mut Report) -> Opt
             let problem = cx.note(Severity::Refusal, &protocol.at, message);
             problem.found = Some(format!("{:?}", protocol.value));
             problem.expected = Some("HTTP, HTTPS, TLS or TCP".into());
+            problem.status_reason = Some(StatusReason::UnsupportedProtocol);
             return None;
         }
     };
@@ -133,6 +147,7 @@ pub(super) fn listener(meta: &Meta, mirror: &Mirror, report: &mut Report) -> Opt
         protocol: kind,
         kinds,
         namespaces,
+        routes: RefCell::default(),
     })
 }
 
@@ -155,7 +170,8 @@ fn allowed(
                     Some(known) => kinds.push(*known),
                     None => {
                         let message = format!("a listener of this protocol takes no {kind}");
-                        refuse(meta, spot, message, report);
+                        let reason = StatusReason::InvalidRouteKinds;
+                        refuse_for(reason, meta, spot, message, report);
                     }
                 }
             }

@@ -34,17 +34,26 @@ use merge::Merged;
 use super::{
     decode::Report,
     gateway_api::order,
+    listener_status::ListenerStatuses,
     names,
     resource::{Resource, Resources, sort},
 };
 use crate::policy::NamespaceLabels;
 
-/// Adds what the Gateway API's resources come to, and says which services of theirs others serve.
+/// What a translation says besides the resources that it adds.
+pub(super) struct Translated {
+    /// Services of Gateways that others serve.
+    pub(super) shared: Vec<SharedService>,
+    /// What becomes of listeners.
+    pub(super) listeners: ListenerStatuses,
+}
+
+/// Adds what the Gateway API's resources come to.
 pub(super) fn translate(
     resources: &mut Resources,
     world: &World<'_>,
     report: &mut Report,
-) -> Vec<SharedService> {
+) -> Translated {
     let api = std::mem::take(&mut resources.api);
     let grants = Grants::of(&api.grants);
     let labels = NamespaceLabels::new(resources.namespaces.iter().cloned());
@@ -76,6 +85,7 @@ pub(super) fn translate(
         routes.extend(streams::tcp(route, &parents, &backends, report));
     }
     routes.sort_by(|a, b| order(&a.meta).cmp(&order(&b.meta)));
+    let listeners = found.statuses();
     resources.gateways.extend(found.made);
     sort(&mut resources.gateways);
     resources.routes.extend(routes);
@@ -83,5 +93,5 @@ pub(super) fn translate(
     // Of two rules for one host the first one's settings count: TLS must not be lost for an older one. All else is
     // the other one's.
     resources.rules.splice(0..0, policies.made);
-    found.shared
+    Translated { shared: found.shared, listeners }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, rc::Rc};
 use super::super::{
     decode::{At, Report, Spot},
     meta::Meta,
-    problem::{Problem, RouteReason, Severity},
+    problem::{Problem, Severity, StatusReason},
     virtual_service::Destination,
 };
 use crate::policy::HostPattern;
@@ -20,15 +20,15 @@ pub(super) fn refuse(meta: &Meta, spot: &Spot, message: impl Into<String>, repor
     meta.cx(report).note(Severity::Refusal, spot, message);
 }
 
-/// Notes that a route is refused, and the reason that its conditions show.
+/// Notes that a route or a listener is refused, and the reason that its conditions show.
 pub(super) fn refuse_for(
-    reason: RouteReason,
+    reason: StatusReason,
     meta: &Meta,
     spot: &Spot,
     message: impl Into<String>,
     report: &mut Report,
 ) {
-    meta.cx(report).note(Severity::Refusal, spot, message).route_reason = Some(reason);
+    meta.cx(report).note(Severity::Refusal, spot, message).status_reason = Some(reason);
 }
 
 /// Takes over what was noted when a resource was read.

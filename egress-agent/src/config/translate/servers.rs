@@ -7,11 +7,12 @@ use super::{
         gateway::{GatewayServerPort, Server, ServerMode, ServerTls},
         meta::Meta,
         names,
+        problem::{Severity, StatusReason},
         references::SecretRef,
     },
     grants::Grants,
     listeners::{Listener, Protocol},
-    notes::{at, refuse},
+    notes::{at, refuse, refuse_for},
     world::World,
 };
 
@@ -39,7 +40,8 @@ pub(super) fn server(
         }
         (Protocol::Https | Protocol::Tls, None) => {
             let message = "without tls there is no certificate; the listener has no effect";
-            refuse(meta, &spot.field("tls"), message, report);
+            let reason = StatusReason::InvalidCertificateRef;
+            refuse_for(reason, meta, &spot.field("tls"), message, report);
             return None;
         }
         (Protocol::Passthrough, Some(tls)) => {
@@ -56,8 +58,8 @@ pub(super) fn server(
         (Protocol::Https | Protocol::Tls, Some(tls)) => {
             match terminating(meta, tls, grants, world, report) {
                 Ok(settings) => Some(settings),
-                Err((spot, why)) => {
-                    refuse(meta, &spot, format!("{why}; the listener has no effect"), report);
+                Err(wrong) => {
+                    wrong.refuse(meta, "the listener has no effect", report);
                     return None;
                 }
             }
@@ -89,29 +91,58 @@ pub(super) fn server(
     }
 }
 
+/// What is wrong with the TLS settings of a listener.
+struct Wrong {
+    at: Spot,
+    why: String,
+    /// What the listener shows for it, where the place alone does not say so.
+    reason: Option<StatusReason>,
+}
+
+impl Wrong {
+    fn new(at: Spot, why: impl Into<String>) -> Self {
+        Self { at, why: why.into(), reason: None }
+    }
+
+    /// Of a certificate.
+    fn certificate(at: Spot, why: impl Into<String>) -> Self {
+        let reason = Some(StatusReason::InvalidCertificateRef);
+        Self { at, why: why.into(), reason }
+    }
+
+    fn refuse(self, meta: &Meta, effect: &str, report: &mut Report) {
+        let message = format!("{}; {effect}", self.why);
+        let mut cx = meta.cx(report);
+        cx.note(Severity::Refusal, &self.at, message).status_reason = self.reason;
+    }
+}
+
 fn terminating(
     meta: &Meta,
     tls: &ListenerTls,
     grants: &Grants,
     world: &World<'_>,
     report: &mut Report,
-) -> Result<ServerTls, (Spot, String)> {
+) -> Result<ServerTls, Wrong> {
     let ListenerTls { at: spot, mode, certificates, options } = tls;
     if let Some(mode) = mode.as_ref().filter(|mode| mode.value == ListenerMode::Passthrough) {
-        return Err((mode.at.clone(), "HTTPS is terminated; Passthrough is for TLS".into()));
+        let why = "HTTPS is terminated; Passthrough is for TLS";
+        return Err(Wrong::new(mode.at.clone(), why));
     }
     let mut wanted = ServerMode::Simple;
     for (key, value) in &options.0 {
         if key.value != TERMINATE_MODE {
             let why = format!("the option {:?} is not supported, and may restrict", key.value);
-            return Err((key.at.clone(), why));
+            return Err(Wrong::new(key.at.clone(), why));
         }
         wanted = match value.value.as_str() {
             "SIMPLE" => ServerMode::Simple,
             "MUTUAL" => ServerMode::Mutual,
             "OPTIONAL_MUTUAL" => ServerMode::OptionalMutual,
             "ISTIO_MUTUAL" => ServerMode::IstioMutual,
-            other => return Err((value.at.clone(), format!("no mode is named {other:?}"))),
+            other => {
+                return Err(Wrong::new(value.at.clone(), format!("no mode is named {other:?}")));
+            }
         };
     }
     let mode = Some(at(wanted, spot));
@@ -121,22 +152,22 @@ fn terminating(
     let count = certificates.0.len();
     if !(1..=MOST_CERTIFICATES).contains(&count) {
         let why = format!("{count} certificates are named; expected one or {MOST_CERTIFICATES}");
-        return Err((spot.field("certificateRefs"), why));
+        return Err(Wrong::certificate(spot.field("certificateRefs"), why));
     }
     let (mut names, mut wrong) = (Vec::new(), Vec::new());
     for (index, reference) in certificates.0.iter().enumerate() {
         match certificate(meta, reference, grants, world) {
             Ok(name) => names.push(name),
             // The roots for clients' certificates are the first one's: another one's may let in more.
-            Err(why) if index == 0 && wanted != ServerMode::Simple => return Err(why),
-            Err(why) => wrong.push(why),
+            Err(first) if index == 0 && wanted != ServerMode::Simple => return Err(first),
+            Err(one) => wrong.push(one),
         }
     }
     if names.is_empty() {
         return Err(wrong.swap_remove(0));
     }
-    for (spot, why) in wrong {
-        refuse(meta, &spot, format!("{why}; the listener shows its other certificate"), report);
+    for one in wrong {
+        one.refuse(meta, "the listener shows its other certificate", report);
     }
     Ok(ServerTls { mode, credential_names: names, ..ServerTls::empty(spot) })
 }
@@ -147,12 +178,12 @@ fn certificate(
     reference: &SecretRef,
     grants: &Grants,
     world: &World<'_>,
-) -> Result<At<String>, (Spot, String)> {
+) -> Result<At<String>, Wrong> {
     let SecretRef { at: spot, group, kind, name, namespace } = reference;
     let is_secret = group.as_ref().is_none_or(|group| group.value.is_empty())
         && kind.as_ref().is_none_or(|kind| kind.value == "Secret");
     let Some(name) = name.as_ref().filter(|_| is_secret) else {
-        return Err((spot.clone(), "a certificate is a Secret".into()));
+        return Err(Wrong::certificate(spot.clone(), "a certificate is a Secret"));
     };
     let own = &*meta.namespace.0;
     let namespace = namespace.as_ref().map_or(own, |namespace| namespace.value.as_str());
@@ -162,9 +193,10 @@ fn certificate(
             "no ReferenceGrant of {namespace} lets a Gateway of {own} refer to its Secret {}",
             name.value
         );
-        return Err((spot.clone(), why));
+        let reason = Some(StatusReason::RefNotPermitted);
+        return Err(Wrong { at: spot.clone(), why, reason });
     }
-    readable(namespace, world).map_err(|why| (spot.clone(), why))?;
+    readable(namespace, world).map_err(|why| Wrong::certificate(spot.clone(), why))?;
     Ok(At::clone(name))
 }
 

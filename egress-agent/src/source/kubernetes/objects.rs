@@ -67,6 +67,9 @@ struct Status {
     /// Of a route of the Gateway API.
     #[serde(default)]
     parents: Option<Vec<Value>>,
+    /// Of a Gateway of the Gateway API.
+    #[serde(default)]
+    listeners: Option<Vec<Value>>,
 }
 
 /// A condition as any kind shows it.
@@ -259,6 +262,7 @@ fn api(kind: usize, object: &Object) -> Option<Box<ApiObject>> {
     let shown = Shows {
         conditions: conditions.map(Shown::value).collect(),
         parents: status.and_then(|status| status.parents.clone()).unwrap_or_default(),
+        listeners: status.and_then(|status| status.listeners.clone()).unwrap_or_default(),
     };
     let version = object.metadata.resource_version.clone();
     Some(Box::new(ApiObject::new(object.spec.as_ref(), shown, version)))

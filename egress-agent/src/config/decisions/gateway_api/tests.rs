@@ -5,7 +5,7 @@ use egress_ebpf::reason::Reason;
 
 use crate::{
     config::{
-        RouteReason, Severity,
+        Severity, StatusReason,
         testing::{Gateway, compile_with, compiled, problems},
     },
     policy::{ClientTlsMode, Denied, Discovery, HttpRoute, NodeAction, ServerTlsMode, TlsRoute},
@@ -535,14 +535,14 @@ fn the_reason_of_a_route_is_its_faults_and_not_a_word_of_the_message() {
     let found = |from_gateway: &str| {
         let all = problems(&task(from_gateway), "").into_iter();
         let own = all.filter(|problem| problem.severity != Severity::Warning);
-        own.filter_map(|problem| problem.route_reason).collect::<Vec<_>>()
+        own.filter_map(|problem| problem.status_reason).collect::<Vec<_>>()
     };
     let backend =
         |backend: &str| found(&rules(&format!("  - backendRefs: [{{{backend}, port: 80}}]\n")));
-    assert_eq!(backend("name: 'man!kind'"), [RouteReason::BackendNotFound]);
-    assert_eq!(backend("name: api, namespace: shop"), [RouteReason::RefNotPermitted]);
+    assert_eq!(backend("name: 'man!kind'"), [StatusReason::BackendNotFound]);
+    assert_eq!(backend("name: api, namespace: shop"), [StatusReason::RefNotPermitted]);
     for kind in ["kind: Bucket, group: x", "kind: ServiceEntry, group: networking.istio.io"] {
-        assert_eq!(backend(&format!("{kind}, name: cnn")), [RouteReason::InvalidKind]);
+        assert_eq!(backend(&format!("{kind}, name: cnn")), [StatusReason::InvalidKind]);
     }
     // Where the host of a good reference leads is found out later: the place says enough.
     assert_eq!(backend("name: mankind"), []);
@@ -552,10 +552,10 @@ fn the_reason_of_a_route_is_its_faults_and_not_a_word_of_the_message() {
         found(&FROM_GATEWAY.replace(from, to))
     };
     let hosts = parent("hostnames:\n  - edition", "hostnames:\n  - takes-no");
-    assert_eq!(hosts, [RouteReason::NoMatchingListenerHostname]);
+    assert_eq!(hosts, [StatusReason::NoMatchingListenerHostname]);
     let elsewhere =
         parent("name: cnn-egress-gateway\n", "name: cnn-egress-gateway\n    sectionName: x\n");
-    assert_eq!(elsewhere, [RouteReason::NoMatchingParent]);
+    assert_eq!(elsewhere, [StatusReason::NoMatchingParent]);
     let section = "name: cnn-egress-gateway\n    port: 80\n";
     assert_eq!(parent("name: cnn-egress-gateway\n", section), []);
     assert_eq!(found(FROM_GATEWAY), []);

@@ -1,14 +1,19 @@
 //! The status of the Gateway API's resources: what they should show, without I/O.
 //!
-//! A Gateway shows `Accepted` and `Programmed`, if it is of this product's own class: those of the class `istio` may have
-//! Istio's controller too, and two of them would write against each other without end. A route shows `Accepted` and
-//! `ResolvedRefs` for each parent that is served here, beside what other controllers show.
+//! A Gateway shows `Accepted` and `Programmed`, and what became of each listener, if it is of this product's own
+//! class: those of the class `istio` may have Istio's controller too, and two of them would write against each other
+//! without end. A route shows `Accepted` and `ResolvedRefs` for each parent that is served here, beside what other
+//! controllers show.
 
 use serde_json::{Value, json};
 
-use super::cut::cut;
+use super::{
+    conditions::{Wanted, are_newer, conditions},
+    listeners,
+};
 use crate::{
-    config::RouteReason,
+    config::StatusReason,
+    policy::BadCredential,
     source::{
         kubernetes::{
             api_object::ApiObject,
@@ -23,55 +28,40 @@ use crate::{
 pub(super) const CONTROLLER: &str = "egress-enforcer.io/gateway";
 /// The class that nobody else has.
 const OWN_CLASS: &str = "egress-enforcer";
+/// The reason of a Gateway some of whose listeners are not served.
+const NOT_VALID: &str = "ListenersNotValid";
 /// Classes whose Gateways are served.
 const CLASSES: [&str; 2] = [OWN_CLASS, "istio"];
-/// Bytes of a message.
-const MESSAGE: usize = 4096;
 /// What a route's `parents` hold at most.
 const PARENTS: usize = 32;
 
-/// A condition, without the time of its change.
-struct Wanted {
-    kind: &'static str,
-    holds: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl Wanted {
-    fn good(kind: &'static str, message: &str) -> Self {
-        let reason = match kind {
-            "ResolvedRefs" => "ResolvedRefs",
-            "Programmed" => "Programmed",
-            _ => "Accepted",
-        };
-        Self { kind, holds: true, reason, message: message.into() }
-    }
-
-    fn bad(kind: &'static str, reason: &'static str, message: &str) -> Self {
-        Self { kind, holds: false, reason, message: cut(message, MESSAGE) }
-    }
-}
-
 /// The status that the object should show, where it differs from the one that it shows. Conditions that begin now
 /// have no `lastTransitionTime`.
-pub(super) fn status(object: &Known, verdict: &Verdict, all: &KnownObjects) -> Option<Value> {
+pub(super) fn status(
+    object: &Known,
+    verdict: &Verdict,
+    all: &KnownObjects,
+    bad: &[BadCredential],
+) -> Option<Value> {
     let custom = CUSTOM.get(object.kind).filter(|custom| custom.group == GATEWAY_API)?;
     let api = object.api.as_ref()?;
     match custom.kind {
-        "Gateway" => gateway(object, api, verdict),
+        "Gateway" => gateway(object, api, verdict, bad),
         "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" => route(object, api, verdict, all),
         _ => None,
     }
 }
 
-fn gateway(object: &Known, api: &ApiObject, verdict: &Verdict) -> Option<Value> {
+fn gateway(
+    object: &Known,
+    api: &ApiObject,
+    verdict: &Verdict,
+    bad: &[BadCredential],
+) -> Option<Value> {
     if api.class.as_deref() != Some(OWN_CLASS) {
         return None;
     }
-    let of_listeners = |fault: &&Fault| {
-        fault.field.as_deref().is_some_and(|field| field.starts_with("spec.listeners"))
-    };
+    let serves = verdict.listeners.iter().any(|listener| listener.is_served);
     let wanted = match &verdict.outcome {
         Outcome::Accepted => [
             Wanted::good("Accepted", "gateways decide by it"),
@@ -80,46 +70,29 @@ fn gateway(object: &Known, api: &ApiObject, verdict: &Verdict) -> Option<Value> 
         Outcome::Held(why) => {
             [Wanted::bad("Accepted", "Pending", why), Wanted::bad("Programmed", "Pending", why)]
         }
+        // A listener has one fault or more; the others are served.
+        Outcome::Invalid(why) if verdict.faults.iter().all(listeners::is_of_one) => [
+            match serves {
+                true => Wanted::holding("Accepted", NOT_VALID, why),
+                false => Wanted::bad("Accepted", NOT_VALID, why),
+            },
+            match serves {
+                true => Wanted::good("Programmed", "its other listeners are served"),
+                false => Wanted::bad("Programmed", "Invalid", why),
+            },
+        ],
         Outcome::Invalid(why) => {
-            let wrong = verdict.faults.iter().filter(of_listeners).count();
-            // A listener has one fault or more; the others are served.
-            let reason =
-                if wrong == verdict.faults.len() { "ListenersNotValid" } else { "Invalid" };
-            [Wanted::bad("Accepted", reason, why), Wanted::bad("Programmed", "Invalid", why)]
+            [Wanted::bad("Accepted", "Invalid", why), Wanted::bad("Programmed", "Invalid", why)]
         }
     };
-    let conditions = conditions(&wanted, object.generation, &api.conditions)?;
-    Some(json!({ "conditions": conditions }))
-}
-
-/// The conditions, with the times of those that stay; `None` where all of them are shown already, or those of a newer
-/// generation.
-fn conditions(wanted: &[Wanted], generation: i64, shown: &[Value]) -> Option<Vec<Value>> {
-    let find = |kind: &str| shown.iter().find(|shown| shown["type"] == kind);
-    let is_newer =
-        |shown: &Value| shown["observedGeneration"].as_i64().is_some_and(|seen| seen > generation);
-    if wanted.iter().filter_map(|one| find(one.kind)).any(is_newer) {
+    if are_newer(&wanted, object.generation, &api.conditions) {
         return None;
     }
-    let mut changed = false;
-    let made = wanted.iter().map(|one| {
-        let mut made = json!({
-            "type": one.kind,
-            "status": if one.holds { "True" } else { "False" },
-            "observedGeneration": generation,
-            "reason": one.reason,
-            "message": one.message,
-        });
-        let shown = find(one.kind);
-        let since = shown.filter(|shown| shown["status"] == made["status"]);
-        if let Some(since) = since.map(|shown| shown["lastTransitionTime"].clone()) {
-            made["lastTransitionTime"] = since;
-        }
-        changed |= shown != Some(&made);
-        made
-    });
-    let made: Vec<Value> = made.collect();
-    changed.then_some(made)
+    let conditions = conditions(&wanted, object.generation, &api.conditions);
+    let listeners = listeners::statuses(api, verdict, bad, object.generation);
+    let is_shown = conditions.is_none() && listeners == api.shown_listeners;
+    let conditions = conditions.unwrap_or_else(|| api.conditions.clone());
+    (!is_shown).then(|| json!({ "conditions": conditions, "listeners": listeners }))
 }
 
 fn route(object: &Known, api: &ApiObject, verdict: &Verdict, all: &KnownObjects) -> Option<Value> {
@@ -175,20 +148,18 @@ fn at_parent(index: usize, verdict: &Verdict) -> Vec<Wanted> {
             Wanted::good("ResolvedRefs", "nothing is known to be missing"),
         ];
     }
-    let (own, parents) = (format!("spec.parentRefs[{index}]"), "spec.parentRefs[");
+    let own = format!("spec.parentRefs[{index}]");
     let (mut accepted, mut resolved) = (None, None);
-    for Fault { field, text, reason } in &verdict.faults {
-        let field = field.as_deref().unwrap_or_default();
-        if field.starts_with(parents) {
-            if field.starts_with(&own) {
-                let reason = reason.unwrap_or(RouteReason::NoMatchingParent);
-                accepted.get_or_insert((reason.as_str(), text));
-            }
-        } else if field.contains(".backendRefs[") || field.contains(".backendRef") {
-            let reason = reason.unwrap_or(RouteReason::BackendNotFound);
-            resolved.get_or_insert((reason.as_str(), text));
-        } else {
+    for fault in &verdict.faults {
+        let Fault { field, text, reason } = fault;
+        if fault.is_of_the_route() {
             accepted.get_or_insert(("UnsupportedValue", text));
+        } else if fault.is_of_a_backend() {
+            let reason = reason.unwrap_or(StatusReason::BackendNotFound);
+            resolved.get_or_insert((reason.as_str(), text));
+        } else if field.as_deref().is_some_and(|field| field.starts_with(&own)) {
+            let reason = reason.unwrap_or(StatusReason::NoMatchingParent);
+            accepted.get_or_insert((reason.as_str(), text));
         }
     }
     vec![
@@ -203,23 +174,10 @@ fn at_parent(index: usize, verdict: &Verdict) -> Vec<Wanted> {
     ]
 }
 
-/// Gives the conditions that begin now their time.
-pub(super) fn stamp(status: &mut Value, now: &str) {
-    match status {
-        Value::Array(all) => all.iter_mut().for_each(|one| stamp(one, now)),
-        Value::Object(fields) => {
-            fields.values_mut().for_each(|one| stamp(one, now));
-            if fields.contains_key("observedGeneration") && fields.contains_key("type") {
-                fields.entry("lastTransitionTime").or_insert_with(|| now.into());
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::conditions::stamp, *};
+    use crate::source::{kubernetes::api_object::Shows, verdicts::Listener};
 
     fn known(kind: &str, name: &str, generation: i64, api: ApiObject) -> Known {
         let is = |custom: &Custom| custom.group == GATEWAY_API && custom.kind == kind;
@@ -241,13 +199,14 @@ mod tests {
     }
 
     /// The same, with reasons that were decided where the faults were found.
-    fn verdict_for(outcome: Outcome, faults: &[(&str, &str, Option<RouteReason>)]) -> Verdict {
-        let fault = |(field, text, reason): &(&str, &str, Option<RouteReason>)| Fault {
+    fn verdict_for(outcome: Outcome, faults: &[(&str, &str, Option<StatusReason>)]) -> Verdict {
+        let fault = |(field, text, reason): &(&str, &str, Option<StatusReason>)| Fault {
             field: Some((*field).into()),
             text: (*text).into(),
             reason: *reason,
         };
-        Verdict { generation: 1, outcome, faults: faults.iter().map(fault).collect() }
+        let faults = faults.iter().map(fault).collect();
+        Verdict { generation: 1, outcome, faults, listeners: Vec::new() }
     }
 
     fn of_class(class: &str) -> ApiObject {
@@ -268,7 +227,7 @@ mod tests {
         let all = KnownObjects::new();
         let good = verdict(Outcome::Accepted, &[]);
         let mut gateway = known("Gateway", "a", 1, of_class("egress-enforcer"));
-        let mut found = status(&gateway, &good, &all).unwrap();
+        let mut found = status(&gateway, &good, &all, &[]).unwrap();
         assert_eq!(
             brief(&found["conditions"]),
             ["Accepted=True Accepted", "Programmed=True Programmed"]
@@ -278,23 +237,55 @@ mod tests {
         stamp(&mut found, "2026-01-01T00:00:00Z");
         let shown = found["conditions"].as_array().unwrap().clone();
         gateway.api.as_mut().unwrap().conditions.clone_from(&shown);
-        assert_eq!(status(&gateway, &good, &all), None);
+        assert_eq!(status(&gateway, &good, &all, &[]), None);
         let older = Known { generation: 0, ..gateway.clone() };
-        assert_eq!(status(&older, &good, &all), None);
+        assert_eq!(status(&older, &good, &all, &[]), None);
         // The time of the last change stays, too.
         let next = Known { generation: 2, ..gateway.clone() };
-        let found = status(&next, &good, &all).unwrap();
+        let found = status(&next, &good, &all, &[]).unwrap();
         assert_eq!(found["conditions"][0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
         let bad = verdict(Outcome::Invalid("x".into()), &[("spec.listeners[0].tls", "x")]);
-        let found = status(&gateway, &bad, &all).unwrap();
+        let found = status(&gateway, &bad, &all, &[]).unwrap();
         assert_eq!(
             brief(&found["conditions"]),
             ["Accepted=False ListenersNotValid", "Programmed=False Invalid"]
         );
         assert_eq!(found["conditions"][0]["lastTransitionTime"], Value::Null);
+        // What another listener says wrong holds no good one back.
+        let listener = |is_served| Listener { kinds: vec!["TCPRoute"], routes: 1, is_served };
+        let part = Verdict { listeners: vec![listener(false), listener(true)], ..bad };
+        let spec = json!({
+            "gatewayClassName": "egress-enforcer", "listeners": [{"name": "a"}, {"name": "b"}],
+        });
+        let shown = Shows { conditions: shown, parents: Vec::new(), listeners: Vec::new() };
+        gateway.api = Some(Box::new(ApiObject::new(Some(&spec), shown, None)));
+        let mut found = status(&gateway, &part, &all, &[]).unwrap();
+        assert_eq!(
+            brief(&found["conditions"]),
+            ["Accepted=True ListenersNotValid", "Programmed=True Programmed"]
+        );
+        let programmed = ["Programmed=False Invalid", "Programmed=True Programmed"];
+        for (index, expected) in programmed.into_iter().enumerate() {
+            let listener = &found["listeners"][index];
+            assert!(brief(&listener["conditions"]).contains(&expected.to_owned()), "{listener}");
+        }
+        // Listeners that differ are written, the same ones are not.
+        stamp(&mut found, "2026-01-01T00:00:00Z");
+        let api = gateway.api.as_mut().unwrap();
+        api.conditions = found["conditions"].as_array().unwrap().clone();
+        assert!(status(&gateway, &part, &all, &[]).is_some());
+        let api = gateway.api.as_mut().unwrap();
+        api.shown_listeners = found["listeners"].as_array().unwrap().clone();
+        assert_eq!(status(&gateway, &part, &all, &[]), None);
+        let lost = Verdict { listeners: vec![listener(false), listener(false)], ..part };
+        let found = status(&gateway, &lost, &all, &[]).unwrap();
+        assert_eq!(
+            brief(&found["conditions"]),
+            ["Accepted=False ListenersNotValid", "Programmed=False Invalid"]
+        );
         // Another controller's are left alone.
         for class in ["istio", "other"] {
-            assert_eq!(status(&known("Gateway", "a", 1, of_class(class)), &good, &all), None);
+            assert_eq!(status(&known("Gateway", "a", 1, of_class(class)), &good, &all, &[]), None);
         }
     }
 
@@ -322,11 +313,11 @@ mod tests {
         let bad = verdict_for(
             Outcome::Invalid("x".into()),
             &[
-                ("spec.parentRefs[2]", "x", Some(RouteReason::NotAllowedByListeners)),
-                ("spec.rules[0].backendRefs[0]", "x", Some(RouteReason::RefNotPermitted)),
+                ("spec.parentRefs[2]", "x", Some(StatusReason::NotAllowedByListeners)),
+                ("spec.rules[0].backendRefs[0]", "x", Some(StatusReason::RefNotPermitted)),
             ],
         );
-        let mut found = status(&route, &bad, &all).unwrap();
+        let mut found = status(&route, &bad, &all, &[]).unwrap();
         let shown = found["parents"].as_array().unwrap();
         assert_eq!(shown[0], foreign);
         let names: Vec<_> = shown.iter().map(|one| one["parentRef"]["name"].clone()).collect();
@@ -342,19 +333,19 @@ mod tests {
         let mut again = route.clone();
         let shown = found["parents"].as_array().unwrap().clone();
         again.api.as_mut().unwrap().shown_parents = shown;
-        assert_eq!(status(&again, &bad, &all), None);
+        assert_eq!(status(&again, &bad, &all, &[]), None);
         // A parent that is not one any more is taken away.
         again.api.as_mut().unwrap().parents.remove(0);
-        let found = status(&again, &bad, &all).unwrap();
+        let found = status(&again, &bad, &all, &[]).unwrap();
         assert_eq!(found["parents"].as_array().unwrap().len(), 3);
         // Nothing of ours, nothing to write.
         let alien = ApiObject { parents: vec![json!({"name": "alien"})], ..ApiObject::default() };
-        assert_eq!(status(&known("HTTPRoute", "r", 1, alien), &bad, &all), None);
+        assert_eq!(status(&known("HTTPRoute", "r", 1, alien), &bad, &all, &[]), None);
     }
 
     #[test]
     fn a_fault_of_the_route_itself_is_at_every_parent() {
-        let at = |field: &str, reason: Option<RouteReason>| {
+        let at = |field: &str, reason: Option<StatusReason>| {
             let verdict = verdict_for(Outcome::Invalid("x".into()), &[(field, "x", reason)]);
             let found = at_parent(0, &verdict);
             found.into_iter().map(|one| (one.holds, one.reason)).collect::<Vec<_>>()
@@ -362,7 +353,7 @@ mod tests {
         let fine = (true, "ResolvedRefs");
         assert_eq!(at("spec.rules[0].filters[0]", None), [(false, "UnsupportedValue"), fine]);
         assert_eq!(at("spec.parentRefs[1]", None), [(true, "Accepted"), fine]);
-        let hosts = Some(RouteReason::NoMatchingListenerHostname);
+        let hosts = Some(StatusReason::NoMatchingListenerHostname);
         assert_eq!(at("spec.parentRefs[0]", hosts), [(false, "NoMatchingListenerHostname"), fine]);
         assert_eq!(at("spec.parentRefs[0].name", None), [(false, "NoMatchingParent"), fine]);
     }

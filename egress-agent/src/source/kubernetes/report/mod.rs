@@ -7,7 +7,9 @@
 //! from what it says, so the second gateway's is there already.
 
 mod api;
+mod conditions;
 mod cut;
+mod listeners;
 mod plan;
 mod programmed;
 
@@ -30,14 +32,17 @@ use tokio::{
 
 use self::{
     api::CONTROLLER,
-    plan::{CredentialFaults, Due, Told, What, Write},
+    plan::{Due, Told, What, Write},
     programmed::Programming,
 };
 use super::{
     kinds::CUSTOM,
     objects::{ConditionKind, KnownObjects, Object},
 };
-use crate::source::{Rollout, verdicts::Verdicts};
+use crate::{
+    policy::CredentialFaults,
+    source::{Rollout, verdicts::Verdicts},
+};
 
 /// Who owns the condition `Accepted`, and `Programmed`: an apply by one manager takes away what it does not repeat.
 const MANAGER: &str = "egress-gateway";
@@ -196,7 +201,7 @@ async fn perform(client: &Client, write: &Write) -> Result<(), kube::Error> {
             let namespace = object.namespace.as_deref().unwrap_or_default();
             let api: Api<Object> = Api::namespaced_with(client.clone(), namespace, &kind);
             let mut status = status.clone();
-            api::stamp(&mut status, &now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+            conditions::stamp(&mut status, &now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
             let version = object.api.as_ref().and_then(|api| api.version.clone());
             // A list of parents is replaced as a whole, those of other controllers with it: only as it was read.
             let applied = json!({

@@ -1,7 +1,7 @@
 //! What is to be reported, without I/O: the caller passes the time in.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     time::Duration,
 };
@@ -11,12 +11,15 @@ use tokio::time::Instant;
 
 use super::{api, cut::cut};
 
-use crate::source::{
-    kubernetes::{
-        kinds::CUSTOM,
-        objects::{Condition, ConditionKind, Known, KnownObjects},
+use crate::{
+    policy::{BadCredential, CredentialFaults},
+    source::{
+        kubernetes::{
+            kinds::CUSTOM,
+            objects::{Condition, ConditionKind, Known, KnownObjects},
+        },
+        verdicts::{Outcome, Verdicts},
     },
-    verdicts::{Outcome, Verdicts},
 };
 
 /// Between two writes of one object's condition: two gateways of different versions that disagree must not write
@@ -69,9 +72,6 @@ impl Why {
     }
 }
 
-/// What is wrong with the credentials that objects name, by the names that messages call the objects.
-pub(super) type CredentialFaults = BTreeMap<String, String>;
-
 /// What is due now, and when to look again.
 #[derive(Debug, Default)]
 pub(super) struct Due {
@@ -121,7 +121,8 @@ impl Told {
                 writes.push(Write { name: name.clone(), object: object.clone(), what });
                 continue;
             }
-            if let Some(status) = api::status(object, verdict, known) {
+            let bad = faults.get(name).map(Vec::as_slice).unwrap_or_default();
+            if let Some(status) = api::status(object, verdict, known, bad) {
                 let last = self.conditions.get(name).map(|last| *last + AT_MOST);
                 match last.filter(|at| now < *at) {
                     Some(at) => again(at),
@@ -135,11 +136,14 @@ impl Told {
                 Outcome::Invalid(problem) => Some((Why::NotAccepted, problem.clone())),
                 Outcome::Accepted | Outcome::Held(_) => None,
             };
-            let fault = faults.get(name).map(|fault| {
-                let note = format!("{fault}; connections that need it are refused");
-                (Why::CredentialUnusable, note)
+            let bad = bad.iter().map(|BadCredential { name, fault, in_use }| {
+                let effect = match in_use {
+                    true => "the last good one stays in use",
+                    false => "connections that need it are refused",
+                };
+                (Why::CredentialUnusable, format!("credential {name}: {fault}; {effect}"))
             });
-            for (why, note) in problem.into_iter().chain(fault) {
+            for (why, note) in problem.into_iter().chain(bad) {
                 let note = cut(&note, NOTE);
                 let event = event_name(object, &note);
                 wrong.insert(event.clone());
@@ -234,7 +238,8 @@ mod tests {
     }
 
     fn verdict(name: &str, generation: i64, outcome: Outcome) -> Verdicts {
-        BTreeMap::from([(name.to_owned(), Verdict { generation, outcome, faults: Vec::new() })])
+        let (faults, listeners) = (Vec::new(), Vec::new());
+        Verdicts::from([(name.to_owned(), Verdict { generation, outcome, faults, listeners })])
     }
 
     fn condition(writes: &[Write]) -> &Condition {
@@ -245,7 +250,7 @@ mod tests {
     }
 
     const POLICY: &str = "EgressPolicy shop/a";
-    const FINE: &CredentialFaults = &BTreeMap::new();
+    const FINE: &CredentialFaults = &CredentialFaults::new();
 
     #[test]
     fn a_condition_is_written_once_and_again_when_it_differs() {
@@ -315,6 +320,7 @@ mod tests {
             generation: 1,
             outcome: Outcome::Invalid(what.into()),
             faults: Vec::new(),
+            listeners: Vec::new(),
         };
         let wrong: Verdicts = names.iter().map(|name| (name.clone(), invalid("bad"))).collect();
         let mut made = HashSet::new();
@@ -343,8 +349,7 @@ mod tests {
         other.insert(names[7].clone(), invalid("worse"));
         assert_eq!(run(&mut told, &other, at), (1, false));
         // What only another object's error holds back needs none.
-        let held =
-            Verdict { generation: 1, outcome: Outcome::Held("x".into()), faults: Vec::new() };
+        let held = Verdict { outcome: Outcome::Held("x".into()), ..invalid("x") };
         let held: Verdicts = names.iter().map(|name| (name.clone(), held.clone())).collect();
         assert_eq!(run(&mut told, &held, at), (0, false));
     }
@@ -355,9 +360,12 @@ mod tests {
         let name = "Gateway shop/a";
         let (gateway, fine) = (object("Gateway", "a", 1), verdict(name, 1, Outcome::Accepted));
         let objects = all(&[(name, &gateway)]);
-        let faults = |of: &str| {
-            CredentialFaults::from([(of.to_owned(), "credential web: absent".to_owned())])
+        let bad = |name: &str, in_use| BadCredential {
+            name: name.into(),
+            fault: "absent".into(),
+            in_use,
         };
+        let faults = |of: &str| CredentialFaults::from([(of.to_owned(), vec![bad("web", false)])]);
         assert!(told.due(&objects, &fine, &faults("Gateway shop/b"), now).writes.is_empty());
         let due = told.due(&objects, &fine, &faults(name), now);
         let [Write { what: What::Event { why, note, .. }, .. }] = due.writes.as_slice() else {
@@ -367,6 +375,13 @@ mod tests {
         assert_eq!(note, "credential web: absent; connections that need it are refused");
         told.wrote(&due.writes[0], now);
         assert!(told.due(&objects, &fine, &faults(name), now).writes.is_empty(), "it was told");
+        // Each of several, and whether an earlier one is in use.
+        let two = vec![bad("web", false), bad("rsa", true)];
+        let due = told.due(&objects, &fine, &CredentialFaults::from([(name.to_owned(), two)]), now);
+        let [Write { what: What::Event { note, .. }, .. }] = due.writes.as_slice() else {
+            panic!("{due:?}")
+        };
+        assert_eq!(note, "credential rsa: absent; the last good one stays in use");
         // Both of an object that does not compile and names one.
         let wrong = verdict(name, 1, Outcome::Invalid("bad".into()));
         assert_eq!(Told::default().due(&objects, &wrong, &faults(name), now).writes.len(), 2);

@@ -194,7 +194,8 @@ mod tests {
     }
 
     fn verdict(generation: i64, outcome: Outcome) -> Verdicts {
-        [(POLICY.to_owned(), Verdict { generation, outcome, faults: Vec::new() })].into()
+        let (faults, listeners) = (Vec::new(), Vec::new());
+        [(POLICY.to_owned(), Verdict { generation, outcome, faults, listeners })].into()
     }
 
     fn revisions(generation: i64) -> Arc<Revisions> {
