@@ -129,7 +129,7 @@ record! {
         "number" number: Option<At<Port>> = required,
     }
     unsupported {
-        "name": Error, "ports are selected by number";
+        "name": Error, "the API has no names of ports here, and an API server drops them: ports are selected by number";
     }
 }
 

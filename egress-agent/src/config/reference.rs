@@ -45,6 +45,13 @@ examples (`sni_hosts`) are accepted with a warning.
 Names are relative to the resource's namespace: a gateway `name` is `namespace/name`, a service \
 `name` is `name.namespace.svc.cluster.local`.
 
+Ports are numbers wherever a resource refers to one: the current APIs have no field for the name of a port in a \
+destination, a match, `portLevelSettings`, a `backendRef` or a `parentRef`, whose `sectionName` is a listener's name, \
+and `targetPort` of a service entry is a number, too. Names of ports count in `endpoints[].ports` of a service entry \
+alone, which give each port of the service another number at that endpoint. What a Service's own `targetPort` says, \
+a number or a name, has no part: a connection keeps its port up to the gateway, which serves every port, and the ports \
+of a Service of type ExternalName are those of the host that it names.
+
 Whose resource counts, where several are for one host:
 
 - What a rule means follows from what its host is: a gateway's service (`gateways` in `mesh.yaml`) or a \
