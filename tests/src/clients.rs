@@ -3,10 +3,26 @@
 use anyhow::{Context, Result};
 
 use crate::{
-    process::{Finished, Place},
+    process::{Finished, Place, Process},
     testbed::Testbed,
     wait,
 };
+
+impl Place {
+    /// The statuses of so many requests from here, on one connection as far as it stays open; 0 where there was no
+    /// answer.
+    ///
+    /// # Errors
+    /// Curl can't be started.
+    pub fn statuses(&self, url: &str, count: usize) -> Result<Vec<u16>> {
+        let limit = max_time(20);
+        let urls = format!("{url}?n=[1-{count}]");
+        let args = ["-s", "-o", "/dev/null", "-m", &limit, "-w", "%{http_code}\n", &urls];
+        let text = self.run("curl", &args)?.stdout;
+        let status = |line: &str| line.parse().with_context(|| line.to_owned());
+        text.lines().map(status).collect()
+    }
+}
 
 /// Curl's limit, in this machine's seconds.
 fn max_time(seconds: u32) -> String {
@@ -47,6 +63,22 @@ impl Testbed {
     /// It can't be started.
     pub fn frame(&self, place: &Place, args: &[&str]) -> Result<Finished> {
         place.run("/usr/bin/python3", &[&["-c", include_str!("frame.py")], args].concat())
+    }
+
+    /// Starts a server outside: a Python script, whose first argument is the TCP port that it listens on.
+    ///
+    /// # Errors
+    /// It can't be started, or does not listen within the limit.
+    pub fn serve_python(&self, name: &str, script: &str, args: &[&str]) -> Result<Process> {
+        let all = [&["-c", script][..], args].concat();
+        let server = self.outside().start(&self.dir(), name, "python3", &all)?;
+        let port = format!(":{}", args.first().context("no port")?);
+        wait::until(wait::SOON, "the server to listen", || {
+            let listening = self.outside().run("ss", &["-Hltn"]).ok()?.stdout;
+            listening.contains(&port).then_some(())
+        })
+        .with_context(|| server.stderr())?;
+        Ok(server)
     }
 
     /// `curl -s localhost:15000/PATH` on a gateway node.

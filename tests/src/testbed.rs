@@ -170,9 +170,18 @@ impl Testbed {
     /// # Errors
     /// It is no IPv4 address.
     pub fn point(&self, name: &'static str, address: &str) -> Result<()> {
-        let address = address.parse().with_context(|| address.to_owned())?;
+        self.point_to_all(name, &[address])
+    }
+
+    /// The same with several addresses at once.
+    ///
+    /// # Errors
+    /// One is no IPv4 address.
+    pub fn point_to_all(&self, name: &'static str, addresses: &[&str]) -> Result<()> {
+        let parse = |text: &&str| text.parse().with_context(|| (*text).to_owned());
+        let addresses: Vec<_> = addresses.iter().map(parse).collect::<Result<_>>()?;
         let servers = self.servers.iter().flat_map(|(outside, dns)| [outside, dns]);
-        servers.for_each(|servers| servers.names.point(name, address));
+        servers.for_each(|servers| servers.names.point(name, addresses.clone()));
         Ok(())
     }
 

@@ -40,14 +40,9 @@ fn policy(port: &str, limit: &str) -> String {
     )
 }
 
-/// What so many requests give, on one connection as far as it stays open: their statuses, 0 where there was no
-/// answer.
+/// What so many requests give.
 fn statuses(place: &Place, url: &str, count: usize) -> Vec<u16> {
-    let number = count.to_string();
-    let urls = format!("{url}?n=[1-{number}]");
-    let args = ["-s", "-o", "/dev/null", "-m", "20", "-w", "%{http_code}\\n", &urls];
-    let text = place.run("curl", &args).unwrap().stdout;
-    text.lines().map(|line| line.parse().unwrap()).collect()
+    place.statuses(url, count).unwrap()
 }
 
 fn count(statuses: &[u16], wanted: u16) -> usize {

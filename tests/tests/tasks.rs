@@ -131,16 +131,7 @@ impl Site {
     }
 
     fn python(&self, name: &str, script: &str, args: &[&str]) -> Process {
-        let all = [&["-c", script][..], args].concat();
-        let server =
-            self.testbed.outside().start(&self.testbed.dir(), name, "python3", &all).unwrap();
-        let port = format!(":{}", args[0]);
-        until(SOON, "the server", || {
-            let listening = self.testbed.outside().run("ss", &["-Hltn"]).ok()?.stdout;
-            listening.contains(&port).then_some(())
-        })
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", server.stderr()));
-        server
+        self.testbed.serve_python(name, script, args).unwrap()
     }
 
     /// The server that asks for client certificates of the authority.

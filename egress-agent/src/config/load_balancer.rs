@@ -138,7 +138,8 @@ record! {
 record! {
     /// `warmup`.
     struct Warmup {
-        /// How long an endpoint is new.
+        /// How long an endpoint is new. It is new beside others that were there before: those that the gateway finds when
+        /// it first needs the service, or finds all at once, have their whole share.
         "duration" duration: Option<At<Duration>> = required,
         /// The part of its share that it begins with, in percent.
         "minimumPercent" minimum_percent: Option<At<f64>> = "10",

@@ -67,12 +67,12 @@ fn answer(query: &[u8], names: &Names) -> Option<Vec<u8>> {
             reply.metadata.response_code = ResponseCode::NXDomain;
             continue;
         };
-        let data = match question.query_type() {
-            RecordType::A => v4.map(|v4| RData::A(rdata::A(v4))),
-            RecordType::AAAA => v6.map(|v6| RData::AAAA(rdata::AAAA(v6))),
-            _ => None,
+        let data: Vec<_> = match question.query_type() {
+            RecordType::A => v4.into_iter().map(|v4| RData::A(rdata::A(v4))).collect(),
+            RecordType::AAAA => v6.into_iter().map(|v6| RData::AAAA(rdata::AAAA(v6))).collect(),
+            _ => Vec::new(),
         };
-        if let Some(data) = data {
+        for data in data {
             reply.add_answer(Record::from_rdata(question.name().clone(), TTL, data));
         }
     }
@@ -81,12 +81,12 @@ fn answer(query: &[u8], names: &Names) -> Option<Vec<u8>> {
 
 /// The addresses of a name; `wild.example.com` has a wildcard. Nothing below `dead.wild.example.com` is
 /// answered, and below `v4only.wild.example.com` only questions for IPv4 addresses are.
-fn find(name: &str, names: &Names) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+fn find(name: &str, names: &Names) -> Option<(Vec<Ipv4Addr>, Option<Ipv6Addr>)> {
     if let Some(moved) = names.find(name) {
-        return Some((Some(moved), None));
+        return Some((moved, None));
     }
     let parse = |v4: Option<&str>, v6: Option<&str>| {
-        (v4.and_then(|v4| v4.parse().ok()), v6.and_then(|v6| v6.parse().ok()))
+        (v4.and_then(|v4| v4.parse().ok()).into_iter().collect(), v6.and_then(|v6| v6.parse().ok()))
     };
     if name.ends_with(".wild.example.com") {
         return Some(parse(Some(plan::WEB), None));

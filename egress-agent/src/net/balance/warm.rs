@@ -1,8 +1,9 @@
 //! Endpoints that are new get less than their share at first.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -14,26 +15,67 @@ use crate::{
 
 /// Weights are multiplied by this before a part of them is taken.
 const SCALE: f64 = 1000.0;
+/// An endpoint that was missing for longer is new when it is back. It may be missing for a moment although it is
+/// there: DNS names some addresses of many in turn, and a request may be for addresses of one family.
+const AWAY: Duration = Duration::from_secs(60);
+/// Endpoints remembered that are missing.
+const MISSING: usize = 4096;
 
-/// Since when the endpoints of a cluster are there; as many as its last look-up found.
+/// Since when the endpoints of a cluster are there: those of the last request, and up to [`MISSING`] others.
 #[derive(Debug, Default)]
-pub(super) struct Newcomers(Mutex<HashMap<UpstreamAddr, Instant>>);
+pub(super) struct Newcomers(Mutex<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    endpoints: HashMap<UpstreamAddr, Known>,
+    /// The last request's time.
+    last: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// `None` where nobody knows.
+    since: Option<Instant>,
+    /// The last request that it was there for.
+    seen: Instant,
+}
 
 impl Newcomers {
     /// Gives each of the endpoints the part of its weight that it has earned. Whether one of them is new.
-    /// One that was away in between is new again.
+    ///
+    /// An endpoint is new beside others that were there before. If none of them was, it is the gateway that is new, or
+    /// the rule: they count as grown, so that what comes next gets less than they.
     pub(super) fn weigh(&self, endpoints: &mut [Endpoint], warmup: Warmup, now: Instant) -> bool {
-        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let here: HashSet<_> = endpoints.iter().map(|endpoint| endpoint.addr).collect();
-        since.retain(|addr, _| here.contains(&addr.0));
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.forget(endpoints.len() + MISSING);
+        let known = &mut seen.endpoints;
+        let was_there = |endpoint: &Endpoint| known.contains_key(&UpstreamAddr(endpoint.addr));
+        let since = endpoints.iter().any(was_there).then_some(now);
         let mut is_new = false;
         for endpoint in endpoints.iter_mut() {
-            let began = *since.entry(UpstreamAddr(endpoint.addr)).or_insert(now);
-            let part = warmup.part(now.saturating_duration_since(began));
+            let known =
+                known.entry(UpstreamAddr(endpoint.addr)).or_insert(Known { since, seen: now });
+            known.seen = now;
+            let age = known.since.map(|since| now.saturating_duration_since(since));
+            let part = age.map_or(1.0, |age| warmup.part(age));
             is_new |= part < 1.0;
             endpoint.weight = scaled(endpoint.weight, part);
         }
+        seen.last = Some(now);
         is_new
+    }
+}
+
+impl Seen {
+    /// Forgets those that were missing for too long as of the last request, and all that are missing if there are more
+    /// than `most`.
+    fn forget(&mut self, most: usize) {
+        let Some(last) = self.last else { return };
+        let missing = |known: &Known| last.saturating_duration_since(known.seen);
+        self.endpoints.retain(|_, known| missing(known) <= AWAY);
+        if self.endpoints.len() > most {
+            self.endpoints.retain(|_, known| missing(known).is_zero());
+        }
     }
 }
 
@@ -48,33 +90,79 @@ fn scaled(weight: u32, part: f64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn endpoint(last: u8) -> Endpoint {
-        Endpoint { addr: ([192, 0, 2, last], 80).into(), weight: 2, place: 0 }
+    /// Endpoints by the last parts of their addresses, whose weights are 2.
+    fn endpoints(lasts: impl IntoIterator<Item = u16>) -> Vec<Endpoint> {
+        let addr = |last: u16| (std::net::Ipv4Addr::from(0xc633_0000 | u32::from(last)), 80).into();
+        lasts.into_iter().map(|last| Endpoint { addr: addr(last), weight: 2, place: 0 }).collect()
+    }
+
+    /// The weights for requests so many seconds after a start, which grow within 100 seconds.
+    fn weighed() -> impl Fn(&[u16], u64) -> Vec<u32> {
+        let duration = Duration::from_secs(100);
+        let warmup = Warmup { duration, minimum_percent: 10.0, aggression: 1.0 };
+        let (newcomers, start) = (Newcomers::default(), Instant::now());
+        move |lasts, after| {
+            let mut all = endpoints(lasts.iter().copied());
+            let is_new = newcomers.weigh(&mut all, warmup, start + Duration::from_secs(after));
+            let weights: Vec<_> = all.iter().map(|endpoint| endpoint.weight).collect();
+            assert_eq!(is_new, weights.iter().any(|weight| *weight < 2000), "{weights:?}");
+            weights
+        }
     }
 
     #[test]
     fn a_new_endpoint_grows_to_its_weight() {
+        let weights = weighed();
+        assert_eq!(weights(&[1], 0), [2000]);
+        // Although the first one has not been seen for longer than a moment.
+        assert_eq!(weights(&[1, 2], 1), [2000, 200]);
+        assert_eq!(weights(&[1, 2], 51), [2000, 1000]);
+        assert_eq!(weights(&[1, 2], 101), [2000, 2000]);
+    }
+
+    #[test]
+    fn endpoints_of_which_none_was_there_before_are_not_new() {
+        let weights = weighed();
+        assert_eq!(weights(&[1, 2], 0), [2000, 2000]);
+        // All of them replaced, and one more.
+        assert_eq!(weights(&[3, 4], 10), [2000, 2000]);
+        assert_eq!(weights(&[3, 4, 5], 20), [2000, 2000, 200]);
+    }
+
+    #[test]
+    fn an_endpoint_is_new_again_only_after_it_was_away_for_a_while() {
+        let weights = weighed();
+        weights(&[1, 2], 0);
+        // Requests of one family each, say, or answers that name some addresses in turn.
+        for after in 1..150 {
+            assert_eq!(weights(&[1], after), [2000]);
+            assert_eq!(weights(&[2], after), [2000]);
+        }
+        assert_eq!(weights(&[1, 2], 150), [2000, 2000]);
+        // Whoever is not asked for is not away.
+        assert_eq!(weights(&[1, 2], 5000), [2000, 2000]);
+        for after in 5001..5065 {
+            weights(&[2], after);
+        }
+        assert_eq!(weights(&[1, 2], 5065), [200, 2000]);
+        // Growth goes on meanwhile.
+        assert_eq!(weights(&[2], 5090), [2000]);
+        assert_eq!(weights(&[1, 2], 5115), [1000, 2000]);
+    }
+
+    #[test]
+    fn what_is_remembered_of_missing_endpoints_is_bounded() {
         let duration = Duration::from_secs(100);
         let warmup = Warmup { duration, minimum_percent: 10.0, aggression: 1.0 };
         let (newcomers, start) = (Newcomers::default(), Instant::now());
-        let weights = |lasts: &[u8], after: u64| {
-            let mut all: Vec<_> = lasts.iter().map(|last| endpoint(*last)).collect();
-            let now = start + Duration::from_secs(after);
-            let is_new = newcomers.weigh(&mut all, warmup, now);
-            (all.iter().map(|endpoint| endpoint.weight).collect::<Vec<_>>(), is_new)
-        };
-        assert_eq!(weights(&[1], 0), (vec![200], true));
-        assert_eq!(weights(&[1], 100), (vec![2000], false));
-        assert_eq!(weights(&[1, 2], 100), (vec![2000, 200], true));
-        assert_eq!(weights(&[1, 2], 150), (vec![2000, 1000], true));
-        assert_eq!(weights(&[1, 2], 200), (vec![2000, 2000], false));
-        // Away and back again.
-        assert_eq!(weights(&[2], 210), (vec![2000], false));
-        assert_eq!(weights(&[1, 2], 220), (vec![200, 2000], true));
+        for number in 0..20_000 {
+            let now = start + Duration::from_millis(u64::from(number));
+            newcomers.weigh(&mut endpoints([0, number]), warmup, now);
+        }
+        let remembered = newcomers.0.lock().unwrap().endpoints.len();
+        assert!((2..=MISSING + 4).contains(&remembered), "{remembered}");
     }
 
     #[test]
