@@ -1,5 +1,5 @@
-//! Istio's egress tasks, with real curl: each in the words of Istio's resources and of the Gateway API where the task has
-//! both. The walkthrough's own (a service entry alone, a gateway for HTTP, for HTTPS, with TLS origination) are in
+//! Istio's egress tasks, with real curl: each in the words of Istio's resources and of the Gateway API where the task
+//! has both. The walkthrough's own (a service entry alone, a gateway for HTTP, for HTTPS, with TLS origination) are in
 //! `walkthrough`.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
@@ -7,6 +7,7 @@ use std::fs;
 
 use egress_tests::{
     ca::{Authority, Subject, Time, issue_mutual, issue_pem},
+    mtls::{NODE_ID, POD_ID},
     outside::{PAGE_BYTES, Seen},
     plan,
     process::Process,
@@ -16,8 +17,14 @@ use egress_tests::{
 
 /// The host of the tasks that ask for client certificates.
 const NGINX: &str = "my-nginx.mesh-external.svc.cluster.local";
-/// Where it listens; 443 is the web server's here.
+/// Where it listens: port 443 of its address leads there.
 const NGINX_PORT: &str = "18443";
+/// The host of the task that controls egress.
+const HTTPBIN: &str = "httpbin.org";
+/// Where it listens: port 80 of the same address leads there.
+const HTTPBIN_PORT: &str = "18080";
+/// The address of both.
+const SAMPLES: &str = plan::LEDGER;
 const WELCOME: &str = "Welcome to nginx!";
 /// The company's proxy.
 const PROXY_PORT: &str = "3128";
@@ -40,6 +47,21 @@ context.verify_mode = ssl.CERT_REQUIRED
 server = http.server.ThreadingHTTPServer(('0.0.0.0', int(port)), Page)
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()
+";
+
+/// `/delay/N` answers after N seconds, everything else at once: the port.
+const HTTPBIN_SERVER: &str = "
+import http.server, sys, time
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path.startswith('/delay/'):
+            time.sleep(int(self.path.split('/')[2]))
+        body = b'{}'
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(('0.0.0.0', int(sys.argv[1])), Answer).serve_forever()
 ";
 
 /// A proxy that takes CONNECT, and prints what it is asked: port, and where it leads.
@@ -72,6 +94,25 @@ while True:
     threading.Thread(target=serve, args=(client, address), daemon=True).start()
 ";
 
+/// The company's authority, and the arguments of a gateway with the credential `client-credential` of it.
+fn credentials(testbed: &Testbed) -> (Authority, Vec<String>) {
+    let authority = Authority::new("The company's authority").unwrap();
+    let subject = Subject {
+        name: "client.example.com",
+        uri: "spiffe://example.com/client",
+        serial: 7,
+        time: Time::Now,
+    };
+    let (certificate, key) = issue_mutual(&authority, &subject).unwrap();
+    let dir = testbed.dir().join("credentials/client-credential");
+    fs::create_dir_all(&dir).unwrap();
+    for (name, text) in [("tls.crt", certificate), ("tls.key", key), ("ca.crt", authority.pem())] {
+        fs::write(dir.join(name), text).unwrap();
+    }
+    let credentials = testbed.dir().join("credentials").display().to_string();
+    (authority, vec!["--credentials-dir".into(), credentials])
+}
+
 struct Site {
     gateway: Process,
     _node: Process,
@@ -82,6 +123,7 @@ impl Site {
     /// The pod is `curl` of the default namespace; the gateway has the credential `client-credential`.
     fn new() -> (Self, Authority) {
         let testbed = Testbed::test(1).unwrap();
+        let (authority, credentials) = credentials(&testbed);
         let workload = format!(
             "workloads:\n- name: curl\n  namespace: default\n  labels: {{app: curl}}\n  \
              addresses: [{}]\n  interface: {}\n",
@@ -89,26 +131,42 @@ impl Site {
             plan::POD_INTERFACE
         );
         testbed.apply_mesh(&format!("{}{workload}", mesh_yaml(1))).unwrap();
-        let authority = Authority::new("The company's authority").unwrap();
-        let subject = Subject {
-            name: "client.example.com",
-            uri: "spiffe://example.com/client",
-            serial: 7,
-            time: Time::Now,
-        };
-        let (certificate, key) = issue_mutual(&authority, &subject).unwrap();
-        let dir = testbed.dir().join("credentials/client-credential");
-        fs::create_dir_all(&dir).unwrap();
-        for (name, text) in
-            [("tls.crt", certificate), ("tls.key", key), ("ca.crt", authority.pem())]
-        {
-            fs::write(dir.join(name), text).unwrap();
-        }
-        let credentials = testbed.dir().join("credentials").display().to_string();
-        let gateway =
-            testbed.start_gateway_with(0, &["--credentials-dir".into(), credentials]).unwrap();
+        let gateway = testbed.start_gateway_with(0, &credentials).unwrap();
         let node = testbed.start_node().unwrap();
         (Self { gateway, _node: node, testbed }, authority)
+    }
+
+    /// Pod and gateway speak mutual TLS; the pod is `sleep`. Nothing is served past the gateway.
+    fn with_mutual_tls() -> (Self, Authority) {
+        let testbed = Testbed::test(1).unwrap();
+        let (authority, credentials) = credentials(&testbed);
+        testbed.prepare_mtls(1).unwrap();
+        let args = [testbed.identity_args("gateway"), credentials].concat();
+        let gateway = testbed.start_gateway_with(0, &args).unwrap();
+        let node = testbed.start_node_mtls().unwrap();
+        (Self { gateway, _node: node, testbed }, authority)
+    }
+
+    /// Asks until the gateway records a page that a pod was given through mutual TLS.
+    fn page_through_mutual_tls(&self, url: &str) {
+        let host = url.split('/').nth(2).unwrap();
+        let count = || {
+            let is_wanted = |line: &&str| {
+                let parts = [host, POD_ID, NODE_ID, "\"response_code\":200"];
+                parts.iter().all(|part| line.contains(part))
+            };
+            self.gateway.stdout().lines().filter(is_wanted).count()
+        };
+        let before = count();
+        self.status(&["-L", url], "200");
+        until_is(SOON, "the gateway's line", count, |now| *now > before)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", self.gateway.stdout()));
+    }
+
+    /// No page comes, whoever refuses.
+    fn no_page(&self, url: &str) {
+        let seen = || self.testbed.curl_status(&["-L", url]).unwrap();
+        until_is(SOON, &format!("no page of {url}"), seen, |seen| !seen.contains("200")).unwrap();
     }
 
     fn status(&self, args: &[&str], expected: &str) {
@@ -134,9 +192,20 @@ impl Site {
         self.testbed.serve_python(name, script, args).unwrap()
     }
 
+    /// Gives a host the samples' address, whose port leads to where its server listens.
+    fn sample(&self, host: &'static str, port: u16, to: &str) {
+        self.testbed.point(host, SAMPLES).unwrap();
+        let rules = format!(
+            "table ip sample-{port} {{ chain dial {{ type nat hook prerouting priority -100; \
+             ip daddr {SAMPLES} tcp dport {port} redirect to :{to}; }}; }}"
+        );
+        let done = self.testbed.outside().run("nft", &[&rules]).unwrap();
+        assert!(done.ok(), "{}", done.stderr);
+    }
+
     /// The server that asks for client certificates of the authority.
     fn nginx(&self, authority: &Authority) -> Process {
-        self.testbed.point(NGINX, plan::WEB).unwrap();
+        self.sample(NGINX, 443, NGINX_PORT);
         let dir = self.testbed.dir();
         let (certificate, key) = issue_pem(authority, NGINX).unwrap();
         let file = |name: &str, text: String| {
@@ -200,17 +269,15 @@ fn tls_origination_simple_and_mutual() {
     site.status(&[&format!("https://{host}/politics")], "200");
 
     let _nginx = site.nginx(&authority);
-    let port = format!("{{number: 80, name: http, protocol: HTTP, targetPort: {NGINX_PORT}}}");
     let tls = format!("mode: MUTUAL, credentialName: client-credential, sni: {NGINX}");
     let selects = "  workloadSelector:\n    matchLabels:\n      app: curl\n";
-    let mutual = entry("originate-mtls-for-nginx", NGINX, &[&port, HTTPS], "  resolution: DNS\n")
-        + &rule("originate-mtls-for-nginx", NGINX, 80, &tls, selects);
+    let mutual =
+        entry("originate-mtls-for-nginx", NGINX, &[HTTP_TO_TLS, HTTPS], "  resolution: DNS\n")
+            + &rule("originate-mtls-for-nginx", NGINX, 80, &tls, selects);
     site.asks_for_a_certificate(&mutual);
     // The rule is for others: what is sent in clear is no TLS to the server.
     site.apply(&mutual.replace("app: curl", "app: other"));
-    let url = format!("http://{NGINX}/");
-    let seen = || site.testbed.curl_status(&[&url]).unwrap();
-    until_is(SOON, "no page for others", seen, |seen| seen != "200").unwrap();
+    site.no_page(&format!("http://{NGINX}/"));
 }
 
 /// A Gateway and a VirtualService that lead a host's port 80 through the gateway to its port 443.
@@ -295,7 +362,14 @@ spec:
       namespaces:
         from: Same
 ---
-apiVersion: gateway.networking.k8s.io/v1
+"
+    ) + &routes_by_gateway_api(name, host, entry)
+}
+
+/// From a host's service entry to the gateway, and from there to the host's port 443.
+fn routes_by_gateway_api(name: &str, host: &str, entry: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata:
   name: direct-{name}-to-egress-gateway
@@ -341,13 +415,10 @@ fn a_gateway_with_tls_origination_simple_and_mutual_in_both_forms() {
         site.status(&["-L", &format!("http://{host}/politics")], "200");
         // Without the rule the gateway would send HTTP to a port of HTTPS.
         site.apply(&format!("{cnn}{routes}"));
-        let plain = format!("http://{host}/politics");
-        let seen = || site.testbed.curl_status(&["-L", &plain]).unwrap();
-        until_is(SOON, "no page", seen, |seen| !seen.contains("200")).unwrap();
+        site.no_page(&format!("http://{host}/politics"));
     }
     let _nginx = site.nginx(&authority);
-    let port = format!("{{number: 443, name: https, protocol: HTTPS, targetPort: {NGINX_PORT}}}");
-    let nginx = entry("nginx", NGINX, &[HTTP, &port], "  resolution: DNS\n");
+    let nginx = entry("nginx", NGINX, &[HTTP, HTTPS], "  resolution: DNS\n");
     let mutual = format!("mode: MUTUAL, credentialName: client-credential, sni: {NGINX}");
     let rule_for_nginx = rule("originate-mtls-for-nginx", NGINX, 443, &mutual, "");
     for routes in
@@ -357,17 +428,286 @@ fn a_gateway_with_tls_origination_simple_and_mutual_in_both_forms() {
     }
 }
 
-const WILD: &str = "*.wild.example.com";
+/// A Gateway and a VirtualService as above, with mutual TLS between pod and gateway: HTTP of port 80 is led to the
+/// gateway's port.
+fn through_the_gateway_with_mutual_tls(name: &str, host: &str, port: u16) -> String {
+    let service = "istio-egressgateway.istio-system.svc.cluster.local";
+    format!(
+        "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata:
+  name: istio-egressgateway
+spec:
+  selector:
+    istio: egressgateway
+  servers:
+  - port: {{number: {port}, name: https, protocol: HTTPS}}
+    hosts:
+    - {host}
+    tls:
+      mode: ISTIO_MUTUAL
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: egressgateway-for-{name}
+spec:
+  host: {service}
+  subsets:
+  - name: {name}
+    trafficPolicy:
+      loadBalancer:
+        simple: ROUND_ROBIN
+      portLevelSettings:
+      - port:
+          number: {port}
+        tls: {{mode: ISTIO_MUTUAL, sni: {host}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: direct-{name}-through-egress-gateway
+spec:
+  hosts:
+  - {host}
+  gateways:
+  - istio-egressgateway
+  - mesh
+  http:
+  - match:
+    - gateways:
+      - mesh
+      port: 80
+    route:
+    - destination: {{host: {service}, subset: {name}, port: {{number: {port}}}}}
+      weight: 100
+  - match:
+    - gateways:
+      - istio-egressgateway
+      port: {port}
+    route:
+    - destination: {{host: {host}, port: {{number: 443}}}}
+      weight: 100
+---
+"
+    )
+}
 
-/// HTTPS to every name below one, passed through the gateway.
+/// The gateway of the same in the Gateway API, and the rule for its service.
+fn gateway_api_with_mutual_tls(name: &str, rule_for: &str, host: &str, port: u16) -> String {
+    let tls = format!("mode: ISTIO_MUTUAL, sni: {host}");
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: {name}
+  annotations:
+    networking.istio.io/service-type: ClusterIP
+spec:
+  gatewayClassName: istio
+  listeners:
+  - name: https
+    hostname: {host}
+    port: {port}
+    protocol: HTTPS
+    tls:
+      mode: Terminate
+      options:
+        gateway.istio.io/tls-terminate-mode: ISTIO_MUTUAL
+    allowedRoutes:
+      namespaces:
+        from: Same
+---
+"
+    ) + &rule(rule_for, &format!("{name}-istio.default.svc.cluster.local"), port, &tls, "")
+}
+
+/// As Istio publishes the task today: the gateway verifies the pod, and starts TLS to the host.
 #[test]
-fn wildcard_hosts_in_both_forms() {
+fn a_gateway_with_mutual_tls_originates_tls_in_both_forms() {
+    let (site, _) = Site::with_mutual_tls();
+    let host = plan::HOST;
+    let url = format!("http://{host}/politics");
+    let cnn = entry("cnn", host, &[HTTP, HTTPS], "  resolution: DNS\n");
+    let originate = rule("originate-tls-for-edition-cnn-com", host, 443, "mode: SIMPLE", "");
+    let istio = through_the_gateway_with_mutual_tls("cnn", host, 80);
+    let api_routes = routes_by_gateway_api("cnn", host, "cnn");
+    let api_gateway =
+        gateway_api_with_mutual_tls("cnn-egress-gateway", "egressgateway-for-cnn", host, 80);
+    for routes in [istio, api_gateway + &api_routes] {
+        site.no_page(&url);
+        site.apply(&format!("{cnn}{routes}{originate}"));
+        site.page_through_mutual_tls(&url);
+        site.testbed.record().take();
+        assert_eq!(site.testbed.curl(&[&url]).unwrap().stdout.len(), PAGE_BYTES);
+        let over_tls = Seen::Https {
+            server_name: Some(host.into()),
+            host: host.into(),
+            path: "/politics".into(),
+        };
+        assert_eq!(site.testbed.record().take(), [over_tls]);
+        site.no_page("http://www.example.com/");
+        // Without the rule for the host the gateway would send HTTP to a port of HTTPS; without the rule for the
+        // gateway the pod would speak HTTP to a port of mutual TLS.
+        site.apply(&format!("{cnn}{routes}"));
+        site.no_page(&url);
+        site.apply(
+            &format!("{cnn}{routes}{originate}").replace("ISTIO_MUTUAL, sni", "DISABLE, sni"),
+        );
+        site.no_page(&url);
+        site.testbed.delete("task.yaml").unwrap();
+    }
+}
+
+/// The same with a client certificate for the host. In the Gateway API the host is a Service of another namespace,
+/// which grants it, and the way from the mesh is a VirtualService, as Istio publishes it. A service entry stands for
+/// what a cluster knows of the Service.
+#[test]
+fn a_gateway_with_mutual_tls_originates_mutual_tls_in_both_forms() {
+    let (site, authority) = Site::with_mutual_tls();
+    let _nginx = site.nginx(&authority);
+    let service = entry("my-nginx", NGINX, &[HTTP, HTTPS], "  resolution: DNS\n");
+    let tls = format!("mode: MUTUAL, credentialName: client-credential, sni: {NGINX}");
+    let originate = rule("originate-mtls-for-nginx", NGINX, 443, &tls, "");
+    let istio = through_the_gateway_with_mutual_tls("nginx", NGINX, 443)
+        + &originate.replace("metadata:\n", "metadata:\n  namespace: istio-system\n");
+    let grant = "apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata:
+  name: my-nginx-reference-grant
+  namespace: mesh-external
+spec:
+  from:
+  - group: gateway.networking.k8s.io
+    kind: HTTPRoute
+    namespace: default
+  to:
+  - group: \"\"
+    kind: Service
+    name: my-nginx
+---
+";
+    let api = format!(
+        "{}apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: direct-nginx-to-egress-gateway
+spec:
+  hosts:
+  - {NGINX}
+  gateways:
+  - mesh
+  http:
+  - match:
+    - port: 80
+    route:
+    - destination:
+        host: nginx-egressgateway-istio.default.svc.cluster.local
+        port:
+          number: 443
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: forward-nginx-from-egress-gateway
+spec:
+  parentRefs:
+  - name: nginx-egressgateway
+  hostnames:
+  - {NGINX}
+  rules:
+  - backendRefs:
+    - name: my-nginx
+      namespace: mesh-external
+      port: 443
+---
+{originate}",
+        gateway_api_with_mutual_tls("nginx-egressgateway", "egressgateway-for-nginx", NGINX, 443)
+    );
+    let url = format!("http://{NGINX}/");
+    site.asks_for_a_certificate(&format!("{service}{istio}"));
+    site.page_through_mutual_tls(&url);
+    // Without the grant the Service is not referred to.
+    site.apply(&format!("{service}{api}"));
+    site.no_page(&url);
+    site.asks_for_a_certificate(&format!("{service}{api}{grant}"));
+    site.page_through_mutual_tls(&url);
+    site.testbed.delete("task.yaml").unwrap();
+    site.no_page(&url);
+}
+
+/// Hosts are blocked, then opened by a service entry each; a rule cuts requests off that take longer than 3 seconds.
+#[test]
+fn control_of_egress_traffic_in_both_forms() {
     let (site, _) = Site::new();
-    let (en, de) = ("https://en.wild.example.com/", "https://de.wild.example.com/");
-    // Without a route, as by a sidecar.
-    site.apply(&entry("wikipedia", WILD, &[HTTPS], ""));
-    site.status(&[en], "200");
-    site.refused(&["https://www.example.com/"]);
+    site.sample(HTTPBIN, 80, HTTPBIN_PORT);
+    let _httpbin = site.python("httpbin", HTTPBIN_SERVER, &[HTTPBIN_PORT]);
+    let secure = format!("https://{}/politics", plan::HOST);
+    let (headers, delay) =
+        (format!("http://{HTTPBIN}/headers"), format!("http://{HTTPBIN}/delay/5"));
+    site.refused(&[&headers]);
+    site.refused(&[&secure]);
+    let more = "  resolution: DNS\n  location: MESH_EXTERNAL\n";
+    let http = entry("httpbin-ext", HTTPBIN, &[HTTP], more);
+    site.apply(&http);
+    site.status(&[&headers], "200");
+    site.refused(&[&secure]);
+    let entries = http + &entry("google", plan::HOST, &[HTTPS], more);
+    site.apply(&entries);
+    site.status(&[&secure], "200");
+    let istio = format!(
+        "apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: httpbin-ext
+spec:
+  hosts:
+  - {HTTPBIN}
+  http:
+  - timeout: 3s
+    route:
+    - destination:
+        host: {HTTPBIN}
+      weight: 100
+"
+    );
+    let api = format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata:
+  name: httpbin-ext
+spec:
+  parentRefs:
+  - kind: ServiceEntry
+    group: networking.istio.io
+    name: httpbin-ext
+  hostnames:
+  - {HTTPBIN}
+  rules:
+  - timeouts:
+      request: 3s
+    backendRefs:
+    - kind: Hostname
+      group: networking.istio.io
+      name: {HTTPBIN}
+      port: 80
+"
+    );
+    for rule in [istio, api] {
+        site.status(&[&delay], "200");
+        site.apply(&format!("{entries}{rule}"));
+        site.status(&[&delay], "504");
+        site.status(&[&headers], "200");
+        site.apply(&entries);
+    }
+}
+
+const WILD: &str = "*.wild.example.com";
+/// The server of all of them.
+const WILD_SERVER: &str = "www.wild.example.com";
+
+/// Every name below one through the gateway to this host, in Istio's words and in those of the Gateway API.
+fn wildcard_through_the_gateway(to: &str) -> [String; 2] {
     let service = "istio-egressgateway.istio-system.svc.cluster.local";
     let istio = format!(
         "apiVersion: networking.istio.io/v1
@@ -416,7 +756,7 @@ spec:
       port: 443
       sniHosts: ['{WILD}']
     route:
-    - destination: {{host: '{WILD}', port: {{number: 443}}}}
+    - destination: {{host: '{to}', port: {{number: 443}}}}
       weight: 100
 ---
 "
@@ -426,6 +766,8 @@ spec:
 kind: Gateway
 metadata:
   name: wikipedia-egress-gateway
+  annotations:
+    networking.istio.io/service-type: ClusterIP
 spec:
   gatewayClassName: istio
   listeners:
@@ -435,8 +777,11 @@ spec:
     protocol: TLS
     tls:
       mode: Passthrough
+    allowedRoutes:
+      namespaces:
+        from: Same
 ---
-apiVersion: gateway.networking.k8s.io/v1
+apiVersion: gateway.networking.k8s.io/v1alpha2
 kind: TLSRoute
 metadata:
   name: direct-wikipedia-to-egress-gateway
@@ -450,7 +795,7 @@ spec:
     - name: wikipedia-egress-gateway-istio
       port: 443
 ---
-apiVersion: gateway.networking.k8s.io/v1
+apiVersion: gateway.networking.k8s.io/v1alpha2
 kind: TLSRoute
 metadata:
   name: forward-wikipedia-from-egress-gateway
@@ -463,12 +808,24 @@ spec:
   - backendRefs:
     - kind: Hostname
       group: networking.istio.io
-      name: '{WILD}'
+      name: '{to}'
       port: 443
 ---
 "
     );
-    for routes in [istio, api] {
+    [istio, api]
+}
+
+/// HTTPS to every name below one, passed through the gateway.
+#[test]
+fn wildcard_hosts_in_both_forms() {
+    let (site, _) = Site::new();
+    let (en, de) = ("https://en.wild.example.com/", "https://de.wild.example.com/");
+    // Without a route, as by a sidecar.
+    site.apply(&entry("wikipedia", WILD, &[HTTPS], ""));
+    site.status(&[en], "200");
+    site.refused(&["https://www.example.com/"]);
+    for routes in wildcard_through_the_gateway(WILD) {
         let logged = || {
             let name = |line: &&str| line.contains("en.wild.example.com");
             site.gateway.stdout().lines().filter(name).count()
@@ -495,6 +852,40 @@ spec:
         let expected = Some("en.wild.example.com".to_owned());
         let is_wanted = |seen: &Seen| matches!(seen, Seen::Https { server_name, .. } if *server_name == expected);
         assert!(!seen.is_empty() && seen.iter().all(is_wanted), "{seen:?}");
+    }
+}
+
+/// The same where one server has all names: the gateway resolves that server's name alone.
+#[test]
+fn wildcard_hosts_of_one_server_in_both_forms() {
+    let (site, _) = Site::new();
+    site.testbed.point(WILD_SERVER, plan::TCP_SERVICE).unwrap();
+    let server = entry("www-wikipedia", WILD_SERVER, &[HTTPS], "  resolution: DNS\n");
+    let all = entry("wikipedia", WILD, &[HTTPS], "");
+    for routes in wildcard_through_the_gateway(WILD_SERVER) {
+        for url in ["https://en.wild.example.com/", "https://de.wild.example.com/"] {
+            site.refused(&[url]);
+        }
+        site.apply(&format!("{all}{server}{routes}"));
+        for name in ["en.wild.example.com", "de.wild.example.com"] {
+            let url = format!("https://{name}/");
+            let cluster = format!("cluster.outbound|443||{WILD_SERVER}.upstream_cx_total");
+            let count = || site.testbed.stat(0, &cluster).unwrap();
+            // It goes past the gateway as long as the service entries alone are in force.
+            let counts = || {
+                let before = count();
+                let seen = site.testbed.curl_status(&[&url]).unwrap();
+                (seen, count() - before)
+            };
+            until_is(SOON, &url, counts, |seen| *seen == ("200".to_owned(), 1)).unwrap();
+            let led = |line: &&str| {
+                line.contains(name) && line.contains(&format!("{}:443", plan::TCP_SERVICE))
+            };
+            let find = || site.gateway.stdout().lines().any(|line| led(&line)).then_some(());
+            until(SOON, "the gateway's line", find).unwrap();
+        }
+        site.refused(&["https://www.example.com/"]);
+        site.testbed.delete("task.yaml").unwrap();
     }
 }
 
@@ -539,13 +930,14 @@ fn an_external_proxy() {
 
 /// Raw TCP through the gateway, and what the gateway counts of it.
 #[test]
-fn tcp_through_the_gateway_and_its_metrics() {
+fn tcp_through_the_gateway_in_both_forms_and_its_metrics() {
     let (site, _) = Site::new();
     let service = "istio-egressgateway.istio-system.svc.cluster.local";
     let more = format!("  addresses:\n  - {}\n  resolution: DNS\n", plan::TCP_SERVICE);
-    let tcp = entry("tcp", "tcp.example.com", &["{number: 5432, name: tcp, protocol: TCP}"], &more)
-        + &format!(
-            "apiVersion: networking.istio.io/v1
+    let known =
+        entry("tcp", "tcp.example.com", &["{number: 5432, name: tcp, protocol: TCP}"], &more);
+    let istio = format!(
+        "apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata:
   name: istio-egressgateway
@@ -581,8 +973,47 @@ spec:
     - destination: {{host: tcp.example.com, port: {{number: 5432}}}}
       weight: 100
 ",
-            plan::TCP_SERVICE
-        );
+        plan::TCP_SERVICE
+    );
+    let api = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata:
+  name: tcp-egress-gateway
+spec:
+  gatewayClassName: istio
+  listeners:
+  - name: tcp
+    port: 5432
+    protocol: TCP
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata:
+  name: direct-tcp-to-egress-gateway
+spec:
+  parentRefs:
+  - kind: ServiceEntry
+    group: networking.istio.io
+    name: tcp
+  rules:
+  - backendRefs:
+    - name: tcp-egress-gateway-istio
+      port: 5432
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata:
+  name: forward-tcp-from-egress-gateway
+spec:
+  parentRefs:
+  - name: tcp-egress-gateway
+  rules:
+  - backendRefs:
+    - kind: Hostname
+      group: networking.istio.io
+      name: tcp.example.com
+      port: 5432
+";
     let echoed = |port: &str| {
         let script = "import socket, sys
 stream = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
@@ -591,10 +1022,20 @@ print(stream.recv(5).decode())";
         let args = ["-c", script, plan::TCP_SERVICE, port];
         site.testbed.pod().run("python3", &args).unwrap().stdout.trim().to_owned()
     };
-    assert_eq!(echoed("5432"), "");
-    site.apply(&tcp);
-    until_is(SOON, "an echo", || echoed("5432"), |seen| seen == "hello").unwrap();
-    assert_eq!(echoed("8443"), "", "another port of the host");
+    let cluster = "cluster.outbound|5432||tcp.example.com.upstream_cx_total";
+    let count = || site.testbed.stat(0, cluster).unwrap();
+    for routes in [istio.as_str(), api] {
+        until_is(SOON, "no echo", || echoed("5432"), String::is_empty).unwrap();
+        site.apply(&format!("{known}{routes}"));
+        // Through the gateway, which counts it.
+        let led = || {
+            let before = count();
+            (echoed("5432"), count() - before)
+        };
+        until_is(SOON, "an echo", led, |seen| *seen == ("hello".to_owned(), 1)).unwrap();
+        assert_eq!(echoed("8443"), "", "another port of the host");
+        site.testbed.delete("task.yaml").unwrap();
+    }
     // Monitoring: what Istio's dashboards ask for.
     let metrics = || site.testbed.admin(0, "stats/prometheus").unwrap();
     until(SOON, "the metric", || {
@@ -606,6 +1047,4 @@ print(stream.recv(5).decode())";
         metrics().lines().any(counted).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error:#}\n{}", metrics()));
-    let cluster = "cluster.outbound|5432||tcp.example.com.upstream_cx_total";
-    assert!(site.testbed.stat(0, cluster).unwrap() >= 1);
 }
