@@ -36,6 +36,7 @@ pub(crate) use self::{
     health::{Checker, Introduction, Probing, ask_revisions},
     known::{KnownPods, unnamed_policy},
     modes::{Modes, SetMode, Shout, name as mode_name},
+    notify::FIRST_START,
     pods::Pod,
     reconcile::{Parts, Reconciler},
     standing::Standing,

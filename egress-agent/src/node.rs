@@ -158,6 +158,7 @@ async fn enforce(args: NodeArgs) -> anyhow::Result<()> {
     let tally = Arc::new(Tally { dropped: printer.dropped(), ..Tally::default() });
     let condition = Arc::<Condition>::default();
     condition.set_gaps(families.gaps());
+    condition.set_waiting(attachments.waiting() == Some(bpf::Waiting::FirstStart));
     for exposure in condition.exposures() {
         tracing::warn!("exposed: {exposure}");
     }

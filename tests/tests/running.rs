@@ -170,6 +170,43 @@ fn a_first_start_and_a_restart_without_the_api_server_disturb_no_pod_that_runs()
     assert_eq!(crowd.failures(), Vec::<String>::new());
 }
 
+/// Nothing is refused yet, so `status` must not say that everything is.
+#[test]
+fn status_says_while_what_runs_is_not_under_enforcement_yet() {
+    const NOT_YET: &str = "what ran before the first start is not under enforcement until";
+    const DENIED: &str = "everything external is denied";
+    let testbed = Testbed::test(1).unwrap();
+    let api = api_server(&testbed);
+    testbed.app().ns.ip(&["link", "del", plan::POD_INTERFACE]).unwrap();
+    let crowd = Crowd::start(&testbed, 1).unwrap();
+    let runs = &crowd.pods[0];
+    let dials = || ask(&runs.place, "tcp", plan::ATTACKER, plan::TCP_PORTS[0], &[]).unwrap();
+    let control = testbed.node_control().to_string_lossy().into_owned();
+    let pins = testbed.pins().to_string_lossy().into_owned();
+    let status = || {
+        let args = ["status", "--control", &control, "--bpffs", &pins];
+        testbed.app().run(&testbed.agent().to_string_lossy(), &args).unwrap()
+    };
+    // Without an answer there is no configuration, and the agent waits for one, but not for long.
+    api.set_mood(Mood::Silent);
+    let mut node = testbed.start_agent(testbed.app(), "node", &node_args(&testbed, &api)).unwrap();
+    let said = until(START, "the first start to be reported", || {
+        assert!(node.ended().is_none(), "{}", node.stderr());
+        Some(status()).filter(|status| status.stdout.contains(NOT_YET))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}\n{}", status().stdout, node.stderr()));
+    assert!(dials().ok(), "what runs goes on: {}", said.stdout);
+    assert!(said.code == 1 && !said.stdout.contains(DENIED), "{said:?}");
+
+    // The twin: in force, without a configuration.
+    let said = until(START, "enforcement to be reported", || {
+        Some(status()).filter(|status| status.stdout.contains(DENIED))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}\n{}", status().stdout, node.stderr()));
+    assert!(!dials().ok(), "what runs is cut: {}", said.stdout);
+    assert!(said.code == 1 && !said.stdout.contains(NOT_YET), "{said:?}");
+}
+
 /// Pods that start, and the numbers of the first one.
 const STARTED: u8 = 20;
 const FIRST: u8 = 20;

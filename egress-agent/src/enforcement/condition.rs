@@ -125,6 +125,11 @@ impl Condition {
         self.lock().waiting = waiting;
     }
 
+    /// Whether what ran before the first start is not under enforcement yet.
+    pub(crate) fn waiting(&self) -> bool {
+        self.lock().waiting
+    }
+
     /// What is exempt from enforcement, a sentence each.
     pub(crate) fn set_exemptions(&self, exemptions: Vec<String>) {
         self.lock().exemptions = exemptions;

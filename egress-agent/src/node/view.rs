@@ -73,6 +73,7 @@ impl View {
             enforcement: self.modes.borrow().iter().map(set).collect(),
             gateways: mesh.map(|mesh| self.gateways(mesh)).unwrap_or_default(),
             events: self.events(),
+            first_start: self.condition.waiting(),
             maps_behind: load(&self.tally.behind) != 0,
             problems: self.problems(),
             warnings: self.warnings(),

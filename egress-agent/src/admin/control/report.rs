@@ -86,6 +86,9 @@ pub(crate) struct NodeReport {
     pub(crate) enforcement: Vec<SetReport>,
     pub(crate) gateways: Vec<GatewayHealth>,
     pub(crate) events: EventsReport,
+    /// Whether what ran before the agent's first start is not under enforcement yet.
+    #[serde(default)]
+    pub(crate) first_start: bool,
     /// Whether the maps don't hold the whole configuration.
     pub(crate) maps_behind: bool,
     /// What is wrong now, a sentence each: maps, attachments, what the plan can't carry out.

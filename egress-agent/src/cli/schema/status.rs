@@ -66,6 +66,11 @@ pub(super) const STATUS: &[Field] = &[
     ),
     field("node.agent.events.lost_unknown", "number", "Of a kind that the agent does not know."),
     field(
+        "node.agent.first_start",
+        "boolean",
+        "Whether what ran before the agent's first start is not under enforcement yet.",
+    ),
+    field(
         "node.agent.maps_behind",
         "boolean",
         "Whether the maps do not hold the whole configuration.",

@@ -8,7 +8,7 @@ use super::found::{Agent, Found, Node};
 use crate::{
     admin::control::{Configuration, GatewayHealth, GatewayReport, NodeReport, SetReport},
     bpf::Inspection,
-    enforcement::Exposure,
+    enforcement::{Exposure, FIRST_START},
 };
 
 /// The judgement on a host.
@@ -78,7 +78,7 @@ impl Notes<'_> {
         let attached = !inspection.programs.is_empty();
         match agent {
             Agent::Runs(report) => {
-                if !attached {
+                if !attached && !report.first_start {
                     self.problem(format!(
                         "an agent runs, but nothing is attached at {}",
                         bpffs.display()
@@ -107,12 +107,16 @@ impl Notes<'_> {
                 self.modes(inspection);
             }
         }
-        self.pins(inspection);
+        let first_start = matches!(agent, Agent::Runs(report) if report.first_start);
+        self.pins(inspection, first_start);
         attached
     }
 
     fn agent(&mut self, report: &NodeReport, inspection: &Inspection) {
         match inspection.held {
+            Some(_) | None if report.first_start => self.problem(format!(
+                "{FIRST_START}; what appears meanwhile is denied everything external"
+            )),
             Some(held) if !report.configuration.in_force => {
                 self.problem(format!("{}; {held} stays in force", not_accepted(report)));
             }
@@ -221,7 +225,8 @@ impl Notes<'_> {
         }
     }
 
-    fn pins(&mut self, inspection: &Inspection) {
+    /// `first_start`: what ran before is not under enforcement yet.
+    fn pins(&mut self, inspection: &Inspection, first_start: bool) {
         self.problems.extend(inspection.problems.iter().cloned());
         if !inspection.programs.is_empty() {
             self.versions(&inspection.versions);
@@ -241,7 +246,7 @@ impl Notes<'_> {
                 ));
             }
         }
-        if !inspection.maps.is_empty() && inspection.held.is_none() {
+        if !inspection.maps.is_empty() && inspection.held.is_none() && !first_start {
             self.problem(
                 "no configuration was ever put into the maps: everything external is denied",
             );

@@ -51,6 +51,7 @@ fn report() -> NodeReport {
         enforcement: vec![SetReport { name: "default".into(), mode: "enforce".into() }],
         gateways: vec![gateway("10.10.0.11"), gateway("10.10.0.12")],
         events: EventsReport::default(),
+        first_start: false,
         maps_behind: false,
         problems: Vec::new(),
         warnings: Vec::new(),
@@ -190,6 +191,30 @@ fn audit_is_reported_prominently_with_and_without_an_agent() {
     left.modes.insert(1, "audit");
     let assessment = assess(&found(Agent::Dead, left), VERSION);
     assert!(assessment.problems[1].starts_with("AUDIT mode is on for policy 1"), "{assessment:?}");
+}
+
+/// What ran before is not denied, so nothing may say that everything is.
+#[test]
+fn what_a_first_start_has_not_under_enforcement_is_said_and_nothing_else() {
+    let starts = |first_start: bool| {
+        let mut found = runs(|report| {
+            report.first_start = first_start;
+            report.configuration.in_force = false;
+        });
+        let inspection = &mut found.node.as_mut().unwrap().inspection;
+        inspection.held = None;
+        inspection.programs.clear();
+        found
+    };
+    assert_eq!(
+        problem(&starts(true)),
+        "what ran before the first start is not under enforcement until the configuration is read; what \
+         appears meanwhile is denied everything external"
+    );
+    // The twin: in force, and without a configuration.
+    let told = assess(&starts(false), VERSION).problems;
+    assert!(told.iter().any(|told| told.contains("everything external is denied")), "{told:?}");
+    assert!(!told.iter().any(|told| told.contains("before the first start")), "{told:?}");
 }
 
 #[test]
