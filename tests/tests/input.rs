@@ -174,6 +174,55 @@ fn agents_that_cannot_start_say_why() {
     assert_eq!(testbed.probe(&["tcp", plan::ATTACKER, "22"]).unwrap().code, 0);
 }
 
+/// A user without privilege listens on high ports alone, unless it has the one capability.
+#[test]
+fn a_user_without_privilege_binds_high_ports_and_is_told_what_low_ones_need() {
+    const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    const MAY_BIND: [&str; 2] =
+        ["--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service"];
+    let testbed = Testbed::test(1).unwrap();
+    // Readable for that user, wherever the program was built.
+    let copy = testbed.dir().join("agent");
+    copy_program(testbed.agent(), &copy).unwrap();
+    let place = testbed.gateway(0);
+    let start = |name: &str, more: &[&str], capture: &str| {
+        let program = copy.to_string_lossy().into_owned();
+        let mut args = testbed.gateway_args();
+        let at = args.iter().position(|arg| arg == "sk-lookup").unwrap();
+        args[at] = capture.to_owned();
+        let user = NOBODY.iter().chain(more).copied().chain([program.as_str()]);
+        let args: Vec<&str> = user.chain(args.iter().map(String::as_str)).collect();
+        place.start(&testbed.dir(), name, "setpriv", &args).unwrap()
+    };
+    let mut refused = start("low", &[], "bind:80,443");
+    let status = refused.wait(SOON).unwrap();
+    let said = refused.stderr();
+    assert_eq!(status.code(), Some(1), "{said}");
+    for words in [
+        "--capture: found port 80",
+        "expected a port from 1024 on, or CAP_NET_BIND_SERVICE",
+        "Choose a higher port",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+
+    // The twins: curl ends with 7 where nobody listens.
+    let answers = |port: u16| {
+        let url = format!("http://{}:{port}/", plan::GATEWAYS[0]);
+        place.run("curl", &["-s", "-o", "/dev/null", "--max-time", "5", &url]).unwrap().code != 7
+    };
+    for (name, more, capture, ports) in [
+        ("high", &[][..], "bind:8080,8443", [8080, 8443]),
+        ("capable", &MAY_BIND[..], "bind:80,443", [80, 443]),
+    ] {
+        assert_eq!(ports.map(answers), [false; 2], "{name}");
+        let mut gateway = start(name, more, capture);
+        until_is(SOON, name, || ports.map(answers), |all| *all == [true; 2])
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stderr()));
+        assert!(gateway.end().unwrap().success(), "{}", gateway.stderr());
+    }
+}
+
 #[test]
 fn an_empty_configuration_denies_everything() {
     let testbed = Testbed::test(1).unwrap();

@@ -169,7 +169,7 @@ pub(super) fn capture(
                 excluded.iter().map(|port| port.get()).chain(own.iter().copied()).collect();
             let (first_v4, first_v6) = (v4.first().map(AsFd::as_fd), v6.first().map(AsFd::as_fd));
             let lookup = lookup::attach(first_v4, first_v6, addresses, &excluded)
-                .context("--capture sk-lookup (bind:PORTS needs neither eBPF nor privilege)")?;
+                .context("--capture sk-lookup (bind:PORTS needs no eBPF, and for ports from 1024 on no privilege)")?;
             deal(v4, &mut sets).context(loopback)?;
             deal(v6, &mut sets).context(loopback)?;
             Ok(Captured { listeners: sets, lookup: Some(lookup) })
@@ -211,7 +211,9 @@ fn explain(option: &str, port: Port, error: io::Error) -> anyhow::Error {
             "{option}: port {port} is in use by another process (`ss -ltnp sport = :{port}` shows which); stop it or leave the port out"
         ),
         io::ErrorKind::PermissionDenied => anyhow!(
-            "{option}: this process may not listen on port {port}; ports below 1024 need CAP_NET_BIND_SERVICE"
+            "{option}: found port {port}, which this process may not listen on; expected a port from 1024 on, or \
+             CAP_NET_BIND_SERVICE. Choose a higher port, or give the process the capability (in a unit: \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE)"
         ),
         _ => anyhow!(error).context(format!("{option}: can't listen on port {port}")),
     }
