@@ -3,7 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use egress_tests::{
     ca::{Authority, Subject, Time, issue_mutual, revocation_list},
@@ -215,6 +219,37 @@ fn openssl_sees_the_gateways_identity_on_the_tunnels_port() {
         metrics.contains("egress_certificate_days_left{certificate=\"identity\"} "),
         "{metrics}"
     );
+}
+
+/// What an alert on certificates looks at, exported by both roles.
+#[test]
+fn both_roles_export_the_second_in_which_their_certificate_expires() {
+    let site = Site::new();
+    let exported = |name: &str| {
+        let metrics = match name {
+            "node" => site.testbed.node_metrics(),
+            _ => site.testbed.admin(0, "stats/prometheus"),
+        };
+        let metrics = metrics.unwrap();
+        let series = "egress_certificate_not_after_timestamp_seconds{certificate=\"identity\"} ";
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series));
+        value.unwrap_or_else(|| panic!("{metrics}")).parse::<u64>().unwrap()
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (name, uri, serial, end) in
+        [("node", NODE_ID, 41, now + 86_400), ("gateway", GATEWAY_ID, 42, now + 7 * 86_400)]
+    {
+        let dir = site.testbed.dir().join(name);
+        assert_ne!(exported(name), end);
+        let time = Time::Until(UNIX_EPOCH + Duration::from_secs(end));
+        let subject = Subject { name: "mesh.example", uri, serial, time };
+        let (chain, key) = issue_mutual(&site.root, &subject).unwrap();
+        replace(&dir, "cert-chain.pem", &chain);
+        replace(&dir, "key.pem", &key);
+        let seen = || exported(name);
+        until_is(SOON, &format!("the new end of {name}'s certificate"), seen, |seen| *seen == end)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", site.told()));
+    }
 }
 
 /// TLS handshakes of an agent, by peer and group, from its metrics.
