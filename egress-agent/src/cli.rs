@@ -67,6 +67,9 @@ const VERSION: &str = concat!(
     env!("EGRESS_EBPF_TOOLCHAIN_USED")
 );
 
+/// Columns of a page of `--help`.
+const WIDTH: usize = 80;
+
 const EXAMPLES: &str = "\
 Examples:
   # What would these files do? Every problem at once, nothing is changed.
@@ -75,49 +78,63 @@ Examples:
   # What becomes of a request, and which resource, file and line decides it?
   egress-agent explain --from shop/web https://api.example.com/ config/
 
-  # A gateway without eBPF: it listens on the ports that applications dial. Ports below 1024 need
+  # A gateway without eBPF: it listens on the ports that applications dial.
+  # Ports below 1024 need
   # CAP_NET_BIND_SERVICE, others no privilege.
   egress-agent gateway --config config/ --mesh mesh.yaml \\
-      --labels istio=egressgateway --namespace istio-system --capture bind:80,443
+      --labels istio=egressgateway --namespace istio-system \\
+      --capture bind:80,443
 
-  # A gateway for every port, with one listener (needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN).
+  # A gateway for every port, with one listener (needs CAP_BPF, CAP_PERFMON,
+  # CAP_NET_ADMIN).
   egress-agent gateway --config config/ --mesh mesh.yaml \\
       --labels istio=egressgateway --namespace istio-system --capture sk-lookup
 
-  # Enforce on an application node: the cgroup and the interface of one pod, and the uplink.
+  # Enforce on an application node: the cgroup and the interface of one pod, and
+  # the uplink.
   egress-agent node --config config/ --mesh mesh.yaml \\
-      --cgroup /sys/fs/cgroup/pods/web --pod-interface veth-web=10.0.0.5 --uplink eth0
+      --cgroup /sys/fs/cgroup/pods/web --pod-interface veth-web=10.0.0.5 \\
+      --uplink eth0
 
   # What is in force here, and what is wrong with it? What was refused, and why?
   egress-agent status
   egress-agent flows --verdict denied --since 5m
   egress-agent reasons no_route
 
-  # Which certificates does a gateway use, whom are they for, and when do they expire?
-  egress-agent certs show --config config/ --credentials-dir /etc/egress/credentials
+  # Which certificates does a gateway use, whom are they for, and when do they
+  # expire?
+  egress-agent certs show --config config/ \\
+      --credentials-dir /etc/egress/credentials
 
-  # Install another version, and have it take over from the gateway without a refused connection.
-  install -m 0755 egress-agent.new /usr/local/bin/egress-agent && egress-agent upgrade
+  # Install another version, and have it take over from the gateway without a
+  # refused connection.
+  install -m 0755 egress-agent.new /usr/local/bin/egress-agent && \\
+      egress-agent upgrade
 
   # Take enforcement away again. Stopping or killing the agent does not.
   egress-agent detach
 
-  # Stop both roles, take enforcement away and remove the units. Shows first what it would do.
+  # Stop both roles, take enforcement away and remove the units. Shows first
+  # what it would do.
   egress-agent uninstall --dry-run
 
-  # Try every known bypass technique, from a pod, against a canary on an external host.
+  # Try every known bypass technique, from a pod, against a canary on an
+  # external host.
   egress-agent probe 203.0.113.9
 
 Each command has more: egress-agent node --help
 
-Exit codes: 0 done, and nothing is wrong; 1 it failed, or something is wrong; 2 the command line or a
-file can't be read; 3 understood, and refused or owned by another agent, as the command says.";
+Exit codes: 0 done, and nothing is wrong; 1 it failed, or something is wrong; 2
+the command line or a file can't be read; 3 understood, and refused or owned by
+another agent, as the command says.";
 
 /// Lets pods out only through an egress gateway, and proves it: eBPF on the application nodes sends
 /// their connections to the gateway and drops everything else; the gateway routes, logs and limits
 /// them by Istio's ServiceEntry, Gateway, DestinationRule and VirtualService.
 #[derive(Parser, Debug)]
 #[command(name = "egress-agent", version = VERSION, after_help = EXAMPLES)]
+// A page is as wide as the narrowest usual terminal, wherever it is read.
+#[command(max_term_width = WIDTH)]
 #[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -247,10 +264,85 @@ mod tests {
             "# Command reference\n\n<!-- Generated: `cargo xtask references`. -->\n\nWhat `--help` of each command \
              says. [Commands](../commands.md) says what they are for, and what their exit codes mean.\n",
         );
-        let mut command = Cli::command().term_width(100);
+        let mut command = Cli::command().term_width(WIDTH);
         command.build();
         add(&mut command, "egress-agent", &mut text);
         crate::types::testing::page("cli.md", &text);
+    }
+
+    /// Every command, those of commands included, with what is typed for it.
+    fn each(
+        command: &mut clap::Command,
+        path: &str,
+        look: &mut impl FnMut(&mut clap::Command, &str),
+    ) {
+        look(command, path);
+        for below in command.get_subcommands_mut() {
+            let path = format!("{path} {}", below.get_name());
+            each(below, &path, look);
+        }
+    }
+
+    /// What the longest line of a text is, in columns.
+    fn width(text: &str) -> usize {
+        text.lines().map(|line| line.chars().count()).max().unwrap_or_default()
+    }
+
+    #[test]
+    fn every_page_of_help_fits_80_columns_without_breaking_an_example() {
+        // With the width that it is given, and with the terminal's.
+        for given in [Some(WIDTH), None] {
+            let mut command = Cli::command();
+            command = match given {
+                Some(width) => command.term_width(width),
+                None => command,
+            };
+            command.build();
+            let mut seen = 0;
+            each(&mut command, "egress-agent", &mut |command, path| {
+                seen += 1;
+                for page in [command.render_help(), command.render_long_help()] {
+                    let page = page.to_string();
+                    assert!(width(&page) <= WIDTH, "{path}: {}\n{page}", width(&page));
+                }
+                // A longer line would be broken, and a command with it.
+                for text in [command.get_after_help(), command.get_after_long_help()] {
+                    let text = text.map(ToString::to_string).unwrap_or_default();
+                    assert!(width(&text) <= WIDTH, "{path}: {}\n{text}", width(&text));
+                }
+            });
+            assert!(seen > 20, "{seen}");
+        }
+    }
+
+    /// Of what exports: every variable that is read, and no other one.
+    #[test]
+    fn help_names_the_variables_of_opentelemetry_that_are_read() {
+        use std::{cell::RefCell, collections::BTreeSet};
+        let read = RefCell::new(BTreeSet::new());
+        let get = |name: &str| {
+            let general = ["LOGS_", "TRACES_"].into_iter().fold(name.to_owned(), |name, of| {
+                name.replace(&format!("OTEL_EXPORTER_OTLP_{of}"), "OTEL_EXPORTER_OTLP_")
+            });
+            read.borrow_mut().insert(general);
+            // So that all the others are asked for.
+            name.ends_with("_EXPORTER").then(|| "otlp".to_owned())
+        };
+        assert!(crate::otlp::Settings::read(&get, "test", &[]).unwrap().is_on());
+        let read = read.into_inner();
+        assert!(read.len() > 10, "{read:?}");
+        let mut command = Cli::command();
+        command.build();
+        for name in ["node", "gateway", "status"] {
+            let page = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();
+            let words = page.split(|c: char| !c.is_ascii_uppercase() && c != '_');
+            let named: BTreeSet<String> = words
+                .filter(|word| word.starts_with("OTEL_") && !word.ends_with('_'))
+                .map(str::to_owned)
+                .collect();
+            let expected = if name == "status" { BTreeSet::new() } else { read.clone() };
+            assert_eq!(named, expected, "{name}");
+        }
     }
 
     /// One syntax for whatever is a time: what takes another one would say so by its name.

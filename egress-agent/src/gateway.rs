@@ -62,6 +62,11 @@ const REQUESTS: usize = 4;
 
 /// Options of `gateway`.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "egress-agent gateway [OPTIONS] --labels <KEY=VALUE,...> --namespace <NS>\n       \
+                      --capture <sk-lookup|bind:PORTS>",
+    after_long_help = otlp::VARIABLES
+)]
 pub struct GatewayArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -74,7 +79,8 @@ pub struct GatewayArgs {
     #[command(flatten)]
     certificates: CertificateArgs,
     /// Where connections come from: `sk-lookup` takes every TCP port of this host's addresses
-    /// (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), `bind:80,443` listens on these ports.
+    /// (needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN), `bind:80,443` listens on these ports (those below 1024
+    /// need CAP_NET_BIND_SERVICE).
     #[arg(long, value_name = "sk-lookup|bind:PORTS")]
     capture: Capture,
     /// With `sk-lookup`: accept Linux 5.12 to 6.0, on which nobody has tested the programs.

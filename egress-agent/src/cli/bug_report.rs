@@ -49,17 +49,19 @@ const COMMANDS: [(&[&str], &str); 4] = [
 /// Options of `bug-report`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-In the archive are version, status, flows, metrics, pages of the agents, the journal's last lines, what
-`doctor` finds, and the files of --config. Values under names that say authorization,
-cookie, password, secret, token, credential, signature or key, values of conditions on headers, queries of
-URLs and private keys are removed; names of hosts, workloads and addresses are not. Look through it before you
-give it to anybody.
+In the archive are version, status, flows, metrics, pages of the agents, the
+journal's last lines, what `doctor` finds, and the files of --config. Values
+under names that say authorization, cookie, password, secret, token, credential,
+signature or key, values of conditions on headers, queries of URLs and private
+keys are removed; names of hosts, workloads and addresses are not. Look through
+it before you give it to anybody.
 
 Examples:
   egress-agent bug-report
   egress-agent bug-report --config /etc/egress/config report.tar
 
-Exit codes: 0 written, 1 it can't be written, 2 a file can't be read, or is there already.")]
+Exit codes: 0 written, 1 it can't be written, 2 a file can't be read, or is
+there already.")]
 pub(super) struct BugReportArgs {
     /// The archive, which must not exist yet [default: egress-bug-report-TIME.tar].
     #[arg(value_name = "FILE")]

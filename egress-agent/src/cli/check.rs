@@ -24,11 +24,10 @@ use crate::{
 
 /// Options of `check`.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Exit code: 0 where all of it is in force (warnings are allowed), 1 with errors \
-                        (nothing of it would be in force), 2 where something can't be read, 3 \
-                        where it is in force and parts of it are refused."
-)]
+#[command(after_help = "\
+Exit code: 0 where all of it is in force (warnings are allowed), 1 with errors
+(nothing of it would be in force), 2 where something can't be read, 3 where it
+is in force and parts of it are refused.")]
 pub(super) struct CheckArgs {
     /// Files, or directories of *.yaml and *.yml as `--config` takes them.
     #[arg(required = true, value_name = "PATH")]

@@ -29,12 +29,14 @@ const AGAIN: Duration = Duration::from_millis(25);
 const MOST: u64 = 1 << 20;
 
 const HELP: &str = "\
-A container runtime calls it: it takes CNI_COMMAND, CNI_NETNS and CNI_ARGS from the environment and the configuration
-from standard input, and writes a result or an error to standard output, as the CNI specification 1.1 has it. Called as
+A container runtime calls it: it takes CNI_COMMAND, CNI_NETNS and CNI_ARGS from
+the environment and the configuration from standard input, and writes a result
+or an error to standard output, as the CNI specification 1.1 has it. Called as
 egress-agent-cni it needs no argument.
 
 In the list of plug-ins, after the one that makes the interface:
-  {\"type\": \"egress-agent-cni\", \"controlSocket\": \"/run/egress-agent/node.sock\", \"timeoutSeconds\": 30}
+  {\"type\": \"egress-agent-cni\", \"controlSocket\": \"/run/egress-agent/node.sock\",
+   \"timeoutSeconds\": 30}
 
 Exit code: 0 done; 1 an error, which is on standard output.";
 

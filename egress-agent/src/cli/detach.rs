@@ -14,7 +14,8 @@ use crate::bpf::{self, DEFAULT_BPFFS};
 /// Options of `detach`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Exit codes: 0 nothing is enforced now, 1 something couldn't be removed, 3 an agent runs; stop it first.")]
+Exit codes: 0 nothing is enforced now, 1 something couldn't be removed, 3 an
+agent runs; stop it first.")]
 pub(super) struct DetachArgs {
     /// Where the agent pinned its programs and maps.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_BPFFS)]

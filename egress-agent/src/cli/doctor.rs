@@ -18,15 +18,16 @@ use crate::doctor::{Facts, Finding, Level, Role, findings};
 /// Options of `doctor`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Run it before the installation, as root. It changes nothing: programs are verified and let go of,
-ports are bound and closed, and each name server is asked once.
+Run it before the installation, as root. It changes nothing: programs are
+verified and let go of, ports are bound and closed, and each name server is
+asked once.
 
 Examples:
   egress-agent doctor
   egress-agent doctor --role gateway
 
-Exit codes: 0 the agent would work here (warnings are allowed), 1 something prevents it, 2
-wrong options.")]
+Exit codes: 0 the agent would work here (warnings are allowed), 1 something
+prevents it, 2 wrong options.")]
 pub(super) struct DoctorArgs {
     /// What this host is to be.
     #[arg(long, value_enum, default_value_t = Wanted::Node)]

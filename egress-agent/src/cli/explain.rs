@@ -24,23 +24,30 @@ use crate::{
 
 /// Options of `explain`.
 #[derive(clap::Args, Debug)]
+#[command(
+    override_usage = "egress-agent explain [OPTIONS] --from <NAMESPACE/WORKLOAD> <URL>\n       [PATH]..."
+)]
 #[command(after_help = "\
 Examples:
-  # By these files: the node's verdict, the rules of both stages, cluster, TLS and addresses.
-  egress-agent explain --from shop/web https://api.example.com/v1 /etc/egress/config
+  # By these files: the node's verdict, the rules of both stages, cluster, TLS
+  # and addresses.
+  egress-agent explain --from shop/web https://api.example.com/v1 \\
+      /etc/egress/config
 
   # By what is in force on this host now.
   egress-agent explain --from shop/web https://api.example.com/v1
 
   # A pod of a cluster, which is in no file.
-  egress-agent explain --from shop/web --label app=web tcp://db.example.com:5432 config/
+  egress-agent explain --from shop/web --label app=web \\
+      tcp://db.example.com:5432 config/
 
-Each step names the resource, file and line that decides it. The steps are the data path's own
-decisions. Gateways are taken to be healthy, and a name to resolve to an external address, unless
---address says otherwise.
+Each step names the resource, file and line that decides it. The steps are the
+data path's own decisions. Gateways are taken to be healthy, and a name to
+resolve to an external address, unless --address says otherwise.
 
-Exit codes: 0 it is allowed, or the gateway answers it as a rule says; 1 the configuration has
-errors, or no agent answers; 2 the question or a file can't be read; 3 it is refused.")]
+Exit codes: 0 it is allowed, or the gateway answers it as a rule says; 1 the
+configuration has errors, or no agent answers; 2 the question or a file can't be
+read; 3 it is refused.")]
 pub(super) struct ExplainArgs {
     /// Who asks: a workload of mesh.yaml, or any name with --label.
     #[arg(long, value_name = "NAMESPACE/WORKLOAD")]

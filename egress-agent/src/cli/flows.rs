@@ -35,12 +35,13 @@ use crate::{
 /// Options of `flows`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Flows of a node are its refusals and connects; flows of a gateway are its refusals, and all requests
-and connections while somebody follows. Agents remember the last 4096 refusals and the last 4096
-others. On a host with both agents, both are asked.
+Flows of a node are its refusals and connects; flows of a gateway are its
+refusals, and all requests and connections while somebody follows. Agents
+remember the last 4096 refusals and the last 4096 others. On a host with both
+agents, both are asked.
 
-Without a running node agent, the events that the kernel has kept since are read from the pins. That
-takes them out: the next call shows newer ones.
+Without a running node agent, the events that the kernel has kept since are read
+from the pins. That takes them out: the next call shows newer ones.
 
 Examples:
   # What was refused in the last five minutes?
@@ -53,17 +54,19 @@ Examples:
   egress-agent flows --follow --last 0 --pod shop/web
 
   # Of several hosts, by time: two by SSH, and what was saved of a third one.
-  egress-agent flows --server root@node-1 --server root@node-2 --server node-3=/tmp/flows.json
+  egress-agent flows --server root@node-1 --server root@node-2 \\
+      --server node-3=/tmp/flows.json
 
   # By labels, from the pods of a DaemonSet.
   egress-agent flows --label app=web --server egress-node-7x2kq \\
       --remote-shell 'kubectl -n egress-enforcer exec {} -- /egress-agent'
 
-  # What a namespace was refused in an hour and a half, but for its look-ups of names.
+  # What a namespace was refused in an hour and a half, but for its look-ups of
+  # names.
   egress-agent flows -n shop --verdict denied --since 1h30m --not --port 53
 
-Exit codes: 0 shown (also if nothing matched), 1 nobody or not every --server could be asked, 2 wrong
-options.")]
+Exit codes: 0 shown (also if nothing matched), 1 nobody or not every --server
+could be asked, 2 wrong options.")]
 pub(super) struct FlowsArgs {
     #[command(flatten)]
     filter: Filter,

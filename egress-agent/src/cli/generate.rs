@@ -18,9 +18,11 @@ Examples:
   source <(egress-agent completion bash)
 
   # For every user.
-  egress-agent completion bash > /usr/share/bash-completion/completions/egress-agent
+  egress-agent completion bash > \\
+      /usr/share/bash-completion/completions/egress-agent
   egress-agent completion zsh > /usr/share/zsh/vendor-completions/_egress-agent
-  egress-agent completion fish > /usr/share/fish/vendor_completions.d/egress-agent.fish")]
+  egress-agent completion fish > \\
+      /usr/share/fish/vendor_completions.d/egress-agent.fish")]
 pub(super) struct CompletionArgs {
     /// The shell that it is for.
     #[arg(value_enum)]

@@ -32,13 +32,14 @@ const DEGRADED: u8 = 4;
 /// Options of `status`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Asks the agents of this host, and reads what is attached from the pins, which needs no agent. Run it
-as root.
+Asks the agents of this host, and reads what is attached from the pins, which
+needs no agent. Run it as root.
 
-Exit codes: 0 everything is enforced and healthy; 1 something is wrong, each thing is listed (no
-agent, audit mode, a rejected configuration, a full map, a missing program, no healthy gateway, …);
-2 wrong options; 3 nothing is attached; 4 all that can be enforced here is, but promises are listed
-that don't hold on this node (no BPF security modules, workloads with CAP_NET_ADMIN, …).")]
+Exit codes: 0 everything is enforced and healthy; 1 something is wrong, each
+thing is listed (no agent, audit mode, a rejected configuration, a full map, a
+missing program, no healthy gateway, …); 2 wrong options; 3 nothing is attached;
+4 all that can be enforced here is, but promises are listed that don't hold on
+this node (no BPF security modules, workloads with CAP_NET_ADMIN, …).")]
 pub(super) struct StatusArgs {
     /// Where the node agent pinned its programs and maps [default: where the running agent says,
     /// or /sys/fs/bpf/egress-agent].

@@ -26,12 +26,14 @@ use crate::{
 /// Options of `suggest`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Hosts are what the workloads asked for, so a suggestion is to be read before it is applied. Each host
-has its evidence beside it: how often it was asked for, when first and when last. `egress-agent
-check` accepts the output as it is, and what it allows is what was seen and nothing else.
+Hosts are what the workloads asked for, so a suggestion is to be read before it
+is applied. Each host has its evidence beside it: how often it was asked for,
+when first and when last. `egress-agent check` accepts the output as it is, and
+what it allows is what was seen and nothing else.
 
-A node sees addresses and no names: in audit mode it suggests raw TCP to addresses, unless it knows
-the names. Ask the gateway's refusals, or put egress policies into `mode: Audit`.
+A node sees addresses and no names: in audit mode it suggests raw TCP to
+addresses, unless it knows the names. Ask the gateway's refusals, or put egress
+policies into `mode: Audit`.
 
 Examples:
   # What would the workloads of a namespace need, by what was refused in a day?
@@ -41,8 +43,8 @@ Examples:
   egress-agent flows -o json > flows.json
   egress-agent suggest --flows flows.json --config /etc/egress/config -o istio
 
-Exit codes: 0 printed (also if there is nothing to suggest), 1 nobody could be asked, 2 an option or
-a file can't be read.")]
+Exit codes: 0 printed (also if there is nothing to suggest), 1 nobody could be
+asked, 2 an option or a file can't be read.")]
 pub(super) struct SuggestArgs {
     #[command(flatten)]
     filter: Filter,

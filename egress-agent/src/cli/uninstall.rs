@@ -30,12 +30,12 @@ pub const UNITS: [&str; 5] = [
 /// Options of `uninstall`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-Stops both roles, removes enforcement and the units. Workloads that run go on, and reach the network \
-as if nothing had been there. The program itself stays, and so do units that a package brought: remove
-them as you installed them.
+Stops both roles, removes enforcement and the units. Workloads that run go on,
+and reach the network as if nothing had been there. The program itself stays,
+and so do units that a package brought: remove them as you installed them.
 
-Exit codes: 0 done, 1 something couldn't be removed, 3 an agent runs that no unit started; stop it \
-first.")]
+Exit codes: 0 done, 1 something couldn't be removed, 3 an agent runs that no
+unit started; stop it first.")]
 pub struct UninstallArgs {
     /// Only say what would be done.
     #[arg(long)]

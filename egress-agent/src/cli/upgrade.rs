@@ -19,18 +19,20 @@ use crate::admin::control::{
 /// Options of `upgrade`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The gateway starts the program that is now at the path it was started by, with its own arguments and
-environment. Once the new process has the configuration in force and accepts connections from the same
-listeners, the old one accepts no more, and goes on with what runs for at most
-`--upgrade-drain-timeout` seconds. If the new process can't serve, the old one goes on as if nothing
-had happened. Changed arguments need a restart. Run it as root.
+The gateway starts the program that is now at the path it was started by, with
+its own arguments and environment. Once the new process has the configuration in
+force and accepts connections from the same listeners, the old one accepts no
+more, and goes on with what runs for at most `--upgrade-drain-timeout` seconds.
+If the new process can't serve, the old one goes on as if nothing had happened.
+Changed arguments need a restart. Run it as root.
 
 Example: install another version and have it take over
-  install -m 0755 egress-agent.new /usr/local/bin/egress-agent && egress-agent upgrade
+  install -m 0755 egress-agent.new /usr/local/bin/egress-agent && \\
+      egress-agent upgrade
 
-Exit codes: 0 another process has taken over; 1 it was tried and failed, and the old one goes on, or no
-gateway was reached; 2 wrong options; 3 refused: another upgrade is under way, or the process before
-still drains.")]
+Exit codes: 0 another process has taken over; 1 it was tried and failed, and the
+old one goes on, or no gateway was reached; 2 wrong options; 3 refused: another
+upgrade is under way, or the process before still drains.")]
 pub(super) struct UpgradeArgs {
     /// The gateway's control socket [default: the usual ones].
     #[arg(long, value_name = "PATH")]

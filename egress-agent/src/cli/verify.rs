@@ -38,12 +38,14 @@ const FIRST_LISTS: Duration = Duration::from_secs(30);
 const INCONCLUSIVE: u8 = 3;
 
 const HELP: &str = "\
-It reads what node agents read, says for each pod of the namespace what is enforced for it, and then tries it as the pod
-that it runs in: each host that the pod may reach is asked, the same connection for another host is refused, and every
-bypass technique of `probe` is tried on the address of the first host.
+It reads what node agents read, says for each pod of the namespace what is
+enforced for it, and then tries it as the pod that it runs in: each host that
+the pod may reach is asked, the same connection for another host is refused, and
+every bypass technique of `probe` is tried on the address of the first host.
 
-Exit code: 0 what is allowed works, and nothing else does; 1 something got out, an allowed host does not answer, or the
-API server does not; 2 usage; 3 nothing got out, and the pod may reach no host that could be asked, so the result proves
+Exit code: 0 what is allowed works, and nothing else does; 1 something got out,
+an allowed host does not answer, or the API server does not; 2 usage; 3 nothing
+got out, and the pod may reach no host that could be asked, so the result proves
 little.
 
 Examples:
@@ -51,7 +53,8 @@ Examples:
   egress-agent verify --kubernetes --namespace shop --pod web-0
 
   # Only say what is enforced where, from anywhere.
-  egress-agent verify --kubernetes --kubeconfig ~/.kube/config --namespace shop --dry-run
+  egress-agent verify --kubernetes --kubeconfig ~/.kube/config \\
+      --namespace shop --dry-run
 
   # As the chart's test does it.
   helm test egress-enforcer --namespace istio-system --logs";

@@ -13,25 +13,31 @@ use crate::{
     bpf::{DEFAULT_BPFFS, Pattern},
     enforcement::{EventFormat, Pod},
     net::ResolverSource,
+    otlp::VARIABLES,
     source::ConfigArgs,
     tls::CertificateArgs,
     types::duration_within,
 };
 
-/// Options of `node`.
-#[derive(clap::Args, Debug)]
-#[command(after_help = "\
-Enforcement begins before the configuration is read, and stays when the agent stops, crashes or is
-killed; the next one takes over without a gap. `egress-agent detach` ends it.
+const HELP: &str = "\
+Enforcement begins before the configuration is read, and stays when the agent
+stops, crashes or is killed; the next one takes over without a gap.
+`egress-agent detach` ends it.
 
 Example: two pods, one uplink
   egress-agent node --config /etc/egress/config \\
       --cgroup /sys/fs/cgroup/kubepods \\
-      --pod-interface veth1=10.0.0.5,fd00::5 --pod-interface veth2=10.0.0.6 --uplink eth0
+      --pod-interface veth1=10.0.0.5,fd00::5 --pod-interface veth2=10.0.0.6 \\
+      --uplink eth0
 
-Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent, once what runs in its
-tunnels has ended or --drain-timeout has passed.
-Exit codes: 1 it could not start, 2 wrong options, 3 another agent owns the pins.")]
+Signals: SIGHUP reads the configuration again; SIGTERM and SIGINT end the agent,
+once what runs in its tunnels has ended or --drain-timeout has passed.
+Exit codes: 1 it could not start, 2 wrong options, 3 another agent owns the
+pins.";
+
+/// Options of `node`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = HELP, after_long_help = format!("{HELP}\n\n{VARIABLES}"))]
 pub struct NodeArgs {
     #[command(flatten)]
     pub(super) config: ConfigArgs,

@@ -6,10 +6,9 @@ use crate::{cli::output::Output, tls::CertificateArgs, types::TrustDomain};
 
 /// Options of `certs show`.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Exit code: 0 where all is well, 1 where something is wrong, 2 where there \
-                        is nothing to show."
-)]
+#[command(after_help = "\
+Exit code: 0 where all is well, 1 where something is wrong, 2 where there is
+nothing to show.")]
 pub(super) struct ShowArgs {
     /// Directories with a certificate, its key and its roots, or files with certificates.
     #[arg(value_name = "PATH")]

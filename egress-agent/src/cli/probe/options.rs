@@ -14,24 +14,27 @@ const HELP: &str = "\
 Each attempt ends as one of these:
   answered        it got out, and an answer came back
   refused         the own kernel refused it: LAYER says which hook
-  no answer       it was sent and is lost; whether it arrived, only the canary can tell
-  intercepted     something other than the canary answered: the gateway, if there is one
+  no answer       it was sent and is lost; whether it arrived,
+                  only the canary can tell
+  intercepted     something other than the canary answered: the
+                  gateway, if there is one
   not applicable  it can't be made here: DETAIL says what is missing
   error           it should have been possible, and the probe failed
 
-Each attempt carries a token, by which the canary recognises it in any encapsulation. Run the canary
-on an external host, with CAP_NET_RAW so that it sees every protocol. What it prints decides where
-the table says `no answer`.
+Each attempt carries a token, by which the canary recognises it in any
+encapsulation. Run the canary on an external host, with CAP_NET_RAW so that it
+sees every protocol. What it prints decides where the table says `no answer`.
 
-Exit code: 0 nothing got out; 1 something got out; 2 usage; 3 nothing got out, but the connection of
---allow-check failed too, so the result proves nothing.
+Exit code: 0 nothing got out; 1 something got out; 2 usage; 3 nothing got out,
+but the connection of --allow-check failed too, so the result proves nothing.
 
 Examples:
   # On an external host, 203.0.113.9:
   egress-agent probe --canary-server
 
   # In the pod: every technique, and a connection that must work.
-  egress-agent probe 203.0.113.9 2001:db8::9 --gateway 10.0.0.7 --allow-check 198.51.100.7:443
+  egress-agent probe 203.0.113.9 2001:db8::9 --gateway 10.0.0.7 \\
+      --allow-check 198.51.100.7:443
 
   # One kind of attempt only.
   egress-agent probe 203.0.113.9 --only udplite --only packet";
