@@ -127,7 +127,7 @@ fn suggested(
     let seen = if wildcards { seen.with_wildcards() } else { seen };
     match (form, &mesh.gateway) {
         (Form::Policy, _) => Ok(policies(&seen)),
-        (Form::Istio, Some(gateway)) => Ok(istio(&seen, gateway)),
+        (Form::Istio, Some(gateway)) => Ok(istio(&seen, gateway, &mesh.earlier)),
         (Form::Istio, None) => Err("the configuration names no gateway (gateways in mesh.yaml)"),
     }
 }
@@ -163,7 +163,7 @@ fn by_files(paths: &[PathBuf]) -> Result<Mesh, (u8, String)> {
         let (errors, _) = problems.count();
         (FAILURE, format!("the configuration has {errors} errors; `egress-agent check` shows them"))
     })?;
-    Ok(Mesh::of(&compiled.snapshot.mesh))
+    Ok(Mesh::of(&compiled.snapshot))
 }
 
 #[cfg(test)]
@@ -180,7 +180,7 @@ workloads:
 - {name: web-7d9f-x1, namespace: shop, labels: {app: web, pod-template-hash: 7d9f}, addresses: [10.0.0.5]}
 - {name: web-7d9f-x2, namespace: shop, labels: {app: web, pod-template-hash: 7d9f}, addresses: [10.0.0.6]}
 ";
-        Mesh::of(&config::compile(&[], Some(&file(text))).unwrap().snapshot.mesh)
+        Mesh::of(&config::compile(&[], Some(&file(text))).unwrap().snapshot)
     }
 
     fn asked(workload: &str, protocol: &str, host: &str, port: u16, second: u64) -> FlowRecord {

@@ -1,5 +1,5 @@
-//! As Istio's resources: for each namespace a `ServiceEntry` and a `VirtualService` for each destination,
-//! and one `Gateway` for all.
+//! As Istio's resources: a `Gateway`, a `ServiceEntry` and a `VirtualService` for each destination of each
+//! namespace. Their names are of the host, so a later suggestion replaces them, and has what they allow.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,8 +10,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Earlier,
     seen::{Evidence, Group, Seen, Spoken, Wanted},
-    yaml::{evidence, head, labels, mark, quoted},
+    yaml::{evidence, head, labels, quoted},
 };
 use crate::types::Labels;
 
@@ -29,67 +30,98 @@ pub struct GatewayPlace {
     pub labels: Labels,
 }
 
-/// The ports of a host, and who wants each.
-type Ports<'a> = BTreeMap<(u16, Spoken), Vec<(&'a Group, Evidence)>>;
+/// The ports of a host, and who wants each: with evidence, or by an earlier suggestion.
+type Ports = BTreeMap<(u16, Spoken), Vec<(Group, Option<Evidence>)>>;
 
 /// Hosts as the workloads of one namespace want them.
-type Hosts<'a> = BTreeMap<(&'a str, &'a str), Ports<'a>>;
+type Hosts = BTreeMap<(String, String), Ports>;
 
-/// The resources, as one file. Raw TCP is left out: an address says nothing of the service behind it.
+/// The resources, as one file. Raw TCP is left out: an address says nothing of the service behind it. `earlier` is
+/// what earlier suggestions allow that are in force: what of it is replaced is repeated.
 #[must_use]
-pub fn istio(seen: &Seen, gateway: &GatewayPlace) -> String {
+pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> String {
     let mut text = head(seen);
-    let mut hosts: Hosts<'_> = BTreeMap::new();
+    let mut before: Hosts = BTreeMap::new();
+    for (group, wanted) in earlier.iter().flat_map(Earlier::wanted) {
+        add(&mut before, group, wanted, None);
+    }
+    let mut hosts = before.clone();
     let mut raw: BTreeSet<(&str, &Wanted)> = BTreeSet::new();
     for (group, all) in &seen.groups {
-        let namespace = group.namespace.as_str();
         for (wanted, evidence) in all {
-            let Wanted { port, spoken, host } = wanted;
-            if *spoken == Spoken::Tcp {
-                raw.insert((namespace, wanted));
-                continue;
+            if wanted.spoken == Spoken::Tcp {
+                raw.insert((&group.namespace, wanted));
+            } else {
+                add(&mut hosts, group.clone(), wanted.clone(), Some(*evidence));
             }
-            let ports = hosts.entry((namespace, host)).or_default();
-            ports.entry((*port, *spoken)).or_default().push((group, *evidence));
         }
     }
+    repeat_wildcards(&mut hosts);
+    // What is as before stays where it is.
+    hosts.retain(|host, ports| before.get(host) != Some(ports));
     for (namespace, Wanted { host, port, .. }) in raw {
         writeln!(text, "# Left out: raw TCP of {namespace} to {host} port {port}.").ok();
     }
-    if hosts.is_empty() {
-        return text;
+    for Earlier { namespace, host, place, routes } in earlier {
+        let key = (namespace.clone(), host.clone());
+        let at = if place.is_empty() { String::new() } else { format!(" ({place})") };
+        let resource = format!("VirtualService {namespace}/{}{at}", name(host));
+        if !hosts.contains_key(&key) {
+            continue;
+        }
+        match routes {
+            Some(_) => writeln!(text, "# Takes the place of {resource} and of what belongs to it."),
+            None => {
+                hosts.remove(&key);
+                writeln!(
+                    text,
+                    "# Left out: {host} of {namespace}. {resource} was changed since: add to it."
+                )
+            }
+        }
+        .ok();
     }
-    repeat_wildcards(&mut hosts);
-    text.push_str(
-        "# A host that was suggested before has resources of these names already: add to them what is new,\n# \
-         since applying these replaces them.\n",
-    );
-    let servers = servers(&hosts);
-    let own = format!("suggested-{}", mark(&servers));
-    text.push_str(&head_of(&own, gateway));
-    text.push_str(&servers);
     for ((namespace, host), ports) in &hosts {
+        text.push_str(&server(namespace, host, ports, gateway));
         text.push_str(&entry(namespace, host, ports));
-        text.push_str(&routes(namespace, host, ports, (gateway, &own)));
+        text.push_str(&routes(namespace, host, ports, gateway));
     }
     text
 }
 
+/// Adds what a group wants. Evidence counts more than an earlier suggestion.
+fn add(hosts: &mut Hosts, group: Group, wanted: Wanted, evidence: Option<Evidence>) {
+    let Wanted { port, spoken, host } = wanted;
+    let ports = hosts.entry((group.namespace.clone(), host)).or_default();
+    let groups = ports.entry((port, spoken)).or_default();
+    match groups.iter_mut().find(|(known, _)| *known == group) {
+        Some((_, known)) => *known = evidence.or(*known),
+        None => groups.push((group, evidence)),
+    }
+    groups.sort_by(|(one, _), (other, _)| one.cmp(other));
+}
+
 /// A name hides what a wildcard of its namespace says about it, at either stage. So it says the same itself.
-fn repeat_wildcards(hosts: &mut Hosts<'_>) {
+fn repeat_wildcards(hosts: &mut Hosts) {
     let wildcards = hosts.iter().filter(|((_, host), _)| host.starts_with("*."));
-    let wildcards: Vec<_> = wildcards.map(|(key, ports)| (*key, ports.clone())).collect();
+    let wildcards: Vec<_> = wildcards.map(|(key, ports)| (key.clone(), ports.clone())).collect();
     for ((namespace, wildcard), wanted) in wildcards {
         let suffix = wildcard.trim_start_matches('*');
-        for ((of, host), ports) in hosts.iter_mut() {
-            if *of != namespace || host.starts_with('*') || !host.ends_with(suffix) {
-                continue;
-            }
-            for (port, groups) in &wanted {
-                let known = ports.entry(*port).or_default();
+        let names: Vec<String> = hosts
+            .keys()
+            .filter(|(of, host)| {
+                *of == namespace && !host.starts_with('*') && host.ends_with(suffix)
+            })
+            .map(|(_, host)| host.clone())
+            .collect();
+        for host in names {
+            for ((port, spoken), groups) in &wanted {
+                let known = hosts.get(&(namespace.clone(), host.clone()));
+                let known = known.and_then(|ports| ports.get(&(*port, *spoken))).cloned();
                 for (group, evidence) in groups {
-                    if known.iter().all(|(known, _)| known != group) {
-                        known.push((*group, *evidence));
+                    if known.iter().flatten().all(|(known, _)| known != group) {
+                        let wanted = Wanted { port: *port, spoken: *spoken, host: host.clone() };
+                        add(hosts, group.clone(), wanted, *evidence);
                     }
                 }
             }
@@ -99,7 +131,7 @@ fn repeat_wildcards(hosts: &mut Hosts<'_>) {
 
 /// The name of a host's resources: no two hosts share one. A host that is no name of a resource, or too
 /// long for one, is named by its hash, with what can be read of it.
-fn name(host: &str) -> String {
+pub(super) fn name(host: &str) -> String {
     let plain = match host.strip_prefix("*.") {
         Some(domain) => format!("suggested-all.{domain}"),
         None => format!("suggested.{host}"),
@@ -121,35 +153,32 @@ fn port_of(port: u16, spoken: Spoken) -> String {
     format!("{{number: {port}, name: {name}-{port}, protocol: {protocol}}}")
 }
 
-/// The gateway of this name. Its name is of what it serves, so an earlier suggestion's keeps its own.
-fn head_of(name: &str, gateway: &GatewayPlace) -> String {
-    format!(
-        "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  \
-         namespace: {}\nspec:\n  selector:\n{}  servers:\n",
-        quoted(&gateway.namespace),
-        labels(&gateway.labels, "    ")
-    )
+/// The name of the `Gateway` of a namespace's host. No namespace has a dot in its name.
+fn gateway_name(namespace: &str, host: &str) -> String {
+    name(&match host.strip_prefix("*.") {
+        Some(domain) => format!("*.{namespace}.{domain}"),
+        None => format!("{namespace}.{host}"),
+    })
 }
 
-fn servers(all: &Hosts<'_>) -> String {
-    let mut ports: BTreeMap<(u16, Spoken), BTreeSet<String>> = BTreeMap::new();
-    for ((namespace, host), of) in all {
-        for port in of.keys() {
-            ports.entry(*port).or_default().insert(format!("{namespace}/{host}"));
-        }
-    }
-    let mut text = String::new();
-    for ((port, spoken), hosts) in ports {
-        let tls = if spoken == Spoken::Tls { "    tls: {mode: PASSTHROUGH}\n" } else { "" };
-        write!(text, "  - port: {}\n{tls}    hosts:\n", port_of(port, spoken)).ok();
-        for host in hosts {
-            writeln!(text, "    - {}", quoted(&host)).ok();
-        }
+/// What the gateway serves for one host of a namespace.
+fn server(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) -> String {
+    let mut text = format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata:\n  name: {}\n  namespace: \
+         {}\nspec:\n  selector:\n{}  servers:\n",
+        gateway_name(namespace, host),
+        quoted(&gateway.namespace),
+        labels(&gateway.labels, "    ")
+    );
+    for (port, spoken) in ports.keys() {
+        let tls = if *spoken == Spoken::Tls { "    tls: {mode: PASSTHROUGH}\n" } else { "" };
+        let host = quoted(&format!("{namespace}/{host}"));
+        write!(text, "  - port: {}\n{tls}    hosts: [{host}]\n", port_of(*port, *spoken)).ok();
     }
     text
 }
 
-fn entry(namespace: &str, host: &str, ports: &Ports<'_>) -> String {
+fn entry(namespace: &str, host: &str, ports: &Ports) -> String {
     let resolution = if host.starts_with('*') { "NONE" } else { "DNS" };
     let mut text = format!(
         "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata:\n  name: {}\n  \
@@ -165,14 +194,8 @@ fn entry(namespace: &str, host: &str, ports: &Ports<'_>) -> String {
     text
 }
 
-/// The gateway has its place, and the name of the resource.
-fn routes(
-    namespace: &str,
-    host: &str,
-    ports: &Ports<'_>,
-    (gateway, own): (&GatewayPlace, &str),
-) -> String {
-    let at = format!("{}/{own}", gateway.namespace);
+fn routes(namespace: &str, host: &str, ports: &Ports, gateway: &GatewayPlace) -> String {
+    let at = format!("{}/{}", gateway.namespace, gateway_name(namespace, host));
     let mut text = format!(
         "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: {}\n  \
          namespace: {}\nspec:\n  hosts: [{}]\n  exportTo: ['.']\n  gateways: [mesh, {at}]\n",
@@ -197,7 +220,8 @@ fn routes(
             text.push_str("  - match:\n");
             for (group, seen) in groups {
                 let from = source(group);
-                writeln!(text, "    # {}", evidence(*seen)).ok();
+                let why = seen.map_or_else(|| "suggested before".to_owned(), evidence);
+                writeln!(text, "    # {why}").ok();
                 writeln!(text, "    - {{gateways: [mesh], port: {port}{sni}{from}}}").ok();
             }
             writeln!(text, "    {}", to(&gateway.service)).ok();

@@ -4,12 +4,14 @@
 //! What a workload asks for is its own word: a suggestion is to be read before it is applied. What cannot
 //! be allowed by a resource (UDP, forged sources, unknown workloads) is left out and counted.
 
+mod earlier;
 mod istio;
 mod policy;
 mod seen;
 mod yaml;
 
 pub use self::{
+    earlier::Earlier,
     istio::{GatewayPlace, istio},
     policy::policies,
     seen::{Labelled, Seen},

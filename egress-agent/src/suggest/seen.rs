@@ -57,7 +57,8 @@ pub(super) struct Group {
 }
 
 /// What a resource allows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Spoken {
     Http,
     Tls,

@@ -1,6 +1,7 @@
 //! A suggestion compiles, allows everything that was seen, and nothing else.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -11,10 +12,11 @@ use std::{
 use http::{HeaderMap, Method};
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestRunner};
 
-use super::{GatewayPlace, Labelled, Seen, istio, policies};
+use super::{Earlier, GatewayPlace, Labelled, Seen, istio, policies};
 use crate::{
     config::{RawFile, compile},
     explain::{Question, Url, Verdict, explain},
+    policy::Snapshot,
     telemetry::{FlowRecord, FlowVerdict, flow_tests::dropped},
     types::Labels,
 };
@@ -83,60 +85,171 @@ fn gateway() -> GatewayPlace {
     }
 }
 
+fn file(path: &str, text: &str) -> RawFile {
+    RawFile { path: path.into(), text: text.into() }
+}
+
+/// A workload, a host and what is spoken.
+fn one() -> impl Strategy<Value = Asked> {
+    (0..WORKLOADS.len(), 0..HOSTS.len(), 0..SPOKEN.len())
+}
+
+fn seen(asked: &[Asked], wildcards: bool) -> Seen {
+    let flows: Vec<_> = asked.iter().map(|asked| flow(*asked)).collect();
+    let seen = Seen::of(&flows, &known());
+    if wildcards { seen.with_wildcards() } else { seen }
+}
+
+/// Whether what is suggested by these flows allows something.
+fn expected(asked: &[Asked], wildcards: bool, one: Asked) -> bool {
+    let (workload, host, spoken) = one;
+    let below = |asked: &&Asked| {
+        asked.0 == workload && asked.2 == spoken && HOSTS[asked.1].ends_with(".d.example")
+    };
+    let siblings: BTreeSet<_> = asked.iter().filter(below).map(|asked| asked.1).collect();
+    let is_below = HOSTS[host].ends_with(".d.example");
+    asked.contains(&one) || (wildcards && is_below && siblings.len() >= 3)
+}
+
+/// The configuration of these files, which nothing is to be said of.
+fn compiled(files: &[RawFile]) -> Result<Arc<Snapshot>, TestCaseError> {
+    let text = || files.iter().map(|file| file.text.as_str()).collect::<String>();
+    let compiled = compile(files, Some(&file("mesh.yaml", MESH)));
+    let compiled =
+        compiled.map_err(|problems| TestCaseError::fail(format!("{problems}\n{}", text())))?;
+    prop_assert!(compiled.warnings.is_empty(), "{:#?}\n{}", compiled.warnings, text());
+    Ok(Arc::new(compiled.snapshot))
+}
+
+fn is_allowed(snapshot: &Arc<Snapshot>, workload: usize, url: &str) -> bool {
+    let question = Question {
+        workload: Arc::clone(&snapshot.mesh.workloads[workload]),
+        url: Url::parse(url).unwrap(),
+        method: Method::GET,
+        headers: HeaderMap::new(),
+        address: None,
+    };
+    explain(snapshot, &question).outcome.verdict == Verdict::Allowed
+}
+
+/// Whether a configuration allows what is expected and nothing else. How much of each there was is counted.
+fn allows(
+    snapshot: &Arc<Snapshot>,
+    counts: &[AtomicU32; 2],
+    expected: impl Fn(Asked) -> bool,
+) -> Result<(), TestCaseError> {
+    for (workload, who) in WORKLOADS.iter().enumerate() {
+        for (host, name) in HOSTS.iter().enumerate() {
+            for (spoken, (_, scheme, port)) in SPOKEN.iter().enumerate() {
+                let url = format!("{scheme}://{name}:{port}/");
+                let found = is_allowed(snapshot, workload, &url);
+                prop_assert_eq!(found, expected((workload, host, spoken)), "{:?} {}", who, url);
+                counts[usize::from(found)].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn what_was_seen_is_allowed_and_nothing_else() {
     let gateway = gateway();
-    let one = (0..WORKLOADS.len(), 0..HOSTS.len(), 0..SPOKEN.len());
-    let strategy = (vec(one, 1..12), select(vec![false, true]), select(vec![false, true]));
-    let (allowed, refused) = (AtomicU32::new(0), AtomicU32::new(0));
+    let strategy = (vec(one(), 1..12), select(vec![false, true]), select(vec![false, true]));
+    let counts = [AtomicU32::new(0), AtomicU32::new(0)];
     let mut runner = TestRunner::new(ProptestConfig { cases: 200, ..<_>::default() });
     runner
         .run(&strategy, |(asked, as_istio, wildcards)| {
-            let flows: Vec<_> = asked.iter().map(|asked| flow(*asked)).collect();
-            let seen = Seen::of(&flows, &known());
-            let seen = if wildcards { seen.with_wildcards() } else { seen };
-            let text = if as_istio { istio(&seen, &gateway) } else { policies(&seen) };
-            let file = |path: &str, text: &str| RawFile { path: path.into(), text: text.into() };
-            let mesh = file("mesh.yaml", MESH);
-            let compiled = compile(&[file("suggested.yaml", &text)], Some(&mesh));
-            let compiled =
-                compiled.map_err(|problems| TestCaseError::fail(format!("{problems}\n{text}")))?;
-            prop_assert!(compiled.warnings.is_empty(), "{:#?}\n{}", compiled.warnings, text);
-            let snapshot = Arc::new(compiled.snapshot);
-            for (workload, who) in WORKLOADS.iter().enumerate() {
-                for (host, name) in HOSTS.iter().enumerate() {
-                    for (spoken, (_, scheme, port)) in SPOKEN.iter().enumerate() {
-                        let url = format!("{scheme}://{name}:{port}/");
-                        let question = Question {
-                            workload: Arc::clone(&snapshot.mesh.workloads[workload]),
-                            url: Url::parse(&url).unwrap(),
-                            method: Method::GET,
-                            headers: HeaderMap::new(),
-                            address: None,
-                        };
-                        let verdict = explain(&snapshot, &question).outcome.verdict;
-                        let was_seen = asked.contains(&(workload, host, spoken));
-                        let below = |asked: &&Asked| {
-                            asked.0 == workload
-                                && asked.2 == spoken
-                                && HOSTS[asked.1].ends_with(".d.example")
-                        };
-                        let mut siblings: Vec<_> =
-                            asked.iter().filter(below).map(|a| a.1).collect();
-                        siblings.sort_unstable();
-                        siblings.dedup();
-                        let is_below = name.ends_with(".d.example");
-                        let expected = was_seen || (wildcards && is_below && siblings.len() >= 3);
-                        let found = verdict == Verdict::Allowed;
-                        prop_assert_eq!(found, expected, "{:?} {}\n{}", who, url, text);
-                        if found { &allowed } else { &refused }.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            }
-            Ok(())
+            let seen = seen(&asked, wildcards);
+            let text = if as_istio { istio(&seen, &gateway, &[]) } else { policies(&seen) };
+            let snapshot = compiled(&[file("suggested.yaml", &text)])?;
+            allows(&snapshot, &counts, |one| expected(&asked, wildcards, one))
         })
         .unwrap_or_else(|error| panic!("{error}"));
-    assert!(allowed.into_inner() > 500 && refused.into_inner() > 500);
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 500));
+}
+
+/// The resources of a text, by kind, namespace and name. An API server replaces what it has of one.
+fn resources(text: &str) -> BTreeMap<String, String> {
+    let all = text.split("---\n").filter(|one| one.contains("kind: "));
+    let key = |one: &str| {
+        let lines = one.lines().map(str::trim);
+        let head = lines.filter(|line| {
+            ["kind: ", "name: ", "namespace: "].iter().any(|key| line.starts_with(key))
+        });
+        head.take(3).collect::<Vec<_>>().join(", ")
+    };
+    all.map(|one| (key(one), one.to_owned())).collect()
+}
+
+/// One after the other is applied: what both allow is allowed, whatever of it is for the same host.
+#[test]
+fn a_second_suggestion_for_the_same_hosts_keeps_what_the_first_allows() {
+    let gateway = gateway();
+    let wildcards = || select(vec![false, true]);
+    let strategy = (vec(one(), 1..9), wildcards(), vec(one(), 1..9), wildcards());
+    let counts = [AtomicU32::new(0), AtomicU32::new(0)];
+    let replaced = AtomicU32::new(0);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 200, ..<_>::default() });
+    runner
+        .run(&strategy, |(first, first_wildcards, second, second_wildcards)| {
+            let text = istio(&seen(&first, first_wildcards), &gateway, &[]);
+            let before = resources(&text);
+            let earlier = Earlier::of(&*compiled(&[file("1.yaml", &text)])?);
+            // The same evidence is the same resources, whatever is in force.
+            let again = resources(&istio(&seen(&first, first_wildcards), &gateway, &earlier));
+            prop_assert_eq!(&again, &before);
+
+            let after = istio(&seen(&second, second_wildcards), &gateway, &earlier);
+            let news = resources(&after);
+            let both: u32 = news.keys().map(|key| u32::from(before.contains_key(key))).sum();
+            replaced.fetch_add(both, Ordering::Relaxed);
+            // What is replaced is named, with its place.
+            prop_assert_eq!(
+                both > 0,
+                after.contains("# Takes the place of VirtualService "),
+                "{}",
+                after
+            );
+            let all: BTreeMap<_, _> = before.into_iter().chain(news).collect();
+            let all: String = all.into_values().map(|one| format!("---\n{one}")).collect();
+            let snapshot = compiled(&[file("both.yaml", &all)])?;
+            allows(&snapshot, &counts, |one| {
+                expected(&first, first_wildcards, one) || expected(&second, second_wildcards, one)
+            })
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 500));
+    assert!(replaced.into_inner() > 100);
+}
+
+/// What somebody has made of a suggestion is not undone.
+#[test]
+fn a_suggestion_that_was_changed_is_left_as_it_is() {
+    let gateway = gateway();
+    let first = istio(&seen(&[(0, 0, 1)], false), &gateway, &[]);
+    let after = |text: &str| {
+        let snapshot = compiled(&[file("1.yaml", text)]).unwrap();
+        istio(&seen(&[(1, 0, 1), (1, 1, 1)], false), &gateway, &Earlier::of(&snapshot))
+    };
+    let replaced = after(&first);
+    assert!(
+        replaced.contains("# Takes the place of VirtualService shop/suggested.a.example (1.yaml:")
+    );
+    assert_eq!(resources(&replaced).len(), 6, "{replaced}");
+
+    let changed = first.replace("port: 80, source", "port: 80, uri: {prefix: /only}, source");
+    assert_ne!(changed, first);
+    let left = after(&changed);
+    assert!(
+        left.contains(
+            "# Left out: a.example of shop. VirtualService shop/suggested.a.example (1.yaml:"
+        ),
+        "{left}"
+    );
+    assert!(!left.contains("Takes the place"), "{left}");
+    // The other host is suggested all the same.
+    assert_eq!(resources(&left).len(), 3, "{left}");
+    assert!(left.contains("name: suggested.b.example\n"), "{left}");
 }
 
 #[test]
@@ -217,37 +330,26 @@ fn no_policy_has_the_name_of_another() {
 #[test]
 fn a_second_suggestion_adds_to_the_first() {
     let gateway = gateway();
-    let [first, second] = [(0, 0, 0), (0, 1, 0)].map(|asked| Seen::of(&[flow(asked)], &known()));
+    let [first, second] = [(0, 0, 0), (0, 1, 0)].map(|asked| seen(&[asked], false));
+    let as_istio = |seen: &Seen| istio(seen, &gateway, &[]);
     for (one, other) in
-        [(policies(&first), policies(&second)), (istio(&first, &gateway), istio(&second, &gateway))]
+        [(policies(&first), policies(&second)), (as_istio(&first), as_istio(&second))]
     {
         let names = |text: &str| -> Vec<String> {
             text.lines().filter(|line| line.starts_with("  name: ")).map(str::to_owned).collect()
         };
         assert!(names(&one).iter().all(|name| !names(&other).contains(name)), "{one}\n{other}");
-        let file = |path: &str, text: &str| RawFile { path: path.into(), text: text.into() };
-        let mesh = file("mesh.yaml", MESH);
-        let both = [file("1.yaml", &one), file("2.yaml", &other)];
-        let snapshot = Arc::new(compile(&both, Some(&mesh)).unwrap().snapshot);
-        let verdict = |workload: usize, host: &str| {
-            let question = Question {
-                workload: Arc::clone(&snapshot.mesh.workloads[workload]),
-                url: Url::parse(&format!("https://{host}/")).unwrap(),
-                method: Method::GET,
-                headers: HeaderMap::new(),
-                address: None,
-            };
-            explain(&snapshot, &question).outcome.verdict
-        };
+        let snapshot = compiled(&[file("1.yaml", &one), file("2.yaml", &other)]).unwrap();
+        let allows = |workload, host| is_allowed(&snapshot, workload, &format!("https://{host}/"));
         for host in [HOSTS[0], HOSTS[1]] {
-            assert_eq!(verdict(0, host), Verdict::Allowed, "{host}\n{one}\n{other}");
+            assert!(allows(0, host), "{host}\n{one}\n{other}");
             // The denied twins: another workload, and another host.
-            assert_ne!(verdict(1, host), Verdict::Allowed, "{host}");
+            assert!(!allows(1, host), "{host}");
         }
-        assert_ne!(verdict(0, HOSTS[2]), Verdict::Allowed);
+        assert!(!allows(0, HOSTS[2]));
     }
     // The same again is the same policy.
-    let again = Seen::of(&[flow((0, 0, 0)), flow((0, 0, 0))], &known());
+    let again = seen(&[(0, 0, 0), (0, 0, 0)], false);
     let name =
         |text: &str| text.lines().find(|line| line.starts_with("  name: ")).map(str::to_owned);
     assert_eq!(name(&policies(&again)), name(&policies(&first)));

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    policy::MeshConfig,
-    suggest::{GatewayPlace, Labelled},
+    policy::Snapshot,
+    suggest::{Earlier, GatewayPlace, Labelled},
 };
 
 /// What `/mesh` answers.
@@ -14,11 +14,15 @@ pub(crate) struct Mesh {
     pub(crate) workloads: Vec<Labelled>,
     /// The first of `gateways`.
     pub(crate) gateway: Option<GatewayPlace>,
+    /// Suggestions that are in force.
+    #[serde(default)]
+    pub(crate) earlier: Vec<Earlier>,
 }
 
 impl Mesh {
-    /// Of these settings.
-    pub(crate) fn of(mesh: &MeshConfig) -> Self {
+    /// Of this configuration.
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let mesh = &snapshot.mesh;
         let workloads = mesh.workloads.iter().map(|workload| Labelled {
             namespace: workload.namespace.0.to_string(),
             name: workload.name.to_string(),
@@ -29,6 +33,6 @@ impl Mesh {
             let namespace = service.split('.').nth(1).unwrap_or("istio-system").to_owned();
             GatewayPlace { service, namespace, labels: gateway.labels.clone() }
         });
-        Self { workloads: workloads.collect(), gateway }
+        Self { workloads: workloads.collect(), gateway, earlier: Earlier::of(snapshot) }
     }
 }

@@ -367,7 +367,7 @@ fn respond(
         ("/flows", _) => text(StatusCode::BAD_REQUEST, "expected no query, or ?follow=true\n"),
         ("/explain", query) => explain(query, serving),
         ("/mesh", "") => {
-            let mesh = (serving.snapshot)().map(|snapshot| Mesh::of(&snapshot.mesh));
+            let mesh = (serving.snapshot)().map(|snapshot| Mesh::of(&snapshot));
             let mesh = serde_json::to_vec(&mesh.unwrap_or_default()).unwrap_or_default();
             body(StatusCode::OK, "application/json", full(mesh.into()))
         }

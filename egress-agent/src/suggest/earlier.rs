@@ -1,0 +1,124 @@
+//! What earlier suggestions allow that are in force, as Istio's resources: the next one has it too, since
+//! resources of a host keep their names and replace those before them.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    istio::name,
+    seen::{Group, Spoken, Wanted},
+};
+use crate::{
+    policy::{HttpMatch, HttpOutcome, RouteSet, Snapshot, SourceMatch, Target, TlsMatch, Weighted},
+    types::{Labels, Port},
+};
+
+/// The routes of an earlier suggestion for one host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Earlier {
+    /// The namespace.
+    pub(super) namespace: String,
+    /// A name, or `*.` and a name.
+    pub(super) host: String,
+    /// Where it is written; empty where that is no file.
+    pub(super) place: String,
+    /// Who may ask for what; `None` where it is not what a suggestion says, since somebody changed it.
+    pub(super) routes: Option<Vec<Route>>,
+}
+
+/// Who may ask for one port.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub(super) struct Route {
+    port: u16,
+    spoken: Spoken,
+    labels: Labels,
+}
+
+impl Earlier {
+    /// Those of a configuration.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot) -> Vec<Self> {
+        let one = |routes: &RouteSet| {
+            let [host] = &routes.hosts[..] else { return None };
+            let (host, namespace) = (host.to_string(), routes.namespace.0.to_string());
+            if *routes.name != *format!("{namespace}/{}", name(&host)) {
+                return None;
+            }
+            let place = snapshot.places.get(&routes.label);
+            let place = place.map(|place| format!("{}:{}", place.file, place.line));
+            let found = as_suggested(routes, &namespace, &host);
+            Some(Self { namespace, host, place: place.unwrap_or_default(), routes: found })
+        };
+        snapshot.rules.routes.iter().filter_map(|routes| one(routes)).collect()
+    }
+
+    /// What it allows, and whom.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = (Group, Wanted)> {
+        self.routes.iter().flatten().map(|Route { port, spoken, labels }| {
+            let (namespace, labels) = (self.namespace.clone(), labels.clone());
+            let wanted = Wanted { port: *port, spoken: *spoken, host: self.host.clone() };
+            (Group { namespace, labels }, wanted)
+        })
+    }
+}
+
+/// The routes of the mesh stage; `None` where a rule says more or less than a suggestion does.
+fn as_suggested(routes: &RouteSet, namespace: &str, host: &str) -> Option<Vec<Route>> {
+    let mut found = BTreeSet::new();
+    let mut add = |port: Option<Port>, spoken, source: &SourceMatch| {
+        let SourceMatch { labels, namespace: of, subnet } = source;
+        let is_own = subnet.is_none() && of.as_ref().is_some_and(|of| *of.0 == *namespace);
+        let port = port.filter(|_| is_own)?.get();
+        found.insert(Route { port, spoken, labels: labels.clone() });
+        Some(())
+    };
+    for rule in &routes.mesh.http {
+        let HttpOutcome::Route(targets) = &rule.outcome else { return None };
+        let is_plain = rule.timeout.is_none()
+            && rule.delay.is_none()
+            && rule.abort.is_none()
+            && rule.mirrors.is_empty();
+        if !is_plain || !leads_to_a_gateway(targets) || rule.matches.is_empty() {
+            return None;
+        }
+        for one in &rule.matches {
+            let HttpMatch {
+                port,
+                path: None,
+                ignore_case: false,
+                method: None,
+                authority: None,
+                scheme: None,
+                headers,
+                without_headers,
+                query,
+                source,
+            } = one
+            else {
+                return None;
+            };
+            if !headers.is_empty() || !without_headers.is_empty() || !query.is_empty() {
+                return None;
+            }
+            add(*port, Spoken::Http, source)?;
+        }
+    }
+    for rule in &routes.mesh.tls {
+        if !leads_to_a_gateway(&rule.targets) {
+            return None;
+        }
+        for TlsMatch { port, server_names, source } in &rule.matches {
+            let [one] = &server_names[..] else { return None };
+            if one.to_string() != host {
+                return None;
+            }
+            add(*port, Spoken::Tls, source)?;
+        }
+    }
+    (routes.mesh.tcp.is_empty() && !found.is_empty()).then(|| found.into_iter().collect())
+}
+
+fn leads_to_a_gateway(targets: &[Weighted]) -> bool {
+    matches!(targets, [Weighted { target: Target::Gateway { .. }, .. }])
+}
