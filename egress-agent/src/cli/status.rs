@@ -6,6 +6,7 @@
 mod assess;
 mod found;
 mod json;
+mod paint;
 mod text;
 
 use std::{
@@ -20,9 +21,9 @@ use anyhow::Context as _;
 use self::{
     assess::{Assessment, Verdict, assess},
     found::find,
-    text::Paint,
+    paint::Paint,
 };
-use super::output::Output;
+use super::{output::Output, wrap::WIDTH};
 
 /// Exit code where nothing is attached.
 const NOTHING: u8 = 3;
@@ -70,7 +71,9 @@ pub(super) fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
         Output::Text => {
             let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
             let now = SystemTime::now();
-            write!(out, "{}", text::render(&found, &assessment, now, Paint(colour)))?;
+            // What a program reads keeps its lines.
+            let width = if out.is_terminal() { WIDTH } else { usize::MAX };
+            write!(out, "{}", text::render(&found, &assessment, now, Paint(colour), width))?;
         }
     }
     Ok(exit_code(&assessment))

@@ -11,7 +11,7 @@ pub(super) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String 
     let mut is_empty = true;
     for word in text.split_whitespace() {
         let space = usize::from(!is_empty);
-        if !is_empty && line.chars().count() + space + word.chars().count() > width {
+        if !is_empty && columns(&line) + space + columns(word) > width {
             lines.push_str(line.trim_end());
             lines.push('\n');
             next.clone_into(&mut line);
@@ -28,6 +28,17 @@ pub(super) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String 
     lines
 }
 
+/// How many columns a line has; the codes of colours have none.
+pub(super) fn columns(line: &str) -> usize {
+    let mut in_code = false;
+    let shown = line.chars().filter(|c| {
+        let is_code = in_code || *c == '\x1b';
+        in_code = is_code && *c != 'm';
+        !is_code
+    });
+    shown.count()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -38,6 +49,10 @@ mod tests {
     fn lines_break_between_words() {
         assert_eq!(wrap("one two three", "- ", "  ", 9), "- one two\n  three\n");
         assert_eq!(wrap("", "- ", "  ", 9), "-\n");
+        assert_eq!(
+            wrap("\x1b[1;31mone\x1b[0m two three", "", "  ", 9),
+            "\x1b[1;31mone\x1b[0m two\n  three\n"
+        );
         assert_eq!(wrap("longer-than-a-line x", "", " ", 9), "longer-than-a-line\n x\n");
     }
 

@@ -70,7 +70,7 @@ fn program(program: &AttachedProgram) -> Value {
 }
 
 /// As bpftool writes it.
-pub(super) fn tag(tag: u64) -> String {
+fn tag(tag: u64) -> String {
     tag.to_ne_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use egress_ebpf::{abi::ABI_VERSION, reason::Reason};
 
 use super::{
-    super::testing::documented,
+    super::testing::{documented, golden},
     found::{Agent, Found, Node},
     *,
 };
@@ -276,7 +276,9 @@ fn what_pins_of_another_layout_hold_is_not_known() {
         ..Inspection::default()
     };
     let dead = found(Agent::Dead, another.clone());
-    let page = |found: &Found| text::render(found, &assess(found, VERSION), now(), Paint(false));
+    let page = |found: &Found| {
+        text::render(found, &assess(found, VERSION), now(), Paint(false), usize::MAX)
+    };
     let shown = page(&dead);
     for field in ["maps hold      ", "enforcement    ", "events lost    "] {
         assert!(shown.contains(&format!("{field}not known")), "{field}: {shown}");
@@ -310,7 +312,7 @@ fn what_the_kernel_lacks_is_never_healthy() {
     let exposed = runs(|report| report.exposures.push(exposure.clone()));
     let assessment = assess(&exposed, VERSION);
     assert_eq!((assessment.verdict, &assessment.problems), (Verdict::Degraded, &vec![]));
-    let page = text::render(&exposed, &assessment, now(), Paint(false));
+    let page = text::render(&exposed, &assessment, now(), Paint(false), usize::MAX);
     let line = "DEGRADED\n  exposed: they can act in the node's network: shop/vpn, shop/cni and 38 \
                 more\n";
     assert!(page.starts_with(line), "{page}");
@@ -361,7 +363,7 @@ fn the_page_for_people_holds_all_of_it() {
     });
     found.gateway = Some(gateway());
     let assessment = assess(&found, VERSION);
-    let page = text::render(&found, &assessment, now(), Paint(false));
+    let page = text::render(&found, &assessment, now(), Paint(false), usize::MAX);
     for part in [
         "PROBLEMS\n  problem: AUDIT mode is on for the workload set `batch`",
         "agent          running (pid 4711, version 0.1.0, since 2026-11-18 09:01:40 UTC, 2 h ago)",
@@ -369,7 +371,7 @@ fn the_page_for_people_holds_all_of_it() {
         "configuration  /etc/egress/config: in force; 3 accepted, 0 rejected",
         "enforcement    default: enforce\n                 batch: AUDIT: nothing is refused",
         "gw.example  10.10.0.11  healthy",
-        "pod_ingress  12  interface veth-web  link 34  2026-11-18 11:05:40 UTC  efcdab8967452301",
+        "interface veth-web  pod_ingress\n",
         "DENIED  2        16384     0%",
         "connect     no_route  7",
         "tunnel         10.10.0.2:15001, [fd00:10::2]:15001; 2 open to gateways, 14 connections in them",
@@ -381,8 +383,56 @@ fn the_page_for_people_holds_all_of_it() {
         assert!(page.contains(part), "{part}\nis not in\n{page}");
     }
     assert!(!page.contains('\x1b'));
-    let painted = text::render(&found, &assessment, now(), Paint(true));
+    let painted = text::render(&found, &assessment, now(), Paint(true), usize::MAX);
     assert!(painted.starts_with("\x1b[1;31mPROBLEMS\x1b[0m"), "{painted}");
+}
+
+/// A node with a hundred pods and everything wrong: it fits a terminal, and nothing is lost.
+#[test]
+fn the_page_fits_a_screen() {
+    let mut found = runs(|report| {
+        report.gateways[0].healthy = false;
+        report.exposures.push(Exposure {
+            promise: "net_admin".into(),
+            text:
+                "workloads with CAP_NET_ADMIN can change the node's network; take it from them, or \
+                   give them a user namespace"
+                    .into(),
+            count: 1,
+            workloads: vec!["shop/web".into()],
+        });
+    });
+    found.gateway = Some(gateway());
+    let inspection = &mut found.node.as_mut().unwrap().inspection;
+    let program = inspection.programs[0].clone();
+    for number in 0..100 {
+        for name in ["pod_ingress", "pod_egress"] {
+            let target = Some(format!("interface veth-{number:03}"));
+            let name = name.to_owned();
+            inspection.programs.push(AttachedProgram { name, target, ..program.clone() });
+        }
+    }
+    for name in ["cgroup_egress", "connect4", "connect6", "sendmsg4", "sendmsg6", "sock_ops"] {
+        let target = Some("cgroup /sys/fs/cgroup/kubepods.slice".to_owned());
+        inspection.programs.push(AttachedProgram { name: name.into(), target, ..program.clone() });
+    }
+    for (number, name) in
+        ["ROUTES", "GATEWAYS", "INTERNAL", "FLOWS", "SLOTS", "WORKLOADS"].into_iter().enumerate()
+    {
+        let entries = u32::try_from(number * 1000).ok();
+        let map = inspection.maps[0].clone();
+        inspection.maps.push(MapFill { name: name.into(), entries, ..map });
+    }
+    let assessment = assess(&found, VERSION);
+    let page = text::render(&found, &assessment, now(), Paint(false), 80);
+    // The layout's number is of this build.
+    let layout = format!("map layout {ABI_VERSION}");
+    golden("status.txt", &page.replace(&layout, "map layout N"));
+    assert!(page.lines().count() <= 60, "{}", page.lines().count());
+    // Without a terminal lines are whole.
+    let whole = text::render(&found, &assessment, now(), Paint(false), usize::MAX);
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&whole), words(&page));
 }
 
 #[test]
@@ -397,7 +447,7 @@ fn a_rejected_reload_shows_its_problems() {
         }))
         .unwrap();
     });
-    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false));
+    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false), usize::MAX);
     assert!(
         page.contains("last reload    2026-11-18 11:06:00 UTC, 40 s ago: REJECTED\n"),
         "{page}"
@@ -409,7 +459,7 @@ fn a_rejected_reload_shows_its_problems() {
 #[test]
 fn a_host_without_anything_says_so_in_a_line() {
     let found = found(Agent::Dead, Inspection::default());
-    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false));
+    let page = text::render(&found, &assess(&found, VERSION), now(), Paint(false), usize::MAX);
     assert_eq!(
         page,
         "NOTHING IS ATTACHED: workloads reach the network as if nothing were here\n\nNothing is \

@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
     time::{Duration, SystemTime},
 };
@@ -9,52 +10,39 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
+    super::wrap::{columns, wrap},
     assess::{Assessment, Verdict},
     found::{Agent, Found, Node},
-    json::tag,
+    paint::Paint,
 };
 use crate::{
     admin::control::{
         Configuration, GatewayReport, LimitReport, NodeReport, Process, TunnelReport,
     },
-    bpf::{Action, Inspection},
+    bpf::{Action, Inspection, MapFill},
 };
 
 /// Refusals that are shown, the most frequent first.
-const MOST_REFUSALS: usize = 10;
+const MOST_REFUSALS: usize = 5;
+/// Maps that are shown, the fullest first.
+const MOST_MAPS: usize = 5;
+/// Places with the same programs that are shown by name.
+const MOST_PLACES: usize = 2;
+/// Where the value of a fact begins.
+const VALUE: &str = "                 ";
 
 /// Of what is in maps of a layout that this program does not know.
 const UNKNOWN: &str = "not known: the maps are of another layout";
 
-/// Whether to use colours.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Paint(pub(super) bool);
-
-impl Paint {
-    fn with(self, code: &str, text: &str) -> String {
-        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn bad(self, text: &str) -> String {
-        self.with("1;31", text)
-    }
-
-    fn odd(self, text: &str) -> String {
-        self.with("33", text)
-    }
-
-    fn good(self, text: &str) -> String {
-        self.with("32", text)
-    }
-}
-
+/// Longer lines than `width` are broken between words.
 pub(super) fn render(
     found: &Found,
     assessment: &Assessment,
     now: SystemTime,
     paint: Paint,
+    width: usize,
 ) -> String {
-    let mut page = Page { text: String::new(), now, paint };
+    let mut page = Page { text: String::new(), now, paint, width };
     page.judgement(assessment);
     if let Some(node) = &found.node {
         page.node(node);
@@ -69,6 +57,7 @@ struct Page {
     text: String,
     now: SystemTime,
     paint: Paint,
+    width: usize,
 }
 
 impl Page {
@@ -216,31 +205,43 @@ impl Page {
         self.table(&rows);
     }
 
+    /// What is attached where; places that have the same are one row.
     fn programs(&mut self, inspection: &Inspection) {
-        let mut rows =
-            vec![["PROGRAM", "ID", "ATTACHED TO", "BY", "LOADED", "TAG"].map(str::to_owned)];
-        rows.extend(inspection.programs.iter().map(|program| {
-            [
-                program.name.clone(),
-                or_dash(program.id),
-                program.target.clone().unwrap_or_else(|| "something that is gone".into()),
-                program.link.map_or_else(|| "clsact".into(), |link| format!("link {link}")),
-                program.loaded_at.map_or_else(|| "-".into(), stamp),
-                or_dash(program.tag.map(tag)),
-            ]
+        let mut places: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for program in &inspection.programs {
+            let place = program.target.as_deref().unwrap_or("something that is gone");
+            places.entry(place).or_default().insert(&program.name);
+        }
+        let mut alike: BTreeMap<BTreeSet<&str>, Vec<&str>> = BTreeMap::new();
+        for (place, programs) in places {
+            alike.entry(programs).or_default().push(place);
+        }
+        let mut rows = vec![["ATTACHED TO", "PROGRAMS"].map(str::to_owned)];
+        rows.extend(alike.into_iter().map(|(programs, places)| {
+            let (shown, others) = places.split_at(places.len().min(MOST_PLACES));
+            let others = match others.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let programs: Vec<&str> = programs.into_iter().collect();
+            [format!("{}{others}", shown.join(", ")), programs.join(", ")]
         }));
         self.table(&rows);
     }
 
     fn maps(&mut self, inspection: &Inspection) {
-        let counted: Vec<_> =
+        let mut counted: Vec<_> =
             inspection.maps.iter().filter_map(|map| Some((map, map.entries?))).collect();
         if counted.is_empty() {
             return;
         }
+        let percent =
+            |map: &MapFill, entries: u32| u64::from(entries) * 100 / u64::from(map.capacity.max(1));
+        counted.sort_by_key(|(map, entries)| Reverse((map.is_full(), percent(map, *entries))));
+        let others = counted.split_off(counted.len().min(MOST_MAPS));
         let mut rows = vec![["MAP", "ENTRIES", "CAPACITY", "FILL"].map(str::to_owned)];
         rows.extend(counted.into_iter().map(|(map, entries)| {
-            let percent = u64::from(entries) * 100 / u64::from(map.capacity.max(1));
+            let percent = percent(map, entries);
             let fill = match (map.is_full(), map.is_nearly_full()) {
                 (true, _) => self.paint.bad("FULL"),
                 (false, true) => self.paint.odd(&format!("{percent}%")),
@@ -249,6 +250,10 @@ impl Page {
             [map.name.clone(), entries.to_string(), map.capacity.to_string(), fill]
         }));
         self.table(&rows);
+        if let Some((fullest, entries)) = others.first() {
+            let percent = percent(fullest, *entries);
+            self.line(format_args!("{} more, {percent}% full at most", others.len()));
+        }
     }
 
     fn refusals(&mut self, inspection: &Inspection) {
@@ -330,7 +335,12 @@ impl Page {
     }
 
     fn fact(&mut self, name: &str, value: &str) {
-        self.line(format_args!("  {name:<14} {value}"));
+        let line = format!("  {name:<14} {value}");
+        if columns(&line) <= self.width {
+            self.line(format_args!("{line}"));
+        } else {
+            self.text.push_str(&wrap(value, &format!("  {name:<14} "), VALUE, self.width));
+        }
     }
 
     /// The last column may be painted; the others are padded.
@@ -349,13 +359,15 @@ impl Page {
     }
 
     fn line(&mut self, args: fmt::Arguments<'_>) {
-        // Writing to a string can't fail.
-        writeln!(self.text, "{args}").ok();
+        let line = args.to_string();
+        if columns(&line) <= self.width {
+            self.text.push_str(&line);
+            self.text.push('\n');
+        } else {
+            let indent = &line[..line.len() - line.trim_start().len()];
+            self.text.push_str(&wrap(&line, indent, &format!("{indent}  "), self.width));
+        }
     }
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".into(), |value| value.to_string())
 }
 
 fn stamp(time: SystemTime) -> String {
