@@ -705,7 +705,8 @@ spec:
     // Nobody asked for the host in clear yet, nor for any other.
     assert_eq!(text.matches("- port: ").count(), 1, "{text}");
     let istio = ["suggest", "--control", control, "-n", "shop", "-o", "istio"];
-    assert!(agent(&testbed, &istio).stdout.contains("kind: VirtualService"));
+    let first = agent(&testbed, &istio).stdout;
+    assert!(first.contains("kind: VirtualService"), "{first}");
 
     // Unchanged, in the place of audit mode.
     testbed.apply("policy.yaml", &text).unwrap();
@@ -716,8 +717,35 @@ spec:
     let refused = || testbed.curl_status(&["https://www.example.com/"]).unwrap();
     until_is(SOON, "others to be refused", refused, |seen| seen.starts_with("curl: ")).unwrap();
     sees(url, "200");
+    let is_refused = |seen: &str| seen == "403" || seen.starts_with("curl: ");
     let clear = testbed.curl_status(&[other]).unwrap();
-    assert!(clear == "403" || clear.starts_with("curl: "), "{clear}");
+    assert!(is_refused(&clear), "{clear}");
+
+    // The same as Istio's resources, in two runs: the second one keeps what the first one allows.
+    testbed.apply("policy.yaml", audit).unwrap();
+    testbed.apply("istio.yaml", &first).unwrap();
+    sees(other, "301");
+    let of_port = [&istio[..], &["--port", "80"]].concat();
+    let again = || agent(&testbed, &of_port).stdout;
+    let second =
+        until_is(SOON, "clear text to be suggested", again, |text| text.contains("kind:")).unwrap();
+    assert!(
+        second.contains("# Takes the place of VirtualService shop/suggested.edition.cnn.com ("),
+        "{second}"
+    );
+    assert!(second.contains("    # suggested before\n"), "{second}");
+    testbed.apply("istio.yaml", &second).unwrap();
+    testbed.delete("policy.yaml").unwrap();
+    let check = agent(&testbed, &[&["check"], &paths[..]].concat());
+    assert_eq!(check.code, 0, "{check:?}\n{second}");
+    let seen = || testbed.curl_status(&["https://www.example.com/"]).unwrap();
+    until_is(SOON, "others to be refused again", seen, |seen| is_refused(seen)).unwrap();
+    sees(url, "200");
+    sees(other, "301");
+    for url in ["http://www.example.com/", "http://edition.cnn.com:8080/politics"] {
+        let seen = testbed.curl_status(&[url]).unwrap();
+        assert!(is_refused(&seen), "{url}: {seen}");
+    }
 }
 
 /// What the admin port changes: the answer to health checks, and whether anything new is accepted.
