@@ -32,8 +32,10 @@ pub struct Limits {
     pub client_hello_bytes: usize,
     /// Largest request head, in bytes.
     pub request_head_bytes: usize,
-    /// Most headers in one head.
+    /// Most headers in one head of a client.
     pub headers: usize,
+    /// Most headers in one head of an upstream.
+    pub response_headers: usize,
     /// Requests under way on one HTTP/2 connection of a client, as long as there is memory for them.
     pub http2_streams: u32,
     /// Requests that an HTTP/2 client may have reset before they were accepted (rapid reset,
@@ -88,6 +90,7 @@ impl Default for Limits {
             client_hello_bytes: 32 * 1024,
             request_head_bytes: 64 * 1024,
             headers: 100,
+            response_headers: 1000,
             http2_streams: 128,
             http2_resets: 20,
             connections: 50_000,

@@ -31,6 +31,14 @@ kinds! {
     Trailer = "trailer";
     /// A header over several lines; they were joined.
     FoldedHeader = "folded_header";
+    /// Blanks between a header's name and its colon; they were removed (RFC 9112 §5.1).
+    HeaderBlanks = "header_blanks";
+    /// A head whose lines end with LF alone, from the status line on (RFC 9112 §2.2).
+    BareLf = "bare_lf";
+    /// `Content-Length` more than once with the same number; one was kept (RFC 9110 §8.6).
+    RepeatedLength = "repeated_length";
+    /// `Content-Length` beside `Transfer-Encoding: chunked`; it was removed (RFC 9112 §6.3).
+    LengthAndEncoding = "length_and_encoding";
     /// A body that ends with its TLS connection, without an alert that says so.
     NoCloseNotify = "no_close_notify";
 }

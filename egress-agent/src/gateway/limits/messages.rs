@@ -13,9 +13,12 @@ pub(in crate::gateway) struct MessageArgs {
     /// Bytes of the head of a request or a response; of HTTP/2, its fields as RFC 9113 counts them.
     #[arg(long, value_name = "BYTES", default_value = "64KiB", value_parser = size)]
     max_header_bytes: usize,
-    /// Headers in one head.
+    /// Headers in the head of a request.
     #[arg(long, value_name = "N", default_value_t = Limits::default().headers, value_parser = count(16, 10_000))]
     max_headers: usize,
+    /// Headers in the head of a response.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().response_headers, value_parser = count(16, 10_000))]
+    max_response_headers: usize,
     /// Bytes of a ClientHello.
     #[arg(long, value_name = "BYTES", default_value = "32KiB", value_parser = size)]
     max_client_hello_bytes: usize,
@@ -51,6 +54,7 @@ impl MessageArgs {
             client_hello_bytes: self.max_client_hello_bytes,
             request_head_bytes: self.max_header_bytes,
             headers: self.max_headers,
+            response_headers: self.max_response_headers,
             http2_streams: self.max_http2_streams,
             http2_resets: self.max_http2_resets,
             ..limits
@@ -103,12 +107,14 @@ mod tests {
 
     #[test]
     fn what_is_set_counts() {
-        let all = "--max-header-bytes 16KiB --max-headers 50 --max-client-hello-bytes 4096 \
+        let all = "--max-header-bytes 16KiB --max-headers 50 --max-response-headers 60 \
+                   --max-client-hello-bytes 4096 \
                    --client-hello-timeout 2s --first-byte-timeout 500ms --request-head-timeout 1m \
                    --idle-timeout 2h --max-http2-streams 16 --max-http2-resets 5";
         let expected = Limits {
             request_head_bytes: 16 << 10,
             headers: 50,
+            response_headers: 60,
             client_hello_bytes: 4096,
             client_hello: Duration::from_secs(2),
             first_byte: Duration::from_millis(500),
@@ -127,6 +133,7 @@ mod tests {
             ("--max-header-bytes", "1023"),
             ("--max-header-bytes", "2MiB"),
             ("--max-headers", "0"),
+            ("--max-response-headers", "10001"),
             ("--max-client-hello-bytes", "big"),
             ("--client-hello-timeout", "0s"),
             ("--first-byte-timeout", "10"),

@@ -241,8 +241,8 @@ impl<'a> Attempt<'a> {
             resend::keep(self.request.framing, &self.connection.downstream.holder, relay);
         }
         self.send_head(&mut up)?;
-        let limits =
-            HeadLimits { bytes: worker.limits.request_head_bytes, headers: worker.limits.headers };
+        let (bytes, headers) = (worker.limits.request_head_bytes, worker.limits.response_headers);
+        let limits = HeadLimits { bytes, headers };
         let mut stopped = false;
         let head = poll_fn(|cx| {
             let scratch = &mut worker.http.scratch.borrow_mut();

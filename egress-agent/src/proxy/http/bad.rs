@@ -1,4 +1,5 @@
-//! Messages that can't be read, or could be read in two ways. They are refused, never repaired.
+//! Messages that can't be read, or could be read in two ways: they are refused. What an upstream says against the
+//! standard in one way only is put right instead ([`crate::telemetry::Normalized`]).
 
 use http::StatusCode;
 use thiserror::Error;

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Method, StatusCode, Version, header};
 
 use super::bad::BadMessage;
+use crate::telemetry::Normalized;
 
 /// How the end of a message's body is known (RFC 9112 §6.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,12 +29,35 @@ pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, BadMess
     if values.next().is_some() {
         return Err(BadMessage::ContentLength);
     }
-    let digits = value.as_bytes();
+    number(value.as_bytes()).map(Some)
+}
+
+/// The one value of an upstream's `Content-Length`, and whether it is there more than once, in one field or
+/// in several (RFC 9110 §8.6).
+///
+/// # Errors
+/// As for [`content_length`], or what is there more than once is not spelled in the same way.
+fn repeated_length(headers: &HeaderMap) -> Result<Option<(u64, bool)>, BadMessage> {
+    let fields = headers.get_all(header::CONTENT_LENGTH).iter();
+    let mut values = fields.flat_map(|field| field.as_bytes().split(|b| *b == b','));
+    let Some(first) = values.next().map(<[u8]>::trim_ascii) else { return Ok(None) };
+    let mut repeated = false;
+    for value in values {
+        if value.trim_ascii() != first {
+            return Err(BadMessage::ContentLength);
+        }
+        repeated = true;
+    }
+    Ok(Some((number(first)?, repeated)))
+}
+
+/// A number of 64 bits in decimal digits.
+fn number(digits: &[u8]) -> Result<u64, BadMessage> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(BadMessage::ContentLength);
     }
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or(BadMessage::ContentLength)
+    let text = std::str::from_utf8(digits).ok();
+    text.and_then(|text| text.parse().ok()).ok_or(BadMessage::ContentLength)
 }
 
 /// Whether the body is chunked.
@@ -46,9 +70,6 @@ fn chunked(version: Version, headers: &HeaderMap) -> Result<bool, BadMessage> {
     if values.next().is_some() || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
         return Err(BadMessage::TransferEncoding);
     }
-    if headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(BadMessage::LengthAndEncoding);
-    }
     Ok(true)
 }
 
@@ -58,30 +79,43 @@ fn chunked(version: Version, headers: &HeaderMap) -> Result<bool, BadMessage> {
 /// Where RFC 9112 §6.3 leaves a choice or asks for a repair.
 pub(super) fn of_request(version: Version, headers: &HeaderMap) -> Result<Framing, BadMessage> {
     if chunked(version, headers)? {
-        return Ok(Framing::Chunked);
+        let both = headers.contains_key(header::CONTENT_LENGTH);
+        return if both { Err(BadMessage::LengthAndEncoding) } else { Ok(Framing::Chunked) };
     }
     Ok(content_length(headers)?.map_or(Framing::None, Framing::Length))
 }
 
-/// The framing of an HTTP/1 response to a `method` request.
+/// The framing of an HTTP/1 response to a `method` request, and the length that it states. What has one meaning
+/// is put right and noted: lengths that agree, and a length beside chunks, which chunks override (RFC 9112 §6.3).
 ///
 /// # Errors
-/// As for requests; bad framing is an error even where there is no body.
+/// Framing that could be read in two ways; also where there is no body.
 pub(super) fn of_response(
     version: Version,
     status: StatusCode,
     method: &Method,
     headers: &HeaderMap,
-) -> Result<Framing, BadMessage> {
+    normalized: &mut Vec<Normalized>,
+) -> Result<(Framing, Option<u64>), BadMessage> {
     let chunked = chunked(version, headers)?;
-    let length = content_length(headers)?;
-    if has_no_body(status, method) {
-        return Ok(Framing::None);
+    let mut length = None;
+    if let Some((value, repeated)) = repeated_length(headers)? {
+        if repeated {
+            normalized.push(Normalized::RepeatedLength);
+        }
+        if chunked {
+            normalized.push(Normalized::LengthAndEncoding);
+        } else {
+            length = Some(value);
+        }
     }
-    if chunked {
-        return Ok(Framing::Chunked);
-    }
-    Ok(length.map_or(Framing::UntilClose, Framing::Length))
+    let framing = match length {
+        _ if has_no_body(status, method) => Framing::None,
+        _ if chunked => Framing::Chunked,
+        Some(length) => Framing::Length(length),
+        None => Framing::UntilClose,
+    };
+    Ok((framing, length))
 }
 
 /// Whether a response never has a body (RFC 9110 §6.4.1).

@@ -28,7 +28,8 @@ pub fn forwarded(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 fn first(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     // One empty line before a request is overlooked (RFC 9112 §2.2).
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
-    let length = h1::EndOfHead::default().find(bytes, LIMITS.bytes).ok().flatten()?;
+    let length =
+        h1::EndOfHead::default().find(bytes, LIMITS.bytes, Sender::Client).ok().flatten()?;
     let (head, mut rest) = bytes.split_at_checked(length)?;
     let head = h1::parse_request(&Bytes::copy_from_slice(head), LIMITS).ok()?;
     let origin = Origin { port: OriginalPort(Port::new(80)?), scheme: "http" };

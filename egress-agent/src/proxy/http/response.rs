@@ -1,6 +1,6 @@
 //! A response in the one form that is sent on, whatever version it came in.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 
 use super::{
     bad::BadMessage,
@@ -9,6 +9,7 @@ use super::{
     headers::{self, Hop},
     spare::Headers,
 };
+use crate::telemetry::Normalized;
 
 /// A response's head; its headers are end-to-end ones only, without framing.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Response {
     pub(super) keep_alive: bool,
     /// The protocol that a `101` switches to.
     pub(super) upgrade: Option<HeaderValue>,
+    /// What of the head was put right.
+    pub(super) normalized: Vec<Normalized>,
 }
 
 impl Response {
@@ -30,9 +33,10 @@ impl Response {
     /// # Errors
     /// Framing that could be read in two ways.
     pub(super) fn from_h1(head: ResponseHead, method: &Method) -> Result<Self, BadMessage> {
-        let ResponseHead { status, version, mut headers, folded: _ } = head;
-        let framing = framing::of_response(version, status, method, &headers)?;
-        let length = stated_length(status, framing, &headers)?;
+        let ResponseHead { status, version, mut headers, mut normalized } = head;
+        let (framing, length) =
+            framing::of_response(version, status, method, &headers, &mut normalized)?;
+        let length = stated_length(status, framing, length);
         let Hop { close, keep_alive, upgrade } = headers::take_hop_by_hop(&mut headers);
         headers.remove(header::CONTENT_LENGTH);
         Ok(Self {
@@ -42,8 +46,10 @@ impl Response {
             length,
             keep_alive: !close
                 && (version == Version::HTTP_11 || keep_alive)
-                && framing != Framing::UntilClose,
+                && framing != Framing::UntilClose
+                && !normalized.iter().any(|kind| ends_connection(*kind)),
             upgrade,
+            normalized,
         })
     }
 
@@ -57,17 +63,25 @@ impl Response {
         method: &Method,
     ) -> Result<Self, BadMessage> {
         let http::response::Parts { status, mut headers, .. } = parts;
-        let framing = match framing::content_length(&headers)? {
+        let length = framing::content_length(&headers)?;
+        let framing = match length {
             _ if framing::has_no_body(status, method) => Framing::None,
             Some(length) => Framing::Length(length),
             None if ended => Framing::Length(0),
             None => Framing::Chunked,
         };
-        let length = stated_length(status, framing, &headers)?;
+        let length = stated_length(status, framing, length);
         headers::take_hop_by_hop(&mut headers);
         headers.remove(header::CONTENT_LENGTH);
-        let headers = headers.into();
-        Ok(Self { status, headers, framing, length, keep_alive: true, upgrade: None })
+        Ok(Self {
+            status,
+            headers: headers.into(),
+            framing,
+            length,
+            keep_alive: true,
+            upgrade: None,
+            normalized: Vec::new(),
+        })
     }
 
     /// The gateway's own answer, of one line of text.
@@ -76,21 +90,37 @@ impl Response {
         if length > 0 {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         }
-        let framing = Framing::Length(length);
-        Self { status, headers, framing, length: Some(length), keep_alive: true, upgrade: None }
+        Self {
+            status,
+            headers,
+            framing: Framing::Length(length),
+            length: Some(length),
+            keep_alive: true,
+            upgrade: None,
+            normalized: Vec::new(),
+        }
     }
 }
 
-/// A `204` never states a length (RFC 9110 §8.6).
-fn stated_length(
-    status: StatusCode,
-    framing: Framing,
-    headers: &HeaderMap,
-) -> Result<Option<u64>, BadMessage> {
+/// Whether what was put right leaves a doubt about where the response ends in the eyes of its sender: its
+/// connection is not used again, so that what comes after it is never taken for another response.
+fn ends_connection(kind: Normalized) -> bool {
+    match kind {
+        Normalized::BareLf | Normalized::LengthAndEncoding => true,
+        Normalized::ChunkBlanks
+        | Normalized::ChunkExtension
+        | Normalized::Trailer
+        | Normalized::FoldedHeader
+        | Normalized::HeaderBlanks
+        | Normalized::RepeatedLength
+        | Normalized::NoCloseNotify => false,
+    }
+}
+
+/// The length that is stated where there is no body. A `204` never states one (RFC 9110 §8.6).
+fn stated_length(status: StatusCode, framing: Framing, length: Option<u64>) -> Option<u64> {
     match framing {
-        Framing::None if status != StatusCode::NO_CONTENT && !status.is_informational() => {
-            framing::content_length(headers)
-        }
-        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => Ok(None),
+        Framing::None if status != StatusCode::NO_CONTENT && !status.is_informational() => length,
+        Framing::None | Framing::Length(_) | Framing::Chunked | Framing::UntilClose => None,
     }
 }

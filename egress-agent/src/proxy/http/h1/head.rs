@@ -9,10 +9,10 @@ use super::{
     names,
     sender::Sender,
 };
-use crate::policy::is_claim;
+use crate::{policy::is_claim, telemetry::Normalized};
 
-/// Most headers that any limit can ask for.
-const MAX_HEADERS: usize = 128;
+/// Headers of a head for which no memory is asked for.
+const USUAL_HEADERS: usize = 128;
 
 /// Sizes that a head must keep.
 #[derive(Clone, Copy, Debug)]
@@ -27,30 +27,50 @@ pub(in super::super) struct HeadLimits {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(in super::super) struct EndOfHead {
     seen: usize,
+    /// The first line ended with LF alone.
+    bare: bool,
 }
 
 impl EndOfHead {
     /// The head's length with its empty line, or `None` while it is incomplete. `buf` is what was
     /// read so far, the bytes of earlier calls included.
     ///
+    /// The lines of an upstream's head may end with LF alone from the status line on: whoever wants CR LF
+    /// finds no status line there. Later, a LF alone may be one that got into a value: some end the line there
+    /// and others do not.
+    ///
     /// # Errors
-    /// A bare line feed, an empty first line, or more than `limit` bytes.
+    /// A bare line feed elsewhere, an empty first line, or more than `limit` bytes.
     pub(in super::super) fn find(
         &mut self,
         buf: &[u8],
         limit: usize,
+        from: Sender,
     ) -> Result<Option<usize>, BadMessage> {
-        let fresh = buf.get(self.seen..).unwrap_or_default();
-        for at in memchr::memchr_iter(b'\n', fresh).map(|at| at + self.seen) {
+        let seen = self.seen;
+        let fresh = buf.get(seen..).unwrap_or_default();
+        for at in memchr::memchr_iter(b'\n', fresh).map(|at| at + seen) {
             match buf.get(..at).unwrap_or_default() {
                 [.., b'\r', b'\n', b'\r'] if at < limit => return Ok(Some(at + 1)),
+                [.., b'\n'] | [.., b'\n', b'\r'] if self.bare && at < limit => {
+                    return Ok(Some(at + 1));
+                }
                 [b'\r'] => return Err(BadMessage::Syntax(httparse::Error::Token)),
                 [.., b'\r'] => {}
-                _ => return Err(BadMessage::LineEnding),
+                line => self.bare_line_feed(line, from)?,
             }
         }
         self.seen = buf.len();
         if buf.len() >= limit { Err(BadMessage::HeadTooLarge { limit }) } else { Ok(None) }
+    }
+
+    fn bare_line_feed(&mut self, before: &[u8], from: Sender) -> Result<(), BadMessage> {
+        let is_first = || !before.is_empty() && memchr::memchr(b'\n', before).is_none();
+        match from {
+            Sender::Upstream if self.bare || is_first() => self.bare = true,
+            Sender::Client | Sender::Upstream => return Err(BadMessage::LineEnding),
+        }
+        Ok(())
     }
 }
 
@@ -72,8 +92,8 @@ pub(in super::super) struct ResponseHead {
     pub(in super::super) status: StatusCode,
     pub(in super::super) version: Version,
     pub(in super::super) headers: Headers,
-    /// A header was over several lines, which were joined.
-    pub(in super::super) folded: bool,
+    /// What was put right.
+    pub(in super::super) normalized: Vec<Normalized>,
 }
 
 /// Parses a whole request head, the empty line included.
@@ -84,27 +104,29 @@ pub(in super::super) fn parse_request(
     head: &Bytes,
     limits: HeadLimits,
 ) -> Result<RequestHead, BadMessage> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-    let mut parsed = httparse::Request::new(&mut []);
-    let done = parsed.parse_with_uninit_headers(head, &mut fields).map_err(syntax)?;
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
-    else {
-        return Err(BadMessage::Syntax(httparse::Error::Token));
-    };
-    if done != httparse::Status::Complete(head.len()) {
-        return Err(BadMessage::Syntax(httparse::Error::NewLine));
-    }
-    // A fragment never belongs in a target (RFC 9112 §3.2); what isn't ASCII no URI.
-    if target.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
-        return Err(BadMessage::Target);
-    }
-    Ok(RequestHead {
-        method: Method::from_bytes(method.as_bytes())
-            .map_err(|_| BadMessage::Syntax(httparse::Error::Token))?,
-        target: head.slice_ref(target.as_bytes()),
-        version: version_of(version),
-        headers: header_map(head, parsed.headers, limits)?,
-        head: head.clone(),
+    with_fields(limits, |fields| {
+        let mut parsed = httparse::Request::new(&mut []);
+        let done = parsed.parse_with_uninit_headers(head, fields).map_err(|e| syntax(e, limits))?;
+        let (Some(method), Some(target), Some(version)) =
+            (parsed.method, parsed.path, parsed.version)
+        else {
+            return Err(BadMessage::Syntax(httparse::Error::Token));
+        };
+        if done != httparse::Status::Complete(head.len()) {
+            return Err(BadMessage::Syntax(httparse::Error::NewLine));
+        }
+        // A fragment never belongs in a target (RFC 9112 §3.2); what isn't ASCII no URI.
+        if target.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+            return Err(BadMessage::Target);
+        }
+        Ok(RequestHead {
+            method: Method::from_bytes(method.as_bytes())
+                .map_err(|_| BadMessage::Syntax(httparse::Error::Token))?,
+            target: head.slice_ref(target.as_bytes()),
+            version: version_of(version),
+            headers: header_map(head, parsed.headers, limits)?,
+            head: head.clone(),
+        })
     })
 }
 
@@ -116,27 +138,82 @@ pub(in super::super) fn parse_response(
     head: &Bytes,
     limits: HeadLimits,
 ) -> Result<ResponseHead, BadMessage> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let folded = has_folds(head)?;
+    let mut normalized = Vec::new();
+    if has_folds(head)? {
+        normalized.push(Normalized::FoldedHeader);
+    }
+    let first = head.split(|b| *b == b'\n').next().unwrap_or_default();
+    if !first.ends_with(b"\r") {
+        normalized.push(Normalized::BareLf);
+    }
     let mut config = httparse::ParserConfig::default();
     config.allow_obsolete_multiline_headers_in_responses(true);
-    let done = config
-        .parse_response_with_uninit_headers(&mut parsed, head, &mut fields)
-        .map_err(syntax)?;
-    let (Some(code), Some(version)) = (parsed.code, parsed.version) else {
-        return Err(BadMessage::Syntax(httparse::Error::Status));
-    };
-    if done != httparse::Status::Complete(head.len()) {
-        return Err(BadMessage::Syntax(httparse::Error::NewLine));
-    }
-    Ok(ResponseHead {
-        status: StatusCode::from_u16(code)
-            .map_err(|_| BadMessage::Syntax(httparse::Error::Status))?,
-        version: version_of(version),
-        headers: header_map(head, parsed.headers, limits)?,
-        folded,
+    config.allow_spaces_after_header_name_in_responses(true);
+    with_fields(limits, |fields| {
+        let mut parsed = httparse::Response::new(&mut []);
+        let done = config
+            .parse_response_with_uninit_headers(&mut parsed, head, fields)
+            .map_err(|error| syntax(error, limits))?;
+        let (Some(code), Some(version)) = (parsed.code, parsed.version) else {
+            return Err(BadMessage::Syntax(httparse::Error::Status));
+        };
+        if done != httparse::Status::Complete(head.len()) {
+            return Err(BadMessage::Syntax(httparse::Error::NewLine));
+        }
+        let mut normalized = std::mem::take(&mut normalized);
+        if has_blanks(head, parsed.headers)? {
+            normalized.push(Normalized::HeaderBlanks);
+        }
+        Ok(ResponseHead {
+            status: StatusCode::from_u16(code)
+                .map_err(|_| BadMessage::Syntax(httparse::Error::Status))?,
+            version: version_of(version),
+            headers: header_map(head, parsed.headers, limits)?,
+            normalized,
+        })
     })
+}
+
+/// Calls `parse` with room for the usual number of headers, and where there are more, with room for as many
+/// as there may be.
+fn with_fields<'b, T>(
+    limits: HeadLimits,
+    mut parse: impl FnMut(&mut [MaybeUninit<httparse::Header<'b>>]) -> Result<T, BadMessage>,
+) -> Result<T, BadMessage> {
+    let mut usual = [const { MaybeUninit::uninit() }; USUAL_HEADERS];
+    let parsed = parse(&mut usual);
+    if limits.headers > USUAL_HEADERS && matches!(parsed, Err(BadMessage::TooManyHeaders { .. })) {
+        let mut many = Vec::new();
+        many.resize_with(limits.headers, MaybeUninit::uninit);
+        return parse(&mut many);
+    }
+    parsed
+}
+
+/// Fields that frame or route: what is odd about one is never put right, because others do not know it for one.
+const FRAMING: [&[u8]; 5] =
+    [b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"host"];
+
+fn is_framing(name: &[u8]) -> bool {
+    FRAMING.iter().any(|framing| framing.eq_ignore_ascii_case(name))
+}
+
+/// Whether blanks stand between a header's name and its colon (RFC 9112 §5.1).
+///
+/// # Errors
+/// It is one that frames or routes: many readers, curl for one, know no such name.
+fn has_blanks(head: &[u8], fields: &[httparse::Header<'_>]) -> Result<bool, BadMessage> {
+    let mut blanks = false;
+    for field in fields {
+        let end = field.name.as_ptr().addr() - head.as_ptr().addr() + field.name.len();
+        if head.get(end) != Some(&b':') {
+            if is_framing(field.name.as_bytes()) {
+                return Err(BadMessage::Syntax(httparse::Error::HeaderName));
+            }
+            blanks = true;
+        }
+    }
+    Ok(blanks)
 }
 
 /// Whether a header goes over several lines (RFC 9112 §5.2).
@@ -144,15 +221,13 @@ pub(in super::super) fn parse_response(
 /// # Errors
 /// It is one that frames or routes: what it says is never guessed at.
 fn has_folds(head: &[u8]) -> Result<bool, BadMessage> {
-    const FRAMING: [&[u8]; 5] =
-        [b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"host"];
     if !head.windows(2).any(|pair| matches!(pair, b"\n " | b"\n\t")) {
         return Ok(false);
     }
     let mut name: &[u8] = b"";
     for line in head.split(|b| *b == b'\n') {
         match line {
-            [b' ' | b'\t', ..] if FRAMING.iter().any(|f| f.eq_ignore_ascii_case(name)) => {
+            [b' ' | b'\t', ..] if is_framing(name) => {
                 return Err(BadMessage::Syntax(httparse::Error::HeaderValue));
             }
             [b' ' | b'\t', ..] => {}
@@ -164,7 +239,7 @@ fn has_folds(head: &[u8]) -> Result<bool, BadMessage> {
 
 /// Whether the value's lines are to be joined.
 fn is_folded(value: &[u8]) -> bool {
-    memchr::memchr(b'\r', value).is_some()
+    memchr::memchr2(b'\r', b'\n', value).is_some()
 }
 
 /// The value in one line.
@@ -185,8 +260,9 @@ pub(in super::super) fn parse_trailers(
     limits: HeadLimits,
     from: Sender,
 ) -> Result<(HeaderMap, bool), BadMessage> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let headers = match httparse::parse_headers(section, &mut fields).map_err(syntax)? {
+    let mut fields = [httparse::EMPTY_HEADER; USUAL_HEADERS];
+    let parsed = httparse::parse_headers(section, &mut fields);
+    let headers = match parsed.map_err(|error| syntax(error, limits))? {
         httparse::Status::Complete((length, headers)) if length == section.len() => headers,
         httparse::Status::Complete(_) | httparse::Status::Partial => {
             return Err(BadMessage::Trailers);
@@ -231,9 +307,9 @@ pub(in super::super) fn is_forbidden_trailer(name: &HeaderName) -> bool {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "another crate's enum, which may grow")]
-fn syntax(error: httparse::Error) -> BadMessage {
+fn syntax(error: httparse::Error, limits: HeadLimits) -> BadMessage {
     match error {
-        httparse::Error::TooManyHeaders => BadMessage::TooManyHeaders { limit: MAX_HEADERS },
+        httparse::Error::TooManyHeaders => BadMessage::TooManyHeaders { limit: limits.headers },
         httparse::Error::Version => BadMessage::Version,
         error => BadMessage::Syntax(error),
     }

@@ -25,10 +25,7 @@ use super::{
     head::{HeadLimits, parse_response},
     sender::Sender,
 };
-use crate::{
-    net::Side,
-    telemetry::{Normalized, count_normalized},
-};
+use crate::{net::Side, telemetry::count_normalized};
 
 /// A connection to an upstream, in clear or inside TLS.
 #[derive(Debug)]
@@ -111,12 +108,12 @@ impl H1Outbound {
             if let Some(head) = self.stream.take_head(limits.bytes)? {
                 let length = head.len();
                 let head = parse_response(&head, limits)?;
-                if head.folded {
-                    count_normalized(Normalized::FoldedHeader);
-                }
                 let response = Response::from_h1(head, &self.method)?;
+                for kind in &response.normalized {
+                    count_normalized(*kind);
+                }
+                self.keep_alive &= response.keep_alive;
                 if !response.status.is_informational() {
-                    self.keep_alive = response.keep_alive;
                     self.stream.expect_body(response.framing);
                 } else {
                     self.interim += length;

@@ -143,7 +143,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Stream<I> {
         &mut self,
         limit: usize,
     ) -> Result<Option<Bytes>, BadMessage> {
-        match self.head.find(&self.input, limit)? {
+        match self.head.find(&self.input, limit, self.from)? {
             Some(length) => {
                 self.head = EndOfHead::default();
                 Ok(Some(self.input.split_to(length).freeze()))

@@ -17,6 +17,7 @@ mod heads;
 mod istio_fields;
 mod locality;
 mod mirrors;
+mod normalized;
 mod places;
 mod proxied;
 mod rates;

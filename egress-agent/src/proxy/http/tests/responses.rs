@@ -65,9 +65,11 @@ fn lengths(table: &mut Table) {
         "+5",
         "-5",
         "0x5",
-        "5,5",
-        "5, 5",
         "5,6",
+        "5,",
+        ",5",
+        "5,,5",
+        "5, 05",
         "5;",
         "5 5",
         "five",
@@ -85,8 +87,14 @@ fn lengths(table: &mut Table) {
         // No body, so the length does not matter; but what it says has to be readable.
         table.head(ok(&format!("Content-Length: {value}\r\n"), ""), Refused);
     }
+    for value in ["5,5", "5, 5", "5 ,\t5", "5,5,5"] {
+        table.add(ok(&format!("Content-Length: {value}\r\n"), "hello"), Whole(200, "hello"));
+        table.head(ok(&format!("Content-Length: {value}\r\n"), ""), Whole(200, ""));
+    }
     for name in ["Content-Length", "content-length", "CONTENT-LENGTH"] {
-        for (one, other) in [("5", "5"), ("5", "6"), ("6", "5"), ("0", "5"), ("5", "0")] {
+        let headers = format!("Content-Length: 5\r\nX: y\r\n{name}: 5\r\n");
+        table.add(ok(&headers, "hello"), Whole(200, "hello"));
+        for (one, other) in [("5", "05"), ("5", "6"), ("6", "5"), ("0", "5"), ("5", "0")] {
             let headers = format!("Content-Length: {one}\r\nX: y\r\n{name}: {other}\r\n");
             table.add(ok(&headers, "hello"), Refused);
         }
@@ -135,9 +143,16 @@ fn encodings(table: &mut Table) {
             format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
             format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"),
         ] {
-            table.add(ok(&headers, body), Refused);
-            table.head(ok(&headers, ""), Refused);
+            // Chunks override the length (RFC 9112 §6.3).
+            table.add(ok(&headers, body), Last(200, "hello"));
+            table.head(ok(&headers, ""), Last(200, ""));
+            table.add(format!("HTTP/1.0 200 OK\r\n{headers}\r\n{body}"), Refused);
         }
+    }
+    for length in ["5, 6", "x", "", "-1", "18446744073709551616"] {
+        let headers = format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n");
+        table.add(ok(&headers, body), Refused);
+        table.head(ok(&headers, ""), Refused);
     }
     for other in ["chunked", "identity", "gzip"] {
         let twice = format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: {other}\r\n");
@@ -204,9 +219,11 @@ fn chunks(table: &mut Table) {
 fn heads(table: &mut Table) {
     let length = "Content-Length: 5\r\n";
     for line in [
-        "X : y\r\n",
-        "X\t: y\r\n",
+        "X y: z\r\n",
         "X\0: y\r\n",
+        "X\x0b: y\r\n",
+        "Connection : close\r\n",
+        "Upgrade\t: a\r\n",
         "X\r\n",
         ": y\r\n",
         "(X): y\r\n",
@@ -236,8 +253,39 @@ fn heads(table: &mut Table) {
         "X:\r\n y\r\n",
         "Content_Length: 9\r\n",
         "X: \r\n",
+        "X : y\r\n",
+        "X\t \t: y\r\n",
     ] {
         table.add(ok(&format!("{line}{length}"), "hello"), Whole(200, "hello"));
+    }
+    // Lines that end with LF alone, from the status line on.
+    for head in [
+        "Content-Length: 5\n\n",
+        "X: y\nContent-Length: 5\n\n",
+        "X: y\r\nContent-Length: 5\r\n\r\n",
+        "X: a\n b\nContent-Length: 5\n\r\n",
+        "X : y\nContent-Length: 5, 5\r\n\n",
+    ] {
+        table.add(format!("HTTP/1.1 200 OK\n{head}hello"), Last(200, "hello"));
+        table.add(format!("HTTP/1.1 200 OK\n{head}hello{NEXT}"), Last(200, "hello"));
+    }
+    table.ended("HTTP/1.0 200 OK\n\nhello", Last(200, "hello"));
+    for head in [
+        "Content-Length: 5\n\n",
+        "X: y\nContent-Length: 5\r\n\r\n",
+        "Content-Length: 5\r\n\n",
+        "Content-Length: 5\n\r\n",
+    ] {
+        table.add(format!("HTTP/1.1 200 OK\r\n{head}hello"), Refused);
+    }
+    // A line end of a chunk stays CR LF.
+    let chunks = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n";
+    table.add(format!("{chunks}5\r\nhello\r\n0\r\n\r\n"), Last(200, "hello"));
+    table.add(format!("{chunks}5\nhello\n0\n\n"), Broken);
+    for bytes in
+        ["\nHTTP/1.1 200 OK\n\n", "HTTP/1.1 200 OK\r\r\n\r\n", "HTTP/1.1 200 OK\rX: y\r\n\r\n"]
+    {
+        table.ended(bytes, Refused);
     }
     for line in [
         "HTTP/1.1  200 OK",
@@ -281,7 +329,10 @@ fn heads(table: &mut Table) {
     for end in 1..whole.len() {
         table.ended(&whole[..end], Refused);
     }
-    table.add(ok(&"X: y\r\n".repeat(200), ""), Refused);
+    for (count, expect) in [(128, Whole(200, "hello")), (999, Whole(200, "hello")), (1000, Refused)]
+    {
+        table.add(ok(&format!("{}{length}", "X: y\r\n".repeat(count)), "hello"), expect);
+    }
     table.add(ok(&format!("X: {}\r\n", "y".repeat(100_000)), ""), Refused);
 }
 

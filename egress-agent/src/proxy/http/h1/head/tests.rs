@@ -15,7 +15,9 @@ fn origin() -> Origin {
 
 /// What a connection would make of these bytes.
 fn request(bytes: &[u8]) -> Result<Option<Request>, BadMessage> {
-    let Some(length) = EndOfHead::default().find(bytes, LIMITS.bytes)? else { return Ok(None) };
+    let Some(length) = EndOfHead::default().find(bytes, LIMITS.bytes, Sender::Client)? else {
+        return Ok(None);
+    };
     let head = Bytes::copy_from_slice(&bytes[..length]);
     Request::from_h1(parse_request(&head, LIMITS)?, origin(), None).map(Some)
 }
@@ -60,10 +62,58 @@ fn every_split_finds_the_same_end() {
     let bytes = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\nGET /next";
     for split in 0..bytes.len() {
         let mut end = EndOfHead::default();
-        let first = end.find(&bytes[..split], LIMITS.bytes).unwrap();
-        let found = first.or_else(|| end.find(bytes, LIMITS.bytes).unwrap());
+        let mut find = |bytes: &[u8]| end.find(bytes, LIMITS.bytes, Sender::Client).unwrap();
+        let found = find(&bytes[..split]).or_else(|| find(bytes));
         assert_eq!(found, Some(35), "{split}");
     }
+}
+
+/// Where the head ends that an upstream sends in these pieces.
+fn end_of(pieces: &[&[u8]]) -> Result<Option<usize>, BadMessage> {
+    let (mut end, mut all) = (EndOfHead::default(), Vec::new());
+    for piece in pieces {
+        all.extend_from_slice(piece);
+        if let Some(length) = end.find(&all, LIMITS.bytes, Sender::Upstream)? {
+            return Ok(Some(length));
+        }
+    }
+    Ok(None)
+}
+
+#[test]
+fn an_upstreams_lines_may_end_with_lf_alone_from_the_first_one_on() {
+    for head in [
+        "HTTP/1.1 200 OK\nX: y\n\n",
+        "HTTP/1.1 200 OK\nX: y\r\n\r\n",
+        "HTTP/1.1 200 OK\nX: y\r\n\n",
+        "HTTP/1.1 200 OK\nX: y\n\r\n",
+        "HTTP/1.1 200 OK\n\n",
+    ] {
+        let longer = format!("{head}\nrest\r\n\r\n");
+        for split in 0..longer.len() {
+            let (a, b) = longer.as_bytes().split_at(split);
+            assert_eq!(end_of(&[a, b]), Ok(Some(head.len())), "{head:?} {split}");
+        }
+        for end in 0..head.len() {
+            assert_eq!(end_of(&[&head.as_bytes()[..end]]), Ok(None), "{head:?} {end}");
+        }
+        let client = EndOfHead::default().find(head.as_bytes(), LIMITS.bytes, Sender::Client);
+        assert_eq!(client, Err(BadMessage::LineEnding), "of a client: {head:?}");
+        assert!(response(head, &Method::GET).unwrap().normalized.contains(&Normalized::BareLf));
+    }
+    // Some take what follows for the value's rest, and others for a header.
+    for head in [
+        "HTTP/1.1 200 OK\r\nX: y\nZ: w\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: y\n\n",
+        "\n\n",
+        "\nX: y\n\n",
+    ] {
+        let found = end_of(&[head.as_bytes()]);
+        assert_eq!(found, Err(BadMessage::LineEnding), "{head:?}");
+    }
+    let endless = format!("HTTP/1.1 200 OK\nX: {}", "y".repeat(LIMITS.bytes));
+    let limit = LIMITS.bytes;
+    assert_eq!(end_of(&[endless.as_bytes()]), Err(BadMessage::HeadTooLarge { limit }));
 }
 
 /// Requests that two parsers could read differently, each with its harmless twin in
@@ -216,6 +266,25 @@ fn limits_hold() {
 }
 
 #[test]
+fn more_headers_than_usual_are_a_matter_of_the_limit() {
+    let of = |count: usize, headers: usize| {
+        let limits = HeadLimits { headers, ..LIMITS };
+        let fields = "X: y\r\n".repeat(count);
+        let request = Bytes::from(format!("GET / HTTP/1.1\r\n{fields}\r\n"));
+        let request = parse_request(&request, limits).map(|head| head.headers.len());
+        let response = Bytes::from(format!("HTTP/1.1 200 OK\r\n{fields}\r\n"));
+        let response = parse_response(&response, limits).map(|head| head.headers.len());
+        assert_eq!(request, response);
+        request
+    };
+    for limit in [50, USUAL_HEADERS - 1, USUAL_HEADERS, USUAL_HEADERS + 1, 1000] {
+        assert_eq!(of(limit, limit), Ok(limit));
+        assert_eq!(of(limit + 1, limit), Err(BadMessage::TooManyHeaders { limit }));
+        assert_eq!(of(5000, limit), Err(BadMessage::TooManyHeaders { limit }));
+    }
+}
+
+#[test]
 fn responses_end_where_the_standard_says() {
     let get = &Method::GET;
     let of = |text, method| response(text, method).map(|r| (r.framing, r.length, r.keep_alive));
@@ -240,13 +309,20 @@ fn responses_end_where_the_standard_says() {
 #[test]
 fn ambiguous_responses_are_refused() {
     for text in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked, x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5, 05\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 5,\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "HTTP/1.1 304 No\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
+        "HTTP/1.1 304 No\r\nContent-Length: 5, 6\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding\t: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX y: z\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX\x0b: y\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length:\r\n 5\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\n X: y\r\n\r\n",
@@ -262,11 +338,84 @@ fn ambiguous_responses_are_refused() {
 fn an_upstreams_folded_headers_are_joined() {
     let head = Bytes::from("HTTP/1.1 200 OK\r\nX: a;\r\n\t b\r\n  c\r\nY: d\r\n\r\n");
     let parsed = parse_response(&head, LIMITS).unwrap();
-    assert!(parsed.folded);
+    assert_eq!(parsed.normalized, [Normalized::FoldedHeader]);
     assert_eq!(parsed.headers["x"], "a; b c");
     assert_eq!(parsed.headers["y"], "d");
+    let head = Bytes::from("HTTP/1.1 200 OK\nX: a;\n\t b\nY: d\n\n");
+    let parsed = parse_response(&head, LIMITS).unwrap();
+    assert_eq!(parsed.normalized, [Normalized::FoldedHeader, Normalized::BareLf]);
+    assert_eq!(parsed.headers["x"], "a; b");
     let head = Bytes::from("HTTP/1.1 200 OK\r\nX: a; b c\r\n\r\n");
-    assert!(!parse_response(&head, LIMITS).unwrap().folded);
+    assert!(parse_response(&head, LIMITS).unwrap().normalized.is_empty());
+}
+
+#[test]
+fn an_upstreams_heads_are_put_right_where_they_have_one_meaning() {
+    use Normalized as Kind;
+    let get = &Method::GET;
+    for (fields, method, framing, length, kinds, again) in [
+        (
+            "Content-Length: 5\r\nContent-Length: 5\r\n",
+            get,
+            Framing::Length(5),
+            None,
+            &[Kind::RepeatedLength][..],
+            true,
+        ),
+        (
+            "Content-Length: 5,5 , 5\r\n",
+            get,
+            Framing::Length(5),
+            None,
+            &[Kind::RepeatedLength],
+            true,
+        ),
+        (
+            "Content-Length: 5, 5\r\n",
+            &Method::HEAD,
+            Framing::None,
+            Some(5),
+            &[Kind::RepeatedLength],
+            true,
+        ),
+        (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            get,
+            Framing::Chunked,
+            None,
+            &[Kind::LengthAndEncoding],
+            false,
+        ),
+        (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            &Method::HEAD,
+            Framing::None,
+            None,
+            &[Kind::LengthAndEncoding],
+            false,
+        ),
+        (
+            "X : y\r\nContent-Length: 5\r\n",
+            get,
+            Framing::Length(5),
+            None,
+            &[Kind::HeaderBlanks],
+            true,
+        ),
+        ("Content-Length: 5\r\n", get, Framing::Length(5), None, &[], true),
+    ] {
+        let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        let Response { framing: found, length: stated, keep_alive, normalized, headers, .. } =
+            response(&text, method).unwrap();
+        assert_eq!((found, stated, keep_alive), (framing, length, again), "{fields:?}");
+        assert_eq!(normalized, kinds, "{fields:?}");
+        assert!(!headers.contains_key("content-length"), "{fields:?}");
+        assert!(!headers.contains_key("transfer-encoding"), "{fields:?}");
+        assert!(!fields.starts_with("X :") || headers["x"] == "y");
+        // Whatever is put right here is refused of a client.
+        let of_a_client = format!("POST / HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
+        assert_eq!(request(of_a_client.as_bytes()).is_err(), !kinds.is_empty(), "{fields:?}");
+    }
 }
 
 proptest! {
@@ -294,6 +443,42 @@ proptest! {
             prop_assert_eq!(framed, Ok(None), "framing must be taken out of the headers");
             prop_assert!(!request.headers.contains_key("transfer-encoding"));
             prop_assert!(!request.headers.contains_key("connection"));
+        }
+    }
+
+    /// Heads of upstreams with odd blanks and line ends: whatever is accepted says what it would say if it were
+    /// written by the letter, and every prefix of it is incomplete.
+    #[test]
+    fn what_is_put_right_says_the_same_as_what_is_right(
+        fields in proptest::collection::vec(("[a-z]{1,8}", "[ \t]{0,2}", "[!-~]{0,10}"), 0..6),
+        ends in proptest::collection::vec(prop_oneof![Just("\n"), Just("\r\n")], 8),
+        rest in "[ -~\r\n]{0,20}",
+    ) {
+        let (mut odd, mut right) = ("HTTP/1.1 200 OK".to_owned(), "HTTP/1.1 200 OK\r\n".to_owned());
+        odd.push_str(ends[0]);
+        for ((name, blanks, value), end) in fields.iter().zip(&ends[1..]) {
+            odd.push_str(&format!("{name}{blanks}: {value}{end}"));
+            right.push_str(&format!("{name}: {value}\r\n"));
+        }
+        odd.push_str(ends[7]);
+        right.push_str("\r\n");
+        let whole = odd.clone() + &rest;
+        // A bare LF is a line's end where the first line ends with one.
+        let mixed = ends[0] == "\r\n" && ends[1..=fields.len()].iter().chain([&ends[7]]).any(|end| *end == "\n");
+        prop_assert_eq!(end_of(&[whole.as_bytes()]), if mixed { Err(BadMessage::LineEnding) } else { Ok(Some(odd.len())) });
+        if !mixed {
+            for end in 0..odd.len() {
+                prop_assert_eq!(end_of(&[&odd.as_bytes()[..end]]), Ok(None));
+            }
+            let odd = parse_response(&Bytes::from(odd), LIMITS).unwrap();
+            let right = parse_response(&Bytes::from(right), LIMITS).unwrap();
+            prop_assert_eq!(odd.headers, right.headers);
+            prop_assert!(right.normalized.is_empty());
+            let expected = [
+                (ends[0] == "\n").then_some(Normalized::BareLf),
+                fields.iter().any(|field| !field.1.is_empty()).then_some(Normalized::HeaderBlanks),
+            ];
+            prop_assert_eq!(odd.normalized, expected.into_iter().flatten().collect::<Vec<_>>());
         }
     }
 

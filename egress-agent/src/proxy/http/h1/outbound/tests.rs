@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{super::super::framing::Framing, *};
+use crate::telemetry::Normalized;
 
 const CASES: u32 = 3000;
 const LIMITS: HeadLimits = HeadLimits { bytes: 8 * 1024, headers: 100 };
@@ -101,6 +102,10 @@ impl Reader {
         let mut rest = bytes;
         loop {
             let line = std::str::from_utf8(self.line(&mut rest)?).ok()?;
+            // Whoever takes LF for a part of a value does not take it for one of a status line.
+            if line.contains('\n') {
+                return None;
+            }
             let status: u16 = line.split(' ').nth(1)?.parse().ok()?;
             let (mut lengths, mut encodings): (Vec<&[u8]>, Vec<Vec<u8>>) = Default::default();
             loop {
@@ -158,6 +163,8 @@ struct Read {
     until_close: bool,
     /// The connection would be used again.
     again: bool,
+    /// A length was overridden by chunks.
+    overridden: bool,
 }
 
 /// The way the gateway reads it, a few bytes at a time. `None` where it refuses it, or not all of it has
@@ -192,7 +199,8 @@ async fn gateway(method: &Method, bytes: &[u8], step: usize, closed: bool) -> Op
     }
     let until_close = head.framing == Framing::UntilClose;
     let again = up.is_reusable() && up.is_alive(&mut scratch);
-    Some(Read { status: head.status.as_u16(), body, until_close, again })
+    let overridden = head.normalized.contains(&Normalized::LengthAndEncoding);
+    Some(Read { status: head.status.as_u16(), body, until_close, again, overridden })
 }
 
 fn line_end() -> impl Strategy<Value = &'static str> {
@@ -270,6 +278,8 @@ fn response() -> impl Strategy<Value = String> {
     ];
     let status = prop_oneof![4 => Just("HTTP/1.1 200 OK"), 1 => select(odd.to_vec())];
     let body = prop_oneof![3 => Just("hello".to_owned()), 4 => chunks(), 1 => Just(String::new())];
+    // The whole head's lines, most often.
+    let bare = prop_oneof![4 => Just(false), 1 => Just(true)];
     let next = ["", "", "", "\r\n", "x", "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"];
     (
         prop::collection::vec(select(interim.to_vec()), 0..2),
@@ -277,11 +287,13 @@ fn response() -> impl Strategy<Value = String> {
         prop::collection::vec((header(), line_end()), 0..4),
         line_end(),
         body,
-        select(next.to_vec()),
+        (select(next.to_vec()), bare),
     )
-        .prop_map(|(interim, (status, first), headers, end, body, next)| {
+        .prop_map(|(interim, (status, first), headers, end, body, (next, bare))| {
             let headers: String = headers.iter().map(|(h, end)| format!("{h}{end}")).collect();
-            format!("{}{status}{first}{headers}{end}{body}{next}", interim.concat())
+            let head = format!("{status}{first}{headers}{end}");
+            let head = if bare { head.replace("\r\n", "\n") } else { head };
+            format!("{}{head}{body}{next}", interim.concat())
         })
 }
 
@@ -299,7 +311,9 @@ fn what_is_accepted_is_read_in_one_way_by_all_and_no_left_over_byte_is_used() {
         prop_assert!(!read.again, "it is closed");
         accepted.set(accepted.get() + 1);
         let mut end = None;
-        for reader in Reader::all() {
+        // Chunks override a length (RFC 9112 §6.3). Whoever reads it otherwise would see another end, so the
+        // connection is not used again.
+        for reader in Reader::all().filter(|reader| !(read.overridden && reader.length_wins)) {
             let Some((status, body, ends)) = reader.read(&method, bytes) else { continue };
             prop_assert_eq!((status, &body), (read.status, &read.body), "{:?}", reader);
             prop_assert_eq!(*end.get_or_insert(ends), ends, "{:?}", reader);
@@ -310,6 +324,7 @@ fn what_is_accepted_is_read_in_one_way_by_all_and_no_left_over_byte_is_used() {
             let open = open.ok_or_else(|| TestCaseError::fail("only when it is closed"))?;
             prop_assert_eq!(open.body, read.body);
             prop_assert!(!open.again || end == Some(bytes.len()), "what was left over is used");
+            prop_assert!(!open.again || !read.overridden, "the end is in doubt");
             reused.set(reused.get() + usize::from(open.again));
         }
         Ok(())
