@@ -335,6 +335,100 @@ fn python_with_requests_httpx_and_grpc() {
     assert!(!done.ok() && done.stderr.contains("PERMISSION_DENIED"), "{done:?}");
 }
 
+/// `ADDRESS PORT`, and heads and bodies as they are sent in answer to `/0`, `/1` and so on.
+const ODD_SERVER: &str = r#"
+import socketserver, sys
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        while line := self.rfile.readline():
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write(sys.argv[3 + int(line.split()[1][1:])].encode())
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+"#;
+
+/// What curl reads from a server that breaks the standard, it reads through the gateway too, if it has one
+/// meaning; and the gateway refuses what has two, though curl makes up its mind.
+#[test]
+fn curl_reads_through_the_gateway_what_it_reads_directly() {
+    const CHUNKS: &str = "5\r\nhello\r\n0\r\n\r\n";
+    let many: String = (0..600).map(|number| format!("X-{number}: {number}\r\n")).collect();
+    let clear = [
+        ("repeated_length", "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello".to_owned()),
+        (
+            "length_and_encoding",
+            format!("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"),
+        ),
+        ("header_blanks", "X-Odd : y\r\nContent-Length: 5\r\n\r\nhello".to_owned()),
+        ("bare_lf", "X-Odd: y\nContent-Length: 5\n\nhello".to_owned()),
+        ("folded_header", "X-Odd: y\r\n z\r\nContent-Length: 5\r\n\r\nhello".to_owned()),
+        ("chunk_blanks", "Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n".to_owned()),
+        ("", format!("{many}Content-Length: 5\r\n\r\nhello")),
+    ];
+    let ambiguous = [
+        format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"),
+        format!("Content-Length: 5, 6\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"),
+        "X: y\nContent-Length: 5\r\n\r\nhello".to_owned(),
+    ];
+    let testbed = Testbed::test(1).unwrap();
+    testbed.apply("www.yaml", &registry(10)).unwrap();
+    let heads = clear
+        .iter()
+        .map(|(kind, head)| (*kind, head))
+        .chain(ambiguous.iter().map(|head| ("", head)));
+    let answers: Vec<String> = heads
+        .map(|(kind, head)| {
+            let end = if kind == "bare_lf" { "\n" } else { "\r\n" };
+            format!("HTTP/1.1 200 OK{end}{head}")
+        })
+        .collect();
+    let port = HTTP1.to_string();
+    let mut args = vec!["-c", ODD_SERVER, plan::WEB, &port];
+    args.extend(answers.iter().map(String::as_str));
+    let outside = testbed.outside();
+    let _server = outside.start(&testbed.dir(), "odd", "/usr/bin/python3", &args).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let shown = ["--http1.1", "-w", " %{http_code} %header{x-599}"];
+    let through = |number: usize| {
+        let url = format!("{}{number}", url(HTTP1));
+        testbed.curl(&[&shown[..], &[&url]].concat()).unwrap()
+    };
+    let direct = |number: usize| {
+        let url = format!("http://{}:{HTTP1}/{number}", plan::WEB);
+        outside.run("curl", &[&["-s", "--max-time", "10"], &shown[..], &[&url]].concat()).unwrap()
+    };
+    let first = || through(0).stdout;
+    until_is(SOON, "the server", first, |text| text.starts_with("hello 200")).unwrap();
+    let metrics = || testbed.admin(0, "stats/prometheus").unwrap();
+    for (number, (kind, _)) in clear.iter().enumerate() {
+        let (through, direct) = (through(number), direct(number));
+        assert!(direct.ok() && direct.stdout.starts_with("hello 200"), "{kind}: {direct:?}");
+        assert_eq!((through.code, through.stdout), (0, direct.stdout), "{kind}");
+        let series = format!("egress_upstream_normalized_total{{kind=\"{kind}\"}} ");
+        let count = metrics().lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
+        assert_eq!(
+            count.is_some_and(|count: u64| count > 0),
+            !kind.is_empty(),
+            "{kind}: {count:?}"
+        );
+    }
+    let blanks = testbed.curl(&["-w", "%header{x-odd}", &format!("{}2", url(HTTP1))]).unwrap();
+    assert_eq!(blanks.stdout, "helloy");
+    for number in clear.len()..answers.len() {
+        assert!(direct(number).stdout.starts_with("hello 200"), "{}", answers[number]);
+        let through = through(number).stdout;
+        assert!(through.contains(" 502 ") && !through.starts_with("hello"), "{through}");
+    }
+    let refused = format!("http://evil.example.net:{HTTP1}/0");
+    assert_eq!(testbed.curl_status(&[&refused]).unwrap(), "403");
+}
+
 #[test]
 fn a_name_server_on_the_gateways_own_address_answers_the_gateway_over_tcp_and_nobody_else() {
     let testbed = Testbed::test(1).unwrap();
