@@ -223,6 +223,9 @@ pub fn inward(bytes: &impl Bytes, scope: Scope, vlan: bool, view: &(impl PolicyV
 /// inside, the node's own kernel over loopback included, would answer the outside (echo, RST, unreachable
 /// port), and so carry data out. So would who is asked for its hardware address: an advertisement goes to
 /// whoever asked, by the hardware address that the question gives (RFC 4861 §7.2.4).
+///
+/// A link-local source may ask for neighbours alone. The kernel takes none for what goes further (RFC 6724 §5,
+/// rule 2), and who is asked by another's answers whoever has it on the link: a router of the outside's.
 #[inline(always)]
 fn own_source(verdict: Verdict, packet: &Packet, view: &impl View) -> Verdict {
     let source = &packet.flow.source;
@@ -235,7 +238,9 @@ fn own_source(verdict: Verdict, packet: &Packet, view: &impl View) -> Verdict {
                 | Reason::Direct
                 | Reason::Neighbour
         );
-    if !leaves || source.is_loopback() || view.may_ask(source) {
+    let goes_further = !matches!(verdict.reason, Reason::Loopback | Reason::Neighbour);
+    let answered_on_link = goes_further && source.is_link_scope();
+    if !leaves || source.is_loopback() || (!answered_on_link && view.may_ask(source)) {
         return verdict;
     }
     Verdict::deny(Reason::SpoofedSource)

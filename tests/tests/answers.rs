@@ -25,6 +25,7 @@ protocol, at, body = {
     "udp": (17, 6, struct.pack("!HHHH", 40000, port, 8 + len(data), 0) + data),
     "syn": (6, 16, struct.pack("!HHIIBBHHH", 40000, port, 0x73656372, 0, 0x50, 2, 65535, 0, 0)),
     "ack": (6, 16, struct.pack("!HHIIBBHHH", 40000, port, 1, 0x73656372, 0x50, 16, 65535, 0, 0)),
+    "answer": (6, 16, struct.pack("!HHIIBBHHH", port, 40000, 1, 0x73656373, 0x50, 18, 65535, 0, 0) + data),
 }[kind]
 def check(data):
     data += b"\0" * (len(data) % 2)
@@ -47,14 +48,14 @@ s.send(bytes.fromhex(router.replace(":", "")) + own + (b"\x86\xdd" if v6 else b"
 sys.exit(2)
 "#;
 
-/// An IPv6 socket with an external address, as any user may have it: KIND SOURCE ADDRESS.
+/// An IPv6 socket with another's address, as any user may have it: KIND SOURCE ADDRESS.
 const FREE_BINDER: &str = r#"
 import socket, sys
 kind, source, address = sys.argv[1:4]
 s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM)
 s.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
 s.settimeout(0.5)
-s.bind((source, 0))
+s.bind(socket.getaddrinfo(source, 0)[0][4])
 try:
     if kind == "udp":
         s.sendto(b"the pod's secret", (address, 9))
@@ -242,6 +243,102 @@ fn a_pod_that_appears_on_a_bridge_asks_nobody_in_anothers_name() {
         (attempt.run)().unwrap();
     }
     assert_eq!(capture.frames(), Vec::<String>::new());
+}
+
+/// An interface of a pod's own on the uplink: its hardware address, and its addresses.
+struct OnUplink {
+    hardware: &'static str,
+    addresses: [&'static str; 2],
+}
+
+const FIRST: OnUplink =
+    OnUplink { hardware: "02:00:0a:0a:00:50", addresses: ["10.10.0.50", "fd00:10:10::50"] };
+const SECOND: OnUplink =
+    OnUplink { hardware: "02:00:0a:0a:00:51", addresses: ["10.10.0.51", "fd00:10:10::51"] };
+
+impl OnUplink {
+    fn give(&self, testbed: &Testbed, pod: &Place) {
+        let app = &testbed.app().ns;
+        let link = ["link", "add", "mv0", "link", plan::UPLINK, "address", self.hardware];
+        app.ip(&[&link[..], &["type", "macvlan", "mode", "bridge"]].concat()).unwrap();
+        app.ip(&["link", "set", "mv0", "netns", pod.ns.name(), "name", "net1"]).unwrap();
+        let [v4, v6] = self.addresses;
+        pod.ns.ip(&["addr", "add", &format!("{v4}/24"), "dev", "net1"]).unwrap();
+        pod.ns.ip(&["addr", "add", &format!("{v6}/64"), "dev", "net1", "nodad"]).unwrap();
+        pod.ns.ip(&["link", "set", "net1", "up"]).unwrap();
+    }
+}
+
+/// Two macvlan interfaces on an uplink send each other frames by the uplink: what one asks the other in an
+/// external address's name came by no wire, and is nothing to answer.
+#[test]
+fn what_interfaces_on_the_uplink_ask_each_other_lets_no_answer_out() {
+    let testbed = Testbed::test(0).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    FIRST.give(&testbed, testbed.pod());
+    SECOND.give(&testbed, &cluster.neighbour);
+    let elsewhere = testbed.outside_cgroup();
+    let forge = |router: &str, kind: &str, source: &str, to: &str| {
+        elsewhere.run(PYTHON, &["-c", FORGER, "net1", router, kind, source, to, "40001"])
+    };
+    let outside = [plan::ATTACKER, plan::ATTACKER_V6];
+    let attempts: Vec<_> = outside
+        .into_iter()
+        .zip(FIRST.addresses)
+        .map(|(client, own)| {
+            attempt(format!("an answer to {client}"), &["uplink"], &["no_route"], move || {
+                let asked = forge(SECOND.hardware, "syn", client, own)?;
+                anyhow::ensure!(asked.code == 2, "{asked:?}");
+                forge(plan::OUTSIDE_MAC, "answer", own, client)
+            })
+        })
+        .collect();
+    let capture = testbed.capture().unwrap();
+    all_get_out(&capture, &attempts).unwrap();
+    let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    capture.take();
+    Wall { testbed: &testbed, node: &node, capture: &capture }.stops_all(&attempts).unwrap();
+    // They talk to each other and to the inside as ever.
+    let from = ["--from", FIRST.addresses[0]];
+    assert!(ask(&elsewhere, "tcp", plan::REMOTE, plan::PEER_ECHO, &from).unwrap().ok());
+    let ping = ["-c1", "-W5", "-I", "net1", SECOND.addresses[0]];
+    assert!(elsewhere.run("ping", &ping).unwrap().ok());
+}
+
+/// A host inside that is asked by the link-local address of the outside's router answers the router. A socket
+/// takes that address without a privilege.
+#[test]
+fn nobody_asks_the_inside_by_a_routers_link_local_address() {
+    // What derives from its hardware address.
+    const ROUTER_LINK: &str = "fe80::aff:fe0a:fe";
+    let testbed = Testbed::test(0).unwrap();
+    let cluster = Cluster::grow(&testbed).unwrap();
+    FIRST.give(&testbed, testbed.pod());
+    let (on_host, elsewhere) = (testbed.host_network(), testbed.outside_cgroup());
+    let source = format!("{ROUTER_LINK}%{}", plan::UPLINK);
+    let reasons: &[&str] = &["spoofed_source"];
+    let by_socket = ["udp", "tcp"].map(|kind| {
+        let (on_host, source) = (&on_host, &source);
+        attempt(format!("{kind} of a socket"), &["skb"], reasons, move || {
+            on_host.run(PYTHON, &["-c", FREE_BINDER, kind, source, plan::REMOTE_V6])
+        })
+    });
+    let by_frame = ["echo", "udp", "syn"].map(|kind| {
+        let elsewhere = &elsewhere;
+        attempt(format!("{kind} by macvlan"), &["uplink"], reasons, move || {
+            let args = ["net1", plan::REMOTE_MAC, kind, ROUTER_LINK, plan::REMOTE_V6, NOBODY];
+            elsewhere.run(PYTHON, &[&["-c", FORGER], &args[..]].concat())
+        })
+    });
+    let attempts: Vec<_> = by_socket.into_iter().chain(by_frame).collect();
+    let capture = testbed.capture().unwrap();
+    all_get_out(&capture, &attempts).unwrap();
+    let node = testbed.start_node_with(&cluster.node_args(&testbed)).unwrap();
+    capture.take();
+    Wall { testbed: &testbed, node: &node, capture: &capture }.stops_all(&attempts).unwrap();
+    // By an address of its own the workload asks, and finds its neighbours.
+    testbed.app().ns.forget_neighbour(plan::REMOTE_V6).unwrap();
+    assert!(ask(&on_host, "udp", plan::REMOTE_V6, plan::PEER_ECHO, &[]).unwrap().ok());
 }
 
 #[test]

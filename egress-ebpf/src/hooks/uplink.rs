@@ -126,12 +126,12 @@ fn outward(
     }
     let mut subject = packet;
     let mut room = Room::EMPTY;
-    // One way for both: a second reading would take more stack than there is.
-    if matches!(origin.kind, Kind::NodeKernel | Kind::Workload) {
+    // One way for all: a second reading would take more stack than there is.
+    if matches!(origin.kind, Kind::NodeKernel | Kind::Workload | Kind::Stranger) {
         bytes.bring(Ethernet::LENGTH + packet::ERROR);
         subject = packet::subject_of_error(bytes, Ethernet::LENGTH, packet, &mut room);
     }
-    if origin.kind == Kind::Workload {
+    if matches!(origin.kind, Kind::Workload | Kind::Stranger) {
         if packet.signal == Signal::Error && !packet::is_own_error(packet, subject) {
             return Verdict::deny(Reason::ForgedError);
         }

@@ -17,6 +17,8 @@ pub(crate) use self::address::{SocketAddr, V4, V6, read_addr6};
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
+/// The kind of a frame for another host (include/uapi/linux/if_packet.h).
+const PACKET_OTHERHOST: u32 = 3;
 
 /// A packet, of which parts may lie outside the linear area, where only the kernel reads them: good
 /// for taking note of it. What judges one takes a [`Frame`](super::offload::Frame) or a
@@ -307,6 +309,13 @@ impl Skb {
             (SOCK_DGRAM, 17) => Some(protocol::UDP),
             _ => None,
         }
+    }
+
+    /// Whether a frame that came in goes to another hardware address than its interface's, and to no group.
+    #[inline(always)]
+    pub(crate) fn is_for_another(self) -> bool {
+        // SAFETY: as in `length`.
+        unsafe { (*self.0).pkt_type == PACKET_OTHERHOST }
     }
 
     /// Whether the kernel has taken a VLAN tag off it.

@@ -172,9 +172,15 @@ fn pod_egress(context: TcContext) -> i32 {
 
 /// What comes in on the interface that leads outside (Ethernet), as it is on the wire: address
 /// translation comes later. Minimum kernel version: 4.5 with clsact, 6.6 with tcx.
+///
+/// What one interface of another namespace on the uplink sends the next (macvlan in bridge mode) comes by here
+/// too, though it was on no wire, and has any source. It goes to the hardware address of that interface, as do
+/// the outside's questions to it: so neither begins a flow.
 #[classifier]
 fn uplink_ingress(context: TcContext) -> i32 {
     let skb = Skb(context.skb.skb);
-    hooks::inward(&skb, Scope::Uplink, skb.has_vlan(), &Maps);
+    if !skb.is_for_another() {
+        hooks::inward(&skb, Scope::Uplink, skb.has_vlan(), &Maps);
+    }
     TC_NEXT
 }

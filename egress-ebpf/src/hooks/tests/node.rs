@@ -417,6 +417,52 @@ fn another_namespace_asks_nobody_in_the_name_of_the_outside() {
     }
 }
 
+/// Who is asked by a router's link-local address answers the router.
+#[test]
+fn by_a_link_local_address_nobody_asks_further_than_for_neighbours() {
+    let world = World::usual();
+    let workload = Some(Workload { policy: POLICY, cgroup: 1 });
+    let stranger = Way { namespace: Namespace::Other, ..from(0) };
+    for (source, expected) in
+        [("fe80::1", (DROP, Reason::SpoofedSource)), ("fd00::98", (PASS, Reason::Internal))]
+    {
+        for packet in
+            [echo(source, INSIDE6, false), udp(source, INSIDE6, 9), tcp(source, INSIDE6, 9)]
+        {
+            let frame = ip_frame(&packet);
+            let by =
+                |way, workload| judged(uplink(&frame.as_slice(), way, workload, false, &world));
+            assert_eq!(by(from(0), workload), expected, "{source}");
+            assert_eq!(by(stranger, None), expected, "{source}");
+            let judgement = skb(&packet.as_slice(), ether_type::IPV6, POLICY, 1, &world);
+            let verdict = (judgement.cgroup_skb() == CGROUP_PASS, judgement.reason());
+            assert_eq!(verdict, expected, "{source}");
+        }
+    }
+    // To itself it stays on the host.
+    let judgement = skb(&udp("fe80::1", "::1", 9).as_slice(), ether_type::IPV6, POLICY, 1, &world);
+    assert_eq!(judgement.reason(), Reason::Loopback);
+}
+
+#[test]
+fn another_namespace_reports_errors_about_what_it_was_sent_alone() {
+    let world = World::usual();
+    let forged = (DROP, Reason::ForgedError);
+    let ways =
+        [0, FOREIGN].map(|came_in_on| Way { namespace: Namespace::Other, ..from(came_in_on) });
+    for (own, inside, other) in [("10.1.2.9", INSIDE, POD), ("fd00::98", INSIDE6, POD6)] {
+        for way in ways {
+            let about = |to: &str| sent(&world, way, &error(own, &udp(inside, to, 53)));
+            assert_eq!(about(own), (PASS, Reason::Internal), "{own}");
+            assert_eq!(about(other), forged, "{other}");
+            let mut redirect = error(own, &udp(inside, own, 53));
+            let (at, kind) = if own.contains(':') { (40, 127) } else { (20, 5) };
+            redirect[at] = kind;
+            assert_eq!(sent(&world, way, &redirect), forged, "{own}");
+        }
+    }
+}
+
 /// Where a packet came in and which pod's note it has, its sender chooses in a namespace of his own.
 #[test]
 fn a_note_of_a_pods_counts_in_the_nodes_namespace_alone() {
