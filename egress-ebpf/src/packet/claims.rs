@@ -39,11 +39,18 @@ pub fn arp(bytes: &impl Bytes, offset: u32, sender: [u8; 6]) -> Result<ArpSpeake
     if let Some(flaw) = offload::flaw(bytes, offset, ether_type::ARP) {
         return Err(flaw);
     }
-    let Some(ArpSender { hardware, addr }) = arp_sender(bytes, offset) else {
+    let is_padded_at_most = bytes.length() <= SHORTEST_FRAME;
+    let Some(ArpSender { hardware, addr }) =
+        arp_sender(bytes, offset).filter(|_| is_padded_at_most)
+    else {
         return Err(Reason::Malformed);
     };
     Ok(ArpSpeaker { addr, is_sender: hardware == sender })
 }
+
+/// Bytes of the shortest Ethernet frame (IEEE 802.3 §3.2.8), without its check sequence. An ARP message is shorter, so
+/// a frame has padding behind it up to here; what is longer carries something else.
+const SHORTEST_FRAME: u32 = 60;
 
 /// Options that a message of neighbour discovery may have: one with a hardware address, and one with
 /// a nonce (RFC 7527). Each takes eight bytes.

@@ -180,6 +180,22 @@ const ERRORS: [(&str, &str, &str, &[u8]); 2] =
 const FORGED: (bool, Reason) = (DROP, Reason::ForgedError);
 
 #[test]
+fn behind_an_arp_message_there_is_padding_and_nothing_else() {
+    let world = World::usual();
+    let stranger = Way { came_in_on: 0, pod: 0, namespace: Namespace::Other, socket: Socket::None };
+    let message = frame(0x0806, &arp(1, POD, INSIDE));
+    for length in message.len()..message.len() + 40 {
+        let mut padded = message.clone();
+        padded.resize(length, b'x');
+        let passes = length <= 60;
+        let reason = if passes { Reason::Neighbour } else { Reason::Malformed };
+        assert_eq!(at_pod(&padded), (passes, reason), "{length}");
+        let judgement = uplink(&padded.as_slice(), stranger, None, false, &world);
+        assert_eq!((judgement.tc() == TC_NEXT, judgement.reason()), (passes, reason), "{length}");
+    }
+}
+
+#[test]
 fn an_icmp_error_is_about_a_packet_that_came_to_the_pod() {
     for (own, inside, neighbour, kinds) in ERRORS {
         for kind in kinds {
