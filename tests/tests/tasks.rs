@@ -866,6 +866,10 @@ fn wildcard_hosts_of_one_server_in_both_forms() {
         for url in ["https://en.wild.example.com/", "https://de.wild.example.com/"] {
             site.refused(&[url]);
         }
+        // Without a service entry for them, the names are not known.
+        site.apply(&format!("{server}{routes}"));
+        site.status(&[&format!("https://{WILD_SERVER}/")], "200");
+        site.refused(&["https://en.wild.example.com/"]);
         site.apply(&format!("{all}{server}{routes}"));
         for name in ["en.wild.example.com", "de.wild.example.com"] {
             let url = format!("https://{name}/");

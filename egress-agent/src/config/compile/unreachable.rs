@@ -117,6 +117,7 @@ impl Compiler<'_> {
         for Resource { meta, spec } in resources {
             let mut known = Vec::new();
             let mut complete = true;
+            let mut leads_to_one = None;
             for text in &spec.hosts {
                 let host = pattern(text, &meta.namespace);
                 let inside = |host: &HostPattern| matches!(host, HostPattern::Exact(Host::Name(name)) if names::is_in_cluster(name));
@@ -125,6 +126,17 @@ impl Compiler<'_> {
                     continue;
                 };
                 if self.entries.meet(&host) {
+                    let namespace = &meta.namespace;
+                    if is_suffix(&host)
+                        && self.entries.covering(&host).is_empty()
+                        && *leads_to_one.get_or_insert_with(|| leads_to_one_host(spec, namespace))
+                    {
+                        let message = format!(
+                            "ServiceEntries have single hosts of {host} alone: what is sent to others is \
+                             refused (host_not_in_registry). One with the host '{host}' is missing"
+                        );
+                        meta.cx(self.report).warn(&text.at, message);
+                    }
                     known.push(host);
                     continue;
                 }
@@ -281,6 +293,23 @@ fn destinations(spec: &VirtualService) -> impl Iterator<Item = (&At<String>, Opt
     http.chain(others).filter_map(|to| {
         let port = to.port.as_ref().and_then(|port| port.number.as_ref());
         Some((to.host.as_ref()?, port.map(|port| port.value)))
+    })
+}
+
+/// Whether all names that a pattern has end in the same way.
+fn is_suffix(host: &HostPattern) -> bool {
+    match host {
+        HostPattern::Below(_) | HostPattern::Ending(_) => true,
+        HostPattern::Exact(_) | HostPattern::Any => false,
+    }
+}
+
+/// Whether a route leads to one external host, as where one server has all names of a wildcard.
+fn leads_to_one_host(spec: &VirtualService, namespace: &Namespace) -> bool {
+    destinations(spec).any(|(text, _)| match pattern(text, namespace) {
+        Some(HostPattern::Exact(Host::Name(name))) => !names::is_in_cluster(&name),
+        Some(HostPattern::Exact(Host::Ip(_))) => true,
+        Some(HostPattern::Below(_) | HostPattern::Ending(_) | HostPattern::Any) | None => false,
     })
 }
 

@@ -188,10 +188,13 @@ fn a_route_for_a_host_outside_of_the_registry_is_a_warning() {
     let unknown = of("typo.example", "");
     assert_eq!(unknown.len(), 1, "{unknown:?}");
     assert!(unknown[0].contains("no ServiceEntry has typo.example"), "{unknown:?}");
-    // A wildcard that covers an entry's host is known, one that covers none is not.
+    // A wildcard that covers an entry's host is known in part, one that covers none is not.
     let covering = of("'*.example'", "");
-    assert_eq!(covering.len(), 1, "{covering:?}");
-    assert!(covering[0].starts_with("it overlaps with a.example"), "{covering:?}");
+    assert_eq!(covering.len(), 2, "{covering:?}");
+    for expected in ["it overlaps with a.example", "ServiceEntries have single hosts of *.example"]
+    {
+        assert!(covering.iter().any(|told| told.starts_with(expected)), "{covering:?}");
+    }
     let wildcard = of("'*.typo.example'", "");
     assert_eq!(wildcard.len(), 1, "{wildcard:?}");
     assert!(wildcard[0].contains("no ServiceEntry has *.typo.example"), "{wildcard:?}");
@@ -209,6 +212,33 @@ fn a_route_for_a_host_outside_of_the_registry_is_a_warning() {
         told.iter().all(|problem| !problem.message.contains("these rules are never asked")),
         "{told:#?}"
     );
+}
+
+#[test]
+fn a_wildcard_that_leads_to_one_host_wants_an_entry_of_its_own() {
+    let of = |host: &str, to_host: &str, more: &str| {
+        let texts = [
+            entry("www", "www.a.example", "resolution: DNS"),
+            gateway("'*'"),
+            routes("v", host, &on("port: 80", &to(to_host))),
+            more.to_owned(),
+        ];
+        let mut told = warnings(&texts.each_ref().map(String::as_str), "");
+        told.retain(|message| message.contains("single hosts"));
+        told
+    };
+    let one = "www.a.example";
+    for host in ["'*.a.example'", "'*a.example'"] {
+        assert_eq!(of(host, one, "").len(), 1, "{host}");
+    }
+    let told = of("'*.a.example'", one, "");
+    assert!(told[0].ends_with("One with the host '*.a.example' is missing"), "{told:?}");
+    // All names are known, or only the one is asked for.
+    for all in ["*.a.example", "*.example", "*a.example"] {
+        let all = entry("all", &format!("'{all}'"), "resolution: NONE");
+        assert_eq!(of("'*.a.example'", one, &all), Vec::<String>::new());
+    }
+    assert_eq!(of(one, one, ""), Vec::<String>::new());
 }
 
 #[test]
