@@ -774,6 +774,108 @@ fn methods_of_grpc_are_paths() {
 }
 
 #[test]
+fn listeners_say_what_became_of_them_and_why() {
+    let gateway = |listeners: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: cnn-egress-gateway}}\nspec:\n  \
+             gatewayClassName: istio\n  listeners: [{listeners}]\n"
+        )
+    };
+    let of = |listeners: &str| {
+        let compiled = compiled(&[ENTRY, &gateway(listeners), FROM_GATEWAY], "");
+        let key = "Gateway.gateway.networking.k8s.io default/cnn-egress-gateway";
+        let found = compiled.listeners[key].clone();
+        let served: Vec<_> = found.iter().map(|listener| listener.is_served).collect();
+        let own = compiled.warnings.into_iter().filter(|p| p.resource.as_deref() == Some(key));
+        let reasons = own.filter(|p| p.severity == Severity::Refusal).map(|p| p.status_reason);
+        (found, served, reasons.collect::<Vec<_>>())
+    };
+    let decide =
+        |listeners: &str| Gateway::new(&[ENTRY, &gateway(listeners), TO_GATEWAY, FROM_GATEWAY], "");
+    let host = "hostname: edition.cnn.com";
+    let good = format!("{{name: a, {host}, port: 80, protocol: HTTP}}");
+    let fine = decide(&good);
+    assert!(fine.ask(&fine.stranger(), "GET", 80, HOST, "/", &[]).is_ok());
+    let (found, served, reasons) = of(&good);
+    assert_eq!((served, reasons), (vec![true], vec![]));
+    assert_eq!(found[0].kinds, ["HTTPRoute", "GRPCRoute"]);
+    assert_eq!(
+        found[0].routes.iter().collect::<Vec<_>>(),
+        ["HTTPRoute default/forward-cnn-from-egress-gateway"]
+    );
+    // Other ones beside it: what is wrong with one holds the other one not back.
+    let web = "certificateRefs: [{name: web}]";
+    for (other, is_served, reason) in [
+        (format!("{{name: b, {host}, port: 443, protocol: HTTPS, tls: {{{web}}}}}"), true, None),
+        (
+            format!("{{name: b, {host}, port: 443, protocol: HTTPS}}"),
+            false,
+            Some(StatusReason::InvalidCertificateRef),
+        ),
+        (
+            format!(
+                "{{name: b, {host}, port: 443, protocol: HTTPS, tls: {{certificateRefs: []}}}}"
+            ),
+            false,
+            Some(StatusReason::InvalidCertificateRef),
+        ),
+        (
+            format!(
+                "{{name: b, {host}, port: 443, protocol: HTTPS, tls: {{certificateRefs: [{{name: x, \
+                 namespace: other}}]}}}}"
+            ),
+            false,
+            Some(StatusReason::RefNotPermitted),
+        ),
+        (
+            format!("{{name: b, {host}, port: 53, protocol: UDP}}"),
+            false,
+            Some(StatusReason::UnsupportedProtocol),
+        ),
+        (
+            format!(
+                "{{name: b, {host}, port: 81, protocol: HTTP, allowedRoutes: {{kinds: [{{kind: \
+                 TCPRoute}}, {{kind: HTTPRoute}}]}}}}"
+            ),
+            true,
+            Some(StatusReason::InvalidRouteKinds),
+        ),
+        // Another port, or another host.
+        (format!("{{name: b, {host}, port: 81, protocol: HTTP}}"), true, None),
+        ("{name: b, hostname: other.example, port: 80, protocol: HTTP}".into(), true, None),
+    ] {
+        let (_, served, reasons) = of(&format!("{good}, {other}"));
+        assert_eq!(served, [true, is_served], "{other}");
+        assert_eq!(reasons.into_iter().flatten().next(), reason, "{other}");
+    }
+    // Neither of two that have a host at a port is served.
+    let secure = format!("{{name: a, {host}, port: 443, protocol: HTTPS, tls: {{{web}}}}}");
+    for (one, other, reason) in [
+        (&good, good.replace("name: a", "name: b"), StatusReason::HostnameConflict),
+        (
+            &secure,
+            format!("{{name: b, {host}, port: 443, protocol: TLS, tls: {{mode: Passthrough}}}}"),
+            StatusReason::ProtocolConflict,
+        ),
+        (
+            &good,
+            secure.replace("443", "80").replace("name: a", "name: b"),
+            StatusReason::ProtocolConflict,
+        ),
+    ] {
+        let (_, served, reasons) = of(&format!("{one}, {other}"));
+        assert_eq!(served, [false, false], "{other}");
+        assert_eq!(reasons, [Some(reason), Some(reason)], "{other}");
+        let decide = decide(&format!("{one}, {other}"));
+        assert!(decide.ask(&decide.stranger(), "GET", 80, HOST, "/", &[]).is_err(), "{other}");
+        for port in [80, 443] {
+            let inside = decide.tls_route(&decide.stranger(), port, HOST);
+            assert!(!matches!(inside, Ok(TlsRoute::Terminate(_))), "{other}: {inside:?}");
+        }
+    }
+}
+
+#[test]
 fn tls_ends_at_a_listener_as_its_options_say() {
     let gateway = |tls: &str| {
         format!(
