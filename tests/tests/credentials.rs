@@ -6,7 +6,7 @@
 use std::fs;
 
 use egress_tests::{
-    ca::{Authority, issue_pem},
+    ca::{Authority, issue_pem, issue_rsa_pem},
     kubernetes::{Resource, TestCluster, config_map, documents, secret},
     manifests::Walkthrough,
     plan::{GATEWAYS, HOST},
@@ -36,8 +36,30 @@ fn server() -> Vec<Value> {
 }
 
 fn of_server(authority: &Authority) -> [(String, String); 2] {
-    let (certificate, key) = issue_pem(authority, HOST).unwrap();
+    keys(issue_pem(authority, HOST).unwrap())
+}
+
+fn keys((certificate, key): (String, String)) -> [(String, String); 2] {
     [("tls.crt".to_owned(), certificate), ("tls.key".to_owned(), key)]
+}
+
+/// The double has one kind of gateways: it becomes that of the Gateway API.
+fn serve_gateway_api(cluster: &mut TestCluster) {
+    for (plural, kind) in [
+        ("gateways", "Gateway"),
+        ("httproutes", "HTTPRoute"),
+        ("backendtlspolicies", "BackendTLSPolicy"),
+        ("referencegrants", "ReferenceGrant"),
+    ] {
+        cluster.api.add_crd(Resource::gateway_api(plural, kind));
+    }
+}
+
+/// A file with the authority's certificate.
+fn trust(cluster: &TestCluster, name: &str, authority: &Authority) -> String {
+    let path = cluster.testbed.dir().join(name);
+    fs::write(&path, authority.pem()).unwrap();
+    path.display().to_string()
 }
 
 fn put(cluster: &TestCluster, name: &str, keys: &[(String, String)]) {
@@ -61,13 +83,8 @@ fn a_server_has_the_secret_that_it_names_and_no_other() {
     let mut cluster = TestCluster::new().unwrap();
     let authority = Authority::new("First authority").unwrap();
     let second = Authority::new("Second authority").unwrap();
-    let dir = cluster.testbed.dir();
-    let trust = |name: &str, authority: &Authority| {
-        let path = dir.join(name);
-        fs::write(&path, authority.pem()).unwrap();
-        path.display().to_string()
-    };
-    let (trusts_first, trusts_second) = (trust("one.pem", &authority), trust("two.pem", &second));
+    let trusts_first = trust(&cluster, "one.pem", &authority);
+    let trusts_second = trust(&cluster, "two.pem", &second);
     // There, and named by nobody; in another namespace, under the name.
     put(&cluster, "other", &of_server(&authority));
     cluster.api.apply(secret("shop", "web", &[("tls.crt", "x"), ("tls.key", "x")]));
@@ -196,15 +213,7 @@ fn tls_is_originated_with_the_secret_that_a_rule_names() {
 fn roots_are_a_config_map_and_a_route_shows_what_became_of_it() {
     const ROUTE: &str = "forward-cnn-from-egress-gateway";
     let mut cluster = TestCluster::new().unwrap();
-    // The double has one kind of gateways: here it is this one.
-    for (plural, kind) in [
-        ("gateways", "Gateway"),
-        ("httproutes", "HTTPRoute"),
-        ("backendtlspolicies", "BackendTLSPolicy"),
-        ("referencegrants", "ReferenceGrant"),
-    ] {
-        cluster.api.add_crd(Resource::gateway_api(plural, kind));
-    }
+    serve_gateway_api(&mut cluster);
     let mut route = None;
     for (_, text) in &Walkthrough::example_gateway_api().unwrap().tls_origination.files {
         let text = text
@@ -278,4 +287,97 @@ fn roots_are_a_config_map_and_a_route_shows_what_became_of_it() {
     cluster.api.apply(good);
     becomes("ResolvedRefs", "True", "ResolvedRefs");
     is("200");
+}
+
+/// The Gateway API's server of [`server`], with these certificates.
+fn listener(certificates: &[&str]) -> Vec<Value> {
+    let names: Vec<String> = certificates.iter().map(|name| format!("{{name: {name}}}")).collect();
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: outside, namespace: \
+         default}}\nspec:\n  hosts: [{HOST}]\n  ports:\n  - {{number: 80, name: http, protocol: HTTP}}\n  \
+         resolution: DNS\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: egress, \
+         namespace: istio-system}}\nspec:\n  gatewayClassName: egress-enforcer\n  addresses:\n  - {{type: Hostname, \
+         value: istio-egressgateway.istio-system.svc.cluster.local}}\n  listeners:\n  - name: https\n    hostname: \
+         {HOST}\n    port: {SERVER}\n    protocol: HTTPS\n    tls: {{mode: Terminate, certificateRefs: [{}]}}\n---\n\
+         apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: inside, namespace: \
+         istio-system}}\nspec:\n  parentRefs: [{{name: egress}}]\n  hostnames: [{HOST}]\n  rules:\n  - backendRefs: \
+         [{{group: networking.istio.io, kind: Hostname, name: {HOST}, port: 80}}]\n",
+        names.join(", ")
+    );
+    documents(&text).unwrap()
+}
+
+/// In the Gateway API's words: each of two certificates is served and renewed, and the listener shows what is missing.
+#[test]
+fn a_listener_has_two_certificates_and_shows_what_became_of_it() {
+    let mut cluster = TestCluster::new().unwrap();
+    serve_gateway_api(&mut cluster);
+    let of_ecdsa = Authority::new("Authority of ECDSA keys").unwrap();
+    let of_rsa = Authority::new("Authority of RSA keys").unwrap();
+    let trusts_ecdsa = trust(&cluster, "ecdsa.pem", &of_ecdsa);
+    let trusts_rsa = trust(&cluster, "rsa.pem", &of_rsa);
+    put(&cluster, "web", &of_server(&of_ecdsa));
+    listener(&["web", "web-rsa"]).into_iter().for_each(|object| cluster.api.apply(object));
+    let gateway = cluster.start_gateway(&[]).unwrap();
+    let _node = cluster.start_node(&[]).unwrap();
+    cluster.run_pod().unwrap();
+    // Which certificate came follows from the authority that verifies it.
+    let request = |kind: &str, trust: &str| {
+        let suite = format!("ECDHE-{kind}-AES128-GCM-SHA256");
+        let (url, at) =
+            (format!("https://{HOST}:{SERVER}/"), format!("{HOST}:{SERVER}:{}", GATEWAYS[0]));
+        let kind = ["--tls-max", "1.2", "--ciphers", &suite];
+        cluster.curl(&[&kind[..], &["--cacert", trust, "--resolve", &at, &url]].concat()).unwrap()
+    };
+    let is = |kind: &str, trust: &str, expected: &str| {
+        let seen = until_is(SOON, expected, || request(kind, trust), |seen| seen == expected);
+        seen.unwrap_or_else(|error| panic!("{kind}: {error:#}\n{}", gateway.stderr()));
+    };
+    let shown = || {
+        let object = cluster.api.get("gateways", "v1", "istio-system", "egress")?;
+        let listeners = object["status"]["listeners"].as_array()?;
+        assert_eq!(listeners.len(), 1);
+        let listener = listeners.first()?.clone();
+        let conditions = listener["conditions"].as_array()?;
+        let is_current =
+            |condition: &Value| condition["observedGeneration"] == object["metadata"]["generation"];
+        conditions.iter().all(is_current).then_some(listener)
+    };
+    let becomes = |expected: [&str; 4], routes: u64| {
+        let brief = || {
+            let listener = shown()?;
+            let conditions = listener["conditions"].as_array()?.iter();
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            let brief = conditions
+                .map(|one| [&one["type"], &one["status"], &one["reason"]].map(text).join(" "));
+            Some((brief.collect::<Vec<_>>(), listener["attachedRoutes"].as_u64()?))
+        };
+        let wanted = Some((expected.map(str::to_owned).to_vec(), routes));
+        until_is(SOON, expected[1], brief, |seen| *seen == wanted)
+            .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stderr()));
+    };
+    const ACCEPTED: &str = "Accepted True Accepted";
+    const LOST: &str = "ResolvedRefs False InvalidCertificateRef";
+    const RESOLVED: &str = "ResolvedRefs True ResolvedRefs";
+    const SERVED: &str = "Programmed True Programmed";
+    const ALONE: &str = "Conflicted False NoConflicts";
+    // One is missing: the other one is served, and whom that does not fit is refused.
+    is("ECDSA", &trusts_ecdsa, "301");
+    assert_eq!(request("RSA", &trusts_rsa), "curl: (35)");
+    becomes([ACCEPTED, LOST, SERVED, ALONE], 1);
+    let kind = |kind: &str| json!({"group": "gateway.networking.k8s.io", "kind": kind});
+    assert_eq!(shown().unwrap()["supportedKinds"], json!([kind("HTTPRoute"), kind("GRPCRoute")]));
+    // Both are there.
+    put(&cluster, "web-rsa", &keys(issue_rsa_pem(&of_rsa, HOST).unwrap()));
+    is("RSA", &trusts_rsa, "301");
+    assert_eq!(request("RSA", &trusts_ecdsa), "curl: (60)");
+    assert_eq!(request("ECDSA", &trusts_ecdsa), "301");
+    becomes([ACCEPTED, RESOLVED, SERVED, ALONE], 1);
+    // One is renewed, in the running process.
+    put(&cluster, "web-rsa", &keys(issue_rsa_pem(&of_ecdsa, HOST).unwrap()));
+    is("RSA", &trusts_ecdsa, "301");
+    assert_eq!(request("ECDSA", &trusts_ecdsa), "301");
+    // No route.
+    assert!(cluster.api.delete("httproutes", "istio-system", "inside"));
+    becomes([ACCEPTED, RESOLVED, SERVED, ALONE], 0);
 }

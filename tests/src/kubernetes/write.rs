@@ -91,12 +91,25 @@ pub(super) fn apply_status(
         });
     }
     let conditions = applied["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    // Those of the Gateway API's routes are in a list that is replaced as a whole.
-    let parents = applied["status"]["parents"].as_array();
-    let of_parents =
-        parents.into_iter().flatten().filter_map(|parent| parent["conditions"].as_array());
+    // Those of the Gateway API's routes are in a list that is replaced as a whole. That of a Gateway's listeners has
+    // one writer here.
+    let lists = ["parents", "listeners"].map(|key| (key, applied["status"][key].as_array()));
+    let nested = lists.iter().filter_map(|(_, list)| *list).flatten();
+    let nested = nested.filter_map(|entry| entry["conditions"].as_array()).flatten();
     let mut causes: Vec<Cause> = Vec::new();
-    for (index, condition) in conditions.iter().chain(of_parents.flatten()).enumerate() {
+    for (index, listener) in lists[1].1.into_iter().flatten().enumerate() {
+        let required = [
+            ("name", listener["name"].is_string()),
+            ("attachedRoutes", listener["attachedRoutes"].is_u64()),
+            ("supportedKinds", listener["supportedKinds"].is_array()),
+            ("conditions", listener["conditions"].is_array()),
+        ];
+        for (field, _) in required.into_iter().filter(|(_, is_there)| !is_there) {
+            let path = format!("status.listeners[{index}].{field}");
+            causes.push((REQUIRED, "Required value", path));
+        }
+    }
+    for (index, condition) in conditions.iter().chain(nested).enumerate() {
         for field in ["type", "status", "lastTransitionTime", "reason", "message"] {
             if !condition[field].is_string() {
                 let path = format!("status.conditions[{index}].{field}");
@@ -118,8 +131,10 @@ pub(super) fn apply_status(
     if !all.is_empty() {
         object["status"]["conditions"] = json!(all);
     }
-    if let Some(parents) = parents {
-        object["status"]["parents"] = json!(parents);
+    for (key, list) in lists {
+        if let Some(list) = list {
+            object["status"][key] = json!(list);
+        }
     }
     if object["status"] == before {
         return Ok(object);
