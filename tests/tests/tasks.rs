@@ -280,6 +280,29 @@ fn tls_origination_simple_and_mutual() {
     site.no_page(&format!("http://{NGINX}/"));
 }
 
+/// The names of ports are those of the service's; an endpoint has numbers of its own for them.
+#[test]
+fn an_endpoint_gives_a_named_port_another_number() {
+    let (site, _) = Site::new();
+    // Nothing listens on that port.
+    let port = "{number: 80, name: web, protocol: HTTP, targetPort: 81}";
+    let at = |ports: &str| {
+        let endpoint = format!("  - {{address: {}{ports}}}\n", plan::WEB);
+        let more = format!("  resolution: STATIC\n  endpoints:\n{endpoint}");
+        entry("edition-cnn-com", plan::HOST, &[port, HTTPS], &more)
+    };
+    let url = format!("http://{}/politics", plan::HOST);
+    site.apply(&at(", ports: {web: 80}"));
+    site.status(&[&url], "301");
+    site.apply(&at(""));
+    site.status(&[&url], "503");
+    // The number is this port's alone.
+    site.apply(&at(", ports: {https: 80}"));
+    site.status(&[&url], "503");
+    site.apply(&at(", ports: {https: 443, web: 80}"));
+    site.status(&[&url], "301");
+}
+
 /// A Gateway and a VirtualService that lead a host's port 80 through the gateway to its port 443.
 fn through_the_gateway(name: &str, host: &str) -> String {
     let service = "istio-egressgateway.istio-system.svc.cluster.local";
