@@ -420,8 +420,8 @@ fn curl_reads_through_the_gateway_what_it_reads_directly() {
     }
     let blanks = testbed.curl(&["-w", "%header{x-odd}", &format!("{}2", url(HTTP1))]).unwrap();
     assert_eq!(blanks.stdout, "helloy");
-    for number in clear.len()..answers.len() {
-        assert!(direct(number).stdout.starts_with("hello 200"), "{}", answers[number]);
+    for (number, answer) in answers.iter().enumerate().skip(clear.len()) {
+        assert!(direct(number).stdout.starts_with("hello 200"), "{answer}");
         let through = through(number).stdout;
         assert!(through.contains(" 502 ") && !through.starts_with("hello"), "{through}");
     }

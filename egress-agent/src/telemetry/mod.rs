@@ -35,7 +35,7 @@ pub use handshakes::{TlsPeer, count_handshake, handshakes};
 pub use limits::{ADMIN_ENDPOINTS, AdminRefusal, AdminRefusals, LimitStats, Resource};
 pub use log_filter::{LogFilter, log_filter, set_log_filter};
 pub use node_sources::NodeSources;
-pub use normalized::{Normalized, count_normalized, normalized};
+pub use normalized::{Normalized, NormalizedKinds, count_normalized, normalized};
 pub use otlp::{Batch, Exports, Loss, Queue, Root, Sampler, Signal, SignalReport, Span, Traces};
 pub use panics::{panics, watch_panics};
 pub use retries::RetryGuard;

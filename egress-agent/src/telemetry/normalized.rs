@@ -43,6 +43,30 @@ kinds! {
     NoCloseNotify = "no_close_notify";
 }
 
+/// What was put right of one message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NormalizedKinds(u16);
+
+const _: () = assert!(Normalized::ALL.len() <= u16::BITS as usize);
+
+impl NormalizedKinds {
+    /// Adds a kind.
+    pub fn insert(&mut self, kind: Normalized) {
+        self.0 |= 1 << kind as u16;
+    }
+
+    /// Whether it was of this kind, too.
+    #[must_use]
+    pub fn contains(self, kind: Normalized) -> bool {
+        self.0 >> kind as u16 & 1 == 1
+    }
+
+    /// Each kind once.
+    pub fn iter(self) -> impl Iterator<Item = Normalized> {
+        Normalized::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    }
+}
+
 static COUNTS: [AtomicU64; Normalized::ALL.len()] =
     [const { AtomicU64::new(0) }; Normalized::ALL.len()];
 

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method, StatusCode, Version, header};
 
 use super::bad::BadMessage;
-use crate::telemetry::Normalized;
+use crate::telemetry::{Normalized, NormalizedKinds};
 
 /// How the end of a message's body is known (RFC 9112 §6.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,16 +95,16 @@ pub(super) fn of_response(
     status: StatusCode,
     method: &Method,
     headers: &HeaderMap,
-    normalized: &mut Vec<Normalized>,
+    normalized: &mut NormalizedKinds,
 ) -> Result<(Framing, Option<u64>), BadMessage> {
     let chunked = chunked(version, headers)?;
     let mut length = None;
     if let Some((value, repeated)) = repeated_length(headers)? {
         if repeated {
-            normalized.push(Normalized::RepeatedLength);
+            normalized.insert(Normalized::RepeatedLength);
         }
         if chunked {
-            normalized.push(Normalized::LengthAndEncoding);
+            normalized.insert(Normalized::LengthAndEncoding);
         } else {
             length = Some(value);
         }

@@ -9,7 +9,7 @@ use super::{
     headers::{self, Hop},
     spare::Headers,
 };
-use crate::telemetry::Normalized;
+use crate::telemetry::{Normalized, NormalizedKinds};
 
 /// A response's head; its headers are end-to-end ones only, without framing.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Response {
     /// The protocol that a `101` switches to.
     pub(super) upgrade: Option<HeaderValue>,
     /// What of the head was put right.
-    pub(super) normalized: Vec<Normalized>,
+    pub(super) normalized: NormalizedKinds,
 }
 
 impl Response {
@@ -47,7 +47,7 @@ impl Response {
             keep_alive: !close
                 && (version == Version::HTTP_11 || keep_alive)
                 && framing != Framing::UntilClose
-                && !normalized.iter().any(|kind| ends_connection(*kind)),
+                && !normalized.iter().any(ends_connection),
             upgrade,
             normalized,
         })
@@ -80,7 +80,7 @@ impl Response {
             length,
             keep_alive: true,
             upgrade: None,
-            normalized: Vec::new(),
+            normalized: NormalizedKinds::default(),
         })
     }
 
@@ -97,7 +97,7 @@ impl Response {
             length: Some(length),
             keep_alive: true,
             upgrade: None,
-            normalized: Vec::new(),
+            normalized: NormalizedKinds::default(),
         }
     }
 }

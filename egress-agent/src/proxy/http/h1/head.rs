@@ -9,7 +9,10 @@ use super::{
     names,
     sender::Sender,
 };
-use crate::{policy::is_claim, telemetry::Normalized};
+use crate::{
+    policy::is_claim,
+    telemetry::{Normalized, NormalizedKinds},
+};
 
 /// Headers of a head for which no memory is asked for.
 const USUAL_HEADERS: usize = 128;
@@ -93,7 +96,7 @@ pub(in super::super) struct ResponseHead {
     pub(in super::super) version: Version,
     pub(in super::super) headers: Headers,
     /// What was put right.
-    pub(in super::super) normalized: Vec<Normalized>,
+    pub(in super::super) normalized: NormalizedKinds,
 }
 
 /// Parses a whole request head, the empty line included.
@@ -138,13 +141,13 @@ pub(in super::super) fn parse_response(
     head: &Bytes,
     limits: HeadLimits,
 ) -> Result<ResponseHead, BadMessage> {
-    let mut normalized = Vec::new();
+    let mut normalized = NormalizedKinds::default();
     if has_folds(head)? {
-        normalized.push(Normalized::FoldedHeader);
+        normalized.insert(Normalized::FoldedHeader);
     }
     let first = head.split(|b| *b == b'\n').next().unwrap_or_default();
     if !first.ends_with(b"\r") {
-        normalized.push(Normalized::BareLf);
+        normalized.insert(Normalized::BareLf);
     }
     let mut config = httparse::ParserConfig::default();
     config.allow_obsolete_multiline_headers_in_responses(true);
@@ -160,9 +163,8 @@ pub(in super::super) fn parse_response(
         if done != httparse::Status::Complete(head.len()) {
             return Err(BadMessage::Syntax(httparse::Error::NewLine));
         }
-        let mut normalized = std::mem::take(&mut normalized);
         if has_blanks(head, parsed.headers)? {
-            normalized.push(Normalized::HeaderBlanks);
+            normalized.insert(Normalized::HeaderBlanks);
         }
         Ok(ResponseHead {
             status: StatusCode::from_u16(code)

@@ -109,8 +109,8 @@ impl H1Outbound {
                 let length = head.len();
                 let head = parse_response(&head, limits)?;
                 let response = Response::from_h1(head, &self.method)?;
-                for kind in &response.normalized {
-                    count_normalized(*kind);
+                for kind in response.normalized.iter() {
+                    count_normalized(kind);
                 }
                 self.keep_alive &= response.keep_alive;
                 if !response.status.is_informational() {

@@ -199,7 +199,7 @@ async fn gateway(method: &Method, bytes: &[u8], step: usize, closed: bool) -> Op
     }
     let until_close = head.framing == Framing::UntilClose;
     let again = up.is_reusable() && up.is_alive(&mut scratch);
-    let overridden = head.normalized.contains(&Normalized::LengthAndEncoding);
+    let overridden = head.normalized.contains(Normalized::LengthAndEncoding);
     Some(Read { status: head.status.as_u16(), body, until_close, again, overridden })
 }
 
