@@ -1,8 +1,10 @@
-"""ADDRESS PORT EACH TIMES SMALL LARGE: clients of one origin that stall, trickle and work."""
+"""ADDRESS PORT EACH TIMES LEAST MOST FILLING SMALL LARGE: clients of one origin that stall, trickle and work."""
 
 import asyncio, json, sys, time
+from statistics import median_high as median
 
-address, (port, each, times, small, large) = sys.argv[1], map(int, sys.argv[2:])
+address = sys.argv[1]
+port, each, times, least, most, filling, small, large = map(int, sys.argv[2:])
 
 
 async def ask(path):
@@ -49,16 +51,29 @@ async def trickle(reader):
         await asyncio.sleep(0.01)
 
 
+def holds_up_nobody(alone, beside):
+    return len(beside) >= least and median(beside) <= 2 * median(alone)
+
+
 async def main():
-    idle = await worked()
-    stalled = [await ask("/large") for _ in range(each)]
-    kept = [await ask("/large") for _ in range(each)]
-    trickling = [asyncio.create_task(trickle(reader)) for reader, _ in kept]
-    # At first buffers fill, which keeps the machine busy.
-    rounds = [await worked() for _ in range(4)]
-    ended = sum(task.done() for task in trickling)
-    resumed = await read(stalled[0][0])
-    print(json.dumps({"idle": idle, "rounds": rounds, "ended": ended, "resumed": resumed == large}))
+    alone, beside = [], []
+    while not holds_up_nobody(alone, beside) and len(beside) < most:
+        alone.append(await worked())
+        stalled = [await ask("/large") for _ in range(each)]
+        kept = [await ask("/large") for _ in range(each)]
+        trickling = [asyncio.create_task(trickle(reader)) for reader, _ in kept]
+        # At first buffers fill, which keeps the machine busy.
+        for _ in range(filling):
+            await worked()
+        beside.append(await worked())
+        assert not any(task.done() for task in trickling), "none was ended"
+        # One that reads again gets all of it.
+        assert await read(stalled[0][0]) == large
+        for task in trickling:
+            task.cancel()
+        for _, writer in stalled + kept:
+            writer.transport.abort()
+    print(json.dumps({"alone": alone, "beside": beside}))
 
 
 asyncio.run(main())
