@@ -117,6 +117,264 @@ fn alerts_fire_and_do_not_fire() {
     assert!(output.status.success(), "{said}");
 }
 
+/// What Grafana reads of a dashboard. It ignores what it does not know, so a misspelt field is lost there.
+mod grafana {
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Dashboard {
+        pub(super) uid: String,
+        pub(super) title: String,
+        pub(super) tags: Vec<String>,
+        pub(super) schema_version: u32,
+        #[serde(rename = "editable")]
+        _editable: bool,
+        pub(super) time: Range,
+        pub(super) refresh: String,
+        pub(super) templating: Templating,
+        pub(super) panels: Vec<Panel>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Range {
+        pub(super) from: String,
+        pub(super) to: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Templating {
+        pub(super) list: Vec<Variable>,
+    }
+
+    /// A variable, of data sources or of a query's values.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase", tag = "type")]
+    pub(super) enum Variable {
+        #[serde(rename = "datasource")]
+        DataSource { name: String, query: String, label: String },
+        #[serde(rename = "query", rename_all = "camelCase")]
+        Query {
+            name: String,
+            label: String,
+            datasource: DataSource,
+            query: String,
+            include_all: bool,
+            multi: bool,
+            refresh: u8,
+            all_value: String,
+            current: Current,
+        },
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Current {
+        pub(super) text: String,
+        pub(super) value: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct DataSource {
+        #[serde(rename = "type")]
+        pub(super) kind: String,
+        pub(super) uid: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Panel {
+        pub(super) id: u32,
+        pub(super) title: String,
+        pub(super) description: Option<String>,
+        #[serde(rename = "type")]
+        pub(super) kind: Kind,
+        pub(super) datasource: DataSource,
+        pub(super) grid_pos: Place,
+        pub(super) field_config: FieldConfig,
+        pub(super) targets: Vec<Target>,
+    }
+
+    #[derive(Deserialize, PartialEq, Eq, Debug)]
+    #[serde(rename_all = "lowercase")]
+    pub(super) enum Kind {
+        Stat,
+        TimeSeries,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Place {
+        pub(super) x: u32,
+        pub(super) y: u32,
+        pub(super) w: u32,
+        pub(super) h: u32,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct FieldConfig {
+        pub(super) defaults: Defaults,
+        pub(super) overrides: [(); 0],
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    pub(super) struct Defaults {
+        pub(super) unit: Unit,
+    }
+
+    /// Grafana's own names. One that it does not know is shown as it is, behind each value.
+    #[derive(Deserialize, PartialEq, Eq, Debug)]
+    pub(super) enum Unit {
+        Bps,
+        #[serde(rename = "d")]
+        Days,
+        #[serde(rename = "ms")]
+        Milliseconds,
+        #[serde(rename = "ops")]
+        Operations,
+        #[serde(rename = "percentunit")]
+        Share,
+        #[serde(rename = "reqps")]
+        Requests,
+        #[serde(rename = "short")]
+        Number,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Target {
+        pub(super) ref_id: String,
+        pub(super) expr: String,
+        pub(super) legend_format: String,
+    }
+}
+
+/// What Grafana would lose or show wrong of a dashboard; nothing where it is in order.
+fn faults(dashboard: &Value) -> Vec<String> {
+    use grafana::{Dashboard, DataSource, Defaults, FieldConfig, Kind, Unit, Variable};
+    let read: Dashboard = match serde_json::from_value(dashboard.clone()) {
+        Ok(read) => read,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut faults = Vec::new();
+    let mut expect = |holds: bool, what: &str| {
+        if !holds {
+            faults.push(what.to_owned());
+        }
+    };
+    expect((1..=40).contains(&read.uid.len()) && !read.title.is_empty(), "uid and title");
+    // What Grafana 10 and later write; older ones it converts.
+    expect(read.schema_version >= 39, "schemaVersion");
+    expect(!read.tags.is_empty() && !read.refresh.is_empty(), "tags and refresh");
+    expect(read.time.from.starts_with("now-") && read.time.to == "now", "time");
+    let ours = |of: &DataSource| of.kind == "prometheus" && of.uid == "${datasource}";
+    let mut variables = BTreeSet::new();
+    for variable in &read.templating.list {
+        match variable {
+            Variable::DataSource { name, query, label } => {
+                expect(query == "prometheus" && !label.is_empty(), "the data source");
+                variables.insert(name.as_str());
+            }
+            Variable::Query {
+                name,
+                label,
+                datasource,
+                query,
+                include_all,
+                multi,
+                refresh,
+                all_value,
+                current,
+            } => {
+                expect(
+                    query.starts_with("label_values(") && !label.is_empty(),
+                    "a variable's query",
+                );
+                expect(ours(datasource) && *refresh == 2, "a variable's data source");
+                let all = *include_all && *multi && all_value == ".*" && current.text == "All";
+                expect(all && current.value == "$__all", "a variable's choice of all");
+                variables.insert(name.as_str());
+            }
+        }
+    }
+    expect(variables.contains("datasource"), "a variable of data sources");
+    let (mut ids, mut cells) = (BTreeSet::new(), BTreeSet::new());
+    let used = Regex::new(r"\$\{?([a-z_]+)").expect("a pattern");
+    for panel in &read.panels {
+        let at = |what: &str| format!("{}: {what}", panel.title);
+        expect(ids.insert(panel.id) && panel.id > 0, &at("its id is another's"));
+        expect(
+            !panel.title.is_empty() && panel.description.as_deref() != Some(""),
+            &at("title and description"),
+        );
+        expect(ours(&panel.datasource), &at("its data source"));
+        let FieldConfig { defaults: Defaults { unit }, overrides: [] } = &panel.field_config;
+        let is_plain = panel.kind == Kind::TimeSeries || *unit == Unit::Number;
+        expect(is_plain, &at("a rate or a share is drawn over time"));
+        let place = &panel.grid_pos;
+        // Grafana's grid has 24 columns.
+        expect(place.w > 0 && place.h > 0 && place.x + place.w <= 24, &at("its place"));
+        for x in place.x..place.x + place.w {
+            for y in place.y..place.y + place.h {
+                expect(cells.insert((x, y)), &at("another panel is there"));
+            }
+        }
+        let mut letters = BTreeSet::new();
+        for target in &panel.targets {
+            expect(letters.insert(&target.ref_id), &at("two queries of one letter"));
+            expect(!target.legend_format.is_empty(), &at("a query's legend"));
+            let unknown =
+                used.captures_iter(&target.expr).find(|name| !variables.contains(&name[1]));
+            expect(unknown.is_none(), &at("a variable that is not there"));
+        }
+        expect(!panel.targets.is_empty(), &at("no query"));
+    }
+    expect(!read.panels.is_empty(), "no panel");
+    faults.dedup();
+    faults
+}
+
+#[test]
+fn dashboards_are_what_grafana_reads() {
+    type Change = dyn Fn(&mut Value);
+    let all = dashboards();
+    let uids: BTreeSet<String> = all.iter().map(|(_, one)| one["uid"].to_string()).collect();
+    assert!(all.len() >= 2 && uids.len() == all.len(), "{uids:?}");
+    for (name, dashboard) in &all {
+        assert_eq!(faults(dashboard), Vec::<String>::new(), "{name}");
+    }
+    // The twins: what is wrong is found.
+    let (_, good) = &all[0];
+    let broken: [(&str, &Change); 7] = [
+        ("unknown field `exprs`", &|one| one["panels"][0]["targets"][0]["exprs"] = "up".into()),
+        ("missing field `title`", &|one| {
+            one["panels"][1].as_object_mut().expect("a panel").remove("title");
+        }),
+        ("unknown variant `graph`", &|one| one["panels"][0]["type"] = "graph".into()),
+        ("unknown variant `seconds`", &|one| {
+            one["panels"][0]["fieldConfig"]["defaults"]["unit"] = "seconds".into();
+        }),
+        ("another panel is there", &|one| {
+            one["panels"][1]["gridPos"] = one["panels"][0]["gridPos"].clone();
+        }),
+        ("a variable that is not there", &|one| {
+            one["panels"][0]["targets"][0]["expr"] = "egress_ready{job=~\"$job\"}".into();
+        }),
+        ("its id is another's", &|one| one["panels"][1]["id"] = one["panels"][0]["id"].clone()),
+    ];
+    for (expected, change) in broken {
+        let mut one = good.clone();
+        change(&mut one);
+        let found = faults(&one);
+        assert!(found.len() == 1 && found[0].contains(expected), "{expected}: {found:?}");
+    }
+}
+
 /// The rules and dashboards that are installed are those files, as they are.
 #[test]
 fn the_chart_installs_them_unchanged() {
