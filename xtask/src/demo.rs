@@ -60,16 +60,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// The demo's program, built.
 fn built() -> Result<Command> {
-    println!(
-        "building: the first time about 8 minutes, and 5 GB below {}",
-        run::target_dir().display()
-    );
+    println!("{}", building(&run::target_dir().display().to_string()));
     let build = ["build", "--package", "egress-agent", "--package", "egress-tests", "--bins"];
     run::show(run::command("cargo").args(build))?;
     let program = run::target_dir().join("debug/egress-demo");
     Ok(run::command(&program.to_string_lossy()))
 }
 
+/// What is said before a build that may take its time.
+fn building(below: &str) -> String {
+    format!("building: the first time about 8 minutes, and 5 GB below {below}")
+}
+
+/// What a new user types.
+const QUICK_START: &str = "# cargo xtask demo";
 /// Where the transcript is.
 const PAGE: &str = "docs/transcript.md";
 const HEAD: &str = "\
@@ -77,8 +81,8 @@ const HEAD: &str = "\
 
 <!-- Made by `cargo xtask transcript`, which runs the demo. A test compares steps, commands and checks with a run. -->
 
-What `cargo xtask demo` shows on a Debian 12 machine, after it has been built. [The walkthrough](walkthrough.md)
-explains each step.
+The quick start on a Debian 12 machine that was set up and has built it before: one command, and what it shows. [The
+walkthrough](walkthrough.md) explains each step of the demo.
 
 ```text
 ";
@@ -102,8 +106,36 @@ pub(crate) fn transcript() -> Result<()> {
     let target = format!("{}/", run::target_dir().display());
     let shown = shown.replace(&target, "target/");
     let path = run::root().join(PAGE);
-    fs::write(&path, format!("{HEAD}{}\n```\n", shown.trim_end()))
+    let set_up = setup::complete(setup::For::Demo)?;
+    let start = format!("{QUICK_START}\n{set_up}\n{}\n\n", building("target"));
+    fs::write(&path, format!("{HEAD}{start}{}\n```\n", shown.trim_end()))
         .with_context(|| path.display().to_string())?;
     println!("{} is renewed", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The demo itself is compared with a run of it, by its own test.
+    #[test]
+    fn the_transcript_begins_with_the_quick_start_and_fits_80_columns() {
+        let read = |page: &str| fs::read_to_string(run::root().join(page)).expect(page);
+        let page = read(PAGE);
+        let block = page.strip_prefix(HEAD).expect("`cargo xtask transcript` renews it");
+        let block = block.strip_suffix("\n```\n").expect("its end");
+        let wide = block.lines().find(|line| line.chars().count() > 80);
+        assert_eq!(wide, None);
+        let (start, demo) = block.split_once("\n\n").expect("the quick start, then the demo");
+        let begin = format!("{QUICK_START}\nset-up: everything was there; ");
+        assert!(start.starts_with(&begin), "{start}");
+        assert!(start.ends_with(&format!("\n{}", building("target"))), "{start}");
+        assert!(demo.starts_with("Building hosts in network namespaces"), "{demo}");
+        // It is what the README says.
+        let readme = read("README.md");
+        let (_, rest) = readme.split_once("## Try it\n").expect("how to try it");
+        let (_, rest) = rest.split_once("```console\n").expect("a command");
+        assert_eq!(rest.lines().next(), Some(QUICK_START));
+    }
 }

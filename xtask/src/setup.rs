@@ -1,9 +1,12 @@
 //! `cargo xtask setup`: what the build, the demo and the tests need.
 
+mod needed;
+
 use std::{env, fs, process::Command, time::Instant};
 
 use anyhow::{Result, bail};
 
+use self::needed::{FRESH_TOOLS, KERNEL_TOOLS, PEER_LIBRARIES, PEERS, TOOLS};
 use crate::{run, tools};
 
 /// The bpf-linker that was tested with this project's versions of aya.
@@ -15,67 +18,6 @@ const CARGO_FUZZ: &str = "0.13.2";
 /// the same version that bpf-linker is linked with.
 const EBPF_PACKAGES: &[&str] =
     &["rustc-web", "libstd-rust-web-dev-bpf", "llvm-22-dev", "libzstd-dev", "zlib1g-dev", "g++"];
-
-/// Programs of the demo and the tests, and the packages that hold them.
-const TOOLS: &[(&str, &str)] = &[
-    ("ip", "iproute2"),
-    ("tc", "iproute2"),
-    ("bridge", "iproute2"),
-    ("ss", "iproute2"),
-    ("curl", "curl"),
-    ("ping", "iputils-ping"),
-    ("nft", "nftables"),
-    ("dig", "bind9-dnsutils"),
-    ("setpriv", "util-linux"),
-    ("python3", "python3"),
-    ("nsenter", "util-linux"),
-    ("mount", "mount"),
-    ("cc", "gcc"),
-    ("c++", "g++"),
-    ("bpftool", "bpftool"),
-    ("openssl", "openssl"),
-    ("sysctl", "procps"),
-    ("modprobe", "kmod"),
-    ("strip", "binutils"),
-    ("systemd-nspawn", "systemd-container"),
-    ("systemctl", "systemd"),
-    ("systemd-analyze", "systemd"),
-    ("systemd-run", "systemd"),
-    ("journalctl", "systemd"),
-];
-
-/// Clients and servers that the tests run against each other, and the packages that hold them.
-const PEERS: &[(&str, &str)] = &[
-    ("h2load", "nghttp2-client"),
-    ("nghttp", "nghttp2-client"),
-    ("nginx", "nginx-light"),
-    ("java", "openjdk-17-jdk-headless"),
-    ("promtool", "prometheus"),
-    ("chromium", "chromium"),
-    ("certutil", "libnss3-tools"),
-    ("firefox-esr", "firefox-esr"),
-];
-
-/// The same, libraries.
-const PEER_LIBRARIES: &[&str] =
-    &["python3-grpcio", "python3-requests", "python3-httpx", "python3-h2"];
-
-/// Programs that run other kernels, and the packages that hold them.
-const KERNEL_TOOLS: &[(&str, &str)] = &[
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("depmod", "kmod"),
-    ("insmod", "kmod"),
-    ("ldd", "libc-bin"),
-];
-
-/// Programs that make a fresh machine, and the packages that hold them.
-const FRESH_TOOLS: &[(&str, &str)] = &[
-    ("debootstrap", "debootstrap"),
-    ("pivot_root", "util-linux"),
-    ("unshare", "util-linux"),
-    ("mount", "mount"),
-    ("git", "git"),
-];
 
 /// What the set-up is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,8 +79,25 @@ pub(crate) fn run(purpose: For) -> Result<()> {
     }
     let (toolchain, steps) = planned(purpose)?;
     perform(&steps)?;
-    println!("set-up: {}; eBPF programs are built {}", done(&steps), describe(toolchain));
+    println!("{}", summary(&steps, toolchain));
     Ok(())
+}
+
+/// What the set-up says on a machine that has everything. Installs nothing.
+///
+/// # Errors
+/// As for [`run`]; or something is missing.
+pub(crate) fn complete(purpose: For) -> Result<String> {
+    let (toolchain, steps) = planned(purpose)?;
+    if let Some(step) = steps.first() {
+        bail!("{} is missing", step.what);
+    }
+    Ok(summary(&steps, toolchain))
+}
+
+/// What was done, on lines that fit 80 columns.
+fn summary(steps: &[Step], toolchain: Toolchain) -> String {
+    format!("set-up: {}; eBPF programs are built\n{}", done(steps), describe(toolchain))
 }
 
 /// For whoever is not root: prints the commands that prepare this machine for `cargo xtask COMMAND`, and then
@@ -188,7 +147,7 @@ fn describe(toolchain: Toolchain) -> String {
     match toolchain {
         Toolchain::Debian => {
             let version = run::output("/usr/bin/rustc", &["--version"]).unwrap_or_default();
-            format!("Debian's way ({}, bpf-linker {BPF_LINKER} on LLVM 22)", version.trim())
+            format!("Debian's way (bpf-linker {BPF_LINKER} on LLVM 22,\n{})", version.trim())
         }
         Toolchain::Nightly => {
             format!("rustup's way (nightly with rust-src, bpf-linker {BPF_LINKER})")
