@@ -91,7 +91,8 @@ fn a_real_prometheus_evaluates_every_rule_and_every_panel() {
     let told = || format!("{}\n{}\n{}", prometheus.stderr(), node.stderr(), gateway.stderr());
     let count = |expression: &str| evaluate(&testbed, expression);
     until_is(START, "both agents to be scraped", || count("up == 1"), |up| *up == Ok(2))
-        .unwrap_or_else(|error| panic!("{error:#}\n{}", told()));
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", told()))
+        .unwrap();
 
     // Each rule is loaded, and evaluated.
     let text = fs::read_to_string(shipped().join("rules.yaml")).unwrap();
@@ -153,5 +154,5 @@ fn a_real_prometheus_evaluates_every_rule_and_every_panel() {
     assert_eq!(evaluate(&testbed, "egress_no_such_metric"), Ok(0));
     assert_eq!(count("up == 0"), Ok(0));
     drop(node);
-    until_is(SOON, "the node's end", || count("up == 0"), |down| *down == Ok(1)).unwrap();
+    until_is(SOON, "the node's end", || count("up == 0"), |down| *down == Ok(1)).unwrap().unwrap();
 }
