@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    istio::name,
+    names::name,
     seen::{Group, Spoken, Wanted},
 };
 use crate::{

@@ -6,6 +6,7 @@
 
 mod earlier;
 mod istio;
+mod names;
 mod policy;
 mod seen;
 mod yaml;

