@@ -86,7 +86,7 @@ pub(crate) fn run(purpose: For) -> Result<()> {
 /// What the set-up says on a machine that has everything. Installs nothing.
 ///
 /// # Errors
-/// As for [`run`]; or something is missing.
+/// As for [`run()`]; or something is missing.
 pub(crate) fn complete(purpose: For) -> Result<String> {
     let (toolchain, steps) = planned(purpose)?;
     if let Some(step) = steps.first() {
