@@ -13,6 +13,7 @@ use crate::{
     helm::{NEWEST, chart, render, rendered, root, title, tools},
     markdown::{Document, documents},
     shell,
+    spans::spans,
 };
 
 /// The values that the documentation asks to put into a file.
@@ -42,6 +43,43 @@ fn of(document: &Document, program: &str) -> Vec<(String, Vec<String>, Option<St
         }
     }
     found
+}
+
+/// What sentences of the documentation name of this program: its command, with the options and files that follow.
+fn named(program: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    for document in documents() {
+        let text = fs::read_to_string(root().join(&document.path)).expect("a document");
+        for (line, span) in spans(&text) {
+            let words: Vec<String> = span.split_whitespace().map(str::to_owned).collect();
+            if words.len() > 1 && words[0] == program {
+                found.push((format!("{}:{line}", document.path.display()), words));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn helm_and_kubectl_have_what_sentences_name() {
+    for (program, ours) in [("helm", String::new()), ("kubectl", said("kubectl", &["options"]))] {
+        let all = named(program);
+        assert!(all.len() > 3, "{program}: {all:?}");
+        for (place, words) in all {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let help = said(program, &[words[1], "--help"]);
+            let is_there = help.contains(&format!("{program} {} ", words[1]));
+            assert!(is_there, "{place}: {program} has no {}: {help}", words[1]);
+            assert_eq!(
+                unknown_options(&words, &format!("{help}\n{ours}")),
+                [""; 0],
+                "{place}: {help}"
+            );
+            for word in words.iter().filter(|word| word.starts_with("deploy/")) {
+                assert!(root().join(word).exists(), "{place}: there is no {word}");
+            }
+        }
+    }
 }
 
 fn said(program: &str, args: &[&str]) -> String {

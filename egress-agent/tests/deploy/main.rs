@@ -15,4 +15,6 @@ mod otlp;
 mod schema;
 #[path = "../docs/shell.rs"]
 mod shell;
+#[path = "../docs/spans.rs"]
+mod spans;
 mod values;

@@ -98,7 +98,13 @@ fn parted(words: &[String]) -> (Vec<&str>, &[String]) {
     (words[..count].iter().map(String::as_str).collect(), &words[count..])
 }
 
-fn command(words: &[String]) -> Result<(), String> {
+/// Whether this is a program of the system whose options are looked up.
+pub(crate) fn is_known(program: &str) -> bool {
+    SYSTEM.contains(&program)
+}
+
+/// What is wrong with a simple command.
+pub(crate) fn command(words: &[String]) -> Result<(), String> {
     let (variables, words) = parted(words);
     for variable in variables {
         let name = variable.split('=').next().unwrap_or_default();
@@ -117,12 +123,19 @@ fn command(words: &[String]) -> Result<(), String> {
         program if SYSTEM.contains(&program) => {
             options(program, rest)?;
             match program {
-                "systemctl" => units(rest.get(1..).unwrap_or_default()),
+                "systemctl" => {
+                    verb(program, rest)?;
+                    let named = rest.iter().skip_while(|word| word.starts_with('-')).skip(1);
+                    units(&named.copied().collect::<Vec<_>>())
+                }
                 "journalctl" => units(&after(rest, "--unit")),
                 "curl" => curl(rest),
                 "grep" => searched(rest),
                 "sed" => edited(rest),
-                "apt" => package(rest),
+                "apt" => {
+                    verb(program, rest)?;
+                    package(rest)
+                }
                 _ => Ok(()),
             }
         }
@@ -205,27 +218,46 @@ fn cargo(words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// The long options of a program are among those that it says it has.
-fn options(program: &str, words: &[&str]) -> Result<(), String> {
+/// What a program says about itself.
+fn help(program: &str, ask: &[&str]) -> String {
     static HELP: LazyLock<Mutex<BTreeMap<String, String>>> = LazyLock::new(Mutex::default);
-    let ask: &[&str] = match program {
-        "curl" => &["--help", "all"],
-        "openssl" => &[words.first().copied().unwrap_or_default(), "-help"],
-        _ => &["--help"],
-    };
     let mut helps = HELP.lock().unwrap_or_else(PoisonError::into_inner);
     let help = helps.entry([&[program], ask].concat().join(" ")).or_insert_with(|| {
         let done = Command::new(program).args(ask).env("LC_ALL", "C").output();
         let done = done.unwrap_or_else(|error| panic!("{program}: {error}"));
         String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned()
     });
-    let start = if program == "openssl" { "-" } else { "--" };
+    help.clone()
+}
+
+/// The options of a program are among those that it says it has. An option of one letter may have its value, or other
+/// letters, behind it: the first letter counts.
+fn options(program: &str, words: &[&str]) -> Result<(), String> {
+    let ask: &[&str] = match program {
+        "curl" => &["--help", "all"],
+        "openssl" => &[words.first().copied().unwrap_or_default(), "-help"],
+        _ => &["--help"],
+    };
+    let help = help(program, ask);
     let end = words.iter().position(|word| *word == "egress-agent").unwrap_or(words.len());
-    for word in words[..end].iter().filter(|word| word.starts_with(start)) {
-        let option = word.split('=').next().unwrap_or_default();
+    // What systemd-run runs has options of its own.
+    let end = match program {
+        "systemd-run" => words.iter().position(|word| !word.starts_with('-')).unwrap_or(end),
+        _ => end,
+    };
+    // A value may begin with a sign: `--since -5min`.
+    let is_option = |word: &&&str| {
+        word.starts_with("--")
+            || word.strip_prefix('-').is_some_and(|rest| rest.starts_with(char::is_alphabetic))
+    };
+    for word in words[..end].iter().filter(is_option) {
+        let is_long = program == "openssl" || word.starts_with("--");
+        let option = if is_long { word.split('=').next().unwrap_or_default() } else { &word[..2] };
         let is_there = help.match_indices(option).any(|(at, _)| {
+            let before = help[..at].chars().next_back();
             let rest = help[at + option.len()..].chars().next();
-            !rest.is_some_and(|c| c.is_ascii_alphanumeric() || c == '-')
+            let goes_on = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            !before.is_some_and(goes_on) && !rest.is_some_and(goes_on)
         });
         if !is_there {
             return Err(format!("{program} has no option {option}"));
@@ -234,8 +266,20 @@ fn options(program: &str, words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+/// The first word that is no option is a command of the program's.
+fn verb(program: &str, words: &[&str]) -> Result<(), String> {
+    let verb = words.iter().find(|word| !word.starts_with('-')).ok_or("it names no command")?;
+    let help = help(program, &["--help"]);
+    let is_there = help.lines().any(|line| line.split_whitespace().next() == Some(verb));
+    if is_there { Ok(()) } else { Err(format!("{program} has no command {verb}")) }
+}
+
 fn units(words: &[&str]) -> Result<(), String> {
-    for word in words.iter().filter(|word| !word.starts_with('-')) {
+    let values = after(words, "--property");
+    for word in words
+        .iter()
+        .filter(|word| !word.starts_with('-') && !values.contains(word) && **word != "NAME")
+    {
         let file = format!(
             "deploy/systemd/{}",
             if word.contains('.') { (*word).into() } else { format!("{word}.service") }

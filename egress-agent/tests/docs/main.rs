@@ -14,6 +14,7 @@ mod names;
 mod shell;
 mod shown;
 mod sources;
+mod spans;
 mod ways;
 
 use std::{collections::BTreeMap, fs, path::Path};

@@ -9,12 +9,14 @@ use egress_agent::{
     config::{self, RawFile},
 };
 use egress_ebpf::reason::Reason;
-use regex::Regex;
 
 use crate::{
+    lines,
     markdown::{documents, root},
+    shell,
     shown::{asked, metrics},
     sources::is_in_sources,
+    spans::spans,
 };
 
 /// Options of other programs: helm's, the kubelet's, systemd-nspawn's and podman's.
@@ -24,28 +26,6 @@ const SLICES: [&str; 6] =
     ["a.slice", "a-b.slice", "kubepods.slice", "machine.slice", "system.slice", "user.slice"];
 /// Of the changes of earlier versions, which name what is no longer there.
 const HISTORY: &str = "CHANGELOG.md";
-
-/// What is between back-ticks outside of blocks, with its line.
-fn spans(text: &str) -> Vec<(usize, &str)> {
-    static SPAN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"`([^`\n]+)`").expect("a pattern"));
-    let mut fence: Option<&str> = None;
-    let mut found = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let trimmed = line.trim_start();
-        if trimmed.starts_with("```") {
-            let ticks = &trimmed[..trimmed.bytes().take_while(|b| *b == b'`').count()];
-            fence = match fence {
-                Some(open) if trimmed.trim_end() == open => None,
-                Some(open) => Some(open),
-                None => Some(ticks),
-            };
-        } else if fence.is_none() {
-            let all = SPAN.captures_iter(line).filter_map(|span| span.get(1));
-            found.extend(all.map(|span| (index + 1, span.as_str())));
-        }
-    }
-    found
-}
 
 /// The long options of a command and of all below it.
 fn options(command: &Command, found: &mut BTreeSet<String>) {
@@ -181,6 +161,10 @@ fn check(document: &str, span: &str, known: &BTreeSet<String>) -> Result<(), Str
     if *first == "egress-agent" {
         return agent(&words[1..]);
     }
+    if words.len() > 1 && lines::is_known(first) && document != HISTORY {
+        let mut commands = shell::simple_commands(&lines::substituted(span)).into_iter();
+        return commands.try_for_each(|words| lines::command(&words));
+    }
     if span.starts_with("--") {
         let mut options = words.iter().filter(|word| word.starts_with("--"));
         return options.try_for_each(|word| option(word, known));
@@ -200,8 +184,13 @@ fn check(document: &str, span: &str, known: &BTreeSet<String>) -> Result<(), Str
         return unit(span);
     }
     let tops = ["deploy/", "docs/", "egress-agent/", "egress-ebpf/", "tests/", "xtask/", "target/"];
-    let ours =
-        ["/etc/egress/", "/run/egress-agent/", "/usr/local/bin/egress", "/sys/fs/bpf/egress"];
+    let ours = [
+        "/etc/egress/",
+        "/run/egress-agent/",
+        "/run/egress-gateway/",
+        "/usr/local/bin/egress",
+        "/sys/fs/bpf/egress",
+    ];
     if is_plain && tops.iter().chain(&ours).any(|top| span.starts_with(top)) {
         return path(span);
     }
@@ -230,7 +219,7 @@ fn what_sentences_name_is_there() {
         for (line, span) in spans(&text) {
             count += 1;
             faults.extend(
-                check(&name, span, &known).err().map(|fault| format!("{name}:{line}: {fault}")),
+                check(&name, &span, &known).err().map(|fault| format!("{name}:{line}: {fault}")),
             );
         }
     }
@@ -251,6 +240,9 @@ fn what_is_not_there_is_found() {
         "egress-node.service",
         "deploy/systemd",
         "/run/egress-agent/node.sock",
+        "/run/egress-gateway/gateway.sock",
+        "systemctl restart egress-node",
+        "curl localhost:15000/clusters",
         "/config_dump?resource=",
         "%REQ(USER-AGENT):40%",
     ] {
@@ -265,15 +257,14 @@ fn what_is_not_there_is_found() {
         "egress-nodes.service",
         "deploy/system",
         "/run/egress-agent/nodes.sock",
+        "/run/egress-gateway/node.sock",
+        "systemctl restrt egress-node",
+        "systemctl restart egress-nodes",
+        "systemctl -Z restart egress-node",
+        "curl localhost:15000/cluster",
         "/config_dumps",
         "%USER_AGENT%",
     ] {
         assert!(check("docs/telemetry.md", wrong, &known).is_err(), "{wrong}");
     }
-}
-
-#[test]
-fn a_span_is_read_outside_of_blocks() {
-    let text = "a `b c`, `d`\n\n```text\n`e`\n```\n````md\n```\n`f`\n````\n`g`\n";
-    assert_eq!(spans(text), [(1, "b c"), (1, "d"), (10, "g")]);
 }
