@@ -76,6 +76,9 @@ pub struct Discovered {
     pub api_service: Vec<IpAddr>,
     /// The nodes of the cluster, by name, with their addresses.
     pub nodes: BTreeMap<String, Vec<IpAddr>>,
+    /// Addresses by which nodes are reached from outside (type `ExternalIP`). They are not inside, so no pod sends
+    /// there directly, and gateways dial none of them.
+    pub external_addresses: Vec<IpAddr>,
     /// Where nodes are: `region/zone/subzone`, by name.
     pub localities: BTreeMap<String, String>,
 }

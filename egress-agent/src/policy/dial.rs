@@ -34,7 +34,8 @@ pub struct AddressGuard {
 }
 
 impl AddressGuard {
-    /// From the mesh's settings: `clusterCidrs`, `deniedCidrs`, the addresses of gateways and nodes.
+    /// From the mesh's settings: `clusterCidrs`, `deniedCidrs`, the addresses of gateways and nodes, and those by which
+    /// nodes are reached from outside.
     #[must_use]
     pub fn new(mesh: &MeshConfig) -> Self {
         let gateways = mesh
@@ -44,7 +45,8 @@ impl AddressGuard {
         let mut refused: Vec<IpNet> = mesh.cluster_cidrs.clone();
         refused.extend(&mesh.denied_cidrs);
         let nodes = mesh.nodes.iter().flat_map(|node| &node.addresses);
-        refused.extend(gateways.chain(nodes).map(|ip| IpNet::from(ip.to_canonical())));
+        let found = mesh.node_addresses.keys().chain(&mesh.node_external_addresses);
+        refused.extend(gateways.chain(nodes).chain(found).map(|ip| IpNet::from(ip.to_canonical())));
         Self { refused, nat64: mesh.nat64_prefixes.clone() }
     }
 
@@ -158,6 +160,8 @@ mod tests {
                 principal: SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap(),
                 addresses: vec!["203.0.113.20".parse().unwrap()],
             })],
+            node_addresses: [("203.0.113.23".parse().unwrap(), "n2".into())].into(),
+            node_external_addresses: vec!["203.0.113.24".parse().unwrap()],
             cluster_cidrs: vec!["10.0.0.0/8".parse().unwrap(), "fd12::/16".parse().unwrap()],
             gateways: vec![GatewayGroup {
                 service: Host::parse("gw.ns.svc.cluster.local").unwrap(),
@@ -190,6 +194,9 @@ mod tests {
             "168.63.129.16",
             "10.1.2.3",
             "203.0.113.9",
+            "203.0.113.23",
+            "203.0.113.24",
+            "::ffff:203.0.113.24",
             "::",
             "::1",
             "fe80::1",

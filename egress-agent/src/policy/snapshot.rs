@@ -112,6 +112,8 @@ pub struct MeshConfig {
     pub gateways: Vec<GatewayGroup>,
     /// The addresses of the cluster's nodes, as the API server tells them.
     pub node_addresses: HashMap<IpAddr, Arc<str>>,
+    /// Addresses by which the cluster's nodes are reached from outside, as the API server tells them.
+    pub node_external_addresses: Vec<IpAddr>,
     /// `nodes`.
     pub nodes: Vec<Arc<Node>>,
     /// `workloads`.
@@ -175,6 +177,7 @@ impl Default for MeshConfig {
             refusal_note: None,
             gateways: Vec::new(),
             node_addresses: HashMap::new(),
+            node_external_addresses: Vec::new(),
             nodes: Vec::new(),
             workloads: Vec::new(),
         }

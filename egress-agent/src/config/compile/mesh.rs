@@ -250,6 +250,7 @@ fn settings(mesh: Mesh, discovered: &Discovered, cx: &mut Cx<'_>) -> MeshConfig 
         gateways: groups(&gateways.0, &trust_domain, discovered, cx),
         nodes,
         node_addresses: nodes::addresses_of(&discovered.nodes),
+        node_external_addresses: discovered.external_addresses.clone(),
         trust_domain,
         workloads,
     }
@@ -395,6 +396,7 @@ mod tests {
             refused_cidrs: nets(&["0.0.0.0/0"]),
             api_service: vec!["10.96.0.1".parse().unwrap()],
             nodes: Default::default(),
+            external_addresses: Vec::new(),
             localities: Default::default(),
         };
         let (inside, warned) = compiled("clusterCidrs: [10.244.0.0/16]\n", &discovered);

@@ -311,6 +311,8 @@ pub(super) struct NodeInfo {
     pub(super) addresses: Vec<IpAddr>,
     /// These, and the networks of its pods.
     pub(super) networks: Vec<IpNet>,
+    /// Those by which it is reached from outside.
+    pub(super) external: Vec<IpAddr>,
     /// Whether it should run a node agent.
     pub(super) runs_agent: bool,
     /// `region/zone/subzone`; empty where no label says it.
@@ -347,12 +349,15 @@ pub(super) fn node(object: &Object, agents: &NodeSelector) -> Option<NodeInfo> {
     let locality = locality.trim_end_matches('/').to_owned();
     let networks = object.spec.as_ref().and_then(|spec| spec["podCIDRs"].as_array());
     let networks = networks.into_iter().flatten();
-    let own = object.status.as_ref().and_then(|status| status.addresses.as_ref());
-    let own = own.into_iter().flatten().filter(|address| address.kind == "InternalIP");
-    let addresses: Vec<IpAddr> = own.filter_map(|address| address.address.parse().ok()).collect();
+    let of_kind = |kind: &str| -> Vec<IpAddr> {
+        let all = object.status.iter().filter_map(|status| status.addresses.as_ref()).flatten();
+        let of_kind = all.filter(|address| address.kind == kind);
+        of_kind.filter_map(|address| address.address.parse().ok()).collect()
+    };
+    let (addresses, external) = (of_kind("InternalIP"), of_kind("ExternalIP"));
     let networks = networks.filter_map(|value| value.as_str()?.parse::<IpNet>().ok());
     let networks = networks.chain(addresses.iter().copied().map(IpNet::from)).collect();
-    Some(NodeInfo { addresses, networks, runs_agent: agents.selects(&labels), locality })
+    Some(NodeInfo { addresses, networks, external, runs_agent: agents.selects(&labels), locality })
 }
 
 /// The hash of a static pod's configuration, which its cgroup is named after.
@@ -398,6 +403,26 @@ mod tests {
 
     fn object(text: Value) -> Object {
         serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn a_node_has_addresses_of_its_own_and_for_the_outside() {
+        let text = json!({
+            "metadata": {"name": "n1"},
+            "spec": {"podCIDRs": ["10.244.1.0/24"]},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": "10.0.0.7"},
+                {"type": "ExternalIP", "address": "203.0.113.7"},
+                {"type": "ExternalIP", "address": "2001:db8::7"},
+                {"type": "Hostname", "address": "n1"},
+            ]},
+        });
+        let node = node(&object(text), &NodeSelector::default()).unwrap();
+        let addresses = |list: &[IpAddr]| list.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(addresses(&node.addresses), ["10.0.0.7"]);
+        assert_eq!(addresses(&node.external), ["203.0.113.7", "2001:db8::7"]);
+        let networks: Vec<String> = node.networks.iter().map(IpNet::to_string).collect();
+        assert_eq!(networks, ["10.244.1.0/24", "10.0.0.7/32"]);
     }
 
     #[test]

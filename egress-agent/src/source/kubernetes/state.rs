@@ -224,6 +224,13 @@ impl State {
                 .iter()
                 .map(|((_, name), node)| (name.clone(), node.addresses.clone()))
                 .collect(),
+            external_addresses: self
+                .nodes
+                .0
+                .iter()
+                .flatten()
+                .flat_map(|(_, node)| node.external.iter().copied())
+                .collect(),
             localities: self
                 .nodes
                 .0
@@ -307,6 +314,7 @@ mod tests {
         let node = NodeInfo {
             addresses: vec!["10.0.0.7".parse().unwrap()],
             networks: vec!["10.244.1.1/24".parse().unwrap(), "10.0.0.7/32".parse().unwrap()],
+            external: vec!["203.0.113.7".parse().unwrap()],
             runs_agent: true,
             locality: "eu/a".into(),
         };
@@ -378,6 +386,7 @@ mod tests {
         let node = NodeInfo {
             addresses: Vec::new(),
             networks: Vec::new(),
+            external: Vec::new(),
             runs_agent: false,
             locality: String::new(),
         };
@@ -395,7 +404,11 @@ mod tests {
             assert_eq!(state.take(Update::ServiceCidr(step)), Changed::Configuration);
             state.files().unwrap().discovered
         };
-        let before = state.files().unwrap().discovered.cluster_cidrs;
+        let Discovered { cluster_cidrs: before, external_addresses, .. } =
+            state.files().unwrap().discovered;
+        // A node's address for the outside is none of the cluster's networks.
+        assert_eq!(external_addresses, ["203.0.113.7".parse::<IpAddr>().unwrap()]);
+        assert!(!before.iter().any(|net| net.contains(&external_addresses[0])));
         let found = put(&mut state, "kubernetes", &["10.96.0.0/12"]);
         assert_eq!(found.cluster_cidrs.len(), before.len() + 1);
         assert!(found.cluster_cidrs.contains(&"10.96.0.0/12".parse().unwrap()));
