@@ -444,7 +444,7 @@ fn everyday_request_lines_arrive_as_they_were_sent() {
 }
 
 #[test]
-fn a_path_is_judged_forwarded_and_logged_in_its_normal_form() {
+fn a_path_is_judged_and_forwarded_in_its_normal_form() {
     local(async {
         let (addr, seen) = answering(OK).await;
         let rules = "    directResponse: {status: 403}
