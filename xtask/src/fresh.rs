@@ -150,6 +150,11 @@ fn debian(dir: &Path, root: &Path) -> Result<()> {
         security = mirror(&format!("{SUITE}-security"))?
     );
     fs::write(part.join("etc/apt/sources.list"), sources)?;
+    // As the installer writes it.
+    fs::write(
+        part.join("etc/hosts"),
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",
+    )?;
     fs::rename(&part, root).with_context(|| root.display().to_string())
 }
 

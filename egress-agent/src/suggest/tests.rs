@@ -189,7 +189,7 @@ fn a_second_suggestion_for_the_same_hosts_keeps_what_the_first_allows() {
     let strategy = (vec(one(), 1..9), wildcards(), vec(one(), 1..9), wildcards());
     let counts = [AtomicU32::new(0), AtomicU32::new(0)];
     let replaced = AtomicU32::new(0);
-    let mut runner = TestRunner::new(ProptestConfig { cases: 200, ..<_>::default() });
+    let mut runner = TestRunner::new(ProptestConfig { cases: 100, ..<_>::default() });
     runner
         .run(&strategy, |(first, first_wildcards, second, second_wildcards)| {
             let text = istio(&seen(&first, first_wildcards), &gateway, &[]);
@@ -218,8 +218,8 @@ fn a_second_suggestion_for_the_same_hosts_keeps_what_the_first_allows() {
             })
         })
         .unwrap_or_else(|error| panic!("{error}"));
-    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 500));
-    assert!(replaced.into_inner() > 100);
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 250));
+    assert!(replaced.into_inner() > 50);
 }
 
 /// What somebody has made of a suggestion is not undone.

@@ -52,7 +52,7 @@ gateways:
 pub(super) fn local<T>(test: impl Future<Output = T>) -> T {
     let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(
-        LocalSet::new().run_until(async { timeout(3 * SOON, test).await.expect("the test ends") }),
+        LocalSet::new().run_until(async { timeout(15 * SOON, test).await.expect("the test ends") }),
     )
 }
 
