@@ -99,10 +99,11 @@ impl Testbed {
     ) -> Result<Process> {
         let name = format!("gateway{}", number + 1);
         let mut args = self.gateway_args_with(&self.gateway_control(number));
-        // An option is given once: another number of workers takes the place of the usual one.
-        let workers = args.iter().position(|arg| arg == "--workers");
-        if let Some(at) = workers.filter(|_| more.iter().any(|arg| arg == "--workers")) {
-            args.drain(at..at + 2);
+        // An option is given once: what the test says takes the place of the usual value.
+        for option in more.iter().filter(|arg| arg.starts_with("--")) {
+            if let Some(at) = args.iter().position(|arg| arg == option) {
+                args.drain(at..at + 2);
+            }
         }
         args.extend_from_slice(more);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
