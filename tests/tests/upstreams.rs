@@ -308,6 +308,75 @@ fn failures_of_connections_and_faulty_answers_are_counted_as_asked() {
     }
 }
 
+/// An endpoint that is set aside stays so while its rule is there, whatever else changes, and gets requests again as
+/// soon as the rule is gone.
+#[test]
+fn an_endpoint_is_set_aside_as_long_as_its_rule_is_there() {
+    const FAULTY: &str = "18500";
+    const COUNT: usize = 20;
+    const HOST: &str = "faulty.example.com";
+    let site = Site::new(1);
+    let _faulty = site.testbed.serve_python("faulty", FAULTY_SERVER, &[FAULTY]).unwrap();
+    let service = entry(
+        HOST,
+        &format!(
+            "  resolution: STATIC\n  endpoints:\n  - address: {}\n  \
+             - {{address: {}, ports: {{http: {FAULTY}}}}}\n",
+            plan::WEB,
+            plan::TCP_SERVICE
+        ),
+    );
+    let turns = "loadBalancer: {simple: ROUND_ROBIN}";
+    let detection = "outlierDetection: {consecutive5xxErrors: 3, baseEjectionTime: 1h, maxEjectionPercent: 100}";
+    let ejecting = rule(HOST, &format!("{{{turns}, {detection}}}"));
+    let elsewhere = rule("www.example.com", &format!("{{{turns}, {detection}}}"));
+    let to = format!("{HOST}:80:{}", plan::WEB);
+    let status = |url: &str| site.testbed.curl_status(&["--resolve", &to, url]).unwrap();
+    // Of so many requests on one connection of the client, those that the endpoint answered.
+    let faults = || {
+        let urls = format!("http://{HOST}/?n=[1-{COUNT}]");
+        let args = ["-o", "/dev/null", "--resolve", &to, "-w", "%{http_code}\\n", &urls];
+        let seen = site.testbed.curl(&args).unwrap().stdout;
+        let [faults, answers] = ["500\n", "301\n"].map(|status| seen.matches(status).count());
+        assert_eq!(faults + answers, COUNT, "{seen}");
+        faults
+    };
+    let ejected = || site.stat(HOST, "outlier_detection.ejections_active");
+    // A host that comes last says that the rest is in force.
+    let applied = |number: usize, rules: &str| {
+        let last = format!("marker-{number}.example.com");
+        let more = format!("  resolution: STATIC\n  endpoints:\n  - address: {}\n", plan::WEB);
+        site.apply(&format!("{service}{rules}{}", entry(&last, &more)));
+        let to = format!("{last}:80:{}", plan::WEB);
+        let url = format!("http://{last}/");
+        let seen = || site.testbed.curl_status(&["--resolve", &to, &url]).unwrap();
+        until_is(SOON, "the rules to be in force", seen, |seen| seen == "301").unwrap();
+    };
+
+    applied(1, &ejecting);
+    assert_eq!((faults(), ejected()), (3, 1));
+    // Another rule that comes ends nothing.
+    applied(2, &format!("{ejecting}{elsewhere}"));
+    assert_eq!((faults(), ejected()), (0, 1));
+    // The rule stays and says nothing of it any more.
+    applied(3, &rule(HOST, &format!("{{{turns}}}")));
+    assert_eq!((faults(), ejected()), (COUNT / 2, 0));
+    // What comes again begins anew.
+    applied(4, &ejecting);
+    assert_eq!((faults(), ejected()), (3, 1));
+    assert_eq!(faults(), 0);
+    // The whole rule is gone.
+    applied(5, "");
+    until_is(
+        SOON,
+        "the endpoint to be asked",
+        || status(&format!("http://{HOST}/")),
+        |seen| seen == "500",
+    )
+    .unwrap();
+    assert_eq!(ejected(), 0);
+}
+
 /// Seconds until the next probe on the only connection of the gateway to or from this address and port, by its timer.
 fn probe_due(gateway: &Place, filter: &str) -> f64 {
     let timer = || {
