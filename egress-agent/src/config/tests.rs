@@ -541,6 +541,25 @@ fn destination_rules() {
 }
 
 #[test]
+fn a_service_entry_below_svc_cluster_local_takes_tls_of_any_files_without_a_hint() {
+    const HOST: &str = "my-nginx.mesh-external.svc.cluster.local";
+    let registry = service(HOST, "HTTP", "resolution: DNS");
+    let text = |mode: &str, files: &str| {
+        rule(&format!("{{host: {HOST}, trafficPolicy: {{tls: {{mode: {mode}, {files}}}}}}}"))
+    };
+    for (mode, files) in [("SIMPLE", ""), ("MUTUAL", FILES)] {
+        let found = problems(&[&registry, &text(mode, files)], "direct: registry\n");
+        assert!(found.is_empty(), "{mode}: {found:#?}");
+        // Without the service entry nothing has the host: that is said, and nothing of gateways.
+        let found = problems(&[&text(mode, files)], "");
+        let codes: Vec<_> = found.iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, [Some("IST0174")], "{mode}: {found:#?}");
+        assert!(!found[0].to_string().contains("gateway of the mesh"), "{mode}: {}", found[0]);
+    }
+    one_error(&[&registry, &text("ISTIO_MUTUAL", FILES)], "for the way to a gateway of the mesh");
+}
+
+#[test]
 fn port_over_subset_over_rule_and_the_most_specific_host() {
     let registry = entry(
         "{hosts: [a.b.example], ports: [{number: 80, name: h, protocol: HTTP}, {number: 443, name: s, protocol: HTTPS}], resolution: DNS}",

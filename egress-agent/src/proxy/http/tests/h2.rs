@@ -46,7 +46,7 @@ pub(super) async fn echo(io: impl AsyncRead + AsyncWrite + Unpin, seen: Seen) {
     }
 }
 
-async fn read(response: Response<RecvStream>) -> (StatusCode, Vec<u8>, HeaderMap) {
+pub(super) async fn read(response: Response<RecvStream>) -> (StatusCode, Vec<u8>, HeaderMap) {
     let status = response.status();
     let mut body = response.into_body();
     let mut bytes = Vec::new();

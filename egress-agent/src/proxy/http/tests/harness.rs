@@ -183,6 +183,12 @@ impl Setup {
         setup
     }
 
+    /// The wildcards so far say nothing of how they are resolved.
+    pub(super) fn unresolved(&mut self) {
+        assert!(self.yaml.contains("resolution: DYNAMIC_DNS"));
+        self.yaml = self.yaml.replace("resolution: DYNAMIC_DNS", "resolution: NONE");
+    }
+
     /// The policy that it would be with this changed.
     pub(super) fn policy_with(&self, from: &str, to: &str) -> Arc<GatewayPolicy> {
         assert!(self.yaml.contains(from));
@@ -277,6 +283,13 @@ spec:
             "---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, \
              namespace: default}}\nspec: {spec}\n"
         );
+        self
+    }
+
+    /// Resources as they are, such as those of the Gateway API.
+    pub(super) fn manifest(mut self, text: &str) -> Self {
+        self.yaml += "---\n";
+        self.yaml += text;
         self
     }
 

@@ -115,3 +115,33 @@ fn the_region_that_a_rule_names_takes_over() {
         assert_eq!(requests(&seen), [5, 5, 2]);
     });
 }
+
+#[test]
+fn labels_come_before_the_locality_where_a_rule_names_them() {
+    local(async {
+        let named = |label: &str| {
+            let setting = format!(", localityLbSetting: {{failoverPriority: [{label}]}}");
+            balanced(&setting, &format!(", {EJECT}"))
+        };
+        // The second one has the label of the gateway.
+        let (near, far) = ("us/a, labels: {tier: lead}", "eu, labels: {istio: egressgateway}");
+        for (policy, answer, expected) in [
+            (named("istio"), OK, [0, 10]),
+            (named("istio=egressgateway"), OK, [0, 10]),
+            // The gateway has not the label that is asked for, the first one has.
+            (named("tier=lead"), OK, [10, 0]),
+            // No endpoint has the value that is asked for.
+            (named("istio=other"), OK, [5, 5]),
+            // The gateway has no such label, and the second one neither.
+            (named("tier"), OK, [0, 10]),
+            // Where it errs the other one takes over.
+            (named("istio"), ERROR, [8, 2]),
+            // Without the setting the near one is preferred.
+            (balanced("", &format!(", {EJECT}")), OK, [10, 0]),
+        ] {
+            let (gateway, seen) = start(&[(near, OK), (far, answer)], &policy, HERE).await;
+            ask(&mut gateway.connect().await, 10).await;
+            assert_eq!(requests(&seen), expected, "{policy}");
+        }
+    });
+}

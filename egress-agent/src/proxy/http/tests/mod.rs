@@ -10,6 +10,7 @@ mod cors;
 mod ends;
 mod floods;
 mod gone;
+mod grpc;
 mod h1;
 mod h2;
 mod harness;

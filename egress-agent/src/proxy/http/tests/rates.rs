@@ -1,6 +1,6 @@
 //! Rate limits: what is beyond them is answered 429, and nothing of it reaches the upstream.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::harness::{Client, Setup, answering, local};
 
@@ -67,6 +67,36 @@ fn bodies_that_wait_for_their_turn_arrive_whole() {
         assert_eq!((answer.status, answer.text()), (200, "hello"));
         assert_eq!(at_a.requests.borrow()[0].1, body.as_bytes());
         assert_eq!(gateway.log(1).await[0]["bytes_received"], 10);
+    });
+}
+
+#[test]
+fn bytes_pass_no_faster_than_a_limit_allows() {
+    const BODY: usize = 100;
+    const BURST: usize = 5;
+    const RATE: usize = 50;
+    /// What is beyond the burst, both ways: 105 bytes less 5, at 50 a second.
+    const LEAST: Duration = Duration::from_secs(2);
+    local(async {
+        let mut took = Vec::new();
+        for is_limited in [true, false] {
+            let (a, at_a) = answering(OK).await;
+            let mut setup = Setup::new().http("a.example", a);
+            if is_limited {
+                let limit = format!("{{bytes: {{perSecond: {RATE}, burst: {BURST}}}}}");
+                setup.annotate("a.example", &limit);
+            }
+            let gateway = setup.start().await;
+            let mut client = gateway.connect().await;
+            let began = Instant::now();
+            let head = format!("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: {BODY}");
+            client.send(&format!("{head}\r\n\r\n{}", "x".repeat(BODY))).await;
+            let answer = client.answer().await.unwrap();
+            took.push(began.elapsed());
+            assert_eq!((answer.status, answer.text()), (200, "hello"));
+            assert_eq!(at_a.requests.borrow()[0].1.len(), BODY);
+        }
+        assert!(took[0] >= LEAST && took[1] < LEAST, "{took:?}");
     });
 }
 
