@@ -7,6 +7,7 @@ mod front;
 mod handover;
 mod in_force;
 mod limits;
+mod missing;
 mod peers;
 mod pods;
 mod predecessor;

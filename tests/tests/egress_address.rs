@@ -13,8 +13,28 @@ use serde_json::Value;
 
 const PLAIN: &str = "http://edition.cnn.com/politics";
 const SECURE: &str = "https://edition.cnn.com/politics";
-/// A further address for the gateway's host.
+/// Further addresses for the gateway's host.
 const ADDRESS: &str = "10.10.0.101";
+const POOL: [&str; 2] = ["10.10.0.102", "10.10.0.103"];
+/// The host has it only after a while.
+const LATE: &str = "10.10.0.104";
+/// Where the server listens that answers with the address it sees.
+const MIRROR_PORT: &str = "18600";
+
+/// Answers with the client's address: the port.
+const MIRROR_SERVER: &str = "
+import http.server, sys
+class Mirror(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+    def do_GET(self):
+        body = self.client_address[0].encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        print(self.headers['host'], body.decode(), flush=True)
+http.server.ThreadingHTTPServer(('0.0.0.0', int(sys.argv[1])), Mirror).serve_forever()
+";
 
 /// The pod is `web` of `shop`, its neighbour `job`.
 fn mesh() -> String {
@@ -100,4 +120,134 @@ fn a_workload_is_seen_at_its_address_or_not_at_all() {
         let line = logged(&gateway, "job", wanted);
         assert!(local(&line).starts_with(&format!("{}:", plan::GATEWAYS[0])), "{line}");
     }
+}
+
+/// A host outside that is routed through the gateway, with these annotations of the Gateway and the `VirtualService`.
+fn routed(host: &str, of_gateway: &str, of_route: &str) -> String {
+    let name = host.replace('.', "-");
+    let metadata = |address: &str| {
+        let annotation =
+            format!(", annotations: {{egress-enforcer.io/egress-address: {address:?}}}");
+        let annotation = if address.is_empty() { "" } else { &*annotation };
+        format!("apiVersion: networking.istio.io/v1\nmetadata: {{name: {name}{annotation}}}")
+    };
+    let (plain, of_gateway, of_route) = (metadata(""), metadata(of_gateway), metadata(of_route));
+    format!(
+        "kind: ServiceEntry
+{plain}
+spec:
+  hosts: [{host}]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: STATIC
+  endpoints: [{{address: {}, ports: {{http: {MIRROR_PORT}}}}}]
+---
+kind: Gateway
+{of_gateway}
+spec:
+  selector: {{istio: egressgateway}}
+  servers: [{{port: {{number: 80, name: http, protocol: HTTP}}, hosts: [{host}]}}]
+---
+kind: VirtualService
+{of_route}
+spec:
+  hosts: [{host}]
+  gateways: [mesh, {name}]
+  http:
+  - match: [{{gateways: [mesh], port: 80}}]
+    route: [{{destination: {{host: istio-egressgateway.istio-system.svc.cluster.local, port: {{number: 80}}}}}}]
+  - match: [{{gateways: [{name}], port: 80}}]
+    route: [{{destination: {{host: {host}, port: {{number: 80}}}}}}]
+---
+",
+        plan::WEB
+    )
+}
+
+/// What an annotation says is what the server outside sees: of a route, of a Gateway, the route before the Gateway,
+/// an address of a pool. Without one it is the gateway's usual address, and one that the gateway lacks is refused.
+#[test]
+fn a_route_or_a_gateway_says_which_address_the_outside_sees() {
+    let pool = POOL.join(", ");
+    let usual = [plan::GATEWAYS[0]];
+    let cases: [(&str, &str, &str, &[&str]); 6] = [
+        ("plain.example.com", "", "", &usual),
+        ("route.example.com", "", "tenant", &[ADDRESS]),
+        ("gateway.example.com", "tenant", "", &[ADDRESS]),
+        ("both.example.com", "tenant", POOL[0], &POOL[..1]),
+        ("pool.example.com", "", "pool", &POOL),
+        ("listed.example.com", &pool, "", &POOL),
+    ];
+    let testbed = Testbed::test(1).unwrap();
+    let host = testbed.gateway(0);
+    let add = |address: &str| {
+        let args = ["address", "add", &format!("{address}/24"), "dev", plan::UPLINK];
+        assert!(host.run("ip", &args).unwrap().ok());
+    };
+    [ADDRESS, POOL[0], POOL[1]].iter().for_each(|address| add(address));
+    testbed
+        .apply_mesh(&format!(
+            "{}accessLogEncoding: JSON\negressAddresses:\n- {{name: tenant, addresses: [{ADDRESS}]}}\n\
+             - {{name: pool, addresses: [{pool}]}}\n- {{name: late, addresses: [{LATE}]}}\n",
+            mesh_yaml(1)
+        ))
+        .unwrap();
+    let mirror = testbed.serve_python("mirror", MIRROR_SERVER, &[MIRROR_PORT]).unwrap();
+    let late = "late.example.com";
+    let all =
+        cases.iter().map(|(host, of_gateway, of_route, _)| routed(host, of_gateway, of_route));
+    let all: String = all.chain([routed(late, "", "late")]).collect();
+    testbed.apply("routes.yaml", &all).unwrap();
+    let gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let ask = |host: &str| {
+        let url = format!("http://{host}/");
+        let at = format!("{host}:80:{}", plan::WEB);
+        testbed.curl(&["--resolve", &at, "-w", " %{http_code}", &url]).unwrap().stdout
+    };
+    for (host, _, _, expected) in cases {
+        let answers = expected.iter().map(|address| format!("{address} 200")).collect::<Vec<_>>();
+        let first = until_is(SOON, host, || ask(host), |seen| answers.contains(seen)).unwrap();
+        // A workload keeps to one address of a pool.
+        for _ in 0..3 {
+            assert_eq!(ask(host), first, "{host}");
+        }
+    }
+    // The gateway has not the address: the server sees nothing, the route alone is refused.
+    let refused = ask(late);
+    assert!(refused.ends_with(" 503"), "{refused}");
+    let line = |code: u16| {
+        let wanted = |line: &Value| line["authority"] == late && line["response_code"] == code;
+        let find = || {
+            let text = gateway.stdout();
+            let mut lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+            lines.find(wanted)
+        };
+        until(SOON, "a line", find).unwrap()
+    };
+    let log = line(503);
+    assert_eq!(log["reason"], "egress_address_unavailable", "{log}");
+    assert_eq!(
+        (&log["response_flags"], &log["upstream_local_address"]),
+        (&"UF".into(), &Value::Null)
+    );
+    assert!(!mirror.stdout().contains(late), "{}", mirror.stdout());
+    let told = format!("{LATE} of the egress addresses \"late\" is no address of this host");
+    assert!(gateway.stderr().contains(&told), "{}", gateway.stderr());
+    let status = || {
+        let control = testbed.gateway_control(0).to_string_lossy().into_owned();
+        let agent = testbed.agent().to_string_lossy().into_owned();
+        host.run(&agent, &["status", "--control", &control]).unwrap()
+    };
+    let wrong = status();
+    assert!(wrong.code == 1 && wrong.stdout.contains(&told), "{wrong:?}");
+    assert!(ask("plain.example.com").ends_with(" 200"));
+    // Once it has, it is what the server sees.
+    add(LATE);
+    let expected = format!("{LATE} 200");
+    until_is(SOON, late, || ask(late), |seen| *seen == expected).unwrap();
+    let log = line(200);
+    let local = log["upstream_local_address"].as_str().unwrap();
+    assert!(local.starts_with(&format!("{LATE}:")), "{log}");
+    let healthy = status();
+    assert!(!healthy.stdout.contains("egress addresses"), "{healthy:?}");
 }

@@ -4,6 +4,7 @@ use std::{future::pending, panic::resume_unwind, sync::Arc};
 
 use tokio::task::spawn_blocking;
 
+use super::missing::missing_addresses;
 use crate::{
     admin::{ConfigState, Status},
     net::ClusterStates,
@@ -51,7 +52,7 @@ impl InForce {
                 tracing::error!("{error}");
             }
             self.status.set_fault("access_log", fault.map(|error| error.to_string()));
-            report_missing(snapshot);
+            missing_addresses(snapshot).iter().for_each(|missing| tracing::error!("{missing}"));
             self.put_in_force(policy);
             if let Some(rollout) = &self.rollout {
                 let groups = snapshot.mesh.gateways.iter();
@@ -111,33 +112,5 @@ impl InForce {
     fn is_in_force(&self, snapshot: &Arc<Snapshot>) -> bool {
         let config = self.status.config();
         config.snapshot.as_ref().is_some_and(|before| Arc::ptr_eq(before, snapshot))
-    }
-}
-
-/// Reports the addresses to dial from that this host does not have: what they are for is refused.
-fn report_missing(snapshot: &Snapshot) {
-    let sets = &snapshot.mesh.egress_addresses;
-    let clusters = snapshot.rules.clusters.iter().filter_map(|cluster| cluster.from.as_ref());
-    let mut wanted: Vec<_> = sets.iter().map(|set| &set.from).chain(clusters).collect();
-    if wanted.is_empty() {
-        return;
-    }
-    let own = match addresses::list() {
-        Ok(own) => own,
-        Err(error) => {
-            tracing::warn!("can't list this host's addresses: {error}");
-            return;
-        }
-    };
-    wanted.sort_by(|a, b| a.name.cmp(&b.name));
-    wanted.dedup();
-    for from in wanted {
-        for missing in from.addresses.iter().filter(|ip| !own.contains(ip)) {
-            tracing::error!(
-                "{missing} of the egress addresses {:?} is no address of this host: what is dialled \
-                 from it is refused (egress_address_unavailable)",
-                from.name
-            );
-        }
     }
 }

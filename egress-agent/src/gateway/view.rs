@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::succession::Draining;
+use super::{missing::missing_addresses, succession::Draining};
 use crate::{
     admin::{
         State, Status,
@@ -63,6 +63,7 @@ impl View {
         for CredentialState { name, problems: faults, .. } in self.status.certificates() {
             problems.extend(faults.iter().map(|fault| format!("certificate {name}: {fault}")));
         }
+        problems.extend(loaded.snapshot.iter().flat_map(|snapshot| missing_addresses(snapshot)));
         if self.telemetry.stats.limits().is_pressed() {
             let why = "memory is short: sources with more than their share are refused";
             problems.push(why.into());
