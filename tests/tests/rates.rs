@@ -2,8 +2,11 @@
 //! refused, and another workload that asks the same host is not affected.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+use std::time::{Duration, Instant};
+
 use egress_tests::{
     cluster::Cluster,
+    outside::PAGE_BYTES,
     plan,
     process::{Place, Process},
     testbed::{Testbed, mesh_yaml},
@@ -17,6 +20,9 @@ const SECURE: &str = "https://edition.cnn.com/politics";
 const OTHER_SECURE: &str = "https://www.example.com/";
 /// More than a limit of one a second lets through while they are made.
 const COUNT: usize = 40;
+/// Bytes a second, and at once: the page takes more than seven seconds.
+const RATE: f64 = 20_000.0;
+const BURST: f64 = 500.0;
 
 /// The pod is `web` of `shop`, its neighbour `job`.
 fn mesh() -> String {
@@ -117,16 +123,25 @@ fn a_workload_is_held_to_its_rate_and_no_other_is() {
         assert_eq!(line["connection_termination_details"], "local_rate_limited", "{line}");
     }
 
-    // Bytes: a transfer waits and arrives whole.
-    let limit = "    rateLimit: {bytes: {perSecond: 4000, burst: 500}}\n";
+    // Bytes: a transfer waits and arrives whole, no sooner than the limit lets it.
+    let limit = format!("    rateLimit: {{bytes: {{perSecond: {RATE}, burst: {BURST}}}}}\n");
     let whole = "    rateLimit: {connections: {perSecond: 1000}}\n";
-    let body = || pod.run("curl", &["-s", "-m", "60", SECURE]).unwrap().stdout;
+    let body = || {
+        let began = Instant::now();
+        let body = pod.run("curl", &["-s", "-m", "60", SECURE]).unwrap().stdout;
+        (body, began.elapsed())
+    };
     testbed.apply("policy.yaml", &policy(tls, whole)).unwrap();
     let all = || (0..COUNT).all(|_| connect());
     until_is(SOON, "the old limit to end", all, |all| *all).unwrap();
-    let expected = body();
-    assert!(!expected.is_empty());
-    testbed.apply("policy.yaml", &policy(tls, limit)).unwrap();
-    sees(neighbour, OTHER_SECURE, 200);
-    assert_eq!(body(), expected);
+    let (expected, at_once) = body();
+    assert_eq!(expected.len(), PAGE_BYTES);
+    // The page alone, without what TLS and HTTP add, and less the burst.
+    let least =
+        Duration::from_secs_f64((f64::from(u32::try_from(PAGE_BYTES).unwrap()) - BURST) / RATE);
+    assert!(at_once < least, "{at_once:?}");
+    testbed.apply("policy.yaml", &policy(tls, &limit)).unwrap();
+    let (seen, took) =
+        until_is(SOON, "the limit to hold", body, |(_, took)| *took >= least).unwrap();
+    assert!(seen == expected, "{took:?}");
 }
