@@ -29,6 +29,9 @@ The agent reads Istio's resources from a directory of YAML files (`--config DIR`
 `v1alpha3`, one schema for the three, `AuthorizationPolicy` of `security.istio.io`, the Gateway API (`gateway.networking.k8s.io`), \
 and `EgressPolicy` and `ClusterEgressPolicy` of `egress-enforcer.io/v1alpha1`; several documents a file, `kind: List` too. Settings of the whole mesh are in `mesh.yaml`.
 
+This page has the fields that have an effect. [Fields of Istio's resources](reference/istio-fields.md) has every field \
+of Istio's kinds, with what becomes of it: works, refused and why, or ignored and why that is harmless.
+
 - A resource without `metadata.namespace` is in `default`.
 - What is wrong is reported all at once, each with file, line, resource, field, what was found and \
 what was expected: `egress-agent check PATH…`. A configuration with errors changes nothing; the last \
