@@ -88,7 +88,7 @@ fn methods_that_a_route_names_are_called_and_no_others() {
                 let (status, code, _) = call(&gateway, method).await;
                 assert_eq!((status, code), (StatusCode::NOT_FOUND, None), "{matches} {method}");
             }
-            let asked = seen.requests.borrow();
+            let asked = seen.requests.borrow().clone();
             assert_eq!(asked.len(), served.len(), "{matches}: {asked:?}");
             for ((asked, body), method) in asked.iter().zip(served) {
                 let expected = format!("POST http://{HOST}{method} ");
