@@ -121,10 +121,12 @@ impl<'a> Attempt<'a> {
             let replayable = self.is_replayable(down, relay);
             let failure = match tried {
                 Ok((up, response)) => {
-                    let wanted =
-                        replayable && left > 0 && retry::on_response(&policy.retry_on, &response);
+                    let wanted = replayable && retry::on_response(&policy.retry_on, &response);
                     drop(place.take());
-                    place = if wanted { self.retry_place(record) } else { None };
+                    place = if wanted && left > 0 { self.retry_place(record) } else { None };
+                    if wanted && left == 0 && policy.attempts > 0 {
+                        record.flag(ResponseFlag::UpstreamRetryLimitExceeded);
+                    }
                     if place.is_none() {
                         relay.forget();
                         return Ok((up, response));

@@ -17,7 +17,7 @@ async fn gateway(rule: &str, answer: &'static str) -> Gateway {
 }
 
 /// A request of gRPC: status, `grpc-status`, and whether a body came.
-async fn grpc(gateway: &Gateway) -> (StatusCode, Option<String>, bool) {
+pub(super) async fn grpc(gateway: &Gateway) -> (StatusCode, Option<String>, bool) {
     let client = gateway.connect_h2().await;
     let mut client = client.ready().await.unwrap();
     let request = Request::post("http://a.example/service/Method");

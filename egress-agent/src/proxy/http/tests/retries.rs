@@ -1,10 +1,16 @@
 //! Timeouts, retries, and connections that the upstream has closed in the meantime.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, rc::Rc};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::Notify,
+};
 
-use super::harness::{Setup, answer_all, answering, head, local, request, upstream};
+use super::{
+    answers::grpc,
+    harness::{Setup, answer_all, answering, head, local, request, until, upstream},
+};
 use crate::telemetry::ClusterCounter;
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -58,6 +64,45 @@ fn without_a_word_about_retries_they_are_those_of_istio() {
     });
 }
 
+/// Of gRPC's codes these are `unavailable` and `cancelled`: two more tries. Others are the upstream's answer.
+#[test]
+fn without_a_word_about_retries_two_codes_of_grpc_are_tried_again() {
+    local(async {
+        // Codes in their order, the last one for all further requests; the client's, how often it was sent, the flags.
+        for (codes, code, sent, flags) in [
+            (&["14"][..], "14", 3, "URX"),
+            (&["1"], "1", 3, "URX"),
+            (&["14", "1", "0"], "0", 3, "-"),
+            (&["14", "13"], "13", 2, "-"),
+            (&["0"], "0", 1, "-"),
+            (&["4"], "4", 1, "-"),
+            (&["8"], "8", 1, "-"),
+            (&["13"], "13", 1, "-"),
+        ] {
+            let (addr, seen) = upstream(move |io, _, seen| async move {
+                let mut connection = h2::server::handshake(io).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    let number = seen.requests.borrow().len().min(codes.len() - 1);
+                    seen.requests.borrow_mut().push((request.uri().to_string(), Vec::new()));
+                    let response = http::Response::builder()
+                        .header("content-type", "application/grpc")
+                        .header("grpc-status", codes[number]);
+                    respond.send_response(response.body(()).unwrap(), true).unwrap();
+                }
+            })
+            .await;
+            let setup = Setup::new().service("a.example", "GRPC", Some(addr), "");
+            let gateway = setup.route("a.example", DESTINATION).start().await;
+            let (status, answered, _) = grpc(&gateway).await;
+            assert_eq!((status.as_u16(), answered.as_deref()), (200, Some(code)), "{codes:?}");
+            assert_eq!(seen.requests.borrow().len(), sent, "{codes:?}");
+            let retries = gateway.cluster(CLUSTER, ClusterCounter::RqRetry);
+            assert_eq!(usize::try_from(retries).unwrap(), sent - 1, "{codes:?}");
+            assert_eq!(gateway.log(1).await[0]["response_flags"], flags, "{codes:?}");
+        }
+    });
+}
+
 #[test]
 fn no_more_retries_are_under_way_than_a_budget_allows() {
     local(async {
@@ -78,11 +123,59 @@ fn no_more_retries_are_under_way_than_a_budget_allows() {
             assert_eq!(seen.requests.borrow().len(), sent, "{policy}");
             let refused = gateway.cluster(CLUSTER, ClusterCounter::RqRetryOverflow);
             assert_eq!(refused, u64::from(sent == 1), "{policy}");
+            // What the upstream said is the answer.
+            let flags = if sent == 1 { "UO" } else { "URX" };
             let log = gateway.log(1).await;
-            if sent == 1 {
-                // What the upstream said is the answer.
-                assert_eq!((answer.text(), &log[0]["response_flags"]), ("busy", &"UO".into()));
-            }
+            assert_eq!((answer.text(), &log[0]["response_flags"]), ("busy", &flags.into()));
+        }
+    });
+}
+
+/// `maxRetries` is for all requests of a cluster together: what is beyond it has its first answer.
+#[test]
+fn no_more_retries_are_under_way_than_a_pool_allows() {
+    local(async {
+        const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
+        for (most, expected) in [(1, (503, "busy", "UO", 1)), (2, (200, "hello", "-", 0))] {
+            // Each path is refused once; the retry of `/held` waits.
+            let go = Rc::new(Notify::new());
+            let held = Rc::clone(&go);
+            let (addr, seen) = upstream(move |mut io, _, seen| {
+                let held = Rc::clone(&held);
+                async move {
+                    let mut read = Vec::new();
+                    while let Ok(asked) = request(&mut io, &mut read).await {
+                        let line = asked.0.lines().next().unwrap().to_owned();
+                        let is_again =
+                            seen.heads().iter().any(|head| head.starts_with(line.as_str()));
+                        seen.requests.borrow_mut().push(asked);
+                        if is_again && line.contains("/held") {
+                            held.notified().await;
+                        }
+                        let answer = if is_again { OK } else { BUSY };
+                        io.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                }
+            })
+            .await;
+            let rule =
+                format!("    retries: {{attempts: 1, retryOn: 5xx, backoff: 1ms}}\n{DESTINATION}");
+            let policy = format!("{{connectionPool: {{http: {{maxRetries: {most}}}}}}}");
+            let setup = Setup::new().service("a.example", "HTTP", Some(addr), &policy);
+            let gateway = setup.route("a.example", &rule).start().await;
+            let mut waiting = gateway.connect().await;
+            waiting.send("GET /held HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            until(|| seen.requests.borrow().len() == 2).await;
+            let answer = gateway.get("a.example").await;
+            let overflow = gateway.cluster(CLUSTER, ClusterCounter::RqRetryOverflow);
+            let flags = gateway.log(1).await[0]["response_flags"].clone();
+            let seen = (answer.status, answer.text(), flags.as_str().unwrap(), overflow);
+            assert_eq!(seen, expected, "{policy}");
+            go.notify_one();
+            assert_eq!(waiting.answer().await.unwrap().status, 200, "{policy}");
+            // Its place is free again.
+            waiting.send("GET /later HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+            assert_eq!(waiting.answer().await.unwrap().status, 200, "{policy}");
         }
     });
 }
@@ -202,7 +295,8 @@ fn routes_change_requests_and_answer_by_themselves() {
         let answer = client.answer().await.unwrap();
         assert!(answer.head.contains("x-added: two\r\n"), "{}", answer.head);
         let heads = seen.heads();
-        assert!(heads[0].starts_with("GET /new"), "{}", heads[0]);
+        // Without a match on the path, the rule's `/` is what is replaced.
+        assert!(heads[0].starts_with("GET /newold HTTP/1.1\r\n"), "{}", heads[0]);
         assert!(heads[0].contains("host: b.example\r\n"), "{}", heads[0]);
         assert!(heads[0].contains("x-set: one\r\n") && !heads[0].contains("x-gone"));
         assert_eq!(gateway.log(1).await[0]["path"], "/old");
@@ -223,7 +317,7 @@ fn routes_change_requests_and_answer_by_themselves() {
 #[test]
 fn a_route_allows_web_sockets_unless_it_says_otherwise() {
     local(async {
-        let (addr, _) = upstream(|mut io, _, seen| async move {
+        let (addr, seen) = upstream(|mut io, _, seen| async move {
             let mut read = Vec::new();
             let request = head(&mut io, &mut read).await.unwrap();
             seen.requests.borrow_mut().push((request.clone(), Vec::new()));
@@ -243,6 +337,18 @@ fn a_route_allows_web_sockets_unless_it_says_otherwise() {
         for said in ["", "    websocketUpgrade: true\n"] {
             web_socket(addr, &format!("{said}{DESTINATION}")).await;
         }
+        // A rule may forbid it, and is for all other requests as before.
+        let rule = format!("    websocketUpgrade: false\n{DESTINATION}");
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        let before = seen.requests.borrow().len();
+        let mut client = gateway.connect().await;
+        client
+            .send("GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .await;
+        assert_eq!(client.answer().await.unwrap().status, 403);
+        assert_eq!(gateway.log(1).await[0]["reason"], "upgrade_refused");
+        assert_eq!(seen.requests.borrow().len(), before);
+        assert_eq!(gateway.get("a.example").await.text(), "hello");
     });
 }
 
