@@ -673,15 +673,25 @@ fn an_upstream_is_told_whose_the_connection_is() {
         client.shutdown().await.unwrap();
         assert_eq!(read_all(&mut server).await.unwrap(), b"request");
         // TLS that is passed through comes after it, too; without the rule there is none.
-        gateway.rule("a.example", "{proxyProtocol: {version: V2}}");
-        let (first, second) = (hello("a.example"), b"\r\n\r\n\0\r\nQUIT\n");
-        let mut client = gateway.connect().await;
-        client.write_all(&first).await.unwrap();
-        let mut server = upstream.accept().await;
-        let mut found = vec![0; 28 + first.len()];
-        server.read_exact(&mut found).await.unwrap();
-        assert!(found.starts_with(second) && found.ends_with(&first), "{found:?}");
-        gateway.rule("a.example", "{}");
+        let first = hello("a.example");
+        for (policy, has_header) in [("{proxyProtocol: {version: V2}}", true), ("{}", false)] {
+            gateway.rule("a.example", policy);
+            let mut client = gateway.connect().await;
+            let (near, far) = (client.local_addr().unwrap(), gateway.addr);
+            client.write_all(&first).await.unwrap();
+            let mut server = upstream.accept().await;
+            // The signature, version 2 and PROXY, TCP over IPv4, and 12 bytes of addresses and ports.
+            let header = [
+                &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\x7f\0\0\x01\x7f\0\0\x01"[..],
+                &near.port().to_be_bytes(),
+                &far.port().to_be_bytes(),
+            ]
+            .concat();
+            let expected = if has_header { [&header, &first[..]].concat() } else { first.clone() };
+            let mut found = vec![0; expected.len()];
+            server.read_exact(&mut found).await.unwrap();
+            assert_eq!(found, expected, "{policy}");
+        }
     });
 }
 

@@ -101,6 +101,18 @@ fn one_source_has_one_endpoint() {
         // On another connection, too.
         service.client = service.gateway.connect().await;
         assert_eq!(service.ask("/", "").await.1, first);
+        // Each of many sources has one, and not all have the same.
+        let mut all = HashSet::new();
+        for source in 1..=u8::try_from(KEYS).unwrap() {
+            let mut of_source = HashSet::new();
+            for _ in 0..3 {
+                service.client = service.gateway.connect_from([127, 0, 1, source]).await;
+                of_source.insert(service.ask("/", "").await.1);
+            }
+            assert_eq!(of_source.len(), 1, "source {source}: {of_source:?}");
+            all.extend(of_source);
+        }
+        assert!(all.len() > 1, "{all:?}");
     });
 }
 

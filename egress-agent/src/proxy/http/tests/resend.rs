@@ -204,3 +204,32 @@ fn who_always_refuses_is_not_asked_for_ever() {
         assert!((2..=8).contains(&seen.connections.get()), "{}", seen.connections.get());
     });
 }
+
+/// What a route does not say about retries holds for streams that are refused each time: two more tries are the
+/// route's. Every try of the route's is sent anew as often as the first one.
+#[test]
+fn a_refused_stream_is_retried_by_default() {
+    local(async {
+        let mut sends = Vec::new();
+        for (retries, tries, flags) in [
+            ("    retries: {attempts: 0}\n", 1, "UR"),
+            ("    retries: {attempts: 2, retryOn: connect-failure}\n", 1, "UR"),
+            ("", 3, "UR,URX"),
+        ] {
+            let (addr, seen) = unwilling(usize::MAX, refused(1)).await;
+            let setup = Setup::new().service("a.example", "HTTP2", Some(addr), "");
+            let destination = "    route: [{destination: {host: a.example, port: {number: 80}}}]\n";
+            let gateway =
+                setup.route("a.example", &format!("{retries}{destination}")).start().await;
+            let client = gateway.connect_h2().await;
+            let (status, ..) = get(&client, "http://a.example/get").await;
+            assert_eq!(status, 503, "{retries}");
+            let retried = gateway.cluster(CLUSTER, ClusterCounter::RqRetry);
+            assert_eq!(retried, tries - 1, "{retries}");
+            assert_eq!(gateway.log(1).await[0]["response_flags"], flags, "{retries}");
+            sends.push(seen.connections.get());
+        }
+        assert_eq!(sends[1], sends[0]);
+        assert_eq!(sends[2], sends[0] + 2, "{sends:?}");
+    });
+}
