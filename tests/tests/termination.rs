@@ -39,6 +39,8 @@ const BROKEN: u16 = 26443;
 const NAMED_PAIR: u16 = 27443;
 const PAIR_OF_FILES: u16 = 28443;
 const HALF_A_PAIR: u16 = 29443;
+const FILES: u16 = 30443;
+const BESIDE_FILES: u16 = 31443;
 
 /// A gateway that terminates TLS in every mode, its CAs, and clients' certificates.
 struct Site {
@@ -615,6 +617,7 @@ fn a_server_with_two_certificates_shows_each_client_the_one_that_fits_it() {
         fs::write(dir.join(name), content).unwrap();
     }
     let at = dir.display();
+    let files = format!("serverCertificate: {at}/server.crt, privateKey: {at}/server.key");
     let servers = [
         server(NAMED_PAIR, "HTTPS", "mode: SIMPLE, credentialNames: [rsa, web]"),
         server(
@@ -626,6 +629,8 @@ fn a_server_with_two_certificates_shows_each_client_the_one_that_fits_it() {
             ),
         ),
         server(HALF_A_PAIR, "HTTPS", "mode: SIMPLE, credentialNames: [gone, web]"),
+        server(FILES, "HTTPS", &format!("mode: SIMPLE, {files}")),
+        server(BESIDE_FILES, "HTTPS", &format!("mode: SIMPLE, credentialName: rsa, {files}")),
     ]
     .concat();
     let route = "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: \
@@ -649,6 +654,11 @@ fn a_server_with_two_certificates_shows_each_client_the_one_that_fits_it() {
         site.allowed(port, &with(&rsa_alone));
         assert_eq!(site.status(port, &rsa_alone), "curl: (60)", "port {port}");
     }
+    // A credential stands for the files beside it.
+    site.allowed(FILES, &[]);
+    assert_eq!(site.status(FILES, &trusts_rsa), "curl: (60)");
+    site.allowed(BESIDE_FILES, &trusts_rsa);
+    assert_eq!(site.status(BESIDE_FILES, &[]), "curl: (60)");
     // Where the other one is missing, clients that it alone would fit are refused.
     site.allowed(HALF_A_PAIR, &ecdsa);
     site.denied(HALF_A_PAIR, &with(&rsa_alone), "downstream_tls");
