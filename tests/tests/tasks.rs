@@ -6,7 +6,8 @@
 use std::fs;
 
 use egress_tests::{
-    ca::{Authority, Subject, Time, issue_mutual, issue_pem},
+    access_log,
+    ca::{Authority, Subject, Time, issue_mutual, issue_pem, revocation_list},
     mtls::{NODE_ID, POD_ID},
     outside::{PAGE_BYTES, Seen},
     plan,
@@ -278,6 +279,61 @@ fn tls_origination_simple_and_mutual() {
     // The rule is for others: what is sent in clear is no TLS to the server.
     site.apply(&mutual.replace("app: curl", "app: other"));
     site.no_page(&format!("http://{NGINX}/"));
+}
+
+/// `caCrl` of a rule: a server whose certificate is in the list is refused, and its twin is served. Without the list
+/// both are.
+#[test]
+fn a_server_with_a_revoked_certificate_is_refused() {
+    let (site, authority) = Site::new();
+    let dir = site.testbed.dir();
+    let file = |name: &str, text: &str| {
+        let path = dir.join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let list = file("servers.crl", &revocation_list(&authority, &[66]).unwrap());
+    let roots = file("servers-ca.crt", &authority.pem());
+    let own = dir.join("credentials/client-credential");
+    let own = own.display();
+    let servers = [("gone", 66, "18443"), ("good", 65, "18444")];
+    let mut running = Vec::new();
+    let mut entries = String::new();
+    let mut rules = String::new();
+    for (name, serial, port) in servers {
+        let host = format!("{name}.wild.example.com");
+        let subject =
+            Subject { name: &host, uri: "spiffe://example.com/server", serial, time: Time::Now };
+        let (certificate, key) = issue_mutual(&authority, &subject).unwrap();
+        let certificate = file(&format!("{name}.crt"), &certificate);
+        let key = file(&format!("{name}.key"), &key);
+        running.push(site.python(name, NGINX_SERVER, &[port, &certificate, &key, &roots]));
+        let endpoint = format!("{{address: {SAMPLES}, ports: {{http-port: {port}}}}}");
+        let more = format!("  resolution: STATIC\n  endpoints:\n  - {endpoint}\n");
+        entries += &entry(name, &host, &[HTTP_TO_TLS], &more);
+        let tls = format!(
+            "mode: MUTUAL, clientCertificate: {own}/tls.crt, privateKey: {own}/tls.key, \
+             caCertificates: {roots}, sni: {host}LIST"
+        );
+        rules += &rule(name, &host, 80, &tls, "");
+    }
+    let with = |list: &str| format!("{entries}{}", rules.replace("LIST", list));
+    let [gone, good] = servers.map(|(name, ..)| format!("http://{name}.wild.example.com/"));
+    site.apply(&with(""));
+    site.status(&[&gone], "200");
+    site.status(&[&good], "200");
+    site.apply(&with(&format!(", caCrl: {list}")));
+    site.status(&[&gone], "503");
+    site.status(&[&good], "200");
+    assert_eq!(site.testbed.curl(&[&good]).unwrap().stdout, WELCOME);
+    let refused = || {
+        let mut lines = access_log::lines(&site.gateway.stdout()).into_iter();
+        lines.find(|line| line.authority == "gone.wild.example.com" && line.code == 503)
+    };
+    let line = until(SOON, "the gateway's line", refused).unwrap();
+    assert_eq!(line.flags, "UF", "{}", line.text);
+    assert_eq!(line.upstream_cluster, "outbound|80||gone.wild.example.com");
+    assert!(line.text.contains("revoked"), "{}", line.text);
 }
 
 /// The names of ports are those of the service's; an endpoint has numbers of its own for them.
@@ -916,7 +972,70 @@ fn wildcard_hosts_of_one_server_in_both_forms() {
     }
 }
 
-/// `*-a.example.com`, which Istio takes for service entries and virtual services.
+/// Names below one through servers for mutual TLS: requests, to which the gateway starts TLS, and connections of TLS,
+/// which it passes on. Each name is asked for at the host as the pod asks for it.
+#[test]
+fn wildcard_hosts_through_mutual_tls() {
+    let (site, _) = Site::with_mutual_tls();
+    let known = entry("wikipedia", WILD, &[HTTP, HTTPS], "  resolution: DYNAMIC_DNS\n");
+    let quoted = format!("'{WILD}'");
+    let [sni_of_all, sni] = [&quoted, WILD_SERVER].map(|name| format!("sni: {name}}}"));
+    let requests = through_the_gateway_with_mutual_tls("wikipedia", &quoted, 80)
+        .replace(&sni_of_all, &sni)
+        + &rule("originate", &quoted, 443, "mode: SIMPLE", "");
+    let tls =
+        "trafficPolicy: {portLevelSettings: [{port: {number: 443}, tls: {mode: ISTIO_MUTUAL, ";
+    let [istio, _] = wildcard_through_the_gateway(WILD);
+    let connections = istio
+        .replace("protocol: HTTPS}", "protocol: TLS}")
+        .replace("mode: PASSTHROUGH", "mode: ISTIO_MUTUAL")
+        .replace(
+            "  - name: wikipedia\n---",
+            &format!("  - name: wikipedia\n    {tls}{sni}}}]}}\n---"),
+        )
+        .replace(
+            "  - match:\n    - gateways: [istio-egressgateway]",
+            "  tcp:\n  - match:\n    - gateways: [istio-egressgateway]",
+        );
+    // What the server ends is no TLS any more: its route has no server name.
+    let (before, after) = connections.split_once("  tcp:\n").unwrap();
+    let connections =
+        format!("{before}  tcp:\n{}", after.replace(&format!("      sniHosts: [{quoted}]\n"), ""));
+    for (scheme, resources, code) in [("http", requests, 200), ("https", connections, 0)] {
+        let urls = ["en", "de"].map(|name| format!("{scheme}://{name}.wild.example.com/politics"));
+        site.no_page(&urls[0]);
+        site.apply(&format!("{known}{resources}"));
+        for url in &urls {
+            let name = url.split('/').nth(2).unwrap();
+            site.status(&[url], "200");
+            site.testbed.record().take();
+            assert_eq!(site.testbed.curl(&[url]).unwrap().stdout.len(), PAGE_BYTES);
+            let over_tls = Seen::Https {
+                server_name: Some(name.into()),
+                host: name.into(),
+                path: "/politics".into(),
+            };
+            assert_eq!(site.testbed.record().take(), [over_tls]);
+            let cluster = format!("\"outbound|443||{WILD}\"");
+            let code = format!("\"response_code\":{code},");
+            let parts = [name, POD_ID, NODE_ID, &cluster, &code];
+            let led = || {
+                let is_wanted = |line: &str| parts.iter().all(|part| line.contains(part));
+                site.gateway.stdout().lines().any(is_wanted).then_some(())
+            };
+            until(SOON, "the gateway's line", led)
+                .unwrap_or_else(|error| panic!("{error:#}\n{}", site.gateway.stdout()));
+        }
+        site.no_page(&format!("{scheme}://www.example.com/"));
+        // Without mutual TLS to its server there is no way.
+        let clear = resources.replace("mode: ISTIO_MUTUAL, sni", "mode: DISABLE, sni");
+        site.apply(&format!("{known}{clear}"));
+        urls.iter().for_each(|url| site.no_page(url));
+        site.testbed.delete("task.yaml").unwrap();
+    }
+}
+
+/// `*-a.example.com`, which Istio takes for service entries and virtual services, and for rules.
 #[test]
 fn a_wildcard_within_a_label() {
     let (site, _) = Site::new();
@@ -927,6 +1046,32 @@ fn a_wildcard_within_a_label() {
     }
     for name in ["en-b.wild.example.com", "a.wild.example.com"] {
         site.status(&[&format!("http://{name}/")], "403");
+    }
+    // The rule and the route are for the names of the one entry alone.
+    let all = "  resolution: DYNAMIC_DNS\n";
+    let both = entry("some", host, &[HTTP_TO_TLS], all)
+        + &entry("others", "*-b.wild.example.com", &[HTTP], all)
+        + &rule("some", &format!("'{host}'"), 80, "mode: SIMPLE", "");
+    let route = format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: some}}\nspec:\n  \
+         hosts: ['{host}']\n  http:\n  - rewrite: {{uri: /new/}}\n    \
+         route: [{{destination: {{host: '{host}', port: {{number: 80}}}}}}]\n"
+    );
+    let asked = |name: &str| {
+        site.testbed.record().take();
+        site.testbed.curl(&[&format!("http://{name}.wild.example.com/x")]).unwrap();
+        site.testbed.record().take()
+    };
+    for (resources, path) in [(both.clone(), "/x"), (both + &route, "/new/x")] {
+        site.apply(&resources);
+        for name in ["en-a", "de-a"] {
+            let host = format!("{name}.wild.example.com");
+            let over_tls = Seen::Https { server_name: Some(host.clone()), host, path: path.into() };
+            until_is(SOON, path, || asked(name), |seen| *seen == [over_tls.clone()]).unwrap();
+        }
+        let plain = Seen::Http { host: "en-b.wild.example.com".into(), path: "/x".into() };
+        assert_eq!(asked("en-b"), [plain]);
+        assert_eq!(asked("en-c"), []);
     }
 }
 
