@@ -10,7 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -55,6 +55,8 @@ const TOO_MANY: &[u8] =
 const HEAD: Duration = Duration::from_secs(5);
 /// A whole connection that doesn't follow.
 const CONNECTION: Duration = Duration::from_secs(60);
+/// Until whoever asked for an upgrade has read the answer, when the process ends.
+const ANSWERED: Duration = Duration::from_secs(2);
 /// How long to wait after the process ran out of descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -120,12 +122,16 @@ impl Listening {
         let (phase, mut phases) = watch::channel(Phase::Serving);
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
             runtime.block_on(async {
+                let upgrades = semaphore(CONNECTIONS);
                 // An error says that the handle is gone.
                 tokio::select! {
-                    () = accept(listener, group, Arc::new(serving)) => {}
+                    () = accept(listener, group, Arc::new(serving), &upgrades) => {}
                     _ = phases.wait_for(|phase| *phase != Phase::Serving) => {}
                 }
                 phases.wait_for(|phase| *phase == Phase::Ended).await.ok();
+                // A process that has nothing to drain ends as soon as another one has taken over.
+                let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+                timeout(ANSWERED, upgrades.acquire_many(all)).await.ok();
             });
         })?;
         Ok(Control { path, inode, phase, thread: Some(thread) })
@@ -227,6 +233,7 @@ async fn accept(
     listener: tokio::net::UnixListener,
     group: Option<ControlGroup>,
     serving: Arc<Serving>,
+    upgrades: &Arc<Semaphore>,
 ) {
     let own = rustix::process::geteuid().as_raw();
     let (places, readers) = (semaphore(CONNECTIONS), semaphore(READERS));
@@ -265,7 +272,8 @@ async fn accept(
                 (place, &reading)
             }
         };
-        tokio::spawn(converse(stream, caller, place, Arc::clone(&serving), Arc::clone(followers)));
+        let (serving, followers) = (Arc::clone(&serving), Arc::clone(followers));
+        tokio::spawn(converse(stream, caller, place, serving, followers, Arc::clone(upgrades)));
     }
 }
 
@@ -288,15 +296,20 @@ async fn converse(
     place: OwnedSemaphorePermit,
     serving: Arc<Serving>,
     followers: Arc<Semaphore>,
+    upgrades: Arc<Semaphore>,
 ) {
     // Whether it may last.
     let follows = AtomicBool::new(false);
+    // Held until the answer to an upgrade is read.
+    let asks = OnceLock::new();
     let service = service_fn(|request: Request<Incoming>| {
         let (serving, followers, follows) = (&serving, &followers, &follows);
+        let (upgrades, asks) = (&upgrades, &asks);
         async move {
             Ok::<_, Infallible>(match (request.method(), request.uri().path()) {
                 (&Method::POST, "/upgrade") if caller.may(&Method::POST) => {
                     follows.store(true, Ordering::Relaxed);
+                    asks.get_or_init(|| Arc::clone(upgrades).try_acquire_owned());
                     upgrade(serving).await
                 }
                 _ => respond(caller, &request, serving, followers, follows),

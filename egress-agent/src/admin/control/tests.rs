@@ -246,6 +246,27 @@ async fn an_upgrade_is_answered_once_it_is_done_and_refused_where_there_is_none(
     assert!(matches!(&ending, Err(AskError::Refused(_))), "{ending:?}");
 }
 
+/// A process that has nothing to drain ends at once when another one has taken over.
+#[tokio::test]
+async fn who_asked_for_an_upgrade_has_the_answer_before_the_process_ends() {
+    let (requests, mut asked) = tokio::sync::mpsc::channel(1);
+    let bench = Bench { upgrade: Some(requests), ..Bench::new() };
+    let done = UpgradeReport { pid: 8, version: "2".into(), replaced: 7, drain_seconds: 900 };
+    for _ in 0..50 {
+        let control = bench.listen().unwrap().unwrap().serve(bench.serving()).unwrap();
+        let path = bench.path();
+        let client = tokio::spawn(async move { ask_upgrade(&path).await });
+        let answer = asked.recv().await.unwrap();
+        let report = done.clone();
+        let ending = tokio::task::spawn_blocking(move || {
+            answer.send(Ok(report)).unwrap();
+            drop(control);
+        });
+        ending.await.unwrap();
+        assert_eq!(client.await.unwrap().unwrap(), done);
+    }
+}
+
 #[tokio::test]
 async fn a_socket_that_is_left_is_served_by_the_process_that_inherited_it() {
     let bench = Bench::new();
