@@ -10,7 +10,10 @@ use super::{
     seen::{Group, Spoken, Wanted},
 };
 use crate::{
-    policy::{HttpMatch, HttpOutcome, RouteSet, Snapshot, SourceMatch, Target, TlsMatch, Weighted},
+    policy::{
+        HttpAction, HttpMatch, HttpOutcome, HttpRule, PathRewrite, RetryPolicy, RouteSet, Snapshot,
+        SourceMatch, Target, TlsMatch, Weighted,
+    },
     types::{Labels, Port},
 };
 
@@ -75,11 +78,7 @@ fn as_suggested(routes: &RouteSet, namespace: &str, host: &str) -> Option<Vec<Ro
     };
     for rule in &routes.mesh.http {
         let HttpOutcome::Route(targets) = &rule.outcome else { return None };
-        let is_plain = rule.timeout.is_none()
-            && rule.delay.is_none()
-            && rule.abort.is_none()
-            && rule.mirrors.is_empty();
-        if !is_plain || !leads_to_a_gateway(targets) || rule.matches.is_empty() {
+        if !is_plain(rule) || !leads_to_a_gateway(targets) || rule.matches.is_empty() {
             return None;
         }
         for one in &rule.matches {
@@ -116,7 +115,39 @@ fn as_suggested(routes: &RouteSet, namespace: &str, host: &str) -> Option<Vec<Ro
             add(*port, Spoken::Tls, source)?;
         }
     }
-    (routes.mesh.tcp.is_empty() && !found.is_empty()).then(|| found.into_iter().collect())
+    let at_gateways = || routes.gateways.iter().flat_map(|(_, rules)| &rules.http);
+    let is_as_written = routes.mesh.tcp.is_empty() && at_gateways().all(|rule| is_plain(rule));
+    (is_as_written && !found.is_empty()).then(|| found.into_iter().collect())
+}
+
+/// Whether a rule routes, and does nothing besides.
+fn is_plain(rule: &HttpRule) -> bool {
+    let HttpRule {
+        name: _,
+        matches: _,
+        outcome,
+        timeout,
+        retry,
+        action,
+        path,
+        delay,
+        abort,
+        mirrors,
+        place: _,
+    } = rule;
+    let HttpOutcome::Route(targets) = outcome else { return false };
+    // Upgrades are also a setting of the mesh.
+    let changes_nothing = |action: &HttpAction| {
+        *action == HttpAction { upgrades: action.upgrades, ..HttpAction::default() }
+    };
+    timeout.is_none()
+        && **retry == RetryPolicy::default()
+        && matches!(path, PathRewrite::Keep)
+        && delay.is_none()
+        && abort.is_none()
+        && mirrors.is_empty()
+        && changes_nothing(action)
+        && targets.iter().all(|target| changes_nothing(&target.action))
 }
 
 fn leads_to_a_gateway(targets: &[Weighted]) -> bool {

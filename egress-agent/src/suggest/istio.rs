@@ -33,7 +33,7 @@ type Ports = BTreeMap<(u16, Spoken), Vec<(Group, Option<Evidence>)>>;
 /// Hosts as the workloads of one namespace want them.
 type Hosts = BTreeMap<(String, String), Ports>;
 
-/// The resources, as one file. Raw TCP is left out: an address says nothing of the service behind it. `earlier` is
+/// The resources, as one file. Raw TCP is left out: the service behind an address is not known. `earlier` is
 /// what earlier suggestions allow that are in force: what of it is replaced is repeated.
 #[must_use]
 pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> String {

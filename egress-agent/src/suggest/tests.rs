@@ -237,19 +237,29 @@ fn a_suggestion_that_was_changed_is_left_as_it_is() {
     );
     assert_eq!(resources(&replaced).len(), 6, "{replaced}");
 
-    let changed = first.replace("port: 80, source", "port: 80, uri: {prefix: /only}, source");
-    assert_ne!(changed, first);
-    let left = after(&changed);
-    assert!(
-        left.contains(
-            "# Left out: a.example of shop. VirtualService shop/suggested.a.example (1.yaml:"
-        ),
-        "{left}"
-    );
-    assert!(!left.contains("Takes the place"), "{left}");
-    // The other host is suggested all the same.
-    assert_eq!(resources(&left).len(), 3, "{left}");
-    assert!(left.contains("name: suggested.b.example\n"), "{left}");
+    // A condition of the mesh's stage, and what is done besides at the gateway's.
+    let condition = first.replace("port: 80, source", "port: 80, uri: {prefix: /only}, source");
+    let (mesh, gateway) = first.rsplit_once("    route: [").unwrap();
+    let at_gateway = |more: &str| format!("{mesh}    {more}\n    route: [{gateway}");
+    for changed in [
+        condition,
+        at_gateway("retries: {attempts: 0}"),
+        at_gateway("timeout: 5s"),
+        at_gateway("headers: {request: {remove: [cookie]}}"),
+        at_gateway("headers: {response: {set: {x-a: b}}}"),
+        at_gateway("rewrite: {uri: /only}"),
+        at_gateway("corsPolicy: {allowOrigins: [{exact: https://b.example}]}"),
+    ] {
+        assert_ne!(changed, first);
+        let left = after(&changed);
+        let named =
+            "# Left out: a.example of shop. VirtualService shop/suggested.a.example (1.yaml:";
+        assert!(left.contains(named), "{changed}\n{left}");
+        assert!(!left.contains("Takes the place"), "{left}");
+        // The other host is suggested all the same.
+        assert_eq!(resources(&left).len(), 3, "{left}");
+        assert!(left.contains("name: suggested.b.example\n"), "{left}");
+    }
 }
 
 #[test]
