@@ -79,8 +79,7 @@ Examples:
   egress-agent explain --from shop/web https://api.example.com/ config/
 
   # A gateway without eBPF: it listens on the ports that applications dial.
-  # Ports below 1024 need
-  # CAP_NET_BIND_SERVICE, others no privilege.
+  # Ports below 1024 need CAP_NET_BIND_SERVICE, others no privilege.
   egress-agent gateway --config config/ --mesh mesh.yaml \\
       --labels istio=egressgateway --namespace istio-system \\
       --capture bind:80,443

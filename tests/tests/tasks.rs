@@ -507,7 +507,7 @@ fn a_gateway_with_tls_origination_simple_and_mutual_in_both_forms() {
     }
 }
 
-/// A Gateway and a VirtualService as above, with mutual TLS between pod and gateway: HTTP of port 80 is led to the
+/// A Gateway and a VirtualService as above, with mutual TLS between pod and gateway: HTTP of port 80 is routed to the
 /// gateway's port.
 fn through_the_gateway_with_mutual_tls(name: &str, host: &str, port: u16) -> String {
     let service = "istio-egressgateway.istio-system.svc.cluster.local";

@@ -358,7 +358,7 @@ fn an_endpoint_is_set_aside_as_long_as_its_rule_is_there() {
     // Another rule that comes ends nothing.
     applied(2, &format!("{ejecting}{elsewhere}"));
     assert_eq!((faults(), ejected()), (0, 1));
-    // The rule stays and says nothing of it any more.
+    // The rule stays, without outlier detection.
     applied(3, &rule(HOST, &format!("{{{turns}}}")));
     assert_eq!((faults(), ejected()), (COUNT / 2, 0));
     // What comes again begins anew.

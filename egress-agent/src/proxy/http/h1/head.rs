@@ -264,7 +264,8 @@ pub(in super::super) fn parse_trailers(
 ) -> Result<(HeaderMap, bool), BadMessage> {
     let mut fields = [httparse::EMPTY_HEADER; USUAL_HEADERS];
     let parsed = httparse::parse_headers(section, &mut fields);
-    let headers = match parsed.map_err(|error| syntax(error, limits))? {
+    let most = HeadLimits { headers: limits.headers.min(USUAL_HEADERS), ..limits };
+    let headers = match parsed.map_err(|error| syntax(error, most))? {
         httparse::Status::Complete((length, headers)) if length == section.len() => headers,
         httparse::Status::Complete(_) | httparse::Status::Partial => {
             return Err(BadMessage::Trailers);
