@@ -139,10 +139,11 @@ impl Stage {
         let start = Instant::now();
         let (seen, done) = loop {
             let (seen, done) = ask()?;
-            if seen == wanted || start.elapsed() > wait::SOON {
+            let is_there = seen == wanted && self.gateways_agree()?;
+            if is_there || start.elapsed() > wait::SOON {
                 break (seen, done);
             }
-            // A change of the configuration takes a moment to arrive.
+            // A change of the configuration takes a moment to arrive, at each gateway its own.
             thread::sleep(Duration::from_millis(50));
         };
         let shown = |line: &&str| line.starts_with("HTTP/") || line.starts_with("location:");
@@ -150,6 +151,16 @@ impl Stage {
         self.screen.output(&head.join("\n"));
         self.screen.output(&done.stderr);
         Ok(seen)
+    }
+
+    /// Whether the gateways that run have the same rules in force: the next connection may go to any.
+    fn gateways_agree(&self) -> Result<bool> {
+        let dumps = (0..self.gateways.len())
+            .map(|number| self.testbed.admin(number, "config_dump?resource=gateway"));
+        let mut dumps: Vec<String> = dumps.collect::<Result<_>>()?;
+        dumps.retain(|dump| !dump.is_empty());
+        dumps.dedup();
+        Ok(dumps.len() <= 1)
     }
 
     /// What curl shows, body and error message.
