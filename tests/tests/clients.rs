@@ -9,6 +9,7 @@ use std::{
 
 use egress_tests::{
     access_log,
+    ca::{Authority, issue_pem},
     outside::Servers,
     plan,
     process::{Finished, Process},
@@ -19,6 +20,9 @@ use egress_tests::{
 const HTTP1: u16 = 8080;
 const HTTP2: u16 = 8081;
 const GRPC: u16 = 50051;
+/// HTTP from pods that reaches the server inside TLS, on the other port.
+const ORIGINATED: u16 = 8082;
+const SECURE: u16 = 8443;
 
 /// Where [`plan::MOVING`] may be.
 const PLACES: [&str; 2] = [plan::TCP_SERVICE, plan::LEDGER];
@@ -64,14 +68,15 @@ fn nginx_conf(dir: &str) -> String {
         "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr notice;
 events {{ worker_connections 512; }}
 http {{
-  access_log off; client_max_body_size 100m;
+  access_log off; client_max_body_size 100m; root {dir}/files;
   client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
   uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-  server {{ listen {WEB}:{HTTP1}; listen {FIRST}:{HTTP1}; listen {SECOND}:{HTTP1}; location / {{ return 200 \"$request_method $server_protocol\\n\"; }} }}
+  server {{ listen {WEB}:{HTTP1}; listen {FIRST}:{HTTP1}; listen {SECOND}:{HTTP1}; location / {{ return 200 \"$request_method $server_protocol\\n\"; }} location /large {{ }} }}
   server {{
     listen {WEB}:{HTTP2} http2; keepalive_requests 20;
     location / {{ return 200 \"$request_method $server_protocol\\n\"; }}
     location /read {{ proxy_pass http://{WEB}:{HTTP1}; }}
+    location /large {{ }}
   }}
 }}
 ",
@@ -177,6 +182,37 @@ fn curl_in_every_version_of_http() {
     }
 }
 
+/// More than the sockets on the way take, in bytes.
+const LARGE: u64 = 32 << 20;
+
+#[test]
+fn a_download_counts_as_an_active_request_on_the_clusters_page_until_it_ends() {
+    let world = World::new();
+    let (testbed, dir) = (&world.testbed, world.testbed.dir());
+    fs::create_dir(dir.join("files")).unwrap();
+    fs::File::create(dir.join("files/large")).unwrap().set_len(LARGE).unwrap();
+    for (name, version, port) in [
+        ("one", "--http1.1", HTTP1),
+        ("one-to-two", "--http1.1", HTTP2),
+        ("two", "--http2-prior-knowledge", HTTP2),
+    ] {
+        let series = format!("outbound|{port}||www.example.com::{}:{port}::rq_active::", plan::WEB);
+        let active = || {
+            let page = testbed.admin(0, "clusters").unwrap();
+            page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok())
+        };
+        let url = url(port) + "large";
+        // Some seconds.
+        let args = ["-sf", version, "--limit-rate", "8M", "-o", "/dev/null", &url];
+        let mut download = testbed.pod().start(&dir, name, "curl", &args).unwrap();
+        until_is(SOON, &format!("{name}: a request"), active, |seen| *seen == Some(1)).unwrap();
+        assert!(download.ended().is_none(), "{name}: it was under way");
+        let ended = download.wait(Duration::from_secs(60)).unwrap();
+        assert!(ended.success(), "{name}: {}", download.stderr());
+        until_is(SOON, &format!("{name}: none"), active, |seen| *seen == Some(0)).unwrap();
+    }
+}
+
 /// `requests: 400 total, 400 started, 400 done, 400 succeeded, 0 failed, …`
 fn succeeded(done: &Finished) -> (u64, u64) {
     let line = done.stdout.lines().find(|line| line.starts_with("requests: "));
@@ -255,7 +291,10 @@ const PYTHON: &str = r#"
 import concurrent.futures, sys, grpc
 
 def echo(data, context):
-    context.set_trailing_metadata((("x-length", str(len(data))),))
+    sent = dict(context.invocation_metadata())
+    context.set_trailing_metadata((
+        ("x-length", str(len(data))), ("x-large", sent["x-large"]), ("x-bytes-bin", sent["x-bytes-bin"]),
+    ))
     return data
 
 def count(data, context):
@@ -279,11 +318,14 @@ print("gRPC for Python", grpc.__version__)
 with grpc.insecure_channel(sys.argv[2]) as channel:
     unary = channel.unary_unary("/test.Test/Echo")
     stream = channel.unary_stream("/test.Test/Count")
+    large = (("x-large", "y" * 6000), ("x-bytes-bin", bytes(range(256))))
     for number in range(int(sys.argv[3])):
         data = b"x" * (number * 100)
-        answer, call = unary.with_call(data, timeout=20, wait_for_ready=True)
+        answer, call = unary.with_call(data, timeout=20, wait_for_ready=True, metadata=large)
         assert answer == data
-        assert ("x-length", str(len(data))) in [(k, v) for k, v in call.trailing_metadata()]
+        trailing = [(k, v) for k, v in call.trailing_metadata()]
+        for pair in (("x-length", str(len(data))), *large):
+            assert pair in trailing, (pair, trailing)
         assert len(list(stream(b"n", timeout=20))) == 10
 print("ok")
 "#;
@@ -335,16 +377,203 @@ fn python_with_requests_httpx_and_grpc() {
     assert!(!done.ok() && done.stderr.contains("PERMISSION_DENIED"), "{done:?}");
 }
 
-/// `ADDRESS PORT`, and heads and bodies as they are sent in answer to `/0`, `/1` and so on.
+/// `ADDRESS PORT TLS_PORT CERTIFICATE`, and responses as they are sent in answer to `/0`, `/1` and so on, in clear
+/// and inside TLS.
 const ODD_SERVER: &str = r#"
-import socketserver, sys
+import socketserver, ssl, sys, threading
 
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         while line := self.rfile.readline():
             while self.rfile.readline().strip():
                 pass
-            self.wfile.write(sys.argv[3 + int(line.split()[1][1:])].encode())
+            self.wfile.write(sys.argv[5 + int(line.split()[1][1:])].encode("latin-1"))
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain(sys.argv[4])
+secure = Server((sys.argv[1], int(sys.argv[3])), Handler)
+secure.socket = context.wrap_socket(secure.socket, server_side=True)
+threading.Thread(target=secure.serve_forever, daemon=True).start()
+Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
+"#;
+
+/// `www.example.com` in clear on one port, and with TLS of the gateway's own on another.
+fn odd_registry(roots: &str) -> String {
+    format!(
+        "{}---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: secure}}
+spec:
+  hosts: [payments.example.com]
+  ports: [{{number: {ORIGINATED}, name: http, protocol: HTTP, targetPort: {SECURE}}}]
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: secure}}
+spec:
+  host: payments.example.com
+  trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: {roots}, sni: payments.example.com}}}}
+",
+        registry(10)
+    )
+}
+
+/// What curl reads from a server that breaks the standard, it reads through the gateway too, if it has one
+/// meaning, whether the server speaks in clear or inside TLS; and the gateway refuses what has two, though curl makes
+/// up its mind.
+#[test]
+fn curl_reads_through_the_gateway_what_it_reads_directly() {
+    const OK: &str = "HTTP/1.1 200 OK\r\n";
+    const LENGTH: &str = "Content-Length: 5\r\n\r\nhello";
+    const CHUNKS: &str = "5\r\nhello\r\n0\r\n\r\n";
+    let many: String = (0..600).map(|number| format!("X-{number}: {number}\r\n")).collect();
+    let length = "Content-Length: 5\r\n";
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    let clear = [
+        ("repeated_length", format!("{OK}{length}{LENGTH}")),
+        ("length_and_encoding", format!("{OK}Content-Length: 3\r\n{chunked}\r\n{CHUNKS}")),
+        ("header_blanks", format!("{OK}X-Odd : y\r\n{LENGTH}")),
+        ("bare_lf", format!("{OK}X-Odd: y\r\n{LENGTH}").replace("\r\n", "\n")),
+        // Of some lines only: after the status line, there alone, and at the end of the head.
+        ("bare_lf", format!("{OK}X-Odd: y\nContent-Length: 5\n\nhello")),
+        ("bare_lf", format!("HTTP/1.1 200 OK\nX-Odd: y\r\n{LENGTH}")),
+        ("bare_lf", format!("{OK}X-Odd: y\n{LENGTH}")),
+        ("bare_lf", format!("{OK}Content-Length: 5\r\n\nhello")),
+        ("bare_lf", format!("{OK}Content-Length: 5\n\r\nhello")),
+        ("folded_header", format!("{OK}X-Odd: y\r\n z\r\n{LENGTH}")),
+        ("status_blanks", format!("HTTP/1.1  200 OK\r\n{LENGTH}")),
+        ("chunk_blanks", format!("{OK}{chunked}\r\n5 \r\nhello\r\n0\r\n\r\n")),
+        // What the standard allows, and some servers alone say.
+        ("", format!("{OK}{many}{LENGTH}")),
+        ("", format!("HTTP/1.1 200\r\n{LENGTH}")),
+        ("", format!("HTTP/1.1 200   \r\nX-Odd:\r\n{LENGTH}")),
+        ("", format!("HTTP/1.1 200 D\u{e9}j\u{e0} vu  \r\nX-Odd: \u{e9}\r\n{LENGTH}")),
+        ("", format!("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n{LENGTH}")),
+        ("", format!("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{OK}{LENGTH}")),
+    ];
+    let ambiguous = [
+        format!("{OK}{chunked}{chunked}\r\n{CHUNKS}"),
+        format!("{OK}Content-Length: 5, 6\r\n{chunked}\r\n{CHUNKS}"),
+        format!("{OK}X-Odd: a\rb\r\n{LENGTH}"),
+        format!("{OK}X-Odd: a\r\r\n{LENGTH}"),
+        format!("HTTP/1.0 200 OK\r\n{chunked}\r\n{CHUNKS}"),
+        format!("{OK}Transfer-Encoding: identity\r\n{LENGTH}"),
+        format!("{OK}Transfer-Encoding: identity, chunked\r\n\r\n{CHUNKS}"),
+    ];
+    let testbed = Testbed::test(1).unwrap();
+    let authority = Authority::new("odd").unwrap();
+    let file = |name: &str, text: &str| {
+        let path = testbed.dir().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = issue_pem(&authority, "payments.example.com").unwrap();
+    let certificate = file("odd.pem", &format!("{certificate}{key}"));
+    let roots = file("odd-roots.pem", &authority.pem());
+    testbed.apply("www.yaml", &odd_registry(&roots)).unwrap();
+    let ports = [HTTP1, SECURE].map(|port| port.to_string());
+    let mut args = vec!["-c", ODD_SERVER, plan::WEB, &ports[0], &ports[1], &certificate];
+    args.extend(clear.iter().map(|(_, answer)| answer.as_str()));
+    args.extend(ambiguous.iter().map(String::as_str));
+    let outside = testbed.outside();
+    let _server = outside.start(&testbed.dir(), "odd", "/usr/bin/python3", &args).unwrap();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let shown = ["--http1.1", "-w", " %{http_code} %header{x-599}"];
+    let secure = format!("http://payments.example.com:{ORIGINATED}/");
+    let through = |base: &str, number: usize| {
+        let url = format!("{base}{number}");
+        testbed.curl(&[&shown[..], &[&url]].concat()).unwrap()
+    };
+    let direct = |number: usize| {
+        let url = format!("http://{}:{HTTP1}/{number}", plan::WEB);
+        outside.run("curl", &[&["-s", "--max-time", "10"], &shown[..], &[&url]].concat()).unwrap()
+    };
+    for base in [&url(HTTP1), &secure] {
+        let first = || through(base, 0).stdout;
+        until_is(SOON, "the server", first, |text| text.starts_with("hello 200")).unwrap();
+        let count = |kind: &str| {
+            let metrics = testbed.admin(0, "stats/prometheus").unwrap();
+            let series = format!("egress_upstream_normalized_total{{kind=\"{kind}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok())
+        };
+        for (number, (kind, answer)) in clear.iter().enumerate() {
+            let before = count(kind);
+            let (through, direct) = (through(base, number), direct(number));
+            assert!(direct.ok() && direct.stdout.starts_with("hello 200"), "{answer}: {direct:?}");
+            assert_eq!((through.code, through.stdout), (0, direct.stdout), "{base}: {answer}");
+            let more = before.map(|before| before + 1);
+            assert_eq!((count(kind), more.is_some()), (more, !kind.is_empty()), "{answer}");
+        }
+        for (number, answer) in (clear.len()..).zip(&ambiguous) {
+            assert!(direct(number).stdout.starts_with("hello 200"), "{answer}");
+            let through = through(base, number).stdout;
+            let refused = through.contains(" 502 ") && !through.starts_with("hello");
+            assert!(refused, "{base}: {answer}: {through}");
+        }
+    }
+    let blanks = testbed.curl(&["-w", "%header{x-odd}", &format!("{}2", url(HTTP1))]).unwrap();
+    assert_eq!(blanks.stdout, "helloy");
+    let refused = format!("http://evil.example.net:{HTTP1}/0");
+    assert_eq!(testbed.curl_status(&[&refused]).unwrap(), "403");
+}
+
+/// `ADDRESS PORT`: says what arrived of a request, in a response of the kind that the path names.
+const ECHO_SERVER: &str = r#"
+import socketserver, sys
+
+class Handler(socketserver.StreamRequestHandler):
+    def fields(self):
+        found = []
+        while line := self.rfile.readline().strip():
+            name, value = line.decode("latin-1").split(":", 1)
+            found.append((name.lower(), value.strip()))
+        return found
+
+    def body(self, values):
+        if "transfer-encoding" not in values:
+            return self.rfile.read(int(values.get("content-length", 0))), []
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        return body, self.fields()
+
+    def handle(self):
+        while line := self.rfile.readline():
+            method, target, version = line.decode("latin-1").split()
+            fields = self.fields()
+            values = dict(fields)
+            if "expect" in values:
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body, trailers = self.body(values)
+            kept = [field for field in fields if field[0] in ("cookie", "range", "x-own", "x-hop")]
+            seen = f"{method} {target[:20]} {len(target)} {len(body)} {kept} {trailers}\n".encode("latin-1")
+            path = target.split("?")[0]
+            length = b"Content-Length: %d\r\n\r\n" % len(seen)
+            whole = b"HTTP/1.1 200 OK\r\n" + length + seen
+            answer = {
+                "/hints": b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n" + whole,
+                "/trailers": b"HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    + b"%x\r\n%s\r\n0\r\nX-Sum: 7\r\n\r\n" % (len(seen), seen),
+                "/close": b"HTTP/1.1 200 OK\r\nConnection: close\r\n" + length + seen,
+                "/end": b"HTTP/1.1 200 OK\r\n\r\n" + seen,
+                "/part": b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-3/9\r\n" + length + seen,
+                "/none": b"HTTP/1.1 204 No Content\r\n\r\n",
+                "/same": b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 9\r\n\r\n",
+                "/needs": b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"
+                    + length + seen,
+            }.get(path, whole)
+            if method == "HEAD":
+                answer = answer.split(b"\r\n\r\n")[0] + b"\r\n\r\n"
+            self.wfile.write(answer)
+            if path in ("/close", "/end"):
+                return
 
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = daemon_threads = True
@@ -352,80 +581,119 @@ class Server(socketserver.ThreadingTCPServer):
 Server((sys.argv[1], int(sys.argv[2])), Handler).serve_forever()
 "#;
 
-/// What curl reads from a server that breaks the standard, it reads through the gateway too, if it has one
-/// meaning; and the gateway refuses what has two, though curl makes up its mind.
+/// What curl asks for with options that few use arrives at the server as it does directly, and so does the answer.
 #[test]
-fn curl_reads_through_the_gateway_what_it_reads_directly() {
-    const CHUNKS: &str = "5\r\nhello\r\n0\r\n\r\n";
-    let many: String = (0..600).map(|number| format!("X-{number}: {number}\r\n")).collect();
-    let clear = [
-        ("repeated_length", "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello".to_owned()),
-        (
-            "length_and_encoding",
-            format!("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"),
-        ),
-        ("header_blanks", "X-Odd : y\r\nContent-Length: 5\r\n\r\nhello".to_owned()),
-        ("bare_lf", "X-Odd: y\nContent-Length: 5\n\nhello".to_owned()),
-        ("folded_header", "X-Odd: y\r\n z\r\nContent-Length: 5\r\n\r\nhello".to_owned()),
-        ("chunk_blanks", "Transfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n".to_owned()),
-        ("", format!("{many}Content-Length: 5\r\n\r\nhello")),
-    ];
-    let ambiguous = [
-        format!("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"),
-        format!("Content-Length: 5, 6\r\nTransfer-Encoding: chunked\r\n\r\n{CHUNKS}"),
-        "X: y\nContent-Length: 5\r\n\r\nhello".to_owned(),
-    ];
+fn curl_with_unusual_options_sends_and_gets_what_it_does_directly() {
     let testbed = Testbed::test(1).unwrap();
     testbed.apply("www.yaml", &registry(10)).unwrap();
-    let heads = clear
-        .iter()
-        .map(|(kind, head)| (*kind, head))
-        .chain(ambiguous.iter().map(|head| ("", head)));
-    let answers: Vec<String> = heads
-        .map(|(kind, head)| {
-            let end = if kind == "bare_lf" { "\n" } else { "\r\n" };
-            format!("HTTP/1.1 200 OK{end}{head}")
-        })
-        .collect();
-    let port = HTTP1.to_string();
-    let mut args = vec!["-c", ODD_SERVER, plan::WEB, &port];
-    args.extend(answers.iter().map(String::as_str));
     let outside = testbed.outside();
-    let _server = outside.start(&testbed.dir(), "odd", "/usr/bin/python3", &args).unwrap();
+    let args = ["-c", ECHO_SERVER, plan::WEB, &HTTP1.to_string()];
+    let _server = outside.start(&testbed.dir(), "echo", "/usr/bin/python3", &args).unwrap();
     let _gateway = testbed.start_gateway(0).unwrap();
     let _node = testbed.start_node().unwrap();
-    let shown = ["--http1.1", "-w", " %{http_code} %header{x-599}"];
-    let through = |number: usize| {
-        let url = format!("{}{number}", url(HTTP1));
-        testbed.curl(&[&shown[..], &[&url]].concat()).unwrap()
+    let body = testbed.dir().join("body");
+    fs::write(&body, vec![b'x'; 100_000]).unwrap();
+    let body = body.to_string_lossy();
+    let at_body = format!("@{body}");
+    let long = format!("?{}", "x".repeat(30_000));
+    let both = |args: &[&str], path: &str, direct: &[&str]| {
+        let shown = ["-w", "%{http_code} %{num_connects}", "-D", "-"];
+        let place = if direct.is_empty() { testbed.pod() } else { outside };
+        let host = if direct.is_empty() { "www.example.com" } else { plan::WEB };
+        let url = format!("http://{host}:{HTTP1}/{path}");
+        let limit = ["-s", "--max-time", "20"];
+        let done =
+            place.run("curl", &[&limit, &shown[..], args, direct, &[&url]].concat()).unwrap();
+        // Of the headers, those that are not of a hop alone, in an order of their own.
+        let (mut headers, mut rest) = (Vec::new(), Vec::new());
+        for line in done.stdout.split("\r\n") {
+            let lower = line.to_ascii_lowercase();
+            let own = ["http/", "connection:", "content-length:", "transfer-encoding:", "trailer:"];
+            match lower.split_once(": ") {
+                Some((name, _)) if !name.contains([' ', '\n']) => {
+                    if !own.iter().any(|own| lower.starts_with(own)) && name != "upgrade" {
+                        headers.push(lower);
+                    }
+                }
+                _ if lower.starts_with("http/") || line.is_empty() => {}
+                _ => rest.push(lower),
+            }
+        }
+        headers.sort();
+        (done.code, headers, rest)
     };
-    let direct = |number: usize| {
-        let url = format!("http://{}:{HTTP1}/{number}", plan::WEB);
-        outside.run("curl", &[&["-s", "--max-time", "10"], &shown[..], &[&url]].concat()).unwrap()
-    };
-    let first = || through(0).stdout;
-    until_is(SOON, "the server", first, |text| text.starts_with("hello 200")).unwrap();
-    let metrics = || testbed.admin(0, "stats/prometheus").unwrap();
-    for (number, (kind, _)) in clear.iter().enumerate() {
-        let (through, direct) = (through(number), direct(number));
-        assert!(direct.ok() && direct.stdout.starts_with("hello 200"), "{kind}: {direct:?}");
-        assert_eq!((through.code, through.stdout), (0, direct.stdout), "{kind}");
-        let series = format!("egress_upstream_normalized_total{{kind=\"{kind}\"}} ");
-        let count = metrics().lines().find_map(|line| line.strip_prefix(&series)?.parse().ok());
-        assert_eq!(
-            count.is_some_and(|count: u64| count > 0),
-            !kind.is_empty(),
-            "{kind}: {count:?}"
-        );
+    let first = || both(&[], "", &[]).2;
+    until_is(SOON, "the server", first, |rest| rest.concat().contains("get / ")).unwrap();
+    // What HTTP/1.0, HTTP/1.1 and HTTP/2 can say, and what HTTP/2 cannot.
+    let any: &[(&[&str], &str)] = &[
+        (&[], &long),
+        (&["-d", "body"], "post"),
+        (&["-d", "body", "-H", "Expect:"], "post"),
+        (&["-T", &body], "put"),
+        (&["-F", "name=value"], "form"),
+        (&["-I"], "head"),
+        (&["-I"], "trailers"),
+        (&["-I"], "end"),
+        (&["-r", "0-3"], "part"),
+        (&["-r", "0-1,5-"], "part"),
+        (&["-X", "PURGE"], "purge"),
+        (&["-X", "M-SEARCH"], "search"),
+        (&["-X", "DELETE", "-d", "body"], "delete"),
+        (&["-X", "POST"], "empty"),
+        (&["-b", "a=1; b=2"], "cookies"),
+        (&["-H", "X-Own;"], "no-value"),
+        (&["-H", "X-Own: \u{e9}"], "obs-text"),
+        (&["--compressed", "--tr-encoding"], "codings"),
+        (&[], "close"),
+        (&[], "end"),
+        (&[], "none"),
+        (&[], "same"),
+        (&[], "hints"),
+        (&[], "needs"),
+    ];
+    let only_1: &[(&[&str], &str)] = &[
+        (&[], "trailers"),
+        (&["-d", "body", "-H", "Expect: 100-continue"], "expect"),
+        (&["-d", &at_body, "-H", "Expect: 100-continue"], "expect"),
+        (&["-H", "Transfer-Encoding: chunked", "-d", &at_body], "chunks"),
+        (&["-H", "Connection: close"], "closing"),
+        (&["-H", "Connection: Keep-Alive"], "keeping"),
+        (&["-H", "Cookie: a=1", "-H", "Cookie: b=2"], "cookies"),
+        (&["-X", "OPTIONS", "--request-target", "*"], "all"),
+        (&["-H", "Upgrade: TLS/1.2", "-H", "Connection: Upgrade"], "tls"),
+    ];
+    let old: &[(&[&str], &str)] = &[
+        (&[], "old"),
+        (&["-d", "body"], "old"),
+        (&["-d", "body", "-H", "Expect: 100-continue"], "old"),
+        (&["-H", "Connection: keep-alive"], "old"),
+        (&["-I"], "old"),
+        (&[], "end"),
+        (&[], "close"),
+    ];
+    for (version, lists) in [
+        ("--http1.1", &[any, only_1][..]),
+        ("--http2-prior-knowledge", &[any]),
+        ("--http1.0", &[old]),
+    ] {
+        let direct = if version == "--http1.0" { version } else { "--http1.1" };
+        for (args, path) in lists.iter().copied().flatten() {
+            let seen = both(&[args, &[version][..]].concat(), path, &[]);
+            let expected = both(args, path, &[direct]);
+            assert_eq!(expected.0, 0, "{direct} {args:?} {path}: {expected:?}");
+            assert_eq!(seen, expected, "{version} {args:?} {path}");
+        }
     }
-    let blanks = testbed.curl(&["-w", "%header{x-odd}", &format!("{}2", url(HTTP1))]).unwrap();
-    assert_eq!(blanks.stdout, "helloy");
-    for (number, answer) in answers.iter().enumerate().skip(clear.len()) {
-        assert!(direct(number).stdout.starts_with("hello 200"), "{answer}");
-        let through = through(number).stdout;
-        assert!(through.contains(" 502 ") && !through.starts_with("hello"), "{through}");
-    }
-    let refused = format!("http://evil.example.net:{HTTP1}/0");
+    // A field of one hop goes no further.
+    let hop = ["-H", "Connection: X-Hop", "-H", "X-Hop: 1", "-H", "X-Own: 1"];
+    let seen = both(&hop, "hop", &[]).2.concat();
+    assert!(seen.contains("x-own") && !seen.contains("x-hop"), "{seen}");
+    // Cookies that HTTP/2 has split are one field in HTTP/1 (RFC 9113 section 8.2.3).
+    let url = url(HTTP1) + "cookies";
+    let split =
+        testbed.pod().run("nghttp", &["-H", "cookie: a=1", "-H", "cookie: b=2", &url]).unwrap();
+    assert!(split.stdout.contains("('cookie', 'a=1; b=2')"), "{split:?}");
+    let refused = format!("http://evil.example.net:{HTTP1}/");
     assert_eq!(testbed.curl_status(&[&refused]).unwrap(), "403");
 }
 

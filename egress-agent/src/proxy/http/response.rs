@@ -112,6 +112,7 @@ fn ends_connection(kind: Normalized) -> bool {
         | Normalized::Trailer
         | Normalized::FoldedHeader
         | Normalized::HeaderBlanks
+        | Normalized::StatusBlanks
         | Normalized::RepeatedLength
         | Normalized::NoCloseNotify => false,
     }

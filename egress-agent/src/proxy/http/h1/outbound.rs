@@ -59,8 +59,8 @@ impl Side for UpstreamIo {
 
 /// An HTTP/1 connection to an upstream.
 #[derive(Debug)]
-pub(in super::super) struct H1Outbound {
-    pub(in super::super) stream: Stream<UpstreamIo>,
+pub(in super::super) struct H1Outbound<I = UpstreamIo> {
+    pub(in super::super) stream: Stream<I>,
     method: Method,
     /// The upstream said something since the last request.
     heard: bool,
@@ -69,8 +69,8 @@ pub(in super::super) struct H1Outbound {
     interim: usize,
 }
 
-impl H1Outbound {
-    pub(in super::super) fn new(io: UpstreamIo) -> Self {
+impl<I: AsyncRead + AsyncWrite + Unpin> H1Outbound<I> {
+    pub(in super::super) fn new(io: I) -> Self {
         Self {
             stream: Stream::new(io, BytesMut::new(), Sender::Upstream),
             method: Method::GET,
@@ -89,12 +89,17 @@ impl H1Outbound {
         headers: &HeaderMap,
         upgrade: Option<&HeaderValue>,
     ) {
-        self.method = request.method.clone();
-        self.heard = false;
-        self.interim = 0;
+        self.begin(request.method.clone());
         let out = self.stream.output();
         super::encode::whole_request(out, request, path, host, headers, upgrade);
         self.stream.start_body(request.framing);
+    }
+
+    /// What comes next is the response to a `method` request.
+    pub(in super::super) fn begin(&mut self, method: Method) {
+        self.method = method;
+        self.heard = false;
+        self.interim = 0;
     }
 
     /// The next response head, interim ones too, which may have as many bytes together as one head.
@@ -151,7 +156,7 @@ impl H1Outbound {
     }
 }
 
-impl Source for H1Outbound {
+impl<I: AsyncRead + AsyncWrite + Unpin> Source for H1Outbound<I> {
     fn poll_recv(
         &mut self,
         cx: &mut Context<'_>,
@@ -165,7 +170,7 @@ impl Source for H1Outbound {
     }
 }
 
-impl Sink for H1Outbound {
+impl<I: AsyncRead + AsyncWrite + Unpin> Sink for H1Outbound<I> {
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.stream.poll_room(cx)
     }

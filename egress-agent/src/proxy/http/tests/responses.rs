@@ -229,7 +229,6 @@ fn heads(table: &mut Table) {
         "(X): y\r\n",
         "X: a\0b\r\n",
         "X: a\rb\r\n",
-        "X: y\n",
         "X: y\r\r\n",
         "X: a\nContent-Length: 9\r\n",
         "X: a\rContent-Length: 9\r\n",
@@ -253,42 +252,54 @@ fn heads(table: &mut Table) {
         "X:\r\n y\r\n",
         "Content_Length: 9\r\n",
         "X: \r\n",
+        "X:\r\n",
+        "X: \u{e9}t\u{e9}\r\n",
         "X : y\r\n",
         "X\t \t: y\r\n",
     ] {
         table.add(ok(&format!("{line}{length}"), "hello"), Whole(200, "hello"));
     }
-    // Lines that end with LF alone, from the status line on.
+    // Lines that end with LF alone: all of them, or any.
     for head in [
         "Content-Length: 5\n\n",
         "X: y\nContent-Length: 5\n\n",
-        "X: y\r\nContent-Length: 5\r\n\r\n",
-        "X: a\n b\nContent-Length: 5\n\r\n",
-        "X : y\nContent-Length: 5, 5\r\n\n",
-    ] {
-        table.add(format!("HTTP/1.1 200 OK\n{head}hello"), Last(200, "hello"));
-        table.add(format!("HTTP/1.1 200 OK\n{head}hello{NEXT}"), Last(200, "hello"));
-    }
-    table.ended("HTTP/1.0 200 OK\n\nhello", Last(200, "hello"));
-    for head in [
-        "Content-Length: 5\n\n",
+        "X: y\r\nContent-Length: 5\n\n",
         "X: y\nContent-Length: 5\r\n\r\n",
         "Content-Length: 5\r\n\n",
         "Content-Length: 5\n\r\n",
+        "X: a\n b\nContent-Length: 5\n\r\n",
+        "X: a\r\n b\nContent-Length: 5\r\n\r\n",
+        "X : y\nContent-Length: 5, 5\r\n\n",
     ] {
-        table.add(format!("HTTP/1.1 200 OK\r\n{head}hello"), Refused);
+        for end in ["\n", "\r\n"] {
+            table.add(format!("HTTP/1.1 200 OK{end}{head}hello"), Last(200, "hello"));
+            table.add(format!("HTTP/1.1 200 OK{end}{head}hello{NEXT}"), Last(200, "hello"));
+        }
+    }
+    table.add("HTTP/1.1 200 OK\nX: y\r\nContent-Length: 5\r\n\r\nhello", Last(200, "hello"));
+    table.ended("HTTP/1.0 200 OK\n\nhello", Last(200, "hello"));
+    table.ended("HTTP/1.1 200 OK\r\n\nhello", Last(200, "hello"));
+    // A head ends at its first empty line, and what comes then is no other response.
+    table.ended(format!("HTTP/1.1 200 OK\r\nX: a\n\n{NEXT}"), Last(200, NEXT));
+    table.add(ok("Content-Length: 5\nX: a\n\nhello\r\nY: z\r\n", NEXT), Last(200, "hello"));
+    for line in ["Content-Length: 6", "Transfer-Encoding: gzip", "Content-Length:\n 6"] {
+        table.add(ok(&format!("{length}X: a\n{line}\r\n"), "hello"), Refused);
     }
     // A line end of a chunk stays CR LF.
     let chunks = "HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n";
     table.add(format!("{chunks}5\r\nhello\r\n0\r\n\r\n"), Last(200, "hello"));
     table.add(format!("{chunks}5\nhello\n0\n\n"), Broken);
+    // Empty lines before the status line: curl, nginx and Python's client refuse them as well.
+    for lead in ["\r\n", "\n", "\r\n\r\n"] {
+        table.add(format!("{lead}{}", ok(length, "hello")), Refused);
+    }
     for bytes in
         ["\nHTTP/1.1 200 OK\n\n", "HTTP/1.1 200 OK\r\r\n\r\n", "HTTP/1.1 200 OK\rX: y\r\n\r\n"]
     {
         table.ended(bytes, Refused);
     }
     for line in [
-        "HTTP/1.1  200 OK",
+        "HTTP/1.1  2000 OK",
         "HTTP/1.1 2000 OK",
         "HTTP/1.1 20 OK",
         "HTTP/1.1 099 OK",
@@ -315,9 +326,27 @@ fn heads(table: &mut Table) {
     ] {
         table.add(format!("{line}\r\n{length}\r\nhello"), Refused);
     }
-    for line in ["HTTP/1.1 200", "HTTP/1.1 200 ", "HTTP/1.1 200 Fine, thank you"] {
+    for line in [
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 ",
+        "HTTP/1.1 200   ",
+        "HTTP/1.1 200 OK  ",
+        "HTTP/1.1  200 OK",
+        "HTTP/1.1   200",
+        "HTTP/1.1 200 a\tb",
+        "HTTP/1.1 200 D\u{e9}j\u{e0} vu",
+        "HTTP/1.1 200 Fine, thank you",
+    ] {
         table.add(format!("{line}\r\n{length}\r\nhello"), Whole(200, "hello"));
     }
+    // Statuses without a name.
+    for status in [299, 450, 600, 999] {
+        let line = format!("HTTP/1.1 {status} Odd\r\n");
+        table.add(format!("{line}{length}\r\nhello"), Whole(status, "hello"));
+    }
+    let keep = "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n";
+    table.add(format!("{keep}{length}\r\nhello"), Whole(200, "hello"));
+    table.ended(format!("{keep}\r\nhello"), Last(200, "hello"));
     table.add(format!("HTTP/1.0 200 OK\r\n{length}\r\nhello"), Last(200, "hello"));
     table.add(
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{length}\r\nhello"),
