@@ -20,12 +20,13 @@ struct Target {
     runs: u32,
 }
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     Target { name: "packet", length: 500, runs: 1_000_000 },
     Target { name: "client_hello", length: 1200, runs: 100_000 },
     Target { name: "snapshots", length: 600, runs: 6_000 },
     Target { name: "identity", length: 600, runs: 200_000 },
     Target { name: "request", length: 600, runs: 100_000 },
+    Target { name: "response", length: 600, runs: 100_000 },
     Target { name: "hbone", length: 300, runs: 100_000 },
     Target { name: "trace_context", length: 700, runs: 100_000 },
 ];

@@ -13,6 +13,7 @@ mod maps;
 mod packets;
 mod random;
 mod request;
+mod response;
 mod snapshots;
 mod trace_context;
 mod world;
@@ -22,6 +23,7 @@ pub use hello::client_hello;
 pub use identity::identity;
 pub use packets::packet;
 pub use request::request;
+pub use response::response;
 pub use snapshots::snapshots;
 pub use trace_context::trace_context;
 
@@ -29,12 +31,13 @@ pub use trace_context::trace_context;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them. The names are those of the corpora and of libFuzzer's binaries.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("packet", packet),
     ("client_hello", client_hello),
     ("snapshots", snapshots),
     ("identity", identity),
     ("request", request),
+    ("response", response),
     ("hbone", hbone),
     ("trace_context", trace_context),
 ];

@@ -63,7 +63,7 @@ use futures_util::future::Either;
 use self::connection::Connection;
 pub use self::{
     connection::{Ended, Hop},
-    reread::forwarded,
+    reread::{Answered, answered, forwarded},
     shared::Shared,
 };
 use super::{Downstream, Worker};
