@@ -1,5 +1,5 @@
-//! A gateway dies. What runs breaks visibly, what comes next goes to the other gateway or nowhere,
-//! and nothing goes directly.
+//! Two gateways. Connections are spread over both. One dies: what runs breaks visibly, what comes next goes to the
+//! other gateway or nowhere, and nothing goes directly.
 
 use std::time::{Duration, Instant};
 
@@ -63,4 +63,51 @@ fn a_gateway_killed_during_a_download_breaks_it_and_the_other_takes_over() {
     let _back = testbed.start_gateway(other).unwrap();
     until_is(SOON, "the gateway that came back", status, |seen| seen == "200").unwrap();
     assert_eq!(capture.frames(), Vec::<String>::new());
+}
+
+/// Opens connections to `ADDRESS PORT` until none can be opened for want of a local port, and writes how many there
+/// are. It is refused now and then if only one of several gateways has no port left, so it tries on for a while.
+const CONNECT: &str = r#"
+import errno, socket, struct, sys
+
+connections, failures = [], 0
+while failures < 40:
+    connection = socket.socket()
+    # The ports are free again at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    try:
+        connection.connect((sys.argv[1], int(sys.argv[2])))
+        connections.append(connection)
+        failures = 0
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        failures += 1
+print(len(connections))
+"#;
+
+/// Local ports that the pod has in the test below.
+const PORTS: usize = 32;
+
+/// To a gateway's address and one port, a pod has as many connections as local ports; to two of them twice as many.
+#[test]
+fn a_pods_local_ports_count_for_each_gateway_on_its_own() {
+    let testbed = Testbed::test(2).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let _first = testbed.start_gateway(0).unwrap();
+    let mut second = testbed.start_gateway(1).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let status = || testbed.curl_status(&["https://edition.cnn.com/"]).unwrap();
+    until_is(SOON, "the host to be served", status, |seen| seen == "200").unwrap();
+    let range = format!("20000 {}", 20_000 + PORTS - 1);
+    testbed.pod().ns.sysctl("ipv4/ip_local_port_range", &range).unwrap();
+    // Until a gateway is known to be up, or not to be, there are fewer, or some are refused.
+    let most = || {
+        let args = ["-c", CONNECT, plan::WEB, "443"];
+        let done = testbed.pod().run("/usr/bin/python3", &args).unwrap();
+        done.stdout.trim().parse::<usize>().unwrap_or_default()
+    };
+    until_is(SOON, "connections to both gateways", most, |most| *most == 2 * PORTS).unwrap();
+    second.kill();
+    until_is(SOON, "connections to the one that is left", most, |most| *most == PORTS).unwrap();
 }

@@ -463,6 +463,26 @@ fn silent_destinations_are_probed_as_the_rule_says() {
     assert!(!late.stdout().contains("ended"));
 }
 
+#[test]
+fn a_tcp_connection_counts_as_active_on_the_clusters_page_until_it_ends() {
+    const PORT: u16 = 5432;
+    let site = Site::new(1);
+    site.apply(&tcp(&[PORT], "", ""));
+    let series =
+        format!("outbound|{PORT}||tcp.example.com::{}:{PORT}::cx_active::", plan::TCP_SERVICE);
+    let active = || {
+        let page = site.testbed.admin(0, "clusters").unwrap();
+        page.lines().find_map(|line| line.strip_prefix(&series)?.parse::<u64>().ok())
+    };
+    let held = [site.holds(PORT), site.holds(PORT)];
+    until_is(SOON, "both", active, |seen| *seen == Some(2)).unwrap();
+    let [one, other] = held;
+    drop(one);
+    until_is(SOON, "the other one", active, |seen| *seen == Some(1)).unwrap();
+    drop(other);
+    until_is(SOON, "none", active, |seen| *seen == Some(0)).unwrap();
+}
+
 /// `sourceSubnet` of a TCP match, at either stage: a pod of the subnet is served, its neighbour is not.
 #[test]
 fn a_tcp_route_is_for_pods_of_its_source_subnet() {
