@@ -22,7 +22,7 @@ const HTTP2: u16 = 8081;
 const GRPC: u16 = 50051;
 /// HTTP from pods that reaches the server inside TLS, on the other port.
 const ORIGINATED: u16 = 8082;
-const SECURE: u16 = 8443;
+const SECURE: u16 = 8444;
 
 /// Where [`plan::MOVING`] may be.
 const PLACES: [&str; 2] = [plan::TCP_SERVICE, plan::LEDGER];
