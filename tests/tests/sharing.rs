@@ -51,8 +51,8 @@ spec:
     )
 }
 
-/// The same host on one port alone, which the node leads to the gateway in a tunnel.
-fn tunnelled(certificates: &Path, port: u16) -> String {
+/// The same host by HTTP/2 alone, which the node leads to the gateway in a tunnel.
+fn tunnelled(certificates: &Path) -> String {
     let certificates = certificates.display();
     let gateway = "istio-egressgateway.istio-system.svc.cluster.local";
     format!(
@@ -63,7 +63,7 @@ metadata: {{name: www}}
 spec:
   selector: {{istio: egressgateway}}
   servers:
-  - port: {{number: {port}, name: https, protocol: HTTPS}}
+  - port: {{number: {HTTP2}, name: https, protocol: HTTPS}}
     hosts: [www.example.com]
     tls: {{mode: MUTUAL, serverCertificate: {certificates}/cert-chain.pem,
       privateKey: {certificates}/key.pem, caCertificates: {certificates}/root-cert.pem}}
@@ -77,7 +77,7 @@ spec:
   - name: www
     trafficPolicy:
       portLevelSettings:
-      - port: {{number: {port}}}
+      - port: {{number: {HTTP2}}}
         tls: {{mode: ISTIO_MUTUAL, sni: www.example.com}}
 ---
 apiVersion: networking.istio.io/v1
@@ -87,10 +87,10 @@ spec:
   hosts: [www.example.com]
   gateways: [mesh, www]
   http:
-  - match: [{{gateways: [mesh], port: {port}}}]
-    route: [{{destination: {{host: {gateway}, subset: www, port: {{number: {port}}}}}}}]
-  - match: [{{gateways: [www], port: {port}}}]
-    route: [{{destination: {{host: www.example.com, port: {{number: {port}}}}}}}]
+  - match: [{{gateways: [mesh], port: {HTTP2}}}]
+    route: [{{destination: {{host: {gateway}, subset: www, port: {{number: {HTTP2}}}}}}}]
+  - match: [{{gateways: [www], port: {HTTP2}}}]
+    route: [{{destination: {{host: www.example.com, port: {{number: {HTTP2}}}}}}}]
 ",
         entry = registry()
     )
@@ -276,37 +276,28 @@ fn shared_by(pod: &Place, port: u16) -> Rounds {
     Rounds { alone: rounds("alone"), beside: rounds("beside") }
 }
 
-/// Many streams of a tunnel, and behind it connections to the origin.
-fn share_in_a_tunnel(port: u16) {
+/// Both at once: many streams of a tunnel, and few connections of HTTP/2 to the origin.
+#[test]
+fn who_stalls_or_trickles_holds_up_nobody_in_a_tunnel_to_an_http2_origin() {
     let testbed = Testbed::test(1).unwrap();
     let _root = testbed.prepare_mtls(1).unwrap();
     let _nginx = nginx(&testbed);
-    testbed.apply("www.yaml", &tunnelled(&testbed.dir().join("gateway"), port)).unwrap();
+    testbed.apply("www.yaml", &tunnelled(&testbed.dir().join("gateway"))).unwrap();
     let gateway = testbed.start_gateway_mtls(0).unwrap();
     let node = testbed.start_node_mtls().unwrap();
-    let url = format!("http://www.example.com:{port}/small");
+    let url = format!("http://www.example.com:{HTTP2}/small");
     let ask = || testbed.curl_status(&[&url]).unwrap();
     until_is(SOON, &url, ask, |seen| seen == "200")
         .unwrap_or_else(|error| panic!("{error:#}\n{}{}", node.stderr(), gateway.stderr()));
     let before = testbed.node_metric("egress_tunnel_streams_total").unwrap();
-    let rounds = shared_by(testbed.pod(), port);
-    println!("in a tunnel to port {port}: p99 {rounds:?}");
+    let rounds = shared_by(testbed.pod(), HTTP2);
+    println!("in a tunnel: p99 {rounds:?}");
     let streams = testbed.node_metric("egress_tunnel_streams_total").unwrap() - before;
     assert!(streams >= 3 * EACH as u64, "all of it was in the tunnel: {streams}");
     assert!(rounds.hold_up_nobody(), "{rounds:?}");
     // The forbidden twin: a host that no rule leads there.
-    let refused = testbed.curl_status(&[&format!("http://evil.example.net:{port}/")]).unwrap();
+    let refused = testbed.curl_status(&[&format!("http://evil.example.net:{HTTP2}/")]).unwrap();
     assert!(refused == "403" || refused.starts_with("curl: "), "{refused}");
-}
-
-#[test]
-fn who_stalls_or_trickles_holds_up_nobody_in_a_tunnel_to_an_http1_origin() {
-    share_in_a_tunnel(HTTP1);
-}
-
-#[test]
-fn who_stalls_or_trickles_holds_up_nobody_in_a_tunnel_to_an_http2_origin() {
-    share_in_a_tunnel(HTTP2);
 }
 
 #[test]
