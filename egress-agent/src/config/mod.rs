@@ -129,6 +129,7 @@ mod decisions {
     mod scopes;
     mod tests;
     mod unmet;
+    mod unsupported;
     mod upstreams;
     mod wildcards;
 }

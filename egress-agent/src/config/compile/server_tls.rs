@@ -275,35 +275,36 @@ fn versions(tls: &Mirror, cx: &mut Cx<'_>) -> Option<(TlsVersion, TlsVersion)> {
 }
 
 fn cipher_suites(list: &List<String>, cx: &mut Cx<'_>) -> Option<Vec<CipherSuite>> {
-    let mut suites = Vec::new();
+    let (mut suites, mut unknown) = (Vec::new(), Vec::new());
     for name in list {
         match CipherSuite::ALL.iter().find(|suite| suite.name() == name.value) {
             Some(suite) if suites.contains(suite) => {
                 cx.warn(&name.at, format!("{} is listed twice", name.value));
             }
             Some(suite) => suites.push(*suite),
-            None => {
-                let names = CipherSuite::ALL.iter().map(|suite| suite.name());
-                let near = nearest(&name.value, names);
-                let hint = near.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
-                cx.warn(
-                    &name.at,
-                    format!(
-                        "{} is not spoken (only suites for TLS 1.2 with ephemeral keys and GCM or \
-                         ChaCha20 can be chosen); it is left out{hint}",
-                        name.value
-                    ),
-                );
-            }
+            None => unknown.push(name),
         }
     }
-    if let (Some(first), true) = (list.iter().next(), suites.is_empty()) {
-        let names: Vec<_> = CipherSuite::ALL.iter().map(|suite| suite.name()).collect();
-        let expected = format!("one of {}", names.join(", "));
-        cx.wrong(&first.at, format!("{:?}", first.value), expected, "no cipher suite is left");
-        return None;
+    let none_is_left = suites.is_empty();
+    for name in &unknown {
+        let names = CipherSuite::ALL.iter().map(|suite| suite.name());
+        let near = nearest(&name.value, names);
+        let hint = near.map(|near| format!(". Did you mean {near}?")).unwrap_or_default();
+        let message = format!(
+            "{} is not spoken (only suites for TLS 1.2 with ephemeral keys and GCM or ChaCha20 can be \
+             chosen)",
+            name.value
+        );
+        if none_is_left {
+            let names: Vec<_> = CipherSuite::ALL.iter().map(|suite| suite.name()).collect();
+            let expected = format!("one of {}", names.join(", "));
+            let message = format!("{message}; no cipher suite is left{hint}");
+            cx.wrong(&name.at, format!("{:?}", name.value), expected, message);
+        } else {
+            cx.warn(&name.at, format!("{message}; it is left out{hint}"));
+        }
     }
-    Some(suites)
+    if none_is_left && !unknown.is_empty() { None } else { Some(suites) }
 }
 
 /// Each in its normal form.

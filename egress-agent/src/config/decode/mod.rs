@@ -90,6 +90,9 @@ pub(super) struct At<T> {
     pub(super) at: Spot,
 }
 
+/// What is found where something is missing.
+pub(super) const NOTHING: &str = "nothing";
+
 /// What decoding and compiling write their problems to.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -101,6 +104,8 @@ pub(super) struct Report {
     fields: HashMap<String, Vec<String>>,
     /// The credentials that resources name.
     credentials: BTreeSet<CredentialUse>,
+    /// Where a field that isn't supported was refused, by file, resource and the mapping that it is in.
+    unsupported: HashMap<(String, Option<String>, String), Severity>,
 }
 
 impl Report {
@@ -130,8 +135,27 @@ impl Report {
     }
 
     /// The problems, and whether any of them forbids a snapshot.
-    pub(super) fn into_parts(self) -> (Vec<Problem>, bool) {
+    pub(super) fn into_parts(mut self) -> (Vec<Problem>, bool) {
+        if !self.unsupported.is_empty() {
+            let mut problems = std::mem::take(&mut self.problems);
+            problems.retain(|problem| !self.follows(problem));
+            self.problems = problems;
+        }
         (self.problems, self.fatal)
+    }
+
+    /// Whether a problem is what a field that isn't supported would have prevented: something is missing from
+    /// the mapping that the field is in. The field's own message says enough, and is as severe.
+    fn follows(&self, problem: &Problem) -> bool {
+        let Some(field) = &problem.field else { return false };
+        let refused_in = |mapping: &str| {
+            let place = (problem.file.clone(), problem.resource.clone(), mapping.to_owned());
+            self.unsupported.get(&place).is_some_and(|severity| *severity >= problem.severity)
+        };
+        let is_missing = problem.found.as_deref() == Some(NOTHING);
+        refused_in(field)
+            || (is_missing
+                && field.rsplit_once('.').is_some_and(|(mapping, _)| refused_in(mapping)))
     }
 }
 
@@ -168,6 +192,16 @@ impl Cx<'_> {
         self.report.push(problem);
         let last = self.report.problems.len() - 1;
         &mut self.report.problems[last]
+    }
+
+    /// Refuses a field of the mapping at `within` that isn't supported.
+    pub(super) fn unsupported(&mut self, bad: &Unsupported, within: &Spot, at: &Spot) {
+        let message = format!("not supported: {}", bad.why);
+        self.report.fatal |= bad.severity == Severity::Error;
+        self.note(bad.severity, at, message);
+        let place = (self.file.to_owned(), self.resource.map(Into::into), within.path.to_string());
+        let severity = self.report.unsupported.entry(place).or_insert(bad.severity);
+        *severity = bad.severity.max(*severity);
     }
 
     /// An error that forbids a snapshot.

@@ -1,6 +1,6 @@
 //! The macros that declare mirrors, and what their decoders stand on.
 
-use super::{Cx, Field, RecordDoc, Severity, Spot, Step, Unsupported};
+use super::{Cx, Field, NOTHING, RecordDoc, Severity, Spot, Step, Unsupported};
 use crate::config::yaml::{Node, Value, shorten};
 
 /// Declares a mirror of a part of a resource: struct, decoder and reference in one place, so that
@@ -166,12 +166,11 @@ impl<'a> Entries<'a> {
                 let place = at.step(key.line, Step::Field(bad.key));
                 refused |= bad.severity != Severity::Warning;
                 match bad.severity {
-                    Severity::Error => cx.error(&place, format!("not supported: {}", bad.why)),
-                    Severity::Refusal => {
-                        cx.note(bad.severity, &place, format!("not supported: {}", bad.why))
+                    Severity::Error | Severity::Refusal => cx.unsupported(bad, at, &place),
+                    Severity::Warning => {
+                        cx.warn(&place, format!("has no effect: {}", bad.why));
                     }
-                    Severity::Warning => cx.warn(&place, format!("has no effect: {}", bad.why)),
-                };
+                }
             } else if let Some(known) = keys.iter().find(|known| **known == camel(&key.text)) {
                 let place = at.step(key.line, Step::Field(known));
                 cx.warn(&place, "old spelling of a field; it is accepted").found =
@@ -202,12 +201,7 @@ impl<'a> Entries<'a> {
         else {
             if required && !self.refused {
                 let place = self.at.field(key);
-                cx.wrong(
-                    &place,
-                    "nothing",
-                    T::type_name(),
-                    format!("the field {key:?} is missing"),
-                );
+                cx.wrong(&place, NOTHING, T::type_name(), format!("the field {key:?} is missing"));
             }
             return T::absent();
         };
