@@ -44,7 +44,7 @@ impl From<Vec<Entry>> for Entries {
     fn from(all: Vec<Entry>) -> Self {
         let mut entries = Self::default();
         for (index, entry) in all.iter().enumerate() {
-            entries.by_name.insert(entry.meta.full_name(), index);
+            entries.by_name.entry(entry.meta.full_name()).or_insert(index);
             let own = entries.by_namespace.entry(entry.meta.namespace.clone()).or_default();
             for (number, host) in entry.hosts.iter().enumerate() {
                 entries.hosts.add(host, (index, number));
@@ -89,6 +89,23 @@ impl Entries {
     /// The same of the entries of a namespace.
     pub(super) fn meet_in(&self, namespace: &Namespace, host: &HostPattern) -> bool {
         self.by_namespace.get(namespace).is_some_and(|hosts| hosts.meets(host))
+    }
+
+    /// Whether hosts of entries with this port cover the pattern.
+    pub(super) fn has(&self, host: &HostPattern, port: Port) -> bool {
+        let covering = self.hosts.covering(host).flatten();
+        let mut entries = covering.filter_map(|(entry, _)| self.all.get(*entry));
+        entries.any(|entry| entry.port(port).is_some())
+    }
+
+    /// The same with more of them.
+    pub(super) fn with(self, more: Vec<Entry>) -> Self {
+        if more.is_empty() {
+            return self;
+        }
+        let mut all = self.all;
+        all.extend(more);
+        all.into()
     }
 
     /// What the entries declare of the most specific host that covers the pattern.

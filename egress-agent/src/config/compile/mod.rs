@@ -14,6 +14,7 @@ mod exemptions;
 mod fits;
 mod gateways;
 mod http;
+mod implied;
 mod index;
 mod keepalive;
 mod locality;
@@ -136,7 +137,9 @@ impl Compiler<'_> {
                 entries.extend(self.entry(entry));
             }
         }
-        self.entries = entries.into();
+        let known = Entries::from(entries);
+        let implied = implied::entries(&known, &resources.routes);
+        self.entries = known.with(implied);
         let authorization = self.guards(&resources.guards);
         let mut drafts = self.egress_drafts(resources);
         self.egress_hosts = self.named_by(&drafts);

@@ -297,7 +297,7 @@ fn destinations(spec: &VirtualService) -> impl Iterator<Item = (&At<String>, Opt
 }
 
 /// Whether all names that a pattern has end in the same way.
-fn is_suffix(host: &HostPattern) -> bool {
+pub(super) fn is_suffix(host: &HostPattern) -> bool {
     match host {
         HostPattern::Below(_) | HostPattern::Ending(_) => true,
         HostPattern::Exact(_) | HostPattern::Any => false,
@@ -305,7 +305,7 @@ fn is_suffix(host: &HostPattern) -> bool {
 }
 
 /// Whether a route leads to one external host, as where one server has all names of a wildcard.
-fn leads_to_one_host(spec: &VirtualService, namespace: &Namespace) -> bool {
+pub(super) fn leads_to_one_host(spec: &VirtualService, namespace: &Namespace) -> bool {
     destinations(spec).any(|(text, _)| match pattern(text, namespace) {
         Some(HostPattern::Exact(Host::Name(name))) => !names::is_in_cluster(&name),
         Some(HostPattern::Exact(Host::Ip(_))) => true,
@@ -314,7 +314,7 @@ fn leads_to_one_host(spec: &VirtualService, namespace: &Namespace) -> bool {
 }
 
 /// `None` where it is invalid, which the compiler reports.
-fn pattern(text: &At<String>, namespace: &Namespace) -> Option<HostPattern> {
+pub(super) fn pattern(text: &At<String>, namespace: &Namespace) -> Option<HostPattern> {
     HostPattern::parse(&names::expand(&text.value, namespace)).ok()
 }
 

@@ -1,6 +1,8 @@
 //! Hosts that begin with a `*`.
 
-use crate::config::testing::{Gateway, errors};
+use egress_ebpf::reason::Reason;
+
+use crate::config::testing::{Gateway, errors, problems};
 
 fn entry(host: &str) -> String {
     format!(
@@ -40,4 +42,90 @@ fn gateways_and_egress_policies_take_whole_labels() {
         let found = errors(&[&partial]);
         assert!(found.iter().any(|found| found.message.contains("whole labels")), "{found:?}");
     }
+}
+
+const EN: &str = "en.wiki.example";
+
+/// One server of the registry, and rules that lead all names below its domain there.
+fn one_server(entry: &str, route: &str, to: &str) -> [String; 3] {
+    let resource = |kind: &str, name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: apps}}\nspec: {spec}\n"
+        )
+    };
+    let rule = |place: &str, to: &str| {
+        format!(
+            "{{match: [{{gateways: [{place}], port: 443, sniHosts: ['*.wiki.example']}}], \
+             route: [{{destination: {{host: '{to}', port: {{number: 443}}}}}}]}}"
+        )
+    };
+    let tls =
+        [rule("mesh", "istio-egressgateway.istio-system.svc.cluster.local"), rule("egress", to)];
+    let servers = "{selector: {istio: egressgateway}, servers: [{port: {number: 443, name: tls, protocol: TLS}, \
+                   hosts: ['*.wiki.example'], tls: {mode: PASSTHROUGH}}]}";
+    [
+        resource(
+            "ServiceEntry",
+            "www",
+            &format!("{{hosts: [www.wiki.example], resolution: DNS, {entry}}}"),
+        ),
+        resource("Gateway", "egress", servers),
+        resource(
+            "VirtualService",
+            "wiki",
+            &format!(
+                "{{hosts: ['*.wiki.example'], gateways: [mesh, egress], {route}tls: [{}]}}",
+                tls.join(", ")
+            ),
+        ),
+    ]
+}
+
+/// As in Istio's task, the names need no entry of their own. Only the rule reaches them.
+#[test]
+fn a_rule_leads_names_without_an_entry_to_one_server() {
+    const PORT: &str = "ports: [{number: 443, name: tls, protocol: HTTPS}]";
+    const WWW: &str = "www.wiki.example";
+    let exported = format!("{PORT}, exportTo: ['.']");
+    for (entry, route, to, served) in [
+        (PORT, "", WWW, true),
+        // Whoever sees the rule has to see the server.
+        (exported.as_str(), "", WWW, false),
+        // The server has no such port, or it is none of TLS.
+        ("ports: [{number: 8443, name: tls, protocol: HTTPS}]", "", WWW, false),
+        ("ports: [{number: 443, name: tls, protocol: HTTP}]", "", WWW, false),
+        // No rule leads to a server.
+        (PORT, "", "*.wiki.example", false),
+        // Strangers see no rule that is for one namespace.
+        (exported.as_str(), "exportTo: ['.'], ", WWW, false),
+    ] {
+        let texts = one_server(entry, route, to);
+        let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "direct: registry\n");
+        let ask = |name: &str| gateway.tls(443, name).map(|route| route.cluster.name.to_string());
+        let answer = ask(EN).map_err(|denied| denied.reason);
+        let expected = if served {
+            Ok("outbound|443||www.wiki.example".to_owned())
+        } else {
+            Err(Reason::HostNotInRegistry)
+        };
+        assert_eq!(answer, expected, "{entry} {route} {to}");
+        for other in ["wiki.example", "en.other.example"] {
+            let denied = ask(other).expect_err(other);
+            assert_eq!(denied.reason, Reason::HostNotInRegistry, "{other}");
+        }
+        let found = problems(&texts.each_ref().map(String::as_str), "direct: registry\n");
+        let told = found.iter().any(|problem| problem.message.contains("host_not_in_registry"));
+        assert!(!served || !told, "{found:?}");
+    }
+}
+
+/// A pod of the namespace sees what is for its namespace.
+#[test]
+fn names_without_an_entry_are_for_those_who_see_the_rule() {
+    let port = "ports: [{number: 443, name: tls, protocol: TLS}], exportTo: ['.']";
+    let texts = one_server(port, "exportTo: ['.'], ", "www.wiki.example");
+    let gateway = Gateway::new(&texts.each_ref().map(String::as_str), "direct: registry\n");
+    let of = |address: &str| gateway.tls_from(&gateway.source(address), 443, EN);
+    assert_eq!(&*of("10.0.0.5").unwrap().cluster.name.0, "outbound|443||www.wiki.example");
+    assert_eq!(of("10.9.9.9").unwrap_err().reason, Reason::HostNotInRegistry);
 }
