@@ -4,7 +4,7 @@ use super::{
     super::{
         decode::{Cx, Report, Spot, nearest},
         gateway_api::{self, GROUP, OTHER_KINDS},
-        yaml::{Node, shorten},
+        yaml::{Node, Value, shorten},
     },
     Resources, Scope,
 };
@@ -41,11 +41,32 @@ impl Resources {
         let mut report = Report::default();
         let mut own = Cx { report: &mut report, file: cx.file, resource: None };
         match self.meta(title, node, Scope::Namespace, &mut own) {
-            Some(meta) => self.api.add(kind, meta, node, report.into_parts().0),
+            Some(meta) => {
+                if kind == "TLSRoute" && version != "v1alpha2" {
+                    without_hostnames(version, node, &mut meta.cx(&mut report));
+                }
+                self.api.add(kind, meta, node, report.into_parts().0);
+            }
             None => {
                 cx.report.fatal |= report.fatal;
                 cx.report.problems.append(&mut report.problems);
             }
         }
+    }
+}
+
+/// A route without names is for every name of its parents. Only the oldest version may say so.
+fn without_hostnames(version: &str, route: &Node, cx: &mut Cx<'_>) {
+    let Some(spec) = route.get("spec") else { return };
+    let is_empty = |names: &Node| {
+        names.value == Value::Null || matches!(&names.value, Value::List(all) if all.is_empty())
+    };
+    if spec.get("hostnames").is_none_or(is_empty) {
+        let at = Spot::root(spec.line, "spec").field("hostnames");
+        let message = format!(
+            "an API server refuses a TLSRoute of {version} without hostnames; here it is for every name of its \
+             parents"
+        );
+        cx.warn(&at, message);
     }
 }

@@ -5,7 +5,7 @@ use egress_ebpf::reason::Reason;
 
 use crate::{
     config::{
-        Severity, StatusReason,
+        Problem, Severity, StatusReason,
         testing::{Gateway, compile_with, compiled, problems},
     },
     policy::{ClientTlsMode, Denied, Discovery, HttpRoute, NodeAction, ServerTlsMode, TlsRoute},
@@ -1171,4 +1171,37 @@ fn a_backend_is_reached_as_its_service_entry_says() {
         other @ (Discovery::Static(_) | Discovery::Request(_)) => vec![format!("{other:?}")],
     };
     assert_eq!(names, ["edition.cnn.com:80"]);
+}
+
+/// Without names a `TLSRoute` is for those of its parents, as the Gateway API has it; only its oldest version may say so.
+#[test]
+fn a_tls_route_without_hostnames_is_for_the_names_of_its_parents() {
+    let names = "  hostnames:\n  - edition.cnn.com\n";
+    assert!(PASSTHROUGH.contains(names));
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: cnn, namespace: default}\n\
+                 spec: {hosts: [edition.cnn.com, www.cnn.com], resolution: DNS, \
+                 ports: [{number: 443, name: tls, protocol: TLS}]}\n";
+    for (version, warned) in [("v1alpha2", 0), ("v1alpha3", 2), ("v1", 2)] {
+        for names in [names, "  hostnames: []\n", ""] {
+            let routes = PASSTHROUGH
+                .replace("/v1alpha2", &format!("/{version}"))
+                .replace("  hostnames:\n  - edition.cnn.com\n", names);
+            let gateway = Gateway::new(&[entry, &routes], "");
+            let route = gateway.tls(443, HOST).unwrap();
+            assert_eq!(&*route.cluster.name.0, "outbound|443||edition.cnn.com");
+            // The listener is for one name, whatever the route says.
+            assert!(gateway.tls(443, "www.cnn.com").is_err());
+            let all = problems(&[entry, &routes], "");
+            let about =
+                |problem: &&Problem| problem.message.contains("API server refuses a TLSRoute");
+            let told: Vec<_> = all.iter().filter(about).collect();
+            // The one for the mesh has none.
+            let expected = if names.contains("edition") { warned / 2 } else { warned };
+            assert_eq!(told.len(), expected, "{version} {names:?}: {all:#?}");
+            for problem in told {
+                assert_eq!(problem.field.as_deref(), Some("spec.hostnames"), "{problem}");
+                assert_eq!(problem.severity, Severity::Warning, "{problem}");
+            }
+        }
+    }
 }
