@@ -9,7 +9,7 @@ use egress_tests::{
     plan,
     process::{Place, Process},
     testbed::{Testbed, mesh_yaml},
-    wait::{SOON, until},
+    wait::{SOON, until, until_is},
 };
 use serde_json::Value;
 
@@ -351,6 +351,51 @@ fn rules_are_looked_up_as_istio_does_and_their_tls_is_spoken_or_nothing_is_sent(
             }
         }
     }
+}
+
+/// A rule whose roots are not there sends nothing until they are.
+#[test]
+fn tls_without_its_files_is_spoken_with_nobody_until_they_are_there() {
+    let hosts = ["missing-80", "missing-443"].map(host);
+    let rules = |roots: &str| {
+        let mut rules = servers(&[80]);
+        for (host, port) in hosts.iter().zip([80, 443]) {
+            let name = format!("team-a/at-{port}");
+            let tls =
+                format!("trafficPolicy: {{tls: {{mode: SIMPLE, caCertificates: '{roots}'}}}}");
+            rules += &entry(&name, host, 80, &at(port));
+            rules += &routes(&name, host);
+            rules += &rule(&name, host, &tls);
+        }
+        rules
+    };
+    let site = Site::new(&rules("/nowhere/ca.pem"), &[]);
+    for host in &hosts {
+        let answer = site.asks("team-a", host, 80, "/before");
+        assert!(answer.ends_with("\n503 \n") && answer.contains("/nowhere/ca.pem"), "{answer}");
+        let line = site.logged(host, "/before");
+        assert_eq!(line["reason"], "tls_policy_unavailable", "{line}");
+        assert_eq!(line["response_flags"], "UF", "{line}");
+        assert_eq!(site.testbed.record().take(), [], "{host}");
+    }
+    // The twin, with no other change than the path of the file.
+    let roots = site.testbed.dir().join("ca.pem");
+    site.testbed.apply("rules.yaml", &rules(&roots.to_string_lossy())).unwrap();
+    let [in_clear, over_tls] = &hosts;
+    let answers = || site.asks("team-a", over_tls, 80, "/after");
+    let answer = until_is(SOON, "an answer over TLS", answers, |text| text.ends_with("\n200 \n"));
+    answer.unwrap_or_else(|error| panic!("{error:#}\n{}", site.gateway.stderr()));
+    let expected = Seen::Https {
+        server_name: Some(over_tls.clone()),
+        host: over_tls.clone(),
+        path: "/after".into(),
+    };
+    assert_eq!(site.testbed.record().take(), [expected]);
+    // A server that speaks no TLS still gets no request.
+    let answer = site.asks("team-a", in_clear, 80, "/after");
+    assert!(answer.ends_with("\n503 \n"), "{answer}");
+    assert_eq!(site.logged(in_clear, "/after")["reason"], "upstream_tls");
+    assert_eq!(site.testbed.record().take(), []);
 }
 
 /// Rules of one host are one: the subsets of both, and the only policy there is for the whole of it.

@@ -128,8 +128,9 @@ impl TlsError {
             | Self::Alert { .. }
             | Self::NotTls { .. }
             | Self::Protocol { .. }
-            | Self::Broken { .. }
-            | Self::File { .. } => Reason::UpstreamTls,
+            | Self::Broken { .. } => Reason::UpstreamTls,
+            // What the rule asks for is not there.
+            Self::File { .. } => Reason::TlsPolicyUnavailable,
         }
     }
 
