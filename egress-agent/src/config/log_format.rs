@@ -3,9 +3,11 @@
 mod error;
 mod operators;
 mod parse;
+mod place;
 
 pub use self::error::LogFormatError;
 use self::parse::parse;
+pub(super) use self::place::Place;
 use crate::{policy::AccessLogEncoding, types::log::Segment};
 
 /// Envoy's default text format, chosen by `accessLogFormat: envoy`.
@@ -95,12 +97,18 @@ impl LogFormat {
         encoding: AccessLogEncoding,
     ) -> Result<Self, LogFormatError> {
         match (encoding, format) {
-            (AccessLogEncoding::Text, None | Some("istio")) => parse(ISTIO).map(Self::Text),
-            (AccessLogEncoding::Text, Some("envoy")) => parse(ENVOY_DEFAULT).map(Self::Text),
-            (AccessLogEncoding::Text, Some(text)) if text.ends_with('\n') => {
-                parse(text).map(Self::Text)
+            (AccessLogEncoding::Text, None | Some("istio")) => {
+                parse(ISTIO, Place::Log).map(Self::Text)
             }
-            (AccessLogEncoding::Text, Some(text)) => parse(&format!("{text}\n")).map(Self::Text),
+            (AccessLogEncoding::Text, Some("envoy")) => {
+                parse(ENVOY_DEFAULT, Place::Log).map(Self::Text)
+            }
+            (AccessLogEncoding::Text, Some(text)) if text.ends_with('\n') => {
+                parse(text, Place::Log).map(Self::Text)
+            }
+            (AccessLogEncoding::Text, Some(text)) => {
+                parse(&format!("{text}\n"), Place::Log).map(Self::Text)
+            }
             (AccessLogEncoding::Json, Some("envoy")) => {
                 keys(JSON_DEFAULT.iter().chain(JSON_PEER).copied())
             }
@@ -112,16 +120,16 @@ impl LogFormat {
     }
 }
 
-/// Compiles the value of a header with the same operators.
+/// Compiles the value of a header with the same operators, which may show any header.
 ///
 /// # Errors
 /// [`LogFormatError`] with the first thing that is wrong.
-pub(super) fn header_segments(text: &str) -> Result<Vec<Segment>, LogFormatError> {
-    parse(text)
+pub(super) fn header_segments(text: &str, place: Place) -> Result<Vec<Segment>, LogFormatError> {
+    parse(text, place)
 }
 
 fn keys<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<LogFormat, LogFormatError> {
-    let pairs = pairs.map(|(key, format)| Ok((key.to_owned(), parse(format)?)));
+    let pairs = pairs.map(|(key, format)| Ok((key.to_owned(), parse(format, Place::Log)?)));
     pairs.collect::<Result<_, _>>().map(LogFormat::Json)
 }
 

@@ -274,13 +274,13 @@ record! {
 }
 
 record! {
-    /// Changes of headers, in this order.
+    /// Changes of headers. What is removed goes first, and values show the headers as they are then.
     struct HeaderChanges {
-        /// Overwrite. Values may hold the operators of the access log (`%START_TIME%`, `%REQ(USER-AGENT)%`); `%%` is a percent sign. A header that would be empty is left out. `Host` and `:authority` of a request change its authority.
+        /// Overwrite. Values may hold the operators of the access log (`%START_TIME%`), with `%REQ(NAME)%` any header of the request, and in headers of the response with `%RESP(NAME)%` any of the response; `%%` is a percent sign. A header that would be empty is left out. `Host` and `:authority` of a request change its authority.
         "set" set: Dict<At<String>> = "none",
         /// Append; values as in `set`.
         "add" add: Dict<At<String>> = "none",
-        /// Remove.
+        /// Remove, before anything is set or added.
         "remove" remove: List<String> = "none",
     }
 }

@@ -160,6 +160,8 @@ pub struct AccessLogEntry {
     pub request_id: Option<Text>,
     /// `%RESPONSE_CODE%`; 0 where there was none.
     pub response_code: u16,
+    /// `%GRPC_STATUS%`: of an answer to a request of gRPC.
+    pub grpc_status: Option<u8>,
     /// `%RESPONSE_FLAGS%`.
     pub response_flags: ResponseFlags,
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -228,6 +230,7 @@ impl AccessLogEntry {
             forwarded_for: None,
             request_id: None,
             response_code: 0,
+            grpc_status: None,
             response_flags: ResponseFlags::default(),
             response_code_details: None,
             connection_termination_details: None,

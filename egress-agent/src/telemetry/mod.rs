@@ -20,7 +20,7 @@ mod tunnels;
 use std::sync::{Arc, OnceLock};
 
 pub use access_log::{
-    AccessLog, AccessLogCounts, AccessLogError, LineFate, UnwrittenLines, header_text,
+    AccessLog, AccessLogCounts, AccessLogError, Heads, LineFate, UnwrittenLines, header_text,
 };
 pub use cluster::{
     ClusterCounter, ClusterStats, ConnectionGuard, EndpointCounter, EndpointGuard, EndpointStats,

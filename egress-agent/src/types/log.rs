@@ -5,5 +5,5 @@ mod segment;
 
 pub use self::{
     peer::PeerPart,
-    segment::{AddressPart, Field, Segment},
+    segment::{AddressPart, Field, GrpcForm, Segment},
 };

@@ -296,6 +296,41 @@ fn what_a_rule_does_on_the_way() {
         assert_eq!(route.action.request_headers.add, []);
     }
 
+    // A destination's changes come after the rule's where it is the only one, and else before; the rule's authority
+    // counts in both.
+    let own = "{set: {x: own, Host: own.example}, add: {y: own}, remove: [w]}";
+    for (rule, several, set, add, authority) in [
+        ("{set: {z: rule}}", false, &["z rule", "x own"][..], &["y own"][..], "own.example"),
+        ("{set: {x: rule}}", false, &["x rule", "x own"], &["y own"], "own.example"),
+        ("{set: {x: rule}}", true, &["x rule"], &["y own"], "own.example"),
+        ("{set: {z: rule}}", true, &["x own", "z rule"], &["y own"], "own.example"),
+        ("{remove: [x], add: {y: rule}}", true, &[], &["y own", "y rule"], "own.example"),
+        ("{set: {Host: r.example}}", false, &["x own"], &["y own"], "r.example"),
+        ("{set: {Host: r.example}}", true, &["x own"], &["y own"], "r.example"),
+    ] {
+        let destination = "destination: {host: b.example, port: {number: 80}}";
+        let one = |weight: &str| format!("{{{destination}, headers: {{request: {own}}}{weight}}}");
+        let route = match several {
+            true => format!("{}, {}", one(", weight: 50"), one(", weight: 50")),
+            false => one(""),
+        };
+        let rule_text = format!("headers: {{request: {rule}}}, route: [{route}]");
+        let gateway = with_rules(&on("port: 80", &rule_text));
+        let action = gateway.get(80, "a.example", "/").unwrap().action;
+        let shown = |all: &[(http::HeaderName, HeaderText)]| -> Vec<String> {
+            let text = |text: &HeaderText| match text {
+                HeaderText::Fixed(value) => value.to_str().unwrap().to_owned(),
+                HeaderText::Format(_) => panic!("{text:?}"),
+            };
+            all.iter().map(|(name, value)| format!("{name} {}", text(value))).collect()
+        };
+        let ops = &action.request_headers;
+        assert_eq!(shown(&ops.set), set, "{rule} {several}");
+        assert_eq!(shown(&ops.add), add, "{rule} {several}");
+        assert!(ops.remove.iter().any(|name| name == "w"), "{rule} {several}");
+        assert_eq!(action.rewrite_authority.as_deref(), Some(authority), "{rule} {several}");
+    }
+
     let regex = "rewrite: {uriRegexRewrite: {match: '^/user/([0-9]+)', rewrite: '/id/\\1$'}}, ";
     let gateway = with_rules(&on("port: 80", &format!("{regex}{}", to("b.example"))));
     let route = gateway.get(80, "a.example", "/user/42/x?q").unwrap();

@@ -33,6 +33,32 @@ pub enum LogFormatError {
         /// Those that are kept.
         expected: String,
     },
+    /// No header has this name.
+    #[error("found %{operator}({found})%, expected the name of a header")]
+    NoHeader {
+        /// `REQ` or `RESP`.
+        operator: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// A header that is about one connection, or that the gateway believes nobody.
+    #[error(
+        "found %{operator}({found})%, expected another header: the gateway takes {found} out of messages"
+    )]
+    TakenOut {
+        /// `REQ` or `RESP`.
+        operator: &'static str,
+        /// The header.
+        found: String,
+    },
+    /// A response's header, in one of the request.
+    #[error(
+        "found %RESP({found})% in a header of the request, expected it in one of the response: there is no response yet"
+    )]
+    NoResponse {
+        /// The header.
+        found: String,
+    },
     /// An operator that takes none has arguments.
     #[error("found %{operator}({found})%, expected %{operator}% without arguments")]
     Argument {

@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
-use crate::types::log::{AddressPart, Field, PeerPart};
+use crate::types::log::{AddressPart, Field, GrpcForm, PeerPart};
 
 /// Operators without arguments. Envoy has more; what the gateway doesn't know is refused.
 pub(super) const OPERATORS: &[(&str, Field)] = &[
     ("PROTOCOL", Field::Protocol),
     ("RESPONSE_CODE", Field::ResponseCode),
+    ("GRPC_STATUS", Field::GrpcStatus(GrpcForm::Name)),
+    ("GRPC_STATUS_NUMBER", Field::GrpcStatus(GrpcForm::Number)),
     ("RESPONSE_FLAGS", Field::ResponseFlags),
     ("RESPONSE_CODE_DETAILS", Field::ResponseCodeDetails),
     ("CONNECTION_TERMINATION_DETAILS", Field::ConnectionTerminationDetails),

@@ -1,12 +1,18 @@
 //! From a format string to its segments.
 
+use http::HeaderName;
+
 use super::{
     error::LogFormatError,
     operators::{OPERATORS, REQUEST_HEADERS, RESPONSE_HEADERS, names, nearest},
+    place::Place,
 };
-use crate::types::log::{Field, Segment};
+use crate::{
+    policy::is_claim,
+    types::log::{Field, Segment},
+};
 
-pub(super) fn parse(format: &str) -> Result<Vec<Segment>, LogFormatError> {
+pub(super) fn parse(format: &str, place: Place) -> Result<Vec<Segment>, LogFormatError> {
     let mut segments = Vec::new();
     let mut literal = String::new();
     let mut rest = format;
@@ -21,7 +27,7 @@ pub(super) fn parse(format: &str) -> Result<Vec<Segment>, LogFormatError> {
         if !literal.is_empty() {
             segments.push(Segment::Literal(std::mem::take(&mut literal)));
         }
-        let (segment, after) = operator(rest)?;
+        let (segment, after) = operator(rest, place)?;
         segments.push(segment);
         rest = after;
     }
@@ -33,7 +39,7 @@ pub(super) fn parse(format: &str) -> Result<Vec<Segment>, LogFormatError> {
 }
 
 /// Parses what follows a `%` up to and with the closing one.
-fn operator(text: &str) -> Result<(Segment, &str), LogFormatError> {
+fn operator(text: &str, place: Place) -> Result<(Segment, &str), LogFormatError> {
     let syntax = || {
         let mut found: String = text.chars().take(40).collect();
         found.insert(0, '%');
@@ -59,10 +65,10 @@ fn operator(text: &str) -> Result<(Segment, &str), LogFormatError> {
         rest = &length[digits.len()..];
     }
     let rest = rest.strip_prefix('%').ok_or_else(syntax)?;
-    Ok((Segment::Value { fields: fields(name, argument)?, max }, rest))
+    Ok((Segment::Value { fields: fields(name, argument, place)?, max }, rest))
 }
 
-fn fields(name: &str, argument: Option<&str>) -> Result<Vec<Field>, LogFormatError> {
+fn fields(name: &str, argument: Option<&str>, place: Place) -> Result<Vec<Field>, LogFormatError> {
     match (name, argument) {
         ("START_TIME", None | Some("")) => Ok(vec![Field::StartTime(None)]),
         ("START_TIME", Some(format)) => {
@@ -77,8 +83,8 @@ fn fields(name: &str, argument: Option<&str>) -> Result<Vec<Field>, LogFormatErr
             })?;
             Ok(vec![Field::StartTime(Some(format.to_owned()))])
         }
-        ("REQ", argument) => headers("REQ", argument.unwrap_or(""), REQUEST_HEADERS),
-        ("RESP", argument) => headers("RESP", argument.unwrap_or(""), RESPONSE_HEADERS),
+        ("REQ", argument) => headers(Side::Request, argument.unwrap_or(""), place),
+        ("RESP", argument) => headers(Side::Response, argument.unwrap_or(""), place),
         (name, argument) => {
             let Some((_, field)) = OPERATORS.iter().find(|(known, _)| *known == name) else {
                 return Err(LogFormatError::UnknownOperator {
@@ -97,20 +103,77 @@ fn fields(name: &str, argument: Option<&str>) -> Result<Vec<Field>, LogFormatErr
     }
 }
 
+/// Whose headers an operator names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Request,
+    Response,
+}
+
+impl Side {
+    const fn operator(self) -> &'static str {
+        match self {
+            Self::Request => "REQ",
+            Self::Response => "RESP",
+        }
+    }
+
+    const fn known(self) -> &'static [(&'static str, Field)] {
+        match self {
+            Self::Request => REQUEST_HEADERS,
+            Self::Response => RESPONSE_HEADERS,
+        }
+    }
+}
+
+fn header(side: Side, found: &str, place: Place) -> Result<Field, LogFormatError> {
+    let (operator, known) = (side.operator(), side.known());
+    if let Some((_, field)) = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(found)) {
+        return Ok(field.clone());
+    }
+    let found = found.to_owned();
+    match (side, place) {
+        (_, Place::Log) => {
+            Err(LogFormatError::UnknownHeader { operator, found, expected: names(known) })
+        }
+        (Side::Response, Place::Request) => Err(LogFormatError::NoResponse { found }),
+        (side, Place::Request | Place::Response) => {
+            let Ok(name) = HeaderName::from_bytes(found.as_bytes()) else {
+                return Err(LogFormatError::NoHeader { operator, found });
+            };
+            if is_taken_out(&name) || (side == Side::Request && is_claim(&name)) {
+                return Err(LogFormatError::TakenOut { operator, found });
+            }
+            Ok(match side {
+                Side::Request => Field::RequestHeader(name),
+                Side::Response => Field::ResponseHeader(name),
+            })
+        }
+    }
+}
+
+/// Whether the gateway takes a field out of every message: it is about one connection.
+fn is_taken_out(name: &HeaderName) -> bool {
+    const FRAMING: [&str; 12] = [
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    FRAMING.contains(&name.as_str())
+}
+
 /// `A?B`: B where A isn't set.
-fn headers(
-    operator: &'static str,
-    argument: &str,
-    known: &[(&str, Field)],
-) -> Result<Vec<Field>, LogFormatError> {
-    let header = |found: &str| {
-        let field = known.iter().find(|(name, _)| name.eq_ignore_ascii_case(found));
-        field.map(|(_, field)| field.clone()).ok_or_else(|| LogFormatError::UnknownHeader {
-            operator,
-            found: found.to_owned(),
-            expected: names(known),
-        })
-    };
+fn headers(side: Side, argument: &str, place: Place) -> Result<Vec<Field>, LogFormatError> {
+    let header = |found: &str| header(side, found, place);
     match argument.split_once('?') {
         Some((first, second)) => {
             let mut fields = vec![header(first)?, header(second)?];

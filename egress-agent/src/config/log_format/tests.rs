@@ -145,3 +145,26 @@ fn the_reference_lists_every_field() {
         assert!(told.contains(&format!("`%{name}%`")), "docs/telemetry.md has no %{name}%");
     }
 }
+
+#[test]
+fn values_of_headers_show_any_header_that_there_is() {
+    for (place, format, expected) in [
+        (Place::Request, "%REQ(X-Team)%", None),
+        (Place::Request, "%REQ(X-Team?Accept):3% %REQ(X-Forwarded-For)%", None),
+        (Place::Response, "%RESP(X-Build?Server)% of %REQ(x-team)%", None),
+        (Place::Request, "%RESP(X-Build)%", Some("there is no response yet")),
+        (Place::Request, "%REQ(Connection)%", Some("takes Connection out of messages")),
+        (Place::Request, "%REQ(X-Forwarded-Proto)%", Some("takes X-Forwarded-Proto out")),
+        (Place::Response, "%RESP(Content-Length)%", Some("takes Content-Length out")),
+        (Place::Request, "%REQ(:SCHEME)%", Some("expected the name of a header")),
+        (Place::Request, "%REQ()%", Some("expected the name of a header")),
+        (Place::Log, "%REQ(X-Team)%", Some("no other header is kept for the log")),
+    ] {
+        let error = parse(format, place).err().map(|error| error.to_string());
+        match (&error, expected) {
+            (None, None) => {}
+            (Some(error), Some(expected)) => assert!(error.contains(expected), "{format}: {error}"),
+            (found, expected) => panic!("{format}: {found:?}, expected {expected:?}"),
+        }
+    }
+}

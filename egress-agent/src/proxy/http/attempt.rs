@@ -75,7 +75,7 @@ impl<'a> Attempt<'a> {
         let action = &route.action;
         let mut headers = Cow::Borrowed(&*request.headers);
         if action.request_headers != HeaderOps::default() {
-            headers::apply(headers.to_mut(), &action.request_headers, entry);
+            headers::apply_to_request(headers.to_mut(), &action.request_headers, entry);
         }
         let rewritten =
             action.rewrite_authority.as_deref().and_then(|text| HeaderValue::from_str(text).ok());
@@ -87,6 +87,11 @@ impl<'a> Attempt<'a> {
     /// With what consistent hashing goes by.
     pub(super) fn balanced_by(self, hash: Option<u64>) -> Self {
         Self { hash, ..self }
+    }
+
+    /// The headers that are sent.
+    pub(super) fn headers(&self) -> &HeaderMap {
+        &self.headers
     }
 
     /// Gives the key back.

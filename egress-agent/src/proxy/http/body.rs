@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::{
     bad::BadMessage,
+    grpc,
     replay::{Again, Replay},
 };
 
@@ -102,6 +103,8 @@ pub(super) struct Relay {
     phase: Phase,
     /// Bytes of the body so far, framing not counted.
     pub(super) bytes: u64,
+    /// gRPC's status in the trailers.
+    pub(super) grpc_status: Option<u8>,
     /// What was moved, as long as it may have to be sent again.
     replay: Option<Replay>,
 }
@@ -115,7 +118,7 @@ enum Phase {
 
 impl Relay {
     pub(super) fn new() -> Self {
-        Self { phase: Phase::Body, bytes: 0, replay: None }
+        Self { phase: Phase::Body, bytes: 0, grpc_status: None, replay: None }
     }
 
     /// Whether the whole body has been handed on.
@@ -232,6 +235,7 @@ impl Relay {
                     if let Some(replay) = self.replay.as_mut().filter(|_| first) {
                         replay.keep_end(trailers.as_ref());
                     }
+                    self.grpc_status = trailers.as_ref().and_then(grpc::status);
                     sink.finish(trailers).map_err(|_| RelayError::Sink)?;
                     self.phase = Phase::Flush;
                     continue;

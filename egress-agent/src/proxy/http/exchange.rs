@@ -23,7 +23,7 @@ use super::{
     watch::watch,
 };
 use crate::{
-    policy::{Denied, FAULT, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
+    policy::{Denied, GatewayPolicy, HttpAction, HttpRequest, HttpRoute, normalise},
     proxy::{
         Work,
         rates::{Counted, Meters},
@@ -91,6 +91,7 @@ pub(super) async fn run<D: Inbound>(
                     let mut reply = Reply::new(status, text);
                     // A page may read why its request failed, as in Envoy.
                     reply.headers.extend(permission);
+                    let reply = reply.fit(request.is_grpc(), &mut record.entry);
                     reply.send(connection, &mut record, &request.method, down, &mut clock).await
                 }
                 None => After::Abort,
@@ -166,10 +167,11 @@ async fn exchange<D: Inbound>(
         record.local(StatusCode::OK, "cors_response");
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
     }
-    if let Some(mut reply) = own_answer(&route.action, request.is_grpc(), record) {
+    if let Some(mut reply) = own_answer(&route.action, request, record) {
         if let Some(cors) = cors {
             cors.apply(&mut reply.headers);
         }
+        let reply = reply.fit(request.is_grpc(), &mut record.entry);
         return Ok(reply.send(connection, record, &request.method, down, &mut clock).await);
     }
     let room = worker.room_in_log(&connection.downstream);
@@ -200,14 +202,15 @@ fn admit(connection: &Connection, route: &HttpRoute) -> Result<Meters, Failure> 
 }
 
 /// The answer of a route that doesn't lead to an upstream.
-fn own_answer(action: &HttpAction, is_grpc: bool, record: &mut Record) -> Option<Reply> {
+fn own_answer(action: &HttpAction, request: &Request, record: &mut Record) -> Option<Reply> {
+    let (asked, changes) = (&request.headers, &action.response_headers);
     if let Some((status, location)) = &action.redirect {
         record.local(*status, "direct_response");
         let mut reply = Reply::new(*status, String::new());
         if let Ok(location) = http::HeaderValue::from_str(location) {
             reply.headers.insert(header::LOCATION, location);
         }
-        headers::apply(&mut reply.headers, &action.response_headers, &record.entry);
+        headers::apply_to_response(&mut reply.headers, changes, &record.entry, asked);
         return Some(reply);
     }
     let (status, body) = action.respond.as_ref()?;
@@ -217,10 +220,7 @@ fn own_answer(action: &HttpAction, is_grpc: bool, record: &mut Record) -> Option
         record.entry.reason = Some(Reason::RouteRefused);
         record.flag(ResponseFlag::FaultInjected);
     }
-    let mut reply = match action.grpc_status.filter(|_| is_grpc) {
-        Some(code) => Reply::grpc(code, FAULT),
-        None => Reply::new(*status, body.clone()),
-    };
-    headers::apply(&mut reply.headers, &action.response_headers, &record.entry);
+    let mut reply = Reply::new(*status, body.clone()).with_grpc_status(action.grpc_status);
+    headers::apply_to_response(&mut reply.headers, changes, &record.entry, asked);
     Some(reply)
 }

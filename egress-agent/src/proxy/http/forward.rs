@@ -14,7 +14,7 @@ use super::{
     clock::Clock,
     cors::Cors,
     failure::Failure,
-    headers,
+    grpc, headers,
     inbound::Inbound,
     outbound::Outbound,
     pool::{Key, Version},
@@ -72,8 +72,12 @@ pub(super) async fn forward<D: Inbound>(
     up.link().endpoint.response(response.status);
     up.link().lease.report_answer(!response.status.is_server_error());
     record.answered(response.status);
+    if request.is_grpc() {
+        record.entry.grpc_status = grpc::status(&response.headers);
+    }
     clock.answered();
-    headers::apply(&mut response.headers, &route.action.response_headers, &record.entry);
+    let changes = &route.action.response_headers;
+    headers::apply_to_response(&mut response.headers, changes, &record.entry, attempt.headers());
     if let Some(cors) = Cors::of(route.action.cors.as_deref(), request) {
         cors.apply(&mut response.headers);
     }

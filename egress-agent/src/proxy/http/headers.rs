@@ -10,7 +10,7 @@ use http::{
 use super::spare;
 use crate::{
     policy::{HeaderOps, HeaderText, is_claim},
-    telemetry::{AccessLogEntry, header_text},
+    telemetry::{AccessLogEntry, Heads, header_text},
     types::Text,
 };
 
@@ -122,30 +122,54 @@ pub(super) fn wanted_upgrade(upgrade: &HeaderValue) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&wanted.join(&b", "[..])).ok()
 }
 
-/// Carries out a route's changes. `entry` is what is known of the request so far.
-pub(super) fn apply(headers: &mut HeaderMap, ops: &HeaderOps, entry: &AccessLogEntry) {
+/// Carries out a route's changes of a request. `entry` is what is known of it so far.
+pub(super) fn apply_to_request(headers: &mut HeaderMap, ops: &HeaderOps, entry: &AccessLogEntry) {
+    apply(headers, ops, |text, headers| {
+        value(text, entry, Heads { request: headers, response: None })
+    });
+}
+
+/// The same of a response, to the request that was sent with the headers `request`.
+pub(super) fn apply_to_response(
+    headers: &mut HeaderMap,
+    ops: &HeaderOps,
+    entry: &AccessLogEntry,
+    request: &HeaderMap,
+) {
+    apply(headers, ops, |text, headers| {
+        value(text, entry, Heads { request, response: Some(headers) })
+    });
+}
+
+/// As Envoy does it: what is removed goes first, and all values are made before the first is written.
+fn apply(
+    headers: &mut HeaderMap,
+    ops: &HeaderOps,
+    value: impl Fn(&HeaderText, &HeaderMap) -> Option<HeaderValue>,
+) {
     let HeaderOps { set, add, remove } = ops;
-    for (name, text) in set.iter().filter(|(name, _)| is_changeable(name)) {
-        if let Some(value) = value(text, entry) {
-            headers.insert(name.clone(), value);
-        }
-    }
-    for (name, text) in add.iter().filter(|(name, _)| is_changeable(name)) {
-        if let Some(value) = value(text, entry) {
-            headers.append(name.clone(), value);
-        }
-    }
     for name in remove {
         headers.remove(name);
+    }
+    let made = |all: &[(HeaderName, HeaderText)], headers: &HeaderMap| -> Vec<_> {
+        let all = all.iter().filter(|(name, _)| is_changeable(name));
+        all.filter_map(|(name, text)| Some((name.clone(), value(text, headers)?))).collect()
+    };
+    let (set, add) = (made(set, headers), made(add, headers));
+    for (name, value) in set {
+        headers.insert(name, value);
+    }
+    for (name, value) in add {
+        headers.append(name, value);
     }
 }
 
 /// The value for this request, unless nothing of it is set.
-fn value(text: &HeaderText, entry: &AccessLogEntry) -> Option<HeaderValue> {
+fn value(text: &HeaderText, entry: &AccessLogEntry, heads: Heads<'_>) -> Option<HeaderValue> {
     match text {
         HeaderText::Fixed(value) => Some(value.clone()),
         HeaderText::Format(segments) => {
-            let text = header_text(segments, entry);
+            let text = header_text(segments, entry, heads);
             HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty())
         }
     }

@@ -28,6 +28,7 @@ mod exchange;
 mod failure;
 mod forward;
 mod framing;
+mod grpc;
 mod h1;
 mod h2;
 mod headers;

@@ -74,6 +74,7 @@ pub(super) async fn run<D: Inbound>(
     })
     .await;
     up.count(request.bytes, relay.bytes);
+    record.entry.grpc_status = relay.grpc_status.or(record.entry.grpc_status);
     let cut = matches!(end, End::Upstream(_));
     let (flag, details) = match end {
         End::Complete if request.is_done() => return (After::Done, Some(up)),

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
-    Connection, after::After, body::Data, clock::Clock, framing, inbound::Inbound, record::Record,
-    response::Response,
+    Connection, after::After, body::Data, clock::Clock, framing, grpc, inbound::Inbound,
+    record::Record, response::Response,
 };
-use crate::telemetry::ResponseFlag;
+use crate::telemetry::{AccessLogEntry, ResponseFlag};
 
 /// An answer of a status and some text.
 #[derive(Debug)]
@@ -18,21 +18,44 @@ pub(super) struct Reply {
     /// Besides `Content-Type` and `Content-Length`.
     pub(super) headers: HeaderMap,
     text: Bytes,
+    /// Status of gRPC, where it doesn't follow from the other.
+    grpc_status: Option<u8>,
 }
 
 impl Reply {
     pub(super) fn new(status: StatusCode, text: impl Into<Bytes>) -> Self {
-        Self { status, headers: HeaderMap::new(), text: text.into() }
+        Self { status, headers: HeaderMap::new(), text: text.into(), grpc_status: None }
     }
 
-    /// An answer of gRPC alone: a head with its status, which is the response's end as well.
-    pub(super) fn grpc(code: u8, message: &'static str) -> Self {
-        let mut reply = Self::new(StatusCode::OK, Bytes::new());
-        let kind = HeaderValue::from_static("application/grpc");
-        reply.headers.insert(header::CONTENT_TYPE, kind);
-        reply.headers.insert("grpc-status", HeaderValue::from(u16::from(code)));
-        reply.headers.insert("grpc-message", HeaderValue::from_static(message));
-        reply
+    /// With a status for whoever asks in gRPC.
+    pub(super) fn with_grpc_status(self, code: Option<u8>) -> Self {
+        Self { grpc_status: code, ..self }
+    }
+
+    /// The same for a client that `speaks_grpc`: it takes any status but 200 for a fault of the way to its
+    /// server, and reads no text. Notes in the log what it gets.
+    pub(super) fn fit(self, speaks_grpc: bool, entry: &mut AccessLogEntry) -> Self {
+        if !speaks_grpc {
+            return self;
+        }
+        let Self { status, mut headers, text, grpc_status } = self;
+        let code = grpc_status.unwrap_or_else(|| grpc::of_http(status));
+        headers.insert(header::CONTENT_TYPE, grpc::CONTENT_TYPE);
+        headers.insert(grpc::STATUS, HeaderValue::from(u16::from(code)));
+        if let Some(message) = grpc::message(&text).filter(|message| !message.is_empty()) {
+            headers.insert(grpc::MESSAGE, message);
+        }
+        entry.response_code = StatusCode::OK.as_u16();
+        entry.grpc_status = Some(code);
+        Self { status: StatusCode::OK, headers, text: Bytes::new(), grpc_status }
+    }
+
+    /// Its head, for a client that gets nothing else.
+    pub(super) fn into_head(self) -> http::Response<()> {
+        let mut head = http::Response::new(());
+        *head.status_mut() = self.status;
+        *head.headers_mut() = self.headers;
+        head
     }
 
     /// Sends it. What the client still sends of its request is not waited for.
@@ -44,7 +67,7 @@ impl Reply {
         down: &mut D,
         clock: &mut Clock<'_>,
     ) -> After {
-        let Self { status, headers, text } = self;
+        let Self { status, headers, text, grpc_status: _ } = self;
         let mut response = Response::text(status, text.len() as u64);
         response.headers.extend(headers);
         let silent = framing::has_no_body(status, method);

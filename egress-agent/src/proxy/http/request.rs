@@ -8,6 +8,7 @@ use super::{
     authority::{self, Authority, Target},
     bad::BadMessage,
     framing::{self, Framing},
+    grpc,
     h1::RequestHead,
     headers::{self, Hop},
     spare::Headers,
@@ -72,11 +73,9 @@ impl Request {
         held_bytes(&self.headers, self.path.len() + self.authority.text.len())
     }
 
-    /// Whether it is gRPC, which HTTP/2 alone can carry.
+    /// Whether it is gRPC.
     pub(super) fn is_grpc(&self) -> bool {
-        let kind = self.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
-        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+        grpc::is_grpc(&self.headers)
     }
 
     /// The value of a header as text, if there is one.

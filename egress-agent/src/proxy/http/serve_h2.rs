@@ -23,6 +23,7 @@ use super::{
     deadline::Deadline,
     exchange,
     failure::Failure,
+    grpc,
     h2::{self as ours, H2Inbound, Watch},
     record::{Record, Started},
     reply::Reply,
@@ -222,15 +223,18 @@ fn refuse(
 ) {
     let (parts, body) = request.into_parts();
     let mut record = Record::new(connection, Started::now(), http::Version::HTTP_2);
+    let speaks_grpc = grpc::is_grpc(&parts.headers);
     let (ended, max_headers) = (body.is_end_stream(), connection.worker.limits.headers);
     let read = || Request::from_h2(parts, ended, connection.origin(), max_headers);
     if let Ok(Ok(request)) = catch_unwind(AssertUnwindSafe(read)) {
         record.request(&request, None, None);
     }
-    let account = record.failed(&Failure::SourceOverflow);
-    let mut head = http::Response::new(());
-    *head.status_mut() = account.status.unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
-    if respond.send_response(head, true).is_err() {
+    let failure = Failure::SourceOverflow;
+    let status = record.failed(&failure).status;
+    let status = status.unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
+    let text = if speaks_grpc { failure.body(None) } else { String::new() };
+    let reply = Reply::new(status, text).fit(speaks_grpc, &mut record.entry);
+    if respond.send_response(reply.into_head(), true).is_err() {
         respond.send_reset(h2::Reason::REFUSED_STREAM);
     }
     record.complete();
@@ -299,6 +303,7 @@ async fn serve_one(
 ) -> After {
     let mut deadline = Deadline::default();
     let max_headers = connection.worker.limits.headers;
+    let speaks_grpc = grpc::is_grpc(&parts.headers);
     match Request::from_h2(parts, ended, connection.origin(), max_headers) {
         Ok(request) => {
             let work = Some(work);
@@ -314,6 +319,7 @@ async fn serve_one(
             match account.status {
                 Some(status) => {
                     let reply = Reply::new(status, failure.body(None));
+                    let reply = reply.fit(speaks_grpc, &mut record.entry);
                     let method = http::Method::GET;
                     reply.send(connection, &mut record, &method, down, &mut clock).await
                 }

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 pub use self::counts::AccessLogCounts;
 pub use self::losses::{LineFate, UnwrittenLines};
-pub use self::render::header as header_text;
+pub use self::render::{Heads, header as header_text};
 use self::{refusals::Refusal, target::Target, writer::Writer};
 use super::AccessLogEntry;
 use crate::{

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use http::{HeaderMap, HeaderName};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use super::{
@@ -17,7 +18,7 @@ use crate::{
     telemetry::{AccessLogEntry, ForwardedFor},
     types::{
         DownstreamTls, PeerCertificate, ShareOwner, TraceId,
-        log::{AddressPart, Field, PeerPart, Segment},
+        log::{AddressPart, Field, GrpcForm, PeerPart, Segment},
     },
 };
 
@@ -71,14 +72,23 @@ pub(super) fn aggregate(format: &LogFormat, aggregate: &Aggregate, line: &mut Ve
     }
 }
 
+/// Headers that the value of a header may show.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads<'a> {
+    /// Those of the request.
+    pub request: &'a HeaderMap,
+    /// Those of the response, once it is there.
+    pub response: Option<&'a HeaderMap>,
+}
+
 /// The value of a header; empty parts are left out, and so is what no header may hold.
-pub fn header(segments: &[Segment], entry: &AccessLogEntry) -> String {
+pub fn header(segments: &[Segment], entry: &AccessLogEntry, heads: Heads<'_>) -> String {
     let mut text = String::new();
     for segment in segments {
         match segment {
             Segment::Literal(literal) => text.push_str(literal),
             Segment::Value { fields, max } => {
-                let value = value(fields, entry);
+                let value = value(fields, entry, Some(heads));
                 if !matches!(value, Value::Unset) {
                     let mut own = String::new();
                     value.write(&mut own);
@@ -96,7 +106,7 @@ fn text(segments: &[Segment], entry: &AccessLogEntry, line: &mut Vec<u8>) {
         match segment {
             Segment::Literal(literal) => line.extend_from_slice(literal.as_bytes()),
             Segment::Value { fields, max } => {
-                value(fields, entry).write(&mut TextEscaped::new(line, *max));
+                value(fields, entry, None).write(&mut TextEscaped::new(line, *max));
             }
         }
     }
@@ -108,7 +118,7 @@ fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<
         json_key(key, line);
         match &segments[..] {
             // One operator alone keeps its type.
-            [Segment::Value { fields, max }] => json_value(&value(fields, entry), *max, line),
+            [Segment::Value { fields, max }] => json_value(&value(fields, entry, None), *max, line),
             segments => {
                 line.push(b'"');
                 for segment in segments {
@@ -117,7 +127,7 @@ fn json(keys: &[(String, Vec<Segment>)], entry: &AccessLogEntry, line: &mut Vec<
                             Value::Str(literal).write(&mut JsonEscaped::new(line, None));
                         }
                         Segment::Value { fields, max } => {
-                            value(fields, entry).write(&mut JsonEscaped::new(line, *max));
+                            value(fields, entry, None).write(&mut JsonEscaped::new(line, *max));
                         }
                     }
                 }
@@ -178,6 +188,27 @@ fn json_value(value: &Value<'_>, max: Option<usize>, line: &mut Vec<u8>) {
     }
 }
 
+/// Names of the statuses of gRPC, by number, as Envoy writes them.
+const GRPC_NAMES: [&str; 17] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
 /// What a field holds.
 enum Value<'a> {
     Unset,
@@ -212,15 +243,23 @@ impl Value<'_> {
 }
 
 /// The first field that is set.
-fn value<'a>(fields: &'a [Field], entry: &'a AccessLogEntry) -> Value<'a> {
+fn value<'a>(
+    fields: &'a [Field],
+    entry: &'a AccessLogEntry,
+    heads: Option<Heads<'a>>,
+) -> Value<'a> {
     fields
         .iter()
-        .map(|field| field_value(field, entry))
+        .map(|field| field_value(field, entry, heads))
         .find(|value| !matches!(value, Value::Unset))
         .unwrap_or(Value::Unset)
 }
 
-fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
+fn field_value<'a>(
+    field: &'a Field,
+    entry: &'a AccessLogEntry,
+    heads: Option<Heads<'a>>,
+) -> Value<'a> {
     match field {
         Field::StartTime(format) => Value::Time(entry.start_time, format.as_deref()),
         Field::Method => string(entry.method.as_ref().map(http::Method::as_str)),
@@ -263,8 +302,23 @@ fn field_value<'a>(field: &'a Field, entry: &'a AccessLogEntry) -> Value<'a> {
         Field::UpstreamTlsGroup => string(entry.upstream_tls_group),
         Field::DownstreamTransportFailureReason => string(entry.downstream_failure.as_deref()),
         Field::TraceId => trace(entry),
+        Field::GrpcStatus(form) => entry.grpc_status.map_or(Value::Unset, |code| match form {
+            GrpcForm::Number => Value::Number(code.into()),
+            GrpcForm::Name => GRPC_NAMES
+                .get(usize::from(code))
+                .map_or(Value::Number(code.into()), |name| Value::Str(name)),
+        }),
+        // A format of the log names none: they are not kept so long.
+        Field::RequestHeader(name) => first(heads.map(|heads| heads.request), name),
+        Field::ResponseHeader(name) => first(heads.and_then(|heads| heads.response), name),
         Field::Peer(part) => entry.peer().map_or(Value::Unset, |peer| of_peer(peer, *part)),
     }
+}
+
+/// The first value of a header. One that is not text is not shown.
+fn first<'a>(headers: Option<&'a HeaderMap>, name: &HeaderName) -> Value<'a> {
+    let value = headers.and_then(|headers| headers.get(name));
+    string(value.and_then(|value| std::str::from_utf8(value.as_bytes()).ok()))
 }
 
 fn forwarded_for(entry: &AccessLogEntry) -> Value<'_> {

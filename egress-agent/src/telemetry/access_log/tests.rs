@@ -36,6 +36,7 @@ pub(super) fn request() -> AccessLogEntry {
         forwarded_for: Some(ForwardedFor::Client),
         request_id: Some("a7d2d5f0-5c1b-4d0b-9a86-3a1b3a4a7f4e".into()),
         response_code: 200,
+        grpc_status: None,
         response_code_details: Some("via_upstream".into()),
         bytes_sent: 150_793,
         upstream_service_time: Some(Duration::from_millis(47)),
@@ -77,6 +78,7 @@ fn connection() -> AccessLogEntry {
         forwarded_for: None,
         request_id: None,
         response_code: 0,
+        grpc_status: None,
         response_code_details: None,
         bytes_received: 778,
         bytes_sent: 155_228,
@@ -92,6 +94,7 @@ fn connection() -> AccessLogEntry {
 pub(super) fn refused() -> AccessLogEntry {
     AccessLogEntry {
         response_code: 403,
+        grpc_status: None,
         response_flags: ResponseFlag::NoRouteFound.into(),
         response_code_details: Some("host_not_in_registry".into()),
         authority: Some("evil.example".into()),

@@ -1,5 +1,7 @@
 //! The pieces that a compiled format is made of.
 
+use http::HeaderName;
+
 use super::peer::PeerPart;
 
 /// A piece of a format.
@@ -83,6 +85,21 @@ pub enum Field {
     Peer(PeerPart),
     /// `%TRACE_ID%`: what the client's node calls the connection, too.
     TraceId,
+    /// `%GRPC_STATUS%`, `%GRPC_STATUS_NUMBER%`.
+    GrpcStatus(GrpcForm),
+    /// `%REQ(…)%` of any other header, in values of headers alone.
+    RequestHeader(HeaderName),
+    /// `%RESP(…)%` of any other header, in values of a response's headers alone.
+    ResponseHeader(HeaderName),
+}
+
+/// How a status of gRPC is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GrpcForm {
+    /// `PermissionDenied`.
+    Name,
+    /// `7`.
+    Number,
 }
 
 /// Which part of an address.

@@ -3,7 +3,7 @@
 use crate::{
     config::{
         decode::{At, Cx, Dict},
-        log_format::header_segments,
+        log_format::{Place, header_segments},
         names,
         virtual_service::{HeaderChanges, Headers},
     },
@@ -11,11 +11,26 @@ use crate::{
     types::log::Segment,
 };
 
+/// Changes that come after those of a rule.
 pub(super) fn append(ops: &mut HeaderOps, more: HeaderOps) {
     let HeaderOps { set, add, remove } = more;
     ops.set.extend(set);
     ops.add.extend(add);
     ops.remove.extend(remove);
+}
+
+/// Changes that come before those of a rule, so that it undoes what it sets or removes itself.
+pub(super) fn prepend(ops: &mut HeaderOps, first: HeaderOps) {
+    let HeaderOps { mut set, mut add, mut remove } = first;
+    let undone = |name: &http::HeaderName| {
+        ops.remove.contains(name) || ops.set.iter().any(|(own, _)| own == name)
+    };
+    set.retain(|(name, _)| !undone(name));
+    add.retain(|(name, _)| !undone(name));
+    set.append(&mut ops.set);
+    add.append(&mut ops.add);
+    remove.append(&mut ops.remove);
+    *ops = HeaderOps { set, add, remove };
 }
 
 /// `Host` or `:authority` among the headers of the request that are set or added: it takes the
@@ -38,9 +53,10 @@ pub(super) fn header_ops(headers: Option<&Headers>, cx: &mut Cx<'_>) -> (HeaderO
         let Some(HeaderChanges { at: _, set, add, remove }) = changes else {
             return HeaderOps::default();
         };
+        let place = if is_request { Place::Request } else { Place::Response };
         let mut read = |all: &Dict<At<String>>| -> Vec<_> {
             let own = all.0.iter().filter(|(name, _)| !(is_request && is_authority(name)));
-            own.filter_map(|(name, value)| header(name, value, cx)).collect()
+            own.filter_map(|(name, value)| header(name, value, place, cx)).collect()
         };
         let (set, add) = (read(set), read(add));
         HeaderOps {
@@ -55,6 +71,7 @@ pub(super) fn header_ops(headers: Option<&Headers>, cx: &mut Cx<'_>) -> (HeaderO
 fn header(
     name: &At<String>,
     value: &At<String>,
+    place: Place,
     cx: &mut Cx<'_>,
 ) -> Option<(http::HeaderName, HeaderText)> {
     let name = changeable(name, cx)?;
@@ -67,7 +84,7 @@ fn header(
         );
         return None;
     }
-    let segments = match header_segments(&value.value) {
+    let segments = match header_segments(&value.value, place) {
         Ok(segments) => segments,
         Err(error) => {
             cx.error(&value.at, error.to_string());

@@ -22,7 +22,7 @@ use super::{
     wanted::Traffic,
 };
 use delegates::Ruled;
-use headers::{append, authority, header_ops};
+use headers::{authority, header_ops};
 
 use crate::policy::{
     HttpAction, HttpMatch, HttpOutcome, HttpRule, Target, TextMatch, Upgrades, Weighted,
@@ -243,10 +243,13 @@ impl Compiler<'_> {
             let Some(destination) = destination else { continue };
             let (request, response) = header_ops(headers.as_ref(), &mut scope.meta.cx(self.report));
             let mut action = base.clone();
-            append(&mut action.request_headers, request);
-            append(&mut action.response_headers, response);
-            if let Some(authority) = authority(headers.as_ref()) {
-                action.rewrite_authority = Some(authority.value.as_str().into());
+            // As Envoy has it: those of one destination come after the rule's, those of one of several before.
+            let join = if route.len() > 1 { headers::prepend } else { headers::append };
+            join(&mut action.request_headers, request);
+            join(&mut action.response_headers, response);
+            if action.rewrite_authority.is_none() {
+                let own = authority(headers.as_ref());
+                action.rewrite_authority = own.map(|authority| authority.value.as_str().into());
             }
             let target = self.target(destination, stage, port, Traffic::Http, scope);
             targets.push(Weighted { weight, target, action: Arc::new(action) });

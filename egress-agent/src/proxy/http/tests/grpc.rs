@@ -1,7 +1,9 @@
 //! gRPC through the gateway by a route of the Gateway API: HTTP/2 with trailers on both sides.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 
 use super::{
     h2::{echo, read},
@@ -57,9 +59,218 @@ async fn call(gateway: &Gateway, method: &str) -> (StatusCode, Option<String>, V
     let (response, mut stream) = client.send_request(request.body(()).unwrap(), false).unwrap();
     stream.send_data(Bytes::from_static(MESSAGE), true).unwrap();
     let response = response.await.unwrap();
+    let head = response.headers().clone();
     let (status, body, trailers) = read(response).await;
-    let code = trailers.get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
-    (status, code, body)
+    let code = trailers.get("grpc-status").or_else(|| head.get("grpc-status"));
+    (status, code.map(|code| code.to_str().unwrap().to_owned()), body)
+}
+
+/// What a client of gRPC hears of a request that the gateway answers by itself.
+#[derive(PartialEq, Eq, Debug)]
+struct Heard {
+    status: u16,
+    kind: Option<String>,
+    code: Option<String>,
+    message: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Heard {
+    fn new(status: u16, head: &HeaderMap, body: Vec<u8>) -> Self {
+        let text = |name: &str| head.get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (kind, code) = (text("content-type"), text("grpc-status"));
+        Self { status, kind, code, message: text("grpc-message"), body }
+    }
+}
+
+async fn over_h2(gateway: &Gateway, host: &str, kind: &str) -> Heard {
+    let mut client = gateway.connect_h2().await.ready().await.unwrap();
+    let request = Request::post(format!("http://{host}/shop.Orders/Get"));
+    let request = request.header("content-type", kind).header("te", "trailers");
+    let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+    let response = response.await.unwrap();
+    let head = response.headers().clone();
+    let (status, body, trailers) = read(response).await;
+    assert!(trailers.is_empty(), "{trailers:?}");
+    Heard::new(status.as_u16(), &head, body)
+}
+
+async fn over_h1(gateway: &Gateway, host: &str, kind: &str) -> Heard {
+    let mut client = gateway.connect().await;
+    let request = format!(
+        "POST /shop.Orders/Get HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: 0\r\n\r\n"
+    );
+    client.send(&request).await;
+    let answer = client.answer().await.unwrap();
+    let lines = answer.head.lines().filter_map(|line| line.split_once(": "));
+    let head = lines.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+    Heard::new(answer.status, &HeaderMap::from_iter(head.collect::<Vec<_>>()), answer.body)
+}
+
+/// A rule, or a service without one, and what comes of it.
+struct Case {
+    rule: &'static str,
+    /// Of HTTP, for whoever does not speak gRPC.
+    status: u16,
+    /// Of gRPC.
+    code: &'static str,
+    /// What the message begins with.
+    message: &'static str,
+    flags: &'static str,
+}
+
+const TO_HOST: &str = "    route: [{destination: {host: grpc.example, port: {number: 80}}}]\n";
+const ROUTE: &str = "    route: [{destination: {host: a.example, port: {number: 80}}}]\n";
+
+/// Envoy's mapping: `doc/http-grpc-status-mapping.md` of grpc/grpc.
+const CASES: [Case; 6] = [
+    Case { rule: "", status: 403, code: "7", message: "other.example is refused by", flags: "NR" },
+    Case {
+        rule: "unmatched",
+        status: 404,
+        code: "12",
+        message: "a.example is refused by",
+        flags: "NR",
+    },
+    Case {
+        rule: "unreachable",
+        status: 503,
+        code: "14",
+        message: "a.example can't be reached",
+        flags: "UF",
+    },
+    Case {
+        rule: "    timeout: 50ms\n",
+        status: 504,
+        code: "14",
+        message: "a.example can't be reached",
+        flags: "UT",
+    },
+    Case {
+        rule: "    fault: {abort: {httpStatus: 401, percentage: {value: 100}}}\n",
+        status: 401,
+        code: "16",
+        message: "fault filter abort",
+        flags: "FI",
+    },
+    Case {
+        rule: "    directResponse: {status: 400, body: {string: \"50% \\u00fc\\n\"}}\n",
+        status: 400,
+        code: "13",
+        message: "50%25 %C3%BC",
+        flags: "FI",
+    },
+];
+
+impl Case {
+    async fn gateway(&self) -> (Gateway, &'static str) {
+        // Takes requests, and answers none.
+        let (silent, _) = upstream(|io, _, _| async move {
+            let _open = io;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let rule = format!("{}{ROUTE}", self.rule);
+        let setup = Setup::new();
+        match self.rule {
+            "" => (setup.http("a.example", silent).start().await, "other.example"),
+            "unmatched" => {
+                let setup = setup.http("a.example", silent);
+                (
+                    setup.route_on("a.example", ", uri: {exact: /none}", ROUTE).start().await,
+                    "a.example",
+                )
+            }
+            "unreachable" => {
+                let setup = setup.service("a.example", "HTTP", None, "");
+                (setup.route("a.example", ROUTE).start().await, "a.example")
+            }
+            own if own.contains("directResponse") => {
+                (setup.http("a.example", silent).route("a.example", own).start().await, "a.example")
+            }
+            _ => (
+                setup.http("a.example", silent).route("a.example", &rule).start().await,
+                "a.example",
+            ),
+        }
+    }
+}
+
+#[test]
+fn what_the_gateway_answers_by_itself_is_an_answer_of_grpc() {
+    for case in &CASES {
+        local(async {
+            let Case { rule, status, code, message, flags } = *case;
+            let (gateway, host) = case.gateway().await;
+            for kind in ["application/grpc", "application/grpc+proto"] {
+                for heard in
+                    [over_h2(&gateway, host, kind).await, over_h1(&gateway, host, kind).await]
+                {
+                    assert_eq!(heard.status, 200, "{rule:?}: {heard:?}");
+                    assert_eq!(heard.kind.as_deref(), Some("application/grpc"), "{rule:?}");
+                    assert_eq!(heard.code.as_deref(), Some(code), "{rule:?}: {heard:?}");
+                    assert!(heard.message.unwrap().starts_with(message), "{rule:?}");
+                    assert!(heard.body.is_empty(), "{rule:?}");
+                }
+            }
+            // Everybody else hears it in HTTP.
+            for kind in ["application/grpc-web", "text/plain"] {
+                for heard in
+                    [over_h2(&gateway, host, kind).await, over_h1(&gateway, host, kind).await]
+                {
+                    assert_eq!((heard.status, heard.code), (status, None), "{rule:?}");
+                    assert!(!heard.body.is_empty(), "{rule:?}");
+                }
+            }
+            let log = gateway.log(8).await;
+            let shown = |code: u16| log.iter().filter(|line| line["response_code"] == code).count();
+            assert_eq!((shown(200), shown(status)), (4, 4), "{rule:?}: {log:?}");
+            for line in &log {
+                // Beside a flag that no retry was left.
+                let shown = line["response_flags"].as_str().unwrap();
+                assert!(shown.starts_with(flags), "{rule:?}: {line}");
+                assert!(line["reason"].is_string(), "{rule:?}: {line}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_call_beyond_a_limit_is_unavailable() {
+    local(async {
+        let (addr, _) = upstream(|io, _, seen| echo(io, seen)).await;
+        let mut setup = Setup::new().http("a.example", addr);
+        setup.annotate("a.example", "{requests: {perSecond: 1, burst: 1}}");
+        let gateway = setup.route("a.example", "    directResponse: {status: 200}\n").start().await;
+        // One each second is answered by the rule, which says nothing of gRPC.
+        let mut codes = BTreeSet::new();
+        while !codes.contains("14") {
+            let heard = over_h2(&gateway, "a.example", "application/grpc").await;
+            assert_eq!(heard.status, 200);
+            codes.insert(heard.code.unwrap());
+        }
+        assert_eq!(codes.into_iter().collect::<Vec<_>>(), ["14", "2"]);
+    });
+}
+
+#[test]
+fn the_log_has_the_status_of_grpc() {
+    local(async {
+        let (addr, _) = upstream(|io, _, seen| echo(io, seen)).await;
+        let mut setup = Setup::new().service(HOST, "GRPC", Some(addr), "").route(HOST, TO_HOST);
+        setup.log_format = r#"{"name": "%GRPC_STATUS%", "number": "%GRPC_STATUS_NUMBER%"}"#;
+        let gateway = setup.start().await;
+        // In trailers of the upstream, in the gateway's own head, and nowhere.
+        let (status, code, _) = call(&gateway, "/shop.Orders/Get").await;
+        assert_eq!((status, code.as_deref()), (StatusCode::OK, Some("0")));
+        assert_eq!(over_h2(&gateway, "other.example", "application/grpc").await.status, 200);
+        assert_eq!(over_h2(&gateway, "other.example", "text/plain").await.status, 403);
+        let log = gateway.log(3).await;
+        let shown = log.iter().map(|line| format!("{} {}", line["name"], line["number"]));
+        let shown: BTreeSet<String> = shown.collect();
+        let expected = ["\"OK\" 0", "\"PermissionDenied\" 7", "null null"];
+        assert_eq!(shown, expected.map(String::from).into());
+    });
 }
 
 #[test]
@@ -83,10 +294,14 @@ fn methods_that_a_route_names_are_called_and_no_others() {
                     "{matches}"
                 );
             }
-            // Clients of gRPC take 404 for UNIMPLEMENTED.
+            // UNIMPLEMENTED is gRPC's word for 404.
             for method in refused {
                 let (status, code, _) = call(&gateway, method).await;
-                assert_eq!((status, code), (StatusCode::NOT_FOUND, None), "{matches} {method}");
+                assert_eq!(
+                    (status, code.as_deref()),
+                    (StatusCode::OK, Some("12")),
+                    "{matches} {method}"
+                );
             }
             let asked = seen.requests.borrow().clone();
             assert_eq!(asked.len(), served.len(), "{matches}: {asked:?}");

@@ -76,6 +76,8 @@ pub(super) struct Setup {
     pub(super) roots: RootCertStore,
     /// Whether there is an access log.
     pub(super) logged: bool,
+    /// What its lines have, in JSON.
+    pub(super) log_format: &'static str,
 }
 
 impl Setup {
@@ -88,6 +90,7 @@ impl Setup {
             limits: Limits::default(),
             roots: RootCertStore::empty(),
             logged: true,
+            log_format: "istio",
         }
     }
 
@@ -322,7 +325,7 @@ spec:
         let telemetry = Arc::<Telemetry>::default();
         let mesh = MeshConfig {
             access_log_file: self.logged.then(|| dir.path().join("log").display().to_string()),
-            access_log_format: Some("istio".into()),
+            access_log_format: Some(self.log_format.into()),
             access_log_encoding: AccessLogEncoding::Json,
             ..MeshConfig::default()
         };

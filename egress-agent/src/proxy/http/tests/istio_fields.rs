@@ -1,6 +1,9 @@
 //! Fields of Istio's resources whose effect is on traffic, each with the right answer and its twin.
 
-use super::harness::{Setup, answering, local};
+use super::{
+    h2::{echo, get},
+    harness::{Setup, answering, local, until, upstream},
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 const DESTINATION: &str = "    route: [{destination: {host: a.example, port: {number: 80}}}]\n";
@@ -131,6 +134,64 @@ fn operators_in_headers_have_the_values_of_the_request() {
     });
 }
 
+/// Any header of the request, and of the response in a response's headers; what is removed goes first.
+#[test]
+fn values_of_headers_show_any_header() {
+    local(async {
+        const ANSWER: &str =
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Build: b7\r\nServer: own\r\n\r\nhello";
+        let (addr, seen) = answering(ANSWER).await;
+        let rule = format!(
+            "    headers:
+      request:
+        set:
+          x-tenant: 'of %REQ(X-Team)%'
+          x-either: '%REQ(X-None?X-Team):3%'
+          x-none: '%REQ(X-None)%'
+          x-team: '%REQ(X-Gone)%replaced'
+          x-kept: kept
+        add: {{x-team: '%REQ(x-team)%'}}
+        remove: [x-gone, x-kept]
+      response:
+        set:
+          x-seen: '%RESP(X-Build)% for %REQ(X-Team)% %RESP(:STATUS)%'
+          x-server: '%RESP(Server)%'
+        remove: [server]
+{DESTINATION}"
+        );
+        let gateway = Setup::new().http("a.example", addr).route("a.example", &rule).start().await;
+        for team in ["blue", "green"] {
+            let mut client = gateway.connect().await;
+            client
+                .send(&format!(
+                    "GET / HTTP/1.1\r\nHost: a.example\r\nX-Team: {team}\r\nX-Gone: 1\r\nX-Kept: old\r\n\r\n"
+                ))
+                .await;
+            let answer = client.answer().await.unwrap();
+            let head = seen.heads().pop().unwrap();
+            for (name, expected) in [
+                ("x-tenant", &[&*format!("of {team}")][..]),
+                ("x-either", &[&team[..3]]),
+                ("x-none", &[]),
+                // Every value is made of the headers as they came.
+                ("x-team", &["replaced", team]),
+                ("x-gone", &[]),
+                ("x-kept", &["kept"]),
+            ] {
+                assert_eq!(values(&head, name), expected, "{name}: {head}");
+            }
+            for (name, expected) in [
+                ("x-seen", &["b7 for replaced 200"][..]),
+                ("x-server", &[]),
+                ("server", &[]),
+                ("x-build", &["b7"]),
+            ] {
+                assert_eq!(values(&answer.head, name), expected, "{name}: {}", answer.head);
+            }
+        }
+    });
+}
+
 /// The values of a header, in their order.
 fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     let lines = head.lines().filter_map(|line| line.split_once(": "));
@@ -197,5 +258,40 @@ fn header_operations_change_the_authority() {
             assert_eq!(line["upstream_cluster"], "outbound|80||a.example", "{changes}");
         }
         assert!(at_other.requests.borrow().is_empty());
+    });
+}
+
+/// Towards HTTP/2 it is `:authority`, of every try, and of a copy with the suffix that Envoy gives it.
+#[test]
+fn header_operations_change_the_authority_of_http2() {
+    local(async {
+        let (addr, seen) = upstream(|io, _, seen| echo(io, seen)).await;
+        let (copies, at_copies) = upstream(|io, _, seen| echo(io, seen)).await;
+        for (changes, host) in [
+            ("", "a.example"),
+            ("    headers: {request: {set: {Host: h.example}}}\n", "h.example"),
+            ("    headers: {request: {set: {':authority': h.example}}}\n", "h.example"),
+            ("    headers: {request: {add: {host: h.example}}}\n", "h.example"),
+            ("    rewrite: {authority: r.example}\n", "r.example"),
+        ] {
+            let rule = format!(
+                "{changes}    retries: {{attempts: 1, retryOn: '200'}}\n    mirror: {{host: m.example, port: {{number: 80}}}}\n{DESTINATION}"
+            );
+            let setup = Setup::new().service("a.example", "HTTP2", Some(addr), "");
+            let setup = setup.service("m.example", "HTTP2", Some(copies), "");
+            let gateway = setup.route("a.example", &rule).start().await;
+            let client = gateway.connect_h2().await;
+            assert_eq!(get(&client, "http://a.example/x").await.0, 200, "{changes}");
+            until(|| !at_copies.requests.borrow().is_empty()).await;
+            let asked = std::mem::take(&mut *seen.requests.borrow_mut());
+            let copied = std::mem::take(&mut *at_copies.requests.borrow_mut());
+            assert_eq!((asked.len(), copied.len()), (2, 1), "{changes}: {asked:?}");
+            let shadow = format!("{host}-shadow");
+            let all = asked.iter().map(|one| (one, host)).chain([(&copied[0], &*shadow)]);
+            for ((head, _), host) in all {
+                assert!(head.starts_with(&format!("GET http://{host}/x ")), "{changes}: {head}");
+                assert!(!head.contains("\"host\""), "{changes}: {head}");
+            }
+        }
     });
 }
