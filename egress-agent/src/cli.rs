@@ -149,14 +149,17 @@ enum Command {
     /// Be the gateway: HTTP proxy, TLS origination, TLS passthrough, TCP.
     Gateway(Box<GatewayArgs>),
     /// Compile the configuration and print every problem in it.
+    #[command(alias = "analyze")]
     Check(CheckArgs),
     /// Say what becomes of a request, step by step, and which resource decides it.
+    #[command(alias = "describe")]
     Explain(ExplainArgs),
     /// Show certificates, their identities and validity, and what is wrong with them.
     Certs(CertsArgs),
     /// Show what is in force on this host, and what is wrong with it.
     Status(StatusArgs),
     /// Show what was refused, redirected and allowed, and why.
+    #[command(alias = "observe")]
     Flows(FlowsArgs),
     /// Explain a reason: what it means, and what to do.
     Reasons(ReasonsArgs),
@@ -243,6 +246,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Those of istioctl and of Hubble, as docs/commands.md says.
+    #[test]
+    fn other_tools_words_are_understood() {
+        for words in [
+            &["observe", "--verdict", "dropped"][..],
+            &["analyze", "a.yaml"],
+            &["describe", "--from", "shop/web", "https://a.example/"],
+        ] {
+            let line = Cli::try_parse_from([&["egress-agent"], words].concat());
+            assert!(line.is_ok(), "{words:?}: {line:?}");
+        }
+        assert!(Cli::try_parse_from(["egress-agent", "obsrve"]).is_err());
     }
 
     /// `docs/reference/cli.md`: what `--help` says.

@@ -34,6 +34,9 @@ pub(super) struct ReasonsArgs {
     name: Option<Topic>,
 }
 
+/// How like a name must be to be named (Jaro-Winkler).
+const LIKE: f64 = 0.8;
+
 /// What is asked about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Topic {
@@ -43,9 +46,8 @@ enum Topic {
 
 /// The reason or the flag of this name, or an error that names the nearest.
 fn topic(text: &str) -> Result<Topic, String> {
-    let same = |flag: &&ResponseFlag| flag.code().eq_ignore_ascii_case(text);
-    if let Some(flag) = ResponseFlag::ALL.iter().find(same) {
-        return Ok(Topic::Flag(*flag));
+    if let Some(flag) = flag(text) {
+        return Ok(Topic::Flag(flag));
     }
     let number = |reason: &&Reason| text.parse() == Ok(**reason as u8);
     if let Some(reason) = Reason::ALL.iter().find(number) {
@@ -60,11 +62,22 @@ pub(super) fn reason(text: &str) -> Result<Reason, String> {
     if let Some(reason) = Reason::ALL.iter().find(same) {
         return Ok(*reason);
     }
-    let distance = |reason: &&Reason| strsim::damerau_levenshtein(text, reason.name());
-    let nearest = Reason::ALL.iter().min_by_key(distance).map_or("", |reason| reason.name());
-    Err(format!(
-        "there is no reason `{text}`. Did you mean {nearest}? `egress-agent reasons` lists them all"
-    ))
+    if let Some(flag) = flag(text) {
+        let code = flag.code();
+        return Err(format!(
+            "{code} is a response flag: `egress-agent reasons {code}` lists the reasons that it stands for"
+        ));
+    }
+    let likeness = |reason: &Reason| strsim::jaro_winkler(text, reason.name());
+    let likest = Reason::ALL.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let nearest = likest.filter(|reason| likeness(reason) > LIKE);
+    let hint = nearest.map(|near| format!(" Did you mean {}?", near.name())).unwrap_or_default();
+    Err(format!("there is no reason `{text}`.{hint} `egress-agent reasons` lists them all"))
+}
+
+/// The response flag of this code, however it is written.
+fn flag(text: &str) -> Option<ResponseFlag> {
+    ResponseFlag::ALL.iter().find(|flag| flag.code().eq_ignore_ascii_case(text)).copied()
 }
 
 /// Prints what the page says.

@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{
     policy::{
-        ClientTls, ClientTlsMode, Cluster, Discovery, Hop, HostPattern, Place, Service, Snapshot,
-        Step,
+        ClientTls, ClientTlsMode, Cluster, DirectTarget, Discovery, Hop, HostPattern, NodeRoute,
+        Place, Service, Snapshot, Step,
     },
     types::Host,
 };
 
-/// Services that a hint names at most.
+/// Services, or routes, that a hint names at most.
 const HINTS: usize = 3;
 
 /// One step.
@@ -96,6 +96,45 @@ impl<'a> Steps<'a> {
         let text = format!("TCP to {to} {what} ({}){in_set}", reason.name());
         let by = self.places(origin.as_deref());
         self.push("node", text, by);
+        if *reason == Reason::NoRoute {
+            self.nearest_routes(question, *address);
+        }
+    }
+
+    /// Where no route is: those for the same destination with other ports, else for the same port, else for every
+    /// address.
+    fn nearest_routes(&mut self, question: &Question, address: IpAddr) {
+        let (host, port) = (&question.url.host, question.url.port);
+        let snapshot = self.snapshot;
+        let node = &snapshot.node;
+        let near = |wanted: &dyn Fn(&NodeRoute) -> bool| {
+            let routes = node.routes.iter().zip(&node.origins);
+            let mut near: Vec<(String, &str)> = Vec::new();
+            for (route, origin) in routes.filter(|(route, _)| wanted(route)) {
+                let text = route_text(route);
+                if near.len() < HINTS && near.iter().all(|(known, _)| *known != text) {
+                    near.push((text, &**origin));
+                }
+            }
+            near
+        };
+        let found = [
+            near(&|route| match &route.target {
+                DirectTarget::Any => false,
+                DirectTarget::Net(net) => net.contains(&address),
+                DirectTarget::Name(name) => name == host,
+            }),
+            near(&|route| route.port == Some(port)),
+            near(&|route| route.target == DirectTarget::Any),
+        ];
+        let Some(near) = found.into_iter().find(|near| !near.is_empty()) else {
+            let text = "no resource routes anything from this node, to a gateway or past it";
+            return self.push("nearest", text, Vec::new());
+        };
+        let texts: Vec<&str> = near.iter().map(|(text, _)| text.as_str()).collect();
+        let text = format!("what is routed is {}", texts.join(", and "));
+        let by = self.places(near.iter().map(|(_, origin)| *origin));
+        self.push("nearest", text, by);
     }
 
     /// How it gets to the gateway.
@@ -282,4 +321,17 @@ fn is_typo(declared: &HostPattern, asked: &Host) -> bool {
         return false;
     };
     strsim::damerau_levenshtein(declared, asked) <= 2
+}
+
+/// `port 5432 of 203.0.113.20`
+fn route_text(route: &NodeRoute) -> String {
+    let port = route.port.map_or_else(|| "every port".to_owned(), |port| format!("port {port}"));
+    match &route.target {
+        DirectTarget::Any => format!("{port} of every external address"),
+        DirectTarget::Net(net) if net.prefix_len() == net.max_prefix_len() => {
+            format!("{port} of {}", net.addr())
+        }
+        DirectTarget::Net(net) => format!("{port} of {net}"),
+        DirectTarget::Name(name) => format!("{port} of {name}"),
+    }
 }

@@ -30,6 +30,10 @@ fn each_option_lets_through_what_it_names_and_nothing_else() {
     assert_eq!(shown(&["--verdict", "redirected"]), (false, true));
     assert_eq!(shown(&["--verdict", "denied,redirected"]), (true, true));
     assert_eq!(shown(&["--verdict", "audited"]), (false, false));
+    // In Hubble's words.
+    assert_eq!(shown(&["--verdict", "dropped"]), (true, false));
+    assert_eq!(shown(&["--verdict", "forwarded"]), (false, false));
+    assert_eq!(shown(&["--not", "--verdict", "dropped,audit,error"]), (false, true));
     assert_eq!(shown(&["--reason", "not_redirected"]), (true, false));
     assert_eq!(shown(&["--pod", "web"]), (true, false));
     assert_eq!(shown(&["--pod", "default/web"]), (true, false));
@@ -147,6 +151,7 @@ fn typos_are_answered_with_the_nearest() {
     for (args, nearest) in [
         (["--verdict", "denid"], "denied"),
         (["--reason", "no_rote"], "no_route"),
+        (["--reason", "NR"], "`egress-agent reasons NR` lists"),
         (["--since", "5x"], "1h30m"),
         (["--until", "yesterday"], "2026-11-29T12:00:00Z"),
         (["--pod", "a/b/c"], "NAMESPACE/NAME"),
@@ -155,6 +160,8 @@ fn typos_are_answered_with_the_nearest() {
         let error = filter(&args).unwrap_err();
         assert!(error.contains(nearest), "{args:?}: {error}");
     }
+    // What is like nothing gets no wild guess.
+    assert!(!filter(&["--reason", "403"]).unwrap_err().contains("Did you mean"));
     for bad in ["", "s", "-1s", "99999999999999999999d", "5 m", "é"] {
         assert!(filter(&["--since", bad]).is_err(), "{bad}");
     }

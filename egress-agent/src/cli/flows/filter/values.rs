@@ -16,10 +16,14 @@ use crate::{
 /// `--verdict`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum Verdict {
+    #[value(alias = "dropped")]
     Denied,
+    #[value(alias = "forwarded")]
     Allowed,
     Redirected,
+    #[value(alias = "audit")]
     Audited,
+    #[value(alias = "error")]
     Failed,
 }
 
