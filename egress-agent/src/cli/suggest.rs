@@ -1,5 +1,7 @@
 //! The `suggest` command: resources for what was refused, or would have been but for audit mode.
 
+mod into;
+
 use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -19,7 +21,7 @@ use crate::{
     admin::control::{AskError, GATEWAY_SOCKET, GATEWAY_UNIT_SOCKET, Mesh, NODE_SOCKET, ask_mesh},
     bpf::DEFAULT_BPFFS,
     config,
-    suggest::{Seen, istio, policies},
+    suggest::{Seen, Suggestion, istio, policies},
     telemetry::FlowRecord,
 };
 
@@ -43,8 +45,12 @@ Examples:
   egress-agent flows -o json > flows.json
   egress-agent suggest --flows flows.json --config /etc/egress/config -o istio
 
-Exit codes: 0 printed (also if there is nothing to suggest), 1 nobody could be
-asked, 2 an option or a file can't be read.")]
+  # Into the configuration itself, as often as something is missing.
+  egress-agent suggest --since 1h -n shop -o istio --into /etc/egress/config
+
+Exit codes: 0 printed or written (also if there is nothing to suggest), 1 nobody
+could be asked, or a file was left as it is, 2 an option or a file can't be
+read.")]
 pub(super) struct SuggestArgs {
     #[command(flatten)]
     filter: Filter,
@@ -54,6 +60,11 @@ pub(super) struct SuggestArgs {
     /// Put `*.example.com` in the place of three hosts or more below one domain.
     #[arg(long)]
     wildcards: bool,
+    /// Write a file for each policy, or for each host of Istio's resources, into this directory of the
+    /// configuration. The file of an earlier suggestion that this one takes the place of is replaced, and no
+    /// other one.
+    #[arg(long, value_name = "DIRECTORY")]
+    into: Option<PathBuf>,
     /// Flows that `egress-agent flows -o json` has written, or `-` for standard input [default: ask the
     /// agents that run here].
     #[arg(long, value_name = "FILE")]
@@ -102,14 +113,30 @@ pub(super) fn run(args: &SuggestArgs) -> anyhow::Result<ExitCode> {
     };
     let now = SystemTime::now();
     let flows: Vec<_> = flows.into_iter().filter(|flow| args.filter.matches(flow, now)).collect();
-    let text = match suggested(&flows, &mesh, args.output, args.wildcards) {
-        Ok(text) => text,
+    let suggestion = match suggested(&flows, &mesh, args.output, args.wildcards) {
+        Ok(suggestion) => suggestion,
         Err(error) => return wrong(FAILURE, error),
     };
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    let Some(directory) = &args.into else {
+        write!(out, "{suggestion}")?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    if !directory.is_dir() {
+        return wrong(USAGE, &format!("{} is no directory", directory.display()));
+    }
+    let written = into::write(&suggestion, directory)
+        .with_context(|| format!("can't write into {}", directory.display()))?;
+    out.write_all(suggestion.head.as_bytes())?;
+    for path in &written.files {
+        writeln!(out, "written: {}", path.display())?;
+    }
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    if written.left.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    wrong(FAILURE, &written.left.join("\nerror: "))
 }
 
 fn wrong(code: u8, why: &str) -> anyhow::Result<ExitCode> {
@@ -122,11 +149,11 @@ fn suggested(
     mesh: &Mesh,
     form: Form,
     wildcards: bool,
-) -> Result<String, &'static str> {
+) -> Result<Suggestion, &'static str> {
     let seen = Seen::of(flows, &mesh.workloads);
     let seen = if wildcards { seen.with_wildcards() } else { seen };
     match (form, &mesh.gateway) {
-        (Form::Policy, _) => Ok(policies(&seen)),
+        (Form::Policy, _) => Ok(policies(&seen, &mesh.applied)),
         (Form::Istio, Some(gateway)) => Ok(istio(&seen, gateway, &mesh.earlier)),
         (Form::Istio, None) => Err("the configuration names no gateway (gateways in mesh.yaml)"),
     }
@@ -224,14 +251,15 @@ workloads:
 
     #[test]
     fn suggestions_have_their_evidence_beside_them() {
-        let text = |form, wildcards| suggested(&flows(), &mesh(), form, wildcards).unwrap();
+        let text =
+            |form, wildcards| suggested(&flows(), &mesh(), form, wildcards).unwrap().to_string();
         golden("suggest-policy.yaml", &text(Form::Policy, false));
         golden("suggest-wildcards.yaml", &text(Form::Policy, true));
         let istio = text(Form::Istio, true);
         assert!(istio.contains("# Left out: raw TCP of shop to 203.0.113.9 port 5432."), "{istio}");
         let without = Mesh { gateway: None, ..mesh() };
         assert!(suggested(&flows(), &without, Form::Istio, false).is_err());
-        let nothing = suggested(&[], &mesh(), Form::Policy, false).unwrap();
+        let nothing = suggested(&[], &mesh(), Form::Policy, false).unwrap().to_string();
         assert!(nothing.lines().all(|line| line.starts_with('#')), "{nothing}");
     }
 }

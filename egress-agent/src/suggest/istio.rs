@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Earlier,
+    Earlier, InForce, Part, Suggestion,
     names::name,
     seen::{Evidence, Group, Seen, Spoken, Wanted},
     yaml::{evidence, head, labels, quoted},
@@ -33,10 +33,10 @@ type Ports = BTreeMap<(u16, Spoken), Vec<(Group, Option<Evidence>)>>;
 /// Hosts as the workloads of one namespace want them.
 type Hosts = BTreeMap<(String, String), Ports>;
 
-/// The resources, as one file. Raw TCP is left out: the service behind an address is not known. `earlier` is
+/// The resources, in parts of one host. Raw TCP is left out: the service behind an address is not known. `earlier` is
 /// what earlier suggestions allow that are in force: what of it is replaced is repeated.
 #[must_use]
-pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> String {
+pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> Suggestion {
     let mut text = head(seen);
     let mut before: Hosts = BTreeMap::new();
     for (group, wanted) in earlier.iter().flat_map(Earlier::wanted) {
@@ -59,31 +59,33 @@ pub fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> String
     for (namespace, Wanted { host, port, .. }) in raw {
         writeln!(text, "# Left out: raw TCP of {namespace} to {host} port {port}.").ok();
     }
+    let mut replaced = BTreeMap::new();
     for Earlier { namespace, host, place, routes } in earlier {
         let key = (namespace.clone(), host.clone());
-        let at = if place.is_empty() { String::new() } else { format!(" ({place})") };
-        let resource = format!("VirtualService {namespace}/{}{at}", name(host));
         if !hosts.contains_key(&key) {
             continue;
         }
-        match routes {
-            Some(_) => writeln!(text, "# Takes the place of {resource} and of what belongs to it."),
-            None => {
-                hosts.remove(&key);
-                writeln!(
-                    text,
-                    "# Left out: {host} of {namespace}. {resource} was changed since: add to it."
-                )
-            }
+        let resource = format!("VirtualService {namespace}/{}", name(host));
+        let there = InForce { resource, place: place.clone() };
+        if routes.is_some() {
+            replaced.insert(key, there);
+        } else {
+            hosts.remove(&key);
+            let why = format!("{there} was changed since: add to it.");
+            writeln!(text, "# Left out: {host} of {namespace}. {why}").ok();
         }
-        .ok();
     }
-    for ((namespace, host), ports) in &hosts {
-        text.push_str(&server(namespace, host, ports, gateway));
-        text.push_str(&entry(namespace, host, ports));
-        text.push_str(&routes(namespace, host, ports, gateway));
-    }
-    text
+    let part = |((namespace, host), ports): (&(String, String), &Ports)| {
+        let all = [
+            server(namespace, host, ports, gateway),
+            entry(namespace, host, ports),
+            routes(namespace, host, ports, gateway),
+        ];
+        let replaces = replaced.remove(&(namespace.clone(), host.clone()));
+        Part { replaces, ..Part::new(namespace, &name(host), all.concat()) }
+    };
+    let parts = hosts.iter().map(part).collect();
+    Suggestion { head: text, parts }
 }
 
 /// Adds what a group wants. Evidence counts more than an earlier suggestion.

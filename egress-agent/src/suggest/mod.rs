@@ -9,13 +9,15 @@ mod istio;
 mod names;
 mod policy;
 mod seen;
+mod suggestion;
 mod yaml;
 
 pub use self::{
     earlier::Earlier,
     istio::{GatewayPlace, istio},
-    policy::policies,
+    policy::{applied, policies},
     seen::{Labelled, Seen},
+    suggestion::{InForce, Part, Suggestion},
 };
 
 #[cfg(test)]

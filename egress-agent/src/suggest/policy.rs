@@ -6,27 +6,51 @@ use std::{
 };
 
 use super::{
+    InForce, Part, Suggestion,
     seen::{Evidence, Group, Seen, Spoken, Wanted},
     yaml::{evidence, head, labels, mark, name, quoted},
 };
+use crate::policy::{EgressPolicy, Snapshot};
 
 /// Rules of a policy, and hosts of a rule, at most.
 const RULES: usize = 64;
 const HOSTS: usize = 64;
 
-/// The resources, as one file.
+/// Policies that have the name of a suggestion, as `shop/suggested-web-0a1b2c`, each with its place.
 #[must_use]
-pub fn policies(seen: &Seen) -> String {
-    let mut text = head(seen);
+pub fn applied(snapshot: &Snapshot) -> BTreeMap<String, String> {
+    let one = |policy: &EgressPolicy| {
+        let of = policy.label.strip_prefix("EgressPolicy ")?;
+        let (_, name) = of.split_once('/')?;
+        let place = snapshot.places.get(&policy.label);
+        let place = place.map(|place| format!("{}:{}", place.file, place.line));
+        name.starts_with("suggested-").then(|| (of.to_owned(), place.unwrap_or_default()))
+    };
+    snapshot.rules.egress.iter().filter_map(|policy| one(policy)).collect()
+}
+
+/// The resources, in parts of one policy. `applied` is what earlier suggestions there are in force: a policy that has
+/// the same name allows the same, and is not suggested again.
+#[must_use]
+pub fn policies(seen: &Seen, applied: &BTreeMap<String, String>) -> Suggestion {
+    let mut head = head(seen);
+    let mut parts = Vec::new();
     let mut names = Names::default();
     for (group, wanted) in &seen.groups {
         for rules in rules(wanted).chunks(RULES) {
             let name = names.next(group, seen, rules);
-            text.push_str("---\n");
-            text.push_str(&policy(group, seen, &name, rules));
+            let resource = format!("{}/{name}", group.namespace);
+            if let Some(place) = applied.get(&resource) {
+                let there =
+                    InForce { resource: format!("EgressPolicy {resource}"), place: place.clone() };
+                writeln!(head, "# Left out: {there} is in force.").ok();
+                continue;
+            }
+            let text = format!("---\n{}", policy(group, seen, &name, rules));
+            parts.push(Part::new(&group.namespace, &name, text));
         }
     }
-    text
+    Suggestion { head, parts }
 }
 
 /// The names of the policies: none has the name of another one of its namespace, nor that of an earlier suggestion

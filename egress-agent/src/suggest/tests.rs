@@ -12,7 +12,9 @@ use std::{
 use http::{HeaderMap, Method};
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestRunner};
 
-use super::{Earlier, GatewayPlace, Labelled, Seen, istio, policies};
+use super::{
+    Earlier, GatewayPlace, InForce, Labelled, Seen, applied, policies as suggested_policies,
+};
 use crate::{
     config::{RawFile, compile},
     explain::{Question, Url, Verdict, explain},
@@ -20,6 +22,16 @@ use crate::{
     telemetry::{FlowRecord, FlowVerdict, flow_tests::dropped},
     types::Labels,
 };
+
+/// The resources as one text, with no earlier suggestion in force.
+fn policies(seen: &Seen) -> String {
+    suggested_policies(seen, &BTreeMap::new()).to_string()
+}
+
+/// As Istio's resources, as one text.
+fn istio(seen: &Seen, gateway: &GatewayPlace, earlier: &[Earlier]) -> String {
+    super::istio(seen, gateway, earlier).to_string()
+}
 
 const MESH: &str = "\
 outboundTrafficPolicy: {mode: REGISTRY_ONLY}
@@ -363,4 +375,47 @@ fn a_second_suggestion_adds_to_the_first() {
     let name =
         |text: &str| text.lines().find(|line| line.starts_with("  name: ")).map(str::to_owned);
     assert_eq!(name(&policies(&again)), name(&policies(&first)));
+    // Once it is in force it is left out, and only what is new is suggested.
+    let snapshot = compiled(&[file("1.yaml", &policies(&first))]).unwrap();
+    let left = suggested_policies(&again, &applied(&snapshot)).to_string();
+    assert!(resources(&left).is_empty(), "{left}");
+    let named = "# Left out: EgressPolicy shop/suggested-web-";
+    assert!(left.contains(named) && left.contains(" (1.yaml:4) is in force.\n"), "{left}");
+    let other = suggested_policies(&second, &applied(&snapshot)).to_string();
+    assert_eq!(resources(&other).len(), 1, "{other}");
+}
+
+/// One after the other is written into the directory of the configuration, in either form: it compiles as it is, and
+/// allows what all of them do.
+#[test]
+fn suggestions_in_one_directory_are_one_configuration() {
+    let gateway = gateway();
+    let strategy = (vec(vec(one(), 1..6), 2..5), select(vec![false, true]));
+    let counts = [AtomicU32::new(0), AtomicU32::new(0)];
+    let mut runner = TestRunner::new(ProptestConfig { cases: 60, ..<_>::default() });
+    runner
+        .run(&strategy, |(batches, as_istio)| {
+            let mut directory: BTreeMap<String, String> = BTreeMap::new();
+            for batch in &batches {
+                let files: Vec<_> = directory.iter().map(|(name, text)| file(name, text)).collect();
+                let snapshot = compiled(&files)?;
+                let seen = seen(batch, false);
+                let suggestion = if as_istio {
+                    super::istio(&seen, &gateway, &Earlier::of(&snapshot))
+                } else {
+                    suggested_policies(&seen, &applied(&snapshot))
+                };
+                for part in suggestion.parts {
+                    let before = directory.insert(part.file.clone(), part.text);
+                    // What a file holds is replaced only by what says so.
+                    let replaced = part.replaces.as_ref().map(InForce::file);
+                    prop_assert_eq!(before.map(|_| &*part.file), replaced);
+                }
+            }
+            let files: Vec<_> = directory.iter().map(|(name, text)| file(name, text)).collect();
+            let all = batches.concat();
+            allows(&compiled(&files)?, &counts, |one| expected(&all, false, one))
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) > 250));
 }

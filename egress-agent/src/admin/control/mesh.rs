@@ -1,10 +1,12 @@
 //! The workloads and the gateway that the configuration in force has, for `suggest`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     policy::Snapshot,
-    suggest::{Earlier, GatewayPlace, Labelled},
+    suggest::{Earlier, GatewayPlace, Labelled, applied},
 };
 
 /// What `/mesh` answers.
@@ -17,6 +19,9 @@ pub(crate) struct Mesh {
     /// Suggestions that are in force.
     #[serde(default)]
     pub(crate) earlier: Vec<Earlier>,
+    /// Egress policies that have the name of a suggestion, each with its place.
+    #[serde(default)]
+    pub(crate) applied: BTreeMap<String, String>,
 }
 
 impl Mesh {
@@ -33,6 +38,11 @@ impl Mesh {
             let namespace = service.split('.').nth(1).unwrap_or("istio-system").to_owned();
             GatewayPlace { service, namespace, labels: gateway.labels.clone() }
         });
-        Self { workloads: workloads.collect(), gateway, earlier: Earlier::of(snapshot) }
+        Self {
+            workloads: workloads.collect(),
+            gateway,
+            earlier: Earlier::of(snapshot),
+            applied: applied(snapshot),
+        }
     }
 }
