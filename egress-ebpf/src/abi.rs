@@ -14,7 +14,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub use self::{
     cache::CachedVerdict,
     events::{
-        Bucket, COUNTERS_ENTRIES, FlowEvent, KERNEL_REASONS, Share, ShareKey, action,
+        Bucket, COUNTERS_ENTRIES, Command, FlowEvent, KERNEL_REASONS, Share, ShareKey, action,
         counter_index, event_class, hook, lost, share_kind,
     },
     flows::{FlowKey, FlowPlace, FlowState, flow_kind, flow_phase},
@@ -24,7 +24,7 @@ pub use self::{
 use crate::addr::{Addr, PortBe};
 
 /// The version of everything in this module; part of the pins' path.
-pub const ABI_VERSION: u32 = 8;
+pub const ABI_VERSION: u32 = 9;
 
 /// Index of a policy: how a set of workloads is treated.
 pub type PolicyId = u32;

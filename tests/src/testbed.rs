@@ -51,7 +51,18 @@ impl Testbed {
     /// # Errors
     /// Something can't be set up.
     pub fn test(gateways: usize) -> Result<Self> {
-        let agent = agent::built()?.to_owned();
+        Self::with_servers(gateways, agent::built()?.to_owned())
+    }
+
+    /// For a program of its own: the same, with the agent beside the program.
+    ///
+    /// # Errors
+    /// Something can't be set up.
+    pub fn beside(gateways: usize) -> Result<Self> {
+        Self::with_servers(gateways, agent::beside()?)
+    }
+
+    fn with_servers(gateways: usize, agent: PathBuf) -> Result<Self> {
         let mut testbed = Self::wire(Site::test()?, gateways, agent)?;
         testbed.servers = Some(serve(testbed.site.prefix(), &testbed.dir())?);
         Ok(testbed)
@@ -133,6 +144,15 @@ impl Testbed {
     #[must_use]
     pub fn outside_cgroup(&self) -> Place {
         Place { cgroup: self.app.cgroup.clone(), ..self.pod.clone() }
+    }
+
+    /// The pod's network, and a cgroup of this name below the pod's: a container of its, as kubelet has them.
+    ///
+    /// # Errors
+    /// The kernel refuses the cgroup.
+    pub fn below_pod(&self, name: &str) -> Result<Place> {
+        let cgroup = cgroup::create(&self.pod.cgroup.join(name))?;
+        Ok(Place { cgroup, ..self.pod.clone() })
     }
 
     /// The pod's cgroup, but the app node's network: a workload on the host's network.

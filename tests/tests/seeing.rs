@@ -11,6 +11,7 @@ use egress_tests::{
     testbed::{Testbed, mesh_yaml},
     wait::{SOON, until, until_is},
 };
+use rustix::process::Signal;
 use serde_json::Value;
 
 /// A port that nothing routes, and another one.
@@ -281,6 +282,69 @@ fn a_connect_names_its_process_and_several_hosts_are_shown_by_time() {
     let posted = as_user(member, "curl", &post);
     assert_eq!(posted.stdout, "not allowed for this user\n", "{posted:?}");
     assert!(testbed.app().run("curl", &post).unwrap().stdout.contains("only GET"));
+}
+
+/// Whether a connect is refused, redirected or goes straight to its destination, its event names the process, its
+/// program and its container; and of a process that has ended, what the kernel's event itself says.
+#[test]
+fn every_connect_names_its_process_and_its_container() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let mut node = testbed.start_node().unwrap();
+    let ask = || testbed.curl_status(&["https://edition.cnn.com/politics"]).unwrap();
+    until_is(SOON, "the passthrough", ask, |seen| seen == "200").unwrap();
+    let id = "aa0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd";
+    let name = format!("pod0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab/{id}");
+    let container = testbed.below_pod(&name).unwrap();
+    let control = testbed.node_control();
+    let of = |pid: u32, reason: &str| {
+        let ask = || {
+            let all = flows(&testbed, &control, &["--reason", reason]);
+            all.into_iter().find(|flow| flow["pid"] == pid)
+        };
+        until(SOON, &format!("{reason} of process {pid}"), ask).unwrap()
+    };
+    let dials = [
+        ("deny", "no_route", plan::ATTACKER, PORT),
+        ("redirect", "routed", plan::WEB, "443"),
+        ("allow", "internal", plan::APP, "22"),
+    ];
+    for (verdict, reason, addr, port) in dials {
+        let dial = format!("true 3<>/dev/tcp/{addr}/{port}; echo tried; sleep 600; true");
+        let process = container.start(&testbed.dir(), reason, "bash", &["-c", &dial]).unwrap();
+        until(SOON, "the dial", || process.stdout().contains("tried").then_some(())).unwrap();
+        let flow = of(process.pid(), reason);
+        assert_eq!(flow["verdict"], verdict, "{flow:#}");
+        assert_eq!(
+            (&flow["container"], &flow["command"]),
+            (&id.into(), &"bash".into()),
+            "{flow:#}"
+        );
+        let executable = flow["executable"].as_str().unwrap_or_default();
+        assert!(executable.ends_with("/bash"), "{flow:#}");
+    }
+
+    // The agent reads the events once their processes have ended.
+    node.signal(Signal::STOP);
+    let ended = dials.map(|(_, reason, addr, port)| {
+        let (name, dial) = (format!("{reason}-ended"), format!("exec 3<>/dev/tcp/{addr}/{port}"));
+        let mut process = container.start(&testbed.dir(), &name, "bash", &["-c", &dial]).unwrap();
+        process.wait(SOON).unwrap();
+        (reason, process.pid())
+    });
+    node.signal(Signal::CONT);
+    for (reason, pid) in ended {
+        let flow = of(pid, reason);
+        assert_eq!(
+            (&flow["container"], &flow["command"]),
+            (&id.into(), &"bash".into()),
+            "{flow:#}"
+        );
+        assert!(flow["executable"].is_null(), "{flow:#}");
+        let args = ["flows", "--control", control.to_str().unwrap(), "--reason", reason];
+        let text = agent(&testbed, &args).stdout;
+        assert!(text.contains(&format!(", process {pid} (bash)")), "{text}");
+    }
 }
 
 #[test]
@@ -706,6 +770,9 @@ spec:
     let istio = ["suggest", "--control", control, "-n", "shop", "-o", "istio"];
     let first = agent(&testbed, &istio).stdout;
     assert!(first.contains("kind: VirtualService"), "{first}");
+    let kept = testbed.dir().join("kept.json");
+    let seen = agent(&testbed, &["flows", "--control", control, "-o", "json"]).stdout;
+    std::fs::write(&kept, seen).unwrap();
 
     // Unchanged, in the place of audit mode.
     testbed.apply("policy.yaml", &text).unwrap();
@@ -720,9 +787,17 @@ spec:
     let clear = testbed.curl_status(&[other]).unwrap();
     assert!(is_refused(&clear), "{clear}");
 
-    // The same as Istio's resources, in two runs: the second one keeps what the first one allows.
+    // The same as Istio's resources, in two runs into the configuration: the second one keeps what the first one
+    // allows, in the same file.
     testbed.apply("policy.yaml", audit).unwrap();
-    testbed.apply("istio.yaml", &first).unwrap();
+    let into = |args: &[&str]| {
+        let done = agent(&testbed, &[args, &["--into", config.to_str().unwrap()]].concat());
+        assert!(done.ok(), "{done:?}");
+        let written = done.stdout.lines().filter_map(|line| line.strip_prefix("written: "));
+        written.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let file = config.join("shop.suggested.edition.cnn.com.yaml").display().to_string();
+    assert_eq!(into(&[&istio[..], &["--flows", kept.to_str().unwrap()]].concat()), [&*file]);
     sees(other, "301");
     let of_port = [&istio[..], &["--port", "80"]].concat();
     let again = || agent(&testbed, &of_port).stdout;
@@ -733,7 +808,7 @@ spec:
         "{second}"
     );
     assert!(second.contains("    # suggested before\n"), "{second}");
-    testbed.apply("istio.yaml", &second).unwrap();
+    assert_eq!(into(&of_port), [&*file]);
     testbed.delete("policy.yaml").unwrap();
     let check = agent(&testbed, &[&["check"], &paths[..]].concat());
     assert_eq!(check.code, 0, "{check:?}\n{second}");

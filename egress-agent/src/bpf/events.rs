@@ -12,7 +12,7 @@ use aya::{
     maps::{Map, MapData, RingBuf},
 };
 use egress_ebpf::{
-    abi::{FlowEvent, PolicyId, action, hook},
+    abi::{Command, FlowEvent, PolicyId, action, hook},
     reason::Reason,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -111,6 +111,8 @@ pub struct Flow {
     pub ifindex: Option<u32>,
     /// The process that made the system call, by its number in the first PID namespace; absent for a packet.
     pub pid: Option<u32>,
+    /// The name that this process has given itself (`/proc/<pid>/comm`).
+    pub command: Option<String>,
 }
 
 const MAP: &str = "EVENTS";
@@ -195,6 +197,7 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         audit,
         reserved: _,
         pid,
+        command,
     } = event;
     let socket = |addr: IpAddr, port: u16| {
         (!addr.is_unspecified() || port != 0).then(|| SocketAddr::new(addr, port))
@@ -214,7 +217,14 @@ fn decode(bytes: &[u8], boot: SystemTime) -> Option<Flow> {
         cgroup: (cgroup != 0).then_some(cgroup),
         ifindex: (ifindex != 0).then_some(ifindex),
         pid: (pid != 0).then_some(pid),
+        command: name(&command),
     })
+}
+
+/// What is before the first zero; a process may have given itself any bytes.
+fn name(command: &Command) -> Option<String> {
+    let name = command.split(|byte| *byte == 0).next()?;
+    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
 }
 
 #[cfg(test)]
@@ -244,6 +254,7 @@ mod tests {
             audit: 0,
             reserved: [0; 7],
             pid: 0,
+            command: [0; _],
         }
     }
 
@@ -263,9 +274,13 @@ mod tests {
         };
         let flow = decode(redirected.as_bytes(), SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(flow.gateway, Some("192.0.2.10:8443".parse().unwrap()));
-        let connect = FlowEvent { pid: 4711, ..event() };
+        assert_eq!(flow.command, None);
+        let connect = FlowEvent { pid: 4711, command: *b"curl\0\0\0leftover\0", ..event() };
         let flow = decode(connect.as_bytes(), SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(flow.pid, Some(4711));
+        assert_eq!((flow.pid, flow.command.as_deref()), (Some(4711), Some("curl")));
+        let strange = FlowEvent { command: *b"16 bytes, no end", ..connect };
+        let flow = decode(strange.as_bytes(), SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(flow.command.as_deref(), Some("16 bytes, no end"));
     }
 
     #[test]

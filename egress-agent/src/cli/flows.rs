@@ -403,6 +403,7 @@ mod tests {
         let full = FlowRecord {
             pid: Some(7),
             executable: Some("/bin/x".into()),
+            command: Some("x".into()),
             container: Some("aa".into()),
             host: Some("a.example".into()),
             ech: true,

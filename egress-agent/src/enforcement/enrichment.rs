@@ -159,6 +159,7 @@ impl Namer {
                 .zip(flow.cgroup)
                 .zip(cgroup.as_deref())
                 .and_then(|((pid, id), path)| self.programs.of(flow.time, pid, (id, path))),
+            command: flow.command.clone(),
             container: cgroup
                 .as_deref()
                 .and_then(|path| PodCgroup::parse(Path::new(path))?.container)
@@ -295,6 +296,7 @@ mod tests {
             cgroup: None,
             ifindex: Some(u32::MAX),
             pid: None,
+            command: None,
         }
     }
 
@@ -371,9 +373,12 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         assert_eq!((record.pid, record.executable.as_deref()), (pid, exe.to_str()));
         assert_eq!(record.container, None);
-        // A number that another cgroup's process has now says nothing of the one that connected.
-        let record = namer.record(&Flow { cgroup: Some(45), ..connect.clone() });
+        // A number that another cgroup's process has now says nothing of the one that connected, whose own
+        // name is in the event.
+        let command = Some("curl".to_owned());
+        let record = namer.record(&Flow { cgroup: Some(45), command, ..connect.clone() });
         assert_eq!((record.pid, record.executable.as_deref()), (pid, None));
+        assert_eq!(record.command.as_deref(), Some("curl"));
         assert_eq!(record.container.as_deref(), Some(id));
         let record = namer.record(&Flow { pid: None, ..connect });
         assert_eq!((record.pid, record.executable), (None, None));

@@ -267,6 +267,7 @@ fn refuse(
         labels: workload.map(|workload| kept_labels(&workload.labels)).unwrap_or_default(),
         pid: None,
         executable: None,
+        command: None,
         container: None,
         cgroup: None,
         interface: None,

@@ -5,6 +5,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use super::PolicyId;
 use crate::addr::{Addr, PortBe};
 
+/// What a process calls itself (`TASK_COMM_LEN`, include/linux/sched.h): ends with a zero, or is zeros
+/// alone where there is no process.
+pub type Command = [u8; 16];
+
 /// One record of the ring buffer `EVENTS`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -33,7 +37,7 @@ pub struct FlowEvent {
     /// Ethertype of a packet, host byte order; zero in a cgroup hook.
     pub ether_type: u16,
     /// The process (its thread group) by its number in the first PID namespace; zero for a packet, which
-    /// no process need be behind, and for a connect that was sent to a gateway.
+    /// no process need be behind.
     pub pid: u32,
     /// IP protocol number.
     pub protocol: u8,
@@ -47,6 +51,9 @@ pub struct FlowEvent {
     pub audit: u8,
     /// Always zero.
     pub reserved: [u8; 7],
+    /// The name of that process, as `/proc/<pid>/comm` has it: what is still known of one that has ended
+    /// before the event is read.
+    pub command: Command,
 }
 
 /// Values of [`FlowEvent::hook`].

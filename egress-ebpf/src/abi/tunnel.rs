@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use super::{GroupId, PolicyId};
+use super::{Command, GroupId, PolicyId};
 use crate::addr::{Addr, PortBe};
 
 /// Value of `ORIGINAL_DST` (LRU hash by socket cookie): what the application asked for, so that
@@ -37,6 +37,12 @@ pub struct OriginalDst {
     pub hop: u8,
     /// 1 once an event has reported it. While programs are replaced, two of them see each connection.
     pub reported: u8,
+    /// The process that asked, which the event names: as [`FlowEvent::pid`](super::FlowEvent::pid).
+    pub pid: u32,
+    /// Always zero.
+    pub reserved: u32,
+    /// The name of that process: as [`FlowEvent::command`](super::FlowEvent::command).
+    pub command: Command,
 }
 
 /// Values of [`OriginalDst::hop`].

@@ -19,7 +19,7 @@ use super::{
     context::{SocketAddr, V4, V6, forget_bit},
     judge,
     maps::{GROUPS, ORIGINAL_DST, TUNNEL},
-    report::{Cause, Site, report},
+    report::{Cause, Site, name_process, report},
     view::Workload,
 };
 
@@ -129,11 +129,19 @@ fn send(
         routed_port: target.port,
         hop,
         reported: 0,
+        pid: 0,
+        reserved: 0,
+        command: [0; _],
     };
     // Last, so that it is not kept meanwhile: the stack is short.
     // SAFETY: as above.
     let cookie = unsafe { bpf_get_socket_cookie(address.context().cast()) };
     ORIGINAL_DST.insert(cookie, entry, 0).map_err(|_full| Reason::OriginalDstFull)?;
+    if let Some(entry) = ORIGINAL_DST.get_ptr_mut(cookie) {
+        // SAFETY: the pointer is to the map's value, which stays memory of that kind even if the entry is
+        // forgotten meanwhile.
+        unsafe { name_process(&raw mut (*entry).pid, &raw mut (*entry).command) };
+    }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!((), "socket {} goes by port {}", cookie, there.port.get());
     address.set_addr(there.addr);

@@ -1,13 +1,13 @@
 //! Counters and flow events.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_get_current_comm},
     maps::{PerCpuArray, ring_buf::RingBufEntry},
 };
 use egress_ebpf::{
     abi::{
-        FlowEvent, OriginalDst, Share, ShareKey, action, counter_index, event_class, hook, hop,
-        lost, share_kind,
+        Command, FlowEvent, OriginalDst, Share, ShareKey, action, counter_index, event_class, hook,
+        hop, lost, share_kind,
     },
     addr::{Addr, PortBe},
     decide::PolicyView as _,
@@ -161,10 +161,6 @@ extern "C" fn found_no_room(id: u64, kind: u32) -> bool {
 fn emit(site: Site, judgement: &Judgement, class: u32, cause: Cause) {
     let Cause { share, is_current } = cause;
     let Some((time, mut entry)) = reserve(share.id, share.kind, class) else { return };
-    // Asked now, and not kept on the stack, which is short. The upper half is the thread group, which user space calls
-    // the process; the rest is the thread.
-    let process = if is_current { bpf_get_current_pid_tgid() >> 32 } else { 0 };
-    let pid = u32::try_from(process).unwrap_or(0);
     let flow = judgement.flow();
     entry.write(FlowEvent {
         time,
@@ -184,9 +180,31 @@ fn emit(site: Site, judgement: &Judgement, class: u32, cause: Cause) {
         reason: judgement.reason() as u8,
         audit: u8::from(judgement.audited()),
         reserved: [0; 7],
-        pid,
+        pid: 0,
+        command: [0; _],
     });
+    if is_current {
+        let event = entry.as_mut_ptr();
+        // SAFETY: the event was written just now.
+        unsafe { name_process(&raw mut (*event).pid, &raw mut (*event).command) };
+    }
     entry.submit(0);
+}
+
+/// Says which process makes the system call that runs now. It writes where the names stay, and not on the
+/// stack, which is short. Minimum kernel version: 5.7.
+///
+/// # Safety
+/// Both pointers are to memory of a map or of the ring buffer.
+#[inline(always)]
+pub(crate) unsafe fn name_process(pid: *mut u32, command: *mut Command) {
+    // The upper half is the thread group, which user space calls the process; the rest is the thread.
+    let process = u32::try_from(bpf_get_current_pid_tgid() >> 32).unwrap_or(0);
+    // SAFETY: as the caller says. The helper fills all of it, and can't fail with a size that is not zero.
+    unsafe {
+        pid.write_volatile(process);
+        let _always_works = bpf_get_current_comm(command.cast(), size_of::<Command>() as u32);
+    }
 }
 
 /// Room for an event, and the time, if the workload may cause one.
@@ -207,7 +225,7 @@ fn reserve(id: u64, kind: u32, class: u32) -> Option<(u64, RingBufEntry<FlowEven
 /// Emits the event of a connect that was sent to a gateway or the tunnel, once its source is chosen.
 #[inline(always)]
 pub(crate) fn redirected(asked: &OriginalDst, local: End) {
-    let OriginalDst { caller, share, policy, addr, port, hop, .. } = *asked;
+    let OriginalDst { caller, share, policy, addr, port, hop, pid, command, .. } = *asked;
     let room = reserve(share, share_kind::CGROUP, event_class::PASSED);
     let Some((time, mut entry)) = room else { return };
     let (reason, gateway, gateway_port) = match hop {
@@ -232,8 +250,8 @@ pub(crate) fn redirected(asked: &OriginalDst, local: End) {
         reason: reason as u8,
         audit: 0,
         reserved: [0; 7],
-        // The stack of a connect has no room to remember it.
-        pid: 0,
+        pid,
+        command,
     });
     entry.submit(0);
 }

@@ -67,6 +67,9 @@ impl Table {
             routed_port: PortBe::new(8443),
             hop,
             reported: 0,
+            pid: 0,
+            reserved: 0,
+            command: [0; _],
         };
         self.asked.borrow_mut().insert(cookie, asked);
     }

@@ -100,6 +100,7 @@ const FLOWS: &[Field] = &[
     field("labels.*", "string", "The value of a label."),
     field("pid", "number?", "The process that made the system call, as the node numbers it."),
     field("executable", "string?", "The program that the process ran when the event was read."),
+    field("command", "string?", "The name that the process had given itself."),
     field("container", "string?", "The container's id, as its runtime gives it."),
     field("cgroup", "string?", "The cgroup of the process, below the cgroup2 mount."),
     field("interface", "string?", "The interface where the packet was seen."),

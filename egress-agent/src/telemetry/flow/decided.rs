@@ -50,6 +50,7 @@ impl From<&AccessLogEntry> for FlowRecord {
             labels: entry.workload.as_ref().map(|of| kept_labels(&of.labels)).unwrap_or_default(),
             pid: None,
             executable: None,
+            command: None,
             container: None,
             cgroup: None,
             interface: None,

@@ -66,6 +66,9 @@ pub struct FlowRecord {
     /// at 255 bytes).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executable: Option<String>,
+    /// What this process called itself when it made the call: at most 15 bytes, which it chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// The container of its cgroup, by its runtime's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,

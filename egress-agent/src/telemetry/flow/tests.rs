@@ -26,6 +26,7 @@ pub(crate) fn dropped() -> FlowRecord {
         labels: [("app".into(), "web".into())].into(),
         pid: None,
         executable: None,
+        command: None,
         container: None,
         cgroup: None,
         interface: Some("veth-web".into()),

@@ -36,6 +36,8 @@ impl FlowRecord {
             push(&mut text, format_args!(", process {pid}"));
             if let Some(executable) = &self.executable {
                 push(&mut text, format_args!(" {executable}"));
+            } else if let Some(command) = &self.command {
+                push(&mut text, format_args!(" ({command})"));
             }
         }
         if let Some(interface) = &self.interface {

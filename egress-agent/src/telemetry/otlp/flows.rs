@@ -36,6 +36,7 @@ fn attributes(flow: &FlowRecord) -> Attributes {
         labels,
         pid,
         executable,
+        command,
         container,
         cgroup,
         interface,
@@ -73,6 +74,7 @@ fn attributes(flow: &FlowRecord) -> Attributes {
     }
     all.number("process.pid", *pid);
     all.text("process.executable.path", executable.as_deref());
+    all.text("process.command", command.as_deref());
     all.text("container.id", container.as_deref());
     all.text("egress.cgroup", cgroup.as_deref());
     all.text("egress.interface", interface.as_deref());
