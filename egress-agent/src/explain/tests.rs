@@ -2,11 +2,9 @@
 //! asked besides, and must say the same.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
 };
 
 use egress_ebpf::{
@@ -19,7 +17,9 @@ use egress_ebpf::{
     hooks,
     inbound::FlowTable,
     packet::{Flow, protocol},
+    reason::Reason,
 };
+use http::Method;
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::TestRunner};
 
 use super::{Explanation, Outcome, Question, Scheme, Url, Verdict, explain};
@@ -59,8 +59,8 @@ const SETTINGS: [&str; 4] = [
     "pathNormalization: {normalization: NONE}\n",
 ];
 
-/// Egress policies and the other hop, which the random resources have nothing of.
-const MORE: [&str; 5] = [
+/// Egress and authorization policies and the other hop, which the random resources have nothing of.
+const MORE: [&str; 8] = [
     "",
     "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: hop, namespace: \
      istio-system}\nspec: {host: istio-egressgateway.istio-system.svc.cluster.local, trafficPolicy: \
@@ -68,10 +68,19 @@ const MORE: [&str; 5] = [
     "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\nmetadata: {name: p, namespace: \
      apps}\nspec: {podSelector: {matchLabels: {app: batch}}, rules: [{hosts: [a.example], ports: \
      [{port: 80, protocol: HTTP}]}]}\n",
+    "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\nmetadata: {name: p, namespace: \
+     team}\nspec: {rules: [{hosts: ['*.example'], ports: [{port: 80, protocol: HTTP}], methods: [GET], \
+     paths: [/v1]}, {hosts: [x.example, b.test], ports: [{port: 443, protocol: TLS}]}, {hosts: \
+     [198.51.100.7], ports: [{port: 5432, protocol: TCP}]}]}\n",
+    "apiVersion: egress-enforcer.io/v1alpha1\nkind: EgressPolicy\nmetadata: {name: p, namespace: \
+     team}\nspec: {mode: Audit, rules: [{hosts: [absent.invalid], ports: [{port: 80, protocol: HTTP}, \
+     {port: 443, protocol: TLS}]}]}\n",
     "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny, namespace: \
      istio-system}\nspec: {action: DENY, rules: [{from: [{source: {namespaces: [team]}}]}]}\n",
     "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: allow, namespace: \
      istio-system}\nspec: {action: ALLOW, rules: [{to: [{operation: {paths: ['/v1/*']}}]}]}\n",
+    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: methods, namespace: \
+     istio-system}\nspec: {action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}\n",
 ];
 
 /// What the maps hold, with no flow that began outside.
@@ -148,8 +157,16 @@ impl From<&Outcome> for Done {
     }
 }
 
+/// Who decided.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum By {
+    Node,
+    Gateway,
+    GatewayThroughTunnel,
+}
+
 /// What the node's hook and the gateway do with a connection to this address.
-fn data_path(snapshot: &Arc<Snapshot>, question: &Question, address: IpAddr) -> Done {
+fn data_path(snapshot: &Arc<Snapshot>, question: &Question, address: IpAddr) -> (By, Done) {
     let gateways = &snapshot.mesh.gateways;
     let facts = Facts {
         resolved: [(question.url.host.clone(), vec![address])].into(),
@@ -175,16 +192,18 @@ fn data_path(snapshot: &Arc<Snapshot>, question: &Question, address: IpAddr) -> 
     let judgement = hooks::socket(flow, true, policy, 3, &maps);
     if let Some(target) = judgement.redirect() {
         let port = OriginalPort(Port::new(target.port.get()).unwrap());
-        return at_gateway(snapshot, question, address, Hop::Plain, port);
+        return (By::Gateway, at_gateway(snapshot, question, address, Hop::Plain, port));
     }
     if judgement.tunnel().is_some() {
-        return at_gateway(snapshot, question, address, Hop::Tunnel, question.url.port);
+        let done = at_gateway(snapshot, question, address, Hop::Tunnel, question.url.port);
+        return (By::GatewayThroughTunnel, done);
     }
     let reason = judgement.reason().name().to_owned();
-    match judgement.system_call() {
+    let done = match judgement.system_call() {
         Ok(()) => Done::Passes,
         Err(_) => Done::Refused(reason, "the node refuses it".into()),
-    }
+    };
+    (By::Node, done)
 }
 
 fn at_gateway(
@@ -357,6 +376,50 @@ fn asking() -> impl Strategy<Value = Asking> {
     (0..4_usize, url(), methods, option::weighted(0.3, address))
 }
 
+/// What the pairs of a run were about.
+#[derive(Debug, Default)]
+struct Counts {
+    pairs: usize,
+    /// By scheme, who decided, and whether it was refused.
+    kinds: BTreeMap<(&'static str, By, bool), usize>,
+    /// Why it was refused.
+    reasons: BTreeMap<String, usize>,
+    /// Pairs with another answer for another method, and for another path.
+    by_method: usize,
+    by_path: usize,
+}
+
+impl Counts {
+    fn count(&mut self, snapshot: &Arc<Snapshot>, question: &Question, at: IpAddr) {
+        let (by, done) = data_path(snapshot, question, at);
+        self.pairs += 1;
+        let scheme = match question.url.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+            Scheme::Tls => "tls",
+            Scheme::Tcp => "tcp",
+        };
+        let is_refused = matches!(done, Done::Refused(..));
+        *self.kinds.entry((scheme, by, is_refused)).or_default() += 1;
+        if let Done::Refused(reason, _) = &done {
+            *self.reasons.entry(reason.clone()).or_default() += 1;
+        }
+        let other = if question.method == Method::GET { Method::POST } else { Method::GET };
+        let differs = |other: &Question| data_path(snapshot, other, at).1 != done;
+        self.by_method += usize::from(differs(&Question { method: other, ..question.clone() }));
+        let url = Url { path: "/other".into(), ..question.url.clone() };
+        self.by_path += usize::from(differs(&Question { url, ..question.clone() }));
+    }
+
+    fn of(&self, wanted: impl Fn(&str, By, bool) -> bool) -> usize {
+        let kinds = self.kinds.iter();
+        kinds
+            .filter(|((scheme, by, refused), _)| wanted(scheme, *by, *refused))
+            .map(|(_, n)| n)
+            .sum()
+    }
+}
+
 #[test]
 fn explanations_agree_with_the_data_path() {
     let strategy = (
@@ -365,9 +428,7 @@ fn explanations_agree_with_the_data_path() {
         select(MORE.to_vec()),
         vec(asking(), QUESTIONS..=QUESTIONS),
     );
-    let (configurations, pairs) = (AtomicU32::new(0), AtomicU32::new(0));
-    let (passed, sent, answered, refused) = Default::default();
-    let kinds: [&AtomicU32; 4] = [&passed, &sent, &answered, &refused];
+    let counts = Mutex::new(Counts::default());
     let mut runner = TestRunner::new(ProptestConfig {
         cases: CONFIGURATIONS,
         max_global_rejects: 20_000,
@@ -380,7 +441,6 @@ fn explanations_agree_with_the_data_path() {
             let compiled = compile_with(&[&text, more], &mesh);
             prop_assume!(compiled.is_ok());
             let snapshot = Arc::new(compiled.unwrap().snapshot);
-            configurations.fetch_add(1, Ordering::Relaxed);
             for (workload, url, method, address) in questions {
                 let question = Question {
                     workload: Arc::clone(&snapshot.mesh.workloads[workload]),
@@ -391,7 +451,7 @@ fn explanations_agree_with_the_data_path() {
                 };
                 let (dialled, _) = super::question::dialled(&snapshot, &question);
                 let explanation = explain(&snapshot, &question);
-                let expected = data_path(&snapshot, &question, dialled);
+                let (_, expected) = data_path(&snapshot, &question, dialled);
                 let Explanation { outcome, enforced, .. } = &explanation;
                 let told = Done::from(enforced.as_ref().unwrap_or(outcome));
                 // The address that is only given is not the gateway's, so it is asked about apart.
@@ -406,24 +466,38 @@ fn explanations_agree_with_the_data_path() {
                 if enforced.is_some() {
                     prop_assert_eq!(outcome.verdict, Verdict::Allowed);
                 }
-                let kind = match expected {
-                    Done::Passes => 0,
-                    Done::Cluster(_) => 1,
-                    Done::Answer => 2,
-                    Done::Refused(..) => 3,
-                };
-                kinds[kind].fetch_add(1, Ordering::Relaxed);
-                pairs.fetch_add(1, Ordering::Relaxed);
+                counts.lock().unwrap().count(&snapshot, &question, dialled);
             }
             Ok(())
         })
         .unwrap_or_else(|error| panic!("{error}"));
-    let counts = kinds.map(|kind| kind.load(Ordering::Relaxed));
-    let pairs = pairs.load(Ordering::Relaxed);
-    println!("{configurations:?} configurations, {pairs} pairs: {counts:?}");
-    assert!(pairs >= 10_000, "{pairs}");
-    // None of these is left out by the configurations that are made; few answer by themselves.
-    let [passed, sent, _, refused] = counts;
-    assert!(passed > 10 && sent > 10 && refused > 10, "{counts:?}");
+    let counts = counts.into_inner().unwrap();
+    println!("{counts:#?}");
+    assert!(counts.pairs >= 10_000, "{counts:#?}");
+    // Each verdict is a good part of all, of each scheme, and of whatever decides.
+    for refused in [false, true] {
+        let all = counts.of(|_, _, is| is == refused);
+        assert!(all * 5 > counts.pairs, "refused {refused}: {all} of {counts:#?}");
+        for wanted in ["http", "https", "tls", "tcp"] {
+            let some = counts.of(|scheme, _, is| scheme == wanted && is == refused);
+            assert!(some > 100, "{wanted}, refused {refused}: {some} of {counts:#?}");
+        }
+        for wanted in [By::Node, By::Gateway, By::GatewayThroughTunnel] {
+            let some = counts.of(|_, by, is| by == wanted && is == refused);
+            assert!(some > 20, "{wanted:?}, refused {refused}: {some} of {counts:#?}");
+        }
+    }
+    // Methods, paths and every kind of policy have decided.
+    assert!(counts.by_method > 20 && counts.by_path > 20, "{counts:#?}");
+    for reason in [
+        Reason::NoRoute,
+        Reason::HostNotInRegistry,
+        Reason::NoMatchingRule,
+        Reason::AuthorizationPolicyDenied,
+        Reason::EgressPolicyDenied,
+    ] {
+        let some = counts.reasons.get(reason.name()).copied().unwrap_or(0);
+        assert!(some > 10, "{}: {some} of {counts:#?}", reason.name());
+    }
     assert!(MESH.contains("apps"), "the settings that the workloads are added to");
 }

@@ -16,6 +16,9 @@ const HOSTS: [&str; 9] = [
 ];
 const GATEWAY: &str = "istio-egressgateway.istio-system.svc.cluster.local";
 const NAMESPACES: [&str; 3] = ["apps", "team", "istio-system"];
+/// Of a request, by itself.
+const CONDITIONS: [&str; 4] =
+    ["method: {exact: POST}", "method: {exact: GET}", "uri: {prefix: /v1}", "uri: {exact: /}"];
 const SUBSETS: [&str; 2] = ["one", "two"];
 
 fn host() -> impl Strategy<Value = &'static str> {
@@ -144,9 +147,14 @@ fn http() -> impl Strategy<Value = String> {
         1 => Just("delegate: {name: delegate-1, namespace: team}".to_owned()),
         1 => Just("directResponse: {status: 403}".to_owned()),
     ];
-    (option::weighted(0.8, place()), what).prop_map(|(place, what)| match place {
-        Some(place) => format!("{{match: [{{{place}}}], {what}}}"),
-        None => format!("{{{what}}}"),
+    let condition = option::weighted(0.3, select(CONDITIONS.to_vec()));
+    (option::weighted(0.8, place()), condition, what).prop_map(|(place, condition, what)| {
+        let parts = place.iter().map(String::as_str).chain(condition).filter(|s| !s.is_empty());
+        let conditions = parts.collect::<Vec<_>>().join(", ");
+        match (place.is_some(), condition) {
+            (false, None) => format!("{{{what}}}"),
+            _ => format!("{{match: [{{{conditions}}}], {what}}}"),
+        }
     })
 }
 
