@@ -36,8 +36,8 @@ static SECRETS: LazyLock<Vec<(Regex, String)>> = LazyLock::new(|| {
         ),
         // The same in base64, as Kubernetes has it: `-----BEGIN `.
         (r"\bLS0tLS1CRUdJTi[A-Za-z0-9+/=]+", REMOVED.to_owned()),
-        // User and password in a URL.
-        (r"(?i)([a-z][a-z0-9+.-]*://)[^/\s@]+@", format!("${{1}}{REMOVED}@")),
+        // User and password in a URL; a password may have an `@` in it.
+        (r"(?i)([a-z][a-z0-9+.-]*://)[^/\s]+@", format!("${{1}}{REMOVED}@")),
         // What a query says.
         (r#"(\?)[^\s"'\\]+"#, format!("${{1}}{REMOVED}")),
         // Signed tokens (RFC 7519).
@@ -216,6 +216,12 @@ mod tests {
             "  set:\n    x-token: hunter2\n  add: {}",
             "GET /a?code=hunter2 HTTP/1.1",
             "https://me:hunter2@a.example/",
+            "https://me:p@hunter2@a.example/",
+            "HTTPS_PROXY=http://me:hunter2@proxy.example:3128",
+            "OTEL_EXPORTER_OTLP_HEADERS=dd-team=hunter2,x-b=hunter2",
+            "Environment=\"OTEL_EXPORTER_OTLP_LOGS_HEADERS=x-team=hunter2\"",
+            "{\"env\": [{\"name\": \"OTEL_EXPORTER_OTLP_HEADERS\", \"value\": \"x-team=hunter2\"}]}",
+            "set-cookie: sid=hunter2; Path=/",
             "id eyJhbGciOiJIUzI1NiJ9.eyJodW50ZXIyIn0.hunter2",
             "-----BEGIN EC PRIVATE KEY-----\nhunter2\n-----END EC PRIVATE KEY-----\nx",
             "-----BEGIN PRIVATE KEY-----\nhunter2\ncut short",

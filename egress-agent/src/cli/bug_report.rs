@@ -200,6 +200,59 @@ mod tests {
         assert!(fetch(addr.port(), "/stats").is_err());
     }
 
+    /// In whatever part a secret is: what the agents' commands say, and files of the configuration.
+    #[test]
+    fn no_secret_that_was_planted_is_in_the_archive() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let planted = "\
+kind: Secret
+stringData:
+  tls.key: |
+    -----BEGIN PRIVATE KEY-----
+    planted-inline-key
+    -----END PRIVATE KEY-----
+---
+kind: VirtualService
+spec:
+  http:
+  - headers: {request: {set: {Authorization: Bearer planted-bearer, x-api-key: planted-api-key}}}
+    match:
+    - headers: {cookie: {exact: sid=planted-cookie}}
+---
+kind: AuthorizationPolicy
+spec:
+  rules:
+  - when:
+    - key: request.headers[x-team]
+      values: [planted-condition]
+";
+        let said = "\
+GET /a?session=planted-query HTTP/1.1
+Proxy-Authorization: Basic planted-basic-credentials
+Set-Cookie: sid=planted-set-cookie
+HTTPS_PROXY=http://user:planted-proxy-password@proxy.example:3128
+OTEL_EXPORTER_OTLP_HEADERS=x-team=planted-otel-header
+{\"password\": \"planted-in-json\", \"host\": \"kept.example\"}
+";
+        let config = dir.path().join("a.yaml");
+        std::fs::write(&config, planted).unwrap();
+        let output = dir.path().join("said.txt");
+        std::fs::write(&output, said).unwrap();
+        let own = dir.path().join("own");
+        std::fs::write(&own, format!("#!/bin/sh\ncat {}\n", output.display())).unwrap();
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(&own, executable).unwrap();
+        let file = dir.path().join("report.tar");
+        let args = BugReportArgs { file: Some(file.clone()), config: vec![config] };
+        let _code = write(&args, &own).unwrap();
+        let archive = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
+        // What is no secret is there, so the parts are.
+        for part in ["kept.example", "proxy.example:3128", "request.headers[x-team]", "x-api-key"] {
+            assert!(archive.contains(part), "{part}\n{archive}");
+        }
+        assert!(!archive.contains("planted"), "{archive}");
+    }
+
     #[test]
     fn an_archive_is_written_once_and_without_secrets() {
         let dir = tempfile::TempDir::new().unwrap();

@@ -39,7 +39,9 @@ pub(super) fn is_secret(name: &str) -> bool {
     let plain: String = name.chars().filter(|c| !matches!(c, '-' | '_' | '.')).collect();
     // An authority is a host.
     let plain = plain.to_ascii_lowercase().replace("authority", "|").replace("authorities", "|");
-    !NAMES.contains(&last) && SECRET.iter().any(|part| plain.contains(part))
+    // `OTEL_EXPORTER_OTLP_HEADERS`, and those of one signal: a collector's credentials, as the standard has it.
+    let of_collector = plain.starts_with("otel") && plain.ends_with("headers");
+    !NAMES.contains(&last) && (of_collector || SECRET.iter().any(|part| plain.contains(part)))
 }
 
 /// Whether a value is none, or the path of a file with a key, as configuration has it.
