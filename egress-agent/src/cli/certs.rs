@@ -4,7 +4,7 @@ mod options;
 mod show;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     process::ExitCode,
 };
 
@@ -14,6 +14,7 @@ use self::options::ShowArgs;
 use super::{
     exit::{FAILURE, USAGE},
     output::Output,
+    wrap::{fitted, width},
 };
 
 /// Options of `certs`.
@@ -46,7 +47,12 @@ pub(super) fn run(args: CertsArgs) -> anyhow::Result<ExitCode> {
     }
     let mut out = io::stdout().lock();
     match args.output {
-        Output::Text => show::text(&shown, &mut out)?,
+        Output::Text => {
+            let mut text = Vec::new();
+            show::text(&shown, &mut text)?;
+            let text = String::from_utf8_lossy(&text);
+            out.write_all(fitted(&text, width(out.is_terminal())).as_bytes())?;
+        }
         Output::Json => {
             serde_json::to_writer_pretty(&mut out, &shown)?;
             writeln!(out)?;

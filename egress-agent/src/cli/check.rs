@@ -14,6 +14,7 @@ use super::{
     exit::{FAILURE, REFUSED, USAGE},
     output::Output,
     paths::read,
+    wrap::{fitted, width},
 };
 use crate::{
     config::{self, Problem, Severity},
@@ -56,14 +57,22 @@ struct Report<'a> {
 pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let code = check(&args, colours, &mut out, &mut io::stderr().lock())?;
+    let screen = Screen { colours, width: width(out.is_terminal()) };
+    let code = check(&args, screen, &mut out, &mut io::stderr().lock())?;
     out.flush()?;
     Ok(ExitCode::from(code))
 }
 
+/// What the text is shown on.
+#[derive(Clone, Copy)]
+struct Screen {
+    colours: bool,
+    width: usize,
+}
+
 fn check(
     args: &CheckArgs,
-    colours: bool,
+    screen: Screen,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
@@ -95,7 +104,7 @@ fn check(
         problems: &problems,
     };
     match args.output {
-        Output::Text => text(&report, colours, out)?,
+        Output::Text => text(&report, screen, out)?,
         Output::Json => {
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)?;
@@ -108,10 +117,11 @@ fn check(
     })
 }
 
-fn text(report: &Report<'_>, colours: bool, out: &mut impl Write) -> io::Result<()> {
+fn text(report: &Report<'_>, screen: Screen, out: &mut impl Write) -> io::Result<()> {
     for problem in report.problems {
-        let text = problem.to_string();
-        if colours {
+        let text = fitted(&problem.to_string(), screen.width);
+        let text = text.trim_end();
+        if screen.colours {
             let (word, code) = match problem.severity {
                 Severity::Error => (": error", "1;31"),
                 Severity::Refusal => (": refused", "31"),
@@ -139,7 +149,8 @@ fn text(report: &Report<'_>, colours: bool, out: &mut impl Write) -> io::Result<
         n => format!("{}, ", count(*n, "refusal")),
     };
     let (errors, warnings) = (count(*errors, "error"), count(*warnings, "warning"));
-    writeln!(out, "{errors}, {refusals}{warnings} in {}{what}", count(*files, "file"))
+    let summary = format!("{errors}, {refusals}{warnings} in {}{what}", count(*files, "file"));
+    write!(out, "{}", fitted(&summary, screen.width))
 }
 
 fn nothing_there(path: &Path) -> Problem {

@@ -16,7 +16,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::thread::capabilities;
 
-use super::exit::{FAILURE, USAGE};
+use super::{
+    exit::{FAILURE, USAGE},
+    wrap::width,
+};
 use crate::{
     probe::{self, Case, Family, Needs, Network, Outcome, ProbeId, Report, Settings, Sockets},
     sys::process::raise_open_files,
@@ -66,7 +69,7 @@ pub(super) fn run(args: ProbeArgs) -> anyhow::Result<ExitCode> {
     match args.output {
         Output::Table => {
             let colours = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            summary.text(colours, &mut out)?;
+            summary.text(colours, width(out.is_terminal()), &mut out)?;
         }
         Output::Json => summary.json(&mut out)?,
     }

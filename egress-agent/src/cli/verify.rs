@@ -5,7 +5,11 @@ mod plan;
 mod survey;
 
 use std::{
-    collections::BTreeSet, io::Write as _, net::IpAddr, process::ExitCode, sync::Arc,
+    collections::BTreeSet,
+    io::{IsTerminal as _, Write as _},
+    net::IpAddr,
+    process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,6 +24,7 @@ use self::{
 use super::{
     exit::{FAILURE, USAGE},
     probe::attempts,
+    wrap::width,
 };
 use crate::{
     config,
@@ -103,7 +108,7 @@ pub(super) fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let (snapshot, pods) = read(&args)?;
     let rows = rows(&snapshot, &args.namespace, &pods);
     let mut out = std::io::stdout().lock();
-    write!(out, "{}", text(&args.namespace, &rows))?;
+    write!(out, "{}", text(&args.namespace, &rows, width(out.is_terminal())))?;
     if args.dry_run {
         return Ok(ExitCode::SUCCESS);
     }

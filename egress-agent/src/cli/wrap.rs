@@ -28,6 +28,34 @@ pub(super) fn wrap(text: &str, first: &str, next: &str, width: usize) -> String 
     lines
 }
 
+/// How wide a page may be: that of a terminal, or any for what a program reads.
+pub(super) fn width(is_terminal: bool) -> usize {
+    if is_terminal { WIDTH } else { usize::MAX }
+}
+
+/// A page with every line broken between words that is wider than `width`; what is within a line stays as it is. What
+/// goes on below a line is indented by four more columns than the line. A word that is longer has a line of its own.
+pub(super) fn fitted(text: &str, width: usize) -> String {
+    let mut all = String::new();
+    for line in text.lines() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let mut rest = line.to_owned();
+        while columns(&rest) > width {
+            let begin = rest.len() - rest.trim_start().len();
+            let mut spaces = rest.match_indices(' ').map(|(at, _)| at).filter(|at| *at > begin);
+            let first = spaces.clone().next();
+            let last = spaces.rfind(|at| columns(&rest[..*at]) <= width);
+            let Some(at) = last.or(first) else { break };
+            all.push_str(rest[..at].trim_end());
+            all.push('\n');
+            rest = format!("{indent}    {}", rest[at..].trim_start());
+        }
+        all.push_str(&rest);
+        all.push('\n');
+    }
+    all
+}
+
 /// How many columns a line has; the codes of colours have none.
 pub(super) fn columns(line: &str) -> usize {
     let mut in_code = false;
@@ -53,6 +81,11 @@ mod tests {
             wrap("\x1b[1;31mone\x1b[0m two three", "", "  ", 9),
             "\x1b[1;31mone\x1b[0m two\n  three\n"
         );
+        assert_eq!(
+            fitted("one\n  two  three\n  a b c d e f\n", 11),
+            "one\n  two  three\n  a b c d e\n      f\n"
+        );
+        assert_eq!(fitted("a  wide   line\n", width(false)), "a  wide   line\n");
         assert_eq!(wrap("longer-than-a-line x", "", " ", 9), "longer-than-a-line\n x\n");
     }
 

@@ -54,6 +54,24 @@ fn a_directory_is_shown_with_what_is_wrong() {
     assert!(json["certificates"][0]["chain"][0]["days_left"].as_i64().unwrap() < 0);
 }
 
+/// As a terminal shows it: nothing is lost, and what is wider goes on below.
+#[test]
+fn certificates_fit_a_terminal() {
+    let dir = TempDir::new().unwrap();
+    let root = ca("root");
+    let names: Vec<String> = (0..9).map(|n| format!("name-{n}.example.com")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    write(dir.path(), &issue(&root, &params(&names, &[ID], 0xab)), Some(&root));
+    let (text, _, good) = shown(&[dir.path().to_str().unwrap()]);
+    assert!(good && text.lines().any(|line| line.chars().count() > 80), "{text}");
+    let page = fitted(&text, width(true));
+    let wide = page.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None, "{page}");
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&page), words(&text));
+    assert!(page.lines().any(|line| line.starts_with("               name-")), "{page}");
+}
+
 #[test]
 fn what_the_configuration_uses_is_shown() {
     let dir = TempDir::new().unwrap();

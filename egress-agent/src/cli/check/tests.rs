@@ -2,7 +2,10 @@ use std::fs;
 
 use tempfile::TempDir;
 
-use super::{super::testing::documented, *};
+use super::{
+    super::testing::{documented, golden},
+    *,
+};
 
 const ENTRY: &str = "\
 apiVersion: networking.istio.io/v1
@@ -34,7 +37,8 @@ fn args(paths: &[&Path], mesh: Option<&Path>, output: Output) -> CheckArgs {
 /// Exit code, standard output, standard error.
 fn ran(args: &CheckArgs, colours: bool) -> (u8, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = check(args, colours, &mut out, &mut err).unwrap();
+    let screen = Screen { colours, width: width(false) };
+    let code = check(args, screen, &mut out, &mut err).unwrap();
     (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
 }
 
@@ -154,6 +158,43 @@ fn what_cannot_be_read_is_2() {
     let (code, _, err) = ran(&args(&[dir.path()], None, Output::Text), false);
     assert_eq!(code, 2);
     assert!(err.contains("isn't UTF-8"), "{err}");
+}
+
+/// As a terminal shows it.
+#[test]
+fn problems_fit_a_terminal() {
+    let wrong = ENTRY.replace("number: 80", "number: eighty").replace("DNS", "DSN");
+    let route = "\
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: cnn}
+spec:
+  hosts: [edition.cnn.com]
+  http:
+  - route: [{destination: {host: nowhere.example}}]
+";
+    let shown = |yaml: &str| {
+        let file = config::RawFile { path: "a.yaml".into(), text: yaml.into() };
+        let problems = match config::compile(&[file], None) {
+            Ok(compiled) => compiled.warnings,
+            Err(problems) => problems.0,
+        };
+        let count = |severity| problems.iter().filter(|p| p.severity == severity).count();
+        let report = Report {
+            files: 1,
+            errors: count(Severity::Error),
+            refusals: count(Severity::Refusal),
+            warnings: count(Severity::Warning),
+            problems: &problems,
+        };
+        let mut out = Vec::new();
+        let screen = Screen { colours: false, width: width(true) };
+        text(&report, screen, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    golden("check-errors.txt", &shown(&wrong));
+    golden("check-refused.txt", &shown(&format!("{ENTRY}---\n{route}")));
+    golden("check.txt", &shown(ENTRY));
 }
 
 #[test]

@@ -4,7 +4,11 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{allowed::Allowed, options::Output};
+use super::{
+    super::wrap::{fitted, wrap},
+    allowed::Allowed,
+    options::Output,
+};
 use crate::probe::{ATTEMPTS, Attempt, Errno, Layer, Outcome, Report, Row, Settings};
 
 const GREEN: &str = "32";
@@ -12,6 +16,8 @@ const RED: &str = "1;31";
 const YELLOW: &str = "33";
 const DIM: &str = "2";
 const BOLD: &str = "1";
+/// Where the column of details begins.
+const DETAIL: usize = 22 + 16 + 16;
 
 /// A run, to be shown.
 pub(super) struct Summary<'a> {
@@ -108,7 +114,7 @@ impl Summary<'_> {
     }
 
     /// A table, and what to think of it.
-    pub(super) fn text(&self, colours: bool, out: &mut impl Write) -> io::Result<()> {
+    pub(super) fn text(&self, colours: bool, width: usize, out: &mut impl Write) -> io::Result<()> {
         let paint = |code: &str, text: String| {
             if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
         };
@@ -128,10 +134,13 @@ impl Summary<'_> {
             let name = report.case.name();
             let layer = outcome.layer().map_or("-", Layer::name);
             let detail = outcome.detail();
-            writeln!(out, "{name:<22}{}{layer:<16}{detail}", paint(code, result))?;
+            let first = format!("{name:<22}{}{layer:<16}", paint(code, result));
+            write!(out, "{}", wrap(&detail, &first, &" ".repeat(DETAIL), width))?;
         }
         writeln!(out)?;
-        self.conclusion(&paint, out)
+        let mut conclusion = Vec::new();
+        self.conclusion(&paint, &mut conclusion)?;
+        out.write_all(fitted(&String::from_utf8_lossy(&conclusion), width).as_bytes())
     }
 
     fn conclusion(

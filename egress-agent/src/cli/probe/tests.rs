@@ -91,7 +91,7 @@ fn the_table_says_what_to_think_of_it() {
     let text = |outcomes, allowed: &Allowed| {
         let (mut out, reports) = (Vec::new(), reports(outcomes));
         let summary = Summary { settings: &settings, reports: &reports, allowed };
-        summary.text(false, &mut out).unwrap();
+        summary.text(false, width(false), &mut out).unwrap();
         String::from_utf8(out).unwrap()
     };
     let refused = Outcome::Refused { call: Call::Connect, errno: 13 };
@@ -109,6 +109,26 @@ fn the_table_says_what_to_think_of_it() {
     assert!(!all_refused.contains("what the canary printed"), "{all_refused}");
     let out = text(vec![Outcome::Answered("out".into())], &Allowed::NotChecked);
     assert!(out.contains("1 got out."), "{out}");
+}
+
+/// As a terminal shows it.
+#[test]
+fn the_table_fits_a_terminal() {
+    let settings = settings();
+    let refused = Outcome::Refused { call: Call::Connect, errno: 13 };
+    let sent = "sent 3 packets by way of a socket that was bound before enforcement";
+    let reports = reports(vec![refused, Outcome::NoAnswer(sent.into())]);
+    let allowed = Allowed::Fails("192.0.2.2:443: connection refused".into());
+    let mut out = Vec::new();
+    let summary = Summary { settings: &settings, reports: &reports, allowed: &allowed };
+    summary.text(false, width(true), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let wide = text.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None, "{text}");
+    // A detail goes on in its own column.
+    let below = format!("\n{}socket that was bound\n", " ".repeat(54));
+    assert!(text.contains(&below), "{text}");
+    assert!(text.contains("connect: EACCES\n"), "{text}");
 }
 
 #[test]

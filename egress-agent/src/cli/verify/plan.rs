@@ -117,7 +117,7 @@ pub(super) fn forbidden(check: &Check) -> Option<Check> {
 mod tests {
     use super::*;
     use crate::{
-        cli::verify::survey,
+        cli::{testing::golden, verify::survey, wrap::WIDTH},
         config,
         config::RawFile,
         pods::{Pod, PodUid},
@@ -189,6 +189,15 @@ spec:
         assert_eq!(forbidden(&tcp), None);
     }
 
+    /// The same pods with more policies than a line has room for.
+    fn many(rows: &[survey::Row]) -> Vec<survey::Row> {
+        let policies = |row: &survey::Row| {
+            let number = |n: usize| format!("EgressPolicy shop/{}-{n}", row.pod);
+            (1..4).map(number).collect()
+        };
+        rows.iter().map(|row| survey::Row { policies: policies(row), ..row.clone() }).collect()
+    }
+
     #[test]
     fn each_pod_shows_its_node_its_mode_and_its_policies() {
         let pod = |name: &str, namespace: &str, finished: bool| Pod {
@@ -211,12 +220,13 @@ spec:
         ];
         let rows = survey::rows(&snapshot(), "shop", &pods);
         assert_eq!(
-            survey::text("shop", &rows),
+            survey::text("shop", &rows, usize::MAX),
             "POD    NODE      MODE            POLICIES\n\
              job-0  node-1    audit           EgressPolicy shop/other\n\
              new-0  none yet  no address yet  none: Istio's resources decide, if any\n\
              web-0  node-1    enforce         EgressPolicy shop/news\n"
         );
-        assert_eq!(survey::text("empty", &[]), "no pods in empty\n");
+        golden("verify.txt", &survey::text("shop", &many(&rows), WIDTH));
+        assert_eq!(survey::text("empty", &[], usize::MAX), "no pods in empty\n");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::super::wrap::wrap;
 use crate::{
     pods::Pod,
     policy::{MeshConfig, Snapshot},
@@ -49,8 +50,8 @@ fn mode(mesh: &MeshConfig, workload: &Workload) -> &'static str {
     mode.unwrap_or(mesh.enforcement).name()
 }
 
-/// As a table.
-pub(super) fn text(namespace: &str, rows: &[Row]) -> String {
+/// As a table. The list of policies goes on below itself where it is wider than `width`.
+pub(super) fn text(namespace: &str, rows: &[Row], width: usize) -> String {
     if rows.is_empty() {
         return format!("no pods in {namespace}\n");
     }
@@ -66,7 +67,9 @@ pub(super) fn text(namespace: &str, rows: &[Row]) -> String {
             [] => "none: Istio's resources decide, if any".to_owned(),
             some => some.join(", "),
         };
-        text += &format!("{:pod$}  {:node$}  {:mode$}  {policies}\n", row.pod, row.node, row.mode);
+        let first = format!("{:pod$}  {:node$}  {:mode$}  ", row.pod, row.node, row.mode);
+        let next = " ".repeat(pod + node + mode + 6);
+        text += &wrap(&policies, &first, &next, width);
     }
     text
 }
