@@ -252,6 +252,59 @@ fn the_gateways_page_shows_what_is_in_force_and_what_happens() {
     }
 }
 
+/// Names from the configuration and what clients say are text on the page: no markup in them becomes an element, and
+/// no script in them runs.
+#[test]
+fn markup_in_names_hosts_and_paths_stays_text_on_the_page() {
+    const MARKUP: &str = "<img src=x onerror=globalThis.ran=1>";
+    let world = World::new("");
+    let named = mesh(&world.testbed, "").replace("- name: web", &format!("- name: '{MARKUP}'"));
+    world.testbed.apply_mesh(&named).unwrap();
+    let place = world.testbed.gateway(0);
+    let mut page = Browser::start(place, &world.testbed.dir(), "markup").unwrap();
+    assert_eq!(page.open(UI).unwrap(), None);
+    let text = |id: &str| format!("document.getElementById('{id}').textContent");
+    shown(&mut page, "the live table", &text("live"), |text| text == "following");
+    // Each in a field of its own: the server name, the host and the path of a request, what comes after the method.
+    let raw = |what: &str| {
+        let script = format!("exec 3<>/dev/tcp/{}/443; printf '{what}' >&3; cat <&3", plan::WEB);
+        world.testbed.pod().run("timeout", &["10", "bash", "-c", &script]).unwrap()
+    };
+    let requests = [
+        format!("GET / HTTP/1.1\\r\\nHost: {MARKUP}\\r\\n\\r\\n"),
+        format!("GET /{MARKUP} HTTP/1.1\\r\\nHost: www.example.com\\r\\n\\r\\n"),
+        format!(
+            "GET /{} HTTP/1.1\\r\\nHost: www.example.com\\r\\n\\r\\n",
+            MARKUP.replace(' ', "%%20")
+        ),
+    ];
+    let hello = format!("{}:443", plan::WEB);
+    let sends = |page: &mut Browser| {
+        requests.iter().for_each(|request| drop(raw(request)));
+        let args = ["10", "openssl", "s_client", "-connect", &hello, "-servername", MARKUP];
+        world.testbed.pod().run("timeout", &args).unwrap();
+        page.evaluate(ROWS).unwrap().to_string()
+    };
+    // The workload has its new name once the configuration is in force.
+    let by_name = |rows: &String| rows.contains(&format!("shop/{MARKUP}"));
+    let rows = until_is(SOON, "the workload's name", || sends(&mut page), by_name).unwrap();
+    assert!(rows.contains("refused"), "{rows}");
+    shown(&mut page, "the refusals", &text("refusals"), |text| text.contains(MARKUP));
+    let server_name = format!("{MARKUP}:443");
+    let rows = shown(&mut page, "the server name", ROWS, |rows| rows.contains(&server_name));
+    assert!(rows.contains("www.example.com"), "{rows}");
+    let elements = "document.querySelectorAll('img, main script, td *, dd *').length";
+    assert_eq!(page.evaluate(elements).unwrap(), 0);
+    assert_eq!(page.evaluate("String(globalThis.ran)").unwrap(), "undefined");
+    // The twin: the same text as markup is an element, and its script is against the page's policy.
+    let inserted = format!("document.body.insertAdjacentHTML('beforeend', '{MARKUP}')");
+    page.evaluate(&inserted).unwrap();
+    assert_eq!(page.evaluate("document.querySelectorAll('img').length").unwrap(), 1);
+    for url in page.requests() {
+        assert!(url.starts_with("http://localhost:15000/"), "{url}");
+    }
+}
+
 #[test]
 fn without_the_flag_there_is_no_page() {
     let testbed = Testbed::test(1).unwrap();

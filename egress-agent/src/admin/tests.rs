@@ -479,6 +479,31 @@ fn an_unknown_parameter_is_an_error() {
     assert!(text.contains("did you mean /clusters?"), "{text}");
 }
 
+/// Whatever page is added: it is in the documentation, and what it does not know it refuses.
+#[test]
+fn every_page_is_documented_and_refuses_what_it_lacks() {
+    let documentation = include_str!("../../../docs/telemetry.md");
+    let status = status();
+    let help = get("/help");
+    let lines = help.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": "));
+    let mut pages = 0;
+    for (page, _) in lines {
+        let (path, method) = match page.strip_suffix(" (POST)") {
+            Some(path) => (path, Method::POST),
+            None => (page, Method::GET),
+        };
+        let (code, text) = sent(method, &format!("{path}?nonsense=1"), &status);
+        assert_eq!(code, 400, "{path}: {text}");
+        assert!(text.contains("unknown parameter \"nonsense\""), "{path}: {text}");
+        // The parts of the page for browsers are its own matter.
+        let documented = documentation.contains(&format!("`{path}`"));
+        assert!(documented || path.starts_with("/ui/"), "{path}");
+        pages += 1;
+    }
+    assert!(pages > 15, "{help}");
+    assert_eq!((status.state(), sent(Method::GET, "/ready", &status).0), (State::Live, 200));
+}
+
 #[test]
 fn envoys_pages_have_envoys_forms() {
     let status = status();
