@@ -1,9 +1,9 @@
 //! A host with systemd as process 1, for what is installed as units: `systemd-nspawn --boot` in the
-//! app node's network, with a root directory of its own and this machine's programs (`/usr`,
+//! network of a node of the testbed, with a root directory of its own and this machine's programs (`/usr`,
 //! read-only). Nothing is downloaded.
 //!
-//! Its BPF file system is the site's, so what is pinned there outlives the host's process 1 and goes
-//! with the site; [`Machine::reboot`] mounts a new one, as a boot does.
+//! The BPF file system of the app node's host is the site's, so what is pinned there outlives the host's process 1
+//! and goes with the site; [`Machine::reboot`] mounts a new one, as a boot does.
 
 use std::{
     fs,
@@ -37,6 +37,7 @@ fn deployed() -> PathBuf {
 #[derive(Debug)]
 pub struct Machine<'a> {
     testbed: &'a Testbed,
+    name: &'static str,
     root: PathBuf,
     place: Place,
     process: Process,
@@ -44,19 +45,40 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Makes its root directory, installs units and configuration as `docs/operations.md` does, and
-    /// boots it. `edit` may change what was installed; it gets the root directory.
+    /// The app node. Makes its root directory, installs units and configuration as `docs/operations.md`
+    /// does, and boots it. `edit` may change what was installed; it gets the root directory.
     ///
     /// # Errors
     /// No systemd-nspawn, or it doesn't come up.
     pub fn boot(testbed: &'a Testbed, edit: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        let root = testbed.dir().join("root");
-        make_root(&root)?;
+        Self::boot_on(testbed, ("app", testbed.app()), plan::CLUSTER_DNS, edit)
+    }
+
+    /// The first gateway node, in the same way.
+    ///
+    /// # Errors
+    /// As [`Self::boot`].
+    pub fn boot_gateway(
+        testbed: &'a Testbed,
+        edit: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        Self::boot_on(testbed, ("gateway", testbed.gateway(0)), plan::OUTSIDE_DNS, edit)
+    }
+
+    fn boot_on(
+        testbed: &'a Testbed,
+        (name, node): (&'static str, &Place),
+        resolver: &str,
+        edit: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let root = testbed.dir().join(format!("root-{name}"));
+        make_root(&root, name, resolver)?;
         install(testbed, &root)?;
         edit(&root)?;
-        let place = Place { cgroup: testbed.site().cgroup("machine")?, ..testbed.app().clone() };
-        let (process, leader) = start(testbed, &place, &root)?;
-        Ok(Self { testbed, root, place, process, leader })
+        let cgroup = testbed.site().cgroup(&format!("machine-{name}"))?;
+        let place = Place { cgroup, ..node.clone() };
+        let (process, leader) = start(testbed, name, &place, &root)?;
+        Ok(Self { testbed, name, root, place, process, leader })
     }
 
     /// A path of the host, as the machine that runs it sees it.
@@ -127,14 +149,14 @@ impl<'a> Machine<'a> {
         let bpffs = bpffs.to_string_lossy();
         sh("umount", &[&bpffs])?;
         sh("mount", &["-t", "bpf", "bpf", &bpffs])?;
-        let (process, leader) = start(self.testbed, &self.place, &self.root)?;
+        let (process, leader) = start(self.testbed, self.name, &self.place, &self.root)?;
         (self.process, self.leader) = (process, leader);
         Ok(())
     }
 }
 
 /// What a host has before anything is installed.
-fn make_root(root: &Path) -> Result<()> {
+fn make_root(root: &Path, name: &str, resolver: &str) -> Result<()> {
     for dir in ["etc/systemd/system", "usr", "var/bin", "var/lib", "root", "tmp", "proc", "sys"] {
         fs::create_dir_all(root.join(dir))?;
     }
@@ -148,8 +170,8 @@ fn make_root(root: &Path) -> Result<()> {
     write("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")?;
     write("group", "root:x:0:\nnogroup:x:65534:\n")?;
     write("machine-id", "0123456789abcdef0123456789abcdef\n")?;
-    write("hostname", "app\n")?;
-    write("resolv.conf", &format!("nameserver {}\n", plan::CLUSTER_DNS))?;
+    write("hostname", &format!("{name}\n"))?;
+    write("resolv.conf", &format!("nameserver {resolver}\n"))?;
     write("os-release", &fs::read_to_string("/usr/lib/os-release")?)?;
     let units = root.join("etc/systemd/system");
     symlink("/usr/lib/systemd/system/multi-user.target", units.join("default.target"))?;
@@ -184,9 +206,9 @@ fn install(testbed: &Testbed, root: &Path) -> Result<()> {
 }
 
 /// Starts process 1 and waits until it has started all that it starts by itself.
-fn start(testbed: &Testbed, place: &Place, root: &Path) -> Result<(Process, u32)> {
+fn start(testbed: &Testbed, name: &str, place: &Place, root: &Path) -> Result<(Process, u32)> {
     let bind = |what: &Path, place: &str| format!("--bind={}:{place}", what.display());
-    let network = testbed.app().ns.path();
+    let network = place.ns.path();
     let gateway = testbed.gateway(0).ns.path();
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let args = [
@@ -197,7 +219,7 @@ fn start(testbed: &Testbed, place: &Place, root: &Path) -> Result<(Process, u32)
         "--register=no".into(),
         "--keep-unit".into(),
         "--console=pipe".into(),
-        format!("--machine={}", testbed.site().prefix()),
+        format!("--machine={}-{name}", testbed.site().prefix()),
         format!("--directory={}", text(root)),
         format!("--network-namespace-path={network}"),
         "--resolv-conf=off".into(),
@@ -207,7 +229,8 @@ fn start(testbed: &Testbed, place: &Place, root: &Path) -> Result<(Process, u32)
         "--system-call-filter=bpf perf_event_open".into(),
         "--bind-ro=/usr".into(),
         bind(&root.join("var/bin"), "/usr/local/bin"),
-        bind(&testbed.site().bpffs(), "/sys/fs/bpf"),
+        // A gateway's host has its own.
+        bind(&testbed.site().bpffs(), if name == "app" { "/sys/fs/bpf" } else { "/mnt" }),
         bind(Path::new(&gateway), GATEWAY_NETWORK),
         bind(&testbed.dir().join("ca.pem"), "/var/ca.pem"),
     ];
@@ -215,9 +238,9 @@ fn start(testbed: &Testbed, place: &Place, root: &Path) -> Result<(Process, u32)
     // On a hybrid hierarchy systemd-nspawn makes cgroups in systemd's own one as well.
     let script = "dir=/sys/fs/cgroup/systemd; if [ -d $dir ]; then mkdir -p $dir/$1 && \
                   echo 0 >$dir/$1/cgroup.procs; fi && shift && exec env \"$@\"";
-    let prefix = testbed.site().prefix();
-    let all = [&["-c", script, "sh", prefix][..], &args].concat();
-    let mut process = place.start(&testbed.dir(), "machine", "sh", &all)?;
+    let own = format!("{}/{name}", testbed.site().prefix());
+    let all = [&["-c", script, "sh", &own][..], &args].concat();
+    let mut process = place.start(&testbed.dir(), &format!("machine-{name}"), "sh", &all)?;
     let leader = wait::until(wait::START, "systemd to be up", || {
         if process.ended().is_some() {
             return Some(None);

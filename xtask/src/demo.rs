@@ -87,7 +87,22 @@ walkthrough](walkthrough.md) explains each step of the demo.
 ```text
 ";
 
-/// Runs the demo, and writes what it shows into the documentation.
+/// Where the transcript of the quick start on two hosts is.
+const TWO_HOSTS_PAGE: &str = "docs/quick-start-transcript.md";
+const TWO_HOSTS_HEAD: &str = "\
+# Transcript of the quick start
+
+<!-- Made by `cargo xtask transcript`, which runs every command of the page on two hosts in network namespaces, with
+systemd. A test compares steps, commands and checks with a run. -->
+
+[The quick start on two hosts](quick-start.md), command by command, and what each shows. The package is installed
+already. The hosts are `gateway` at `10.10.0.11` and `app`; a kernel without BPF among its security modules shows in
+`status`.
+
+```text
+";
+
+/// Runs the demo and the quick start on two hosts, and writes what they show into the documentation.
 ///
 /// # Errors
 /// As for [`run()`]; or the demo fails.
@@ -96,20 +111,29 @@ pub(crate) fn transcript() -> Result<()> {
         return setup::needs_root(setup::For::Demo, "transcript");
     }
     setup::run(setup::For::Demo)?;
-    let mut demo = built()?;
+    let hosts = shown(built()?.arg("--two-hosts"))?;
+    write(TWO_HOSTS_PAGE, &format!("{TWO_HOSTS_HEAD}{hosts}"))?;
+    let shown = shown(&mut built()?)?;
+    let set_up = setup::complete(setup::For::Demo)?;
+    let start = format!("{QUICK_START}\n{set_up}\n{}\n\n", building("target"));
+    write(PAGE, &format!("{HEAD}{start}{shown}"))
+}
+
+/// What the demo's program shows, with nothing of this machine's own paths.
+fn shown(demo: &mut Command) -> Result<String> {
     let done = demo.stderr(Stdio::inherit()).output().context("cannot start the demo")?;
     let shown = String::from_utf8(done.stdout).context("the demo writes UTF-8")?;
     if !done.status.success() {
-        bail!("the demo failed, so nothing is written: {}\n{shown}", done.status);
+        bail!("the demo failed, so its page stays as it is: {}\n{shown}", done.status);
     }
-    // Nothing of this machine's own paths.
     let target = format!("{}/", run::target_dir().display());
-    let shown = shown.replace(&target, "target/");
-    let path = run::root().join(PAGE);
-    let set_up = setup::complete(setup::For::Demo)?;
-    let start = format!("{QUICK_START}\n{set_up}\n{}\n\n", building("target"));
-    fs::write(&path, format!("{HEAD}{start}{}\n```\n", shown.trim_end()))
-        .with_context(|| path.display().to_string())?;
+    Ok(shown.replace(&target, "target/").trim_end().to_owned())
+}
+
+/// Writes a page, and ends its block.
+fn write(page: &str, text: &str) -> Result<()> {
+    let path = run::root().join(page);
+    fs::write(&path, format!("{text}\n```\n")).with_context(|| path.display().to_string())?;
     println!("{} is renewed", path.display());
     Ok(())
 }

@@ -129,7 +129,8 @@ enum Command {
     ///
     /// Needs root. Ends with a table; the exit code is 0 only if everything was as it must be.
     Demo(demo::Options),
-    /// Renew docs/transcript.md: what the demo shows, on 80 columns. Runs the demo, and needs root as it does.
+    /// Renew docs/transcript.md and docs/quick-start-transcript.md: what the demo and the quick start on two hosts
+    /// show, on 80 columns. Runs both, and needs root as they do.
     Transcript,
 }
 

@@ -5,6 +5,7 @@ mod mutual;
 mod screen;
 mod shell;
 mod stage;
+mod two_hosts;
 mod walkthrough;
 
 use std::{process::ExitCode, thread};
@@ -23,6 +24,9 @@ struct Cli {
     /// a real device does.
     #[arg(long, conflicts_with_all = ["down", "shell"])]
     left_checksums: bool,
+    /// The quick start on two hosts with systemd, every command of its page, instead of the walkthrough.
+    #[arg(long, conflicts_with_all = ["mtls", "left_checksums", "keep", "down", "shell"])]
+    two_hosts: bool,
     /// Leave everything up at the end, and say how to get a shell in the pod.
     #[arg(long)]
     keep: bool,
@@ -63,6 +67,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         shell::down()?;
     } else if cli.shell {
         shell::enter()?;
+    } else if cli.two_hosts {
+        return two_hosts::run();
     } else {
         return demo(cli);
     }

@@ -63,6 +63,26 @@ impl Screen {
         print!("\n   {} {rest}", self.paint(DIM, &format!("{place} $")));
     }
 
+    /// A command of root's on a host.
+    pub(crate) fn root_command(&self, host: &str, command: &str) {
+        let prompt = format!("   {host} # ");
+        let text = wrapped(&prompt, command, 6, " \\");
+        let rest = text.strip_prefix(&prompt).unwrap_or(&text);
+        print!("\n   {} {rest}", self.paint(DIM, &format!("{host} #")));
+    }
+
+    /// A text with all of its lines. What is as wide as the screen begins at its edge.
+    pub(crate) fn all(&self, text: &str) {
+        for line in text.trim_end().lines() {
+            let line = line.trim_end();
+            if line.chars().count() <= COLUMNS {
+                println!("{line}");
+            } else {
+                print!("{}", wrapped("", line, 4, ""));
+            }
+        }
+    }
+
     /// A command's output, cut to what fits.
     pub(crate) fn output(&self, text: &str) {
         let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
