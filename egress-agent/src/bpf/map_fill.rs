@@ -95,7 +95,7 @@ fn count_hash(map: Map, key: u32, value: u32, capacity: u32) -> Result<Option<u3
         capacity,
         (key, value),
         [4, 8, 16, 20, 24, 32, 36, 40, 44, 48],
-        [4, 8, 12, 16, 24, 32, 36, 40, 48, 56, 64, 80]
+        [4, 8, 12, 16, 24, 32, 36, 40, 48, 56, 64, 104]
     )
 }
 
