@@ -50,9 +50,10 @@ fn the_quick_start_does_what_its_page_says_and_its_transcript_is_of_a_run() {
     );
     // No command of the page is left out but the package's installation, whose files are there already.
     let quick_start = read("docs/quick-start.md");
-    // The heading, and the path at the top of a file, begin as a command does.
-    let commands = quick_start.lines().skip(1).filter(|line| line.starts_with("# "));
-    let commands: Vec<&str> = commands.filter(|line| !line.starts_with("# /etc/")).collect();
+    let blocks = quick_start.split("```console\n").skip(1);
+    let blocks = blocks.filter_map(|block| block.split("```").next());
+    let commands = blocks.flat_map(|block| block.lines().filter(|line| line.starts_with("# ")));
+    let commands: Vec<&str> = commands.collect();
     assert!(commands.len() > 8, "{commands:?}");
     let joined = shown.replace(" \\\n      ", " ");
     for command in commands.iter().filter(|command| !command.contains("apt install")) {

@@ -294,7 +294,7 @@ fn every_connect_names_its_process_and_its_container() {
     let ask = || testbed.curl_status(&["https://edition.cnn.com/politics"]).unwrap();
     until_is(SOON, "the passthrough", ask, |seen| seen == "200").unwrap();
     let id = "aa0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd";
-    let name = format!("pod0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab/{id}");
+    let name = format!("kubepods/pod0f3f1c1e-7a5b-4c3d-9e8f-0123456789ab/{id}");
     let container = testbed.below_pod(&name).unwrap();
     let control = testbed.node_control();
     let of = |pid: u32, reason: &str| {
