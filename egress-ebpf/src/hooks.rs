@@ -9,7 +9,7 @@ pub use self::{
     family::{family, is_packet_family, netlink, ordinary},
     origin::{Namespace, Socket},
     pod::pod,
-    uplink::{Way, Workload, uplink},
+    uplink::{Way, Workload, forwarded_policy, uplink},
 };
 use crate::{
     abi::{PodAddress, PolicyId, action},
@@ -54,6 +54,21 @@ pub trait View: PolicyView + FlowTable {
         Self: Sized,
     {
         inbound::continues_begun(packet, self)
+    }
+
+    /// Whether the agent knows the interface, and that it is no pod's.
+    #[inline(always)]
+    fn is_forwarder(&self, ifindex: u32) -> bool {
+        self.is_pod_address(&PodAddress::forwarder(ifindex))
+    }
+
+    /// [`forwarded_policy`], which the programs have in a function of its own.
+    #[inline(always)]
+    fn forwarded_policy(&self, came_in_on: u32, by_unknown_port: bool) -> PolicyId
+    where
+        Self: Sized,
+    {
+        forwarded_policy(came_in_on, by_unknown_port, self)
     }
 
     /// Whether a socket may have this address for its packets' source: in the cluster, of the link, a pod's
@@ -147,7 +162,8 @@ pub fn skb(
 /// that of a pod which appeared while no agent ran. `None` where there is nothing to say against it.
 ///
 /// The node's system and its processes answer whoever asks. So nobody asks here in the name of an
-/// address outside; what a pod without a program sends outside itself, the uplink refuses.
+/// address outside; what a pod without a program sends outside itself, or to a gateway, the uplink refuses, by the
+/// note that the program at the bridge leaves ([`note::UNKNOWN`](crate::abi::note::UNKNOWN)).
 #[inline(always)]
 pub fn bridge(bytes: &impl Bytes, pod: u32, vlan: bool, view: &impl View) -> Option<Judgement> {
     let globals = view.globals();

@@ -30,6 +30,8 @@ pub(crate) const AUDITED_REDIRECT: PolicyId = 7;
 pub(crate) const TABLE: TableId = 13;
 pub(crate) const UPLINK_TABLE: TableId = 14;
 pub(crate) const IFINDEX: u32 = 7;
+/// An interface that is no pod's, as the agent knows.
+pub(crate) const FOREIGN: u32 = 77;
 pub(crate) const MAC: [u8; 6] = [0x02, 0x42, 0x0a, 0, 0, 0x05];
 
 pub(crate) const POD: &str = "10.0.0.5";
@@ -101,6 +103,7 @@ impl World {
             world.add_route(table, Some(9000), Some((128, addr(DIRECT))), route_action::DIRECT, 0);
         }
         world.interfaces.insert(IFINDEX, port(POLICY));
+        world.pod_addresses.insert(PodAddress::forwarder(FOREIGN));
         for own in [POD, POD6] {
             world.pod_addresses.insert(PodAddress { ifindex: IFINDEX, addr: addr(own) });
         }

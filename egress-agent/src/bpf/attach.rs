@@ -137,6 +137,12 @@ impl Attachments {
         self.survey.pods()
     }
 
+    /// The interfaces that are no pod's, and may forward: their indices.
+    #[must_use]
+    pub fn forwarders(&self) -> &BTreeSet<u32> {
+        self.survey.forwarders()
+    }
+
     /// What is to be under enforcement, was named by itself, and isn't there.
     #[must_use]
     pub fn missing(&self) -> Vec<Target> {

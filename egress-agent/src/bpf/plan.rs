@@ -62,7 +62,7 @@ pub struct Contents {
     pub denied: BTreeSet<Prefix<Addr>>,
     /// `SLOTS`, by interface: index → the pod behind it.
     pub pod_interfaces: BTreeMap<u32, PodPort>,
-    /// `POD_ADDRESSES`, and the addresses in `SLOTS`.
+    /// `POD_ADDRESSES`, with the interfaces that forward, and the addresses in `SLOTS`.
     pub pod_addresses: BTreeSet<PodAddress>,
     /// `WORKLOADS`: id of a cgroup → policy.
     pub workloads: BTreeMap<u64, PolicyId>,
@@ -139,6 +139,8 @@ pub struct Facts {
     pub tunnel: Vec<SocketAddr>,
     /// The pods' interfaces that exist.
     pub pods: Vec<PodInterface>,
+    /// The interfaces that are no pod's, and may forward: see [`PodAddress::forwarder`].
+    pub forwarders: BTreeSet<u32>,
     /// The cgroups that exist, by id, and the policies of their workloads.
     pub workloads: BTreeMap<u64, PolicyId>,
     /// Counts accepted snapshots, from 1.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::{Ebpf, maps::MapError};
-use egress_ebpf::abi::{PolicyId, UNKNOWN_POLICY};
+use egress_ebpf::abi::{PodAddress, PolicyId, UNKNOWN_POLICY};
 
 use super::{
     Error, host,
@@ -191,7 +191,9 @@ pub fn adopted<'a>(
         .filter_map(|interface| {
             let Interface { name: _, ifindex, addresses, seen: _ } = interface;
             let policy = left.pod_interfaces.get(&ifindex).map(|port| port.policy);
-            let of = left.pod_addresses.iter().filter(|entry| entry.ifindex == ifindex);
+            let forwards = PodAddress::forwarder(ifindex);
+            let of = left.pod_addresses.iter();
+            let of = of.filter(|entry| entry.ifindex == ifindex && **entry != forwards);
             let addresses = match addresses {
                 [] => of.map(|entry| entry.addr.into()).collect(),
                 given => given.to_vec(),

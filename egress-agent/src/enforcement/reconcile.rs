@@ -250,6 +250,7 @@ impl Reconciler {
                     healthy,
                     tunnel: plan::listeners(&self.tunnel.addresses, own.as_ref()),
                     pods: interfaces.into_iter().chain(own).collect(),
+                    forwarders: self.attachments.forwarders().clone(),
                     workloads: bpf::cgroups(
                         mesh,
                         &cgroups,
@@ -277,7 +278,10 @@ impl Reconciler {
             // known anew.
             None => {
                 let unnamed = self.known.unnamed();
-                plan::adopted(self.maps.current(), &pods, &seen, &cgroups, unnamed)
+                let left = self.maps.current();
+                let mut adopted = plan::adopted(left, &pods, &seen, &cgroups, unnamed);
+                adopted.set_forwarders(self.attachments.forwarders());
+                adopted
             }
         };
         self.exemptions.exempt(&mut desired);

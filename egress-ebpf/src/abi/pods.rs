@@ -7,7 +7,8 @@ use crate::addr::{Addr, MAPPED_PREFIX_BITS};
 
 /// An address that may be a packet's source on an interface. Interface zero holds those that may be the source
 /// of a workload's socket: the pods', and the node's own. Key of `POD_ADDRESSES` (hash), which has those of
-/// interface zero, and of the others those that have no room in the interface's [`Slot`].
+/// interface zero, and of the others those that have no room in the interface's [`Slot`]. It also has
+/// the interfaces that [forward](Self::forwarder).
 #[derive(
     Clone,
     Copy,
@@ -28,6 +29,16 @@ pub struct PodAddress {
     pub ifindex: u32,
     /// The pod's address.
     pub addr: Addr,
+}
+
+impl PodAddress {
+    /// That the agent knows the interface, and that it is no pod's: what it forwards may reach the gateways. It
+    /// has no address, so it is no pod's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn forwarder(ifindex: u32) -> Self {
+        Self { ifindex, addr: Addr::UNSPECIFIED }
+    }
 }
 
 /// The pod behind a host-side interface.
@@ -150,11 +161,11 @@ impl Slot {
     }
 }
 
-const _: () = assert!(SLOTS.is_power_of_two() && note::FIRST + SLOTS <= 1 << 16);
+const _: () = assert!(SLOTS.is_power_of_two() && note::UNKNOWN < 1 << 16);
 const _: () = assert!(MAPPED_PREFIX_BITS == 96, "an IPv4 address is an address's last word");
 
 /// What a packet carries on the node from a pod's interface to the uplink, in the 16 bits of `tc_index`: which slot
-/// the interface has.
+/// the interface has, or that it came to a bridge of pods from a port at which no program let it pass.
 pub mod note {
     use crate::abi::capacity::SLOTS;
 
@@ -164,6 +175,9 @@ pub mod note {
 
     /// No note.
     pub const NONE: u32 = 0;
+
+    /// It came to a bridge of pods, and from no pod that is known.
+    pub const UNKNOWN: u32 = FIRST + SLOTS;
 
     /// The note of a slot.
     #[inline(always)]

@@ -7,9 +7,9 @@ use super::*;
 use crate::{
     packet::protocol,
     testing::{
-        AUDITED, DIRECT, EXEMPT, GATEWAY, IFINDEX, INSIDE, INSIDE6, MAC, METADATA, OUTSIDE,
-        OUTSIDE6, POD, POD6, POLICY, World, addr, arp, flow, frame, ip, ip_frame, neighbour, port,
-        tcp, tcp_header, udp,
+        AUDITED, DIRECT, EXEMPT, FOREIGN, GATEWAY, IFINDEX, INSIDE, INSIDE6, MAC, METADATA,
+        OUTSIDE, OUTSIDE6, POD, POD6, POLICY, World, addr, arp, flow, frame, ip, ip_frame,
+        neighbour, port, tcp, tcp_header, udp,
     },
     verdict::{CGROUP_PASS, CGROUP_REFUSE, Errno, TC_DROP, TC_NEXT},
 };
@@ -35,11 +35,15 @@ fn forwarded(packet: &[u8]) -> (bool, Reason) {
 
 /// To the uplink from an interface, without a note of a pod's.
 const fn from(came_in_on: u32) -> Way {
-    Way { came_in_on, pod: 0, namespace: Namespace::Node, socket: Socket::Process }
+    Way {
+        came_in_on,
+        pod: 0,
+        by_unknown_port: false,
+        namespace: Namespace::Node,
+        socket: Socket::Process,
+    }
 }
 
-/// An interface that is no pod's.
-const FOREIGN: u32 = 77;
 const PASS: bool = true;
 const DROP: bool = false;
 
@@ -289,6 +293,44 @@ fn the_uplink_judges_a_pods_packets_by_the_pods_policy() {
     // Behind a bridge only the note tells.
     assert_eq!(judge(&audited, FOREIGN, IFINDEX), (PASS, Reason::NotRedirected));
     assert_eq!(judge(&audited, IFINDEX, FOREIGN), (DROP, Reason::NotRedirected));
+}
+
+/// Its source may be anybody's, and a gateway might go by that.
+#[test]
+fn who_is_not_known_has_no_egress_by_the_uplink() {
+    const LATE: u32 = 78;
+    let to = |address, port| ip_frame(&tcp(POD, address, port));
+    let ways = [
+        ("a pod that is known", from(IFINDEX), true),
+        ("the same, behind a bridge", Way { pod: IFINDEX, ..from(FOREIGN) }, true),
+        ("another network", from(FOREIGN), true),
+        ("a pod that no agent knows", from(LATE), false),
+        ("the same, by a bridge of pods", Way { by_unknown_port: true, ..from(FOREIGN) }, false),
+    ];
+    for (what, way, is_known) in ways {
+        let judge = |address, port| {
+            let frame = to(address, port);
+            judged(uplink(&frame.as_slice(), way, None, false, &World::usual()))
+        };
+        let expected = |reason| {
+            if is_known { (PASS, reason) } else { (DROP, Reason::UnknownWorkload) }
+        };
+        assert_eq!(judge(GATEWAY, 443), expected(Reason::Gateway), "{what}");
+        assert_eq!(judge(DIRECT, 9000), expected(Reason::Direct), "{what}");
+        assert_eq!(judge(INSIDE, 80), (PASS, Reason::Internal), "{what}");
+        assert_eq!(judge(METADATA, 80), (DROP, Reason::DeniedPrefix), "{what}");
+        // Whoever asked it is answered.
+        let world = World::usual();
+        let mut segment = tcp(OUTSIDE, POD, 22);
+        segment[33] = 2;
+        inward(&ip_frame(&segment).as_slice(), Scope::Uplink, false, &world);
+        let mut answer = tcp(POD, OUTSIDE, 49153);
+        answer[20..22].copy_from_slice(&22_u16.to_be_bytes());
+        answer[33] = 0x12;
+        let frame = ip_frame(&answer);
+        let answered = judged(uplink(&frame.as_slice(), way, None, false, &world));
+        assert_eq!(answered, (PASS, Reason::Reply), "{what}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{
     own_source, settled,
 };
 use crate::{
-    abi::PolicyId,
+    abi::{PolicyId, UNKNOWN_POLICY},
     decide::Place,
     packet::{self, Ethernet, Flow, Neighbour, Packet, Reader, Room, Signal, ether_type},
     reason::Reason,
@@ -30,10 +30,31 @@ pub struct Way {
     /// The pod's interface whose program let it pass, zero for none that is known: on a bridge the
     /// frame came in on the bridge, as far as the kernel knows.
     pub pod: u32,
+    /// Whether it came to a bridge of pods from a port at which no program let it pass.
+    pub by_unknown_port: bool,
     /// The network namespace that it was made in, or that forwards it.
     pub namespace: Namespace,
     /// What it was sent with.
     pub socket: Socket,
+}
+
+/// The policy of what the node forwards from no pod that is known.
+///
+/// | it came | policy |
+/// |---|---|
+/// | to a bridge of pods, by a port without a program | unknown |
+/// | by an interface that the agent knows as no pod's: another network, a tunnel, another bridge | the uplink's |
+/// | by any other: the pod's of which no agent knows yet | unknown |
+///
+/// With the policy of unknown workloads it reaches in-cluster addresses, and answers who asked it. It has no egress:
+/// its source may be anybody's, and a gateway might go by that.
+#[inline(always)]
+pub fn forwarded_policy(came_in_on: u32, by_unknown_port: bool, view: &impl View) -> PolicyId {
+    if !by_unknown_port && view.is_forwarder(came_in_on) {
+        view.globals().uplink_policy
+    } else {
+        UNKNOWN_POLICY
+    }
 }
 
 /// tc egress on the uplink: a frame about to leave the node. `workload` is whose socket sent it, if
@@ -71,7 +92,12 @@ pub fn uplink(
                         Socket::Process => Kind::NodeProcess,
                         Socket::None => Kind::NodeKernel,
                     };
-                    (view.globals().uplink_policy, Origin { kind, cgroup: 0, pod: 0 })
+                    let policy = if kind == Kind::Unknown {
+                        view.forwarded_policy(way.came_in_on, way.by_unknown_port)
+                    } else {
+                        view.globals().uplink_policy
+                    };
+                    (policy, Origin { kind, cgroup: 0, pod: 0 })
                 }
             }
         }

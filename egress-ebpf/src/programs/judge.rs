@@ -112,6 +112,16 @@ impl View for Maps {
     }
 
     #[inline(always)]
+    fn is_forwarder(&self, ifindex: u32) -> bool {
+        slots::is_forwarder(ifindex)
+    }
+
+    #[inline(always)]
+    fn forwarded_policy(&self, came_in_on: u32, by_unknown_port: bool) -> PolicyId {
+        judge_forwarder(came_in_on, by_unknown_port.into())
+    }
+
+    #[inline(always)]
     fn may_ask(&self, source: &Addr) -> bool {
         let [first, last] = Destination::address(source);
         judge_source(first, last) != 0
@@ -166,6 +176,12 @@ extern "C" fn judge_begun(room: *const Words) -> u64 {
 extern "C" fn judge_source(first: u64, last: u64) -> u64 {
     let source = Destination { addr: [first, last], what: 0 }.flow().destination;
     hooks::may_ask(&source, &Maps).into()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_forwarder(came_in_on: u32, by_unknown_port: u32) -> u32 {
+    hooks::forwarded_policy(came_in_on, by_unknown_port != 0, &Maps)
 }
 
 /// A destination as numbers.

@@ -24,7 +24,7 @@ use super::{
     offload::{Frame, Leaving, Sent},
     read::Ends,
     report::{Cause, Site, report},
-    slots::{note_pod, noted_pod},
+    slots::{came_by_unknown_port, note_pod, note_unknown, noted_pod},
     view::{Maps, Workload, share_of_cgroup, share_of_interface},
 };
 
@@ -72,7 +72,10 @@ fn bridge_ingress(context: TcContext) -> i32 {
             report(site, &judgement, || Cause::packet(share_of_interface(site.ifindex)));
             judgement.tc()
         }
-        None => TC_NEXT,
+        None => {
+            note_unknown(skb);
+            TC_NEXT
+        }
     }
 }
 
@@ -131,7 +134,8 @@ fn uplink_egress(context: TcContext) -> i32 {
     } else {
         Maker::of(skb)
     };
-    let way = Way { came_in_on, pod, namespace, socket };
+    let by_unknown_port = came_by_unknown_port(skb);
+    let way = Way { came_in_on, pod, by_unknown_port, namespace, socket };
     let judgement = hooks::uplink(&Leaving::new(skb), way, workload.known(), skb.has_vlan(), &Maps);
     let result = judgement.tc();
     let site = Site { hook: hook::UPLINK, cgroup: workload.cgroup, ifindex: skb.ifindex() };

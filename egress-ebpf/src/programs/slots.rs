@@ -91,12 +91,33 @@ pub(super) extern "C" fn owns_address(first: u64, last: u64, ifindex: u32) -> u6
     POD_ADDRESSES.get_ptr(PodAddress { ifindex, addr }).is_some().into()
 }
 
+/// Whether the agent knows the interface, and that it is no pod's.
+#[inline(always)]
+pub(super) fn is_forwarder(ifindex: u32) -> bool {
+    POD_ADDRESSES.get_ptr(PodAddress::forwarder(ifindex)).is_some()
+}
+
 /// Leaves a note on the packet about the pod's interface that it came in on, for the program on the uplink: bridges
 /// and address translation leave `tc_index` alone.
 #[inline(always)]
 pub(crate) fn note_pod(skb: Skb, ifindex: u32) {
     let number = number(ifindex);
     skb.set_tc_index(if number < capacity::SLOTS { note::of(number) } else { note::NONE });
+}
+
+/// Leaves a note on a packet that came to a bridge of pods, if it has none of a pod's: it came from nobody who is
+/// known.
+#[inline(always)]
+pub(crate) fn note_unknown(skb: Skb) {
+    if noted_pod(skb) == 0 {
+        skb.set_tc_index(note::UNKNOWN);
+    }
+}
+
+/// Whether that note is on a packet.
+#[inline(always)]
+pub(crate) fn came_by_unknown_port(skb: Skb) -> bool {
+    skb.tc_index() == note::UNKNOWN
 }
 
 /// The pod's interface that the note names; zero for none. Whether the note is to be believed is another matter: see

@@ -60,9 +60,15 @@ pub fn packet(bytes: &[u8]) {
     // Which pod's program let it pass is known, or else where it came in.
     let pod = if bridged { ifindex } else { 0 };
     let came_in_on = if bridged { BRIDGE } else { ifindex };
-    let way = Way { came_in_on, pod, namespace: Namespace::Node, socket: Socket::None };
+    let way = Way {
+        came_in_on,
+        pod,
+        by_unknown_port: bridged,
+        namespace: Namespace::Node,
+        socket: Socket::None,
+    };
     let at_uplink = |vlan| hooks::uplink(&frame, way, workload, vlan, &world);
-    let allowed = |sound| world.at_uplink(ifindex, policy, sound);
+    let allowed = |sound| world.at_uplink(ifindex, bridged, policy, sound);
     case.check(At::Uplink, allowed(sound), tc(at_uplink(false)));
     case.check(At::Uplink, allowed(None), tc(at_uplink(true)));
     // The node's processes send what they like, but for a loopback source.

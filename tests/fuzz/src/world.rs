@@ -10,7 +10,8 @@ use std::{
 use egress_ebpf::{
     abi::{
         ADMIN_PORTS, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, PodAddress, PodPort,
-        PolicyId, Route, RouteKey, TableId, mode, pod_hardware, route_action,
+        PolicyId, Route, RouteKey, TableId, UNKNOWN_POLICY, UNKNOWN_TABLE, mode, pod_hardware,
+        route_action,
     },
     absent::Absent,
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
@@ -39,6 +40,9 @@ struct WorldRoute {
     action: u8,
     to: u16,
 }
+
+/// The address of an interface that forwards, and is no pod's.
+const NO_ADDRESS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// What a node's maps say.
 #[derive(Clone, Debug)]
@@ -75,6 +79,7 @@ impl World {
                 (1, (mode::ENFORCE, 0)),
                 (2, (lenient, random.table())),
                 (3, (u32::from(random.u8()), random.table())),
+                (UNKNOWN_POLICY, (mode::ENFORCE, UNKNOWN_TABLE)),
             ]),
             uplink_policy: random.policy(),
             denied: random.list(2, Random::net),
@@ -91,6 +96,9 @@ impl World {
         }
         if random.bool() {
             world.interfaces.insert(INTERFACES[1], random.policy());
+        }
+        if random.bool() {
+            world.pod_addresses.insert((random.choose(&INTERFACES), NO_ADDRESS));
         }
         for ip in random.list(3, Random::ip) {
             world.pod_addresses.insert((random.choose(&INTERFACES[..2]), ip));
@@ -159,15 +167,19 @@ impl World {
         self.expected(policy, passes)
     }
 
-    /// What tc on the uplink may let pass of a workload's, or of what comes from an interface.
+    /// What tc on the uplink may let pass of a workload's, or of what comes from an interface, or from one that is
+    /// a port of a bridge of pods.
     pub(crate) fn at_uplink(
         &self,
         came_in_on: u32,
+        bridged: bool,
         workload: Option<PolicyId>,
         frame: Option<Frame>,
     ) -> Expected {
         let pod = || self.interfaces.get(&came_in_on).copied();
-        let policy = workload.or_else(pod).unwrap_or(self.uplink_policy);
+        let forwards = !bridged && self.pod_addresses.contains(&(came_in_on, NO_ADDRESS));
+        let other = if forwards { self.uplink_policy } else { UNKNOWN_POLICY };
+        let policy = workload.or_else(pod).unwrap_or(other);
         let passes = frame.and_then(|frame| match frame {
             Frame::Arp { .. } => Some(Reason::Neighbour),
             Frame::Ip { packet, .. } => self.outward(Place::Wire, &packet, policy),
@@ -218,10 +230,12 @@ impl World {
         if self.generation == 0 || within(&self.denied, to) {
             return None;
         }
+        let (_, table) = self.mode_and_table(policy);
         if let Some(ports) = self.gateways.get(&to) {
             let every = ports.contains(&0) && !ADMIN_PORTS.contains(&packet.ports[1]);
             let routed = packet.protocol == TCP && (ports.contains(&packet.ports[1]) || every);
-            return (routed && !packet.fragment).then_some(Reason::Gateway);
+            let known = table != UNKNOWN_TABLE;
+            return (routed && known && !packet.fragment).then_some(Reason::Gateway);
         }
         if within(&self.internal, to) {
             return Some(Reason::Internal);
@@ -229,7 +243,9 @@ impl World {
         if packet.fragment || is_multicast(to) {
             return None;
         }
-        let (_, table) = self.mode_and_table(policy);
+        if table == UNKNOWN_TABLE {
+            return None;
+        }
         let direct = self.longest(table, packet.protocol, packet.ports[1], to)?.action;
         (direct == route_action::DIRECT).then_some(Reason::Direct)
     }

@@ -38,6 +38,7 @@ struct Interface {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Survey {
     interfaces: BTreeMap<u32, Interface>,
+    forwarders: BTreeSet<u32>,
     cgroups: BTreeMap<u64, PathBuf>,
 }
 
@@ -49,7 +50,7 @@ impl Survey {
         links: &[Link],
         cgroup_id: impl Fn(&Path) -> Option<u64>,
     ) -> Self {
-        let mut interfaces = BTreeMap::new();
+        let mut interfaces: BTreeMap<u32, Interface> = BTreeMap::new();
         let bridges = bridges(targets, links);
         for link in links.iter().filter(|link| link.name != LOOPBACK) {
             let (uplink, pod) = (is_uplink(targets, link), is_pod(targets, link));
@@ -72,7 +73,10 @@ impl Survey {
             }
         }
         let ids = targets.cgroups.iter().filter_map(|path| Some((cgroup_id(path)?, path.clone())));
-        Self { interfaces, cgroups: ids.collect() }
+        let is_pod = |index: &u32| interfaces.get(index).is_some_and(|known| known.pod);
+        let others = links.iter().filter(|link| forwards(targets, link));
+        let forwarders = others.map(|link| link.index).filter(|index| !is_pod(index)).collect();
+        Self { interfaces, forwarders, cgroups: ids.collect() }
     }
 
     /// The attachments that this asks for, the enforcement points first.
@@ -124,6 +128,11 @@ impl Survey {
         pods.map(|(index, interface)| (*index, interface.found_as.as_str()))
     }
 
+    /// The interfaces that are no pod's, and may forward.
+    pub(super) fn forwarders(&self) -> &BTreeSet<u32> {
+        &self.forwarders
+    }
+
     /// The cgroups by their ids.
     pub(super) fn cgroups(&self) -> &BTreeMap<u64, PathBuf> {
         &self.cgroups
@@ -154,6 +163,13 @@ fn is_pod(targets: &Targets, link: &Link) -> bool {
     })
 }
 
+/// Whether what comes in there may be forwarded to the gateways, though it is of no pod that is known: from another
+/// network, a tunnel, a bridge. The end of a pair whose other end is in another network namespace is a pod's,
+/// whether anybody listed that or not.
+fn forwards(targets: &Targets, link: &Link) -> bool {
+    is_uplink(targets, link) || link.peer.is_none_or(|peer| peer.namespace.is_none())
+}
+
 /// The bridges that pods' interfaces are ports of. One with a port of another kind than pods have, or
 /// that is an uplink, leads elsewhere too, so what comes in there may have any source.
 fn bridges(targets: &Targets, links: &[Link]) -> BTreeSet<u32> {
@@ -173,6 +189,7 @@ fn bridges(targets: &Targets, links: &[Link]) -> BTreeSet<u32> {
 #[cfg(test)]
 mod tests {
     use super::{super::table::TABLE, *};
+    use crate::sys::netlink::links::Peer;
 
     fn targets() -> Targets {
         Targets {
@@ -271,6 +288,28 @@ mod tests {
         // Once found, it stays.
         let later = Survey::new(&targets(), &look(&usual), &usual[2..], |_| None);
         assert_eq!(on(&later, 7), ["bridge_ingress"]);
+    }
+
+    #[test]
+    fn what_is_no_pods_forwards() {
+        let peer = |namespace| Some(Peer { index: 2, namespace });
+        let link = |index: u32, name: &str, peer| Link {
+            index,
+            name: name.into(),
+            peer,
+            ..Link::default()
+        };
+        let links = [
+            link(1, "lo", None),
+            link(2, "pod0", None),
+            link(3, "vlan5", peer(Some(0))),
+            link(4, "late", peer(Some(1))),
+            link(5, "between", peer(None)),
+            link(6, "tun0", None),
+            link(7, "veth7", peer(Some(2))),
+        ];
+        let survey = Survey::new(&targets(), &Survey::default(), &links, |_| None);
+        assert_eq!(survey.forwarders(), &[1, 3, 5, 6].into_iter().collect());
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What the maps should hold.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use egress_ebpf::{
     abi::{
@@ -37,6 +40,7 @@ impl Contents {
         let mut contents = Self::default();
         let mut problems = Vec::new();
         contents.set_pods(&facts.pods);
+        contents.set_forwarders(&facts.forwarders);
         let taken = facts.pods.iter().filter(|pod| pod.hardware == PodHardware::Taken);
         problems.extend(taken.map(|pod| PlanProblem::HardwareTaken { ifindex: pod.ifindex }));
         contents.workloads.clone_from(&facts.workloads);
@@ -132,6 +136,12 @@ impl Contents {
             })
             .collect();
     }
+
+    /// Says which interfaces may forward to the gateways, though they are no pod's.
+    pub fn set_forwarders(&mut self, forwarders: &BTreeSet<u32>) {
+        self.pod_addresses.extend(forwarders.iter().copied().map(PodAddress::forwarder));
+    }
+
     fn set_groups(&mut self, mesh: &MeshConfig, facts: &Facts, problems: &mut Vec<PlanProblem>) {
         for (index, gateway) in mesh.gateways.iter().enumerate() {
             let Some(id) = group_id(index, facts) else {

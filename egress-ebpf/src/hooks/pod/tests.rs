@@ -182,7 +182,13 @@ const FORGED: (bool, Reason) = (DROP, Reason::ForgedError);
 #[test]
 fn behind_an_arp_message_there_is_padding_and_nothing_else() {
     let world = World::usual();
-    let stranger = Way { came_in_on: 0, pod: 0, namespace: Namespace::Other, socket: Socket::None };
+    let stranger = Way {
+        came_in_on: 0,
+        pod: 0,
+        by_unknown_port: false,
+        namespace: Namespace::Other,
+        socket: Socket::None,
+    };
     let message = frame(0x0806, &arp(1, POD, INSIDE));
     for length in message.len()..message.len() + 40 {
         let mut padded = message.clone();
@@ -263,7 +269,13 @@ fn a_quote_that_names_another_destination_behind_its_header_is_none() {
 fn a_socket_and_a_workload_at_the_uplink_forge_no_errors_either() {
     let world = World::usual();
     let workload = Some(Workload { policy: POLICY, cgroup: 9 });
-    let way = Way { came_in_on: 0, pod: 0, namespace: Namespace::Node, socket: Socket::Process };
+    let way = Way {
+        came_in_on: 0,
+        pod: 0,
+        by_unknown_port: false,
+        namespace: Namespace::Node,
+        socket: Socket::Process,
+    };
     for (own, inside, neighbour, kinds) in ERRORS {
         for kind in kinds {
             for (quoted, expected) in [(inside, (PASS, Reason::Internal)), (neighbour, FORGED)]
