@@ -215,6 +215,7 @@ pub const PACKETS: &[Way] = &[
     way("packet-reflect", Wire, &["spoofed_source"], ICMP, Arrives),
     // Where no hook sees the question, the answer is refused, which is an ICMP error.
     way("reflect-self", Any, &["spoofed_source", "protocol"], Event::Reason, Arrives),
+    way("raw-reflect-self", Any, &["spoofed_source", "protocol"], Event::Reason, Arrives),
     way("ipip-inside", Any, TUNNEL, Event::Reason, UNPACKED),
     way("gre-inside", Any, TUNNEL, Event::Reason, UNPACKED),
     way("vxlan-inside", Any, TUNNEL, Event::Reason, UNPACKED),

@@ -106,10 +106,28 @@ fn late_pod(testbed: &Testbed) -> Place {
     let app = testbed.app();
     let late = testbed.inner(app, "late", "10.244.9").unwrap();
     app.ns.ip(&["addr", "add", &format!("{}/64", ROUTER[1]), "dev", "late", "nodad"]).unwrap();
-    for name in ["net.ipv4.conf.all.rp_filter", "net.ipv4.conf.late.rp_filter"] {
-        assert!(app.run("sysctl", &["-qw", &format!("{name}=0")]).unwrap().ok());
-    }
+    check_sources(testbed, Sources::Any);
     late
+}
+
+/// Which sources the node's kernel takes on an interface (`rp_filter`).
+#[derive(Clone, Copy, Debug)]
+enum Sources {
+    /// Any.
+    Any,
+    /// Those that there is a route to, by whatever interface: any, where there is a default route.
+    Routed,
+}
+
+fn check_sources(testbed: &Testbed, sources: Sources) {
+    let filter = match sources {
+        Sources::Any => 0,
+        Sources::Routed => 2,
+    };
+    for interface in ["all", "late"] {
+        let setting = format!("net.ipv4.conf.{interface}.rp_filter={filter}");
+        assert!(testbed.app().run("sysctl", &["-qw", &setting]).unwrap().ok());
+    }
 }
 
 /// A port of the node at which nobody listens.
@@ -199,6 +217,8 @@ fn the_nodes_system_answers_nobody_outside_who_did_not_ask() {
     for attempts in [&questions, &of_workload, &of_node] {
         all_get_out(&capture, attempts).unwrap();
     }
+    check_sources(&testbed, Sources::Routed);
+    all_get_out(&capture, &questions).unwrap();
     testbed.app().ns.forget_neighbour(plan::ATTACKER_V6).unwrap();
     let mut node = testbed.start_node().unwrap();
     capture.take();
@@ -206,12 +226,23 @@ fn the_nodes_system_answers_nobody_outside_who_did_not_ask() {
     for attempts in [&questions, &of_workload, &of_node] {
         wall.stops_all(attempts).unwrap();
     }
-    // It needs no agent.
+    check_sources(&testbed, Sources::Any);
+    wall.stops_all(&questions).unwrap();
+    // It needs no agent, however that ended.
+    let try_all = |ended: &str| {
+        for sources in [Sources::Any, Sources::Routed] {
+            check_sources(&testbed, sources);
+            for attempt in questions.iter().chain(&of_workload).chain(&of_node) {
+                (attempt.run)().unwrap();
+            }
+            assert_eq!(capture.frames(), Vec::<String>::new(), "{ended}, {sources:?}");
+        }
+    };
     node.kill();
-    for attempt in questions.iter().chain(&of_workload).chain(&of_node) {
-        (attempt.run)().unwrap();
-    }
-    assert_eq!(capture.frames(), Vec::<String>::new());
+    try_all("killed");
+    let mut node = testbed.start_node().unwrap();
+    assert!(node.end().unwrap().success());
+    try_all("asked to end");
 }
 
 /// The same over a bridge that other pods' interfaces are ports of. A program there stops it before

@@ -25,6 +25,8 @@ const REQUESTS: usize = 40;
 const OWN_PORTS: [(u16, &str); 2] = [(15021, "healthz/ready"), (15090, "stats/prometheus")];
 /// The gateway's address of the other family, which no endpoint names.
 const OTHER: &str = "fd00:10:10::11";
+/// Its addresses on a second interface.
+const SECOND: [&str; 2] = ["10.244.77.11", "fd00:10:77::11"];
 
 fn flood(testbed: &Testbed, from: &Place, name: &str, args: &[&str]) -> Process {
     flood::start(testbed, from, name, args).unwrap()
@@ -190,6 +192,23 @@ fn own_port(from: &Place, address: &str, (port, path): (u16, &str)) -> String {
     if done.ok() { done.stdout } else { format!("curl: ({})", done.code) }
 }
 
+/// Gives the gateway's host a second interface, with addresses of its own that the other hosts have routes to.
+fn second_interface(site: &Site) {
+    let gateway = &site.testbed.gateway(0).ns;
+    gateway.ip(&["link", "add", "lan1", "type", "veth", "peer", "name", "lan2"]).unwrap();
+    for end in ["lan1", "lan2"] {
+        gateway.ip(&["link", "set", end, "up"]).unwrap();
+    }
+    gateway.ip(&["addr", "add", &format!("{}/24", SECOND[0]), "dev", "lan1"]).unwrap();
+    gateway.ip(&["addr", "add", &format!("{}/64", SECOND[1]), "dev", "lan1", "nodad"]).unwrap();
+    for host in [site.testbed.app(), &site.cluster.remote] {
+        for (address, via) in SECOND.into_iter().zip([plan::GATEWAYS[0], OTHER]) {
+            let family = if via.contains(':') { "-6" } else { "-4" };
+            host.ns.ip(&[family, "route", "add", address, "via", via]).unwrap();
+        }
+    }
+}
+
 /// Curl saw a reset: right after the handshake (7), or once it had sent its request.
 fn assert_reset(seen: &str) {
     assert!(["curl: (7)", "curl: (52)", "curl: (56)"].contains(&seen), "{seen}");
@@ -199,16 +218,27 @@ fn assert_reset(seen: &str) {
 fn the_gateways_own_ports_are_for_no_workload_at_any_address() {
     let site = Site::new(None, &[]);
     let other = format!("[{OTHER}]");
+    second_interface(&site);
+    let second_v6 = format!("[{}]", SECOND[1]);
+    // No node knows these addresses.
+    let unknown = [other.as_str(), SECOND[0], &second_v6];
     for port in OWN_PORTS {
         // The node, and a host that is no workload of the mesh.
         for from in [site.testbed.app(), &site.cluster.remote] {
-            for address in [plan::GATEWAYS[0], &other] {
+            for address in [plan::GATEWAYS[0]].iter().chain(&unknown) {
                 assert_eq!(own_port(from, address, port), "200", "{port:?} at {address}");
             }
         }
         for from in [site.testbed.pod(), &site.testbed.outside_cgroup(), &site.cluster.neighbour] {
-            // No node knows this address, so the gateway itself refuses, and counts it below.
-            assert_reset(&own_port(from, &other, port));
+            // So the gateway itself refuses, and counts it below.
+            unknown.iter().for_each(|address| assert_reset(&own_port(from, address, port)));
+        }
+    }
+    // The administrator's port is nobody's but the gateway's own host's.
+    for address in [plan::GATEWAYS[0]].iter().chain(&unknown) {
+        for from in [site.testbed.pod(), &site.testbed.outside_cgroup(), site.testbed.app()] {
+            let seen = own_port(from, address, (15000, "stats"));
+            assert!(seen.starts_with("curl: "), "{seen} at {address}");
         }
     }
     let refused = |endpoint: &str| {
@@ -217,7 +247,7 @@ fn the_gateways_own_ports_are_for_no_workload_at_any_address() {
             format!("egress_admin_refused_total{{endpoint=\"{endpoint}\",cause=\"source\"}} ");
         metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
     };
-    assert_eq!((refused("health"), refused("metrics")), (3, 3));
+    assert_eq!((refused("health"), refused("metrics")), (9, 9));
 
     // The tunnel's port is for nodes too: a workload is reset before a byte of TLS.
     let tunnel = (15008, "");

@@ -7,7 +7,7 @@ use egress_tests::{
     outside::Seen,
     plan,
     process::Process,
-    testbed::Testbed,
+    testbed::{Testbed, mesh_yaml},
     wait::{SOON, until, until_is},
 };
 
@@ -58,7 +58,13 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more lines of `mesh.yaml`.
+    fn with(more: &str) -> Self {
         let testbed = Testbed::test(1).unwrap();
+        testbed.apply_mesh(&format!("{}{more}", mesh_yaml(1))).unwrap();
         testbed.apply("rules.yaml", RULES).unwrap();
         let gateway = testbed.start_gateway(0).unwrap();
         let node = testbed.start_node().unwrap();
@@ -123,6 +129,65 @@ fn no_spelling_of_a_path_gets_around_a_rule_about_it() {
         ] {
             assert_eq!(site.ask(version, path, &[]).0, "301", "{version} {path}");
             assert_eq!(site.arrived(), [normal], "{version} {path}");
+        }
+    }
+}
+
+/// The rule decides about what `MERGE_SLASHES` and `DECODE_AND_MERGE_SLASHES` make of a path, and that is forwarded.
+#[test]
+fn slashes_that_are_merged_or_decoded_get_around_no_rule() {
+    for (how, encoded) in [("MERGE_SLASHES", "400"), ("DECODE_AND_MERGE_SLASHES", "418")] {
+        let site = Site::with(&format!("pathNormalization: {{normalization: {how}}}\n"));
+        for version in VERSIONS {
+            for (path, status) in [
+                ("//admin/x", "418"),
+                ("/x/..//admin/x", "418"),
+                ("/\\admin/x", "418"),
+                ("/%61dmin/x", "418"),
+                ("/adm%69n/x", "418"),
+                ("/x/%2e%2e/admin/x", "418"),
+                ("/x/..;/admin/x", "400"),
+                ("/%2561dmin/x", "400"),
+                ("/x/%252e%252e/admin/x", "400"),
+                ("/x%252fadmin/x", "400"),
+                ("/%2fadmin/x", encoded),
+                ("/%5cadmin/x", encoded),
+                ("/x%2f..%2fadmin/x", encoded),
+                ("/x%5c..%5cadmin/x", encoded),
+            ] {
+                assert_eq!(site.ask(version, path, &[]).0, status, "{how} {version} {path}");
+                assert_eq!(site.arrived(), [""; 0], "{how} {version} {path}");
+            }
+            let politics = site.ask(version, "//x/..///politics", &[]).0;
+            assert_eq!(politics, "301", "{how} {version}");
+            assert_eq!(site.arrived(), ["/politics"], "{how} {version}");
+        }
+    }
+}
+
+/// Of what a client claims, the gateway believes as many addresses as there are trusted proxies, and the origin is
+/// told none.
+#[test]
+fn of_forged_addresses_the_log_has_those_of_trusted_proxies_alone() {
+    const CLAIMED: &str = "X-Forwarded-For: 192.0.2.64, 192.0.2.65,192.0.2.66";
+    for (proxies, believed) in [(1, &["192.0.2.66"][..]), (2, &["192.0.2.65", "192.0.2.66"][..])] {
+        let site = Site::with(&format!(
+            "defaultConfig: {{gatewayTopology: {{numTrustedProxies: {proxies}}}}}\n"
+        ));
+        for version in VERSIONS {
+            let more = ["-H", CLAIMED, "-H", "X-Real-IP: 192.0.2.64", "-A", version];
+            let (status, headers) = site.ask(version, "/headers", &more);
+            assert_eq!(status, "200", "{proxies} {version}");
+            assert!(!headers.contains("192.0.2."), "{proxies} {version}: {headers}");
+            let line = until(SOON, "its line", || {
+                let lines = access_log::lines(&site.gateway.stdout());
+                lines.into_iter().rfind(|line| line.user_agent == version)
+            })
+            .unwrap();
+            let logged: Vec<&str> = line.forwarded_for.split(',').map(str::trim).collect();
+            assert_eq!(logged, [believed, &[plan::POD]].concat(), "{}", line.text);
+            assert!(line.downstream_remote.starts_with(plan::POD), "{}", line.text);
+            assert!(!line.text.contains("192.0.2.64"), "{}", line.text);
         }
     }
 }

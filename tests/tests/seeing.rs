@@ -384,6 +384,18 @@ fn flows_are_followed_as_they_happen() {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.stdout()));
 }
 
+/// What `clusterCidrs` names counts as inside, also where it leaves with the default route.
+#[test]
+fn status_tells_which_networks_inside_leave_by_the_default_route() {
+    let testbed = testbed();
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let _node = testbed.start_node().unwrap();
+    let told = |seen: &Finished| seen.stdout.contains("no route covers 10.244.0.0/16 but");
+    let seen = until_is(SOON, "the network", || status(&testbed, &[]), told).unwrap();
+    // The twin: the network between the nodes has a route of its own.
+    assert!(!seen.stdout.contains("no route covers 10.10.0.0/24"), "{}", seen.stdout);
+}
+
 #[test]
 fn status_tells_a_living_agent_from_a_dead_one_and_from_none() {
     let testbed = testbed();

@@ -177,6 +177,10 @@ fn the_shipped_units_live_under_systemd() {
     // Start.
     machine.systemctl(&["enable", "--now", GATEWAY, NODE]).unwrap();
     enforced(&machine, "enforcement after the start");
+    for unit in [NODE, GATEWAY] {
+        // journald drops none of their lines, whosever flood it is.
+        assert_eq!(machine.property(unit, "LogRateLimitIntervalUSec").unwrap(), "0", "{unit}");
+    }
     let in_force = |text: &String| {
         text.starts_with("attached; configuration") && text.ends_with("is in force")
     };

@@ -1,12 +1,17 @@
 //! Packets that say something else once they have been judged: a checksum that is filled in over an
 //! address or a port, at a pod's interface and at the uplink. The app node's uplink fills checksums in, as every real device does.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    io::{self, Write as _},
+    net::UdpSocket,
+    time::Duration,
+};
 
 use egress_tests::{
     cluster::Cluster,
     container::container,
-    denied::{Wall, attempt},
+    denied::{Wall, all_get_out, attempt},
+    plan,
     process::{Finished, Place},
     testbed::Testbed,
     wait::{SOON, until},
@@ -107,6 +112,104 @@ fn a_checksum_that_is_filled_in_later_changes_nothing_that_was_judged() {
             }
         }
         AS_IT_SHOULD_BE.iter().for_each(|(args, expected)| leaves(pod, (args, args, expected)));
+    }
+}
+
+/// What the metadata of an `AF_XDP` socket ask for, and how it ends when it has left.
+const BY_XDP: [(&str, &str, &str); 2] = [
+    ("the destination, by AF_XDP", "xdp eth0 10.244.99.9 20 10 cb00", "> 203.0.99.9"),
+    (
+        "the IPv6 source, by AF_XDP",
+        "xdp eth0 fd00:10:99::9 20 16 0020",
+        " fd000010024400010000000000000020 > fd000010009900000000000000000009",
+    ),
+];
+
+/// Metadata of a frame ask for a checksum anywhere in it, and for a time at which it leaves.
+#[test]
+fn what_the_metadata_of_an_xdp_socket_ask_for_changes_nothing_that_was_judged() {
+    let testbed = Testbed::test(0).unwrap();
+    let elsewhere = testbed.outside_cgroup();
+    let pod = &elsewhere;
+    let capture = testbed.capture().unwrap();
+    let launch = format!("launch eth0 {}", plan::ATTACKER);
+    for args in BY_XDP.iter().map(|(_, args, _)| *args).chain([launch.as_str()]) {
+        let sent = send(pod, args).unwrap();
+        if sent.code == 3 {
+            // Past the harness, which shows only the output of tests that fail. Nobody may be listening.
+            writeln!(io::stderr(), "not applicable: {args}: {}", sent.stdout.trim()).ok();
+            return;
+        }
+        assert_eq!(sent.code, 2, "{args}: {sent:?}");
+    }
+    let leaves = |(what, args, expected): (&str, &str, &str)| {
+        capture.take();
+        let sent = send(pod, args).unwrap();
+        until(SOON, &format!("{what}: {expected:?} outside; {sent:?}"), || {
+            capture.take().iter().any(|frame| frame.ends_with(expected)).then_some(())
+        })
+        .unwrap();
+    };
+    BY_XDP.iter().for_each(|row| leaves(*row));
+    let attacker = format!("> {}", plan::ATTACKER);
+    leaves(("a frame with a time", &launch, &attacker));
+    let node = testbed.start_node().unwrap();
+    capture.take();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    let hooks: &[&str] = &["pod"];
+    let refused: &[&str] = &["partial_checksum"];
+    let attempts =
+        BY_XDP.map(|(what, args, _)| attempt(what, hooks, refused, move || send(pod, args)));
+    wall.stops_all(&attempts).unwrap();
+    wall.stops_at(hooks, "a frame with a time", &["protocol"], || send(pod, &launch)).unwrap();
+    // The twins: the right checksum, and inside.
+    leaves(("the right checksum", "xdp eth0 10.244.99.9 34 6 1234", "> 10.244.99.9"));
+    leaves(("a frame with a time, inside", "launch eth0 10.244.99.9", "> 10.244.99.9"));
+}
+
+/// A header about segmentation decides how a packet is cut up. Whatever it says, what leaves has the source and the
+/// destination that were judged.
+#[test]
+fn no_header_about_segmentation_changes_what_was_judged() {
+    let testbed = Testbed::test(0).unwrap();
+    let elsewhere = testbed.outside_cgroup();
+    let pod = &elsewhere;
+    let capture = testbed.capture().unwrap();
+    let outside = format!("gso eth0 {}", plan::ATTACKER);
+    let from_tap = format!("gso tap {}", plan::ATTACKER_V6);
+    let all = [("segments, outside", &outside), ("segments from a tap, outside", &from_tap)];
+    let attempts = all.map(|(what, args)| {
+        attempt(what, &["pod"], &["protocol", "partial_checksum"], move || send(pod, args))
+    });
+    all_get_out(&capture, &attempts).unwrap();
+    let node = testbed.start_node().unwrap();
+    capture.take();
+    let wall = Wall { testbed: &testbed, node: &node, capture: &capture };
+    for checksums in [Checksums::Filled, Checksums::Left] {
+        uplink_checksums(&testbed.app().ns, checksums).unwrap();
+        wall.stops_all(&attempts).unwrap();
+        for (args, expected) in [
+            ("gso eth0 10.244.99.9", " 10.244.1.10 > 10.244.99.9"),
+            (
+                "gso eth0 fd00:10:99::9",
+                " fd000010024400010000000000000010 > fd000010009900000000000000000009",
+            ),
+            (
+                "gso tap fd00:10:99::9",
+                " fd000010024400010000000000000010 > fd000010009900000000000000000009",
+            ),
+        ] {
+            capture.take();
+            let sent = send(pod, args).unwrap();
+            assert_eq!(sent.code, 2, "{args}: {sent:?}");
+            let arrived = until(SOON, &format!("{args} outside; {sent:?}"), || {
+                let frames = capture.take();
+                (!frames.is_empty()).then_some(frames)
+            })
+            .unwrap();
+            let odd: Vec<_> = arrived.iter().filter(|frame| !frame.ends_with(expected)).collect();
+            assert_eq!(odd, [""; 0], "{args}, {checksums:?}");
+        }
     }
 }
 

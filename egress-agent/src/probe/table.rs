@@ -120,6 +120,7 @@ pub const ATTEMPTS: &[Attempt] = &[
     way("reflect", "in-cluster echo request as the canary", &[Row::InCluster, Row::Spoofing], NetRaw, Both, in_cluster::reflect),
     way("packet-reflect", "the same in a frame", &[Row::InCluster, Row::Spoofing], NetRaw, Both, in_cluster::reflect_frame),
     way("reflect-self", "a closed port here, in the canary's name", &[Row::InCluster, Row::SocketOptions], Nothing, V6, options::reflect_self),
+    way("raw-reflect-self", "echo request to this host, as the canary", &[Row::InCluster, Row::Spoofing], NetRaw, V4, in_cluster::reflect_here),
     way("ipip-inside", "IP in IP to an in-cluster host", &[Row::InCluster, Row::Tunnel], NetRaw, Both, in_cluster::tunnel),
     way("gre-inside", "GRE to an in-cluster host", &[Row::InCluster, Row::Tunnel], NetRaw, Both, in_cluster::gre),
     way("vxlan-inside", "VXLAN to an in-cluster host", &[Row::InCluster, Row::Tunnel], Nothing, Both, in_cluster::vxlan),

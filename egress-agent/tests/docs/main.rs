@@ -298,6 +298,17 @@ fn units_start_what_exists() {
     }
 }
 
+/// A flood of lines of one workload's must cost no other workload its lines: journald's limit counts all of a unit's.
+#[test]
+fn journald_drops_no_lines_of_the_units() {
+    for unit in ["egress-node.service", "egress-gateway.service"] {
+        let text = fs::read_to_string(root().join("deploy/systemd").join(unit)).expect(unit);
+        let (_, service) = text.split_once("[Service]").expect(unit);
+        let service = service.split("\n[").next().unwrap_or_default();
+        assert!(service.lines().any(|line| line == "LogRateLimitIntervalSec=0"), "{unit}");
+    }
+}
+
 /// What a unit starts with this environment file is a command line of the agent's.
 fn started(unit: &str, environment: &str) {
     let text = fs::read_to_string(root().join("deploy/systemd").join(unit)).expect(unit);

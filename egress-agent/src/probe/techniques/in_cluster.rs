@@ -30,6 +30,15 @@ pub(crate) fn reflect(this: &Try<'_>) -> Tried {
     Ok(Outcome::NoAnswer("sent; an in-cluster host's answer would go to the canary".into()))
 }
 
+/// From a raw socket, to this very host: its own kernel would answer the canary.
+pub(crate) fn reflect_here(this: &Try<'_>) -> Tried {
+    let own = this.own()?;
+    let request = packet::echo_request(this.target, own, 0x7073, &this.data());
+    let packet = packet::ip(this.target, own, protocol::ICMP, &request);
+    raw::send_to(this, own, &packet)?;
+    Ok(Outcome::NoAnswer("sent; the own kernel's answer would go to the canary".into()))
+}
+
 /// In a frame.
 pub(crate) fn reflect_frame(this: &Try<'_>) -> Tried {
     let (_, packet) = reflected(this)?;
