@@ -9,10 +9,10 @@ pub use self::{
     family::{family, is_packet_family, netlink, ordinary},
     origin::{Namespace, Socket},
     pod::pod,
-    uplink::{Way, Workload, forwarded_policy, uplink},
+    uplink::{Way, Workload, uplink},
 };
 use crate::{
-    abi::{PodAddress, PolicyId, action},
+    abi::{PodAddress, PolicyId, UNKNOWN_POLICY, action},
     addr::Addr,
     decide::{Place, PolicyView},
     inbound::{self, FlowTable, Scope, Sender},
@@ -198,6 +198,25 @@ pub fn may_ask(source: &Addr, view: &impl PolicyView) -> bool {
         || source.is_link_scope()
         || source.is_unspecified()
         || view.is_pod_address(&PodAddress { ifindex: 0, addr: *source })
+}
+
+/// The policy of what the node forwards from no pod that is known.
+///
+/// | it came | policy |
+/// |---|---|
+/// | to a bridge of pods, by a port without a program | unknown |
+/// | by an interface that the agent knows as no pod's: another network, a tunnel, another bridge | the uplink's |
+/// | by any other: the pod's of which no agent knows yet | unknown |
+///
+/// With the policy of unknown workloads it reaches in-cluster addresses, and answers who asked it. It has no egress:
+/// its source may be anybody's, and a gateway might go by that.
+#[inline(always)]
+pub fn forwarded_policy(came_in_on: u32, by_unknown_port: bool, view: &impl View) -> PolicyId {
+    if !by_unknown_port && view.is_forwarder(came_in_on) {
+        view.globals().uplink_policy
+    } else {
+        UNKNOWN_POLICY
+    }
 }
 
 /// `cgroup_skb` ingress: a packet for a socket of the workload's cgroup, beginning with its IP

@@ -6,7 +6,7 @@ use super::{
     own_source, settled,
 };
 use crate::{
-    abi::{PolicyId, UNKNOWN_POLICY},
+    abi::PolicyId,
     decide::Place,
     packet::{self, Ethernet, Flow, Neighbour, Packet, Reader, Room, Signal, ether_type},
     reason::Reason,
@@ -36,25 +36,6 @@ pub struct Way {
     pub namespace: Namespace,
     /// What it was sent with.
     pub socket: Socket,
-}
-
-/// The policy of what the node forwards from no pod that is known.
-///
-/// | it came | policy |
-/// |---|---|
-/// | to a bridge of pods, by a port without a program | unknown |
-/// | by an interface that the agent knows as no pod's: another network, a tunnel, another bridge | the uplink's |
-/// | by any other: the pod's of which no agent knows yet | unknown |
-///
-/// With the policy of unknown workloads it reaches in-cluster addresses, and answers who asked it. It has no egress:
-/// its source may be anybody's, and a gateway might go by that.
-#[inline(always)]
-pub fn forwarded_policy(came_in_on: u32, by_unknown_port: bool, view: &impl View) -> PolicyId {
-    if !by_unknown_port && view.is_forwarder(came_in_on) {
-        view.globals().uplink_policy
-    } else {
-        UNKNOWN_POLICY
-    }
 }
 
 /// tc egress on the uplink: a frame about to leave the node. `workload` is whose socket sent it, if

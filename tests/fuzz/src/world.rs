@@ -1,6 +1,8 @@
 //! A small world: what a node's policy says, in the words of networks and ports; and the oracle,
 //! which says what may pass there.
 
+mod flows;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,14 +11,12 @@ use std::{
 
 use egress_ebpf::{
     abi::{
-        ADMIN_PORTS, FlowKey, FlowPlace, FlowState, GatewayKey, Globals, PodAddress, PodPort,
-        PolicyId, Route, RouteKey, TableId, UNKNOWN_POLICY, UNKNOWN_TABLE, mode, pod_hardware,
-        route_action,
+        ADMIN_PORTS, FlowKey, FlowState, GatewayKey, Globals, PodAddress, PodPort, PolicyId, Route,
+        RouteKey, TableId, UNKNOWN_POLICY, UNKNOWN_TABLE, mode, pod_hardware, route_action,
     },
     absent::Absent,
     addr::{Addr, MAPPED_PREFIX_BITS, PortBe},
     decide::{Place, PolicyRules, PolicyView},
-    inbound::FlowTable,
     reason::Reason,
     verdict::Mode,
 };
@@ -371,45 +371,5 @@ impl PolicyView for World {
 
     fn is_pod_address(&self, key: &PodAddress) -> bool {
         self.pod_addresses.contains(&(key.ifindex, key.addr.into()))
-    }
-}
-
-impl FlowTable for World {
-    fn now(&self) -> u64 {
-        self.table.borrow().now
-    }
-
-    fn flow(&self, key: &FlowKey) -> Option<FlowState> {
-        self.table.borrow().flows.get(key).copied()
-    }
-
-    /// A world is too small for a share to be used up.
-    fn next_turn(&self, _scope: &FlowPlace) -> u32 {
-        0
-    }
-
-    fn place(&self, _place: &FlowPlace, _key: &FlowKey) -> Option<FlowKey> {
-        None
-    }
-
-    fn insert_flow(&self, key: &FlowKey, state: FlowState) {
-        self.table.borrow_mut().flows.insert(*key, state);
-    }
-
-    fn change_flow(&self, key: &FlowKey, before: FlowState, after: FlowState) {
-        let old = self.table.borrow_mut().flows.insert(*key, after);
-        assert_eq!(old, Some(before), "only an entry that is there is changed");
-    }
-
-    fn end_flow(&self, key: &FlowKey) {
-        self.table.borrow_mut().flows.remove(key);
-    }
-
-    fn refused_syn(&self, slot: u32) -> u64 {
-        self.table.borrow().refused_syns.get(&slot).copied().unwrap_or(0)
-    }
-
-    fn refuse_syn(&self, slot: u32, now: u64) {
-        self.table.borrow_mut().refused_syns.insert(slot, now);
     }
 }
