@@ -10,7 +10,7 @@ use egress_tests::{
     plan,
     process::Place,
     testbed::Testbed,
-    wait::{SOON, until, until_is},
+    wait::{SOON, START, until, until_is},
 };
 
 /// The late pod's address among the other pods of its node.
@@ -91,7 +91,7 @@ fn a_pod_that_starts_while_no_agent_runs_has_no_egress_until_it_is_known() {
 
     args.extend(["--pod-interface".into(), format!("{INTERFACE}={LATE}")]);
     let node = testbed.start_agent(testbed.app(), "again", &args).unwrap();
-    until_is(SOON, "the late pod", || ask(&late, LATE), |status| status == "200").unwrap();
+    until_is(START, "the late pod", || ask(&late, LATE), |status| status == "200").unwrap();
     until(SOON, "a line with the late pod's address", || {
         let lines = access_log::lines(&gateway.stdout());
         let of_late = |line: &access_log::Line| line.downstream_remote.starts_with(LATE);
