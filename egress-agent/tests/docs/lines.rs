@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     markdown::{Block, collect, root},
-    shell, shown,
+    places, shell, shown,
     sources::is_in_sources,
 };
 
@@ -166,16 +166,7 @@ fn files(words: &[&str]) -> Result<(), String> {
             return Err(format!("there is no {word}"));
         }
     }
-    // What the package installs.
-    let examples = "/usr/share/doc/egress-agent/examples/";
-    for word in words.iter().filter_map(|word| word.strip_prefix(examples)) {
-        let directory = word.split('/').next().unwrap_or_default();
-        let packaged = read("xtask/src/dist/package.rs");
-        if !packaged.contains(&format!("examples.join(\"{directory}\")")) {
-            return Err(format!("the package has no {examples}{directory}"));
-        }
-    }
-    Ok(())
+    words.iter().try_for_each(|word| places::word(word))
 }
 
 fn read(path: &str) -> String {
@@ -292,7 +283,7 @@ fn units(words: &[&str]) -> Result<(), String> {
 }
 
 /// What the agents answer: the port, the page and its parameters.
-fn curl(words: &[&str]) -> Result<(), String> {
+pub(crate) fn curl(words: &[&str]) -> Result<(), String> {
     let url = words.iter().find(|word| word.contains("localhost"));
     let Some(url) = url else { return Ok(()) };
     let rest = url.trim_start_matches("http://").trim_start_matches("localhost");

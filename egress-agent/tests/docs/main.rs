@@ -11,6 +11,7 @@ mod glossary;
 mod lines;
 mod markdown;
 mod names;
+mod places;
 mod shell;
 mod shown;
 mod sources;
@@ -148,6 +149,28 @@ fn configuration_examples_compile() {
         }
     }
     assert!(count > 3, "examples are found");
+}
+
+/// A block that begins with a path shows that file of a host.
+#[test]
+fn files_of_a_host_are_where_the_product_reads_them() {
+    let mut count = 0;
+    for document in documents() {
+        for block in &document.blocks {
+            let first = block.text.lines().next().unwrap_or_default();
+            let Some(path) = first.strip_prefix("# /") else { continue };
+            // A prompt of root's, not a comment.
+            if block.language == "console" {
+                continue;
+            }
+            count += 1;
+            let place = format!("{}:{}", document.path.display(), block.line);
+            for word in std::iter::once(&*format!("/{path}")).chain(block.text.split_whitespace()) {
+                places::word(word).unwrap_or_else(|fault| panic!("{place}: {fault}"));
+            }
+        }
+    }
+    assert!(count > 3, "{count}");
 }
 
 fn check_directory(place: &str, files: &BTreeMap<String, String>, bad: Option<&str>) {

@@ -9,21 +9,44 @@ use egress_agent::{
     config::{self, RawFile},
 };
 use egress_ebpf::reason::Reason;
+use regex::Regex;
 
 use crate::{
     lines,
     markdown::{documents, root},
+    places::SLICES,
     shell,
     shown::{asked, metrics},
-    sources::is_in_sources,
+    sources::{is_a_name, is_in_sources},
     spans::spans,
 };
 
 /// Options of other programs: helm's, the kubelet's, systemd-nspawn's and podman's.
 const OTHERS: [&str; 3] = ["--set", "--register-with-taints", "--cgroup-parent"];
-/// Slices of systemd's, of the kubelet's, and of no host, as examples of nesting.
-const SLICES: [&str; 6] =
-    ["a.slice", "a-b.slice", "kubepods.slice", "machine.slice", "system.slice", "user.slice"];
+/// Names of other programs', of the kernel's and of protocols.
+const FOREIGN: [&str; 21] = [
+    "AF_ALG",
+    "AF_KEY",
+    "AF_RDS",
+    "AF_TIPC",
+    "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS",
+    "CiliumEgressGatewayPolicy",
+    "CiliumNetworkPolicy",
+    "IP_BIND_ADDRESS_NO_PORT",
+    "NodePort",
+    "access_denied",
+    "bpf_get_attach_cookie",
+    "bpf_jiffies64",
+    "epoll_wait",
+    "ipv4NativeRoutingCIDR",
+    "natOutgoing",
+    "nonMasqueradeCIDRs",
+    "request_key",
+    "sch_ingress",
+    "toCIDR",
+    "toFQDNs",
+    "unrecognized_name",
+];
 /// Of the changes of earlier versions, which name what is no longer there.
 const HISTORY: &str = "CHANGELOG.md";
 
@@ -150,6 +173,33 @@ fn page(span: &str) -> Result<(), String> {
     if is_there { Ok(()) } else { Err(format!("nothing answers {name}")) }
 }
 
+/// A name of the program's: of a reason, a field, a flag, a setting of a unit, a test. A word of a sentence has
+/// neither a capital letter nor an underscore in it.
+fn name(span: &str) -> Result<(), String> {
+    let word = span.split('=').next().unwrap_or_default();
+    let is_plain = word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let is_camel = word
+        .as_bytes()
+        .windows(2)
+        .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
+    let is_name = is_plain && (is_camel || word.contains('_'));
+    if !is_name || is_a_name(word) || FOREIGN.contains(&word) {
+        Ok(())
+    } else {
+        Err(format!("nothing is named {word}"))
+    }
+}
+
+/// A page of an agent's port, on whatever host.
+fn url(span: &str) -> Option<String> {
+    static URL: LazyLock<Regex> = LazyLock::new(|| {
+        let form = r"^(?:curl )?(?:http://)?(?:localhost|ADDRESS|GATEWAY)(:150\d\d/\S+)$";
+        Regex::new(form).expect("a pattern")
+    });
+    URL.captures(span).map(|parts| format!("localhost{}", &parts[1]))
+}
+
 fn check(document: &str, span: &str, known: &BTreeSet<String>) -> Result<(), String> {
     let words: Vec<&str> = span.split_whitespace().collect();
     let Some(first) = words.first() else { return Ok(()) };
@@ -160,6 +210,9 @@ fn check(document: &str, span: &str, known: &BTreeSet<String>) -> Result<(), Str
     }
     if *first == "egress-agent" {
         return agent(&words[1..]);
+    }
+    if let Some(url) = url(span) {
+        return lines::curl(&[&url]);
     }
     if words.len() > 1 && lines::is_known(first) && document != HISTORY {
         let mut commands = shell::simple_commands(&lines::substituted(span)).into_iter();
@@ -205,7 +258,9 @@ fn check(document: &str, span: &str, known: &BTreeSet<String>) -> Result<(), Str
     if is_operator && document != HISTORY {
         return operator(span);
     }
-    Ok(())
+    // Another test compares the reference of metrics with the program.
+    let is_elsewhere = [HISTORY, "docs/reference/metrics.md"].contains(&document);
+    if is_elsewhere { Ok(()) } else { name(span) }
 }
 
 #[test]
@@ -243,6 +298,10 @@ fn what_is_not_there_is_found() {
         "/run/egress-gateway/gateway.sock",
         "systemctl restart egress-node",
         "curl localhost:15000/clusters",
+        "http://GATEWAY:15021/healthz/ready",
+        "StartLimitIntervalSec=0",
+        "no_tunnel",
+        "streamIdleTimeout",
         "/config_dump?resource=",
         "%REQ(USER-AGENT):40%",
     ] {
@@ -262,6 +321,10 @@ fn what_is_not_there_is_found() {
         "systemctl restart egress-nodes",
         "systemctl -Z restart egress-node",
         "curl localhost:15000/cluster",
+        "http://GATEWAY:15021/healthz/readyy",
+        "StartLimitIntervalSecs=0",
+        "no_tunel_there",
+        "streamIdleTimeoutes",
         "/config_dumps",
         "%USER_AGENT%",
     ] {

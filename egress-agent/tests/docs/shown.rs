@@ -204,6 +204,14 @@ fn expression(line: &str) -> Result<(), String> {
     if let Some(unknown) = asked(line).into_iter().find(|name| !metrics().contains(name)) {
         return Err(format!("there is no metric {unknown}"));
     }
+    static LABEL: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r#"[{,] ?([a-z_]+)(?:=|!=|=~|!~)""#).expect("a pattern"));
+    for label in LABEL.captures_iter(line).map(|parts| parts[1].to_owned()) {
+        let forms = [format!("{label}=\\\""), format!("\"{label}\"")];
+        if !forms.iter().any(|form| crate::sources::is_in_sources(form)) {
+            return Err(format!("no metric has the label {label}"));
+        }
+    }
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let path = directory.path().join("rules.yaml");
     let rules = serde_json::json!({"groups": [{"name": "shown", "rules": [{"alert": "Shown", "expr": line}]}]});
