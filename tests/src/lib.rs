@@ -34,6 +34,7 @@ pub mod mtls;
 pub mod netns;
 pub mod outside;
 mod packets;
+pub mod page;
 pub mod pair;
 pub mod plan;
 pub mod probe;
