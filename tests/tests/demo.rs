@@ -58,6 +58,57 @@ fn compare(shown: &str) {
     );
 }
 
+/// The flow events that a run shows, each in one line again.
+fn events(shown: &str) -> Vec<String> {
+    const START: &str = "   flow event: ";
+    const CONTINUED: &str = "     ";
+    let mut events: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in shown.lines() {
+        if let Some(event) = line.strip_prefix(START) {
+            events.push(event.to_owned());
+            open = true;
+        } else if let (Some(rest), true) = (line.strip_prefix(CONTINUED), open) {
+            if let Some(event) = events.last_mut() {
+                *event = format!("{event} {rest}");
+            }
+        } else {
+            open = false;
+        }
+    }
+    events
+}
+
+/// The workload of an event: the word after its time.
+fn workload(event: &str) -> &str {
+    let (_, flow) = event.split_once('.').expect("a time");
+    flow.split_once(": ").and_then(|(_, flow)| flow.split(' ').next()).expect("a source")
+}
+
+/// Every attempt is one of the demo's pod, and every event says so.
+fn all_events_name_the_workload(shown: &str) {
+    let events = events(shown);
+    assert!(events.len() >= 12, "{events:#?}");
+    let unnamed: Vec<&String> =
+        events.iter().filter(|event| workload(event) != "shop/web").collect();
+    assert!(unnamed.is_empty(), "{unnamed:#?}");
+}
+
+#[test]
+fn an_event_without_a_workload_is_found() {
+    let event =
+        "203.0.113.9:22 TCP\n     DENIED (no_route) at connect, cgroup /pod\n   \u{2713} x\n";
+    let of =
+        |source: &str| events(&format!("   flow event: Nov 30 02:43:52.533: {source} -> {event}"));
+    let named = of("shop/web 10.244.1.10");
+    assert_eq!(named.len(), 1);
+    assert!(named[0].ends_with("TCP DENIED (no_route) at connect, cgroup /pod"), "{named:?}");
+    assert_eq!(workload(&named[0]), "shop/web");
+    for source in ["?", "10.244.1.10:40652", "unknown"] {
+        assert_ne!(workload(&of(source)[0]), "shop/web");
+    }
+}
+
 #[test]
 fn every_check_of_the_demo_is_as_it_must_be_whoever_fills_checksums_in() {
     assert!(!site::exists(DEMO), "a demo is up: `cargo xtask demo --down` removes it");
@@ -70,6 +121,7 @@ fn every_check_of_the_demo_is_as_it_must_be_whoever_fills_checksums_in() {
         assert!(done.status.success(), "{args:?}: {done:?}");
         assert!(shown.contains("checks were as they must be."), "{shown}");
         assert!(!shown.contains("LEAKED"), "{shown}");
+        all_events_name_the_workload(&shown);
         let left = shown.contains("leaves checksums as they are");
         assert_eq!(left, !args.is_empty(), "{shown}");
         if args.is_empty() {
