@@ -1,9 +1,9 @@
 //! A host with systemd as process 1, for what is installed as units: `systemd-nspawn --boot` in the
-//! network of a node of the testbed, with a root directory of its own and this machine's programs (`/usr`,
-//! read-only). Nothing is downloaded.
+//! network of a host of the testbed, with a root directory of its own and this machine's programs (`/usr`).
+//! Nothing is downloaded.
 //!
-//! The BPF file system of the app node's host is the site's, so what is pinned there outlives the host's process 1
-//! and goes with the site; [`Machine::reboot`] mounts a new one, as a boot does.
+//! Its BPF file system belongs to the site, so what is pinned there outlives the host's process 1 and goes
+//! with the site; [`Machine::reboot`] mounts a new one, as a boot does.
 
 use std::{
     fs,
@@ -28,63 +28,91 @@ pub const GATEWAY_NETWORK: &str = "/var/gateway-network";
 /// Units of the distribution that this host does without: they set up the machine below.
 const MASKED: [&str; 3] = ["systemd-sysctl.service", "systemd-udevd.service", "getty.target"];
 
-/// The units of this repository.
+/// Where a host finds this repository's `deploy`: in the home of root, where its shell begins.
+const DEPLOYED: &str = "/root/deploy";
+
+/// What this repository ships.
 fn deployed() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd")
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).join("deploy")
 }
 
 /// The host. It is killed with its site.
 #[derive(Debug)]
 pub struct Machine<'a> {
-    testbed: &'a Testbed,
-    name: &'static str,
-    root: PathBuf,
-    place: Place,
+    host: Host<'a>,
     process: Process,
     leader: u32,
 }
 
+/// What a host is made of. It outlives a reboot.
+#[derive(Debug)]
+struct Host<'a> {
+    testbed: &'a Testbed,
+    name: String,
+    root: PathBuf,
+    bpffs: PathBuf,
+    place: Place,
+    /// The changes to `/usr`, where packages may be installed; otherwise it is read-only.
+    usr: Option<PathBuf>,
+}
+
 impl<'a> Machine<'a> {
-    /// The app node. Makes its root directory, installs units and configuration as `docs/operations.md`
-    /// does, and boots it. `edit` may change what was installed; it gets the root directory.
+    /// Makes its root directory, installs units and configuration as `docs/operations.md` does, and
+    /// boots it in the app node's network. `edit` may change what was installed; it gets the root directory.
     ///
     /// # Errors
     /// No systemd-nspawn, or it doesn't come up.
     pub fn boot(testbed: &'a Testbed, edit: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        Self::boot_on(testbed, ("app", testbed.app()), plan::CLUSTER_DNS, edit)
+        let host = Host::new(testbed, "app", testbed.app(), testbed.site().bpffs())?;
+        install(testbed, &host.root)?;
+        edit(&host.root)?;
+        Self::start(host)
     }
 
-    /// The first gateway node, in the same way.
+    /// The same for the first gateway node.
     ///
     /// # Errors
-    /// As [`Self::boot`].
+    /// As for [`Self::boot`].
     pub fn boot_gateway(
         testbed: &'a Testbed,
         edit: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        Self::boot_on(testbed, ("gateway", testbed.gateway(0)), plan::OUTSIDE_DNS, edit)
+        let bpffs = bpf_file_system(testbed, "gateway")?;
+        let host = Host::new(testbed, "gateway", testbed.gateway(0), bpffs)?;
+        install(testbed, &host.root)?;
+        let resolver = format!("nameserver {}\n", plan::OUTSIDE_DNS);
+        fs::write(host.root.join("etc/resolv.conf"), resolver)?;
+        edit(&host.root)?;
+        Self::start(host)
     }
 
-    fn boot_on(
+    /// The same with nothing installed and with the packages of this machine, in the network of `place`.
+    ///
+    /// # Errors
+    /// As for [`Self::boot`].
+    pub fn bare(
         testbed: &'a Testbed,
-        (name, node): (&'static str, &Place),
-        resolver: &str,
+        name: &str,
+        place: &Place,
         edit: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
-        let root = testbed.dir().join(format!("root-{name}"));
-        make_root(&root, name, resolver)?;
-        install(testbed, &root)?;
-        edit(&root)?;
-        let cgroup = testbed.site().cgroup(&format!("machine-{name}"))?;
-        let place = Place { cgroup, ..node.clone() };
-        let (process, leader) = start(testbed, name, &place, &root)?;
-        Ok(Self { testbed, name, root, place, process, leader })
+        let bpffs = bpf_file_system(testbed, name)?;
+        let mut host = Host::new(testbed, name, place, bpffs)?;
+        host.usr = Some(packages(testbed, name, &host.root)?);
+        edit(&host.root)?;
+        Self::start(host)
+    }
+
+    fn start(host: Host<'a>) -> Result<Self> {
+        let (process, leader) = host.start()?;
+        Ok(Self { host, process, leader })
     }
 
     /// A path of the host, as the machine that runs it sees it.
     #[must_use]
     pub fn path(&self, path: &str) -> PathBuf {
-        self.root.join(path.trim_start_matches('/'))
+        self.host.root.join(path.trim_start_matches('/'))
     }
 
     /// Runs a command on the host.
@@ -99,6 +127,14 @@ impl<'a> Machine<'a> {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    /// Runs a line of a shell on the host, as root in their home directory.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn shell(&self, line: &str) -> Result<Finished> {
+        self.run("bash", &["-c", &format!("cd /root && export HOME=/root && {line}")])
     }
 
     fn command(&self, program: &str, args: &[&str]) -> Command {
@@ -145,19 +181,19 @@ impl<'a> Machine<'a> {
     pub fn reboot(&mut self) -> Result<()> {
         self.systemctl(&["--no-block", "poweroff"])?;
         self.process.wait(wait::START)?;
-        let bpffs = self.testbed.site().bpffs();
-        let bpffs = bpffs.to_string_lossy();
+        let bpffs = self.host.bpffs.to_string_lossy();
         sh("umount", &[&bpffs])?;
         sh("mount", &["-t", "bpf", "bpf", &bpffs])?;
-        let (process, leader) = start(self.testbed, self.name, &self.place, &self.root)?;
-        (self.process, self.leader) = (process, leader);
+        (self.process, self.leader) = self.host.start()?;
         Ok(())
     }
 }
 
 /// What a host has before anything is installed.
-fn make_root(root: &Path, name: &str, resolver: &str) -> Result<()> {
-    for dir in ["etc/systemd/system", "usr", "var/bin", "var/lib", "root", "tmp", "proc", "sys"] {
+fn make_root(root: &Path, name: &str) -> Result<()> {
+    for dir in
+        ["etc/systemd/system", "usr", "var/bin", "var/lib", "root/deploy", "tmp", "proc", "sys"]
+    {
         fs::create_dir_all(root.join(dir))?;
     }
     for dir in ["bin", "sbin", "lib", "lib64"] {
@@ -171,7 +207,7 @@ fn make_root(root: &Path, name: &str, resolver: &str) -> Result<()> {
     write("group", "root:x:0:\nnogroup:x:65534:\n")?;
     write("machine-id", "0123456789abcdef0123456789abcdef\n")?;
     write("hostname", &format!("{name}\n"))?;
-    write("resolv.conf", &format!("nameserver {resolver}\n"))?;
+    write("resolv.conf", &format!("nameserver {}\n", plan::CLUSTER_DNS))?;
     write("os-release", &fs::read_to_string("/usr/lib/os-release")?)?;
     let units = root.join("etc/systemd/system");
     symlink("/usr/lib/systemd/system/multi-user.target", units.join("default.target"))?;
@@ -180,6 +216,34 @@ fn make_root(root: &Path, name: &str, resolver: &str) -> Result<()> {
     }
     let network = root.join(GATEWAY_NETWORK.trim_start_matches('/'));
     fs::write(&network, "").with_context(|| network.display().to_string())
+}
+
+/// A BPF file system of a host's own. It goes with the site.
+fn bpf_file_system(testbed: &Testbed, name: &str) -> Result<PathBuf> {
+    let path = testbed.dir().join(format!("bpf-{name}"));
+    fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+    sh("mount", &["-t", "bpf", "bpf", &path.to_string_lossy()])?;
+    Ok(path)
+}
+
+/// What installing packages takes: this machine's list of them, and a place for changes of `/usr`.
+fn packages(testbed: &Testbed, name: &str, root: &Path) -> Result<PathBuf> {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    sh("cp", &["-a", "/var/lib/dpkg", &text(&root.join("var/lib"))])?;
+    for dir in ["etc/apt/apt.conf.d", "var/lib/apt/lists/partial", "var/cache/apt/archives/partial"]
+    {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    fs::create_dir_all(root.join("var/log/apt"))?;
+    // Users of its packages, the message bus among them.
+    for name in ["passwd", "group"] {
+        fs::copy(Path::new("/etc").join(name), root.join("etc").join(name))?;
+    }
+    // Whoever types the commands says yes.
+    fs::write(root.join("etc/apt/apt.conf.d/yes"), "APT::Get::Assume-Yes \"true\";\n")?;
+    let usr = testbed.dir().join(format!("usr-{name}"));
+    fs::create_dir_all(&usr).with_context(|| usr.display().to_string())?;
+    Ok(usr)
 }
 
 /// The commands of `docs/operations.md`: the program, the configuration, both units, the slices.
@@ -192,7 +256,7 @@ fn install(testbed: &Testbed, root: &Path) -> Result<()> {
         let entry = entry?;
         fs::copy(entry.path(), etc.join("config").join(entry.file_name()))?;
     }
-    let from = deployed();
+    let from = deployed().join("systemd");
     for name in ["egress-node.env", "egress-gateway.env"] {
         fs::copy(from.join(name), etc.join(name))?;
     }
@@ -205,56 +269,79 @@ fn install(testbed: &Testbed, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Starts process 1 and waits until it has started all that it starts by itself.
-fn start(testbed: &Testbed, name: &str, place: &Place, root: &Path) -> Result<(Process, u32)> {
-    let bind = |what: &Path, place: &str| format!("--bind={}:{place}", what.display());
-    let network = place.ns.path();
-    let gateway = testbed.gateway(0).ns.path();
-    let text = |path: &Path| path.to_string_lossy().into_owned();
-    let args = [
-        "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1".into(),
-        "systemd-nspawn".into(),
-        "--quiet".into(),
-        "--boot".into(),
-        "--register=no".into(),
-        "--keep-unit".into(),
-        "--console=pipe".into(),
-        format!("--machine={}-{name}", testbed.site().prefix()),
-        format!("--directory={}", text(root)),
-        format!("--network-namespace-path={network}"),
-        "--resolv-conf=off".into(),
-        "--timezone=off".into(),
-        "--link-journal=no".into(),
-        "--capability=all".into(),
-        "--system-call-filter=bpf perf_event_open".into(),
-        "--bind-ro=/usr".into(),
-        bind(&root.join("var/bin"), "/usr/local/bin"),
-        // A gateway's host has its own.
-        bind(&testbed.site().bpffs(), if name == "app" { "/sys/fs/bpf" } else { "/mnt" }),
-        bind(Path::new(&gateway), GATEWAY_NETWORK),
-        bind(&testbed.dir().join("ca.pem"), "/var/ca.pem"),
-    ];
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    // On a hybrid hierarchy systemd-nspawn makes cgroups in systemd's own one as well.
-    let script = "dir=/sys/fs/cgroup/systemd; if [ -d $dir ]; then mkdir -p $dir/$1 && \
-                  echo 0 >$dir/$1/cgroup.procs; fi && shift && exec env \"$@\"";
-    let own = format!("{}/{name}", testbed.site().prefix());
-    let all = [&["-c", script, "sh", &own][..], &args].concat();
-    let mut process = place.start(&testbed.dir(), &format!("machine-{name}"), "sh", &all)?;
-    let leader = wait::until(wait::START, "systemd to be up", || {
-        if process.ended().is_some() {
-            return Some(None);
+impl<'a> Host<'a> {
+    fn new(testbed: &'a Testbed, name: &str, place: &Place, bpffs: PathBuf) -> Result<Self> {
+        let root = testbed.dir().join(format!("root-{name}"));
+        make_root(&root, name)?;
+        let cgroup = testbed.site().cgroup(&format!("machine-{name}"))?;
+        let place = Place { cgroup, ..place.clone() };
+        Ok(Self { testbed, name: name.to_owned(), root, bpffs, place, usr: None })
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let bind = |what: &Path, place: &str| format!("--bind={}:{place}", what.display());
+        let usr = match &self.usr {
+            None => "--bind-ro=/usr".to_owned(),
+            Some(changes) => format!("--overlay=/usr:{}:/usr", changes.display()),
+        };
+        let mut args = vec![
+            "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1".to_owned(),
+            "systemd-nspawn".into(),
+            "--quiet".into(),
+            "--boot".into(),
+            "--register=no".into(),
+            "--keep-unit".into(),
+            "--console=pipe".into(),
+            format!("--machine={}-{}", self.testbed.site().prefix(), self.name),
+            format!("--directory={}", self.root.display()),
+            format!("--network-namespace-path={}", self.place.ns.path()),
+            "--resolv-conf=off".into(),
+            "--timezone=off".into(),
+            "--link-journal=no".into(),
+            "--capability=all".into(),
+            "--system-call-filter=bpf perf_event_open".into(),
+            usr,
+            format!("--bind-ro={}:{DEPLOYED}", deployed().display()),
+            bind(&self.bpffs, "/sys/fs/bpf"),
+        ];
+        if self.usr.is_none() {
+            let gateway = self.testbed.gateway(0).ns.path();
+            args.extend([
+                bind(&self.root.join("var/bin"), "/usr/local/bin"),
+                bind(Path::new(&gateway), GATEWAY_NETWORK),
+                bind(&self.testbed.dir().join("ca.pem"), "/var/ca.pem"),
+            ]);
         }
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.pid()));
-        let leader: u32 = children.ok()?.split_whitespace().next()?.parse().ok()?;
-        let mut state = command("nsenter");
-        state.args(["--all", "--target", &leader.to_string(), "--"]);
-        let state = state.args(["systemctl", "is-system-running"]).output().ok()?;
-        let up = ["running\n", "degraded\n"].map(str::as_bytes).contains(&&state.stdout[..]);
-        up.then_some(Some(leader))
-    })
-    .with_context(|| format!("{}\n{}", process.stdout(), process.stderr()))?;
-    let leader =
-        leader.with_context(|| format!("it ended: {}\n{}", process.stdout(), process.stderr()))?;
-    Ok((process, leader))
+        args
+    }
+
+    /// Starts process 1 and waits until it has started all that it starts by itself.
+    fn start(&self) -> Result<(Process, u32)> {
+        let args = self.arguments();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        // On a hybrid hierarchy systemd-nspawn makes cgroups in systemd's own one as well.
+        let script = "dir=/sys/fs/cgroup/systemd; if [ -d $dir ]; then mkdir -p $dir/$1 && \
+                      echo 0 >$dir/$1/cgroup.procs; fi && shift && exec env \"$@\"";
+        let group = format!("{}/{}", self.testbed.site().prefix(), self.name);
+        let all = [&["-c", script, "sh", &group][..], &args].concat();
+        let name = format!("machine-{}", self.name);
+        let mut process = self.place.start(&self.testbed.dir(), &name, "sh", &all)?;
+        let leader = wait::until(wait::START, "systemd to be up", || {
+            if process.ended().is_some() {
+                return Some(None);
+            }
+            let children =
+                fs::read_to_string(format!("/proc/{0}/task/{0}/children", process.pid()));
+            let leader: u32 = children.ok()?.split_whitespace().next()?.parse().ok()?;
+            let mut state = command("nsenter");
+            state.args(["--all", "--target", &leader.to_string(), "--"]);
+            let state = state.args(["systemctl", "is-system-running"]).output().ok()?;
+            let up = ["running\n", "degraded\n"].map(str::as_bytes).contains(&&state.stdout[..]);
+            up.then_some(Some(leader))
+        })
+        .with_context(|| format!("{}\n{}", process.stdout(), process.stderr()))?;
+        let leader = leader
+            .with_context(|| format!("it ended: {}\n{}", process.stdout(), process.stderr()))?;
+        Ok((process, leader))
+    }
 }

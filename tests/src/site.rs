@@ -154,10 +154,13 @@ pub fn sweep(prefix: &str) -> Result<()> {
         sh("ip", &["netns", "del", &name])?;
     }
     let dir = dir(prefix);
-    let bpf = dir.join("bpf").to_string_lossy().into_owned();
+    let below = format!("{}/", dir.display());
     let mounted = fs::read_to_string("/proc/self/mounts")?;
-    if mounted.lines().any(|line| line.split(' ').nth(1) == Some(&bpf)) {
-        sh("umount", &[&bpf])?;
+    // What was mounted last goes first.
+    for line in mounted.lines().rev() {
+        if let Some(place) = line.split(' ').nth(1).filter(|place| place.starts_with(&below)) {
+            sh("umount", &[place])?;
+        }
     }
     match fs::remove_dir_all(&dir) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
