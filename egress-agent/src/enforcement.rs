@@ -36,7 +36,7 @@ pub(crate) use self::{
     health::{Checker, Introduction, Probing, ask_revisions},
     known::{KnownPods, unnamed_policy},
     modes::{Modes, SetMode, Shout, name as mode_name},
-    notify::FIRST_START,
+    notify::first_start,
     pods::Pod,
     reconcile::{Parts, Reconciler},
     standing::Standing,

@@ -56,9 +56,23 @@ pub(crate) fn stopping() {
     notify("STOPPING=1\nSTATUS=stopping; enforcement stays in force\n");
 }
 
-/// The state of a node whose programs wait for the first configuration.
-pub(crate) const FIRST_START: &str =
-    "what ran before the first start is not under enforcement until the configuration is read";
+/// The state of a node whose programs are not in force yet, since nothing was enforced there before. `accepted`:
+/// what became of the configuration, if it has been read.
+pub(crate) fn first_start(accepted: Option<bool>) -> &'static str {
+    match accepted {
+        None => {
+            "what ran before the first start is not under enforcement until the configuration is read"
+        }
+        Some(true) => {
+            "what ran before the first start is not under enforcement until the maps hold the \
+             configuration"
+        }
+        Some(false) => {
+            "the configuration is refused; what ran before the first start is not under enforcement \
+             until everything is denied"
+        }
+    }
+}
 
 /// The state of a node whose programs are in force, in a sentence. `held` is what the maps hold.
 pub(crate) fn sentence(loaded: &Loaded, held: Option<&str>, unready: &[String]) -> String {
@@ -103,6 +117,17 @@ mod tests {
         assert_eq!(manager.message(true, "b".into(), start + PATIENCE), "");
         let mut waiting = Manager::new(start);
         assert_eq!(waiting.message(false, String::new(), start + PATIENCE), "READY=1\n");
+    }
+
+    #[test]
+    fn a_first_start_waits_for_what_is_still_to_come() {
+        assert!(first_start(None).ends_with("until the configuration is read"));
+        for read in [true, false] {
+            let text = first_start(Some(read));
+            assert!(text.contains("before the first start is not under enforcement"), "{text}");
+            assert!(!text.contains("is read"), "{text}");
+            assert_eq!(text.contains("refused"), !read, "{text}");
+        }
     }
 
     #[test]

@@ -189,7 +189,10 @@ impl Reconciler {
         let held = self.maps.current().globals.as_ref().and_then(Held::of);
         let waiting = self.attachments.waiting();
         let status = match waiting {
-            Some(Waiting::FirstStart) => notify::FIRST_START.to_owned(),
+            Some(Waiting::FirstStart) => {
+                let accepted = loaded.last.as_ref().map(|last| last.accepted);
+                notify::first_start(accepted).to_owned()
+            }
             Some(Waiting::OtherVersion) | None => {
                 let held = takeover::inherited(waiting, held);
                 notify::sentence(&loaded, held.as_deref(), &self.condition.unready(&loaded))

@@ -148,7 +148,7 @@ impl Publisher {
     fn built(&self, built: Built) {
         let Built { digest, read_at, compilation, .. } = built;
         let Compilation { snapshot, problems } = compilation;
-        let held = Held { digest, accepted_at: seconds(read_at) };
+        let held = Held { digest, accepted_at: seconds(read_at), generation: 0 };
         self.publish(read_at, snapshot.map(|snapshot| (snapshot, held)), problems);
     }
 
@@ -176,7 +176,7 @@ impl Publisher {
                 Some((snapshot, held)) => {
                     loaded.accepted += 1;
                     replaced = loaded.snapshot.replace(snapshot);
-                    loaded.held = held;
+                    loaded.held = Held { generation: loaded.accepted, ..held };
                     tracing::info!(
                         "configuration {} is in force ({})",
                         loaded.accepted,

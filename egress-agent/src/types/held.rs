@@ -15,6 +15,8 @@ pub struct Held {
     pub digest: [u8; 16],
     /// When an agent accepted it, in seconds since 1970.
     pub accepted_at: u64,
+    /// Which one it was of those that this agent accepted since its start.
+    pub generation: u64,
 }
 
 impl Held {
@@ -22,7 +24,7 @@ impl Held {
     #[must_use]
     pub fn of(globals: &Globals) -> Option<Self> {
         let Globals { generation, digest, accepted_at, .. } = *globals;
-        (generation != 0).then_some(Self { digest, accepted_at })
+        (generation != 0).then_some(Self { digest, accepted_at, generation })
     }
 
     /// As text: what `sha256sum` would begin with.
@@ -38,13 +40,14 @@ impl Held {
     }
 }
 
-/// `configuration 0a1b2c3d4e5f (accepted 2026-11-28 05:06:07 UTC)`.
+/// `configuration 3 (digest 0a1b2c3d4e5f, accepted 2026-11-28 05:06:07 UTC)`.
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = Timestamp::try_from(self.accepted()).unwrap_or_default().to_zoned(TimeZone::UTC);
         write!(
             f,
-            "configuration {} (accepted {})",
+            "configuration {} (digest {}, accepted {})",
+            self.generation,
             self.digest_text(),
             time.strftime("%Y-%m-%d %H:%M:%S UTC")
         )
@@ -58,9 +61,9 @@ mod tests {
     #[test]
     fn what_was_written_is_read_again() {
         assert_eq!(Held::of(&Globals::NONE), None);
-        let held = Held { digest: [0xab; 16], accepted_at: 1_700_000_000 };
+        let held = Held { digest: [0xab; 16], accepted_at: 1_700_000_000, generation: 3 };
         let globals = Globals {
-            generation: 1,
+            generation: held.generation,
             digest: held.digest,
             accepted_at: held.accepted_at,
             ..Globals::NONE
@@ -68,7 +71,7 @@ mod tests {
         assert_eq!(Held::of(&globals), Some(held));
         assert_eq!(
             held.to_string(),
-            "configuration abababababab (accepted 2023-11-14 22:13:20 UTC)"
+            "configuration 3 (digest abababababab, accepted 2023-11-14 22:13:20 UTC)"
         );
     }
 }

@@ -113,6 +113,7 @@ pub(super) const STATUS: &[Field] = &[
     field("node.configured", "boolean?", "Whether the maps hold a configuration."),
     field("node.held", "object?", "That configuration."),
     field("node.held.digest", "string", "Its digest."),
+    field("node.held.generation", "number", "Its number among those that its agent accepted."),
     field("node.held.accepted_at", "string", "When it was accepted."),
     field("node.programs", "list", "Programs that are attached."),
     field("node.programs[]", "object", "A program."),

@@ -8,7 +8,7 @@ use super::found::{Agent, Found, Node};
 use crate::{
     admin::control::{Configuration, GatewayHealth, GatewayReport, NodeReport, SetReport},
     bpf::Inspection,
-    enforcement::{Exposure, FIRST_START},
+    enforcement::{Exposure, first_start},
 };
 
 /// The judgement on a host.
@@ -114,9 +114,13 @@ impl Notes<'_> {
 
     fn agent(&mut self, report: &NodeReport, inspection: &Inspection) {
         match inspection.held {
-            Some(_) | None if report.first_start => self.problem(format!(
-                "{FIRST_START}; what appears meanwhile is denied everything external"
-            )),
+            Some(_) | None if report.first_start => {
+                let last = report.configuration.last_reload.as_ref();
+                let state = first_start(last.map(|last| last.accepted));
+                self.problem(format!(
+                    "{state}; what appears meanwhile is denied everything external"
+                ));
+            }
             Some(held) if !report.configuration.in_force => {
                 self.problem(format!("{}; {held} stays in force", not_accepted(report)));
             }

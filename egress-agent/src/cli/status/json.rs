@@ -44,6 +44,7 @@ fn node(node: &Node) -> Value {
         "configured": known(json!(inspection.held.is_some())),
         "held": inspection.held.map(|held| json!({
             "digest": held.digest_text(),
+            "generation": held.generation,
             "accepted_at": rfc3339::text(held.accepted()),
         })),
         "programs": list(inspection.programs.iter().map(program).collect()),

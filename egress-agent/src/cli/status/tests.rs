@@ -211,6 +211,19 @@ fn what_a_first_start_has_not_under_enforcement_is_said_and_nothing_else() {
         "what ran before the first start is not under enforcement until the configuration is read; what \
          appears meanwhile is denied everything external"
     );
+    // Once it has been read, nobody waits for that.
+    for accepted in [true, false] {
+        let mut found = starts(true);
+        let node = found.node.as_mut().unwrap();
+        let Agent::Runs(report) = &mut node.agent else { panic!("it runs") };
+        let at = "2026-11-18T00:00:00Z";
+        let last = serde_json::json!({"at": at, "accepted": accepted, "problems": []});
+        report.configuration.last_reload = serde_json::from_value(last).unwrap();
+        let told = problem(&found);
+        assert!(told.contains("before the first start is not under enforcement"), "{told}");
+        assert!(!told.contains("until the configuration is read"), "{told}");
+        assert_eq!(told.contains("is refused"), !accepted, "{told}");
+    }
     // The twin: in force, and without a configuration.
     let told = assess(&starts(false), VERSION).problems;
     assert!(told.iter().any(|told| told.contains("everything external is denied")), "{told:?}");
