@@ -46,6 +46,19 @@ pub fn released() -> Result<&'static Path> {
     })
 }
 
+/// Makes the Debian package of the program under test in this directory, and gives its path.
+///
+/// # Errors
+/// The build fails.
+pub fn package(directory: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let (program, into) = (built()?.to_string_lossy(), directory.to_string_lossy());
+    cargo(&["run", "--quiet", "--package", "xtask", "--", "package", &program, &into])?;
+    let mut made = std::fs::read_dir(directory)?.flatten().map(|entry| entry.path());
+    made.find(|path| path.extension().is_some_and(|end| end == "deb"))
+        .with_context(|| format!("no package in {}", directory.display()))
+}
+
 fn once(
     place: &'static OnceLock<Result<PathBuf, String>>,
     variable: &str,

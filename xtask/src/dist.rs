@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-pub(crate) use self::artefacts::{of_quick, release};
+pub(crate) use self::artefacts::{of_quick, package_of, release};
 use crate::run;
 
 /// Program header type of an interpreter's path, elf(5): a program that has one isn't static.

@@ -20,7 +20,7 @@ mod setup;
 mod tools;
 mod verifier;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -86,6 +86,14 @@ enum Command {
     /// and starts alone in an empty directory is checked. For aarch64 too, where gcc-aarch64-linux-gnu and
     /// rustup's target are installed. The package is made by dpkg-deb, the SBOM (CycloneDX) by cargo metadata.
     Dist,
+    /// The Debian package of a program that is built already. Tests install it.
+    #[command(hide = true)]
+    Package {
+        /// The program, for this machine.
+        program: PathBuf,
+        /// Where the package goes.
+        directory: PathBuf,
+    },
     /// Renew docs/reference and docs/configuration.md from the code: commands, metrics, fields, reasons.
     References {
         /// Change nothing, and fail if a page is not what the code says. The tests do the same.
@@ -143,6 +151,7 @@ fn main() -> ExitCode {
         Command::Verifier(options) => verifier::run(&options),
         Command::Layers(options) => layers::run(&options),
         Command::Dist => setup::run(setup::For::Demo).and_then(|()| dist::release()),
+        Command::Package { program, directory } => dist::package_of(&program, &directory),
         Command::References { check } => {
             setup::run(setup::For::Demo).and_then(|()| references::run(check))
         }

@@ -53,6 +53,17 @@ pub(crate) fn of_quick() -> Result<()> {
     if run::is_root() { package::try_out(deb) } else { Ok(()) }
 }
 
+/// The package of a program for this machine, in this directory.
+///
+/// # Errors
+/// It can't be made.
+pub(crate) fn package_of(program: &Path, directory: &Path) -> Result<()> {
+    let scratch = tempfile::tempdir().context("a directory for the program")?;
+    let bare = scratch.path().join("egress-agent");
+    strip(program, &bare, std::env::consts::ARCH)?;
+    package::write(&bare, program, std::env::consts::ARCH, directory).map(drop)
+}
+
 fn of(program: &Path, arch: &str, dist: &Path) -> Result<Vec<PathBuf>> {
     let mut made = one(program, program, arch, dist)?;
     made.push(sbom::write(dist)?);

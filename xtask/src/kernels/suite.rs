@@ -15,6 +15,7 @@ use crate::run;
 const LEFT_OUT: &[(&str, &str)] = &[
     ("corpus", "runs pure functions on the fuzzers' finds, whatever the kernel"),
     ("docs", "compares the documents with the source, whatever the kernel"),
+    ("installation", "makes the Debian package, which takes a compiler"),
 ];
 
 /// A test program.

@@ -22,6 +22,7 @@ pub(super) const TOOLS: &[(&str, &str)] = &[
     ("modprobe", "kmod"),
     ("strip", "binutils"),
     ("systemd-nspawn", "systemd-container"),
+    ("dbus-daemon", "dbus"),
     ("systemctl", "systemd"),
     ("systemd-analyze", "systemd"),
     ("systemd-run", "systemd"),
