@@ -15,6 +15,7 @@ use egress_tests::{
     cgroup::{self, below_mount},
     cluster::{Cluster, ask},
     manifests::Walkthrough,
+    page::{self, Step},
     plan,
     process::{Place, Process},
     testbed::{Testbed, mesh_yaml},
@@ -465,10 +466,10 @@ fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
         let count = || node.stdout().matches(what).count();
         until_is(SOON, &format!("one event {what}"), count, |count| *count == 1).unwrap();
     };
-    // The neighbour may have sent something before the agent knew its interface.
+    // The neighbour may have sent something before the agent knew its interface. Nobody else did.
     let of_node = || {
         let mut rows = summary(&testbed, &testbed.node_control());
-        rows.retain(|row| row.starts_with("dev/job "));
+        rows.retain(|row| !row.starts_with(&format!("{} ", plan::NEIGHBOUR_INTERFACE)));
         rows
     };
     let of_gateway = || summary(&testbed, &testbed.gateway_control(0));
@@ -512,6 +513,167 @@ fn the_summaries_name_what_enforcement_refuses_and_nothing_else() {
     };
     until_is(SOON, "the node's summary of what was refused", of_node, both).unwrap();
     assert_eq!(of_gateway(), [refused]);
+}
+
+const OPERATIONS: &str = "docs/operations.md";
+const AUDIT_FIRST: &str = "Audit first";
+
+/// The settings of the page's step, with this site's pod and cgroup, in `mesh.yaml`.
+fn documented(step: &str, [nightly, web]: [&Path; 2]) -> String {
+    let mine = [
+        ("10.20.0.21", plan::POD.to_owned()),
+        ("ve-nightly", plan::POD_INTERFACE.to_owned()),
+        ("/machine.slice/systemd-nspawn@nightly.service", below_mount(nightly).unwrap()),
+        ("/workloads.slice/workloads-web.slice", below_mount(web).unwrap()),
+    ];
+    let step = mine.iter().fold(step.to_owned(), |text, (from, to)| text.replace(from, to));
+    mesh_yaml(1).replace("enforcement: enforce\n", "") + &step
+}
+
+/// Types a command of the page on the application host, or with another control socket on the gateway's.
+fn typed(testbed: &Testbed, line: &str, control: &Path) -> String {
+    let (agent, pins) = (testbed.agent().display(), testbed.pins());
+    let (control, pins) = (control.display(), pins.display());
+    let script =
+        format!("egress-agent() {{ {agent} \"$@\" --control {control} --bpffs {pins}; }}; {line}");
+    let done = testbed.app().run("bash", &["-c", &script]).unwrap();
+    assert!(done.ok(), "{line}: {done:?}");
+    done.stdout
+}
+
+/// The steps of the page, one after the other, with its settings and its commands: a workload behind an interface and
+/// one in a cgroup use what is allowed and what is not. The summary has exactly what is not, before anything is
+/// refused; then that is refused, set by set.
+#[test]
+fn the_documented_roll_out_names_what_it_refuses_later() {
+    let testbed = Testbed::test(1).unwrap();
+    Walkthrough::example().unwrap().passthrough.apply(&testbed).unwrap();
+    let blocks = page::blocks(OPERATIONS, AUDIT_FIRST).unwrap();
+    let settings: Vec<&str> = blocks
+        .iter()
+        .filter(|block| block.text.starts_with("enforcement:"))
+        .map(|block| &*block.text)
+        .collect();
+    let [audit, redirect, first, turned] = settings[..] else { panic!("{settings:?}") };
+    let (_, workloads) = audit.split_once("workloads:\n").expect("the workloads");
+    let commands: Vec<String> = blocks
+        .iter()
+        .filter_map(|block| block.steps().ok())
+        .flatten()
+        .filter_map(|step| match step {
+            Step::Run(line) => Some(line),
+            Step::Write { .. } => None,
+        })
+        .collect();
+    let [show, follow, counted, show_again] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!(show, show_again);
+
+    let [nightly_cgroup, web_cgroup] =
+        ["nightly", "web"].map(|name| cgroup::create(&testbed.pod().cgroup.join(name)).unwrap());
+    let pod = &Place { cgroup: nightly_cgroup.clone(), ..testbed.pod().clone() };
+    let web = Place { cgroup: web_cgroup.clone(), ..testbed.host_network() };
+    let apply = |step: &str| {
+        let whole = match step.contains("workloads:\n") {
+            true => step.to_owned(),
+            false => format!("{step}workloads:\n{workloads}"),
+        };
+        testbed.apply_mesh(&documented(&whole, [&nightly_cgroup, &web_cgroup])).unwrap();
+    };
+    apply(audit);
+    let _gateway = testbed.start_gateway(0).unwrap();
+    let node = testbed.start_node().unwrap();
+    in_force(&testbed, "default", "audit");
+    let healthy = || {
+        let metrics = testbed.node_metrics().unwrap_or_default();
+        let is = |line: &str| line.starts_with("egress_gateway_healthy{") && line.ends_with(" 1");
+        metrics.lines().any(is).then_some(())
+    };
+    until(SOON, "the gateway to be healthy", healthy).unwrap();
+
+    let allowed = |when: &str| {
+        for place in [pod, &web] {
+            let args = ["-s", "-o", "/dev/null", "--max-time", "20", DOWNLOAD];
+            let ask = || place.run("curl", &args).unwrap();
+            until_is(SOON, when, ask, egress_tests::process::Finished::ok)
+                .unwrap_or_else(|error| panic!("{error:#}\n{}\n{}", node.stderr(), node.stdout()));
+            assert!(place.run("ping", &["-c1", "-W5", plan::APP]).unwrap().ok(), "{when}");
+        }
+    };
+    let forbidden = |place: &Place| {
+        FORBIDDEN.map(|(protocol, to, port, _)| ask(place, protocol, to, port, &[]).unwrap().ok())
+    };
+    let expected = |verdicts: &[(&str, &[&str])]| {
+        let mut rows = Vec::new();
+        for (workload, verdicts) in verdicts {
+            for (verdict, (_, to, port, reason)) in
+                verdicts.iter().flat_map(|verdict| FORBIDDEN.map(|row| (verdict, row)))
+            {
+                let to = SocketAddr::new(to.parse().unwrap(), port);
+                rows.push(format!("{workload} {to} {verdict} {reason}"));
+            }
+        }
+        rows.sort();
+        rows
+    };
+    let shows = |wanted: Vec<String>, when: &str| {
+        let of_node = || summary(&testbed, &testbed.node_control());
+        until_is(SOON, when, of_node, |rows| *rows == wanted).unwrap();
+    };
+    let both: [&[&str]; 2] = [&["would deny"], &["would deny", "denied"]];
+    let (nightly, shop) = ("batch/nightly", "shop/web");
+
+    // 1 and 2: nothing is refused, and everything that will be is shown.
+    allowed("audit");
+    assert_eq!((forbidden(pod), forbidden(&web)), ([true; 4], [true; 4]));
+    shows(expected(&[(nightly, both[0]), (shop, both[0])]), "audit");
+    let shown = typed(&testbed, show, &testbed.node_control());
+    for (_, to, port, _) in FORBIDDEN {
+        let to = SocketAddr::new(to.parse().unwrap(), port).to_string();
+        assert_eq!(shown.matches(&to).count(), 2, "{to}: {shown}");
+    }
+    for name in [plan::WEB, plan::APP, plan::HOST] {
+        assert!(!shown.contains(name), "{name} is allowed: {shown}");
+    }
+    let metrics = typed(&testbed, counted, &testbed.node_control());
+    assert!(metrics.contains("reason=\"no_route\""), "{metrics}");
+    let args = follow.strip_prefix("egress-agent ").expect("a command of the agent's");
+    let (control, pins) = (testbed.node_control(), testbed.pins());
+    let options = ["--control", control.to_str().unwrap(), "--bpffs", pins.to_str().unwrap()];
+    let args: Vec<&str> = args.split(' ').chain(options).collect();
+    let agent = testbed.agent().to_string_lossy();
+    let follow = testbed.app().start(&testbed.dir(), "follow", &agent, &args).unwrap();
+    until(SOON, "events as they happen", || {
+        forbidden(pod);
+        follow.stdout().contains("AUDIT would deny (no_route)").then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {}", follow.stderr()));
+    drop(follow);
+
+    // 3: the gateway sees what is routed; the node refuses nothing.
+    apply(redirect);
+    in_force(&testbed, "default", "audit_redirect");
+    allowed("audit with redirects");
+    let name = || pod.run("curl", &["-s", "--max-time", "10", FORBIDDEN_NAME]).unwrap().ok();
+    assert!(!name(), "the gateway decides on names");
+    let at_gateway = || typed(&testbed, show_again, &testbed.gateway_control(0));
+    let is_named = |text: &String| text.contains("www.example.com") && !text.contains(plan::HOST);
+    until_is(SOON, "the gateway's summary", at_gateway, is_named).unwrap();
+    shows(expected(&[(nightly, both[0]), (shop, both[0])]), "audit with redirects");
+
+    // 4: one set is under enforcement.
+    apply(first);
+    in_force(&testbed, "first", "enforce");
+    in_force(&testbed, "default", "audit");
+    allowed("the first set");
+    assert_eq!((forbidden(pod), forbidden(&web)), ([false; 4], [true; 4]));
+    shows(expected(&[(nightly, both[1]), (shop, both[0])]), "the first set");
+
+    // 5: all are.
+    apply(turned);
+    in_force(&testbed, "default", "enforce");
+    allowed("enforcement");
+    assert_eq!((forbidden(pod), forbidden(&web)), ([false; 4], [false; 4]));
+    shows(expected(&[(nightly, both[1]), (shop, both[1])]), "enforcement");
 }
 
 /// The optional step between audit and enforcement: the gateway gets what it gets under enforcement, and the
