@@ -61,7 +61,7 @@ fn path(path: &str) -> Result<(), String> {
     let is_below = |known: &&str| {
         plain.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if !KNOWN.iter().any(|known| is_below(&known)) && !DIRECTORIES.contains(&plain) {
+    if !KNOWN.iter().any(is_below) && !DIRECTORIES.contains(&plain) {
         return Err(format!("nothing of this product's is at {path}"));
     }
     match plain.strip_prefix("/usr/share/doc/egress-agent/examples/") {

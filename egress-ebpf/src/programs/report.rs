@@ -191,6 +191,9 @@ fn emit(site: Site, judgement: &Judgement, class: u32, cause: Cause) {
     entry.submit(0);
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "16 bytes, as the kernel has them")]
+const COMMAND_BYTES: u32 = size_of::<Command>() as u32;
+
 /// Says which process makes the system call that runs now. It writes where the names stay, and not on the
 /// stack, which is short. Minimum kernel version: 5.7.
 ///
@@ -203,7 +206,7 @@ pub(crate) unsafe fn name_process(pid: *mut u32, command: *mut Command) {
     // SAFETY: as the caller says. The helper fills all of it, and can't fail with a size that is not zero.
     unsafe {
         pid.write_volatile(process);
-        let _always_works = bpf_get_current_comm(command.cast(), size_of::<Command>() as u32);
+        let _always_works = bpf_get_current_comm(command.cast(), COMMAND_BYTES);
     }
 }
 
